@@ -1,0 +1,67 @@
+# Everything from a clean clone with Python 3.11 and make:
+#   make demo            set up, then act, learn and report in unseen homes   (QUICK=1: two minutes)
+#   make test            set up, then the whole test suite
+#   make check           lint, types, import layers
+#   make bench           side-by-side benchmarks
+# Another interpreter: make test PYTHON=/path/to/python3.11
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break; done || echo python3.11)
+
+# Two processes share the cores: threads that spin while they wait would slow each other down.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test check bench install preflight clean
+
+demo: preflight install
+	$(BIN)/python -m pilot.sims.gl
+	$(BIN)/pilot demo $(if $(QUICK),--quick)
+
+test: preflight install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_style.py
+
+bench: preflight install
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+install: $(STAMP)
+
+define NEEDS_PYTHON
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("pilot needs Python 3.11 or newer, but %s is %d.%d. Install it, or say where it is:\n"
+             "  make PYTHON=/path/to/python3.11" % ((sys.executable,) + sys.version_info[:2]))
+endef
+export NEEDS_PYTHON
+
+# The stamp comes last: an interrupted installation is taken up again, never taken for whole.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c "$$NEEDS_PYTHON"
+	@test -x $(BIN)/python || { echo "Setting up $(VENV), once; some minutes ..."; $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@
+
+# Said before the long installation: physics runs anywhere, but pictures need a GL library of the system.
+define PREFLIGHT
+import ctypes, sys
+def loads(name):
+    try: return bool(ctypes.CDLL(name))
+    except OSError: return False
+if sys.platform.startswith("linux") and not any(map(loads, ["libEGL.so.1", "libOSMesa.so.8", "libOSMesa.so.6"])):
+    sys.exit("No GL library: the simulator cannot draw. Install one (no display or GPU needed), then run this again:\n"
+             "  Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri\n"
+             "  Fedora:         dnf install mesa-libEGL mesa-dri-drivers")
+endef
+export PREFLIGHT
+preflight:
+	@$(PYTHON) -c "$$PREFLIGHT"
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

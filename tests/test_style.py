@@ -1,0 +1,86 @@
+"""The house style that a machine can check: short functions, short files, torch only where it belongs."""
+
+import ast
+import pkgutil
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pilot
+
+ROOT = Path(pilot.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MAX_FUNCTION, MAX_FILE, MAX_MEDIAN = 80, 500, 14
+TORCH_FREE = ["types", "robots", "sims", "serve.wire", "serve.client", "data.lerobot", "data.stats", "data.frames"]
+
+
+def functions(path: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node) for node in found]
+
+
+def length(node: ast.AST) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+ALL_FUNCTIONS = [item for path in FILES for item in functions(path)]
+
+
+def test_functions_are_short():
+    long = [f"{where}: {length(node)} lines" for where, node in ALL_FUNCTIONS if length(node) > MAX_FUNCTION]
+    assert not long, "\n".join(long)
+    assert statistics.median(length(node) for _, node in ALL_FUNCTIONS) <= MAX_MEDIAN
+
+
+def test_files_are_short():
+    long = {str(path.relative_to(ROOT)): n for path in FILES if (n := len(path.read_text().splitlines())) > MAX_FILE}
+    assert not long, f"split by idea, not by size: {long}"
+
+
+def options(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Positional arguments that are not arrays: `attend(q, k, v, mask)` reads well, `resize(im, 3, 4, True)` does not."""
+    args = [a for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls")]
+    return [a.arg for a in args if not (a.annotation and re.search("Tensor|ndarray", ast.unparse(a.annotation)))]
+
+
+def test_public_functions_take_few_positional_options():
+    allowed = {"forward", "backward", "__init__", "__exit__", "__aexit__"}  # their callers are torch and Python
+    public = [item for item in ALL_FUNCTIONS if not item[1].name.startswith("_") and item[1].name not in allowed]
+    wrong = [f"{where}({', '.join(options(node))})" for where, node in public if len(options(node)) > 3]
+    assert not wrong, "keyword-only after the second, please:\n" + "\n".join(wrong)
+
+
+def test_no_utils_and_no_passed_on_kwargs():
+    assert not [path for path in FILES if path.stem in ("utils", "helpers", "misc", "common")]
+    passed = [where for where, node in ALL_FUNCTIONS if node.args.kwarg and node.name not in ("__init_subclass__",)]
+    assert not passed, passed
+
+
+def test_every_module_says_what_it_is():
+    trees = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FILES}
+    silent = [name for name, tree in trees.items() if tree.body and not ast.get_docstring(tree)]
+    assert not silent, f"no module docstring: {silent}"
+
+
+def test_no_future_annotations():
+    """jaxtyping needs real annotations."""
+    assert not [path for path in FILES if "from __future__ import annotations" in path.read_text()]
+
+
+def modules_under(name: str) -> list[str]:
+    path = ROOT / name.replace(".", "/")
+    if not path.is_dir():
+        return [f"pilot.{name}"] if path.with_suffix(".py").exists() else []
+    inner = pkgutil.walk_packages([str(path)], f"pilot.{name}.")
+    return [f"pilot.{name}", *(m.name for m in inner if not m.name.endswith("__main__"))]
+
+
+def test_torch_free_modules_load_without_torch():
+    """In a fresh interpreter where torch cannot be imported: the environment of a robot or of a simulator."""
+    names = [module for name in TORCH_FREE for module in modules_under(name)]
+    code = "import sys, importlib; sys.modules['torch'] = None; [importlib.import_module(n) for n in sys.argv[1:]]"
+    result = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
