@@ -41,7 +41,7 @@ def test_files_are_short():
 
 
 def options(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
-    """Positional arguments that are not arrays: `attend(q, k, v, mask)` reads well, `resize(im, 3, 4, True)` does not."""
+    """Positional arguments that are not arrays: `attend(q, k, v, mask)` reads well without names."""
     args = [a for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls")]
     return [a.arg for a in args if not (a.annotation and re.search("Tensor|ndarray", ast.unparse(a.annotation)))]
 

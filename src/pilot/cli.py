@@ -1,0 +1,303 @@
+"""`pilot VERB …`: from the command line to the library, and nothing else.
+
+Each verb is three lines of arguments and one call. The library is imported only when its verb runs, so that help is
+instant. What people can put right comes back as one line that says how; `PILOT_DEBUG=1` shows the traceback.
+"""
+
+import argparse
+import ast
+import dataclasses
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One word after `pilot`: how it is explained, what it takes, what it does."""
+
+    help: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `pilot`. Returns the exit code: 0, 2 for what the caller can put right, 130 for Ctrl-C."""
+    try:
+        run(list(sys.argv[1:] if argv is None else argv))
+    except (KeyboardInterrupt, ValueError, OSError, ImportError) as error:
+        if os.environ.get("PILOT_DEBUG") or not (message := explained(error)):
+            raise
+        print(f"pilot: {message}", file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 2
+    return 0
+
+
+def run(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        choose("verb", arguments[0], VERBS)
+    namespace = build_parser().parse_args(arguments or ["--help"])
+    VERBS[namespace.verb].run(namespace)
+
+
+def explained(error: BaseException) -> str | None:
+    """One line for the person at the keyboard; None for an error that only a traceback explains."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped; the same command goes on where it was"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        return None
+    return str(error)
+
+
+def choose(what: str, name: str, known: Iterable[str]) -> str:
+    """`name`, if it is known.
+
+    Raises:
+        ValueError: It is not; the message gives the nearest known one.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+    raise ValueError(f"unknown {what} '{name}'; {hint}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pilot",
+        description="Robots that act on words: collect, train, evaluate and serve the π0 family.",
+        epilog="Example: pilot demo --quick\nHelp on a verb: pilot train --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(
+            name,
+            help=verb.help,
+            description=verb.help,
+            epilog=f"Example: {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.arguments(sub)
+    return parser
+
+
+# --- settings by name ---------------------------------------------------------------------------------------------
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """A copy of a frozen (nested) dataclass with `"optim.lr=3e-4"`-like assignments applied.
+
+    Raises:
+        ValueError: An unknown field (nearest suggested), or a value of another type than the field's.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes FIELD=VALUE, got '{assignment}'")
+        config = replaced(config, path.strip().split("."), text=text.strip())
+    return config
+
+
+def replaced(config: Any, path: list[str], *, text: str) -> Any:
+    name, *rest = path
+    known = list(config) if isinstance(config, dict) else [field.name for field in dataclasses.fields(config)]
+    choose("setting", name, known)
+    old = config[name] if isinstance(config, dict) else getattr(config, name)
+    is_group = dataclasses.is_dataclass(old) or isinstance(old, dict)
+    if is_group != bool(rest):
+        what = f"a group: set {name}.FIELD=VALUE" if is_group else "a single value, without fields"
+        raise ValueError(f"setting '{name}' is {what}")
+    new = replaced(old, rest, text=text) if rest else parsed(text, old, name=name)
+    return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
+
+
+def parsed(text: str, old: Any, *, name: str) -> Any:
+    """The value that `text` stands for, of the type that `old` has; anything may become, or cease to be, None."""
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(old, str | Path) and value is not None:
+        return type(old)(text)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
+    if old is None or value is None or type(value) is type(old):
+        return value
+    raise ValueError(f"setting '{name}' takes a {type(old).__name__} like {old!r}, got '{text}'")
+
+
+# --- verbs ----------------------------------------------------------------------------------------------------------
+
+
+def demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the report")
+    parser.add_argument("--quick", action="store_true", help="two minutes: few episodes, few training steps")
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    from pilot.eval.demo import demo
+
+    demo(args.out, quick=args.quick)
+
+
+def collect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder of the data set; an unfinished one is continued")
+    parser.add_argument("--level", type=int, default=1, help="1: two objects; 2: distractors (default: %(default)s)")
+    parser.add_argument("--task", default="single", help="single or multi: one move, or several (default: %(default)s)")
+    parser.add_argument("--homes", type=int, default=20, help="number of homes (default: %(default)s)")
+    parser.add_argument("--first-home", type=int, default=0, help="index of the first home (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=10, help="episodes per home (default: %(default)s)")
+    parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step aloud")
+    parser.add_argument("--video", action="store_true", help="mp4 files instead of pictures in the tables")
+    parser.add_argument("--kinds", nargs="+", help="only these kinds of object")
+    parser.add_argument("--receptacles", nargs="+", help="only these receptacles")
+    parser.add_argument("--web", type=int, metavar="ROWS", help="instead: this many captions, questions and boxes")
+    parser.add_argument("--split", default="train", help="train or test homes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+
+
+def run_collect(args: argparse.Namespace) -> None:
+    from pilot.sims.collect import collect, collect_web
+
+    if args.web is not None:
+        collect_web(args.out, rows=args.web, split=args.split, homes=args.homes, seed=args.seed, workers=args.workers)
+        return
+    collect(
+        args.out,
+        level=args.level,
+        task=args.task,
+        split=args.split,
+        homes=args.homes,
+        first_home=args.first_home,
+        episodes_per_home=args.episodes,
+        workers=args.workers,
+        seed=args.seed,
+        verbal=args.verbal,
+        image_format="video" if args.video else "image",
+        kinds=args.kinds,
+        receptacles=args.receptacles,
+    )
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: outputs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the folder")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from pilot import configs
+    from pilot.train.loop import train
+
+    config = override(configs.get(args.name), args.set)
+    train(config, out=args.out or Path("outputs") / args.name, resume=args.resume)
+
+
+def eval_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", type=Path, help="checkpoint folder, such as checkpoints/nano")
+    parser.add_argument("--suite", nargs="+", default=["homes-l1"], help="suites of tasks (default: homes-l1)")
+    parser.add_argument("--control", nargs="+", default=["none"], help="none, blank_images, shuffled_prompts, oracle")
+    parser.add_argument("--episodes", type=int, default=200, help="per suite and control (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder of the episodes' records; finished ones are kept")
+
+
+def run_eval(args: argparse.Namespace) -> None:
+    from pilot.eval.suites import evaluate
+
+    for suite in args.suite:
+        for control in args.control:
+            result = evaluate(
+                args.policy,
+                suite=suite,
+                control=control,
+                episodes=args.episodes,
+                seed=args.seed,
+                workers=args.workers,
+                out=args.out,
+            )
+            print(result)
+
+
+def serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", type=Path, help="checkpoint folder, such as checkpoints/nano")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+
+
+def run_serve(args: argparse.Namespace) -> None:
+    import pilot
+    from pilot.serve.server import serve
+
+    serve(pilot.load_policy(args.policy, device=args.device), host=args.host, port=args.port)
+
+
+def data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["stats"], help="stats: write the normalisation statistics of a data set")
+    parser.add_argument("path", type=Path, help="folder of a LeRobot v3.0 data set")
+    parser.add_argument("--action-horizon", type=int, default=8, help="actions per chunk (default: %(default)s)")
+
+
+def run_data(args: argparse.Namespace) -> None:
+    raise NotImplementedError
+
+
+VERBS = {
+    "demo": Verb(
+        help="Watch the whole recipe: act in unseen homes, learn something new, write an HTML report.",
+        example="pilot demo --quick",
+        arguments=demo_arguments,
+        run=run_demo,
+    ),
+    "collect": Verb(
+        help="Write demonstrations of a scripted expert, or web-style rows, from generated homes.",
+        example="pilot collect data/homes-l2 --level 2 --task multi --homes 40 --episodes 10",
+        arguments=collect_arguments,
+        run=run_collect,
+    ),
+    "train": Verb(
+        help="Train a named configuration.",
+        example="pilot train nano_stage1 --out outputs/stage1 --resume --set batch_size=64",
+        arguments=train_arguments,
+        run=run_train,
+    ),
+    "eval": Verb(
+        help="Success in unseen homes, with intervals, beside controls that take a sense away.",
+        example="pilot eval checkpoints/nano --suite homes-l1 homes-l2 --control none blank_images --episodes 200",
+        arguments=eval_arguments,
+        run=run_eval,
+    ),
+    "serve": Verb(
+        help="Answer observations with actions over a websocket; openpi's clients fit.",
+        example="pilot serve checkpoints/nano --port 8000",
+        arguments=serve_arguments,
+        run=run_serve,
+    ),
+    "data": Verb(
+        help="Look after data sets.",
+        example="pilot data stats data/homes-l1 --action-horizon 8",
+        arguments=data_arguments,
+        run=run_data,
+    ),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
