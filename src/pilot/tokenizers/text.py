@@ -1,0 +1,127 @@
+"""Text tokens: any SentencePiece model, `<loc>` tokens, and boxes written with them.
+
+A box is `(y0, x0, y1, x1)` in [0, 1] of its picture and becomes four tokens in that order, each one of 1024 bins:
+PaliGemma's convention (2407.07726, section 3.2), whose own model this module loads as readily as the small one that
+ships here.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+
+Box = tuple[float, float, float, float]
+
+LOC_BINS = 1024
+NANO_MODEL = Path(__file__).parent / "assets" / "nano.model"
+
+_FOUR_LOCS = re.compile(r"((?:<loc\d{4}>){4})(?!<loc)(.*)", re.DOTALL)
+
+
+class TextTokenizer:
+    """A SentencePiece model. Ids and text are exact inverses, save that a literal "▁" comes back as a space.
+
+    Raises:
+        FileNotFoundError: no file at `path`.
+        ValueError: the file is no SentencePiece model.
+    """
+
+    def __init__(self, path: str | Path = NANO_MODEL) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            near = difflib.get_close_matches(self.path.name, [p.name for p in self.path.parent.glob("*.model")], n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the small model that ships with pilot is {NANO_MODEL}"
+            raise FileNotFoundError(f"no SentencePiece model at {self.path}; {hint}")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{self.path} is not a SentencePiece model (truncated or of another kind)") from error
+        self.vocab_size: int = self._processor.vocab_size()
+        self.bos_id: int = self._processor.bos_id()
+        self.eos_id: int = self._processor.eos_id()
+        self.pad_id: int = self._processor.pad_id()
+
+    def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        return self._processor.encode(text, add_bos=add_bos, add_eos=add_eos)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; `<pad>`, `<bos>` and `<eos>` are silent.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        numbers = [int(i) for i in ids]
+        if wrong := [i for i in numbers if not 0 <= i < self.vocab_size]:
+            raise ValueError(f"ids {wrong[:5]} are not text: the vocabulary of {self.path.name} has {self.vocab_size}")
+        return self._processor.decode(numbers)
+
+    def pieces(self, text: str) -> list[str]:
+        """How `text` is cut, for people: a leading space shows as "▁"."""
+        return self._processor.encode(text, out_type=str)
+
+    def token_id(self, piece: str) -> int:
+        """The id of one whole piece, written as in `pieces`.
+
+        Raises:
+            ValueError: the model has no such piece.
+        """
+        index = self._processor.piece_to_id(piece)
+        if index == self._processor.unk_id():
+            raise ValueError(f"{self.path.name} has no piece {piece!r}")
+        return index
+
+    def loc_id(self, n: int) -> int:
+        """The id of `<loc{n}>`.
+
+        Raises:
+            ValueError: `n` outside [0, 1023], or a model without `<loc>` tokens.
+        """
+        return self.token_id(loc_token(n))
+
+
+def loc_token(n: int) -> str:
+    if not 0 <= n < LOC_BINS:
+        raise ValueError(f"a <loc> bin is in [0, {LOC_BINS - 1}], got {n}")
+    return f"<loc{n:04d}>"
+
+
+def box_to_locs(box: Sequence[float], *, stride: int = 1) -> str:
+    """`(y0, x0, y1, x1)` in [0, 1] → "<loc…><loc…><loc…><loc…>".
+
+    `stride` snaps to every stride-th bin (16 puts edges on the pixels of a 64² picture, so a small model meets 64
+    tokens and not 1024); the far edge of the picture is always bin 1023.
+
+    Raises:
+        ValueError: not four numbers in [0, 1], or y0 > y1 or x0 > x1.
+    """
+    if len(box) != 4 or not all(0.0 <= edge <= 1.0 for edge in box):
+        raise ValueError(f"a box is (y0, x0, y1, x1) with every edge in [0, 1] of the picture, got {tuple(box)}")
+    y0, x0, y1, x1 = (float(edge) for edge in box)
+    if y0 > y1 or x0 > x1:
+        raise ValueError(f"box {(y0, x0, y1, x1)} is inverted: the order is (y0, x0, y1, x1), top left first")
+    if not 1 <= stride <= LOC_BINS:
+        raise ValueError(f"stride is in [1, {LOC_BINS}], got {stride}")
+    cells = LOC_BINS / stride
+    return "".join(loc_token(min(int(edge * cells + 0.5) * stride, LOC_BINS - 1)) for edge in (y0, x0, y1, x1))
+
+
+def split_box(text: str) -> tuple[Box | None, str]:
+    """The box in front of `text` and what follows it; `(None, text)` unless exactly four `<loc>` make a real box."""
+    match = _FOUR_LOCS.fullmatch(text)
+    if not match:
+        return None, text
+    y0, x0, y1, x1 = (int(n) for n in re.findall(r"\d{4}", match[1]))
+    if max(y0, x0, y1, x1) >= LOC_BINS or y0 > y1 or x0 > x1:
+        return None, text
+    return (_edge(y0), _edge(x0), _edge(y1), _edge(x1)), match[2]
+
+
+def locs_to_box(text: str) -> Box | None:
+    """The box in front of `text`, or None where there is none or it is malformed."""
+    return split_box(text)[0]
+
+
+def _edge(n: int) -> float:
+    return 1.0 if n == LOC_BINS - 1 else n / LOC_BINS
