@@ -1,0 +1,55 @@
+"""Files that are whole or absent: written under a temporary name, then renamed; a full disk is said in plain words."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path next to `path`; renames it to `path` on success, removes it on any error.
+
+    Raises `OSError` (ENOSPC) that names the folder and the remedy when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with clear_disk_errors(path):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def clear_disk_errors(path: Path) -> Iterator[None]:
+    """Turns "no space left" into a message that says which file, and that finished work is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno, f"the disk is full while writing {path}; free some space and run the same command again: "
+            "what was finished is kept"
+        ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Atomic, indented, strict JSON (NaN is refused)."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, *, remedy: str) -> Any:
+    """Raises `FileNotFoundError` or `ValueError` that name the file and say `remedy`."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error

@@ -1,0 +1,76 @@
+"""The LeRobot v3.0 layout in one place: paths, column names, and the Arrow types of each kind of column.
+
+    meta/info.json                                what is in the set; written last: a set without it is unfinished
+    meta/stats.json, meta/tasks.parquet           statistics per feature; instruction -> number
+    meta/episodes/chunk-000/file-000.parquet      one row per episode
+    data/chunk-000/file-000.parquet               one row per frame, many episodes per file, one row group per episode
+    videos/<feature>/chunk-000/file-000.mp4       many episodes of one camera
+    recording/                                    ours: the finished episodes of a recording that is still open
+
+Three columns beyond the standard ones are ours, and optional:
+`observation.subtask_box` float32 [4]: (y0, x0, y1, x1) in [0, 1] of the subtask's object in the first camera, NaN when
+there is none; `observation.perturbed` bool: the step was executed with another action than the one recorded (see
+`LeRobotDataset.windows`); and `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+VERSION = "v3.0"
+INFO, STATS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parquet"
+EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+RECORDING = "recording"
+CHUNK_FILES = 1000  # files per chunk folder
+DATA_FILE_MB, VIDEO_FILE_MB = 100, 200
+
+STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
+BOX, PERTURBED = "observation.subtask_box", "observation.perturbed"
+PERSISTENT, EVENTS = "language_persistent", "language_events"
+INDEX_COLUMNS = {
+    "timestamp": "float32",
+    "frame_index": "int64",
+    "episode_index": "int64",
+    "index": "int64",
+    "task_index": "int64",
+}
+
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_TEXT_FIELDS = [("role", pa.string()), ("content", pa.string()), ("style", pa.string())]
+_TAIL_FIELDS = [("camera", pa.string()), ("tool_calls", pa.list_(pa.string()))]
+PERSISTENT_TYPE = pa.list_(pa.struct([*_TEXT_FIELDS, ("timestamp", pa.float32()), *_TAIL_FIELDS]))
+EVENTS_TYPE = pa.list_(pa.struct([*_TEXT_FIELDS, *_TAIL_FIELDS]))
+
+
+def arrow_type(feature: dict[str, Any]) -> pa.DataType | None:
+    """The parquet column type of a feature of info.json; None for video, which has no column."""
+    dtype, shape = feature["dtype"], tuple(feature["shape"])
+    if dtype == "video":
+        return None
+    if dtype == "image":
+        return IMAGE_TYPE
+    value = pa.string() if dtype == "string" else pa.from_numpy_dtype(np.dtype(dtype))
+    return value if shape == (1,) else pa.list_(value, int(np.prod(shape)))
+
+
+def huggingface_metadata(features: dict[str, dict[str, Any]]) -> dict[bytes, bytes]:
+    """The schema note that lets the `datasets` library see pictures as pictures."""
+    described = {name: _huggingface_feature(name, spec) for name, spec in features.items() if spec["dtype"] != "video"}
+    return {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
+
+
+def _huggingface_feature(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    dtype, shape = spec["dtype"], tuple(spec["shape"])
+    if dtype == "image":
+        return {"_type": "Image"}
+    if dtype == "language":
+        text, stamp = {"dtype": "string", "_type": "Value"}, {"dtype": "float32", "_type": "Value"}
+        fields = PERSISTENT_TYPE if name == PERSISTENT else EVENTS_TYPE
+        row = {field.name: stamp if field.name == "timestamp" else text for field in fields.value_type}
+        return {"feature": row | {"tool_calls": {"feature": text, "_type": "List"}}, "_type": "List"}
+    value = {"dtype": dtype, "_type": "Value"}
+    return value if shape == (1,) else {"feature": value, "length": shape[0], "_type": "List"}
