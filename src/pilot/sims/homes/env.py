@@ -1,0 +1,195 @@
+"""`HomesEnv`: tidying up in generated homes, as a Gymnasium environment.
+
+A home is drawn from its number, an episode in it from its own: the same (split, home, episode, level, task) is the
+same start, bit by bit. The environment judges the task and names the next subtask; it never decides how to move.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from pilot.robots.homes import ROBOT
+from pilot.sims.homes import language
+from pilot.sims.homes.episodes import TASKS, Episode, draw_episode
+from pilot.sims.homes.mjcf import LIMITS
+from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, check_names, draw_home, home_seed
+from pilot.sims.homes.world import Box, World
+
+STEPS_PER_MOVE = 80
+_LIFTED = 0.015  # an object held this far above where it stood counts as grasped [m]
+_RESTING = 0.1  # a target slower than this rests [m/s]
+
+
+class HomesEnv(gymnasium.Env):
+    """One level, task and split of homes.
+
+    `kinds` and `receptacles` restrict what there is, or bring in the held-out words, which appear only when named.
+    Raises ValueError for unknown words, levels, tasks and splits, and for actions that are not 4 finite numbers.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    render_mode = "rgb_array"
+    robot = ROBOT
+
+    def __init__(
+        self,
+        *,
+        level: int = 1,
+        task: str = "single",
+        split: str = "train",
+        image_size: int = 64,
+        kinds: tuple[str, ...] | None = None,
+        receptacles: tuple[str, ...] | None = None,
+    ):
+        if level not in (1, 2):
+            raise ValueError(f"homes has levels 1 and 2, got {level!r}")
+        if task not in TASKS or (level == 1 and task == "multi"):
+            raise ValueError(f"homes level {level} has no task {task!r}: level 1 has 'single', level 2 has {TASKS}")
+        home_seed(split, 0)
+        self.level, self.task, self.split, self.image_size = level, task, split, image_size
+        self.kinds = check_names("kinds", kinds or language.KINDS, ALL_KINDS)
+        self.receptacles = check_names("receptacles", receptacles or language.RECEPTACLES, ALL_RECEPTACLES)
+        self.observation_space = _observation_space(image_size)
+        self.action_space = gymnasium.spaces.Box(
+            np.array([*LIMITS[0], 0], np.float32), np.array([*LIMITS[1], 1], np.float32)
+        )
+        self.world: World
+        self.episode: Episode
+        self._world_seed: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start episode `options["episode"]` of home `options["home"]`; what is not given is drawn from `seed`."""
+        super().reset(seed=seed)
+        wanted = dict(options or {})
+        if unknown := set(wanted) - {"home", "episode"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; homes knows 'home' and 'episode'")
+        home = int(wanted.get("home", self.np_random.integers(100_000)))
+        number = int(wanted.get("episode", self.np_random.integers(100_000)))
+        self._enter(home_seed(self.split, home))
+        self.episode = draw_episode(self.world.home, number, task=self.task)
+        self.world.place({t.index: (t.xy, t.yaw, t.rgb) for t in self.episode.things}, self.episode.gripper)
+        self._stood = {t.index: self.world.position(t.index)[2] for t in self.episode.things}
+        self._names = {t.index: t.name for t in self.episode.things}
+        self._first_grasped: int | None = None
+        self._steps = 0
+        return self.observe(), self._info()
+
+    def _enter(self, seed: int) -> None:
+        """Compile the home, unless we are in it."""
+        if seed == self._world_seed:
+            return
+        if self._world_seed is not None:
+            self.world.close()
+        home = draw_home(seed, self.level, kinds=self.kinds, receptacles=self.receptacles)
+        self.world, self._world_seed = World(home, self.image_size), seed
+
+    @property
+    def max_steps(self) -> int:
+        """Control steps until the episode is cut off."""
+        return STEPS_PER_MOVE * len(self.episode.targets)
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """`advance`, then `observe`; the reward is 1 once everything is where it belongs."""
+        info = self.advance(action)
+        truncated = self._steps >= self.max_steps
+        return self.observe(), float(info["success"]), info["success"], truncated, info
+
+    def advance(self, action: np.ndarray) -> dict[str, Any]:
+        """One control step (0.1 s) of physics without pictures → info."""
+        action = np.asarray(action, float)
+        if action.shape != (4,) or not np.isfinite(action).all():
+            raise ValueError(f"a homes action is 4 finite numbers {ROBOT.action_names}, got {action!r}")
+        self.world.advance(action)
+        self._steps += 1
+        held = self.world.held()
+        if self._first_grasped is None and held is not None:
+            if self.world.position(held)[2] > self._stood[held] + _LIFTED:
+                self._first_grasped = held
+        return self._info()
+
+    def observe(self) -> dict[str, Any]:
+        """`{"images": {"room", "wrist"}, "state" [5], "prompt"}`."""
+        world = self.world
+        images = {camera: world.render(camera) for camera in ROBOT.cameras}
+        state = np.array([*world.gripper, world.suction, world.held() is not None], np.float32)
+        return {"images": images, "state": state, "prompt": self.episode.prompt}
+
+    def render(self) -> np.ndarray:
+        """The room picture."""
+        return self.world.render("room")
+
+    def target_items(self) -> list[int]:
+        """The objects to move, as numbers of the pool."""
+        return [self.episode.things[t].index for t in self.episode.targets]
+
+    def inside(self, item: int) -> bool:
+        """Whether an object's centre is within the episode's receptacle, seen from above."""
+        return float(self.episode.receptacle.distance(self.world.position(item)[:2])) == 0.0
+
+    def missing(self) -> list[int]:
+        """The targets that are not yet let go of in the receptacle, nearest to the gripper first."""
+        held, pad = self.world.held(), self.world.gripper[:2]
+        left = [i for i in self.target_items() if i == held or not self.inside(i)]
+        return sorted(left, key=lambda i: float(np.linalg.norm(self.world.position(i)[:2] - pad)))
+
+    def next_subtask(self) -> tuple[str, Box | None]:
+        """What is to be done next, and the box of the object or receptacle it is about."""
+        missing, held = self.missing(), self.world.held()
+        if held in missing:
+            receptacle = self.episode.receptacle
+            return language.put_subtask(receptacle.name), self.world.receptacle_box(receptacle)
+        if missing:
+            return language.pick_subtask(self._names[missing[0]]), self.world.item_box(missing[0])
+        return language.DONE, None
+
+    def annotations(self) -> list[dict[str, Any]]:
+        """Every object and receptacle in the current picture: name, kind, colour, box, is_receptacle, in."""
+        rows = []
+        for thing in self.episode.things:
+            xy = self.world.position(thing.index)[:2]
+            inside = [r.name for r in self.world.home.receptacles if r.distance(xy) == 0.0]
+            row = {"name": thing.name, "kind": thing.kind, "colour": thing.colour, "is_receptacle": False}
+            in_it = inside[0] if inside and thing.index != self.world.held() else None
+            rows.append(row | {"box": self.world.item_box(thing.index), "in": in_it})
+        for r in self.world.home.receptacles:
+            row = {"name": r.name, "kind": r.name, "colour": None, "is_receptacle": True}
+            rows.append(row | {"box": self.world.receptacle_box(r), "in": None})
+        return rows
+
+    def _info(self) -> dict[str, Any]:
+        missing, held = self.missing(), self.world.held()
+        targets = self.target_items()
+        subtask, box = self.next_subtask()
+        first = self._first_grasped
+        return {
+            "success": not missing and all(self.world.speed(i) < _RESTING for i in targets),
+            "subtask": subtask,
+            "box": box,
+            "first_grasped": None if first is None else self._names[first],
+            "wrong_object": first is not None and first not in targets,
+            "placed": len(targets) - len(missing),
+            "targets": len(targets),
+            "holding": None if held is None else self._names[held],
+        }
+
+    def close(self) -> None:
+        """Free the home's pictures."""
+        if self._world_seed is not None:
+            self.world.close()
+            self._world_seed = None
+
+
+def _observation_space(image_size: int) -> gymnasium.spaces.Dict:
+    spaces = gymnasium.spaces
+    picture = spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+    letters = "abcdefghijklmnopqrstuvwxyz "
+    return spaces.Dict(
+        {
+            "images": spaces.Dict({camera: picture for camera in ROBOT.cameras}),
+            "state": spaces.Box(-1, 1, (ROBOT.state_dim,), np.float32),
+            "prompt": spaces.Text(max_length=100, charset=letters),
+        }
+    )

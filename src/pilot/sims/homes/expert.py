@@ -1,0 +1,121 @@
+"""The scripted expert: looks at the state the simulator is in, never at what it did before.
+
+So it can take over anywhere: after a missed grasp, with the wrong object in the gripper, in the middle of somebody
+else's move. That makes every state a policy gets into a state with a known right action.
+"""
+
+import numpy as np
+
+from pilot.sims.homes.env import HomesEnv
+from pilot.sims.homes.rooms import MARGIN, REACH
+from pilot.sims.homes.world import MAX_STEP, Box
+
+_ALIGNED = 0.012  # near enough above the goal to go straight down [m]
+_CLEARANCE = 0.025  # between what is carried and what is passed over [m]
+_PRESS = 0.010  # how far below an object's top the pad aims, so that it touches [m]
+
+
+class Expert:
+    """`act()` → action [4]; `rng` draws one style per expert: where on an object to grip, how high to travel."""
+
+    def __init__(self, env: HomesEnv, rng: np.random.Generator):
+        self.env = env
+        self._aim = rng.uniform(-0.006, 0.006, 2)
+        self._extra = float(rng.uniform(0, 0.03))
+
+    @property
+    def subtask(self) -> tuple[str, Box | None]:
+        """The subtask the next action belongs to, and its box."""
+        return self.env.next_subtask()
+
+    def act(self) -> np.ndarray:
+        """The next action: an absolute target at most one control step away, and suction."""
+        held, missing = self.env.world.held(), self.env.missing()
+        if held in missing:
+            goal, suction = self._put(held, self._spot_in_receptacle(held))
+        elif held is not None:
+            goal, suction = self._put(held, self._spot_on_table(held))
+        elif missing:
+            goal, suction = self._pick(missing[0])
+        else:
+            goal, suction = self._rest()
+        here = self.env.world.gripper
+        step = goal - here
+        step *= min(1.0, MAX_STEP / max(np.abs(step).max(), 1e-9))
+        return np.array([*(here + step), float(suction)])
+
+    def _rest(self) -> tuple[np.ndarray, bool]:
+        x, y, _ = self.env.world.gripper
+        return np.array([x, y, 0.26]), False
+
+    def _pick(self, item: int) -> tuple[np.ndarray, bool]:
+        """Over the object, down a steep funnel, and suction on just above it."""
+        world = self.env.world
+        here, top = world.gripper, world.top(item)
+        goal = world.position(item)[:2] + self._aim
+        distance = float(np.linalg.norm(here[:2] - goal))
+        if distance < _ALIGNED:
+            return np.array([*goal, top - _PRESS]), here[2] < top + 0.03
+        travel = self._highest(but=item) + _CLEARANCE + self._extra
+        height = min(max(travel, top + 0.04), top + 0.03 + 1.5 * distance)
+        return self._over(goal, height), False
+
+    def _put(self, item: int, spot: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Up, over, down, and let go just above what lies there."""
+        world = self.env.world
+        here, centre = world.gripper, world.position(item)
+        hangs = float(here[2] - centre[2] + world.extent(item)[2])  # from the pad down to the object's base
+        goal = here[:2] + spot - centre[:2]
+        ground = self._ground(item, spot)
+        if np.linalg.norm(here[:2] - goal) < _ALIGNED:
+            height = ground + 0.012 + hangs
+            return np.array([*goal, height]), here[2] > height + 0.006
+        return self._over(goal, self._highest(but=item) + _CLEARANCE + self._extra + hangs), True
+
+    def _over(self, goal: np.ndarray, height: float) -> np.ndarray:
+        """Towards a place at a height: straight up first where we are too low to pass over things."""
+        here = self.env.world.gripper
+        low = height - here[2] > 0.02
+        return np.array([*(here[:2] if low else goal), height])
+
+    def _highest(self, *, but: int) -> float:
+        """The highest thing to pass over [m]."""
+        world = self.env.world
+        tops = [world.top(i) for i in world.items if i != but]
+        return max([r.wall for r in world.home.receptacles] + tops)
+
+    def _ground(self, item: int, spot: np.ndarray) -> float:
+        """Height of what an object would land on at a place [m]."""
+        world = self.env.world
+        half = world.extent(item)[:2]
+        under = [0.006 if self.env.episode.receptacle.distance(spot) == 0 else 0.0]
+        for other in world.items:
+            if other != item and np.all(np.abs(world.position(other)[:2] - spot) < half + world.extent(other)[:2]):
+                under.append(world.top(other))
+        return max(under)
+
+    def _spot_in_receptacle(self, item: int) -> np.ndarray:
+        """The place in the receptacle with the most room, the nearest to the middle among equals."""
+        receptacle, world = self.env.episode.receptacle, self.env.world
+        inner = np.array(receptacle.inner)
+        room = np.maximum(inner - np.linalg.norm(world.extent(item)[:2]) * 0.8, 0)
+        grid = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]) * room
+        others = [i for i in world.items if i != item and receptacle.distance(world.position(i)[:2]) == 0]
+        if not others:
+            return receptacle.world(grid[4])
+        spots = receptacle.world(grid)
+        there = np.array([world.position(i)[:2] for i in others])
+        gaps = np.linalg.norm(spots[:, None] - there, axis=-1).min(axis=1)
+        return spots[np.argmax(gaps - 1e-3 * np.linalg.norm(grid, axis=1))]
+
+    def _spot_on_table(self, item: int) -> np.ndarray:
+        """The nearest free place on the table."""
+        world = self.env.world
+        here = world.position(item)[:2]
+        axes = [np.linspace(-r, r, 15) for r in REACH]
+        grid = np.vstack([np.clip(here, -REACH, REACH), np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)])
+        others = np.array([world.position(i)[:2] for i in world.items if i != item])
+        gap = np.linalg.norm(grid[:, None] - others, axis=-1).min(axis=1) if len(others) else np.full(len(grid), 1.0)
+        walls = np.min([r.distance(grid) for r in world.home.receptacles], axis=0)
+        cost = np.linalg.norm(grid - here, axis=1) + 10 * (gap < 0.09) + 10 * (walls < MARGIN)
+        return grid[np.argmin(cost)]

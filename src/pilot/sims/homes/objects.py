@@ -1,0 +1,143 @@
+"""What objects and receptacles are made of: a few low-poly primitives that a person tells apart at 64 x 64.
+
+What is seen and what is touched are two things. Each object is felt as one box with a flat top, so that it stands
+still, does not roll away and can be held by suction up to 3 cm off its centre; the primitives on it are only seen.
+Lengths in metres, half sizes as MuJoCo wants them; an object's origin is the middle of its base.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Vec3 = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One primitive that is only seen. `shade`: main, dark, light (of the object's colour), white or black."""
+
+    shape: str  # box: half x, half y, half z; cylinder: radius, half height; ellipsoid: three half axes
+    size: tuple[float, ...]
+    pos: Vec3
+    shade: str = "main"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A kind of object: the box that is felt, the size that is seen (half x, half y, height), and its parts."""
+
+    felt: Vec3
+    seen: Vec3
+    parts: tuple[Part, ...]
+    round: bool = True
+
+
+def _disc(radius: float, low: float, high: float, shade: str = "main") -> Part:
+    return Part("cylinder", (radius, (high - low) / 2), (0, 0, (low + high) / 2), shade)
+
+
+def _slab(half_x: float, half_y: float, low: float, high: float, shade: str = "main", x: float = 0) -> Part:
+    return Part("box", (half_x, half_y, (high - low) / 2), (x, 0, (low + high) / 2), shade)
+
+
+SHAPES = {
+    "cup": Shape(
+        (0.032, 0.032, 0.078),
+        (0.040, 0.040, 0.078),
+        (
+            _disc(0.038, 0, 0.078),
+            _disc(0.030, 0.077, 0.079, "black"),
+            Part("box", (0.012, 0.006, 0.006), (0.046, 0, 0.062)),
+            Part("box", (0.012, 0.006, 0.006), (0.046, 0, 0.020)),
+            Part("box", (0.005, 0.006, 0.027), (0.057, 0, 0.041)),
+        ),
+    ),
+    "bowl": Shape(
+        (0.038, 0.038, 0.044),
+        (0.048, 0.048, 0.044),
+        (
+            _disc(0.028, 0, 0.016),
+            _disc(0.040, 0.014, 0.030),
+            _disc(0.048, 0.028, 0.044),
+            _disc(0.038, 0.043, 0.0445, "dark"),
+        ),
+    ),
+    "plate": Shape(
+        (0.040, 0.040, 0.014),
+        (0.052, 0.052, 0.014),
+        (_disc(0.034, 0, 0.008), _disc(0.052, 0.006, 0.014), _disc(0.031, 0.013, 0.0155, "light")),
+    ),
+    "block": Shape(
+        (0.038, 0.038, 0.060),
+        (0.038, 0.038, 0.060),
+        (_slab(0.038, 0.038, 0, 0.060), _slab(0.020, 0.020, 0.059, 0.061, "light")),
+        round=False,
+    ),
+    "ball": Shape(
+        (0.032, 0.032, 0.086),
+        (0.043, 0.043, 0.086),
+        (Part("ellipsoid", (0.043,) * 3, (0, 0, 0.043)), _disc(0.0445, 0.038, 0.048, "white")),
+    ),
+    "bottle": Shape(
+        (0.030, 0.030, 0.135),
+        (0.036, 0.036, 0.135),
+        (
+            _disc(0.036, 0, 0.080),
+            _disc(0.0365, 0.025, 0.055, "light"),
+            _disc(0.024, 0.080, 0.098),
+            _disc(0.014, 0.098, 0.125),
+            _disc(0.017, 0.122, 0.135, "white"),
+        ),
+    ),
+    "book": Shape(
+        (0.050, 0.036, 0.030),
+        (0.050, 0.038, 0.030),
+        (
+            _slab(0.048, 0.038, 0, 0.007, x=-0.004),
+            _slab(0.046, 0.036, 0.006, 0.024, "white", x=0.004),
+            _slab(0.042, 0.038, 0.023, 0.030, x=-0.008),
+            _slab(0.006, 0.024, 0.029, 0.031, "light", x=-0.022),
+        ),
+        round=False,
+    ),
+    "hat": Shape(
+        (0.036, 0.036, 0.052),
+        (0.052, 0.052, 0.052),
+        (_disc(0.052, 0, 0.008), _disc(0.031, 0.006, 0.052), _disc(0.0325, 0.008, 0.022, "black")),
+    ),
+}
+
+COLOURS_RGB = {
+    "red": (0.86, 0.08, 0.08),
+    "green": (0.10, 0.62, 0.16),
+    "blue": (0.10, 0.24, 0.88),
+    "yellow": (0.98, 0.86, 0.06),
+    "purple": (0.50, 0.10, 0.70),
+    "orange": (1.00, 0.46, 0.02),
+}
+
+
+def shaded(rgb: np.ndarray, shade: str) -> np.ndarray:
+    """A part's colour, from its object's."""
+    rgb = np.asarray(rgb, float)
+    fixed = {"white": np.full(3, 0.95), "black": np.full(3, 0.06)}
+    return fixed[shade] if shade in fixed else {"main": rgb, "dark": rgb * 0.4, "light": rgb * 0.4 + 0.6}[shade]
+
+
+@dataclass(frozen=True)
+class Vessel:
+    """A kind of receptacle: wall height, base colour and its rim's, and how it is dressed."""
+
+    wall: float
+    rgb: Vec3
+    rim: Vec3
+    dress: str = ""
+
+
+VESSELS = {
+    "sink": Vessel(0.034, (0.60, 0.64, 0.68), (0.84, 0.87, 0.90), "tap"),
+    "basket": Vessel(0.046, (0.62, 0.42, 0.22), (0.42, 0.26, 0.12), "weave"),
+    "tray": Vessel(0.014, (0.93, 0.88, 0.78), (0.72, 0.62, 0.48), "handles"),
+    "bin": Vessel(0.074, (0.16, 0.17, 0.19), (0.30, 0.31, 0.34), ""),
+    "crate": Vessel(0.056, (0.80, 0.64, 0.42), (0.90, 0.76, 0.54), "slats"),
+}

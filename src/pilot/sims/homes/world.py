@@ -1,0 +1,149 @@
+"""The physics and the pictures of one home: everything that knows MuJoCo's arrays, and nothing of tasks.
+
+The gripper holds by contact and adhesion alone. One control step is 0.1 s; the pad's target moves at most `MAX_STEP`.
+"""
+
+import numpy as np
+
+from pilot.sims.gl import Renderer, mujoco
+from pilot.sims.homes.mjcf import LIMITS, home_xml
+from pilot.sims.homes.objects import SHAPES, shaded
+from pilot.sims.homes.rooms import Home, Receptacle
+
+MAX_STEP = 0.05  # of the pad's target per control step and axis [m]
+SUBSTEPS = 20
+Box = tuple[float, float, float, float]
+_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+_OCTAGON = np.array([(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4])
+
+
+class World:
+    """One compiled home. Objects are numbered as in `home.pool`; those not placed lie out of sight."""
+
+    def __init__(self, home: Home, image_size: int):
+        self.home = home
+        self.model = mujoco.MjModel.from_xml_string(home_xml(home))
+        self.data = mujoco.MjData(self.model)
+        self._size = image_size
+        self._renderer = None
+        self._bodies = [self.model.body(f"item{i}").id for i in range(len(home.pool))]
+        self._geoms = [self.model.geom(f"item{i}").id for i in range(len(home.pool))]
+        self._index_of = {geom: i for i, geom in enumerate(self._geoms)}
+        self._pad = self.model.geom("pad").id
+        self._paint = self._paintable()
+        self._camera = self.model.camera("room").id
+        self.items: list[int] = []
+
+    def _paintable(self) -> list[list[tuple[int, str]]]:
+        """Per object, its seen geoms and their shades, from the names that `mjcf` gave them."""
+        names = [(g, self.model.geom(g).name.split(".")) for g in range(self.model.ngeom)]
+        return [[(g, n[2]) for g, n in names if n[0] == f"item{i}" and len(n) == 3] for i in range(len(self._bodies))]
+
+    def place(self, items: dict[int, tuple[np.ndarray, float, np.ndarray]], gripper: np.ndarray) -> None:
+        """Start anew with these objects: number → (xy, yaw, rgb), standing on the table, and the pad at `gripper`."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.items = list(items)
+        for i, parts in enumerate(self._paint):
+            for geom, shade in parts:
+                self.model.geom_rgba[geom] = [*shaded(items[i][2], shade), 1] if i in items else [0, 0, 0, 0]
+        for i, (xy, yaw, _) in items.items():
+            self.data.qpos[self._qpos(i)] = [*xy, 0.0, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        self.data.qpos[:3] = self.data.ctrl[:3] = gripper
+        self._park()
+        mujoco.mj_forward(self.model, self.data)
+        self.advance(np.array([*gripper, 0.0]))
+
+    def advance(self, action: np.ndarray) -> None:
+        """One control step towards the target [x y z suction]."""
+        here = self.gripper
+        start = self.data.ctrl[:3].copy()
+        target = np.clip(action[:3], here - MAX_STEP, here + MAX_STEP)
+        target = np.clip(target, LIMITS[0], LIMITS[1])
+        self.data.ctrl[3] = action[3] > 0.5
+        for k in range(SUBSTEPS):
+            self.data.ctrl[:3] = start + (target - start) * min(1.0, 2 * (k + 1) / SUBSTEPS)
+            mujoco.mj_step(self.model, self.data)
+        self._park()
+        mujoco.mj_forward(self.model, self.data)
+
+    def _qpos(self, i: int) -> slice:
+        return slice(3 + 7 * i, 10 + 7 * i)
+
+    def _park(self) -> None:
+        """Put the objects of other episodes back high in the sky: falling freely, they cost the solver nothing."""
+        for i in range(len(self._bodies)):
+            if i not in self.items:
+                self.data.qpos[self._qpos(i)] = [i, 0, 20, 1, 0, 0, 0]
+                self.data.qvel[3 + 6 * i : 9 + 6 * i] = 0
+
+    @property
+    def gripper(self) -> np.ndarray:
+        """Where the pad is [3]."""
+        return self.data.qpos[:3].copy()
+
+    @property
+    def suction(self) -> bool:
+        """Whether suction is on."""
+        return bool(self.data.ctrl[3] > 0.5)
+
+    def held(self) -> int | None:
+        """The object that suction pulls on, by contact; None without suction or contact."""
+        if not self.suction:
+            return None
+        for contact in self.data.contact[: self.data.ncon]:
+            pair = (contact.geom1, contact.geom2)
+            if self._pad in pair and contact.efc_address >= 0:
+                return self._index_of[pair[0] if pair[1] == self._pad else pair[1]]
+        return None
+
+    def position(self, i: int) -> np.ndarray:
+        """The middle of an object's felt box [3]."""
+        return self.data.geom_xpos[self._geoms[i]].copy()
+
+    def speed(self, i: int) -> float:
+        """How fast an object moves [m/s]."""
+        return float(np.linalg.norm(self.data.qvel[3 + 6 * i : 6 + 6 * i]))
+
+    def extent(self, i: int) -> np.ndarray:
+        """Half sizes [3] of the upright box around an object's felt box, as it lies now."""
+        rotation = self.data.geom_xmat[self._geoms[i]].reshape(3, 3)
+        return np.abs(rotation) @ self.model.geom_size[self._geoms[i]]
+
+    def top(self, i: int) -> float:
+        """Height of an object's highest point [m]."""
+        return float(self.position(i)[2] + self.extent(i)[2])
+
+    def item_box(self, i: int) -> Box | None:
+        """An object's box in the room picture; None where it is out of the picture."""
+        kind, scale = self.home.pool[i]
+        shape, body = SHAPES[kind], self._bodies[i]
+        ring = _OCTAGON if shape.round else _CORNERS[::2, :2]
+        x, y, height = np.array(shape.seen) * scale
+        hull = np.array([(*(corner * (x, y)), z) for corner in ring for z in (0, height)])
+        return self._box(hull @ self.data.xmat[body].reshape(3, 3).T + self.data.xpos[body])
+
+    def receptacle_box(self, receptacle: Receptacle) -> Box | None:
+        """A receptacle's box in the room picture."""
+        rim = receptacle.world(_CORNERS[:, :2] * (np.array(receptacle.inner) + 0.012))
+        heights = (_CORNERS[:, 2:] + 1) / 2 * receptacle.wall
+        return self._box(np.hstack([rim, heights]))
+
+    def _box(self, points: np.ndarray) -> Box | None:
+        """The clipped box (y0, x0, y1, x1) in [0, 1] around points [n, 3] seen by the room camera."""
+        seen = (points - self.data.cam_xpos[self._camera]) @ self.data.cam_xmat[self._camera].reshape(3, 3)
+        scale = -seen[:, 2:] * np.tan(np.radians(self.model.cam_fovy[self._camera]) / 2)
+        uv = np.clip(0.5 + seen[:, :2] / scale * [0.5, -0.5], 0, 1)
+        (x0, y0), (x1, y1) = uv.min(0), uv.max(0)
+        return (float(y0), float(x0), float(y1), float(x1)) if x1 > x0 and y1 > y0 else None
+
+    def render(self, camera: str) -> np.ndarray:
+        """One camera's picture, uint8 [h w 3]."""
+        if self._renderer is None:
+            self._renderer = Renderer(self.model, self._size)
+        return self._renderer.render(self.data, camera)
+
+    def close(self) -> None:
+        """Give the pictures' memory back."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
