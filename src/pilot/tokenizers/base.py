@@ -7,9 +7,10 @@ Axes: `n` chunks, `t` steps of a chunk, `d` action dims.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -27,6 +28,7 @@ class DecodeResult:
         return self.error is None
 
 
+@runtime_checkable
 class ActionTokenizer(Protocol):
     """Maps a chunk of normalised actions (about [-1, 1]) to ids in `range(vocab_size)` and back."""
 
@@ -34,18 +36,18 @@ class ActionTokenizer(Protocol):
     def vocab_size(self) -> int: ...
 
     @classmethod
-    def fit(cls, chunks: Float[np.ndarray, "n t d"], /, *, vocab_size: int) -> Self: ...
+    def fit(cls, chunks: Float[np.ndarray, "n t d"], *, vocab_size: int) -> "ActionTokenizer": ...
 
-    def encode(self, chunk: Float[np.ndarray, "t d"], /) -> list[int]: ...
+    def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]: ...
 
-    def encode_batch(self, chunks: Float[np.ndarray, "n t d"], /) -> list[list[int]]: ...
+    def encode_batch(self, chunks: Float[np.ndarray, "n t d"]) -> list[list[int]]: ...
 
-    def decode(self, ids: list[int], /, horizon: int, *, dim: int) -> DecodeResult: ...
+    def decode(self, ids: Sequence[int], horizon: int, dim: int) -> DecodeResult: ...
 
-    def save(self, folder: str | Path, /) -> None: ...
+    def save(self, folder: str | Path) -> None: ...
 
     @classmethod
-    def load(cls, folder: str | Path, /) -> Self: ...
+    def load(cls, folder: str | Path) -> "ActionTokenizer": ...
 
 
 def mirror_into_vocab(ids: Int[np.ndarray, " n"], vocab_size: int, *, offset: int) -> Int[np.ndarray, " n"]:

@@ -17,10 +17,12 @@ import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from pilot.tokenizers.base import mirror_into_vocab
 from pilot.tokenizers.text import TextTokenizer
 
 STATE_BINS = 256
@@ -49,9 +51,7 @@ class PromptFormat:
 FORMATS = {
     "pi0": PromptFormat(parts=("{text}", "\n"), truncates=True),
     "pi05": PromptFormat(parts=("Task: {text}, State: {bins};\nAction: ",), truncates=True),
-    "pi0_fast": PromptFormat(
-        parts=("Task: {text}, State: {bins};\n",), lower=True, keep_newlines=True, truncates=True
-    ),
+    "pi0_fast": PromptFormat(parts=("Task: {text}, State: {bins};\n",), lower=True, keep_newlines=True, truncates=True),
     "subtask": PromptFormat(parts=("Task: {text}, State: {bins};\nSubtask: ",), target="{text}" + SUBTASK_END),
     "subtask_stateless": PromptFormat(parts=("Task: {text};\nSubtask: ",), target="{text}" + SUBTASK_END),
     "web": PromptFormat(parts=("Question: {text}\nAnswer: ",), target="{text}", target_eos=True),
@@ -99,6 +99,27 @@ def encode_target(tokenizer: TextTokenizer, name: str, *, text: str) -> list[int
     return tokenizer.encode(prompt_format.target.format(text=text), add_eos=prompt_format.target_eos)
 
 
+def encode_actions(
+    tokenizer: TextTokenizer, action_ids: Sequence[int], *, vocab_size: int, offset: int = 0
+) -> list[int]:
+    """`Action: `, the action ids placed in a model vocabulary of `vocab_size`, `|` and `<eos>`."""
+    mirrored = mirror_into_vocab(np.asarray(action_ids, np.int64), vocab_size, offset=offset).tolist()
+    return tokenizer.encode(ACTION_START) + mirrored + tokenizer.encode(ACTION_END, add_eos=True)
+
+
+def find_actions(
+    tokenizer: TextTokenizer, said: Sequence[int], *, vocab_size: int, offset: int = 0
+) -> list[int] | None:
+    """The action ids between `Action: ` and `|` (or the end) of what a model said; None if it said no `Action: `."""
+    start, (end, *_) = tokenizer.encode(ACTION_START), tokenizer.encode(ACTION_END)
+    tokens = [int(token) for token in said]
+    found = [i for i in range(len(tokens) - len(start) + 1) if tokens[i : i + len(start)] == start]
+    if not found:
+        return None
+    inside = list(takewhile(lambda token: token not in (end, tokenizer.eos_id), tokens[found[0] + len(start) :]))
+    return mirror_into_vocab(np.asarray(inside, np.int64), vocab_size, offset=offset).tolist()
+
+
 def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.ndarray, " d"]:
     """Normalised state → bin of 256 per dim over [-1, 1].
 
@@ -116,8 +137,8 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
 def _filled_parts(name: str, text: str, bins: Sequence[int] | None) -> list[str]:
     prompt_format = _find(name)
     if prompt_format.reads_state != (bins is not None):
-        wish = "reads the state: give its bins" if prompt_format.reads_state else "does not read the state: give no bins"
-        raise ValueError(f"prompt format '{name}' {wish}")
+        wish = "needs" if prompt_format.reads_state else "takes no"
+        raise ValueError(f"prompt format '{name}' {wish} state bins")
     numbers = " ".join(str(int(b)) for b in bins) if bins is not None else ""
     clean = _clean(prompt_format, text)
     return [part.format(text=clean, bins=numbers) for part in prompt_format.parts]

@@ -37,13 +37,13 @@ FORMAT_PIECES = (
 )
 
 # Every word is one piece after a space and without one: a text that follows a <loc> token has no space in front.
-WORDS = """
-    red green blue yellow purple orange
-    cup bowl plate block ball bottle book hat dishes toys objects everything nothing
-    sink basket tray bin crate table gripper
-    put place move clear pick up it in into to on the all and a done grab take drop now
-    detect list caption what where how many is are at of colour kind yes no
-""".split()
+WORDS = (
+    "red green blue yellow purple orange",
+    "cup bowl plate block ball bottle book hat dishes toys objects everything nothing",
+    "sink basket tray bin crate table gripper",
+    "put place move clear pick up it in into to on the all and a done grab take drop now",
+    "detect list caption what where how many is are at of colour kind yes no",
+)
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"  # any other character costs one token per byte
 LEARNED = 250  # letters and merges; the fewest that make every word one piece, so re-count it when a word is added
@@ -58,7 +58,7 @@ def build_nano_model() -> bytes:
     symbols = [*FORMAT_PIECES, *(f"{SPACE}{n}" for n in range(256)), *(loc_token(n) for n in range(LOC_BINS))]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([form for word in WORDS for form in (word, f" {word}")]),
+        sentence_iterator=iter([form for word in _words() for form in (word, f" {word}")]),
         model_writer=model,
         model_type="bpe",
         vocab_size=4 + 256 + len(symbols) + LEARNED,
@@ -82,8 +82,12 @@ def build_nano_model() -> bytes:
     return model.getvalue()
 
 
+def _words() -> list[str]:
+    return [word for line in WORDS for word in line.split()]
+
+
 def _check_words(processor: sentencepiece.SentencePieceProcessor) -> None:
-    broken = [w for w in WORDS if len(processor.encode(w)) > 1 or len(processor.encode(f" {w}")) > 1]
+    broken = [w for w in _words() if len(processor.encode(w)) > 1 or len(processor.encode(f" {w}")) > 1]
     if broken:
         raise ValueError(f"{len(broken)} words are more than one piece: {broken}; raise LEARNED (now {LEARNED})")
 

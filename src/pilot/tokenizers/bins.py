@@ -1,0 +1,84 @@
+"""Uniform bins: every action dim of every step is one token (RT-2, 2307.15818; OpenVLA, 2406.09246).
+
+The plain tokenizer that FAST is measured against. Each dim's range is its own 1 % to 99 % quantile, cut into
+`vocab_size` bins; an action outside takes the first or last bin.
+
+Axes: `n` chunks, `t` steps, `d` action dims.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from pilot.tokenizers.base import DecodeResult, check_chunks, write_atomically
+
+CONFIG_FILE = "bins.json"
+
+
+class BinsTokenizer:
+    """`low` and `high` bound the bins of each action dim; decoding gives the middle of a bin."""
+
+    def __init__(self, low: Float[np.ndarray, " d"], high: Float[np.ndarray, " d"], *, vocab_size: int = 256) -> None:
+        if low.shape != high.shape or not (low < high).all() or vocab_size < 2:
+            raise ValueError(f"bins need low < high per dim and at least 2 of them, got {low}, {high}, {vocab_size}")
+        self.low, self.high = low.astype(np.float64), high.astype(np.float64)
+        self._vocab_size = vocab_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @classmethod
+    def fit(cls, chunks: Float[np.ndarray, "n t d"], *, vocab_size: int = 256) -> "BinsTokenizer":
+        check_chunks(chunks, 3)
+        low, high = np.quantile(chunks.reshape(-1, chunks.shape[-1]).astype(np.float64), [0.01, 0.99], axis=0)
+        still = high - low < 1e-6  # a dim that never moves still needs bins
+        return cls(np.where(still, low - 0.5, low), np.where(still, high + 0.5, high), vocab_size=vocab_size)
+
+    def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]:
+        """`t · d` ids, all dims of the first step first."""
+        check_chunks(chunk, 2)
+        return self.encode_batch(chunk[None])[0]
+
+    def encode_batch(self, chunks: Float[np.ndarray, "n t d"]) -> list[list[int]]:
+        check_chunks(chunks, 3)
+        if chunks.shape[-1] != len(self.low):
+            raise ValueError(f"the chunk has {chunks.shape[-1]} action dims, these bins were fitted to {len(self.low)}")
+        bins = np.floor((chunks - self.low) / (self.high - self.low) * self.vocab_size).astype(np.int64)
+        return np.clip(bins, 0, self.vocab_size - 1).reshape(len(chunks), -1).tolist()
+
+    def decode(self, ids: Sequence[int], horizon: int, dim: int) -> DecodeResult:
+        """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
+        bins = np.asarray(ids, np.int64)
+        if dim != len(self.low):
+            return DecodeResult(error=f"{dim} action dims asked for, these bins were fitted to {len(self.low)}")
+        if bins.shape != (horizon * dim,):
+            return DecodeResult(error=f"{bins.size} tokens, a chunk of {horizon} x {dim} needs {horizon * dim}")
+        if wrong := bins[(bins < 0) | (bins >= self.vocab_size)].tolist():
+            return DecodeResult(error=f"ids {wrong[:5]} are outside the {self.vocab_size} bins")
+        middles = (bins.reshape(horizon, dim) + 0.5) / self.vocab_size
+        return DecodeResult(actions=self.low + middles * (self.high - self.low))
+
+    def save(self, folder: str | Path) -> None:
+        config = {"low": self.low.tolist(), "high": self.high.tolist(), "vocab_size": self.vocab_size}
+        write_atomically(Path(folder) / CONFIG_FILE, json.dumps(config, indent=2).encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "BinsTokenizer":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no bins in `folder`.
+            ValueError: the file is damaged.
+        """
+        path = Path(folder) / CONFIG_FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"no {CONFIG_FILE} in {folder}: not a folder of bins")
+        try:
+            config = json.loads(path.read_text())
+            return cls(np.array(config["low"]), np.array(config["high"]), vocab_size=int(config["vocab_size"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}") from error

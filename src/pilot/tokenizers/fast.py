@@ -1,0 +1,206 @@
+"""FAST: a chunk of actions as a short text (2501.09747, section V).
+
+Neighbouring actions are alike, so a cosine transform over time leaves a few large numbers, the low frequencies. They
+are scaled, rounded, put in a row with the lowest frequency of all dims first, written as one character each, and
+compressed by byte-level BPE. Reads and writes the folder of the published processor (`processor_config.json`,
+`tokenizer.json`), so the released tokenizer and ones fitted here are interchangeable.
+
+The reference keeps silent about what it loses; here the same tokens come with a word: a rounded coefficient that a
+tokenizer cannot write is a warning, and a sequence that is no chunk decodes to an error, not to zeros.
+
+Axes: `n` chunks, `t` steps (and frequencies), `d` action dims.
+"""
+
+import json
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pilot.tokenizers.base import DecodeResult, check_chunks, write_atomically
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+CONFIG_FILE, BPE_FILE = "processor_config.json", "tokenizer.json"
+BROKEN = "\ufffd"  # what bytes that are no UTF-8 decode to
+MAX_SYMBOL = 0xD7FF  # the last character before UTF-16's surrogates, which no text holds
+
+
+class FastTokenizer:
+    """`scale` trades length for accuracy; symbol 0 stands for the rounded coefficient `min_token`.
+
+    `max_token`, of tokenizers fitted here, is the largest coefficient with a symbol of its own: beyond it, as below
+    `min_token`, encoding saturates. Published folders have none.
+    """
+
+    def __init__(self, bpe: Tokenizer, *, scale: float, min_token: int, max_token: int | None = None) -> None:
+        self.bpe = bpe
+        self.scale = scale
+        self.min_token = min_token
+        self.max_token = max_token
+        self._alphabet = {piece for piece in bpe.get_vocab() if len(piece) == 1}
+
+    @property
+    def vocab_size(self) -> int:
+        return self.bpe.get_vocab_size()
+
+    @classmethod
+    def fit(cls, chunks: Float[np.ndarray, "n t d"], *, vocab_size: int = 1024, scale: float = 10.0) -> "FastTokenizer":
+        """Learn the merges from chunks of normalised actions.
+
+        Raises:
+            ValueError: chunks with NaN, or a vocabulary too small to hold every symbol.
+        """
+        check_chunks(chunks, 3)
+        coefficients = _coefficients(chunks, scale)
+        low, high = int(coefficients.min()), int(coefficients.max())
+        if high - low > MAX_SYMBOL:
+            raise ValueError(f"coefficients reach from {low} to {high}: normalise the actions to about [-1, 1] first")
+        alphabet = sorted(_byte_symbols("".join(chr(n) for n in range(high - low + 1))))
+        if len(alphabet) > vocab_size:
+            raise ValueError(
+                f"vocab_size {vocab_size} is too small for the {len(alphabet)} symbols of this data; "
+                f"take a larger one, or a scale below {scale}"
+            )
+        return cls(
+            _train_bpe(_texts(coefficients - low), vocab_size, alphabet), scale=scale, min_token=low, max_token=high
+        )
+
+    def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]:
+        """Ids of one chunk, as many as it needs."""
+        check_chunks(chunk, 2)
+        return self.encode_batch(chunk[None])[0]
+
+    def encode_batch(self, chunks: Float[np.ndarray, "n t d"]) -> list[list[int]]:
+        """Ids of each chunk. Warns where a coefficient has no symbol.
+
+        Raises:
+            ValueError: chunks with NaN, or so far from [-1, 1] that no symbol could stand for them.
+        """
+        texts = _texts(self._symbols(chunks))
+        self._warn_about_lost_symbols(texts)
+        return [encoding.ids for encoding in self.bpe.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int], horizon: int, dim: int) -> DecodeResult:
+        """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
+        numbers = [int(i) for i in ids]
+        if wrong := [i for i in numbers if not 0 <= i < self.vocab_size]:
+            return DecodeResult(error=f"ids {wrong[:5]} are outside the FAST vocabulary of {self.vocab_size}")
+        text = self.bpe.decode(numbers)
+        if BROKEN in text:
+            return DecodeResult(error="the tokens do not make whole characters")
+        if len(text) != horizon * dim:
+            return DecodeResult(error=f"{len(text)} coefficients, a chunk of {horizon} x {dim} needs {horizon * dim}")
+        symbols = np.fromiter(map(ord, text), np.int64, len(text)).reshape(horizon, dim)
+        return DecodeResult(actions=_dct_matrix(horizon).T @ ((symbols + self.min_token) / self.scale))
+
+    def share_saturated(self, chunks: Float[np.ndarray, "n t d"]) -> float:
+        """The share of coefficients outside what this tokenizer was fitted to."""
+        coefficients = _coefficients(chunks, self.scale)
+        beyond = coefficients < self.min_token
+        return float((beyond if self.max_token is None else beyond | (coefficients > self.max_token)).mean())
+
+    def save(self, folder: str | Path) -> None:
+        """Write the processor folder; the configuration comes last, so a half-written folder is not taken for one."""
+        folder = Path(folder)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        write_atomically(folder / BPE_FILE, self.bpe.to_str(pretty=True).encode())
+        write_atomically(folder / "special_tokens_map.json", b"{}\n")
+        wrapper = {"clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+        write_atomically(folder / "tokenizer_config.json", json.dumps(wrapper, indent=2).encode())
+        config = {
+            "scale": self.scale,
+            "vocab_size": self.vocab_size,
+            "min_token": self.min_token,
+            "max_token": self.max_token,
+            "action_dim": None,
+            "time_horizon": None,
+            "processor_class": "UniversalActionProcessor",
+        }
+        write_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2).encode())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FastTokenizer":
+        """Read a processor folder.
+
+        Raises:
+            FileNotFoundError: a file is missing, as after an interrupted save.
+            ValueError: a file is damaged, or lacks a field.
+        """
+        folder = Path(folder)
+        for name in (CONFIG_FILE, BPE_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"no {name} in {folder}: not a FAST processor folder, or its save was cut off")
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            scale, low, high = float(config["scale"]), int(config["min_token"]), config.get("max_token")
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{folder / CONFIG_FILE} is damaged: {error!r}; it needs 'scale' and 'min_token'"
+            ) from error
+        try:
+            bpe = Tokenizer.from_file(str(folder / BPE_FILE))
+        except Exception as error:  # the library raises plain Exception
+            raise ValueError(f"{folder / BPE_FILE} is damaged: {error}") from error
+        return cls(bpe, scale=scale, min_token=low, max_token=high)
+
+    def _symbols(self, chunks: Float[np.ndarray, "n t d"]) -> Int[np.ndarray, "n t d"]:
+        check_chunks(chunks, 3)
+        symbols = np.clip(_coefficients(chunks, self.scale), self.min_token, self.max_token) - self.min_token
+        if symbols.max() > MAX_SYMBOL:
+            raise ValueError(f"actions up to {np.abs(chunks).max():g} cannot be written; normalise to about [-1, 1]")
+        return symbols
+
+    def _warn_about_lost_symbols(self, texts: list[str]) -> None:
+        lost = _byte_symbols("".join(set("".join(texts)))) - self._alphabet
+        if lost:
+            warnings.warn(
+                f"{len(lost)} symbols of these actions are not in the tokenizer's alphabet and are dropped, so their "
+                "chunks cannot be decoded; fit the tokenizer on this data",
+                stacklevel=3,
+            )
+
+
+@cache
+def _dct_matrix(t: int) -> Float[np.ndarray, "t t"]:
+    """The orthonormal DCT-II: row `k` is the cosine of frequency `k`, and the inverse is the transpose."""
+    steps = np.arange(t)
+    matrix = np.cos(np.pi / t * (steps + 0.5) * steps[:, None]) * np.sqrt(2 / t)
+    matrix[0] /= np.sqrt(2)
+    return matrix
+
+
+def _coefficients(chunks: Float[np.ndarray, "n t d"], scale: float) -> Int[np.ndarray, "n t d"]:
+    frequencies = _dct_matrix(chunks.shape[1]) @ chunks.astype(np.float64)
+    return np.around(frequencies * scale).astype(np.int64)
+
+
+def _texts(symbols: Int[np.ndarray, "n t d"]) -> list[str]:
+    """One character per coefficient; row-major, so all dims of the lowest frequency come first."""
+    rows = symbols.reshape(len(symbols), -1).astype("<u4")
+    return [row.tobytes().decode("utf-32-le") for row in rows]
+
+
+def _byte_symbols(text: str) -> set[str]:
+    """The printable stand-ins by which byte-level BPE writes the UTF-8 bytes of `text`."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return {symbol for part, _ in byte_level.pre_tokenize_str(text) for symbol in part}
+
+
+def _train_bpe(texts: list[str], vocab_size: int, alphabet: list[str]) -> Tokenizer:
+    bpe = Tokenizer(models.BPE())
+    # No splitting at "words": these characters are numbers, and whether one is a letter means nothing.
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # type: ignore[assignment]
+    bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[],
+        initial_alphabet=alphabet,
+        max_token_length=10_000,
+    )
+    bpe.train_from_iterator(texts, trainer=trainer, length=len(texts))
+    return bpe

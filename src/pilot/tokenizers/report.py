@@ -1,0 +1,58 @@
+"""What an action tokenizer costs and loses on a set of chunks: the numbers to choose `vocab_size` and `scale` by."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from pilot.tokenizers.base import ActionTokenizer, check_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerReport:
+    """`compression` is action values per token; errors are in the chunks' own (normalised) units, per action dim."""
+
+    chunks: int
+    tokens_mean: float
+    tokens_p99: float
+    tokens_max: int
+    compression: float
+    share_over_budget: float
+    share_undecodable: float
+    rms_error: Float[np.ndarray, " d"]
+    max_error: Float[np.ndarray, " d"]
+
+    def __str__(self) -> str:
+        dims = "\n".join(
+            f"  dim {i}: rms error {rms:.4f}, largest {worst:.4f}"
+            for i, (rms, worst) in enumerate(zip(self.rms_error, self.max_error, strict=True))
+        )
+        return (
+            f"{self.chunks} chunks: {self.tokens_mean:.1f} tokens each (99 % within {self.tokens_p99:.0f}, "
+            f"at most {self.tokens_max}), {self.compression:.1f} values per token\n"
+            f"over the token budget: {self.share_over_budget:.2%}; undecodable: {self.share_undecodable:.2%}\n{dims}"
+        )
+
+
+def report(
+    tokenizer: ActionTokenizer, chunks: Float[np.ndarray, "n t d"], *, budget: int | None = None
+) -> TokenizerReport:
+    """Encode and decode every chunk. `budget` is the most tokens that a model leaves for a chunk."""
+    check_chunks(chunks, 3)
+    n, t, d = chunks.shape
+    ids = tokenizer.encode_batch(chunks)
+    lengths = np.array([len(i) for i in ids])
+    decoded = [tokenizer.decode(i, t, d).actions for i in ids]
+    errors = [np.abs(actions - chunk) for actions, chunk in zip(decoded, chunks, strict=True) if actions is not None]
+    error = np.stack(errors) if errors else np.full((1, t, d), np.nan)
+    return TokenizerReport(
+        chunks=n,
+        tokens_mean=float(lengths.mean()),
+        tokens_p99=float(np.quantile(lengths, 0.99)),
+        tokens_max=int(lengths.max()),
+        compression=t * d / float(lengths.mean()),
+        share_over_budget=float((lengths > budget).mean()) if budget is not None else 0.0,
+        share_undecodable=1 - len(errors) / n,
+        rms_error=np.sqrt((error**2).mean((0, 1))),
+        max_error=error.max((0, 1)),
+    )

@@ -1,0 +1,178 @@
+"""Action tokenizers: FAST against the reference's numbers, and the properties that all of them share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pilot.tokenizers import load_action_tokenizer
+from pilot.tokenizers.base import mirror_into_vocab
+from pilot.tokenizers.bins import BinsTokenizer
+from pilot.tokenizers.fast import FastTokenizer
+from pilot.tokenizers.report import report
+
+GOLDEN = Path(__file__).parents[1] / "data_golden"
+CASES = json.loads((GOLDEN / "tokenizers.json").read_text())["fast"]
+ARRAYS = load_file(GOLDEN / "tokenizers.safetensors")
+ALL = [FastTokenizer, BinsTokenizer]
+
+
+def smooth_chunks(n, *, seed=0, t=16, d=3):
+    walk = np.cumsum(np.random.default_rng(seed).normal(0, 0.15, (n, t, d)), axis=1)
+    return np.clip(walk - walk.mean(axis=1, keepdims=True), -1, 1)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return FastTokenizer.load(GOLDEN / "fast_bpe")
+
+
+def test_fast_writes_the_reference_tokens(published):
+    with pytest.warns(UserWarning, match="1 symbols .* are dropped"):
+        assert published.encode_batch(ARRAYS["fast/actions"]) == CASES["tokens"]
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_fast_reads_the_reference_tokens(published, case):
+    decoded = published.decode(CASES["tokens"][case], 10, 7)
+    np.testing.assert_allclose(decoded.actions, ARRAYS["fast/decoded"][case], atol=1e-12)
+
+
+@pytest.mark.parametrize("ids", [CASES["tokens"][6], *CASES["bad_tokens"][:2]])
+def test_fast_says_so_where_the_reference_gave_zeros(published, ids):
+    decoded = published.decode(ids, 10, 7)
+    assert not decoded.ok and decoded.actions is None and "needs 70" in decoded.error
+
+
+def test_half_a_character_is_an_error():
+    wide = FastTokenizer.fit(smooth_chunks(200) * 30, vocab_size=2048)
+    ids = next(ids for ids in wide.encode_batch(smooth_chunks(50) * 30) if len(wide.bpe.id_to_token(ids[0])) == 1)
+    assert "whole characters" in wide.decode([wide.bpe.token_to_id("Ã")] * 48, 16, 3).error
+    assert wide.decode(ids[1:], 16, 3).error
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 1, 4), (40, 50, 14)])
+def test_shapes(kind, shape):
+    chunks = smooth_chunks(shape[0], t=shape[1], d=shape[2])
+    tokenizer = kind.fit(chunks, vocab_size=512)
+    decoded = [tokenizer.decode(ids, shape[1], shape[2]) for ids in tokenizer.encode_batch(chunks)]
+    assert all(d.ok and d.actions.shape == shape[1:] for d in decoded)
+
+
+@pytest.mark.parametrize(("kind", "rms"), [(FastTokenizer, 0.03), (BinsTokenizer, 0.03)])
+def test_unseen_chunks_come_back_close(kind, rms):
+    tokenizer = kind.fit(smooth_chunks(500), vocab_size=256)
+    result = report(tokenizer, smooth_chunks(200, seed=1), budget=48)
+    assert result.share_undecodable == 0 and (result.rms_error < rms).all(), result
+
+
+def test_fast_compresses_and_bins_do_not():
+    chunks = smooth_chunks(500)
+    assert report(FastTokenizer.fit(chunks, vocab_size=1024), chunks).compression > 2
+    assert report(BinsTokenizer.fit(chunks), chunks, budget=47).share_over_budget == 1
+
+
+def test_a_finer_scale_costs_tokens_and_buys_accuracy():
+    chunks = smooth_chunks(300)
+    coarse, fine = (report(FastTokenizer.fit(chunks, vocab_size=1024, scale=s), chunks) for s in (5.0, 40.0))
+    assert coarse.tokens_mean < fine.tokens_mean and (fine.rms_error < coarse.rms_error / 4).all()
+
+
+def test_low_frequencies_come_first():
+    chunks = smooth_chunks(100)
+    tokenizer = FastTokenizer.fit(chunks, vocab_size=512)
+    constant = np.tile([[0.5, -0.5, 0.25]], (16, 1))
+    text = tokenizer.bpe.decode(tokenizer.encode(constant))
+    coefficients = [ord(c) + tokenizer.min_token for c in text]
+    assert coefficients == [20, -20, 10] + [0] * 45, "0.5 * sqrt(16) * scale, then silence"
+
+
+def test_fitted_fast_saturates_instead_of_breaking():
+    tokenizer = FastTokenizer.fit(smooth_chunks(200), vocab_size=512)
+    wild = np.full((16, 3), 25.0)
+    assert tokenizer.share_saturated(wild[None]) == pytest.approx(3 / 48)
+    decoded = tokenizer.decode(tokenizer.encode(wild), 16, 3)
+    assert decoded.ok and 0 < decoded.actions.max() < 25
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_saved_and_loaded_is_the_same(kind, tmp_path):
+    tokenizer = kind.fit(smooth_chunks(100), vocab_size=256)
+    tokenizer.save(tmp_path / "tokenizer")
+    tokenizer.save(tmp_path / "tokenizer")
+    loaded = load_action_tokenizer(tmp_path / "tokenizer")
+    chunks = smooth_chunks(20, seed=2) * 3
+    ids = tokenizer.encode_batch(chunks)
+    assert type(loaded) is kind and loaded.encode_batch(chunks) == ids and loaded.vocab_size == tokenizer.vocab_size
+    np.testing.assert_array_equal(loaded.decode(ids[0], 16, 3).actions, tokenizer.decode(ids[0], 16, 3).actions)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_fitting_is_deterministic(kind):
+    first, second = (kind.fit(smooth_chunks(100), vocab_size=256) for _ in range(2))
+    assert first.encode_batch(smooth_chunks(20, seed=3)) == second.encode_batch(smooth_chunks(20, seed=3))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_ids_outside_the_vocabulary_are_malformed(kind):
+    tokenizer = kind.fit(smooth_chunks(100), vocab_size=256)
+    for wrong in ([-1] * 48, [tokenizer.vocab_size] * 48, []):
+        assert not tokenizer.decode(wrong, 16, 3).ok
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("chunks", [np.zeros((0, 16, 3)), np.full((2, 16, 3), np.nan)])
+def test_bad_chunks_are_errors(kind, chunks):
+    with pytest.raises(ValueError, match=r"non-empty|NaN"):
+        kind.fit(chunks)
+    with pytest.raises(ValueError, match=r"non-empty|NaN"):
+        kind.fit(smooth_chunks(10)).encode_batch(chunks)
+
+
+def test_a_vocabulary_too_small_is_an_error():
+    with pytest.raises(ValueError, match="vocab_size 16 is too small"):
+        FastTokenizer.fit(smooth_chunks(50), vocab_size=16)
+
+
+def test_actions_that_were_never_normalised_are_an_error(published):
+    with pytest.raises(ValueError, match="normalise"):
+        FastTokenizer.fit(smooth_chunks(10) * 1e6)
+    with pytest.raises(ValueError, match="normalise"):
+        published.encode(np.full((10, 7), 1e6))
+
+
+def test_a_robot_of_other_dims_is_an_error():
+    tokenizer = BinsTokenizer.fit(smooth_chunks(50))
+    with pytest.raises(ValueError, match="2 action dims"):
+        tokenizer.encode(np.zeros((16, 2)))
+    assert "fitted to 3" in tokenizer.decode([0] * 32, 16, 2).error
+
+
+def test_a_dim_that_never_moves_still_decodes():
+    chunks = smooth_chunks(50)
+    chunks[..., 1] = 0.7
+    tokenizer = BinsTokenizer.fit(chunks)
+    np.testing.assert_allclose(tokenizer.decode(tokenizer.encode(chunks[0]), 16, 3).actions[:, 1], 0.7, atol=0.01)
+
+
+def test_half_a_folder_is_no_tokenizer(tmp_path):
+    FastTokenizer.fit(smooth_chunks(50), vocab_size=256).save(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+        load_action_tokenizer(tmp_path)
+    (tmp_path / "processor_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="needs scale"):
+        load_action_tokenizer(tmp_path)
+    (tmp_path / "processor_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no action tokenizer"):
+        load_action_tokenizer(tmp_path)
+
+
+def test_ids_sit_at_the_top_of_the_vocabulary_and_come_back():
+    golden = ARRAYS["fast/act_to_pg"]
+    ids = mirror_into_vocab(golden, 257152, offset=128)
+    np.testing.assert_array_equal(mirror_into_vocab(ids, 257152, offset=128), golden)
+    assert mirror_into_vocab(np.array([0]), 257152, offset=128).tolist() == [257023]
