@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pilot.sims.homes import HomesEnv
-from pilot.sims.homes.expert import Expert
+from pilot.sims.homes import Expert, HomesEnv
 from pilot.sims.homes.language import DONE, utterances
 
 DriveFn = Callable[[dict[str, Any]], np.ndarray]
-_X, _Y, _Z, _SUCTION = range(4)
+_X, _Y, _Z, _SUCTION = range(4)  # of actions and states alike
 _HOLDING = 4
 _STEP = 0.05  # metres per control step: the fastest the gantry goes
 
@@ -38,6 +37,19 @@ class Noise:
 NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
 
 
+class GuidedHomes(HomesEnv):
+    """Homes whose expert can be told which way to go: through targets in a given order, or after a wrong object."""
+
+    order: list[int] | None = None  # targets, first to last; None: the nearest first
+    misled_to: int | None = None  # the only object the expert goes for
+
+    def missing(self) -> list[int]:
+        if self.misled_to is not None:
+            return [self.misled_to]
+        left = super().missing()
+        return left if self.order is None else sorted(left, key=self.order.index)
+
+
 @dataclass(kw_only=True)
 class Demonstration:
     """The recorded columns of one episode, one entry per frame."""
@@ -53,7 +65,7 @@ class Demonstration:
 
 
 def demonstrate(
-    env: HomesEnv,
+    env: GuidedHomes,
     *,
     home: int,
     episode: int,
@@ -70,9 +82,11 @@ def demonstrate(
     `rest_steps`: how long the arm rests after "done" before the recording ends.
     """
     rng = np.random.default_rng((seed, home, episode))
+    env.order = None
     env.reset(seed=int(rng.integers(2**31)), options={"home": home, "episode": episode})
-    expert = Expert(env, rng, order="random" if verbal else "nearest")
+    expert = Expert(env, rng)
     _odd_start(env, rng, noise)
+    env.order = rng.permutation(env.target_items()).tolist() if verbal else None
     disturbance, takeover = Disturbance(rng, noise), int(rng.integers(4, 25)) if policy else 0
     record, resting = Demonstration(), 0
     for step in range(env.max_steps):
@@ -137,7 +151,7 @@ class Disturbance:
             self._script = self._burst(state)
 
     def _burst(self, state: np.ndarray) -> list[np.ndarray]:
-        suction = float(state[3] > 0.5) if self._rng.random() < 0.8 else float(self._rng.random() < 0.5)
+        suction = float(state[_SUCTION] > 0.5) if self._rng.random() < 0.8 else float(self._rng.random() < 0.5)
         offset = np.append(self._rng.uniform(-_STEP, _STEP, 3), suction).astype(np.float32)
         return [offset] * int(self._rng.integers(1, self._noise.burst_steps + 1))
 
@@ -156,7 +170,7 @@ def _descends(state: np.ndarray, action: np.ndarray) -> bool:
     return bool(above and action[_Z] < state[_Z] - 0.01 and state[_HOLDING] < 0.5)
 
 
-def _odd_start(env: HomesEnv, rng: np.random.Generator, noise: Noise) -> None:
+def _odd_start(env: GuidedHomes, rng: np.random.Generator, noise: Noise) -> None:
     """Unrecorded steps before the recording: anywhere, suction off or on; or off with a wrong object."""
     if rng.random() < noise.wrong_objects:
         wander_with_wrong_object(env, rng)
@@ -169,18 +183,16 @@ def wander(env: HomesEnv, rng: np.random.Generator, *, steps: int) -> None:
     direction = rng.uniform(-_STEP, _STEP, 3) * (1, 1, 0.7)
     suction = float(rng.random() < 0.15)
     for _ in range(steps):
-        env.advance(np.append(env.state()[:_SUCTION] + direction, suction).astype(np.float32))
+        env.advance(np.append(env.world.gripper + direction, suction))
 
 
-def wander_with_wrong_object(env: HomesEnv, rng: np.random.Generator) -> None:
-    """Goes for an object that nobody asked for, up to the moment it is lifted; stops anywhere on the way."""
-    others = [
-        note["name"] for note in env.annotations() if not note["is_receptacle"] and note["name"] not in env.targets
-    ]
+def wander_with_wrong_object(env: GuidedHomes, rng: np.random.Generator) -> None:
+    """Goes for an object that nobody asked for; stops anywhere from half-way there to carrying it."""
+    others = [thing.index for thing in env.episode.things if thing.index not in env.target_items()]
     if not others:
         return wander(env, rng, steps=int(rng.integers(1, 11)))
-    wrong = Expert(env, rng, order=[str(rng.choice(others))])
-    for _ in range(int(rng.integers(4, 24))):
-        env.advance(np.asarray(wrong.act(), np.float32))
-        if env.state()[_HOLDING] > 0.5 and rng.random() < 0.3:
-            return
+    env.misled_to = int(rng.choice(others))
+    misled = Expert(env, rng)
+    for _ in range(int(rng.integers(6, 24))):
+        env.advance(misled.act())
+    env.misled_to = None

@@ -1,0 +1,63 @@
+"""From a frame of a demonstration to the words of a training sample.
+
+Every frame with a subtask teaches both levels at once: the subtask (its box in front, as `<loc>` tokens) is a text
+target, the actions are a flow target. In verbal-instruction episodes a person named each step out loud; half of the
+draws put those words in the prompt, so the policy learns to be told what to do next. What a frame is used for is drawn
+anew each time it is read.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from pilot.tokenizers.text import box_to_locs, split_box
+from pilot.types import Sample
+
+_BOX = re.compile(r"(?:<loc\d{4}>){4}")
+
+
+def to_sample(
+    frame: dict[str, Any],
+    *,
+    rng: np.random.Generator,
+    loc_stride: int = 1,
+    utterance_share: float = 0.5,
+    with_subtask: bool = True,
+    source: str = "",
+) -> Sample:
+    """A frame of `LeRobotDataset.frame` as a training sample.
+
+    `loc_stride` snaps boxes to every stride-th of the 1024 bins (16 for 64-pixel pictures). `utterance_share`: how
+    often the prompt is what was last said, where something was said, instead of the task.
+    """
+    said = frame["utterance"]
+    spoken = said is not None and rng.random() < utterance_share
+    return Sample(
+        images=frame["images"],
+        prompt=said if spoken else frame["task"],
+        state=frame["state"],
+        actions=frame["actions"],
+        action_is_pad=frame["action_is_pad"],
+        subtask=subtask_text(frame["subtask"], frame["box"], loc_stride=loc_stride) if with_subtask else None,
+        source=source,
+    )
+
+
+def subtask_text(subtask: str | None, box: tuple[float, ...] | None, *, loc_stride: int = 1) -> str | None:
+    """`"<loc0123><loc0456><loc0200><loc0512>pick up the red cup"`; without a box, the bare words."""
+    if subtask is None:
+        return None
+    return (box_to_locs(box, stride=loc_stride) if box is not None else "") + subtask
+
+
+def snap_locs(text: str, *, stride: int) -> str:
+    """`text` with each of its boxes snapped to every stride-th bin."""
+    return _BOX.sub(lambda match: _snap(match[0], stride), text) if stride > 1 else text
+
+
+def _snap(locs: str, stride: int) -> str:
+    box, _ = split_box(locs)
+    if box is None:
+        raise ValueError(f"'{locs}' is not a box: the order is y0 x0 y1 x1, top left first")
+    return box_to_locs(box, stride=stride)
