@@ -48,9 +48,8 @@ def test_fast_says_so_where_the_reference_gave_zeros(published, ids):
 
 def test_half_a_character_is_an_error():
     wide = FastTokenizer.fit(smooth_chunks(200) * 30, vocab_size=2048)
-    ids = next(ids for ids in wide.encode_batch(smooth_chunks(50) * 30) if len(wide.bpe.id_to_token(ids[0])) == 1)
-    assert "whole characters" in wide.decode([wide.bpe.token_to_id("Ã")] * 48, 16, 3).error
-    assert wide.decode(ids[1:], 16, 3).error
+    first_byte = wide.bpe.token_to_id("Ä")
+    assert "whole characters" in wide.decode([first_byte] * 48, 16, 3).error
 
 
 @pytest.mark.parametrize("kind", ALL)

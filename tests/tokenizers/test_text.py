@@ -11,7 +11,7 @@ from pilot.tokenizers.text import NANO_MODEL, TextTokenizer, box_to_locs, loc_to
 VOCABULARY = (
     "red green blue yellow purple orange cup bowl plate block ball bottle book hat dishes toys",
     "sink basket tray bin crate table put place move clear all the in into to and everything",
-    "pick up it done grab take drop now what where how many is yes no",
+    "pick up it done grab take drop now what where how many objects are there is at colour caption detect yes no none",
 )
 
 
@@ -46,6 +46,7 @@ def test_every_number_and_loc_is_one_token(nano):
         ("done;\n", 2),
         ("Question: is the red cup in the sink?\nAnswer: ", 10),
         ("Action: ", 1),
+        ("<loc0123><loc0456><loc0200><loc0512> red cup, <loc0123><loc0456><loc0200><loc0512> sink", 12),
     ],
 )
 def test_prompts_are_short(nano, text, most):

@@ -7,13 +7,14 @@ Axes: `n` chunks, `t` steps of a chunk, `d` action dims.
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from pilot.tokenizers.text import Ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class ActionTokenizer(Protocol):
 
     def encode_batch(self, chunks: Float[np.ndarray, "n t d"]) -> list[list[int]]: ...
 
-    def decode(self, ids: Sequence[int], horizon: int, dim: int) -> DecodeResult: ...
+    def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult: ...
 
     def save(self, folder: str | Path) -> None: ...
 

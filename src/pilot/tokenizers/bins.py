@@ -7,13 +7,13 @@ Axes: `n` chunks, `t` steps, `d` action dims.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from pilot.tokenizers.base import DecodeResult, check_chunks, write_atomically
+from pilot.tokenizers.text import Ids
 
 CONFIG_FILE = "bins.json"
 
@@ -50,9 +50,9 @@ class BinsTokenizer:
         bins = np.floor((chunks - self.low) / (self.high - self.low) * self.vocab_size).astype(np.int64)
         return np.clip(bins, 0, self.vocab_size - 1).reshape(len(chunks), -1).tolist()
 
-    def decode(self, ids: Sequence[int], horizon: int, dim: int) -> DecodeResult:
+    def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
         """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
-        bins = np.asarray(ids, np.int64)
+        bins = np.array([int(i) for i in ids], np.int64)
         if dim != len(self.low):
             return DecodeResult(error=f"{dim} action dims asked for, these bins were fitted to {len(self.low)}")
         if bins.shape != (horizon * dim,):

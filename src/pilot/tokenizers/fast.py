@@ -13,7 +13,6 @@ Axes: `n` chunks, `t` steps (and frequencies), `d` action dims.
 
 import json
 import warnings
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pilot.tokenizers.base import DecodeResult, check_chunks, write_atomically
+from pilot.tokenizers.text import Ids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 CONFIG_FILE, BPE_FILE = "processor_config.json", "tokenizer.json"
@@ -83,7 +83,7 @@ class FastTokenizer:
         self._warn_about_lost_symbols(texts)
         return [encoding.ids for encoding in self.bpe.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def decode(self, ids: Sequence[int], horizon: int, dim: int) -> DecodeResult:
+    def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
         """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
         numbers = [int(i) for i in ids]
         if wrong := [i for i in numbers if not 0 <= i < self.vocab_size]:
@@ -137,9 +137,7 @@ class FastTokenizer:
             config = json.loads((folder / CONFIG_FILE).read_text())
             scale, low, high = float(config["scale"]), int(config["min_token"]), config.get("max_token")
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{folder / CONFIG_FILE} is damaged: {error!r}; it needs 'scale' and 'min_token'"
-            ) from error
+            raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error!r}): it needs scale and min_token") from error
         try:
             bpe = Tokenizer.from_file(str(folder / BPE_FILE))
         except Exception as error:  # the library raises plain Exception

@@ -15,7 +15,6 @@ warning. A model of pilot's own reads the end of its prompt to know what to say 
 
 import difflib
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -23,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pilot.tokenizers.base import mirror_into_vocab
-from pilot.tokenizers.text import TextTokenizer
+from pilot.tokenizers.text import Ids, TextTokenizer
 
 STATE_BINS = 256
 ACTION_START, ACTION_END = "Action: ", "|"
@@ -58,7 +57,7 @@ FORMATS = {
 }
 
 
-def format_prompt(name: str, text: str, *, bins: Sequence[int] | None = None) -> str:
+def format_prompt(name: str, text: str, *, bins: Ids | None = None) -> str:
     """The prompt as people read it.
 
     Raises:
@@ -68,7 +67,7 @@ def format_prompt(name: str, text: str, *, bins: Sequence[int] | None = None) ->
 
 
 def encode_prompt(
-    tokenizer: TextTokenizer, name: str, *, text: str, bins: Sequence[int] | None = None, max_tokens: int | None = None
+    tokenizer: TextTokenizer, name: str, *, text: str, bins: Ids | None = None, max_tokens: int | None = None
 ) -> list[int]:
     """`<bos>` and the prompt's tokens, at most `max_tokens`.
 
@@ -99,17 +98,13 @@ def encode_target(tokenizer: TextTokenizer, name: str, *, text: str) -> list[int
     return tokenizer.encode(prompt_format.target.format(text=text), add_eos=prompt_format.target_eos)
 
 
-def encode_actions(
-    tokenizer: TextTokenizer, action_ids: Sequence[int], *, vocab_size: int, offset: int = 0
-) -> list[int]:
+def encode_actions(tokenizer: TextTokenizer, action_ids: Ids, *, vocab_size: int, offset: int = 0) -> list[int]:
     """`Action: `, the action ids placed in a model vocabulary of `vocab_size`, `|` and `<eos>`."""
-    mirrored = mirror_into_vocab(np.asarray(action_ids, np.int64), vocab_size, offset=offset).tolist()
+    mirrored = mirror_into_vocab(np.array([int(i) for i in action_ids], np.int64), vocab_size, offset=offset).tolist()
     return tokenizer.encode(ACTION_START) + mirrored + tokenizer.encode(ACTION_END, add_eos=True)
 
 
-def find_actions(
-    tokenizer: TextTokenizer, said: Sequence[int], *, vocab_size: int, offset: int = 0
-) -> list[int] | None:
+def find_actions(tokenizer: TextTokenizer, said: Ids, *, vocab_size: int, offset: int = 0) -> list[int] | None:
     """The action ids between `Action: ` and `|` (or the end) of what a model said; None if it said no `Action: `."""
     start, (end, *_) = tokenizer.encode(ACTION_START), tokenizer.encode(ACTION_END)
     tokens = [int(token) for token in said]
@@ -117,7 +112,7 @@ def find_actions(
     if not found:
         return None
     inside = list(takewhile(lambda token: token not in (end, tokenizer.eos_id), tokens[found[0] + len(start) :]))
-    return mirror_into_vocab(np.asarray(inside, np.int64), vocab_size, offset=offset).tolist()
+    return mirror_into_vocab(np.array(inside, np.int64), vocab_size, offset=offset).tolist()
 
 
 def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.ndarray, " d"]:
@@ -134,7 +129,7 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
     return np.maximum(bins, 0) if clip else bins
 
 
-def _filled_parts(name: str, text: str, bins: Sequence[int] | None) -> list[str]:
+def _filled_parts(name: str, text: str, bins: Ids | None) -> list[str]:
     prompt_format = _find(name)
     if prompt_format.reads_state != (bins is not None):
         wish = "needs" if prompt_format.reads_state else "takes no"

@@ -7,12 +7,14 @@ ships here.
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import SupportsInt
 
 import sentencepiece
 
 Box = tuple[float, float, float, float]
+Ids = Iterable[SupportsInt]  # a list, an array or a tensor of token ids
 
 LOC_BINS = 1024
 NANO_MODEL = Path(__file__).parent / "assets" / "nano.model"
@@ -46,7 +48,7 @@ class TextTokenizer:
     def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
         return self._processor.encode(text, add_bos=add_bos, add_eos=add_eos)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Ids) -> str:
         """The text of `ids`; `<pad>`, `<bos>` and `<eos>` are silent.
 
         Raises:

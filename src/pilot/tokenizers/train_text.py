@@ -23,6 +23,7 @@ FORMAT_PIECES = (
     ";",
     ":",
     ",",
+    f",{SPACE}",
     "|",
     "?",
     ".",
@@ -42,11 +43,11 @@ WORDS = (
     "cup bowl plate block ball bottle book hat dishes toys objects everything nothing",
     "sink basket tray bin crate table gripper",
     "put place move clear pick up it in into to on the all and a done grab take drop now",
-    "detect list caption what where how many is are at of colour kind yes no",
+    "detect list caption what where how many is are there at of colour kind yes no none",
 )
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"  # any other character costs one token per byte
-LEARNED = 250  # letters and merges; the fewest that make every word one piece, so re-count it when a word is added
+LEARNED = 254  # letters and merges; the fewest that make every word one piece, so re-count it when a word is added
 
 
 def build_nano_model() -> bytes:
