@@ -23,7 +23,8 @@ from pilot.data.files import read_json, write_json
 from pilot.data.web import WebWriter
 from pilot.data.writer import LeRobotWriter, encode_png
 from pilot.robots.homes import ROBOT
-from pilot.sims.demonstrations import Demonstration, DriveFn, GuidedHomes, Noise, demonstrate
+from pilot.sims.demonstrations import Demonstration, DriveFn, Noise, demonstrate
+from pilot.sims.homes import HomesEnv
 from pilot.sims.questions import pictures_of_home
 
 Result = TypeVar("Result")
@@ -47,9 +48,9 @@ class Settings:
     noise: Noise
     takeover: bool  # a policy drives the first steps
 
-    def env(self) -> GuidedHomes:
+    def env(self) -> HomesEnv:
         kinds, receptacles = self.kinds, self.receptacles
-        return GuidedHomes(level=self.level, task=self.task, split=self.split, kinds=kinds, receptacles=receptacles)
+        return HomesEnv(level=self.level, task=self.task, split=self.split, kinds=kinds, receptacles=receptacles)
 
 
 def collect(

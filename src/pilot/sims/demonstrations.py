@@ -37,19 +37,6 @@ class Noise:
 NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
 
 
-class GuidedHomes(HomesEnv):
-    """Homes whose expert can be told which way to go: through targets in a given order, or after a wrong object."""
-
-    order: list[int] | None = None  # targets, first to last; None: the nearest first
-    misled_to: int | None = None  # the only object the expert goes for
-
-    def missing(self) -> list[int]:
-        if self.misled_to is not None:
-            return [self.misled_to]
-        left = super().missing()
-        return left if self.order is None else sorted(left, key=self.order.index)
-
-
 @dataclass(kw_only=True)
 class Demonstration:
     """The recorded columns of one episode, one entry per frame."""
@@ -65,7 +52,7 @@ class Demonstration:
 
 
 def demonstrate(
-    env: GuidedHomes,
+    env: HomesEnv,
     *,
     home: int,
     episode: int,
@@ -82,11 +69,9 @@ def demonstrate(
     `rest_steps`: how long the arm rests after "done" before the recording ends.
     """
     rng = np.random.default_rng((seed, home, episode))
-    env.order = None
     env.reset(seed=int(rng.integers(2**31)), options={"home": home, "episode": episode})
-    expert = Expert(env, rng)
+    expert = Expert(env, rng, order="random" if verbal else "nearest")
     _odd_start(env, rng, noise)
-    env.order = rng.permutation(env.target_items()).tolist() if verbal else None
     disturbance, takeover = Disturbance(rng, noise), int(rng.integers(4, 25)) if policy else 0
     record, resting = Demonstration(), 0
     for step in range(env.max_steps):
@@ -170,7 +155,7 @@ def _descends(state: np.ndarray, action: np.ndarray) -> bool:
     return bool(above and action[_Z] < state[_Z] - 0.01 and state[_HOLDING] < 0.5)
 
 
-def _odd_start(env: GuidedHomes, rng: np.random.Generator, noise: Noise) -> None:
+def _odd_start(env: HomesEnv, rng: np.random.Generator, noise: Noise) -> None:
     """Unrecorded steps before the recording: anywhere, suction off or on; or off with a wrong object."""
     if rng.random() < noise.wrong_objects:
         wander_with_wrong_object(env, rng)
@@ -186,13 +171,13 @@ def wander(env: HomesEnv, rng: np.random.Generator, *, steps: int) -> None:
         env.advance(np.append(env.world.gripper + direction, suction))
 
 
-def wander_with_wrong_object(env: GuidedHomes, rng: np.random.Generator) -> None:
+def wander_with_wrong_object(env: HomesEnv, rng: np.random.Generator) -> None:
     """Goes for an object that nobody asked for; stops anywhere from half-way there to carrying it."""
-    others = [thing.index for thing in env.episode.things if thing.index not in env.target_items()]
+    others = [thing.name for thing in env.episode.things if thing.name not in env.targets]
     if not others:
         return wander(env, rng, steps=int(rng.integers(1, 11)))
-    env.misled_to = int(rng.choice(others))
-    misled = Expert(env, rng)
+    misled = Expert(env, rng, order=[str(rng.choice(others))])
     for _ in range(int(rng.integers(6, 24))):
         env.advance(misled.act())
-    env.misled_to = None
+        if env.state()[_HOLDING] > 0.5 and rng.random() < 0.2:
+            return

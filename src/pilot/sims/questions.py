@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pilot.data.writer import encode_png
-from pilot.sims.demonstrations import GuidedHomes, wander, wander_with_wrong_object
-from pilot.sims.homes import Expert
+from pilot.sims.demonstrations import wander, wander_with_wrong_object
+from pilot.sims.homes import Expert, HomesEnv
 from pilot.sims.homes.language import CATEGORIES, COLOURS
 from pilot.tokenizers.text import box_to_locs
 
@@ -38,11 +38,10 @@ def pictures_of_home(
     The pictures look like acting: between them the expert or chance moves the gripper, so things are held and placed.
     """
     task = "multi" if level == 2 else "single"
-    env = GuidedHomes(level=level, task=task, split=split, kinds=_names(kinds), receptacles=_names(receptacles))
+    env = HomesEnv(level=level, task=task, split=split, kinds=_names(kinds), receptacles=_names(receptacles))
     rng = np.random.default_rng((seed, home, 1))
     pictures = []
     for episode in range(-(-rows // (QUESTIONS_PER_PICTURE * PICTURES_PER_EPISODE))):
-        env.misled_to = None
         env.reset(seed=int(rng.integers(2**31)), options={"home": home, "episode": 100_000 + episode})
         for _ in range(PICTURES_PER_EPISODE):
             _act_a_while(env, rng)
@@ -129,7 +128,7 @@ def where_is(notes: list[Note], rng: np.random.Generator) -> Question | None:
     return note and (f"where is the {note['name']}", note["in"] or "table")
 
 
-def _act_a_while(env: GuidedHomes, rng: np.random.Generator) -> None:
+def _act_a_while(env: HomesEnv, rng: np.random.Generator) -> None:
     """The expert goes on with the task, or goes after something else, or the gripper strays."""
     choice = rng.random()
     if choice < 0.65:
