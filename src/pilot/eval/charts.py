@@ -1,0 +1,241 @@
+"""Charts of a report, written by hand: SVG for the marks, HTML for the words.
+
+The marks live in a picture that stretches with the page; the words are placed over it in per cent, so they keep their
+size on a phone. Colours are the page's variables (`--c1` …), so that light and dark need no second drawing. Every chart
+says in `aria-label` what it shows.
+
+Axes: `n` points of a curve, `s` flow steps, `ah` action horizon, `ad` action dim.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pilot.eval.stats import wilson
+
+COLOURS = 6  # --c1 … --c6 of report.css
+MAX_POINTS = 400
+Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
+
+
+def number(value: float) -> str:
+    """Short and readable: 12 000, 0.034, 1.5."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    if abs(value) < 0.001:
+        return f"{value:.0e}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `52 s`, `3 min 05 s`, `1 h 02 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, left = divmod(minutes, 60)
+    return f"{hours} h {left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+# --- axes -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Values to 0…1 along one side of a plot."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @classmethod
+    def around(cls, values: np.ndarray, *, log: bool = False, from_zero: bool = False) -> "Axis":
+        """An axis that holds all values with some air. A log axis wants positive ones."""
+        low, high = float(values.min()), float(values.max())
+        if log:
+            if low <= 0:
+                raise ValueError(f"a logarithmic axis needs values above 0, got {low:g}; draw this one with log=False")
+            return cls(low=low / 1.15, high=high * 1.15, log=True)
+        if from_zero:
+            low = min(low, 0.0)
+        air = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        return cls(low=low - (0 if from_zero and low == 0 else air), high=high + air)
+
+    def __call__(self, values: np.ndarray | float) -> np.ndarray:
+        ends = np.array([self.low, self.high], dtype=float)
+        points = np.asarray(values, dtype=float)
+        if self.log:
+            ends, points = np.log(ends), np.log(points)
+        return (points - ends[0]) / (ends[1] - ends[0])
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """Round values inside the axis: 1, 2 or 5 times a power of ten."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            fine = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+            return [t for t in fine if self.low <= t <= self.high]
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+        return [step * k for k in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def polyline(x: np.ndarray, y: np.ndarray, *, css: str) -> str:
+    """Fractions 0…1 (y upwards) to a line in the 1000 × 1000 drawing."""
+    points = " ".join(f"{round(a * 1000)},{round((1 - b) * 1000)}" for a, b in zip(x, y))
+    return f'<polyline class="{css}" points="{points}"/>'
+
+
+def stretched(marks: str) -> str:
+    return f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">{marks}</svg>'
+
+
+def framed(marks: str, *, x: Axis, y: Axis, label: str) -> str:
+    """Marks with gridlines and tick words around them."""
+    y_ticks, x_ticks = [(t, float(y(t))) for t in y.ticks()], [(t, float(x(t))) for t in x.ticks()]
+    rules = "".join(f'<path class="rule" d="M0 {round((1 - at) * 1000)}H1000"/>' for _, at in y_ticks)
+    words = "".join(f'<span class="ty" style="bottom:{at:.2%}">{number(t)}</span>' for t, at in y_ticks)
+    words += "".join(f'<span class="tx" style="left:{at:.2%}">{number(t)}</span>' for t, at in x_ticks)
+    return f'<div class="plot" role="img" aria-label="{html.escape(label)}">{stretched(rules + marks)}{words}</div>'
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: bool = False, smooth: int = 0) -> str:
+    """Curves by name over a shared x. `smooth` > 1 draws the raw curve faintly below its running mean over that many.
+
+    Raises:
+        ValueError: No finite points at all, curves of uneven length, or values ≤ 0 on a log axis.
+    """
+    cleaned = {name: finite(name, curve) for name, curve in curves.items()}
+    drawn = {name: curve for name, curve in cleaned.items() if len(curve[0])}
+    if not drawn:
+        raise ValueError(f"nothing to draw: no finite points in {', '.join(curves) or 'no curves'}")
+    x = Axis(low=min(float(c[0].min()) for c in drawn.values()), high=max(float(c[0].max()) for c in drawn.values()))
+    x = x if x.high > x.low else Axis(low=x.low - 0.5, high=x.high + 0.5)
+    y = Axis.around(np.concatenate([c[1] for c in drawn.values()]), log=log, from_zero=not log)
+    marks, legend = [], []
+    for index, (name, (xs, ys)) in enumerate(drawn.items()):
+        colour = f"s{index % COLOURS + 1}"
+        if smooth > 1:
+            marks.append(polyline(*thinned(x(xs), y(ys)), css=f"{colour} raw"))
+        trend = running_mean(ys, window=smooth)
+        marks.append(polyline(*thinned(x(xs), y(trend)), css=colour))
+        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(trend[-1]))}</b></li>')
+    ends = {name: (number(float(ys[0])), number(float(ys[-1]))) for name, (_, ys) in drawn.items()}
+    summary = "; ".join(f"{name} from {first} to {last}" for name, (first, last) in ends.items())
+    plot = framed("".join(marks), x=x, y=y, label=f"{y_label} over {x_label}: {summary}")
+    scale = ", logarithmic" if log else ""
+    return (
+        f'<div class="chart"><p class="axis">{html.escape(y_label)}{scale}</p>{plot}'
+        f'<p class="axis x">{html.escape(x_label)}</p><ul class="legend">{"".join(legend)}</ul></div>'
+    )
+
+
+def finite(name: str, curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    xs, ys = (np.asarray(values, dtype=float) for values in curve)
+    if xs.shape != ys.shape or xs.ndim != 1:
+        raise ValueError(f"curve '{name}' needs as many x as y, got {list(xs.shape)} and {list(ys.shape)}")
+    keep = np.isfinite(xs) & np.isfinite(ys)
+    return xs[keep], ys[keep]
+
+
+def running_mean(values: np.ndarray, *, window: int) -> np.ndarray:
+    """Mean of the last `window` values, of fewer at the start: as long as `values`, and never ahead of them."""
+    if window <= 1:
+        return values
+    total = np.cumsum(np.concatenate([[0.0], values]))
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(stop - window, 0)
+    return (total[stop] - total[start]) / (stop - start)
+
+
+def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MAX_POINTS of a curve, its ends among them."""
+    if len(x) <= MAX_POINTS:
+        return x, y
+    keep = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).round().astype(int))
+    return x[keep], y[keep]
+
+
+# --- success rates ----------------------------------------------------------------------------------------------------
+
+
+def interval_bar(successes: int, n: int) -> str:
+    """A dot for the rate on a band for its 95 % Wilson interval, on a track from 0 to 100 %."""
+    low, high = wilson(successes, n)
+    rate = successes / n
+    label = f"{rate:.0%}, 95 % interval {low:.0%} to {high:.0%}"
+    return (
+        f'<div class="track" role="img" aria-label="{label}"><i style="left:{low:.1%};width:{high - low:.1%}"></i>'
+        f'<b style="left:{rate:.1%}"></b></div>'
+    )
+
+
+# --- flow -------------------------------------------------------------------------------------------------------------
+
+
+def flow_paths(x: np.ndarray, *, dims: tuple[int, int], panels: int = 6) -> str:
+    """Snapshots of a chunk on its way from noise to actions, drawn as a path through two of its dims.
+
+    `x` is [s+1 ah ad], first noise (t = 1), last actions (t = 0).
+    """
+    steps = np.unique(np.linspace(0, len(x) - 1, min(panels, len(x))).round().astype(int))
+    across, up = (Axis.around(x[..., dim]) for dim in dims)
+    cells = []
+    for step in steps:
+        time = 1 - step / max(len(x) - 1, 1)
+        xs, ys = across(x[step, :, dims[0]]), up(x[step, :, dims[1]])
+        word = {1.0: "noise", 0.0: "actions"}.get(time, "")
+        cells.append(f"<figure>{path_svg(xs, ys)}<figcaption>t = {time:.1f} <b>{word}</b></figcaption></figure>")
+    return f'<div class="flow paths" role="img" aria-label="A chunk from noise to actions">{"".join(cells)}</div>'
+
+
+def path_svg(xs: np.ndarray, ys: np.ndarray) -> str:
+    points = [(round(a * 200), round((1 - b) * 200)) for a, b in zip(xs, ys)]
+    line = f'<polyline class="s1" points="{" ".join(f"{a},{b}" for a, b in points)}"/>'
+    last = max(len(points) - 1, 1)
+    dots = "".join(
+        f'<circle cx="{a}" cy="{b}" r="{5 + 3 * k / last:.1f}" style="opacity:{0.35 + 0.65 * k / last:.2f}"/>'
+        for k, (a, b) in enumerate(points)
+    )
+    return f'<svg viewBox="-8 -8 216 216" aria-hidden="true">{line}{dots}</svg>'
+
+
+def flow_dims(x: np.ndarray, names: Sequence[str]) -> str:
+    """One small plot per action dim: the chunk over its horizon, once per flow step, from faint noise to the action."""
+    cells = []
+    for dim, name in enumerate(names):
+        along, up = np.linspace(0, 1, x.shape[1]), Axis.around(x[..., dim])
+        lines = "".join(flow_line(along, up(step[:, dim]), share=k / max(len(x) - 1, 1)) for k, step in enumerate(x))
+        cells.append(f"<figure>{stretched(lines)}<figcaption>{html.escape(name)}</figcaption></figure>")
+    return f'<div class="flow dims" role="img" aria-label="Each action dim">{"".join(cells)}</div>'
+
+
+def flow_line(along: np.ndarray, heights: np.ndarray, *, share: float) -> str:
+    css = "s1 final" if share == 1 else "noise"
+    line = polyline(along, heights, css=css)
+    return line if share == 1 else line.replace("<polyline", f'<polyline style="opacity:{0.15 + 0.45 * share:.2f}"')
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def time_bar(parts: Sequence[tuple[str, float]]) -> str:
+    """What took how long: one bar, cut into parts, with a legend."""
+    total = sum(seconds for _, seconds in parts) or 1.0
+    cuts, legend = [], []
+    for index, (name, seconds) in enumerate(parts):
+        colour = f"s{index % COLOURS + 1}"
+        cuts.append(f'<i class="{colour}" style="flex-grow:{max(seconds, total * 0.002):.4g}"></i>')
+        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{duration(seconds)}</b></li>')
+    label = ", ".join(f"{html.escape(name)} {duration(seconds)}" for name, seconds in parts)
+    bar = f'<div class="time" role="img" aria-label="{label}">{"".join(cuts)}</div>'
+    return f'{bar}<ul class="legend">{"".join(legend)}<li>in all <b>{duration(total)}</b></li></ul>'

@@ -1,0 +1,83 @@
+"""Pictures of a report as text: frames, filmstrips and attention maps, encoded into `data:` addresses.
+
+A film is a *sprite*: all its frames in one picture, laid out as a grid that the page steps through. Unlike an animated
+picture it can be paused, and it shares one clock with the subtitles.
+
+Axes: `n` frames, `h w` picture height and width, `gh gw` grid of patches.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+# Dark to bright, the middle of matplotlib's "inferno" family in spirit: reads the same to colour-blind eyes.
+HEAT = np.array([(20, 8, 50), (105, 25, 105), (200, 60, 70), (248, 150, 40), (252, 250, 170)], dtype=float)
+SMALL = 20_000  # pixels; below that lossless is as small as lossy, and crisp when enlarged
+
+
+def data_uri(picture: np.ndarray, *, quality: int = 88) -> str:
+    """A WebP of a uint8 [h w 3] or [h w 4] picture, small ones without loss."""
+    check_picture(picture)
+    buffer = io.BytesIO()
+    lossless = picture.shape[0] * picture.shape[1] <= SMALL
+    Image.fromarray(picture).save(buffer, "WEBP", lossless=lossless, quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def check_picture(picture: np.ndarray) -> None:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (3, 4):
+        raise ValueError(f"a picture is uint8 [h w 3], got {picture.dtype} {list(picture.shape)}")
+
+
+def sprite(frames: Sequence[np.ndarray], *, hold: int) -> tuple[np.ndarray, int, int]:
+    """All frames in one picture, row by row, the last one held for at least `hold` more. Returns it, columns, rows.
+
+    Raises:
+        ValueError: No frames, or frames of different shapes.
+    """
+    if not frames:
+        raise ValueError("a film needs at least one frame")
+    for frame in frames:
+        check_picture(frame)
+        if frame.shape != frames[0].shape:
+            raise ValueError(f"frames of one film differ in shape: {list(frames[0].shape)} and {list(frame.shape)}")
+    total = len(frames) + hold
+    columns = max(2, math.ceil(math.sqrt(total)))
+    rows = max(2, math.ceil(total / columns))
+    padded = list(frames) + [frames[-1]] * (columns * rows - len(frames))
+    lines = [np.concatenate(padded[row * columns : (row + 1) * columns], axis=1) for row in range(rows)]
+    return np.concatenate(lines, axis=0), columns, rows
+
+
+def attention_overlay(picture: np.ndarray, weights: np.ndarray, *, size: int = 384) -> tuple[np.ndarray, np.ndarray]:
+    """The picture enlarged, and again with `weights` [gh gw] glowing on it; both uint8 [size size·w/h 3]."""
+    check_picture(picture)
+    height, width = size, round(size * picture.shape[1] / picture.shape[0])
+    base = np.asarray(Image.fromarray(picture[..., :3]).resize((width, height), Image.Resampling.NEAREST))
+    glow = smooth(scaled(weights), height=height, width=width)[..., None]
+    grey = base.mean(-1, keepdims=True) * 0.55
+    strength = np.clip(glow * 1.15, 0, 0.85)
+    return base, (grey * (1 - strength) + heat(glow[..., 0]) * strength).round().astype(np.uint8)
+
+
+def scaled(weights: np.ndarray) -> np.ndarray:
+    """To 0…1, the strongest patch at 1. The top is a high quantile, so that one hot patch does not hide the rest."""
+    if weights.ndim != 2 or not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError(f"attention weights are [gh gw], finite and not negative, got {list(weights.shape)}")
+    low, high = weights.min(), np.quantile(weights, 0.98)
+    return np.clip((weights - low) / max(high - low, 1e-12), 0, 1)
+
+
+def smooth(values: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    picture = Image.fromarray(values.astype(np.float32), mode=None)
+    return np.clip(np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Colours [... 3] of values in 0…1."""
+    position = values * (len(HEAT) - 1)
+    return np.stack([np.interp(position, np.arange(len(HEAT)), HEAT[:, c]) for c in range(3)], axis=-1)

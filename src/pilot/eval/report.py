@@ -1,0 +1,307 @@
+"""A report people enjoy: one HTML file with films, charts and intervals, light and dark, that loads nothing.
+
+    report = Report("A home it has never seen", subtitle="pilot, nano checkpoint, two CPU cores")
+    report.section("Acting", intro="The policy says what it does, then does it.")
+    report.video(frames, captions, title="put the red cup in the sink", fps=10, success=True, outcome="34 steps")
+    report.save("outputs/report.html")
+
+No scripts: films are stepped by CSS on one clock with their subtitles, pause at a click and respect reduced motion.
+"""
+
+import html
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import numpy as np
+
+from pilot.eval import charts, pictures
+from pilot.eval.stats import wilson
+
+
+class SuccessRow(TypedDict):
+    """One line of a success table; `extra` are further columns, already as text."""
+
+    suite: str
+    model: str
+    successes: int
+    n: int
+    extra: NotRequired[Mapping[str, str]]
+
+
+class Report:
+    """Sections with films, tables and charts, in the order in which they are added."""
+
+    def __init__(self, title: str, *, subtitle: str = "") -> None:
+        self.title, self.subtitle = title, subtitle
+        self.sections: list[str] = []
+        self.parts: list[str] = []
+        self.ids = itertools.count()
+
+    # --- words ---------------------------------------------------------------------------------------------------
+
+    def section(self, title: str, intro: str = "") -> None:
+        """Start a section; it appears in the navigation."""
+        self.sections.append(title)
+        close = "</section>" if len(self.sections) > 1 else ""
+        heading = f'<section id="part{len(self.sections)}"><h2>{html.escape(title)}</h2>'
+        self.parts.append(close + heading + (f'<p class="intro">{rich(intro)}</p>' if intro else ""))
+
+    def text(self, text: str) -> None:
+        """Paragraphs, parted by blank lines; `code` in backticks, **bold** in stars."""
+        self.parts += [f"<p>{rich(paragraph)}</p>" for paragraph in re.split(r"\n\s*\n", text.strip())]
+
+    def highlights(self, items: Sequence[tuple[str, str, str]]) -> None:
+        """Big numbers: (value, what it is, small print)."""
+        cards = "".join(
+            f"<div><b>{html.escape(value)}</b><span>{html.escape(what)}</span><small>{html.escape(small)}</small></div>"
+            for value, what, small in items
+        )
+        self.parts.append(f'<div class="highlights">{cards}</div>')
+
+    # --- films ---------------------------------------------------------------------------------------------------
+
+    def filmstrip(
+        self,
+        frames: Sequence[np.ndarray],
+        captions: Sequence[str],
+        *,
+        title: str,
+        outcome: str = "",
+        success: bool | None = None,
+    ) -> None:
+        """Frames (uint8 [h w 3]) side by side; below them, as a ribbon, what the robot said while they were taken."""
+        check_film(frames, captions)
+        cells = "".join(
+            f'<img src="{pictures.data_uri(frame)}" alt="frame {k + 1} of {len(frames)}: {html.escape(words)}">'
+            for k, (frame, words) in enumerate(zip(frames, captions))
+        )
+        spans = "".join(
+            f'<q style="grid-column:span {length}">{html.escape(words) or "&nbsp;"}</q>'
+            for words, _, length in spells(captions)
+        )
+        strip = f'<div class="strip" style="--n:{len(frames)}" tabindex="0">{cells}{spans}</div>'
+        self.figure(strip, title=title, outcome=outcome, success=success, css="filmstrip")
+
+    def video(
+        self,
+        frames: Sequence[np.ndarray],
+        captions: Sequence[str],
+        *,
+        title: str,
+        fps: float = 10.0,
+        outcome: str = "",
+        success: bool | None = None,
+    ) -> None:
+        """A film of uint8 [h w 3] frames that loops; what the robot says runs along as a subtitle and a timeline."""
+        check_film(frames, captions)
+        sheet, columns, rows = pictures.sprite(frames, hold=round(fps))
+        shown = columns * rows
+        said = list(captions) + [captions[-1]] * (shown - len(frames))
+        name, seconds = f"film{next(self.ids)}", shown / fps
+        runs = spells(said)
+        words = "".join(
+            f'<q style="animation-name:{name}s{k}">{html.escape(run)}</q>' for k, (run, _, _) in enumerate(runs)
+        )
+        ribbon = "".join(f'<i style="flex-grow:{length}"></i>' for _, _, length in runs)
+        height, width = frames[0].shape[:2]
+        clock = f"--t:{seconds:.3f}s;--row:{seconds / rows:.4f}s"
+        style = f"{clock};--cols:{columns};--rows:{rows};--ratio:{width}/{height}"
+        label = f"{title}: {'; '.join(words for words, _, _ in spells(captions))}"
+        film = (
+            f"<style>{subtitle_keyframes(name, said)}</style>"
+            f'<label class="film" style="{style}"><input type="checkbox" aria-label="pause">'
+            f'<span class="screen" role="img" aria-label="{html.escape(label)}"'
+            f" style=\"background-image:url('{pictures.data_uri(sheet)}')\"></span>"
+            f'<span class="subtitle">{words}</span><span class="ribbon">{ribbon}<b></b></span></label>'
+        )
+        self.figure(film, title=title, outcome=outcome, success=success, css="video")
+
+    # --- tables --------------------------------------------------------------------------------------------------
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str | float | int]], *, title: str = "") -> None:
+        """A plain table; numbers stand to the right."""
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in headers)
+        body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
+        caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+        self.parts.append(f'<div class="wide"><table>{caption}<tr>{head}</tr>{body}</table></div>')
+
+    def success_table(self, rows: Sequence[SuccessRow], *, title: str = "") -> None:
+        """Success rates with 95 % Wilson intervals drawn. The first model of a suite is the one that is judged."""
+        if not rows:
+            raise ValueError("a success table needs at least one row")
+        columns = list(dict.fromkeys(name for row in rows for name in row.get("extra", {})))
+        blocks = [self.success_block(suite, list(group), columns) for suite, group in by_suite(rows)]
+        extra = "".join(f'<th class="n">{html.escape(name)}</th>' for name in columns)
+        scale = '<div class="scale"><span>0</span><span>50</span><span>100 %</span></div>'
+        numbers = '<th class="n">success</th><th class="n">95 % interval</th>'
+        head = f'<tr><th></th><th class="drawn">{scale}</th>{numbers}{extra}</tr>'
+        caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+        self.parts.append(f'<div class="wide"><table class="success">{caption}{head}{"".join(blocks)}</table></div>')
+
+    def success_block(self, suite: str, rows: Sequence[SuccessRow], columns: Sequence[str]) -> str:
+        span = 4 + len(columns)
+        name = f"{html.escape(suite)} <small>n = {counts(rows)}</small>"
+        lines = [f'<tr class="suite"><th colspan="{span}">{name}</th></tr>']
+        for index, row in enumerate(rows):
+            low, high = wilson(row["successes"], row["n"])
+            extra = "".join(f'<td class="n">{html.escape(row.get("extra", {}).get(name, ""))}</td>' for name in columns)
+            lines.append(
+                f'<tr class="{"judged" if index == 0 else "control"}"><td>{html.escape(row["model"])}</td>'
+                f'<td class="drawn">{charts.interval_bar(row["successes"], row["n"])}</td>'
+                f'<td class="n"><b>{row["successes"] / row["n"]:.0%}</b></td>'
+                f'<td class="n">{low:.0%} – {high:.0%}</td>{extra}</tr>'
+            )
+        return f"<tbody>{''.join(lines)}</tbody>"
+
+    # --- charts --------------------------------------------------------------------------------------------------
+
+    def lines(
+        self,
+        curves: Mapping[str, charts.Curve],
+        *,
+        title: str,
+        x_label: str = "step",
+        y_label: str = "loss",
+        log: bool = False,
+        smooth: int = 0,
+    ) -> None:
+        """Curves by name, each (x, y); see `charts.line_chart`."""
+        chart = charts.line_chart(curves, x_label=x_label, y_label=y_label, log=log, smooth=smooth)
+        self.figure(chart, title=title, css="curves")
+
+    def attention(
+        self, picture: np.ndarray, weights: np.ndarray, *, caption: str, title: str = "Where it looks"
+    ) -> None:
+        """A picture (uint8 [h w 3]) beside itself under its attention weights [gh gw]."""
+        seen, glowing = pictures.attention_overlay(picture, weights)
+        pair = "".join(
+            f'<figure><img src="{pictures.data_uri(image)}" alt="{alt}"><figcaption>{alt}</figcaption></figure>'
+            for image, alt in ((seen, "what the robot sees"), (glowing, "what it attends to"))
+        )
+        self.figure(f'<div class="pair">{pair}</div><p class="note">{rich(caption)}</p>', title=title, css="attention")
+
+    def flow(
+        self,
+        x: np.ndarray,
+        names: Sequence[str],
+        *,
+        caption: str = "",
+        title: str = "From noise to actions",
+        dims: tuple[int, int] = (0, 1),
+    ) -> None:
+        """A chunk [s+1 ah ad] on its way from noise to actions: as paths through two dims, then dim by dim.
+
+        Raises:
+            ValueError: Not three axes, or not one name per action dim.
+        """
+        if x.ndim != 3 or x.shape[2] != len(names):
+            raise ValueError(f"flow wants x [steps+1 ah {len(names)}] for dims {list(names)}, got {list(x.shape)}")
+        note = f'<p class="note">{rich(caption)}</p>' if caption else ""
+        axes = f'<p class="axis">{html.escape(names[dims[1]])} over {html.escape(names[dims[0]])}</p>'
+        along = '<p class="axis">each dim over the chunk, from faint (noise) to bold (actions)</p>'
+        drawn = axes + charts.flow_paths(x, dims=dims) + along + charts.flow_dims(x, names)
+        self.figure(drawn + note, title=title, css="flows")
+
+    def timings(self, parts: Sequence[tuple[str, float]], *, title: str = "Where the time went") -> None:
+        """(part, seconds) in the order of the run."""
+        self.figure(charts.time_bar(parts), title=title, css="timings")
+
+    # --- the page ------------------------------------------------------------------------------------------------
+
+    def figure(self, content: str, *, title: str, css: str, outcome: str = "", success: bool | None = None) -> None:
+        tone = {True: "good", False: "bad", None: "plain"}[success]
+        mark = {True: "✓ ", False: "✗ ", None: ""}[success]
+        badge = f'<span class="badge {tone}">{mark}{html.escape(outcome)}</span>' if outcome or mark else ""
+        head = f"<header><h3>{html.escape(title)}</h3>{badge}</header>"
+        self.parts.append(f'<figure class="card {css}">{head}{content}</figure>')
+
+    def render(self) -> str:
+        """The whole page."""
+        links = "".join(f'<a href="#part{k}">{html.escape(name)}</a>' for k, name in enumerate(self.sections, 1))
+        css = resources.files("pilot.eval").joinpath("report.css").read_text(encoding="utf-8")
+        subtitle = f"<p>{rich(self.subtitle)}</p>" if self.subtitle else ""
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            '<meta name="color-scheme" content="light dark">'
+            f"<title>{html.escape(self.title)}</title><style>{css}</style></head><body>"
+            f'<header class="top"><h1>{html.escape(self.title)}</h1>{subtitle}<nav>{links}</nav></header>'
+            f"<main>{side_by_side(self.parts)}{'</section>' if self.sections else ''}</main></body></html>\n"
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page whole or not at all. Returns its path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(self.render())
+            Path(temporary).chmod(0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return path
+
+
+def side_by_side(parts: Sequence[str]) -> str:
+    """The parts in order; films that follow one another share a row where the page is wide enough."""
+    groups = itertools.groupby(parts, key=lambda part: part.startswith('<figure class="card video"'))
+    pieces = [("".join(group), is_film) for is_film, group in groups]
+    return "".join(f'<div class="gallery">{piece}</div>' if is_film else piece for piece, is_film in pieces)
+
+
+def rich(text: str) -> str:
+    """Escaped text with `code` and **bold**."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
+
+
+def cell(value: str | float | int) -> str:
+    if isinstance(value, str):
+        return f"<td>{rich(value)}</td>"
+    return f'<td class="n">{charts.number(value)}</td>'
+
+
+def check_film(frames: Sequence[np.ndarray], captions: Sequence[str]) -> None:
+    if len(frames) != len(captions) or not frames:
+        raise ValueError(f"a film needs one caption per frame, got {len(frames)} frames and {len(captions)} captions")
+
+
+def spells(captions: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Runs of one caption: (words, first frame, number of frames)."""
+    runs, start = [], 0
+    for words, group in itertools.groupby(captions):
+        length = len(list(group))
+        runs.append((words, start, length))
+        start += length
+    return runs
+
+
+def subtitle_keyframes(name: str, captions: Sequence[str]) -> str:
+    """Each run of words is visible in its own part of the film's clock, and only there."""
+    rules, total = [], len(captions)
+    for k, (_, start, length) in enumerate(spells(captions)):
+        begin, end = 100 * start / total, 100 * (start + length) / total
+        before = f"0%,{begin:.3f}%{{opacity:0}}" if start else ""
+        after = f"{end:.3f}%,100%{{opacity:0}}" if end < 100 else ""
+        rules.append(f"@keyframes {name}s{k}{{{before}{begin + 0.001:.3f}%,{end - 0.001:.3f}%{{opacity:1}}{after}}}")
+    return "".join(rules)
+
+
+def by_suite(rows: Sequence[SuccessRow]) -> list[tuple[str, list[SuccessRow]]]:
+    """Rows of one suite together, suites in the order of their first row."""
+    names = dict.fromkeys(row["suite"] for row in rows)
+    return [(name, [row for row in rows if row["suite"] == name]) for name in names]
+
+
+def counts(rows: Sequence[SuccessRow]) -> str:
+    sizes = sorted({row["n"] for row in rows})
+    return " – ".join(str(size) for size in dict.fromkeys([sizes[0], sizes[-1]]))
