@@ -4,7 +4,7 @@ A home is drawn from its number, an episode in it from its own: the same (split,
 same start, bit by bit. The environment judges the task and names the next subtask; it never decides how to move.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -28,7 +28,7 @@ class HomesEnv(gymnasium.Env):
     Raises ValueError for unknown words, levels, tasks and splits, and for actions that are not 4 finite numbers.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
     robot = ROBOT
 
@@ -105,39 +105,56 @@ class HomesEnv(gymnasium.Env):
         self.world.advance(action)
         self._steps += 1
         held = self.world.held()
-        if self._first_grasped is None and held is not None:
-            if self.world.position(held)[2] > self._stood[held] + _LIFTED:
-                self._first_grasped = held
+        lifted = held is not None and self.world.position(held)[2] > self._stood[held] + _LIFTED
+        if lifted and self._first_grasped is None:
+            self._first_grasped = held
         return self._info()
 
     def observe(self) -> dict[str, Any]:
         """`{"images": {"room", "wrist"}, "state" [5], "prompt"}`."""
-        world = self.world
-        images = {camera: world.render(camera) for camera in ROBOT.cameras}
-        state = np.array([*world.gripper, world.suction, world.held() is not None], np.float32)
-        return {"images": images, "state": state, "prompt": self.episode.prompt}
+        images = {camera: self.world.render(camera) for camera in ROBOT.cameras}
+        return {"images": images, "state": self.state(), "prompt": self.episode.prompt}
+
+    def state(self) -> np.ndarray:
+        """The robot's state without pictures, float32 [5]."""
+        return np.array([*self.world.gripper, self.world.suction, self.world.held() is not None], np.float32)
 
     def render(self) -> np.ndarray:
         """The room picture."""
         return self.world.render("room")
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the objects to move."""
+        return tuple(self.episode.things[t].name for t in self.episode.targets)
+
     def target_items(self) -> list[int]:
-        """The objects to move, as numbers of the pool."""
+        """The objects to move, as numbers of the home's pool."""
         return [self.episode.things[t].index for t in self.episode.targets]
+
+    def find(self, name: str) -> int:
+        """An object's number in the home's pool, by the name it has in this scene."""
+        for thing in self.episode.things:
+            if thing.name == name:
+                return thing.index
+        raise ValueError(f"there is no '{name}' here, only {[t.name for t in self.episode.things]}")
 
     def inside(self, item: int) -> bool:
         """Whether an object's centre is within the episode's receptacle, seen from above."""
         return float(self.episode.receptacle.distance(self.world.position(item)[:2])) == 0.0
 
-    def missing(self) -> list[int]:
-        """The targets that are not yet let go of in the receptacle, nearest to the gripper first."""
+    def missing(self, order: list[int] | None = None) -> list[int]:
+        """Objects not yet let go of in the receptacle: of `order`, in that order, else targets, the nearest first."""
         held, pad = self.world.held(), self.world.gripper[:2]
-        left = [i for i in self.target_items() if i == held or not self.inside(i)]
+        items = self.target_items() if order is None else order
+        left = [i for i in items if i == held or not self.inside(i)]
+        if order is not None:
+            return left
         return sorted(left, key=lambda i: float(np.linalg.norm(self.world.position(i)[:2] - pad)))
 
-    def next_subtask(self) -> tuple[str, Box | None]:
+    def next_subtask(self, order: list[int] | None = None) -> tuple[str, Box | None]:
         """What is to be done next, and the box of the object or receptacle it is about."""
-        missing, held = self.missing(), self.world.held()
+        missing, held = self.missing(order), self.world.held()
         if held in missing:
             receptacle = self.episode.receptacle
             return language.put_subtask(receptacle.name), self.world.receptacle_box(receptacle)
@@ -160,10 +177,9 @@ class HomesEnv(gymnasium.Env):
         return rows
 
     def _info(self) -> dict[str, Any]:
-        missing, held = self.missing(), self.world.held()
+        missing, held, first = self.missing(), self.world.held(), self._first_grasped
         targets = self.target_items()
         subtask, box = self.next_subtask()
-        first = self._first_grasped
         return {
             "success": not missing and all(self.world.speed(i) < _RESTING for i in targets),
             "subtask": subtask,
@@ -188,7 +204,7 @@ def _observation_space(image_size: int) -> gymnasium.spaces.Dict:
     letters = "abcdefghijklmnopqrstuvwxyz "
     return spaces.Dict(
         {
-            "images": spaces.Dict({camera: picture for camera in ROBOT.cameras}),
+            "images": spaces.Dict(dict.fromkeys(ROBOT.cameras, picture)),
             "state": spaces.Box(-1, 1, (ROBOT.state_dim,), np.float32),
             "prompt": spaces.Text(max_length=100, charset=letters),
         }

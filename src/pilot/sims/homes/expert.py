@@ -4,6 +4,8 @@ So it can take over anywhere: after a missed grasp, with the wrong object in the
 else's move. That makes every state a policy gets into a state with a known right action.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pilot.sims.homes.env import HomesEnv
@@ -16,25 +18,33 @@ _PRESS = 0.010  # how far below an object's top the pad aims, so that it touches
 
 
 class Expert:
-    """`act()` → action [4]; `rng` draws one style per expert: where on an object to grip, how high to travel."""
+    """`act()` → action [4]; `rng` draws one style per expert: where on an object to grip, how high to travel.
 
-    def __init__(self, env: HomesEnv, rng: np.random.Generator):
+    `order`: which target comes first: the one nearest to the gripper, a random order fixed now, or objects by name
+    (whatever was asked for; an unknown name is a ValueError).
+    """
+
+    def __init__(self, env: HomesEnv, rng: np.random.Generator, *, order: str | Sequence[str] = "nearest"):
+        if isinstance(order, str) and order not in ("nearest", "random"):
+            raise ValueError(f"order is 'nearest', 'random' or a list of object names, got {order!r}")
         self.env = env
         self._aim = rng.uniform(-0.006, 0.006, 2)
         self._extra = float(rng.uniform(0, 0.03))
+        if order == "random":
+            order = [str(name) for name in rng.permutation(env.targets)]
+        self._order = None if order == "nearest" else [env.find(name) for name in order]
 
     @property
     def subtask(self) -> tuple[str, Box | None]:
         """The subtask the next action belongs to, and its box."""
-        return self.env.next_subtask()
+        return self.env.next_subtask(self._order)
 
     def act(self) -> np.ndarray:
         """The next action: an absolute target at most one control step away, and suction."""
-        held, missing = self.env.world.held(), self.env.missing()
-        if held in missing:
-            goal, suction = self._put(held, self._spot_in_receptacle(held))
-        elif held is not None:
-            goal, suction = self._put(held, self._spot_on_table(held))
+        held, missing = self.env.world.held(), self.env.missing(self._order)
+        if held is not None:
+            spot = self._spot_in_receptacle(held) if held in missing else self._spot_on_table(held)
+            goal, suction = self._put(held, spot)
         elif missing:
             goal, suction = self._pick(missing[0])
         else:

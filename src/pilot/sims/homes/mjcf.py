@@ -11,6 +11,7 @@ from pilot.sims.homes.rooms import Home, Receptacle
 
 PAD = 0.018  # half width of the suction pad [m]
 LIMITS = np.array([[-0.32, -0.27, 0.012], [0.32, 0.27, 0.36]])  # where the pad can go [m]
+SUBSTEPS = 15  # physics steps per control step; at 10 the contacts under suction start to chatter
 _WALL = 0.005  # half thickness of a receptacle's wall [m]
 
 
@@ -19,7 +20,7 @@ def home_xml(home: Home) -> str:
     receptacles = "".join(_receptacle(r) for r in home.receptacles)
     items = "".join(_item(i, kind, scale) for i, (kind, scale) in enumerate(home.pool))
     return f"""<mujoco model="home">
-<option timestep="0.005" integrator="implicitfast" iterations="20" ls_iterations="10"/>
+<option timestep="{0.1 / SUBSTEPS:.8f}" integrator="implicitfast" jacobian="dense" iterations="20" ls_iterations="10"/>
 <visual>
   <quality shadowsize="0" offsamples="0" numslices="16" numstacks="8" numquads="2"/>
   <headlight ambient="{home.ambient} {home.ambient} {home.ambient}" diffuse=".25 .25 .25" specular="0 0 0"/>
@@ -28,7 +29,7 @@ def home_xml(home: Home) -> str:
 <statistic extent="1" center="0 0 0"/>
 <default>
   <default class="seen"><geom contype="0" conaffinity="0" group="1" mass="0"/></default>
-  <default class="felt"><geom group="3" condim="4" friction="0.9 0.02 0.001" solref="0.012 1"/></default>
+  <default class="felt"><geom group="3" condim="3" friction="0.9 0.02 0.001" solref="0.014 1"/></default>
 </default>
 <asset>
   <texture name="table" type="2d" builtin="{home.table_texture}" width="64" height="64"

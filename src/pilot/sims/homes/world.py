@@ -6,12 +6,11 @@ The gripper holds by contact and adhesion alone. One control step is 0.1 s; the 
 import numpy as np
 
 from pilot.sims.gl import Renderer, mujoco
-from pilot.sims.homes.mjcf import LIMITS, home_xml
+from pilot.sims.homes.mjcf import LIMITS, SUBSTEPS, home_xml
 from pilot.sims.homes.objects import SHAPES, shaded
 from pilot.sims.homes.rooms import Home, Receptacle
 
 MAX_STEP = 0.05  # of the pad's target per control step and axis [m]
-SUBSTEPS = 20
 Box = tuple[float, float, float, float]
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 _OCTAGON = np.array([(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4])
