@@ -1,0 +1,172 @@
+"""One episode in a simulated home: a policy looks, acts for a few steps, looks again; the record says what came of it.
+
+A policy plans a chunk of `action_horizon` actions, of which the first `replan_steps` are executed open loop. Pictures
+are rendered only when the policy looks. Physics repeats itself exactly, so an episode is filmed afterwards, from its
+actions, with pictures as large as people like them.
+
+A *control* takes away one thing the policy needs, so that its success can be told from luck: `blank_images` (flat grey
+pictures), `shuffled_prompts` (the instruction of another episode). `oracle` gives instead: the true subtask in words,
+with its box, so that what is left to fail is the low level. The same seeds are used for all of them.
+"""
+
+import bisect
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+
+from pilot.sims.homes import Expert, HomesEnv
+
+Control = Literal["none", "blank_images", "shuffled_prompts", "oracle"]
+CONTROLS: tuple[str, ...] = get_args(Control)
+GREY = 128  # the middle of the range: nothing of a picture's brightness is left
+
+
+@runtime_checkable
+class Session(Protocol):
+    """What acts in one episode: raw observation in, `{"actions": [ah ad], "subtask": str | None, …}` out."""
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord:
+    """What happened in one episode. `subtasks` are the words spoken, each with the control step it began at."""
+
+    suite: str
+    control: str
+    home: int
+    episode: int
+    seed: int
+    prompt: str
+    asked: str
+    success: bool
+    steps: int
+    first_grasped: str | None
+    wrong_object: bool
+    right_object_first: bool
+    placed: int
+    targets: int
+    subtasks: tuple[tuple[int, str], ...]
+    infer_ms: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "EpisodeRecord":
+        return cls(**{**row, "subtasks": tuple((int(step), words) for step, words in row["subtasks"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """Pictures of an episode for people: the start, then one per control step, with the subtask spoken at that time."""
+
+    fps: float
+    frames: list[np.ndarray]
+    captions: list[str]
+
+
+class ExpertPolicy:
+    """The scripted expert behind the policy interface. It sees the simulator's state, and plans one step at a time."""
+
+    metadata: ClassVar[dict[str, Any]] = {"replan_steps": 1, "fingerprint": "expert"}
+
+    def __init__(self, env: HomesEnv, *, seed: int) -> None:
+        self.expert = Expert(env, np.random.default_rng(seed))
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+        words, box = self.expert.subtask
+        return {"actions": self.expert.act()[None], "subtask": words, "box": box, "timing": {}}
+
+
+def check_control(control: str) -> None:
+    if control not in CONTROLS:
+        raise ValueError(f"unknown control {control!r}; choose one of {', '.join(CONTROLS)}")
+
+
+def controlled(observation: dict[str, Any], control: str, *, info: dict[str, Any], prompt: str) -> dict[str, Any]:
+    """What the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says."""
+    shown = {**observation, "prompt": prompt}
+    if control == "blank_images":
+        shown["images"] = {name: np.full_like(picture, GREY) for name, picture in observation["images"].items()}
+    if control == "oracle":
+        shown |= {"subtask": info["subtask"], "box": info["box"]}
+    return shown
+
+
+def run_episode(
+    env: HomesEnv,
+    make_session: Callable[[HomesEnv], Session],
+    *,
+    suite: str,
+    home: int,
+    episode: int,
+    seed: int,
+    replan_steps: int,
+    control: str = "none",
+    prompt: str | None = None,
+) -> tuple[EpisodeRecord, np.ndarray]:
+    """Act until the task is done or the steps run out → the record, and the actions [steps 4] that were executed.
+
+    `make_session` is called once the home stands, so that an actor may hold on to it. `prompt` replaces the episode's
+    own instruction (success is still judged by the episode's own). Raises ValueError for an unknown control.
+    """
+    check_control(control)
+    observation, info = env.reset(seed=seed, options={"home": home, "episode": episode})
+    asked = prompt if prompt is not None else observation["prompt"]
+    session = make_session(env)
+    spoken: list[tuple[int, str]] = []
+    seconds: list[float] = []
+    executed: list[np.ndarray] = []
+    done = False
+    while not done:
+        start = time.perf_counter()
+        plan = session.infer(controlled(observation, control, info=info, prompt=asked))
+        seconds.append(time.perf_counter() - start)
+        words = plan["subtask"]
+        if words and (not spoken or spoken[-1][1] != words):
+            spoken.append((len(executed), words))
+        for action in plan["actions"][:replan_steps]:
+            info = env.advance(action)
+            executed.append(action)
+            done = info["success"] or len(executed) >= env.max_steps
+            if done:
+                break
+        if not done:
+            observation = env.observe()
+    record = EpisodeRecord(
+        suite=suite,
+        control=control,
+        home=home,
+        episode=episode,
+        seed=seed,
+        prompt=observation["prompt"],
+        asked=asked,
+        success=bool(info["success"]),
+        steps=len(executed),
+        first_grasped=info["first_grasped"],
+        wrong_object=bool(info["wrong_object"]),
+        right_object_first=info["first_grasped"] is not None and not info["wrong_object"],
+        placed=int(info["placed"]),
+        targets=int(info["targets"]),
+        subtasks=tuple(spoken),
+        infer_ms=1e3 * float(np.median(seconds)),
+    )
+    return record, np.array(executed)
+
+
+def film(env: HomesEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
+    """The episode again, with a picture at every step; `env` is the same world, its pictures of any size."""
+    env.reset(seed=record.seed, options={"home": record.home, "episode": record.episode})
+    frames, info = [env.render()], {}
+    for action in actions:
+        info = env.advance(action)
+        frames.append(env.render())
+    assert info["success"] == record.success, ("the repeated episode ended otherwise", record)
+    starts = [step for step, _ in record.subtasks]
+    spoken = ["", *(words for _, words in record.subtasks)]
+    captions = [spoken[bisect.bisect_right(starts, step)] for step in range(len(frames))]
+    return Film(fps=env.robot.control_hz, frames=frames, captions=captions)
