@@ -27,7 +27,7 @@ def number(value: float) -> str:
         return f"{value:g}"
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", "\u202f")
-    if abs(value) < 0.001:
+    if abs(value) < 1e-4:
         return f"{value:.0e}"
     return f"{value:.3g}"
 
@@ -72,7 +72,7 @@ class Axis:
         points = np.asarray(values, dtype=float)
         if self.log:
             ends, points = np.log(ends), np.log(points)
-        return (points - ends[0]) / (ends[1] - ends[0])
+        return np.asarray((points - ends[0]) / (ends[1] - ends[0]))
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values inside the axis: 1, 2 or 5 times a power of ten."""

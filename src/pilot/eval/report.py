@@ -125,9 +125,10 @@ class Report:
     # --- tables --------------------------------------------------------------------------------------------------
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str | float | int]], *, title: str = "") -> None:
-        """A plain table; numbers stand to the right."""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in headers)
-        body = "".join(f"<tr>{''.join(cell(value) for value in row)}</tr>" for row in rows)
+        """A plain table; columns of numbers stand to the right."""
+        numeric = [all(not isinstance(value, str) for value in column) for column in zip(*rows)]
+        body = "".join(f"<tr>{''.join(map(cell, row, numeric))}</tr>" for row in rows)
+        head = "".join(f'<th{" class=n" if n else ""}>{html.escape(name)}</th>' for name, n in zip(headers, numeric))
         caption = f"<caption>{html.escape(title)}</caption>" if title else ""
         self.parts.append(f'<div class="wide"><table>{caption}<tr>{head}</tr>{body}</table></div>')
 
@@ -150,12 +151,13 @@ class Report:
         lines = [f'<tr class="suite"><th colspan="{span}">{name}</th></tr>']
         for index, row in enumerate(rows):
             low, high = wilson(row["successes"], row["n"])
-            extra = "".join(f'<td class="n">{html.escape(row.get("extra", {}).get(name, ""))}</td>' for name in columns)
+            extras = {name: row.get("extra", {}).get(name, "") for name in columns}
+            details = {"interval": f"{low:.0%} – {high:.0%}"} | extras
             lines.append(
                 f'<tr class="{"judged" if index == 0 else "control"}"><td>{html.escape(row["model"])}</td>'
                 f'<td class="drawn">{charts.interval_bar(row["successes"], row["n"])}</td>'
                 f'<td class="n"><b>{row["successes"] / row["n"]:.0%}</b></td>'
-                f'<td class="n">{low:.0%} – {high:.0%}</td>{extra}</tr>'
+                f"{''.join(detail(name, value) for name, value in details.items())}</tr>"
             )
         return f"<tbody>{''.join(lines)}</tbody>"
 
@@ -264,10 +266,14 @@ def rich(text: str) -> str:
     return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text)
 
 
-def cell(value: str | float | int) -> str:
-    if isinstance(value, str):
-        return f"<td>{rich(value)}</td>"
-    return f'<td class="n">{charts.number(value)}</td>'
+def cell(value: str | float | int, numeric: bool) -> str:
+    css = ' class="n"' if numeric else ""
+    return f"<td{css}>{rich(value) if isinstance(value, str) else charts.number(value)}</td>"
+
+
+def detail(name: str, value: str) -> str:
+    """A lesser number of a success table; on a phone, where the header has no room, it carries its own name."""
+    return f'<td class="n detail" data-name="{html.escape(name)}">{html.escape(value)}</td>'
 
 
 def check_film(frames: Sequence[np.ndarray], captions: Sequence[str]) -> None:
