@@ -132,7 +132,9 @@ def test_save_is_all_or_nothing(report, tmp_path, monkeypatch):
     assert path.read_text() == "the old one" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.42, "0.4 s"), (52, "52 s"), (185, "3 min 05 s"), (3725, "1 h 02 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.42, "0.4 s"), (52, "52 s"), (185, "3 min 05 s"), (3725, "1 h 02 min")]
+)
 def test_durations_read_well(seconds, words):
     assert charts.duration(seconds) == words
 

@@ -128,7 +128,7 @@ class Report:
         """A plain table; columns of numbers stand to the right."""
         numeric = [all(not isinstance(value, str) for value in column) for column in zip(*rows)]
         body = "".join(f"<tr>{''.join(map(cell, row, numeric))}</tr>" for row in rows)
-        head = "".join(f'<th{" class=n" if n else ""}>{html.escape(name)}</th>' for name, n in zip(headers, numeric))
+        head = "".join(f"<th{' class=n' if n else ''}>{html.escape(name)}</th>" for name, n in zip(headers, numeric))
         caption = f"<caption>{html.escape(title)}</caption>" if title else ""
         self.parts.append(f'<div class="wide"><table>{caption}<tr>{head}</tr>{body}</table></div>')
 

@@ -56,9 +56,7 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
     return Interval(low, high)
 
 
-def compare(
-    a: Outcomes, b: Outcomes, *, seed: int, confidence: float = 0.95, resamples: int = 10_000
-) -> Comparison:
+def compare(a: Outcomes, b: Outcomes, *, seed: int, confidence: float = 0.95, resamples: int = 10_000) -> Comparison:
     """Two policies on the same `n` episodes, in the same order: exact McNemar test, bootstrap of the pairs.
 
     Raises:
