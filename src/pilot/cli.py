@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `pilot`. Returns the exit code: 0, 2 for what the caller can put right, 130 for Ctrl-C."""
     try:
         run(list(sys.argv[1:] if argv is None else argv))
-    except (KeyboardInterrupt, ValueError, OSError, ImportError) as error:
+    except (KeyboardInterrupt, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("PILOT_DEBUG") or not (message := explained(error)):
             raise
         print(f"pilot: {message}", file=sys.stderr)
@@ -196,7 +196,10 @@ def run_collect(args: argparse.Namespace) -> None:
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
     parser.add_argument("--out", type=Path, help="folder of the run (default: outputs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the folder")
+    parser.add_argument("--restart", action="store_true", help="start anew; otherwise go on where the folder stands")
+    parser.add_argument(
+        "--until", type=int, metavar="STEP", help="stop there; the schedule stays that of the whole run"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
 
 
@@ -205,34 +208,36 @@ def run_train(args: argparse.Namespace) -> None:
     from pilot.train.loop import train
 
     config = override(configs.get(args.name), args.set)
-    train(config, out=args.out or Path("outputs") / args.name, resume=args.resume)
+    train(config, out=args.out or Path("outputs") / args.name, resume=not args.restart, until=args.until)
 
 
 def eval_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", type=Path, help="checkpoint folder, such as checkpoints/nano")
-    parser.add_argument("--suite", nargs="+", default=["homes-l1"], help="suites of tasks (default: homes-l1)")
-    parser.add_argument("--control", nargs="+", default=["none"], help="none, blank_images, shuffled_prompts, oracle")
+    parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
+    parser.add_argument("--suite", nargs="+", metavar="SUITE", help="homes-l1 homes-l2 homes-l2-multi (default: all)")
+    parser.add_argument(
+        "--control", nargs="+", metavar="CONTROL", default=["none"], help="none blank_images shuffled_prompts oracle"
+    )
     parser.add_argument("--episodes", type=int, default=200, help="per suite and control (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder of the episodes' records; finished ones are kept")
+    parser.add_argument("--workers", type=int, help="processes (default: 2)")
+    parser.add_argument("--out", type=Path, help="folder for each episode's record and the table; a second run goes on")
 
 
 def run_eval(args: argparse.Namespace) -> None:
-    from pilot.eval.suites import evaluate
+    from pilot.eval.suites import SUITES, evaluate_table, save_table, to_markdown
 
-    for suite in args.suite:
-        for control in args.control:
-            result = evaluate(
-                args.policy,
-                suite=suite,
-                control=control,
-                episodes=args.episodes,
-                seed=args.seed,
-                workers=args.workers,
-                out=args.out,
-            )
-            print(result)
+    results = evaluate_table(
+        args.policy,
+        suites=args.suite or list(SUITES),
+        controls=args.control,
+        episodes=args.episodes,
+        seed=args.seed,
+        workers=args.workers,
+        out=args.out,
+    )
+    print(to_markdown(results))
+    if args.out:
+        save_table(results, args.out / "results.json")
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -250,13 +255,25 @@ def run_serve(args: argparse.Namespace) -> None:
 
 
 def data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["stats"], help="stats: write the normalisation statistics of a data set")
+    parser.add_argument("what", choices=["stats"], help="stats: write norm_stats.json, from the columns alone")
     parser.add_argument("path", type=Path, help="folder of a LeRobot v3.0 data set")
+    parser.add_argument("--robot", default="homes", help="a file of pilot.robots (default: %(default)s)")
     parser.add_argument("--action-horizon", type=int, default=8, help="actions per chunk (default: %(default)s)")
 
 
 def run_data(args: argparse.Namespace) -> None:
-    raise NotImplementedError
+    from pilot.data.lerobot import LeRobotDataset
+    from pilot.data.stats import compute_norm_stats, save_norm_stats
+    from pilot.robots import load_robot
+
+    robot = load_robot(args.robot)
+    stats = compute_norm_stats([LeRobotDataset(args.path, args.action_horizon)], robot)
+    save_norm_stats(args.path, stats)
+    for name, labels in (("state", robot.state_names), ("actions", robot.action_names)):
+        print(f"{name:8} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}")
+        for i, label in enumerate(labels):
+            row = (getattr(stats[name], column)[i] for column in ("mean", "std", "q01", "q99"))
+            print(f"  {label:6} {' '.join(f'{value:9.4f}' for value in row)}")
 
 
 VERBS = {
@@ -274,7 +291,7 @@ VERBS = {
     ),
     "train": Verb(
         help="Train a named configuration.",
-        example="pilot train nano_stage1 --out outputs/stage1 --resume --set batch_size=64",
+        example="pilot train nano_stage1 --out outputs/stage1 --set optim.peak_lr=5e-4",
         arguments=train_arguments,
         run=run_train,
     ),
