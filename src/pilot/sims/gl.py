@@ -69,6 +69,7 @@ class Renderer:
 
     def render(self, data, camera: str) -> np.ndarray:
         """The picture of one named camera, uint8 [h w 3]."""
+        _gl_context().make_current()
         self._camera.fixedcamid = self.model.camera(camera).id
         catbits = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self.model, data, self._option, None, self._camera, catbits, self._scene)

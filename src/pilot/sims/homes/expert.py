@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pilot.sims.homes.env import HomesEnv
+from pilot.sims.homes.mjcf import LIMITS
 from pilot.sims.homes.rooms import MARGIN, REACH
 from pilot.sims.homes.world import MAX_STEP, Box
 
@@ -85,6 +86,7 @@ class Expert:
     def _over(self, goal: np.ndarray, height: float) -> np.ndarray:
         """Towards a place at a height: straight up first where we are too low to pass over things."""
         here = self.env.world.gripper
+        height = min(height, LIMITS[1, 2] - 0.005)
         low = height - here[2] > 0.02
         return np.array([*(here[:2] if low else goal), height])
 

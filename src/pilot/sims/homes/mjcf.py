@@ -12,6 +12,9 @@ from pilot.sims.homes.rooms import Home, Receptacle
 PAD = 0.018  # half width of the suction pad [m]
 LIMITS = np.array([[-0.32, -0.27, 0.012], [0.32, 0.27, 0.36]])  # where the pad can go [m]
 SUBSTEPS = 15  # physics steps per control step; at 10 the contacts under suction start to chatter
+_TOUCH = 'contype="1" conaffinity="1"'
+# Nobody sees it: what is knocked about stays where the pad can reach it.
+_FENCE = [((-0.35, 0, 0), "1 0 0"), ((0.35, 0, 0), "-1 0 0"), ((0, -0.3, 0), "0 1 0"), ((0, 0.3, 0), "0 -1 0")]
 _WALL = 0.005  # half thickness of a receptacle's wall [m]
 
 
@@ -68,7 +71,8 @@ def _room(home: Home) -> str:
     axes = _row([*right, *np.cross(back, right)])
     return (
         f'<camera name="room" pos="{_row(camera)}" xyaxes="{axes}" fovy="39"/>\n'
-        + _geom("plane", (2, 2, 0.5), (0, 0, 0), cls="felt", more='contype="1" conaffinity="1"')
+        + _geom("plane", (2, 2, 0.5), (0, 0, 0), cls="felt", more=_TOUCH)
+        + "".join(_geom("plane", (1, 1, 1), pos, cls="felt", more=f'zaxis="{axis}" {_TOUCH}') for pos, axis in _FENCE)
         + _geom("box", (*home.table_half, 0.02), (0, 0, -0.02), more='material="table"')
         + _geom("box", (2, 1, 0.02), (0, 0.2, -0.3), rgb=home.floor)
         + _geom("box", (2, 0.02, 1), (0, 0.41, 0.4), rgb=home.wall)
@@ -82,9 +86,8 @@ def _receptacle(r: Receptacle) -> str:
     t, h = _WALL, r.wall / 2
     walls = [((w + 2 * t, t, h), (0, s * (d + t), h)) for s in (-1, 1)]
     walls += [((t, d, h), (s * (w + t), 0, h)) for s in (-1, 1)]
-    touch = 'contype="1" conaffinity="1"'
-    felt = _geom("box", (w, d, 0.003), (0, 0, 0.003), cls="felt", more=touch)
-    felt += "".join(_geom("box", size, pos, cls="felt", more=touch) for size, pos in walls)
+    felt = _geom("box", (w, d, 0.003), (0, 0, 0.003), cls="felt", more=_TOUCH)
+    felt += "".join(_geom("box", size, pos, cls="felt", more=_TOUCH) for size, pos in walls)
     pose = f'pos="{_row([*r.pos, 0])}" euler="0 0 {np.degrees(r.yaw):.4f}"'
     return f'<body name="{r.name}" {pose}>\n{felt}{_dress(r, walls)}</body>\n'
 

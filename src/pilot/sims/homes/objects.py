@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Vec3 = tuple[float, float, float]
+_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+_OCTAGON = np.array([(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4])
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,25 @@ class Part:
     pos: Vec3
     shade: str = "main"
 
+    def hull(self) -> np.ndarray:
+        """Points [n, 3] on its outline: corners of a box, rings of eight around what is round."""
+        if self.shape == "box":
+            return _CORNERS * self.size + self.pos
+        radius, half = self.size[0], self.size[-1]
+        rings = [(1, -1), (1, 1)] if self.shape == "cylinder" else [(0.7, -0.7), (1, 0), (0.7, 0.7)]
+        return np.vstack([np.insert(_OCTAGON * radius * r, 2, half * z, axis=1) for r, z in rings]) + self.pos
+
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of object: the box that is felt, the size that is seen (half x, half y, height), and its parts."""
+    """A kind of object: the box that is felt (half x, half y, full height), and the parts that are seen."""
 
     felt: Vec3
-    seen: Vec3
     parts: tuple[Part, ...]
-    round: bool = True
+
+    def hull(self) -> np.ndarray:
+        """Points [n, 3] around everything that is seen."""
+        return np.vstack([part.hull() for part in self.parts])
 
 
 def _disc(radius: float, low: float, high: float, shade: str = "main") -> Part:
@@ -43,7 +55,6 @@ def _slab(half_x: float, half_y: float, low: float, high: float, shade: str = "m
 SHAPES = {
     "cup": Shape(
         (0.032, 0.032, 0.078),
-        (0.040, 0.040, 0.078),
         (
             _disc(0.038, 0, 0.078),
             _disc(0.030, 0.077, 0.079, "black"),
@@ -54,7 +65,6 @@ SHAPES = {
     ),
     "bowl": Shape(
         (0.038, 0.038, 0.044),
-        (0.048, 0.048, 0.044),
         (
             _disc(0.028, 0, 0.016),
             _disc(0.040, 0.014, 0.030),
@@ -64,23 +74,18 @@ SHAPES = {
     ),
     "plate": Shape(
         (0.040, 0.040, 0.014),
-        (0.052, 0.052, 0.014),
         (_disc(0.034, 0, 0.008), _disc(0.052, 0.006, 0.014), _disc(0.031, 0.013, 0.0155, "light")),
     ),
     "block": Shape(
         (0.038, 0.038, 0.060),
-        (0.038, 0.038, 0.060),
         (_slab(0.038, 0.038, 0, 0.060), _slab(0.020, 0.020, 0.059, 0.061, "light")),
-        round=False,
     ),
     "ball": Shape(
         (0.032, 0.032, 0.086),
-        (0.043, 0.043, 0.086),
         (Part("ellipsoid", (0.043,) * 3, (0, 0, 0.043)), _disc(0.0445, 0.038, 0.048, "white")),
     ),
     "bottle": Shape(
         (0.030, 0.030, 0.135),
-        (0.036, 0.036, 0.135),
         (
             _disc(0.036, 0, 0.080),
             _disc(0.0365, 0.025, 0.055, "light"),
@@ -91,18 +96,15 @@ SHAPES = {
     ),
     "book": Shape(
         (0.050, 0.036, 0.030),
-        (0.050, 0.038, 0.030),
         (
             _slab(0.048, 0.038, 0, 0.007, x=-0.004),
             _slab(0.046, 0.036, 0.006, 0.024, "white", x=0.004),
             _slab(0.042, 0.038, 0.023, 0.030, x=-0.008),
             _slab(0.006, 0.024, 0.029, 0.031, "light", x=-0.022),
         ),
-        round=False,
     ),
     "hat": Shape(
         (0.036, 0.036, 0.052),
-        (0.052, 0.052, 0.052),
         (_disc(0.052, 0, 0.008), _disc(0.031, 0.006, 0.052), _disc(0.0325, 0.008, 0.022, "black")),
     ),
 }

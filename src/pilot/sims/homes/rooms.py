@@ -104,7 +104,7 @@ def draw_home(seed: int, level: int, *, kinds: tuple[str, ...], receptacles: tup
         table_texture=texture,
         table_half=(float(rng.uniform(0.34, 0.42)), float(rng.uniform(0.27, 0.30))),
         light=tuple(rng.uniform([-0.6, -0.6, 1.2], [0.6, 0.2, 1.8])),
-        ambient=float(rng.uniform(0.3, 0.45)),
+        ambient=float(rng.uniform(0.38, 0.52)),
         camera=tuple(np.array([0, -0.50, 0.84]) + rng.uniform(-0.012, 0.012, 3)),
         camera_target=tuple(np.array([0, 0.015, 0]) + rng.uniform(-0.008, 0.008, 3)),
         decor=_draw_decor(rng),

@@ -11,9 +11,9 @@ from pilot.sims.homes.objects import SHAPES, shaded
 from pilot.sims.homes.rooms import Home, Receptacle
 
 MAX_STEP = 0.05  # of the pad's target per control step and axis [m]
+_RAMP = np.minimum(1, 2 * np.arange(1, SUBSTEPS + 1) / SUBSTEPS)  # of the target within a step: no jerks, no drops
 Box = tuple[float, float, float, float]
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
-_OCTAGON = np.array([(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4])
 
 
 class World:
@@ -28,6 +28,7 @@ class World:
         self._bodies = [self.model.body(f"item{i}").id for i in range(len(home.pool))]
         self._geoms = [self.model.geom(f"item{i}").id for i in range(len(home.pool))]
         self._index_of = {geom: i for i, geom in enumerate(self._geoms)}
+        self._hulls = [SHAPES[kind].hull() * scale for kind, scale in home.pool]
         self._pad = self.model.geom("pad").id
         self._paint = self._paintable()
         self._camera = self.model.camera("room").id
@@ -59,8 +60,8 @@ class World:
         target = np.clip(action[:3], here - MAX_STEP, here + MAX_STEP)
         target = np.clip(target, LIMITS[0], LIMITS[1])
         self.data.ctrl[3] = action[3] > 0.5
-        for k in range(SUBSTEPS):
-            self.data.ctrl[:3] = start + (target - start) * min(1.0, 2 * (k + 1) / SUBSTEPS)
+        for share in _RAMP:
+            self.data.ctrl[:3] = start + (target - start) * share
             mujoco.mj_step(self.model, self.data)
         self._park()
         mujoco.mj_forward(self.model, self.data)
@@ -114,12 +115,8 @@ class World:
 
     def item_box(self, i: int) -> Box | None:
         """An object's box in the room picture; None where it is out of the picture."""
-        kind, scale = self.home.pool[i]
-        shape, body = SHAPES[kind], self._bodies[i]
-        ring = _OCTAGON if shape.round else _CORNERS[::2, :2]
-        x, y, height = np.array(shape.seen) * scale
-        hull = np.array([(*(corner * (x, y)), z) for corner in ring for z in (0, height)])
-        return self._box(hull @ self.data.xmat[body].reshape(3, 3).T + self.data.xpos[body])
+        body = self._bodies[i]
+        return self._box(self._hulls[i] @ self.data.xmat[body].reshape(3, 3).T + self.data.xpos[body])
 
     def receptacle_box(self, receptacle: Receptacle) -> Box | None:
         """A receptacle's box in the room picture."""
