@@ -10,7 +10,9 @@ import re
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
+from pilot.data.lerobot import LeRobotDataset
 from pilot.tokenizers.text import box_to_locs, split_box
 from pilot.types import Sample
 
@@ -61,3 +63,35 @@ def _snap(locs: str, stride: int) -> str:
     if box is None:
         raise ValueError(f"'{locs}' is not a box: the order is y0 x0 y1 x1, top left first")
     return box_to_locs(box, stride=stride)
+
+
+class DemonstrationRows:
+    """The frames of a data set as rows of a mixture. The options are those of `to_sample`."""
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        *,
+        source: str,
+        loc_stride: int = 1,
+        utterance_share: float = 0.5,
+        with_subtask: bool = True,
+    ) -> None:
+        self.dataset, self.source, self.loc_stride = dataset, source, loc_stride
+        self.utterance_share, self.with_subtask = utterance_share, with_subtask
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
+        return self.dataset.groups()
+
+    def sample(self, i: int, rng: np.random.Generator) -> Sample:
+        return to_sample(
+            self.dataset.frame(i),
+            rng=rng,
+            loc_stride=self.loc_stride,
+            utterance_share=self.utterance_share,
+            with_subtask=self.with_subtask,
+            source=self.source,
+        )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,13 @@ from pilot.data.packing import read_episodes, read_tasks
 from pilot.data.video import VideoFile
 
 OPEN_FILES = 64  # video and parquet files a process keeps open
+
+
+@runtime_checkable
+class PictureSource(Protocol):
+    """Decoded pictures by row (`pilot.data.frames.FrameCache`)."""
+
+    def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,7 @@ class Episode:
 class LeRobotDataset:
     """Random access to the frames of one set, each with the `action_horizon` actions that follow.
 
-    `cameras`: names without the `observation.images.` prefix; None reads all. `episodes`: indices to keep; None keeps all.
+    `cameras`: names without the `observation.images.` prefix, `episodes`: indices to keep; None reads all.
 
     Raises `FileNotFoundError`/`ValueError` naming the file, the episode and the remedy: unfinished recordings, other
     format versions, missing or truncated files, unknown cameras, NaN in state or actions.
@@ -83,6 +90,7 @@ class LeRobotDataset:
         self.subtasks, self.subtask_index = self._subtasks(columns)
         self.utterances, self.utterance_index = self._utterances(columns)
         self._check_finite()
+        self.frames: PictureSource | None = None
         self._files: OrderedDict[Any, Any] = OrderedDict()
 
     def __len__(self) -> int:
@@ -149,7 +157,9 @@ class LeRobotDataset:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of one camera at row `i`, decoded now."""
+        """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
+        if self.frames is not None:
+            return self.frames.read(i, camera)
         episode, number = self.episodes[self.episode_of[i]], int(self.frame_index[i])
         key = fmt.IMAGES + camera if fmt.IMAGES + camera in self.features else f"observation.{camera}"
         if self.features[key]["dtype"] == "video":
@@ -175,7 +185,9 @@ class LeRobotDataset:
         try:
             return np.asarray(Image.open(io.BytesIO(png["bytes"])).convert("RGB"))
         except (OSError, TypeError) as error:
-            raise ValueError(f"{path}: the picture {key} of episode {episode.index}, frame {number} is damaged") from error
+            raise ValueError(
+                f"{path}: the picture {key} of episode {episode.index}, frame {number} is damaged"
+            ) from error
 
     def _opened(self, path: Path, opener: Any) -> Any:
         if path in self._files:
@@ -292,7 +304,9 @@ def unfinished_error(path: Path) -> Exception:
             f"{path} is an unfinished recording ({len(finished)} finished episodes wait to be packed); run the command "
             "that records it again to go on, or LeRobotWriter(path, robot, fps).close() to keep what is there"
         )
-    return FileNotFoundError(f"{path} is not a LeRobot data set: it has no {fmt.INFO}; give the folder that holds meta/")
+    return FileNotFoundError(
+        f"{path} is not a LeRobot data set: it has no {fmt.INFO}; give the folder that holds meta/"
+    )
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -314,7 +328,9 @@ def _choose_cameras(features: dict[str, Any], wanted: Sequence[str] | None, path
     for camera in wanted or ():
         if camera not in known:
             near = get_close_matches(camera, known, n=1) or known
-            raise ValueError(f"{path} has no camera '{camera}'; it has {known}. Did you mean '{near[0] if near else '-'}'?")
+            raise ValueError(
+                f"{path} has no camera '{camera}'; it has {known}. Did you mean '{near[0] if near else '-'}'?"
+            )
     return tuple(known if wanted is None else wanted)
 
 

@@ -34,7 +34,12 @@ def pack(path: Path, journal: list[Path], *, features: dict[str, Any], fps: floa
     total = info["total_episodes"] + len(rows)
     frames = info["total_frames"] + sum(row["length"] for row in rows)
     write_json(path / fmt.STATS, set_stats(path, features, total) | merge_image_stats(path, features, total))
-    info |= {"total_episodes": total, "total_frames": frames, "total_tasks": len(tasks), "splits": {"train": f"0:{total}"}}
+    info |= {
+        "total_episodes": total,
+        "total_frames": frames,
+        "total_tasks": len(tasks),
+        "splits": {"train": f"0:{total}"},
+    }
     write_json(info_path, info)
 
 
@@ -117,7 +122,7 @@ def read_episodes(path: Path, total_episodes: int) -> pa.Table:
     return table.slice(0, total_episodes)
 
 
-def _groups(rows: list[dict[str, Any]], sizes: list[int], limit_mb: int) -> Iterator[list[dict[str, Any]]]:
+def _groups(rows: list[dict[str, Any]], sizes: list[int], limit_mb: float) -> Iterator[list[dict[str, Any]]]:
     """Splits episodes into files of about `limit_mb`."""
     group, total = [], 0
     for row, size in zip(rows, sizes, strict=True):
@@ -179,7 +184,13 @@ def _write_tasks(path: Path, tasks: list[str]) -> None:
     """A pandas frame whose index is the instruction, as other readers expect it."""
     index = {"columns": [], "index_columns": ["task"], "column_indexes": [], "creator": {"library": "pyarrow"}}
     index["columns"] = [
-        {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64", "metadata": None},
+        {
+            "name": "task_index",
+            "field_name": "task_index",
+            "pandas_type": "int64",
+            "numpy_type": "int64",
+            "metadata": None,
+        },
         {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None},
     ]
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from pilot.data.files import clear_disk_errors
@@ -67,11 +67,13 @@ class WebRows:
     Raises `FileNotFoundError`/`ValueError` that name the file, the line and the remedy.
     """
 
-    def __init__(self, path: str | Path, *, camera: str = "room", loc_stride: int = 1) -> None:
-        self.path, self.camera, self.loc_stride = Path(path), camera, loc_stride
+    def __init__(self, path: str | Path, *, camera: str = "room", loc_stride: int = 1, source: str = "web") -> None:
+        self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
         file = self.path / ROWS
         if not file.exists():
-            raise FileNotFoundError(f"{file} does not exist; an interrupted collection has none: collect the rows again")
+            raise FileNotFoundError(
+                f"{file} does not exist; an interrupted collection has none: collect the rows again"
+            )
         self.rows = [_parse(line, file, number) for number, line in enumerate(file.open(), 1)]
         if not self.rows:
             raise ValueError(f"{file} is empty; collect the rows again")
@@ -81,12 +83,15 @@ class WebRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def sample(self, i: int) -> Sample:
-        """Row `i`: the question is the prompt, the answer the text to learn."""
+    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
+        """One group: the kinds of question were weighed when they were asked."""
+        return {"web": np.arange(len(self))}
+
+    def sample(self, i: int, rng: np.random.Generator | None = None) -> Sample:
+        """Row `i`: the question is the prompt, the answer the text to learn. Nothing is drawn."""
         image, question, answer = self.rows[i]
-        texts = (snap_locs(text, stride=self.loc_stride) for text in (question, answer))
-        prompt, answer = texts
-        return Sample(images={self.camera: self.picture(image)}, prompt=prompt, answer=answer, source="web")
+        prompt, answer = (snap_locs(text, stride=self.loc_stride) for text in (question, answer))
+        return Sample(images={self.camera: self.picture(image)}, prompt=prompt, answer=answer, source=self.source)
 
     def picture(self, name: str) -> UInt8[np.ndarray, "h w 3"]:
         try:
@@ -110,7 +115,9 @@ def _parse(line: str, file: Path, number: int) -> tuple[str, str, str]:
         row = json.loads(line)
         return row["image"].removeprefix(f"{FOLDER}/"), row["question"], row["answer"]
     except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f'{file}, line {number}: expected {{"image", "question", "answer"}}, got {line[:80]!r}') from error
+        raise ValueError(
+            f'{file}, line {number}: expected {{"image", "question", "answer"}}, got {line[:80]!r}'
+        ) from error
 
 
 def _zip_places(path: Path) -> dict[str, tuple[int, int]]:

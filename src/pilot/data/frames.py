@@ -1,0 +1,85 @@
+"""Pictures decoded once: one raw uint8 file per camera, read by position.
+
+Decoding PNG or video for every draw of every epoch costs more than a small model's training step. The cache is read
+with `pread`, not mapped: the kernel keeps hot pages, and a worker's own memory stays small.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from pilot.data.files import atomic_write, read_json, write_json
+from pilot.data.lerobot import LeRobotDataset
+
+NOTE = "frames.json"
+
+
+class FrameCache:
+    """All pictures of the rows of one `LeRobotDataset`, `folder/<camera>.raw`, in row order.
+
+    Open it with `cache_frames`; `dataset.frames = cache` makes the data set read from it.
+    """
+
+    def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.folder, self.shapes = folder, shapes
+        self._open: dict[str, int] = {}
+
+    def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Row `i`. Raises `ValueError` when the file is shorter than it should be."""
+        shape = self.shapes[camera]
+        size = int(np.prod(shape))
+        if camera not in self._open:
+            self._open[camera] = os.open(self.folder / f"{camera}.raw", os.O_RDONLY)
+        content = os.pread(self._open[camera], size, i * size)
+        if len(content) != size:
+            raise ValueError(
+                f"{self.folder / camera}.raw ends before row {i}; remove the folder, it will be made again"
+            )
+        return np.frombuffer(content, np.uint8).reshape(shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}  # file descriptors do not travel to worker processes
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+
+
+def cache_frames(dataset: LeRobotDataset, folder: str | Path | None = None, *, progress: bool = True) -> FrameCache:
+    """The cache of `dataset`, decoded now unless it is there and fits the data set; also sets `dataset.frames`.
+
+    `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes or its cameras changed.
+    """
+    folder = Path(folder) if folder else dataset.path / "frames"
+    note = {"fingerprint": dataset.fingerprint(), "rows": len(dataset), "cameras": list(dataset.cameras)}
+    if not (folder / NOTE).exists() or _differs(folder, note):
+        _build(dataset, folder, progress=progress)
+        write_json(folder / NOTE, note | {"shapes": {c: dataset.picture(0, c).shape for c in dataset.cameras}})
+    shapes = read_json(folder / NOTE, remedy=f"remove {folder}")["shapes"]
+    dataset.frames = FrameCache(folder, {camera: tuple(shape) for camera, shape in shapes.items()})
+    return dataset.frames
+
+
+def _differs(folder: Path, note: dict[str, Any]) -> bool:
+    known = read_json(folder / NOTE, remedy=f"remove {folder}")
+    if any(known.get(name) != value for name, value in note.items()):
+        return True
+    sizes = {camera: note["rows"] * int(np.prod(shape)) for camera, shape in known["shapes"].items()}
+    files = {camera: folder / f"{camera}.raw" for camera in sizes}
+    return any(not file.exists() or file.stat().st_size != sizes[camera] for camera, file in files.items())
+
+
+def _build(dataset: LeRobotDataset, folder: Path, *, progress: bool) -> None:
+    (folder / NOTE).unlink(missing_ok=True)
+    dataset.frames = None
+    total = len(dataset) * len(dataset.cameras)
+    with tqdm(total=total, unit="picture", desc=f"decoding {dataset.path.name}", disable=not progress) as bar:
+        for camera in dataset.cameras:
+            with atomic_write(folder / f"{camera}.raw") as temporary, temporary.open("wb") as file:
+                for i in range(len(dataset)):
+                    file.write(dataset.picture(i, camera).tobytes())
+                    bar.update()

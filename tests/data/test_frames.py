@@ -1,0 +1,54 @@
+"""The frame cache gives the same pictures, notices a changed data set, and repairs itself."""
+
+import numpy as np
+import pytest
+from data.recordings import episode, record
+
+from pilot.data.frames import cache_frames
+from pilot.data.lerobot import LeRobotDataset
+
+
+@pytest.fixture
+def path(tmp_path):
+    rng = np.random.default_rng(0)
+    record(tmp_path, [episode(rng, 5), episode(rng, 7)])
+    return tmp_path
+
+
+def pictures(dataset: LeRobotDataset) -> list[np.ndarray]:
+    return [dataset.frame(i)["images"][camera] for i in range(len(dataset)) for camera in dataset.cameras]
+
+
+def test_same_pictures(path):
+    dataset = LeRobotDataset(path, 4)
+    decoded = pictures(dataset)
+    cache = cache_frames(dataset, progress=False)
+    for cached, picture in zip(pictures(dataset), decoded, strict=True):
+        np.testing.assert_array_equal(cached, picture)
+    assert dataset.frames is cache
+
+
+def test_is_built_once(path, monkeypatch):
+    cache_frames(LeRobotDataset(path, 4), progress=False)
+    monkeypatch.setattr("pilot.data.frames._build", lambda *_, **__: pytest.fail("built again"))
+    cache_frames(LeRobotDataset(path, 4), progress=False)
+
+
+def test_follows_a_changed_set(path):
+    cache_frames(LeRobotDataset(path, 4), progress=False)
+    record(path, [episode(np.random.default_rng(9), 6)])
+    dataset = LeRobotDataset(path, 4)
+    last = dataset.frame(17)["images"]["room"]
+    cache_frames(dataset, progress=False)
+    np.testing.assert_array_equal(dataset.frame(17)["images"]["room"], last)
+
+
+def test_a_truncated_file_is_made_again(path):
+    dataset = LeRobotDataset(path, 4)
+    cache_frames(dataset, progress=False)
+    decoded = pictures(dataset)
+    raw = path / "frames" / "room.raw"
+    raw.write_bytes(raw.read_bytes()[:-1])
+    cache_frames(dataset, progress=False)
+    for cached, picture in zip(pictures(dataset), decoded, strict=True):
+        np.testing.assert_array_equal(cached, picture)

@@ -1,0 +1,237 @@
+"""What is recorded comes back: numbers, words, pictures; across files and episodes, after interruptions, from video."""
+
+import json
+import pickle
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from data.recordings import ROBOT, add, episode, record
+
+from pilot.data import lerobot_format as fmt
+from pilot.data import packing
+from pilot.data.lerobot import LeRobotDataset
+from pilot.data.writer import LeRobotWriter
+
+@pytest.fixture
+def recorded(tmp_path):
+    rng = np.random.default_rng(0)
+    episodes = [episode(rng, length) for length in (7, 9, 6)]
+    record(tmp_path / "set", episodes)
+    return tmp_path / "set", episodes
+
+
+def test_reads_back_every_column_and_picture(recorded):
+    path, episodes = recorded
+    dataset = LeRobotDataset(path, 4)
+    assert len(dataset) == 22 and dataset.cameras == ("room", "wrist")
+    row = 0
+    for number, frames in enumerate(episodes):
+        for step in range(len(frames[fmt.STATE])):
+            frame = dataset.frame(row)
+            np.testing.assert_array_equal(frame["state"], frames[fmt.STATE][step])
+            np.testing.assert_array_equal(frame["actions"][0], frames[fmt.ACTION][step])
+            for camera in ROBOT.cameras:
+                np.testing.assert_array_equal(frame["images"][camera], frames[fmt.IMAGES + camera][step])
+            assert frame["task"] == f"task {number % 2}"
+            assert frame["subtask"] == (None if step < 2 else "reach" if step < 5 else f"grasp {number}")
+            assert frame["utterance"] == (f"say {number}" if step >= 3 else None)
+            assert (frame["episode_index"], frame["frame_index"]) == (number, step)
+            if step % 2:
+                assert frame["box"] is None
+            else:
+                np.testing.assert_allclose(frame["box"], frames[fmt.BOX][step])
+            row += 1
+    groups = dataset.groups()
+    assert (len(groups["even"]), len(groups["odd"])) == (13, 9)
+
+
+def test_windows_pad_at_the_episodes_end(recorded):
+    path, episodes = recorded
+    dataset = LeRobotDataset(path, 4)
+    actions, is_pad = dataset.windows(np.array([5, 6, 7]))
+    np.testing.assert_array_equal(is_pad, [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(actions[0], episodes[0][fmt.ACTION][[5, 6, 6, 6]])
+    np.testing.assert_array_equal(actions[2], episodes[1][fmt.ACTION][:4])
+
+
+def test_supervision_ends_after_a_perturbed_step(tmp_path):
+    record(tmp_path, [episode(np.random.default_rng(1), 8, perturbed=(2, 3))])
+    _, is_pad = LeRobotDataset(tmp_path, 4).windows(np.arange(8))
+    np.testing.assert_array_equal(is_pad[0], [0, 0, 0, 1])
+    np.testing.assert_array_equal(is_pad[1], [0, 0, 1, 1])
+    np.testing.assert_array_equal(is_pad[2], [0, 1, 1, 1])
+    np.testing.assert_array_equal(is_pad[3], [0, 1, 1, 1])
+    np.testing.assert_array_equal(is_pad[4], [0, 0, 0, 0])
+
+
+def test_episode_subset(recorded):
+    path, episodes = recorded
+    dataset = LeRobotDataset(path, 4, episodes=[2, 0], cameras=["wrist"])
+    assert len(dataset) == 13 and dataset.cameras == ("wrist",)
+    np.testing.assert_array_equal(dataset.frame(0)["images"]["wrist"], episodes[2][fmt.IMAGES + "wrist"][0])
+    np.testing.assert_array_equal(dataset.row(6)["state"], episodes[0][fmt.STATE][0])
+    with pytest.raises(ValueError, match="episodes 0 to 2, not"):
+        LeRobotDataset(path, 4, episodes=[3])
+
+
+def test_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(fmt, "DATA_FILE_MB", 0.02)
+    rng = np.random.default_rng(2)
+    episodes = [episode(rng, 9) for _ in range(7)]
+    record(tmp_path, episodes)
+    assert len(list(tmp_path.glob("data/*/*.parquet"))) > 2
+    dataset = LeRobotDataset(tmp_path, 4)
+    for row in (0, 30, 62):
+        picture = episodes[row // 9][fmt.IMAGES + "room"][row % 9]
+        np.testing.assert_array_equal(dataset.frame(row)["images"]["room"], picture)
+
+
+def numbered(length: int, start: int) -> np.ndarray:
+    """Pictures that carry their own number in 8 black or white blocks, which compression cannot blur."""
+    bits = (np.arange(start, start + length)[:, None] >> np.arange(8)) & 1
+    return np.broadcast_to(np.repeat(bits * 255, 16, axis=1)[:, None, :, None], (length, 16, 128, 3)).astype(np.uint8)
+
+
+def number_of(picture: np.ndarray) -> int:
+    return int(((picture[8, 8::16, 0] > 127) << np.arange(8)).sum())
+
+
+def test_video_frames_are_exact_across_episodes_and_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(fmt, "VIDEO_FILE_MB", 0.004)
+    rng, lengths, start = np.random.default_rng(3), (11, 1, 14, 8, 12), 0
+    with LeRobotWriter(tmp_path, ROBOT, 10, image_format="video") as writer:
+        for number, length in enumerate(lengths):
+            frames = episode(rng, length)
+            frames[fmt.IMAGES + "room"] = numbered(length, start)
+            add(writer, frames, number) if length > 3 else writer.add_episode(frames, task="short")
+            start += length
+    assert len(list((tmp_path / "videos/observation.images.room").glob("*/*.mp4"))) > 1
+    dataset = LeRobotDataset(tmp_path, 4, cameras=["room"])
+    assert [number_of(dataset.frame(i)["images"]["room"]) for i in range(len(dataset))] == list(range(46))
+    shuffled = rng.permutation(46)
+    assert [number_of(dataset.frame(i)["images"]["room"]) for i in shuffled] == list(shuffled)
+
+
+def test_interrupted_recording_keeps_finished_episodes(tmp_path):
+    rng = np.random.default_rng(4)
+    episodes = [episode(rng, 6) for _ in range(4)]
+    writer = LeRobotWriter(tmp_path, ROBOT, 10)
+    add(writer, episodes[0], 0)
+    add(writer, episodes[1], 1)
+    (tmp_path / "recording" / ".000002.parquet.99.tmp").write_bytes(b"half")
+    with pytest.raises(ValueError, match="unfinished recording.*2 finished episodes.*close"):
+        LeRobotDataset(tmp_path, 4)
+    resumed = LeRobotWriter(tmp_path, ROBOT, 10)
+    assert resumed.episodes == 2
+    resumed.truncate(1)
+    assert add(resumed, episodes[2], 1) is None
+    resumed.close()
+    assert not (tmp_path / "recording").exists()
+    dataset = LeRobotDataset(tmp_path, 4)
+    assert len(dataset.episodes) == 2
+    np.testing.assert_array_equal(dataset.state[6:], episodes[2][fmt.STATE])
+
+
+def test_interrupted_packing_is_done_again(tmp_path, monkeypatch):
+    rng = np.random.default_rng(5)
+    episodes = [episode(rng, 6) for _ in range(3)]
+    record(tmp_path, episodes[:1])
+    writer = LeRobotWriter(tmp_path, ROBOT, 10)
+    add(writer, episodes[1], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            writer.close()
+    assert len(LeRobotDataset(tmp_path, 4).episodes) == 1
+    resumed = LeRobotWriter(tmp_path, ROBOT, 10)
+    add(resumed, episodes[2], 2)
+    resumed.close()
+    dataset = LeRobotDataset(tmp_path, 4)
+    np.testing.assert_array_equal(dataset.state, np.concatenate([e[fmt.STATE] for e in episodes]))
+
+
+def test_layout_is_v3(recorded):
+    path, episodes = recorded
+    info = json.loads((path / "meta/info.json").read_text())
+    assert info["codebase_version"] == "v3.0" and info["fps"] == 10 and info["splits"] == {"train": "0:3"}
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (3, 22, 2)
+    assert info["features"]["language_persistent"]["dtype"] == "language"
+    data = pq.read_table(path / "data/chunk-000/file-000.parquet")
+    assert set(data.column_names) == set(info["features"])
+    assert data["index"].to_pylist() == list(range(22))
+    assert data["timestamp"].to_pylist()[7:10] == pytest.approx([0, 0.1, 0.2])
+    tasks = pq.read_table(path / "meta/tasks.parquet")
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
+    rows = pq.read_table(path / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [r["dataset_from_index"] for r in rows] == [0, 7, 16]
+    np.testing.assert_allclose(rows[1]["stats/action/mean"], episodes[1][fmt.ACTION].mean(0), rtol=1e-5)
+    stats = json.loads((path / "meta/stats.json").read_text())
+    states = np.concatenate([e[fmt.STATE] for e in episodes])
+    np.testing.assert_allclose(stats["observation.state"]["q99"], np.quantile(states, 0.99, axis=0), rtol=1e-5)
+    assert np.shape(stats["observation.images.room"]["mean"]) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({fmt.STATE: np.zeros((6, 2), np.float32)}, "robot 'toy' declares 3 dims"),
+        ({fmt.ACTION: np.full((6, 2), np.nan, np.float32)}, "'action' holds NaN or infinity at step 0"),
+        ({fmt.ACTION: np.zeros((5, 2), np.float32)}, "differ in length"),
+        ({fmt.IMAGES + "room": np.zeros((6, 4, 4, 3), np.uint8)}, "feature 'observation.images.room' is"),
+        ({fmt.BOX: None}, "feature 'observation.subtask_box' is None in this episode"),
+        ({fmt.IMAGES + "wrist": None}, "pictures are missing"),
+    ],
+)
+def test_writer_refuses_bad_episodes(tmp_path, change, message):
+    writer = LeRobotWriter(tmp_path, ROBOT, 10)
+    frames = episode(np.random.default_rng(0), 6)
+    writer.add_episode(frames, task="ok")
+    bad = {name: values for name, values in (frames | change).items() if values is not None}
+    with pytest.raises(ValueError, match=message):
+        writer.add_episode(bad, task="bad")
+    assert writer.episodes == 1
+
+
+def test_full_disk_says_what_to_do(tmp_path, monkeypatch):
+    import errno
+
+    writer = LeRobotWriter(tmp_path, ROBOT, 10)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(pq, "write_table", lambda *_, **__: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="disk is full while writing.*free some space"):
+        writer.add_episode(episode(np.random.default_rng(0), 6), task="x")
+    assert writer.episodes == 0
+
+
+def test_bad_sets_are_named(recorded):
+    path, _ = recorded
+    with pytest.raises(FileNotFoundError, match="not a LeRobot data set"):
+        LeRobotDataset(path / "data", 4)
+    with pytest.raises(ValueError, match="no camera 'rom'.*Did you mean 'room'"):
+        LeRobotDataset(path, 4, cameras=["rom"])
+    with pytest.raises(ValueError, match="holds robot 'toy' at 10 fps, not 'toy' at 20"):
+        LeRobotWriter(path, ROBOT, 20)
+    data = path / "data/chunk-000/file-000.parquet"
+    data.write_bytes(data.read_bytes()[:200])
+    with pytest.raises(ValueError, match="file-000.parquet cannot be read.*truncated"):
+        LeRobotDataset(path, 4)
+    data.unlink()
+    with pytest.raises(FileNotFoundError, match="file-000.parquet is missing"):
+        LeRobotDataset(path, 4)
+
+
+def test_other_versions_are_refused(recorded):
+    path, _ = recorded
+    info = json.loads((path / "meta/info.json").read_text())
+    (path / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
+    with pytest.raises(ValueError, match="format v2.1, this reader reads v3.0"):
+        LeRobotDataset(path, 4)
+
+
+def test_travels_to_worker_processes(recorded):
+    path, _ = recorded
+    dataset = LeRobotDataset(path, 4)
+    first = dataset.frame(0)["images"]["room"]
+    copy = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(copy.frame(0)["images"]["room"], first)

@@ -1,0 +1,159 @@
+"""Collected sets: what is recorded is what the expert would do, recoveries are marked, a second run goes on."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from pilot.data import lerobot_format as fmt
+from pilot.data.lerobot import LeRobotDataset
+from pilot.data.web import WebRows
+from pilot.sims import collect as collecting
+from pilot.sims.collect import collect, collect_web
+from pilot.sims.demonstrations import NO_NOISE, Disturbance, Noise, demonstrate
+from pilot.sims.homes import HomesEnv
+
+SMALL = {"level": 1, "task": "single", "episodes_per_home": 2, "workers": 1, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    return collect(tmp_path_factory.mktemp("homes") / "set", homes=2, **SMALL)
+
+
+def same(first: LeRobotDataset, second: LeRobotDataset) -> None:
+    for name in ("state", "actions", "boxes", "perturbed", "subtask_index"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    for i in (0, len(first) // 2, len(first) - 1):
+        np.testing.assert_array_equal(first.picture(i, "room"), second.picture(i, "room"))
+
+
+def test_a_demonstration_reads_back(collected):
+    env = HomesEnv(level=1, task="single")
+    recorded = demonstrate(env, home=0, episode=0, seed=0, noise=Noise())
+    env.close()
+    dataset = LeRobotDataset(collected, 8)
+    length = len(recorded.states)
+    assert dataset.episodes[0].stop == length
+    np.testing.assert_array_equal(dataset.state[:length], recorded.states)
+    np.testing.assert_array_equal(dataset.actions[:length], recorded.actions)
+    np.testing.assert_array_equal(dataset.boxes[:length], recorded.boxes)
+    np.testing.assert_array_equal(dataset.perturbed[:length], recorded.perturbed)
+    for step in (0, length - 1):
+        for camera in ("room", "wrist"):
+            np.testing.assert_array_equal(dataset.picture(step, camera), recorded.images[camera][step])
+    starts = dict(recorded.subtasks)
+    assert [dataset.row(i)["subtask"] for i in starts] == list(starts.values())
+    assert dataset.row(0)["task"] == recorded.prompt
+    assert dataset.row(length - 1)["subtask"] == "done" and dataset.row(length - 1)["box"] is None
+    assert dataset.episodes[3].labels == {"group": "single", "level": 1, "home": 1, "episode": 1}
+
+
+def test_two_workers_record_the_same(collected, tmp_path):
+    other = collect(tmp_path / "set", homes=2, **(SMALL | {"workers": 2}))
+    same(LeRobotDataset(other, 8), LeRobotDataset(collected, 8))
+
+
+def test_goes_on_after_an_interruption(collected, tmp_path, monkeypatch):
+    out, finished = tmp_path / "set", iter([False, True])
+    job = collecting._demonstrate_home
+
+    def interrupted(settings, policy, home):
+        if next(finished):
+            raise KeyboardInterrupt
+        return job(settings, policy, home)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "_demonstrate_home", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect(out, homes=2, **SMALL)
+    with pytest.raises(ValueError, match="unfinished recording"):
+        LeRobotDataset(out, 8)
+    # An interruption between writing an episode and counting its home: that episode is recorded again.
+    shutil.copy(out / "recording/000001.parquet", out / "recording/000002.parquet")
+    same(LeRobotDataset(collect(out, homes=2, **SMALL), 8), LeRobotDataset(collected, 8))
+
+
+def test_more_homes_append_and_a_repeat_does_nothing(collected, tmp_path):
+    out = collect(tmp_path / "set", homes=1, **SMALL)
+    collect(out, homes=2, **SMALL)
+    same(LeRobotDataset(out, 8), LeRobotDataset(collected, 8))
+    before = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
+    collect(out, homes=2, **SMALL)
+    assert sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*")) == before
+
+
+def test_other_settings_are_refused(collected):
+    with pytest.raises(ValueError, match=r"was collected with seed=0, now 1"):
+        collect(collected, homes=2, seed=1, **SMALL)
+
+
+def test_verbal_episodes_say_every_step(tmp_path):
+    out = collect(tmp_path, level=2, task="multi", homes=1, episodes_per_home=2, workers=1, verbal=True, progress=False)
+    dataset = LeRobotDataset(out, 8)
+    assert dataset.episodes[0].group == "verbal"
+    for i in range(len(dataset)):
+        row = dataset.row(i)
+        if row["subtask"] != "done":
+            assert row["utterance"].split()[-1] == row["subtask"].split()[-1], (row["utterance"], row["subtask"])
+
+
+def test_the_policy_drives_first_and_the_expert_is_recorded(tmp_path):
+    seen = []
+
+    def drive(observation):
+        seen.append(observation["images"]["room"].shape)
+        return np.append(observation["state"][:3] + [0.03, 0, 0.01], 0.0)
+
+    out = collect(tmp_path, homes=1, policy=drive, noise=NO_NOISE, **SMALL)
+    dataset = LeRobotDataset(out, 8)
+    for episode in dataset.episodes:
+        driven = np.flatnonzero(dataset.perturbed[episode.start : episode.stop])
+        assert 4 <= len(driven) <= 24 and driven[-1] == len(driven) - 1
+    assert len(seen) == dataset.perturbed.sum() and seen[0] == (64, 64, 3)
+    moved = dataset.actions[:3, :3] - dataset.state[:3, :3]
+    assert not np.allclose(moved, [0.03, 0, 0.01], atol=5e-3)
+
+
+def test_without_noise_the_expert_is_executed():
+    rng, action = np.random.default_rng(0), np.array([0.1, 0.1, 0.2, 0.0], np.float32)
+    executed, perturbed = Disturbance(rng, NO_NOISE).apply(np.zeros(5, np.float32), action)
+    np.testing.assert_array_equal(executed, action)
+    assert not perturbed
+
+
+def test_disturbances_are_marked_and_end():
+    rng = np.random.default_rng(0)
+    noise = Noise(bursts=1.0, burst_rate=0.1, missed_grasps=1.0)
+    state, above = np.array([0.1, 0.1, 0.2, 0, 0], np.float32), np.array([0.1, 0.1, 0.15, 0], np.float32)
+    marks = []
+    disturbance = Disturbance(rng, noise)
+    for _ in range(200):
+        executed, perturbed = disturbance.apply(state, above)
+        marks.append(perturbed)
+        assert perturbed or np.abs(executed - above).max() < 0.05
+    assert marks[0] and 0.1 < np.mean(marks) < 0.5
+
+
+def test_web_rows_are_true(tmp_path):
+    out = collect_web(tmp_path / "web", rows=60, homes=2, workers=1, progress=False)
+    rows = WebRows(out)
+    assert 60 <= len(rows) <= 120
+    for picture in {image for image, _, _ in rows.rows}:
+        asked = {q: a for image, q, a in rows.rows if image == picture}
+        listed = asked["list everything"]
+        for question, answer in asked.items():
+            if question.startswith("detect ") and question.split()[1] not in ("dishes", "toys"):
+                assert answer in listed
+            if question.startswith("what is at "):
+                assert f"{question.removeprefix('what is at ')} {answer}" in listed
+    assert collect_web(tmp_path / "web", rows=60, homes=2, workers=1, progress=False) == out
+    with pytest.raises(ValueError, match="was collected with rows=60, now 61"):
+        collect_web(tmp_path / "web", rows=61, homes=2, progress=False)
+
+
+def test_progress_is_readable(collected):
+    done = json.loads((collected / "collect.json").read_text())
+    assert (done["homes"], done["episodes"], done["dropped"]) == (2, 4, 0)
+    assert fmt.RECORDING not in {p.name for p in collected.iterdir()}
