@@ -110,7 +110,7 @@ def test_video_frames_are_exact_across_episodes_and_files(tmp_path, monkeypatch)
     dataset = LeRobotDataset(tmp_path, 4, cameras=["room"])
     assert [number_of(dataset.frame(i)["images"]["room"]) for i in range(len(dataset))] == list(range(46))
     shuffled = rng.permutation(46)
-    assert [number_of(dataset.frame(i)["images"]["room"]) for i in shuffled] == list(shuffled)
+    assert [number_of(dataset.frame(i)["images"]["room"]) for i in shuffled.tolist()] == shuffled.tolist()
 
 
 def test_interrupted_recording_keeps_finished_episodes(tmp_path):

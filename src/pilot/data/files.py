@@ -34,8 +34,9 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            error.errno, f"the disk is full while writing {path}; free some space and run the same command again: "
-            "what was finished is kept"
+            error.errno,
+            f"the disk is full while writing {path}; free some space and run the same command again: "
+            "what was finished is kept",
         ) from error
 
 

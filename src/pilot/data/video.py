@@ -93,7 +93,9 @@ class VideoFile:
                 raise ValueError(f"video {self.path} ends before frame {number}; it is truncated, fetch it again")
         except av.FFmpegError as error:
             self._next = -1
-            raise ValueError(f"video {self.path} cannot be decoded at frame {number} ({error}); fetch it again") from error
+            raise ValueError(
+                f"video {self.path} cannot be decoded at frame {number} ({error}); fetch it again"
+            ) from error
         if at != number:
             raise ValueError(f"video {self.path} has no frame {number} at {self.fps} fps (next is {at}): wrong fps?")
         self._next = number + 1

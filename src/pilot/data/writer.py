@@ -123,7 +123,9 @@ class LeRobotWriter:
         info = read_json(self.path / fmt.INFO, remedy="record into another folder")
         got = (info["robot_type"], info["fps"])
         if got != (self.robot.name, self.fps):
-            raise ValueError(f"{self.path} holds robot '{got[0]}' at {got[1]} fps, not '{self.robot.name}' at {self.fps}")
+            raise ValueError(
+                f"{self.path} holds robot '{got[0]}' at {got[1]} fps, not '{self.robot.name}' at {self.fps}"
+            )
         return info
 
     def _resume(self) -> None:
@@ -151,7 +153,9 @@ class LeRobotWriter:
             if values.shape[1:] != (dims,):
                 raise ValueError(f"'{name}' has shape {values.shape}; robot '{self.robot.name}' declares {dims} dims")
             if not np.isfinite(values).all():
-                raise ValueError(f"'{name}' holds NaN or infinity at step {int(np.argwhere(~np.isfinite(values))[0, 0])}")
+                raise ValueError(
+                    f"'{name}' holds NaN or infinity at step {int(np.argwhere(~np.isfinite(values))[0, 0])}"
+                )
         if missing := {fmt.IMAGES + camera for camera in self.robot.cameras} - set(frames):
             raise ValueError(f"pictures are missing: {sorted(missing)}; robot '{self.robot.name}' declares them")
         return lengths[fmt.STATE]
@@ -162,7 +166,9 @@ class LeRobotWriter:
             return {"dtype": self.image_format, "shape": shape, "names": ["height", "width", "channels"]}
         array = np.asarray(values)
         if array.ndim > 2 or array.dtype.kind not in "fiub":
-            raise ValueError(f"column '{name}' has dtype {array.dtype} and shape {array.shape}; give numbers [t] or [t n]")
+            raise ValueError(
+                f"column '{name}' has dtype {array.dtype} and shape {array.shape}; give numbers [t] or [t n]"
+            )
         names = {fmt.STATE: self.robot.state_names, fmt.ACTION: self.robot.action_names}.get(name)
         shape = list(array.shape[1:]) or [1]
         return {"dtype": str(array.dtype), "shape": shape, "names": list(names) if names else None}
@@ -172,7 +178,9 @@ class LeRobotWriter:
         for name in sorted(set(features) | set(self._features)):
             mine, other = _core(self._features.get(name)), _core(features.get(name))
             if mine != other:
-                raise ValueError(f"{self.path}: feature '{name}' is {other} in this episode, but {mine} in earlier ones")
+                raise ValueError(
+                    f"{self.path}: feature '{name}' is {other} in this episode, but {mine} in earlier ones"
+                )
 
     def _time_columns(self, length: int) -> dict[str, pa.Array]:
         frame = np.arange(length)
