@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
-from pilot.eval.stats import wilson
-from pilot.types import NormStats
+from pilot.types import NormStats, Robot
 
 
 def test_a_wrong_shape_is_refused():
@@ -20,7 +19,7 @@ def test_axes_of_one_name_must_agree():
 
 
 def test_a_whole_number_passes_for_a_float_but_text_does_not():
-    with pytest.raises(ValueError, match="confidence"):
-        wilson(1, 2, confidence=1)
-    with pytest.raises(TypeCheckError):
-        wilson(1, 2, confidence="high")
+    arguments = {"cameras": ("room",), "state_names": ("x",), "action_names": ("x",), "delta_mask": (True,)}
+    assert Robot(name="toy", control_hz=10, **arguments).control_hz == 10
+    with pytest.raises(TypeCheckError, match="control_hz"):
+        Robot(name="toy", control_hz="fast", **arguments)

@@ -1,0 +1,40 @@
+"""Random but proper inputs for any robot, so that contracts need no data set."""
+
+import numpy as np
+
+from pilot.data.pipeline import Pipeline
+from pilot.models.pi import PiConfig
+from pilot.tokenizers.fast import FastTokenizer
+from pilot.tokenizers.text import TextTokenizer
+from pilot.types import NormStats, Robot, Sample
+
+
+def sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
+    rng = np.random.default_rng(seed)
+    state = rng.uniform(-1, 1, robot.state_dim).astype(np.float32)
+    actions = rng.uniform(-1, 1, (horizon, robot.action_dim)).astype(np.float32)
+    return Sample(
+        images={camera: rng.integers(0, 256, (24, 32, 3), dtype=np.uint8) for camera in robot.cameras},
+        prompt="put the red cup in the sink",
+        subtask="pick up the red cup",
+        state=state,
+        actions=actions,
+        action_is_pad=np.arange(horizon) >= horizon - 1,
+        source="example",
+    )
+
+
+def norm_stats(robot: Robot) -> dict[str, NormStats]:
+    """Uneven on purpose: a pipeline that mixes dims up does not come back to where it started."""
+
+    def uneven(dims: int) -> NormStats:
+        centre, width = np.linspace(-0.5, 0.5, dims), np.linspace(1.0, 3.0, dims)
+        return NormStats(mean=centre, std=width / 2, q01=centre - width, q99=centre + width)
+
+    return {"state": uneven(robot.state_dim), "actions": uneven(robot.action_dim)}
+
+
+def pipeline(robot: Robot, config: PiConfig, *, says_actions: bool = False) -> Pipeline:
+    chunks = np.random.default_rng(1).uniform(-1, 1, (64, config.action_horizon, robot.action_dim)).astype(np.float32)
+    fast = FastTokenizer.fit(chunks, vocab_size=config.fast_vocab_size) if says_actions else None
+    return Pipeline(robot, config, norm_stats=norm_stats(robot), text=TextTokenizer(), action_tokenizer=fast)
