@@ -130,6 +130,7 @@ def failing(error: BaseException):
         (FileNotFoundError("no checkpoint at x; make one with: pilot train"), 2, "make one with"),
         (ImportError("needs MuJoCo: pip install 'pilot[sim]'"), 2, "pilot[sim]"),
         (OSError(errno.ENOSPC, "No space left on device", "data/a.parquet"), 2, "the disk is full (data/a.parquet)"),
+        (OSError("cannot write run/000500; is the disk full?"), 2, "cannot write run/000500"),
         (FloatingPointError("the flow loss is NaN at step 3"), 2, "NaN at step 3"),
         (KeyboardInterrupt(), 130, "the same command goes on where it was"),
     ],
@@ -142,7 +143,7 @@ def test_errors_for_people_are_one_line(error, code, message, capsys, monkeypatc
     assert message in shown and "Traceback" not in shown and shown.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), AssertionError((1, 2)), OSError(errno.EIO, "I/O error")])
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), AssertionError((1, 2)), KeyError("state")])
 def test_errors_for_programmers_keep_their_traceback(error, monkeypatch):
     monkeypatch.setitem(cli.VERBS, "demo", failing(error))
     with pytest.raises(type(error)):

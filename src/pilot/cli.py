@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except (KeyboardInterrupt, ValueError, FloatingPointError, OSError, ImportError) as error:
-        if os.environ.get("PILOT_DEBUG") or not (message := explained(error)):
+        if os.environ.get("PILOT_DEBUG"):
             raise
-        print(f"pilot: {message}", file=sys.stderr)
+        print(f"pilot: {explained(error)}", file=sys.stderr)
         return 130 if isinstance(error, KeyboardInterrupt) else 2
     return 0
 
@@ -47,14 +47,12 @@ def run(arguments: list[str]) -> None:
     VERBS[namespace.verb].run(namespace)
 
 
-def explained(error: BaseException) -> str | None:
-    """One line for the person at the keyboard; None for an error that only a traceback explains."""
+def explained(error: BaseException) -> str:
+    """What to tell the person at the keyboard. Errors of ours already say what to do; some of the system's do not."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped; the same command goes on where it was"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
-        return None
     return str(error)
 
 
