@@ -1,0 +1,37 @@
+"""Runs by name: each file here holds plain functions that return a frozen `TrainConfig`; the folder is the list."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+from pilot.train.config import TrainConfig
+
+
+def names() -> list[str]:
+    """Every run there is, sorted."""
+    return sorted(_functions())
+
+
+def get(name: str) -> TrainConfig:
+    """The run `name`.
+
+    Raises:
+        ValueError: no such run; the nearest is suggested.
+    """
+    functions = _functions()
+    if name not in functions:
+        near = difflib.get_close_matches(name, functions, n=1)
+        raise ValueError(f"unknown run '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {names()}"))
+    return functions[name]()
+
+
+def _functions() -> dict[str, Callable[[], TrainConfig]]:
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        loaded = importlib.import_module(f"{__name__}.{module.name}")
+        for name, function in inspect.getmembers(loaded, inspect.isfunction):
+            if function.__module__ == loaded.__name__ and not name.startswith("_"):
+                found[name] = function
+    return found

@@ -1,0 +1,85 @@
+"""π0.5's recipe at the size of a laptop, on the generated homes.
+
+Stage 1 teaches words: FAST tokens, subtasks with boxes and web rows, no flow (α = 0). Stage 2 adds the action expert
+(α = 10, insulated), keeps the words and brings verbal instruction in. Data: `runs/nano.sh` collects it.
+"""
+
+from dataclasses import replace
+
+from pilot.models.pi import pi05
+from pilot.train.config import OptimConfig, Source, TrainConfig
+
+DATA = "data/nano"
+PIXEL_GRID = 16  # boxes snap to the pixels of a 64-pixel picture
+DEBUG_DATA = "data/debug"
+
+_ROBOT = (
+    Source(path=f"{DATA}/l1_single", weight=0.14),
+    Source(path=f"{DATA}/l2_single", weight=0.32),
+    Source(path=f"{DATA}/l2_multi", weight=0.24),
+)
+_WEB = Source(path=f"{DATA}/web", kind="web", weight=0.30)
+
+
+def nano_stage1() -> TrainConfig:
+    """Discrete pre-training: everything is said in tokens."""
+    return TrainConfig(
+        name="nano_stage1",
+        model=pi05("nano"),
+        sources=(*_ROBOT, _WEB),
+        robot="homes",
+        steps=3000,
+        batch_size=64,
+        optim=OptimConfig(peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=100),
+        alpha=0.0,
+        loc_stride=PIXEL_GRID,
+        threads=2,
+        save_every=250,
+    )
+
+
+def nano_stage2() -> TrainConfig:
+    """Flow post-training: the expert starts fresh, the words go on, verbal instruction comes in."""
+    verbal = Source(path=f"{DATA}/l2_verbal", weight=0.08)
+    return replace(
+        nano_stage1(),
+        name="nano_stage2",
+        sources=(*_ROBOT, verbal, replace(_WEB, weight=0.22)),
+        steps=4000,
+        optim=OptimConfig(peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=100),
+        alpha=10.0,
+        flow_draws=2,
+        init_from="outputs/nano/stage1/policy",
+        seed=1,
+    )
+
+
+def nano_finetune() -> TrainConfig:
+    """A few minutes on something new, beside a little of what is known; `sources` are filled in by who collects them."""
+    return replace(
+        nano_stage2(),
+        name="nano_finetune",
+        sources=(Source(path="data/finetune/new", weight=0.8), Source(path="data/finetune/web", kind="web", weight=0.2)),
+        steps=250,
+        batch_size=48,
+        optim=OptimConfig(peak_lr=6e-4, final_lr=2e-5, warmup_steps=20),
+        init_from="checkpoints/nano",
+        save_every=100,
+        seed=2,
+    )
+
+
+def debug() -> TrainConfig:
+    """The whole loop in seconds, on a handful of demonstrations."""
+    return TrainConfig(
+        name="debug",
+        model=pi05("debug", max_tokens=80),
+        sources=(Source(path=f"{DEBUG_DATA}/single"),),
+        robot="homes",
+        steps=20,
+        batch_size=4,
+        loc_stride=64,
+        threads=1,
+        log_every=5,
+        save_every=10,
+    )

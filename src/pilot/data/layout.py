@@ -1,0 +1,104 @@
+"""One layout for the whole family: a token sequence, an attention rule, and which loss each token carries.
+
+    pictures | prompt, state as text | subtask or answer | FAST tokens      flow block (action expert)
+    PREFIX     PREFIX                  TEXT                FAST               [state token,] noisy actions
+
+Who sees whom (a row is a query, `#` sees, `\\` sees itself and what came before):
+
+              PREFIX  TEXT  FAST  flow
+    PREFIX      #
+    TEXT        #      \\
+    FAST        #      #     \\
+    flow        #      #            #
+
+A row leaves out what it has not: web rows have no flow block, π0 rows no TEXT and no FAST. Padding is seen by nobody and
+takes no position. The flow block's positions follow on PREFIX and TEXT and skip FAST, so that training equals acting.
+
+Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` all backbone tokens, `t` flow tokens, `h w` pixels, `ad` action dims.
+"""
+
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Kind(IntEnum):
+    """What a token is; decides what it sees and which loss it carries."""
+
+    PAD = 0
+    PREFIX = 1
+    TEXT = 2
+    FAST = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a model sees. `token_loss` marks the tokens that the text head is trained to say."""
+
+    images: dict[str, Float[Tensor, "b h w 3"]]
+    image_masks: dict[str, Bool[Tensor, " b"]]
+    state: Float[Tensor, "b ad"]
+    tokens: Int[Tensor, "b l"]
+    token_kinds: Int[Tensor, "b l"]
+    token_loss: Bool[Tensor, "b l"]
+
+    @property
+    def batch_size(self) -> int:
+        return self.tokens.shape[0]
+
+    def map(self, f: Any) -> "Observation":
+        """The observation with `f` applied to every tensor, for instance to move or to select rows."""
+        changed = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            changed[item.name] = {k: f(v) for k, v in value.items()} if isinstance(value, dict) else f(value)
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of any kind together. A row with no True in `action_mask` has no flow loss."""
+
+    observation: Observation
+    actions: Float[Tensor, "b ah ad"]
+    action_mask: Bool[Tensor, "b ah ad"]
+    sources: tuple[str, ...]
+
+
+def token_positions(kinds: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
+    """Position of each token: how many tokens that are not padding stand before it."""
+    return (kinds != Kind.PAD).long().cumsum(1) - 1
+
+
+def backbone_mask(kinds: Int[Tensor, "b s"]) -> Bool[Tensor, "b s s"]:
+    """True where query `s₁` sees key `s₂`: the upper left three rows of the table above."""
+    causal = kinds >= Kind.TEXT
+    order = torch.arange(kinds.shape[1], device=kinds.device)
+    earlier = causal[:, :, None] & causal[:, None, :] & (order[None, :, None] >= order[None, None, :])
+    valid = (kinds != Kind.PAD)[:, :, None]
+    return (earlier | (kinds == Kind.PREFIX)[:, None, :]) & valid
+
+
+def seen_by_flow(kinds: Int[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+    return (kinds == Kind.PREFIX) | (kinds == Kind.TEXT)
+
+
+def flow_mask(kinds: Int[Tensor, "b s"], *, horizon: int, state_token: bool = False) -> Bool[Tensor, "b t st"]:
+    """Mask of the flow block's queries over backbone keys and then its own: the last row of the table.
+
+    With a state token (π0) the token stands first and does not see the actions.
+    """
+    own = torch.ones(horizon + state_token, horizon + state_token, dtype=torch.bool, device=kinds.device)
+    if state_token:
+        own[0, 1:] = False
+    prefix = seen_by_flow(kinds)[:, None, :].expand(-1, own.shape[0], -1)
+    return torch.cat((prefix, own.expand(kinds.shape[0], -1, -1)), dim=-1)
+
+
+def flow_positions(kinds: Int[Tensor, "b s"], *, length: int) -> Int[Tensor, "b t"]:
+    """Positions of the flow block's `length` tokens: on from what the block sees."""
+    return seen_by_flow(kinds).long().sum(1, keepdim=True) + torch.arange(length, device=kinds.device)

@@ -1,0 +1,82 @@
+"""What happens to pictures, states and actions between a robot and a model, each step beside its inverse.
+
+Axes: `h w` pixels, `ah` action horizon, `ad` action dims, `sd` state dims, `d` dims of a vector.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from pilot.types import NormStats
+
+NormKind = Literal["quantile", "zscore"]
+
+
+def resize_with_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s s 3"]:
+    """Scale to fit a square, antialiased, and pad with black: nothing is cut off, nothing distorted.
+
+    Raises:
+        ValueError: not uint8 [h w 3].
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"a picture is uint8 [h w 3] in RGB, got {image.dtype} {list(image.shape)}")
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    ratio = max(width / size, height / size)
+    rows, columns = int(height / ratio), int(width / ratio)
+    resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)
+    out = np.zeros((size, size, 3), np.uint8)
+    top, left = (size - rows) // 2, (size - columns) // 2
+    out[top : top + rows, left : left + columns] = np.asarray(resized)
+    return out
+
+
+def normalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile") -> Float[np.ndarray, "*t d"]:
+    """Quantiles q01 and q99 go to −1 and 1 (π0.5, FAST), or z-scores (π0); not clipped. `stats` may have more dims."""
+    d = x.shape[-1]
+    if kind == "zscore":
+        return ((x - stats.mean[:d]) / (stats.std[:d] + 1e-6)).astype(np.float32)
+    return ((x - stats.q01[:d]) / (stats.q99[:d] - stats.q01[:d] + 1e-6) * 2 - 1).astype(np.float32)
+
+
+def unnormalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile") -> Float[np.ndarray, "*t d"]:
+    """The inverse of `normalize`."""
+    d = x.shape[-1]
+    if kind == "zscore":
+        return (x * (stats.std[:d] + 1e-6) + stats.mean[:d]).astype(np.float32)
+    return ((x + 1) / 2 * (stats.q99[:d] - stats.q01[:d] + 1e-6) + stats.q01[:d]).astype(np.float32)
+
+
+def to_delta(
+    actions: Float[np.ndarray, "*t ad"], state: Float[np.ndarray, "*b sd"], mask: tuple[bool, ...]
+) -> Float[np.ndarray, "*t ad"]:
+    """Actions relative to the state at the start of the chunk, in the dims that `mask` names."""
+    return actions - _base(actions, state, mask)
+
+
+def to_absolute(
+    actions: Float[np.ndarray, "*t ad"], state: Float[np.ndarray, "*b sd"], mask: tuple[bool, ...]
+) -> Float[np.ndarray, "*t ad"]:
+    """The inverse of `to_delta`."""
+    return actions + _base(actions, state, mask)
+
+
+def _base(actions: np.ndarray, state: np.ndarray, mask: tuple[bool, ...]) -> np.ndarray:
+    base = np.zeros((*state.shape[:-1], actions.shape[-1]), actions.dtype)
+    dims = np.flatnonzero(mask)
+    base[..., dims] = state[..., dims]
+    return base[..., None, :] if actions.ndim > state.ndim else base
+
+
+def pad_dims(x: Float[np.ndarray, "*t d"], dims: int) -> Float[np.ndarray, "*t e"]:
+    """Zeros behind the last dim, up to the model's `dims`.
+
+    Raises:
+        ValueError: more dims than the model has.
+    """
+    if x.shape[-1] > dims:
+        raise ValueError(f"a vector of {x.shape[-1]} dims does not fit a model of {dims}; raise action_dim in its config")
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, dims - x.shape[-1])]).astype(np.float32)

@@ -1,0 +1,156 @@
+"""Policies: raw observations in, robot commands out.
+
+`Policy` is stateless weights and pipeline; `Session` is one robot's conversation with it: the high level's clock and the
+subtask that it last decided on. The high level and the low level are the same network: what it reads of pictures and
+prompt is read once, the subtask is said from it, and the chunk is denoised from the same cache.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pilot.data.layout import Observation
+from pilot.data.pipeline import Pipeline, collate
+from pilot.models.bundle import Bundle, load_bundle
+from pilot.models.pi import Context
+from pilot.types import Sample
+
+REPLAN_STEPS = 3
+SUBTASK_SECONDS = 0.5
+
+
+def load_policy(path: str | Path, *, device: str = "auto", num_steps: int = 10, seed: int = 0) -> "Policy":
+    """The policy in a checkpoint folder; raises on any missing, left-over or misshapen part (`load_bundle`)."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Policy(load_bundle(path, device=device), device=device, num_steps=num_steps, seed=seed, path=Path(path))
+
+
+class Policy:
+    """Weights, pipeline and sampling choices; shared by sessions, holds nothing of any robot."""
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", num_steps: int = 10, seed: int = 0, path: Path | None = None
+    ) -> None:
+        self.bundle, self.device, self.num_steps, self.seed, self.path = bundle, device, num_steps, seed, path
+        self.model = bundle.model.eval()
+        self.pipeline: Pipeline = bundle.pipeline
+        text = bundle.text
+        self.subtask_end = text.encode("x;\n")[-1]
+        words = torch.arange(bundle.model.config.vocab_size, device=device)
+        self.speakable = (words < text.vocab_size) & (words != text.bos_id) & (words != text.pad_id)
+        self.metadata: dict[str, Any] = {
+            "robot": bundle.robot.name,
+            "cameras": list(bundle.robot.cameras),
+            "state_names": list(bundle.robot.state_names),
+            "action_names": list(bundle.robot.action_names),
+            "action_horizon": bundle.model.config.action_horizon,
+            "replan_steps": REPLAN_STEPS,
+            "control_hz": bundle.robot.control_hz,
+        }
+
+    def session(self, *, subtask_seconds: float = SUBTASK_SECONDS, replan_steps: int = REPLAN_STEPS) -> "Session":
+        """A robot's own conversation. `subtask_seconds` of control time pass between two decisions of the high level."""
+        return Session(self, subtask_seconds=subtask_seconds, replan_steps=replan_steps)
+
+    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """One decision and one chunk, with no memory: see `Session.infer`."""
+        return self.session().infer(observation)
+
+    def sample(self, observation: Mapping[str, Any], *, subtask: str | None = None) -> Sample:
+        """A raw observation, checked, as the pipeline takes it.
+
+        Raises:
+            ValueError: cameras, state or prompt missing, or not what the robot declares.
+        """
+        robot = self.bundle.robot
+        for name in ("images", "state", "prompt"):
+            if name not in observation:
+                raise ValueError(f"the observation has no '{name}'; it has {sorted(observation)}")
+        images = observation["images"]
+        if not isinstance(images, Mapping) or not images:
+            raise ValueError(f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}")
+        if missing := [camera for camera in robot.cameras if camera not in images]:
+            raise ValueError(f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)}")
+        if not isinstance(observation["prompt"], str):
+            raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
+        ordered = {camera: images[camera] for camera in (*robot.cameras, *(c for c in images if c not in robot.cameras))}
+        state = np.asarray(observation["state"], np.float32)
+        return Sample(images=ordered, prompt=observation["prompt"], state=state, subtask=subtask)
+
+    def observe(self, sample: Sample) -> Observation:
+        return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
+
+    def speak(self, observation: Observation, context: Context) -> tuple[list[int], Context]:
+        """The next subtask, greedily and in words of the text model only, and the context that has read it."""
+        tokens, context = self.model.speak(
+            context, observation, eos=self.subtask_end, max_tokens=24, allowed=self.speakable
+        )
+        return tokens[0].tolist(), context
+
+    def noise(self, generator: torch.Generator) -> torch.Tensor:
+        config = self.model.config
+        return torch.randn(1, config.action_horizon, config.action_dim, generator=generator).to(self.device)
+
+
+class Session:
+    """One robot's run with a policy."""
+
+    def __init__(self, policy: Policy, *, subtask_seconds: float, replan_steps: int) -> None:
+        self.policy, self.metadata = policy, policy.metadata
+        self.replan_steps, self.subtask_seconds = replan_steps, subtask_seconds
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the subtask, start the clock and the noise again."""
+        self.generator = torch.Generator().manual_seed(self.policy.seed)
+        self.subtask: str | None = None
+        self.prompt: str | None = None
+        self.since_decision = float("inf")
+
+    @torch.inference_mode()
+    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """`{"images", "state", "prompt"[, "subtask"]}` → a chunk.
+
+        `subtask` overrides the high level: with its box in front (as `<loc>` tokens) or in plain words.
+
+        Returns `actions` float32 [ah, robot action dim] in the robot's units, `subtask` (words), `box` (y0, x0, y1, x1)
+        or None, and `timing` in seconds.
+
+        Raises:
+            ValueError: the observation is not what the robot declares.
+        """
+        start = time.perf_counter()
+        policy, given = self.policy, observation.get("subtask")
+        decide = given is None and self._due(observation.get("prompt"))
+        sample = policy.sample(observation, subtask=given if given is not None else None if decide else self.subtask)
+        read = policy.observe(sample)
+        context = policy.model.read(read, hidden=decide)
+        spoken = given
+        decided = time.perf_counter()
+        if decide:
+            tokens, context = policy.speak(read, context)
+            spoken = self.subtask = policy.bundle.text.decode(tokens).split(";\n")[0] or None
+        elif given is None:
+            spoken = self.subtask
+        said = time.perf_counter()
+        points = policy.model.act(context, read.state, noise=policy.noise(self.generator), num_steps=policy.num_steps)
+        actions = policy.pipeline.decode_actions(points[-1, 0].cpu().numpy(), sample.state)
+        self._tick(decide, observation["prompt"])
+        words, box = policy.pipeline.words_and_box(spoken) if spoken else (None, None)
+        end = time.perf_counter()
+        timing = {"read": decided - start, "subtask": said - decided, "actions": end - said, "total": end - start}
+        return {"actions": actions, "subtask": words, "box": box, "timing": timing}
+
+    def _due(self, prompt: str | None) -> bool:
+        """The high level decides when its time has come, or when the person says something else."""
+        return self.subtask is None or prompt != self.prompt or self.since_decision >= self.subtask_seconds - 1e-9
+
+    def _tick(self, decided: bool, prompt: str) -> None:
+        self.prompt = prompt
+        elapsed = self.replan_steps / self.policy.bundle.robot.control_hz
+        self.since_decision = elapsed if decided else self.since_decision + elapsed

@@ -1,0 +1,167 @@
+"""A checkpoint is a folder that carries everything a policy needs: nothing is looked up elsewhere, nothing is guessed.
+
+    config.json          the model's shape, the robot, how boxes are written, the version of the preprocessing
+    model.safetensors    weights
+    norm_stats.json      statistics of state and actions
+    text.model           SentencePiece
+    fast/                the action tokenizer, in FAST's published folder format
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pilot.data.pipeline import Pipeline
+from pilot.data.stats import load_norm_stats, save_norm_stats
+from pilot.models.pi import Pi, PiConfig
+from pilot.nn.gemma import GemmaConfig
+from pilot.nn.siglip import SiglipConfig
+from pilot.tokenizers.fast import FastTokenizer
+from pilot.tokenizers.text import TextTokenizer
+from pilot.types import NormStats, Robot
+
+PREPROCESSING_VERSION = 1
+"""Raised whenever the pipeline would turn the same observation into other numbers."""
+
+
+@dataclass(kw_only=True)
+class Bundle:
+    """A model and all that surrounds it. `loc_stride` is the grid that boxes are snapped to (1: all 1024 bins)."""
+
+    model: Pi
+    robot: Robot
+    norm_stats: dict[str, NormStats]
+    text: TextTokenizer
+    action_tokenizer: FastTokenizer | None
+    loc_stride: int = 1
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return Pipeline(
+            self.robot, self.model.config, norm_stats=self.norm_stats, text=self.text, action_tokenizer=self.action_tokenizer
+        )
+
+
+def save_bundle(bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Tensor] | None = None) -> Path:
+    """Write the folder under another name and rename it: a folder that exists is whole.
+
+    `weights` replaces the model's own, for instance by their moving average.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        config = {
+            "preprocessing_version": PREPROCESSING_VERSION,
+            "loc_stride": bundle.loc_stride,
+            "robot": asdict(bundle.robot),
+            "model": asdict(bundle.model.config),
+        }
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tensors = weights or bundle.model.state_dict()
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / "model.safetensors")
+        save_norm_stats(temporary, bundle.norm_stats)
+        shutil.copyfile(bundle.text.path, temporary / "text.model")
+        if bundle.action_tokenizer is not None:
+            bundle.action_tokenizer.save(temporary / "fast")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(f"cannot write checkpoint {path}: {error}; is the disk full or read-only?") from error
+    replace_folder(temporary, path)
+    return path
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give `new` the name `path`, moving an older folder of that name out of the way first."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bundle:
+    """Read a checkpoint folder, strictly.
+
+    Raises:
+        FileNotFoundError: no checkpoint there, or a part of it is missing.
+        ValueError: weights missing, left over or of another shape; another preprocessing version; a damaged file.
+    """
+    path = Path(path)
+    for name in ("config.json", "model.safetensors", "norm_stats.json", "text.model"):
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME")
+    config = _read_config(path / "config.json")
+    model = _load_model(model_config(config["model"]), path / "model.safetensors", device)
+    return Bundle(
+        model=model,
+        robot=_robot(config["robot"]),
+        norm_stats=load_norm_stats(path),
+        text=TextTokenizer(path / "text.model"),
+        action_tokenizer=FastTokenizer.load(path / "fast") if (path / "fast").exists() else None,
+        loc_stride=config["loc_stride"],
+    )
+
+
+def model_config(values: dict[str, Any]) -> PiConfig:
+    """`PiConfig` from its `asdict` form; unknown fields are errors."""
+    known = {field.name for field in fields(PiConfig)}
+    if unknown := set(values) - known:
+        raise ValueError(f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot")
+    expert = values["action_expert"]
+    parts = {
+        "vision": SiglipConfig(**values["vision"]),
+        "vlm": GemmaConfig(**values["vlm"]),
+        "action_expert": GemmaConfig(**expert) if expert else None,
+    }
+    return PiConfig(**(values | parts))
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error}); the checkpoint is damaged, fetch or train it again") from error
+    if config.get("preprocessing_version") != PREPROCESSING_VERSION:
+        raise ValueError(
+            f"{file} was made for preprocessing version {config.get('preprocessing_version')}, this pilot has "
+            f"{PREPROCESSING_VERSION}: its inputs would not be what the model was trained on"
+        )
+    return config
+
+
+def _load_model(config: PiConfig, file: Path, device: str | torch.device) -> Pi:
+    with torch.device("meta"):
+        model = Pi(config)
+    try:
+        weights = load_file(file, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); it is truncated or damaged") from error
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    got = {name: tuple(t.shape) for name, t in weights.items()}
+    if expected != got:
+        missing, left_over = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
+        shapes = [f"{n} {got[n]} for {expected[n]}" for n in sorted(expected.keys() & got.keys()) if got[n] != expected[n]]
+        raise ValueError(f"{file} does not fit its config: missing {missing}, left over {left_over}, other shapes {shapes}")
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def _robot(values: dict[str, Any]) -> Robot:
+    return Robot(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def ordered_tokens(text: TextTokenizer, *, bins: int = 256) -> tuple[list[int], ...]:
+    """Ids of the `<loc>` tokens and of the numbers of a state, each in order; for `Pi.initialize`."""
+    return [text.loc_id(n) for n in range(1024)], [text.token_id(f"▁{n}") for n in range(bins)]
+
+

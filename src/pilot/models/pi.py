@@ -1,0 +1,390 @@
+"""The π0 family in one model: π0, π0-FAST and π0.5 are choices of `PiConfig`, not files.
+
+A vision tower and a language backbone read pictures and text into a cache of keys and values, and say text (subtasks,
+answers, FAST tokens). A small action expert reads the cache and turns noise into a chunk of actions. Who sees whom is
+`data/layout.py`; the flow convention is `flow.py`. Sources: π0 (arXiv 2410.24164), FAST (2501.09747), π0.5 (2504.16054),
+knowledge insulation (2505.23705).
+
+Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` backbone tokens, `k` noise draws, `ah` action horizon, `ad` action
+dims, `d` backbone width, `e` expert width, `v` vocabulary.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pilot.data.layout import (
+    Kind,
+    Observation,
+    backbone_mask,
+    flow_mask,
+    flow_positions,
+    token_positions,
+)
+from pilot.models import flow
+from pilot.nn.attention import KV, additive_mask, detach, rotary_angles
+from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.norms import Modulation
+from pilot.nn.siglip import Siglip, SiglipConfig, fourier_features, sincos_table
+
+Size = Literal["debug", "nano", "2b"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiConfig:
+    """Every choice that tells the members of the family apart.
+
+    `state_input`: `text` (in the prompt, π0.5), `token` (a state token in the flow block, π0) or `none`.
+    `time_conditioning`: `adarms` (π0.5) or `concat` (time beside each action, π0). `action_expert=None` is π0-FAST.
+    `wrist_image_size` lets wrist pictures be smaller than the others. `fast_offset` clears the top of the vocabulary:
+    FAST id `i` is token `vocab_size − 1 − fast_offset − i`.
+    """
+
+    vision: SiglipConfig
+    vlm: GemmaConfig
+    action_expert: GemmaConfig | None
+    vocab_size: int = 257_152
+    action_dim: int = 32
+    action_horizon: int = 50
+    state_input: Literal["text", "token", "none"] = "text"
+    time_conditioning: Literal["adarms", "concat"] = "adarms"
+    insulate: bool = True
+    wrist_image_size: int | None = None
+    fast_vocab_size: int = 2048
+    fast_offset: int = 128
+    max_tokens: int = 200
+
+    def __post_init__(self) -> None:
+        expert = self.action_expert
+        if expert is None:
+            return
+        shared = ("depth", "num_kv_heads", "head_dim")
+        if different := [n for n in shared if getattr(expert, n) != getattr(self.vlm, n)]:
+            raise ValueError(f"backbone and action expert share their cache, but differ in {', '.join(different)}")
+        if (expert.cond_width > 0) != (self.time_conditioning == "adarms"):
+            raise ValueError("time_conditioning 'adarms' needs an expert with cond_width > 0, and 'concat' one without")
+
+    def image_size(self, *, wrist: bool) -> int:
+        return self.wrist_image_size if wrist and self.wrist_image_size else self.vision.image_size
+
+    def fast_token(self, fast_id: int) -> int:
+        """Where FAST id `fast_id` sits in the vocabulary (the map is its own inverse)."""
+        return self.vocab_size - 1 - self.fast_offset - fast_id
+
+
+def pi05(size: Size = "2b", **changes: object) -> PiConfig:
+    """π0.5: state as text, adaptive norms for the flow time, subtask and FAST tokens beside the flow."""
+    vision, vlm, expert, extra = SIZES[size]
+    expert = replace(expert, cond_width=expert.width)
+    return replace(PiConfig(vision=vision, vlm=vlm, action_expert=expert, **extra), **changes)
+
+
+def pi0(size: Size = "2b", **changes: object) -> PiConfig:
+    """π0: a state token and time beside each noisy action, no insulation."""
+    vision, vlm, expert, extra = SIZES[size]
+    base = PiConfig(
+        vision=vision, vlm=vlm, action_expert=expert, state_input="token", time_conditioning="concat", insulate=False, **extra
+    )  # fmt: skip
+    return replace(base, **({"max_tokens": 48} if size == "2b" else {}), **changes)
+
+
+def pi0_fast(size: Size = "2b", **changes: object) -> PiConfig:
+    """π0-FAST: the backbone alone, actions as tokens."""
+    vision, vlm, _, extra = SIZES[size]
+    return replace(PiConfig(vision=vision, vlm=vlm, action_expert=None, insulate=False, **extra), **changes)
+
+
+SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, dict]] = {
+    "debug": (
+        SiglipConfig(image_size=16, patch_size=8, width=16, depth=1, mlp_dim=32, num_heads=2),
+        GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, head_dim=16),
+        GemmaConfig(width=24, depth=2, mlp_dim=48, num_heads=2, head_dim=16),
+        {"vocab_size": 2064, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256, "fast_offset": 0},
+    ),
+    "nano": (
+        SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
+        GemmaConfig(width=128, depth=4, mlp_dim=256, num_heads=4, head_dim=32),
+        GemmaConfig(width=64, depth=4, mlp_dim=192, num_heads=4, head_dim=32),
+        {"vocab_size": 2064, "action_dim": 8, "action_horizon": 10, "wrist_image_size": 32, "fast_vocab_size": 256,
+         "fast_offset": 0, "max_tokens": 80},
+    ),
+    "2b": (
+        SiglipConfig(),
+        GemmaConfig(width=2048, depth=18, mlp_dim=16_384, num_heads=8, head_dim=256),
+        GemmaConfig(width=1024, depth=18, mlp_dim=4096, num_heads=8, head_dim=256),
+        {},
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the backbone has read: its cache, the kind of every cached token, and the hidden states of the text."""
+
+    cache: list[KV]
+    kinds: Int[Tensor, "b s"]
+    hidden: Float[Tensor, "b l d"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowBlock:
+    """What the denoising steps of one chunk share."""
+
+    cache: list[KV]
+    state: Float[Tensor, "b 1 e"] | None
+    attention: dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCondition:
+    """One flow time as the expert takes it; one of the two is set."""
+
+    features: Float[Tensor, "b 1 e"] | None = None
+    modulations: list[Modulation] | None = None
+
+    def unbind(self) -> list["TimeCondition"]:
+        """One condition per row, to be broadcast over a batch: the times of the Euler steps, computed at once."""
+        if self.features is not None:
+            return [TimeCondition(features=row[None]) for row in self.features]
+        assert self.modulations is not None
+        columns = [[part.split(1) for part in modulation] for modulation in self.modulations]
+        steps = range(len(columns[0][0]))
+        return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
+
+
+class Pi(nn.Module):
+    """A policy of the family: `loss` to train, `generate_text` and `sample_actions` to act."""
+
+    def __init__(self, config: PiConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = Siglip(config.vision, config.vlm.width)
+        self.embedding = nn.Embedding(config.vocab_size, config.vlm.width)
+        self.vlm = Gemma(config.vlm)
+        if (expert := config.action_expert) is None:
+            return
+        self.action_expert = Gemma(expert)
+        self.action_in = nn.Linear(config.action_dim, expert.width)
+        self.action_out = nn.Linear(expert.width, config.action_dim)
+        time_width = expert.width * (2 if config.time_conditioning == "concat" else 1)
+        self.time_mlp_in = nn.Linear(time_width, expert.width)
+        self.time_mlp_out = nn.Linear(expert.width, expert.width)
+        if config.state_input == "token":
+            self.state_in = nn.Linear(config.action_dim, expert.width)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def embed_images(self, observation: Observation) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
+        """Patch tokens of all cameras and their kinds. A camera that no row has costs nothing, one some lack is padded."""
+        tokens, kinds = [], []
+        for name, images in observation.images.items():
+            present = observation.image_masks[name]
+            if not present.any():
+                continue
+            patches = self.vision(images[present])
+            padded = patches.new_zeros(len(present), *patches.shape[1:])
+            tokens.append(patches if len(patches) == len(present) else padded.index_put((present,), patches))
+            kinds.append(present[:, None].long().expand(-1, patches.shape[1]) * Kind.PREFIX)
+        if not tokens:
+            width = self.config.vlm.width
+            return self.embedding.weight.new_zeros(observation.batch_size, 0, width), observation.tokens[:, :0]
+        return torch.cat(tokens, dim=1), torch.cat(kinds, dim=1)
+
+    def embed_tokens(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
+        return self.embedding(tokens) * math.sqrt(self.config.vlm.width)
+
+    def read(self, observation: Observation, *, hidden: bool = True) -> Context:
+        """Run the backbone over pictures and text. Without `hidden` the last layer stops at its keys and values."""
+        images, image_kinds = self.embed_images(observation)
+        x = torch.cat((images, self.embed_tokens(observation.tokens)), dim=1)  # [b s d]
+        kinds = torch.cat((image_kinds, observation.token_kinds), dim=1)
+        tail = observation.tokens.shape[1] if hidden else 0
+        h, cache = self.vlm(x, **self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype), tail=tail)
+        return Context(cache=cache, kinds=kinds, hidden=h)
+
+    def attention(self, positions: Int[Tensor, "b t"], mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> dict:
+        """Rotary angles and additive mask, shared by all layers of a stack."""
+        return {"angles": rotary_angles(positions, self.config.vlm.head_dim), "bias": additive_mask(mask, dtype)}
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        observation: Observation,
+        actions: Float[Tensor, "b ah ad"],
+        *,
+        noise: Float[Tensor, "b *k ah ad"],
+        time: Float[Tensor, "b *k"],
+        action_mask: Bool[Tensor, "b ah ad"] | None = None,
+    ) -> dict[str, Float[Tensor, " b"]]:
+        """Mean loss per sample: "flow" over unmasked action elements, "text" and "fast" over their tokens (0 where none)."""
+        mask = torch.ones_like(actions, dtype=torch.bool) if action_mask is None else action_mask
+        terms = self.loss_terms(observation, actions, mask, noise=noise, time=time)
+        return {name: total / count.clamp(min=1) for name, (total, count) in terms.items()}
+
+    def loss_terms(
+        self,
+        observation: Observation,
+        actions: Float[Tensor, "b ah ad"],
+        action_mask: Bool[Tensor, "b ah ad"],
+        *,
+        noise: Float[Tensor, "b *k ah ad"],
+        time: Float[Tensor, "b *k"],
+        flow_loss: bool = True,
+    ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
+        """Sum and count of each loss per sample, for a trainer to normalise by global counts."""
+        context = self.read(observation)
+        terms = self.text_terms(observation, context)
+        if flow_loss and self.config.action_expert is not None:
+            cache = detach(context.cache) if self.config.insulate else context.cache
+            context = replace(context, cache=cache)
+            terms["flow"] = self.flow_terms(context, observation.state, actions, action_mask, noise=noise, time=time)
+        return terms
+
+    def text_terms(self, observation: Observation, context: Context) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cross-entropy of the tokens marked in `token_loss`, each from the hidden state of the token before it."""
+        said = observation.token_loss[:, 1:]
+        row = said.nonzero()[:, 0]
+        logits = self.logits(context.hidden[:, :-1][said])  # [said v]
+        nll = F.cross_entropy(logits.float(), observation.tokens[:, 1:][said], reduction="none")
+        kinds = observation.token_kinds[:, 1:][said]
+        terms = {}
+        for name, kind in (("text", Kind.TEXT), ("fast", Kind.FAST)):
+            of_kind = (kinds == kind).float()
+            zeros = nll.new_zeros(observation.batch_size)
+            terms[name] = zeros.index_add(0, row, nll * of_kind), zeros.index_add(0, row, of_kind)
+        return terms
+
+    def flow_terms(
+        self, context: Context, state: Tensor, actions: Tensor, action_mask: Tensor, *, noise: Tensor, time: Tensor
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """Squared error of the velocity at each noise draw, for the rows that have actions."""
+        rows = action_mask.flatten(1).any(1).nonzero()[:, 0]
+        if not len(rows):
+            zeros = actions.new_zeros(len(actions))
+            return zeros, zeros
+        draws = time[0].numel()
+        each = rows.repeat_interleave(draws)  # one flow block per row and draw
+        noise, time = noise[rows].reshape(-1, *actions.shape[1:]), time[rows].reshape(-1)
+        x_t, u_t = flow.path(actions[each], noise, time)
+        cache = [(k[each], v[each]) for k, v in context.cache]
+        block = self.flow_block(replace(context, cache=cache, kinds=context.kinds[each]), state[each])
+        v_t = self.velocity(block, x_t, self.time_condition(time, x_t.dtype))
+        error = ((v_t - u_t).square() * action_mask[each]).sum((1, 2)) / draws
+        total = error.new_zeros(len(actions)).index_add(0, each, error)
+        return total, action_mask.sum((1, 2)).float()
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    def flow_block(self, context: Context, state: Float[Tensor, "b ad"]) -> FlowBlock:
+        """All that the denoising steps of a chunk have in common."""
+        state_token = self.config.state_input == "token"
+        mask = flow_mask(context.kinds, horizon=self.config.action_horizon, state_token=state_token)
+        positions = flow_positions(context.kinds, length=mask.shape[1])
+        prefix = self.state_in(state)[:, None] if state_token else None
+        return FlowBlock(cache=context.cache, state=prefix, attention=self.attention(positions, mask, state.dtype))
+
+    def time_condition(self, time: Float[Tensor, " b"], dtype: torch.dtype) -> TimeCondition:
+        """What the expert is told of the flow time: modulations of its norms (π0.5) or features beside each action (π0)."""
+        features = flow.time_features(time, self.config.action_expert.width).to(dtype)[:, None]  # [b 1 e]
+        if self.config.time_conditioning == "concat":
+            return TimeCondition(features=features)
+        cond = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
+        return TimeCondition(modulations=self.action_expert.modulate(cond))
+
+    def velocity(self, block: FlowBlock, x_t: Float[Tensor, "b ah ad"], time: TimeCondition) -> Float[Tensor, "b ah ad"]:
+        """The action expert's `v_t` for noisy actions, given what the backbone has read."""
+        x = self.action_in(x_t)  # [b ah e]
+        if time.features is not None:
+            mixed = torch.cat((x, time.features.expand_as(x)), dim=-1)
+            x = self.time_mlp_out(F.silu(self.time_mlp_in(mixed)))
+        if block.state is not None:
+            x = torch.cat((block.state, x), dim=1)
+        horizon = x_t.shape[1]
+        h, _ = self.action_expert(x, **block.attention, past=block.cache, modulations=time.modulations, tail=horizon)
+        return self.action_out(h)
+
+    def sample_actions(
+        self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+    ) -> Float[Tensor, "b ah ad"]:
+        """A chunk of normalised actions per row."""
+        return self.act(self.read(observation, hidden=False), observation.state, noise=noise, num_steps=num_steps)[-1]
+
+    def act(
+        self, context: Context, state: Float[Tensor, "b ad"], *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+    ) -> Float[Tensor, "n b ah ad"]:
+        """All points on the way from noise to actions; the last is the chunk."""
+        block = self.flow_block(context, state)
+        steps = self.time_condition(flow.euler_times(num_steps, device=noise.device), noise.dtype).unbind()
+        return flow.integrate(lambda x_t, step: self.velocity(block, x_t, steps[step]), noise, num_steps=num_steps)
+
+    def generate_text(self, observation: Observation, *, eos: int, max_tokens: int = 32) -> Int[Tensor, "b n"]:
+        """What the model says next, greedily, up to and with `eos`; 0 behind it."""
+        return self.speak(self.read(observation), observation, eos=eos, max_tokens=max_tokens)[0]
+
+    def speak(
+        self,
+        context: Context,
+        observation: Observation,
+        *,
+        eos: int,
+        max_tokens: int = 32,
+        kind: Kind = Kind.TEXT,
+        allowed: Bool[Tensor, " v"] | None = None,
+    ) -> tuple[Int[Tensor, "b n"], Context]:
+        """Greedy decoding on from `context`; returns the tokens and the context that has read them too, ready to act on.
+
+        `allowed` limits the vocabulary. Rows that have said `eos` wait as padding for the others.
+        """
+        last = observation.token_kinds.count_nonzero(dim=1) - 1
+        h = context.hidden[torch.arange(len(last)), last]  # [b d]
+        cache, kinds, said = context.cache, context.kinds, []
+        finished = torch.zeros_like(last, dtype=torch.bool)
+        for _ in range(max_tokens):
+            logits = self.logits(h)
+            token = (logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)).argmax(-1)
+            said.append(token.masked_fill(finished, 0))
+            new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)
+            kinds = torch.cat((kinds, new[:, None]), dim=1)
+            x = self.embed_tokens(said[-1][:, None])
+            positions, mask = token_positions(kinds)[:, -1:], backbone_mask(kinds)[:, -1:]
+            h, cache = self.vlm(x, **self.attention(positions, mask, x.dtype), past=cache)
+            h = h[:, 0]
+            finished = finished | (token == eos)
+            if finished.all():
+                break
+        return torch.stack(said, dim=1), Context(cache=cache, kinds=kinds, hidden=h[:, None])
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
+        """Scores over the vocabulary; the head is the embedding table."""
+        return hidden @ self.embedding.weight.T
+
+    # --- starting ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Pi":
+        """Fresh weights for training from scratch.
+
+        Tokens that stand for places or numbers (`ordered_tokens`, each list in order) and the picture positions start as
+        Fourier features, so that near values are near from the first step: a small model learns to point much sooner.
+        """
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2 and "modulation" not in name and name != "action_out.weight":
+                weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
+            elif not name.endswith("norm.weight"):
+                weight.zero_()
+        for block in self.vlm.blocks:
+            for branch in (block.out, block.down):
+                branch.weight.mul_((2 * self.config.vlm.depth) ** -0.5)
+        self.vision.position.copy_(sincos_table(self.config.vision.grid, self.config.vision.width))
+        width = self.config.vlm.width
+        for ids in ordered_tokens:
+            codes = fourier_features(torch.arange(len(ids)) / len(ids), width)
+            group = torch.randn(width, generator=generator)
+            self.embedding.weight[ids] = (codes + 0.7 * group) * width**-0.5
+        return self

@@ -1,0 +1,129 @@
+"""Gemma's transformer, one weight set per expert.
+
+The backbone and the action expert are two stacks of the same blocks with the same number of layers, key-value heads and
+head dims, and widths of their own. Layer `i` of the expert attends to the keys and values of layer `i` of the backbone.
+Nothing ever attends to the expert, so the two run one after the other and share nothing but the cache: training,
+prefill and denoising are the same code, and insulation is a `detach` of the cache.
+
+Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head dim, `d` width, `c` condition width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pilot.nn.attention import KV, attend, concatenate, rotate
+from pilot.nn.norms import AdaRMSNorm, Modulation, RMSNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmaConfig:
+    """Shape of one stack. `cond_width` > 0 makes every norm adaptive."""
+
+    width: int
+    depth: int
+    mlp_dim: int
+    num_heads: int
+    num_kv_heads: int = 1
+    head_dim: int
+    cond_width: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+
+
+def norm(config: GemmaConfig) -> nn.Module:
+    return AdaRMSNorm(config.width, config.cond_width) if config.cond_width else RMSNorm(config.width)
+
+
+class GemmaBlock(nn.Module):
+    """Pre-norm attention and gated MLP; query, key and value share one matrix, gate and up another."""
+
+    def __init__(self, config: GemmaConfig) -> None:
+        super().__init__()
+        self.config = config
+        heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
+        self.splits = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
+        self.attention_norm = norm(config)
+        self.qkv = nn.Linear(config.width, sum(self.splits), bias=False)
+        self.out = nn.Linear(heads * head_dim, config.width, bias=False)
+        self.mlp_norm = norm(config)
+        self.gate_up = nn.Linear(config.width, 2 * config.mlp_dim, bias=False)
+        self.down = nn.Linear(config.mlp_dim, config.width, bias=False)
+
+    def project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [b n t h], keys and values [b k t h] of normed tokens; queries and keys rotated."""
+        heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
+        qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # [b n+2k t h]
+        qk = rotate(qkv[:, : heads + kv_heads], angles)
+        return qk[:, :heads], qk[:, heads:], qkv[:, heads + kv_heads :]
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        angles: tuple[Tensor, Tensor],
+        bias: Float[Tensor, "b 1 t s"],
+        *,
+        past: KV | None,
+        modulations: tuple[Modulation, Modulation] | tuple[None, None],
+        tail: int | None,
+    ) -> tuple[Float[Tensor, "b u d"], KV]:
+        """The block's output for the last `tail` tokens (all if None) and the layer's keys and values, past ones in front."""
+        attention_modulation, mlp_modulation = modulations
+        q, k, v = self.project(self.attention_norm(x, attention_modulation), angles)
+        kv = concatenate(past, k, v) if past is not None else (k, v)
+        if tail is not None:
+            first = x.shape[1] - tail
+            x, q, bias = x[:, first:], q[:, :, first:], bias[:, :, first:]
+        if not x.shape[1]:
+            return x, kv
+        x = residual(x, self.out(attend(q, *kv, bias)), attention_modulation)
+        gate, up = self.gate_up(self.mlp_norm(x, mlp_modulation)).chunk(2, dim=-1)
+        return residual(x, self.down(F.gelu(gate, approximate="tanh") * up), mlp_modulation), kv
+
+
+def residual(x: Tensor, branch: Tensor, modulation: Modulation | None) -> Tensor:
+    return x + branch if modulation is None else torch.addcmul(x, branch, modulation[2].to(x.dtype))
+
+
+class Gemma(nn.Module):
+    """A stack of blocks and its final norm."""
+
+    def __init__(self, config: GemmaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(GemmaBlock(config) for _ in range(config.depth))
+        self.final_norm = norm(config)
+
+    def modulate(self, cond: Float[Tensor, "b #t c"]) -> list[Modulation]:
+        """What every adaptive norm makes of a condition, in order: two per block, then the final one."""
+        norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)]
+        return [norm.modulate(cond) for norm in (*norms, self.final_norm)]
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        *,
+        angles: tuple[Float[Tensor, "b 1 t h"], Float[Tensor, "b 1 t h"]],
+        bias: Float[Tensor, "b 1 t s"],
+        past: list[KV] | None = None,
+        modulations: list[Modulation] | None = None,
+        tail: int | None = None,
+    ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
+        """Hidden states after the final norm and the cache of every layer, past keys and values in front.
+
+        `angles` are `rotary_angles` of the tokens' positions, `bias` is the `additive_mask` of who sees whom. With `tail`,
+        the last layer is computed for the last `tail` tokens only (0: keys and values alone), which is all that a text
+        head or a denoising loop needs.
+        """
+        cache = []
+        for i, block in enumerate(self.blocks):
+            pair = (modulations[2 * i], modulations[2 * i + 1]) if modulations else (None, None)
+            last = tail if i == len(self.blocks) - 1 else None
+            x, kv = block(x, angles, bias, past=past[i] if past else None, modulations=pair, tail=last)
+            cache.append(kv)
+        return self.final_norm(x, modulations[-1] if modulations else None), cache

@@ -1,0 +1,65 @@
+"""What a training run is: one frozen value. `configs/` holds the functions that return them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pilot.models.pi import PiConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One source of rows: a LeRobot data set (`robot`) or web rows (`web`).
+
+    `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power 0.43.
+    """
+
+    path: str
+    kind: Literal["robot", "web"] = "robot"
+    weight: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay. `muon` uses Muon for the hidden matrices and AdamW for everything else."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    peak_lr: float = 1e-3
+    final_lr: float = 1e-5
+    warmup_steps: int = 100
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    muon_lr: float = 2e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A run. Loss = `text_weight`·text + `fast_weight`·fast + `alpha`·flow; `alpha` = 0 leaves the flow out (stage 1).
+
+    `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the
+    sources. `flow_draws` is the number of noise draws per row and step.
+    """
+
+    name: str
+    model: PiConfig
+    sources: tuple[Source, ...]
+    robot: str
+    steps: int
+    batch_size: int
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    alpha: float = 10.0
+    text_weight: float = 1.0
+    fast_weight: float = 1.0
+    flow_draws: int = 1
+    time_s: float = 0.999
+    ema_decay: float = 0.999
+    seed: int = 0
+    init_from: str | None = None
+    loc_stride: int = 1
+    fast_scale: float = 10.0
+    frame_cache: bool = True
+    compile: bool = False
+    threads: int | None = None
+    log_every: int = 20
+    save_every: int = 500

@@ -1,0 +1,162 @@
+"""The training loop. Every batch and every noise draw is a function of (seed, step), so a resumed run is the same run."""
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pilot.data.layout import Batch
+from pilot.models import flow
+from pilot.models.bundle import Bundle, save_bundle
+from pilot.models.pi import Pi
+from pilot.train import checkpoint
+from pilot.train.config import TrainConfig
+from pilot.train.ema import Ema
+from pilot.train.metrics import Metrics
+from pilot.train.optim import Optimizer
+from pilot.train.setup import Setup, prepare
+
+
+def train(config: TrainConfig, *, out: str | Path, resume: bool = True, progress: bool = True, until: int | None = None) -> Path:
+    """Run `config` in folder `out`, from its last checkpoint if it has one; returns the policy folder.
+
+    Stops cleanly after a step on SIGINT or SIGTERM, with a checkpoint. `until` ends the run early at that step (the
+    schedule stays that of `config.steps`).
+
+    Raises:
+        ValueError: the folder holds another run, or the config cannot work.
+        FloatingPointError: a loss is NaN or infinite; the step and its sources are named.
+    """
+    out = Path(out)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    setup = prepare(config, out, resume=resume, progress=progress)
+    run = Run(config, setup, out)
+    last = min(until or config.steps, config.steps)
+    metrics = Metrics(out, steps=config.steps, start=run.step, title=config.name, progress=progress)
+    try:
+        with stop_signals() as stopped, setup.loader.prefetch(run.step, last) as batches:
+            for batch in batches:
+                values = run.advance(batch, logging=run.logs_next)
+                metrics.advance()
+                if values:
+                    metrics.log(run.step, values, samples_per_step=config.batch_size)
+                if run.step % config.save_every == 0 or run.step == last or stopped():
+                    run.save()
+                if stopped():
+                    raise KeyboardInterrupt(f"stopped at step {run.step}; the same command goes on from there")
+    finally:
+        metrics.close()
+    return out / "policy"
+
+
+class Run:
+    """Model, optimizer, average and step: what a checkpoint holds."""
+
+    def __init__(self, config: TrainConfig, setup: Setup, out: Path) -> None:
+        self.config, self.setup, self.out, self.step = config, setup, out, 0
+        self.model: Pi = setup.bundle.model.train()
+        self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
+        self.ema = Ema(self.model, decay=config.ema_decay)
+        if setup.resume_from is not None:
+            self._load(checkpoint.load_state(setup.resume_from))
+        if config.compile:
+            self.model.vlm.compile(dynamic=True)
+            self.model.vision.compile(dynamic=True)
+
+    @property
+    def logs_next(self) -> bool:
+        return (self.step + 1) % self.config.log_every == 0
+
+    def advance(self, batch: list[Batch], *, logging: bool) -> dict[str, float]:
+        """One step; the values to log if `logging`."""
+        terms = self.loss_terms(batch)
+        losses = {name: total.sum() / count.sum().clamp(min=1) for name, (total, count) in terms.items()}
+        weighted(losses, self.config).backward()
+        lr, grad_norm = self.optimizer.step(self.step)
+        self.ema.update(self.model)
+        self.step += 1
+        sources = [source for part in batch for source in part.sources]
+        if not math.isfinite(grad_norm):
+            raise FloatingPointError(f"step {self.step}: gradient norm {grad_norm}; sources {sorted(set(sources))}")
+        if not logging:
+            return {}
+        named = {f"loss/{name}": value.item() for name, value in losses.items()}
+        return named | by_source(terms, sources) | {"lr": lr, "grad_norm": grad_norm}
+
+    def loss_terms(self, batch: list[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sums and counts of every loss per row, with noise and times drawn from (seed, step)."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        parts = [self._part_terms(part, generator) for part in batch]
+        return {
+            name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
+            for name in parts[0]
+        }
+
+    def _part_terms(self, part: Batch, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+        rows, draws = len(part.actions), self.config.flow_draws
+        noise = torch.randn(rows, draws, *part.actions.shape[1:], generator=generator)
+        time = flow.sample_time(rows * draws, generator, s=self.config.time_s).view(rows, draws)
+        return self.model.loss_terms(
+            part.observation, part.actions, part.action_mask, noise=noise, time=time, flow_loss=self.config.alpha > 0
+        )
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+        }
+        checkpoint.save_state(self.out, self.step, state)
+        save_bundle(self.setup.bundle, self.out / "policy", weights=self.ema.weights)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.load_state_dict(state["ema"])
+
+
+def weighted(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    """The training objective: each loss is a mean over its own tokens or elements in the whole batch."""
+    weights = {"text": config.text_weight, "fast": config.fast_weight, "flow": config.alpha}
+    return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+
+
+def by_source(terms: dict[str, tuple[Tensor, Tensor]], sources: list[str]) -> dict[str, float]:
+    """Each loss per source, for the sources that carry it."""
+    values = {}
+    for source in sorted(set(sources)):
+        rows = torch.tensor([s == source for s in sources])
+        for name, (total, count) in terms.items():
+            if (n := count[rows].sum().item()) > 0:
+                values[f"loss/{name}/{source}"] = total[rows].sum().item() / n
+    return values
+
+
+@contextmanager
+def stop_signals() -> Iterator[Any]:
+    """Within it SIGINT and SIGTERM are remembered, not obeyed; a second SIGINT interrupts at once."""
+    seen: list[int] = []
+
+    def remember(number: int, _frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    try:
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
