@@ -143,12 +143,15 @@ def parsed(text: str, old: Any, *, name: str) -> Any:
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the report")
     parser.add_argument("--quick", action="store_true", help="two minutes: few episodes, few training steps")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the shipped checkpoints/nano)")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 def run_demo(args: argparse.Namespace) -> None:
+    from pilot import configs
     from pilot.eval.demo import demo
 
-    demo(args.out, quick=args.quick)
+    demo(args.out, config=configs.get("nano_finetune"), quick=args.quick, checkpoint=args.checkpoint, seed=args.seed)
 
 
 def collect_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,72 @@
+"""What the pages say is true: commands parse, files exist, example code runs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pilot import cli, robots
+from pilot.data import writer as writer_module
+from pilot.data.lerobot import LeRobotDataset
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == language]
+
+
+def commands() -> list[str]:
+    lines = [line for page in PAGES for block in blocks(page, "") for line in block.splitlines()]
+    return sorted({line.partition("  #")[0].strip() for line in lines if line.startswith("pilot ")})
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "--help" not in c])
+def test_commands_parse(command):
+    arguments = cli.build_parser().parse_args(command.split()[1:])
+    if arguments.verb == "data" and arguments.robot == "desk_arm":
+        return  # made up on the page
+    if hasattr(arguments, "robot"):
+        assert arguments.robot in robots.robot_names()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page):
+    folders = "src|docs|tests|runs|bench|examples|checkpoints"
+    named = re.findall(rf"`((?:{folders})/[\w./-]+|[\w/]+\.py|\.ci/run)`", page.read_text())
+    places = [ROOT, ROOT / "src" / "pilot", ROOT / "docs"]
+    missing = [name for name in named if "NAME" not in name and not any((place / name).exists() for place in places)]
+    made_up = {"utils.py"}
+    assert not set(missing) - made_up
+
+
+def test_make_targets_that_pages_name_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    named = {target for page in PAGES for target in re.findall(r"(?:^|`)make (\w+)", page.read_text(), re.MULTILINE)}
+    assert named <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_the_robot_and_the_recording_of_the_page_on_adding(tmp_path, monkeypatch):
+    robot_code, record_code = blocks(ROOT / "docs" / "adding.md", "python")
+    scope: dict = {}
+    exec(robot_code, scope)
+    monkeypatch.setattr(robots, "load_robot", lambda name: scope["ROBOT"])
+    rng = np.random.default_rng(0)
+    made = {
+        "states": rng.normal(size=(60, 5)).astype(np.float32),
+        "actions": rng.normal(size=(60, 5)).astype(np.float32),
+        "room": rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
+        "wrist": rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
+    }
+    exec(record_code.replace("data/desk", str(tmp_path / "desk")), made)
+    dataset = LeRobotDataset(tmp_path / "desk", 4)
+    assert np.array_equal(dataset.actions, made["actions"])
+    assert dataset.row(50)["subtask"] == "put it in the cup"
+    assert writer_module.LeRobotWriter is made["LeRobotWriter"]
