@@ -196,8 +196,7 @@ def run_collect(args: argparse.Namespace) -> None:
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
-    parser.add_argument("--out", type=Path, help="folder of the run (default: outputs/NAME)")
-    parser.add_argument("--restart", action="store_true", help="start anew; otherwise go on where the folder stands")
+    parser.add_argument("--out", type=Path, help="folder of the run, resumed if there is one (default: outputs/NAME)")
     parser.add_argument(
         "--until", type=int, metavar="STEP", help="stop there; the schedule stays that of the whole run"
     )
@@ -209,7 +208,7 @@ def run_train(args: argparse.Namespace) -> None:
     from pilot.train.loop import train
 
     config = override(configs.get(args.name), args.set)
-    train(config, out=args.out or Path("outputs") / args.name, resume=not args.restart, until=args.until)
+    train(config, out=args.out or Path("outputs") / args.name, until=args.until)
 
 
 def eval_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,48 @@
+"""Every run in `configs/` can be built: its model on paper, its robot and its sources by name."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from pilot import configs
+from pilot.models.pi import Pi
+from pilot.robots import robot_names
+from pilot.train.config import TrainConfig
+
+
+@pytest.fixture(params=configs.names())
+def config(request) -> TrainConfig:
+    return configs.get(request.param)
+
+
+def test_it_is_called_like_its_function(config):
+    assert config.name in configs.names()
+    assert configs.get(config.name) == config
+
+
+def test_its_model_builds_without_memory(config):
+    with torch.device("meta"):
+        model = Pi(config.model)
+    assert sum(weight.numel() for weight in model.parameters()) > 1000
+
+
+def test_its_numbers_make_sense(config):
+    assert config.robot in robot_names()
+    assert config.optim.warmup_steps < config.steps or config.steps < 100
+    assert config.optim.final_lr <= config.optim.peak_lr
+    assert config.alpha == 0 or config.model.action_expert is not None, "a flow loss needs an action expert"
+    assert config.sources and len({source.path for source in config.sources}) == len(config.sources)
+    weights = [source.weight for source in config.sources]
+    assert all(w is None for w in weights) or sum(w for w in weights if w) == pytest.approx(1.0)
+
+
+def test_it_survives_json(config):
+    """A run writes its config beside its checkpoints, and compares it when it goes on."""
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["steps"] == config.steps
+
+
+def test_an_unknown_run_suggests_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'nano_stage1'"):
+        configs.get("nano_stage_1")
