@@ -15,7 +15,7 @@ from pilot.sims.homes.world import MAX_STEP, Box
 
 _ALIGNED = 0.012  # near enough above the goal to go straight down [m]
 _CLEARANCE = 0.025  # between what is carried and what is passed over [m]
-_PRESS = 0.010  # how far below an object's top the pad aims, so that it touches [m]
+_PRESS = 0.010  # how far below an object's top, or below itself, the pad aims until something seals it [m]
 
 
 class Expert:
@@ -66,7 +66,7 @@ class Expert:
         goal = world.position(item)[:2] + self._aim
         distance = float(np.linalg.norm(here[:2] - goal))
         if distance < _ALIGNED:
-            return np.array([*goal, top - _PRESS]), here[2] < top + 0.03
+            return np.array([*goal, min(top, here[2]) - _PRESS]), here[2] < top + 0.03
         travel = self._highest(but=item) + _CLEARANCE + self._extra
         height = min(max(travel, top + 0.04), top + 0.03 + 1.5 * distance)
         return self._over(goal, height), False

@@ -49,7 +49,7 @@ def home_xml(home: Home) -> str:
   <position name="x" joint="x" kp="3200" kv="80" forcerange="-40 40"/>
   <position name="y" joint="y" kp="3200" kv="80" forcerange="-40 40"/>
   <position name="z" joint="z" kp="3200" kv="80" forcerange="-15 15"/>
-  <adhesion name="suction" body="gripper" ctrlrange="0 1" gain="30"/>
+  <adhesion name="suction" body="gripper" ctrlrange="0 1" gain="40"/>
 </actuator>
 </mujoco>"""
 
@@ -141,7 +141,7 @@ _GANTRY = f"""
   <joint name="z" type="slide" axis="0 0 1" range="0 {LIMITS[1, 2]}"/>
   <camera name="wrist" pos="0 -0.075 0.11" euler="12 0 0" fovy="78"/>
   <geom name="pad" class="felt" type="box" size="{PAD} {PAD} .005" pos="0 0 .005" mass="0.5"
-    contype="2" conaffinity="0" margin="0.006" gap="0.006" friction="1.5 0.05 0.001"/>
+    contype="2" conaffinity="0" friction="1.5 0.05 0.001"/>
   <geom class="seen" type="cylinder" size="{PAD} .006" pos="0 0 .006" rgba=".10 .10 .11 1"/>
   <geom class="seen" type="cylinder" size=".013 .012" pos="0 0 .024" rgba=".95 .95 .97 1"/>
   <geom class="seen" type="cylinder" size=".006 .4" pos="0 0 .43" rgba=".55 .57 .60 1"/>

@@ -1,7 +1,7 @@
 """What objects and receptacles are made of: a few low-poly primitives that a person tells apart at 64 x 64.
 
 What is seen and what is touched are two things. Each object is felt as one box with a flat top, so that it stands
-still, does not roll away and can be held by suction up to 3 cm off its centre; the primitives on it are only seen.
+still, does not roll away and can be held by suction some 3 cm off its centre; the primitives on it are only seen.
 Lengths in metres, half sizes as MuJoCo wants them; an object's origin is the middle of its base.
 """
 
@@ -54,7 +54,7 @@ def _slab(half_x: float, half_y: float, low: float, high: float, shade: str = "m
 
 SHAPES = {
     "cup": Shape(
-        (0.032, 0.032, 0.078),
+        (0.035, 0.035, 0.078),
         (
             _disc(0.038, 0, 0.078),
             _disc(0.030, 0.077, 0.079, "black"),
@@ -81,11 +81,11 @@ SHAPES = {
         (_slab(0.038, 0.038, 0, 0.060), _slab(0.020, 0.020, 0.059, 0.061, "light")),
     ),
     "ball": Shape(
-        (0.032, 0.032, 0.086),
+        (0.035, 0.035, 0.086),
         (Part("ellipsoid", (0.043,) * 3, (0, 0, 0.043)), _disc(0.0445, 0.038, 0.048, "white")),
     ),
     "bottle": Shape(
-        (0.030, 0.030, 0.135),
+        (0.033, 0.033, 0.135),
         (
             _disc(0.036, 0, 0.080),
             _disc(0.0365, 0.025, 0.055, "light"),

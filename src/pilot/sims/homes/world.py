@@ -12,6 +12,8 @@ from pilot.sims.homes.rooms import Home, Receptacle
 
 MAX_STEP = 0.05  # of the pad's target per control step and axis [m]
 _RAMP = np.minimum(1, 2 * np.arange(1, SUBSTEPS + 1) / SUBSTEPS)  # of the target within a step: no jerks, no drops
+_INSIDE = 0.01  # where in the pad the seal is measured from, above what presses into it [m]
+_SEAL = 0.004  # the widest gap that suction closes [m]
 Box = tuple[float, float, float, float]
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
@@ -29,10 +31,11 @@ class World:
         self._geoms = [self.model.geom(f"item{i}").id for i in range(len(home.pool))]
         self._index_of = {geom: i for i, geom in enumerate(self._geoms)}
         self._hulls = [SHAPES[kind].hull() * scale for kind, scale in home.pool]
-        self._pad = self.model.geom("pad").id
+        self._gripper = self.model.body("gripper").id
         self._paint = self._paintable()
         self._camera = self.model.camera("room").id
         self.items: list[int] = []
+        self.suction = False
 
     def _paintable(self) -> list[list[tuple[int, str]]]:
         """Per object, its seen geoms and their shades, from the names that `mjcf` gave them."""
@@ -59,8 +62,9 @@ class World:
         start = self.data.ctrl[:3].copy()
         target = np.clip(action[:3], here - MAX_STEP, here + MAX_STEP)
         target = np.clip(target, LIMITS[0], LIMITS[1])
-        self.data.ctrl[3] = action[3] > 0.5
+        self.suction = bool(action[3] > 0.5)
         for share in _RAMP:
+            self.data.ctrl[3] = self.held() is not None
             self.data.ctrl[:3] = start + (target - start) * share
             mujoco.mj_step(self.model, self.data)
         self._park()
@@ -81,20 +85,20 @@ class World:
         """Where the pad is [3]."""
         return self.data.qpos[:3].copy()
 
-    @property
-    def suction(self) -> bool:
-        """Whether suction is on."""
-        return bool(self.data.ctrl[3] > 0.5)
+    def sealed(self) -> int | None:
+        """The object that closes the pad: straight below its middle and as good as touching; None for none.
+
+        Without a seal there is no vacuum, so nothing sticks to the pad's sides or hangs by a corner.
+        """
+        above = self.data.xpos[self._gripper] + [0, 0, _INSIDE]
+        hit = np.full(1, -1, np.int32)
+        felt = np.array([0, 0, 0, 1, 0, 0], np.uint8)
+        gap = mujoco.mj_ray(self.model, self.data, above, [0, 0, -1], felt, False, self._gripper, hit, None) - _INSIDE
+        return self._index_of[int(hit[0])] if hit[0] >= 0 and gap < _SEAL else None
 
     def held(self) -> int | None:
-        """The object that suction pulls on, by contact; None without suction or contact."""
-        if not self.suction:
-            return None
-        for contact in self.data.contact[: self.data.ncon]:
-            pair = (contact.geom1, contact.geom2)
-            if self._pad in pair and contact.efc_address >= 0:
-                return self._index_of[pair[0] if pair[1] == self._pad else pair[1]]
-        return None
+        """The object that suction holds; None without suction or seal."""
+        return self.sealed() if self.suction else None
 
     def position(self, i: int) -> np.ndarray:
         """The middle of an object's felt box [3]."""
