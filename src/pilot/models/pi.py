@@ -273,7 +273,7 @@ class Pi(nn.Module):
         noise, time = noise[rows].reshape(-1, *actions.shape[1:]), time[rows].reshape(-1)
         x_t, u_t = flow.path(actions[each], noise, time)
         cache = [(k[each], v[each]) for k, v in context.cache]
-        block = self.flow_block(replace(context, cache=cache, kinds=context.kinds[each]), state[each])
+        block = self.flow_block(cache, context.kinds[each], state[each])
         v_t = self.velocity(block, x_t, self.time_condition(time, x_t.dtype))
         error = ((v_t - u_t).square() * action_mask[each]).sum((1, 2)) / draws
         total = error.new_zeros(len(actions)).index_add(0, each, error)
@@ -281,13 +281,13 @@ class Pi(nn.Module):
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
-    def flow_block(self, context: Context, state: Float[Tensor, "b ad"]) -> FlowBlock:
+    def flow_block(self, cache: list[KV], kinds: Int[Tensor, "b s"], state: Float[Tensor, "b ad"]) -> FlowBlock:
         """All that the denoising steps of a chunk have in common."""
         state_token = self.config.state_input == "token"
-        mask = flow_mask(context.kinds, horizon=self.config.action_horizon, state_token=state_token)
-        positions = flow_positions(context.kinds, length=mask.shape[1])
+        mask = flow_mask(kinds, horizon=self.config.action_horizon, state_token=state_token)
+        positions = flow_positions(kinds, length=mask.shape[1])
         prefix = self.state_in(state)[:, None] if state_token else None
-        return FlowBlock(cache=context.cache, state=prefix, attention=self.attention(positions, mask, state.dtype))
+        return FlowBlock(cache=cache, state=prefix, attention=self.attention(positions, mask, state.dtype))
 
     def time_condition(self, time: Float[Tensor, " b"], dtype: torch.dtype) -> TimeCondition:
         """What the expert is told of the flow time: modulations of its norms (π0.5) or features beside each action (π0)."""
@@ -319,7 +319,7 @@ class Pi(nn.Module):
         self, context: Context, state: Float[Tensor, "b ad"], *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
     ) -> Float[Tensor, "n b ah ad"]:
         """All points on the way from noise to actions; the last is the chunk."""
-        block = self.flow_block(context, state)
+        block = self.flow_block(context.cache, context.kinds, state)
         steps = self.time_condition(flow.euler_times(num_steps, device=noise.device), noise.dtype).unbind()
         return flow.integrate(lambda x_t, step: self.velocity(block, x_t, steps[step]), noise, num_steps=num_steps)
 

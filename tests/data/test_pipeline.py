@@ -1,0 +1,100 @@
+"""The order of things: what a model gets from a sample, and what a robot gets from a model."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from contracts import examples
+
+from pilot.data.layout import Kind
+from pilot.data.pipeline import Pipeline, collate
+from pilot.models.pi import pi05
+from pilot.robots.homes import ROBOT
+from pilot.tokenizers.text import TextTokenizer
+from pilot.types import Sample
+
+CONFIG = pi05("debug")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return examples.pipeline(ROBOT, CONFIG, says_actions=True)
+
+
+def web(answer: str = "a red cup") -> Sample:
+    return Sample(images={"room": np.zeros((8, 8, 3), np.uint8)}, prompt="what is it", answer=answer, source="web")
+
+
+def test_a_robot_row_reads_prompt_then_says_subtask_then_fast(pipeline):
+    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon))
+    text = TextTokenizer()
+    prompt = text.decode([t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.PREFIX])
+    said = text.decode([t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.TEXT])
+    assert prompt.startswith("Task: put the red cup in the sink, State: ") and prompt.endswith(";\nSubtask: ")
+    assert said == "pick up the red cup;\n"
+    assert row.kinds == sorted(row.kinds) and row.kinds[-1] == Kind.FAST
+    assert row.spoken == [k != Kind.PREFIX for k in row.kinds]
+
+
+def test_padded_steps_and_dims_are_masked(pipeline):
+    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon))
+    assert row.action_mask[:-1, : ROBOT.action_dim].all()
+    assert not row.action_mask[-1].any() and not row.action_mask[:, ROBOT.action_dim :].any()
+
+
+def test_a_chunk_that_is_not_whole_has_no_fast_tokens(pipeline):
+    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon), say_actions=False)
+    assert Kind.FAST not in row.kinds and row.action_mask.any()
+
+
+def test_a_web_row_has_neither_state_nor_actions(pipeline):
+    row = pipeline.encode(web())
+    assert not row.action_mask.any() and not row.state.any() and Kind.FAST not in row.kinds
+    assert TextTokenizer().decode(row.tokens) == "Question: what is it\nAnswer: a red cup"
+    assert row.tokens[-1] == TextTokenizer().eos_id
+
+
+def test_fast_tokens_decode_to_the_chunk(pipeline):
+    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    row = pipeline.encode(sample)
+    text = pipeline.text
+    fast = [t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.FAST]
+    ids = [CONFIG.vocab_size - 1 - CONFIG.fast_offset - t for t in fast if t >= text.vocab_size]
+    decoded = pipeline.action_tokenizer.decode(ids, CONFIG.action_horizon, ROBOT.action_dim)
+    np.testing.assert_allclose(decoded.actions, pipeline.normalized_actions(sample), atol=0.25)
+
+
+def test_actions_come_back_in_the_robots_units(pipeline):
+    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    row = pipeline.encode(sample)
+    np.testing.assert_allclose(pipeline.decode_actions(row.actions, sample.state), sample.actions, atol=1e-4)
+
+
+def test_rows_of_every_kind_share_a_batch(pipeline):
+    robot = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon))
+    batch = collate([robot, pipeline.encode(web())])
+    observation = batch.observation
+    assert observation.image_masks["wrist"].tolist() == [True, False]
+    assert observation.images["wrist"][1].unique().tolist() == [-1.0]
+    assert (observation.token_kinds[1] == Kind.PAD).sum() == len(robot.tokens) - len(pipeline.encode(web()).tokens)
+    assert batch.action_mask.flatten(1).any(1).tolist() == [True, False]
+
+
+def test_what_a_person_did_wrong_is_said(pipeline):
+    good = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    cases = {
+        "5 state dims": replace(good, state=np.zeros(3, np.float32)),
+        "NaN": replace(good, state=np.full(5, np.nan, np.float32)),
+        "not 'top'": replace(good, images={"top": good.images["room"]}),
+        "4;": replace(good, actions=np.zeros((6, 7), np.float32)),
+        "empty prompt": replace(good, prompt="  "),
+        "max_tokens": replace(good, prompt="very " * 400),
+    }
+    for message, sample in cases.items():
+        with pytest.raises(ValueError, match=message):
+            pipeline.encode(sample)
+
+
+def test_missing_statistics_name_the_command():
+    with pytest.raises(ValueError, match="pilot data stats"):
+        Pipeline(ROBOT, CONFIG, norm_stats={}, text=TextTokenizer())

@@ -1,0 +1,116 @@
+"""The building blocks against their definitions."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pilot.nn.attention import additive_mask, attend, rotary_angles, rotate
+from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.norms import AdaRMSNorm, RMSNorm
+from pilot.nn.siglip import Siglip, SiglipConfig
+
+CONFIG = GemmaConfig(width=16, depth=3, mlp_dim=32, num_heads=4, num_kv_heads=2, head_dim=8)
+
+
+def gemma(config: GemmaConfig = CONFIG) -> Gemma:
+    torch.manual_seed(0)
+    model = Gemma(config)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    return model
+
+
+def attention(tokens: int, *, batch: int = 2) -> dict:
+    mask = torch.ones(tokens, tokens, dtype=torch.bool).tril().expand(batch, -1, -1)
+    positions = torch.arange(tokens).expand(batch, -1)
+    return {"angles": rotary_angles(positions, CONFIG.head_dim), "bias": additive_mask(mask, torch.float32)}
+
+
+def test_rotation_depends_on_the_distance_only():
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+
+    def score(i: int, j: int) -> float:
+        a, b = (rotary_angles(torch.tensor([[n]]), 8) for n in (i, j))
+        return (rotate(q, a) * rotate(k, b)).sum().item()
+
+    assert score(5, 3) == pytest.approx(score(12, 10), abs=1e-5)
+    assert score(5, 3) != pytest.approx(score(5, 4), abs=1e-3)
+
+
+def test_rotation_pairs_the_halves():
+    x = torch.zeros(1, 1, 1, 4)
+    x[..., 0] = 1.0
+    out = rotate(x, rotary_angles(torch.tensor([[1]]), 4))
+    torch.testing.assert_close(out[0, 0, 0], torch.tensor([1.0, 0, 1.0, 0]) * torch.tensor([1.0]).cos() * torch.tensor(
+        [1.0, 0, 0, 0]) + torch.tensor([0, 0, 1.0, 0]) * torch.tensor([1.0]).sin())  # fmt: skip
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_grouped_attention_equals_copied_heads(kv_heads):
+    q, k, v = torch.randn(2, 4, 3, 8), torch.randn(2, kv_heads, 5, 8), torch.randn(2, kv_heads, 5, 8)
+    mask = additive_mask(torch.rand(2, 3, 5) > 0.3, torch.float32)
+    copies = 4 // kv_heads
+    whole = F.scaled_dot_product_attention(q, *(x.repeat_interleave(copies, 1) for x in (k, v)), attn_mask=mask)
+    torch.testing.assert_close(attend(q, k, v, mask), whole.transpose(1, 2).flatten(2))
+
+
+def test_a_row_that_sees_nothing_is_not_nan():
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 4, 8)
+    assert attend(q, k, k, additive_mask(torch.zeros(1, 1, 4, dtype=torch.bool), torch.float32)).isfinite().all()
+
+
+def test_rms_norm_starts_as_the_identity_scale():
+    x = torch.randn(2, 3, 16)
+    torch.testing.assert_close(RMSNorm(16)(x).square().mean(-1), torch.ones(2, 3), atol=1e-4, rtol=0)
+
+
+def test_adaptive_norm_starts_plain_with_a_closed_gate():
+    norm, x = AdaRMSNorm(16, 4), torch.randn(2, 3, 16)
+    modulation = norm.modulate(torch.randn(2, 1, 4))
+    torch.testing.assert_close(norm(x, modulation), RMSNorm(16)(x))
+    assert not modulation[2].any()
+
+
+def test_cached_equals_uncached():
+    model, x = gemma(), torch.randn(2, 6, 16)
+    whole, _ = model(x, **attention(6))
+    first, cache = model(x[:, :4], **attention(4))
+    angles = rotary_angles(torch.arange(4, 6).expand(2, -1), 8)
+    bias = attention(6)["bias"][:, :, 4:]
+    rest, _ = model(x[:, 4:], angles=angles, bias=bias, past=cache)
+    torch.testing.assert_close(torch.cat((first, rest), 1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tail", [0, 2])
+def test_a_tail_is_the_end_of_the_whole_and_leaves_the_cache_alone(tail):
+    model, x = gemma(), torch.randn(2, 6, 16)
+    whole, cache = model(x, **attention(6))
+    end, same = model(x, **attention(6), tail=tail)
+    torch.testing.assert_close(end, whole[:, 6 - tail :])
+    for (k, v), (k_, v_) in zip(cache, same, strict=True):
+        assert torch.equal(k, k_) and torch.equal(v, v_)
+
+
+def test_patches_are_a_convolution():
+    model = Siglip(SiglipConfig(image_size=16, patch_size=4, width=8, depth=0, mlp_dim=8, num_heads=2), 8)
+    image = torch.randn(2, 16, 16, 3)
+    kernel = model.patch.weight.unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2)
+    wanted = F.conv2d(image.permute(0, 3, 1, 2), kernel, model.patch.bias, stride=4).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model(image), model.head(model.final_norm(wanted)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_smaller_picture_resamples_the_positions():
+    model = Siglip(SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=8, num_heads=2), 6)
+    assert model(torch.randn(1, 8, 8, 3)).shape == (1, 4, 6)
+    torch.testing.assert_close(model.positions(4, 4), model.position)
+
+
+def test_a_picture_that_does_not_divide_is_refused():
+    model = Siglip(SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=8, num_heads=2), 6)
+    with pytest.raises(ValueError, match="do not divide into patches of 4"):
+        model(torch.randn(1, 10, 16, 3))
+
+
+def test_heads_must_divide():
+    with pytest.raises(ValueError, match="not a multiple"):
+        GemmaConfig(width=16, depth=1, mlp_dim=32, num_heads=4, num_kv_heads=3, head_dim=8)

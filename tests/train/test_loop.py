@@ -1,0 +1,157 @@
+"""Training end to end on a small recording: it learns, resumes to the bit, and refuses what cannot work."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pilot.data import lerobot_format as fmt
+from pilot.data.writer import LeRobotWriter
+from pilot.infer.policy import load_policy
+from pilot.models.pi import pi05
+from pilot.robots.homes import ROBOT
+from pilot.train import checkpoint
+from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.loop import train
+from pilot.train.metrics import read_metrics
+from pilot.train.setup import prepare
+
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
+
+
+def record(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(path, ROBOT, ROBOT.control_hz) as writer:
+        for _ in range(3):
+            steps = np.linspace(0, 1, 12, dtype=np.float32)[:, None]
+            goal = rng.uniform(-1, 1, 3).astype(np.float32)
+            state = np.concatenate((steps * goal, np.zeros((12, 2), np.float32)), 1)
+            action = np.concatenate((steps * goal + 0.05, (steps > 0.5).astype(np.float32)), 1)
+            frames = {
+                fmt.STATE: state,
+                fmt.ACTION: action,
+                fmt.IMAGES + "room": rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+                fmt.IMAGES + "wrist": rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+                fmt.BOX: np.tile(np.array([0.1, 0.2, 0.4, 0.6], np.float32), (12, 1)),
+                fmt.PERTURBED: np.zeros(12, bool),
+            }
+            writer.add_episode(
+                frames, task="put the red cup in the sink",
+                persistent=[(0.0, "subtask", "assistant", "pick up the red cup")], events=[], labels={"group": "single"},
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "toy"
+    record(path)
+    return path
+
+
+def config(data: Path, **changes) -> TrainConfig:
+    base = TrainConfig(
+        name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes", steps=8,
+        batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=2), loc_stride=64, threads=1, log_every=1, save_every=4,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load_state(checkpoint.last_checkpoint(out))["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_every_loss_falls(data, tmp_path):
+    train(config(data, steps=40, log_every=1), out=tmp_path, progress=False)
+    records = read_metrics(tmp_path)
+    assert [r["step"] for r in records] == list(range(1, 41))
+    for name in ("text", "fast", "flow"):
+        first, last = (np.mean([r[f"loss/{name}"] for r in part]) for part in (records[:5], records[-5:]))
+        assert last < 0.9 * first, (name, first, last)
+
+
+def test_a_resumed_run_is_the_same_run_to_the_bit(data, tmp_path):
+    train(config(data), out=tmp_path / "straight", progress=False)
+    train(config(data), out=tmp_path / "broken", until=5, progress=False)
+    (tmp_path / "broken" / "checkpoints" / ".000007.1.tmp").mkdir()  # what a killed save leaves behind
+    train(config(data), out=tmp_path / "broken", progress=False)
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "broken"))
+    losses = [[r["loss/flow"] for r in read_metrics(tmp_path / name)] for name in ("straight", "broken")]
+    assert losses[0] == losses[1]
+
+
+def test_stage_one_has_no_flow_loss_and_stage_two_starts_from_it(data, tmp_path):
+    one = train(config(data, alpha=0.0), out=tmp_path / "one", progress=False)
+    assert "loss/flow" not in read_metrics(tmp_path / "one")[-1]
+    two = config(data, alpha=10.0, init_from=str(one), steps=1, ema_decay=0.0)
+    setup = prepare(two, tmp_path / "two", resume=True, progress=False)
+    first = load_policy(one).model.state_dict()
+    assert same(dict(setup.bundle.model.state_dict()), dict(first))
+
+
+def test_insulated_stage_two_leaves_words_to_the_words(data, tmp_path):
+    quiet = config(data, steps=2, text_weight=0.0, fast_weight=0.0, optim=OptimConfig(weight_decay=0.0, warmup_steps=0))
+    setup = prepare(quiet, tmp_path / "look", resume=True, progress=False)
+    before = {n: p.clone() for n, p in setup.bundle.model.state_dict().items()}
+    train(quiet, out=tmp_path / "run", progress=False)
+    after = weights(tmp_path / "run")
+    moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert "action_expert" in moved and not moved & {"vision", "vlm", "embedding"}
+
+
+def test_the_policy_folder_is_the_moving_average(data, tmp_path):
+    out = train(config(data), out=tmp_path, progress=False)
+    state = checkpoint.load_state(checkpoint.last_checkpoint(tmp_path))
+    assert same(dict(load_policy(out).model.state_dict()), state["ema"]["weights"])
+    assert not same(state["ema"]["weights"], state["model"])
+
+
+def test_old_checkpoints_go_and_the_last_stay(data, tmp_path):
+    train(config(data, save_every=2), out=tmp_path, progress=False)
+    assert [folder.name for folder in checkpoint.checkpoints(tmp_path)] == ["000006", "000008"]
+
+
+def test_another_config_in_the_same_folder_is_refused(data, tmp_path):
+    train(config(data, steps=4), out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="batch_size"):
+        train(config(data, steps=4, batch_size=2), out=tmp_path, progress=False)
+
+
+def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
+    cases = {
+        "is not a LeRobot data set": config(tmp_path / "nothing"),
+        "another shape": config(data, init_from=str(_other_policy(data, tmp_path))),
+        "to every source or to none": config(
+            data, sources=(Source(path=str(data), weight=1.0), Source(path=str(data) + "/../toy"))
+        ),
+        "no robot source": config(data, sources=()),
+    }
+    for message, wrong in cases.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            train(wrong, out=tmp_path / "wrong", progress=False)
+
+
+def _other_policy(data: Path, tmp_path: Path) -> Path:
+    other = config(data, model=pi05("debug", max_tokens=80, action_horizon=4), steps=1)
+    return train(other, out=tmp_path / "other", progress=False)
+
+
+def test_a_damaged_checkpoint_is_named(data, tmp_path):
+    train(config(data, steps=4), out=tmp_path, progress=False)
+    file = checkpoint.last_checkpoint(tmp_path) / checkpoint.STATE
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        train(config(data, steps=4), out=tmp_path, progress=False)
+
+
+def test_half_a_line_of_metrics_is_dropped(data, tmp_path):
+    train(config(data, steps=4), out=tmp_path, progress=False)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "loss')
+    assert [json.loads(json.dumps(r))["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 4]

@@ -1,0 +1,67 @@
+"""Schedule, weight decay, moving average."""
+
+import pytest
+import torch
+from torch import nn
+
+from pilot.train.config import OptimConfig
+from pilot.train.ema import Ema
+from pilot.train.optim import Optimizer, learning_rate
+
+CONFIG = OptimConfig(peak_lr=1.0, final_lr=0.1, warmup_steps=4)
+
+
+def test_schedule_warms_up_to_the_peak_and_decays_to_the_end():
+    rates = [learning_rate(CONFIG, step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0) and rates[100] == pytest.approx(0.1)
+    assert rates[52] == pytest.approx(0.55)  # half-way down
+    assert all(a < b for a, b in zip(rates[:4], rates[1:5], strict=True))
+    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+def test_decay_touches_matrices_only():
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3), nn.LayerNorm(3))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    Optimizer(model, OptimConfig(peak_lr=0.1, warmup_steps=0, weight_decay=0.5), steps=10).step(0)
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {"1.weight"}
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_state_goes_on_where_it_was(name):
+    def run(stop: int | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(4, 4)
+        config = OptimConfig(name=name, peak_lr=0.1, warmup_steps=2)
+        optimizer = Optimizer(model, config, steps=10)
+        for step in range(6):
+            if step == stop:
+                state = optimizer.state_dict()
+                optimizer = Optimizer(model, config, steps=10)
+                optimizer.load_state_dict(state)
+            (model(torch.ones(1, 4)) ** 2).sum().backward()
+            optimizer.step(step)
+        return model.weight.detach()
+
+    assert torch.equal(run(None), run(3))
+
+
+def test_gradients_are_clipped_and_the_norm_is_the_one_before():
+    model = nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[30.0, 40.0]])
+    _, norm = Optimizer(model, OptimConfig(clip_norm=1.0), steps=10).step(0)
+    assert norm == pytest.approx(50.0)
+
+
+def test_average_follows_the_weights():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    ema = Ema(model, decay=0.9)
+    model.weight.data.fill_(1.0)
+    ema.update(model)
+    assert ema.weights["weight"].item() == pytest.approx(1 - 2 / 11)  # the first updates forget the start quickly
+    for _ in range(200):
+        ema.update(model)
+    assert ema.weights["weight"].item() == pytest.approx(1.0, abs=1e-4)
