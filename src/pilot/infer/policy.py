@@ -116,7 +116,8 @@ class Session:
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """`{"images", "state", "prompt"[, "subtask"]}` → a chunk.
 
-        `subtask` overrides the high level: with its box in front (as `<loc>` tokens) or in plain words.
+        `subtask` overrides the high level. With its box in front (as `<loc>` tokens) it is acted on as it stands; plain
+        words are heard as a verbal instruction: they take the place of the prompt, and the model finds the box.
 
         Returns `actions` float32 [ah, robot action dim] in the robot's units, `subtask` (words), `box` (y0, x0, y1, x1)
         or None, and `timing` in seconds.
@@ -125,32 +126,41 @@ class Session:
             ValueError: the observation is not what the robot declares.
         """
         start = time.perf_counter()
-        policy, given = self.policy, observation.get("subtask")
-        decide = given is None and self._due(observation.get("prompt"))
-        sample = policy.sample(observation, subtask=given if given is not None else None if decide else self.subtask)
+        policy = self.policy
+        prompt, given = self._heard(observation)
+        decide = given is None and self._due(prompt)
+        spoken = given if given is not None else None if decide else self.subtask
+        sample = policy.sample({**observation, "prompt": prompt}, subtask=spoken)
         read = policy.observe(sample)
         context = policy.model.read(read, hidden=decide)
-        spoken = given
         decided = time.perf_counter()
         if decide:
             tokens, context = policy.speak(read, context)
-            spoken = self.subtask = policy.bundle.text.decode(tokens).split(";\n")[0] or None
-        elif given is None:
-            spoken = self.subtask
+            spoken = policy.bundle.text.decode(tokens).split(";\n")[0] or None
         said = time.perf_counter()
         points = policy.model.act(context, read.state, noise=policy.noise(self.generator), num_steps=policy.num_steps)
         actions = policy.pipeline.decode_actions(points[-1, 0].cpu().numpy(), sample.state)
-        self._tick(decide, observation["prompt"])
+        self._remember(prompt, spoken, decided=decide)
         words, box = policy.pipeline.words_and_box(spoken) if spoken else (None, None)
         end = time.perf_counter()
         timing = {"read": decided - start, "subtask": said - decided, "actions": end - said, "total": end - start}
         return {"actions": actions, "subtask": words, "box": box, "timing": timing}
 
+    def _heard(self, observation: Mapping[str, Any]) -> tuple[Any, str | None]:
+        """The prompt to act on and, if one is given, a subtask that is complete with its box."""
+        given, prompt = observation.get("subtask"), observation.get("prompt")
+        if given is None:
+            return prompt, None
+        if not isinstance(given, str) or not given.strip():
+            raise ValueError(f"'subtask' is words, with or without a box in front, got {given!r}")
+        _, box = self.policy.pipeline.words_and_box(given)
+        return (prompt, given) if box is not None else (given, None)
+
     def _due(self, prompt: str | None) -> bool:
         """The high level decides when its time has come, or when the person says something else."""
         return self.subtask is None or prompt != self.prompt or self.since_decision >= self.subtask_seconds - 1e-9
 
-    def _tick(self, decided: bool, prompt: str) -> None:
-        self.prompt = prompt
+    def _remember(self, prompt: str, subtask: str | None, *, decided: bool) -> None:
+        self.prompt, self.subtask = prompt, subtask
         elapsed = self.replan_steps / self.policy.bundle.robot.control_hz
         self.since_decision = elapsed if decided else self.since_decision + elapsed

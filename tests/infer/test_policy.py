@@ -1,0 +1,193 @@
+"""Raw observations in, robot commands out, and the high level on its own clock."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts import examples
+from safetensors.torch import load_file, save_file
+
+import pilot
+from pilot.infer.policy import Policy, load_policy
+from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
+from pilot.models.pi import Pi, pi05
+from pilot.robots.homes import ROBOT
+from pilot.tokenizers.text import TextTokenizer, box_to_locs
+
+TOLD = box_to_locs((0.1, 0.2, 0.3, 0.4)) + "pick up the red cup"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    text, config = TextTokenizer(), pi05("debug", max_tokens=80)
+    model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
+    pipeline = examples.pipeline(ROBOT, config, says_actions=True)
+    bundle = Bundle(
+        model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
+        action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
+    )  # fmt: skip
+    return save_bundle(bundle, tmp_path_factory.mktemp("checkpoints") / "toy")
+
+
+@pytest.fixture
+def policy(folder) -> Policy:
+    return load_policy(folder)
+
+
+def observation(**changes) -> dict:
+    rng = np.random.default_rng(0)
+    images = {camera: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for camera in ROBOT.cameras}
+    return {"images": images, "state": np.zeros(5, np.float32), "prompt": "put the red cup in the sink"} | changes
+
+
+def test_a_chunk_in_the_robots_units(policy):
+    out = policy.infer(observation())
+    assert out["actions"].shape == (6, 4) and out["actions"].dtype == np.float32
+    assert isinstance(out["subtask"], str | None) and set(out["timing"]) == {"read", "subtask", "actions", "total"}
+
+
+def test_it_is_the_public_face(folder):
+    assert pilot.load_policy is load_policy and isinstance(pilot.load_policy(folder), pilot.Policy)
+
+
+def test_actions_are_relative_to_the_state(policy):
+    here = policy.infer(observation(subtask=TOLD))["actions"]
+    spread = policy.bundle.norm_stats["state"].q99 - policy.bundle.norm_stats["state"].q01
+    tiny = (spread * 1e-4).astype(np.float32)  # too little for another bin: the model sees the same
+    there = policy.infer(observation(subtask=TOLD, state=tiny))["actions"]
+    np.testing.assert_allclose((there - here)[:, :3], np.tile(tiny[:3], (6, 1)), atol=1e-5)
+    np.testing.assert_allclose(there[:, 3], here[:, 3], atol=1e-5)
+
+
+def test_sessions_repeat_themselves_and_do_not_share(policy):
+    one, two = policy.session(), policy.session()
+    first = [one.infer(observation())["actions"] for _ in range(2)]
+    assert not np.array_equal(first[0], first[1])  # other noise
+    assert np.array_equal(two.infer(observation())["actions"], first[0])
+    one.reset()
+    assert np.array_equal(one.infer(observation())["actions"], first[0])
+
+
+def count_decisions(policy: Policy, monkeypatch) -> list[int]:
+    calls, speak = [], policy.speak
+    monkeypatch.setattr(policy, "speak", lambda *a: (calls.append(1), speak(*a))[1])
+    return calls
+
+
+def test_the_high_level_has_a_clock_of_its_own(policy, monkeypatch):
+    calls = count_decisions(policy, monkeypatch)
+    session = policy.session(subtask_seconds=0.6, replan_steps=2)  # 0.2 s per chunk: every third chunk
+    session.policy.speak = policy.speak
+    said = []
+    for _ in range(6):
+        session.infer(observation())
+        session.subtask = session.subtask or TOLD
+        said.append(len(calls))
+    assert said == [1, 1, 1, 2, 2, 2]
+
+
+def test_new_words_from_the_person_are_heard_at_once(policy, monkeypatch):
+    calls = count_decisions(policy, monkeypatch)
+    session = policy.session(subtask_seconds=60)
+    for prompt in ("put the red cup in the sink", "put the red cup in the sink", "put the blue cup in the sink"):
+        session.infer(observation(prompt=prompt))
+        session.subtask = session.subtask or TOLD
+    assert len(calls) == 2
+
+
+def test_an_override_with_a_box_is_acted_on_as_it_stands(policy, monkeypatch):
+    calls = count_decisions(policy, monkeypatch)
+    out = policy.session().infer(observation(subtask=TOLD))
+    assert not calls and out["subtask"] == "pick up the red cup"
+    np.testing.assert_allclose(out["box"], (0.1, 0.2, 0.3, 0.4), atol=1e-3)
+
+
+def test_an_override_in_plain_words_is_heard_as_the_prompt(policy, monkeypatch):
+    calls = count_decisions(policy, monkeypatch)
+    told = policy.session().infer(observation(subtask="grab the red cup"))
+    prompted = policy.session().infer(observation(prompt="grab the red cup"))
+    assert len(calls) == 2 and np.array_equal(told["actions"], prompted["actions"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": {}}, "camera names"),
+        ({"images": {"room": np.zeros((64, 64, 3), np.uint8)}}, r"\['wrist'\] are missing"),
+        ({"images": {c: np.zeros((3, 64, 64), np.uint8) for c in ROBOT.cameras}}, r"uint8 \[h w 3\]"),
+        ({"images": {c: np.zeros((64, 64, 3), np.float32) for c in ROBOT.cameras}}, "float32"),
+        ({"state": np.zeros(3, np.float32)}, "5 state dims"),
+        ({"state": np.full(5, np.nan, np.float32)}, "NaN"),
+        ({"prompt": 3}, "'prompt' is a string"),
+        ({"prompt": " "}, "empty prompt"),
+        ({"subtask": ""}, "'subtask' is words"),
+    ],
+)
+def test_a_wrong_observation_is_said(policy, changes, message, no_shape_checks):
+    with pytest.raises((ValueError, TypeError), match=message):
+        policy.infer(observation(**changes))
+
+
+def test_a_missing_part_of_the_observation_is_named(policy):
+    with pytest.raises(ValueError, match="no 'state'"):
+        policy.infer({k: v for k, v in observation().items() if k != "state"})
+
+
+def test_saving_and_loading_keeps_everything(folder):
+    bundle, again = load_bundle(folder), load_bundle(folder)
+    assert bundle.robot == ROBOT and bundle.loc_stride == 16 and bundle.model.config == again.model.config
+    assert all(torch.equal(p, q) for p, q in zip(bundle.model.parameters(), again.model.parameters(), strict=True))
+
+
+def broken(folder: Path, tmp_path: Path, change) -> Path:
+    copy = save_bundle(load_bundle(folder), tmp_path / "copy")
+    change(copy)
+    return copy
+
+
+def test_a_checkpoint_that_is_not_whole_is_refused(folder, tmp_path):
+    def without(name: str):
+        return lambda path: (path / name).unlink()
+
+    def weights(change):
+        def apply(path: Path) -> None:
+            tensors = load_file(path / "model.safetensors")
+            change(tensors)
+            save_file(tensors, path / "model.safetensors")
+
+        return apply
+
+    def truncated(path: Path) -> None:
+        file = path / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+
+    cases = {
+        "no model.safetensors": without("model.safetensors"),
+        "no norm_stats.json": without("norm_stats.json"),
+        r"missing \['action_in.weight'\]": weights(lambda t: t.pop("action_in.weight")),
+        r"left over \['extra'\]": weights(lambda t: t.update(extra=torch.zeros(1))),
+        "other shapes": weights(lambda t: t.update({"action_in.bias": torch.zeros(3)})),
+        "truncated": truncated,
+        "preprocessing version": lambda path: (path / "config.json").write_text('{"preprocessing_version": 99}'),
+        "not JSON": lambda path: (path / "config.json").write_text("{"),
+    }
+    for message, change in cases.items():
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            load_policy(broken(folder, tmp_path, change))
+
+
+def test_unknown_fields_of_a_config_are_errors(folder, tmp_path):
+    def change(path: Path) -> None:
+        text = (path / "config.json").read_text()
+        (path / "config.json").write_text(text.replace('"action_dim"', '"colour": 1, "action_dim"', 1))
+
+    with pytest.raises(ValueError, match="colour"):
+        load_policy(broken(folder, tmp_path, change))
+
+
+def test_words_the_text_model_lacks_are_never_said(policy):
+    text = policy.bundle.text
+    assert not policy.speakable[text.vocab_size :].any() and policy.speakable[policy.subtask_end]
+    assert replace(policy.bundle.model.config, fast_offset=0).fast_token(0) >= text.vocab_size
