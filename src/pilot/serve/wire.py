@@ -1,0 +1,110 @@
+"""Observations and actions as bytes: msgpack with numpy arrays, the format of openpi's public client.
+
+An array is the map `{b"__ndarray__": true, b"data", b"dtype", b"shape"}`, a numpy scalar
+`{b"__npgeneric__": true, b"data", b"dtype"}`, everything else plain msgpack. What strangers send is never unpickled:
+dtypes are numbers, booleans and text, sizes must add up, and nothing may be larger than the limits below.
+"""
+
+import math
+import re
+from itertools import count
+from typing import Any, cast
+
+import msgpack
+import numpy as np
+
+MAX_BYTES = 32 * 2**20  # four uncompressed cameras of 1080p
+MAX_CONTAINERS, MAX_ITEMS = 1_000, 10_000  # lists and maps in a message, and items in each; arrays count as one
+
+_DTYPE = re.compile(r"[<>|=][biufSU][1-9]\d{0,3}")
+_KINDS = "biufSU"
+
+
+class WireError(ValueError):
+    """Bytes that are no message, or an object that cannot become one."""
+
+
+def pack(message: Any) -> bytes:
+    """One message of dicts, lists, text, numbers and arrays as bytes.
+
+    Raises:
+        WireError: something else in it, such as a torch tensor or an object array.
+    """
+    try:
+        return cast(bytes, msgpack.packb(message, default=_to_plain))
+    except (TypeError, OverflowError) as error:
+        raise WireError(f"cannot send this: {error}; send numpy arrays, numbers, text, lists and dicts") from error
+
+
+def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+    """The message in `data`; arrays are its own, and writable.
+
+    Raises:
+        WireError: not msgpack, cut off, too large, or an array that does not add up.
+    """
+    if len(data) > max_bytes:
+        raise WireError(f"the message has {len(data)} bytes, the limit is {max_bytes}; send smaller images")
+    containers = count(1)
+
+    def counted(container: Any) -> Any:
+        if next(containers) > MAX_CONTAINERS:  # one byte makes an empty map of a hundred: the bytes alone bound nothing
+            raise WireError(f"the message has over {MAX_CONTAINERS} lists and maps; send arrays")
+        return container
+
+    def read_map(plain: dict[Any, Any]) -> Any:
+        return _from_plain(counted(plain))
+
+    try:
+        return msgpack.unpackb(
+            data, object_hook=read_map, list_hook=counted, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
+        )
+    except WireError:
+        raise
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise WireError(f"not a whole msgpack message ({type(error).__name__}: {error})") from error
+
+
+def _to_plain(value: Any) -> Any:
+    if not isinstance(value, np.ndarray | np.generic):
+        raise TypeError(f"{type(value).__name__} is not numpy")
+    if value.dtype.kind not in _KINDS:
+        raise WireError(f"arrays of dtype {value.dtype} cannot be sent; only numbers, booleans and text")
+    if isinstance(value, np.ndarray):
+        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+    return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+
+
+def _from_plain(plain: dict[Any, Any]) -> Any:
+    if b"__ndarray__" in plain:
+        return _array(plain.get(b"data"), plain.get(b"shape"), dtype=_dtype(plain.get(b"dtype")))
+    if b"__npgeneric__" in plain:
+        return _scalar(plain.get(b"data"), dtype=_dtype(plain.get(b"dtype")))
+    return plain
+
+
+def _dtype(name: Any) -> np.dtype:
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise WireError(f"dtype {name!r} is refused; only numbers, booleans and text, such as '<f4'")
+    try:
+        return np.dtype(name)
+    except TypeError as error:
+        raise WireError(f"dtype {name!r} is unknown") from error
+
+
+def _array(data: Any, shape: Any, *, dtype: np.dtype) -> np.ndarray:
+    if not isinstance(data, bytes) or not isinstance(shape, list):
+        raise WireError("an array needs bytes as data and a list as shape")
+    if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        raise WireError(f"an array cannot have shape {shape[:33]}")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise WireError(f"an array {shape} of {dtype} has {math.prod(shape) * dtype.itemsize} bytes, got {len(data)}")
+    return np.ndarray(shape, dtype, buffer=bytearray(data))
+
+
+def _scalar(value: Any, *, dtype: np.dtype) -> np.generic:
+    if not isinstance(value, bool | int | float | str | bytes):
+        raise WireError(f"a numpy scalar cannot hold {type(value).__name__}")
+    try:
+        return dtype.type(value)
+    except (ValueError, OverflowError) as error:
+        raise WireError(f"{value!r} does not fit into {dtype}") from error
