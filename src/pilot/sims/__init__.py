@@ -1,0 +1,1 @@
+"""Simulators. Each offers what `base` says; none of them imports torch."""

@@ -1,42 +1,64 @@
 """The one door to MuJoCo: picks an off-screen OpenGL before MuJoCo is imported, and says what to install if none works.
 
-`MUJOCO_GL` is honoured; else EGL is tried, then OSMesa. `python -m pilot.sims.gl` checks the machine.
+`MUJOCO_GL` is honoured; else it is EGL where the machine has it, else OSMesa (which Mesa dropped in 25.1).
+`python -m pilot.sims.gl` checks the machine. The libraries come from the system: no pip wheel was found that carries a
+software OpenGL which MuJoCo can load, so this is the one thing that `pip install` cannot bring along.
 """
 
-import ctypes.util
+import ctypes
+import importlib
 import os
 import sys
+from typing import Any
 
 import numpy as np
 
 REMEDY = """no off-screen OpenGL for MuJoCo ({why}). Install one of
-  Debian, Ubuntu:  apt-get install libegl1 libgl1-mesa-dri      (or: libosmesa6)
-  Fedora:          dnf install mesa-libEGL mesa-dri-drivers     (or: mesa-compat-libOSMesa)
+  Debian, Ubuntu:  apt-get install libegl1 libgl1-mesa-dri      (or: libosmesa6, with MUJOCO_GL=osmesa)
+  Fedora:          dnf install mesa-libEGL mesa-dri-drivers     (or: mesa-compat-libOSMesa, with MUJOCO_GL=osmesa)
 and check with: python -m pilot.sims.gl"""
 
 
 def _choose_backend() -> None:
     if os.environ.get("MUJOCO_GL") or sys.platform != "linux":
         return
-    os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
+    without_egl = not _loads("libEGL.so.1") and (_loads("libOSMesa.so.8") or _loads("libOSMesa.so.6"))
+    os.environ["MUJOCO_GL"] = "osmesa" if without_egl else "egl"
 
 
-_choose_backend()
-# Pictures of 64 x 64 are too small to share: software GL's worker threads only steal cores from other processes.
-os.environ.setdefault("LP_NUM_THREADS", "1")
-try:
-    import mujoco
-except ImportError as error:
-    if error.name != "mujoco":
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _import_mujoco() -> Any:
+    """The module; ImportError with the pip extra where it is missing, with the remedy where its OpenGL is."""
+    # Pictures of 64 x 64 are too small to share: software GL's threads only steal cores from other processes.
+    os.environ.setdefault("LP_NUM_THREADS", "1")
+    _choose_backend()
+    try:
+        return importlib.import_module("mujoco")
+    except ModuleNotFoundError as error:
+        if error.name == "mujoco":
+            raise ImportError("simulators need MuJoCo: pip install 'pilot[sim]'") from error
+        raise
+    except Exception as error:  # the GL loaders raise whatever they like: AttributeError, RuntimeError, OSError
         raise ImportError(REMEDY.format(why=error)) from error
-    raise ImportError("homes needs MuJoCo: pip install 'pilot[sim]'") from error
-except Exception as error:  # the GL loaders raise whatever they like: AttributeError, RuntimeError, OSError
-    raise ImportError(REMEDY.format(why=error)) from error
-
-_context = None
 
 
-def _gl_context():
+try:
+    mujoco = _import_mujoco()
+except ImportError as error:
+    if __name__ == "__main__":
+        sys.exit(str(error))
+    raise
+_context: Any = None
+
+
+def _gl_context() -> Any:
     """One GL context per process, made when first needed: making one costs 0.2 s, a new model in it a few ms."""
     global _context
     if _context is None:
@@ -50,9 +72,12 @@ def _gl_context():
 
 
 class Renderer:
-    """Square pictures of one model's cameras, without shadows, reflections or multisampling (10x faster so)."""
+    """Square pictures of one model's cameras, without shadows, reflections or multisampling (10x faster so).
 
-    def __init__(self, model, size: int):
+    OpenGL belongs to the thread that first rendered: render from that one only.
+    """
+
+    def __init__(self, model: Any, size: int):
         _gl_context()
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         model.vis.quality.offsamples = 0
@@ -67,7 +92,7 @@ class Renderer:
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._pixels = np.empty((size, size, 3), np.uint8)
 
-    def render(self, data, camera: str) -> np.ndarray:
+    def render(self, data: Any, camera: str) -> np.ndarray:
         """The picture of one named camera, uint8 [h w 3]."""
         _gl_context().make_current()
         self._camera.fixedcamid = self.model.camera(camera).id

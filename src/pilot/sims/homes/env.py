@@ -48,8 +48,8 @@ class HomesEnv(gymnasium.Env):
             raise ValueError(f"homes level {level} has no task {task!r}: level 1 has 'single', level 2 has {TASKS}")
         home_seed(split, 0)
         self.level, self.task, self.split, self.image_size = level, task, split, image_size
-        self.kinds = check_names("kinds", kinds or language.KINDS, ALL_KINDS)
-        self.receptacles = check_names("receptacles", receptacles or language.RECEPTACLES, ALL_RECEPTACLES)
+        self.kinds = check_names("kinds", kinds or language.KINDS, known=ALL_KINDS)
+        self.receptacles = check_names("receptacles", receptacles or language.RECEPTACLES, known=ALL_RECEPTACLES)
         self.observation_space = _observation_space(image_size)
         self.action_space = gymnasium.spaces.Box(
             np.array([*LIMITS[0], 0], np.float32), np.array([*LIMITS[1], 1], np.float32)

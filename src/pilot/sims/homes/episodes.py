@@ -126,7 +126,7 @@ def _multi(rng: np.random.Generator, home: Home, receptacle: str) -> tuple[list[
 def _place(rng: np.random.Generator, home: Home, pairs: list[tuple[int, str]]) -> tuple[Thing, ...]:
     spots = None
     while spots is None:  # the home was drawn with room for five, so this ends
-        spots = free_spots(rng, home.receptacles, len(pairs))
+        spots = free_spots(rng, home.receptacles, count=len(pairs))
     return tuple(
         Thing(
             index=index,

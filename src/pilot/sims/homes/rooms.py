@@ -143,7 +143,7 @@ def _draw_receptacles(rng: np.random.Generator, level: int, names: tuple[str, ..
     chosen = [str(name) for name in rng.choice(names, size=count, replace=False)]
     for _ in range(10_000):
         drawn = tuple(_draw_receptacle(rng, name) for name in chosen)
-        if not _overlap(drawn) and all(free_spots(rng, drawn, 5) is not None for _ in range(2)):
+        if not _overlap(drawn) and all(free_spots(rng, drawn, count=5) is not None for _ in range(2)):
             return drawn
     raise AssertionError(f"no room for {chosen}")
 
@@ -175,7 +175,7 @@ def _overlap(receptacles: tuple[Receptacle, ...]) -> bool:
 
 
 def free_spots(
-    rng: np.random.Generator, receptacles: tuple[Receptacle, ...], count: int, *, tries: int = 200
+    rng: np.random.Generator, receptacles: tuple[Receptacle, ...], *, count: int, tries: int = 200
 ) -> np.ndarray | None:
     """Places [count, 2] for objects, clear of each other and of the receptacles; None if there was no luck."""
     spots = np.empty((0, 2))
@@ -188,7 +188,7 @@ def free_spots(
     return None
 
 
-def check_names(what: str, got: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+def check_names(what: str, got: tuple[str, ...], *, known: tuple[str, ...]) -> tuple[str, ...]:
     """`got` as a tuple, or a ValueError that names the first word nobody knows."""
     unknown = [name for name in got if name not in known]
     if unknown or not got:
