@@ -175,7 +175,18 @@ def run_collect(args: argparse.Namespace) -> None:
     from pilot.sims.collect import collect, collect_web
 
     if args.web is not None:
-        collect_web(args.out, rows=args.web, split=args.split, homes=args.homes, seed=args.seed, workers=args.workers)
+        collect_web(
+            args.out,
+            rows=args.web,
+            split=args.split,
+            homes=args.homes,
+            seed=args.seed,
+            level=args.level,
+            first_home=args.first_home,
+            workers=args.workers,
+            kinds=args.kinds,
+            receptacles=args.receptacles,
+        )
         return
     collect(
         args.out,
@@ -183,8 +194,8 @@ def run_collect(args: argparse.Namespace) -> None:
         task=args.task,
         split=args.split,
         homes=args.homes,
-        first_home=args.first_home,
         episodes_per_home=args.episodes,
+        first_home=args.first_home,
         workers=args.workers,
         seed=args.seed,
         verbal=args.verbal,

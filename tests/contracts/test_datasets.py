@@ -1,0 +1,57 @@
+"""Every entry of `datasets/` has a robot, a reader and a place of its own, and the run that makes it agrees."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pilot import cli
+from pilot.datasets import Dataset, all_datasets, load_dataset
+from pilot.robots import load_robot
+
+ROOT = Path(__file__).parents[2]
+DATASETS = all_datasets()
+
+
+@pytest.fixture(params=DATASETS)
+def dataset(request) -> Dataset:
+    return load_dataset(request.param)
+
+
+def collected() -> dict[str, dict]:
+    """The arguments that `runs/*.sh` collect with, by folder."""
+    scripts = [path.read_text() for path in (ROOT / "runs").glob("*.sh")]
+    lines = [line for script in scripts for line in re.findall(r"\$pilot (collect .+)", script)]
+    parsed = [vars(cli.build_parser().parse_args(line.split())) for line in lines]
+    return {str(arguments["out"].relative_to("data")): arguments for arguments in parsed}
+
+
+def test_its_robot_exists_and_it_says_what_it_teaches(dataset):
+    assert load_robot(dataset.robot).name == dataset.robot
+    assert dataset.objective and dataset.reader in ("robot", "web")
+
+
+def test_no_two_share_a_folder():
+    paths = [dataset.path for dataset in DATASETS.values()]
+    assert len(set(paths)) == len(paths)
+
+
+def test_no_two_share_a_home():
+    made = [d.collect for d in DATASETS.values() if d.collect]
+    homes = [home for c in made for home in range(c["first_home"], c["first_home"] + c["homes"])]
+    assert len(set(homes)) == len(homes)
+
+
+def test_the_run_collects_what_the_entry_says(dataset):
+    arguments = collected().get(dataset.path)
+    if not dataset.collect or arguments is None:
+        pytest.skip("made elsewhere")
+    names = {"episodes_per_home": "episodes", "rows": "web"}
+    differ = {k: (v, arguments[names.get(k, k)]) for k, v in dataset.collect.items() if arguments[names.get(k, k)] != v}
+    assert not differ, f"entry and run: {differ}"
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    name = next(iter(DATASETS))
+    with pytest.raises(ValueError, match=f"did you mean '{name}'"):
+        load_dataset(name + "x")
