@@ -84,7 +84,6 @@ class Renderer:
         self.model = model
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._gpu = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gpu)
         self._scene = mujoco.MjvScene(model, maxgeom=400)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
@@ -95,6 +94,8 @@ class Renderer:
     def render(self, data: Any, camera: str) -> np.ndarray:
         """The picture of one named camera, uint8 [h w 3]."""
         _gl_context().make_current()
+        # Each time: renderers share the context, and without this one would draw into another's buffer.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gpu)
         self._camera.fixedcamid = self.model.camera(camera).id
         catbits = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self.model, data, self._option, None, self._camera, catbits, self._scene)
