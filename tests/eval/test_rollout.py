@@ -8,6 +8,7 @@ import pytest
 
 from pilot.eval.rollout import GREY, EpisodeRecord, ExpertPolicy, check_control, film, run_episode
 from pilot.sims.homes import HomesEnv
+from pilot.tokenizers.text import split_box
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,10 @@ def test_another_prompt_is_shown_but_success_is_judged_by_the_episodes_own(env):
 def test_the_oracle_tells_the_true_subtask_and_its_box(env):
     session = Watcher()
     record, _ = run(env, session, control="oracle")
-    assert session.seen[0]["subtask"].startswith("pick up the ") and session.seen[0]["subtask"][12:] in record.prompt
-    y0, x0, y1, x1 = session.seen[0]["box"]
-    assert 0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1
+    box, words = split_box(session.seen[0]["subtask"])
+    assert words.startswith("pick up the ") and words.removeprefix("pick up the ") in record.prompt
+    assert box is not None and all(0 <= edge <= 1 for edge in box)
+    assert record.subtasks[0] == (0, "wait 1")
 
 
 def test_an_unknown_control_is_named(env):

@@ -20,7 +20,7 @@ class Still:
     def __init__(self) -> None:
         self.sessions = 0
 
-    def session(self) -> "Still":
+    def session(self, *, replan_steps: int) -> "Still":
         self.sessions += 1
         return self
 

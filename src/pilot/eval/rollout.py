@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 
 from pilot.sims.homes import Expert, HomesEnv
+from pilot.tokenizers.text import box_to_locs
 
 Control = Literal["none", "blank_images", "shuffled_prompts", "oracle"]
 CONTROLS: tuple[str, ...] = get_args(Control)
@@ -87,13 +88,16 @@ def check_control(control: str) -> None:
         raise ValueError(f"unknown control {control!r}; choose one of {', '.join(CONTROLS)}")
 
 
-def controlled(observation: dict[str, Any], control: str, *, info: dict[str, Any], prompt: str) -> dict[str, Any]:
+def controlled(
+    observation: dict[str, Any], control: str, *, info: dict[str, Any], prompt: str, loc_stride: int
+) -> dict[str, Any]:
     """What the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says."""
     shown = {**observation, "prompt": prompt}
     if control == "blank_images":
         shown["images"] = {name: np.full_like(picture, GREY) for name, picture in observation["images"].items()}
     if control == "oracle":
-        shown |= {"subtask": info["subtask"], "box": info["box"]}
+        box = box_to_locs(info["box"], stride=loc_stride) if info["box"] else ""
+        shown["subtask"] = box + info["subtask"]
     return shown
 
 
@@ -108,11 +112,13 @@ def run_episode(
     replan_steps: int,
     control: str = "none",
     prompt: str | None = None,
+    loc_stride: int = 1,
 ) -> tuple[EpisodeRecord, np.ndarray]:
     """Act until the task is done or the steps run out → the record, and the actions [steps 4] that were executed.
 
     `make_session` is called once the home stands, so that an actor may hold on to it. `prompt` replaces the episode's
-    own instruction (success is still judged by the episode's own). Raises ValueError for an unknown control.
+    own instruction (success is still judged by the episode's own). `loc_stride` is how the policy writes boxes, for the
+    oracle. Raises ValueError for an unknown control.
     """
     check_control(control)
     observation, info = env.reset(seed=seed, options={"home": home, "episode": episode})
@@ -124,7 +130,8 @@ def run_episode(
     done = False
     while not done:
         start = time.perf_counter()
-        plan = session.infer(controlled(observation, control, info=info, prompt=asked))
+        shown = controlled(observation, control, info=info, prompt=asked, loc_stride=loc_stride)
+        plan = session.infer(shown)
         seconds.append(time.perf_counter() - start)
         words = plan["subtask"]
         if words and (not spoken or spoken[-1][1] != words):

@@ -26,6 +26,7 @@ import pilot
 from pilot.data.files import atomic_write, clear_disk_errors, write_json
 from pilot.eval.rollout import EpisodeRecord, ExpertPolicy, Session, check_control, run_episode
 from pilot.eval.stats import wilson
+from pilot.infer.policy import load_policy
 from pilot.sims.homes import HomesEnv
 from pilot.sims.homes.episodes import draw_episode
 from pilot.sims.homes.rooms import draw_home, home_seed
@@ -157,19 +158,24 @@ class Runner:
             replan_steps=self.replan_steps,
             control=job.control,
             prompt=other_prompt(job) if job.control == "shuffled_prompts" else None,
+            loc_stride=self.policy.bundle.loc_stride if self.policy and job.control == "oracle" else 1,
         )
 
     def enter(self, suite: Suite) -> None:
-        if suite == self.suite:
-            return
+        if suite != self.suite:
+            self.leave()
+            self.suite, self.env = suite, suite.make_env()
+
+    def leave(self) -> None:
+        """Close the environment, if one stands."""
         if self.suite is not None:
             self.env.close()
-        self.suite, self.env = suite, suite.make_env()
+        self.suite = None
 
     def session(self, env: HomesEnv, job: Job) -> Session:
         if self.policy is None:
             return ExpertPolicy(env, seed=job.seed + job.home)
-        return self.policy.session()
+        return self.policy.session(replan_steps=self.replan_steps)
 
 
 def other_prompt(job: Job) -> str:
@@ -188,7 +194,7 @@ def load(policy: Any) -> Any:
     """A policy from its path, a policy object as it is, None for the word "expert"."""
     if policy == "expert":
         return None
-    return pilot.load_policy(policy) if isinstance(policy, str | Path) else policy
+    return load_policy(policy) if isinstance(policy, str | Path) else policy
 
 
 def evaluate(

@@ -1,0 +1,96 @@
+"""Pictures from inside a policy: where it looks while it acts, and how noise becomes a chunk of actions.
+
+Attention is recorded from outside: within `RecordAttention` every call of torch's attention is repeated by hand to get
+its weights, so the model carries no code for it and is exactly the one that acts.
+
+Axes: `gh gw` grid of patches, `s` Euler steps, `ah` action horizon, `ad` the robot's action dims.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from pilot.data.layout import Observation
+from pilot.infer.policy import Policy
+from pilot.models.pi import Context
+
+
+class RecordAttention(TorchFunctionMode):
+    """Within it, the weights [b n t s] of every scaled dot product attention are appended to `weights`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            q, k = args[0], args[1]
+            mask = (kwargs or {}).get("attn_mask", 0.0)
+            self.weights.append(torch.softmax(q @ k.mT * q.shape[-1] ** -0.5 + mask, dim=-1))
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """What the policy saw and said, and how much of its attention each patch of the picture got."""
+
+    picture: UInt8[np.ndarray, "h w 3"]
+    weights: Float[np.ndarray, "gh gw"]
+    subtask: str
+
+
+@torch.inference_mode()
+def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str = "room") -> Attention:
+    """Attention of the action expert on the patches of one camera's picture, mean over layers, heads and chunk.
+
+    The policy decides on its subtask first, as it does when it acts; weights are those of a first step from noise.
+    Raises ValueError for a camera that the robot has not, or a model without an action expert.
+    """
+    read, context, said = think(policy, observation)
+    with RecordAttention() as recorded:
+        policy.model.act(
+            context, read.state, noise=policy.noise(torch.Generator().manual_seed(policy.seed)), num_steps=1
+        )
+    columns = patch_columns(policy, list(read.images), camera)
+    onto_picture = torch.stack([layer[0].mean((0, 1))[columns] for layer in recorded.weights]).mean(0)
+    grid = round((columns.stop - columns.start) ** 0.5)
+    weights = onto_picture.reshape(grid, grid).float().cpu().numpy()
+    return Attention(picture=observation["images"][camera], weights=weights, subtask=said)
+
+
+@torch.inference_mode()
+def flow_trajectory(
+    policy: Policy, observation: dict[str, Any], *, num_steps: int = 10
+) -> Float[np.ndarray, "s ah ad"]:
+    """The chunk at every Euler step from noise to actions, in the robot's own units."""
+    read, context, _ = think(policy, observation)
+    noise = policy.noise(torch.Generator().manual_seed(policy.seed))
+    points = policy.model.act(context, read.state, noise=noise, num_steps=num_steps)[:, 0].cpu().numpy()
+    state = np.asarray(observation["state"], np.float32)
+    return np.stack([policy.pipeline.decode_actions(point, state) for point in points])
+
+
+def think(policy: Policy, observation: dict[str, Any]) -> tuple[Observation, Context, str]:
+    """What the policy has read, the context with its subtask said, and the subtask in words."""
+    if policy.model.config.action_expert is None:
+        raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
+    read = policy.observe(policy.sample(observation))
+    tokens, context = policy.speak(read, policy.model.read(read))
+    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(tokens))
+    return read, context, words
+
+
+def patch_columns(policy: Policy, cameras: list[str], camera: str) -> slice:
+    """Which keys of the backbone are the patches of `camera`; cameras stand in the order of the observation."""
+    if camera not in cameras:
+        raise ValueError(f"robot '{policy.bundle.robot.name}' has cameras {cameras}, not {camera!r}")
+    config, wrist = policy.model.config, policy.bundle.robot.wrist_cameras
+    counts = [(config.image_size(wrist=name in wrist) // config.vision.patch_size) ** 2 for name in cameras]
+    before = sum(counts[: cameras.index(camera)])
+    return slice(before, before + counts[cameras.index(camera)])

@@ -1,0 +1,23 @@
+"""A tiny policy for tests of evaluation: the debug model with random weights, in the folder that a run would write."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pilot.models.bundle import Bundle, save_bundle
+from pilot.models.pi import Pi, pi05
+from pilot.robots.homes import ROBOT
+from pilot.tokenizers.text import TextTokenizer
+from pilot.types import NormStats
+
+
+def unit_stats(dims: int) -> NormStats:
+    return NormStats(mean=np.zeros(dims), std=np.ones(dims), q01=-np.ones(dims), q99=np.ones(dims))
+
+
+def save_random_policy(path: Path) -> Path:
+    model = Pi(pi05("debug", max_tokens=80)).initialize(torch.Generator().manual_seed(0))
+    stats = {"state": unit_stats(ROBOT.state_dim), "actions": unit_stats(ROBOT.action_dim)}
+    bundle = Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
+    return save_bundle(bundle, path)
