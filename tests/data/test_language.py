@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from data.recordings import episode, record
 
-from pilot.data.language import DemonstrationRows, snap_locs, subtask_text, to_sample
-from pilot.data.lerobot import LeRobotDataset
+from pilot.data.language import snap_locs, subtask_text, to_sample
 
 FRAME = {
     "images": {},
@@ -39,15 +37,9 @@ def test_utterances_are_drawn_anew():
 
 
 def test_snapping_text():
-    assert snap_locs("what is at <loc0100><loc0200><loc0300><loc0400>", stride=16).endswith("<loc0096><loc0208><loc0304><loc0400>")
+    assert snap_locs("what is at <loc0100><loc0200><loc0300><loc0400>", stride=16).endswith(
+        "<loc0096><loc0208><loc0304><loc0400>"
+    )
     assert snap_locs("<loc0100> alone", stride=16) == "<loc0100> alone"
-    with pytest.raises(ValueError, match="not a box"):
+    with pytest.raises(ValueError, match=r"not a box"):
         snap_locs("<loc0500><loc0200><loc0300><loc0400>", stride=16)
-
-
-def test_rows_of_a_mixture(tmp_path):
-    record(tmp_path, [episode(np.random.default_rng(0), 6)])
-    rows = DemonstrationRows(LeRobotDataset(tmp_path, 4), source="toy")
-    sample = rows.sample(2, np.random.default_rng(0))
-    assert sample.actions is not None and sample.actions.shape == (4, 2) and sample.subtask.endswith("reach")
-    assert len(rows) == 6 and list(rows.groups()) == ["even"]

@@ -13,6 +13,7 @@ from pilot.data import packing
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.writer import LeRobotWriter
 
+
 @pytest.fixture
 def recorded(tmp_path):
     rng = np.random.default_rng(0)
@@ -71,7 +72,7 @@ def test_episode_subset(recorded):
     assert len(dataset) == 13 and dataset.cameras == ("wrist",)
     np.testing.assert_array_equal(dataset.frame(0)["images"]["wrist"], episodes[2][fmt.IMAGES + "wrist"][0])
     np.testing.assert_array_equal(dataset.row(6)["state"], episodes[0][fmt.STATE][0])
-    with pytest.raises(ValueError, match="episodes 0 to 2, not"):
+    with pytest.raises(ValueError, match=r"episodes 0 to 2, not"):
         LeRobotDataset(path, 4, episodes=[3])
 
 
@@ -120,7 +121,7 @@ def test_interrupted_recording_keeps_finished_episodes(tmp_path):
     add(writer, episodes[0], 0)
     add(writer, episodes[1], 1)
     (tmp_path / "recording" / ".000002.parquet.99.tmp").write_bytes(b"half")
-    with pytest.raises(ValueError, match="unfinished recording.*2 finished episodes.*close"):
+    with pytest.raises(ValueError, match=r"unfinished recording.*2 finished episodes.*close"):
         LeRobotDataset(tmp_path, 4)
     resumed = LeRobotWriter(tmp_path, ROBOT, 10)
     assert resumed.episodes == 2
@@ -199,25 +200,25 @@ def test_full_disk_says_what_to_do(tmp_path, monkeypatch):
     writer = LeRobotWriter(tmp_path, ROBOT, 10)
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(pq, "write_table", lambda *_, **__: (_ for _ in ()).throw(full))
-    with pytest.raises(OSError, match="disk is full while writing.*free some space"):
+    with pytest.raises(OSError, match=r"disk is full while writing.*free some space"):
         writer.add_episode(episode(np.random.default_rng(0), 6), task="x")
     assert writer.episodes == 0
 
 
 def test_bad_sets_are_named(recorded):
     path, _ = recorded
-    with pytest.raises(FileNotFoundError, match="not a LeRobot data set"):
+    with pytest.raises(FileNotFoundError, match=r"not a LeRobot data set"):
         LeRobotDataset(path / "data", 4)
-    with pytest.raises(ValueError, match="no camera 'rom'.*Did you mean 'room'"):
+    with pytest.raises(ValueError, match=r"no camera 'rom'.*Did you mean 'room'"):
         LeRobotDataset(path, 4, cameras=["rom"])
-    with pytest.raises(ValueError, match="holds robot 'toy' at 10 fps, not 'toy' at 20"):
+    with pytest.raises(ValueError, match=r"holds robot 'toy' at 10 fps, not 'toy' at 20"):
         LeRobotWriter(path, ROBOT, 20)
     data = path / "data/chunk-000/file-000.parquet"
     data.write_bytes(data.read_bytes()[:200])
-    with pytest.raises(ValueError, match="file-000.parquet cannot be read.*truncated"):
+    with pytest.raises(ValueError, match=r"file-000.parquet cannot be read.*truncated"):
         LeRobotDataset(path, 4)
     data.unlink()
-    with pytest.raises(FileNotFoundError, match="file-000.parquet is missing"):
+    with pytest.raises(FileNotFoundError, match=r"file-000.parquet is missing"):
         LeRobotDataset(path, 4)
 
 
@@ -225,7 +226,7 @@ def test_other_versions_are_refused(recorded):
     path, _ = recorded
     info = json.loads((path / "meta/info.json").read_text())
     (path / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
-    with pytest.raises(ValueError, match="format v2.1, this reader reads v3.0"):
+    with pytest.raises(ValueError, match=r"format v2.1, this reader reads v3.0"):
         LeRobotDataset(path, 4)
 
 

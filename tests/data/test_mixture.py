@@ -73,11 +73,11 @@ def test_steps_and_rows_draw_differently():
 
 
 def test_bad_mixtures_are_refused():
-    with pytest.raises(ValueError, match="at least one source"):
+    with pytest.raises(ValueError, match=r"at least one source"):
         Mixture({}, seed=0)
     with pytest.raises(ValueError, match=r"sources \['none'\] have no rows"):
         Mixture({"none": Toy()}, seed=0)
-    with pytest.raises(ValueError, match="give one per source"):
+    with pytest.raises(ValueError, match=r"give one per source"):
         Mixture(SOURCES, seed=0, weights={"robot": 1})
-    with pytest.raises(ValueError, match="resume with the same data"):
+    with pytest.raises(ValueError, match=r"resume with the same data"):
         Mixture(SOURCES, seed=0).load_state_dict(Mixture(SOURCES, seed=1).state_dict())

@@ -62,7 +62,7 @@ def test_constant_and_rare_dims_are_named_and_get_a_range():
     values[:, 2] = np.arange(1000)
     running = RunningStats(3)
     running.update(values)
-    with pytest.warns(UserWarning, match="constant dims: .'lift'") as warned:
+    with pytest.warns(UserWarning, match=r"constant dims: .'lift'") as warned:
         stats = floored(running, ["lift", "grip", "x"])
     assert any("rarely moving dims: ['grip']" in str(w.message) for w in warned)
     assert (stats.q01[0], stats.q99[0], stats.std[0]) == (6.5, 7.5, 1.0)
@@ -81,5 +81,5 @@ def test_save_and_load(tmp_path):
     save_norm_stats(tmp_path, {"state": running.result()})
     loaded = load_norm_stats(tmp_path)["state"]
     np.testing.assert_array_equal(loaded.q99, running.result().q99)
-    with pytest.raises(FileNotFoundError, match="pilot data stats"):
+    with pytest.raises(FileNotFoundError, match=r"pilot data stats"):
         load_norm_stats(tmp_path / "nowhere")

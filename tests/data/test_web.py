@@ -19,7 +19,9 @@ def png(value: int) -> bytes:
 @pytest.fixture
 def path(tmp_path):
     with WebWriter(tmp_path / "web") as writer:
-        writer.add(png(1), [("detect red cup", "<loc0100><loc0200><loc0300><loc0400> red cup"), ("caption", "a red cup")])
+        writer.add(
+            png(1), [("detect red cup", "<loc0100><loc0200><loc0300><loc0400> red cup"), ("caption", "a red cup")]
+        )
         writer.add(png(2), [("what is at <loc0000><loc0000><loc0511><loc1023>", "sink")])
     return tmp_path / "web"
 
@@ -47,11 +49,11 @@ def test_a_folder_of_pictures(path):
 
 
 def test_broken_rows_are_named(path, tmp_path):
-    with pytest.raises(FileNotFoundError, match="collect the rows again"):
+    with pytest.raises(FileNotFoundError, match=r"collect the rows again"):
         WebRows(tmp_path)
     with (path / "rows.jsonl").open("a") as file:
         file.write('{"image": "000000.png"}\n')
-    with pytest.raises(ValueError, match="rows.jsonl, line 4: expected"):
+    with pytest.raises(ValueError, match=r"rows.jsonl, line 4: expected"):
         WebRows(path)
 
 

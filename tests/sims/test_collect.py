@@ -68,7 +68,7 @@ def test_goes_on_after_an_interruption(collected, tmp_path, monkeypatch):
         patch.setattr(collecting, "_demonstrate_home", interrupted)
         with pytest.raises(KeyboardInterrupt):
             collect(out, homes=2, **SMALL)
-    with pytest.raises(ValueError, match="unfinished recording"):
+    with pytest.raises(ValueError, match=r"unfinished recording"):
         LeRobotDataset(out, 8)
     # An interruption between writing an episode and counting its home: that episode is recorded again.
     shutil.copy(out / "recording/000001.parquet", out / "recording/000002.parquet")
@@ -149,7 +149,7 @@ def test_web_rows_are_true(tmp_path):
             if question.startswith("what is at "):
                 assert f"{question.removeprefix('what is at ')} {answer}" in listed
     assert collect_web(tmp_path / "web", rows=60, homes=2, workers=1, progress=False) == out
-    with pytest.raises(ValueError, match="was collected with rows=60, now 61"):
+    with pytest.raises(ValueError, match=r"was collected with rows=60, now 61"):
         collect_web(tmp_path / "web", rows=61, homes=2, progress=False)
 
 

@@ -65,7 +65,7 @@ def set_stats(path: Path, features: dict[str, Any], total_episodes: int) -> dict
     files = sorted(path.glob("data/*/*.parquet"))
     tables = [pq.read_table(file, columns=names) for file in files]
     table = pa.concat_tables(tables)
-    table = table.filter(pc.less(table["episode_index"], total_episodes))
+    table = table.filter(pc.field("episode_index") < total_episodes)
     return {name: describe(matrix(table[name])) for name in names}
 
 
@@ -76,7 +76,7 @@ def merge_image_stats(path: Path, features: dict[str, Any], total_episodes: int)
         columns = ["episode_index", *(f"stats/{name}/{stat}" for stat in ("min", "max", "mean", "std", *QUANTILES))]
         tables = [pq.read_table(file, columns=columns) for file in sorted(path.glob("meta/episodes/*/*.parquet"))]
         rows = pa.concat_tables(tables)
-        rows = rows.filter(pc.less(rows["episode_index"], total_episodes))
+        rows = rows.filter(pc.field("episode_index") < total_episodes)
         merged[name] = _merge(name, rows)
     return merged
 

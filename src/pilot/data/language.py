@@ -10,9 +10,7 @@ import re
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
-from pilot.data.lerobot import LeRobotDataset
 from pilot.tokenizers.text import box_to_locs, split_box
 from pilot.types import Sample
 
@@ -34,10 +32,11 @@ def to_sample(
     often the prompt is what was last said, where something was said, instead of the task.
     """
     said = frame["utterance"]
-    spoken = said is not None and rng.random() < utterance_share
+    if said is None or rng.random() >= utterance_share:
+        said = frame["task"]
     return Sample(
         images=frame["images"],
-        prompt=said if spoken else frame["task"],
+        prompt=said,
         state=frame["state"],
         actions=frame["actions"],
         action_is_pad=frame["action_is_pad"],
@@ -63,35 +62,3 @@ def _snap(locs: str, stride: int) -> str:
     if box is None:
         raise ValueError(f"'{locs}' is not a box: the order is y0 x0 y1 x1, top left first")
     return box_to_locs(box, stride=stride)
-
-
-class DemonstrationRows:
-    """The frames of a data set as rows of a mixture. The options are those of `to_sample`."""
-
-    def __init__(
-        self,
-        dataset: LeRobotDataset,
-        *,
-        source: str,
-        loc_stride: int = 1,
-        utterance_share: float = 0.5,
-        with_subtask: bool = True,
-    ) -> None:
-        self.dataset, self.source, self.loc_stride = dataset, source, loc_stride
-        self.utterance_share, self.with_subtask = utterance_share, with_subtask
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        return self.dataset.groups()
-
-    def sample(self, i: int, rng: np.random.Generator) -> Sample:
-        return to_sample(
-            self.dataset.frame(i),
-            rng=rng,
-            loc_stride=self.loc_stride,
-            utterance_share=self.utterance_share,
-            with_subtask=self.with_subtask,
-            source=self.source,
-        )

@@ -255,7 +255,7 @@ class LeRobotDataset:
         if fmt.EVENTS not in self.features:
             return [], last
         said = columns[fmt.EVENTS]
-        lengths = pc.fill_null(pc.list_value_length(said), 0).to_numpy()
+        lengths = pc.call_function("list_value_length", [said]).fill_null(0).to_numpy()
         for i in np.flatnonzero(lengths):
             rows = [r for r in said[int(i)].as_py() if r["style"] == "interjection" and r["role"] == "user"]
             for row in rows:

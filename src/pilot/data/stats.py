@@ -129,8 +129,8 @@ def floored(stats: RunningStats, names: Sequence[str]) -> NormStats:
     constant = stats.max - stats.min < 1e-6 * np.maximum(1.0, np.abs(stats.max))
     rare = flat & ~constant
     for kind, dims in (("constant", constant), ("rarely moving", rare)):
-        if dims.any():
-            warnings.warn(f"{kind} dims: {[names[i] for i in np.flatnonzero(dims)]}", stacklevel=2)
+        if found := [name for name, is_one in zip(names, dims, strict=True) if is_one]:
+            warnings.warn(f"{kind} dims: {found}", stacklevel=2)
     q01 = np.where(rare, stats.min, np.where(constant, result.mean - 0.5, result.q01))
     q99 = np.where(rare, stats.max, np.where(constant, result.mean + 0.5, result.q99))
     return NormStats(mean=result.mean, std=np.where(constant, 1.0, result.std), q01=q01, q99=q99)

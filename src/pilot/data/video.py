@@ -4,9 +4,10 @@ H.264 with a key frame every second frame and no B-frames: any frame is at most 
 the packets of finished episodes can be joined into one file without encoding them again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +23,13 @@ def _av():
     except ImportError as error:
         raise ImportError("video needs PyAV: pip install 'pilot[video]'") from error
     return av
+
+
+def _failure() -> type[Exception]:
+    """What PyAV raises about damaged files."""
+    from av.error import FFmpegError
+
+    return FFmpegError
 
 
 def encode_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], *, fps: int, crf: int = 18) -> None:
@@ -69,29 +77,29 @@ class VideoFile:
     def __init__(self, path: Path, *, fps: int) -> None:
         if not path.exists():
             raise FileNotFoundError(f"video {path} is missing; copy it from where the data set came from")
-        av = _av()
+        av, failure = _av(), _failure()
         self.path, self.fps = path, fps
         try:
             self._container = av.open(str(path))
             self._stream = self._container.streams.video[0]
-        except (av.FFmpegError, IndexError) as error:
+        except (failure, IndexError) as error:
             raise ValueError(f"video {path} cannot be opened ({error}); it is damaged, fetch it again") from error
         self._stream.thread_type = "NONE"  # loader workers are the parallelism
-        self._frames, self._next = None, -1
+        self._frames: Iterator[Any] = iter(())
+        self._next = -1
 
     def read(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         """Frame `number`; `ValueError` if the file has no frame at exactly that time."""
-        av = _av()
         try:
             if number != self._next:
                 self._seek(number)
             for frame in self._frames:
-                at = round(frame.pts * frame.time_base * self.fps)
+                at = round(frame.time * self.fps)
                 if at >= number:
                     break
             else:
                 raise ValueError(f"video {self.path} ends before frame {number}; it is truncated, fetch it again")
-        except av.FFmpegError as error:
+        except _failure() as error:
             self._next = -1
             raise ValueError(
                 f"video {self.path} cannot be decoded at frame {number} ({error}); fetch it again"
@@ -103,7 +111,7 @@ class VideoFile:
 
     def _seek(self, number: int) -> None:
         seconds = number / self.fps
-        self._container.seek(int(seconds / self._stream.time_base), stream=self._stream, backward=True)
+        self._container.seek(round(seconds / (self._stream.time_base or 1)), stream=self._stream, backward=True)
         self._frames = self._container.decode(self._stream)
 
     def close(self) -> None:

@@ -188,7 +188,7 @@ class LeRobotWriter:
 
 
 def _core(feature: dict[str, Any] | None) -> tuple | None:
-    return feature and (feature["dtype"], tuple(feature["shape"]))
+    return (feature["dtype"], tuple(feature["shape"])) if feature else None
 
 
 def _standard_features() -> dict[str, Any]:

@@ -50,6 +50,19 @@ class Demonstration:
     subtasks: list[tuple[int, str]] = field(default_factory=list)  # (first frame, text), one per change
     events: list[tuple[int, str]] = field(default_factory=list)  # (frame, what a person says)
 
+    def add(
+        self, observation: dict[str, Any], action: np.ndarray, *, subtask: str, box: tuple[float, ...] | None
+    ) -> None:
+        """Records one frame: what is seen, the expert's answer, and what it is doing."""
+        if not self.subtasks or self.subtasks[-1][1] != subtask:
+            self.subtasks.append((len(self.states), subtask))
+        self.prompt = observation["prompt"]
+        for camera, picture in observation["images"].items():
+            self.images.setdefault(camera, []).append(picture)
+        self.states.append(np.asarray(observation["state"], np.float32))
+        self.actions.append(action)
+        self.boxes.append(np.full(4, np.nan, np.float32) if box is None else np.asarray(box, np.float32))
+
 
 def demonstrate(
     env: HomesEnv,
@@ -77,9 +90,10 @@ def demonstrate(
     for step in range(env.max_steps):
         observation = env.observe()
         action = np.asarray(expert.act(), np.float32)
-        record_frame(record, observation, action, *expert.subtask)
-        if verbal and record.subtasks[-1][0] == step and record.subtasks[-1][1] != DONE:
-            record.events.append((step, str(rng.choice(utterances(record.subtasks[-1][1])))))
+        subtask, box = expert.subtask
+        record.add(observation, action, subtask=subtask, box=box)
+        if verbal and record.subtasks[-1][0] == step and subtask != DONE:
+            record.events.append((step, str(rng.choice(utterances(subtask)))))
         if policy and step < takeover:
             executed, perturbed = np.asarray(policy(observation), np.float32), True
         else:
@@ -90,20 +104,6 @@ def demonstrate(
         if resting > rest_steps:
             return record
     return None
-
-
-def record_frame(
-    record: Demonstration, observation: dict[str, Any], action: np.ndarray, subtask: str, box: tuple[float, ...] | None
-) -> None:
-    step = len(record.states)
-    record.prompt = observation["prompt"]
-    for camera, picture in observation["images"].items():
-        record.images.setdefault(camera, []).append(picture)
-    record.states.append(np.asarray(observation["state"], np.float32))
-    record.actions.append(action)
-    record.boxes.append(np.full(4, np.nan, np.float32) if box is None else np.asarray(box, np.float32))
-    if not record.subtasks or record.subtasks[-1][1] != subtask:
-        record.subtasks.append((step, subtask))
 
 
 class Disturbance:

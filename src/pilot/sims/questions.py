@@ -74,7 +74,7 @@ def dense(notes: list[Note]) -> Question:
 
 def detect_one(notes: list[Note], rng: np.random.Generator) -> Question | None:
     note = _draw(notes, rng)
-    return note and (f"detect {note['name']}", _located([note]))
+    return (f"detect {note['name']}", _located([note])) if note else None
 
 
 def detect_category(notes: list[Note], rng: np.random.Generator) -> Question | None:
@@ -89,7 +89,7 @@ def detect_category(notes: list[Note], rng: np.random.Generator) -> Question | N
 
 def point_back(notes: list[Note], rng: np.random.Generator) -> Question | None:
     note = _draw(notes, rng)
-    return note and (f"what is at {box_to_locs(note['box'])}", note["name"])
+    return (f"what is at {box_to_locs(note['box'])}", note["name"]) if note else None
 
 
 def caption(notes: list[Note], rng: np.random.Generator) -> Question | None:
@@ -101,7 +101,7 @@ def colour_of(notes: list[Note], rng: np.random.Generator) -> Question | None:
     things = _things(notes)
     kinds = [note["kind"] for note in things]
     note = _draw([note for note in things if kinds.count(note["kind"]) == 1], rng)
-    return note and (f"what colour is the {note['kind']}", note["colour"])
+    return (f"what colour is the {note['kind']}", note["colour"]) if note else None
 
 
 def count_of(notes: list[Note], rng: np.random.Generator) -> Question | None:
@@ -127,7 +127,7 @@ def is_in(notes: list[Note], rng: np.random.Generator) -> Question | None:
 def where_is(notes: list[Note], rng: np.random.Generator) -> Question | None:
     placed = [thing for thing in _things(notes) if thing["in"]]
     note = _draw(placed if placed and rng.random() < 0.5 else _things(notes), rng)
-    return note and (f"where is the {note['name']}", note["in"] or "table")
+    return (f"where is the {note['name']}", note["in"] or "table") if note else None
 
 
 def _act_a_while(env: HomesEnv, rng: np.random.Generator) -> None:

@@ -1,0 +1,55 @@
+"""One file per family of data sets, each with `DATASETS`; the folder is the list.
+
+An entry says where a set lies, what robot recorded it, which reader opens it and what it teaches, and, for sets that
+this library makes, the arguments that make it.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+Reader = Literal["robot", "web"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One data set by name.
+
+    `path` is relative to the data folder. `reader`: "robot" is a LeRobot set of demonstrations, "web" is rows of
+    pictures with questions and answers. `collect`: arguments of `collect` ("robot") or `collect_web` in `pilot.sims`.
+    """
+
+    name: str
+    path: str
+    robot: str
+    reader: Reader
+    objective: str  # what its rows teach, in words
+    collect: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "collect", MappingProxyType(dict(self.collect)))
+
+    def at(self, root: str | Path) -> Path:
+        """Where it lies under the data folder `root`."""
+        return Path(root) / self.path
+
+
+def all_datasets() -> dict[str, Dataset]:
+    """Every data set there is, by name."""
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {dataset.name: dataset for module in modules for dataset in module.DATASETS}
+
+
+def load_dataset(name: str) -> Dataset:
+    """The entry of that name; an unknown name is a ValueError that suggests the nearest."""
+    known = all_datasets()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {sorted(known)}"
+        raise ValueError(f"unknown data set '{name}'; {hint} (new ones are one file in {__path__[0]})")
+    return known[name]

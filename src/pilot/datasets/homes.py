@@ -1,0 +1,59 @@
+"""The data of the nano recipe: demonstrations in generated homes, and questions about pictures of them.
+
+Sets never share a home: each starts at a home number of its own. Homes of the test split are in none of them.
+"""
+
+from pilot.datasets import Dataset
+
+_BOTH = "flow and FAST on actions, text on subtasks with their boxes"
+
+DATASETS = (
+    Dataset(
+        name="homes-l1",
+        path="nano/l1_single",
+        robot="homes",
+        reader="robot",
+        objective=_BOTH,
+        collect={"level": 1, "task": "single", "homes": 160, "episodes_per_home": 5, "first_home": 0, "seed": 0},
+    ),
+    Dataset(
+        name="homes-l2",
+        path="nano/l2_single",
+        robot="homes",
+        reader="robot",
+        objective=_BOTH,
+        collect={"level": 2, "task": "single", "homes": 400, "episodes_per_home": 5, "first_home": 10_000, "seed": 1},
+    ),
+    Dataset(
+        name="homes-l2-multi",
+        path="nano/l2_multi",
+        robot="homes",
+        reader="robot",
+        objective=_BOTH,
+        collect={"level": 2, "task": "multi", "homes": 200, "episodes_per_home": 3, "first_home": 20_000, "seed": 2},
+    ),
+    Dataset(
+        name="homes-verbal",
+        path="nano/l2_verbal",
+        robot="homes",
+        reader="robot",
+        objective=_BOTH + "; half of the prompts are what a person said last",
+        collect={
+            "level": 2,
+            "task": "multi",
+            "homes": 60,
+            "episodes_per_home": 3,
+            "first_home": 30_000,
+            "seed": 3,
+            "verbal": True,
+        },
+    ),
+    Dataset(
+        name="homes-web",
+        path="nano/web",
+        robot="homes",
+        reader="web",
+        objective="text on answers; no actions",
+        collect={"rows": 24_000, "homes": 600, "level": 2, "first_home": 40_000, "seed": 4},
+    ),
+)

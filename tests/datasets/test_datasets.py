@@ -1,0 +1,30 @@
+"""Catalogue entries name robots that exist, and arguments that the collectors take; their homes are apart."""
+
+import inspect
+from itertools import pairwise
+
+import pytest
+
+from pilot.datasets import all_datasets, load_dataset
+from pilot.robots import load_robot
+
+
+@pytest.mark.parametrize("name", all_datasets())
+def test_entries_fit_together(name):
+    from pilot.sims.collect import collect, collect_web
+
+    dataset = load_dataset(name)
+    assert dataset.robot in load_robot(dataset.robot).name
+    maker = collect if dataset.reader == "robot" else collect_web
+    inspect.signature(maker).bind("out", **dataset.collect)
+
+
+def test_homes_are_in_one_set_only():
+    spans = sorted((d.collect["first_home"], d.collect["homes"]) for d in all_datasets().values() if d.collect)
+    assert all(first + homes <= following for (first, homes), (following, _) in pairwise(spans))
+
+
+def test_unknown_names_get_a_suggestion(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'homes-l2-multi'"):
+        load_dataset("homes-l2-mult")
+    assert load_dataset("homes-l2").at(tmp_path) == tmp_path / "nano/l2_single"
