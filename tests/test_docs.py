@@ -2,13 +2,19 @@
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from contracts import examples
 
 from pilot import cli, robots
-from pilot.data import writer as writer_module
 from pilot.data.lerobot import LeRobotDataset
+from pilot.models.bundle import Bundle, save_bundle
+from pilot.models.pi import Pi, pi05
+from pilot.serve.server import serve_in_background
+from pilot.sims.homes import HomesEnv
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,4 +77,41 @@ def test_the_robot_and_the_recording_of_the_page_on_adding(tmp_path, monkeypatch
     dataset = LeRobotDataset(tmp_path / "desk", 4)
     assert np.array_equal(dataset.actions, made["actions"])
     assert dataset.row(50)["subtask"] == "put it in the cup"
-    assert writer_module.LeRobotWriter is made["LeRobotWriter"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    robot, config = robots.load_robot("homes"), pi05("debug", max_tokens=80)
+    pipeline = examples.pipeline(robot, config, says_actions=True)
+    bundle = Bundle(
+        model=Pi(config).initialize(torch.Generator().manual_seed(0)),
+        robot=robot,
+        norm_stats=pipeline.norm_stats,
+        text=pipeline.text,
+        action_tokenizer=pipeline.action_tokenizer,
+    )
+    return save_bundle(bundle, tmp_path_factory.mktemp("checkpoints") / "nano")
+
+
+def test_the_readme_uses_a_checkpoint(checkpoint, capsys, monkeypatch, no_shape_checks):
+    monkeypatch.setattr(HomesEnv, "max_steps", 4)
+    use, _ = blocks(ROOT / "README.md", "python")
+    scope: dict = {}
+    exec(use.replace("checkpoints/nano", str(checkpoint)), scope)
+    assert scope["truncated"] or scope["info"]["success"]
+    assert capsys.readouterr().out
+
+
+def test_the_readme_asks_a_server():
+    _, ask = blocks(ROOT / "README.md", "python")
+
+    class Still:
+        metadata: ClassVar = {}
+
+        def infer(self, observation: dict) -> dict:
+            return {"actions": np.tile(observation["state"][:4], (3, 1))}
+
+    scope = {"room": np.zeros((64, 64, 3), np.uint8), "wrist": np.zeros((64, 64, 3), np.uint8), "state": np.arange(5.0)}
+    with serve_in_background(Still()) as port:
+        exec(ask.replace("8000", str(port)), scope)
+    assert scope["actions"].tolist() == [[0, 1, 2, 3]] * 3

@@ -281,10 +281,10 @@ def run_data(args: argparse.Namespace) -> None:
     stats = compute_norm_stats([LeRobotDataset(args.path, args.action_horizon)], robot)
     save_norm_stats(args.path, stats)
     for name, labels in (("state", robot.state_names), ("actions", robot.action_names)):
-        print(f"{name:8} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}")
+        print(f"{name:9} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}")
         for i, label in enumerate(labels):
             row = (getattr(stats[name], column)[i] for column in ("mean", "std", "q01", "q99"))
-            print(f"  {label:6} {' '.join(f'{value:9.4f}' for value in row)}")
+            print(f"  {label:7} {' '.join(f'{value:9.4f}' for value in row)}")
 
 
 VERBS = {
