@@ -17,7 +17,9 @@ def unit_stats(dims: int) -> NormStats:
 
 
 def save_random_policy(path: Path) -> Path:
-    model = Pi(pi05("debug", max_tokens=80)).initialize(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    model = Pi(pi05("debug", max_tokens=80)).initialize(generator)
+    torch.nn.init.normal_(model.action_out.weight, std=0.1, generator=generator)  # starts at zero: nothing would flow
     stats = {"state": unit_stats(ROBOT.state_dim), "actions": unit_stats(ROBOT.action_dim)}
     bundle = Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
     return save_bundle(bundle, path)
