@@ -28,13 +28,13 @@ def nano_stage1() -> TrainConfig:
         model=pi05("nano"),
         sources=(*_ROBOT, _WEB),
         robot="homes",
-        steps=3000,
+        steps=1800,
         batch_size=64,
-        optim=OptimConfig(peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=100),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=60),
         alpha=0.0,
         loc_stride=PIXEL_GRID,
         threads=2,
-        save_every=250,
+        save_every=200,
     )
 
 
@@ -45,8 +45,8 @@ def nano_stage2() -> TrainConfig:
         nano_stage1(),
         name="nano_stage2",
         sources=(*_ROBOT, verbal, replace(_WEB, weight=0.22)),
-        steps=4000,
-        optim=OptimConfig(peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=100),
+        steps=3000,
+        optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=60),
         alpha=10.0,
         flow_draws=2,
         init_from="outputs/nano/stage1/policy",

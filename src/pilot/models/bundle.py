@@ -42,6 +42,14 @@ class Bundle:
     action_tokenizer: FastTokenizer | None
     loc_stride: int = 1
 
+    def __post_init__(self) -> None:
+        config, fast = self.model.config, self.action_tokenizer
+        needed = self.text.vocab_size + (fast.vocab_size + config.fast_offset if fast else 0)
+        if fast is not None and config.vocab_size < needed and config.fast_offset == 0:
+            raise ValueError(
+                f"text and FAST tokens need {needed} ids and the model's vocab_size is {config.vocab_size}: they would overlap"
+            )
+
     @property
     def pipeline(self) -> Pipeline:
         return Pipeline(

@@ -104,13 +104,13 @@ SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, dict]] = {
         SiglipConfig(image_size=16, patch_size=8, width=16, depth=1, mlp_dim=32, num_heads=2),
         GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, head_dim=16),
         GemmaConfig(width=24, depth=2, mlp_dim=48, num_heads=2, head_dim=16),
-        {"vocab_size": 2064, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256, "fast_offset": 0},
+        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256, "fast_offset": 0},
     ),
     "nano": (
         SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
         GemmaConfig(width=128, depth=4, mlp_dim=256, num_heads=4, head_dim=32),
         GemmaConfig(width=64, depth=4, mlp_dim=192, num_heads=4, head_dim=32),
-        {"vocab_size": 2064, "action_dim": 8, "action_horizon": 10, "wrist_image_size": 32, "fast_vocab_size": 256,
+        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 10, "wrist_image_size": 32, "fast_vocab_size": 256,
          "fast_offset": 0, "max_tokens": 80},
     ),
     "2b": (

@@ -59,7 +59,6 @@ class TrainConfig:
     loc_stride: int = 1
     fast_scale: float = 10.0
     frame_cache: bool = True
-    compile: bool = False
     threads: int | None = None
     log_every: int = 20
     save_every: int = 500

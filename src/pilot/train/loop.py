@@ -65,9 +65,6 @@ class Run:
         self.ema = Ema(self.model, decay=config.ema_decay)
         if setup.resume_from is not None:
             self._load(checkpoint.load_state(setup.resume_from))
-        if config.compile:
-            self.model.vlm.compile(dynamic=True)
-            self.model.vision.compile(dynamic=True)
 
     @property
     def logs_next(self) -> bool:

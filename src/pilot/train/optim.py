@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pilot.train.config import OptimConfig
+from pilot.train.muon import Muon
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
@@ -35,7 +36,7 @@ class Optimizer:
             torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
         ]
         if use_muon:
-            self.parts.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+            self.parts.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
         self.peaks = [config.peak_lr, config.muon_lr]
 
     def step(self, step: int) -> tuple[float, float]:

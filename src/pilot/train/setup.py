@@ -65,7 +65,7 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
         theirs = json.loads(file.read_text())
-        free = {"threads", "log_every", "save_every", "compile"}
+        free = {"threads", "log_every", "save_every"}
         if changed := [name for name in mine if name not in free and theirs.get(name) != mine[name]]:
             raise ValueError(f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config")
     write_json(file, mine)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# checkpoints/nano: π0.5's two stages on generated homes, from nothing.
+#
+# Hardware: 2 CPU cores (minutes on a GPU). Every stage goes on where it was when it is started again.
+# Time and numbers to expect: docs/results.md, which names the commit that got them.
+#
+#   runs/nano.sh            everything
+#   runs/nano.sh collect | stage1 | stage2 | ship | eval
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OMP_WAIT_POLICY=passive
+pilot=${PILOT:-.venv/bin/pilot}
+
+collect() {
+    $pilot collect data/nano/l1_single --level 1 --task single --homes 160 --episodes 5 --seed 0
+    $pilot collect data/nano/l2_single --level 2 --task single --homes 400 --episodes 5 --first-home 10000 --seed 1
+    $pilot collect data/nano/l2_multi --level 2 --task multi --homes 200 --episodes 3 --first-home 20000 --seed 2
+    $pilot collect data/nano/l2_verbal --level 2 --task multi --homes 60 --episodes 3 --first-home 30000 --seed 3 --verbal
+    $pilot collect data/nano/web --level 2 --web 24000 --homes 600 --first-home 40000 --seed 4
+}
+stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }
+stage2() { $pilot train nano_stage2 --out outputs/nano/stage2; }
+ship() {
+    rm -rf checkpoints/nano
+    mkdir -p checkpoints
+    cp -r outputs/nano/stage2/policy checkpoints/nano
+}
+eval_all() {
+    $pilot eval checkpoints/nano --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
+        --episodes 200 --seed 0 --out outputs/nano/eval
+}
+
+case "${1:-all}" in
+    collect | stage1 | stage2 | ship) "$1" ;;
+    eval) eval_all ;;
+    all) collect && stage1 && stage2 && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect stage1 stage2 ship eval" >&2 && exit 2 ;;
+esac
