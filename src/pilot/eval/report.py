@@ -23,15 +23,19 @@ import numpy as np
 from pilot.eval import charts, pictures
 from pilot.eval.stats import wilson
 
+SMALL_FRAME = 96  # pixels high
+
 
 class SuccessRow(TypedDict):
-    """One line of a success table; `extra` are further columns, already as text."""
+    """One line of a success table. `extra` are further columns, already as text; `judged` says that this line is what
+    the table is about and not a control (default: the first of its suite is)."""
 
     suite: str
     model: str
     successes: int
     n: int
     extra: NotRequired[Mapping[str, str]]
+    judged: NotRequired[bool]
 
 
 class Report:
@@ -85,7 +89,7 @@ class Report:
             f'<q style="grid-column:span {length}">{html.escape(words) or "&nbsp;"}</q>'
             for words, _, length in spells(captions)
         )
-        strip = f'<div class="strip" style="--n:{len(frames)}" tabindex="0">{cells}{spans}</div>'
+        strip = f'<div class="strip" style="--n:{len(frames)};{grain(frames[0])}" tabindex="0">{cells}{spans}</div>'
         self.figure(strip, title=title, outcome=outcome, success=success, css="filmstrip")
 
     def video(
@@ -111,7 +115,7 @@ class Report:
         ribbon = "".join(f'<i style="flex-grow:{length}"></i>' for _, _, length in runs)
         height, width = frames[0].shape[:2]
         clock = f"--t:{seconds:.3f}s;--row:{seconds / rows:.4f}s"
-        style = f"{clock};--cols:{columns};--rows:{rows};--ratio:{width}/{height}"
+        style = f"{clock};--cols:{columns};--rows:{rows};--ratio:{width}/{height};{grain(frames[0])}"
         label = f"{title}: {'; '.join(words for words, _, _ in spells(captions))}"
         film = (
             f"<style>{subtitle_keyframes(name, said)}</style>"
@@ -133,7 +137,7 @@ class Report:
         self.parts.append(f'<div class="wide"><table>{caption}<tr>{head}</tr>{body}</table></div>')
 
     def success_table(self, rows: Sequence[SuccessRow], *, title: str = "") -> None:
-        """Success rates with 95 % Wilson intervals drawn. The first model of a suite is the one that is judged."""
+        """Success rates with 95 % Wilson intervals drawn, suite by suite."""
         if not rows:
             raise ValueError("a success table needs at least one row")
         columns = list(dict.fromkeys(name for row in rows for name in row.get("extra", {})))
@@ -153,8 +157,9 @@ class Report:
             low, high = wilson(row["successes"], row["n"])
             extras = {name: row.get("extra", {}).get(name, "") for name in columns}
             details = {"interval": f"{low:.0%} – {high:.0%}"} | extras
+            role = "judged" if row.get("judged", index == 0) else "control"
             lines.append(
-                f'<tr class="{"judged" if index == 0 else "control"}"><td>{html.escape(row["model"])}</td>'
+                f'<tr class="{role}"><td>{html.escape(row["model"])}</td>'
                 f'<td class="drawn">{charts.interval_bar(row["successes"], row["n"])}</td>'
                 f'<td class="n"><b>{row["successes"] / row["n"]:.0%}</b></td>'
                 f"{''.join(detail(name, value) for name, value in details.items())}</tr>"
@@ -279,6 +284,11 @@ def detail(name: str, value: str) -> str:
 def check_film(frames: Sequence[np.ndarray], captions: Sequence[str]) -> None:
     if len(frames) != len(captions) or not frames:
         raise ValueError(f"a film needs one caption per frame, got {len(frames)} frames and {len(captions)} captions")
+
+
+def grain(frame: np.ndarray) -> str:
+    """Small frames are shown pixel by pixel, as the robot gets them; large ones smoothly."""
+    return f"--grain:{'pixelated' if frame.shape[0] <= SMALL_FRAME else 'auto'}"
 
 
 def spells(captions: Sequence[str]) -> list[tuple[str, int, int]]:
