@@ -16,7 +16,7 @@ def solve(env, expert) -> dict:
 
 @pytest.mark.parametrize(("level", "task", "homes"), [(1, "single", 6), (2, "single", 6), (2, "multi", 6)])
 def test_it_succeeds(level, task, homes):
-    """All of a few fixed starts; at large it is above 99 % (docs/results.md)."""
+    """All of a few fixed starts."""
     env = HomesEnv(level=level, task=task, split="test")
     for home in range(homes):
         env.reset(options={"home": home, "episode": home})
