@@ -143,7 +143,7 @@ def _pack_data(path: Path, rows: list[dict[str, Any]], features: dict[str, Any],
             writer = None
             for row in group:
                 table = _numbered(row).select(names).replace_schema_metadata(note)
-                writer = writer or pq.ParquetWriter(temporary, table.schema, compression="snappy")
+                writer = writer or pq.ParquetWriter(temporary, table.schema, write_statistics=False)
                 writer.write_table(table, row_group_size=max(row["length"], 1))
                 row["data/chunk_index"], row["data/file_index"] = divmod(number, fmt.CHUNK_FILES)
                 row |= episode_stats(table, features)
