@@ -110,6 +110,7 @@ def test_the_report_says_what_the_results_say(show):
     for words in (
         "85%", "20% → 75%", "pictures blanked", "prompts shuffled", "prompt of one", "prompt of several", "(before)",
         "17 of 20 homes", "16 of 20 homes", "240 demonstrations", "77 training steps", "put it away", "1.2 min",
+        "1 learned, 0 lost",
     ):  # fmt: skip
         assert words in page, words
     assert "http" not in page.replace("http://www.w3.org", "")

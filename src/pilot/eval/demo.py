@@ -28,6 +28,7 @@ from pilot.data.files import atomic_write, read_json, write_json
 from pilot.eval.introspect import attention_picture, flow_trajectory
 from pilot.eval.report import Report, SuccessRow
 from pilot.eval.rollout import EpisodeRecord, Film, film
+from pilot.eval.stats import compare
 from pilot.eval.suites import SUITES, Job, Runner, Suite, SuiteResult, code_fingerprint, evaluate_table, fingerprint
 from pilot.infer.policy import load_policy
 from pilot.robots.homes import ROBOT
@@ -351,11 +352,21 @@ class Show:
         )
         rows = [(before, "before"), (after["new"][0], "after fine-tuning")]
         report.success_table([success_row(row, model=when) for row, when in rows])
+        report.text(self.paired(before["homes"], after["new"][0]["homes"]))
         for shot, when in zip(after["films"], ("before", "after"), strict=True):
             add_film(report, shot, when=when)
         report.lines(loss_curves(Path(self.results["training"]["run"])), title="Losses while fine-tuning", log=True)
         kept = next(row for row in self.results["controls"] if row["suite"] == OLD.name and row["control"] == "none")
         report.text(f"What it knew before, in {OLD.name}: {odds(kept)} before, {odds(after['old'][0])} after.")
+
+    def paired(self, before: Sequence[bool], after: Sequence[bool]) -> str:
+        """The same homes before and after, in words."""
+        change = compare(after, before, seed=self.seed)
+        low, high = change.interval
+        return (
+            f"Home by home: {change.only_a} learned, {change.only_b} lost, a change of {change.difference:+.0%} "
+            f"(95 % interval {low:+.0%} to {high:+.0%})."
+        )
 
     def report_run(self, report: Report) -> None:
         report.section("What was run")
