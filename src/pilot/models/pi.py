@@ -10,7 +10,7 @@ dims, `d` backbone width, `e` expert width, `v` vocabulary.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ from pilot.data.layout import (
     flow_positions,
     token_positions,
 )
-from pilot.models import flow
+from pilot.models import flow, pointing
 from pilot.nn.attention import KV, additive_mask, detach, rotary_angles
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import Modulation
@@ -42,7 +42,8 @@ class PiConfig:
     `state_input`: `text` (in the prompt, π0.5), `token` (a state token in the flow block, π0) or `none`.
     `time_conditioning`: `adarms` (π0.5) or `concat` (time beside each action, π0). `action_expert=None` is π0-FAST.
     `wrist_image_size` lets wrist pictures be smaller than the others. `fast_offset` clears the top of the vocabulary:
-    FAST id `i` is token `vocab_size − 1 − fast_offset − i`.
+    FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`, the
+    first head of that backbone layer can be taught to look at what a box is about to be said of (`models/pointing.py`).
     """
 
     vision: SiglipConfig
@@ -57,6 +58,8 @@ class PiConfig:
     wrist_image_size: int | None = None
     fast_vocab_size: int = 2048
     fast_offset: int = 128
+    loc_start: int = 256_000
+    point_layer: int | None = None
     max_tokens: int = 200
 
     def __post_init__(self) -> None:
@@ -104,14 +107,14 @@ SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, dict]] = {
         SiglipConfig(image_size=16, patch_size=8, width=16, depth=1, mlp_dim=32, num_heads=2),
         GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, head_dim=16),
         GemmaConfig(width=24, depth=2, mlp_dim=48, num_heads=2, head_dim=16),
-        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256, "fast_offset": 0},
+        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256, "fast_offset": 0, "loc_start": 276},
     ),
     "nano": (
         SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
         GemmaConfig(width=128, depth=4, mlp_dim=256, num_heads=4, head_dim=32),
         GemmaConfig(width=64, depth=4, mlp_dim=192, num_heads=4, head_dim=32),
         {"vocab_size": 2080, "action_dim": 8, "action_horizon": 10, "wrist_image_size": 32, "fast_vocab_size": 256,
-         "fast_offset": 0, "max_tokens": 80},
+         "fast_offset": 0, "loc_start": 276, "point_layer": 2, "max_tokens": 80},
     ),
     "2b": (
         SiglipConfig(),
@@ -129,6 +132,7 @@ class Context:
     cache: list[KV]
     kinds: Int[Tensor, "b s"]
     hidden: Float[Tensor, "b l d"]
+    inputs: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +208,10 @@ class Pi(nn.Module):
         x = torch.cat((images, self.embed_tokens(observation.tokens)), dim=1)  # [b s d]
         kinds = torch.cat((image_kinds, observation.token_kinds), dim=1)
         tail = observation.tokens.shape[1] if hidden else 0
-        h, cache = self.vlm(x, **self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype), tail=tail)
-        return Context(cache=cache, kinds=kinds, hidden=h)
+        inputs: list[Tensor] = []
+        attention = self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype)
+        h, cache = self.vlm(x, **attention, tail=tail, inputs=inputs)
+        return Context(cache=cache, kinds=kinds, hidden=h, inputs=inputs)
 
     def attention(self, positions: Int[Tensor, "b t"], mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> dict:
         """Rotary angles and additive mask, shared by all layers of a stack."""
@@ -240,6 +246,8 @@ class Pi(nn.Module):
         """Sum and count of each loss per sample, for a trainer to normalise by global counts."""
         context = self.read(observation)
         terms = self.text_terms(observation, context)
+        if self.config.point_layer is not None:
+            terms["point"] = pointing.terms(self, observation, context)
         if flow_loss and self.config.action_expert is not None:
             cache = detach(context.cache) if self.config.insulate else context.cache
             context = replace(context, cache=cache)

@@ -113,15 +113,18 @@ class Gemma(nn.Module):
         past: list[KV] | None = None,
         modulations: list[Modulation] | None = None,
         tail: int | None = None,
+        inputs: list[Tensor] | None = None,
     ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
         """Hidden states after the final norm and the cache of every layer, past keys and values in front.
 
         `angles` are `rotary_angles` of the tokens' positions, `bias` is the `additive_mask` of who sees whom. With `tail`,
         the last layer is computed for the last `tail` tokens only (0: keys and values alone), which is all that a text
-        head or a denoising loop needs.
+        head or a denoising loop needs. What enters each block is appended to `inputs`.
         """
         cache = []
         for i, block in enumerate(self.blocks):
+            if inputs is not None:
+                inputs.append(x)
             pair = (modulations[2 * i], modulations[2 * i + 1]) if modulations else (None, None)
             last = tail if i == len(self.blocks) - 1 else None
             x, kv = block(x, angles, bias, past=past[i] if past else None, modulations=pair, tail=last)

@@ -36,6 +36,7 @@ class OptimConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A run. Loss = `text_weight`·text + `fast_weight`·fast + `alpha`·flow; `alpha` = 0 leaves the flow out (stage 1).
+    Models with a `point_layer` add `point_weight`·point.
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the
     sources. `flow_draws` is the number of noise draws per row and step.
@@ -51,6 +52,7 @@ class TrainConfig:
     alpha: float = 10.0
     text_weight: float = 1.0
     fast_weight: float = 1.0
+    point_weight: float = 1.0
     flow_draws: int = 1
     time_s: float = 0.999
     ema_decay: float = 0.999

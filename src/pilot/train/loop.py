@@ -122,7 +122,7 @@ class Run:
 
 def weighted(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
     """The training objective: each loss is a mean over its own tokens or elements in the whole batch."""
-    weights = {"text": config.text_weight, "fast": config.fast_weight, "flow": config.alpha}
+    weights = {"text": config.text_weight, "fast": config.fast_weight, "flow": config.alpha, "point": config.point_weight}
     return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
 
 

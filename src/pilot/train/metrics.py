@@ -33,7 +33,7 @@ class Metrics:
         for name, value in values.items():
             if self._writer is not None:
                 self._writer.add_scalar(name, value, step)
-        shown = ("loss/text", "loss/fast", "loss/flow", "lr", "samples_per_s")
+        shown = ("loss/text", "loss/fast", "loss/point", "loss/flow", "lr", "samples_per_s")
         self._bar.set_postfix({name.split("/")[-1]: f"{values[name]:.3g}" for name in shown if name in values})
 
     def advance(self) -> None:

@@ -1,0 +1,56 @@
+"""One head is told where to look while a box is said."""
+
+from dataclasses import replace
+
+import torch
+
+from pilot.data.layout import Observation
+from pilot.models import pointing
+from pilot.models.pi import Pi, pi05
+
+CONFIG = pi05("debug", point_layer=1)
+LOC = CONFIG.loc_start
+
+
+def observation() -> Observation:
+    """Row 0 says a box of the upper left patch, row 1 none; pictures are 2 × 2 patches."""
+    words = torch.tensor([[2, 2000, LOC + 10, LOC + 20, LOC + 400, LOC + 500, 2001], [2, 2000, 2001, 2002, 0, 0, 0]])
+    kinds = torch.tensor([[1, 1, 2, 2, 2, 2, 2], [1, 1, 2, 2, 0, 0, 0]])
+    generator = torch.Generator().manual_seed(0)
+    return Observation(
+        images={"room": torch.rand(2, 16, 16, 3, generator=generator)}, image_masks={"room": torch.ones(2, dtype=torch.bool)},
+        state=torch.zeros(2, 8), tokens=words, token_kinds=kinds, token_loss=kinds >= 2,
+    )  # fmt: skip
+
+
+def test_boxes_are_found_where_they_are_said():
+    row, first = pointing.spoken_boxes(observation(), LOC)
+    assert row.tolist() == [0] and first.tolist() == [2]
+    asked = replace(observation(), token_loss=torch.zeros(2, 7, dtype=torch.bool))
+    assert not len(pointing.spoken_boxes(asked, LOC)[0])
+
+
+def test_patches_that_a_box_touches():
+    boxes = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.3, 0.3, 0.6, 0.4], [0.7, 0.7, 0.7, 0.7]])
+    assert pointing.covered(boxes, 2).long().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_attention_is_the_layers_own():
+    model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
+    context = model.read(obs)
+    row, queries = torch.tensor([0, 1]), torch.tensor([[5], [5]])
+    weights = pointing.attention(model, context, layer=1, row=row, queries=queries).exp()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1))
+    assert not weights[:, :, 6:].any()  # nothing of what is said later
+
+
+def test_learning_to_point_moves_the_attention_into_the_box(no_shape_checks):
+    model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        total, count = pointing.terms(model, obs, model.read(obs))
+        total.sum().backward()
+        optimizer.step()
+    assert count.tolist() == [1.0, 0.0] and total[1] == 0
+    assert total[0].item() < 0.1
