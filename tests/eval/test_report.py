@@ -160,7 +160,9 @@ def test_running_mean_does_not_look_ahead():
 
 def test_curves_skip_what_is_not_finite_and_keep_their_ends():
     page = charts.line_chart({"a": ([0, 1, 2], [1.0, float("nan"), 3.0])}, x_label="x", y_label="y")
-    assert "a from 1 to 3" in page and "nan" not in page
+    assert "a from 1 to 3" in page and "nan" not in page and "(1 points left out)" in page
+    page = charts.line_chart({"a": ([0, 1, 2], [0.0, 2.0, 3.0])}, x_label="x", y_label="y", log=True)
+    assert "a from 2 to 3" in page and "(1 points left out)" in page
     x, y = charts.thinned(np.arange(5000.0), np.arange(5000.0))
     assert len(x) <= charts.MAX_POINTS and x[0] == 0 and y[-1] == 4999
 
@@ -169,7 +171,7 @@ def test_curves_skip_what_is_not_finite_and_keep_their_ends():
     ("draw", "message"),
     [
         (lambda r: r.lines({}, title="t"), "nothing to draw"),
-        (lambda r: r.lines({"a": ([1], [0.0])}, title="t", log=True), "log=False"),
+        (lambda r: r.lines({"a": ([1], [0.0])}, title="t", log=True), "above 0, as a log axis wants"),
         (lambda r: r.lines({"a": ([1, 2], [1.0])}, title="t"), "as many x as y"),
         (lambda r: r.video(frames(2), ["a"], title="t"), "2 frames and 1 captions"),
         (lambda r: r.video([frames()[0], frames()[0][:4]], ["a", "b"], title="t"), "differ in shape"),

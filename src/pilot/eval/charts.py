@@ -59,8 +59,7 @@ class Axis:
         """An axis that holds all values with some air. A log axis wants positive ones."""
         low, high = float(values.min()), float(values.max())
         if log:
-            if low <= 0:
-                raise ValueError(f"a logarithmic axis needs values above 0, got {low:g}; draw this one with log=False")
+            assert low > 0, low
             return cls(low=low / 1.15, high=high * 1.15, log=True)
         if from_zero:
             low = min(low, 0.0)
@@ -111,13 +110,17 @@ def framed(marks: str, *, x: Axis, y: Axis, label: str) -> str:
 def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: bool = False, smooth: int = 0) -> str:
     """Curves by name over a shared x. `smooth` > 1 draws the raw curve faintly below its running mean over that many.
 
+    Points that have no place on the plot (not finite, or not above 0 on a log axis) are left out, and counted in the
+    legend.
+
     Raises:
-        ValueError: No finite points at all, curves of uneven length, or values ≤ 0 on a log axis.
+        ValueError: No points to draw at all, or a curve of uneven length.
     """
-    cleaned = {name: finite(name, curve) for name, curve in curves.items()}
+    cleaned = {name: drawable(name, curve, log=log) for name, curve in curves.items()}
     drawn = {name: curve for name, curve in cleaned.items() if len(curve[0])}
     if not drawn:
-        raise ValueError(f"nothing to draw: no finite points in {', '.join(curves) or 'no curves'}")
+        scale = " above 0, as a log axis wants" if log else ""
+        raise ValueError(f"nothing to draw: no finite points{scale} in {', '.join(curves) or 'no curves'}")
     x = Axis(low=min(float(c[0].min()) for c in drawn.values()), high=max(float(c[0].max()) for c in drawn.values()))
     x = x if x.high > x.low else Axis(low=x.low - 0.5, high=x.high + 0.5)
     y = Axis.around(np.concatenate([c[1] for c in drawn.values()]), log=log, from_zero=not log)
@@ -128,7 +131,9 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
             marks.append(polyline(*thinned(x(xs), y(ys)), css=f"{colour} raw"))
         trend = running_mean(ys, window=smooth)
         marks.append(polyline(*thinned(x(xs), y(trend)), css=colour))
-        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(trend[-1]))}</b></li>')
+        left_out = len(curves[name][0]) - len(xs)
+        note = f" ({left_out} points left out)" if left_out else ""
+        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(trend[-1]))}</b>{note}</li>')
     ends = {name: (number(float(ys[0])), number(float(ys[-1]))) for name, (_, ys) in drawn.items()}
     summary = "; ".join(f"{name} from {first} to {last}" for name, (first, last) in ends.items())
     plot = framed("".join(marks), x=x, y=y, label=f"{y_label} over {x_label}: {summary}")
@@ -139,11 +144,13 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
     )
 
 
-def finite(name: str, curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+def drawable(name: str, curve: Curve, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
     xs, ys = (np.asarray(values, dtype=float) for values in curve)
     if xs.shape != ys.shape or xs.ndim != 1:
         raise ValueError(f"curve '{name}' needs as many x as y, got {list(xs.shape)} and {list(ys.shape)}")
     keep = np.isfinite(xs) & np.isfinite(ys)
+    if log:
+        keep &= ys > 0
     return xs[keep], ys[keep]
 
 
