@@ -85,7 +85,8 @@ def show(tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in metrics))
     arrays = {
         "picture": np.zeros((64, 64, 3), np.uint8),
-        "weights": np.random.default_rng(0).uniform(size=(8, 8)),
+        "saying": np.random.default_rng(0).uniform(size=(8, 8)),
+        "moving": np.random.default_rng(1).uniform(size=(8, 8)),
         "flow": np.random.default_rng(0).normal(size=(11, 10, 4)),
     }
     demo.save_arrays(tmp_path / "inside.npz", arrays)

@@ -115,9 +115,7 @@ def test_a_batch_of_ragged_rows_equals_its_rows_alone():
 def test_a_dropped_camera_equals_a_masked_one_and_hides_its_pixels():
     pi, noise = model(), noise_time(2)[0]
     masked = observation([[1, 1, 2]] * 2, masks={"wrist": [False, False]})
-    dropped = replace(
-        masked, images={"room": masked.images["room"]}, image_masks={"room": masked.image_masks["room"]}
-    )
+    dropped = replace(masked, images={"room": masked.images["room"]}, image_masks={"room": masked.image_masks["room"]})
     torch.testing.assert_close(pi.sample_actions(masked, noise=noise), pi.sample_actions(dropped, noise=noise))
     half = observation([[1, 1, 2]] * 2, masks={"wrist": [True, False]})
     leaked = replace(half, images=half.images | {"wrist": half.images["wrist"].clone()})

@@ -28,7 +28,7 @@ def nano_stage1() -> TrainConfig:
         model=pi05("nano"),
         sources=(*_ROBOT, _WEB),
         robot="homes",
-        steps=1200,
+        steps=1000,
         batch_size=64,
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=60),
         alpha=0.0,
@@ -59,7 +59,10 @@ def nano_finetune() -> TrainConfig:
     return replace(
         nano_stage2(),
         name="nano_finetune",
-        sources=(Source(path="data/finetune/new", weight=0.8), Source(path="data/finetune/web", kind="web", weight=0.2)),
+        sources=(
+            Source(path="data/finetune/new", weight=0.8),
+            Source(path="data/finetune/web", kind="web", weight=0.2),
+        ),
         steps=250,
         batch_size=48,
         optim=OptimConfig(peak_lr=6e-4, final_lr=2e-5, warmup_steps=20),

@@ -21,7 +21,6 @@ from pilot.data.web import WebRows
 from pilot.types import Sample
 
 AHEAD = 4
-SPLIT_FROM = 32
 
 
 class RobotRows:
@@ -63,12 +62,12 @@ class WebSource:
         return sample
 
 
-def halve(rows: list[Row]) -> list[list[Row]]:
-    """Rows by length, in two halves where there are enough: padding falls by more than half."""
-    if len(rows) < SPLIT_FROM:
-        return [rows]
-    rows = sorted(rows, key=lambda row: len(row.tokens))
-    return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+def split(rows: list[Row]) -> list[list[Row]]:
+    """Rows by length, in two or four parts where there are enough: little padding, and work for two threads."""
+    count = 4 if len(rows) >= 32 else 2 if len(rows) >= 8 else 1
+    rows = sorted(rows, key=lambda row: -len(row.tokens))
+    edges = [len(rows) * i // count for i in range(count + 1)]
+    return [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
 
 
 class Loader:
@@ -81,16 +80,15 @@ class Loader:
         """The batch of one step, the same whenever it is asked for.
 
         Rows with the same cameras come together, so that a web row is not padded to the length of a robot row nor given
-        a black wrist picture; of those, the longer and the shorter half. Losses are normalised over all parts, so the
-        parts are one batch.
+        a black wrist picture; of those, rows of like length. Losses are normalised over all parts: they are one batch.
         """
         parts: dict[tuple[str, ...], list[Row]] = {}
         for draw in self.mixture.draw(step, self.batch_size):
             sample = self.mixture.read(draw)
             row = self.pipeline.encode(sample, say_actions=sample.extra.get("whole", True))
             parts.setdefault(tuple(row.images), []).append(row)
-        halves = [half for _, rows in sorted(parts.items()) for half in halve(rows)]
-        return [collate(rows, device=self.device) for rows in halves]
+        cameras = sorted(parts, key=len, reverse=True)  # the costly ones first, so that threads end together
+        return [collate(rows, device=self.device) for names in cameras for rows in split(parts[names])]
 
     @contextmanager
     def prefetch(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:

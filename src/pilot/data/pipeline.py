@@ -81,7 +81,9 @@ class Pipeline:
         self.robot, self.model, self.text, self.action_tokenizer = robot, model, text, action_tokenizer
         for name, dims in (("state", robot.state_dim), ("actions", robot.action_dim)):
             if name not in norm_stats:
-                raise ValueError(f"norm stats have no '{name}' (got {sorted(norm_stats)}); make them: pilot data stats PATH")
+                raise ValueError(
+                    f"norm stats have no '{name}' (got {sorted(norm_stats)}); make them: pilot data stats PATH"
+                )
             if (got := len(norm_stats[name].q01)) != dims:
                 raise ValueError(f"norm stats of '{name}' have {got} dims, robot '{robot.name}' declares {dims}")
         self.norm_stats = norm_stats

@@ -42,7 +42,9 @@ def normalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "
     return ((x - stats.q01[:d]) / (stats.q99[:d] - stats.q01[:d] + 1e-6) * 2 - 1).astype(np.float32)
 
 
-def unnormalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile") -> Float[np.ndarray, "*t d"]:
+def unnormalize(
+    x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile"
+) -> Float[np.ndarray, "*t d"]:
     """The inverse of `normalize`."""
     d = x.shape[-1]
     if kind == "zscore":
@@ -78,5 +80,7 @@ def pad_dims(x: Float[np.ndarray, "*t d"], dims: int) -> Float[np.ndarray, "*t e
         ValueError: more dims than the model has.
     """
     if x.shape[-1] > dims:
-        raise ValueError(f"a vector of {x.shape[-1]} dims does not fit a model of {dims}; raise action_dim in its config")
+        raise ValueError(
+            f"a vector of {x.shape[-1]} dims does not fit a model of {dims}; raise action_dim in its config"
+        )
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, dims - x.shape[-1])]).astype(np.float32)

@@ -73,12 +73,18 @@ class Policy:
                 raise ValueError(f"the observation has no '{name}'; it has {sorted(observation)}")
         images = observation["images"]
         if not isinstance(images, Mapping) or not images:
-            raise ValueError(f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}")
+            raise ValueError(
+                f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}"
+            )
         if missing := [camera for camera in robot.cameras if camera not in images]:
-            raise ValueError(f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)}")
+            raise ValueError(
+                f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)}"
+            )
         if not isinstance(observation["prompt"], str):
             raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
-        ordered = {camera: images[camera] for camera in (*robot.cameras, *(c for c in images if c not in robot.cameras))}
+        ordered = {
+            camera: images[camera] for camera in (*robot.cameras, *(c for c in images if c not in robot.cameras))
+        }
         state = np.asarray(observation["state"], np.float32)
         return Sample(images=ordered, prompt=observation["prompt"], state=state, subtask=subtask)
 

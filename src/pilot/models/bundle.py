@@ -1,10 +1,10 @@
 """A checkpoint is a folder that carries everything a policy needs: nothing is looked up elsewhere, nothing is guessed.
 
-    config.json          the model's shape, the robot, how boxes are written, the version of the preprocessing
-    model.safetensors    weights
-    norm_stats.json      statistics of state and actions
-    text.model           SentencePiece
-    fast/                the action tokenizer, in FAST's published folder format
+config.json          the model's shape, the robot, how boxes are written, the version of the preprocessing
+model.safetensors    weights
+norm_stats.json      statistics of state and actions
+text.model           SentencePiece
+fast/                the action tokenizer, in FAST's published folder format
 """
 
 import json
@@ -53,7 +53,11 @@ class Bundle:
     @property
     def pipeline(self) -> Pipeline:
         return Pipeline(
-            self.robot, self.model.config, norm_stats=self.norm_stats, text=self.text, action_tokenizer=self.action_tokenizer
+            self.robot,
+            self.model.config,
+            norm_stats=self.norm_stats,
+            text=self.text,
+            action_tokenizer=self.action_tokenizer,
         )
 
 
@@ -107,7 +111,9 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
     path = Path(path)
     for name in ("config.json", "model.safetensors", "norm_stats.json", "text.model"):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME")
+            raise FileNotFoundError(
+                f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME"
+            )
     config = _read_config(path / "config.json")
     model = _load_model(model_config(config["model"]), path / "model.safetensors", device)
     return Bundle(
@@ -124,7 +130,9 @@ def model_config(values: dict[str, Any]) -> PiConfig:
     """`PiConfig` from its `asdict` form; unknown fields are errors."""
     known = {field.name for field in fields(PiConfig)}
     if unknown := set(values) - known:
-        raise ValueError(f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot")
+        raise ValueError(
+            f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
+        )
     expert = values["action_expert"]
     parts = {
         "vision": SiglipConfig(**values["vision"]),
@@ -158,8 +166,12 @@ def _load_model(config: PiConfig, file: Path, device: str | torch.device) -> Pi:
     got = {name: tuple(t.shape) for name, t in weights.items()}
     if expected != got:
         missing, left_over = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
-        shapes = [f"{n} {got[n]} for {expected[n]}" for n in sorted(expected.keys() & got.keys()) if got[n] != expected[n]]
-        raise ValueError(f"{file} does not fit its config: missing {missing}, left over {left_over}, other shapes {shapes}")
+        shapes = [
+            f"{n} {got[n]} for {expected[n]}" for n in sorted(expected.keys() & got.keys()) if got[n] != expected[n]
+        ]
+        raise ValueError(
+            f"{file} does not fit its config: missing {missing}, left over {left_over}, other shapes {shapes}"
+        )
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
@@ -171,5 +183,3 @@ def _robot(values: dict[str, Any]) -> Robot:
 def ordered_tokens(text: TextTokenizer, *, bins: int = 256) -> tuple[list[int], ...]:
     """Ids of the `<loc>` tokens and of the numbers of a state, each in order; for `Pi.initialize`."""
     return [text.loc_id(n) for n in range(1024)], [text.token_id(f"▁{n}") for n in range(bins)]
-
-

@@ -305,7 +305,9 @@ class Pi(nn.Module):
         cond = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
         return TimeCondition(modulations=self.action_expert.modulate(cond))
 
-    def velocity(self, block: FlowBlock, x_t: Float[Tensor, "b ah ad"], time: TimeCondition) -> Float[Tensor, "b ah ad"]:
+    def velocity(
+        self, block: FlowBlock, x_t: Float[Tensor, "b ah ad"], time: TimeCondition
+    ) -> Float[Tensor, "b ah ad"]:
         """The action expert's `v_t` for noisy actions, given what the backbone has read."""
         x = self.action_in(x_t)  # [b ah e]
         if time.features is not None:

@@ -32,7 +32,9 @@ def save_state(out: Path, step: int, state: dict[str, Any], *, keep: int = 2) ->
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         last = last_checkpoint(out)
-        raise OSError(f"cannot write {folder}: {error}; is the disk full? The last good checkpoint is {last}") from error
+        raise OSError(
+            f"cannot write {folder}: {error}; is the disk full? The last good checkpoint is {last}"
+        ) from error
     replace_folder(temporary, folder)
     for old in checkpoints(out)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -57,4 +59,6 @@ def load_state(folder: Path) -> dict[str, Any]:
     try:
         return torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{folder / STATE} is damaged ({error}); remove {folder} to go on from the one before") from error
+        raise ValueError(
+            f"{folder / STATE} is damaged ({error}); remove {folder} to go on from the one before"
+        ) from error

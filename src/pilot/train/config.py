@@ -39,7 +39,7 @@ class TrainConfig:
     Models with a `point_layer` add `point_weight`·point.
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the
-    sources. `flow_draws` is the number of noise draws per row and step.
+    sources. `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at once.
     """
 
     name: str
@@ -61,6 +61,6 @@ class TrainConfig:
     loc_stride: int = 1
     fast_scale: float = 10.0
     frame_cache: bool = True
-    threads: int | None = None
+    threads: int = 2
     log_every: int = 20
     save_every: int = 500

@@ -3,6 +3,7 @@
 import math
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,13 @@ from pilot.train.optim import Optimizer
 from pilot.train.setup import Setup, prepare
 
 
-def train(config: TrainConfig, *, out: str | Path, resume: bool = True, progress: bool = True, until: int | None = None) -> Path:
+Terms = dict[str, tuple[Tensor, Tensor]]
+"""Sum and count of every loss, per row."""
+
+
+def train(
+    config: TrainConfig, *, out: str | Path, resume: bool = True, progress: bool = True, until: int | None = None
+) -> Path:
     """Run `config` in folder `out`, from its last checkpoint if it has one; returns the policy folder.
 
     Stops cleanly after a step on SIGINT or SIGTERM, with a checkpoint. `until` ends the run early at that step (the
@@ -33,8 +40,7 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = True, progress
         FloatingPointError: a loss is NaN or infinite; the step and its sources are named.
     """
     out = Path(out)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(1)
     setup = prepare(config, out, resume=resume, progress=progress)
     run = Run(config, setup, out)
     last = min(until or config.steps, config.steps)
@@ -52,6 +58,7 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = True, progress
                     raise KeyboardInterrupt(f"stopped at step {run.step}; the same command goes on from there")
     finally:
         metrics.close()
+        run.pool.shutdown()
     return out / "policy"
 
 
@@ -63,6 +70,7 @@ class Run:
         self.model: Pi = setup.bundle.model.train()
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
         self.ema = Ema(self.model, decay=config.ema_decay)
+        self.pool = ThreadPoolExecutor(config.threads)
         if setup.resume_from is not None:
             self._load(checkpoint.load_state(setup.resume_from))
 
@@ -71,10 +79,16 @@ class Run:
         return (self.step + 1) % self.config.log_every == 0
 
     def advance(self, batch: list[Batch], *, logging: bool) -> dict[str, float]:
-        """One step; the values to log if `logging`."""
-        terms = self.loss_terms(batch)
-        losses = {name: total.sum() / count.sum().clamp(min=1) for name, (total, count) in terms.items()}
-        weighted(losses, self.config).backward()
+        """One step; the values to log if `logging`.
+
+        The parts of a batch go forward and backward in threads of their own, each on one core: a small model's operations
+        are too short to share. Gradients are summed in the order of the parts, so a step is the same each time.
+        """
+        terms = list(self.pool.map(self._forward, batch, self._draws(batch)))
+        totals = gathered(terms)
+        losses = {name: total.sum() / count.sum().clamp(min=1) for name, (total, count) in totals.items()}
+        scales = {name: weight_of(name, self.config) / count.sum().clamp(min=1) for name, (_, count) in totals.items()}
+        self._add_up(list(self.pool.map(self._backward, terms, [scales] * len(terms))))
         lr, grad_norm = self.optimizer.step(self.step)
         self.ema.update(self.model)
         self.step += 1
@@ -84,24 +98,33 @@ class Run:
         if not logging:
             return {}
         named = {f"loss/{name}": value.item() for name, value in losses.items()}
-        return named | by_source(terms, sources) | {"lr": lr, "grad_norm": grad_norm}
+        return named | by_source(totals, sources) | {"lr": lr, "grad_norm": grad_norm}
 
-    def loss_terms(self, batch: list[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Sums and counts of every loss per row, with noise and times drawn from (seed, step)."""
+    def _draws(self, batch: list[Batch]) -> list[tuple[Tensor, Tensor]]:
+        """Noise and times of every part, from (seed, step)."""
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        parts = [self._part_terms(part, generator) for part in batch]
-        return {
-            name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
-            for name in parts[0]
-        }
+        draws, drawn = self.config.flow_draws, []
+        for part in batch:
+            rows = len(part.actions)
+            noise = torch.randn(rows, draws, *part.actions.shape[1:], generator=generator)
+            drawn.append((noise, flow.sample_time(rows * draws, generator, s=self.config.time_s).view(rows, draws)))
+        return drawn
 
-    def _part_terms(self, part: Batch, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-        rows, draws = len(part.actions), self.config.flow_draws
-        noise = torch.randn(rows, draws, *part.actions.shape[1:], generator=generator)
-        time = flow.sample_time(rows * draws, generator, s=self.config.time_s).view(rows, draws)
+    def _forward(self, part: Batch, draws: tuple[Tensor, Tensor]) -> Terms:
+        noise, time = draws
         return self.model.loss_terms(
             part.observation, part.actions, part.action_mask, noise=noise, time=time, flow_loss=self.config.alpha > 0
         )
+
+    def _backward(self, terms: Terms, scales: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
+        """Gradients of the weighted losses of one part."""
+        loss = torch.stack([scales[name] * total.sum() for name, (total, _) in terms.items()]).sum()
+        return torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
+
+    def _add_up(self, gradients: list[tuple[Tensor | None, ...]]) -> None:
+        for p, *parts in zip(self.optimizer.parameters, *gradients, strict=True):
+            known = [g for g in parts if g is not None]
+            p.grad = torch.stack(known).sum(0) if known else None
 
     def save(self) -> None:
         state = {
@@ -120,13 +143,26 @@ class Run:
         self.ema.load_state_dict(state["ema"])
 
 
-def weighted(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """The training objective: each loss is a mean over its own tokens or elements in the whole batch."""
-    weights = {"text": config.text_weight, "fast": config.fast_weight, "flow": config.alpha, "point": config.point_weight}
-    return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+def weight_of(name: str, config: TrainConfig) -> float:
+    """The objective is the weighted sum of the losses, each a mean over its own tokens or elements in the whole batch."""
+    weights = {
+        "text": config.text_weight,
+        "fast": config.fast_weight,
+        "flow": config.alpha,
+        "point": config.point_weight,
+    }
+    return weights[name]
 
 
-def by_source(terms: dict[str, tuple[Tensor, Tensor]], sources: list[str]) -> dict[str, float]:
+def gathered(terms: list[Terms]) -> Terms:
+    """Sums and counts of all rows of a batch, part after part."""
+    return {
+        name: (torch.cat([part[name][0].detach() for part in terms]), torch.cat([part[name][1] for part in terms]))
+        for name in terms[0]
+    }
+
+
+def by_source(terms: Terms, sources: list[str]) -> dict[str, float]:
     """Each loss per source, for the sources that carry it."""
     values = {}
     for source in sorted(set(sources)):

@@ -60,6 +60,8 @@ def _tensorboard(out: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        tqdm.write("TensorBoard is not installed, metrics go to metrics.jsonl only; for event files: pip install 'pilot[train]'")
+        tqdm.write(
+            "TensorBoard is not installed, metrics go to metrics.jsonl only; for event files: pip install 'pilot[train]'"
+        )
         return None
     return SummaryWriter(str(out / "tensorboard"))

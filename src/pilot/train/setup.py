@@ -67,7 +67,9 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         theirs = json.loads(file.read_text())
         free = {"threads", "log_every", "save_every"}
         if changed := [name for name in mine if name not in free and theirs.get(name) != mine[name]]:
-            raise ValueError(f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config")
+            raise ValueError(
+                f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config"
+            )
     write_json(file, mine)
     return last
 
