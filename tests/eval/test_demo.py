@@ -93,7 +93,7 @@ def show(tmp_path):
     show.results = {
         "films": [shot(tmp_path, "one", success=True), shot(tmp_path, "several", success=False)],
         "controls": [row(17), row(1, control="blank_images"), row(2, control="shuffled_prompts")],
-        "inside": {"path": str(tmp_path / "inside.npz"), "prompt": "put it away", "subtask": "pick up the red cup"},
+        "inside": {"path": str(tmp_path / "inside.npz"), "prompt": "put it away", "subtask": "up", "heads": "a head"},
         "before": [row(4, suite=demo.NEW.name, homes=[False, False, True])],
         "training": {"run": str(run), "policy": "policy"},
         "after": {

@@ -203,13 +203,24 @@ class Show:
     def look_inside(self, folder: Path) -> dict[str, Any]:
         """Attention and flow for the first picture of the first home of the last suite."""
         policy = load_policy(self.checkpoint)
+        taught = policy.model.config.point_layer is not None
+        heads = "the head that was taught to look at what a place is said of" if taught else "the mean of all heads"
         env = SUITES[self.amounts.suites[-1]].make_env()
         observation, _ = env.reset(seed=self.seed, options={"home": 0, "episode": 0})
         env.close()
-        seen = attention_picture(policy, observation)
+        saying = attention_picture(policy, observation, moment="saying")
+        moving = attention_picture(policy, observation, moment="moving")
         flow = flow_trajectory(policy, observation, num_steps=10)
-        save_arrays(folder / "inside.npz", {"picture": seen.picture, "weights": seen.weights, "flow": flow})
-        return {"path": str(folder / "inside.npz"), "prompt": observation["prompt"], "subtask": seen.subtask}
+        save_arrays(
+            folder / "inside.npz",
+            {"picture": saying.picture, "saying": saying.weights, "moving": moving.weights, "flow": flow},
+        )
+        return {
+            "path": str(folder / "inside.npz"),
+            "prompt": observation["prompt"],
+            "subtask": saying.subtask,
+            "heads": heads,
+        }
 
     def try_before(self, folder: Path) -> list[dict[str, Any]]:
         return self.evaluate(self.checkpoint, [NEW], folder, episodes=self.amounts.new_episodes, controls=["none"])
@@ -332,8 +343,15 @@ class Show:
         report.section("A look inside", f"The first moment of “{inside['prompt']}”.")
         report.attention(
             arrays["picture"],
-            arrays["weights"],
-            caption=f"Where the policy looks while it decides how to move. It says: “{inside['subtask']}”.",
+            arrays["saying"],
+            title="Where it looks when it speaks",
+            caption=f"It says: “{inside['subtask']}”. Shown is {inside['heads']}, while it says the place.",
+        )
+        report.attention(
+            arrays["picture"],
+            arrays["moving"],
+            title="Where it looks when it moves",
+            caption="The action expert, all its heads and layers. Nobody told it where to look.",
         )
         report.flow(
             arrays["flow"],

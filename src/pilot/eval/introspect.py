@@ -6,8 +6,9 @@ its weights, so the model carries no code for it and is exactly the one that act
 Axes: `gh gw` grid of patches, `s` Euler steps, `ah` action horizon, `ad` the robot's action dims.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,22 +47,39 @@ class Attention:
 
 
 @torch.inference_mode()
-def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str = "room") -> Attention:
-    """Attention of the action expert on the patches of one camera's picture, mean over layers, heads and chunk.
+def attention_picture(
+    policy: Policy,
+    observation: dict[str, Any],
+    *,
+    moment: Literal["saying", "moving"] = "saying",
+    camera: str = "room",
+) -> Attention:
+    """Attention on the patches of one camera's picture while the policy says its subtask's box, or while it moves.
 
-    The policy decides on its subtask first, as it does when it acts; weights are those of a first step from noise.
+    Saying is the pointing head (`models/pointing.py`) where the model has one, else the mean over layers and heads;
+    moving is the mean over layers, heads and chunk of the action expert's first step from noise.
     Raises ValueError for a camera that the robot has not, or a model without an action expert.
     """
-    read, context, said = think(policy, observation)
-    with RecordAttention() as recorded:
-        policy.model.act(
-            context, read.state, noise=policy.noise(torch.Generator().manual_seed(policy.seed)), num_steps=1
-        )
+    with RecordAttention() as saying:
+        read, context, said = think(policy, observation, recorder=saying)
+    with RecordAttention() as moving:
+        policy.model.act(context, read.state, noise=noise(policy), num_steps=1)
     columns = patch_columns(policy, list(read.images), camera)
-    onto_picture = torch.stack([layer[0].mean((0, 1))[columns] for layer in recorded.weights]).mean(0)
+    layers = moving.weights if moment == "moving" else box_attention(policy, saying.weights)
+    onto_picture = torch.stack([layer[0].mean((0, 1))[columns] for layer in layers]).mean(0)
     grid = round((columns.stop - columns.start) ** 0.5)
     weights = onto_picture.reshape(grid, grid).float().cpu().numpy()
     return Attention(picture=observation["images"][camera], weights=weights, subtask=said)
+
+
+def box_attention(policy: Policy, calls: Sequence[Tensor]) -> list[Tensor]:
+    """Of all calls while text was said, token by token and layer by layer, those of the first three: `y0 x0 y1`."""
+    config = policy.model.config
+    assert len(calls) % config.vlm.depth == 0, (len(calls), config.vlm.depth)
+    first = list(calls[: 3 * config.vlm.depth])
+    return (
+        first if config.point_layer is None else [call[:, :1] for call in first[config.point_layer :: config.vlm.depth]]
+    )
 
 
 @torch.inference_mode()
@@ -70,20 +88,32 @@ def flow_trajectory(
 ) -> Float[np.ndarray, "s ah ad"]:
     """The chunk at every Euler step from noise to actions, in the robot's own units."""
     read, context, _ = think(policy, observation)
-    noise = policy.noise(torch.Generator().manual_seed(policy.seed))
-    points = policy.model.act(context, read.state, noise=noise, num_steps=num_steps)[:, 0].cpu().numpy()
+    points = policy.model.act(context, read.state, noise=noise(policy), num_steps=num_steps)[:, 0].cpu().numpy()
     state = np.asarray(observation["state"], np.float32)
     return np.stack([policy.pipeline.decode_actions(point, state) for point in points])
 
 
-def think(policy: Policy, observation: dict[str, Any]) -> tuple[Observation, Context, str]:
-    """What the policy has read, the context with its subtask said, and the subtask in words."""
+def think(
+    policy: Policy, observation: dict[str, Any], *, recorder: RecordAttention | None = None
+) -> tuple[Observation, Context, str]:
+    """What the policy has read, the context with its subtask said, and the subtask in words.
+
+    A `recorder` forgets what it saw while the policy was reading.
+    """
     if policy.model.config.action_expert is None:
         raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
     read = policy.observe(policy.sample(observation))
-    tokens, context = policy.speak(read, policy.model.read(read))
-    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(tokens))
+    context = policy.model.read(read)
+    if recorder is not None:
+        recorder.weights.clear()
+    tokens, context = policy.speak(read, context)
+    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(tokens).split(";\n")[0])
     return read, context, words
+
+
+def noise(policy: Policy) -> Tensor:
+    """The noise that a new session of the policy starts from."""
+    return policy.noise(torch.Generator().manual_seed(policy.seed))
 
 
 def patch_columns(policy: Policy, cameras: list[str], camera: str) -> slice:
