@@ -103,6 +103,13 @@ def test_subtitles_cover_the_film_without_gap_or_overlap():
     assert [round(a) for a, _ in spans] == [0, 30, 50] and [round(b) for _, b in spans] == [30, 50, 100]
 
 
+def test_silence_is_shown_as_silence():
+    report = Report("t")
+    report.filmstrip(frames(2), ["", "pick up the cup"], title="strip")
+    page = report.render()
+    assert 'class="silent">says nothing</q>' in page and ">pick up the cup</q>" in page
+
+
 def test_sprite_holds_the_frames_in_order_and_rests_on_the_last():
     sheet, columns, rows = pictures.sprite(frames(7), hold=3)
     cells = [sheet[r * 8, c * 12, 0] for r in range(rows) for c in range(columns)]
@@ -160,9 +167,9 @@ def test_running_mean_does_not_look_ahead():
 
 def test_curves_skip_what_is_not_finite_and_keep_their_ends():
     page = charts.line_chart({"a": ([0, 1, 2], [1.0, float("nan"), 3.0])}, x_label="x", y_label="y")
-    assert "a from 1 to 3" in page and "nan" not in page and "(1 points left out)" in page
+    assert "a from 1 to 3" in page and "nan" not in page and "(1 left out)" in page
     page = charts.line_chart({"a": ([0, 1, 2], [0.0, 2.0, 3.0])}, x_label="x", y_label="y", log=True)
-    assert "a from 2 to 3" in page and "(1 points left out)" in page
+    assert "a from 2 to 3" in page and "(1 left out)" in page
     x, y = charts.thinned(np.arange(5000.0), np.arange(5000.0))
     assert len(x) <= charts.MAX_POINTS and x[0] == 0 and y[-1] == 4999
 

@@ -132,7 +132,7 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
         trend = running_mean(ys, window=smooth)
         marks.append(polyline(*thinned(x(xs), y(trend)), css=colour))
         left_out = len(curves[name][0]) - len(xs)
-        note = f" ({left_out} points left out)" if left_out else ""
+        note = f" ({left_out} left out)" if left_out else ""
         legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(trend[-1]))}</b>{note}</li>')
     ends = {name: (number(float(ys[0])), number(float(ys[-1]))) for name, (_, ys) in drawn.items()}
     summary = "; ".join(f"{name} from {first} to {last}" for name, (first, last) in ends.items())

@@ -86,7 +86,7 @@ class Report:
             for k, (frame, words) in enumerate(zip(frames, captions))
         )
         spans = "".join(
-            f'<q style="grid-column:span {length}">{html.escape(words) or "&nbsp;"}</q>'
+            f'<q style="grid-column:span {length}"{silent(words)}>{html.escape(words) or "says nothing"}</q>'
             for words, _, length in spells(captions)
         )
         strip = f'<div class="strip" style="--n:{len(frames)};{grain(frames[0])}" tabindex="0">{cells}{spans}</div>'
@@ -110,7 +110,8 @@ class Report:
         name, seconds = f"film{next(self.ids)}", shown / fps
         runs = spells(said)
         words = "".join(
-            f'<q style="animation-name:{name}s{k}">{html.escape(run)}</q>' for k, (run, _, _) in enumerate(runs)
+            f'<q style="animation-name:{name}s{k}"{silent(run)}>{html.escape(run) or "says nothing"}</q>'
+            for k, (run, _, _) in enumerate(runs)
         )
         ribbon = "".join(f'<i style="flex-grow:{length}"></i>' for _, _, length in runs)
         height, width = frames[0].shape[:2]
@@ -284,6 +285,10 @@ def detail(name: str, value: str) -> str:
 def check_film(frames: Sequence[np.ndarray], captions: Sequence[str]) -> None:
     if len(frames) != len(captions) or not frames:
         raise ValueError(f"a film needs one caption per frame, got {len(frames)} frames and {len(captions)} captions")
+
+
+def silent(words: str) -> str:
+    return "" if words else ' class="silent"'
 
 
 def grain(frame: np.ndarray) -> str:
