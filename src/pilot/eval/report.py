@@ -85,10 +85,7 @@ class Report:
             f'<img src="{pictures.data_uri(frame)}" alt="frame {k + 1} of {len(frames)}: {html.escape(words)}">'
             for k, (frame, words) in enumerate(zip(frames, captions))
         )
-        spans = "".join(
-            f'<q style="grid-column:span {length}"{silent(words)}>{html.escape(words) or "says nothing"}</q>'
-            for words, _, length in spells(captions)
-        )
+        spans = "".join(said_aloud(words, f"grid-column:span {length}") for words, _, length in spells(captions))
         strip = f'<div class="strip" style="--n:{len(frames)};{grain(frames[0])}" tabindex="0">{cells}{spans}</div>'
         self.figure(strip, title=title, outcome=outcome, success=success, css="filmstrip")
 
@@ -109,10 +106,7 @@ class Report:
         said = list(captions) + [captions[-1]] * (shown - len(frames))
         name, seconds = f"film{next(self.ids)}", shown / fps
         runs = spells(said)
-        words = "".join(
-            f'<q style="animation-name:{name}s{k}"{silent(run)}>{html.escape(run) or "says nothing"}</q>'
-            for k, (run, _, _) in enumerate(runs)
-        )
+        words = "".join(said_aloud(run, f"animation-name:{name}s{k}") for k, (run, _, _) in enumerate(runs))
         ribbon = "".join(f'<i style="flex-grow:{length}"></i>' for _, _, length in runs)
         height, width = frames[0].shape[:2]
         clock = f"--t:{seconds:.3f}s;--row:{seconds / rows:.4f}s"
@@ -287,8 +281,9 @@ def check_film(frames: Sequence[np.ndarray], captions: Sequence[str]) -> None:
         raise ValueError(f"a film needs one caption per frame, got {len(frames)} frames and {len(captions)} captions")
 
 
-def silent(words: str) -> str:
-    return "" if words else ' class="silent"'
+def said_aloud(words: str, style: str) -> str:
+    silent = "" if words else ' class="silent"'
+    return f'<q style="{style}"{silent}>{html.escape(words) or "says nothing"}</q>'
 
 
 def grain(frame: np.ndarray) -> str:
