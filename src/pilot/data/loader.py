@@ -7,6 +7,7 @@ numpy, PIL and the tokenizers let go of the interpreter lock, so one thread besi
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from queue import Queue
 
 import numpy as np
@@ -17,7 +18,6 @@ from pilot.data.layout import Batch
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.mixture import Mixture
 from pilot.data.pipeline import Pipeline, Row, collate
-from pilot.data.web import WebRows
 from pilot.types import Sample
 
 AHEAD = 4
@@ -37,28 +37,13 @@ class RobotRows:
         return self.dataset.groups()
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
-        """Row `i`. `extra["whole"]`: every step up to the episode's end is the demonstrator's, so FAST tokens can be learned."""
+        """Row `i`.
+
+        `extra["whole"]`: every step up to the episode's end is the demonstrator's, so FAST tokens can be learned.
+        """
         sample = to_sample(self.dataset.frame(i), rng=rng, loc_stride=self.loc_stride, source=self.name)
         assert sample.action_is_pad is not None
         sample.extra["whole"] = not sample.action_is_pad[: self._stops[i] - i].any()
-        return sample
-
-
-class WebSource:
-    """Web rows as a source of a mixture."""
-
-    def __init__(self, name: str, rows: WebRows) -> None:
-        self.name, self.rows = name, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        return {"web": np.arange(len(self.rows))}
-
-    def sample(self, i: int, rng: np.random.Generator) -> Sample:
-        sample = self.rows.sample(i)
-        sample.source = self.name
         return sample
 
 
@@ -67,7 +52,7 @@ def split(rows: list[Row]) -> list[list[Row]]:
     count = 4 if len(rows) >= 32 else 2 if len(rows) >= 8 else 1
     rows = sorted(rows, key=lambda row: -len(row.tokens))
     edges = [len(rows) * i // count for i in range(count + 1)]
-    return [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [rows[a:b] for a, b in pairwise(edges)]
 
 
 class Loader:

@@ -10,7 +10,7 @@ import torch
 from pilot.data.files import write_json
 from pilot.data.frames import cache_frames
 from pilot.data.lerobot import LeRobotDataset
-from pilot.data.loader import Loader, RobotRows, WebSource
+from pilot.data.loader import Loader, RobotRows
 from pilot.data.mixture import Mixture, Rows
 from pilot.data.stats import compute_norm_stats
 from pilot.data.transforms import normalize, to_delta
@@ -48,11 +48,10 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     sources = {_name(source.path): _open(source.path, source.kind, config, progress) for source in config.sources}
     datasets = [rows.dataset for rows in sources.values() if isinstance(rows, RobotRows)]
     bundle = _start(config, robot, datasets, out / "policy" if last is not None else None)
-    weights = [source.weight for source in config.sources]
-    if any(w is None for w in weights) and any(w is not None for w in weights):
+    weights = [(_name(source.path), source.weight) for source in config.sources if source.weight is not None]
+    if weights and len(weights) < len(config.sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power 0.43)")
-    shares = None if weights[0] is None else {_name(s.path): float(s.weight or 0) for s in config.sources}
-    mixture = Mixture(sources, seed=config.seed, weights=shares)
+    mixture = Mixture(sources, seed=config.seed, weights=dict(weights) or None)
     loader = Loader(mixture, bundle.pipeline, batch_size=config.batch_size)
     return Setup(bundle=bundle, loader=loader, resume_from=last)
 
@@ -80,7 +79,7 @@ def _name(path: str) -> str:
 
 def _open(path: str, kind: str, config: TrainConfig, progress: bool) -> Rows:
     if kind == "web":
-        return WebSource(_name(path), WebRows(path, loc_stride=config.loc_stride))
+        return WebRows(path, loc_stride=config.loc_stride, source=_name(path))
     dataset = LeRobotDataset(path, config.model.action_horizon)
     if config.frame_cache:
         cache_frames(dataset, progress=progress)
@@ -101,14 +100,14 @@ def _start(config: TrainConfig, robot: Robot, datasets: list[LeRobotDataset], re
         raise ValueError(f"run '{config.name}' has no robot source: statistics of actions come from one")
     text = TextTokenizer()
     stats = compute_norm_stats(datasets, robot)
-    fast = fit_fast(datasets, robot, stats["actions"], config)
+    fast = fit_fast(datasets, robot, stats=stats["actions"], config=config)
     model = Pi(config.model).initialize(torch.Generator().manual_seed(config.seed), ordered_tokens=ordered_tokens(text))
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=fast, loc_stride=config.loc_stride
     )
 
 
-def fit_fast(datasets: list[LeRobotDataset], robot: Robot, stats: NormStats, config: TrainConfig) -> FastTokenizer:
+def fit_fast(datasets: list[LeRobotDataset], robot: Robot, *, stats: NormStats, config: TrainConfig) -> FastTokenizer:
     """FAST fitted on whole chunks of the data, as the model learns them: relative and normalised."""
     rng = np.random.default_rng(config.seed)
     chunks = []
