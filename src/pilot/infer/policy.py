@@ -1,8 +1,8 @@
 """Policies: raw observations in, robot commands out.
 
-`Policy` is stateless weights and pipeline; `Session` is one robot's conversation with it: the high level's clock and the
-subtask that it last decided on. The high level and the low level are the same network: what it reads of pictures and
-prompt is read once, the subtask is said from it, and the chunk is denoised from the same cache.
+`Policy` is stateless weights and pipeline; `Session` is one robot's conversation with it: the high level's clock and
+the subtask that it last decided on. The high level and the low level are the same network: what it reads of pictures
+and prompt is read once, the subtask is said from it, and the chunk is denoised from the same cache.
 """
 
 import time
@@ -54,7 +54,7 @@ class Policy:
         }
 
     def session(self, *, subtask_seconds: float = SUBTASK_SECONDS, replan_steps: int = REPLAN_STEPS) -> "Session":
-        """A robot's own conversation. `subtask_seconds` of control time pass between two decisions of the high level."""
+        """A robot's own conversation; between two decisions of the high level pass `subtask_seconds` of its time."""
         return Session(self, subtask_seconds=subtask_seconds, replan_steps=replan_steps)
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,6 +137,7 @@ class Session:
         decide = given is None and self._due(prompt)
         spoken = given if given is not None else None if decide else self.subtask
         sample = policy.sample({**observation, "prompt": prompt}, subtask=spoken)
+        assert sample.state is not None
         read = policy.observe(sample)
         context = policy.model.read(read, hidden=decide)
         decided = time.perf_counter()

@@ -47,7 +47,8 @@ class Bundle:
         needed = self.text.vocab_size + (fast.vocab_size + config.fast_offset if fast else 0)
         if fast is not None and config.vocab_size < needed and config.fast_offset == 0:
             raise ValueError(
-                f"text and FAST tokens need {needed} ids and the model's vocab_size is {config.vocab_size}: they would overlap"
+                f"text and FAST tokens need {needed} ids and the model's vocab_size is {config.vocab_size}: "
+                "they would overlap"
             )
 
     @property
@@ -177,7 +178,8 @@ def _load_model(config: PiConfig, file: Path, device: str | torch.device) -> Pi:
 
 
 def _robot(values: dict[str, Any]) -> Robot:
-    return Robot(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Robot(**declared)
 
 
 def ordered_tokens(text: TextTokenizer, *, bins: int = 256) -> tuple[list[int], ...]:

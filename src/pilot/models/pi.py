@@ -2,11 +2,11 @@
 
 A vision tower and a language backbone read pictures and text into a cache of keys and values, and say text (subtasks,
 answers, FAST tokens). A small action expert reads the cache and turns noise into a chunk of actions. Who sees whom is
-`data/layout.py`; the flow convention is `flow.py`. Sources: π0 (arXiv 2410.24164), FAST (2501.09747), π0.5 (2504.16054),
-knowledge insulation (2505.23705).
+`data/layout.py`; the flow convention is `flow.py`. Sources: π0 (arXiv 2410.24164), FAST (2501.09747), π0.5
+(2504.16054), knowledge insulation (2505.23705).
 
-Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` backbone tokens, `k` noise draws, `ah` action horizon, `ad` action
-dims, `d` backbone width, `e` expert width, `v` vocabulary.
+Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` backbone tokens, `k` noise draws, `ah` action horizon, `ad`
+action dims, `d` backbone width, `e` expert width, `v` vocabulary.
 """
 
 import math
@@ -42,8 +42,9 @@ class PiConfig:
     `state_input`: `text` (in the prompt, π0.5), `token` (a state token in the flow block, π0) or `none`.
     `time_conditioning`: `adarms` (π0.5) or `concat` (time beside each action, π0). `action_expert=None` is π0-FAST.
     `wrist_image_size` lets wrist pictures be smaller than the others. `fast_offset` clears the top of the vocabulary:
-    FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`, the
-    first head of that backbone layer can be taught to look at what a box is about to be said of (`models/pointing.py`).
+    FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`,
+    the first head of that backbone layer can be taught to look at what a box is about to be said of
+    (`models/pointing.py`).
     """
 
     vision: SiglipConfig
@@ -91,7 +92,8 @@ def pi0(size: Size = "2b", **changes: object) -> PiConfig:
     """π0: a state token and time beside each noisy action, no insulation."""
     vision, vlm, expert, extra = SIZES[size]
     base = PiConfig(
-        vision=vision, vlm=vlm, action_expert=expert, state_input="token", time_conditioning="concat", insulate=False, **extra
+        vision=vision, vlm=vlm, action_expert=expert,
+        state_input="token", time_conditioning="concat", insulate=False, **extra,
     )  # fmt: skip
     return replace(base, **({"max_tokens": 48} if size == "2b" else {}), **changes)
 
@@ -107,7 +109,8 @@ SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, dict]] = {
         SiglipConfig(image_size=16, patch_size=8, width=16, depth=1, mlp_dim=32, num_heads=2),
         GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, head_dim=16),
         GemmaConfig(width=24, depth=2, mlp_dim=48, num_heads=2, head_dim=16),
-        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256, "fast_offset": 0, "loc_start": 276},
+        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256,
+         "fast_offset": 0, "loc_start": 276},
     ),
     "nano": (
         SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
@@ -184,7 +187,10 @@ class Pi(nn.Module):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def embed_images(self, observation: Observation) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
-        """Patch tokens of all cameras and their kinds. A camera that no row has costs nothing, one some lack is padded."""
+        """Patch tokens of all cameras and their kinds.
+
+        A camera that no row has costs nothing, one that some rows lack is padded.
+        """
         tokens, kinds = [], []
         for name, images in observation.images.items():
             present = observation.image_masks[name]
@@ -228,7 +234,10 @@ class Pi(nn.Module):
         time: Float[Tensor, "b *k"],
         action_mask: Bool[Tensor, "b ah ad"] | None = None,
     ) -> dict[str, Float[Tensor, " b"]]:
-        """Mean loss per sample: "flow" over unmasked action elements, "text" and "fast" over their tokens (0 where none)."""
+        """Mean loss per sample, 0 where it has none.
+
+        "flow" is the mean over unmasked action elements, "text" and "fast" are over their tokens.
+        """
         mask = torch.ones_like(actions, dtype=torch.bool) if action_mask is None else action_mask
         terms = self.loss_terms(observation, actions, mask, noise=noise, time=time)
         return {name: total / count.clamp(min=1) for name, (total, count) in terms.items()}
@@ -248,6 +257,7 @@ class Pi(nn.Module):
         terms = self.text_terms(observation, context)
         if self.config.point_layer is not None:
             terms["point"] = pointing.terms(self, observation, context)
+            terms["name"] = pointing.naming_terms(self, observation, context)
         if flow_loss and self.config.action_expert is not None:
             cache = detach(context.cache) if self.config.insulate else context.cache
             context = replace(context, cache=cache)
@@ -298,8 +308,11 @@ class Pi(nn.Module):
         return FlowBlock(cache=cache, state=prefix, attention=self.attention(positions, mask, state.dtype))
 
     def time_condition(self, time: Float[Tensor, " b"], dtype: torch.dtype) -> TimeCondition:
-        """What the expert is told of the flow time: modulations of its norms (π0.5) or features beside each action (π0)."""
-        features = flow.time_features(time, self.config.action_expert.width).to(dtype)[:, None]  # [b 1 e]
+        """What the expert is told of the flow time.
+
+        That is modulations of its norms (π0.5) or features beside each action (π0).
+        """
+        features = flow.time_features(time, self.action_expert.config.width).to(dtype)[:, None]  # [b 1 e]
         if self.config.time_conditioning == "concat":
             return TimeCondition(features=features)
         cond = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
@@ -347,9 +360,10 @@ class Pi(nn.Module):
         kind: Kind = Kind.TEXT,
         allowed: Bool[Tensor, " v"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], Context]:
-        """Greedy decoding on from `context`; returns the tokens and the context that has read them too, ready to act on.
+        """Greedy decoding on from `context`.
 
-        `allowed` limits the vocabulary. Rows that have said `eos` wait as padding for the others.
+        Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary.
+        Rows that have said `eos` wait as padding for the others.
         """
         last = observation.token_kinds.count_nonzero(dim=1) - 1
         h = context.hidden[torch.arange(len(last)), last]  # [b d]
@@ -380,8 +394,9 @@ class Pi(nn.Module):
     def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Pi":
         """Fresh weights for training from scratch.
 
-        Tokens that stand for places or numbers (`ordered_tokens`, each list in order) and the picture positions start as
-        Fourier features, so that near values are near from the first step: a small model learns to point much sooner.
+        Tokens that stand for places or numbers (`ordered_tokens`, each list in order) and the picture positions start
+        as Fourier features, so that near values are near from the first step: a small model learns to point much
+        sooner.
         """
         for name, weight in self.named_parameters():
             if weight.ndim == 2 and "modulation" not in name and name != "action_out.weight":

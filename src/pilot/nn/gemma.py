@@ -8,7 +8,9 @@ prefill and denoising are the same code, and insulation is a `detach` of the cac
 Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head dim, `d` width, `c` condition width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -36,7 +38,7 @@ class GemmaConfig:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
 
 
-def norm(config: GemmaConfig) -> nn.Module:
+def norm(config: GemmaConfig) -> RMSNorm | AdaRMSNorm:
     return AdaRMSNorm(config.width, config.cond_width) if config.cond_width else RMSNorm(config.width)
 
 
@@ -72,7 +74,10 @@ class GemmaBlock(nn.Module):
         modulations: tuple[Modulation, Modulation] | tuple[None, None],
         tail: int | None,
     ) -> tuple[Float[Tensor, "b u d"], KV]:
-        """The block's output for the last `tail` tokens (all if None) and the layer's keys and values, past ones in front."""
+        """The block's output for the last `tail` tokens (all if None) and the layer's keys and values.
+
+        Those of the past stand in front.
+        """
         attention_modulation, mlp_modulation = modulations
         q, k, v = self.project(self.attention_norm(x, attention_modulation), angles)
         kv = concatenate(past, k, v) if past is not None else (k, v)
@@ -96,13 +101,14 @@ class Gemma(nn.Module):
     def __init__(self, config: GemmaConfig) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(GemmaBlock(config) for _ in range(config.depth))
+        blocks = nn.ModuleList(GemmaBlock(config) for _ in range(config.depth))
+        self.blocks = cast(Sequence[GemmaBlock], blocks)  # a ModuleList does not say what it holds
         self.final_norm = norm(config)
 
     def modulate(self, cond: Float[Tensor, "b #t c"]) -> list[Modulation]:
         """What every adaptive norm makes of a condition, in order: two per block, then the final one."""
-        norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)]
-        return [norm.modulate(cond) for norm in (*norms, self.final_norm)]
+        norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)] + [self.final_norm]
+        return [cast(AdaRMSNorm, norm).modulate(cond) for norm in norms]
 
     def forward(
         self,
@@ -117,9 +123,9 @@ class Gemma(nn.Module):
     ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
         """Hidden states after the final norm and the cache of every layer, past keys and values in front.
 
-        `angles` are `rotary_angles` of the tokens' positions, `bias` is the `additive_mask` of who sees whom. With `tail`,
-        the last layer is computed for the last `tail` tokens only (0: keys and values alone), which is all that a text
-        head or a denoising loop needs. What enters each block is appended to `inputs`.
+        `angles` are `rotary_angles` of the tokens' positions, `bias` is the `additive_mask` of who sees whom. With
+        `tail`, the last layer is computed for the last `tail` tokens only (0: keys and values alone), which is all that
+        a text head or a denoising loop needs. What enters each block is appended to `inputs`.
         """
         cache = []
         for i, block in enumerate(self.blocks):

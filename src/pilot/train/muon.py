@@ -1,8 +1,8 @@
 """Muon: momentum whose update is made orthogonal, for the hidden matrices of a network.
 
-Source: Keller Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024). torch's own runs its iteration in
-bf16, which a CPU without bf16 instructions executes some hundred times slower than fp32; this one stays in the dtype of
-the weights and treats all matrices of a shape at once.
+Source: Keller Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024). torch's own runs its iteration
+in bf16, which a CPU without bf16 instructions executes some hundred times slower than fp32; this one stays in the dtype
+of the weights and treats all matrices of a shape at once.
 
 Axes: `m` matrices of one shape, `r c` their rows and columns.
 """
@@ -50,6 +50,7 @@ class Muon(torch.optim.Optimizer):
     def _update(self, matrices: list[Tensor], group: dict) -> None:
         directions = []
         for p in matrices:
+            assert p.grad is not None
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
             momentum.lerp_(p.grad, 1 - group["momentum"])
             directions.append(torch.lerp(p.grad, momentum, group["momentum"]))
