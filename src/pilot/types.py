@@ -84,7 +84,10 @@ class Policy(Protocol):
     metadata: dict[str, Any]
 
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """`{"images": {camera: uint8 [h w 3]}, "state": [sd], "prompt": str}` → `{"actions": [ah ad], "subtask", …}`."""
+        """From `{"images": {camera: uint8 [h w 3]}, "state": [sd], "prompt": str}` to a chunk.
+
+        The answer is `{"actions": [ah ad], "subtask", …}`.
+        """
         ...
 
     def session(self) -> "Policy":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
-from pilot.models.pi import Pi, PiConfig, pi0, pi05, pi0_fast
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 
 EOS = 1
 
@@ -15,7 +15,7 @@ EOS = 1
 def model(config: PiConfig | None = None) -> Pi:
     pi = Pi(config or pi05("debug")).initialize(torch.Generator().manual_seed(0))
     torch.manual_seed(1)
-    for name, p in pi.named_parameters():  # nothing zero, so that nothing passes by being closed
+    for p in pi.parameters():  # nothing zero, so that nothing passes by being closed
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
     return pi.eval()

@@ -18,7 +18,8 @@ def observation() -> Observation:
     kinds = torch.tensor([[1, 1, 2, 2, 2, 2, 2], [1, 1, 2, 2, 0, 0, 0]])
     generator = torch.Generator().manual_seed(0)
     return Observation(
-        images={"room": torch.rand(2, 16, 16, 3, generator=generator)}, image_masks={"room": torch.ones(2, dtype=torch.bool)},
+        images={"room": torch.rand(2, 16, 16, 3, generator=generator)},
+        image_masks={"room": torch.ones(2, dtype=torch.bool)},
         state=torch.zeros(2, 8), tokens=words, token_kinds=kinds, token_loss=kinds >= 2,
     )  # fmt: skip
 

@@ -40,7 +40,8 @@ def record(path: Path) -> None:
             }
             writer.add_episode(
                 frames, task="put the red cup in the sink",
-                persistent=[(0.0, "subtask", "assistant", "pick up the red cup")], events=[], labels={"group": "single"},
+                persistent=[(0.0, "subtask", "assistant", "pick up the red cup")],
+                events=[], labels={"group": "single"},
             )  # fmt: skip
 
 
@@ -53,8 +54,9 @@ def data(tmp_path_factory) -> Path:
 
 def config(data: Path, **changes) -> TrainConfig:
     base = TrainConfig(
-        name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes", steps=8,
-        batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=2), loc_stride=64, threads=1, log_every=1, save_every=4,
+        name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes",
+        steps=8, batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=2),
+        loc_stride=64, threads=1, log_every=1, save_every=4,
     )  # fmt: skip
     return replace(base, **changes)
 

@@ -1,5 +1,7 @@
 """Schedule, weight decay, moving average."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -15,8 +17,8 @@ def test_schedule_warms_up_to_the_peak_and_decays_to_the_end():
     rates = [learning_rate(CONFIG, step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.2) and rates[4] == pytest.approx(1.0) and rates[100] == pytest.approx(0.1)
     assert rates[52] == pytest.approx(0.55)  # half-way down
-    assert all(a < b for a, b in zip(rates[:4], rates[1:5], strict=True))
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:5]))
+    assert all(a >= b for a, b in pairwise(rates[4:]))
 
 
 def test_decay_touches_matrices_only():

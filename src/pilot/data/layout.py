@@ -11,10 +11,12 @@ Who sees whom (a row is a query, `#` sees, `\\` sees itself and what came before
     FAST        #      #     \\
     flow        #      #            #
 
-A row leaves out what it has not: web rows have no flow block, π0 rows no TEXT and no FAST. Padding is seen by nobody and
-takes no position. The flow block's positions follow on PREFIX and TEXT and skip FAST, so that training equals acting.
+A row leaves out what it has not: web rows have no flow block, π0 rows no TEXT and no FAST. Padding is seen by nobody
+and takes no position. The flow block's positions follow on PREFIX and TEXT and skip FAST, so that training equals
+acting.
 
-Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` all backbone tokens, `t` flow tokens, `h w` pixels, `ad` action dims.
+Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` all backbone tokens, `t` flow tokens, `h w` pixels, `ad`
+action dims.
 """
 
 from dataclasses import dataclass, fields, replace

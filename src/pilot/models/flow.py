@@ -1,7 +1,8 @@
 """Flow matching: how noise becomes actions.
 
-t = 1 is noise, t = 0 is data: `x_t = t·noise + (1 − t)·actions`, `u_t = noise − actions`; a model's `v_t` estimates `u_t`, and
-sampling walks from 1 to 0 with `dt = −1/num_steps`. Source: π0 (arXiv 2410.24164) section IV, in openpi's direction of time.
+t = 1 is noise, t = 0 is data: `x_t = t·noise + (1 − t)·actions`, `u_t = noise − actions`; a model's `v_t` estimates
+`u_t`, and sampling walks from 1 to 0 with `dt = −1/num_steps`. Source: π0 (arXiv 2410.24164) section IV, in openpi's
+direction of time.
 
 Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width.
 """
@@ -15,7 +16,10 @@ from torch import Tensor
 
 
 def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> Float[Tensor, " b"]:
-    """Times `(1 − s) + s·Beta(1.5, 1)`: most of them near noise, none at exactly 0. Beta(1.5, 1) is `uniform^(1/1.5)`."""
+    """Times `(1 − s) + s·Beta(1.5, 1)`: most of them near noise, none at exactly 0.
+
+    Beta(1.5, 1) is `uniform^(1/1.5)`.
+    """
     uniform = torch.rand(count, generator=generator, device=generator.device)
     return (1 - s) + s * uniform ** (1 / 1.5)
 
@@ -50,7 +54,10 @@ def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Ten
 def integrate(
     velocity: Callable[[Tensor, int], Tensor], noise: Float[Tensor, "b ah ad"], *, num_steps: int
 ) -> Float[Tensor, "n b ah ad"]:
-    """Euler steps from noise (t = 1) to actions (t = 0); `velocity(x_t, step)`. All `num_steps + 1` points are returned."""
+    """Euler steps from noise (t = 1) to actions (t = 0); `velocity(x_t, step)`.
+
+    All `num_steps + 1` points are returned.
+    """
     points = [noise]
     for step in range(num_steps):
         points.append(torch.add(points[-1], velocity(points[-1], step), alpha=-1 / num_steps))

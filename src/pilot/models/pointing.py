@@ -1,12 +1,13 @@
-"""Looking at a thing while saying where it is: supervision for one attention head, where a small model needs it.
+"""Looking at a thing while saying where it is, and naming what is there: supervision that a small model needs.
 
-A model trained from scratch must find out at once that words name things, where things are, and how a place is written;
-none of the three helps before the others are there, and cross-entropy on `<loc>` tokens stays on a plateau for long. The
-released weights come from a pre-trained VLM and need none of this. Here one head is told where to look: the tokens from
-which a box is said (`y0 x0 y1 x1`) must attend, in the first head of `point_layer`, to the patches that the box covers.
-Nothing is added to the model, and nothing changes when it acts. An addition of pilot's, after `docs/log.md`.
+A model trained from scratch must find out at once that words name things, where things are, and how a place is
+written; none of the three helps before the others are there, and cross-entropy on `<loc>` tokens stays on a plateau for
+long. The released weights come from a pre-trained VLM and need none of this. Here one head is told where to look: the
+tokens from which a box is said (`y0 x0 y1 x1`) must attend, in the first head of `point_layer`, to the patches that the
+box covers. Nothing is added to the model, and nothing changes when it acts. An addition of pilot's, after
+`docs/log.md`.
 
-Axes: `b` batch, `n` boxes, `s` backbone tokens, `p` patches.
+Axes: `b` batch, `n` boxes, `w` words, `s` backbone tokens, `p` patches.
 """
 
 from typing import TYPE_CHECKING
@@ -15,17 +16,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pilot.data.layout import Observation, backbone_mask, token_positions
+from pilot.data.layout import Kind, Observation, backbone_mask, token_positions
 from pilot.nn.attention import additive_mask, rotary_angles
 
 if TYPE_CHECKING:
     from pilot.models.pi import Context, Pi
 
 LOC_BINS = 1024
+SPEAKING = 6  # the tokens from which y0, x0, y1, x1 and the two words after them are said
+WORDS = 6  # of a phrase, such as "pick up the red cup"
 
 
 def terms(model: "Pi", observation: Observation, context: "Context") -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Sum and count per row of `−log` of the attention that falls inside the box, over the four tokens that say it.
+    """Sum and count per row of `−log` of the attention inside the box, over the tokens that say it and its first words.
 
     Boxes are those of the text to be said; they are meant in the picture of the first camera.
     """
@@ -34,14 +37,57 @@ def terms(model: "Pi", observation: Observation, context: "Context") -> tuple[Fl
     row, first = spoken_boxes(observation, config.loc_start)
     if not len(row) or layer is None:
         return zeros, zeros
-    corners = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)] - config.loc_start
+    inside = covered(corners(observation, row, first, config.loc_start), config.vision.grid)
     pictures = context.kinds.shape[1] - observation.tokens.shape[1]
-    speaking = pictures + first[:, None] - 1 + torch.arange(4, device=row.device)  # [n 4]
-    weights = attention(model, context, layer=layer, row=row, queries=speaking)  # [n 4 s], logarithms
-    inside = covered(corners.float() / LOC_BINS, config.vision.grid)
+    speaking = pictures + first[:, None] - 1 + torch.arange(SPEAKING, device=row.device)  # [n q]
+    speaking = speaking.clamp(max=context.kinds.shape[1] - 1)
+    weights = attention(model, context, layer=layer, row=row, queries=speaking)  # [n q s], logarithms
     patches = weights[:, :, : inside.shape[1]].masked_fill(~inside[:, None], -torch.inf)
     loss = -patches.logsumexp(-1).mean(-1)  # [n]
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
+
+
+def naming_terms(
+    model: "Pi", observation: Observation, context: "Context"
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Sum and count per row of the cross-entropy of the words said of a box, from its patches alone.
+
+    The mean of the vision tower's tokens in a box, scored against the embedding table, must predict the bag of words that
+    follows the box: what the vision tower of a pre-trained VLM has learned from captions.
+    """
+    config = model.config
+    zeros = context.hidden.new_zeros(observation.batch_size)
+    row, first = spoken_boxes(observation, config.loc_start)
+    words, said = following_words(observation, row, first, config.loc_start)
+    keep = said.any(1)
+    row, first, words, said = row[keep], first[keep], words[keep], said[keep].float()
+    if not len(row):
+        return zeros, zeros
+    inside = covered(corners(observation, row, first, config.loc_start), config.vision.grid).float()
+    patches = context.inputs[0][row, : inside.shape[1]]  # [n p d]
+    region = (inside[:, None] @ patches)[:, 0] / inside.sum(1, keepdim=True)  # [n d]
+    likely = torch.log_softmax(model.logits(region), dim=-1).gather(1, words)  # [n w]
+    loss = -(likely * said).sum(1) / said.sum(1)
+    return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
+
+
+def corners(observation: Observation, row: Tensor, first: Tensor, loc_start: int) -> Float[Tensor, "n 4"]:
+    """Boxes `y0 x0 y1 x1` in [0, 1] from their tokens."""
+    tokens = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]
+    return (tokens - loc_start).float() / LOC_BINS
+
+
+def following_words(
+    observation: Observation, row: Tensor, first: Tensor, loc_start: int
+) -> tuple[Int[Tensor, "n w"], Bool[Tensor, "n w"]]:
+    """The tokens after each box and which of them are its words: up to the next box, the end of the text, or `WORDS`."""
+    places = first[:, None] + 4 + torch.arange(WORDS, device=row.device)
+    inside = places < observation.tokens.shape[1]
+    places = places.clamp(max=observation.tokens.shape[1] - 1)
+    words = observation.tokens[row[:, None], places]
+    loc = (words >= loc_start) & (words < loc_start + LOC_BINS)
+    text = observation.token_kinds[row[:, None], places] == Kind.TEXT
+    return words, (inside & text & ~loc).cumprod(1).bool()
 
 
 def spoken_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:

@@ -15,7 +15,10 @@ KV = tuple[Tensor, Tensor]
 def rotary_angles(
     positions: Int[Tensor, "b t"], head_dim: int, base: float = 10_000.0
 ) -> tuple[Float[Tensor, "b 1 t h"], Float[Tensor, "b 1 t h"]]:
-    """Cosines and signed sines for `rotate`, in fp32 (the reference's PyTorch port rounds them to bf16, its JAX does not)."""
+    """Cosines and signed sines for `rotate`, in fp32.
+
+    The reference's PyTorch port rounds them to bf16, its JAX does not.
+    """
     exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions[:, None, :, None].float() * base**-exponent
     cos, sin = angles.cos(), angles.sin()

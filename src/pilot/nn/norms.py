@@ -6,7 +6,6 @@ Axes: `b` batch, `t` token, `d` width, `c` width of the condition.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 def rms_normalize(x: Float[Tensor, "b t d"], eps: float = 1e-6) -> Float[Tensor, "b t d"]:

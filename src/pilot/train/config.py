@@ -35,11 +35,14 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A run. Loss = `text_weight`·text + `fast_weight`·fast + `alpha`·flow; `alpha` = 0 leaves the flow out (stage 1).
-    Models with a `point_layer` add `point_weight`·point.
+    """A run.
+
+    Its loss is `text_weight`·text + `fast_weight`·fast + `alpha`·flow, and `point_weight`·point for models with a
+    `point_layer`; `alpha` = 0 leaves the flow out (stage 1).
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the
-    sources. `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at once.
+    sources. `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked
+    on at once.
     """
 
     name: str
@@ -53,6 +56,7 @@ class TrainConfig:
     text_weight: float = 1.0
     fast_weight: float = 1.0
     point_weight: float = 1.0
+    name_weight: float = 0.5
     flow_draws: int = 1
     time_s: float = 0.999
     ema_decay: float = 0.999

@@ -1,4 +1,7 @@
-"""The training loop. Every batch and every noise draw is a function of (seed, step), so a resumed run is the same run."""
+"""The training loop.
+
+Every batch and every noise draw is a function of (seed, step), so a resumed run is the same run.
+"""
 
 import math
 import signal
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from pilot.data.layout import Batch
 from pilot.models import flow
-from pilot.models.bundle import Bundle, save_bundle
+from pilot.models.bundle import save_bundle
 from pilot.models.pi import Pi
 from pilot.train import checkpoint
 from pilot.train.config import TrainConfig
@@ -21,7 +24,6 @@ from pilot.train.ema import Ema
 from pilot.train.metrics import Metrics
 from pilot.train.optim import Optimizer
 from pilot.train.setup import Setup, prepare
-
 
 Terms = dict[str, tuple[Tensor, Tensor]]
 """Sum and count of every loss, per row."""
@@ -81,8 +83,9 @@ class Run:
     def advance(self, batch: list[Batch], *, logging: bool) -> dict[str, float]:
         """One step; the values to log if `logging`.
 
-        The parts of a batch go forward and backward in threads of their own, each on one core: a small model's operations
-        are too short to share. Gradients are summed in the order of the parts, so a step is the same each time.
+        The parts of a batch go forward and backward in threads of their own, each on one core: a small model's
+        operations are too short to share. Gradients are summed in the order of the parts, so a step is the same each
+        time.
         """
         terms = list(self.pool.map(self._forward, batch, self._draws(batch)))
         totals = gathered(terms)
@@ -144,14 +147,17 @@ class Run:
 
 
 def weight_of(name: str, config: TrainConfig) -> float:
-    """The objective is the weighted sum of the losses, each a mean over its own tokens or elements in the whole batch."""
-    weights = {
+    """Weight of a loss in the objective, their weighted sum.
+
+    Each is a mean over its own tokens or elements in the whole batch.
+    """
+    return {
         "text": config.text_weight,
         "fast": config.fast_weight,
         "flow": config.alpha,
         "point": config.point_weight,
-    }
-    return weights[name]
+        "name": config.name_weight,
+    }[name]
 
 
 def gathered(terms: list[Terms]) -> Terms:

@@ -61,7 +61,8 @@ def _tensorboard(out: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         tqdm.write(
-            "TensorBoard is not installed, metrics go to metrics.jsonl only; for event files: pip install 'pilot[train]'"
+            "TensorBoard is not installed, metrics go to metrics.jsonl only; "
+            "for event files: pip install 'pilot[train]'"
         )
         return None
     return SummaryWriter(str(out / "tensorboard"))

@@ -10,7 +10,10 @@ from pilot.train.muon import Muon
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Linear warm-up from `peak / (warmup + 1)`, then a cosine to `final_lr` at the last step (optax's form, as openpi's)."""
+    """Linear warm-up from `peak / (warmup + 1)`, then a cosine to `final_lr` at the last step.
+
+    This is optax's form, as in openpi.
+    """
     if step < config.warmup_steps:
         start = config.peak_lr / (config.warmup_steps + 1)
         return start + (config.peak_lr - start) * step / config.warmup_steps
