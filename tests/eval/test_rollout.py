@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilot.eval.rollout import GREY, EpisodeRecord, ExpertPolicy, check_control, film, run_episode
+from pilot.eval.rollout import (
+    GREY,
+    EpisodeRecord,
+    ExpertPolicy,
+    Plan,
+    check_control,
+    film,
+    play,
+    run_episode,
+    run_together,
+)
 from pilot.sims.homes import HomesEnv
 from pilot.tokenizers.text import split_box
 
@@ -32,7 +42,7 @@ class Watcher:
 
 def run(env, session=None, **changes):
     settings = {"suite": "homes-l1", "home": 3, "episode": 0, "seed": 0, "replan_steps": 4} | changes
-    return run_episode(env, lambda env: session or ExpertPolicy(env, seed=0), **settings)
+    return run_episode(env, lambda env: session or ExpertPolicy(env, seed=0), Plan(**settings))
 
 
 def test_the_expert_puts_the_right_thing_away(env):
@@ -107,3 +117,29 @@ def test_a_film_shows_every_step_of_the_same_episode_with_what_was_said(env):
     put = record.subtasks[1][0]
     assert shown.captions[put - 1] == record.subtasks[0][1] and shown.captions[put] == record.subtasks[1][1]
     assert (shown.frames[0] != shown.frames[-1]).any()
+
+
+def test_episodes_in_step_are_the_episodes_alone(env):
+    """Five homes on two slots: each record is that of the home alone, and slots are filled again as they fall free."""
+    alone = {home: run(env, replan_steps=1, home=home)[0] for home in range(5)}
+    free = [HomesEnv(level=1, split="test") for _ in range(2)]
+    everything, used, asked = list(free), {}, []
+
+    def games():
+        for home in alone:
+            used[home] = free.pop()
+            plan = Plan(suite="homes-l1", home=home, episode=0, seed=0, replan_steps=1)
+            yield home, play(used[home], plan), ExpertPolicy(used[home], seed=0)
+
+    def infer_many(sessions, observations):
+        asked.append(len(sessions))
+        return [session.infer(observation) for session, observation in zip(sessions, observations, strict=True)]
+
+    together = {}
+    for home, record in run_together(games(), infer_many, slots=2):
+        together[home] = record
+        free.append(used.pop(home))
+    for each in everything:
+        each.close()
+    assert together == alone
+    assert max(asked) == 2 and sum(asked) == sum(record.steps for record in alone.values())

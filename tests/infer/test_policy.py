@@ -88,6 +88,18 @@ def test_the_high_level_has_a_clock_of_its_own(policy, monkeypatch):
     assert said == [1, 1, 1, 2, 2, 2]
 
 
+def test_many_robots_at_once_are_each_robot_alone(policy):
+    """Some decide, some go on, some are told: in one batch as one by one."""
+    wishes = [observation(), observation(prompt="put the blue ball in the bin"), observation(subtask=TOLD)]
+    alone, together = [policy.session() for _ in wishes], [policy.session() for _ in wishes]
+    for _ in range(2):
+        single = [session.infer(wish) for session, wish in zip(alone, wishes, strict=True)]
+        many = policy.infer_many(together, wishes)
+        for one, of_many in zip(single, many, strict=True):
+            np.testing.assert_allclose(of_many["actions"], one["actions"], atol=1e-4)
+            assert of_many["subtask"] == one["subtask"]
+
+
 def test_new_words_from_the_person_are_heard_at_once(policy, monkeypatch):
     calls = count_decisions(policy, monkeypatch)
     session = policy.session(subtask_seconds=60)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
-from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
+from pilot.models.pi import Pi, PiConfig, likeliest, pi0, pi0_fast, pi05
 
 EOS = 1
 
@@ -133,7 +133,9 @@ def test_greedy_words_are_the_arg_max_of_a_full_pass():
             alone = replace(
                 obs.map(lambda x, row=row: x[row : row + 1]), tokens=tokens, token_kinds=kinds, token_loss=kinds > 1
             )
-            assert pi.logits(pi.read(alone).hidden[0, -1]).argmax().item() == word
+            logits = pi.logits(pi.read(alone).hidden[:, -1])
+            places = (pi.config.loc_start, pi.config.loc_start + 1024)
+            assert likeliest(logits, places=places).item() == word
             tokens = torch.cat((tokens, torch.tensor([[word]])), 1)
 
 
@@ -164,6 +166,11 @@ def test_only_allowed_words_are_said():
     allowed[[10, 20]] = True
     said, _ = pi.speak(pi.read(obs), obs, eos=-1, max_tokens=5, allowed=allowed)
     assert set(said.flatten().tolist()) <= {10, 20}
+
+
+def test_places_are_weighed_together_against_each_word():
+    logits = torch.log(torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]))  # a word and two places
+    assert likeliest(logits, places=(1, 3)).tolist() == [1, 0, 2]
 
 
 def test_masked_elements_carry_no_flow_loss():

@@ -44,20 +44,42 @@ def nano_stage2() -> TrainConfig:
     return replace(
         nano_stage1(),
         name="nano_stage2",
-        sources=(*_ROBOT, verbal, replace(_WEB, weight=0.22)),
-        steps=2000,
+        sources=(*_ROBOT, verbal, replace(_WEB, weight=0.32)),
+        steps=2100,
         optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=60),
         alpha=10.0,
-        flow_draws=2,
+        flow_draws=1,
         init_from="outputs/nano/stage1/policy",
         seed=1,
     )
 
 
-def nano_finetune() -> TrainConfig:
-    """A few minutes on something new, beside a little of what is known; `sources` are filled in by who collects them."""
+def nano_joint() -> TrainConfig:
+    """The last stretch with the gradient of the flow let through to the backbone, as π0.5 was post-trained.
+
+    Insulated, a backbone this small and this young offers the expert too little to aim with (`docs/log.md`).
+    """
+    verbal = Source(path=f"{DATA}/l2_verbal", weight=0.06)
+    stage2 = nano_stage2()
     return replace(
-        nano_stage2(),
+        stage2,
+        name="nano_joint",
+        model=replace(stage2.model, insulate=False),
+        sources=(*_ROBOT, verbal, replace(_WEB, weight=0.18)),
+        steps=1700,
+        alpha=4.0,
+        flow_draws=2,
+        optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=1e-5, warmup_steps=40),
+        ema_decay=0.995,
+        init_from="outputs/nano/stage2/policy",
+        seed=3,
+    )
+
+
+def nano_finetune() -> TrainConfig:
+    """A few minutes on something new, beside a little of what is known; who collects them fills in `sources`."""
+    return replace(
+        nano_joint(),
         name="nano_finetune",
         sources=(
             Source(path="data/finetune/new", weight=0.8),

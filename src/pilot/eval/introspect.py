@@ -107,7 +107,7 @@ def think(
     if recorder is not None:
         recorder.weights.clear()
     tokens, context = policy.speak(read, context)
-    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(tokens).split(";\n")[0])
+    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(tokens[0]).split(";\n")[0])
     return read, context, words
 
 

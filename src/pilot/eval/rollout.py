@@ -10,8 +10,8 @@ with its box, so that what is left to fail is the low level. The same seeds are 
 """
 
 import bisect
-import time
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
@@ -61,6 +61,10 @@ class EpisodeRecord:
         return cls(**{**row, "subtasks": tuple((int(step), words) for step, words in row["subtasks"])})
 
 
+Game = Generator[dict[str, Any], dict[str, Any], tuple[EpisodeRecord, np.ndarray]]
+"""An episode under way: what the policy is shown out, its answer in; in the end the record and the actions [steps 4]."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Film:
     """Pictures of an episode for people: the start, then one per control step, with the subtask spoken at that time."""
@@ -102,41 +106,83 @@ def controlled(
 
 
 def run_episode(
-    env: HomesEnv,
-    make_session: Callable[[HomesEnv], Session],
-    *,
-    suite: str,
-    home: int,
-    episode: int,
-    seed: int,
-    replan_steps: int,
-    control: str = "none",
-    prompt: str | None = None,
-    loc_stride: int = 1,
+    env: HomesEnv, make_session: Callable[[HomesEnv], Session], plan: "Plan"
 ) -> tuple[EpisodeRecord, np.ndarray]:
-    """Act until the task is done or the steps run out → the record, and the actions [steps 4] that were executed.
+    """One episode → the record, and the actions [steps 4] that were executed.
 
-    `make_session` is called once the home stands, so that an actor may hold on to it. `prompt` replaces the episode's
-    own instruction (success is still judged by the episode's own). `loc_stride` is how the policy writes boxes, for the
-    oracle. Raises ValueError for an unknown control.
+    `make_session` is called once the home stands, so that an actor may hold on to it. Raises ValueError for an unknown
+    control.
     """
-    check_control(control)
-    observation, info = env.reset(seed=seed, options={"home": home, "episode": episode})
-    asked = prompt if prompt is not None else observation["prompt"]
+    game = play(env, plan)
+    shown = next(game)
     session = make_session(env)
+    while True:
+        try:
+            shown = game.send(session.infer(shown))
+        except StopIteration as end:
+            return end.value
+
+
+def run_together(
+    games: Iterable[tuple[Any, Game, Session]], infer_many: Callable[..., list[dict[str, Any]]], *, slots: int
+) -> Iterator[tuple[Any, EpisodeRecord]]:
+    """Episodes in step, `slots` at a time, with one batched question to the policy; each `(name, record)` as it ends.
+
+    `games` gives `(name, game, session)` and is asked for the next one when a slot is free, so that one environment can
+    serve one slot after the other.
+    """
+    games, waiting = iter(games), {}
+    for name, game, session in itertools.islice(games, slots):
+        waiting[name] = (game, session, next(game))
+    while waiting:
+        names = list(waiting)
+        answers = infer_many([waiting[name][1] for name in names], [waiting[name][2] for name in names])
+        for name, answer in zip(names, answers):
+            game, session, _ = waiting[name]
+            try:
+                waiting[name] = (game, session, game.send(answer))
+            except StopIteration as end:
+                del waiting[name]
+                yield name, end.value[0]
+                for name, game, session in itertools.islice(games, 1):
+                    waiting[name] = (game, session, next(game))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which episode, and how the policy is asked.
+
+    `prompt` replaces the episode's own instruction (success is still judged by the episode's own). `loc_stride` is how
+    the policy writes boxes, for the oracle.
+    """
+
+    suite: str
+    home: int
+    episode: int
+    seed: int
+    replan_steps: int
+    control: str = "none"
+    prompt: str | None = None
+    loc_stride: int = 1
+
+
+def play(env: HomesEnv, plan: Plan) -> Game:
+    """Act until the task is done or the steps run out: yields what the policy is shown, takes its answer."""
+    check_control(plan.control)
+    observation, info = env.reset(seed=plan.seed, options={"home": plan.home, "episode": plan.episode})
+    asked = plan.prompt if plan.prompt is not None else observation["prompt"]
     spoken: list[tuple[int, str]] = []
     seconds: list[float] = []
     executed: list[np.ndarray] = []
     done = False
     while not done:
-        start = time.perf_counter()
-        shown = controlled(observation, control, info=info, prompt=asked, loc_stride=loc_stride)
-        plan = session.infer(shown)
-        seconds.append(time.perf_counter() - start)
-        words = plan["subtask"]
+        shown = controlled(observation, plan.control, info=info, prompt=asked, loc_stride=plan.loc_stride)
+        answer = yield shown
+        seconds.append(answer["timing"].get("total", 0.0))
+        words = answer["subtask"]
         if words and (not spoken or spoken[-1][1] != words):
             spoken.append((len(executed), words))
-        for action in plan["actions"][:replan_steps]:
+        for action in answer["actions"][: plan.replan_steps]:
             info = env.advance(action)
             executed.append(action)
             done = info["success"] or len(executed) >= env.max_steps
@@ -145,11 +191,11 @@ def run_episode(
         if not done:
             observation = env.observe()
     record = EpisodeRecord(
-        suite=suite,
-        control=control,
-        home=home,
-        episode=episode,
-        seed=seed,
+        suite=plan.suite,
+        control=plan.control,
+        home=plan.home,
+        episode=plan.episode,
+        seed=plan.seed,
         prompt=observation["prompt"],
         asked=asked,
         success=bool(info["success"]),

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import pilot
 from pilot.data.files import atomic_write, clear_disk_errors, write_json
-from pilot.eval.rollout import EpisodeRecord, ExpertPolicy, Session, check_control, run_episode
+from pilot.eval.rollout import EpisodeRecord, ExpertPolicy, Plan, Session, check_control, play, run_episode, run_together
 from pilot.eval.stats import wilson
 from pilot.infer.policy import load_policy
 from pilot.sims.homes import HomesEnv
@@ -76,6 +76,10 @@ def get_suite(name: str) -> Suite:
         return SUITES[name]
     near = difflib.get_close_matches(name, SUITES, n=1, cutoff=0.0)
     raise ValueError(f"unknown suite {name!r}; did you mean {near[0]!r}? Suites: {', '.join(SUITES)}")
+
+
+TOGETHER = 8  # episodes in step in one process, the policy asked once for all
+BUNDLE = 24  # episodes that a worker reports at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +152,10 @@ class Runner:
     def run(self, job: Job) -> tuple[EpisodeRecord, np.ndarray]:
         """The episode's record and its actions."""
         self.enter(job.suite)
-        return run_episode(
-            self.env,
-            lambda env: self.session(env, job),
+        return run_episode(self.env, lambda env: self.session(env, job), self.plan(job))
+
+    def plan(self, job: Job) -> Plan:
+        return Plan(
             suite=job.suite.name,
             home=job.home,
             episode=0,
@@ -160,6 +165,27 @@ class Runner:
             prompt=other_prompt(job) if job.control == "shuffled_prompts" else None,
             loc_stride=self.policy.bundle.loc_stride if self.policy and job.control == "oracle" else 1,
         )
+
+    def run_many(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, EpisodeRecord]]:
+        """Every job with its record as it ends, `TOGETHER` at a time where the policy answers several at once."""
+        if not hasattr(self.policy, "infer_many"):
+            yield from ((job, self.run(job)[0]) for job in jobs)
+            return
+        for suite in dict.fromkeys(job.suite for job in jobs):
+            of_suite = [job for job in jobs if job.suite == suite]
+            free = [suite.make_env() for _ in range(min(TOGETHER, len(of_suite)))]
+            envs = {}
+
+            def games(of_suite: list[Job] = of_suite, free: list[HomesEnv] = free, envs: dict = envs) -> Iterator[Any]:
+                for job in of_suite:
+                    envs[job] = free.pop()
+                    yield job, play(envs[job], self.plan(job)), self.session(envs[job], job)
+
+            for job, record in run_together(games(), self.policy.infer_many, slots=TOGETHER):
+                free.append(envs.pop(job))
+                yield job, record
+            for env in free:
+                env.close()
 
     def enter(self, suite: Suite) -> None:
         if suite != self.suite:
@@ -282,18 +308,17 @@ def run_jobs(
         raise ValueError(f"a policy object stays in this process, got workers={workers}; give the checkpoint's path")
     workers = min(workers or (2 if portable else 1), len(jobs))
     if workers == 1:
-        runner = Runner(policy, replan_steps=replan_steps)
-        for job in jobs:
-            yield job, runner.run(job)[0]
+        yield from Runner(policy, replan_steps=replan_steps).run_many(jobs)
     if workers <= 1:
         return
+    bundles = [jobs[i : i + BUNDLE] for i in range(0, len(jobs), BUNDLE)]
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(policy, replan_steps)
     ) as pool:
-        futures = {pool.submit(_run_in_worker, job): job for job in jobs}
+        futures = [pool.submit(_run_in_worker, bundle) for bundle in bundles]
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield from future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -310,9 +335,9 @@ def _start_worker(policy: Any, replan_steps: int | None) -> None:
     _worker = Runner(policy, replan_steps=replan_steps)
 
 
-def _run_in_worker(job: Job) -> EpisodeRecord:
+def _run_in_worker(jobs: Sequence[Job]) -> list[tuple[Job, EpisodeRecord]]:
     assert _worker is not None, "the pool's initializer has not run"
-    return _worker.run(job)[0]
+    return list(_worker.run_many(jobs))
 
 
 class Log:

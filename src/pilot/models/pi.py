@@ -164,6 +164,24 @@ class TimeCondition:
         return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
 
 
+LOC_BINS = 1024
+
+
+def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int]) -> Int[Tensor, " b"]:
+    """The most likely token, where first all places together are weighed against each other word.
+
+    "Somewhere here" spreads its probability over many `<loc>` tokens, each of which may be less likely than a word that
+    is wrong. Nothing changes where no word stands against the places.
+    """
+    start, stop = places
+    anywhere = logits[:, start:stop].logsumexp(-1)
+    words = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
+    nowhere = logits.clone()
+    nowhere[:, start:stop] = -torch.inf
+    where = logits[:, start:stop].argmax(-1) + start
+    return torch.where(anywhere > words, where, nowhere.argmax(-1))
+
+
 class Pi(nn.Module):
     """A policy of the family: `loss` to train, `generate_text` and `sample_actions` to act."""
 
@@ -360,7 +378,7 @@ class Pi(nn.Module):
         kind: Kind = Kind.TEXT,
         allowed: Bool[Tensor, " v"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], Context]:
-        """Greedy decoding on from `context`.
+        """Greedy decoding on from `context`; all places together are one word against the others (`likeliest`).
 
         Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary.
         Rows that have said `eos` wait as padding for the others.
@@ -370,8 +388,8 @@ class Pi(nn.Module):
         cache, kinds, said = context.cache, context.kinds, []
         finished = torch.zeros_like(last, dtype=torch.bool)
         for _ in range(max_tokens):
-            logits = self.logits(h)
-            token = (logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)).argmax(-1)
+            logits = self.logits(h) if allowed is None else self.logits(h).masked_fill(~allowed, -torch.inf)
+            token = likeliest(logits, places=(self.config.loc_start, self.config.loc_start + LOC_BINS))
             said.append(token.masked_fill(finished, 0))
             new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)
             kinds = torch.cat((kinds, new[:, None]), dim=1)
