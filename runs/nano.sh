@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# checkpoints/nano: π0.5's two stages on generated homes, from nothing.
+# checkpoints/nano: π0.5's stages on generated homes, from nothing.
 #
 # Hardware: 2 CPU cores (minutes on a GPU). Every stage goes on where it was when it is started again.
 # Time and numbers to expect: docs/results.md, which names the commit that got them.
 #
 #   runs/nano.sh            everything
-#   runs/nano.sh collect | stage1 | stage2 | ship | eval
+#   runs/nano.sh collect | stage1 | stage2 | joint | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -20,10 +20,11 @@ collect() {
 }
 stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }
 stage2() { $pilot train nano_stage2 --out outputs/nano/stage2; }
+joint() { $pilot train nano_joint --out outputs/nano/joint; }
 ship() {
     rm -rf checkpoints/nano
     mkdir -p checkpoints
-    cp -r outputs/nano/stage2/policy checkpoints/nano
+    cp -r outputs/nano/joint/policy checkpoints/nano
 }
 eval_all() {
     $pilot eval checkpoints/nano --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
@@ -31,8 +32,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | stage1 | stage2 | ship) "$1" ;;
+    collect | stage1 | stage2 | joint | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && stage1 && stage2 && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect stage1 stage2 ship eval" >&2 && exit 2 ;;
+    all) collect && stage1 && stage2 && joint && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect stage1 stage2 joint ship eval" >&2 && exit 2 ;;
 esac

@@ -16,7 +16,7 @@ def tiny_checkpoint(folder):
     config = replace(configs.get("debug"), sources=(Source(path=str(data)),), steps=4, save_every=4)
     policy = train(config, out=folder / "run", progress=False)
     sources = (Source(path="new", weight=0.5), Source(path="web", kind="web", weight=0.5))
-    return policy, replace(config, name="finetune", sources=sources, save_every=4, log_every=2)
+    return policy, replace(config, name="finetune", sources=sources, save_every=4)
 
 
 def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys):

@@ -257,6 +257,7 @@ class Show:
             init_from=str(self.checkpoint),
             sources=tuple(replace(source, path=collected[source.kind]) for source in self.config.sources),
             steps=self.steps,
+            log_every=min(self.config.log_every, max(self.steps // 8, 1)),
             seed=self.seed,
         )
         return {"policy": str(train(config, out=folder / "run")), "run": str(folder / "run")}
