@@ -52,8 +52,8 @@ def naming_terms(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Sum and count per row of the cross-entropy of the words said of a box, from its patches alone.
 
-    The mean of the vision tower's tokens in a box, scored against the embedding table, must predict the bag of words that
-    follows the box: what the vision tower of a pre-trained VLM has learned from captions.
+    The mean of the vision tower's tokens in a box, scored against the embedding table, must predict the bag of words
+    that follows the box: what the vision tower of a pre-trained VLM has learned from captions.
     """
     config = model.config
     zeros = context.hidden.new_zeros(observation.batch_size)
@@ -80,7 +80,10 @@ def corners(observation: Observation, row: Tensor, first: Tensor, loc_start: int
 def following_words(
     observation: Observation, row: Tensor, first: Tensor, loc_start: int
 ) -> tuple[Int[Tensor, "n w"], Bool[Tensor, "n w"]]:
-    """The tokens after each box and which of them are its words: up to the next box, the end of the text, or `WORDS`."""
+    """The tokens after each box and which of them are its words.
+
+    Words go up to the next box, the end of the text, or `WORDS`.
+    """
     places = first[:, None] + 4 + torch.arange(WORDS, device=row.device)
     inside = places < observation.tokens.shape[1]
     places = places.clamp(max=observation.tokens.shape[1] - 1)
