@@ -5,7 +5,7 @@
 # Time and numbers to expect: docs/results.md, which names the commit that got them.
 #
 #   runs/nano.sh            everything
-#   runs/nano.sh collect | stage1 | stage2 | joint | ship | eval
+#   runs/nano.sh collect | stage1 | stage2 | expert | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -20,11 +20,11 @@ collect() {
 }
 stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }
 stage2() { $pilot train nano_stage2 --out outputs/nano/stage2; }
-joint() { $pilot train nano_joint --out outputs/nano/joint; }
+expert() { $pilot train nano_expert --out outputs/nano/expert; }
 ship() {
     rm -rf checkpoints/nano
     mkdir -p checkpoints
-    cp -r outputs/nano/joint/policy checkpoints/nano
+    cp -r outputs/nano/expert/policy checkpoints/nano
 }
 eval_all() {
     $pilot eval checkpoints/nano --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
@@ -32,8 +32,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | stage1 | stage2 | joint | ship) "$1" ;;
+    collect | stage1 | stage2 | expert | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && stage1 && stage2 && joint && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect stage1 stage2 joint ship eval" >&2 && exit 2 ;;
+    all) collect && stage1 && stage2 && expert && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect stage1 stage2 expert ship eval" >&2 && exit 2 ;;
 esac

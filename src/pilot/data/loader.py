@@ -26,8 +26,8 @@ AHEAD = 4
 class RobotRows:
     """Frames of a LeRobot data set as a source of a mixture."""
 
-    def __init__(self, name: str, dataset: LeRobotDataset, *, loc_stride: int) -> None:
-        self.name, self.dataset, self.loc_stride = name, dataset, loc_stride
+    def __init__(self, name: str, dataset: LeRobotDataset, *, loc_stride: int, box_jitter: float = 0.0) -> None:
+        self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
         self._stops = np.array([e.stop for e in dataset.episodes])[dataset.episode_of]
 
     def __len__(self) -> int:
@@ -41,7 +41,10 @@ class RobotRows:
 
         `extra["whole"]`: every step up to the episode's end is the demonstrator's, so FAST tokens can be learned.
         """
-        sample = to_sample(self.dataset.frame(i), rng=rng, loc_stride=self.loc_stride, source=self.name)
+        frame = self.dataset.frame(i)
+        if self.box_jitter and frame["box"] is not None:
+            frame["box"] = jittered(frame["box"], rng, self.box_jitter)
+        sample = to_sample(frame, rng=rng, loc_stride=self.loc_stride, source=self.name)
         assert sample.action_is_pad is not None
         sample.extra["whole"] = not sample.action_is_pad[: self._stops[i] - i].any()
         return sample
@@ -55,11 +58,20 @@ def split(rows: list[Row]) -> list[list[Row]]:
     return [rows[a:b] for a, b in pairwise(edges)]
 
 
+def jittered(box: tuple[float, ...], rng: np.random.Generator, deviation: float) -> tuple[float, ...]:
+    """The box moved as a whole by a normal draw in each direction, within the picture."""
+    shift = np.tile(rng.normal(0.0, deviation, 2), 2)
+    return tuple(np.clip(np.asarray(box) + shift, 0.0, 1.0).tolist())
+
+
 class Loader:
     """Batches of a mixture, through the pipeline."""
 
-    def __init__(self, mixture: Mixture, pipeline: Pipeline, *, batch_size: int, device: str = "cpu") -> None:
+    def __init__(
+        self, mixture: Mixture, pipeline: Pipeline, *, batch_size: int, say_actions: bool = True, device: str = "cpu"
+    ) -> None:
         self.mixture, self.pipeline, self.batch_size, self.device = mixture, pipeline, batch_size, device
+        self.say_actions = say_actions
 
     def batch(self, step: int) -> list[Batch]:
         """The batch of one step, the same whenever it is asked for.
@@ -70,7 +82,7 @@ class Loader:
         parts: dict[tuple[str, ...], list[Row]] = {}
         for draw in self.mixture.draw(step, self.batch_size):
             sample = self.mixture.read(draw)
-            row = self.pipeline.encode(sample, say_actions=sample.extra.get("whole", True))
+            row = self.pipeline.encode(sample, say_actions=self.say_actions and sample.extra.get("whole", True))
             parts.setdefault(tuple(row.images), []).append(row)
         cameras = sorted(parts, key=len, reverse=True)  # the costly ones first, so that threads end together
         return [collate(rows, device=self.device) for names in cameras for rows in split(parts[names])]

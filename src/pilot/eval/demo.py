@@ -38,7 +38,7 @@ from pilot.train.config import TrainConfig
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 
-NEW = Suite(name="hats into crates", level=1, task="single", kinds=("hat",), receptacles=("crate",))
+NEW = Suite(name="homes-new", title="hats into crates", level=1, task="single", kinds=("hat",), receptacles=("crate",))
 OLD = SUITES["homes-l1"]
 CONTROLS = {"none": "the policy", "blank_images": "pictures blanked", "shuffled_prompts": "prompts shuffled"}
 FILM_SIZE = 192
@@ -173,7 +173,7 @@ class Show:
             "inside", self.look_inside, says="A look inside: attention, and noise becoming actions.", inputs=homes
         )
         new = self.base | {"suite": repr(NEW), "episodes": a.new_episodes}
-        self.part("before", self.try_before, says=f"Something new: {NEW.name}. Success before training.", inputs=new)
+        self.part("before", self.try_before, says=f"Something new: {NEW.title}. Success before training.", inputs=new)
         self.part("collect", self.demonstrate, says="A scripted expert demonstrates it.", inputs=training)
         self.tuned = Path(
             self.part("training", self.fine_tune, says="Fine-tuning on the demonstrations.", inputs=training)["policy"]
@@ -208,19 +208,11 @@ class Show:
         env = SUITES[self.amounts.suites[-1]].make_env()
         observation, _ = env.reset(seed=self.seed, options={"home": 0, "episode": 0})
         env.close()
-        saying = attention_picture(policy, observation, moment="saying")
-        moving = attention_picture(policy, observation, moment="moving")
+        seen = attention_picture(policy, observation)
         flow = flow_trajectory(policy, observation, num_steps=10)
-        save_arrays(
-            folder / "inside.npz",
-            {"picture": saying.picture, "saying": saying.weights, "moving": moving.weights, "flow": flow},
-        )
-        return {
-            "path": str(folder / "inside.npz"),
-            "prompt": observation["prompt"],
-            "subtask": saying.subtask,
-            "heads": heads,
-        }
+        save_arrays(folder / "inside.npz", {"picture": seen.picture, "weights": seen.weights, "flow": flow})
+        said = {"prompt": observation["prompt"], "subtask": seen.subtask, "heads": heads}
+        return said | {"path": str(folder / "inside.npz")}
 
     def try_before(self, folder: Path) -> list[dict[str, Any]]:
         return self.evaluate(self.checkpoint, [NEW], folder, episodes=self.amounts.new_episodes, controls=["none"])
@@ -319,8 +311,8 @@ class Show:
         before, after = self.results["before"][0], self.results["after"]["new"][0]
         minutes = sum(self.parts.seconds.values()) / 60
         return [
-            (f"{first['success']:.0%}", f"{first['suite']}: success in unseen homes", odds(first)),
-            (f"{before['success']:.0%} → {after['success']:.0%}", f"{NEW.name}, before and after", odds(after)),
+            (f"{first['success']:.0%}", f"{first['title']}: success in unseen homes", odds(first)),
+            (f"{before['success']:.0%} → {after['success']:.0%}", f"{NEW.title}, before and after", odds(after)),
             (f"{minutes:.1f} min", "for everything on this page", f"{os.cpu_count()} cores, {device_name()}"),
         ]
 
@@ -344,15 +336,9 @@ class Show:
         report.section("A look inside", f"The first moment of “{inside['prompt']}”.")
         report.attention(
             arrays["picture"],
-            arrays["saying"],
+            arrays["weights"],
             title="Where it looks when it speaks",
             caption=f"It says: “{inside['subtask']}”. Shown is {inside['heads']}, while it says the place.",
-        )
-        report.attention(
-            arrays["picture"],
-            arrays["moving"],
-            title="Where it looks when it moves",
-            caption="The action expert, all its heads and layers. Nobody told it where to look.",
         )
         report.flow(
             arrays["flow"],
@@ -365,7 +351,7 @@ class Show:
         a = self.amounts
         report.section(
             "Learning something new",
-            f"{NEW.name.capitalize()}: neither is in any data the policy was trained on. "
+            f"{NEW.title.capitalize()}: neither is in any data the policy was trained on. "
             f"{a.homes * a.episodes_per_home} demonstrations in {a.homes} homes, {self.steps} training steps; tried in "
             "other homes, the same ones before and after.",
         )
@@ -376,7 +362,7 @@ class Show:
             add_film(report, shot, when=when)
         report.lines(loss_curves(Path(self.results["training"]["run"])), title="Losses while fine-tuning", log=True)
         kept = next(row for row in self.results["controls"] if row["suite"] == OLD.name and row["control"] == "none")
-        report.text(f"What it knew before, in {OLD.name}: {odds(kept)} before, {odds(after['old'][0])} after.")
+        report.text(f"What it knew before, in {OLD.title}: {odds(kept)} before, {odds(after['old'][0])} after.")
 
     def paired(self, before: Sequence[bool], after: Sequence[bool]) -> str:
         """The same homes before and after, in words."""
@@ -436,13 +422,13 @@ def add_strip(report: Report, shot: dict[str, Any], *, count: int = 8) -> None:
 
 
 def summary(result: SuiteResult) -> dict[str, Any]:
-    return result.to_json() | {"homes": [record.success for record in result.records]}
+    return result.to_json() | {"title": result.title, "homes": [record.success for record in result.records]}
 
 
 def success_row(row: dict[str, Any], *, model: str) -> SuccessRow:
     extra = {"wrong object first": f"{row['wrong_object']:.0%}", "steps": f"{row['mean_steps']:.0f}"}
     return {
-        "suite": row["suite"],
+        "suite": row["title"],
         "model": model,
         "successes": row["successes"],
         "n": row["episodes"],

@@ -1,4 +1,4 @@
-"""Pictures from inside a policy: where it looks while it acts, and how noise becomes a chunk of actions.
+"""Pictures from inside a policy: where it looks while it speaks, and how noise becomes a chunk of actions.
 
 Attention is recorded from outside: within `RecordAttention` every call of torch's attention is repeated by hand to get
 its weights, so the model carries no code for it and is exactly the one that acts.
@@ -8,7 +8,7 @@ Axes: `gh gw` grid of patches, `s` Euler steps, `ah` action horizon, `ad` the ro
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,32 +47,23 @@ class Attention:
 
 
 @torch.inference_mode()
-def attention_picture(
-    policy: Policy,
-    observation: dict[str, Any],
-    *,
-    moment: Literal["saying", "moving"] = "saying",
-    camera: str = "room",
-) -> Attention:
-    """Attention on the patches of one camera's picture while the policy says its subtask's box, or while it moves.
+def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str = "room") -> Attention:
+    """Attention on the patches of one camera's picture while the policy says its subtask, place first.
 
-    Saying is the pointing head (`models/pointing.py`) where the model has one, else the mean over layers and heads;
-    moving is the mean over layers, heads and chunk of the action expert's first step from noise.
+    It is that of the pointing head (`models/pointing.py`) where the model has one, else the mean over layers and heads.
     Raises ValueError for a camera that the robot has not, or a model without an action expert.
     """
-    with RecordAttention() as saying:
-        read, context, said = think(policy, observation, recorder=saying)
-    with RecordAttention() as moving:
-        policy.model.act(context, read.state, noise=noise(policy), num_steps=1)
+    with RecordAttention() as recorded:
+        read, _, said = think(policy, observation, recorder=recorded)
     columns = patch_columns(policy, list(read.images), camera)
-    layers = moving.weights if moment == "moving" else box_attention(policy, saying.weights)
-    onto_picture = torch.stack([layer[0].mean((0, 1))[columns] for layer in layers]).mean(0)
+    calls = place_attention(policy, recorded.weights)
+    onto_picture = torch.stack([weights[0].mean((0, 1))[columns] for weights in calls]).mean(0)
     grid = round((columns.stop - columns.start) ** 0.5)
     weights = onto_picture.reshape(grid, grid).float().cpu().numpy()
     return Attention(picture=observation["images"][camera], weights=weights, subtask=said)
 
 
-def box_attention(policy: Policy, calls: Sequence[Tensor]) -> list[Tensor]:
+def place_attention(policy: Policy, calls: Sequence[Tensor]) -> list[Tensor]:
     """Of all calls while text was said, token by token and layer by layer, those of the first three: `y0 x0 y1`."""
     config = policy.model.config
     assert len(calls) % config.vlm.depth == 0, (len(calls), config.vlm.depth)

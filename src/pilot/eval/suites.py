@@ -24,7 +24,16 @@ from tqdm import tqdm
 
 import pilot
 from pilot.data.files import atomic_write, clear_disk_errors, write_json
-from pilot.eval.rollout import EpisodeRecord, ExpertPolicy, Plan, Session, check_control, play, run_episode, run_together
+from pilot.eval.rollout import (
+    EpisodeRecord,
+    ExpertPolicy,
+    Plan,
+    Session,
+    check_control,
+    play,
+    run_episode,
+    run_together,
+)
 from pilot.eval.stats import wilson
 from pilot.infer.policy import load_policy
 from pilot.sims.homes import HomesEnv
@@ -34,9 +43,10 @@ from pilot.sims.homes.rooms import draw_home, home_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """What is asked of a policy. `kinds` and `receptacles` None are the whole vocabulary of training."""
+    """What is asked of a policy, `title` in words. `kinds` and `receptacles` None are all those of training."""
 
     name: str
+    title: str
     level: int
     task: str
     split: str = "test"
@@ -63,9 +73,9 @@ class Suite:
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite(name="homes-l1", level=1, task="single"),
-        Suite(name="homes-l2", level=2, task="single"),
-        Suite(name="homes-l2-multi", level=2, task="multi"),
+        Suite(name="homes-l1", title="one move", level=1, task="single"),
+        Suite(name="homes-l2", title="one move among look-alikes", level=2, task="single"),
+        Suite(name="homes-l2-multi", title="several moves", level=2, task="multi"),
     )
 }
 
@@ -87,6 +97,7 @@ class SuiteResult:
     """All episodes of one suite under one control, in order of homes."""
 
     suite: str
+    title: str
     control: str
     policy: str
     records: tuple[EpisodeRecord, ...]
@@ -290,6 +301,7 @@ def evaluate_table(
     return [
         SuiteResult(
             suite=suite.name,
+            title=suite.title,
             control=control,
             policy=label,
             records=tuple(log[job] for job in jobs if job.suite == suite and job.control == control),

@@ -117,6 +117,7 @@ class Policy:
         noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
         chunks = self.model.act(context, read.state, noise=noise, num_steps=self.num_steps)[-1].cpu().numpy()
         for turn, chunk in zip(turns, chunks, strict=True):
+            assert turn.sample.state is not None
             turn.finish(self.pipeline.decode_actions(chunk, turn.sample.state))
         end = time.perf_counter()
         timing = {"read": decided - start, "subtask": spoke - decided, "actions": end - spoke, "total": end - start}
@@ -127,7 +128,10 @@ class Policy:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
 
     def speak(self, observation: Observation, context: Context) -> tuple[list[list[int]], Context]:
-        """The next subtask of each row, greedily and in words of the text model only, and the context that has read it."""
+        """The next subtask of each row, greedily and in words of the text model only.
+
+        Also returns the context that has read it.
+        """
         tokens, context = self.model.speak(
             context, observation, eos=self.subtask_end, max_tokens=24, allowed=self.speakable
         )

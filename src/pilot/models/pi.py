@@ -268,12 +268,13 @@ class Pi(nn.Module):
         *,
         noise: Float[Tensor, "b *k ah ad"],
         time: Float[Tensor, "b *k"],
+        text_loss: bool = True,
         flow_loss: bool = True,
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
         """Sum and count of each loss per sample, for a trainer to normalise by global counts."""
-        context = self.read(observation)
-        terms = self.text_terms(observation, context)
-        if self.config.point_layer is not None:
+        context = self.read(observation, hidden=text_loss)
+        terms = self.text_terms(observation, context) if text_loss else {}
+        if text_loss and self.config.point_layer is not None:
             terms["point"] = pointing.terms(self, observation, context)
             terms["name"] = pointing.naming_terms(self, observation, context)
         if flow_loss and self.config.action_expert is not None:

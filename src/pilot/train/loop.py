@@ -70,6 +70,7 @@ class Run:
     def __init__(self, config: TrainConfig, setup: Setup, out: Path) -> None:
         self.config, self.setup, self.out, self.step = config, setup, out, 0
         self.model: Pi = setup.bundle.model.train()
+        freeze(self.model, config.freeze)
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
         self.ema = Ema(self.model, decay=config.ema_decay)
         self.pool = ThreadPoolExecutor(config.threads)
@@ -116,7 +117,13 @@ class Run:
     def _forward(self, part: Batch, draws: tuple[Tensor, Tensor]) -> Terms:
         noise, time = draws
         return self.model.loss_terms(
-            part.observation, part.actions, part.action_mask, noise=noise, time=time, flow_loss=self.config.alpha > 0
+            part.observation,
+            part.actions,
+            part.action_mask,
+            noise=noise,
+            time=time,
+            text_loss=self.config.text_weight > 0 or self.config.fast_weight > 0,
+            flow_loss=self.config.alpha > 0,
         )
 
     def _backward(self, terms: Terms, scales: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
@@ -144,6 +151,15 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
+
+
+def freeze(model: Pi, parts: tuple[str, ...]) -> None:
+    """Parts of the model, by name, that are not to learn."""
+    known = [name for name, _ in model.named_children()]
+    for part in parts:
+        if part not in known:
+            raise ValueError(f"freeze names '{part}', which the model has not; it has {', '.join(known)}")
+        model.get_submodule(part).requires_grad_(False)
 
 
 def weight_of(name: str, config: TrainConfig) -> float:

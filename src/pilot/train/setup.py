@@ -52,7 +52,7 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     if weights and len(weights) < len(config.sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power 0.43)")
     mixture = Mixture(sources, seed=config.seed, weights=dict(weights) or None)
-    loader = Loader(mixture, bundle.pipeline, batch_size=config.batch_size)
+    loader = Loader(mixture, bundle.pipeline, batch_size=config.batch_size, say_actions=config.fast_weight > 0)
     return Setup(bundle=bundle, loader=loader, resume_from=last)
 
 
@@ -83,7 +83,7 @@ def _open(path: str, kind: str, config: TrainConfig, progress: bool) -> Rows:
     dataset = LeRobotDataset(path, config.model.action_horizon)
     if config.frame_cache:
         cache_frames(dataset, progress=progress)
-    return RobotRows(_name(path), dataset, loc_stride=config.loc_stride)
+    return RobotRows(_name(path), dataset, loc_stride=config.loc_stride, box_jitter=config.box_jitter)
 
 
 def _start(config: TrainConfig, robot: Robot, datasets: list[LeRobotDataset], resumed: Path | None) -> Bundle:
