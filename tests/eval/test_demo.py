@@ -54,7 +54,8 @@ def test_the_checkpoint_is_found_or_its_absence_explained(tmp_path, monkeypatch)
 
 def row(successes: int, *, control: str = "none", homes=(False, True), suite: str = "homes-l1") -> dict:
     return {
-        "suite": suite, "control": control, "episodes": 20, "successes": successes, "success": successes / 20,
+        "suite": suite, "title": f"title of {suite}", "control": control,
+        "episodes": 20, "successes": successes, "success": successes / 20,
         "interval95": [0.1, 0.9], "wrong_object": 0.05, "mean_steps": 33.0, "homes": list(homes),
     }  # fmt: skip
 
@@ -85,8 +86,7 @@ def show(tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in metrics))
     arrays = {
         "picture": np.zeros((64, 64, 3), np.uint8),
-        "saying": np.random.default_rng(0).uniform(size=(8, 8)),
-        "moving": np.random.default_rng(1).uniform(size=(8, 8)),
+        "weights": np.random.default_rng(0).uniform(size=(8, 8)),
         "flow": np.random.default_rng(0).normal(size=(11, 10, 4)),
     }
     demo.save_arrays(tmp_path / "inside.npz", arrays)
@@ -111,7 +111,7 @@ def test_the_report_says_what_the_results_say(show):
     for words in (
         "85%", "20% → 75%", "pictures blanked", "prompts shuffled", "prompt of one", "prompt of several", "(before)",
         "17 of 20 homes", "16 of 20 homes", "240 demonstrations", "77 training steps", "put it away", "1.2 min",
-        "1 learned, 0 lost",
+        "1 learned, 0 lost", "title of homes-l1",
     ):  # fmt: skip
         assert words in page, words
     assert "http" not in page.replace("http://www.w3.org", "")

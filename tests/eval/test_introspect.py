@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from eval.checkpoints import save_random_policy
-from pilot.eval.introspect import RecordAttention, attention_picture, box_attention, flow_trajectory, patch_columns
+from pilot.eval.introspect import RecordAttention, attention_picture, flow_trajectory, patch_columns, place_attention
 from pilot.infer.policy import load_policy
 
 
@@ -36,24 +36,23 @@ def test_recorded_weights_are_those_of_torch():
     assert len(recorded.weights) == 1
 
 
-@pytest.mark.parametrize("moment", ["saying", "moving"])
-def test_attention_is_a_share_per_patch_of_the_room(policy, observation, moment):
-    seen = attention_picture(policy, observation, moment=moment)
+def test_attention_is_a_share_per_patch_of_the_room(policy, observation):
+    seen = attention_picture(policy, observation)
     assert seen.weights.shape == (2, 2) and (seen.weights > 0).all() and seen.weights.sum() < 1
     np.testing.assert_array_equal(seen.picture, observation["images"]["room"])
-    again = attention_picture(policy, observation, moment=moment)
+    again = attention_picture(policy, observation)
     np.testing.assert_array_equal(seen.weights, again.weights)
     assert seen.subtask == again.subtask
-    wrist = attention_picture(policy, observation, moment=moment, camera="wrist")
+    wrist = attention_picture(policy, observation, camera="wrist")
     assert wrist.weights.sum() + seen.weights.sum() < 1
 
 
 def test_saying_is_the_first_head_of_the_pointing_layer(policy, monkeypatch):
     calls = [torch.full((1, 2, 1, 5), float(10 * token + layer)) for token in range(4) for layer in range(2)]
     config = policy.model.config
-    assert len(box_attention(policy, calls)) == 6
+    assert len(place_attention(policy, calls)) == 6
     monkeypatch.setattr(policy.model, "config", replace(config, point_layer=1))
-    picked = box_attention(policy, calls)
+    picked = place_attention(policy, calls)
     assert [call.shape for call in picked] == [(1, 1, 1, 5)] * 3 and [call.max() for call in picked] == [1, 11, 21]
 
 

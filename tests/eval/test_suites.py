@@ -122,14 +122,16 @@ def test_a_line_cut_short_is_dropped(tmp_path):
 
 def test_suites_of_other_words_are_kept_apart(tmp_path):
     log = suites.Log(None, policy="p")
-    hats = suites.Suite(name="homes-l1", level=1, task="single", kinds=("hat",))
+    hats = suites.Suite(name="homes-l1", title="hats", level=1, task="single", kinds=("hat",))
     log.add(job(0), record())
     assert job(0) in log and job(0, suite=hats) not in log
 
 
 def test_a_result_counts_and_its_table_is_saved_twice(tmp_path):
     lost = {"success": False, "wrong_object": True, "right_object_first": False, "placed": 0, "steps": 80}
-    result = SuiteResult(suite="homes-l1", control="none", policy="x", records=(record(), record(**lost), record()))
+    result = SuiteResult(
+        suite="homes-l1", title="one move", control="none", policy="x", records=(record(), record(**lost), record())
+    )
     summary = result.to_json()
     assert (summary["successes"], summary["episodes"], summary["mean_steps"]) == (2, 3, 40)
     assert summary["wrong_object"] == pytest.approx(1 / 3) and summary["interval95"] == list(wilson(2, 3))
