@@ -40,8 +40,8 @@ class TrainConfig:
     Its loss is `text_weight`·text + `fast_weight`·fast + `alpha`·flow, and `point_weight`·point for models with a
     `point_layer`; `alpha` = 0 leaves the flow out (stage 1).
 
-    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`). `box_jitter` shifts the boxes
-    of robot rows by that much of a picture (one standard deviation), as the high level's own boxes are shifted.
+    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`). `box_jitter` shifts the
+    boxes of robot rows by that much of a picture (one standard deviation), as the high level's own boxes are shifted.
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the
     sources. `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked
