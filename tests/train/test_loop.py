@@ -107,6 +107,25 @@ def test_insulated_stage_two_leaves_words_to_the_words(data, tmp_path):
     assert "action_expert" in moved and not moved & {"vision", "vlm", "embedding"}
 
 
+def test_frozen_parts_stay_and_the_expert_learns_alone(data, tmp_path):
+    alone = config(
+        data, freeze=("vision", "vlm", "embedding"), text_weight=0.0, fast_weight=0.0, box_jitter=0.02, flow_draws=3
+    )
+    setup = prepare(alone, tmp_path / "look", resume=True, progress=False)
+    before = {n: p.clone() for n, p in setup.bundle.model.state_dict().items()}
+    train(alone, out=tmp_path / "run", progress=False)
+    after = weights(tmp_path / "run")
+    moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert {"action_expert", "action_in", "action_out"} <= moved
+    assert not moved & {"vision", "vlm", "embedding"}
+    assert set(read_metrics(tmp_path / "run")[-1]) & {"loss/text", "loss/fast"} == set()
+
+
+def test_freezing_what_is_not_there_is_said(data, tmp_path):
+    with pytest.raises(ValueError, match="it has vision, embedding, vlm"):
+        train(config(data, freeze=("vlan",)), out=tmp_path, progress=False)
+
+
 def test_the_policy_folder_is_the_moving_average(data, tmp_path):
     out = train(config(data), out=tmp_path, progress=False)
     state = checkpoint.load_state(checkpoint.last_checkpoint(tmp_path))
@@ -126,12 +145,14 @@ def test_another_config_in_the_same_folder_is_refused(data, tmp_path):
 
 
 def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
+    (tmp_path / "twin").symlink_to(data)
     cases = {
         "is not a LeRobot data set": config(tmp_path / "nothing"),
         "another shape": config(data, init_from=str(_other_policy(data, tmp_path))),
         "to every source or to none": config(
-            data, sources=(Source(path=str(data), weight=1.0), Source(path=str(data) + "/../toy"))
+            data, sources=(Source(path=str(data), weight=1.0), Source(path=str(tmp_path / "twin")))
         ),
+        "the same folder name": config(data, sources=(Source(path=str(data)), Source(path=str(data)))),
         "no robot source": config(data, sources=()),
     }
     for message, wrong in cases.items():

@@ -62,7 +62,7 @@ class EpisodeRecord:
 
 
 Game = Generator[dict[str, Any], dict[str, Any], tuple[EpisodeRecord, np.ndarray]]
-"""An episode under way: what the policy is shown out, its answer in; in the end the record and the actions [steps 4]."""
+"""An episode under way: what the policy is shown out, its answer in; then the record and its actions [steps 4]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,9 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     """
     last = _claim(config, out, resume=resume)
     robot = load_robot(config.robot)
+    names = [_name(source.path) for source in config.sources]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
     sources = {_name(source.path): _open(source.path, source.kind, config, progress) for source in config.sources}
     datasets = [rows.dataset for rows in sources.values() if isinstance(rows, RobotRows)]
     bundle = _start(config, robot, datasets, out / "policy" if last is not None else None)
