@@ -25,6 +25,10 @@ ship() {
     rm -rf checkpoints/nano
     mkdir -p checkpoints
     cp -r outputs/nano/expert/policy checkpoints/nano
+    for stage in stage1 stage2 expert; do # its log: config (with seed) and every logged step
+        mkdir -p "checkpoints/nano/training/$stage"
+        cp outputs/nano/$stage/config.json outputs/nano/$stage/metrics.jsonl "checkpoints/nano/training/$stage/"
+    done
 }
 eval_all() {
     $pilot eval checkpoints/nano --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
