@@ -20,8 +20,8 @@ from pilot.models.bundle import Bundle, load_bundle
 from pilot.models.pi import Context
 from pilot.types import Sample
 
-REPLAN_STEPS = 3
-SUBTASK_SECONDS = 0.5
+REPLAN_STEPS = 2
+SUBTASK_SECONDS = 0.4
 
 
 def load_policy(path: str | Path, *, device: str = "auto", num_steps: int = 10, seed: int = 0) -> "Policy":
