@@ -5,6 +5,7 @@ Stage 1 teaches words: FAST tokens, subtasks with boxes and web rows, no flow (Î
 """
 
 from dataclasses import replace
+from typing import Literal
 
 from pilot.models.pi import pi05
 from pilot.train.config import OptimConfig, Source, TrainConfig
@@ -13,12 +14,11 @@ DATA = "data/nano"
 PIXEL_GRID = 16  # boxes snap to the pixels of a 64-pixel picture
 DEBUG_DATA = "data/debug"
 
-_ROBOT = (
-    Source(path=f"{DATA}/l1_single", weight=0.14),
-    Source(path=f"{DATA}/l2_single", weight=0.32),
-    Source(path=f"{DATA}/l2_multi", weight=0.24),
-)
-_WEB = Source(path=f"{DATA}/web", kind="web", weight=0.30)
+
+def _mixture(**weights: float) -> tuple[Source, ...]:
+    """Sources of `DATA` by folder, with their shares of the rows drawn."""
+    kinds: dict[str, Literal["robot", "web"]] = {"web": "web"}
+    return tuple(Source(path=f"{DATA}/{name}", kind=kinds.get(name, "robot"), weight=w) for name, w in weights.items())
 
 
 def nano_stage1() -> TrainConfig:
@@ -26,7 +26,7 @@ def nano_stage1() -> TrainConfig:
     return TrainConfig(
         name="nano_stage1",
         model=pi05("nano"),
-        sources=(*_ROBOT, _WEB),
+        sources=_mixture(l1_single=0.14, l2_single=0.32, l2_multi=0.24, web=0.30),
         robot="homes",
         steps=1000,
         batch_size=64,
@@ -40,11 +40,10 @@ def nano_stage1() -> TrainConfig:
 
 def nano_stage2() -> TrainConfig:
     """Flow post-training: the expert starts fresh, the words go on, verbal instruction comes in."""
-    verbal = Source(path=f"{DATA}/l2_verbal", weight=0.08)
     return replace(
         nano_stage1(),
         name="nano_stage2",
-        sources=(*_ROBOT, verbal, replace(_WEB, weight=0.32)),
+        sources=_mixture(l1_single=0.13, l2_single=0.29, l2_multi=0.22, l2_verbal=0.07, web=0.29),
         steps=2100,
         optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=60),
         alpha=10.0,
@@ -62,7 +61,7 @@ def nano_expert() -> TrainConfig:
     return replace(
         nano_stage2(),
         name="nano_expert",
-        sources=(*_ROBOT, Source(path=f"{DATA}/l2_verbal", weight=0.06)),
+        sources=_mixture(l1_single=0.18, l2_single=0.42, l2_multi=0.32, l2_verbal=0.08),
         steps=1700,
         alpha=1.0,
         text_weight=0.0,
