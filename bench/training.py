@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -52,17 +53,26 @@ def observation(config: PiConfig, batch: int) -> Observation:
     )
 
 
-def measure(config: PiConfig, *, batch: int, steps: int) -> tuple[float, float]:
+def measure(config: PiConfig, *, batch: int, steps: int, threads: int) -> tuple[float, float]:
     """Samples per second of the wall and per second of processor time."""
     model = Pi(config).initialize(torch.Generator().manual_seed(0))
     optimizer = Optimizer(model, OptimConfig(), steps=1000)
-    seen, actions = observation(config, batch), torch.randn(batch, config.action_horizon, config.action_dim)
+    seen = observation(config, batch // threads)
+    actions = torch.randn(batch // threads, config.action_horizon, config.action_dim)
     mask = torch.ones_like(actions, dtype=torch.bool)
 
-    def step(number: int) -> None:
-        noise, time_ = torch.randn(batch, 1, *actions.shape[1:]), torch.rand(batch, 1)
+    def part(_: int) -> tuple[torch.Tensor | None, ...]:
+        noise, time_ = torch.randn(len(actions), 1, *actions.shape[1:]), torch.rand(len(actions), 1)
         terms = model.loss_terms(seen, actions, mask, noise=noise, time=time_)
-        torch.stack([total.sum() / count.sum() for total, count in terms.values()]).sum().backward()
+        loss = torch.stack([total.sum() / count.sum() for total, count in terms.values()]).sum()
+        return torch.autograd.grad(loss, optimizer.parameters, allow_unused=True)
+
+    pool = ThreadPoolExecutor(threads)  # as `train/loop.py` does it: a part of the batch on each core
+
+    def step(number: int) -> None:
+        for p, *parts in zip(optimizer.parameters, *pool.map(part, range(threads)), strict=True):
+            known = [g for g in parts if g is not None]
+            p.grad = torch.stack(known).sum(0) if known else None
         optimizer.step(number)
 
     for number in range(3):
@@ -70,7 +80,7 @@ def measure(config: PiConfig, *, batch: int, steps: int) -> tuple[float, float]:
     wall, processor = time.perf_counter(), time.process_time()
     for number in range(steps):
         step(number)
-    samples = steps * batch
+    samples = steps * (batch // threads) * threads
     return samples / (time.perf_counter() - wall), samples / (time.process_time() - processor)
 
 
@@ -80,11 +90,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=64)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     for name, config in (("nano", pi05("nano")), ("nano-1m", nano_1m())):
         count = sum(p.numel() for p in Pi(config).parameters()) / 1e6
-        wall, processor = measure(config, batch=args.batch, steps=args.steps)
+        wall, processor = measure(config, batch=args.batch, steps=args.steps, threads=args.threads)
         print(
             f"{name:8} {count:.2f} M parameters, {args.threads} threads: {wall:6.0f} samples/s, "
             f"{processor:6.0f} per second of processor time"
