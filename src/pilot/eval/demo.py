@@ -47,12 +47,14 @@ REDO = "remove the folder of the demo and run it again"
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """How much of everything: decides minutes, not what is done. `episodes` are per row of the big table.
+    """How much of everything: decides minutes, not what is done.
 
-    `steps` None is what the training config says. Where there is little to do, one worker is faster than starting two.
+    `films` are per suite, `episodes` per row of the big table. `steps` None is what the training config says. Where
+    there is little to do, one worker is faster than starting two.
     """
 
     suites: tuple[str, ...]
+    films: int
     episodes: int
     new_episodes: int
     homes: int
@@ -64,6 +66,7 @@ class Amounts:
 
 FULL = Amounts(
     suites=tuple(SUITES),
+    films=2,
     episodes=16,
     new_episodes=30,
     homes=60,
@@ -74,6 +77,7 @@ FULL = Amounts(
 )
 QUICK = Amounts(
     suites=("homes-l1",),
+    films=1,
     episodes=2,
     new_episodes=2,
     homes=2,
@@ -161,7 +165,7 @@ class Show:
     def run(self) -> None:
         a = self.amounts
         training = self.base | {"config": repr(self.config), "amounts": asdict(a)}
-        homes = self.base | {"suites": a.suites}
+        homes = self.base | {"suites": a.suites, "films": a.films}
         self.part("films", self.act, says="The policy acts in homes it has never seen; filming.", inputs=homes)
         self.part(
             "controls",
@@ -191,21 +195,23 @@ class Show:
     # --- parts ---------------------------------------------------------------------------------------------------
 
     def act(self, folder: Path) -> list[dict[str, Any]]:
-        """The first home of each suite, whatever happens there, on film."""
+        """The first homes of each suite, whatever happens there, on film."""
         runner = Runner(self.checkpoint)
         return [
-            filmed(runner, SUITES[name], home=0, seed=self.seed, path=folder / name) for name in self.amounts.suites
+            filmed(runner, SUITES[name], home=home, seed=self.seed, path=folder / f"{name}-{home}")
+            for name in self.amounts.suites
+            for home in range(self.amounts.films)
         ]
 
     def compare(self, folder: Path) -> list[dict[str, Any]]:
         return self.evaluate(self.checkpoint, self.amounts.suites, folder, episodes=self.amounts.episodes)
 
     def look_inside(self, folder: Path) -> dict[str, Any]:
-        """Attention and flow for the first picture of the first home of the last suite."""
+        """Attention and flow for the first picture of the first home of the second suite, where there are two."""
         policy = load_policy(self.checkpoint)
         taught = policy.model.config.point_layer is not None
         heads = "the head that was taught to look at what a place is said of" if taught else "the mean of all heads"
-        env = SUITES[self.amounts.suites[-1]].make_env()
+        env = SUITES[self.amounts.suites[:2][-1]].make_env()
         observation, _ = env.reset(seed=self.seed, options={"home": 0, "episode": 0})
         env.close()
         seen = attention_picture(policy, observation)
@@ -319,11 +325,12 @@ class Show:
     def report_acting(self, report: Report) -> None:
         report.section(
             "In homes it has never seen",
-            "The first test home of each suite, whatever happened there. The subtitle is what the policy said.",
+            "The first test homes of each suite, whatever happened there. The subtitle is what the policy said.",
         )
         for shot in self.results["films"]:
             add_film(report, shot)
-        add_strip(report, self.results["films"][-1])
+        done = [shot for shot in self.results["films"] if shot["record"]["success"]]
+        add_strip(report, (done or self.results["films"])[-1])
         report.text(
             "Success is judged by the simulator. **Pictures blanked** and **prompts shuffled** are the same policy in "
             "the same homes with flat grey pictures, or with another home's instruction: what is left is luck."
@@ -355,7 +362,7 @@ class Show:
             f"{a.homes * a.episodes_per_home} demonstrations in {a.homes} homes, {self.steps} training steps; tried in "
             "other homes, the same ones before and after.",
         )
-        rows = [(before, "before"), (after["new"][0], "after fine-tuning")]
+        rows = [(after["new"][0], "after fine-tuning"), (before, "before")]
         report.success_table([success_row(row, model=when) for row, when in rows])
         report.text(self.paired(before["homes"], after["new"][0]["homes"]))
         for shot, when in zip(after["films"], ("before", "after"), strict=True):
@@ -378,7 +385,8 @@ class Show:
         facts = {"checkpoint": f"{self.checkpoint} ({self.base['policy']})", "commit": commit()}
         facts |= {"seed": str(self.seed), "machine": f"{os.cpu_count()} cores, {device_name()}"}
         facts |= {"python": platform.python_version(), "torch": torch.__version__}
-        facts |= {name.replace("_", " "): str(value) for name, value in asdict(self.amounts).items()}
+        amounts = asdict(self.amounts) | {"suites": ", ".join(self.amounts.suites), "steps": self.steps}
+        facts |= {name.replace("_", " "): str(value) for name, value in amounts.items()}
         facts |= {"finished": datetime.now().astimezone().isoformat(timespec="seconds")}
         report.table(["what", "value"], list(facts.items()))
         report.timings(list(self.parts.seconds.items()))
