@@ -365,6 +365,7 @@ class Show:
         rows = [(after["new"][0], "after fine-tuning"), (before, "before")]
         report.success_table([success_row(row, model=when) for row, when in rows])
         report.text(self.paired(before["homes"], after["new"][0]["homes"]))
+        report.text("Filmed: the first home that failed before and succeeds after, or the first of all if none does.")
         for shot, when in zip(after["films"], ("before", "after"), strict=True):
             add_film(report, shot, when=when)
         report.lines(loss_curves(Path(self.results["training"]["run"])), title="Losses while fine-tuning", log=True)
