@@ -31,6 +31,7 @@ from pilot.nn.attention import KV, additive_mask, detach, rotary_angles
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import Modulation
 from pilot.nn.siglip import Siglip, SiglipConfig, fourier_features, sincos_table
+from pilot.tokenizers.text import LOC_BINS
 
 Size = Literal["debug", "nano", "2b"]
 
@@ -162,9 +163,6 @@ class TimeCondition:
         columns = [[part.split(1) for part in modulation] for modulation in self.modulations]
         steps = range(len(columns[0][0]))
         return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
-
-
-LOC_BINS = 1024
 
 
 def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int]) -> Int[Tensor, " b"]:

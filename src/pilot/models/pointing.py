@@ -18,11 +18,11 @@ from torch import Tensor
 
 from pilot.data.layout import Kind, Observation, backbone_mask, token_positions
 from pilot.nn.attention import additive_mask, rotary_angles
+from pilot.tokenizers.text import LOC_BINS
 
 if TYPE_CHECKING:
     from pilot.models.pi import Context, Pi
 
-LOC_BINS = 1024
 SPEAKING = 6  # the tokens from which y0, x0, y1, x1 and the two words after them are said
 WORDS = 6  # of a phrase, such as "pick up the red cup"
 
