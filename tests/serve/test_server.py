@@ -117,7 +117,9 @@ def test_many_robots_at_once(port):
 
 
 def test_a_reader_that_never_reads_disturbs_nobody(port):
-    with connect(f"ws://127.0.0.1:{port}", close_timeout=0.1) as slow, PolicyClient(port=port) as good:
+    # No limit on its side: a client that hangs up on a large answer would be gone, not slow.
+    never_reads = connect(f"ws://127.0.0.1:{port}", close_timeout=0.1, max_size=None, max_queue=1)
+    with never_reads as slow, PolicyClient(port=port) as good:
         for _ in range(10):
             slow.send(pack(OBSERVATION | {"prompt": "large"}))
         assert [good.infer(OBSERVATION)["seen"] for _ in range(5)] == [1, 2, 3, 4, 5]
