@@ -1,4 +1,4 @@
-"""The π0 family in one model: π0, π0-FAST and π0.5 are choices of `PiConfig`, not files.
+"""The π0 family in one model: π0, π0-FAST, π0.5 and π0-small are choices of `PiConfig`, not files.
 
 A vision tower and a language backbone read pictures and text into a cache of keys and values, and say text (subtasks,
 answers, FAST tokens). A small action expert reads the cache and turns noise into a chunk of actions. Who sees whom is
@@ -11,7 +11,7 @@ action dims, `d` backbone width, `e` expert width, `v` vocabulary.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,13 +27,13 @@ from pilot.data.layout import (
     token_positions,
 )
 from pilot.models import flow, pointing
+from pilot.models.sizes import SIZES, SMALL_SIZES, Size, SmallSize
 from pilot.nn.attention import KV, additive_mask, detach, rotary_angles
+from pilot.nn.encoder_decoder import Decoder, Towers
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import Modulation
 from pilot.nn.siglip import Siglip, SiglipConfig, fourier_features, sincos_table
 from pilot.tokenizers.text import LOC_BINS
-
-Size = Literal["debug", "nano", "2b"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,10 @@ class PiConfig:
     FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`,
     the first head of that backbone layer can be taught to look at what a box is about to be said of
     (`models/pointing.py`).
+
+    For π0-small: `vision_towers` are cameras with a vision tower of their own (none named: one tower for all),
+    `text_encoder` reads the prompt before the backbone does (and then nothing is said), and the action expert reads
+    the backbone's `output` by cross-attention instead of its `layers`.
     """
 
     vision: SiglipConfig
@@ -63,19 +67,31 @@ class PiConfig:
     loc_start: int = 256_000
     point_layer: int | None = None
     max_tokens: int = 200
+    vision_towers: tuple[str, ...] = ()
+    text_encoder: GemmaConfig | None = None
+    expert_reads: Literal["layers", "output"] = "layers"
 
     def __post_init__(self) -> None:
         expert = self.action_expert
+        if self.text_encoder is not None and self.text_encoder.head_dim != self.vlm.head_dim:
+            raise ValueError("text encoder and backbone take the same rotary angles, but differ in head_dim")
         if expert is None:
             return
-        shared = ("depth", "num_kv_heads", "head_dim")
+        shared = ("depth", "num_kv_heads", "head_dim") if self.expert_reads == "layers" else ("head_dim",)
         if different := [n for n in shared if getattr(expert, n) != getattr(self.vlm, n)]:
             raise ValueError(f"backbone and action expert share their cache, but differ in {', '.join(different)}")
+        if self.expert_reads == "output" and (self.insulate or self.time_conditioning != "adarms"):
+            raise ValueError("an expert that reads the backbone's output teaches it: insulate=False, with 'adarms'")
         if (expert.cond_width > 0) != (self.time_conditioning == "adarms"):
             raise ValueError("time_conditioning 'adarms' needs an expert with cond_width > 0, and 'concat' one without")
 
     def image_size(self, *, wrist: bool) -> int:
         return self.wrist_image_size if wrist and self.wrist_image_size else self.vision.image_size
+
+    @property
+    def speaks(self) -> bool:
+        """Whether text comes out; not where another encoder stands between the words and the backbone."""
+        return self.text_encoder is None
 
     def fast_token(self, fast_id: int) -> int:
         """Where FAST id `fast_id` sits in the vocabulary (the map is its own inverse)."""
@@ -105,28 +121,18 @@ def pi0_fast(size: Size = "2b", **changes: object) -> PiConfig:
     return replace(PiConfig(vision=vision, vlm=vlm, action_expert=None, insulate=False, **extra), **changes)
 
 
-SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, dict]] = {
-    "debug": (
-        SiglipConfig(image_size=16, patch_size=8, width=16, depth=1, mlp_dim=32, num_heads=2),
-        GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, head_dim=16),
-        GemmaConfig(width=24, depth=2, mlp_dim=48, num_heads=2, head_dim=16),
-        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 6, "fast_vocab_size": 256,
-         "fast_offset": 0, "loc_start": 276},
-    ),
-    "nano": (
-        SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
-        GemmaConfig(width=128, depth=4, mlp_dim=256, num_heads=4, head_dim=32),
-        GemmaConfig(width=64, depth=4, mlp_dim=192, num_heads=4, head_dim=32),
-        {"vocab_size": 2080, "action_dim": 8, "action_horizon": 10, "wrist_image_size": 32, "fast_vocab_size": 256,
-         "fast_offset": 0, "loc_start": 276, "point_layer": 2, "max_tokens": 80},
-    ),
-    "2b": (
-        SiglipConfig(),
-        GemmaConfig(width=2048, depth=18, mlp_dim=16_384, num_heads=8, head_dim=256),
-        GemmaConfig(width=1024, depth=18, mlp_dim=4096, num_heads=8, head_dim=256),
-        {},
-    ),
-}  # fmt: skip
+def pi0_small(size: SmallSize = "470m", **changes: object) -> PiConfig:
+    """π0-small, the paper's baseline without a VLM (appendix C): an encoder of its own, and an expert that reads it.
+
+    `vision_towers` are the robot's cameras. It says nothing: it has a flow loss only.
+    """
+    vision, text, vlm, expert, extra = SMALL_SIZES[size]
+    expert = replace(expert, cond_width=expert.width)
+    base = PiConfig(
+        vision=vision, vlm=vlm, action_expert=expert, text_encoder=text, expert_reads="output",
+        state_input="token", insulate=False, **extra,
+    )  # fmt: skip
+    return replace(base, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,12 +192,17 @@ class Pi(nn.Module):
     def __init__(self, config: PiConfig) -> None:
         super().__init__()
         self.config = config
-        self.vision = Siglip(config.vision, config.vlm.width)
-        self.embedding = nn.Embedding(config.vocab_size, config.vlm.width)
+        width, text = config.vlm.width, config.text_encoder
+        cameras = config.vision_towers
+        self.vision = Towers(config.vision, width, cameras=cameras) if cameras else Siglip(config.vision, width)
+        self.embedding = nn.Embedding(config.vocab_size, text.width if text else width)
+        if text is not None:
+            self.text_encoder = Gemma(text)
+            self.text_out = nn.Linear(text.width, width)
         self.vlm = Gemma(config.vlm)
         if (expert := config.action_expert) is None:
             return
-        self.action_expert = Gemma(expert)
+        self.action_expert = Gemma(expert) if config.expert_reads == "layers" else Decoder(expert, width)
         self.action_in = nn.Linear(config.action_dim, expert.width)
         self.action_out = nn.Linear(expert.width, config.action_dim)
         time_width = expert.width * (2 if config.time_conditioning == "concat" else 1)
@@ -212,7 +223,8 @@ class Pi(nn.Module):
             present = observation.image_masks[name]
             if not present.any():
                 continue
-            patches = self.vision(images[present])
+            tower = self.vision.of(name) if isinstance(self.vision, Towers) else self.vision
+            patches = tower(images[present])
             padded = patches.new_zeros(len(present), *patches.shape[1:])
             tokens.append(patches if len(patches) == len(present) else padded.index_put((present,), patches))
             kinds.append(present[:, None].long().expand(-1, patches.shape[1]) * Kind.PREFIX)
@@ -222,17 +234,29 @@ class Pi(nn.Module):
         return torch.cat(tokens, dim=1), torch.cat(kinds, dim=1)
 
     def embed_tokens(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:
-        return self.embedding(tokens) * math.sqrt(self.config.vlm.width)
+        return self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
+
+    def embed_text(self, observation: Observation) -> Float[Tensor, "b l d"]:
+        """The words as the backbone takes them."""
+        x, kinds = self.embed_tokens(observation.tokens), observation.token_kinds
+        if self.config.text_encoder is None:
+            return x
+        h, _ = self.text_encoder(x, **self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype))
+        return self.text_out(h)
 
     def read(self, observation: Observation, *, hidden: bool = True) -> Context:
         """Run the backbone over pictures and text. Without `hidden` the last layer stops at its keys and values."""
         images, image_kinds = self.embed_images(observation)
-        x = torch.cat((images, self.embed_tokens(observation.tokens)), dim=1)  # [b s d]
+        x = torch.cat((images, self.embed_text(observation)), dim=1)  # [b s d]
         kinds = torch.cat((image_kinds, observation.token_kinds), dim=1)
         tail = observation.tokens.shape[1] if hidden else 0
         inputs: list[Tensor] = []
         attention = self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype)
-        h, cache = self.vlm(x, **attention, tail=tail, inputs=inputs)
+        if self.config.expert_reads == "output":
+            h, _ = self.vlm(x, **attention, inputs=inputs)
+            cache, h = cast(Decoder, self.action_expert).remember(h), h[:, h.shape[1] - tail :]
+        else:
+            h, cache = self.vlm(x, **attention, tail=tail, inputs=inputs)
         return Context(cache=cache, kinds=kinds, hidden=h, inputs=inputs)
 
     def attention(self, positions: Int[Tensor, "b t"], mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> dict:
@@ -270,6 +294,7 @@ class Pi(nn.Module):
         flow_loss: bool = True,
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
         """Sum and count of each loss per sample, for a trainer to normalise by global counts."""
+        text_loss = text_loss and self.config.speaks
         context = self.read(observation, hidden=text_loss)
         terms = self.text_terms(observation, context) if text_loss else {}
         if text_loss and self.config.point_layer is not None:
@@ -382,6 +407,8 @@ class Pi(nn.Module):
         Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary.
         Rows that have said `eos` wait as padding for the others.
         """
+        if not self.config.speaks:
+            raise ValueError("this model reads text and says none; π0-small has no high level")
         last = observation.token_kinds.count_nonzero(dim=1) - 1
         h = context.hidden[torch.arange(len(last)), last]  # [b d]
         cache, kinds, said = context.cache, context.kinds, []
@@ -423,8 +450,9 @@ class Pi(nn.Module):
         for block in self.vlm.blocks:
             for branch in (block.out, block.down):
                 branch.weight.mul_((2 * self.config.vlm.depth) ** -0.5)
-        self.vision.position.copy_(sincos_table(self.config.vision.grid, self.config.vision.width))
-        width = self.config.vlm.width
+        for tower in self.vision.values() if isinstance(self.vision, Towers) else [self.vision]:
+            tower.position.copy_(sincos_table(self.config.vision.grid, self.config.vision.width))
+        width = self.embedding.embedding_dim
         for ids in ordered_tokens:
             codes = fourier_features(torch.arange(len(ids)) / len(ids), width)
             group = torch.randn(width, generator=generator)
