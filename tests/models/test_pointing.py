@@ -36,6 +36,28 @@ def test_patches_that_a_box_touches():
     assert pointing.covered(boxes, 2).long().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
 
 
+def test_shares_of_a_box_in_the_patches():
+    boxes = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.25, 0.25, 0.75, 0.5], [0.7, 0.7, 0.7, 0.7]])
+    shares = pointing.overlap(boxes, 2)
+    torch.testing.assert_close(shares, torch.tensor([[1.0, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 0, 1]]))
+
+
+def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
+    model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
+    actions, mask = torch.zeros(2, 6, 8), torch.ones(2, 6, 8, dtype=torch.bool)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        terms = model.loss_terms(
+            obs, actions, mask, noise=actions, time=torch.ones(2), text_loss=False, flow_loss=False
+        )
+        assert set(terms) == {"name"} and terms["name"][1].tolist() == [1.0, 0.0]
+        optimizer.zero_grad()
+        terms["name"][0].sum().backward()
+        optimizer.step()
+    assert terms["name"][0][0].item() < 0.1
+    assert all(p.grad is None for p in model.vlm.parameters())
+
+
 def test_attention_is_the_layers_own():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
     context = model.read(obs)

@@ -1,7 +1,9 @@
 """π0.5's recipe at the size of a laptop, on the generated homes.
 
-Stage 1 teaches words: FAST tokens, subtasks with boxes and web rows, no flow (α = 0). Stage 2 adds the action expert
-(α = 10, insulated), keeps the words and brings verbal instruction in. Data: `runs/nano.sh` collects it.
+The released weights began as a vision-language model. `nano_vision` stands in for that: the vision tower learns to name
+what it sees. Stage 1 teaches words: FAST tokens, subtasks with boxes and web rows, no flow (α = 0). Stage 2 adds the
+action expert (α = 10, insulated), keeps the words and brings verbal instruction in; then the expert goes on alone.
+Data: `runs/nano.sh` collects it.
 """
 
 from dataclasses import replace
@@ -21,12 +23,36 @@ def _mixture(**weights: float) -> tuple[Source, ...]:
     return tuple(Source(path=f"{DATA}/{name}", kind=kinds.get(name, "robot"), weight=w) for name, w in weights.items())
 
 
+def nano_vision() -> TrainConfig:
+    """The vision tower alone names everything in pictures, region by region."""
+    robot = _mixture(l1_single=0.05, l2_single=0.10, l2_multi=0.05)
+    return TrainConfig(
+        name="nano_vision",
+        model=pi05("nano"),
+        sources=(*robot, Source(path=f"{DATA}/web", kind="web", weight=0.80, question="list everything")),
+        robot="homes",
+        steps=900,
+        batch_size=96,
+        optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=60),
+        alpha=0.0,
+        text_weight=0.0,
+        fast_weight=0.0,
+        name_weight=1.0,
+        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
+        ema_decay=0.99,
+        loc_stride=PIXEL_GRID,
+        threads=2,
+        save_every=300,
+        seed=4,
+    )
+
+
 def nano_stage1() -> TrainConfig:
     """Discrete pre-training: everything is said in tokens."""
     return TrainConfig(
         name="nano_stage1",
         model=pi05("nano"),
-        sources=_mixture(l1_single=0.14, l2_single=0.32, l2_multi=0.24, web=0.30),
+        sources=_mixture(l1_single=0.12, l2_single=0.28, l2_multi=0.28, web=0.32),
         robot="homes",
         steps=1000,
         batch_size=64,
@@ -34,6 +60,7 @@ def nano_stage1() -> TrainConfig:
         alpha=0.0,
         loc_stride=PIXEL_GRID,
         threads=2,
+        init_from="outputs/nano/vision/policy",
         save_every=200,
     )
 
@@ -43,8 +70,8 @@ def nano_stage2() -> TrainConfig:
     return replace(
         nano_stage1(),
         name="nano_stage2",
-        sources=_mixture(l1_single=0.13, l2_single=0.29, l2_multi=0.22, l2_verbal=0.07, web=0.29),
-        steps=2100,
+        sources=_mixture(l1_single=0.12, l2_single=0.26, l2_multi=0.26, l2_verbal=0.06, web=0.30),
+        steps=2600,
         optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=60),
         alpha=10.0,
         flow_draws=1,
@@ -61,8 +88,8 @@ def nano_expert() -> TrainConfig:
     return replace(
         nano_stage2(),
         name="nano_expert",
-        sources=_mixture(l1_single=0.18, l2_single=0.42, l2_multi=0.32, l2_verbal=0.08),
-        steps=1700,
+        sources=_mixture(l1_single=0.18, l2_single=0.40, l2_multi=0.34, l2_verbal=0.08),
+        steps=1600,
         alpha=1.0,
         text_weight=0.0,
         fast_weight=0.0,

@@ -62,12 +62,20 @@ class WebRows:
     """Random access to web rows as training samples with text targets and no actions.
 
     `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
-    to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`.
+    to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. `question`: only the rows that ask exactly this.
 
     Raises `FileNotFoundError`/`ValueError` that name the file, the line and the remedy.
     """
 
-    def __init__(self, path: str | Path, *, camera: str = "room", loc_stride: int = 1, source: str = "web") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        camera: str = "room",
+        loc_stride: int = 1,
+        source: str = "web",
+        question: str | None = None,
+    ) -> None:
         self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
         file = self.path / ROWS
         if not file.exists():
@@ -77,6 +85,10 @@ class WebRows:
         self.rows = [_parse(line, file, number) for number, line in enumerate(file.open(), 1)]
         if not self.rows:
             raise ValueError(f"{file} is empty; collect the rows again")
+        if question is not None:
+            self.rows = [row for row in self.rows if row[1] == question]
+        if not self.rows:
+            raise ValueError(f"no row of {file} asks {question!r}")
         self._places = _zip_places(self.path / PACKED) if (self.path / PACKED).exists() else None
         self._file: BinaryIO | None = None
 

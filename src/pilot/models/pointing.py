@@ -48,24 +48,25 @@ def terms(model: "Pi", observation: Observation, context: "Context") -> tuple[Fl
 
 
 def naming_terms(
-    model: "Pi", observation: Observation, context: "Context"
+    model: "Pi", observation: Observation, pictures: Float[Tensor, "b p d"]
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Sum and count per row of the cross-entropy of the words said of a box, from its patches alone.
 
-    The mean of the vision tower's tokens in a box, scored against the embedding table, must predict the bag of words
-    that follows the box: what the vision tower of a pre-trained VLM has learned from captions.
+    The mean of the vision tower's tokens in a box, each by how much of it the box covers, is scored against the
+    embedding table and must predict the bag of words that follows the box: what the vision tower of a pre-trained VLM
+    has learned from captions.
     """
     config = model.config
-    zeros = context.hidden.new_zeros(observation.batch_size)
+    zeros = pictures.new_zeros(observation.batch_size)
     row, first = spoken_boxes(observation, config.loc_start)
     words, said = following_words(observation, row, first, config.loc_start)
     keep = said.any(1)
     row, first, words, said = row[keep], first[keep], words[keep], said[keep].float()
     if not len(row):
         return zeros, zeros
-    inside = covered(corners(observation, row, first, config.loc_start), config.vision.grid).float()
-    patches = context.inputs[0][row, : inside.shape[1]]  # [n p d]
-    region = (inside[:, None] @ patches)[:, 0] / inside.sum(1, keepdim=True)  # [n d]
+    weight = overlap(corners(observation, row, first, config.loc_start), config.vision.grid)
+    patches = pictures[row, : weight.shape[1]]  # [n p d]
+    region = (weight[:, None] @ patches)[:, 0]  # [n d]
     likely = torch.log_softmax(model.logits(region), dim=-1).gather(1, words)  # [n w]
     loss = -(likely * said).sum(1) / said.sum(1)
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
@@ -111,6 +112,16 @@ def covered(boxes: Float[Tensor, "n 4"], grid: int) -> Bool[Tensor, "n p"]:
     rows = (low < torch.maximum(y1, y0 + 1e-3)) & (low + 1 / grid > y0)
     columns = (low < torch.maximum(x1, x0 + 1e-3)) & (low + 1 / grid > x0)
     return (rows[:, :, None] & columns[:, None, :]).flatten(1)
+
+
+def overlap(boxes: Float[Tensor, "n 4"], grid: int) -> Float[Tensor, "n p"]:
+    """How much of a box lies in each patch of a square grid, in shares that sum to 1."""
+    low = torch.arange(grid, device=boxes.device) / grid
+    y0, x0, y1, x1 = (edge[:, None] for edge in boxes.unbind(1))
+    rows = (torch.minimum(low + 1 / grid, torch.maximum(y1, y0 + 1e-3)) - torch.maximum(low, y0)).clamp(min=0)
+    columns = (torch.minimum(low + 1 / grid, torch.maximum(x1, x0 + 1e-3)) - torch.maximum(low, x0)).clamp(min=0)
+    shares = (rows[:, :, None] * columns[:, None, :]).flatten(1)
+    return shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
 
 
 def attention(

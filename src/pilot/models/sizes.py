@@ -25,7 +25,7 @@ SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, dict[str, Any]]] 
         _DEBUG,
     ),
     "nano": (
-        SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
+        SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3, stem=(24, 48, 96, 96)),
         GemmaConfig(width=128, depth=4, mlp_dim=256, num_heads=4, head_dim=32),
         GemmaConfig(width=64, depth=4, mlp_dim=192, num_heads=4, head_dim=32),
         _NANO | {"point_layer": 2},

@@ -10,12 +10,14 @@ from pilot.models.pi import PiConfig
 class Source:
     """One source of rows: a LeRobot data set (`robot`) or web rows (`web`).
 
-    `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power 0.43.
+    `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power 0.43. Of web
+    rows, `question` takes only those that ask exactly this.
     """
 
     path: str
     kind: Literal["robot", "web"] = "robot"
     weight: float | None = None
+    question: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,10 @@ class TrainConfig:
     """A run.
 
     Its loss is `text_weight`·text + `fast_weight`·fast + `alpha`·flow, and `point_weight`·point for models with a
-    `point_layer`; `alpha` = 0 leaves the flow out (stage 1).
+    `point_layer`; `alpha` = 0 leaves the flow out (stage 1). With no text and no flow either, the vision tower learns
+    alone, to name what it sees.
 
-    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`). `box_jitter` shifts the
+    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`, …). `box_jitter` shifts the
     boxes of robot rows by that much of a picture (one standard deviation), as the high level's own boxes are shifted.
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the

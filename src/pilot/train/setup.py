@@ -21,7 +21,7 @@ from pilot.robots import load_robot
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
-from pilot.train.config import TrainConfig
+from pilot.train.config import Source, TrainConfig
 from pilot.types import NormStats, Robot
 
 FIT_CHUNKS = 20_000
@@ -48,7 +48,7 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     names = [_name(source.path) for source in config.sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
-    sources = {_name(source.path): _open(source.path, source.kind, config, progress) for source in config.sources}
+    sources = {_name(source.path): _open(source, config, progress) for source in config.sources}
     datasets = [rows.dataset for rows in sources.values() if isinstance(rows, RobotRows)]
     bundle = _start(config, robot, datasets, out / "policy" if last is not None else None)
     weights = [(_name(source.path), source.weight) for source in config.sources if source.weight is not None]
@@ -80,13 +80,14 @@ def _name(path: str) -> str:
     return Path(path).name
 
 
-def _open(path: str, kind: str, config: TrainConfig, progress: bool) -> Rows:
-    if kind == "web":
-        return WebRows(path, loc_stride=config.loc_stride, source=_name(path))
-    dataset = LeRobotDataset(path, config.model.action_horizon)
+def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
+    name = _name(source.path)
+    if source.kind == "web":
+        return WebRows(source.path, loc_stride=config.loc_stride, source=name, question=source.question)
+    dataset = LeRobotDataset(source.path, config.model.action_horizon)
     if config.frame_cache:
         cache_frames(dataset, progress=progress)
-    return RobotRows(_name(path), dataset, loc_stride=config.loc_stride, box_jitter=config.box_jitter)
+    return RobotRows(name, dataset, loc_stride=config.loc_stride, box_jitter=config.box_jitter)
 
 
 def _start(config: TrainConfig, robot: Robot, datasets: list[LeRobotDataset], resumed: Path | None) -> Bundle:
