@@ -5,19 +5,20 @@
 # Time and numbers to expect: docs/results.md, which names the commit that got them.
 #
 #   runs/nano.sh            everything
-#   runs/nano.sh collect | stage1 | stage2 | expert | ship | eval
+#   runs/nano.sh collect | vision | stage1 | stage2 | expert | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
 pilot=${PILOT:-.venv/bin/pilot}
 
 collect() {
-    $pilot collect data/nano/l1_single --level 1 --task single --homes 160 --episodes 5 --seed 0
-    $pilot collect data/nano/l2_single --level 2 --task single --homes 400 --episodes 5 --first-home 10000 --seed 1
-    $pilot collect data/nano/l2_multi --level 2 --task multi --homes 200 --episodes 3 --first-home 20000 --seed 2
+    $pilot collect data/nano/l1_single --level 1 --task single --homes 160 --episodes 4 --seed 0
+    $pilot collect data/nano/l2_single --level 2 --task single --homes 700 --episodes 3 --first-home 10000 --seed 1
+    $pilot collect data/nano/l2_multi --level 2 --task multi --homes 300 --episodes 3 --first-home 20000 --seed 2
     $pilot collect data/nano/l2_verbal --level 2 --task multi --homes 60 --episodes 3 --first-home 30000 --seed 3 --verbal
-    $pilot collect data/nano/web --level 2 --web 24000 --homes 600 --first-home 40000 --seed 4
+    $pilot collect data/nano/web --level 2 --web 36000 --homes 1500 --first-home 40000 --seed 4
 }
+vision() { $pilot train nano_vision --out outputs/nano/vision; }
 stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }
 stage2() { $pilot train nano_stage2 --out outputs/nano/stage2; }
 expert() { $pilot train nano_expert --out outputs/nano/expert; }
@@ -25,7 +26,7 @@ ship() {
     rm -rf checkpoints/nano
     mkdir -p checkpoints
     cp -r outputs/nano/expert/policy checkpoints/nano
-    for stage in stage1 stage2 expert; do # its log: config (with seed) and every logged step
+    for stage in vision stage1 stage2 expert; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/nano/training/$stage"
         cp outputs/nano/$stage/config.json outputs/nano/$stage/metrics.jsonl "checkpoints/nano/training/$stage/"
     done
@@ -36,8 +37,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | stage1 | stage2 | expert | ship) "$1" ;;
+    collect | vision | stage1 | stage2 | expert | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && stage1 && stage2 && expert && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect stage1 stage2 expert ship eval" >&2 && exit 2 ;;
+    all) collect && vision && stage1 && stage2 && expert && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect vision stage1 stage2 expert ship eval" >&2 && exit 2 ;;
 esac
