@@ -107,7 +107,7 @@ def table(config: PiConfig, source: TensorSource | None = None) -> Table:
     if config.text_encoder is not None or config.vision_towers or config.expert_reads != "layers":
         raise ValueError("LeRobot has no π0-small")
     if config.action_expert is None:
-        return _fast_table(config)
+        return backbone_table(config)
     names = openpi_torch.table(config)
     if source is None or EMBEDDING not in source.keys():  # noqa: SIM118
         return names
@@ -116,7 +116,8 @@ def table(config: PiConfig, source: TensorSource | None = None) -> Table:
     return Table(slots=tuple(slots), dead={**names.dead, HEAD: shape})
 
 
-def _fast_table(config: PiConfig) -> Table:
+def backbone_table(config: PiConfig) -> Table:
+    """Vision tower and backbone: all of π0-FAST, and of PaliGemma."""
     projector = (config.vlm.width, config.vision.width)
     slots = [
         *siglip(config.vision, PALIGEMMA + VISION),
@@ -139,9 +140,9 @@ def settle_config(path: Path, source: TensorSource, config: PiConfig | None = No
     policy = read_policy_config(path)
     given = config or _own_config(path)
     if given is None:
-        given = _told_by_policy(policy, _read_shape(source, None))
+        given = _told_by_policy(policy, read_shape(source, None))
         _check_claims(policy, given, source.where)
-    return settle(source, given, read_config=_read_shape, table=lambda settled: table(settled, source))
+    return settle(source, given, read_config=read_shape, table=lambda settled: table(settled, source))
 
 
 def read_policy_config(path: Path) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def _own_config(path: Path) -> PiConfig | None:
     return model_config(json.loads(file.read_text())["model"]) if file.is_file() else None
 
 
-def _read_shape(source: TensorSource, base: PiConfig | None) -> PiConfig:
+def read_shape(source: TensorSource, base: PiConfig | None) -> PiConfig:
     """What the weights tell; as `openpi_torch.read_config`, and of a model without action expert too."""
     if any(key.startswith(openpi_torch.EXPERT) for key in source.keys()):  # noqa: SIM118
         return openpi_torch.read_config(source, base)

@@ -1,0 +1,123 @@
+"""PaliGemma's base weights as a start for training: vision tower, embedding and backbone, in any published layout.
+
+- an npz file with big_vision's names (`params/llm/…`, `params/img/…`): openpi's JAX names but for the prefix;
+- a folder of Hugging Face safetensors, the older tree (`language_model.model.…`) or the newer
+  (`model.language_model.…`), whose embedding is padded to a round number of rows.
+
+What PaliGemma does not have (action expert, projections) starts as in openpi's JAX: normal kernels, truncated at two
+deviations, with a variance of one over what they read; zero biases, norms and modulations.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pilot.convert import keymap, lerobot, openpi_jax
+from pilot.convert.keymap import Table, TensorSource
+from pilot.convert.openpi_torch import PALIGEMMA
+from pilot.convert.reading import settle, shape_of
+from pilot.convert.renamed import Renamed
+from pilot.convert.sources import NpzSource, SafetensorsSource
+from pilot.models.pi import Pi, PiConfig
+from pilot.tokenizers.text import TextTokenizer
+
+PUBLISHED_TEXT = "gs://big_vision/paligemma_tokenizer.model"
+PADDING = 64
+"""Hugging Face's embedding has up to this many rows behind the vocabulary, which no token uses."""
+TRUNCATED = 0.87962566103423978
+"""The deviation of a normal distribution of deviation 1 that is cut off at ±2."""
+
+
+def start(config: PiConfig, path: str | Path, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Pi:
+    """A model whose backbone is PaliGemma and whose action expert is fresh.
+
+    `path` is an npz file, a folder with one, or a folder of safetensors. Tokens that PaliGemma does not have (a larger
+    `vocab_size`) start small, as Gemma's embedding does in openpi.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: a file is damaged, or the weights are of another shape than `config`; all that differs is named.
+    """
+    source, table, rows = open_weights(Path(path), config)
+    with torch.device("meta"):
+        model = Pi(config).to(dtype)
+    model = model.to_empty(device="cpu").eval()
+    weights = model.state_dict()
+    backbone = {slot.name for slot in table.slots}
+    freshen({name: weight for name, weight in weights.items() if name not in backbone}, generator)
+    table_rows, more_rows = weights["embedding.weight"].split((rows, config.vocab_size - rows))
+    more_rows.normal_(0.0, 0.01, generator=generator)
+    keymap.load(table, source, weights | {"embedding.weight": table_rows})
+    return model
+
+
+@torch.no_grad()
+def freshen(weights: dict[str, Tensor], generator: torch.Generator) -> None:
+    """Draw the weights of an action expert and its projections as openpi's JAX does."""
+    for name, weight in weights.items():
+        if weight.ndim != 2 or ".modulation." in name:
+            weight.zero_()
+            continue
+        deviation = math.sqrt(1 / weight.shape[1]) / TRUNCATED
+        drawn = torch.empty(weight.shape)
+        nn.init.trunc_normal_(drawn, 0.0, deviation, -2 * deviation, 2 * deviation, generator=generator)
+        weight.copy_(drawn)
+
+
+def find_text(path: str | Path) -> TextTokenizer:
+    """PaliGemma's SentencePiece model, which lies beside its weights.
+
+    Raises:
+        FileNotFoundError: it does not.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    found = sorted(folder.glob("*.model"))
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"{folder} has {[file.name for file in found] or 'no SentencePiece model'}; put PaliGemma's beside its "
+            f"weights (tokenizer.model of Hugging Face, or {PUBLISHED_TEXT})"
+        )
+    return TextTokenizer(found[0])
+
+
+def open_weights(path: Path, config: PiConfig) -> tuple[TensorSource, Table, int]:
+    """The weights, the table of the backbone in their layout, and how many rows of the embedding they have.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: they are damaged, or do not fit `config`.
+    """
+    if config.text_encoder is not None:
+        raise ValueError("π0-small is the baseline without PaliGemma; start π0, π0.5 or π0-FAST from it")
+    if path.suffix == ".npz" or any(path.glob("*.npz")):
+        source, embedding = (
+            Renamed(NpzSource(_only_npz(path)), _jax_name),
+            f"{openpi_jax.LANGUAGE}/embedder/input_embedding",
+        )
+        read, table = openpi_jax.read_config, openpi_jax.table
+    else:
+        source = Renamed(SafetensorsSource(path), lambda key: lerobot.today(PALIGEMMA + key))
+        embedding = lerobot.EMBEDDING if lerobot.EMBEDDING in source.keys() else lerobot.HEAD  # noqa: SIM118
+        read, table = lerobot.read_shape, lerobot.backbone_table
+    rows = shape_of(source, embedding)[0]
+    if 0 < rows - config.vocab_size <= PADDING:
+        rows = config.vocab_size
+        source = Renamed(source, str, rows={embedding: rows, lerobot.HEAD: rows})
+    backbone = replace(config, action_expert=None, vocab_size=min(rows, config.vocab_size))
+    return source, table(settle(source, backbone, read_config=read, table=table)), rows
+
+
+def _only_npz(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.npz"))
+    if len(found) > 1:
+        raise ValueError(f"{path} has several npz files, name one: {', '.join(file.name for file in found)}")
+    return found[0]
+
+
+def _jax_name(key: str) -> str:
+    return key.replace("params/", "PaliGemma/", 1)
