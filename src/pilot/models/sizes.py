@@ -48,14 +48,17 @@ SMALL_SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, GemmaConfig
         _DEBUG | {"vision_towers": ("room", "wrist")},
     ),
     "nano": (
-        SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3),
+        SiglipConfig(image_size=64, patch_size=8, width=96, depth=2, mlp_dim=256, num_heads=3, stem=(24, 48, 96, 96)),
         GemmaConfig(width=96, depth=2, mlp_dim=192, num_heads=3, num_kv_heads=3, head_dim=32),
         GemmaConfig(width=128, depth=3, mlp_dim=256, num_heads=4, num_kv_heads=4, head_dim=32),
         GemmaConfig(width=96, depth=4, mlp_dim=192, num_heads=3, num_kv_heads=3, head_dim=32),
         _NANO | {"vision_towers": ("room", "wrist")},
     ),
     "470m": (
-        SiglipConfig(image_size=224, patch_size=32, width=384, depth=12, mlp_dim=1536, num_heads=6),
+        SiglipConfig(
+            image_size=224, patch_size=32, width=384, depth=12, mlp_dim=1536, num_heads=6,
+            stem=(16, 32, 64, 128, 256, 512),
+        ),
         GemmaConfig(width=768, depth=6, mlp_dim=2048, num_heads=12, num_kv_heads=12, head_dim=64),
         GemmaConfig(width=1024, depth=12, mlp_dim=2752, num_heads=16, num_kv_heads=16, head_dim=64),
         GemmaConfig(width=768, depth=12, mlp_dim=2048, num_heads=12, num_kv_heads=12, head_dim=64),
@@ -65,7 +68,8 @@ SMALL_SIZES: dict[str, tuple[SiglipConfig, GemmaConfig, GemmaConfig, GemmaConfig
 }  # fmt: skip
 """Vision tower of one camera, text encoder, observation encoder, action expert, and what else differs.
 
-The paper gives the parts (ViT-S/32 behind a convolutional stem, DistilBERT, DiT) and the total. Here the ViT is S/32 on
-plain patches, the text encoder has DistilBERT's depth, width, vocabulary and parameter count, and the other two share
-what is left. All of it starts from scratch.
+The paper gives the parts (R26-S/32, which is a ViT-S behind a ResNet of 26 layers; DistilBERT; a transformer; DiT) and
+the total. Here the ViT-S stands behind six convolutions that make the same patches, the text encoder has DistilBERT's
+depth, width, vocabulary and number of parameters, and the other two share what is left. All of it starts from scratch,
+where the paper's image and text encoders were pre-trained.
 """
