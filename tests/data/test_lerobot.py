@@ -225,8 +225,8 @@ def test_bad_sets_are_named(recorded):
 def test_other_versions_are_refused(recorded):
     path, _ = recorded
     info = json.loads((path / "meta/info.json").read_text())
-    (path / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1"}))
-    with pytest.raises(ValueError, match=r"format v2.1, this reader reads v3.0"):
+    (path / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v1.6"}))
+    with pytest.raises(ValueError, match=r"format v1.6, this reader reads v2.0 to v3.0"):
         LeRobotDataset(path, 4)
 
 

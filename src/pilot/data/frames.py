@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from pilot.data.episodes import EpisodeDataset
 from pilot.data.files import atomic_write, read_json, write_json
-from pilot.data.lerobot import LeRobotDataset
 
 NOTE = "frames.json"
 
 
 class FrameCache:
-    """All pictures of the rows of one `LeRobotDataset`, `folder/<camera>.raw`, in row order.
+    """All pictures of the rows of one `EpisodeDataset`, `folder/<camera>.raw`, in row order.
 
     Open it with `cache_frames`; `dataset.frames = cache` makes the data set read from it.
     """
@@ -49,7 +49,7 @@ class FrameCache:
             os.close(descriptor)
 
 
-def cache_frames(dataset: LeRobotDataset, folder: str | Path | None = None, *, progress: bool = True) -> FrameCache:
+def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, progress: bool = True) -> FrameCache:
     """The cache of `dataset`, decoded now unless it is there and fits the data set; also sets `dataset.frames`.
 
     `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes or its cameras changed.
@@ -73,7 +73,7 @@ def _differs(folder: Path, note: dict[str, Any]) -> bool:
     return any(not file.exists() or file.stat().st_size != sizes[camera] for camera, file in files.items())
 
 
-def _build(dataset: LeRobotDataset, folder: Path, *, progress: bool) -> None:
+def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> None:
     (folder / NOTE).unlink(missing_ok=True)
     dataset.frames = None
     total = len(dataset) * len(dataset.cameras)

@@ -14,6 +14,7 @@ there is none; `observation.perturbed` bool: the step was executed with another 
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,10 @@ CHUNK_FILES = 1000  # files per chunk folder
 DATA_FILE_MB, VIDEO_FILE_MB = 100, 200
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
+STATE_NAMES, ACTION_NAMES = (STATE, "state"), (ACTION, "actions")  # what sets in use call them
 BOX, PERTURBED = "observation.subtask_box", "observation.perturbed"
 PERSISTENT, EVENTS = "language_persistent", "language_events"
+SUBTASK_INDEX = "subtask_index"  # how subtasks were written before the language columns
 INDEX_COLUMNS = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -44,6 +47,25 @@ _TEXT_FIELDS = [("role", pa.string()), ("content", pa.string()), ("style", pa.st
 _TAIL_FIELDS = [("camera", pa.string()), ("tool_calls", pa.list_(pa.string()))]
 PERSISTENT_TYPE = pa.list_(pa.struct([*_TEXT_FIELDS, ("timestamp", pa.float32()), *_TAIL_FIELDS]))
 EVENTS_TYPE = pa.list_(pa.struct([*_TEXT_FIELDS, *_TAIL_FIELDS]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPart:
+    """Where an episode begins in an mp4: its first frame's number in `file`."""
+
+    file: str
+    first: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeFiles:
+    """Where the frames of one episode lie, in any version of the format; files are relative to the set."""
+
+    index: int
+    length: int
+    labels: dict[str, str]
+    data: str
+    videos: dict[str, VideoPart]
 
 
 def arrow_type(feature: dict[str, Any]) -> pa.DataType | None:

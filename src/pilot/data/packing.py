@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pilot.data import lerobot_format as fmt
 from pilot.data.feature_stats import describe_picture, episode_stats, merge_image_stats, set_stats, stats_columns
 from pilot.data.files import atomic_write, write_json
+from pilot.data.lerobot_v3 import read_episodes, read_tasks
 from pilot.data.video import VideoFile, join_videos
 
 
@@ -22,7 +23,7 @@ def pack(path: Path, journal: list[Path], *, features: dict[str, Any], fps: floa
     """Appends the episodes of `journal`, in order, to the (possibly empty) set at `path`."""
     info_path = path / fmt.INFO
     info = json.loads(info_path.read_text()) if info_path.exists() else _new_info(features, fps, robot)
-    tasks = read_tasks(path) if info["total_episodes"] else []
+    tasks = list(read_tasks(path).values()) if info["total_episodes"] else []
     rows = [_episode_row(file, info, tasks, number) for number, file in enumerate(journal)]
     _place_frames(rows, start=info["total_frames"])
     _pack_data(path, rows, features, first_file=_next_file(path, "data", info["total_episodes"]))
@@ -41,14 +42,6 @@ def pack(path: Path, journal: list[Path], *, features: dict[str, Any], fps: floa
         "splits": {"train": f"0:{total}"},
     }
     write_json(info_path, info)
-
-
-def read_tasks(path: Path) -> list[str]:
-    """Instructions by task number. The index column may lack its name in older files."""
-    table = pq.read_table(path / fmt.TASKS)
-    text = next(name for name in table.column_names if name != "task_index")
-    by_index = dict(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
-    return [by_index[i] for i in range(len(by_index))]
 
 
 def file_path(template: str, file: int, **names: str) -> str:
@@ -110,16 +103,6 @@ def _next_file(path: Path, kind: str, total_episodes: int) -> int:
     used = read_episodes(path, total_episodes)
     chunks, files = used[f"{kind}/chunk_index"].to_numpy(), used[f"{kind}/file_index"].to_numpy()
     return int((chunks * fmt.CHUNK_FILES + files).max()) + 1
-
-
-def read_episodes(path: Path, total_episodes: int) -> pa.Table:
-    """The episodes' table without its statistics, only the first `total_episodes` (the rest was not finished)."""
-    tables = []
-    for file in sorted(path.glob("meta/episodes/*/*.parquet")):
-        names = pq.read_schema(file).names
-        tables.append(pq.read_table(file, columns=[n for n in names if not n.startswith("stats/")]))
-    table = pa.concat_tables(tables, promote_options="default").sort_by("episode_index")
-    return table.slice(0, total_episodes)
 
 
 def _groups(rows: list[dict[str, Any]], sizes: list[int], limit_mb: float) -> Iterator[list[dict[str, Any]]]:

@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from pilot.data.files import atomic_write
 
 TIME_BASE = 90_000  # ticks per second: a multiple of every common frame rate
+MAX_DRIFT = 0.1  # of a frame: how far from its time a frame may lie; time bases round
+MAX_RATE_ERROR = 0.02
 
 
 def _av():
@@ -72,9 +74,14 @@ def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequenc
 
 
 class VideoFile:
-    """Random and sequential access to the frames of one mp4 by number. Not shared between processes."""
+    """Random and sequential access to the frames of one mp4 by number. Not shared between processes.
 
-    def __init__(self, path: Path, *, fps: int) -> None:
+    `count` is how many frames the file's index lists (0: it has no index).
+
+    Raises `FileNotFoundError`/`ValueError` when the file is missing, damaged, cut short, or runs at another rate.
+    """
+
+    def __init__(self, path: Path, *, fps: float) -> None:
         if not path.exists():
             raise FileNotFoundError(f"video {path} is missing; copy it from where the data set came from")
         av, failure = _av(), _failure()
@@ -85,17 +92,19 @@ class VideoFile:
         except (failure, IndexError) as error:
             raise ValueError(f"video {path} cannot be opened ({error}); it is damaged, fetch it again") from error
         self._stream.thread_type = "NONE"  # loader workers are the parallelism
+        self._reformatter = av.video.reformatter.VideoReformatter()  # one for all frames: it keeps its tables
         self._frames: Iterator[Any] = iter(())
         self._next = -1
+        self._check_index()
 
     def read(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         """Frame `number`; `ValueError` if the file has no frame at exactly that time."""
         try:
-            if number != self._next:
+            if not self._reached_by_decoding_on(number):
                 self._seek(number)
             for frame in self._frames:
-                at = round(frame.time * self.fps)
-                if at >= number:
+                at = frame.time * self.fps if frame.time is not None else -1.0
+                if at > number - 0.5:
                     break
             else:
                 raise ValueError(f"video {self.path} ends before frame {number}; it is truncated, fetch it again")
@@ -104,10 +113,39 @@ class VideoFile:
             raise ValueError(
                 f"video {self.path} cannot be decoded at frame {number} ({error}); fetch it again"
             ) from error
-        if at != number:
-            raise ValueError(f"video {self.path} has no frame {number} at {self.fps} fps (next is {at}): wrong fps?")
+        if abs(at - number) > MAX_DRIFT:
+            self._next = -1
+            raise ValueError(
+                f"video {self.path} has no frame {number} at {self.fps} fps (next is {at:.2f}): wrong fps in "
+                "meta/info.json, or frames were dropped"
+            )
         self._next = number + 1
-        return frame.to_ndarray(format="rgb24")
+        return self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+
+    def _check_index(self) -> None:
+        """What the file says of itself: all its bytes are there, and it runs at the set's rate."""
+        entries = self._stream.index_entries
+        self.count = len(entries)
+        self._keys = np.array([number for number, entry in enumerate(entries) if entry.is_keyframe])
+        if self.count and (end := max(entry.pos + entry.size for entry in entries)) > self.path.stat().st_size:
+            size = self.path.stat().st_size
+            raise ValueError(f"video {self.path} is cut short: {size} of {end} bytes are there; fetch it again")
+        if self.count < 2 or self._stream.time_base is None:
+            return
+        ticks = entries[self.count - 1].timestamp - entries[0].timestamp
+        rate = (self.count - 1) / float(ticks * self._stream.time_base)
+        if abs(rate / self.fps - 1) > MAX_RATE_ERROR:
+            raise ValueError(
+                f"video {self.path} runs at {rate:.4g} fps, the data set says {self.fps:.4g}; correct fps in "
+                "meta/info.json or fetch the video again"
+            )
+
+    def _reached_by_decoding_on(self, number: int) -> bool:
+        """Whether frame `number` is ahead with no key frame in between, so that seeking would only decode more."""
+        if self._next < 0 or number <= self._next:
+            return number == self._next
+        place = int(np.searchsorted(self._keys, number, side="right")) - 1
+        return place >= 0 and int(self._keys[place]) <= self._next
 
     def _seek(self, number: int) -> None:
         seconds = number / self.fps

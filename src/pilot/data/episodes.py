@@ -1,0 +1,293 @@
+"""Demonstrations of a robot, whatever files they lie in: rows by number, each with the actions that follow.
+
+All low-dimensional columns of a whole set fit in memory as numpy arrays (a million 14-dim frames are 120 MB), so a
+training row is an index, a slice of actions, and one picture per camera. A reader of a format subclasses
+`EpisodeDataset`: it gives the `Steps` of each episode and says how a picture is decoded.
+
+Axes: `n` rows of the set, `t` steps of an episode, `sd` state dims, `ah` action horizon, `ad` action dims, `h w`
+pixels.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+Stored = TypeVar("Stored")
+Loaded = TypeVar("Loaded")
+
+
+@runtime_checkable
+class PictureSource(Protocol):
+    """Decoded pictures by row (`pilot.data.frames.FrameCache`, `pilot.data.windows.WindowCache`)."""
+
+    def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One episode. Rows `start` to `stop` of the set are its frames; `where` is the file to name in errors."""
+
+    index: int
+    start: int
+    stop: int
+    task: str
+    where: str
+    labels: dict[str, str] = field(default_factory=dict)
+    rephrasings: tuple[str, ...] = ()  # of the task; a prompt may be any of them
+
+    @property
+    def group(self) -> str:
+        """What mixtures count by: the label "group", such as "single" or "multi"."""
+        return self.labels.get("group", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An episode that `skip_bad` left out, and why."""
+
+    episode: int
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Steps:
+    """The columns of one episode. Texts are numbered in the set's lists of them (-1: none).
+
+    `drawable`: which steps a training row may start at; None is all (see `pilot.datasets.droid`).
+    """
+
+    state: Float[np.ndarray, "t sd"]
+    actions: Float[np.ndarray, "t ad"]
+    task: Int[np.ndarray, " t"]
+    subtask: Int[np.ndarray, " t"] | None = None
+    utterance: Int[np.ndarray, " t"] | None = None
+    box: Float[np.ndarray, "t 4"] | None = None
+    perturbed: Bool[np.ndarray, " t"] | None = None
+    drawable: Bool[np.ndarray, " t"] | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    rephrasings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+class Texts:
+    """A list of different texts that grows; the number of a text is its place."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, text: str) -> int:
+        return self._numbers.setdefault(text, len(self._numbers))
+
+    def list(self) -> list[str]:
+        return list(self._numbers)
+
+
+class EpisodeDataset:
+    """Random access to the frames of one set, each with the `action_horizon` actions that follow.
+
+    `skipped` lists what `skip_bad` left out. `frames` may be set to a source of pictures decoded before.
+    """
+
+    action_horizon: int
+    fps: float
+    cameras: tuple[str, ...]
+
+    def __init__(self, path: str | Path, action_horizon: int, *, skip_bad: bool = False) -> None:
+        self.path, self.action_horizon, self.skip_bad = Path(path), action_horizon, skip_bad
+        self.tasks, self.subtasks, self.utterances = [], [], []
+        self.episodes: list[Episode] = []
+        self.skipped: list[Skipped] = []
+        self.frames: PictureSource | None = None
+
+    def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture at row `i` from the set's own files. Subclasses say how."""
+        raise NotImplementedError
+
+    def files(self) -> Iterable[Path]:
+        """The files whose sizes tell one state of the set from another."""
+        raise NotImplementedError
+
+    def described(self) -> dict[str, Any]:
+        """What the set says of itself, as JSON."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def frame(self, i: int) -> dict[str, Any]:
+        """Row `i` with its pictures: `row(i)` plus `"images": {camera: uint8 [h w 3]}`."""
+        return self.row(i) | {"images": {camera: self.picture(i, camera) for camera in self.cameras}}
+
+    def sound_frame(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
+        """`frame(i)`; with `skip_bad`, where its pictures cannot be decoded, another row, drawn from `rng`.
+
+        The episode is then in `skipped`. The same `i` and generator always give the same row.
+        """
+        for _ in range(100):
+            try:
+                return self.frame(i)
+            except (ValueError, OSError) as error:
+                if not self.skip_bad:
+                    raise
+                self._skip_once(self.episodes[self.episode_of[i]].index, str(error))
+            i = int(rng.choice(self.drawable_rows()))
+        raise ValueError(f"{self.path}: 100 rows drawn in a row cannot be decoded; the last: {self.skipped[-1].reason}")
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Row `i` without pictures.
+
+        `state` [sd], `actions` [ah ad], `action_is_pad` [ah], `task`, `rephrasings` (of the task), `subtask` (None when
+        not annotated), `box` ((y0, x0, y1, x1) of the subtask or None), `utterance` (the last thing said in this
+        episode, or None), `episode_index`, `frame_index`.
+        """
+        actions, is_pad = self.windows(np.array([i]))
+        episode, subtask, utterance = self.episodes[self.episode_of[i]], self.subtask_index[i], self.utterance_index[i]
+        return {
+            "state": self.state[i],
+            "actions": actions[0],
+            "action_is_pad": is_pad[0],
+            "task": self.tasks[self.task_index[i]],
+            "rephrasings": episode.rephrasings,
+            "subtask": self.subtasks[subtask] if subtask >= 0 else None,
+            "box": self.box(i),
+            "utterance": self.utterances[utterance] if utterance >= 0 else None,
+            "episode_index": episode.index,
+            "frame_index": i - episode.start,
+        }
+
+    def box(self, i: int) -> tuple[float, ...] | None:
+        """The subtask's box at row `i`."""
+        if self.boxes is None or np.isnan(self.boxes[i, 0]):
+            return None
+        return tuple(self.boxes[i].tolist())
+
+    def windows(self, rows: Int[np.ndarray, " n"]) -> tuple[Float[np.ndarray, "n ah ad"], Bool[np.ndarray, "n ah"]]:
+        """The `action_horizon` actions from each row on, and which of them are padding.
+
+        Past the episode's end the last action is repeated and marked as padding. So is every step after the first
+        perturbed one: recorded actions are the expert's answer to the state it saw, and after a step at which something
+        else was executed they answer another state than the chunk's own actions would have led to. The perturbed step's
+        own action is good: it answers a state that the chunk reaches.
+        """
+        steps = rows[:, None] + np.arange(self.action_horizon)
+        stops = self._stops[rows][:, None]
+        is_pad = steps >= stops
+        steps = np.minimum(steps, stops - 1)
+        if self.perturbed is not None:
+            perturbed = self.perturbed[steps] & ~is_pad
+            is_pad |= np.cumsum(perturbed, axis=1) - perturbed > 0
+        return self.actions[steps], is_pad
+
+    def drawable_rows(self) -> Int[np.ndarray, " n"]:
+        """The rows that training may draw; all, unless the set names idle ones."""
+        return np.arange(len(self)) if self.drawable is None else np.flatnonzero(self.drawable)
+
+    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
+        """Drawable rows by the episodes' group label."""
+        rows = self.drawable_rows()
+        names = np.array([e.group for e in self.episodes])[self.episode_of[rows]]
+        return {str(name): rows[names == name] for name in np.unique(names)}
+
+    def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
+        return self.decode(i, camera) if self.frames is None else self.frames.read(i, camera)
+
+    def fingerprint(self) -> str:
+        """Changes when the set on disk changes, or another choice of episodes is read."""
+        sizes = [(str(p.relative_to(self.path)), p.stat().st_size) for p in sorted(self.files())]
+        content = json.dumps([self.described(), sizes, [e.index for e in self.episodes]], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def skip_report(self) -> str:
+        """What was left out, one line per episode; empty when nothing was."""
+        lines = [f"  episode {skip.episode}: {skip.reason}" for skip in self.skipped]
+        return "\n".join([f"{self.path}: {len(lines)} episodes skipped", *lines]) if lines else ""
+
+    def _load(self, stored: Sequence[Stored], load: "Callable[[Stored], tuple[int, str, Steps]]") -> list[Stored]:
+        """Fills the columns from `load(one)` → (episode index, file, steps), in order; what was kept of `stored`.
+
+        What cannot be read raises, or with `skip_bad` is listed in `skipped`.
+        """
+        kept, pieces, start = [], [], 0
+        for one in stored:
+            try:
+                index, where, steps = load(one)
+                check_steps(steps, where=where, episode=index)
+            except (ValueError, OSError) as error:
+                if not self.skip_bad:
+                    raise
+                self._skip_once(getattr(one, "index", len(kept)), str(error))
+                continue
+            self.episodes.append(
+                Episode(
+                    index=index, start=start, stop=start + len(steps), task=self.tasks[steps.task[0]], where=where,
+                    labels=steps.labels, rephrasings=steps.rephrasings,
+                )
+            )  # fmt: skip
+            kept.append(one)
+            pieces.append(steps)
+            start += len(steps)
+        if not pieces:
+            reason = f"; the first of {len(self.skipped)} skipped: {self.skipped[0].reason}" if self.skipped else ""
+            raise ValueError(f"{self.path} has no episodes to read{reason or '; record some first'}")
+        self._concatenate(pieces)
+        return kept
+
+    def _concatenate(self, pieces: list[Steps]) -> None:
+        widths = {(p.state.shape[1], p.actions.shape[1]) for p in pieces}
+        if len(widths) > 1:
+            raise ValueError(f"{self.path}: episodes differ in (state, action) dims: {sorted(widths)}")
+        lengths = [len(piece) for piece in pieces]
+        none = [np.full(length, -1) for length in lengths]
+        self.state: Float[np.ndarray, "n sd"] = np.concatenate([p.state for p in pieces])
+        self.actions: Float[np.ndarray, "n ad"] = np.concatenate([p.actions for p in pieces])
+        self.task_index: Int[np.ndarray, " n"] = np.concatenate([p.task for p in pieces])
+        self.subtask_index = np.concatenate([p.subtask if p.subtask is not None else n for p, n in zip(pieces, none)])
+        self.utterance_index = np.concatenate(
+            [p.utterance if p.utterance is not None else n for p, n in zip(pieces, none)]
+        )
+        self.boxes, self.perturbed, self.drawable = (
+            joined([getattr(p, name) for p in pieces]) for name in ("box", "perturbed", "drawable")
+        )
+        self.episode_of = np.repeat(np.arange(len(pieces)), lengths)
+        self._stops = np.repeat(np.cumsum(lengths), lengths)
+
+    def _skip_once(self, episode: int, reason: str) -> None:
+        if all(skip.episode != episode for skip in self.skipped):
+            self.skipped.append(Skipped(episode=episode, reason=reason))
+
+
+def joined(columns: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """One column out of the episodes', None when the set has none."""
+    return np.concatenate([c for c in columns if c is not None]) if columns[0] is not None else None
+
+
+def check_steps(steps: Steps, *, where: str, episode: int) -> None:
+    """Raises `ValueError` for an episode without steps, or with NaN or infinity in state or actions."""
+    if not len(steps):
+        raise ValueError(f"{where}: episode {episode} has no steps; leave it out with episodes=[...] or --skip-bad")
+    for name, values in (("state", steps.state), ("actions", steps.actions)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                f"{where}: NaN or infinity in the {name} of episode {episode}, frame {bad[0]}; repair it, or leave the "
+                "episode out with episodes=[...] or --skip-bad"
+            )
+
+
+def choose_cameras(known: Sequence[str], wanted: Sequence[str] | None, *, path: Path) -> tuple[str, ...]:
+    """`wanted`, or all that are known. An unknown one is a `ValueError` that suggests the nearest."""
+    for camera in wanted or ():
+        if camera not in known:
+            near = get_close_matches(camera, known, n=1) or list(known) or ["-"]
+            raise ValueError(f"{path} has no camera '{camera}'; it has {list(known)}. Did you mean '{near[0]}'?")
+    return tuple(known if wanted is None else wanted)
