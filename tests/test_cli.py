@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pilot import cli
+from pilot import cli, cli_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class Run:
 
 
 def verbs_help() -> list[list[str]]:
-    return [["--help"], *([verb, "--help"] for verb in cli.VERBS)]
+    words = [["data", word, "--help"] for word in cli_data.WORDS]
+    return [["--help"], *([verb, "--help"] for verb in cli.VERBS), *words]
 
 
 @pytest.mark.parametrize("arguments", verbs_help(), ids=" ".join)
@@ -47,6 +48,13 @@ def test_the_example_of_a_verb_parses(verb):
     program, *arguments = cli.VERBS[verb].example.split()
     assert program == "pilot" and arguments[0] == verb
     assert cli.build_parser().parse_args(arguments).verb == verb
+
+
+@pytest.mark.parametrize("word", cli_data.WORDS)
+def test_the_example_of_a_data_word_parses(word):
+    program, *arguments = cli_data.WORDS[word].example.split()
+    assert program == "pilot" and arguments[:2] == ["data", word]
+    assert cli.build_parser().parse_args(arguments).what == word
 
 
 def test_help_needs_no_library():

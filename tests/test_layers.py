@@ -15,6 +15,8 @@ LAYERS = [
     {"sims", "serve", "convert"},
     {"eval"},
     {"configs"},
+    {"cli_verbs"},
+    {"cli_data"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -7,25 +7,17 @@ instant. What people can put right comes back as one line that says how; `PILOT_
 import argparse
 import ast
 import dataclasses
-import difflib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pilot import cli_data
+from pilot.cli_verbs import Verb, add_verbs, choose
+
 Config = TypeVar("Config")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Verb:
-    """One word after `pilot`: how it is explained, what it takes, what it does."""
-
-    help: str
-    example: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,20 +48,6 @@ def explained(error: BaseException) -> str:
     return str(error)
 
 
-def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is known.
-
-    Raises:
-        ValueError: It is not; the message gives the nearest known one.
-    """
-    known = list(known)
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-    raise ValueError(f"unknown {what} '{name}'; {hint}")
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pilot",
@@ -78,15 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, verb in VERBS.items():
-        sub = verbs.add_parser(
-            name,
-            help=verb.help,
-            description=verb.help,
-            epilog=f"Example: {verb.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        verb.arguments(sub)
+    add_verbs(verbs, VERBS)
     return parser
 
 
@@ -265,28 +235,6 @@ def run_serve(args: argparse.Namespace) -> None:
     serve(pilot.load_policy(args.policy, device=args.device), host=args.host, port=args.port)
 
 
-def data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["stats"], help="stats: write norm_stats.json, from the columns alone")
-    parser.add_argument("path", type=Path, help="folder of a LeRobot v3.0 data set")
-    parser.add_argument("--robot", default="homes", help="a file of pilot.robots (default: %(default)s)")
-    parser.add_argument("--action-horizon", type=int, default=8, help="actions per chunk (default: %(default)s)")
-
-
-def run_data(args: argparse.Namespace) -> None:
-    from pilot.data.lerobot import LeRobotDataset
-    from pilot.data.stats import compute_norm_stats, save_norm_stats
-    from pilot.robots import load_robot
-
-    robot = load_robot(args.robot)
-    stats = compute_norm_stats([LeRobotDataset(args.path, args.action_horizon)], robot)
-    save_norm_stats(args.path, stats)
-    for name, labels in (("state", robot.state_names), ("actions", robot.action_names)):
-        print(f"{name:9} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}")
-        for i, label in enumerate(labels):
-            row = (getattr(stats[name], column)[i] for column in ("mean", "std", "q01", "q99"))
-            print(f"  {label:7} {' '.join(f'{value:9.4f}' for value in row)}")
-
-
 VERBS = {
     "demo": Verb(
         help="Watch the whole recipe: act in unseen homes, learn something new, write an HTML report.",
@@ -321,8 +269,8 @@ VERBS = {
     "data": Verb(
         help="Look after data sets.",
         example="pilot data stats data/homes-l1 --action-horizon 8",
-        arguments=data_arguments,
-        run=run_data,
+        arguments=cli_data.arguments,
+        run=cli_data.run,
     ),
 }
 
