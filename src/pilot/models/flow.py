@@ -4,12 +4,14 @@ t = 1 is noise, t = 0 is data: `x_t = t·noise + (1 − t)·actions`, `u_t = noi
 `u_t`, and sampling walks from 1 to 0 with `dt = −1/num_steps`. Source: π0 (arXiv 2410.24164) section IV, in openpi's
 direction of time.
 
-Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width.
+Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width, `e` evaluations of the velocity.
 """
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -35,30 +37,57 @@ def path(
 def time_features(
     time: Float[Tensor, " b"], width: int, *, min_period: float = 4e-3, max_period: float = 4.0
 ) -> Float[Tensor, "b d"]:
-    """Sines then cosines of `2π·time / period`, periods geometric from `min_period` to `max_period`, in fp32."""
+    """Sines then cosines of `2π·time / period`, periods geometric from `min_period` to `max_period`, in fp32.
+
+    The fastest angle is 1570 at t = 1, where one fp32 rounding is 1e-4: they are those of openpi's JAX, to the bit.
+    """
     if width % 2:
         raise ValueError(f"time features need an even width, got {width}")
-    fraction = torch.linspace(0.0, 1.0, width // 2, device=time.device, dtype=torch.float32)
-    period = min_period * (max_period / min_period) ** fraction
-    angles = time[:, None].float() * (2 * math.pi / period)
+    fraction = torch.arange(width // 2, dtype=torch.float32) * (1 / max(1, width // 2 - 1))
+    period = min_period * ((max_period / min_period) ** fraction.double()).float()
+    angles = time[:, None].float() * (1 / period * 2 * math.pi).to(time.device)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
 def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Tensor, " n"]:
-    """Where each Euler step looks: 1, 1 − 1/n, …, 1/n."""
+    """Where each Euler step looks: 1, 1 − 1/n, …, 1/n, each from the one before and rounded to fp32, as in openpi."""
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    return 1 - torch.arange(num_steps, device=device, dtype=torch.float32) / num_steps
+    steps = np.full(num_steps, -1 / num_steps, np.float32)
+    steps[0] = 1
+    return torch.from_numpy(np.add.accumulate(steps)).to(device)
+
+
+Solver = Literal["euler", "midpoint"]
+"""How a step of the flow is taken: from the velocity where it starts, or from that halfway (two evaluations)."""
+
+
+def solver_times(num_steps: int, solver: Solver, *, device: torch.device | None = None) -> Float[Tensor, " e"]:
+    """The time of every evaluation of the velocity that `integrate` asks for, in order."""
+    times = euler_times(num_steps, device)
+    if solver == "euler":
+        return times
+    if solver == "midpoint":
+        return torch.stack((times, times - 0.5 / num_steps), dim=1).flatten()
+    raise ValueError(f"no solver '{solver}'; there are {get_args(Solver)}")
 
 
 def integrate(
-    velocity: Callable[[Tensor, int], Tensor], noise: Float[Tensor, "b ah ad"], *, num_steps: int
+    velocity: Callable[[Tensor, int], Tensor],
+    noise: Float[Tensor, "b ah ad"],
+    *,
+    num_steps: int,
+    solver: Solver = "euler",
 ) -> Float[Tensor, "n b ah ad"]:
-    """Euler steps from noise (t = 1) to actions (t = 0); `velocity(x_t, step)`.
+    """Steps from noise (t = 1) to actions (t = 0); `velocity(x_t, i)` at the `i`-th of the `solver_times`.
 
     All `num_steps + 1` points are returned.
     """
     points = [noise]
     for step in range(num_steps):
-        points.append(torch.add(points[-1], velocity(points[-1], step), alpha=-1 / num_steps))
+        x = points[-1]
+        if solver == "midpoint":
+            x = torch.add(x, velocity(x, 2 * step), alpha=-0.5 / num_steps)
+        v = velocity(x, 2 * step + 1 if solver == "midpoint" else step)
+        points.append(torch.add(points[-1], v, alpha=-1 / num_steps))
     return torch.stack(points)

@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+MASKED = -2.3819763e38
+"""Added to a score where a query may not look."""
+
 KV = tuple[Tensor, Tensor]
 """Keys (after the rotation) and values of one layer, each [b k s h]."""
 
@@ -36,7 +39,7 @@ def rotate(
 
 def additive_mask(mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> Float[Tensor, "b 1 t s"]:
     """0 where a query may look, a very negative number elsewhere: a row that sees nothing averages, it is never NaN."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -2.3819763e38)[:, None]
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, MASKED)[:, None]
 
 
 def attend(

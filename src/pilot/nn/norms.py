@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+EPS = 1e-6
 
-def rms_normalize(x: Float[Tensor, "b t d"], eps: float = 1e-6) -> Float[Tensor, "b t d"]:
+
+def rms_normalize(x: Float[Tensor, "b t d"], eps: float = EPS) -> Float[Tensor, "b t d"]:
     """`x / sqrt(mean(x²) + eps)` over the last axis, in fp32."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)

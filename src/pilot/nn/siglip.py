@@ -96,9 +96,9 @@ class Siglip(nn.Module):
         grid = self.config.grid
         if (rows, columns) == (grid, grid):
             return self.position
-        table = self.position.T.unflatten(-1, (grid, grid))[None]
+        table = self.position.float().T.unflatten(-1, (grid, grid))[None]
         table = F.interpolate(table, (rows, columns), mode="bilinear", antialias=True, align_corners=False)
-        return table[0].flatten(1).T
+        return table[0].flatten(1).T.to(self.position.dtype)
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p o"]:
         size = self.config.patch_size

@@ -1,0 +1,386 @@
+"""Acting fast: the numbers of `Pi.read`, `speak` and `act`, nothing computed twice and nothing for what is absent.
+
+What is read goes into a cache that is allocated once, with room for the text to be said and for the flow block. A
+camera that a robot lacks and the padding of a prompt are left out before the backbone sees them: the tokens of each row
+are moved together, so that their places in the cache are their positions and a batch of one needs no mask at all.
+Pictures of one size take one call of the vision tower. What the denoising steps have in common (norm factors of every
+step and layer, rotary angles, masks, the state token's keys and values) is computed before them, and that which depends
+on the weights alone once for each number of steps and solver.
+
+An engine takes constants from the weights: make a new one when they have changed.
+
+Axes: `b` batch, `s` cache slots, `n` said tokens, `ah` action horizon, `ad` action dims, `d` backbone width, `e`
+expert width, `p` patches, `v` vocabulary.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
+from pilot.models import flow
+from pilot.models.pi import Context, Pi, likeliest
+from pilot.nn.attention import MASKED, additive_mask
+from pilot.nn.encoder_decoder import Towers
+from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Span
+from pilot.tokenizers.text import LOC_BINS
+
+MAX_PLANS = 16
+
+
+def pad(rows: list[list[int]], length: int) -> list[list[int]]:
+    """Rows of one length; what is filled in is never seen."""
+    assert int(Kind.PAD) == 0
+    return [row + [0] * (length - len(row)) for row in rows]
+
+
+def engine_for(model: Pi) -> "Engine | PlainEngine":
+    """The engine, or the plain model behind the same three functions where there is none yet: π0-small."""
+    return Engine(model) if model.config.expert_reads == "layers" and model.config.speaks else PlainEngine(model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What has been read and said of each row so far. `kinds` are those of all slots, PAD where nothing is.
+
+    `hidden` is that of each row's last token, if the reading was made to speak. `ragged` says that rows differ in
+    length, `fast` that FAST tokens are among them: the flow block must be kept from some slots. A reading that goes on
+    from another (`Engine.speak`) shares its cache and writes behind it: go on from one reading once.
+    """
+
+    cache: Cache
+    kinds: Int[Tensor, "b s"]
+    length: int
+    hidden: Float[Tensor, "b d"] | None
+    ragged: bool
+    fast: bool
+
+    @property
+    def batch_size(self) -> int:
+        return self.kinds.shape[0]
+
+    @property
+    def filled(self) -> Int[Tensor, "b s"]:
+        """The kinds of the slots that are in use."""
+        return self.kinds[:, : self.length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """What is to be read, each row's tokens moved together, and what a mask must take care of."""
+
+    x: Float[Tensor, "b s d"]
+    kinds: Int[Tensor, "b s"]
+    causal: bool
+    ragged: bool
+    fast: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the evaluations of the expert take from the weights, the number of steps and the solver alone.
+
+    `norms` of each evaluation. For π0, noisy actions and time go into an MLP side by side: its first layer is taken
+    apart into `mixing`, which takes the actions, and the `time_bias` of each evaluation.
+    """
+
+    norms: list[list[NormScale]]
+    mixing: Float[Tensor, "e ad"] | None = None
+    time_bias: tuple[Float[Tensor, " e"], ...] = ()
+
+
+class Engine:
+    """A `Pi` as it acts: weights and constants, nothing of any robot."""
+
+    def __init__(self, model: Pi) -> None:
+        config = model.config
+        if config.expert_reads != "layers" or not config.speaks:
+            raise ValueError("the engine runs experts that read the backbone's layers; take engine_for(model)")
+        self.model, self.config = model, config
+        self.vlm = InferenceStack(model.vlm)
+        self.angles = AngleTable(config.vlm.head_dim, model.embedding.weight.device)
+        self.plans: dict[tuple[int, flow.Solver], Plan] = {}
+        self.flow_tokens = 0
+        if config.action_expert is not None:
+            self.expert = InferenceStack(model.action_expert)
+            self.flow_tokens = config.action_horizon + (config.state_input == "token")
+
+    def sample_actions(
+        self,
+        observation: Observation,
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
+    ) -> Float[Tensor, "b ah ad"]:
+        """A chunk of normalised actions per row."""
+        reading = self.read(observation)
+        return self.act(reading, observation.state, noise=noise, num_steps=num_steps, solver=solver)[-1]
+
+    def generate_text(self, observation: Observation, *, eos: int, max_tokens: int = 32) -> Int[Tensor, "b n"]:
+        """What the model says next, greedily, up to and with `eos`; 0 behind it."""
+        return self.speak(self.read(observation, room=max_tokens), eos=eos, max_tokens=max_tokens)[0]
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def read(self, observation: Observation, *, room: int = 0) -> Reading:
+        """Pictures and text into the cache, with room for text to be said: none, and the last layer is cut short."""
+        tokens = self.embed(observation)
+        batch, length = tokens.kinds.shape
+        slots = length + room + self.flow_tokens
+        cache = Cache.empty(self.config.vlm, batch=batch, slots=slots, like=tokens.x)
+        positions = torch.arange(length, device=tokens.x.device)[None]
+        hidden = self.vlm.run(
+            tokens.x.flatten(0, 1),
+            self.vlm.span(cache, 0, angles=self.angles.at(positions, limit=length), bias=self.reading_bias(tokens)),
+            norms=self.vlm.norms,
+            only=(tokens.kinds != Kind.PAD).sum(1) - 1,
+            stop=not room,
+        )
+        kinds = F.pad(tokens.kinds, (0, slots - length), value=int(Kind.PAD))
+        return Reading(
+            cache=cache, kinds=kinds, length=length, hidden=hidden, ragged=tokens.ragged, fast=tokens.fast
+        )  # fmt: skip
+
+    def reading_bias(self, tokens: Tokens) -> Float[Tensor, "b 1 t s"] | None:
+        """Who sees whom while reading; nothing to say if all rows are prefixes of one length."""
+        kinds, dtype = tokens.kinds, tokens.x.dtype
+        if tokens.causal:  # the heads of a token are queries that follow one another
+            heads = self.config.vlm.num_heads // self.config.vlm.num_kv_heads
+            return additive_mask(backbone_mask(kinds), dtype).repeat_interleave(heads, dim=2)
+        return additive_mask((kinds != Kind.PAD)[:, None], dtype) if tokens.ragged else None
+
+    def embed(self, observation: Observation) -> Tokens:
+        """All that there is to read, embedded, then brought into the order of each row."""
+        pictures, places = self.embed_images(observation)
+        width = observation.tokens.shape[1]
+        first = sum(map(len, pictures))
+        rows: list[list[int]] = []
+        kinds: list[list[int]] = []
+        for row, written in enumerate(observation.token_kinds.tolist()):
+            seen = [i for camera in observation.images for i in places.get((camera, row), ())]
+            said = [column for column in range(width) if written[column] != Kind.PAD]
+            rows.append(seen + [first + row * width + column for column in said])
+            kinds.append([int(Kind.PREFIX)] * len(seen) + [written[column] for column in said])
+        lengths, found = {len(row) for row in rows}, {kind for row in kinds for kind in row}
+        bank = torch.cat((*pictures, self.embed_tokens(observation.tokens.flatten())))
+        order, filled = (torch.tensor(pad(lists, max(lengths)), device=bank.device) for lists in (rows, kinds))
+        return Tokens(
+            x=bank[order],
+            kinds=filled,
+            causal=bool(found - {Kind.PREFIX}),
+            ragged=len(lengths) > 1,
+            fast=Kind.FAST in found,
+        )
+
+    def embed_images(self, observation: Observation) -> tuple[list[Float[Tensor, "p d"]], dict[tuple[str, int], range]]:
+        """Patch tokens of all pictures that are there, and where those of each (camera, row) are.
+
+        Pictures that share a size and a tower go through it together.
+        """
+        masks = {camera: mask.tolist() for camera, mask in observation.image_masks.items()}
+        calls: dict[tuple[nn.Module, torch.Size], list[str]] = {}
+        for camera, images in observation.images.items():
+            if any(masks[camera]):
+                calls.setdefault((self.tower(camera), images.shape[1:]), []).append(camera)
+        tokens: list[Tensor] = []
+        places: dict[tuple[str, int], range] = {}
+        start = 0
+        for (tower, _), cameras in calls.items():
+            images = [(observation.images[c], observation.image_masks[c], all(masks[c])) for c in cameras]
+            patches = tower(torch.cat([x if whole else x[mask] for x, mask, whole in images]))  # [pictures p d]
+            tokens.append(patches.flatten(0, 1))
+            for place in [(c, row) for c in cameras for row, present in enumerate(masks[c]) if present]:
+                places[place] = range(start, start + patches.shape[1])
+                start += patches.shape[1]
+        return tokens, places
+
+    def tower(self, camera: str) -> nn.Module:
+        vision = self.model.vision
+        return vision.of(camera) if isinstance(vision, Towers) else vision
+
+    def embed_tokens(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        return self.model.embedding.weight[tokens].mul_(math.sqrt(self.config.vlm.width))
+
+    # --- saying ------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def speak(
+        self,
+        reading: Reading,
+        *,
+        eos: int,
+        max_tokens: int = 32,
+        kind: Kind = Kind.TEXT,
+        allowed: Bool[Tensor, " v"] | None = None,
+    ) -> tuple[Int[Tensor, "b n"], Reading]:
+        """`Pi.speak`: greedily, up to and with `eos`, 0 behind it; and the reading that goes on with what is said.
+
+        Raises:
+            ValueError: the reading has no room for so many tokens.
+        """
+        room = reading.cache.capacity - self.flow_tokens - reading.length
+        if reading.hidden is None or max_tokens > room:
+            raise ValueError(f"{max_tokens} tokens may be said, but the reading has room for {room}: read(…, room=…)")
+        h, kinds, end = reading.hidden, reading.kinds, reading.length
+        banned = (
+            torch.zeros_like(allowed, dtype=h.dtype).masked_fill_(~allowed, -torch.inf) if allowed is not None else None
+        )
+        finished = torch.zeros(reading.batch_size, dtype=torch.bool, device=h.device)
+        positions = (reading.filled != Kind.PAD).sum(1, keepdim=True)
+        alone = reading.batch_size == 1 and not reading.ragged
+        bias = None if alone else additive_mask((kinds != Kind.PAD)[:, None], h.dtype)
+        said: list[Tensor] = []
+        scratch = None
+        while len(said) < max_tokens and not (said and finished.all()):
+            token = self.choose(h, banned).masked_fill_(finished, 0)
+            said.append(token)
+            kinds[:, end] = torch.where(finished, int(Kind.PAD), int(kind))
+            if bias is not None:
+                bias[:, 0, 0, end] = torch.where(finished, MASKED, 0.0)
+            angles, mask = self.angles.at(positions, limit=end + 1), None if bias is None else bias[..., : end + 1]
+            span = self.vlm.span(reading.cache, end, angles=angles, bias=mask, scratch=scratch)
+            h, scratch = self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms), span.scratch
+            assert h is not None
+            finished, positions, end = finished | (token == eos), positions + 1, end + 1
+        going_on = replace(
+            reading, length=end, hidden=h.clone(), ragged=not alone, fast=reading.fast or kind == Kind.FAST
+        )
+        return torch.stack(said, dim=1), going_on
+
+    def choose(self, hidden: Float[Tensor, "b d"], banned: Float[Tensor, " v"] | None) -> Int[Tensor, " b"]:
+        logits = torch.mm(hidden, self.model.embedding.weight.T)
+        logits = logits if banned is None else logits.add_(banned)
+        return likeliest(logits, places=(self.config.loc_start, self.config.loc_start + LOC_BINS))
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def act(
+        self,
+        reading: Reading,
+        state: Float[Tensor, "b ad"],
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
+    ) -> Float[Tensor, "n b ah ad"]:
+        """All points on the way from noise to actions; the last is the chunk. A reading can be acted on many times.
+
+        Raises:
+            ValueError: the model has no action expert; no such number of steps or solver.
+        """
+        if self.config.action_expert is None:
+            raise ValueError("this model has no action expert: it says its actions (speak with kind=Kind.FAST)")
+        plan = self.plan(num_steps, solver=solver)
+        read_state, actions = self.flow_spans(reading, noise.dtype)
+        adaptive = self.config.time_conditioning == "adarms"
+        if read_state is not None and not adaptive:  # sees neither the actions nor the time: once is enough
+            self.expert.run(self.model.state_in(state), read_state, norms=plan.norms[0], stop=True)
+
+        def velocity(x_t: Tensor, i: int) -> Tensor:
+            if read_state is not None and adaptive:
+                self.expert.run(self.model.state_in(state), read_state, norms=plan.norms[i], stop=True)
+            h = self.expert.run(self.embed_actions(x_t.flatten(0, 1), plan, i), actions, norms=plan.norms[i])
+            return self.model.action_out(h).view_as(x_t)
+
+        return flow.integrate(velocity, noise, num_steps=num_steps, solver=solver)
+
+    def flow_spans(self, reading: Reading, dtype: torch.dtype) -> tuple[Span | None, Span]:
+        """Where the state token (if there is one) and the actions go: behind what has been said.
+
+        No action is hidden from another, and neither sees FAST tokens or the padding of shorter rows.
+        """
+        first, state_tokens = reading.length, self.flow_tokens - self.config.action_horizon
+        seen = seen_by_flow(reading.filled)
+        positions = seen.sum(1, keepdim=True) + torch.arange(self.flow_tokens, device=seen.device)
+        angles = self.angles.at(positions, limit=first + self.flow_tokens)
+        bias = None
+        if reading.ragged or reading.fast:
+            bias = F.pad(additive_mask(seen[:, None], dtype), (0, self.flow_tokens))
+        of_actions = Angles(*(part[:, state_tokens:] for part in angles))
+        actions = self.expert.span(reading.cache, first + state_tokens, angles=of_actions, bias=bias)
+        if not state_tokens:
+            return None, actions
+        of_state = Angles(*(part[:, :state_tokens] for part in angles))
+        bias = None if bias is None else bias[..., : first + state_tokens]
+        return self.expert.span(reading.cache, first, angles=of_state, bias=bias), actions
+
+    def embed_actions(self, x_t: Float[Tensor, "r ad"], plan: Plan, i: int) -> Float[Tensor, "r e"]:
+        """Noisy actions as the expert takes them; for π0 mixed with the time of evaluation `i`."""
+        if plan.mixing is None:
+            return self.model.action_in(x_t)
+        mixed = torch.addmm(plan.time_bias[i], x_t, plan.mixing.T)
+        return self.model.time_mlp_out(F.silu(mixed))
+
+    @torch.inference_mode()
+    def plan(self, num_steps: int, *, solver: flow.Solver = "euler") -> Plan:
+        """The constants of a number of steps and a solver: computed at their first use, and kept."""
+        key = (num_steps, solver)
+        if key not in self.plans:
+            if len(self.plans) >= MAX_PLANS:
+                self.plans.pop(next(iter(self.plans)))
+            self.plans[key] = self.make_plan(flow.solver_times(num_steps, solver, device=self.angles.device))
+        return self.plans[key]
+
+    def make_plan(self, times: Float[Tensor, " n"]) -> Plan:
+        model = self.model
+        time = model.time_condition(times, model.action_in.weight.dtype)
+        if time.modulations is not None:
+            return Plan(norms=self.expert.adaptive(time.modulations))
+        assert time.features is not None
+        of_action, of_time = model.time_mlp_in.weight.chunk(2, dim=1)
+        bias = F.linear(time.features[:, 0], of_time, model.time_mlp_in.bias) + of_action @ model.action_in.bias
+        mixing = of_action @ model.action_in.weight
+        return Plan(norms=[self.expert.norms] * len(times), time_bias=bias.unbind(), mixing=mixing)
+
+
+class PlainEngine:
+    """The model's own `read`, `speak` and `act` behind the engine's face: what the engine is measured against."""
+
+    def __init__(self, model: Pi) -> None:
+        self.model, self.config = model, model.config
+
+    @torch.inference_mode()
+    def read(self, observation: Observation, *, room: int = 0) -> "PlainReading":
+        return PlainReading(context=self.model.read(observation, hidden=room > 0), observation=observation)
+
+    @torch.inference_mode()
+    def speak(
+        self,
+        reading: "PlainReading",
+        *,
+        eos: int,
+        max_tokens: int = 32,
+        kind: Kind = Kind.TEXT,
+        allowed: Bool[Tensor, " v"] | None = None,
+    ) -> tuple[Int[Tensor, "b n"], "PlainReading"]:
+        said, context = self.model.speak(
+            reading.context, reading.observation, eos=eos, max_tokens=max_tokens, kind=kind, allowed=allowed
+        )
+        return said, replace(reading, context=context)
+
+    @torch.inference_mode()
+    def act(
+        self,
+        reading: "PlainReading",
+        state: Float[Tensor, "b ad"],
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
+    ) -> Float[Tensor, "n b ah ad"]:
+        return self.model.act(reading.context, state, noise=noise, num_steps=num_steps, solver=solver)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainReading:
+    """What the plain model has read, and of what."""
+
+    context: Context
+    observation: Observation

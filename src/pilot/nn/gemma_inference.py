@@ -1,0 +1,254 @@
+"""Gemma's blocks for acting: the numbers of `nn/gemma.py` with no autograd, in place, into a cache of fixed slots.
+
+A small model spends its time on launching operations, a large one on reading memory. Both want few operations that
+write where the next one reads: every pass through a stack works in one set of `Scratch` tensors, keys and values go
+straight to their slots in a `Cache`, and the views that all layers share are made once. Nothing here depends on the
+values of tensors, so that a pass can be captured as a CUDA graph.
+
+Axes: `b` batch, `t` query, `s` cache slot, `n` heads, `k` key-value heads, `g` heads per key-value head, `h` head dim,
+`d` width, `r` rows (all tokens of all rows of a batch), `e` evaluations of the expert.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from pilot.nn.attention import rotary_angles
+from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.norms import EPS, Modulation, RMSNorm
+
+
+class NormScale(NamedTuple):
+    """What a norm does after dividing by the length of a token: factor, and shift and gate if it is adaptive.
+
+    The factor carries the `sqrt(d)` between the length and the root mean square.
+    """
+
+    factor: Float[Tensor, " d"]
+    shift: Float[Tensor, " d"] | None = None
+    gate: Float[Tensor, " d"] | None = None
+
+
+class Weights(NamedTuple):
+    """The matrices of one block, transposed views of the module's own."""
+
+    qkv: Tensor
+    out: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Slots(NamedTuple):
+    """Where one layer puts new keys and values, and all that its queries look at."""
+
+    new_keys: Float[Tensor, "b k t h"]
+    new_values: Float[Tensor, "b k t h"]
+    keys: Float[Tensor, "b k s h"]
+    values: Float[Tensor, "b k s h"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys (rotated) and values of all layers, each [layers b k s h], allocated once for all slots."""
+
+    keys: Float[Tensor, "l b k s h"]
+    values: Float[Tensor, "l b k s h"]
+
+    @classmethod
+    def empty(cls, config: GemmaConfig, *, batch: int, slots: int, like: Tensor) -> "Cache":
+        shape = (config.depth, batch, config.num_kv_heads, slots, config.head_dim)
+        return cls(like.new_empty(shape), like.new_empty(shape))
+
+    @property
+    def capacity(self) -> int:
+        return self.keys.shape[3]
+
+    def slots(self, start: int, *, tokens: int) -> list[Slots]:
+        """Per layer: slots `start …` for new tokens, which look at everything up to and with themselves."""
+        end = start + tokens
+        assert end <= self.capacity, (end, self.capacity)
+        pairs = zip(self.keys[:, :, :, :end].unbind(0), self.values[:, :, :, :end].unbind(0), strict=True)
+        return [Slots(k[:, :, start:], v[:, :, start:], k, v) for k, v in pairs]
+
+
+class Scratch:
+    """The tensors that a pass over `batch` × `tokens` tokens works in, and the views of them that it needs."""
+
+    def __init__(self, config: GemmaConfig, *, batch: int, tokens: int, like: Tensor) -> None:
+        heads, kv_heads, half = config.num_heads, config.num_kv_heads, config.head_dim // 2
+        rows, dtype, rotating = batch * tokens, like.dtype, heads + kv_heads
+        self.batch, self.tokens = batch, tokens
+        self.length = like.new_empty((rows, 1), dtype=torch.float32)
+        self.wide = like.new_empty((rows, config.width), dtype=torch.float32)
+        self.normed = self.wide if dtype == torch.float32 else like.new_empty((rows, config.width))
+        qkv = like.new_empty((batch, tokens, rotating + kv_heads, config.head_dim))
+        self.qkv = qkv.view(rows, -1)
+        self.values = qkv[:, :, rotating:].transpose(1, 2)  # [b k t h]
+        self.straight = qkv[:, :, :rotating]  # [b t n+k h]
+        self.straight_halves = self.straight[..., :half], self.straight[..., half:]
+        self.rotated = torch.empty_like(self.straight, dtype=torch.float32)
+        self.rotated_halves = self.rotated[..., :half], self.rotated[..., half:]
+        self.rotated_queries = self.rotated[:, :, :heads].unflatten(2, (kv_heads, -1))  # [b t k g h]
+        self.rotated_keys = self.rotated[:, :, heads:].transpose(1, 2)  # [b k t h]
+        queries = like.new_empty((batch, kv_heads, tokens, heads // kv_heads, config.head_dim))
+        self.queries_by_token = queries.transpose(1, 2)  # [b t k g h]
+        self.queries = queries.flatten(2, 3)  # [b k tg h]
+        self.branch = like.new_empty((rows, config.width))
+        self.gate_up = like.new_empty((rows, 2 * config.mlp_dim))
+        self.gate, self.up = self.gate_up.chunk(2, dim=-1)
+
+    def mixed(self, attended: Float[Tensor, "b k tg h"]) -> Float[Tensor, "r nh"]:
+        """The heads of each token side by side again; with one key-value head nothing moves."""
+        by_head = attended.unflatten(2, (self.tokens, -1))  # [b k t g h]
+        return by_head.transpose(1, 2).reshape(self.batch * self.tokens, -1)
+
+
+class Angles(NamedTuple):
+    """Cosines [b t 1 h] and the two halves [b t 1 h/2] of the signed sines of some tokens."""
+
+    cos: Tensor
+    low: Tensor
+    high: Tensor
+
+
+class AngleTable:
+    """The angles of every position up to a growing limit, shared by the stacks of a model."""
+
+    def __init__(self, head_dim: int, device: torch.device) -> None:
+        self.head_dim, self.device, self.limit = head_dim, device, 0
+
+    def at(self, positions: Int[Tensor, "b t"], *, limit: int) -> Angles:
+        """The angles of positions below `limit`."""
+        if limit > self.limit:
+            self.limit = max(256, 2 * limit)
+            cos, sin = rotary_angles(torch.arange(self.limit, device=self.device)[None], self.head_dim)
+            self.cos, self.sin = cos[0, 0], sin[0, 0]
+        sin = self.sin[positions].unsqueeze(2)
+        return Angles(self.cos[positions].unsqueeze(2), *sin.chunk(2, dim=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of the sequence that goes through a stack: where it is, whom it sees, what it is worked in."""
+
+    slots: list[Slots]
+    angles: Angles
+    bias: Float[Tensor, "b 1 tg s"] | None
+    scratch: Scratch
+
+
+class InferenceStack:
+    """The blocks of a `Gemma` as they are run when nothing is learned. Weights are the module's own, not copies."""
+
+    def __init__(self, gemma: Gemma) -> None:
+        self.config = gemma.config
+        self.layers = [
+            Weights(block.qkv.weight.T, block.out.weight.T, block.gate_up.weight.T, block.down.weight.T)
+            for block in gemma.blocks
+        ]
+        width = self.config.width
+        self.like = self.layers[0].qkv.new_empty(0)
+        self.floor = torch.tensor((width * EPS) ** 0.5, device=self.like.device)
+        self.norms: list[NormScale] = []
+        if not self.config.cond_width:
+            modules = [norm for block in gemma.blocks for norm in (block.attention_norm, block.mlp_norm)]
+            plain = cast(Sequence[RMSNorm], [*modules, gemma.final_norm])
+            self.norms = [NormScale((1 + norm.weight.float()) * width**0.5) for norm in plain]
+
+    def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
+        """The norms of each evaluation from modulations [e 1 d] of all of them at once: one list per evaluation."""
+        scale, dtype = self.config.width**0.5, self.like.dtype
+        columns = [
+            zip((factor * scale).flatten(1), shift.flatten(1), gate.flatten(1).to(dtype), strict=True)
+            for factor, shift, gate in modulations
+        ]
+        return [[NormScale(*norm) for norm in row] for row in zip(*columns, strict=True)]
+
+    def span(
+        self, cache: Cache, start: int, *, angles: Angles, bias: Tensor | None = None, scratch: Scratch | None = None
+    ) -> Span:
+        """As many tokens as there are angles, at slot `start` and on; see everything before them unless `bias` says no.
+
+        A scratch can be handed on from a span of as many tokens.
+        """
+        batch, tokens = cache.keys.shape[1], angles.cos.shape[1]
+        scratch = scratch or Scratch(self.config, batch=batch, tokens=tokens, like=self.like)
+        return Span(slots=cache.slots(start, tokens=tokens), angles=angles, bias=bias, scratch=scratch)
+
+    def normalize(self, x: Float[Tensor, "r d"], norm: NormScale, scratch: Scratch) -> Float[Tensor, "r d"]:
+        """`x / sqrt(mean(x²) + eps)`, as `x · sqrt(d) / hypot(‖x‖, sqrt(d · eps))`: four operations."""
+        torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32, out=scratch.length)
+        torch.div(x, scratch.length.hypot_(self.floor), out=scratch.wide)
+        if norm.shift is None:
+            return torch.mul(scratch.wide, norm.factor, out=scratch.normed)
+        return torch.addcmul(norm.shift, scratch.wide, norm.factor, out=scratch.normed)
+
+    def project(self, normed: Tensor, weights: Weights, slots: Slots, *, angles: Angles, scratch: Scratch) -> None:
+        """Queries to the scratch, keys and values to their slots; queries and keys rotated in fp32."""
+        torch.mm(normed, weights.qkv, out=scratch.qkv)
+        low, high = scratch.straight_halves
+        torch.mul(scratch.straight, angles.cos, out=scratch.rotated)
+        scratch.rotated_halves[0].addcmul_(high, angles.low)
+        scratch.rotated_halves[1].addcmul_(low, angles.high)
+        scratch.queries_by_token.copy_(scratch.rotated_queries)
+        slots.new_keys.copy_(scratch.rotated_keys)
+        slots.new_values.copy_(scratch.values)
+
+    def attend(self, weights: Weights, slots: Slots, *, bias: Tensor | None, scratch: Scratch) -> Tensor:
+        """The attention branch."""
+        attended = F.scaled_dot_product_attention(scratch.queries, slots.keys, slots.values, attn_mask=bias)
+        return torch.mm(scratch.mixed(attended), weights.out, out=scratch.branch)
+
+    def run(
+        self,
+        x: Float[Tensor, "r d"],
+        span: Span,
+        *,
+        norms: list[NormScale],
+        only: Int[Tensor, " b"] | None = None,
+        stop: bool = False,
+    ) -> Float[Tensor, "u d"] | None:
+        """Hidden states after the final norm, in the scratch (used up by the next pass); `x` is used up too.
+
+        With `only`, the last layer goes on with that token of each row alone; with `stop` it ends at its keys and
+        values and nothing is returned.
+        """
+        scratch, bias = span.scratch, span.bias
+        for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
+            before_attention, before_mlp = norms[2 * i], norms[2 * i + 1]
+            normed = self.normalize(x, before_attention, scratch)
+            self.project(normed, weights, slots, angles=span.angles, scratch=scratch)
+            if i == len(self.layers) - 1:
+                if stop:
+                    return None
+                if only is not None:
+                    x, bias, scratch = self.narrow(x, only, bias=bias, scratch=scratch)
+            add(x, self.attend(weights, slots, bias=bias, scratch=scratch), before_attention.gate)
+            torch.mm(self.normalize(x, before_mlp, scratch), weights.gate_up, out=scratch.gate_up)
+            gated = F.gelu(scratch.gate, approximate="tanh").mul_(scratch.up)
+            add(x, torch.mm(gated, weights.down, out=scratch.branch), before_mlp.gate)
+        return self.normalize(x, norms[-1], scratch)
+
+    def narrow(
+        self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
+    ) -> tuple[Tensor, Tensor | None, Scratch]:
+        """One token of each row: its residual stream, its bias, and a scratch with its queries."""
+        rows = torch.arange(scratch.batch, device=x.device)
+        small = Scratch(self.config, batch=scratch.batch, tokens=1, like=self.like)
+        small.queries_by_token.copy_(scratch.queries_by_token[rows, only][:, None])
+        if bias is not None and bias.shape[2] > 1:
+            bias = bias.unflatten(2, (scratch.tokens, -1))[rows, :, only]  # [b 1 g s]
+        return x.unflatten(0, (scratch.batch, -1))[rows, only], bias, small
+
+
+def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> None:
+    """The residual connection, gated if the norm before it is adaptive."""
+    if gate is None:
+        x.add_(branch)
+    else:
+        x.addcmul_(branch, gate)
