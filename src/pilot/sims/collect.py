@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -209,6 +210,10 @@ def _each(job: Callable[[int], Result], homes: range, workers: int) -> Iterator[
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         yield from pool.map(job, homes)
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a process that collects was killed, by lack of memory perhaps; the same command goes on where it was"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
