@@ -10,7 +10,7 @@ pixels.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 Stored = TypeVar("Stored")
-Loaded = TypeVar("Loaded")
+COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed", "drawable")  # of `Steps`
 
 
 @runtime_checkable
@@ -39,6 +39,7 @@ class Episode:
     stop: int
     task: str
     where: str
+    first: int = 0  # where in its file its frames begin
     labels: dict[str, str] = field(default_factory=dict)
     rephrasings: tuple[str, ...] = ()  # of the task; a prompt may be any of them
 
@@ -60,7 +61,8 @@ class Skipped:
 class Steps:
     """The columns of one episode. Texts are numbered in the set's lists of them (-1: none).
 
-    `drawable`: which steps a training row may start at; None is all (see `pilot.datasets.droid`).
+    `first` is where in its file the episode's frames begin. `drawable`: which steps a training row may start at
+    (see `pilot.datasets.droid`); None is all.
     """
 
     state: Float[np.ndarray, "t sd"]
@@ -71,6 +73,7 @@ class Steps:
     box: Float[np.ndarray, "t 4"] | None = None
     perturbed: Bool[np.ndarray, " t"] | None = None
     drawable: Bool[np.ndarray, " t"] | None = None
+    first: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     rephrasings: tuple[str, ...] = ()
 
@@ -79,16 +82,17 @@ class Steps:
 
 
 class Texts:
-    """A list of different texts that grows; the number of a text is its place."""
+    """A list of different texts that grows; the number of a text is its place in `all`."""
 
     def __init__(self) -> None:
+        self.all: list[str] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
-
-    def list(self) -> list[str]:
-        return list(self._numbers)
+        if text not in self._numbers:
+            self._numbers[text] = len(self.all)
+            self.all.append(text)
+        return self._numbers[text]
 
 
 class EpisodeDataset:
@@ -212,53 +216,52 @@ class EpisodeDataset:
         lines = [f"  episode {skip.episode}: {skip.reason}" for skip in self.skipped]
         return "\n".join([f"{self.path}: {len(lines)} episodes skipped", *lines]) if lines else ""
 
-    def _load(self, stored: Sequence[Stored], load: "Callable[[Stored], tuple[int, str, Steps]]") -> list[Stored]:
+    def _load(
+        self, stored: Iterable[Stored], load: "Callable[[Stored], tuple[int, str, Steps] | None]"
+    ) -> list[Stored]:
         """Fills the columns from `load(one)` → (episode index, file, steps), in order; what was kept of `stored`.
 
-        What cannot be read raises, or with `skip_bad` is listed in `skipped`.
+        Where `load` returns None nothing is kept. What cannot be read raises, or with `skip_bad` goes into `skipped`.
         """
         kept, pieces, start = [], [], 0
         for one in stored:
             try:
-                index, where, steps = load(one)
+                if (loaded := load(one)) is None:
+                    continue
+                index, where, steps = loaded
                 check_steps(steps, where=where, episode=index)
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
                     raise
                 self._skip_once(getattr(one, "index", len(kept)), str(error))
                 continue
+            task, stop = self.tasks[steps.task[0]], start + len(steps)
             self.episodes.append(
                 Episode(
-                    index=index, start=start, stop=start + len(steps), task=self.tasks[steps.task[0]], where=where,
+                    index=index, start=start, stop=stop, task=task, where=where, first=steps.first,
                     labels=steps.labels, rephrasings=steps.rephrasings,
                 )
             )  # fmt: skip
             kept.append(one)
             pieces.append(steps)
-            start += len(steps)
+            start = stop
         if not pieces:
             reason = f"; the first of {len(self.skipped)} skipped: {self.skipped[0].reason}" if self.skipped else ""
             raise ValueError(f"{self.path} has no episodes to read{reason or '; record some first'}")
-        self._concatenate(pieces)
+        self._set_columns(concatenated(pieces, path=self.path))
         return kept
 
-    def _concatenate(self, pieces: list[Steps]) -> None:
-        widths = {(p.state.shape[1], p.actions.shape[1]) for p in pieces}
-        if len(widths) > 1:
-            raise ValueError(f"{self.path}: episodes differ in (state, action) dims: {sorted(widths)}")
-        lengths = [len(piece) for piece in pieces]
-        none = [np.full(length, -1) for length in lengths]
-        self.state: Float[np.ndarray, "n sd"] = np.concatenate([p.state for p in pieces])
-        self.actions: Float[np.ndarray, "n ad"] = np.concatenate([p.actions for p in pieces])
-        self.task_index: Int[np.ndarray, " n"] = np.concatenate([p.task for p in pieces])
-        self.subtask_index = np.concatenate([p.subtask if p.subtask is not None else n for p, n in zip(pieces, none)])
-        self.utterance_index = np.concatenate(
-            [p.utterance if p.utterance is not None else n for p, n in zip(pieces, none)]
-        )
-        self.boxes, self.perturbed, self.drawable = (
-            joined([getattr(p, name) for p in pieces]) for name in ("box", "perturbed", "drawable")
-        )
-        self.episode_of = np.repeat(np.arange(len(pieces)), lengths)
+    def _set_columns(self, columns: Mapping[str, np.ndarray | None]) -> None:
+        """Columns of all rows by their names in `COLUMNS`, to the episodes that are there already."""
+        lengths = [episode.stop - episode.start for episode in self.episodes]
+        none = np.broadcast_to(np.int64(-1), sum(lengths))
+        self.state: Float[np.ndarray, "n sd"] = columns["state"]
+        self.actions: Float[np.ndarray, "n ad"] = columns["actions"]
+        self.task_index: Int[np.ndarray, " n"] = columns["task"]
+        self.subtask_index = none if columns["subtask"] is None else columns["subtask"]
+        self.utterance_index = none if columns["utterance"] is None else columns["utterance"]
+        self.boxes, self.perturbed, self.drawable = (columns[name] for name in ("box", "perturbed", "drawable"))
+        self.episode_of = np.repeat(np.arange(len(lengths)), lengths)
         self._stops = np.repeat(np.cumsum(lengths), lengths)
 
     def _skip_once(self, episode: int, reason: str) -> None:
@@ -266,9 +269,21 @@ class EpisodeDataset:
             self.skipped.append(Skipped(episode=episode, reason=reason))
 
 
-def joined(columns: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """One column out of the episodes', None when the set has none."""
-    return np.concatenate([c for c in columns if c is not None]) if columns[0] is not None else None
+def concatenated(pieces: Sequence[Steps], *, path: Path) -> dict[str, np.ndarray | None]:
+    """The columns of all episodes, one after the other; None where no episode has one."""
+    widths = {(p.state.shape[1], p.actions.shape[1]) for p in pieces}
+    if len(widths) > 1:
+        raise ValueError(f"{path}: episodes differ in (state, action) dims: {sorted(widths)}")
+    columns: dict[str, np.ndarray | None] = {}
+    for name in COLUMNS:
+        parts = [getattr(piece, name) for piece in pieces]
+        if all(part is None for part in parts):
+            columns[name] = None
+            continue
+        blank = True if name == "drawable" else -1  # for an episode that has no such texts, where others have
+        filled = [np.full(len(piece), blank) if part is None else part for part, piece in zip(parts, pieces)]
+        columns[name] = np.concatenate(filled)
+    return columns
 
 
 def check_steps(steps: Steps, *, where: str, episode: int) -> None:

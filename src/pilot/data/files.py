@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name, then renamed; a full disk is said in plain words."""
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -54,3 +55,14 @@ def read_json(path: Path, *, remedy: str) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
+
+
+def cache_folder(path: Path) -> Path:
+    """Where to keep what was made from the data set at `path`: beside it, or under `$PILOT_CACHE` if that is read-only.
+
+    `PILOT_CACHE` defaults to `~/.cache/pilot`.
+    """
+    if os.access(path, os.W_OK):
+        return path / ".pilot"
+    name = f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    return Path(os.environ.get("PILOT_CACHE", "~/.cache/pilot")).expanduser() / name

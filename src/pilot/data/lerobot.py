@@ -60,9 +60,8 @@ class LeRobotDataset(EpisodeDataset):
         words = _Words(self.path, self.features, version)
         self.tasks = words.tasks
         data = _DataFile(self, words)
-        kept = self._load(self._chosen(version.read_index(self.path, self.info), episodes), data.episode)
-        self._stored, self._first_rows = kept, [data.first_rows[one.index] for one in kept]
-        self.subtasks, self.utterances = words.subtasks.list(), words.utterances.list()
+        self._stored = self._load(self._chosen(version.read_index(self.path, self.info), episodes), data.episode)
+        self.subtasks, self.utterances = words.subtasks.all, words.utterances.all
 
     def files(self) -> Iterable[Path]:
         """Data and pictures; `meta/` may be rewritten without a change to either."""
@@ -74,9 +73,10 @@ class LeRobotDataset(EpisodeDataset):
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture at row `i`, from mp4 or from the parquet file."""
         number = int(self.episode_of[i])
-        stored, step, key = self._stored[number], i - self.episodes[number].start, self._keys[camera]
+        stored, episode, key = self._stored[number], self.episodes[number], self._keys[camera]
+        step = i - episode.start
         if self.features[key]["dtype"] != "video":
-            return self._embedded_picture(stored, key, row=self._first_rows[number] + step, step=step)
+            return self._embedded_picture(stored, key, row=episode.first + step, step=step)
         try:
             return self._video(stored, key).read(stored.videos[key].first + step)
         except ValueError as error:
@@ -150,7 +150,6 @@ class _DataFile:
         optional = (fmt.BOX, fmt.PERTURBED, fmt.SUBTASK_INDEX)
         self.names = [self.state, self.action, "episode_index", "task_index"]
         self.names += [name for name in optional if name in self.features]
-        self.first_rows: dict[int, int] = {}
         self._name = ""
 
     def episode(self, stored: EpisodeFiles) -> tuple[int, str, Steps]:
@@ -164,7 +163,6 @@ class _DataFile:
                 f"{stop - first}; the file does not belong to the list of episodes in meta/, {FETCH}"
             )
         self.dataset.check_pictures(stored)
-        self.first_rows[stored.index] = first
         rows = slice(first, stop)
         steps = Steps(
             state=self._vector(self.state, rows),
@@ -172,6 +170,7 @@ class _DataFile:
             task=self._places("task_index", rows, self.words.task_of, strict=True),
             box=self._vector(fmt.BOX, rows) if fmt.BOX in self.names else None,
             perturbed=self._columns[fmt.PERTURBED][rows, 0] if fmt.PERTURBED in self.names else None,
+            first=first,
             labels=stored.labels,
         )
         self._add_words(steps, first)

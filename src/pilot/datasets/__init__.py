@@ -1,7 +1,7 @@
 """One file per family of data sets, each with `DATASETS`; the folder is the list.
 
-An entry says where a set lies, what robot recorded it, which reader opens it and what it teaches, and, for sets that
-this library makes, the arguments that make it.
+An entry says where a set lies, what robot recorded it, which reader opens it and what it teaches; for sets that this
+library makes, the arguments that make it; for sets of others, how their features become the robot's state and actions.
 """
 
 import difflib
@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pilot.data.rlds import RldsLayout
+
 Reader = Literal["robot", "web"]
 
 
@@ -20,8 +22,9 @@ Reader = Literal["robot", "web"]
 class Dataset:
     """One data set by name.
 
-    `path` is relative to the data folder. `reader`: "robot" is a LeRobot set of demonstrations, "web" is rows of
-    pictures with questions and answers. `collect`: arguments of `collect` ("robot") or `collect_web` in `pilot.sims`.
+    `path` is relative to the data folder. `reader`: "robot" is a set of demonstrations, "web" is rows of pictures with
+    questions and answers. `collect`: arguments of `collect` ("robot") or `collect_web` in `pilot.sims`. `layout`: for
+    RLDS sets, whose `name` is then the one in `dataset_info.json`.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Dataset:
     reader: Reader
     objective: str  # what its rows teach, in words
     collect: Mapping[str, Any] = field(default_factory=dict)
+    layout: RldsLayout | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "collect", MappingProxyType(dict(self.collect)))

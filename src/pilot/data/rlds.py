@@ -1,0 +1,386 @@
+"""Reading RLDS data sets (Open X-Embodiment, DROID, Bridge) from their own files, without TensorFlow.
+
+`features.json` says what an episode holds, `dataset_info.json` which record files there are, and each record is one
+episode. What of that is state, action, camera and instruction, and what a gripper value means, differs from set to set:
+a `RldsLayout` says it, one per file in `pilot.datasets`. The first reading goes over all records once, checks them, and
+keeps the columns and the place of every record; later readings map those into memory.
+
+Axes: `t` steps of an episode, `sd` state dims, `ad` action dims, `r` records, `h w` pixels.
+"""
+
+import hashlib
+import inspect
+import io
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from tqdm import tqdm
+
+from pilot.data.episodes import COLUMNS, Episode, EpisodeDataset, Skipped, Steps, Texts, choose_cameras
+from pilot.data.files import atomic_write, cache_folder, read_json, write_json
+from pilot.data.tfrecord import Example, RecordFile
+
+FEATURES, INFO = "features.json", "dataset_info.json"
+FETCH = "fetch the data set again"
+FORMAT = 1  # of the kept columns
+OPEN_FILES, OPEN_RECORDS = 64, 8
+ABOUT = "about.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """A leaf of `features.json`: dtype, shape and coding of its values; `ragged` ones have a length per step."""
+
+    kind: str  # "tensor", "image", "text", "classLabel"
+    dtype: str = "string"
+    shape: tuple[int, ...] = ()
+    encoding: str = "none"
+    ragged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotColumns:
+    """What the columns of an episode mean, in the robot's units. Row 0 is step `first` of the record.
+
+    `drawable`: which steps a training row may start at; None is all.
+    """
+
+    state: Float[np.ndarray, "t sd"]
+    actions: Float[np.ndarray, "t ad"]
+    first: int = 0
+    drawable: Bool[np.ndarray, " t"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RldsLayout:
+    """How a data set says what its robot saw and did.
+
+    `cameras`: features under `steps/` by the robot's names of cameras. `instruction`: features with wordings of the
+    task (the first that is not empty is the task, others are its rephrasings; an episode with none is left out).
+    `columns` turns an episode's features into the robot's state and actions, or returns None to leave it out, such as
+    a failed one.
+    """
+
+    fps: float
+    cameras: Mapping[str, str]
+    instruction: tuple[str, ...]
+    columns: "Callable[[EpisodeFeatures], RobotColumns | None]"
+
+
+class Record(NamedTuple):
+    """Where an episode lies: the number of its record file, offset and length in it, and the episode's own number."""
+
+    file: int
+    offset: int
+    length: int
+    index: int
+
+
+class EpisodeFeatures:
+    """The features of one episode as arrays: `features["observation/state"]` is [t ...]; `metadata(name)` one value."""
+
+    def __init__(self, example: Example, features: Mapping[str, Feature]) -> None:
+        self.example, self.features = example, features
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A numeric feature of the steps, [t ...]. Ragged ones are refused."""
+        return self._array(f"steps/{name}")
+
+    def metadata(self, name: str) -> Any:
+        """A feature of the episode: text, or a number."""
+        path = f"episode_metadata/{name}"
+        if self._feature(path).kind == "text":
+            return _text(self.example.blobs(path)[0])
+        return self._array(path)[0]
+
+    def texts(self, name: str) -> list[str]:
+        """A text feature of the steps."""
+        self._feature(f"steps/{name}")
+        return [_text(blob) for blob in self.example.blobs(f"steps/{name}")]
+
+    def _feature(self, path: str) -> Feature:
+        if path not in self.features:
+            raise ValueError(f"{self.example.where} has no feature '{path}'; it has {sorted(self.features)}")
+        return self.features[path]
+
+    def _array(self, path: str) -> np.ndarray:
+        feature = self._feature(path)
+        if feature.ragged or feature.kind in ("image", "text"):
+            raise ValueError(f"{self.example.where}: '{path}' ({feature.kind}) is no column of numbers")
+        if feature.encoding != "none":
+            return np.stack([_decoded(blob, feature) for blob in self.example.blobs(path)])
+        try:
+            return self.example.numbers(path).reshape(-1, *feature.shape).astype(feature.dtype)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.example.where}: '{path}' does not have the shape {feature.shape} that {FEATURES} declares"
+            ) from error
+
+
+class RldsDataset(EpisodeDataset):
+    """Random access to the frames of one RLDS set, as `LeRobotDataset` gives them.
+
+    `path` holds `features.json`, or one version folder that does. `cameras`: of the layout's; None reads all.
+    `skip_bad` leaves out episodes that cannot be read and lists them in `skipped`. `check=False` does not compare the
+    check sums of records at the first reading: it then reads only the columns, not the pictures.
+
+    Raises `FileNotFoundError`/`ValueError` naming the file, the episode and the remedy.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        action_horizon: int,
+        *,
+        layout: RldsLayout,
+        split: str = "train",
+        cameras: Sequence[str] | None = None,
+        episodes: Sequence[int] | None = None,
+        skip_bad: bool = False,
+        check: bool = True,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(version_folder(Path(path)), action_horizon, skip_bad=skip_bad)
+        self.layout, self.split, self.fps = layout, split, layout.fps
+        self.features = read_features(self.path / FEATURES)
+        self.info = read_json(self.path / INFO, remedy=FETCH)
+        self._shards = shard_files(self.path, self.info, split)
+        self.cameras = choose_cameras(list(layout.cameras), cameras, path=self.path)
+        self._check_cameras()
+        self._open: OrderedDict[int, RecordFile] = OrderedDict()
+        self._recent: OrderedDict[Record, Example] = OrderedDict()
+        kept = cache_folder(self.path) / f"columns-{self._key()}"
+        if not (kept / ABOUT).exists():
+            self._read(check=check, progress=progress)
+            self._keep(kept)
+        self._recall(kept)
+        if episodes is not None:
+            self._select(episodes)
+
+    def files(self) -> Iterable[Path]:
+        return [shard for shard in self._shards if shard.exists()]
+
+    def described(self) -> dict[str, Any]:
+        return self.info
+
+    def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture at row `i`, from its record."""
+        number = int(self.episode_of[i])
+        record, episode = self.records[number], self.episodes[number]
+        step, name = i - episode.start, f"steps/{self.layout.cameras[camera]}"
+        try:
+            blobs = self._parsed(record, check=False).blobs(name)
+            return np.asarray(Image.open(io.BytesIO(blobs[episode.first + step])).convert("RGB"))
+        except (OSError, SyntaxError, IndexError) as error:
+            raise ValueError(
+                f"{episode.where}: the picture {name} of episode {episode.index}, frame {step} is damaged; {FETCH}"
+            ) from error
+
+    def _select(self, episodes: Sequence[int]) -> None:
+        """Keeps only these episodes, in this order."""
+        known = {episode.index: number for number, episode in enumerate(self.episodes)}
+        if unknown := [i for i in episodes if i not in known]:
+            raise ValueError(f"{self.path} has no episodes {unknown[:5]} to read; it has {len(known)}")
+        old, start = [self.episodes[known[i]] for i in episodes], 0
+        columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "drawable": self.drawable}
+        rows = np.concatenate([np.arange(episode.start, episode.stop) for episode in old])
+        self.records = [self.records[known[i]] for i in episodes]
+        self.episodes = []
+        for episode in old:
+            stop = start + episode.stop - episode.start
+            self.episodes.append(replace(episode, start=start, stop=stop))
+            start = stop
+        self._set_columns(
+            dict.fromkeys(COLUMNS) | {name: v if v is None else np.asarray(v[rows]) for name, v in columns.items()}
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict(), "_recent": OrderedDict()}  # maps do not travel
+
+    def _check_cameras(self) -> None:
+        for camera in self.cameras:
+            name = f"steps/{self.layout.cameras[camera]}"
+            if name not in self.features or self.features[name].kind != "image":
+                images = [name for name, feature in self.features.items() if feature.kind == "image"]
+                raise ValueError(
+                    f"{self.path / FEATURES}: camera '{camera}' should be the image '{name}', images are {images}; "
+                    "correct the set's entry in pilot/datasets"
+                )
+
+    def _key(self) -> str:
+        """Changes with the record files and with the code of the layout."""
+        source = Path(inspect.getfile(self.layout.columns)).read_text()
+        content = json.dumps([FORMAT, self.fingerprint(), self.split, self.skip_bad, self.layout.instruction, source])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def _read(self, *, check: bool, progress: bool) -> None:
+        """All columns, from all records."""
+        tasks, found = Texts(), []
+        self.tasks = tasks.all
+        for number, declared in enumerate(_shard_lengths(self.info, self.split)):
+            first = sum(_shard_lengths(self.info, self.split)[:number])
+            found += self._places(number, declared=declared, first_episode=first)
+        bar = tqdm(found, desc=f"reading {self.path.parent.name}", unit="episode", disable=not progress)
+        self.records = self._load(bar, lambda record: self._steps(record, tasks, check=check))
+
+    def _places(self, number: int, *, declared: int, first_episode: int) -> list[Record]:
+        """The episodes of one record file."""
+        try:
+            places = self._file(number).places()
+            if len(places) != declared:
+                raise ValueError(f"{self._shards[number]} has {len(places)} records, {INFO} says {declared}; {FETCH}")
+        except (ValueError, OSError) as error:
+            if not self.skip_bad:
+                raise
+            self.skipped += [Skipped(episode=first_episode + i, reason=str(error)) for i in range(declared)]
+            return []
+        return [Record(number, int(at), int(length), first_episode + i) for i, (at, length) in enumerate(places)]
+
+    def _steps(self, record: Record, tasks: Texts, *, check: bool) -> tuple[int, str, Steps] | None:
+        features = EpisodeFeatures(self._parsed(record, check=check), self.features)
+        wordings = [words for name in self.layout.instruction for words in features.texts(name)[:1] if words.strip()]
+        columns = self.layout.columns(features)
+        if columns is None or not wordings:
+            return None
+        steps = Steps(
+            state=columns.state.astype(np.float32),
+            actions=columns.actions.astype(np.float32),
+            task=np.full(len(columns.state), tasks.number(wordings[0])),
+            drawable=columns.drawable,
+            first=columns.first,
+            rephrasings=tuple(dict.fromkeys(wordings[1:])),
+        )
+        return record.index, str(self._shards[record.file]), steps
+
+    def _parsed(self, record: Record, *, check: bool) -> Example:
+        """A record's features; the last few are remembered."""
+        if record in self._recent and not check:
+            self._recent.move_to_end(record)
+            return self._recent[record]
+        where = f"{self._shards[record.file]}, episode {record.index}"
+        try:
+            message = self._file(record.file).read(record.offset, record.length, check=check)
+        except ValueError as error:
+            raise ValueError(f"episode {record.index}: {error}, or leave the episode out with --skip-bad") from error
+        example = self._recent[record] = Example(message, where=where)
+        if len(self._recent) > OPEN_RECORDS:
+            self._recent.popitem(last=False)
+        return example
+
+    def _file(self, number: int) -> RecordFile:
+        if number in self._open:
+            self._open.move_to_end(number)
+        else:
+            self._open[number] = RecordFile(self._shards[number])
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return self._open[number]
+
+    def _keep(self, folder: Path) -> None:
+        """Writes the columns for the next reading; `about.json` last, with it the folder is whole."""
+        columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "drawable": self.drawable}
+        for name, values in columns.items():
+            if values is not None:
+                with atomic_write(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                    np.save(file, values)
+        about = {
+            "tasks": self.tasks,
+            "episodes": [asdict(episode) for episode in self.episodes],
+            "records": self.records,
+            "skipped": [asdict(skip) for skip in self.skipped],
+        }
+        write_json(folder / ABOUT, about)
+
+    def _recall(self, folder: Path) -> None:
+        """Maps what `_keep` wrote."""
+        about = read_json(folder / ABOUT, remedy=f"remove {folder}")
+        self.tasks = about["tasks"]
+        self.episodes = [Episode(**row | {"rephrasings": tuple(row["rephrasings"])}) for row in about["episodes"]]
+        self.records = [Record(*row) for row in about["records"]]
+        self.skipped = [Skipped(**row) for row in about["skipped"]]
+        files = {name: folder / f"{name}.npy" for name in COLUMNS}
+        self._set_columns({n: np.load(f, mmap_mode="r") if f.exists() else None for n, f in files.items()})
+
+
+def version_folder(path: Path) -> Path:
+    """`path`, or the one version folder in it that holds `features.json`."""
+    if (path / FEATURES).exists():
+        return path
+    versions = sorted(file.parent for file in path.glob(f"*/{FEATURES}"))
+    if not versions:
+        raise FileNotFoundError(f"{path} is not an RLDS data set: it has no {FEATURES}; give the folder that holds it")
+    if len(versions) > 1:
+        raise ValueError(f"{path} holds several versions: {[v.name for v in versions]}; give one of these folders")
+    return versions[0]
+
+
+def read_features(file: Path) -> dict[str, Feature]:
+    """The leaves of `features.json` by path, such as "steps/observation/image"."""
+    content = read_json(file, remedy=FETCH)
+    found = dict(_leaves(content, path="", ragged=False, file=file))
+    if not any(name.startswith("steps/") for name in found):
+        raise ValueError(f"{file} describes no steps, but {sorted(found)}; this is not an RLDS data set")
+    return found
+
+
+def _leaves(node: dict[str, Any], *, path: str, ragged: bool, file: Path) -> Iterator[tuple[str, Feature]]:
+    if "featuresDict" in node:
+        for name, child in node["featuresDict"]["features"].items():
+            yield from _leaves(child, path=f"{path}/{name}" if path else name, ragged=ragged, file=file)
+    elif "sequence" in node:
+        is_steps = node["pythonClassName"].endswith("dataset_feature.Dataset")
+        yield from _leaves(node["sequence"]["feature"], path=path, ragged=ragged or not is_steps, file=file)
+    else:
+        kind = next((kind for kind in ("tensor", "image", "text", "classLabel") if kind in node), "other")
+        content = node.get(kind) or {}
+        yield (
+            path,
+            Feature(
+                kind=kind,
+                dtype="int64" if kind == "classLabel" else content.get("dtype", "string"),
+                shape=tuple(int(n) for n in content.get("shape", {}).get("dimensions", ())),
+                encoding=content.get("encoding", "none"),
+                ragged=ragged,
+            ),
+        )
+
+
+def shard_files(path: Path, info: dict[str, Any], split: str) -> list[Path]:
+    """The record files of a split, as `dataset_info.json` names them; they need not be there."""
+    lengths = _shard_lengths(info, split)
+    template = _split(info, split).get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    names = {"DATASET": info["name"], "SPLIT": split, "FILEFORMAT": info.get("fileFormat", "tfrecord")}
+    if names["FILEFORMAT"] != "tfrecord":
+        raise ValueError(f"{path / INFO}: records are in '{names['FILEFORMAT']}' files, this reader reads 'tfrecord'")
+    count = len(lengths)
+    shards = [{"SHARD_X_OF_Y": f"{i:05d}-of-{count:05d}", "SHARD_INDEX": f"{i:05d}"} for i in range(count)]
+    return [path / template.format(**names, **shard, NUM_SHARDS=f"{count:05d}") for shard in shards]
+
+
+def _split(info: dict[str, Any], split: str) -> dict[str, Any]:
+    known = {row["name"]: row for row in info.get("splits", [])}
+    if split not in known:
+        raise ValueError(f"data set '{info.get('name')}' has splits {sorted(known)}, not '{split}'")
+    return known[split]
+
+
+def _shard_lengths(info: dict[str, Any], split: str) -> list[int]:
+    return [int(length) for length in _split(info, split)["shardLengths"]]
+
+
+def _text(blob: memoryview) -> str:
+    return bytes(blob).decode("utf-8", errors="replace")
+
+
+def _decoded(blob: memoryview, feature: Feature) -> np.ndarray:
+    """A tensor kept as bytes, plain or zlib."""
+    content = zlib.decompress(blob) if feature.encoding == "zlib" else bytes(blob)
+    return np.frombuffer(content, feature.dtype).reshape(feature.shape)
