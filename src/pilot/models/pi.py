@@ -10,6 +10,7 @@ action dims, `d` backbone width, `e` expert width, `v` vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -33,6 +34,7 @@ from pilot.nn.encoder_decoder import Decoder, Towers
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import Modulation
 from pilot.nn.siglip import Siglip, SiglipConfig, fourier_features, sincos_table
+from pilot.tokenizers.grammar import Grammar, allowed_mask
 from pilot.tokenizers.text import LOC_BINS
 
 
@@ -42,6 +44,9 @@ class PiConfig:
 
     `state_input`: `text` (in the prompt, π0.5), `token` (a state token in the flow block, π0) or `none`.
     `time_conditioning`: `adarms` (π0.5) or `concat` (time beside each action, π0). `action_expert=None` is π0-FAST.
+    `norm`: how state and actions are scaled, by their quantiles (π0.5, FAST) or to z-scores (π0).
+    `prompt`: the format of `tokenizers/prompts.py` that robot rows are written in; with any but `subtask`, which
+    released weights were trained on, no subtask is asked for.
     `wrist_image_size` lets wrist pictures be smaller than the others. `fast_offset` clears the top of the vocabulary:
     FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`,
     the first head of that backbone layer can be taught to look at what a box is about to be said of
@@ -67,6 +72,8 @@ class PiConfig:
     loc_start: int = 256_000
     point_layer: int | None = None
     max_tokens: int = 200
+    norm: Literal["quantile", "zscore"] = "quantile"
+    prompt: Literal["subtask", "pi05", "pi0", "pi0_fast"] = "subtask"
     vision_towers: tuple[str, ...] = ()
     text_encoder: GemmaConfig | None = None
     expert_reads: Literal["layers", "output"] = "layers"
@@ -93,10 +100,6 @@ class PiConfig:
         """Whether text comes out; not where another encoder stands between the words and the backbone."""
         return self.text_encoder is None
 
-    def fast_token(self, fast_id: int) -> int:
-        """Where FAST id `fast_id` sits in the vocabulary (the map is its own inverse)."""
-        return self.vocab_size - 1 - self.fast_offset - fast_id
-
 
 def pi05(size: Size = "2b", **changes: object) -> PiConfig:
     """π0.5: state as text, adaptive norms for the flow time, subtask and FAST tokens beside the flow."""
@@ -110,7 +113,7 @@ def pi0(size: Size = "2b", **changes: object) -> PiConfig:
     vision, vlm, expert, extra = SIZES[size]
     base = PiConfig(
         vision=vision, vlm=vlm, action_expert=expert,
-        state_input="token", time_conditioning="concat", insulate=False, **extra,
+        state_input="token", time_conditioning="concat", insulate=False, norm="zscore", **extra,
     )  # fmt: skip
     return replace(base, **({"max_tokens": 48} if size == "2b" else {}), **changes)
 
@@ -211,6 +214,11 @@ class Pi(nn.Module):
         if config.state_input == "token":
             self.state_in = nn.Linear(config.action_dim, expert.width)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; what enters is converted to it, and what comes out has the dtype of `x_t`."""
+        return self.embedding.weight.dtype
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def embed_images(self, observation: Observation) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
@@ -224,7 +232,7 @@ class Pi(nn.Module):
             if not present.any():
                 continue
             tower = self.vision.of(name) if isinstance(self.vision, Towers) else self.vision
-            patches = tower(images[present])
+            patches = tower(images[present].to(self.dtype))
             padded = patches.new_zeros(len(present), *patches.shape[1:])
             tokens.append(patches if len(patches) == len(present) else padded.index_put((present,), patches))
             kinds.append(present[:, None].long().expand(-1, patches.shape[1]) * Kind.PREFIX)
@@ -293,13 +301,18 @@ class Pi(nn.Module):
         text_loss: bool = True,
         flow_loss: bool = True,
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
-        """Sum and count of each loss per sample, for a trainer to normalise by global counts."""
+        """Sum and count of each loss per sample, for a trainer to normalise by global counts.
+
+        With neither text nor flow the vision tower is alone, and learns to name what it sees.
+        """
+        if not (text_loss or flow_loss):
+            return {"name": pointing.naming_terms(self, observation, self.embed_images(observation)[0])}
         text_loss = text_loss and self.config.speaks
         context = self.read(observation, hidden=text_loss)
         terms = self.text_terms(observation, context) if text_loss else {}
         if text_loss and self.config.point_layer is not None:
             terms["point"] = pointing.terms(self, observation, context)
-            terms["name"] = pointing.naming_terms(self, observation, context)
+            terms["name"] = pointing.naming_terms(self, observation, context.inputs[0])
         if flow_loss and self.config.action_expert is not None:
             cache = detach(context.cache) if self.config.insulate else context.cache
             context = replace(context, cache=cache)
@@ -333,21 +346,23 @@ class Pi(nn.Module):
         noise, time = noise[rows].reshape(-1, *actions.shape[1:]), time[rows].reshape(-1)
         x_t, u_t = flow.path(actions[each], noise, time)
         cache = [(k[each], v[each]) for k, v in context.cache]
-        block = self.flow_block(cache, context.kinds[each], state[each])
-        v_t = self.velocity(block, x_t, self.time_condition(time, x_t.dtype))
+        block = self.flow_block(cache, context.kinds[each], state[each], horizon=x_t.shape[1])
+        v_t = self.velocity(block, x_t, self.time_condition(time, self.dtype))
         error = ((v_t - u_t).square() * action_mask[each]).sum((1, 2)) / draws
         total = error.new_zeros(len(actions)).index_add(0, each, error)
         return total, action_mask.sum((1, 2)).float()
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
-    def flow_block(self, cache: list[KV], kinds: Int[Tensor, "b s"], state: Float[Tensor, "b ad"]) -> FlowBlock:
+    def flow_block(
+        self, cache: list[KV], kinds: Int[Tensor, "b s"], state: Float[Tensor, "b ad"], *, horizon: int
+    ) -> FlowBlock:
         """All that the denoising steps of a chunk have in common."""
         state_token = self.config.state_input == "token"
-        mask = flow_mask(kinds, horizon=self.config.action_horizon, state_token=state_token)
+        mask = flow_mask(kinds, horizon=horizon, state_token=state_token)
         positions = flow_positions(kinds, length=mask.shape[1])
-        prefix = self.state_in(state)[:, None] if state_token else None
-        return FlowBlock(cache=cache, state=prefix, attention=self.attention(positions, mask, state.dtype))
+        prefix = self.state_in(state.to(self.dtype))[:, None] if state_token else None
+        return FlowBlock(cache=cache, state=prefix, attention=self.attention(positions, mask, self.dtype))
 
     def time_condition(self, time: Float[Tensor, " b"], dtype: torch.dtype) -> TimeCondition:
         """What the expert is told of the flow time.
@@ -364,7 +379,7 @@ class Pi(nn.Module):
         self, block: FlowBlock, x_t: Float[Tensor, "b ah ad"], time: TimeCondition
     ) -> Float[Tensor, "b ah ad"]:
         """The action expert's `v_t` for noisy actions, given what the backbone has read."""
-        x = self.action_in(x_t)  # [b ah e]
+        x = self.action_in(x_t.to(self.dtype))  # [b ah e]
         if time.features is not None:
             mixed = torch.cat((x, time.features.expand_as(x)), dim=-1)
             x = self.time_mlp_out(F.silu(self.time_mlp_in(mixed)))
@@ -372,7 +387,7 @@ class Pi(nn.Module):
             x = torch.cat((block.state, x), dim=1)
         horizon = x_t.shape[1]
         h, _ = self.action_expert(x, **block.attention, past=block.cache, modulations=time.modulations, tail=horizon)
-        return self.action_out(h)
+        return self.action_out(h).to(x_t.dtype)
 
     def sample_actions(
         self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
@@ -381,12 +396,20 @@ class Pi(nn.Module):
         return self.act(self.read(observation, hidden=False), observation.state, noise=noise, num_steps=num_steps)[-1]
 
     def act(
-        self, context: Context, state: Float[Tensor, "b ad"], *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+        self,
+        context: Context,
+        state: Float[Tensor, "b ad"],
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
     ) -> Float[Tensor, "n b ah ad"]:
         """All points on the way from noise to actions; the last is the chunk."""
-        block = self.flow_block(context.cache, context.kinds, state)
-        steps = self.time_condition(flow.euler_times(num_steps, device=noise.device), noise.dtype).unbind()
-        return flow.integrate(lambda x_t, step: self.velocity(block, x_t, steps[step]), noise, num_steps=num_steps)
+        block = self.flow_block(context.cache, context.kinds, state, horizon=noise.shape[1])
+        times = self.time_condition(flow.solver_times(num_steps, solver, device=noise.device), self.dtype).unbind()
+        return flow.integrate(
+            lambda x_t, i: self.velocity(block, x_t, times[i]), noise, num_steps=num_steps, solver=solver
+        )
 
     def generate_text(self, observation: Observation, *, eos: int, max_tokens: int = 32) -> Int[Tensor, "b n"]:
         """What the model says next, greedily, up to and with `eos`; 0 behind it."""
@@ -400,12 +423,12 @@ class Pi(nn.Module):
         eos: int,
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
-        allowed: Bool[Tensor, " v"] | None = None,
+        allowed: Bool[Tensor, " v"] | Grammar | Sequence[Grammar] | None = None,
     ) -> tuple[Int[Tensor, "b n"], Context]:
         """Greedy decoding on from `context`; all places together are one word against the others (`likeliest`).
 
-        Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary.
-        Rows that have said `eos` wait as padding for the others.
+        Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary: a
+        mask, or a grammar (one for all rows, or one each). Rows that have said `eos` wait as padding for the others.
         """
         if not self.config.speaks:
             raise ValueError("this model reads text and says none; π0-small has no high level")
@@ -414,7 +437,9 @@ class Pi(nn.Module):
         cache, kinds, said = context.cache, context.kinds, []
         finished = torch.zeros_like(last, dtype=torch.bool)
         for _ in range(max_tokens):
-            logits = self.logits(h) if allowed is None else self.logits(h).masked_fill(~allowed, -torch.inf)
+            logits = self.logits(h)
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed_mask(allowed, said, finished), -torch.inf)
             token = likeliest(logits, places=(self.config.loc_start, self.config.loc_start + LOC_BINS))
             said.append(token.masked_fill(finished, 0))
             new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)
@@ -443,7 +468,9 @@ class Pi(nn.Module):
         sooner.
         """
         for name, weight in self.named_parameters():
-            if weight.ndim == 2 and "modulation" not in name and name != "action_out.weight":
+            if weight.ndim == 4:  # a convolution, and the GELU behind it halves the variance
+                weight.normal_(0.0, (2 / weight[0].numel()) ** 0.5, generator=generator)
+            elif weight.ndim == 2 and "modulation" not in name and name != "action_out.weight":
                 weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)
             elif not name.endswith("norm.weight"):
                 weight.zero_()
