@@ -4,7 +4,7 @@ Nothing here is taken for whole before the end: a pack that is interrupted is si
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from pilot.data import lerobot_format as fmt
 from pilot.data.feature_stats import describe_picture, episode_stats, merge_image_stats, set_stats, stats_columns
 from pilot.data.files import atomic_write, write_json
 from pilot.data.lerobot_v3 import read_episodes, read_tasks
-from pilot.data.video import VideoFile, join_videos
+from pilot.data.video import Encoding, VideoFile, join_videos
 
 
 def pack(path: Path, journal: list[Path], *, features: dict[str, Any], fps: float, robot: str) -> None:
@@ -55,7 +55,7 @@ def _new_info(features: dict[str, Any], fps: float, robot: str) -> dict[str, Any
     described = {name: dict(spec) for name, spec in features.items()}
     for spec in described.values():
         if spec["dtype"] == "video":
-            spec["info"] = {"video.fps": fps, "video.codec": "h264", "video.pix_fmt": "yuv420p", "has_audio": False}
+            spec["info"] = {"video.fps": fps, "has_audio": False, **spec.get("info", {})}
     return {
         "codebase_version": fmt.VERSION,
         "robot_type": robot,
@@ -105,15 +105,17 @@ def _next_file(path: Path, kind: str, total_episodes: int) -> int:
     return int((chunks * fmt.CHUNK_FILES + files).max()) + 1
 
 
-def _groups(rows: list[dict[str, Any]], sizes: list[int], limit_mb: float) -> Iterator[list[dict[str, Any]]]:
-    """Splits episodes into files of about `limit_mb`."""
-    group, total = [], 0
-    for row, size in zip(rows, sizes, strict=True):
-        if group and total + size > limit_mb * 2**20:
+def _groups(
+    rows: list[dict[str, Any]], sizes: list[int], limit_mb: float, *, kinds: Sequence[Any] | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """Splits episodes into files of about `limit_mb`, each with episodes of one kind."""
+    group, total, last = [], 0, None
+    for row, size, kind in zip(rows, sizes, kinds or [None] * len(rows), strict=True):
+        if group and (total + size > limit_mb * 2**20 or kind != last):
             yield group
             group, total = [], 0
         group.append(row)
-        total += size
+        total, last = total + size, kind
     yield group
 
 
@@ -150,7 +152,8 @@ def _pack_videos(path: Path, rows: list[dict[str, Any]], key: str, *, fps: int, 
     parts = [row["_file"].with_suffix(f".{key}.mp4") for row in rows]
     part_of = dict(zip((row["episode_index"] for row in rows), parts, strict=True))
     sizes = [part.stat().st_size for part in parts]
-    for number, group in enumerate(_groups(rows, sizes, fmt.VIDEO_FILE_MB), first_file):
+    kinds = [Encoding.of(part).alike for part in parts]
+    for number, group in enumerate(_groups(rows, sizes, fmt.VIDEO_FILE_MB, kinds=kinds), first_file):
         file = path / file_path(fmt.VIDEO_PATH, number, video_key=key)
         join_videos(file, [part_of[r["episode_index"]] for r in group], fps=fps, lengths=[r["length"] for r in group])
         start = 0

@@ -4,10 +4,12 @@ H.264 with a key frame every second frame and no B-frames: any frame is at most 
 the packets of finished episodes can be joined into one file without encoding them again.
 """
 
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -34,8 +36,20 @@ def _failure() -> type[Exception]:
     return FFmpegError
 
 
-def encode_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], *, fps: int, crf: int = 18) -> None:
-    """Writes H.264 mp4, atomically. Height and width must be even (4:2:0 chroma)."""
+class Pictures(Protocol):
+    """Pictures [t h w 3] that need not be in memory: a numpy array, an HDF5 data set, or frames decoded on the way."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: Any, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def encode_video(path: Path, frames: Pictures, *, fps: int, crf: int = 18) -> None:
+    """Writes uint8 [t h w 3] as H.264 mp4, atomically. Height and width must be even (4:2:0 chroma)."""
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"{path}: video frames need an even height and width, got {frames.shape[1:3]}")
     av = _av()
@@ -49,6 +63,74 @@ def encode_video(path: Path, frames: UInt8[np.ndarray, "t h w 3"], *, fps: int, 
         container.mux(stream.encode())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How an mp4 is encoded. Packets of files that are `alike` can be joined; `in_order`: shown as they are stored.
+
+    `frames` is how many packets the file holds.
+    """
+
+    codec: str
+    pix_fmt: str
+    height: int
+    width: int
+    setup: bytes
+    in_order: bool
+    frames: int
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        return self.codec, self.pix_fmt, self.height, self.width, self.setup
+
+    @classmethod
+    def of(cls, path: Path) -> "Encoding":
+        """Raises `ValueError` for a file that is no video."""
+        av = _av()
+        try:
+            with av.open(str(path)) as container:
+                stream = container.streams.video[0]
+                times = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+                context = stream.codec_context
+                return cls(
+                    codec=context.codec.canonical_name, pix_fmt=context.pix_fmt or "", height=context.height,
+                    width=context.width, setup=bytes(context.extradata or b""),
+                    in_order=times == sorted(times), frames=len(times),
+                )  # fmt: skip
+        except (_failure(), IndexError) as error:
+            raise ValueError(f"video {path} cannot be read ({error}); it is damaged, fetch it again") from error
+
+
+class VideoPictures:
+    """The frames of an mp4 as `Pictures`, decoded one by one."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, path: Path, *, fps: float) -> None:
+        self._file, self._count = VideoFile(path, fps=fps), Encoding.of(path).frames
+        self.shape = (self._count, *self._file.read(0).shape)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
+        return self._file.read(number)
+
+    def __iter__(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        return (self._file.read(number) for number in range(self._count))
+
+
+def copy_video(path: Path, source: Path, *, fps: float) -> None:
+    """`source` under another name, atomically.
+
+    Where its frames are not stored in the order in which they are shown, packets could not be joined: encoded anew.
+    """
+    if not Encoding.of(source).in_order:
+        encode_video(path, VideoPictures(source, fps=fps), fps=round(fps))
+        return
+    with atomic_write(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequence[int]) -> None:
     """Concatenates the packets of `parts` (of `lengths` frames, encoded alike) into one mp4, atomically."""
     av = _av()
@@ -57,7 +139,7 @@ def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequenc
         for part, length in zip(parts, lengths, strict=True):
             with av.open(str(part)) as source:
                 video = source.streams.video[0]
-                target = target or output.add_stream_from_template(video)
+                target = target or output.add_stream_from_template(video, opaque=True)  # a decoder will do
                 count = 0
                 for packet in source.demux(video):
                     if packet.pts is None:  # the flush packet

@@ -2,12 +2,14 @@
 
 Parquet and mp4 files cannot be read before they are closed, and v3.0 puts many episodes into each. So every finished
 episode first becomes files of its own under `recording/`; `close` packs them into the layout and writes
-`meta/info.json` last. Whatever interrupts a recording, finished episodes stay: open the same path again to go on.
+`meta/info.json` last. Whatever interrupts a recording, finished episodes stay: open the path again to go on.
+It says then what was kept.
 """
 
 import io
 import json
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from PIL import Image
 from pilot.data import lerobot_format as fmt
 from pilot.data.files import atomic_write, read_json
 from pilot.data.packing import pack
-from pilot.data.video import encode_video
+from pilot.data.video import Encoding, copy_video, encode_video
 from pilot.types import Robot
 
 Text = tuple[Any, str, str, str]  # (seconds or frame, style, role, content)
@@ -40,6 +42,7 @@ class LeRobotWriter:
     `path` may be new, hold an open recording (goes on after its finished episodes), or hold a closed set (appends).
     `image_format`: "image" embeds PNG in the parquet files, "video" makes one mp4 per camera and file.
 
+    Warns when the last recording there did not end: at most the episode that was open is lost.
     Raises `ValueError` when `path` holds a set of another robot, rate or image format.
     """
 
@@ -77,8 +80,9 @@ class LeRobotWriter:
         """Writes one finished episode to disk; returns its index.
 
         `frames` maps column names to arrays of `t` steps: `observation.state` [t sd], `action` [t ad],
-        `observation.images.<camera>` uint8 [t h w 3] (or a list of `t` PNG byte strings when `image_format` is
-        "image"), and any other numeric column [t] or [t n].
+        `observation.images.<camera>` uint8 [t h w 3], and any other numeric column [t] or [t n]. Pictures may also be a
+        list of `t` PNG or JPEG byte strings when `image_format` is "image", or the path of an mp4 of `t` frames, which
+        is not encoded again, when it is "video".
         `persistent`: (seconds, style, role, content), true from then on, e.g. (1.2, "subtask", "assistant", "done").
         `events`: (frame, style, role, content), said at that frame, e.g. (12, "interjection", "user", "now the cup").
         """
@@ -92,7 +96,7 @@ class LeRobotWriter:
         self._agree(features | _standard_features())
         index = self.episodes
         for name in (n for n, spec in features.items() if spec["dtype"] == "video"):
-            encode_video(self._recording / f"{index:06d}.{name}.mp4", frames[name], fps=round(self.fps))
+            self._add_video(self._recording / f"{index:06d}.{name}.mp4", frames[name])
         note = {"task": task, "labels": dict(labels or {}), "features": self._features}
         table = pa.table(columns).replace_schema_metadata({b"pilot": json.dumps(note).encode()})
         with atomic_write(self._recording / f"{index:06d}.parquet") as temporary:
@@ -128,8 +132,20 @@ class LeRobotWriter:
             )
         return info
 
+    def _add_video(self, path: Path, pictures: Any) -> None:
+        if isinstance(pictures, Path):
+            copy_video(path, pictures, fps=self.fps)
+        else:
+            encode_video(path, pictures, fps=round(self.fps))
+
     def _resume(self) -> None:
         """Forgets journal files that were packed before an interruption, and half-written ones."""
+        if self._recording.exists():
+            warnings.warn(
+                f"{self.path}: the last recording was interrupted; {self.episodes} finished episodes are kept, an "
+                "episode that was open then is lost",
+                stacklevel=3,
+            )
         for file in list(self._recording.glob(".*.tmp")):
             file.unlink()
         for file in self._journal():
@@ -143,7 +159,7 @@ class LeRobotWriter:
         return sorted(self._recording.glob("[0-9]*.parquet"))
 
     def _check(self, frames: Mapping[str, Any]) -> int:
-        lengths = {name: len(values) for name, values in frames.items()}
+        lengths = {name: _length(values) for name, values in frames.items()}
         if fmt.STATE not in frames or fmt.ACTION not in frames:
             raise ValueError(f"an episode needs '{fmt.STATE}' and '{fmt.ACTION}', got {sorted(frames)}")
         if len(set(lengths.values())) != 1 or not lengths[fmt.STATE]:
@@ -162,8 +178,7 @@ class LeRobotWriter:
 
     def _feature(self, name: str, values: Any) -> dict[str, Any]:
         if name.startswith(fmt.IMAGES):
-            shape = _picture_shape(values)
-            return {"dtype": self.image_format, "shape": shape, "names": ["height", "width", "channels"]}
+            return self._picture_feature(name, values)
         array = np.asarray(values)
         if array.ndim > 2 or array.dtype.kind not in "fiub":
             raise ValueError(
@@ -172,6 +187,19 @@ class LeRobotWriter:
         names = {fmt.STATE: self.robot.state_names, fmt.ACTION: self.robot.action_names}.get(name)
         shape = list(array.shape[1:]) or [1]
         return {"dtype": str(array.dtype), "shape": shape, "names": list(names) if names else None}
+
+    def _picture_feature(self, name: str, values: Any) -> dict[str, Any]:
+        if isinstance(values, Path) and self.image_format != "video":
+            raise ValueError(
+                f"'{name}' is an mp4, which a set of embedded pictures cannot hold; take image_format='video'"
+            )
+        spec = {"dtype": self.image_format, "shape": _picture_shape(values), "names": ["height", "width", "channels"]}
+        if self.image_format != "video":
+            return spec
+        codec, pix_fmt = "h264", "yuv420p"
+        if isinstance(values, Path) and (encoding := Encoding.of(values)).in_order:
+            codec, pix_fmt = encoding.codec, encoding.pix_fmt
+        return spec | {"info": {"video.codec": codec, "video.pix_fmt": pix_fmt}}
 
     def _agree(self, features: dict[str, Any]) -> None:
         self._features = self._features or features
@@ -196,11 +224,18 @@ def _standard_features() -> dict[str, Any]:
     return index | {name: {"dtype": "language", "shape": [1], "names": None} for name in (fmt.PERSISTENT, fmt.EVENTS)}
 
 
+def _length(values: Any) -> int:
+    return Encoding.of(values).frames if isinstance(values, Path) else len(values)
+
+
 def _picture_shape(values: Any) -> list[int]:
+    if isinstance(values, Path):
+        encoding = Encoding.of(values)
+        return [encoding.height, encoding.width, 3]
     if isinstance(values[0], bytes):
         with Image.open(io.BytesIO(values[0])) as picture:
             return [picture.height, picture.width, 3]
-    if values.dtype != np.uint8 or values.ndim != 4 or values.shape[3] != 3:
+    if values.dtype != np.uint8 or len(values.shape) != 4 or values.shape[3] != 3:
         raise ValueError(f"pictures must be uint8 [t h w 3], got {values.dtype} {values.shape}")
     return list(values.shape[1:])
 
