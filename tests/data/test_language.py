@@ -14,6 +14,7 @@ FRAME = {
     "subtask": "pick up the red cup",
     "box": (0.25, 0.5, 0.3751, 1.0),
     "utterance": None,
+    "rephrasings": (),
 }
 
 
@@ -34,6 +35,13 @@ def test_utterances_are_drawn_anew():
     prompts = [to_sample(frame, rng=rng).prompt for _ in range(400)]
     assert set(prompts) == {"grab the red cup", FRAME["task"]}
     assert 150 < prompts.count("grab the red cup") < 250
+
+
+def test_any_wording_of_the_task_is_the_prompt():
+    rng, frame = np.random.default_rng(0), FRAME | {"rephrasings": ("the red cup goes into the sink",)}
+    prompts = [to_sample(frame, rng=rng).prompt for _ in range(400)]
+    assert set(prompts) == {FRAME["task"], "the red cup goes into the sink"}
+    assert 150 < prompts.count(FRAME["task"]) < 250
 
 
 def test_snapping_text():

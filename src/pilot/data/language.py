@@ -1,7 +1,7 @@
 """From a frame of a demonstration to the words of a training sample.
 
 Every frame with a subtask teaches both levels at once: the subtask (its box in front, as `<loc>` tokens) is a text
-target, the actions are a flow target. In verbal-instruction episodes a person named each step out loud; half of the
+target, the actions are a flow target. Where a task has several wordings, any of them is the prompt. In verbal-instruction episodes a person named each step out loud; half of the
 draws put those words in the prompt, so the policy learns to be told what to do next. What a frame is used for is drawn
 anew each time it is read.
 """
@@ -26,14 +26,15 @@ def to_sample(
     with_subtask: bool = True,
     source: str = "",
 ) -> Sample:
-    """A frame of `LeRobotDataset.frame` as a training sample.
+    """A frame of `EpisodeDataset.frame` as a training sample.
 
     `loc_stride` snaps boxes to every stride-th of the 1024 bins (16 for 64-pixel pictures). `utterance_share`: how
     often the prompt is what was last said, where something was said, instead of the task.
     """
     said = frame["utterance"]
     if said is None or rng.random() >= utterance_share:
-        said = frame["task"]
+        wordings = (frame["task"], *frame["rephrasings"])
+        said = wordings[0] if len(wordings) == 1 else wordings[int(rng.integers(len(wordings)))]
     return Sample(
         images=frame["images"],
         prompt=said,

@@ -4,7 +4,6 @@ On disk: `rows.jsonl`, one `{"image": "000012.png", "question": â€¦, "answer": â
 uncompressed `images.zip` (or a folder `images/`). Boxes are `<loc>` tokens in question or answer.
 """
 
-import io
 import json
 import os
 import zipfile
@@ -13,12 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Int, UInt8
-from PIL import Image
 
 from pilot.data.files import clear_disk_errors
-from pilot.data.language import snap_locs
-from pilot.types import Sample
+from pilot.data.picture_rows import PictureRows
 
 ROWS, PACKED, FOLDER = "rows.jsonl", "images.zip", "images"
 
@@ -58,11 +54,8 @@ class WebWriter:
             self.close()
 
 
-class WebRows:
-    """Random access to web rows as training samples with text targets and no actions.
-
-    `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
-    to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. `question`: only the rows that ask exactly this.
+class WebRows(PictureRows):
+    """Random access to web rows, one for each question. `question`: only the rows that ask exactly this.
 
     Raises `FileNotFoundError`/`ValueError` that name the file, the line and the remedy.
     """
@@ -75,8 +68,12 @@ class WebRows:
         loc_stride: int = 1,
         source: str = "web",
         question: str | None = None,
+        skip_bad: bool = False,
     ) -> None:
-        self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
+        self.question = question
+        super().__init__(path, camera=camera, loc_stride=loc_stride, source=source, skip_bad=skip_bad)
+
+    def _load(self) -> None:
         file = self.path / ROWS
         if not file.exists():
             raise FileNotFoundError(
@@ -85,31 +82,22 @@ class WebRows:
         self.rows = [_parse(line, file, number) for number, line in enumerate(file.open(), 1)]
         if not self.rows:
             raise ValueError(f"{file} is empty; collect the rows again")
-        if question is not None:
-            self.rows = [row for row in self.rows if row[1] == question]
+        if self.question is not None:
+            self.rows = [row for row in self.rows if row[1] == self.question]
         if not self.rows:
-            raise ValueError(f"no row of {file} asks {question!r}")
+            raise ValueError(f"no row of {file} asks {self.question!r}")
         self._places = _zip_places(self.path / PACKED) if (self.path / PACKED).exists() else None
         self._file: BinaryIO | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        """One group: the kinds of question were weighed when they were asked."""
-        return {"web": np.arange(len(self))}
-
-    def sample(self, i: int, rng: np.random.Generator | None = None) -> Sample:
-        """Row `i`: the question is the prompt, the answer the text to learn. Nothing is drawn."""
-        image, question, answer = self.rows[i]
-        prompt, answer = (snap_locs(text, stride=self.loc_stride) for text in (question, answer))
-        return Sample(images={self.camera: self.picture(image)}, prompt=prompt, answer=answer, source=self.source)
-
-    def picture(self, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    def read(self, i: int) -> tuple[bytes, list[tuple[str, str]]]:
+        name, question, answer = self.rows[i]
         try:
-            return np.asarray(Image.open(io.BytesIO(self._bytes(name))).convert("RGB"))
+            return self._bytes(name), [(question, answer)]
         except (KeyError, OSError) as error:
-            raise ValueError(f"{self.path}: picture '{name}' is missing or damaged; collect the rows again") from error
+            raise ValueError(f"{self.path}: picture '{name}' is missing; collect the rows again") from error
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_file": None}  # an open file does not travel to worker processes

@@ -49,6 +49,17 @@ def all_datasets() -> dict[str, Dataset]:
     return {dataset.name: dataset for module in modules for dataset in module.DATASETS}
 
 
+def load_layout(name: str) -> RldsLayout:
+    """How the RLDS set of that name says what its robot did; a ValueError for one that no entry describes."""
+    known = {entry.name: entry.layout for entry in all_datasets().values() if entry.layout}
+    if name not in known:
+        raise ValueError(
+            f"no entry describes the RLDS set '{name}', known are {sorted(known)}; say what its features mean in a "
+            f"file in {__path__[0]}, such as bridge.py"
+        )
+    return known[name]
+
+
 def load_dataset(name: str) -> Dataset:
     """The entry of that name; an unknown name is a ValueError that suggests the nearest."""
     known = all_datasets()

@@ -1,0 +1,97 @@
+"""From a path to a reader, by what lies there: the one place that tells formats apart.
+
+| what lies at the path | reader |
+|---|---|
+| `meta/info.json`, or an open recording | `LeRobotDataset` (v2.0 to v3.0) |
+| `features.json`, here or in a version folder | `RldsDataset`, with the layout of its entry in `pilot.datasets` |
+| `rows.jsonl` | `WebRows` (pilot's own) |
+| `.tar` files | `TarRows` (WebDataset) |
+| a `.json` file of images and annotations | `CocoRows` |
+| another `.json` or `.jsonl` file | `ChatRows` (LLaVA, VQA) |
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pilot.data import lerobot_format as fmt
+from pilot.data import rlds, web
+from pilot.data.chats import ChatRows
+from pilot.data.coco import CocoRows
+from pilot.data.episodes import EpisodeDataset
+from pilot.data.files import read_json
+from pilot.data.lerobot import LeRobotDataset
+from pilot.data.picture_rows import PictureRows
+from pilot.data.rlds import RldsDataset, RldsLayout
+from pilot.data.web import WebRows
+from pilot.data.webdataset import TarRows
+
+HEAD_BYTES = 1 << 16
+
+
+def open_episodes(
+    path: str | Path,
+    action_horizon: int,
+    *,
+    layouts: Callable[[str], RldsLayout],
+    cameras: Sequence[str] | None = None,
+    skip_bad: bool = False,
+) -> EpisodeDataset:
+    """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`.
+
+    Raises:
+        FileNotFoundError: nothing there that a reader knows.
+        ValueError: what the reader finds wrong, see there.
+    """
+    path = Path(path)
+    if (path / rlds.FEATURES).exists() or list(path.glob(f"*/{rlds.FEATURES}")):
+        name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
+        return RldsDataset(
+            path, action_horizon, layout=layouts(name), cameras=cameras, skip_bad=skip_bad, progress=True
+        )
+    if (path / "meta").exists() or (path / fmt.RECORDING).exists():
+        return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad)
+    raise unknown_error(path, f"{fmt.INFO} (LeRobot) or {rlds.FEATURES} (RLDS)")
+
+
+def open_pictures(
+    path: str | Path,
+    *,
+    loc_stride: int = 1,
+    source: str = "web",
+    question: str | None = None,
+    camera: str = "room",
+    skip_bad: bool = False,
+) -> PictureRows:
+    """The web rows at `path`; `question` is for pilot's own, see `WebRows`.
+
+    Raises:
+        FileNotFoundError: nothing there that a reader knows.
+        ValueError: what the reader finds wrong, see there.
+    """
+    path = Path(path)
+    if (path / web.ROWS).exists() or (path / web.PACKED).exists():
+        return WebRows(
+            path, camera=camera, loc_stride=loc_stride, source=source, question=question, skip_bad=skip_bad
+        )  # fmt: skip
+    if question is not None:
+        raise ValueError(f"'question' chooses among rows of {web.ROWS}; {path} holds others")
+    return _reader(path)(path, camera=camera, loc_stride=loc_stride, source=source, skip_bad=skip_bad)
+
+
+def _reader(path: Path) -> type[PictureRows]:
+    if path.suffix == ".tar" or (path.is_dir() and list(path.glob("*.tar"))):
+        return TarRows
+    if path.suffix == ".jsonl":
+        return ChatRows
+    if path.suffix == ".json" and path.exists():
+        with path.open("rb") as file:
+            return ChatRows if file.read(HEAD_BYTES).lstrip().startswith(b"[") else CocoRows
+    raise unknown_error(path, f"{web.ROWS}, .tar files, or a .json or .jsonl file")
+
+
+def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
+    """What to say about a path where no reader finds its files."""
+    if not path.exists():
+        return FileNotFoundError(f"{path} does not exist")
+    there = sorted(child.name for child in path.iterdir())[:8] if path.is_dir() else [path.name]
+    return FileNotFoundError(f"{path} holds no {wanted}; it holds {there}")
