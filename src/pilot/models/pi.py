@@ -477,8 +477,9 @@ class Pi(nn.Module):
         for block in self.vlm.blocks:
             for branch in (block.out, block.down):
                 branch.weight.mul_((2 * self.config.vlm.depth) ** -0.5)
-        for tower in self.vision.values() if isinstance(self.vision, Towers) else [self.vision]:
-            tower.position.copy_(sincos_table(self.config.vision.grid, self.config.vision.width))
+        for module in self.vision.modules():
+            if isinstance(module, Siglip):
+                module.position.copy_(sincos_table(module.config.grid, module.config.width))
         width = self.embedding.embedding_dim
         for ids in ordered_tokens:
             codes = fourier_features(torch.arange(len(ids)) / len(ids), width)
