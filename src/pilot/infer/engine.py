@@ -14,7 +14,9 @@ expert width, `p` patches, `v` vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -26,10 +28,15 @@ from pilot.models import flow
 from pilot.models.pi import Context, Pi, likeliest
 from pilot.nn.attention import MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
+from pilot.nn.gemma import Gemma
 from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Span
+from pilot.tokenizers.grammar import Grammar, allowed_mask
 from pilot.tokenizers.text import LOC_BINS
 
 MAX_PLANS = 16
+
+Allowed = Bool[Tensor, " v"] | Grammar | Sequence[Grammar]
+"""What may be said: a mask over the vocabulary, or a grammar for all rows or for each."""
 
 
 def pad(rows: list[list[int]], length: int) -> list[list[int]]:
@@ -104,10 +111,11 @@ class Engine:
         self.vlm = InferenceStack(model.vlm)
         self.angles = AngleTable(config.vlm.head_dim, model.embedding.weight.device)
         self.plans: dict[tuple[int, flow.Solver], Plan] = {}
+        self.state_tokens = int(config.state_input == "token")
         self.flow_tokens = 0
         if config.action_expert is not None:
-            self.expert = InferenceStack(model.action_expert)
-            self.flow_tokens = config.action_horizon + (config.state_input == "token")
+            self.expert = InferenceStack(cast(Gemma, model.action_expert))
+            self.flow_tokens = self.state_tokens + config.action_horizon
 
     def sample_actions(
         self,
@@ -193,7 +201,8 @@ class Engine:
         start = 0
         for (tower, _), cameras in calls.items():
             images = [(observation.images[c], observation.image_masks[c], all(masks[c])) for c in cameras]
-            patches = tower(torch.cat([x if whole else x[mask] for x, mask, whole in images]))  # [pictures p d]
+            there = torch.cat([x if whole else x[mask] for x, mask, whole in images])
+            patches = tower(there.to(self.model.dtype))  # [pictures p d]
             tokens.append(patches.flatten(0, 1))
             for place in [(c, row) for c in cameras for row, present in enumerate(masks[c]) if present]:
                 places[place] = range(start, start + patches.shape[1])
@@ -217,7 +226,7 @@ class Engine:
         eos: int,
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
-        allowed: Bool[Tensor, " v"] | None = None,
+        allowed: Allowed | None = None,
     ) -> tuple[Int[Tensor, "b n"], Reading]:
         """`Pi.speak`: greedily, up to and with `eos`, 0 behind it; and the reading that goes on with what is said.
 
@@ -228,9 +237,6 @@ class Engine:
         if reading.hidden is None or max_tokens > room:
             raise ValueError(f"{max_tokens} tokens may be said, but the reading has room for {room}: read(…, room=…)")
         h, kinds, end = reading.hidden, reading.kinds, reading.length
-        banned = (
-            torch.zeros_like(allowed, dtype=h.dtype).masked_fill_(~allowed, -torch.inf) if allowed is not None else None
-        )
         finished = torch.zeros(reading.batch_size, dtype=torch.bool, device=h.device)
         positions = (reading.filled != Kind.PAD).sum(1, keepdim=True)
         alone = reading.batch_size == 1 and not reading.ragged
@@ -238,7 +244,8 @@ class Engine:
         said: list[Tensor] = []
         scratch = None
         while len(said) < max_tokens and not (said and finished.all()):
-            token = self.choose(h, banned).masked_fill_(finished, 0)
+            may = None if allowed is None else allowed_mask(allowed, said, finished)
+            token = self.choose(h, may).masked_fill_(finished, 0)
             said.append(token)
             kinds[:, end] = torch.where(finished, int(Kind.PAD), int(kind))
             if bias is not None:
@@ -253,9 +260,10 @@ class Engine:
         )
         return torch.stack(said, dim=1), going_on
 
-    def choose(self, hidden: Float[Tensor, "b d"], banned: Float[Tensor, " v"] | None) -> Int[Tensor, " b"]:
+    def choose(self, hidden: Float[Tensor, "b d"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
         logits = torch.mm(hidden, self.model.embedding.weight.T)
-        logits = logits if banned is None else logits.add_(banned)
+        if allowed is not None:
+            logits = logits.where(allowed, -torch.inf)
         return likeliest(logits, places=(self.config.loc_start, self.config.loc_start + LOC_BINS))
 
     # --- acting ------------------------------------------------------------------------------------------------------
@@ -278,38 +286,43 @@ class Engine:
         if self.config.action_expert is None:
             raise ValueError("this model has no action expert: it says its actions (speak with kind=Kind.FAST)")
         plan = self.plan(num_steps, solver=solver)
-        read_state, actions = self.flow_spans(reading, noise.dtype)
+        read_state, actions = self.flow_spans(reading, horizon=noise.shape[1])
         adaptive = self.config.time_conditioning == "adarms"
         if read_state is not None and not adaptive:  # sees neither the actions nor the time: once is enough
-            self.expert.run(self.model.state_in(state), read_state, norms=plan.norms[0], stop=True)
+            self.expert.run(self.model.state_in(state.to(self.model.dtype)), read_state, norms=plan.norms[0], stop=True)
 
         def velocity(x_t: Tensor, i: int) -> Tensor:
             if read_state is not None and adaptive:
-                self.expert.run(self.model.state_in(state), read_state, norms=plan.norms[i], stop=True)
-            h = self.expert.run(self.embed_actions(x_t.flatten(0, 1), plan, i), actions, norms=plan.norms[i])
-            return self.model.action_out(h).view_as(x_t)
+                self.expert.run(
+                    self.model.state_in(state.to(self.model.dtype)), read_state, norms=plan.norms[i], stop=True
+                )
+            x = self.embed_actions(x_t.flatten(0, 1).to(self.model.dtype), plan, i)
+            h = self.expert.run(x, actions, norms=plan.norms[i])
+            return self.model.action_out(h).to(x_t.dtype).view_as(x_t)
 
         return flow.integrate(velocity, noise, num_steps=num_steps, solver=solver)
 
-    def flow_spans(self, reading: Reading, dtype: torch.dtype) -> tuple[Span | None, Span]:
+    def flow_spans(self, reading: Reading, *, horizon: int) -> tuple[Span | None, Span]:
         """Where the state token (if there is one) and the actions go: behind what has been said.
 
         No action is hidden from another, and neither sees FAST tokens or the padding of shorter rows.
         """
-        first, state_tokens = reading.length, self.flow_tokens - self.config.action_horizon
+        first, state_tokens = reading.length, self.state_tokens
+        tokens = state_tokens + horizon
+        cache = reading.cache.with_room(first + tokens)
         seen = seen_by_flow(reading.filled)
-        positions = seen.sum(1, keepdim=True) + torch.arange(self.flow_tokens, device=seen.device)
-        angles = self.angles.at(positions, limit=first + self.flow_tokens)
+        positions = seen.sum(1, keepdim=True) + torch.arange(tokens, device=seen.device)
+        angles = self.angles.at(positions, limit=first + tokens)
         bias = None
         if reading.ragged or reading.fast:
-            bias = F.pad(additive_mask(seen[:, None], dtype), (0, self.flow_tokens))
+            bias = F.pad(additive_mask(seen[:, None], self.model.dtype), (0, tokens))
         of_actions = Angles(*(part[:, state_tokens:] for part in angles))
-        actions = self.expert.span(reading.cache, first + state_tokens, angles=of_actions, bias=bias)
+        actions = self.expert.span(cache, first + state_tokens, angles=of_actions, bias=bias)
         if not state_tokens:
             return None, actions
         of_state = Angles(*(part[:, :state_tokens] for part in angles))
         bias = None if bias is None else bias[..., : first + state_tokens]
-        return self.expert.span(reading.cache, first, angles=of_state, bias=bias), actions
+        return self.expert.span(cache, first, angles=of_state, bias=bias), actions
 
     def embed_actions(self, x_t: Float[Tensor, "r ad"], plan: Plan, i: int) -> Float[Tensor, "r e"]:
         """Noisy actions as the expert takes them; for π0 mixed with the time of evaluation `i`."""
@@ -330,7 +343,7 @@ class Engine:
 
     def make_plan(self, times: Float[Tensor, " n"]) -> Plan:
         model = self.model
-        time = model.time_condition(times, model.action_in.weight.dtype)
+        time = model.time_condition(times, model.dtype)
         if time.modulations is not None:
             return Plan(norms=self.expert.adaptive(time.modulations))
         assert time.features is not None
@@ -358,7 +371,7 @@ class PlainEngine:
         eos: int,
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
-        allowed: Bool[Tensor, " v"] | None = None,
+        allowed: Allowed | None = None,
     ) -> tuple[Int[Tensor, "b n"], "PlainReading"]:
         said, context = self.model.speak(
             reading.context, reading.observation, eos=eos, max_tokens=max_tokens, kind=kind, allowed=allowed

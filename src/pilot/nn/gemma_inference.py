@@ -68,6 +68,11 @@ class Cache:
     def capacity(self) -> int:
         return self.keys.shape[3]
 
+    def with_room(self, slots: int) -> "Cache":
+        """Itself, or a copy with so many slots if it has fewer."""
+        missing = (0, 0, 0, max(0, slots - self.capacity))
+        return self if not missing[-1] else Cache(F.pad(self.keys, missing), F.pad(self.values, missing))
+
     def slots(self, start: int, *, tokens: int) -> list[Slots]:
         """Per layer: slots `start …` for new tokens, which look at everything up to and with themselves."""
         end = start + tokens
