@@ -1,6 +1,5 @@
 """Raw observations in, robot commands out, and the high level on its own clock."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import pilot
 from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
-from pilot.models.pi import Pi, pi05
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer, box_to_locs
 
@@ -128,10 +127,14 @@ def test_an_override_in_plain_words_is_heard_as_the_prompt(policy, monkeypatch):
     [
         ({"images": {}}, "camera names"),
         ({"images": {"room": np.zeros((64, 64, 3), np.uint8)}}, r"\['wrist'\] are missing"),
-        ({"images": {c: np.zeros((3, 64, 64), np.uint8) for c in ROBOT.cameras}}, r"uint8 \[h w 3\]"),
-        ({"images": {c: np.zeros((64, 64, 3), np.float32) for c in ROBOT.cameras}}, "float32"),
+        ({"images": {c: np.zeros((64, 64), np.uint8) for c in ROBOT.cameras}}, r"uint8 \[h w 3\]"),
+        ({"images": {c: np.full((64, 64, 3), 99.0) for c in ROBOT.cameras}}, "float64"),
         ({"state": np.zeros(3, np.float32)}, "5 state dims"),
         ({"state": np.full(5, np.nan, np.float32)}, "NaN"),
+        ({"state": "above the sink"}, r"'state' is a vector of numbers \(x, y, z"),
+        ({"images": {c: np.full((64, 64, 3), np.nan) for c in ROBOT.cameras}}, "camera 'room'"),
+        ({"images": {c: np.zeros((64, 64, 3), np.uint8) for c in (*ROBOT.cameras, "rear")}}, "not 'rear'"),
+        ({"prompt": "put the red cup in the sink " * 40}, "max_tokens is 80; shorten"),
         ({"prompt": 3}, "'prompt' is a string"),
         ({"prompt": " "}, "empty prompt"),
         ({"subtask": ""}, "'subtask' is words"),
@@ -145,6 +148,38 @@ def test_a_wrong_observation_is_said(policy, changes, message, no_shape_checks):
 def test_a_missing_part_of_the_observation_is_named(policy):
     with pytest.raises(ValueError, match="no 'state'"):
         policy.infer({k: v for k, v in observation().items() if k != "state"})
+
+
+def fresh(config: PiConfig, *, says_actions: bool = False) -> Bundle:
+    text, pipeline = TextTokenizer(), examples.pipeline(ROBOT, config, says_actions=says_actions)
+    model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
+    stats, actions = pipeline.norm_stats, pipeline.action_tokenizer
+    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=text, action_tokenizer=actions)
+
+
+@pytest.mark.parametrize("config", [pi0_small("debug", max_tokens=80), pi0("debug", prompt="pi0")])
+def test_a_model_without_a_high_level_acts_on_the_prompt(config):
+    session = Policy(fresh(config)).session()
+    for _ in range(2):
+        out = session.infer(observation())
+        assert out["actions"].shape == (6, 4) and out["subtask"] is None
+
+
+@pytest.mark.parametrize("prompt", ["pi0_fast", "subtask"])
+def test_a_model_without_an_expert_writes_whole_chunks(prompt):
+    """Untrained, so that nothing but the grammar makes them whole; two robots at once, of different prompts."""
+    policy = Policy(fresh(pi0_fast("debug", prompt=prompt), says_actions=True))
+    wishes = [observation(), observation(prompt="put the large blue ball in the bin")]
+    answers = policy.infer_many([policy.session(), policy.session()], wishes)
+    for answer, wish in zip(answers, wishes, strict=True):
+        assert answer["actions"].shape == (6, 4) and np.isfinite(answer["actions"]).all()
+        np.testing.assert_allclose(answer["actions"], policy.infer(wish)["actions"], atol=1e-5)
+    assert not np.array_equal(answers[0]["actions"], answers[1]["actions"])
+
+
+def test_a_model_with_no_way_to_act_is_refused():
+    with pytest.raises(ValueError, match="neither an action expert nor an action tokenizer"):
+        Policy(fresh(pi0_fast("debug")))
 
 
 def test_saving_and_loading_keeps_everything(folder):
@@ -199,7 +234,14 @@ def test_unknown_fields_of_a_config_are_errors(folder, tmp_path):
         load_policy(broken(folder, tmp_path, change))
 
 
-def test_words_the_text_model_lacks_are_never_said(policy):
-    text = policy.bundle.text
-    assert not policy.speakable[text.vocab_size :].any() and policy.speakable[policy.subtask_end]
-    assert replace(policy.bundle.model.config, fast_offset=0).fast_token(0) >= text.vocab_size
+def test_speaking_never_says_action_tokens_however_likely(folder):
+    """Two tokens beyond the text model that point opposite ways: one of them is always the likeliest."""
+    policy = load_policy(folder)
+    weight = policy.model.embedding.weight
+    with torch.no_grad():
+        weight[-1] = 100 * torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0))
+        weight[-2] = -weight[-1]
+    policy.infer(observation())
+    policy.words = None
+    with pytest.raises(ValueError, match="are not text"):
+        policy.infer(observation())

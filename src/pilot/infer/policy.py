@@ -7,28 +7,65 @@ and prompt is read once, the subtask is said from it, and the chunk is denoised 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pilot.data.layout import Observation
+from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, collate
-from pilot.models.bundle import Bundle, load_bundle
+from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.infer.record import Record
+from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import Context
+from pilot.tokenizers.base import action_ids
+from pilot.tokenizers.grammar import ActionGrammar, TextGrammar
+from pilot.tokenizers.prompts import FORMATS, SUBTASK_END, decode_actions
 from pilot.types import Sample
 
 REPLAN_STEPS = 2
 SUBTASK_SECONDS = 0.4
+SUBTASK_TOKENS = 24
 
 
-def load_policy(path: str | Path, *, device: str = "auto", num_steps: int = 10, seed: int = 0) -> "Policy":
-    """The policy in a checkpoint folder; raises on any missing, left-over or misshapen part (`load_bundle`)."""
+def load_policy(
+    path: str | Path, *, device: str = "auto", num_steps: int = 10, seed: int = 0, verify: bool = False
+) -> "Policy":
+    """The policy in a checkpoint folder; raises on any missing, left-over or misshapen part (`load_bundle`).
+
+    The folder may lie elsewhere: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder` (`data/remote.py`). With
+    `verify` the checkpoint's record is replayed first (`infer/record.py`).
+
+    Raises:
+        FileNotFoundError: no checkpoint there, or `verify` and it has no record.
+        ValueError: the checkpoint is damaged or contradicts itself, or it does not act as it was recorded.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Policy(load_bundle(path, device=device), device=device, num_steps=num_steps, seed=seed, path=Path(path))
+    path = fetch(path, only=CHECKPOINT_FILES)
+    bundle = load_bundle(path, device=device)
+    if verify:
+        record = Record.load(path)
+        record.check(Policy(bundle, device=device, num_steps=record.num_steps, seed=record.seed), path)
+    return Policy(bundle, device=device, num_steps=num_steps, seed=seed, path=Path(path))
+
+
+def export(
+    bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Tensor] | None = None, device: str = "cpu"
+) -> Path:
+    """`save_bundle` with a record, made by the policy that is read back from what was written.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: the policy cannot answer; then nothing is written.
+    """
+
+    def add_record(folder: Path) -> None:
+        Record.of(load_policy(folder, device=device)).save(folder)
+
+    return save_bundle(bundle, path, weights=weights, finish=add_record)
 
 
 class Policy:
@@ -40,10 +77,10 @@ class Policy:
         self.bundle, self.device, self.num_steps, self.seed, self.path = bundle, device, num_steps, seed, path
         self.model = bundle.model.eval()
         self.pipeline: Pipeline = bundle.pipeline
-        text = bundle.text
-        self.subtask_end = text.encode("x;\n")[-1]
-        words = torch.arange(bundle.model.config.vocab_size, device=device)
-        self.speakable = (words < text.vocab_size) & (words != text.bos_id) & (words != text.pad_id)
+        self.decides = bundle.model.config.speaks and FORMATS[bundle.model.config.prompt].target is not None
+        self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
+        self.words = self._words() if self.decides else None
+        self.chunks = self._chunks() if bundle.model.config.action_expert is None else None
         self.metadata: dict[str, Any] = {
             "robot": bundle.robot.name,
             "cameras": list(bundle.robot.cameras),
@@ -86,7 +123,10 @@ class Policy:
         ordered = {
             camera: images[camera] for camera in (*robot.cameras, *(c for c in images if c not in robot.cameras))
         }
-        state = np.asarray(observation["state"], np.float32)
+        try:
+            state = np.asarray(observation["state"], np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'state' is a vector of numbers ({', '.join(robot.state_names)}): {error}") from error
         return Sample(images=ordered, prompt=observation["prompt"], state=state, subtask=subtask)
 
     @torch.inference_mode()
@@ -114,8 +154,11 @@ class Policy:
             for turn, said in zip(turns, tokens, strict=True):
                 turn.spoken = self.bundle.text.decode(said).split(";\n")[0] or None
         spoke = time.perf_counter()
-        noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
-        chunks = self.model.act(context, read.state, noise=noise, num_steps=self.num_steps)[-1].cpu().numpy()
+        if self.chunks is None:
+            noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
+            chunks = self.model.act(context, read.state, noise=noise, num_steps=self.num_steps)[-1].cpu().numpy()
+        else:
+            chunks = self.spell([replace(turn.sample, subtask=turn.spoken) for turn in turns], self.chunks)
         for turn, chunk in zip(turns, chunks, strict=True):
             assert turn.sample.state is not None
             turn.finish(self.pipeline.decode_actions(chunk, turn.sample.state))
@@ -128,14 +171,50 @@ class Policy:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
 
     def speak(self, observation: Observation, context: Context) -> tuple[list[list[int]], Context]:
-        """The next subtask of each row, greedily and in words of the text model only.
+        """The next subtask of each row, greedily: a box or none, then words, and never a token of actions.
 
         Also returns the context that has read it.
         """
         tokens, context = self.model.speak(
-            context, observation, eos=self.subtask_end, max_tokens=24, allowed=self.speakable
+            context, observation, eos=self.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=self.words
         )
         return tokens.tolist(), context
+
+    def spell(self, samples: list[Sample], grammar: ActionGrammar) -> list[np.ndarray]:
+        """The chunk of each sample that the model writes as action tokens, of which only whole chunks can be written.
+
+        Raises:
+            ValueError: what was written cannot be read.
+        """
+        text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
+        read = collate([self.pipeline.encode(sample) for sample in samples], device=self.device).observation
+        longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
+        said, _ = self.model.speak(
+            self.model.read(read), read, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar
+        )
+        shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
+        results = [decode_actions(text, row, actions=grammar.actions, **shape) for row in said.tolist()]
+        if errors := [result.error for result in results if result.error is not None]:
+            raise ValueError(f"the model wrote action tokens that are no chunk: {errors[0]}")
+        return [np.asarray(result.actions, np.float32) for result in results]
+
+    def _words(self) -> TextGrammar:
+        """What the high level may say."""
+        config, actions = self.model.config, self.bundle.action_tokenizer
+        taken = action_ids(config.vocab_size, actions.vocab_size, offset=config.fast_offset) if actions else range(0)
+        return TextGrammar(
+            self.bundle.text, vocab_size=config.vocab_size, end=self.subtask_end, boxes="first", actions=taken
+        )
+
+    def _chunks(self) -> ActionGrammar:
+        """What a model without an action expert may say of actions."""
+        config, actions = self.model.config, self.bundle.action_tokenizer
+        if actions is None:
+            raise ValueError("the checkpoint has neither an action expert nor an action tokenizer: it cannot act")
+        return ActionGrammar(
+            self.bundle.text, actions, horizon=config.action_horizon, dim=self.bundle.robot.action_dim,
+            vocab_size=config.vocab_size, offset=config.fast_offset,
+        )  # fmt: skip
 
     def noise(self, generator: torch.Generator) -> torch.Tensor:
         config = self.model.config
@@ -190,7 +269,9 @@ class Session:
         return (prompt, given) if box is not None else (given, None)
 
     def _due(self, prompt: str | None) -> bool:
-        """The high level decides when its time has come, or when the person says something else."""
+        """The high level, if there is one, decides when its time has come, or when the person says something else."""
+        if not self.policy.decides:
+            return False
         return self.subtask is None or prompt != self.prompt or self.since_decision >= self.subtask_seconds - 1e-9
 
     def remember(self, prompt: str, subtask: str | None, *, decided: bool) -> None:

@@ -1,15 +1,17 @@
 """A checkpoint is a folder that carries everything a policy needs: nothing is looked up elsewhere, nothing is guessed.
 
 config.json          the model's shape, the robot, how boxes are written, the version of the preprocessing
-model.safetensors    weights
+model.safetensors    weights, all of them float32 or all bfloat16
 norm_stats.json      statistics of state and actions
 text.model           SentencePiece
-fast/                the action tokenizer, in FAST's published folder format
+action_tokenizer/    FAST (in its published folder format), a codebook or bins; older checkpoints call it fast/
+record.safetensors   one observation and what the policy made of it (`infer/record.py`)
 """
 
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,13 @@ from pilot.data.stats import load_norm_stats, save_norm_stats
 from pilot.models.pi import Pi, PiConfig
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig
-from pilot.tokenizers.fast import FastTokenizer
+from pilot.robots import load_adapter
+from pilot.tokenizers import load_action_tokenizer
+from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot
 
+ACTION_TOKENIZER = "action_tokenizer"
 PREPROCESSING_VERSION = 1
 """Raised whenever the pipeline would turn the same observation into other numbers."""
 
@@ -39,17 +44,28 @@ class Bundle:
     robot: Robot
     norm_stats: dict[str, NormStats]
     text: TextTokenizer
-    action_tokenizer: FastTokenizer | None
+    action_tokenizer: ActionTokenizer | None
     loc_stride: int = 1
 
     def __post_init__(self) -> None:
-        config, fast = self.model.config, self.action_tokenizer
-        needed = self.text.vocab_size + (fast.vocab_size + config.fast_offset if fast else 0)
-        if fast is not None and config.vocab_size < needed and config.fast_offset == 0:
+        config, actions = self.model.config, self.action_tokenizer
+        if self.text.vocab_size > config.vocab_size:
             raise ValueError(
-                f"text and FAST tokens need {needed} ids and the model's vocab_size is {config.vocab_size}: "
+                f"the text model {self.text.path.name} has {self.text.vocab_size} tokens, the model's vocab_size is "
+                f"{config.vocab_size}; raise it, or take the text model that the weights were trained with"
+            )
+        needed = self.text.vocab_size + (actions.vocab_size if actions is not None else 0)
+        if config.vocab_size < needed and config.fast_offset == 0:
+            raise ValueError(
+                f"text and action tokens need {needed} ids and the model's vocab_size is {config.vocab_size}: "
                 "they would overlap"
             )
+        for name, own in (("state", self.robot.state_dim), ("action", self.robot.action_dim)):
+            if own > config.action_dim:
+                raise ValueError(
+                    f"robot '{self.robot.name}' has {own} {name} dims, the model's action_dim is {config.action_dim}; "
+                    "raise it in the config"
+                )
 
     @property
     def pipeline(self) -> Pipeline:
@@ -59,13 +75,21 @@ class Bundle:
             norm_stats=self.norm_stats,
             text=self.text,
             action_tokenizer=self.action_tokenizer,
+            adapter=load_adapter(self.robot),
         )
 
 
-def save_bundle(bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Tensor] | None = None) -> Path:
+def save_bundle(
+    bundle: Bundle,
+    path: str | Path,
+    *,
+    weights: dict[str, torch.Tensor] | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> Path:
     """Write the folder under another name and rename it: a folder that exists is whole.
 
-    `weights` replaces the model's own, for instance by their moving average.
+    `weights` replaces the model's own, for instance by their moving average. `finish` is called with the folder before
+    it gets its name, to add to it (`infer/record.py`).
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -84,7 +108,12 @@ def save_bundle(bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Te
         save_norm_stats(temporary, bundle.norm_stats)
         shutil.copyfile(bundle.text.path, temporary / "text.model")
         if bundle.action_tokenizer is not None:
-            bundle.action_tokenizer.save(temporary / "fast")
+            bundle.action_tokenizer.save(temporary / ACTION_TOKENIZER)
+        if finish is not None:
+            finish(temporary)
+    except ValueError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(f"cannot write checkpoint {path}: {error}; is the disk full or read-only?") from error
@@ -117,30 +146,36 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
             )
     config = _read_config(path / "config.json")
     model = _load_model(model_config(config["model"]), path / "model.safetensors", device)
+    actions = next((path / name for name in (ACTION_TOKENIZER, "fast") if (path / name).exists()), None)
     return Bundle(
         model=model,
         robot=_robot(config["robot"]),
         norm_stats=load_norm_stats(path),
         text=TextTokenizer(path / "text.model"),
-        action_tokenizer=FastTokenizer.load(path / "fast") if (path / "fast").exists() else None,
+        action_tokenizer=load_action_tokenizer(actions) if actions is not None else None,
         loc_stride=config["loc_stride"],
     )
 
 
 def model_config(values: dict[str, Any]) -> PiConfig:
-    """`PiConfig` from its `asdict` form; unknown fields are errors."""
+    """`PiConfig` from its `asdict` form; unknown and missing fields are errors."""
     known = {field.name for field in fields(PiConfig)}
     if unknown := set(values) - known:
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
         )
-    expert = values["action_expert"]
-    parts = {
-        "vision": SiglipConfig(**values["vision"]),
-        "vlm": GemmaConfig(**values["vlm"]),
-        "action_expert": GemmaConfig(**expert) if expert else None,
-    }
-    return PiConfig(**(values | parts))
+    stacks = ("vlm", "action_expert", "text_encoder")
+    try:
+        parts: dict[str, Any] = {n: GemmaConfig(**_tuples(values[n])) for n in stacks if values.get(n) is not None}
+        parts["vision"] = SiglipConfig(**_tuples(values["vision"]))
+        return PiConfig(**(_tuples(values) | parts))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the model config is not one of this version of pilot: {error}") from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples, configs no lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -148,11 +183,14 @@ def _read_config(file: Path) -> dict[str, Any]:
         config = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}); the checkpoint is damaged, fetch or train it again") from error
-    if config.get("preprocessing_version") != PREPROCESSING_VERSION:
+    version = config.get("preprocessing_version") if isinstance(config, dict) else None
+    if version != PREPROCESSING_VERSION:
         raise ValueError(
-            f"{file} was made for preprocessing version {config.get('preprocessing_version')}, this pilot has "
-            f"{PREPROCESSING_VERSION}: its inputs would not be what the model was trained on"
+            f"{file} was made for preprocessing version {version}, this pilot has {PREPROCESSING_VERSION}: its inputs "
+            "would not be what the model was trained on"
         )
+    if missing := {"model", "robot", "loc_stride"} - set(config):
+        raise ValueError(f"{file} has no {', '.join(sorted(missing))}; the checkpoint is damaged, fetch it again")
     return config
 
 
@@ -166,20 +204,33 @@ def _load_model(config: PiConfig, file: Path, device: str | torch.device) -> Pi:
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in weights.items()}
     if expected != got:
-        missing, left_over = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
-        shapes = [
-            f"{n} {got[n]} for {expected[n]}" for n in sorted(expected.keys() & got.keys()) if got[n] != expected[n]
-        ]
+        raise ValueError(f"{file} does not fit its config: {_differences(expected, got)}")
+    if (dtypes := {str(t.dtype).removeprefix("torch.") for t in weights.values()}) not in ({"float32"}, {"bfloat16"}):
         raise ValueError(
-            f"{file} does not fit its config: missing {missing}, left over {left_over}, other shapes {shapes}"
+            f"{file} holds {' and '.join(sorted(dtypes))}; weights are all float32 or all bfloat16, convert them first"
         )
     model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
+def _differences(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]]) -> str:
+    """What is missing, left over and misshapen, a few names of each."""
+    both = sorted(expected.keys() & got.keys())
+    found = {
+        "missing": sorted(expected.keys() - got.keys()),
+        "left over": sorted(got.keys() - expected.keys()),
+        "other shapes": [f"{n} {got[n]} for {expected[n]}" for n in both if got[n] != expected[n]],
+    }
+    few = 6
+    more = {kind: f" and {len(names) - few} more" if len(names) > few else "" for kind, names in found.items()}
+    return ", ".join(f"{kind} {names[:few]}{more[kind]}" for kind, names in found.items() if names)
+
+
 def _robot(values: dict[str, Any]) -> Robot:
-    declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Robot(**declared)
+    try:
+        return Robot.from_dict(values)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"the checkpoint's robot is not one of this version of pilot: {error}") from error
 
 
 def ordered_tokens(text: TextTokenizer, *, bins: int = 256) -> tuple[list[int], ...]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pilot.data.layout import Batch
+from pilot.infer.policy import export
 from pilot.models import flow
-from pilot.models.bundle import save_bundle
 from pilot.models.pi import Pi
 from pilot.train import checkpoint
 from pilot.train.config import TrainConfig
@@ -144,7 +144,7 @@ class Run:
             "ema": self.ema.state_dict(),
         }
         checkpoint.save_state(self.out, self.step, state)
-        save_bundle(self.setup.bundle, self.out / "policy", weights=self.ema.weights)
+        export(self.setup.bundle, self.out / "policy", weights=self.ema.weights)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.step = state["step"]

@@ -1,0 +1,147 @@
+"""A checkpoint carries everything, whatever its parts are, and says what is wrong with it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contracts import examples
+from safetensors.torch import load_file, save_file
+
+from pilot.models.bundle import Bundle, load_bundle, model_config, save_bundle
+from pilot.models.pi import Pi, PiConfig, pi0_small, pi05
+from pilot.robots.homes import ROBOT
+from pilot.tokenizers.base import ActionTokenizer
+from pilot.tokenizers.bins import BinsTokenizer
+from pilot.tokenizers.fast import FastTokenizer
+from pilot.tokenizers.text import TextTokenizer
+
+CHUNKS = np.random.default_rng(0).uniform(-1, 1, (64, 6, 4)).astype(np.float32)
+TOKENIZERS: dict[str, Callable[[], ActionTokenizer | None]] = {
+    "none": lambda: None,
+    "fast": lambda: FastTokenizer.fit(CHUNKS, vocab_size=200),
+    "bins": lambda: BinsTokenizer.fit(CHUNKS, vocab_size=200),
+}
+
+
+def bundle(config: PiConfig | None = None, *, actions: ActionTokenizer | None = None) -> Bundle:
+    model = Pi(config or pi05("debug", max_tokens=80)).initialize(torch.Generator().manual_seed(0))
+    stats = examples.norm_stats(ROBOT)
+    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=actions)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return save_bundle(bundle(), tmp_path / "toy")
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_any_action_tokenizer_comes_back(name, tmp_path):
+    tokenizer = TOKENIZERS[name]()
+    again = load_bundle(save_bundle(bundle(actions=tokenizer), tmp_path / "toy")).action_tokenizer
+    assert type(again) is type(tokenizer)
+    if tokenizer is not None and again is not None:
+        assert again.encode(CHUNKS[0]) == tokenizer.encode(CHUNKS[0]) and again.vocab_size == tokenizer.vocab_size
+
+
+def test_checkpoints_that_call_it_fast_are_read(folder):
+    FastTokenizer.fit(CHUNKS, vocab_size=200).save(folder / "fast")
+    assert isinstance(load_bundle(folder).action_tokenizer, FastTokenizer)
+
+
+@pytest.mark.parametrize("config", [pi05("debug"), pi0_small("debug"), pi0_small("nano", vision_towers=("room",))])
+def test_configs_survive_json(config):
+    assert model_config(json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_bfloat16_weights_stay_so(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: t.bfloat16() for name, t in weights.items()}, folder / "model.safetensors")
+    assert {p.dtype for p in load_bundle(folder).model.parameters()} == {torch.bfloat16}
+
+
+def change_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+CONFIG_CHANGES = {
+    r"has no model, robot": lambda c: (c.pop("model"), c.pop("robot")),
+    r"preprocessing version None": lambda c: c.pop("preprocessing_version"),
+    r"unknown fields \['colour'\]": lambda c: c["model"].update(colour="red"),
+    r"model config is not one of this version of pilot: .*'vlm'": lambda c: c["model"].pop("vlm"),
+    r"model config is not one of this version of pilot: .*'hue'": lambda c: c["model"]["vision"].update(hue=1),
+    r"robot is not one of this version of pilot: .*'legs'": lambda c: c["robot"].update(legs=2),
+    r"missing \['action_expert.blocks.2.*and \d+ more": lambda c: [
+        c["model"][k].update(depth=4) for k in ("vlm", "action_expert")
+    ],
+    r"other shapes \['action_in.weight \(24, 8\) for \(24, 9\)'": lambda c: c["model"].update(action_dim=9),
+    r"has 9 state dims, the model's action_dim is 8": lambda c: c["robot"].update(
+        state_names=list("abcdefghi"), state_units=[], grippers=[]
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CONFIG_CHANGES)
+def test_a_config_that_contradicts_the_rest_is_refused(folder, message, no_shape_checks):
+    change_config(folder, CONFIG_CHANGES[message])
+    with pytest.raises(ValueError, match=message):
+        load_bundle(folder)
+
+
+WEIGHT_CHANGES = {
+    r"does not fit its config: missing \['action_in.bias'\]$": lambda w: w.pop("action_in.bias"),
+    r"does not fit its config: left over \['head'\]$": lambda w: w.update(head=torch.zeros(2)),
+    r"does not fit its config: other shapes \['action_in.bias \(3,\) for \(24,\)'\]$": lambda w: w.update(
+        {"action_in.bias": torch.zeros(3)}
+    ),
+    r"holds float32 and float64; weights are all float32": lambda w: w.update(
+        {"action_in.bias": torch.zeros(24, dtype=torch.float64)}
+    ),
+    r"holds float16;": lambda w: w.update({name: t.half() for name, t in w.items()}),
+    r"holds int64;": lambda w: w.update({name: t.long() for name, t in w.items()}),
+}
+
+
+@pytest.mark.parametrize("message", WEIGHT_CHANGES)
+def test_weights_that_do_not_fit_are_refused(folder, message):
+    change_weights(folder, WEIGHT_CHANGES[message])
+    with pytest.raises(ValueError, match=message):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "norm_stats.json", "text.model", "config.json"])
+def test_a_truncated_file_is_named(folder, name):
+    file = folder / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=name):
+        load_bundle(folder)
+
+
+def test_tokens_that_would_overlap_are_refused():
+    with pytest.raises(ValueError, match="they would overlap"):
+        bundle(pi05("debug", max_tokens=80, vocab_size=1900), actions=TOKENIZERS["bins"]())
+    with pytest.raises(ValueError, match=r"the text model nano.model has \d+ tokens, .* vocab_size is 500"):
+        bundle(pi05("debug", max_tokens=80, vocab_size=500))
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(folder):
+    def fail(path: Path) -> None:
+        raise OSError("no space left")
+
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    with pytest.raises(OSError, match="cannot write checkpoint"):
+        save_bundle(bundle(), folder, finish=fail)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
