@@ -31,7 +31,6 @@ from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import Gemma
 from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Span
 from pilot.tokenizers.grammar import Grammar, allowed_mask
-from pilot.tokenizers.text import LOC_BINS
 
 MAX_PLANS = 16
 
@@ -245,7 +244,7 @@ class Engine:
         scratch = None
         while len(said) < max_tokens and not (said and finished.all()):
             may = None if allowed is None else allowed_mask(allowed, said, finished)
-            token = self.choose(h, may).masked_fill_(finished, 0)
+            token = self.choose(h, may, kind=kind).masked_fill_(finished, 0)
             said.append(token)
             kinds[:, end] = torch.where(finished, int(Kind.PAD), int(kind))
             if bias is not None:
@@ -260,11 +259,13 @@ class Engine:
         )
         return torch.stack(said, dim=1), going_on
 
-    def choose(self, hidden: Float[Tensor, "b d"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
+    def choose(
+        self, hidden: Float[Tensor, "b d"], allowed: Bool[Tensor, "*b v"] | None, *, kind: Kind
+    ) -> Int[Tensor, " b"]:
         logits = torch.mm(hidden, self.model.embedding.weight.T)
         if allowed is not None:
             logits = logits.where(allowed, -torch.inf)
-        return likeliest(logits, places=(self.config.loc_start, self.config.loc_start + LOC_BINS))
+        return likeliest(logits, places=self.config.places(kind))
 
     # --- acting ------------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,11 @@ class PiConfig:
         """Whether text comes out; not where another encoder stands between the words and the backbone."""
         return self.text_encoder is None
 
+    def places(self, kind: Kind) -> tuple[int, int] | None:
+        """First and last + 1 of the `<loc>` tokens, where they may be said: in text, not among (published) FAST ids."""
+        start, stop = self.loc_start, self.loc_start + LOC_BINS
+        return (start, stop) if kind == Kind.TEXT and stop <= self.vocab_size else None
+
 
 def pi05(size: Size = "2b", **changes: object) -> PiConfig:
     """π0.5: state as text, adaptive norms for the flow time, subtask and FAST tokens beside the flow."""
@@ -174,12 +179,14 @@ class TimeCondition:
         return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
 
 
-def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int]) -> Int[Tensor, " b"]:
-    """The most likely token, where first all places together are weighed against each other word.
+def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int] | None) -> Int[Tensor, " b"]:
+    """The most likely token, where first all `places` together, if there are any, are weighed against each other word.
 
     "Somewhere here" spreads its probability over many `<loc>` tokens, each of which may be less likely than a word that
     is wrong. Nothing changes where no word stands against the places.
     """
+    if places is None:
+        return logits.argmax(-1)
     start, stop = places
     anywhere = logits[:, start:stop].logsumexp(-1)
     words = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
@@ -411,9 +418,11 @@ class Pi(nn.Module):
             lambda x_t, i: self.velocity(block, x_t, times[i]), noise, num_steps=num_steps, solver=solver
         )
 
-    def generate_text(self, observation: Observation, *, eos: int, max_tokens: int = 32) -> Int[Tensor, "b n"]:
-        """What the model says next, greedily, up to and with `eos`; 0 behind it."""
-        return self.speak(self.read(observation), observation, eos=eos, max_tokens=max_tokens)[0]
+    def generate_text(
+        self, observation: Observation, *, eos: int, max_tokens: int = 32, kind: Kind = Kind.TEXT
+    ) -> Int[Tensor, "b n"]:
+        """What the model says next, words or FAST tokens, greedily, up to and with `eos`; 0 behind it."""
+        return self.speak(self.read(observation), observation, eos=eos, max_tokens=max_tokens, kind=kind)[0]
 
     def speak(
         self,
@@ -440,7 +449,7 @@ class Pi(nn.Module):
             logits = self.logits(h)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed_mask(allowed, said, finished), -torch.inf)
-            token = likeliest(logits, places=(self.config.loc_start, self.config.loc_start + LOC_BINS))
+            token = likeliest(logits, places=self.config.places(kind))
             said.append(token.masked_fill(finished, 0))
             new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)
             kinds = torch.cat((kinds, new[:, None]), dim=1)
