@@ -1,11 +1,12 @@
-"""Shares follow n^0.43 or the given weights; draws are a function of (seed, step)."""
+"""Shares follow n^0.43 or the given weights; epochs hold every row once; draws are a function of (seed, step)."""
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from pilot.data.mixture import Mixture
+from pilot.data.mixture import Draw, Mixture, count_before, shuffled
 from pilot.types import Sample
 
 
@@ -28,21 +29,67 @@ SOURCES = {"robot": Toy(single=5000, multi=1000), "web": Toy(web=200)}
 
 
 def test_drawn_shares_match_the_weights():
+    """The golden ratio fills the groups evenly: a share is met far better than by chance."""
     mixture = Mixture(SOURCES, seed=0)
     natural = np.array([5000, 1000, 200]) ** 0.43
     np.testing.assert_allclose(list(mixture.shares.values()), natural / natural.sum())
-    draws = [draw for _ in range(100) for draw in mixture.next(200)]
-    counts = Counter((d.source, "single" if d.source == "robot" and d.index < 5000 else d.source) for d in draws)
-    for (source, group), share in mixture.shares.items():
-        got = counts[source, group if group == "single" else source] / len(draws)
-        assert got == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / len(draws)))
-    assert mixture.drawn["web"] == counts["web", "web"]
+    draws = [draw for step in range(100) for draw in mixture.draw(step, 200)]
+    counts = Counter(group_of(draw) for draw in draws)
+    for key, share in mixture.shares.items():
+        assert counts[key] / len(draws) == pytest.approx(share, abs=5e-4)
 
 
-def test_rows_of_a_group_are_equally_likely():
+def group_of(draw: Draw) -> tuple[str, str]:
+    return draw.source, "web" if draw.source == "web" else "single" if draw.index < 5000 else "multi"
+
+
+def test_every_row_comes_once_per_epoch_in_an_order_of_its_own():
     mixture = Mixture({"web": SOURCES["web"]}, seed=1)
-    counts = np.bincount([d.index for step in range(200) for d in mixture.draw(step, 100)], minlength=200)
-    assert counts.min() > 50 and counts.max() < 160
+    order = [draw.index for step in range(8) for draw in mixture.draw(step, 100)]
+    epochs = [order[start : start + 200] for start in range(0, 800, 200)]
+    assert all(sorted(epoch) == list(range(200)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert [
+        draw.index for step in range(8) for draw in Mixture({"web": SOURCES["web"]}, seed=2).draw(step, 100)
+    ] != order
+
+
+def test_epochs_of_a_group_do_not_depend_on_how_rows_are_batched():
+    mixture = Mixture(SOURCES, seed=3)
+    by_batch = {size: [d[:2] for s in range(600 // size) for d in mixture.draw(s, size)] for size in (1, 20, 600)}
+    assert by_batch[1] == by_batch[20] == by_batch[600]
+    single = [index for source, index in by_batch[600] if source == "robot" and index < 5000]
+    assert len(set(single)) == len(single), "a row came twice in its group's first epoch"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000])
+def test_shuffled_places_are_a_permutation(size):
+    places = [shuffled(place, size, key=(1, 2, 3)) for place in range(size)]
+    assert sorted(places) == list(range(size))
+    if size > 3:
+        assert places != [shuffled(place, size, key=(1, 2, 4)) for place in range(size)] != list(range(size))
+
+
+def test_shuffled_places_are_spread_evenly():
+    """Where place 0 goes over many keys: every tenth of the range as often."""
+    tenths = Counter(shuffled(0, 1000, key=(0, 0, epoch)) // 100 for epoch in range(5000))
+    assert min(tenths.values()) > 400 and max(tenths.values()) < 600
+
+
+def test_points_below_an_edge_are_counted_without_a_loop():
+    walk = {"start": 77, "stride": 619, "circle": 1000}
+    points = [(77 + n * 619) % 1000 for n in range(300)]
+    for edge in (0, 1, 250, 999, 1000):
+        for rows in (0, 1, 2, 157, 300):
+            assert count_before(edge, rows, **walk) == sum(point < edge for point in points[:rows])
+
+
+def test_a_late_step_is_drawn_as_fast_as_the_first():
+    """No loop over what came before: step 10¹² is as good as any, and the shares still hold there."""
+    draws = Mixture(SOURCES, seed=0).draw(10**12, 500)
+    assert sum(d.source == "web" for d in draws) / 500 == pytest.approx(
+        Mixture(SOURCES, seed=0).shares["web", "web"], abs=0.01
+    )
 
 
 def test_given_weights_replace_the_sources_shares_only():
@@ -52,17 +99,17 @@ def test_given_weights_replace_the_sources_shares_only():
     assert ratio == pytest.approx(5**0.43)
 
 
-def test_resume_is_exact():
-    whole = Mixture(SOURCES, seed=7)
-    expected = [whole.next(16) for _ in range(6)]
-    first = Mixture(SOURCES, seed=7)
-    for _ in range(3):
-        first.next(16)
-    second = Mixture(SOURCES, seed=7)
-    second.load_state_dict(first.state_dict())
-    assert [second.next(16) for _ in range(3)] == expected[3:]
-    assert second.drawn == whole.drawn
-    assert second.read(expected[5][0]).prompt == whole.read(expected[5][0]).prompt
+def test_a_resumed_run_must_draw_from_the_same_data():
+    state = json.loads(json.dumps(Mixture(SOURCES, seed=7).state_dict()))
+    Mixture(SOURCES, seed=7).check(state)
+    for other in (Mixture(SOURCES, seed=8), Mixture(SOURCES, seed=7, weights={"robot": 1, "web": 2})):
+        with pytest.raises(ValueError, match=r"resume with the same data"):
+            other.check(state)
+
+
+def test_a_source_of_weight_zero_is_never_drawn():
+    mixture = Mixture(SOURCES, seed=0, weights={"robot": 0, "web": 1})
+    assert {draw.source for step in range(50) for draw in mixture.draw(step, 20)} == {"web"}
 
 
 def test_steps_and_rows_draw_differently():
@@ -79,5 +126,3 @@ def test_bad_mixtures_are_refused():
         Mixture({"none": Toy()}, seed=0)
     with pytest.raises(ValueError, match=r"give one per source"):
         Mixture(SOURCES, seed=0, weights={"robot": 1})
-    with pytest.raises(ValueError, match=r"resume with the same data"):
-        Mixture(SOURCES, seed=0).load_state_dict(Mixture(SOURCES, seed=1).state_dict())

@@ -1,12 +1,34 @@
 """Quantiles are quantiles, merged or not; actions count as they are learned; odd dims are named."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data.recordings import ROBOT, episode, record
 
+from pilot.data import columns, stats
 from pilot.data import lerobot_format as fmt
+from pilot.data.columns import find_parts
 from pilot.data.lerobot import LeRobotDataset
-from pilot.data.stats import RunningStats, compute_norm_stats, floored, load_norm_stats, save_norm_stats
+from pilot.data.stats import (
+    NORMAL_RANGE,
+    RARE_CLIP,
+    Recipe,
+    RobotStats,
+    RunningStats,
+    compute_norm_stats,
+    floored,
+    in_memory,
+    load_norm_stats,
+    save_norm_stats,
+    stats_of_files,
+)
+from pilot.types import Adapter, NormStats
 
 
 def test_small_streams_are_exact():
@@ -32,9 +54,9 @@ def test_long_streams_stay_close_in_rank():
     for part in parts[1:]:
         parts[0].merge(part)
     for q in (0.01, 0.5, 0.99):
-        ranks = (values < parts[0].quantile(q)).mean(0)
+        ranks = (values < parts[0].quantiles(q)[0]).mean(0)
         np.testing.assert_allclose(ranks, q, atol=1e-3)
-    assert sum(len(rows) for level in parts[0]._levels for rows in level) < 6 * 4096
+    assert sum(columns.shape[1] for level in parts[0]._levels for columns in level) < 6 * 4096
 
 
 def test_actions_are_relative_to_the_chunks_start_and_unpadded(tmp_path):
@@ -68,6 +90,14 @@ def test_constant_and_rare_dims_are_named_and_get_a_range():
     assert (stats.q01[0], stats.q99[0], stats.std[0]) == (6.5, 7.5, 1.0)
     assert (stats.q01[1], stats.q99[1]) == (0.0, 0.5)
     assert stats.q99[2] == pytest.approx(989.01)
+    assert stats.std[1] == pytest.approx(0.5 / NORMAL_RANGE), "a rare move is not blown up by z-scores either"
+    np.testing.assert_array_equal(stats.clip, [RARE_CLIP, RARE_CLIP, np.inf])
+
+
+def test_ordinary_stats_clip_nothing():
+    running = RunningStats(1)
+    running.update(np.arange(100.0)[:, None])
+    assert floored(running, ["x"]).clip is None
 
 
 def test_nan_is_refused():
@@ -75,11 +105,122 @@ def test_nan_is_refused():
         RunningStats(2).update(np.array([[0.0, np.nan]]))
 
 
+def recorded(path: Path, lengths: Sequence[int] = (9, 6, 12), *, perturbed: tuple[int, ...] = (4,)) -> LeRobotDataset:
+    rng = np.random.default_rng(5)
+    record(path, [episode(rng, length, perturbed=perturbed) for length in lengths])
+    return LeRobotDataset(path, 3)
+
+
+def same(a: dict[str, NormStats], b: dict[str, NormStats]) -> bool:
+    names = ("mean", "std", "q01", "q99")
+    return all(np.array_equal(getattr(a[k], n), getattr(b[k], n)) for k in ("state", "actions") for n in names)
+
+
+def test_files_and_memory_give_the_same(tmp_path):
+    dataset = recorded(tmp_path)
+    from_files = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result(ROBOT)
+    assert same(from_files, compute_norm_stats([dataset], ROBOT))
+
+
+def test_parts_and_processes_do_not_change_the_result(tmp_path, monkeypatch):
+    recorded(tmp_path)
+    whole = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result(ROBOT)
+    monkeypatch.setattr(columns, "PART_ROWS", 8)
+    assert len(find_parts(tmp_path).parts) > 1
+    alone = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result(ROBOT)
+    together = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=2).result(ROBOT)
+    assert same(alone, together)
+    np.testing.assert_allclose(alone["actions"].q01, whole["actions"].q01, rtol=1e-6)
+    np.testing.assert_allclose(alone["actions"].mean, whole["actions"].mean, rtol=1e-5, atol=1e-7)
+
+
+def test_large_sets_take_some_steps_of_each_chunk(tmp_path, monkeypatch):
+    """One of three steps per row, another one from row to row: the mean over many rows is that of all of them."""
+    monkeypatch.setattr(stats, "MAX_CHUNK_ROWS", 400)
+    dataset = recorded(tmp_path, [200, 200], perturbed=())
+    some, total = compute_norm_stats([dataset], ROBOT), RobotStats(ROBOT)
+    total.add(in_memory(dataset, 0), Recipe(robot=ROBOT, adapter=Adapter(), action_horizon=3, chunk_steps=3))
+    assert total.actions.count == 2 * (200 + 199 + 198)
+    every = total.result(ROBOT)
+    np.testing.assert_allclose(some["actions"].mean, every["actions"].mean, atol=0.05)
+    np.testing.assert_allclose(some["actions"].std, every["actions"].std, rtol=0.05)
+
+
+def test_only_drawable_rows_start_chunks(tmp_path):
+    dataset = recorded(tmp_path, [9, 6], perturbed=())
+    dataset.drawable = np.arange(15) < 4
+    idle = compute_norm_stats([dataset], ROBOT)
+    np.testing.assert_allclose(idle["state"].mean, dataset.state[:4].mean(0), rtol=1e-5)
+
+
+def test_an_adapter_comes_before_everything(tmp_path):
+    dataset = recorded(tmp_path)
+    doubled = Adapter(state=lambda x: 2 * x, actions=lambda x: 2 * x)
+    plain, adapted = compute_norm_stats([dataset], ROBOT), compute_norm_stats([dataset], ROBOT, adapter=doubled)
+    np.testing.assert_allclose(adapted["actions"].q99, 2 * plain["actions"].q99, rtol=1e-5)
+    with pytest.raises(ValueError, match="load_adapter"):
+        compute_norm_stats([dataset], replace(ROBOT, adapter="pi"))
+
+
+def damage(path: Path, values: dict[str, int]) -> Path:
+    """NaN at a row of the data file."""
+    file = next(path.glob("data/*/*.parquet"))
+    table = pq.read_table(file)
+    for name, row in values.items():
+        rows = np.array(table[name].to_pylist(), np.float32)
+        rows[row] = np.nan
+        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, file)
+    return file
+
+
+def test_nan_names_file_episode_and_frame_or_is_skipped_and_listed(tmp_path):
+    recorded(tmp_path)
+    file = damage(tmp_path, {fmt.STATE: 11})
+    with pytest.raises(ValueError, match=rf"{file}: NaN or infinity in episode 1, frame 2; .*--skip-bad"):
+        stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1)
+    found = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1, skip_bad=True)
+    assert found.skipped == [f"{file}: NaN or infinity in episode 1, frame 2"]
+    assert found.state.count == 9 + 12
+
+
+def test_a_truncated_file_is_named_or_skipped(tmp_path):
+    recorded(tmp_path / "a"), recorded(tmp_path / "b")
+    file = next((tmp_path / "b").glob("data/*/*.parquet"))
+    file.write_bytes(file.read_bytes()[:-20])
+    sets = [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(ValueError, match=rf"{file} cannot be read .* truncated or damaged"):
+        stats_of_files(sets, ROBOT, action_horizon=3, workers=1)
+    with pytest.raises(ValueError, match="no episodes to read"):
+        stats_of_files(sets, ROBOT, action_horizon=3, workers=1, skip_bad=True)
+
+
+def test_what_else_is_wrong_with_a_set_is_said(tmp_path):
+    recorded(tmp_path / "set")
+    wider = replace(ROBOT, state_names=("x", "y", "z", "hold"))
+    with pytest.raises(ValueError, match="has 3 state dims, robot 'toy' declares 4"):
+        stats_of_files([tmp_path / "set"], wider, action_horizon=3, workers=1)
+    with pytest.raises(FileNotFoundError, match="is not a LeRobot data set"):
+        stats_of_files([tmp_path / "nothing"], ROBOT, action_horizon=3, workers=1)
+    info = json.loads((tmp_path / "set/meta/info.json").read_text())
+    del info["features"][fmt.ACTION]
+    (tmp_path / "set/meta/info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="no feature 'action'"):
+        stats_of_files([tmp_path / "set"], ROBOT, action_horizon=3, workers=1)
+
+
 def test_save_and_load(tmp_path):
     running = RunningStats(2)
     running.update(np.random.default_rng(3).normal(size=(50, 2)))
-    save_norm_stats(tmp_path, {"state": running.result()})
-    loaded = load_norm_stats(tmp_path)["state"]
-    np.testing.assert_array_equal(loaded.q99, running.result().q99)
+    result = replace(running.result(), clip=np.array([np.inf, 5.0]))
+    save_norm_stats(tmp_path, {"state": result, "actions": running.result()})
+    loaded = load_norm_stats(tmp_path)
+    np.testing.assert_array_equal(loaded["state"].q99, result.q99)
+    np.testing.assert_array_equal(loaded["state"].clip, result.clip)
+    assert loaded["actions"].clip is None
+    (tmp_path / "other.json").write_text('{"norm_stats": {"state": {"means": [0]}}}')
+    with pytest.raises(ValueError, match="is not a norm stats file"):
+        load_norm_stats(tmp_path / "other.json")
     with pytest.raises(FileNotFoundError, match=r"pilot data stats"):
         load_norm_stats(tmp_path / "nowhere")

@@ -1,5 +1,7 @@
 """Each step and its inverse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,9 +45,36 @@ def test_resize_keeps_the_aspect_and_pads_with_black():
     assert (out[2:6] == 200).all() and not out[:2].any() and not out[6:].any()
 
 
-def test_a_float_picture_is_refused():
+def test_resize_to_a_shape_that_is_not_square():
+    assert transforms.resize_with_pad(np.full((10, 20, 3), 7, np.uint8), (6, 30)).shape == (6, 30, 3)
+    with pytest.raises(ValueError, match="too long and thin"):
+        transforms.resize_with_pad(np.zeros((1, 1000, 3), np.uint8), 8)
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_pictures_come_as_bytes_or_as_shares_of_one(channels_first):
+    shares = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
+    given = shares.transpose(2, 0, 1) if channels_first else shares
+    np.testing.assert_array_equal(transforms.picture(given), (shares * 255).astype(np.uint8))
+    np.testing.assert_array_equal(transforms.picture((given * 255).astype(np.uint8)), (shares * 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.full((4, 4, 3), 2.0), np.zeros((4, 4, 3), np.int64),
+     np.full((4, 4, 3), np.nan), np.zeros((0, 4, 3), np.uint8)],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused(wrong):
     with pytest.raises(ValueError, match=r"uint8 \[h w 3\]"):
-        transforms.resize_with_pad.__wrapped__(np.zeros((4, 4, 3), np.float32), 8)
+        transforms.picture(wrong)
+
+
+@pytest.mark.parametrize("kind", ["quantile", "zscore"])
+def test_only_the_named_dims_are_clipped(kind):
+    clipped = replace(STATS, clip=np.array([5.0, np.inf]))
+    x = np.array([[1000.0, 1000.0]], np.float32)
+    free = transforms.normalize(x, STATS, kind)
+    np.testing.assert_array_equal(transforms.normalize(x, clipped, kind), [[5.0, free[0, 1]]])
 
 
 def test_too_many_dims_are_refused():

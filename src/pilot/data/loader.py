@@ -1,52 +1,95 @@
 """Batches of mixed rows, drawn ahead of the step that needs them.
 
-A batch is a function of (seed, step) and nothing else. Rows are short work (a slice, two pictures, some tokens), and
-numpy, PIL and the tokenizers let go of the interpreter lock, so one thread beside the training step keeps up.
+A batch is a function of (seed, step) and nothing else: not of the number of processes that read ahead, nor of the
+number of ranks that share it. Rows are short work (a slice, two pictures, some tokens), and numpy, PIL and the
+tokenizers let go of the interpreter lock, so one thread beside the training step keeps up with a small model; for
+large ones `workers` processes read ahead.
 """
 
+import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice, pairwise
+from multiprocessing import get_context
 from queue import Queue
 
 import numpy as np
 from jaxtyping import Int
 
+from pilot.data.episodes import EpisodeDataset
 from pilot.data.language import to_sample
 from pilot.data.layout import Batch
-from pilot.data.lerobot import LeRobotDataset
-from pilot.data.mixture import Mixture
+from pilot.data.mixture import Draw, Mixture
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.types import Sample
 
 AHEAD = 4
+LOSSES = ("text", "fast", "flow")
+AUGMENTING = 1  # keeps what pictures draw apart from what words draw
 
 
 class RobotRows:
-    """Frames of a LeRobot data set as a source of a mixture."""
+    """Frames of demonstrations as a source of a mixture.
 
-    def __init__(self, name: str, dataset: LeRobotDataset, *, loc_stride: int, box_jitter: float = 0.0) -> None:
+    `teaches` names the losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions). `cameras` gives the
+    robot's name for a camera that the set calls otherwise.
+
+    Raises:
+        ValueError: an unknown loss or camera.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dataset: EpisodeDataset,
+        *,
+        loc_stride: int,
+        box_jitter: float = 0.0,
+        teaches: tuple[str, ...] = LOSSES,
+        cameras: Mapping[str, str] | None = None,
+    ) -> None:
+        if unknown := set(teaches) - set(LOSSES):
+            raise ValueError(f"source '{name}' teaches {sorted(unknown)}, which is not one of {LOSSES}")
+        if unknown := set(cameras or {}) - set(dataset.cameras):
+            raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
         self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
-        self._stops = np.array([e.stop for e in dataset.episodes])[dataset.episode_of]
+        self.teaches = frozenset(teaches)
+        self.names = {camera: (cameras or {}).get(camera, camera) for camera in dataset.cameras}
+        self._lengths = {episode.index: episode.stop - episode.start for episode in dataset.episodes}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        return self.dataset.groups()
+        """Drawable rows by the label "group" of their episode, or where none is given by its task."""
+        rows = self.dataset.drawable_rows()
+        names = np.array([e.labels.get("group") or e.task for e in self.dataset.episodes])[
+            self.dataset.episode_of[rows]
+        ]
+        order = np.argsort(names, kind="stable")
+        found, starts = np.unique(names[order], return_index=True)
+        return dict(zip(found.tolist(), np.split(rows[order], starts[1:]), strict=True))
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
         """Row `i`.
 
         `extra["whole"]`: every step up to the episode's end is the demonstrator's, so FAST tokens can be learned.
         """
-        frame = self.dataset.frame(i)
+        frame = self.dataset.sound_frame(i, rng)
         if self.box_jitter and frame["box"] is not None:
             frame["box"] = jittered(frame["box"], rng, self.box_jitter)
-        sample = to_sample(frame, rng=rng, loc_stride=self.loc_stride, source=self.name)
+        frame["images"] = {self.names[camera]: image for camera, image in frame["images"].items()}
+        with_subtask = "text" in self.teaches
+        sample = to_sample(
+            frame, rng=rng, loc_stride=self.loc_stride, with_subtask=with_subtask, source=self.name
+        )  # fmt: skip
         assert sample.action_is_pad is not None
-        sample.extra["whole"] = not sample.action_is_pad[: self._stops[i] - i].any()
+        left = self._lengths[frame["episode_index"]] - frame["frame_index"]
+        whole = not sample.action_is_pad[:left].any()
+        sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
         return sample
 
 
@@ -65,34 +108,91 @@ def jittered(box: tuple[float, ...], rng: np.random.Generator, deviation: float)
 
 
 class Loader:
-    """Batches of a mixture, through the pipeline."""
+    """Batches of a mixture, each row through the pipeline of its source's robot.
+
+    `pipeline` serves all sources, or there is one per source, all of one model. `workers` processes read ahead (0: a
+    thread). Of `ranks` processes that train together, `rank` makes its own part of every batch of `batch_size` rows.
+    """
 
     def __init__(
-        self, mixture: Mixture, pipeline: Pipeline, *, batch_size: int, say_actions: bool = True, device: str = "cpu"
+        self,
+        mixture: Mixture,
+        pipeline: Pipeline | Mapping[str, Pipeline],
+        *,
+        batch_size: int,
+        say_actions: bool = True,
+        augments: bool = False,
+        workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        device: str = "cpu",
     ) -> None:
-        self.mixture, self.pipeline, self.batch_size, self.device = mixture, pipeline, batch_size, device
-        self.say_actions = say_actions
+        shared = isinstance(pipeline, Pipeline)
+        self.pipelines = dict.fromkeys(mixture.sources, pipeline) if shared else dict(pipeline)
+        if missing := set(mixture.sources) - set(self.pipelines):
+            raise ValueError(f"sources {sorted(missing)} have no pipeline")
+        if batch_size % ranks:
+            raise ValueError(f"a batch of {batch_size} rows does not split over {ranks} ranks; make it a multiple")
+        self.mixture, self.batch_size, self.device = mixture, batch_size, device
+        self.say_actions, self.augments, self.workers = say_actions, augments, workers
+        self.rank, self.ranks = rank, ranks
 
     def batch(self, step: int) -> list[Batch]:
-        """The batch of one step, the same whenever it is asked for.
+        """The batch of one step, the same whenever it is asked for."""
+        return self.together(self.rows(step))
 
-        Rows with the same cameras come together, so that a web row is not padded to the length of a robot row nor given
-        a black wrist picture; of those, rows of like length. Losses are normalised over all parts: they are one batch.
+    def rows(self, step: int) -> list[Row]:
+        """The rows of one step that are this rank's."""
+        return [self._row(draw) for draw in self.mixture.draw(step, self.batch_size)[self.rank :: self.ranks]]
+
+    def _row(self, draw: Draw) -> Row:
+        sample = self.mixture.read(draw)
+        rng = np.random.default_rng((*draw.seed, AUGMENTING)) if self.augments else None
+        says_actions = self.say_actions and sample.extra.get("whole", True)
+        flow = sample.extra.get("flow", True)
+        return self.pipelines[draw.source].encode(sample, say_actions=says_actions, flow=flow, rng=rng)
+
+    def together(self, rows: list[Row]) -> list[Batch]:
+        """Rows with the same cameras come together, of whatever robot, so that a web row is not padded to the length of
+        a robot row nor given a black wrist picture; of those, rows of like length.
+
+        Losses are normalised over all parts: they are one batch.
         """
         parts: dict[tuple[str, ...], list[Row]] = {}
-        for draw in self.mixture.draw(step, self.batch_size):
-            sample = self.mixture.read(draw)
-            row = self.pipeline.encode(sample, say_actions=self.say_actions and sample.extra.get("whole", True))
+        for row in rows:
             parts.setdefault(tuple(row.images), []).append(row)
         cameras = sorted(parts, key=len, reverse=True)  # the costly ones first, so that threads end together
-        return [collate(rows, device=self.device) for names in cameras for rows in split(parts[names])]
+        return [collate(part, device=self.device) for names in cameras for part in split(parts[names])]
+
+    def prefetch(self, start: int, stop: int) -> AbstractContextManager[Iterator[list[Batch]]]:
+        """Batches of steps `start` to `stop`, made ahead by a thread or processes that end with the `with` block.
+
+        An error there is raised where its batch would have come.
+        """
+        return self._from_processes(start, stop) if self.workers else self._from_thread(start, stop)
 
     @contextmanager
-    def prefetch(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
-        """Batches of steps `start` to `stop`, made ahead by a thread that ends with the `with` block.
+    def _from_processes(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
+        pool = ProcessPoolExecutor(
+            self.workers, mp_context=get_context("spawn"), initializer=_keep_in_worker, initargs=(self,)
+        )  # fmt: skip
 
-        An error of the thread is raised where its batch would have come.
-        """
+        def batches() -> Iterator[list[Batch]]:
+            steps, coming = iter(range(start, stop)), deque[Future[list[Row]]]()
+            for step in islice(steps, AHEAD + self.workers):
+                coming.append(pool.submit(_rows_in_worker, step))
+            while coming:
+                rows = coming.popleft().result()
+                coming.extend(pool.submit(_rows_in_worker, step) for step in islice(steps, 1))
+                yield self.together(rows)
+
+        try:
+            yield batches()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @contextmanager
+    def _from_thread(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
         queue: Queue[list[Batch] | BaseException] = Queue(AHEAD)
         closing = threading.Event()
 
@@ -124,3 +224,15 @@ class Loader:
             if isinstance(item, BaseException):
                 raise item
             yield item
+
+
+_worker: list[Loader] = []  # the loader of this process, where it is one that reads ahead
+
+
+def _keep_in_worker(loader: Loader) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains; it ends this one
+    _worker[:] = [loader]
+
+
+def _rows_in_worker(step: int) -> list[Row]:
+    return _worker[0].rows(step)

@@ -1,4 +1,5 @@
-"""The one place that writes the order: robot → delta → normalise → resize → tokens → pad, and back for actions.
+"""The one place that writes the order: robot → delta → normalise → resize → tokens → pad → augment, and back for
+actions.
 
 Training, statistics, policies and tests use the same `Pipeline`, so what a model is trained on is what it sees later.
 
@@ -7,7 +8,7 @@ Axes: `h w` pixels, `ah` action horizon, `ad` the model's action dims, `rd` the 
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,11 +16,12 @@ import torch
 from jaxtyping import Float
 
 from pilot.data import transforms
+from pilot.data.augment import NONE, Augmentation, augment, draw
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.tokenizers.base import ActionTokenizer
-from pilot.tokenizers.prompts import encode_actions, encode_prompt, encode_target, state_bins
+from pilot.tokenizers.prompts import FORMATS, encode_actions, encode_prompt, encode_target, state_bins
 from pilot.tokenizers.text import TextTokenizer, split_box
-from pilot.types import NormStats, Robot, Sample
+from pilot.types import Adapter, NormStats, Robot, Sample, checked_adapter
 
 
 class ModelInputs(Protocol):
@@ -37,12 +39,16 @@ class ModelInputs(Protocol):
     def max_tokens(self) -> int: ...
     @property
     def state_input(self) -> str: ...
+    @property
+    def norm(self) -> transforms.NormKind: ...
+    @property
+    def prompt(self) -> str: ...
     def image_size(self, *, wrist: bool) -> int: ...
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One row of a batch, before it is padded to its neighbours."""
+    """One row of a batch, before it is padded to its neighbours. `plans`: what training does to its pictures."""
 
     images: dict[str, np.ndarray]
     tokens: list[int]
@@ -52,6 +58,7 @@ class Row:
     actions: Float[np.ndarray, "ah ad"]
     action_mask: np.ndarray
     source: str
+    plans: dict[str, Augmentation] = field(default_factory=dict)
 
     def say(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
         self.tokens += tokens
@@ -63,10 +70,10 @@ class Pipeline:
     """Samples of one robot to rows of one model, and the model's actions back to the robot.
 
     `norm_stats` has "state" and "actions" (actions after the delta step). Without `action_tokenizer` rows have no FAST
-    tokens.
+    tokens. `adapter` is what `robots.load_adapter` gives for a robot that names one.
 
     Raises:
-        ValueError: statistics missing, or their dims differ from the robot's.
+        ValueError: statistics or the adapter missing, or dims that differ from the robot's.
     """
 
     def __init__(
@@ -77,7 +84,9 @@ class Pipeline:
         norm_stats: dict[str, NormStats],
         text: TextTokenizer,
         action_tokenizer: ActionTokenizer | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
+        self.adapter = checked_adapter(robot, adapter)
         self.robot, self.model, self.text, self.action_tokenizer = robot, model, text, action_tokenizer
         for name, dims in (("state", robot.state_dim), ("actions", robot.action_dim)):
             if name not in norm_stats:
@@ -90,12 +99,18 @@ class Pipeline:
 
     # --- towards the model -------------------------------------------------------------------------------------------
 
-    def encode(self, sample: Sample, *, say_actions: bool = True) -> Row:
+    def encode(
+        self, sample: Sample, *, say_actions: bool = True, flow: bool = True, rng: np.random.Generator | None = None
+    ) -> Row:
         """A row with everything that the sample has: prompt, what is to be said, actions.
 
-        `say_actions=False` leaves the FAST tokens out (a chunk that is not whole has none to teach).
+        `say_actions=False` leaves the FAST tokens out (a chunk that is not whole has none to teach), `flow=False` takes
+        the actions out of the flow loss. With `rng` the pictures will be augmented (`data/augment.py`); where words
+        hold boxes only their colours, so that boxes stay right.
         """
         row = self._empty(sample)
+        if rng is not None:
+            row.plans = self._plans(sample, rng)
         if sample.answer is not None:
             row.say(encode_prompt(self.text, "web", text=sample.prompt), Kind.PREFIX, loss=False)
             row.say(encode_target(self.text, "web", text=sample.answer), Kind.TEXT, loss=True)
@@ -104,7 +119,7 @@ class Pipeline:
         row.state = transforms.pad_dims(state, self.model.action_dim)
         self._say_prompt(row, sample, state)
         if sample.actions is not None:
-            self._add_actions(row, sample, say_actions)
+            self._add_actions(row, sample, say_actions=say_actions, flow=flow)
         return self._within_budget(row)
 
     def normalized_state(self, sample: Sample) -> Float[np.ndarray, " sd"]:
@@ -116,16 +131,19 @@ class Pipeline:
             )
         if not np.isfinite(sample.state).all():
             raise ValueError(f"the state of robot '{self.robot.name}' holds NaN or infinity: {sample.state}")
-        return transforms.normalize(np.asarray(sample.state, np.float32), self.norm_stats["state"])
+        state = self.adapter.state(np.asarray(sample.state, np.float32))
+        return transforms.normalize(state, self.norm_stats["state"], self.model.norm)
 
     def _empty(self, sample: Sample) -> Row:
+        if unknown := [camera for camera in sample.images if camera not in self.robot.cameras]:
+            raise ValueError(f"robot '{self.robot.name}' has cameras {self.robot.cameras}, not '{unknown[0]}'")
         images = {}
-        for camera, image in sample.images.items():
-            if camera not in self.robot.cameras:
-                raise ValueError(f"robot '{self.robot.name}' has cameras {self.robot.cameras}, not '{camera}'")
+        for camera in (camera for camera in self.robot.cameras if camera in sample.images):  # in the robot's order
             size = self.model.image_size(wrist=camera in self.robot.wrist_cameras)
+            if (slot := self.robot.slot(camera)) is None:
+                continue
             try:
-                images[camera] = transforms.resize_with_pad(np.asarray(image), size)
+                images[slot] = transforms.resize_with_pad(transforms.picture(sample.images[camera]), size)
             except ValueError as error:
                 raise ValueError(f"camera '{camera}': {error}") from error
         shape = (self.model.action_horizon, self.model.action_dim)
@@ -134,19 +152,30 @@ class Pipeline:
             actions=np.zeros(shape, np.float32), action_mask=np.zeros(shape, bool), source=sample.source,
         )  # fmt: skip
 
+    def _plans(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
+        """One draw for all outer cameras, one for all wrist cameras."""
+        has_box = any("<loc" in words for words in (sample.prompt, sample.subtask, sample.answer) if words)
+        plans = {False: draw(rng, moves=not has_box), True: draw(rng, moves=False)}
+        slots = {camera: self.robot.slot(camera) for camera in sample.images}
+        return {slot: plans[camera in self.robot.wrist_cameras] for camera, slot in slots.items() if slot is not None}
+
     def _say_prompt(self, row: Row, sample: Sample, state: np.ndarray) -> None:
-        bins = state_bins(state).tolist() if self.model.state_input == "text" else None
-        name = "subtask" if bins is not None else "subtask_stateless"
-        row.say(encode_prompt(self.text, name, text=sample.prompt, bins=bins), Kind.PREFIX, loss=False)
+        without_state = self.model.prompt == "subtask" and self.model.state_input != "text"
+        name = "subtask_stateless" if without_state else self.model.prompt
+        form = FORMATS[name]
+        bins = state_bins(state, clip=form.clips_state).tolist() if form.reads_state else None
+        budget = self.model.max_tokens if form.truncates else None
+        tokens = encode_prompt(self.text, name, text=sample.prompt, bins=bins, max_tokens=budget)
+        row.say(tokens, Kind.PREFIX, loss=False)
         if sample.subtask is not None:
             row.say(encode_target(self.text, name, text=sample.subtask), Kind.TEXT, loss=True)
 
-    def _add_actions(self, row: Row, sample: Sample, say_actions: bool) -> None:
+    def _add_actions(self, row: Row, sample: Sample, *, say_actions: bool, flow: bool) -> None:
         actions = self.normalized_actions(sample)
         steps = min(len(actions), self.model.action_horizon)
         valid = np.ones(steps, bool) if sample.action_is_pad is None else ~sample.action_is_pad[:steps]
         row.actions[:steps] = transforms.pad_dims(actions[:steps], self.model.action_dim)
-        row.action_mask[:steps, : self.robot.action_dim] = valid[:, None]
+        row.action_mask[:steps, : self.robot.action_dim] = valid[:, None] & flow
         if self.action_tokenizer is not None and say_actions:
             ids = self.action_tokenizer.encode(actions)
             tokens = encode_actions(self.text, ids, vocab_size=self.model.vocab_size, offset=self.model.fast_offset)
@@ -160,8 +189,11 @@ class Pipeline:
                 f"the data has {sample.actions.shape[-1]} action dims, robot '{self.robot.name}' declares "
                 f"{self.robot.action_dim}; see robots/{self.robot.name}.py"
             )
-        delta = transforms.to_delta(sample.actions, sample.state, self.robot.delta_mask)
-        return transforms.normalize(delta, self.norm_stats["actions"])
+        if not np.isfinite(sample.actions).all():
+            raise ValueError(f"the actions of robot '{self.robot.name}' hold NaN or infinity ({sample.source})")
+        actions, state = self.adapter.actions(sample.actions), self.adapter.state(sample.state)
+        delta = transforms.to_delta(actions, state, self.robot.delta_mask)
+        return transforms.normalize(delta, self.norm_stats["actions"], self.model.norm)
 
     def _within_budget(self, row: Row) -> Row:
         over = len(row.tokens) - self.model.max_tokens
@@ -182,8 +214,12 @@ class Pipeline:
         self, actions: Float[np.ndarray, "ah ad"], state: Float[np.ndarray, " sd"]
     ) -> Float[np.ndarray, "ah rd"]:
         """A model's chunk in the robot's own units, absolute where the robot commands are."""
-        own = transforms.unnormalize(actions[:, : self.robot.action_dim], self.norm_stats["actions"])
-        return transforms.to_absolute(own, np.asarray(state, np.float32), self.robot.delta_mask)
+        own = transforms.unnormalize(
+            actions[:, : self.robot.action_dim], self.norm_stats["actions"], self.model.norm
+        )  # fmt: skip
+        start = self.adapter.state(np.asarray(state, np.float32))
+        absolute = transforms.to_absolute(own, start, self.robot.delta_mask)
+        return self.adapter.actions_back(absolute).astype(np.float32)
 
     @staticmethod
     def words_and_box(subtask: str) -> tuple[str, tuple[float, float, float, float] | None]:
@@ -193,7 +229,8 @@ class Pipeline:
 
 
 def collate(rows: Sequence[Row], *, device: Any = "cpu") -> Batch:
-    """Rows side by side: text padded at its end to the longest, cameras that a row lacks black and masked."""
+    """Rows side by side, of one robot or of many: text padded at its end to the longest, cameras that a row lacks black
+    and masked; pictures as floats in −1 to 1, augmented where the rows say so."""
     length = max(len(row.tokens) for row in rows)
 
     def padded(name: str, kind: type) -> torch.Tensor:
@@ -208,6 +245,11 @@ def collate(rows: Sequence[Row], *, device: Any = "cpu") -> Batch:
         camera: _to_float(np.stack([row.images.get(camera, np.zeros(shape, np.uint8)) for row in rows]), device)
         for camera, shape in shapes.items()
     }
+    if any(row.plans for row in rows):
+        images = {
+            camera: augment(pictures, [row.plans.get(camera, NONE) for row in rows])
+            for camera, pictures in images.items()
+        }
     masks = {camera: torch.tensor([camera in row.images for row in rows], device=device) for camera in shapes}
     observation = Observation(
         images=images,

@@ -3,23 +3,34 @@
 Quantiles come from a mergeable sketch (KLL, 1603.05346): sorted buffers of which every second row moves up a level with
 twice the weight. Exact up to 65,536 rows; beyond, ranks are off by less than about 0.01 %, whatever the values' scale.
 
-Axes: `n` rows, `d` dims of the vector.
+Actions count as they are learned: relative where `robot.delta_mask` says, every step of the chunk that starts at each
+row, without padding. From `MAX_CHUNK_ROWS` such steps on, each row gives fewer: evenly spaced ones, other ones from row
+to row, so that every step of the chunk counts alike.
+
+Axes: `n` rows, `d` dims of the vector, `sd` state dims, `ad` action dims.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from pilot.data.columns import Columns, Part, find_parts, read_part
 from pilot.data.files import read_json, write_json
-from pilot.data.lerobot import LeRobotDataset
-from pilot.types import NormStats, Robot
+from pilot.types import Adapter, NormStats, Robot, checked_adapter
 
 BUFFER_ROWS = 65_536
-BLOCK_ROWS = 8_192
+BLOCK_ROWS = 32_768
+MAX_CHUNK_ROWS = 2_000_000
+FLAT, RARE_CLIP = 1e-6, 5.0
+NORMAL_RANGE = 4.652  # what lies between q01 and q99 of a normal distribution, in standard deviations
 FILE = "norm_stats.json"
 FORMAT = 1
 
@@ -31,49 +42,53 @@ class RunningStats:
         self.count, self._buffer_rows = 0, buffer_rows
         self._mean, self._squares = np.zeros(dims), np.zeros(dims)
         self.min, self.max = np.full(dims, np.inf), np.full(dims, -np.inf)
-        self._levels: list[list[np.ndarray]] = [[]]  # rows of level k stand for 2**k rows each
+        self._levels: list[list[np.ndarray]] = [[]]  # rows of level k, as [d n], stand for 2**k rows each
         self._offset = 0
 
     def update(self, values: Float[np.ndarray, "n d"]) -> None:
         """Adds rows. NaN or infinity is a `ValueError`."""
-        if not len(values):
-            return
         if not np.isfinite(values).all():
             raise ValueError(
                 f"statistics of NaN or infinity, in dims {np.argwhere(~np.isfinite(values))[:5, 1].tolist()}"
             )
-        mean = values.mean(0, dtype=np.float64)
-        self._add_moments(len(values), mean, ((values - mean) ** 2).sum(0, dtype=np.float64))
-        self.min, self.max = np.minimum(self.min, values.min(0)), np.maximum(self.max, values.max(0))
-        self._add_rows(0, values)
+        for start in range(0, len(values), BLOCK_ROWS):
+            self._update(np.array(values[start : start + BLOCK_ROWS].T, order="C"))
+
+    def _update(self, columns: Float[np.ndarray, "d n"]) -> None:
+        mean = columns.mean(1, dtype=np.float64)
+        centred = columns - mean[:, None].astype(columns.dtype)
+        squares = np.einsum("dn,dn->d", centred, centred).astype(np.float64)
+        self._add_moments(columns.shape[1], mean, squares)
+        self.min, self.max = np.minimum(self.min, columns.min(1)), np.maximum(self.max, columns.max(1))
+        self._add(0, columns)
 
     def merge(self, other: "RunningStats") -> None:
         """Takes in what `other` has seen."""
         self._add_moments(other.count, other._mean, other._squares)
         self.min, self.max = np.minimum(self.min, other.min), np.maximum(self.max, other.max)
         for level, pieces in enumerate(other._levels):
-            for rows in pieces:
-                self._add_rows(level, rows)
+            for columns in pieces:
+                self._add(level, columns)
 
-    def quantile(self, q: float) -> Float[np.ndarray, " d"]:
+    def quantiles(self, *shares: float) -> Float[np.ndarray, "q d"]:
         """Per dim, interpolated between neighbours as `numpy.quantile` does."""
-        rows = [np.concatenate(pieces) for pieces in self._levels if pieces]
-        weights = np.concatenate([np.full(len(np.concatenate(p)), 2.0**k) for k, p in enumerate(self._levels) if p])
-        values = np.concatenate(rows)
-        order = np.argsort(values, axis=0)
-        result = np.empty(values.shape[1])
-        for dim in range(values.shape[1]):
-            weight = weights[order[:, dim]]
-            rank = np.cumsum(weight) - (weight + 1) / 2
-            result[dim] = np.interp(q * (self.count - 1), rank, values[order[:, dim], dim])
-        return result
+        weights = np.repeat(2.0 ** np.arange(len(self._levels)), [self._rows(k) for k in range(len(self._levels))])
+        pieces = [piece for level in self._levels for piece in level]
+        found = [self._interpolated(np.concatenate(rows), weights, shares) for rows in zip(*pieces, strict=True)]
+        return np.array(found).T
+
+    def _interpolated(self, values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+        order = np.argsort(values)
+        weight = weights[order]
+        rank = np.cumsum(weight) - (weight + 1) / 2
+        return np.interp(np.array(shares) * (self.count - 1), rank, values[order])
 
     def result(self) -> NormStats:
         """Raises `ValueError` when nothing was added."""
         if not self.count:
             raise ValueError("no rows to compute statistics of; the data set is empty or every step is padding")
-        std = np.sqrt(self._squares / self.count)
-        return NormStats(mean=self._mean.copy(), std=std, q01=self.quantile(0.01), q99=self.quantile(0.99))
+        q01, q99 = self.quantiles(0.01, 0.99)
+        return NormStats(mean=self._mean.copy(), std=np.sqrt(self._squares / self.count), q01=q01, q99=q99)
 
     def _add_moments(self, count: int, mean: np.ndarray, squares: np.ndarray) -> None:
         total = self.count + count
@@ -84,75 +99,250 @@ class RunningStats:
         self._squares = self._squares + squares + delta**2 * (self.count * count / total)
         self.count = total
 
-    def _add_rows(self, level: int, rows: np.ndarray) -> None:
+    def _rows(self, level: int) -> int:
+        return sum(piece.shape[1] for piece in self._levels[level])
+
+    def _add(self, level: int, columns: np.ndarray) -> None:
         while len(self._levels) <= level:
             self._levels.append([])
-        self._levels[level].append(np.array(rows))
-        if sum(map(len, self._levels[level])) > self._buffer_rows:
+        self._levels[level].append(columns)
+        if self._rows(level) > self._buffer_rows:
             self._compact(level)
 
     def _compact(self, level: int) -> None:
         """Every second of the sorted rows goes one level up; starting now at the first, now at the second, no bias."""
-        rows = np.sort(np.concatenate(self._levels[level]), axis=0)
-        even = len(rows) // 2 * 2
-        self._levels[level] = [rows[even:]] if even < len(rows) else []
+        columns = np.concatenate(self._levels[level], axis=1)
+        columns.sort(axis=1)
+        even = columns.shape[1] // 2 * 2
+        self._levels[level] = [columns[:, even:].copy()] if even < columns.shape[1] else []
         self._offset = 1 - self._offset
-        self._add_rows(level + 1, rows[self._offset : even : 2])
+        self._add(level + 1, columns[:, self._offset : even : 2].copy())
 
 
-def compute_norm_stats(datasets: Sequence[LeRobotDataset], robot: Robot) -> dict[str, NormStats]:
-    """`{"state", "actions"}` over all rows; actions as the model learns them, relative where `robot.delta_mask` says.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a robot's rows count: see the module's head. `chunk_steps` of the `action_horizon` are taken per row."""
 
-    Every row contributes its whole chunk of actions, without padded steps. Constant and rare dims are warned about by
-    name and get a range that does not blow small movements up.
+    robot: Robot
+    adapter: Adapter
+    action_horizon: int
+    chunk_steps: int
+    skip_bad: bool = False
+
+    @classmethod
+    def of(cls, robot: Robot, *, adapter: Adapter, action_horizon: int, rows: int, skip_bad: bool = False) -> "Recipe":
+        steps = int(np.clip(MAX_CHUNK_ROWS // max(rows, 1), 1, action_horizon))
+        return cls(
+            robot=robot, adapter=adapter, action_horizon=action_horizon, chunk_steps=steps, skip_bad=skip_bad
+        )  # fmt: skip
+
+
+class RobotStats:
+    """Running statistics of a robot's state and actions, and the names of what was skipped."""
+
+    def __init__(self, robot: Robot) -> None:
+        self.state, self.actions = RunningStats(robot.state_dim), RunningStats(robot.action_dim)
+        self.skipped: list[str] = []
+
+    def add(self, columns: Columns, recipe: Recipe) -> None:
+        """Takes in whole episodes.
+
+        Raises:
+            ValueError: their dims are not the robot's.
+        """
+        _check_dims(columns, recipe.robot)
+        for block in columns.blocks(BLOCK_ROWS):
+            self._add(block, recipe)
+
+    def _add(self, columns: Columns, recipe: Recipe) -> None:
+        state = recipe.adapter.state(columns.state).astype(np.float32, copy=False)
+        actions = recipe.adapter.actions(columns.actions).astype(np.float32, copy=False)
+        rows = np.arange(len(state)) if columns.drawable is None else np.flatnonzero(columns.drawable)
+        self.state.update(state if columns.drawable is None else state[rows])
+        base = np.zeros_like(actions)
+        relative = np.flatnonzero(recipe.robot.delta_mask)
+        base[:, relative] = state[:, relative]
+        stops, horizon = columns.stops[rows], recipe.action_horizon
+        broken = None if columns.perturbed is None else np.concatenate([[0], np.cumsum(columns.perturbed)])
+        for number in range(recipe.chunk_steps):
+            steps = rows + (columns.first + rows + number * horizon // recipe.chunk_steps) % horizon
+            whole = steps < stops
+            if broken is not None:
+                whole &= broken[np.minimum(steps, stops - 1)] == broken[rows]
+            self.actions.update(np.take(actions, steps[whole], axis=0) - np.take(base, rows[whole], axis=0))
+
+    def merge(self, other: "RobotStats") -> None:
+        self.state.merge(other.state)
+        self.actions.merge(other.actions)
+        self.skipped += other.skipped
+
+    def result(self, robot: Robot) -> dict[str, NormStats]:
+        """`{"state", "actions"}`, with a usable range in every dim; odd dims are warned about by name."""
+        return {"state": floored(self.state, robot.state_names), "actions": floored(self.actions, robot.action_names)}
+
+
+def _check_dims(columns: Columns, robot: Robot) -> None:
+    for what, got, want in (
+        ("state", columns.state.shape[1], robot.state_dim),
+        ("action", columns.actions.shape[1], robot.action_dim),
+    ):
+        if got != want:
+            raise ValueError(
+                f"{columns.where} has {got} {what} dims, robot '{robot.name}' declares {want}; see "
+                f"robots/{robot.name}.py"
+            )
+
+
+class Loaded(Protocol):
+    """A data set with its columns in memory (`LeRobotDataset` is one)."""
+
+    path: Path
+    action_horizon: int
+    state: Float[np.ndarray, "n sd"]
+    actions: Float[np.ndarray, "n ad"]
+    perturbed: Bool[np.ndarray, " n"] | None
+    drawable: Bool[np.ndarray, " n"] | None
+    episodes: list[Any]  # each with `start` and `stop`, its rows
+
+    def __len__(self) -> int: ...
+
+
+def compute_norm_stats(
+    datasets: Sequence[Loaded], robot: Robot, *, adapter: Adapter | None = None
+) -> dict[str, NormStats]:
+    """`{"state", "actions"}` over all rows of data sets in memory.
+
+    Constant and rare dims are warned about by name and get a range that does not blow small movements up.
     """
-    state, actions = RunningStats(robot.state_dim), RunningStats(robot.action_dim)
-    mask = np.array(robot.delta_mask)
+    rows = sum(len(dataset) for dataset in datasets)
+    total, first = RobotStats(robot), 0
     for dataset in datasets:
-        for start in range(0, len(dataset), BLOCK_ROWS):
-            rows = np.arange(start, min(start + BLOCK_ROWS, len(dataset)))
-            state.update(dataset.state[rows])
-            chunks, is_pad = dataset.windows(rows)
-            chunks[..., mask] -= dataset.state[rows][:, None, : len(mask)][..., mask]
-            actions.update(chunks[~is_pad])
-    return {"state": floored(state, robot.state_names), "actions": floored(actions, robot.action_names)}
+        recipe = Recipe.of(
+            robot, adapter=checked_adapter(robot, adapter), action_horizon=dataset.action_horizon, rows=rows
+        )
+        total.add(in_memory(dataset, first), recipe)
+        first += len(dataset)
+    return total.result(robot)
+
+
+def in_memory(dataset: Loaded, first: int) -> Columns:
+    """All episodes of a data set; its first row has the number `first`."""
+    lengths = np.array([episode.stop - episode.start for episode in dataset.episodes])
+    return Columns(
+        where=str(dataset.path),
+        first=first,
+        state=dataset.state,
+        actions=dataset.actions,
+        stops=np.repeat(np.cumsum(lengths), lengths),
+        perturbed=dataset.perturbed,
+        drawable=dataset.drawable,
+    )
+
+
+def stats_of_files(
+    paths: Sequence[str | Path],
+    robot: Robot,
+    *,
+    action_horizon: int,
+    adapter: Adapter | None = None,
+    workers: int = 2,
+    skip_bad: bool = False,
+) -> RobotStats:
+    """Statistics over LeRobot sets on disk, of any size, read part by part in `workers` processes.
+
+    The same to the bit with any number of processes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `pilot.data.columns`; or dims that are not the robot's.
+    """
+    found = [find_parts(path, skip_bad=skip_bad) for path in paths]
+    recipe = Recipe.of(
+        robot,
+        adapter=checked_adapter(robot, adapter),
+        action_horizon=action_horizon,
+        rows=sum(f.rows for f in found),
+        skip_bad=skip_bad,
+    )
+    parts = [part for f in found for part in f.parts]
+    total = RobotStats(robot)
+    total.skipped = [message for f in found for message in f.skipped]
+    for stats in _mapped(partial(stats_of_part, recipe=recipe), parts, workers=workers):
+        total.merge(stats)
+    return total
+
+
+def stats_of_part(part: Part, *, recipe: Recipe) -> RobotStats:
+    """One process's share of the work."""
+    stats = RobotStats(recipe.robot)
+    found, stats.skipped = read_part(part, skip_bad=recipe.skip_bad)
+    for columns in found:
+        stats.add(columns, recipe)
+    return stats
+
+
+def _mapped(work: Any, parts: Sequence[Part], *, workers: int) -> Iterator[RobotStats]:
+    """Results in the order of the parts."""
+    workers = min(workers, len(parts))
+    if workers < 2:
+        yield from map(work, parts)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, parts)
 
 
 def floored(stats: RunningStats, names: Sequence[str]) -> NormStats:
-    """The statistics with a usable range in every dim.
+    """The statistics with a usable range in every dim; odd dims are warned about by name.
 
-    A dim that moves in less than 1 % of the rows takes its extremes for quantiles; one that never moves takes a range
-    and deviation of 1 in its own unit.
+    A dim that moves in less than 1 % of the rows takes its extremes for quantiles, one that never moves a range of 1 in
+    and a deviation of 1 in its own unit; the deviation of a rare one is at least what belongs to its range. Values far
+    outside of such a made-up range are clipped, so that one odd reading does not drown a batch.
     """
     result = stats.result()
-    flat = result.q99 - result.q01 < 1e-6 * np.maximum(1.0, np.abs(result.q01))
-    constant = stats.max - stats.min < 1e-6 * np.maximum(1.0, np.abs(stats.max))
+    flat = result.q99 - result.q01 < FLAT * np.maximum(1.0, np.abs(result.q01))
+    constant = stats.max - stats.min < FLAT * np.maximum(1.0, np.abs(stats.max))
     rare = flat & ~constant
     for kind, dims in (("constant", constant), ("rarely moving", rare)):
         if found := [name for name, is_one in zip(names, dims, strict=True) if is_one]:
             warnings.warn(f"{kind} dims: {found}", stacklevel=2)
     q01 = np.where(rare, stats.min, np.where(constant, result.mean - 0.5, result.q01))
     q99 = np.where(rare, stats.max, np.where(constant, result.mean + 0.5, result.q99))
-    return NormStats(mean=result.mean, std=np.where(constant, 1.0, result.std), q01=q01, q99=q99)
+    std = np.where(rare, np.maximum(result.std, (q99 - q01) / NORMAL_RANGE), np.where(constant, 1.0, result.std))
+    clip = np.where(flat, RARE_CLIP, np.inf) if flat.any() else None
+    return NormStats(mean=result.mean, std=std, q01=q01, q99=q99, clip=clip)
 
 
 def save_norm_stats(path: str | Path, stats: dict[str, NormStats]) -> None:
     """Writes JSON, atomically; `path` may be a folder, then `norm_stats.json` in it."""
-    content = {name: {k: v.tolist() for k, v in asdict(value).items()} for name, value in stats.items()}
+    content = {name: _to_json(value) for name, value in stats.items()}
     write_json(_file(path), {"format": FORMAT, "norm_stats": content})
 
 
 def load_norm_stats(path: str | Path) -> dict[str, NormStats]:
-    """The inverse of `save_norm_stats`. Raises `FileNotFoundError` that says which command makes the file."""
+    """The inverse of `save_norm_stats`; reads openpi's files too.
+
+    Raises `FileNotFoundError` that says which command makes the file, `ValueError` for another kind of file.
+    """
     file = _file(path)
     content = read_json(file, remedy="make it with: pilot data stats DATASET")
     try:
-        stats = {k: {name: np.array(v) for name, v in d.items()} for k, d in content["norm_stats"].items()}
-        return {name: NormStats(**value) for name, value in stats.items()}
-    except (KeyError, TypeError, AttributeError) as error:
+        return {name: _from_json(values) for name, values in content["norm_stats"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{file} is not a norm stats file ({error!r}); make it with: pilot data stats DATASET"
         ) from error
+
+
+def _to_json(stats: NormStats) -> dict[str, list[float | None]]:
+    arrays = {item.name: getattr(stats, item.name) for item in fields(stats)}
+    given = {name: values.tolist() for name, values in arrays.items() if values is not None}
+    if "clip" in given:
+        given["clip"] = [limit if np.isfinite(limit) else None for limit in given["clip"]]  # JSON has no infinity
+    return given
+
+
+def _from_json(values: dict[str, list[float | None]]) -> NormStats:
+    arrays = {name: np.array([np.inf if x is None else x for x in column]) for name, column in values.items()}
+    return NormStats(**arrays)
 
 
 def _file(path: str | Path) -> Path:

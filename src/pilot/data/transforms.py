@@ -3,7 +3,7 @@
 Axes: `h w` pixels, `ah` action horizon, `ad` action dims, `sd` state dims, `d` dims of a vector.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -14,32 +14,58 @@ from pilot.types import NormStats
 NormKind = Literal["quantile", "zscore"]
 
 
-def resize_with_pad(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "s s 3"]:
-    """Scale to fit a square, antialiased, and pad with black: nothing is cut off, nothing distorted.
+def picture(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """A camera's picture as uint8 [h w 3], from uint8 or from floats in 0 to 1, channels last or first.
+
+    Floats are cut to the level below, as openpi does.
 
     Raises:
-        ValueError: not uint8 [h w 3].
+        ValueError: anything else.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"a picture is uint8 [h w 3] in RGB, got {image.dtype} {list(image.shape)}")
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[2] != 3 and image.shape[0] == 3:
+        image = image.transpose(1, 2, 0)
+    if np.issubdtype(image.dtype, np.floating) and image.size and image.min() >= 0 and image.max() <= 1:
+        image = (image * 255).astype(np.uint8)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f"a picture is uint8 [h w 3] in RGB (or floats in 0 to 1), got {image.dtype} {list(image.shape)}"
+        )
+    return image
+
+
+def resize_with_pad(image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """Scale to fit (height, width), antialiased, and pad with black: nothing is cut off, nothing distorted.
+
+    Within one level of what openpi trains on (JAX) and the same as what its clients send (PIL).
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if image.shape[:2] == (height, width):
         return image
-    ratio = max(width / size, height / size)
-    rows, columns = int(height / ratio), int(width / ratio)
+    ratio = max(image.shape[1] / width, image.shape[0] / height)
+    rows, columns = int(image.shape[0] / ratio), int(image.shape[1] / ratio)
+    if not rows or not columns:
+        raise ValueError(f"a picture of {list(image.shape)} is too long and thin to fit {height} x {width}")
     resized = Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR)
-    out = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - rows) // 2, (size - columns) // 2
+    out = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
     out[top : top + rows, left : left + columns] = np.asarray(resized)
     return out
 
 
 def normalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile") -> Float[np.ndarray, "*t d"]:
-    """Quantiles q01 and q99 go to −1 and 1 (π0.5, FAST), or z-scores (π0); not clipped. `stats` may have more dims."""
+    """Quantiles q01 and q99 go to −1 and 1 (π0.5, FAST), or z-scores (π0). `stats` may have more dims.
+
+    Nothing is clipped but the dims that `stats.clip` names.
+    """
     d = x.shape[-1]
     if kind == "zscore":
-        return ((x - stats.mean[:d]) / (stats.std[:d] + 1e-6)).astype(np.float32)
-    return ((x - stats.q01[:d]) / (stats.q99[:d] - stats.q01[:d] + 1e-6) * 2 - 1).astype(np.float32)
+        out = (x - stats.mean[:d]) / (stats.std[:d] + 1e-6)
+    else:
+        out = (x - stats.q01[:d]) / (stats.q99[:d] - stats.q01[:d] + 1e-6) * 2 - 1
+    if stats.clip is not None:
+        out = np.clip(out, -stats.clip[:d], stats.clip[:d])
+    return out.astype(np.float32)
 
 
 def unnormalize(

@@ -1,0 +1,38 @@
+"""DROID: a Franka arm with a Robotiq gripper, two outer cameras and one on the wrist, at 15 Hz.
+
+State: seven joints [rad], gripper from 0 (open) to 1 (closed). Action: joint velocities as shares of the fastest
+(1 is 0.2 rad per step), which are relative already, and the gripper's target on the state's scale. The second outer
+camera is not shown to models; a data set may name either of the two as the first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pilot.types import Gripper, Robot, bool_mask
+
+ROBOT = Robot(
+    name="droid",
+    cameras=("exterior_image_1_left", "exterior_image_2_left", "wrist_image_left"),
+    wrist_cameras=("wrist_image_left",),
+    slots=("base_0_rgb", None, "left_wrist_0_rgb"),
+    state_names=(*(f"joint_{i}" for i in range(7)), "gripper"),
+    action_names=(*(f"velocity_{i}" for i in range(7)), "gripper"),
+    state_units=("rad",) * 7 + ("0 to 1",),
+    action_units=("0.2 rad per step",) * 7 + ("0 to 1",),
+    delta_mask=bool_mask(-8),
+    grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper", state_open=0.0, state_closed=1.0),),
+    control_hz=15.0,
+)
+
+
+def from_openpi(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The observation that openpi's DROID client sends, in pilot's words."""
+    gripper = np.atleast_1d(np.asarray(raw["observation/gripper_position"]))
+    cameras = {camera: f"observation/{camera}" for camera in ROBOT.cameras}
+    return {
+        "images": {camera: raw[key] for camera, key in cameras.items() if key in raw},
+        "state": np.concatenate([np.asarray(raw["observation/joint_position"]), gripper]),
+        "prompt": raw.get("prompt"),
+    }

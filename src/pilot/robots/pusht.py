@@ -1,0 +1,16 @@
+"""PushT: a disc on a plane that pushes a T, at 10 Hz. State and action: where the disc is and shall be, in pixels of a
+512 × 512 plane."""
+
+from pilot.types import Robot, bool_mask
+
+ROBOT = Robot(
+    name="pusht",
+    cameras=("image",),
+    slots=("base_0_rgb",),
+    state_names=("x", "y"),
+    action_names=("x", "y"),
+    state_units=("px", "px"),
+    action_units=("px", "px"),
+    delta_mask=bool_mask(2),
+    control_hz=10.0,
+)
