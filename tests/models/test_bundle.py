@@ -1,6 +1,8 @@
 """A checkpoint carries everything, whatever its parts are, and says what is wrong with it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -145,3 +147,18 @@ def test_a_failed_save_leaves_the_old_checkpoint(folder):
         save_bundle(bundle(), folder, finish=fail)
     assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_an_empty_model_takes_no_memory_and_no_compiler():
+    """Torch imports its compiler to draw random numbers on the meta device: most of the time of a load, once."""
+    code = """
+import sys
+from pilot.models.bundle import empty_model
+from pilot.models.pi import pi05
+before = set(sys.modules)
+model = empty_model(pi05())
+assert all(weight.is_meta for weight in model.state_dict().values())
+assert not {name for name in set(sys.modules) - before if name.startswith("torch._dynamo")}
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pilot.convert.keymap import Table, TensorSource, check, load
+from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
 
 ReadConfig = Callable[[TensorSource, PiConfig | None], PiConfig]
@@ -19,8 +20,7 @@ def load_pi(table: Table, source: TensorSource, config: PiConfig, *, dtype: torc
     Raises:
         ValueError: see `keymap.load`.
     """
-    with torch.device("meta"):
-        model = Pi(config).to(dtype)
+    model = empty_model(config).to(dtype)
     weights = model.to_empty(device="cpu").state_dict()
     names = {slot.name for slot in table.slots}
     assert names == weights.keys(), names ^ weights.keys()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
 from pilot.data.stats import load_norm_stats, save_norm_stats
@@ -194,9 +195,26 @@ def _read_config(file: Path) -> dict[str, Any]:
     return config
 
 
+def empty_model(config: PiConfig) -> Pi:
+    """A model on the meta device: names and shapes, neither memory nor random numbers."""
+    with torch.device("meta"), _Uninitialized():
+        return Pi(config)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Weights of modules made within it are left as they are.
+
+    On the meta device there is nothing to initialise, but to say so torch imports its compiler, for seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _load_model(config: PiConfig, file: Path, device: str | torch.device) -> Pi:
-    with torch.device("meta"):
-        model = Pi(config)
+    model = empty_model(config)
     try:
         weights = load_file(file, device=str(device))
     except (SafetensorError, OSError) as error:
