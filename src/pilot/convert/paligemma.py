@@ -21,6 +21,7 @@ from pilot.convert.openpi_torch import PALIGEMMA
 from pilot.convert.reading import settle, shape_of
 from pilot.convert.renamed import Renamed
 from pilot.convert.sources import NpzSource, SafetensorsSource
+from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
 from pilot.tokenizers.text import TextTokenizer
 
@@ -42,9 +43,7 @@ def start(config: PiConfig, path: str | Path, *, generator: torch.Generator, dty
         ValueError: a file is damaged, or the weights are of another shape than `config`; all that differs is named.
     """
     source, table, rows = open_weights(Path(path), config)
-    with torch.device("meta"):
-        model = Pi(config).to(dtype)
-    model = model.to_empty(device="cpu").eval()
+    model = empty_model(config).to(dtype).to_empty(device="cpu").eval()
     weights = model.state_dict()
     backbone = {slot.name for slot in table.slots}
     freshen({name: weight for name, weight in weights.items() if name not in backbone}, generator)
