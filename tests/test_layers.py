@@ -11,12 +11,13 @@ LAYERS = [
     {"nn", "tokenizers"},
     {"data"},
     {"robots", "models", "datasets"},
+    {"convert"},
     {"infer", "train"},
-    {"sims", "serve", "convert"},
+    {"sims", "serve"},
     {"eval"},
     {"configs"},
     {"cli_verbs"},
-    {"cli_data"},
+    {"cli_data", "cli_convert"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -159,7 +160,7 @@ def load(table: Table, source: TensorSource, target: Mapping[str, Tensor]) -> No
     goes = places(table, target)
     held = set(source.keys())
     again = []
-    for key in source.keys():  # noqa: SIM118 (a source is not a dict)
+    for key in tqdm(source.keys(), desc="reading", unit=" arrays", leave=False, disable=None):
         name = table.aliases.get(key, key)
         if name in table.dead:
             continue
@@ -220,7 +221,7 @@ def check(table: Table, source: TensorSource) -> None:
 def export(table: Table, tensors: Mapping[str, Tensor], *, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """The foreign arrays, one at a time and sorted by key. Aliases are left out: a file says them in its own way."""
     goes = places(table, tensors)
-    for key in sorted([*goes, *table.dead]):
+    for key in tqdm(sorted([*goes, *table.dead]), desc="writing", unit=" arrays", leave=False, disable=None):
         dead = table.dead.get(key)
         yield key, _assemble(goes[key], tensors, dtype) if dead is None else torch.zeros(dead, dtype=dtype)
 

@@ -139,9 +139,10 @@ def settle_config(path: Path, source: TensorSource, config: PiConfig | None = No
     """
     policy = read_policy_config(path)
     given = config or _own_config(path)
+    shape = read_shape(source, given)
+    _check_claims(policy, shape, source.where)
     if given is None:
-        given = _told_by_policy(policy, read_shape(source, None))
-        _check_claims(policy, given, source.where)
+        given = _told_by_policy(policy, shape)
     return settle(source, given, read_config=read_shape, table=lambda settled: table(settled, source))
 
 
@@ -191,6 +192,7 @@ def _told_by_policy(policy: Mapping[str, Any], shape: PiConfig) -> PiConfig:
     """`shape` with what only config.json tells."""
     says = replace(
         shape,
+        prompt=policy["type"],
         action_horizon=policy.get("chunk_size", 50),
         max_tokens=policy.get("tokenizer_max_length", shape.max_tokens),
     )
@@ -210,12 +212,11 @@ def _check_claims(policy: Mapping[str, Any], shape: PiConfig, where: str) -> Non
     kind = "pi0_fast" if expert is None else "pi05" if shape.time_conditioning == "adarms" else "pi0"
     found: dict[str, Any] = {
         "type": kind,
-        "max_action_dim": shape.action_dim,
         "image_resolution": [shape.vision.image_size] * 2,
         "paligemma_variant": variant(shape.vlm.width),
     }
     if expert is not None:
-        found["action_expert_variant"] = variant(expert.width)
+        found |= {"action_expert_variant": variant(expert.width), "max_action_dim": shape.action_dim}
     if shape.state_input == "token":
         found["max_state_dim"] = shape.action_dim
     claims = [f"{n} is {policy[n]}, the weights say {v}" for n, v in found.items() if policy.get(n, v) not in (v, None)]

@@ -25,6 +25,11 @@ HUB = re.compile(
 )
 STAMPS = ("etag", "ETag", "md5Hash", "generation", "mtime", "LastModified", "updated", "created")
 AT_ONCE = 4
+CHECKPOINT_FILES = (
+    "*.json", "*.safetensors", "*.model", "*.npz", "fast/*", "tokenizer/*", "action_tokenizer/*", "assets/**",
+    "params/**", "_*", "manifest.ocdbt", "ocdbt.process_*/**", "d/**",
+)  # fmt: skip
+"""What belongs to a checkpoint of any kind; not its optimizer's state, older steps beside it, or films."""
 
 
 def is_remote(address: str | Path) -> bool:
@@ -184,7 +189,7 @@ class StoredFolder:
 
 def _local(path: Path) -> Path:
     if not path.exists() and re.fullmatch(r"[\w-]+/[\w.-]+", str(path)):
-        raise FileNotFoundError(f"there is no folder {path} here; a repository of the hub is written hf://{path}")
+        raise FileNotFoundError(f"there is no folder {path}; if it is a repository of the hub, write hf://{path}")
     return path
 
 

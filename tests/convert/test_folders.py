@@ -1,0 +1,221 @@
+"""From a folder of one kind to another: what is recognised, what has to be given, and that nothing is half-written."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts import examples
+from safetensors.torch import load_file, save_file
+
+from convert import lerobot_files as files
+from pilot import cli
+from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
+from pilot.models.bundle import Bundle, load_bundle, save_bundle
+from pilot.models.pi import pi05
+from pilot.robots import load_robot
+from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
+
+pytestmark = pytest.mark.filterwarnings("ignore:LeRobot ")
+HOMES = load_robot("homes")
+GIVEN = ["--robot", "homes", "--tokenizer", str(NANO_MODEL)]
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    config = replace(files.CONFIGS["pi05"], prompt="pi05", action_horizon=7, max_tokens=100)
+    text, stats = TextTokenizer(), examples.norm_stats(HOMES)
+    return Bundle(model=files.model(config).eval(), robot=HOMES, norm_stats=stats, text=text, action_tokenizer=None)
+
+
+@pytest.fixture(scope="module")
+def made(bundle, tmp_path_factory) -> dict[str, Path]:
+    """The same policy as each kind of folder."""
+    root = tmp_path_factory.mktemp("made")
+    folders_of = {kind: root / kind for kind in ("pilot", "lerobot", "openpi-torch", "openpi-jax")}
+    save_bundle(bundle, folders_of["pilot"])
+    for kind, folder in list(folders_of.items())[1:]:
+        folders.save(bundle, folder, kind)
+    return folders_of
+
+
+@pytest.fixture
+def debug_vision(monkeypatch):
+    """Weights of torch do not tell the heads of a vision tower, and the published size is large."""
+    read = openpi_torch.read_siglip
+    monkeypatch.setattr(openpi_torch, "read_siglip", lambda s, k, b: read(s, k, b or files.CONFIGS["pi05"]))
+
+
+def convert(*arguments: object) -> int:
+    return cli.main(["convert", *map(str, arguments)])
+
+
+# --- what lies in a folder --------------------------------------------------------------------------------------------
+
+
+def test_every_kind_is_recognised(made, tmp_path):
+    assert {kind: folders.detect(folder) for kind, folder in made.items()} == {kind: kind for kind in made}
+    assert folders.detect(made["openpi-jax"] / "params") == "openpi-jax"
+    assert folders.detect(made["openpi-torch"] / "model.safetensors") == "openpi-torch"
+    (tmp_path / "pt_224.npz").touch()
+    assert folders.detect(tmp_path) == folders.detect(tmp_path / "pt_224.npz") == "paligemma"
+
+
+def test_paligemma_of_hugging_face_is_recognised(tmp_path):
+    save_file({"language_model.model.norm.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert folders.detect(tmp_path) == "paligemma"
+
+
+def test_an_ambiguous_or_unknown_folder_lists_what_it_has(made, tmp_path):
+    both = shutil.copytree(made["openpi-jax"], tmp_path / "both")
+    shutil.copy(made["openpi-torch"] / "model.safetensors", both)
+    with pytest.raises(ValueError, match=r"may be openpi-jax or openpi-torch; say which: it has assets, model\.safe"):
+        folders.detect(both)
+    (tmp_path / "other").mkdir()
+    save_file({"conv.weight": torch.zeros(2)}, tmp_path / "other" / "model.safetensors")
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"no checkpoint that pilot knows: it has model\.safetensors, notes\.txt"):
+        folders.detect(tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        folders.detect(tmp_path / "none")
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("lerobot", []),
+        ("openpi-jax", [*GIVEN, "--set", "action_horizon=7", "--set", "max_tokens=100"]),
+        ("openpi-torch", [*GIVEN, "--set", "action_horizon=7", "--set", "max_tokens=100"]),
+    ],
+)
+def test_into_pilot(made, bundle, tmp_path, debug_vision, kind, more, capsys):
+    assert convert(made[kind], tmp_path / "out", *more) == 0
+    back = load_bundle(tmp_path / "out")
+    assert files.same(back.model, bundle.model) and back.robot == HOMES
+    differ = {"loc_start", "fast_vocab_size", "fast_offset", "num_heads"}
+    assert {n for n, v in vars(back.model.config).items() if v != getattr(bundle.model.config, n)} <= differ
+    assert np.allclose(back.norm_stats["state"].q99, bundle.norm_stats["state"].q99)
+    assert (tmp_path / "out" / "record.safetensors").is_file()
+    assert f"({kind}) -> " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["lerobot", "openpi-jax", "openpi-torch"])
+def test_out_of_pilot_and_from_one_to_another(made, tmp_path, kind):
+    """Whatever way it goes, the same arrays arrive."""
+    assert convert(made["pilot"], tmp_path / "out", "--to", kind) == 0
+    assert convert(made["lerobot"], tmp_path / "other", "--to", kind) == 0
+    for folder in (tmp_path / "out", tmp_path / "other"):
+        assert folders.detect(folder) == kind
+        if kind != "openpi-jax":
+            mine, theirs = (load_file(f / "model.safetensors") for f in (folder, made[kind]))
+            assert mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_dtypes(made, tmp_path):
+    assert convert(made["pilot"], tmp_path / "half", "--to", "lerobot", "--dtype", "bfloat16") == 0
+    assert convert(tmp_path / "half", tmp_path / "back") == 0
+    assert load_bundle(tmp_path / "back").model.dtype == torch.bfloat16
+    assert convert(tmp_path / "half", tmp_path / "full", "--dtype", "float32") == 0
+    assert load_bundle(tmp_path / "full").model.dtype == torch.float32
+
+
+def test_a_dry_run_prints_the_table_and_writes_nothing(made, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    assert convert(made["lerobot"], "--dry-run", "--to", "openpi-jax") == 0
+    shown = capsys.readouterr().out
+    assert "vlm.blocks.0.qkv.weight  <-  paligemma_with_expert.paligemma.model.language_model.layers.0" in shown
+    assert "gemma_expert.lm_head.weight [2080, 24]  is used by nothing" in shown
+    assert "vlm.blocks.1.qkv.weight  <-  PaliGemma/llm/layers/attn/q_einsum/w[1] [2, 32, 16] + " in shown
+    assert sorted(tmp_path.rglob("*")) == before
+    assert convert(made["pilot"], "--dry-run", "--to", "openpi-torch") == 0
+    assert "as openpi-torch:" in capsys.readouterr().out
+
+
+def test_a_start_from_paligemma(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "MODELS", {"pi05": lambda: pi05("debug")})
+    base = files.model(files.CONFIGS["pi0_fast"])
+    names = openpi_jax.table(base.config)
+    arrays = folders.paligemma.keymap.export(names, base.state_dict(), dtype=torch.float32)
+    np.savez(tmp_path / "pt.npz", **{key.replace("PaliGemma/", "params/"): array.numpy() for key, array in arrays})
+    shutil.copy(NANO_MODEL, tmp_path / "tokenizer.model")
+    save_bundle(bundle, tmp_path / "stats")
+    stats = ["--stats", tmp_path / "stats" / "norm_stats.json"]
+    assert convert(tmp_path / "pt.npz", tmp_path / "out", "--robot", "homes", *stats) == 0
+    started = load_bundle(tmp_path / "out")
+    assert torch.equal(started.model.embedding.weight, base.embedding.weight)
+    assert started.model.config == pi05("debug")
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "openpi-jax folders do not say which robot they are for; name one (--robot)"),
+        (["--robot", "homes"], "--tokenizer gs://big_vision/paligemma_tokenizer.model"),
+        ([*GIVEN, "--robot", "hommes"], "did you mean 'homes'?"),
+        ([*GIVEN, "--set", "action_dim=9"], "the weights do not fit the changed config: action_in.weight"),
+        ([*GIVEN, "--set", "horizon=9"], "unknown setting 'horizon'"),
+        ([*GIVEN, "--stats", "none.json"], "none.json does not exist"),
+        ([*GIVEN, "--from", "lerobot"], "openpi-jax has no model.safetensors"),
+    ],
+)
+def test_what_a_folder_lacks_is_asked_for(made, tmp_path, more, message, capsys):
+    assert convert(made["openpi-jax"], tmp_path / "out", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_several_robots(made, tmp_path, capsys):
+    source = shutil.copytree(made["openpi-jax"], tmp_path / "source")
+    shutil.copytree(source / "assets" / "homes", source / "assets" / "droid")
+    assert convert(source, tmp_path / "out", *GIVEN) == 2
+    assert "assets/droid/norm_stats.json, assets/homes/norm_stats.json" in capsys.readouterr().err
+    assert convert(source, tmp_path / "out", *GIVEN, "--stats", source / "assets" / "homes") == 0
+
+
+def test_statistics_that_openpi_padded(made, tmp_path):
+    source = shutil.copytree(made["openpi-jax"], tmp_path / "source")
+    file = source / "assets" / "homes" / "norm_stats.json"
+    content = json.loads(file.read_text())
+    for vector in content["norm_stats"].values():
+        vector.update({name: values + [0.0] * 20 for name, values in vector.items()})
+    file.write_text(json.dumps(content))
+    stats = folders.read_norm_stats(file, HOMES, norm="quantile")
+    assert [len(stats[name].q01) for name in ("state", "actions")] == [5, 4]
+    content["norm_stats"]["state"]["q01"] = None
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="normalised by QUANTILES, but has no q01"):
+        folders.read_norm_stats(file, HOMES, norm="quantile")
+    assert np.isfinite(folders.read_norm_stats(file, HOMES, norm="zscore")["state"].q01).all()
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="not a norm stats file"):
+        folders.read_norm_stats(file, HOMES, norm="zscore")
+
+
+def test_what_is_there_is_not_replaced(made, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    for to in ("pilot", "lerobot"):
+        assert convert(made["lerobot"], tmp_path / "out", "--to", to) == 2
+        assert "is not empty; choose another folder" in capsys.readouterr().err
+    assert convert(made["lerobot"]) == 2
+    assert "where to?" in capsys.readouterr().err
+
+
+def test_nothing_half_written_is_left(made, bundle, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(lerobot_export, "write_json", fails)
+    with pytest.raises(OSError, match="no space"):
+        folders.save(bundle, tmp_path / "out", "lerobot")
+    assert list(tmp_path.iterdir()) == []
