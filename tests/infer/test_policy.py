@@ -1,5 +1,6 @@
 """Raw observations in, robot commands out, and the high level on its own clock."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,18 @@ def test_unknown_fields_of_a_config_are_errors(folder, tmp_path):
 
     with pytest.raises(ValueError, match="colour"):
         load_policy(broken(folder, tmp_path, change))
+
+
+def test_places_are_said_in_front_of_the_words_only(folder):
+    """Two places that are always likelier than any word: a box and then words, or words alone."""
+    policy = load_policy(folder)
+    weight, place = policy.model.embedding.weight, policy.bundle.text.loc_id(500)
+    with torch.no_grad():
+        weight[place] = 100 * torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0))
+        weight[place + 1] = -weight[place]
+    session = policy.session()
+    session.infer(observation())
+    assert re.fullmatch(r"(<loc\d{4}>){4}[^<]+", session.subtask)
 
 
 def test_speaking_never_says_action_tokens_however_likely(folder):

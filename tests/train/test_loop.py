@@ -11,7 +11,7 @@ import torch
 from pilot.data import lerobot_format as fmt
 from pilot.data.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
-from pilot.models.pi import pi05
+from pilot.models.pi import pi0, pi0_fast, pi0_small, pi05
 from pilot.robots.homes import ROBOT
 from pilot.train import checkpoint
 from pilot.train.config import OptimConfig, Source, TrainConfig
@@ -129,8 +129,17 @@ def test_freezing_what_is_not_there_is_said(data, tmp_path):
 def test_the_policy_folder_is_the_moving_average(data, tmp_path):
     out = train(config(data), out=tmp_path, progress=False)
     state = checkpoint.load_state(checkpoint.last_checkpoint(tmp_path))
-    assert same(dict(load_policy(out).model.state_dict()), state["ema"]["weights"])
+    assert same(dict(load_policy(out, verify=True).model.state_dict()), state["ema"]["weights"])
     assert not same(state["ema"]["weights"], state["model"])
+
+
+@pytest.mark.parametrize("family", [pi0, pi0_fast, pi0_small])
+def test_the_rest_of_the_family_trains_and_acts(data, tmp_path, family):
+    model = family("debug", max_tokens=80)
+    out = train(config(data, model=model, steps=4), out=tmp_path, progress=False)
+    assert load_policy(out, verify=True).model.config == model
+    flow = [name for name in read_metrics(tmp_path)[-1] if name.startswith("loss/flow")]
+    assert bool(flow) == (family is not pi0_fast)
 
 
 def test_old_checkpoints_go_and_the_last_stay(data, tmp_path):
