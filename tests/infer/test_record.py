@@ -54,6 +54,14 @@ def test_other_members_of_the_family_have_records(config, tmp_path):
     assert load_policy(export(bundle(config), tmp_path / "other"), verify=True).model.config == config
 
 
+def test_a_bfloat16_policy_has_a_record_of_its_own(tmp_path):
+    original = bundle(pi05("debug", max_tokens=80))
+    weights = {name: weight.bfloat16() for name, weight in original.model.state_dict().items()}
+    folder = export(original, tmp_path / "short", weights=weights)
+    assert Record.load(folder).dtype == "bfloat16"
+    load_policy(folder, verify=True)
+
+
 def test_a_record_keeps_its_observation_and_its_choices(folder):
     kept, policy = Record.load(folder), load_policy(folder, num_steps=3, seed=7)
     assert (kept.num_steps, kept.seed, kept.dtype) == (10, 0, "float32")

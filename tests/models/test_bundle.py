@@ -66,6 +66,13 @@ def test_bfloat16_weights_stay_so(folder):
     assert {p.dtype for p in load_bundle(folder).model.parameters()} == {torch.bfloat16}
 
 
+def test_a_robot_whose_cameras_have_no_towers_is_refused():
+    with pytest.raises(
+        ValueError, match=r"shows cameras \['wrist'\], .* make it with vision_towers=\('room', 'wrist'\)"
+    ):
+        bundle(pi0_small("debug", vision_towers=("room",)))
+
+
 def change_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     config = json.loads((folder / "config.json").read_text())
     change(config)
@@ -81,6 +88,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any
 CONFIG_CHANGES = {
     r"has no model, robot": lambda c: (c.pop("model"), c.pop("robot")),
     r"preprocessing version None": lambda c: c.pop("preprocessing_version"),
+    r"has prompt 'pi7'; known: subtask, pi05": lambda c: c["model"].update(prompt="pi7"),
     r"unknown fields \['colour'\]": lambda c: c["model"].update(colour="red"),
     r"model config is not one of this version of pilot: .*'vlm'": lambda c: c["model"].pop("vlm"),
     r"model config is not one of this version of pilot: .*'hue'": lambda c: c["model"]["vision"].update(hue=1),

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -67,6 +67,12 @@ class Bundle:
                     f"robot '{self.robot.name}' has {own} {name} dims, the model's action_dim is {config.action_dim}; "
                     "raise it in the config"
                 )
+        towers, seen = config.vision_towers, [self.robot.slot(camera) for camera in self.robot.cameras]
+        if towers and (without := [slot for slot in seen if slot is not None and slot not in towers]):
+            raise ValueError(
+                f"robot '{self.robot.name}' shows cameras {without}, and the model's vision_towers are {towers}; make "
+                f"it with vision_towers={tuple(slot for slot in seen if slot is not None)}"
+            )
 
     @property
     def pipeline(self) -> Pipeline:
@@ -146,7 +152,7 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
                 f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME"
             )
     config = _read_config(path / "config.json")
-    model = _load_model(model_config(config["model"]), path / "model.safetensors", device)
+    model = load_weights(model_config(config["model"]), path / "model.safetensors", device=device)
     actions = next((path / name for name in (ACTION_TOKENIZER, "fast") if (path / name).exists()), None)
     return Bundle(
         model=model,
@@ -159,12 +165,15 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
 
 
 def model_config(values: dict[str, Any]) -> PiConfig:
-    """`PiConfig` from its `asdict` form; unknown and missing fields are errors."""
+    """`PiConfig` from its `asdict` form; unknown fields, missing ones and unknown choices are errors."""
     known = {field.name for field in fields(PiConfig)}
     if unknown := set(values) - known:
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
         )
+    for name, hint in get_type_hints(PiConfig).items():
+        if get_origin(hint) is Literal and name in values and values[name] not in get_args(hint):
+            raise ValueError(f"the model config has {name} {values[name]!r}; known: {', '.join(get_args(hint))}")
     stacks = ("vlm", "action_expert", "text_encoder")
     try:
         parts: dict[str, Any] = {n: GemmaConfig(**_tuples(values[n])) for n in stacks if values.get(n) is not None}
@@ -213,7 +222,12 @@ class _Uninitialized(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _load_model(config: PiConfig, file: Path, device: str | torch.device) -> Pi:
+def load_weights(config: PiConfig, file: Path, *, device: str | torch.device = "cpu") -> Pi:
+    """The model with the weights of a safetensors file, which on a CPU are mapped from it and not copied.
+
+    Raises:
+        ValueError: the file is damaged or does not fit.
+    """
     model = empty_model(config)
     try:
         weights = load_file(file, device=str(device))
