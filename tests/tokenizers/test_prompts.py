@@ -1,6 +1,7 @@
 """Every prompt format byte by byte, against what openpi's tokenisers produced."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from pilot.tokenizers.prompts import (
+    FORMATS,
     encode_actions,
     encode_prompt,
     encode_target,
@@ -132,6 +134,7 @@ def test_unknown_formats_and_stray_bins_are_errors():
         format_prompt("pi0", "fold", bins=[1])
 
 
+@pytest.mark.filterwarnings("ignore:state dim")
 @pytest.mark.parametrize("case", ["edges", "edges_f32", "random"])
 def test_state_bins_are_openpis(case):
     state, bins = ARRAYS[f"state_bins/{case}/in"], ARRAYS[f"state_bins/{case}/out"]
@@ -142,3 +145,26 @@ def test_state_bins_are_openpis(case):
 def test_a_state_with_nan_is_an_error():
     with pytest.raises(ValueError, match="NaN"):
         state_bins(np.array([0.0, np.nan]))
+
+
+def test_the_released_weights_formats_have_openpis_rule_below_minus_one():
+    assert {name for name, prompt_format in FORMATS.items() if not prompt_format.clips_state} == {"pi05", "pi0_fast"}
+    with pytest.warns(UserWarning):
+        bins = state_bins(np.array([-1.5, 0.0]), clip=FORMATS["pi05"].clips_state)
+    assert format_prompt("pi05", "fold", bins=bins) == "Task: fold, State: -1 128;\nAction: "
+
+
+def test_a_state_outside_its_range_is_cut_with_a_warning_per_dim():
+    with pytest.warns(UserWarning) as caught:
+        assert state_bins(np.array([0.0, 1.2, -7.0, 1.0, -1.0])).tolist() == [128, 255, 0, 255, 0]
+    said = [str(warning.message) for warning in caught]
+    assert said == [
+        "state dim 1 is above 1 after normalisation and reads as bin 255",
+        "state dim 2 is below -1 after normalisation and reads as bin 0",
+    ]
+
+
+def test_a_state_in_its_range_is_no_news():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        state_bins(np.linspace(-1, 1, 33))

@@ -1,9 +1,11 @@
 """Text, `<loc>` tokens and boxes; the shipped model keeps prompts short and loses nothing."""
 
+import io
 import random
 
 import pytest
 import sentencepiece
+from contracts import gemma_like
 
 from pilot.tokenizers import train_text
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer, box_to_locs, loc_token, locs_to_box, split_box
@@ -141,3 +143,48 @@ def test_split_box_gives_the_words():
 def test_loc_bins_end(nano, n):
     with pytest.raises(ValueError, match="bin"):
         nano.loc_id(n)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    return TextTokenizer(gemma_like.build(tmp_path_factory.mktemp("text") / "gemma.model"))
+
+
+def test_a_model_of_paligemmas_kind_is_read(gemma):
+    """`<loc>` and `<seg>` behind the words, as user-defined symbols."""
+    first = gemma.loc_id(0)
+    assert (gemma.pad_id, gemma.eos_id, gemma.bos_id) == (0, 1, 2)
+    assert [gemma.loc_id(n) for n in range(1024)] == list(range(first, first + 1024))
+    assert first + 1024 + 128 == gemma.vocab_size and gemma.token_id("<seg127>") == gemma.vocab_size - 1
+
+
+def test_boxes_and_words_survive_beside_each_other_in_it(gemma):
+    text = "<loc0000><loc0256><loc0512><loc1023>pick up the red cup, État 12;\n"
+    ids = gemma.encode(text, add_bos=True, add_eos=True)
+    assert ids[1:5] == [gemma.loc_id(n) for n in (0, 256, 512, 1023)] and ids[-1] == gemma.eos_id
+    assert gemma.decode(ids) == text
+    assert split_box(gemma.decode(ids))[0] == (0, 0.25, 0.5, 1)
+
+
+@pytest.mark.parametrize("model", ["nano", "gemma"])
+def test_words_are_what_is_neither_control_nor_place(model, request):
+    text = request.getfixturevalue(model)
+    words = set(text.word_ids.tolist())
+    assert not words & {text.pad_id, text.eos_id, text.bos_id, *(text.loc_id(n) for n in range(1024))}
+    assert set(text.encode("pick up the red cup é;\n")) <= words
+    assert len(words) + 4 + 1024 + (128 if model == "gemma" else 0) == text.vocab_size
+
+
+def test_a_model_without_bos_or_locs_says_so(tmp_path):
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c"] * 9), model_writer=model, vocab_size=30, model_type="bpe", byte_fallback=False,
+        hard_vocab_limit=False, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    (tmp_path / "plain.model").write_bytes(model.getvalue())
+    plain = TextTokenizer(tmp_path / "plain.model")
+    assert plain.decode(plain.encode("a b")) == "a b"
+    with pytest.raises(ValueError, match="no <bos>"):
+        plain.encode("a", add_bos=True)
+    with pytest.raises(ValueError, match="no piece '<loc0000>'"):
+        plain.loc_id(0)

@@ -1,9 +1,20 @@
-"""Text and actions as tokens: `text` and `prompts` for words, `fast` and `bins` for action chunks."""
+"""Text and actions as tokens: `text` and `prompts` for words; `fast`, `vq` and `bins` for action chunks."""
 
 from pathlib import Path
+from typing import Any
 
-from pilot.tokenizers import bins, fast
+import numpy as np
+from jaxtyping import Float
+
+from pilot.tokenizers import bins, fast, vq
 from pilot.tokenizers.base import ActionTokenizer
+
+KINDS: dict[str, tuple[str, Any]] = {
+    "fast": (fast.CONFIG_FILE, fast.FastTokenizer),
+    "vq": (vq.CONFIG_FILE, vq.VqTokenizer),
+    "bins": (bins.CONFIG_FILE, bins.BinsTokenizer),
+}
+"""Each kind of action tokenizer: the file that marks its folder, and its class."""
 
 
 def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
@@ -13,8 +24,21 @@ def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
         FileNotFoundError: none was.
         ValueError: its files are damaged.
     """
-    if (Path(folder) / fast.CONFIG_FILE).is_file():
-        return fast.FastTokenizer.load(folder)
-    if (Path(folder) / bins.CONFIG_FILE).is_file():
-        return bins.BinsTokenizer.load(folder)
-    raise FileNotFoundError(f"no action tokenizer in {folder}: neither {fast.CONFIG_FILE} nor {bins.CONFIG_FILE}")
+    for marker, kind in KINDS.values():
+        if (Path(folder) / marker).is_file():
+            return kind.load(folder)
+    markers = ", ".join(marker for marker, _ in KINDS.values())
+    raise FileNotFoundError(
+        f"no action tokenizer in {folder}: it has none of {markers}; make one with: pilot data tokenizer"
+    )
+
+
+def fit_action_tokenizer(kind: str, chunks: Float[np.ndarray, "n t d"], **options: float) -> ActionTokenizer:
+    """A new action tokenizer of one of `KINDS`. `options` are those of its `fit`, such as `vocab_size`.
+
+    Raises:
+        ValueError: an unknown kind, or chunks that it cannot be fitted to.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown action tokenizer '{kind}'; known: {', '.join(KINDS)}")
+    return KINDS[kind][1].fit(chunks, **options)

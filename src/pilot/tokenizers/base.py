@@ -1,28 +1,34 @@
 """What every action tokenizer is: chunks of normalised actions in, token ids out, and back.
 
-A sequence that a model wrote itself may be malformed. `decode` then says so in its result; it never answers with
-zeros, which a robot would take for a command.
+A sequence that a model wrote itself may be malformed. `decode` then says so in its result, and where; it never answers
+with zeros, which a robot would take for a command. `allowed` keeps a decoder from writing such a sequence at all.
 
-Axes: `n` chunks, `t` steps of a chunk, `d` action dims.
+Axes: `n` chunks, `t` steps of a chunk, `d` action dims, `v` ids.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pilot.tokenizers.text import Ids
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeResult:
-    """Actions, or why there are none: exactly one of the two fields is set."""
+    """Actions, or why there are none: exactly one of `actions` and `error` is set.
+
+    `position` is the first token that cannot belong to a chunk (the length of the sequence, if it ends too soon); None
+    where no single token is to blame.
+    """
 
     actions: Float[np.ndarray, "t d"] | None = None
     error: str | None = None
+    position: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -45,6 +51,10 @@ class ActionTokenizer(Protocol):
 
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult: ...
 
+    def allowed(self, ids: Sequence[int], horizon: int, dim: int) -> Bool[np.ndarray, " v"]:
+        """Which ids may follow `ids` on the way to a chunk `[horizon dim]`; none, once it is whole."""
+        ...
+
     def save(self, folder: str | Path) -> None: ...
 
     @classmethod
@@ -58,6 +68,27 @@ def mirror_into_vocab(ids: Int[np.ndarray, " n"], vocab_size: int, *, offset: in
     tokens), 0 where the top of the table belongs to the actions. Source: FAST (2501.09747) as trained by openpi.
     """
     return vocab_size - 1 - offset - ids
+
+
+def action_ids(vocab_size: int, actions: int, *, offset: int = 0) -> range:
+    """Where `actions` action tokens lie in a model's vocabulary."""
+    return range(vocab_size - offset - actions, vocab_size - offset)
+
+
+def check_ids(ids: Ids, vocab_size: int) -> list[int] | DecodeResult:
+    """`ids` as a list, or what is wrong with the first one outside `range(vocab_size)`."""
+    numbers = [int(i) for i in ids]
+    wrong = next((n for n, i in enumerate(numbers) if not 0 <= i < vocab_size), None)
+    if wrong is None:
+        return numbers
+    return DecodeResult(error=f"token {numbers[wrong]} is none of the {vocab_size} action tokens", position=wrong)
+
+
+def check_count(numbers: list[int], count: int) -> DecodeResult | None:
+    """What is wrong with a sequence of a fixed length, if it has another."""
+    if len(numbers) == count:
+        return None
+    return DecodeResult(error=f"{len(numbers)} tokens, a chunk needs {count}", position=min(len(numbers), count))
 
 
 def check_chunks(chunks: np.ndarray, ndim: int) -> None:

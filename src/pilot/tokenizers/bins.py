@@ -3,16 +3,17 @@
 The plain tokenizer that FAST is measured against. Each dim's range is its own 1 % to 99 % quantile, cut into
 `vocab_size` bins; an action outside takes the first or last bin.
 
-Axes: `n` chunks, `t` steps, `d` action dims.
+Axes: `n` chunks, `t` steps, `d` action dims, `v` bins.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from pilot.tokenizers.base import DecodeResult, check_chunks, write_atomically
+from pilot.tokenizers.base import DecodeResult, check_chunks, check_count, check_ids, write_atomically
 from pilot.tokenizers.text import Ids
 
 CONFIG_FILE = "bins.json"
@@ -52,15 +53,19 @@ class BinsTokenizer:
 
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
         """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
-        bins = np.array([int(i) for i in ids], np.int64)
         if dim != len(self.low):
             return DecodeResult(error=f"{dim} action dims asked for, these bins were fitted to {len(self.low)}")
-        if bins.shape != (horizon * dim,):
-            return DecodeResult(error=f"{bins.size} tokens, a chunk of {horizon} x {dim} needs {horizon * dim}")
-        if wrong := bins[(bins < 0) | (bins >= self.vocab_size)].tolist():
-            return DecodeResult(error=f"ids {wrong[:5]} are outside the {self.vocab_size} bins")
-        middles = (bins.reshape(horizon, dim) + 0.5) / self.vocab_size
+        numbers = check_ids(ids, self.vocab_size)
+        if isinstance(numbers, DecodeResult):
+            return numbers
+        if wrong := check_count(numbers, horizon * dim):
+            return wrong
+        middles = (np.array(numbers).reshape(horizon, dim) + 0.5) / self.vocab_size
         return DecodeResult(actions=self.low + middles * (self.high - self.low))
+
+    def allowed(self, ids: Sequence[int], horizon: int, dim: int) -> Bool[np.ndarray, " v"]:
+        """Every bin, until there is one for each value."""
+        return np.full(self.vocab_size, len(ids) < horizon * dim)
 
     def save(self, folder: str | Path) -> None:
         config = {"low": self.low.tolist(), "high": self.high.tolist(), "vocab_size": self.vocab_size}

@@ -8,23 +8,24 @@ compressed by byte-level BPE. Reads and writes the folder of the published proce
 The reference keeps silent about what it loses; here the same tokens come with a word: a rounded coefficient that a
 tokenizer cannot write is a warning, and a sequence that is no chunk decodes to an error, not to zeros.
 
-Axes: `n` chunks, `t` steps (and frequencies), `d` action dims.
+Axes: `n` chunks, `t` steps (and frequencies), `d` action dims, `v` ids.
 """
 
+import codecs
 import json
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from pilot.tokenizers.base import DecodeResult, check_chunks, write_atomically
+from pilot.tokenizers.base import DecodeResult, check_chunks, check_ids, write_atomically
 from pilot.tokenizers.text import Ids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 CONFIG_FILE, BPE_FILE = "processor_config.json", "tokenizer.json"
-BROKEN = "\ufffd"  # what bytes that are no UTF-8 decode to
 MAX_SYMBOL = 0xD7FF  # the last character before UTF-16's surrogates, which no text holds
 
 
@@ -40,7 +41,10 @@ class FastTokenizer:
         self.scale = scale
         self.min_token = min_token
         self.max_token = max_token
-        self._alphabet = {piece for piece in bpe.get_vocab() if len(piece) == 1}
+        pieces = sorted(bpe.get_vocab().items(), key=lambda item: item[1])
+        self._alphabet = {piece for piece, _ in pieces if len(piece) == 1}
+        self._bytes = [_bytes_of(piece) for piece, _ in pieces]
+        self._followers: dict[bytes, Int[np.ndarray, " v"]] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -85,16 +89,59 @@ class FastTokenizer:
 
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
         """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
-        numbers = [int(i) for i in ids]
-        if wrong := [i for i in numbers if not 0 <= i < self.vocab_size]:
-            return DecodeResult(error=f"ids {wrong[:5]} are outside the FAST vocabulary of {self.vocab_size}")
-        text = self.bpe.decode(numbers)
-        if BROKEN in text:
-            return DecodeResult(error="the tokens do not make whole characters")
-        if len(text) != horizon * dim:
-            return DecodeResult(error=f"{len(text)} coefficients, a chunk of {horizon} x {dim} needs {horizon * dim}")
+        numbers = check_ids(ids, self.vocab_size)
+        if isinstance(numbers, DecodeResult):
+            return numbers
+        text, pending, wrong = self._read(numbers, horizon, dim)
+        if wrong:
+            return wrong
+        if pending or len(text) < horizon * dim:
+            error = f"{len(text)} coefficients, a chunk of {horizon} x {dim} needs {horizon * dim}"
+            return DecodeResult(error=error, position=len(numbers))
         symbols = np.fromiter(map(ord, text), np.int64, len(text)).reshape(horizon, dim)
         return DecodeResult(actions=_dct_matrix(horizon).T @ ((symbols + self.min_token) / self.scale))
+
+    def allowed(self, ids: Sequence[int], horizon: int, dim: int) -> Bool[np.ndarray, " v"]:
+        """The ids that make whole characters after `ids`, and no more of them than a chunk has coefficients.
+
+        Raises:
+            ValueError: `ids` are malformed already.
+        """
+        text, pending, wrong = self._read(ids, horizon, dim)
+        if wrong:
+            raise ValueError(f"nothing may follow token {wrong.position}: {wrong.error}")
+        needed = self._follow(pending)
+        return (needed > 0) & (len(text) + needed <= horizon * dim)
+
+    def _read(self, ids: Sequence[int], horizon: int, dim: int) -> tuple[str, bytes, DecodeResult | None]:
+        """The characters of `ids`, the bytes of an unfinished one at the end, and what is wrong, if anything."""
+        text, pending = "", b""
+        for position, i in enumerate(ids):
+            try:
+                added, pending = _whole_characters(pending + self._bytes[i])
+            except UnicodeDecodeError:
+                error = "the tokens do not make whole characters"
+                return text, pending, DecodeResult(error=error, position=position)
+            text += added
+            if (got := len(text) + bool(pending)) > horizon * dim:
+                error = f"{got} coefficients or more, a chunk of {horizon} x {dim} needs {horizon * dim}"
+                return text, pending, DecodeResult(error=error, position=position)
+        return text, pending, None
+
+    def _follow(self, pending: bytes) -> Int[np.ndarray, " v"]:
+        """How many characters each id begins or ends after `pending`; 0 where it cannot follow or leads nowhere."""
+        if pending not in self._followers:
+            self._followers[pending] = np.array([self._needed(pending + written) for written in self._bytes])
+        return self._followers[pending]
+
+    def _needed(self, written: bytes) -> int:
+        try:
+            text, pending = _whole_characters(written)
+        except UnicodeDecodeError:
+            return 0
+        if pending and not (self._follow(pending) == 1).any():
+            return 0
+        return len(text) + bool(pending)
 
     def share_saturated(self, chunks: Float[np.ndarray, "n t d"]) -> float:
         """The share of coefficients outside what this tokenizer was fitted to."""
@@ -179,6 +226,26 @@ def _texts(symbols: Int[np.ndarray, "n t d"]) -> list[str]:
     """One character per coefficient; row-major, so all dims of the lowest frequency come first."""
     rows = symbols.reshape(len(symbols), -1).astype("<u4")
     return [row.tobytes().decode("utf-32-le") for row in rows]
+
+
+def _whole_characters(written: bytes) -> tuple[str, bytes]:
+    """The characters of UTF-8 that may end within one, and the bytes of that one."""
+    text, length = codecs.utf_8_decode(written, "strict", False)
+    return text, written[length:]
+
+
+@cache
+def _byte_of_symbol() -> dict[str, int]:
+    """Byte-level BPE's stand-ins: printable bytes stand for themselves, the others follow from U+0100 on (GPT-2)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+def _bytes_of(piece: str) -> bytes:
+    """What a piece writes; published alphabets also hold characters that are no stand-ins."""
+    table = _byte_of_symbol()
+    return bytes(table[symbol] for symbol in piece) if all(s in table for s in piece) else piece.encode()
 
 
 def _byte_symbols(text: str) -> set[str]:

@@ -10,7 +10,8 @@
 | `web`     | `Question: {text}\\nAnswer: `                          | `{answer}<eos>`          | pilot             |
 
 The released weights saw the first three exactly so, and a prompt cut off at the token budget; there a cut is a
-warning. A model of pilot's own reads the end of its prompt to know what to say next; there it is an error.
+warning. A model of pilot's own reads the end of its prompt to know what to say next; there it is an error. They also
+saw "-1" for a state below -1 (`clips_state`); ours reads 0 there.
 """
 
 import difflib
@@ -21,7 +22,7 @@ from itertools import takewhile
 import numpy as np
 from jaxtyping import Float, Int
 
-from pilot.tokenizers.base import mirror_into_vocab
+from pilot.tokenizers.base import ActionTokenizer, DecodeResult, mirror_into_vocab
 from pilot.tokenizers.text import Ids, TextTokenizer
 
 STATE_BINS = 256
@@ -33,7 +34,10 @@ _EDGES = np.linspace(-1, 1, STATE_BINS + 1)[:-1]
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """`parts` are tokenised one by one and joined; `target` is the text that the model is to say."""
+    """`parts` are tokenised one by one and joined; `target` is the text that the model is to say.
+
+    `clips_state`: which rule of `state_bins` the weights were trained with.
+    """
 
     parts: tuple[str, ...]
     target: str | None = None
@@ -41,6 +45,7 @@ class PromptFormat:
     lower: bool = False
     keep_newlines: bool = False
     truncates: bool = False
+    clips_state: bool = True
 
     @property
     def reads_state(self) -> bool:
@@ -49,8 +54,10 @@ class PromptFormat:
 
 FORMATS = {
     "pi0": PromptFormat(parts=("{text}", "\n"), truncates=True),
-    "pi05": PromptFormat(parts=("Task: {text}, State: {bins};\nAction: ",), truncates=True),
-    "pi0_fast": PromptFormat(parts=("Task: {text}, State: {bins};\n",), lower=True, keep_newlines=True, truncates=True),
+    "pi05": PromptFormat(parts=("Task: {text}, State: {bins};\nAction: ",), truncates=True, clips_state=False),
+    "pi0_fast": PromptFormat(
+        parts=("Task: {text}, State: {bins};\n",), lower=True, keep_newlines=True, truncates=True, clips_state=False
+    ),
     "subtask": PromptFormat(parts=("Task: {text}, State: {bins};\nSubtask: ",), target="{text}" + SUBTASK_END),
     "subtask_stateless": PromptFormat(parts=("Task: {text};\nSubtask: ",), target="{text}" + SUBTASK_END),
     "web": PromptFormat(parts=("Question: {text}\nAnswer: ",), target="{text}", target_eos=True),
@@ -104,6 +111,23 @@ def encode_actions(tokenizer: TextTokenizer, action_ids: Ids, *, vocab_size: int
     return tokenizer.encode(ACTION_START) + mirrored + tokenizer.encode(ACTION_END, add_eos=True)
 
 
+def decode_actions(
+    tokenizer: TextTokenizer,
+    said: Ids,
+    *,
+    actions: ActionTokenizer,
+    horizon: int,
+    dim: int,
+    vocab_size: int,
+    offset: int = 0,
+) -> DecodeResult:
+    """The chunk that a model said, or what is wrong; positions count from the first token after `Action: `."""
+    ids = find_actions(tokenizer, said, vocab_size=vocab_size, offset=offset)
+    if ids is None:
+        return DecodeResult(error=f"no '{ACTION_START}' was said")
+    return actions.decode(ids, horizon, dim)
+
+
 def find_actions(tokenizer: TextTokenizer, said: Ids, *, vocab_size: int, offset: int = 0) -> list[int] | None:
     """The action ids between `Action: ` and `|` (or the end) of what a model said; None if it said no `Action: `."""
     start, (end, *_) = tokenizer.encode(ACTION_START), tokenizer.encode(ACTION_END)
@@ -116,7 +140,7 @@ def find_actions(tokenizer: TextTokenizer, said: Ids, *, vocab_size: int, offset
 
 
 def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.ndarray, " d"]:
-    """Normalised state → bin of 256 per dim over [-1, 1].
+    """Normalised state → bin of 256 per dim over [-1, 1]. Warns of a dim outside, once per dim and side.
 
     `clip=False` is openpi's rule, for its weights: anything below -1 is bin -1. Above 1 both rules give 255.
 
@@ -126,7 +150,11 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
     if not np.isfinite(state).all():
         raise ValueError(f"the state holds NaN or infinity: {state}; look at the robot's reading before the policy")
     bins = np.digitize(np.asarray(state, np.float64), _EDGES) - 1
-    return np.maximum(bins, 0) if clip else bins
+    bins = np.maximum(bins, 0) if clip else bins
+    for dim in np.flatnonzero(np.abs(state) > 1):  # no values in the text, or every row would warn anew
+        side = "above 1" if state[dim] > 1 else "below -1"
+        warnings.warn(f"state dim {dim} is {side} after normalisation and reads as bin {bins[dim]}", stacklevel=2)
+    return bins
 
 
 def _filled_parts(name: str, text: str, bins: Ids | None) -> list[str]:

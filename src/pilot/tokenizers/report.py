@@ -1,5 +1,6 @@
 """What an action tokenizer costs and loses on a set of chunks: the numbers to choose `vocab_size` and `scale` by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,34 +11,44 @@ from pilot.tokenizers.base import ActionTokenizer, check_chunks
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerReport:
-    """`compression` is action values per token; errors are in the chunks' own (normalised) units, per action dim."""
+    """`compression` is action values per token; errors are in the chunks' own (normalised) units, per action dim.
 
+    `share_over_budget` is None where no budget was given.
+    """
+
+    names: tuple[str, ...]
     chunks: int
     tokens_mean: float
     tokens_p99: float
     tokens_max: int
     compression: float
-    share_over_budget: float
+    share_over_budget: float | None
     share_undecodable: float
     rms_error: Float[np.ndarray, " d"]
     max_error: Float[np.ndarray, " d"]
 
     def __str__(self) -> str:
-        dims = "\n".join(
-            f"  dim {i}: rms error {rms:.4f}, largest {worst:.4f}"
-            for i, (rms, worst) in enumerate(zip(self.rms_error, self.max_error, strict=True))
-        )
-        return (
+        lines = [
             f"{self.chunks} chunks: {self.tokens_mean:.1f} tokens each (99 % within {self.tokens_p99:.0f}, "
-            f"at most {self.tokens_max}), {self.compression:.1f} values per token\n"
-            f"over the token budget: {self.share_over_budget:.2%}; undecodable: {self.share_undecodable:.2%}\n{dims}"
-        )
+            f"at most {self.tokens_max}), {self.compression:.1f} values per token",
+            f"chunks that do not decode: {self.share_undecodable:.2%}",
+        ]
+        if self.share_over_budget is not None:
+            lines.append(f"chunks over the token budget: {self.share_over_budget:.2%}")
+        width = max(map(len, self.names))
+        for name, rms, worst in zip(self.names, self.rms_error, self.max_error, strict=True):
+            lines.append(f"  {name:{width}}  rms error {rms:.4f}, largest {worst:.4f}")
+        return "\n".join(lines)
 
 
 def report(
-    tokenizer: ActionTokenizer, chunks: Float[np.ndarray, "n t d"], *, budget: int | None = None
+    tokenizer: ActionTokenizer,
+    chunks: Float[np.ndarray, "n t d"],
+    *,
+    budget: int | None = None,
+    names: Sequence[str] | None = None,
 ) -> TokenizerReport:
-    """Encode and decode every chunk. `budget` is the most tokens that a model leaves for a chunk."""
+    """Encode and decode every chunk. `budget` is the most tokens that a model leaves for a chunk, `names` the dims'."""
     check_chunks(chunks, 3)
     n, t, d = chunks.shape
     ids = tokenizer.encode_batch(chunks)
@@ -46,12 +57,13 @@ def report(
     errors = [np.abs(actions - chunk) for actions, chunk in zip(decoded, chunks, strict=True) if actions is not None]
     error = np.stack(errors) if errors else np.full((1, t, d), np.nan)
     return TokenizerReport(
+        names=tuple(names or (f"dim {i}" for i in range(d))),
         chunks=n,
         tokens_mean=float(lengths.mean()),
         tokens_p99=float(np.quantile(lengths, 0.99)),
         tokens_max=int(lengths.max()),
         compression=t * d / float(lengths.mean()),
-        share_over_budget=float((lengths > budget).mean()) if budget is not None else 0.0,
+        share_over_budget=float((lengths > budget).mean()) if budget is not None else None,
         share_undecodable=1 - len(errors) / n,
         rms_error=np.sqrt((error**2).mean((0, 1))),
         max_error=error.max((0, 1)),

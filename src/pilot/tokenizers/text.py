@@ -8,10 +8,13 @@ ships here.
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import SupportsInt
 
+import numpy as np
 import sentencepiece
+from jaxtyping import Int
 
 Box = tuple[float, float, float, float]
 Ids = Iterable[SupportsInt]  # a list, an array or a tensor of token ids
@@ -19,6 +22,7 @@ Ids = Iterable[SupportsInt]  # a list, an array or a tensor of token ids
 LOC_BINS = 1024
 NANO_MODEL = Path(__file__).parent / "assets" / "nano.model"
 
+_NO_WORD = re.compile(r"<(loc\d{4}|seg\d{3})>")
 _FOUR_LOCS = re.compile(r"((?:<loc\d{4}>){4})(?!<loc)(.*)", re.DOTALL)
 
 
@@ -46,6 +50,13 @@ class TextTokenizer:
         self.pad_id: int = self._processor.pad_id()
 
     def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        """The ids of `text`.
+
+        Raises:
+            ValueError: `<bos>` or `<eos>` asked of a model that has none.
+        """
+        if (add_bos and self.bos_id < 0) or (add_eos and self.eos_id < 0):
+            raise ValueError(f"{self.path.name} has no <bos> or no <eos>; take a model of PaliGemma's kind")
         return self._processor.encode(text, add_bos=add_bos, add_eos=add_eos)
 
     def decode(self, ids: Ids) -> str:
@@ -62,6 +73,16 @@ class TextTokenizer:
     def pieces(self, text: str) -> list[str]:
         """How `text` is cut, for people: a leading space shows as "▁"."""
         return self._processor.encode(text, out_type=str)
+
+    def piece(self, token: int) -> str:
+        """The piece that an id stands for, written as in `pieces`.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"{token} is not text: the vocabulary of {self.path.name} has {self.vocab_size}")
+        return self._processor.id_to_piece(token)
 
     def token_id(self, piece: str) -> int:
         """The id of one whole piece, written as in `pieces`.
@@ -81,6 +102,14 @@ class TextTokenizer:
             ValueError: `n` outside [0, 1023], or a model without `<loc>` tokens.
         """
         return self.token_id(loc_token(n))
+
+    @cached_property
+    def word_ids(self) -> Int[np.ndarray, " n"]:
+        """Ids that are text: neither control tokens nor PaliGemma's `<loc>` (places) and `<seg>` (outlines)."""
+        ids, processor = list(range(self.vocab_size)), self._processor
+        silent = np.array([processor.is_control(ids), processor.is_unknown(ids), processor.is_unused(ids)]).any(0)
+        marked = np.array([_NO_WORD.fullmatch(piece) is not None for piece in processor.id_to_piece(ids)])
+        return np.flatnonzero(~silent & ~marked)
 
 
 def loc_token(n: int) -> str:

@@ -1,0 +1,156 @@
+"""What a model may say next, so that what it says can be read.
+
+A grammar answers for one row: of the ids that it has said so far, which ids of the model's vocabulary may follow. A
+decoder that heeds it (`Pi.speak`) writes words without `<loc>` or action tokens, boxes of four `<loc>`, one of a list
+of labels, or action tokens that decode to a whole chunk; the model only chooses among these. An id belongs to one mode:
+where action ids lie over words or places of the text model, as in the released π0-FAST weights, they are no words.
+
+Axes: `b` rows, `v` the model's vocabulary.
+"""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from pilot.tokenizers.base import ActionTokenizer, action_ids, mirror_into_vocab
+from pilot.tokenizers.prompts import ACTION_END, ACTION_START, encode_target
+from pilot.tokenizers.text import LOC_BINS, TextTokenizer
+
+
+@runtime_checkable
+class Grammar(Protocol):
+    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        """The ids that may follow `said`, at least one. The caller may not write into the mask."""
+        ...
+
+
+class TextGrammar:
+    """Words, then `end`; `boxes` says where a box may stand.
+
+    `none`: nowhere. `first`: before the first word (a subtask). `any`: before any word (what detection answers). A box
+    is four `<loc>` in the order y0 x0 y1 x1 with y0 ≤ y1 and x0 ≤ x1, and is followed by a word. `actions` are ids of
+    the model's vocabulary that belong to action tokens.
+    """
+
+    def __init__(
+        self,
+        text: TextTokenizer,
+        *,
+        vocab_size: int,
+        end: int,
+        boxes: Literal["none", "first", "any"] = "none",
+        actions: range = range(0),
+    ) -> None:
+        self.boxes = boxes
+        self.loc_ids = np.array([text.loc_id(n) for n in range(LOC_BINS)] if boxes != "none" else [], np.int64)
+        self._bins = {int(i): n for n, i in enumerate(self.loc_ids)}
+        self._word = np.zeros(vocab_size, bool)
+        self._word[text.word_ids] = True
+        self._word[list(actions)] = False
+        self._word[end] = False
+        self._place = np.zeros(vocab_size, bool)
+        self._place[self.loc_ids] = True
+        self._word_or_place = self._word | self._place
+        self._go_on = self._word_or_place.copy() if boxes == "any" else self._word.copy()
+        self._go_on[end] = True
+
+    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        corners = [self._bins[i] for i in takewhile(self._bins.__contains__, reversed(said))][::-1]
+        if not said:
+            return self._word_or_place
+        if not corners:
+            return self._go_on
+        if len(corners) >= 4:
+            return self._word
+        return self._place if len(corners) == 1 else self._from(corners[len(corners) - 2])
+
+    def _from(self, corner: int) -> Bool[np.ndarray, " v"]:
+        """The places that are not before `corner`, the same edge of the other side."""
+        mask = np.zeros_like(self._place)
+        mask[self.loc_ids[corner:]] = True
+        return mask
+
+
+class LabelGrammar:
+    """One of `labels`, written and ended as the target of prompt format `name`: a model chooses, it cannot invent."""
+
+    def __init__(self, text: TextTokenizer, labels: Sequence[str], *, vocab_size: int, name: str = "web") -> None:
+        if not labels:
+            raise ValueError("no labels to choose from")
+        self.vocab_size = vocab_size
+        self._next: dict[tuple[int, ...], set[int]] = {}
+        for label in labels:
+            ids = encode_target(text, name, text=label)
+            for n, following in enumerate(ids):
+                self._next.setdefault(tuple(ids[:n]), set()).add(following)
+
+    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        return _only(self.vocab_size, *self._next[tuple(said)])
+
+
+class ActionGrammar:
+    """`Action: `, the tokens of one whole chunk, `|<eos>`: what `prompts.encode_actions` writes.
+
+    Raises:
+        ValueError: action ids that lie over the tokens that end them.
+    """
+
+    def __init__(
+        self,
+        text: TextTokenizer,
+        actions: ActionTokenizer,
+        *,
+        horizon: int,
+        dim: int,
+        vocab_size: int,
+        offset: int = 0,
+    ) -> None:
+        self.actions, self.horizon, self.dim = actions, horizon, dim
+        self.vocab_size, self.offset = vocab_size, offset
+        self.start, self.end = text.encode(ACTION_START), text.encode(ACTION_END, add_eos=True)
+        self.ids = action_ids(vocab_size, actions.vocab_size, offset=offset)
+        if shared := [i for i in self.end if i in self.ids]:
+            raise ValueError(
+                f"tokens {shared} would mean actions and the end of actions; raise vocab_size or the offset"
+            )
+
+    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        if len(said) < len(self.start):
+            return _only(self.vocab_size, self.start[len(said)])
+        chunk = list(takewhile(self.ids.__contains__, said[len(self.start) :]))
+        ended = len(said) - len(self.start) - len(chunk)
+        following = self.actions.allowed(self._mirrored(chunk), self.horizon, self.dim) if not ended else np.zeros(0)
+        if not following.any():
+            return _only(self.vocab_size, self.end[ended])
+        return _only(self.vocab_size, *self._mirrored(np.flatnonzero(following)))
+
+    def _mirrored(self, ids: Sequence[int] | np.ndarray) -> list[int]:
+        return mirror_into_vocab(np.array(ids, np.int64), self.vocab_size, offset=self.offset).tolist()
+
+
+def allowed_mask(
+    allowed: Bool[Tensor, " v"] | Grammar | Sequence[Grammar], said: Sequence[Int[Tensor, " b"]], finished: Tensor
+) -> Bool[Tensor, "*b v"]:
+    """What each row of a batch may say next: a fixed mask, by one grammar for all rows, or by one for each.
+
+    `said` holds the tokens of the steps so far. A row that has `finished` may say anything; nobody listens.
+    """
+    if isinstance(allowed, Tensor):
+        return allowed
+    done = finished.tolist()
+    grammars = [allowed] * len(done) if isinstance(allowed, Grammar) else allowed
+    rows = torch.stack(list(said), 1).tolist() if said else [[] for _ in done]
+    masks = [None if d else g.allowed(row) for g, row, d in zip(grammars, rows, done, strict=True)]
+    size = next(len(mask) for mask in masks if mask is not None)
+    return torch.from_numpy(np.stack([np.ones(size, bool) if m is None else m for m in masks])).to(finished.device)
+
+
+def _only(vocab_size: int, *ids: int) -> Bool[np.ndarray, " v"]:
+    mask = np.zeros(vocab_size, bool)
+    mask[list(ids)] = True
+    return mask
