@@ -1,5 +1,7 @@
 """Small random recordings of a toy robot, for the tests of everything that reads data."""
 
+from pathlib import Path
+
 import numpy as np
 
 from pilot.data import lerobot_format as fmt
@@ -41,3 +43,31 @@ def add(writer: LeRobotWriter, frames: dict[str, np.ndarray], number: int) -> No
         events=[(3, "interjection", "user", f"say {number}")],
         labels={"group": "even" if number % 2 == 0 else "odd"},
     )
+
+
+def numbered(length: int, start: int, *, height: int = 16) -> np.ndarray:
+    """Pictures that carry their own number in 8 black or white blocks, which compression cannot blur."""
+    bits = (np.arange(start, start + length)[:, None] >> np.arange(8)) & 1
+    return np.broadcast_to(np.repeat(bits * 255, 16, axis=1)[:, None, :, None], (length, height, 128, 3)).astype(
+        np.uint8
+    )
+
+
+def number_of(picture: np.ndarray) -> int:
+    return int(((picture[8, 8::16, 0] > 127) << np.arange(8)).sum())
+
+
+def write_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "libx264", **options: str) -> None:
+    """An mp4 as others encode it: any codec, key frames far apart, frames stored out of order.
+
+    SVT-AV1 waits for ever for pictures of less than 64 pixels.
+    """
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=fps, options=options)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode())

@@ -52,3 +52,34 @@ def test_a_truncated_file_is_made_again(path):
     cache_frames(dataset, progress=False)
     for cached, picture in zip(pictures(dataset), decoded, strict=True):
         np.testing.assert_array_equal(cached, picture)
+
+
+def test_pictures_that_change_their_size_are_refused(path, monkeypatch):
+    dataset = LeRobotDataset(path, 4)
+    decode = dataset.decode
+    monkeypatch.setattr(dataset, "decode", lambda i, camera: decode(i, camera)[: 4 if i == 6 else None])
+    with pytest.raises(ValueError, match=r"'room' change from \(8, 16\) to \(4, 16\) pixels in episode 1"):
+        cache_frames(dataset, progress=False)
+
+
+def test_bad_pictures_are_never_read_as_black_ones(path, monkeypatch):
+    dataset = LeRobotDataset(path, 4, skip_bad=True)
+    decode = dataset.decode
+
+    def decode_some(i: int, camera: str) -> np.ndarray:
+        if i in (0, 6):
+            raise ValueError(f"row {i} is damaged")
+        return decode(i, camera)
+
+    monkeypatch.setattr(dataset, "decode", decode_some)
+    for _ in range(2):  # as it is made, and as it is found
+        cache = cache_frames(dataset, progress=False)
+        np.testing.assert_array_equal(cache.read(7, "room"), decode(7, "room"))
+        for i in (0, 6):
+            with pytest.raises(ValueError, match=f"row {i} is damaged"):
+                dataset.picture(i, "room")
+    assert dataset.sound_frame(6, np.random.default_rng(0))["frame_index"] != 1
+    dataset.skip_bad = False
+    (path / "frames/frames.json").unlink()
+    with pytest.raises(ValueError, match="row 0 is damaged"):
+        cache_frames(dataset, progress=False)

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from data.recordings import ROBOT, add, episode, record
+from data.recordings import ROBOT, add, episode, number_of, numbered, record
 
 from pilot.data import lerobot_format as fmt
 from pilot.data import packing
@@ -86,16 +86,6 @@ def test_many_files(tmp_path, monkeypatch):
     for row in (0, 30, 62):
         picture = episodes[row // 9][fmt.IMAGES + "room"][row % 9]
         np.testing.assert_array_equal(dataset.frame(row)["images"]["room"], picture)
-
-
-def numbered(length: int, start: int) -> np.ndarray:
-    """Pictures that carry their own number in 8 black or white blocks, which compression cannot blur."""
-    bits = (np.arange(start, start + length)[:, None] >> np.arange(8)) & 1
-    return np.broadcast_to(np.repeat(bits * 255, 16, axis=1)[:, None, :, None], (length, 16, 128, 3)).astype(np.uint8)
-
-
-def number_of(picture: np.ndarray) -> int:
-    return int(((picture[8, 8::16, 0] > 127) << np.arange(8)).sum())
 
 
 def test_video_frames_are_exact_across_episodes_and_files(tmp_path, monkeypatch):

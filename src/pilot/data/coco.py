@@ -54,9 +54,8 @@ class CocoRows(PictureRows):
                 if "caption" in row:
                     captions[row["image_id"]].append(row["caption"].strip())
                 elif "bbox" in row and not row.get("iscrowd"):
-                    boxes[row["image_id"]][self._names[row["category_id"]]].append(
-                        unit_box(row, images[row["image_id"]])
-                    )
+                    name, found = self._names[row["category_id"]], unit_box(row, images[row["image_id"]])
+                    boxes[row["image_id"]][name].append(found)
             except (KeyError, ValueError) as error:
                 reason = f"it lacks or does not know {error}" if isinstance(error, KeyError) else str(error)
                 message = f"{self.path}, annotation {row.get('id')}: {reason}; correct it, or use --skip-bad"

@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from pilot.data.episodes import EpisodeDataset
-from pilot.data.files import atomic_write, read_json, write_json
+from pilot.data.files import atomic_write, cache_folder, read_json, write_json
 
 NOTE = "frames.json"
 
@@ -24,12 +24,14 @@ class FrameCache:
     Open it with `cache_frames`; `dataset.frames = cache` makes the data set read from it.
     """
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.folder, self.shapes = folder, shapes
+    def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]], bad: dict[str, dict[int, str]]) -> None:
+        self.folder, self.shapes, self.bad = folder, shapes, bad
         self._open: dict[str, int] = {}
 
     def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Row `i`. Raises `ValueError` when the file is shorter than it should be."""
+        """Row `i`. Raises `ValueError` for a picture that could not be decoded, or when the file is too short."""
+        if i in self.bad[camera]:
+            raise ValueError(self.bad[camera][i])
         shape = self.shapes[camera]
         size = int(np.prod(shape))
         if camera not in self._open:
@@ -53,14 +55,19 @@ def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, p
     """The cache of `dataset`, decoded now unless it is there and fits the data set; also sets `dataset.frames`.
 
     `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes or its cameras changed.
+    Of a data set with `skip_bad`, pictures that cannot be decoded are noted, and reading them raises.
     """
-    folder = Path(folder) if folder else dataset.path / "frames"
+    if folder is None:
+        writable = os.access(dataset.path, os.W_OK)
+        folder = (dataset.path if writable else cache_folder(dataset.path)) / "frames"
+    folder = Path(folder)
     note = {"fingerprint": dataset.fingerprint(), "rows": len(dataset), "cameras": list(dataset.cameras)}
     if not (folder / NOTE).exists() or _differs(folder, note):
-        _build(dataset, folder, progress=progress)
-        write_json(folder / NOTE, note | {"shapes": {c: dataset.picture(0, c).shape for c in dataset.cameras}})
-    shapes = read_json(folder / NOTE, remedy=f"remove {folder}")["shapes"]
-    dataset.frames = FrameCache(folder, {camera: tuple(shape) for camera, shape in shapes.items()})
+        write_json(folder / NOTE, note | _build(dataset, folder, progress=progress))
+    known = read_json(folder / NOTE, remedy=f"remove {folder}")
+    shapes = {camera: tuple(shape) for camera, shape in known["shapes"].items()}
+    bad = {camera: {int(i): why for i, why in known.get("bad", {}).get(camera, {}).items()} for camera in shapes}
+    dataset.frames = FrameCache(folder, shapes, bad)
     return dataset.frames
 
 
@@ -73,13 +80,43 @@ def _differs(folder: Path, note: dict[str, Any]) -> bool:
     return any(not file.exists() or file.stat().st_size != sizes[camera] for camera, file in files.items())
 
 
-def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> None:
+def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> dict[str, Any]:
+    """Decodes everything, in the order of the files; the shapes of pictures, and which are bad and why."""
     (folder / NOTE).unlink(missing_ok=True)
     dataset.frames = None
+    shapes: dict[str, tuple[int, ...]] = {}
+    bad: dict[str, dict[int, str]] = {camera: {} for camera in dataset.cameras}
     total = len(dataset) * len(dataset.cameras)
     with tqdm(total=total, unit="picture", desc=f"decoding {dataset.path.name}", disable=not progress) as bar:
         for camera in dataset.cameras:
             with atomic_write(folder / f"{camera}.raw") as temporary, temporary.open("wb") as file:
                 for i in range(len(dataset)):
-                    file.write(dataset.picture(i, camera).tobytes())
+                    picture = _decoded(dataset, i, camera, bad=bad[camera])
+                    if camera not in shapes:
+                        shapes[camera] = _first_shape(dataset, camera) if picture is None else picture.shape
+                    shape = shapes[camera]
+                    if picture is not None and picture.shape != shape:
+                        raise ValueError(
+                            f"{dataset.path}: the pictures of '{camera}' change from {shape[:2]} to "
+                            f"{picture.shape[:2]} pixels in episode {dataset.episodes[dataset.episode_of[i]].index}; "
+                            "read this set without a frame cache (frame_cache=False)"
+                        )
+                    file.write(bytes(int(np.prod(shape))) if picture is None else picture.tobytes())
                     bar.update()
+    return {"shapes": shapes, "bad": bad}
+
+
+def _decoded(dataset: EpisodeDataset, i: int, camera: str, *, bad: dict[int, str]) -> np.ndarray | None:
+    try:
+        return dataset.decode(i, camera)
+    except (ValueError, OSError) as error:
+        if not dataset.skip_bad:
+            raise
+        bad[i] = str(error)
+        return None
+
+
+def _first_shape(dataset: EpisodeDataset, camera: str) -> tuple[int, ...]:
+    """The shape of the first picture that can be decoded."""
+    found = (_decoded(dataset, i, camera, bad={}) for i in range(len(dataset)))
+    return next(picture.shape for picture in found if picture is not None)

@@ -1,9 +1,9 @@
 """From a frame of a demonstration to the words of a training sample.
 
 Every frame with a subtask teaches both levels at once: the subtask (its box in front, as `<loc>` tokens) is a text
-target, the actions are a flow target. Where a task has several wordings, any of them is the prompt. In verbal-instruction episodes a person named each step out loud; half of the
-draws put those words in the prompt, so the policy learns to be told what to do next. What a frame is used for is drawn
-anew each time it is read.
+target, the actions are a flow target. Where a task has several wordings, any of them is the prompt. In episodes with
+verbal instructions a person named each step out loud; half of the draws put those words in the prompt, so the policy
+learns to be told what to do next. What a frame is used for is drawn anew each time it is read.
 """
 
 import re
