@@ -62,7 +62,7 @@ def main() -> None:
             stats = stats_of_files(
                 [Path(folder) / "set"], robot, adapter=load_adapter(robot), action_horizon=50, workers=workers
             )
-            stats.result(robot)
+            stats.result()
             wall, cpu = time.perf_counter() - wall, processor_time() - cpu
             rates = (
                 f"{frames / wall / 1e6:.2f} M frames/s on the wall, {2 * frames / cpu / 1e6:.2f} M on two free cores"

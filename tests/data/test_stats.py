@@ -118,17 +118,17 @@ def same(a: dict[str, NormStats], b: dict[str, NormStats]) -> bool:
 
 def test_files_and_memory_give_the_same(tmp_path):
     dataset = recorded(tmp_path)
-    from_files = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result(ROBOT)
+    from_files = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result()
     assert same(from_files, compute_norm_stats([dataset], ROBOT))
 
 
 def test_parts_and_processes_do_not_change_the_result(tmp_path, monkeypatch):
     recorded(tmp_path)
-    whole = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result(ROBOT)
+    whole = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result()
     monkeypatch.setattr(columns, "PART_ROWS", 8)
     assert len(find_parts(tmp_path).parts) > 1
-    alone = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result(ROBOT)
-    together = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=2).result(ROBOT)
+    alone = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result()
+    together = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=2).result()
     assert same(alone, together)
     np.testing.assert_allclose(alone["actions"].q01, whole["actions"].q01, rtol=1e-6)
     np.testing.assert_allclose(alone["actions"].mean, whole["actions"].mean, rtol=1e-5, atol=1e-7)
@@ -141,7 +141,7 @@ def test_large_sets_take_some_steps_of_each_chunk(tmp_path, monkeypatch):
     some, total = compute_norm_stats([dataset], ROBOT), RobotStats(ROBOT)
     total.add(in_memory(dataset, 0), Recipe(robot=ROBOT, adapter=Adapter(), action_horizon=3, chunk_steps=3))
     assert total.actions.count == 2 * (200 + 199 + 198)
-    every = total.result(ROBOT)
+    every = total.result()
     np.testing.assert_allclose(some["actions"].mean, every["actions"].mean, atol=0.05)
     np.testing.assert_allclose(some["actions"].std, every["actions"].std, rtol=0.05)
 

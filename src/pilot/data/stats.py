@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +70,19 @@ class RunningStats:
         for level, pieces in enumerate(other._levels):
             for columns in pieces:
                 self._add(level, columns)
+
+    @property
+    def dims(self) -> int:
+        return len(self._mean)
+
+    def select(self, start: int, stop: int) -> "RunningStats":
+        """The statistics of some of the dims."""
+        own, part = slice(start, stop), RunningStats(stop - start, buffer_rows=self._buffer_rows)
+        part.count, part._offset = self.count, self._offset
+        part._mean, part._squares = self._mean[own], self._squares[own]
+        part.min, part.max = self.min[own], self.max[own]
+        part._levels = [[columns[own] for columns in level] for level in self._levels]
+        return part
 
     def quantiles(self, *shares: float) -> Float[np.ndarray, "q d"]:
         """Per dim, interpolated between neighbours as `numpy.quantile` does."""
@@ -141,6 +155,7 @@ class RobotStats:
     """Running statistics of a robot's state and actions, and the names of what was skipped."""
 
     def __init__(self, robot: Robot) -> None:
+        self.robot = robot
         self.state, self.actions = RunningStats(robot.state_dim), RunningStats(robot.action_dim)
         self.skipped: list[str] = []
 
@@ -176,9 +191,9 @@ class RobotStats:
         self.actions.merge(other.actions)
         self.skipped += other.skipped
 
-    def result(self, robot: Robot) -> dict[str, NormStats]:
+    def result(self) -> dict[str, NormStats]:
         """`{"state", "actions"}`, with a usable range in every dim; odd dims are warned about by name."""
-        return {"state": floored(self.state, robot.state_names), "actions": floored(self.actions, robot.action_names)}
+        return merged([self])
 
 
 def _check_dims(columns: Columns, robot: Robot) -> None:
@@ -214,6 +229,11 @@ def compute_norm_stats(
 
     Constant and rare dims are warned about by name and get a range that does not blow small movements up.
     """
+    return robot_stats(datasets, robot, adapter=adapter).result()
+
+
+def robot_stats(datasets: Sequence[Loaded], robot: Robot, *, adapter: Adapter | None = None) -> RobotStats:
+    """Running statistics over all rows of data sets in memory."""
     rows = sum(len(dataset) for dataset in datasets)
     total, first = RobotStats(robot), 0
     for dataset in datasets:
@@ -222,7 +242,7 @@ def compute_norm_stats(
         )
         total.add(in_memory(dataset, first), recipe)
         first += len(dataset)
-    return total.result(robot)
+    return total
 
 
 def in_memory(dataset: Loaded, first: int) -> Columns:
@@ -309,6 +329,46 @@ def floored(stats: RunningStats, names: Sequence[str]) -> NormStats:
     std = np.where(rare, np.maximum(result.std, (q99 - q01) / NORMAL_RANGE), np.where(constant, 1.0, result.std))
     clip = np.where(flat, RARE_CLIP, np.inf) if flat.any() else None
     return NormStats(mean=result.mean, std=std, q01=q01, q99=q99, clip=clip)
+
+
+def merged(robots: Sequence[RobotStats]) -> dict[str, NormStats]:
+    """Statistics of several robots together, dim by dim; a dim that a robot has not is that of the others."""
+    longest = max(robots, key=lambda stats: (stats.robot.action_dim, stats.robot.state_dim)).robot
+    state_names = max((stats.robot.state_names for stats in robots), key=len)
+    return {
+        "state": _merged([stats.state for stats in robots], state_names),
+        "actions": _merged([stats.actions for stats in robots], longest.action_names),
+    }
+
+
+def _merged(parts: Sequence[RunningStats], names: Sequence[str]) -> NormStats:
+    edges = sorted({0, *(part.dims for part in parts)})
+    spans = []
+    for start, stop in pairwise(edges):
+        total = RunningStats(stop - start)
+        for part in parts:
+            if part.dims >= stop:
+                total.merge(part.select(start, stop))
+        spans.append(floored(total, names[start:stop]))
+    return joined_stats(spans)
+
+
+def joined_stats(spans: Sequence[NormStats]) -> NormStats:
+    """Statistics of vectors side by side."""
+    clips = [np.full(len(span.mean), np.inf) if span.clip is None else span.clip for span in spans]
+    clip = None if all(span.clip is None for span in spans) else np.concatenate(clips)
+    whole = {name: np.concatenate([getattr(span, name) for span in spans]) for name in ("mean", "std", "q01", "q99")}
+    return NormStats(**whole, clip=clip)
+
+
+def first_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStats]:
+    """The dims of `robot` out of statistics that may have more."""
+    dims = {"state": robot.state_dim, "actions": robot.action_dim}
+    arrays = {name: {item.name: getattr(stats[name], item.name) for item in fields(NormStats)} for name in dims}
+    return {
+        name: NormStats(**{key: None if values is None else values[: dims[name]] for key, values in given.items()})
+        for name, given in arrays.items()
+    }
 
 
 def save_norm_stats(path: str | Path, stats: dict[str, NormStats]) -> None:

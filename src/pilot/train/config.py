@@ -1,5 +1,6 @@
 """What a training run is: one frozen value. `configs/` holds the functions that return them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,16 +9,23 @@ from pilot.models.pi import PiConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One source of rows: a LeRobot data set (`robot`) or web rows (`web`).
+    """One source of rows: demonstrations (`robot`) or web rows (`web`), in any format that `pilot.data.sources` knows.
 
     `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power 0.43. Of web
     rows, `question` takes only those that ask exactly this.
+
+    `robot` is the body that recorded it, by default the run's. `cameras` gives the robot's names for cameras that the
+    set calls otherwise (`{"top": "cam_high"}`). `teaches` names the losses that its rows carry: "text" (subtasks),
+    "fast" and "flow" (actions).
     """
 
     path: str
     kind: Literal["robot", "web"] = "robot"
     weight: float | None = None
     question: str | None = None
+    robot: str | None = None
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    teaches: tuple[str, ...] = ("text", "fast", "flow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +54,19 @@ class TrainConfig:
     `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`, …). `box_jitter` shifts the
     boxes of robot rows by that much of a picture (one standard deviation), as the high level's own boxes are shifted.
 
-    `init_from` starts from the weights, statistics and tokenizers of a checkpoint; otherwise they are made from the
-    sources. `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked
-    on at once.
+    `action_tokenizer` is a kind to fit to the sources (`fast`, `vq` or `bins`), or the folder of one to read, made by
+    `pilot data tokenizer` or published. `fast_scale` is that of a `fast` to fit.
+
+    `stats_per` says what shares statistics: sources of one `robot`, none (`dataset`; the policy carries those of the
+    first), or the whole `mixture`. `augments` crops, turns and recolours pictures (`data/augment.py`). `loader_workers`
+    processes read ahead; 0 is a thread.
+
+    `skip_bad` leaves out, and lists, episodes and pictures that cannot be read, instead of stopping.
+
+    `init_from` starts from the weights, statistics and tokenizers of a checkpoint (a folder, `hf://…`, `gs://…`); with
+    "paligemma:" in front of the path, from PaliGemma's weights and text model. The rest is made from the sources.
+    `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at
+    once.
     """
 
     name: str
@@ -71,8 +89,13 @@ class TrainConfig:
     seed: int = 0
     init_from: str | None = None
     loc_stride: int = 1
+    action_tokenizer: str = "fast"
     fast_scale: float = 10.0
     frame_cache: bool = True
+    skip_bad: bool = False
+    stats_per: Literal["robot", "dataset", "mixture"] = "robot"
+    augments: bool = False
+    loader_workers: int = 0
     threads: int = 2
     log_every: int = 20
     save_every: int = 500

@@ -5,6 +5,7 @@ Every batch and every noise draw is a function of (seed, step), so a resumed run
 
 import math
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class Run:
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
         self.ema = Ema(self.model, decay=config.ema_decay)
         self.pool = ThreadPoolExecutor(config.threads)
+        self.drawn: Counter[str] = Counter()
         if setup.resume_from is not None:
             self._load(checkpoint.load_state(setup.resume_from))
 
@@ -97,12 +99,14 @@ class Run:
         self.ema.update(self.model)
         self.step += 1
         sources = [source for part in batch for source in part.sources]
+        self.drawn.update(sources)
         if not math.isfinite(grad_norm):
             raise FloatingPointError(f"step {self.step}: gradient norm {grad_norm}; sources {sorted(set(sources))}")
         if not logging:
             return {}
         named = {f"loss/{name}": value.item() for name, value in losses.items()}
-        return named | by_source(totals, sources) | {"lr": lr, "grad_norm": grad_norm}
+        shares = {f"share/{source}": count / self.drawn.total() for source, count in sorted(self.drawn.items())}
+        return named | by_source(totals, sources) | shares | {"lr": lr, "grad_norm": grad_norm}
 
     def _draws(self, batch: list[Batch]) -> list[tuple[Tensor, Tensor]]:
         """Noise and times of every part, from (seed, step)."""
@@ -142,6 +146,8 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
+            "mixture": self.setup.loader.mixture.state_dict(),
+            "drawn": dict(self.drawn),
         }
         checkpoint.save_state(self.out, self.step, state)
         export(self.setup.bundle, self.out / "policy", weights=self.ema.weights)
@@ -151,6 +157,9 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
+        if "mixture" in state:  # checkpoints of before kept no account of what was drawn
+            self.setup.loader.mixture.check(state["mixture"])
+            self.drawn.update(state["drawn"])
 
 
 def freeze(model: Pi, parts: tuple[str, ...]) -> None:

@@ -4,27 +4,31 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from pilot.convert import paligemma
+from pilot.data.chunks import whole_chunks
+from pilot.data.episodes import EpisodeDataset
 from pilot.data.files import write_json
 from pilot.data.frames import cache_frames
-from pilot.data.lerobot import LeRobotDataset
 from pilot.data.loader import Loader, RobotRows
 from pilot.data.mixture import Mixture, Rows
-from pilot.data.stats import compute_norm_stats
-from pilot.data.transforms import normalize, to_delta
-from pilot.data.web import WebRows
+from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.data.sources import open_episodes, open_pictures
+from pilot.datasets import load_layout
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens
 from pilot.models.pi import Pi
-from pilot.robots import load_robot
-from pilot.tokenizers.fast import FastTokenizer
+from pilot.robots import load_adapter, load_robot
+from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
+from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
+from pilot.train.bodies import datasets_of, fit_to_robot, pipelines, robot_of, shown_cameras, stats_of
 from pilot.train.config import Source, TrainConfig
 from pilot.types import NormStats, Robot
 
-FIT_CHUNKS = 20_000
+PALIGEMMA = "paligemma:"
+"""In front of `init_from`: the path is of PaliGemma's weights, not of a checkpoint of pilot."""
 
 
 @dataclass(kw_only=True)
@@ -49,13 +53,19 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
     sources = {_name(source.path): _open(source, config, progress) for source in config.sources}
-    datasets = [rows.dataset for rows in sources.values() if isinstance(rows, RobotRows)]
-    bundle = _start(config, robot, datasets, out / "policy" if last is not None else None)
+    bundle = _start(config, robot, sources, out / "policy" if last is not None else None)
     weights = [(_name(source.path), source.weight) for source in config.sources if source.weight is not None]
     if weights and len(weights) < len(config.sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power 0.43)")
     mixture = Mixture(sources, seed=config.seed, weights=dict(weights) or None)
-    loader = Loader(mixture, bundle.pipeline, batch_size=config.batch_size, say_actions=config.fast_weight > 0)
+    loader = Loader(
+        mixture,
+        pipelines(config, bundle, sources, out=out, resumed=last is not None),
+        batch_size=config.batch_size,
+        say_actions=config.fast_weight > 0,
+        augments=config.augments,
+        workers=config.loader_workers,
+    )
     return Setup(bundle=bundle, loader=loader, resume_from=last)
 
 
@@ -67,7 +77,7 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
         theirs = json.loads(file.read_text())
-        free = {"threads", "log_every", "save_every"}
+        free = {"skip_bad", "loader_workers", "threads", "log_every", "save_every"}
         if changed := [name for name in mine if name not in free and theirs.get(name) != mine[name]]:
             raise ValueError(
                 f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config"
@@ -81,18 +91,38 @@ def _name(path: str) -> str:
 
 
 def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
-    name = _name(source.path)
+    name, robot = _name(source.path), robot_of(source, config)
     if source.kind == "web":
-        return WebRows(source.path, loc_stride=config.loc_stride, source=name, question=source.question)
-    dataset = LeRobotDataset(source.path, config.model.action_horizon)
+        return open_pictures(
+            source.path,
+            loc_stride=config.loc_stride,
+            source=name,
+            question=source.question,
+            camera=shown_cameras(load_robot(config.robot))[0],
+            skip_bad=config.skip_bad,
+        )
+    horizon, skip_bad = config.model.action_horizon, config.skip_bad
+    dataset = open_episodes(source.path, horizon, layouts=load_layout, skip_bad=skip_bad)
+    if report := dataset.skip_report():
+        print(report, flush=True)
+    fit_to_robot(dataset, robot, source)
     if config.frame_cache:
         cache_frames(dataset, progress=progress)
-    return RobotRows(name, dataset, loc_stride=config.loc_stride, box_jitter=config.box_jitter)
+    return RobotRows(
+        name,
+        dataset,
+        loc_stride=config.loc_stride,
+        box_jitter=config.box_jitter,
+        teaches=source.teaches,
+        cameras=source.cameras,
+    )
 
 
-def _start(config: TrainConfig, robot: Robot, datasets: list[LeRobotDataset], resumed: Path | None) -> Bundle:
+def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed: Path | None) -> Bundle:
     """The bundle that a run starts from: its own when resumed, that of `init_from`, or a fresh one."""
-    if (path := resumed or config.init_from) is not None:
+    init_from = config.init_from or ""
+    if resumed is not None or (init_from and not init_from.startswith(PALIGEMMA)):
+        path = resumed or fetch(init_from, only=CHECKPOINT_FILES)
         bundle = load_bundle(path)
         if (got := bundle.robot.name) != robot.name:
             raise ValueError(f"{path} was trained for robot '{got}', this run is for '{robot.name}'")
@@ -100,26 +130,32 @@ def _start(config: TrainConfig, robot: Robot, datasets: list[LeRobotDataset], re
             raise ValueError(f"{path} holds a model of another shape than the config '{config.name}' asks for")
         bundle.model.config = config.model
         return bundle
+    datasets = datasets_of(robot.name, config, sources)
     if not datasets:
-        raise ValueError(f"run '{config.name}' has no robot source: statistics of actions come from one")
-    text = TextTokenizer()
-    stats = compute_norm_stats(datasets, robot)
-    fast = fit_fast(datasets, robot, stats=stats["actions"], config=config)
-    model = Pi(config.model).initialize(torch.Generator().manual_seed(config.seed), ordered_tokens=ordered_tokens(text))
+        raise ValueError(f"run '{config.name}' has no robot source of '{robot.name}': its statistics come from one")
+    base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from else None
+    text = paligemma.find_text(base) if base is not None else TextTokenizer()
+    stats = stats_of(robot.name, config, sources)
+    actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
+    generator = torch.Generator().manual_seed(config.seed)
+    if base is not None:
+        model = paligemma.start(config.model, base, generator=generator)
+    else:
+        model = Pi(config.model).initialize(generator, ordered_tokens=ordered_tokens(text))
     return Bundle(
-        model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=fast, loc_stride=config.loc_stride
+        model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=actions, loc_stride=config.loc_stride
     )
 
 
-def fit_fast(datasets: list[LeRobotDataset], robot: Robot, *, stats: NormStats, config: TrainConfig) -> FastTokenizer:
-    """FAST fitted on whole chunks of the data, as the model learns them: relative and normalised."""
-    rng = np.random.default_rng(config.seed)
-    chunks = []
-    for dataset in datasets:
-        rows = rng.permutation(len(dataset))[: FIT_CHUNKS // len(datasets)]
-        actions, is_pad = dataset.windows(rows)
-        whole = ~is_pad.any(1)
-        chunks.append(to_delta(actions[whole], dataset.state[rows][whole], robot.delta_mask))
-    values = normalize(np.concatenate(chunks), stats)
-    vocab_size = config.model.fast_vocab_size
-    return FastTokenizer.fit(values, vocab_size=vocab_size, scale=config.fast_scale)
+def make_action_tokenizer(
+    config: TrainConfig, datasets: list[EpisodeDataset], robot: Robot, *, stats: NormStats
+) -> ActionTokenizer:
+    """What `config.action_tokenizer` names: a kind, fitted to whole chunks of the data, or a folder, read."""
+    kind = config.action_tokenizer
+    if kind not in KINDS:
+        return load_action_tokenizer(kind)
+    adapter = load_adapter(robot)
+    chunks = whole_chunks(datasets, robot, stats=stats, norm=config.model.norm, adapter=adapter, seed=config.seed)
+    size = config.model.fast_vocab_size
+    options = {"fast": {"vocab_size": size, "scale": config.fast_scale}, "vq": {"seed": config.seed}}
+    return fit_action_tokenizer(kind, chunks, **{"vocab_size": min(size, 256), **options.get(kind, {})})
