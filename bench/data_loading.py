@@ -1,6 +1,6 @@
 """How many training samples per second come from H.264 video: 3 cameras of 224 × 224, state, a chunk of actions.
 
-    python bench/data_loading.py [--episodes 8] [--steps 120] [--samples 600]
+    python bench/data_loading.py [--episodes 8] [--steps 120] [--samples 600] [--rounds 3]
 
 Side by side in one run, on one thread, from a set made for it (a key frame every second frame, as LeRobot writes):
 
@@ -43,7 +43,6 @@ ROBOT = Robot(
     delta_mask=(True,) * 14,
     control_hz=FPS,
 )
-ROUNDS = 3
 
 
 def record(path: Path, *, episodes: int, steps: int) -> None:
@@ -110,7 +109,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def memory(dataset: LeRobotDataset, order: Callable[[], list[int]], *, samples: int = 10_000) -> list[float]:
+def memory(dataset: LeRobotDataset, order: Callable[[], list[int]], *, samples: int) -> list[float]:
     """Resident megabytes at the end of each fifth of `samples`."""
     seen, marks, rows = 0, [], []
     while seen < samples:
@@ -127,6 +126,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--samples", type=int, default=600, help="random samples per round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-samples", type=int, default=10_000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "set"
@@ -150,19 +151,20 @@ def main() -> None:
             "pilot: decoded pictures": (lambda: read(decoded, rows), len(rows)),
         }
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-        for _ in range(ROUNDS):  # side by side: what else the machine does meets all of them
+        for _ in range(args.rounds):  # side by side: what else the machine does meets all of them
             for name, (work, samples) in jobs.items():
                 found[name].append(rates(work, samples))
         report({name: np.median(values, axis=0) for name, values in found.items()}, rows=len(plain))
         windows.frames = WindowCache(windows)
         for name, dataset in (("shuffled windows", windows), ("decoded pictures", decoded)):
-            marks = memory(dataset, lambda d=dataset: windowed_order(d, rng).tolist())
-            print(f"memory, {name}: " + ", ".join(f"{mark:.0f}" for mark in marks) + " MB after each 2,000 samples")
+            marks = memory(dataset, lambda d=dataset: windowed_order(d, rng).tolist(), samples=args.memory_samples)
+            every = args.memory_samples // 5
+            print(f"memory, {name}: " + ", ".join(f"{mark:.0f}" for mark in marks) + f" MB, every {every} samples")
 
 
 def report(found: dict[str, np.ndarray], *, rows: int) -> None:
     ceiling, published = (found[name][0] for name in ("decoder, in order (ceiling)", "published: seek, decode"))
-    print(f"{rows} rows, 3 cameras of {SIZE} × {SIZE}, H.264; median of {ROUNDS} rounds, one thread")
+    print(f"{rows} rows, 3 cameras of {SIZE} × {SIZE}, H.264; medians, one thread")
     print(f"{'':32} {'per s of':>10} {'per s of':>10} {'of the':>8} {'of the':>10}")
     print(f"{'samples':32} {'processor':>10} {'the wall':>10} {'ceiling':>8} {'published':>10}")
     for name, (processor, wall) in found.items():

@@ -4,9 +4,10 @@ import json
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data.recordings import ROBOT, add, episode, number_of, numbered, record
+from data.recordings import ROBOT, add, episode, number_of, numbered, record, write_video
 
 from pilot.data import lerobot_format as fmt
 from pilot.data import packing
@@ -226,3 +227,38 @@ def test_travels_to_worker_processes(recorded):
     first = dataset.frame(0)["images"]["room"]
     copy = pickle.loads(pickle.dumps(dataset))
     np.testing.assert_array_equal(copy.frame(0)["images"]["room"], first)
+
+
+def test_av1_with_many_episodes_in_a_file(tmp_path):
+    rng, lengths, start = np.random.default_rng(3), (11, 6, 14), 0
+    with LeRobotWriter(tmp_path, ROBOT, 10, image_format="video") as writer:
+        for number, length in enumerate(lengths):
+            add(writer, episode(rng, length) | {fmt.IMAGES + "room": numbered(length, start, height=64)}, number)
+            start += length
+    (file,) = (tmp_path / "videos/observation.images.room").rglob("*.mp4")
+    write_video(file, numbered(start, 0, height=64), fps=10, codec="libsvtav1", g="2", preset="12")
+    dataset = LeRobotDataset(tmp_path, 4, cameras=["room"])
+    shuffled = rng.permutation(start).tolist()
+    assert [number_of(dataset.picture(i, "room")) for i in shuffled] == shuffled
+
+
+def test_the_older_subtask_column(recorded):
+    path, _ = recorded
+    texts = pa.table({"subtask_index": [5, 2], "__index_level_0__": ["grasp", "reach"]})
+    pq.write_table(texts, path / "meta/subtasks.parquet")
+    data = path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(data).drop_columns([fmt.PERSISTENT])
+    pq.write_table(table.append_column("subtask_index", pa.array([2] * 4 + [5] * 4 + [-1] * 14)), data)
+    info = json.loads((path / "meta/info.json").read_text())
+    del info["features"][fmt.PERSISTENT]
+    info["features"]["subtask_index"] = {"dtype": "int64", "shape": [1], "names": None}
+    (path / "meta/info.json").write_text(json.dumps(info))
+    dataset = LeRobotDataset(path, 4)
+    assert [dataset.row(i)["subtask"] for i in (0, 3, 4, 7, 8)] == ["reach", "reach", "grasp", "grasp", None]
+
+
+def test_other_wordings_of_a_task(tmp_path):
+    with LeRobotWriter(tmp_path, ROBOT, 10) as writer:
+        said = [(0.0, "task_aug", "user", "wipe it"), (0.0, "task_aug", "user", "clean it"), (0.1, "plan", "user", "x")]
+        writer.add_episode(episode(np.random.default_rng(0), 6), task="wipe the table", persistent=said)
+    assert LeRobotDataset(tmp_path, 4).row(2)["rephrasings"] == ("wipe it", "clean it")

@@ -198,8 +198,9 @@ class EpisodeDataset:
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
         """Drawable rows by the episodes' group label."""
         rows = self.drawable_rows()
-        names = np.array([e.group for e in self.episodes])[self.episode_of[rows]]
-        return {str(name): rows[names == name] for name in np.unique(names)}
+        names, numbers = np.unique([episode.group for episode in self.episodes], return_inverse=True)
+        of_rows = numbers[self.episode_of[rows]]
+        return {str(name): rows[of_rows == number] for number, name in enumerate(names) if (of_rows == number).any()}
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
@@ -261,8 +262,8 @@ class EpisodeDataset:
         self.subtask_index = none if columns["subtask"] is None else columns["subtask"]
         self.utterance_index = none if columns["utterance"] is None else columns["utterance"]
         self.boxes, self.perturbed, self.drawable = (columns[name] for name in ("box", "perturbed", "drawable"))
-        self.episode_of = np.repeat(np.arange(len(lengths)), lengths)
-        self._stops = np.repeat(np.cumsum(lengths), lengths)
+        self.episode_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        self._stops = np.repeat(np.cumsum(lengths, dtype=np.int32), lengths)
 
     def _skip_once(self, episode: int, reason: str) -> None:
         if all(skip.episode != episode for skip in self.skipped):

@@ -66,12 +66,12 @@ class RobotRows:
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
         """Drawable rows by the label "group" of their episode, or where none is given by its task."""
         rows = self.dataset.drawable_rows()
-        names = np.array([e.labels.get("group") or e.task for e in self.dataset.episodes])[
-            self.dataset.episode_of[rows]
-        ]
-        order = np.argsort(names, kind="stable")
-        found, starts = np.unique(names[order], return_index=True)
-        return dict(zip(found.tolist(), np.split(rows[order], starts[1:]), strict=True))
+        own = [e.labels.get("group") or e.task for e in self.dataset.episodes]
+        names, numbers = np.unique(own, return_inverse=True)  # rows are many and words long: numbers are sorted
+        of_rows = numbers[self.dataset.episode_of[rows]]
+        order = np.argsort(of_rows, kind="stable")
+        found, starts = np.unique(of_rows[order], return_index=True)
+        return dict(zip(names[found].tolist(), np.split(rows[order], starts[1:]), strict=True))
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
         """Row `i`.
