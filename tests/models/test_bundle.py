@@ -21,11 +21,13 @@ from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.bins import BinsTokenizer
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import TextTokenizer
+from pilot.tokenizers.vq import VqTokenizer
 
 CHUNKS = np.random.default_rng(0).uniform(-1, 1, (64, 6, 4)).astype(np.float32)
 TOKENIZERS: dict[str, Callable[[], ActionTokenizer | None]] = {
     "none": lambda: None,
     "fast": lambda: FastTokenizer.fit(CHUNKS, vocab_size=200),
+    "vq": lambda: VqTokenizer.fit(CHUNKS, vocab_size=16, tokens=2),
     "bins": lambda: BinsTokenizer.fit(CHUNKS, vocab_size=200),
 }
 

@@ -169,14 +169,15 @@ def differences(recorded: Outcome, got: Outcome, pipeline: Pipeline, *, toleranc
         found.append(f"the model now sees cameras {sorted(got.pictures)}, saw {sorted(recorded.pictures)}")
     for camera in sorted(got.pictures.keys() & recorded.pictures.keys()):
         pair = got.pictures[camera], recorded.pictures[camera]
-        found += _apart(f"the picture of camera '{camera}'", *pair, tolerance=PICTURE_LEVELS, unit="levels of 255")
+        found += _apart(f"the picture of camera '{camera}'", *pair, tolerance=PICTURE_LEVELS, unit=" levels of 255")
     found += _apart("the normalised state", got.state, recorded.state, tolerance=1e-5)
     if got.subtask != recorded.subtask:
         found.append(f"the subtask is now {got.subtask!r}, was {recorded.subtask!r}")
     found += _apart("the noise", got.noise, recorded.noise, tolerance=1e-6)
     low, high = (pipeline.adapter.actions_back(getattr(pipeline.norm_stats["actions"], q)) for q in ("q01", "q99"))
-    pair = got.actions / np.abs(high - low), recorded.actions / np.abs(high - low)
-    dims, unit = pipeline.robot.action_names, "of a dim's range from q01 to q99"
+    spread = np.where(high != low, np.abs(high - low), 1.0)  # a dim that never moves is compared in its own unit
+    pair = got.actions / spread, recorded.actions / spread
+    dims, unit = pipeline.robot.action_names, " of a dim's range from q01 to q99"
     return found + _apart("the actions", *pair, tolerance=tolerance, unit=unit, dims=dims)
 
 
@@ -191,15 +192,12 @@ def _apart(
     if not apart.size or apart.max() <= tolerance:
         return []
     where = f" in dim '{dims[int(apart.max(0).argmax())]}'" if dims else ""
-    return [f"{what} differ{'' if what.endswith('s') else 's'} by up to {apart.max():.3g} {unit}".rstrip()
-            + f"{where} (tolerance {tolerance:g})"]  # fmt: skip
+    return [f"{what}: off by up to {apart.max():.3g}{unit}{where} (tolerance {tolerance:g})"]
 
 
 def versions(policy: "Policy") -> str:
-    where = str(policy.device)
-    return (
-        f"pilot {pilot.__version__}, torch {torch.__version__}, preprocessing version {PREPROCESSING_VERSION}, {where}"
-    )
+    numbers = f"pilot {pilot.__version__}, torch {torch.__version__}, preprocessing version {PREPROCESSING_VERSION}"
+    return f"{numbers}, {policy.device}"
 
 
 def _of_cameras(tensors: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
