@@ -1,0 +1,328 @@
+"""pilot beside openpi's PyTorch model: the same weights, the same inputs, in turns on one core.
+
+    python bench/against_openpi.py [--openpi FOLDER --python PYTHON] [--size tiny|mid|mid-third] [--model pi0|pi05]
+                                   [--rounds 5] [--cameras 3 2 1] [--sides openpi plain engine]
+
+Without `--openpi` pilot is measured alone: its engine beside its plain model. For openpi, give it an environment of its
+own from its public repository; JAX is not needed:
+
+    git clone https://github.com/Physical-Intelligence/openpi
+    python3.11 -m venv openpi-env
+    openpi-env/bin/pip install torch==2.13.0 transformers==4.53.2 numpy safetensors
+    cp -r openpi/src/openpi/models_pytorch/transformers_replace/* \\
+        openpi-env/lib/python3.11/site-packages/transformers/
+    python bench/against_openpi.py --openpi openpi --python openpi-env/bin/python
+
+Each side is a process with one thread, both on the same core; rounds alternate between them and the least processor
+time of a call counts, which other work on the machine hardly touches. A call is `sample_actions`: fp32, batch 1, 10
+Euler steps, three cameras of which some are absent (masked, for openpi), a prompt with a quarter of padding. `tiny` is
+openpi's own "dummy" language model. `mid` has 500 M parameters (SigLIP-B/14 at 224 pixels, openpi's gemma_300m as
+language model, a narrow expert) and takes a quarter of a minute per call; `mid-third` has a third of its layers. Also
+printed: the seconds from openpi's checkpoint on disk to a model (openpi builds it, then loads), and by how much the
+chunks differ.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+import argparse
+import functools
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+EXPERT = {"depth": 18, "num_heads": 8, "num_kv_heads": 1, "head_dim": 256}
+TINY = {"depth": 4, "num_heads": 8, "num_kv_heads": 1, "head_dim": 16}
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vision": {"image_size": 56, "patch_size": 14, "width": 32, "depth": 2, "mlp_dim": 80, "num_heads": 4},
+        "vlm": {"width": 64, "mlp_dim": 128, **TINY},
+        "expert": {"width": 48, "mlp_dim": 96, **TINY},
+        "vocab_size": 512, "action_dim": 7, "action_horizon": 5, "tokens": {"pi0": 11, "pi05": 13}, "calls": 20,
+    },
+    "mid": {
+        "vision": {"image_size": 224, "patch_size": 14, "width": 768, "depth": 12, "mlp_dim": 3072, "num_heads": 12},
+        "vlm": {"width": 1024, "mlp_dim": 4096, **EXPERT},
+        "expert": {"width": 256, "mlp_dim": 1024, **EXPERT},
+        "vocab_size": 32_768, "action_dim": 32, "action_horizon": 50, "tokens": {"pi0": 48, "pi05": 200}, "calls": 1,
+    },
+}  # fmt: skip
+SIZES["mid-third"] = SIZES["mid"] | {
+    "vision": SIZES["mid"]["vision"] | {"depth": 4},
+    "vlm": SIZES["mid"]["vlm"] | {"depth": 6},
+    "expert": SIZES["mid"]["expert"] | {"depth": 6},
+}
+Call = Callable[[int], np.ndarray]
+"""From the number of cameras that are there to a chunk."""
+
+
+def inputs(size: dict[str, Any], model: str) -> dict[str, torch.Tensor]:
+    """Pictures, state, prompt and noise, the same on both sides."""
+    generator = torch.Generator().manual_seed(0)
+    pixels, length = size["vision"]["image_size"], size["tokens"][model]
+    known = torch.arange(length)[None] < length - length // 4
+    return {
+        "images": torch.rand(len(CAMERAS), 1, pixels, pixels, 3, generator=generator) * 2 - 1,
+        "state": torch.randn(1, size["action_dim"], generator=generator),
+        "tokens": torch.randint(4, size["vocab_size"], (1, length), generator=generator) * known,
+        "known": known,
+        "noise": torch.randn(1, size["action_horizon"], size["action_dim"], generator=generator),
+    }
+
+
+# --- pilot ------------------------------------------------------------------------------------------------------------
+
+
+def pilot_config(size: dict[str, Any], model: str) -> Any:
+    from dataclasses import replace
+
+    from pilot.models.pi import pi0, pi05
+    from pilot.nn.gemma import GemmaConfig
+    from pilot.nn.siglip import SiglipConfig
+
+    expert = GemmaConfig(**size["expert"], cond_width=size["expert"]["width"] if model == "pi05" else 0)
+    return replace(
+        {"pi0": pi0, "pi05": pi05}[model]("2b"),
+        vision=SiglipConfig(**size["vision"]), vlm=GemmaConfig(**size["vlm"]), action_expert=expert,
+        **{name: size[name] for name in ("vocab_size", "action_dim", "action_horizon")},
+    )  # fmt: skip
+
+
+def write_weights(size: dict[str, Any], model: str, folder: Path) -> None:
+    """Random weights in openpi's PyTorch format, nothing zero."""
+    from pilot.convert import openpi_torch
+    from pilot.models.pi import Pi
+
+    generator = torch.Generator().manual_seed(0)
+    pi = Pi(pilot_config(size, model)).initialize(generator)
+    with torch.no_grad():
+        for p in pi.parameters():
+            if p.ndim == 1 or not p.any():
+                p += 0.02 * torch.randn(p.shape, generator=generator)
+    openpi_torch.save(pi, folder, dtype=torch.float32)
+
+
+def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -> Call:
+    from pilot.convert import openpi_torch
+    from pilot.data.layout import Kind, Observation
+    from pilot.infer.engine import Engine
+
+    pi = openpi_torch.load(folder, pilot_config(size, model))
+    given = inputs(size, model)
+    kinds = torch.where(given["known"], int(Kind.PREFIX), int(Kind.PAD))
+    acting = pi if plain else Engine(pi)
+
+    @torch.inference_mode()
+    def call(cameras: int) -> np.ndarray:
+        observation = Observation(
+            images=dict(zip(CAMERAS, given["images"], strict=True)),
+            image_masks={c: torch.tensor([i < cameras]) for i, c in enumerate(CAMERAS)},
+            state=given["state"],
+            tokens=given["tokens"],
+            token_kinds=kinds,
+            token_loss=torch.zeros_like(given["known"]),
+        )
+        return acting.sample_actions(observation, noise=given["noise"]).numpy()
+
+    return call
+
+
+# --- openpi -----------------------------------------------------------------------------------------------------------
+
+
+def stand_ins(size: dict[str, Any]) -> None:
+    """The two modules of openpi that would import JAX: sizes by name, and resizing, which pictures here do not need."""
+    sizes = {name: types.SimpleNamespace(**size[name]) for name in ("vlm", "expert")}
+    gemma = types.ModuleType("openpi.models.gemma")
+    gemma.get_config = sizes.__getitem__  # type: ignore[attr-defined]
+    for name in ("openpi.models", "openpi.shared"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["openpi.shared.image_tools"] = types.ModuleType("openpi.shared.image_tools")
+    sys.modules["openpi.models"].gemma = gemma  # type: ignore[attr-defined]
+    sys.modules["openpi.models.gemma"] = gemma
+    sys.modules["openpi.shared"].image_tools = sys.modules["openpi.shared.image_tools"]  # type: ignore[attr-defined]
+
+
+def openpi_model(size: dict[str, Any], model: str) -> Any:
+    """Its model at these sizes, which it writes down in part: the configs it makes are changed on the way in."""
+    from openpi.models_pytorch import gemma_pytorch, pi0_pytorch  # type: ignore[import-not-found]
+
+    vision = {
+        "hidden_size": "width", "intermediate_size": "mlp_dim", "num_hidden_layers": "depth",
+        "num_attention_heads": "num_heads", "image_size": "image_size", "patch_size": "patch_size",
+    }  # fmt: skip
+
+    def resized(build: Any, config: Any) -> Any:
+        if hasattr(config, "vision_config"):
+            for theirs, ours in vision.items():
+                setattr(config.vision_config, theirs, size["vision"][ours])
+            config.vision_config.projection_dim = size["vlm"]["width"]
+            config.text_config.vocab_size = config._vocab_size = config.image_token_index = size["vocab_size"]
+        else:
+            config.vocab_size = size["vocab_size"]
+        return build(config=config)
+
+    for name in ("PaliGemmaForConditionalGeneration", "GemmaForCausalLM"):
+        setattr(gemma_pytorch, name, functools.partial(resized, getattr(gemma_pytorch, name)))
+    preprocessing = pi0_pytorch._preprocessing
+    pixels = (size["vision"]["image_size"],) * 2
+    preprocessing.preprocess_observation_pytorch = functools.partial(
+        preprocessing.preprocess_observation_pytorch, image_resolution=pixels
+    )
+    config = types.SimpleNamespace(
+        pi05=model == "pi05", dtype="float32", paligemma_variant="vlm", action_expert_variant="expert",
+        action_dim=size["action_dim"], action_horizon=size["action_horizon"], pytorch_compile_mode=None,
+    )  # fmt: skip
+    return pi0_pytorch.PI0Pytorch(config)
+
+
+def openpi_call(size: dict[str, Any], model: str, folder: Path) -> Call:
+    from safetensors.torch import load_model
+
+    theirs = openpi_model(size, model)
+    load_model(theirs, str(folder / "model.safetensors"))
+    theirs.eval()
+    given = inputs(size, model)
+
+    def call(cameras: int) -> np.ndarray:
+        observation = types.SimpleNamespace(
+            images={c: x.permute(0, 3, 1, 2) for c, x in zip(CAMERAS, given["images"], strict=True)},
+            image_masks={c: torch.tensor([i < cameras]) for i, c in enumerate(CAMERAS)},
+            state=given["state"],
+            tokenized_prompt=given["tokens"],
+            tokenized_prompt_mask=given["known"],
+            token_ar_mask=None,
+            token_loss_mask=None,
+        )
+        return theirs.sample_actions("cpu", observation, noise=given["noise"]).numpy()
+
+    return call
+
+
+# --- in turns ---------------------------------------------------------------------------------------------------------
+
+
+def work(side: str, size: dict[str, Any], model: str, folder: Path) -> None:
+    """A side's process: build the model, then answer each line (a number of cameras) with seconds and a chunk."""
+    torch.set_num_threads(1)
+    if side == "openpi":  # imports are no part of building a model
+        stand_ins(size)
+        importlib.import_module("openpi.models_pytorch.pi0_pytorch")
+    else:
+        importlib.import_module("pilot.convert.openpi_torch")
+        importlib.import_module("pilot.infer.engine")
+    start, wall = time.process_time(), time.perf_counter()
+    call = (
+        openpi_call(size, model, folder) if side == "openpi" else pilot_call(size, model, folder, plain=side == "plain")
+    )
+    print(json.dumps({"cpu": time.process_time() - start, "wall": time.perf_counter() - wall}), flush=True)
+    for line in sys.stdin:
+        best = float("inf")
+        for _ in range(size["calls"]):
+            start = time.process_time()
+            chunk = call(int(line))
+            best = min(best, time.process_time() - start)
+        print(json.dumps({"cpu": best, "chunk": chunk.tolist()}), flush=True)
+
+
+class Side:
+    """A process that works for one side."""
+
+    def __init__(self, name: str, args: argparse.Namespace, folder: Path) -> None:
+        command = [
+            args.python if name == "openpi" else sys.executable,
+            __file__,
+            "--work",
+            name,
+            "--folder",
+            str(folder),
+        ]
+        path = {"PYTHONPATH": str(Path(args.openpi) / "src")} if name == "openpi" else {}
+        self.process = subprocess.Popen(
+            [*command, "--size", args.size, "--model", args.model],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | path,
+        )  # fmt: skip
+        self.built = self.hear()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a side has failed; its error is above")
+        return json.loads(line)
+
+    def call(self, cameras: int) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        print(cameras, file=self.process.stdin, flush=True)
+        return self.hear()
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    sides = {name: Side(name, args, folder) for name in args.sides}
+    reference = next(iter(sides))
+    for name, side in sides.items():
+        built, other = side.built, sides[reference].built
+        print(f"{name:>7}: model from disk in {built['cpu']:6.2f} s of processor time ({built['wall']:.1f} s of wall), "
+              f"{other['cpu'] / built['cpu']:5.1f} times as fast as {reference}")  # fmt: skip
+    for cameras in args.cameras:
+        best: dict[str, float] = {}
+        chunks: dict[str, np.ndarray] = {}
+        for _ in range(args.rounds):
+            for name, side in sides.items():
+                answer = side.call(cameras)
+                best[name] = min(best.get(name, float("inf")), answer["cpu"])
+                chunks[name] = np.array(answer["chunk"])
+        for name, seconds in best.items():
+            apart = np.abs(chunks[name] - chunks[reference]).max()
+            ratio = best[reference] / seconds
+            print(
+                f"{cameras} cameras, {name:>7}: {1e3 * seconds:9.1f} ms, {ratio:5.2f} times as fast as {reference}; "
+                f"chunks differ by {apart:.1e}",
+                flush=True,
+            )
+    for side in sides.values():
+        side.process.stdin.close()  # type: ignore[union-attr]
+        side.process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--openpi", type=Path, default=os.environ.get("OPENPI"), help="a clone of openpi")
+    parser.add_argument("--python", default=os.environ.get("OPENPI_PYTHON"), help="the Python of its environment")
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--model", choices=("pi0", "pi05"), default="pi0")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cameras", type=int, nargs="+", default=[3, 2, 1])
+    parser.add_argument(
+        "--sides", choices=("openpi", "plain", "engine"), nargs="+", default=["openpi", "plain", "engine"]
+    )
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.work:
+        return work(args.work, SIZES[args.size], args.model, args.folder)
+    if bool(args.openpi) != bool(args.python):
+        parser.error("--openpi (the clone) and --python (of its environment) go together")
+    args.sides = [side for side in args.sides if args.openpi or side != "openpi"]
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    print(f"{args.model} {args.size}, one thread on one core, load of the machine {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(SIZES[args.size], args.model, Path(folder))
+        compare(args, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
