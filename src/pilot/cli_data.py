@@ -1,9 +1,15 @@
 """`pilot data WORD …`: what is done with data sets besides training on them."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot.cli_verbs import Verb, add_verbs, choose
+
+if TYPE_CHECKING:
+    from pilot.data.stats import RobotStats
+    from pilot.types import NormStats, Robot
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,24 +22,82 @@ def run(args: argparse.Namespace) -> None:
 
 
 def stats_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="folder of a LeRobot v3.0 data set")
-    parser.add_argument("--robot", default="homes", help="a file of pilot.robots (default: %(default)s)")
-    parser.add_argument("--action-horizon", type=int, default=8, help="actions per chunk (default: %(default)s)")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of LeRobot or RLDS data sets")
+    parser.add_argument(
+        "--per", choices=["dataset", "robot", "mixture"], default="dataset", help="what shares statistics"
+    )
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each set names)")
+    parser.add_argument("--action-horizon", type=int, default=10, help="actions per chunk (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, episodes that cannot be used")
 
 
 def run_stats(args: argparse.Namespace) -> None:
-    from pilot.data.lerobot import LeRobotDataset
-    from pilot.data.stats import compute_norm_stats, save_norm_stats
+    """Each set's own `norm_stats.json` is written into its folder."""
+    from pilot.data.stats import first_dims, merged, save_norm_stats
     from pilot.robots import load_robot
 
-    robot = load_robot(args.robot)
-    stats = compute_norm_stats([LeRobotDataset(args.path, args.action_horizon)], robot)
-    save_norm_stats(args.path, stats)
-    for name, labels in (("state", robot.state_names), ("actions", robot.action_names)):
-        print(f"{name:9} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}")
-        for i, label in enumerate(labels):
-            row = (getattr(stats[name], column)[i] for column in ("mean", "std", "q01", "q99"))
-            print(f"  {label:7} {' '.join(f'{value:9.4f}' for value in row)}")
+    robots = {path: load_robot(args.robot or recorded_robot(path)) for path in args.paths}
+    keys = {"dataset": str, "robot": lambda path: robots[path].name, "mixture": lambda path: "mixture"}
+    groups: dict[str, list[Path]] = {}
+    for path in args.paths:
+        groups.setdefault(keys[args.per](path), []).append(path)
+    for paths in groups.values():
+        of_robot = {robots[path].name: [p for p in paths if robots[p] == robots[path]] for path in paths}
+        running = [running_stats(own, robots[own[0]], args) for own in of_robot.values()]
+        skipped = [message for stats in running for message in stats.skipped]
+        print("".join(f"skipped: {message}\n" for message in skipped), end="")
+        stats = merged(running)
+        for path in paths:
+            save_norm_stats(path, first_dims(stats, robots[path]))
+        widest = max((robots[path] for path in paths), key=lambda robot: robot.action_dim)
+        rows = sum(each.state.count for each in running)
+        print(f"{', '.join(map(str, paths))}: {rows:,} rows, {len(skipped)} skipped")
+        for name, labels in (("state", widest.state_names), ("actions", widest.action_names)):
+            print(stats_table(name, labels, stats[name]))
+
+
+def running_stats(paths: Sequence[Path], robot: "Robot", args: argparse.Namespace) -> "RobotStats":
+    """Statistics of some sets of one robot: LeRobot's files part by part, others as a whole."""
+    from pilot.data.sources import open_episodes
+    from pilot.data.stats import robot_stats, stats_of_files
+    from pilot.datasets import load_layout
+    from pilot.robots import load_adapter
+
+    adapter, horizon, skip_bad = load_adapter(robot), args.action_horizon, args.skip_bad
+    if all(is_lerobot(path) for path in paths):
+        return stats_of_files(
+            paths, robot, action_horizon=horizon, adapter=adapter, workers=args.workers, skip_bad=skip_bad
+        )
+    datasets = [open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad) for path in paths]
+    stats = robot_stats(datasets, robot, adapter=adapter)
+    stats.skipped = [f"{d.path}: episode {s.episode}: {s.reason}" for d in datasets for s in d.skipped]
+    return stats
+
+
+def is_lerobot(path: Path) -> bool:
+    return (path / "meta").exists() or not path.exists()
+
+
+def recorded_robot(path: Path) -> str:
+    """The robot that a set says it was recorded with."""
+    from pilot.data.files import read_json
+
+    if not is_lerobot(path):
+        raise ValueError(f"{path} does not say which robot recorded it; name it with --robot")
+    info = read_json(path / "meta/info.json", remedy="give the folder of a LeRobot data set")
+    if not (name := info.get("robot_type")):
+        raise ValueError(f"{path / 'meta/info.json'} names no robot_type; name it with --robot")
+    return name
+
+
+def stats_table(name: str, labels: Sequence[str], stats: "NormStats") -> str:
+    width = max(map(len, labels))
+    lines = [f"{name:{width + 2}} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}"]
+    for i, label in enumerate(labels):
+        row = (getattr(stats, column)[i] for column in ("mean", "std", "q01", "q99"))
+        lines.append(f"  {label:{width}} {' '.join(f'{value:9.4f}' for value in row)}")
+    return "\n".join(lines)
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +142,63 @@ def run_tokenizer(args: argparse.Namespace) -> None:
     print(report(tokenizer, held_out, budget=args.budget, names=robot.action_names))
 
 
+def inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="folder of a LeRobot (v2.1, v3.0) or RLDS data set")
+    parser.add_argument("--out", type=Path, help="the page (default: inspect.html in the folder)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the set names)")
+    parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would)")
+    parser.add_argument("--action-horizon", type=int, default=10, help="actions per chunk (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=3, help="episodes shown whole (default: %(default)s)")
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    from pilot.eval.inspect import inspect
+    from pilot.robots import load_robot
+
+    found = inspect(
+        args.path,
+        out=args.out,
+        robot=load_robot(args.robot) if args.robot else None,
+        checkpoint=args.checkpoint,
+        action_horizon=args.action_horizon,
+        episodes=args.episodes,
+    )
+    for suspicion in found.suspicions:
+        print(f"{suspicion.check}: {suspicion.what}\n    {suspicion.remedy}")
+    print(f"{found.episodes} episodes, {len(found.suspicions)} suspicious things: {found.page}")
+
+
+def convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of the recordings")
+    parser.add_argument("target", type=Path, help="folder of the new set; an interrupted conversion goes on")
+    parser.add_argument("--from", dest="kind", help="lerobot_v2, rlds, hdf5 or npz (default: told by what is there)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: what the source says of its robot)")
+    parser.add_argument("--fps", type=float, help="hdf5 and npz: the rate (default: the robot's)")
+    parser.add_argument("--task", help="the instruction of episodes that have none")
+    parser.add_argument("--pictures", choices=["video", "image"], help="mp4, or pictures without loss (hdf5 and rlds)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    from pilot.data.conversion.source import Options
+    from pilot.data.convert import convert
+    from pilot.datasets import load_layout
+    from pilot.robots import load_robot
+
+    options = Options(
+        robot=load_robot(args.robot) if args.robot else None,
+        fps=args.fps,
+        task=args.task,
+        pictures=args.pictures,
+        layouts=load_layout,
+    )
+    print(convert(args.source, args.target, kind=args.kind, options=options, skip_bad=args.skip_bad))
+
+
 WORDS = {
     "stats": Verb(
-        help="Write norm_stats.json, from the columns alone.",
-        example="pilot data stats data/homes-l1 --action-horizon 8",
+        help="Write norm_stats.json, from the columns alone: true quantiles, odd dims named.",
+        example="pilot data stats data/homes-l1 data/homes-l2 --per robot --action-horizon 10",
         arguments=stats_arguments,
         run=run_stats,
     ),
@@ -90,5 +207,17 @@ WORDS = {
         example="pilot data tokenizer data/homes-l1 --kind vq --out tokenizers/homes-vq",
         arguments=tokenizer_arguments,
         run=run_tokenizer,
+    ),
+    "inspect": Verb(
+        help="Write one HTML page about a data set: what looks wrong, what is in it, what the model will see.",
+        example="pilot data inspect data/homes-l1 --checkpoint checkpoints/nano",
+        arguments=inspect_arguments,
+        run=run_inspect,
+    ),
+    "convert": Verb(
+        help="Write recordings of another format (LeRobot v2.1, RLDS, ALOHA's HDF5, npz and mp4) as LeRobot v3.0.",
+        example="pilot data convert recordings/aloha data/aloha --robot aloha --task 'open the box' --skip-bad",
+        arguments=convert_arguments,
+        run=run_convert,
     ),
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,6 +36,7 @@ def _failure() -> type[Exception]:
     return FFmpegError
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """Pictures [t h w 3] that need not be in memory: a numpy array, an HDF5 data set, or frames decoded on the way."""
 
@@ -124,6 +125,7 @@ def copy_video(path: Path, source: Path, *, fps: float) -> None:
 
     Where its frames are not stored in the order in which they are shown, packets could not be joined: encoded anew.
     """
+    VideoFile(source, fps=fps).close()  # it says what is wrong, a rate above all
     if not Encoding.of(source).in_order:
         encode_video(path, VideoPictures(source, fps=fps), fps=round(fps))
         return

@@ -26,6 +26,16 @@ def data_uri(picture: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(data).decode("ascii")
 
 
+def small(picture: np.ndarray, *, size: int) -> np.ndarray:
+    """The picture scaled down so that neither side is longer than `size`."""
+    height, width = picture.shape[:2]
+    ratio = size / max(height, width)
+    if ratio >= 1:
+        return picture
+    shape = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    return np.asarray(Image.fromarray(picture).resize(shape, Image.Resampling.BILINEAR))
+
+
 def encoded(picture: np.ndarray, *, lossless: bool) -> bytes:
     buffer = io.BytesIO()
     quality = 0 if lossless else 90  # lossless, it means effort: the most is 17 times slower, a quarter smaller

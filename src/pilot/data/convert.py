@@ -1,0 +1,142 @@
+"""`pilot data convert`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
+
+Each episode is whole on disk before the next is read, and the target appears at the end: whatever interrupts a
+conversion, the same command goes on where it was. What cannot be read stops it, or with `skip_bad` is counted, listed
+and written down in `meta/conversion.json`.
+"""
+
+import importlib
+import pkgutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pilot.data import conversion
+from pilot.data import lerobot_format as fmt
+from pilot.data.conversion.source import Options, Source
+from pilot.data.files import read_json, write_json
+from pilot.data.writer import LeRobotWriter
+
+REPORT = "meta/conversion.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What became of a source: episodes written, and what was left out of it, with the reason.
+
+    `left_out` names columns that v3.0 has no place for.
+    """
+
+    source: str
+    kind: str
+    written: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.written} episodes from {self.source} ({self.kind})"]
+        if self.left_out:
+            lines.append(f"columns left out: {', '.join(self.left_out)}")
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} episodes skipped:")
+        return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in self.skipped)])
+
+
+def kinds() -> dict[str, Any]:
+    """The classes of the formats that are known, by name; each makes a `Source`."""
+    names = [module.name for module in pkgutil.iter_modules(conversion.__path__) if module.name != "source"]
+    return {name: importlib.import_module(f"{conversion.__name__}.{name}").SOURCE for name in sorted(names)}
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    kind: str | None = None,
+    options: Options | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+) -> Conversion:
+    """Writes `target` from `source`, or goes on where an earlier call was interrupted.
+
+    `kind` is one of `kinds()`; None tells by what lies there.
+
+    Raises:
+        FileNotFoundError: nothing at `source`.
+        ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set.
+    """
+    source, target = Path(source), Path(target)
+    kind = kind or recognised(source)
+    if kind not in kinds():
+        raise ValueError(f"unknown format '{kind}'; known: {', '.join(kinds())}")
+    done = _earlier(target, Conversion(source=str(source.resolve()), kind=kind))
+    if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
+        return done
+    found = kinds()[kind](source, options or Options())
+    write_json(target / REPORT, asdict(done))
+    with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
+        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress)
+        if not writer.episodes:
+            raise ValueError(f"no episode of {source} can be converted:\n{done}")
+    return done
+
+
+def recognised(path: Path) -> str:
+    """The format of what lies at `path`.
+
+    Raises:
+        FileNotFoundError: nothing does.
+        ValueError: it is none of the known ones.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give the folder that holds the recordings")
+    if (path / fmt.INFO).exists() and str(read_json(path / fmt.INFO, remedy="").get("codebase_version")) == fmt.VERSION:
+        raise ValueError(f"{path} is a LeRobot {fmt.VERSION} set already; there is nothing to convert")
+    if found := [name for name, source in kinds().items() if source.recognises(path)]:
+        return found[0]
+    there = sorted(child.name for child in path.iterdir())[:8] if path.is_dir() else [path.name]
+    raise ValueError(f"{path} is none of {', '.join(kinds())}; it holds {there}")
+
+
+def _earlier(target: Path, new: Conversion) -> Conversion:
+    """How far an earlier conversion to `target` came; `new` where there was none."""
+    if not (target / REPORT).exists():
+        if (target / fmt.INFO).exists() or (target / fmt.RECORDING).exists():
+            raise ValueError(f"{target} holds a data set that was not converted; choose another folder")
+        return new
+    stored: dict[str, Any] = read_json(target / REPORT, remedy=f"remove {target} and convert again")
+    done = Conversion(**stored | {name: tuple(stored[name]) for name in ("skipped", "left_out")})
+    if (done.source, done.kind) != (new.source, new.kind):
+        raise ValueError(f"{target} was converted from {done.source} ({done.kind}), not from {new.source} ({new.kind})")
+    return done
+
+
+def _run(found: Source, writer: LeRobotWriter, done: Conversion, *, skip_bad: bool, progress: bool) -> Conversion:
+    """Converts what is not converted yet."""
+    writer.truncate(done.written)  # one may be whole on disk and not counted
+    skipped, written = list(done.skipped), done.written
+    first, total = written + len(skipped), len(found.episodes)
+    with tqdm(
+        total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress
+    ) as bar:
+        for number in range(first, total):
+            try:
+                content = found.read(number)
+                writer.add_episode(
+                    content.frames, task=content.task, persistent=content.persistent, labels=content.labels
+                )
+                written += 1
+            except (ValueError, FileNotFoundError) as error:
+                if not skip_bad:
+                    raise ValueError(f"{error} (to go on without such episodes: --skip-bad)") from error
+                skipped.append((found.episodes[number], str(error)))
+            done = Conversion(
+                source=done.source, kind=done.kind, written=written, skipped=tuple(skipped),
+                left_out=tuple(found.left_out),
+            )  # fmt: skip
+            write_json(writer.path / REPORT, asdict(done))
+            bar.update()
+            bar.set_postfix(skipped=len(skipped))
+    return done
