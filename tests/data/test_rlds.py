@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from data.recordings import number_of
 from data.records import LAYOUT, RECORDS, columns, copy_tiny_arm, messages, place_of, write_records
 
 from pilot.data import rlds
+from pilot.data.frames import cache_frames
 from pilot.data.rlds import EpisodeFeatures, RldsDataset, read_features
 from pilot.data.tfrecord import Example, RecordFile, _varints, masked_crc
 
@@ -99,6 +101,19 @@ def test_a_subset_in_its_own_order(path):
     assert dataset.state[:, 0].tolist() == [60, 70, 80, 90, 0, 10, 20, 30, 40]
     with pytest.raises(ValueError, match=r"no episodes \[1\]"):
         read(path, episodes=[1])
+
+
+def test_cameras_that_did_not_record_an_episode(path):
+    def without_wrist(features):
+        found = columns(features)
+        return found and replace(found, missing=("wrist",) if features.metadata("id") > 0 else ())
+
+    for _ in range(2):  # now, and from what was kept
+        dataset = read(path, layout=replace(LAYOUT, columns=without_wrist))
+        seen = [set(dataset.frame(i)["images"]) for i in range(len(dataset))]
+        assert seen == [{"image", "wrist"}] * 5 + [{"image"}] * 4
+    cache_frames(dataset, progress=False)
+    assert [set(dataset.frame(i)["images"]) for i in range(len(dataset))] == seen
 
 
 def test_travels_to_worker_processes(path):

@@ -34,9 +34,10 @@ def droid_episode(velocity: np.ndarray, file_path: str = "r2d2/success/1") -> Fe
     )
 
 
+HAS = {f"episode_metadata/has_image_{i}": i < 2 for i in range(4)}
 EPISODES = {
     "droid": droid_episode(numbered(7)),
-    "bridge_dataset": Features({"observation/state": numbered(7), "action": numbered(7)}),
+    "bridge_dataset": Features({"observation/state": numbered(7), "action": numbered(7)} | HAS),
     "bridge": Features({"observation/state": numbered(7), "action/open_gripper": np.arange(STEPS) % 2 == 0}),
     "fractal20220817_data": Features(
         {
@@ -102,7 +103,8 @@ def test_droid_draws_steps_that_move(spans, drawn):
 def test_bridge_actions_are_what_was_reached():
     state = numbered(7) ** 2
     gripper = np.linspace(1, 0, STEPS, dtype=np.float32)
-    found = bridge.own_columns(Features({"observation/state": state, "action": gripper[:, None].repeat(7, 1)}))
+    found = bridge.own_columns(Features({"observation/state": state, "action": gripper[:, None].repeat(7, 1)} | HAS))
+    assert found.missing == ("image_2", "image_3")
     assert found.first == 1 and len(found.state) == STEPS - 2
     np.testing.assert_array_equal(found.state, state[1:-1])
     np.testing.assert_allclose(found.actions[:, :6], state[2:, :6] - state[1:-1, :6], rtol=1e-6)

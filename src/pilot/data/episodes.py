@@ -42,6 +42,7 @@ class Episode:
     first: int = 0  # where in its file its frames begin
     labels: dict[str, str] = field(default_factory=dict)
     rephrasings: tuple[str, ...] = ()  # of the task; a prompt may be any of them
+    missing: tuple[str, ...] = ()  # cameras of the set that did not record this episode
 
     @property
     def group(self) -> str:
@@ -76,6 +77,7 @@ class Steps:
     first: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     rephrasings: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.state)
@@ -128,8 +130,10 @@ class EpisodeDataset:
         return len(self.state)
 
     def frame(self, i: int) -> dict[str, Any]:
-        """Row `i` with its pictures: `row(i)` plus `"images": {camera: uint8 [h w 3]}`."""
-        return self.row(i) | {"images": {camera: self.picture(i, camera) for camera in self.cameras}}
+        """`row(i)` plus `"images": {camera: uint8 [h w 3]}`, of the cameras that recorded it."""
+        missing = self.episodes[self.episode_of[i]].missing
+        images = {camera: self.picture(i, camera) for camera in self.cameras if camera not in missing}
+        return self.row(i) | {"images": images}
 
     def sound_frame(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """`frame(i)`; with `skip_bad`, where its pictures cannot be decoded, another row, drawn from `rng`.
@@ -204,6 +208,8 @@ class EpisodeDataset:
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
+        if camera in (episode := self.episodes[self.episode_of[i]]).missing:
+            raise ValueError(f"{self.path}: camera '{camera}' did not record episode {episode.index}")
         return self.decode(i, camera) if self.frames is None else self.frames.read(i, camera)
 
     def fingerprint(self) -> str:
@@ -240,7 +246,7 @@ class EpisodeDataset:
             self.episodes.append(
                 Episode(
                     index=index, start=start, stop=stop, task=task, where=where, first=steps.first,
-                    labels=steps.labels, rephrasings=steps.rephrasings,
+                    labels=steps.labels, rephrasings=steps.rephrasings, missing=steps.missing,
                 )
             )  # fmt: skip
             kept.append(one)

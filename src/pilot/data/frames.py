@@ -107,6 +107,9 @@ def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> dict[str
 
 
 def _decoded(dataset: EpisodeDataset, i: int, camera: str, *, bad: dict[int, str]) -> np.ndarray | None:
+    """The picture, or None where there is none to read: not recorded, or, with `skip_bad`, not to be decoded."""
+    if camera in dataset.episodes[dataset.episode_of[i]].missing:
+        return None
     try:
         return dataset.decode(i, camera)
     except (ValueError, OSError) as error:

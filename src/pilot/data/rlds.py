@@ -50,13 +50,14 @@ class Feature:
 class RobotColumns:
     """What the columns of an episode mean, in the robot's units. Row 0 is step `first` of the record.
 
-    `drawable`: which steps a training row may start at; None is all.
+    `drawable`: which steps a training row may start at; None is all. `missing`: cameras that did not record it.
     """
 
     state: Float[np.ndarray, "t sd"]
     actions: Float[np.ndarray, "t ad"]
     first: int = 0
     drawable: Bool[np.ndarray, " t"] | None = None
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +257,7 @@ class RldsDataset(EpisodeDataset):
             task=np.full(len(columns.state), tasks.number(wordings[0])),
             drawable=columns.drawable,
             first=columns.first,
+            missing=columns.missing,
             rephrasings=tuple(dict.fromkeys(wordings[1:])),
         )
         return record.index, str(self._shards[record.file]), steps
@@ -303,7 +305,9 @@ class RldsDataset(EpisodeDataset):
         """Maps what `_keep` wrote."""
         about = read_json(folder / ABOUT, remedy=f"remove {folder}")
         self.tasks = about["tasks"]
-        self.episodes = [Episode(**row | {"rephrasings": tuple(row["rephrasings"])}) for row in about["episodes"]]
+        for row in about["episodes"]:
+            row |= {name: tuple(row[name]) for name in ("rephrasings", "missing")}
+        self.episodes = [Episode(**row) for row in about["episodes"]]
         self.records = [Record(*row) for row in about["records"]]
         self.skipped = [Skipped(**row) for row in about["skipped"]]
         files = {name: folder / f"{name}.npy" for name in COLUMNS}

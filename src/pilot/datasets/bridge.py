@@ -4,6 +4,8 @@ In both the first action of an episode is all zeros and is left out, and, as Oct
 the hand came by the next step (the commands of the two releases differ), so the last step is left out too.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
@@ -14,8 +16,10 @@ OPEN, CLOSED = 0.95, 0.05
 
 
 def own_columns(features: EpisodeFeatures) -> RobotColumns:
-    """The gripper's command is continuous there, nearly always at one end."""
-    return _reached(features["observation/state"], gripper=settled(features["action"][:, 6]))
+    """The gripper's command is continuous there, nearly always at one end; pictures of absent cameras are black."""
+    absent = tuple(f"image_{i}" for i in range(4) if not features.metadata(f"has_image_{i}"))
+    gripper = settled(features["action"][:, 6])
+    return replace(_reached(features["observation/state"], gripper=gripper), missing=absent)
 
 
 def oxe_columns(features: EpisodeFeatures) -> RobotColumns:
