@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pilot import cli_data
+from pilot import cli_convert, cli_data
 from pilot.cli_verbs import Verb, add_verbs, choose
 
 Config = TypeVar("Config")
@@ -182,13 +182,14 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         "--until", type=int, metavar="STEP", help="stop there; the schedule stays that of the whole run"
     )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
 
 
 def run_train(args: argparse.Namespace) -> None:
     from pilot import configs
     from pilot.train.loop import train
 
-    config = override(configs.get(args.name), args.set)
+    config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
     train(config, out=args.out or Path("outputs") / args.name, until=args.until)
 
 
@@ -235,6 +236,10 @@ def run_serve(args: argparse.Namespace) -> None:
     serve(pilot.load_policy(args.policy, device=args.device), host=args.host, port=args.port)
 
 
+def run_convert(args: argparse.Namespace) -> None:
+    cli_convert.run(args, change=lambda config: override(config, args.set))
+
+
 VERBS = {
     "demo": Verb(
         help="Watch the whole recipe: act in unseen homes, learn something new, write an HTML report.",
@@ -271,6 +276,13 @@ VERBS = {
         example="pilot data stats data/homes-l1 --action-horizon 8",
         arguments=cli_data.arguments,
         run=cli_data.run,
+    ),
+    "convert": Verb(
+        help="Checkpoints of openpi, LeRobot and PaliGemma in, those of openpi and LeRobot out.",
+        example="pilot convert gs://openpi-assets/checkpoints/pi05_libero checkpoints/pi05_libero --robot libero "
+        "--tokenizer gs://big_vision/paligemma_tokenizer.model --set action_horizon=10",
+        arguments=cli_convert.arguments,
+        run=run_convert,
     ),
 }
 
