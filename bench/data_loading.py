@@ -26,6 +26,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from pilot.data.frames import cache_frames
 from pilot.data.lerobot import LeRobotDataset
@@ -63,12 +64,17 @@ def film(rng: np.random.Generator, steps: int) -> np.ndarray:
     return np.clip(pictures, 0, 255).astype(np.uint8)
 
 
+def opened(file: Path) -> InputContainer:
+    container = av.open(str(file))
+    container.streams.video[0].thread_type = "NONE"
+    return container
+
+
 def in_order(dataset: LeRobotDataset, _: list[int]) -> None:
     """The ceiling: every file once, by PyAV alone."""
     for camera in dataset.cameras:
         for file in sorted((dataset.path / "videos" / f"observation.images.{camera}").rglob("*.mp4")):
-            with av.open(str(file)) as container:
-                container.streams.video[0].thread_type = "NONE"
+            with opened(file) as container:
                 for frame in container.decode(video=0):
                     frame.to_ndarray(format="rgb24")
 
@@ -76,13 +82,12 @@ def in_order(dataset: LeRobotDataset, _: list[int]) -> None:
 def seek_and_decode(dataset: LeRobotDataset, rows: list[int], *, reopen: bool = False) -> None:
     """The published approach, by PyAV alone; all frames lie in one file per camera."""
     files = {c: next((dataset.path / "videos" / f"observation.images.{c}").rglob("*.mp4")) for c in dataset.cameras}
-    kept = {} if reopen else {camera: av.open(str(file)) for camera, file in files.items()}
+    kept = {} if reopen else {camera: opened(file) for camera, file in files.items()}
     for row in rows:
         dataset.row(row)
         for camera in dataset.cameras:
-            container = av.open(str(files[camera])) if reopen else kept[camera]
+            container = opened(files[camera]) if reopen else kept[camera]
             stream = container.streams.video[0]
-            stream.thread_type = "NONE"
             container.seek(round(row / FPS / stream.time_base), stream=stream)
             frame = next(frame for frame in container.decode(stream) if round(frame.time * FPS) >= row)
             frame.to_ndarray(format="rgb24")

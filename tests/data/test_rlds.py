@@ -119,7 +119,11 @@ def test_cameras_that_did_not_record_an_episode(path):
 def test_travels_to_worker_processes(path):
     dataset = read(path)
     dataset.frame(0)
-    assert numbers(pickle.loads(pickle.dumps(dataset))) == numbers(dataset)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert numbers(copy) == numbers(dataset) and isinstance(copy.state, np.memmap)
+    np.testing.assert_array_equal(copy.windows(np.arange(9))[0], dataset.windows(np.arange(9))[0])
+    some = pickle.loads(pickle.dumps(read(path, episodes=[2])))
+    assert numbers(some) == [6, 7, 8, 9] and some.state[:, 0].tolist() == [60, 70, 80, 90]
 
 
 def damage(path, what: str) -> str:

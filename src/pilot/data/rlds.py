@@ -158,11 +158,11 @@ class RldsDataset(EpisodeDataset):
         self._check_cameras()
         self._open: OrderedDict[int, RecordFile] = OrderedDict()
         self._recent: OrderedDict[Record, Example] = OrderedDict()
-        kept = cache_folder(self.path) / f"columns-{self._key()}"
-        if not (kept / ABOUT).exists():
+        self._kept = cache_folder(self.path) / f"columns-{self._key()}"
+        if not (self._kept / ABOUT).exists():
             self._read(check=check, progress=progress)
-            self._keep(kept)
-        self._recall(kept)
+            self._keep()
+        self._recall()
         if episodes is not None:
             self._select(episodes)
 
@@ -204,7 +204,17 @@ class RldsDataset(EpisodeDataset):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict(), "_recent": OrderedDict()}  # maps do not travel
+        """Maps do not travel to worker processes: of columns that are kept on disk, only where they are."""
+        state = self.__dict__ | {"_open": OrderedDict(), "_recent": OrderedDict()}
+        if isinstance(self.state, np.memmap):
+            for name in ("state", "actions", "task_index", "drawable", "episode_of", "_stops"):
+                state.pop(name)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if "state" not in state:
+            self._map_columns()
 
     def _check_cameras(self) -> None:
         for camera in self.cameras:
@@ -286,12 +296,12 @@ class RldsDataset(EpisodeDataset):
                 self._open.popitem(last=False)
         return self._open[number]
 
-    def _keep(self, folder: Path) -> None:
+    def _keep(self) -> None:
         """Writes the columns for the next reading; `about.json` last, with it the folder is whole."""
         columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "drawable": self.drawable}
         for name, values in columns.items():
             if values is not None:
-                with atomic_write(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+                with atomic_write(self._kept / f"{name}.npy") as temporary, temporary.open("wb") as file:
                     np.save(file, values)
         about = {
             "tasks": self.tasks,
@@ -299,18 +309,21 @@ class RldsDataset(EpisodeDataset):
             "records": self.records,
             "skipped": [asdict(skip) for skip in self.skipped],
         }
-        write_json(folder / ABOUT, about)
+        write_json(self._kept / ABOUT, about)
 
-    def _recall(self, folder: Path) -> None:
-        """Maps what `_keep` wrote."""
-        about = read_json(folder / ABOUT, remedy=f"remove {folder}")
+    def _recall(self) -> None:
+        """Takes up what `_keep` wrote."""
+        about = read_json(self._kept / ABOUT, remedy=f"remove {self._kept}")
         self.tasks = about["tasks"]
         for row in about["episodes"]:
             row |= {name: tuple(row[name]) for name in ("rephrasings", "missing")}
         self.episodes = [Episode(**row) for row in about["episodes"]]
         self.records = [Record(*row) for row in about["records"]]
         self.skipped = [Skipped(**row) for row in about["skipped"]]
-        files = {name: folder / f"{name}.npy" for name in COLUMNS}
+        self._map_columns()
+
+    def _map_columns(self) -> None:
+        files = {name: self._kept / f"{name}.npy" for name in COLUMNS}
         self._set_columns({n: np.load(f, mmap_mode="r") if f.exists() else None for n, f in files.items()})
 
 
