@@ -45,6 +45,7 @@ class FastTokenizer:
         self._alphabet = {piece for piece, _ in pieces if len(piece) == 1}
         self._bytes = [_bytes_of(piece) for piece, _ in pieces]
         self._followers: dict[bytes, Int[np.ndarray, " v"]] = {}
+        self._finishable: dict[bytes, bool] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -139,9 +140,20 @@ class FastTokenizer:
             text, pending = _whole_characters(written)
         except UnicodeDecodeError:
             return 0
-        if pending and not (self._follow(pending) == 1).any():
-            return 0
-        return len(text) + bool(pending)
+        return len(text) + bool(pending) if self._can_finish(pending) else 0
+
+    def _can_finish(self, pending: bytes) -> bool:
+        """Whether tokens exist that finish this character and write nothing behind it."""
+        if pending not in self._finishable:
+            self._finishable[pending] = not pending or any(self._finishes(pending, end) for end in self._bytes)
+        return self._finishable[pending]
+
+    def _finishes(self, pending: bytes, end: bytes) -> bool:
+        try:
+            text, rest = _whole_characters(pending + end)
+        except UnicodeDecodeError:
+            return False
+        return (len(text) == 1 and not rest) if text else self._can_finish(rest)
 
     def share_saturated(self, chunks: Float[np.ndarray, "n t d"]) -> float:
         """The share of coefficients outside what this tokenizer was fitted to."""
