@@ -13,6 +13,8 @@ _HOMES = {"load_policy": "pilot.infer.policy", "Policy": "pilot.infer.policy"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "convert":
+        return importlib.import_module("pilot.convert")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'pilot' has no attribute '{name}'")
