@@ -14,7 +14,7 @@ DATASETS = (
         robot="homes",
         reader="robot",
         objective=_BOTH,
-        collect={"level": 1, "task": "single", "homes": 160, "episodes_per_home": 5, "first_home": 0, "seed": 0},
+        collect={"level": 1, "task": "single", "homes": 160, "episodes_per_home": 4, "first_home": 0, "seed": 0},
     ),
     Dataset(
         name="homes-l2",
@@ -22,7 +22,7 @@ DATASETS = (
         robot="homes",
         reader="robot",
         objective=_BOTH,
-        collect={"level": 2, "task": "single", "homes": 400, "episodes_per_home": 5, "first_home": 10_000, "seed": 1},
+        collect={"level": 2, "task": "single", "homes": 700, "episodes_per_home": 3, "first_home": 10_000, "seed": 1},
     ),
     Dataset(
         name="homes-l2-multi",
@@ -30,7 +30,7 @@ DATASETS = (
         robot="homes",
         reader="robot",
         objective=_BOTH,
-        collect={"level": 2, "task": "multi", "homes": 200, "episodes_per_home": 3, "first_home": 20_000, "seed": 2},
+        collect={"level": 2, "task": "multi", "homes": 300, "episodes_per_home": 3, "first_home": 20_000, "seed": 2},
     ),
     Dataset(
         name="homes-verbal",
@@ -54,6 +54,6 @@ DATASETS = (
         robot="homes",
         reader="web",
         objective="text on answers; no actions",
-        collect={"rows": 24_000, "homes": 600, "level": 2, "first_home": 40_000, "seed": 4},
+        collect={"rows": 36_000, "homes": 1500, "level": 2, "first_home": 40_000, "seed": 4},
     ),
 )
