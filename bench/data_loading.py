@@ -88,7 +88,7 @@ def seek_and_decode(dataset: LeRobotDataset, rows: list[int], *, reopen: bool = 
         for camera in dataset.cameras:
             container = opened(files[camera]) if reopen else kept[camera]
             stream = container.streams.video[0]
-            container.seek(round(row / FPS / stream.time_base), stream=stream)
+            container.seek(round(row / FPS / (stream.time_base or 1)), stream=stream)
             frame = next(frame for frame in container.decode(stream) if round(frame.time * FPS) >= row)
             frame.to_ndarray(format="rgb24")
             if reopen:

@@ -258,8 +258,8 @@ class EpisodeDataset:
         self._set_columns(concatenated(pieces, path=self.path))
         return kept
 
-    def _set_columns(self, columns: Mapping[str, np.ndarray | None]) -> None:
-        """Columns of all rows by their names in `COLUMNS`, to the episodes that are there already."""
+    def _set_columns(self, columns: Mapping[str, Any]) -> None:
+        """Arrays, or None, by the names in `COLUMNS`, for the episodes that are there already."""
         lengths = [episode.stop - episode.start for episode in self.episodes]
         none = np.broadcast_to(np.int64(-1), sum(lengths))
         self.state: Float[np.ndarray, "n sd"] = columns["state"]
