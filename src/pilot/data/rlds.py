@@ -33,6 +33,7 @@ FETCH = "fetch the data set again"
 FORMAT = 1  # of the kept columns
 OPEN_FILES, OPEN_RECORDS = 64, 8
 ABOUT = "about.json"
+FROM_DISK = ("state", "actions", "task_index", "subtask_index", "utterance_index", "drawable", "episode_of", "_stops")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,7 @@ class RldsDataset(EpisodeDataset):
         """Maps do not travel to worker processes: of columns that are kept on disk, only where they are."""
         state = self.__dict__ | {"_open": OrderedDict(), "_recent": OrderedDict()}
         if isinstance(self.state, np.memmap):
-            for name in ("state", "actions", "task_index", "drawable", "episode_of", "_stops"):
+            for name in FROM_DISK:
                 state.pop(name)
         return state
 
