@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.layout import Observation
-from pilot.infer.policy import Policy
+from pilot.infer.policy import SUBTASK_TOKENS, Policy
 from pilot.models.pi import Context
 
 
@@ -97,8 +97,10 @@ def think(
     context = policy.model.read(read)
     if recorder is not None:
         recorder.weights.clear()
-    tokens, context = policy.speak(read, context)
-    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(tokens[0]).split(";\n")[0])
+    said, context = policy.model.speak(
+        context, read, eos=policy.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=policy.words
+    )
+    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
     return read, context, words
 
 

@@ -17,9 +17,9 @@ import torch
 from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, collate
 from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.infer.engine import engine_for
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
-from pilot.models.pi import Context
 from pilot.tokenizers.base import action_ids
 from pilot.tokenizers.grammar import ActionGrammar, TextGrammar
 from pilot.tokenizers.prompts import FORMATS, SUBTASK_END, decode_actions
@@ -76,6 +76,7 @@ class Policy:
     ) -> None:
         self.bundle, self.device, self.num_steps, self.seed, self.path = bundle, device, num_steps, seed, path
         self.model = bundle.model.eval()
+        self.engine = engine_for(self.model)
         self.pipeline: Pipeline = bundle.pipeline
         self.decides = bundle.model.config.speaks and FORMATS[bundle.model.config.prompt].target is not None
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
@@ -147,16 +148,16 @@ class Policy:
         start = time.perf_counter()
         rows = [self.pipeline.encode(turn.sample, say_actions=False) for turn in turns]
         read = collate(rows, device=self.device).observation
-        context = self.model.read(read, hidden=decide)
+        reading = self.engine.read(read, room=SUBTASK_TOKENS if decide else 0)
         decided = time.perf_counter()
         if decide:
-            tokens, context = self.speak(read, context)
+            tokens, reading = self.speak(reading)
             for turn, said in zip(turns, tokens, strict=True):
                 turn.spoken = self.bundle.text.decode(said).split(";\n")[0] or None
         spoke = time.perf_counter()
         if self.chunks is None:
             noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
-            chunks = self.model.act(context, read.state, noise=noise, num_steps=self.num_steps)[-1].cpu().numpy()
+            chunks = self.engine.act(reading, read.state, noise=noise, num_steps=self.num_steps)[-1].cpu().numpy()
         else:
             chunks = self.spell([replace(turn.sample, subtask=turn.spoken) for turn in turns], self.chunks)
         for turn, chunk in zip(turns, chunks, strict=True):
@@ -170,15 +171,14 @@ class Policy:
     def observe(self, sample: Sample) -> Observation:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
 
-    def speak(self, observation: Observation, context: Context) -> tuple[list[list[int]], Context]:
+    def speak(self, reading: Any) -> tuple[list[list[int]], Any]:
         """The next subtask of each row, greedily: a box or none, then words, and never a token of actions.
 
-        Also returns the context that has read it.
+        Also returns the reading that goes on with it.
         """
-        tokens, context = self.model.speak(
-            context, observation, eos=self.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=self.words
-        )
-        return tokens.tolist(), context
+        end = self.subtask_end
+        tokens, reading = self.engine.speak(reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words)
+        return tokens.tolist(), reading
 
     def spell(self, samples: list[Sample], grammar: ActionGrammar) -> list[np.ndarray]:
         """The chunk of each sample that the model writes as action tokens, of which only whole chunks can be written.
@@ -189,9 +189,8 @@ class Policy:
         text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
         read = collate([self.pipeline.encode(sample) for sample in samples], device=self.device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
-        said, _ = self.model.speak(
-            self.model.read(read), read, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar
-        )
+        reading = self.engine.read(read, room=longest)
+        said, _ = self.engine.speak(reading, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar)
         shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
         results = [decode_actions(text, row, actions=grammar.actions, **shape) for row in said.tolist()]
         if errors := [result.error for result in results if result.error is not None]:
