@@ -168,6 +168,43 @@ def run_inspect(args: argparse.Namespace) -> None:
     print(f"{found.episodes} episodes, {len(found.suspicions)} suspicious things: {found.page}")
 
 
+def annotate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="folder of a LeRobot data set")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--csv", type=Path, help="a table: episode, start (seconds) or frame, subtask")
+    who.add_argument("--vlm", metavar="URL", help="an OpenAI-compatible endpoint, such as http://localhost:8000/v1")
+    who.add_argument("--by-hand", action="store_true", help="in this terminal")
+    parser.add_argument("--model", help="with --vlm: the model's name; its key comes from $OPENAI_API_KEY")
+    parser.add_argument("--per-minute", type=float, default=60, help="requests to --vlm (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=16, help="pictures in a question to --vlm (default: %(default)s)")
+    parser.add_argument("--camera", help="the camera to look through (default: the first)")
+    parser.add_argument("--subtasks", nargs="+", default=[], help="the only words that --vlm may choose from")
+    parser.add_argument("--episodes", type=int, nargs="+", help="only these")
+    parser.add_argument("--overwrite", action="store_true", help="replace subtasks that are there")
+
+
+def run_annotate(args: argparse.Namespace) -> None:
+    from pilot.data.annotate import CsvLabeller, annotate
+    from pilot.data.annotate_hand import HandLabeller
+    from pilot.data.annotate_vlm import Endpoint, VlmLabeller
+
+    episodes = args.episodes
+    if args.csv:
+        label, by = CsvLabeller(args.csv), str(args.csv)
+        episodes = label.episodes if episodes is None else episodes
+    elif args.vlm:
+        if not args.model:
+            raise ValueError("--vlm needs --model, the name under which the endpoint knows it")
+        endpoint = Endpoint(url=args.vlm, model=args.model, per_minute=args.per_minute)
+        label, by = (
+            VlmLabeller(endpoint=endpoint, frames=args.frames, camera=args.camera, subtasks=args.subtasks),
+            args.model,
+        )
+    else:
+        label, by = HandLabeller(camera=args.camera), "hand"
+    print(annotate(args.path, label, by=by, episodes=episodes, overwrite=args.overwrite, progress=not args.by_hand))
+
+
 def convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder of the recordings")
     parser.add_argument("target", type=Path, help="folder of the new set; an interrupted conversion goes on")
@@ -213,6 +250,12 @@ WORDS = {
         example="pilot data inspect data/homes-l1 --checkpoint checkpoints/nano",
         arguments=inspect_arguments,
         run=run_inspect,
+    ),
+    "annotate": Verb(
+        help="Write subtasks into a LeRobot set: from a CSV file, from a vision-language model, or by hand.",
+        example="pilot data annotate data/mine --vlm http://localhost:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct",
+        arguments=annotate_arguments,
+        run=run_annotate,
     ),
     "convert": Verb(
         help="Write recordings of another format (LeRobot v2.1, RLDS, ALOHA's HDF5, npz and mp4) as LeRobot v3.0.",

@@ -23,8 +23,8 @@ from pilot.data.video import encode_video
 pytest.importorskip("av")
 TINY = Path(__file__).parent / "tiny_arm"
 CODECS = {
-    "h264": {"codec": "libx264", "g": "2"},
-    "av1": {"codec": "libaom-av1", "g": "2", "cpu-used": "8", "lag-in-frames": "0"},
+    "out of order": {"codec": "libx264", "g": "2"},
+    "in order": {"codec": "libx264", "g": "2", "bf": "0"},
 }
 
 
@@ -50,7 +50,7 @@ def test_lerobot_v2_frame_by_frame(tmp_path, codec):
 
 def test_videos_are_not_encoded_again(tmp_path):
     av = pytest.importorskip("av")
-    write(tmp_path / "old", codec=CODECS["av1"])
+    write(tmp_path / "old", codec=CODECS["in order"])
     convert(tmp_path / "old", tmp_path / "new", progress=False)
 
     def packets(folder: Path) -> list[bytes]:
@@ -61,8 +61,6 @@ def test_videos_are_not_encoded_again(tmp_path):
         return found
 
     assert packets(tmp_path / "new") == packets(tmp_path / "old")
-    info = json.loads((tmp_path / "new/meta/info.json").read_text())
-    assert info["features"]["observation.images.top"]["info"]["video.codec"] == "av1"
 
 
 def test_older_names_and_columns_of_lerobot_v2(tmp_path):
@@ -91,11 +89,12 @@ def test_older_names_and_columns_of_lerobot_v2(tmp_path):
     ids=["missing", "truncated", "short", "dropped frame"],
 )
 def test_bad_episodes_stop_it_or_are_counted(tmp_path, damage, message):
-    write(tmp_path / "old", codec=CODECS["h264"])
+    write(tmp_path / "old", codec=CODECS["out of order"])
     damage(tmp_path / "old/data/chunk-000/episode_000002.parquet")
     with pytest.raises(ValueError, match=message + r"(.|\n)*--skip-bad"):
         convert(tmp_path / "old", tmp_path / "new", progress=False)
-    report = convert(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False)
+    with pytest.warns(UserWarning, match="was interrupted; 2 finished episodes are kept"):
+        report = convert(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False)
     assert report.written == 3 and [name for name, _ in report.skipped] == ["episode 2"]
     assert "1 episodes skipped:\n  episode 2: " in str(report)
     dataset = LeRobotDataset(tmp_path / "new", 4)
@@ -105,7 +104,7 @@ def test_bad_episodes_stop_it_or_are_counted(tmp_path, damage, message):
 
 
 def test_a_missing_video_is_a_bad_episode(tmp_path):
-    write(tmp_path / "old", codec=CODECS["h264"])
+    write(tmp_path / "old", codec=CODECS["out of order"])
     next((tmp_path / "old/videos").rglob("episode_000001.mp4")).unlink()
     assert convert(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False).skipped[0][0] == "episode 1"
 

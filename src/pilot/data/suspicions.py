@@ -21,6 +21,7 @@ CLIPPED_SHARE, CLIPPED_RATIO = 0.02, 1.0  # of moving rows, exactly at one end; 
 MIN_RUNS = 3
 IDLE_SHARE = 0.5
 MAX_LAG, LAG_CORRELATION, LAG_MARGIN = 10, 0.5, 0.05
+TRACKS = 0.9  # correlation of a command of a place with that place
 TWO_PI = 2 * np.pi
 SHOWN = 5  # places that a finding names
 
@@ -63,8 +64,9 @@ def find_suspicions(
     """
     vectors = {"state": (dataset.state, state_names), "action": (dataset.actions, action_names)}
     found = [s for kind, (values, names) in vectors.items() for s in constant_dims(kind, values, names)]
-    for kind, (values, names) in vectors.items():
-        found += jumps(kind, values, names=names, dataset=dataset)
+    places = [j for i, j in _pairs(state_names, action_names) if _tracks(dataset.state[:, i], dataset.actions[:, j])]
+    found += jumps("state", dataset.state, names=state_names, dims=range(len(state_names)), dataset=dataset)
+    found += jumps("action", dataset.actions, names=action_names, dims=places, dataset=dataset)
     for kind, (values, names) in vectors.items():
         found += clipped_values(kind, values, names=names, dataset=dataset)
     found += frame_rate(dataset, control_hz=control_hz, timestamps=timestamps)
@@ -87,14 +89,18 @@ def constant_dims(kind: str, values: Float[np.ndarray, "n d"], names: Sequence[s
 
 
 def jumps(
-    kind: str, values: Float[np.ndarray, "n d"], *, names: Sequence[str], dataset: EpisodeDataset
+    kind: str, values: Float[np.ndarray, "n d"], *, names: Sequence[str], dims: Sequence[int], dataset: EpisodeDataset
 ) -> list[Suspicion]:
-    """Steps between frames of one episode that are far longer than usual and cross much of the dim's range."""
+    """Steps between frames of one episode that are far longer than usual and cross much of the dim's range.
+
+    `dims` are those that are places: a command of speed may leap.
+    """
     inside = _inside_episodes(dataset)
     steps = np.diff(values, axis=0)[inside]
     rows = np.flatnonzero(inside) + 1
     found = []
-    for i in np.flatnonzero(~_switches(values)).tolist():
+    switches = _switches(values)
+    for i in (dim for dim in dims if not switches[dim]):
         sizes = np.abs(steps[:, i])
         moving = sizes[sizes > FLAT * np.ptp(values[:, i])]
         if not moving.size:
@@ -135,7 +141,7 @@ def clipped_values(
             found.append(
                 Suspicion(
                     check="clipped values",
-                    what=f"{kind} '{names[i]}' is exactly {end:.4g}, its {word} value, in {at.mean():.0%} of frames",
+                    what=f"{kind} '{names[i]}' is exactly {end:.4g}, its {word} value, in {(dim == end).mean():.0%} of frames",
                     remedy="commands beyond a limit were cut off, so their size is lost; record what was commanded, or "
                     "raise the limit",
                     episodes=_episodes(dataset, np.flatnonzero(at)),
@@ -312,6 +318,13 @@ def _pairs(state_names: Sequence[str], action_names: Sequence[str]) -> list[tupl
     if by_name or len(state_names) != len(action_names):
         return by_name
     return [(i, i) for i in range(len(state_names))]
+
+
+def _tracks(state: Float[np.ndarray, " n"], action: Float[np.ndarray, " n"]) -> bool:
+    """Whether an action dim commands the place of a state dim."""
+    if np.ptp(state) == 0 or np.ptp(action) == 0:
+        return False
+    return bool(np.corrcoef(state.astype(np.float64), action.astype(np.float64))[0, 1] > TRACKS)
 
 
 def _lag(dataset: EpisodeDataset, i: int, j: int) -> int | None:
