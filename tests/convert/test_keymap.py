@@ -1,5 +1,7 @@
 """One table in both directions: every array used once, or named; bits kept; one array in memory at a time."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,25 @@ def shards(path, arrays: dict[str, Tensor]) -> dict[str, str]:
     for file in set(where.values()):
         save_file({name: array for name, array in arrays.items() if where[name] == file}, path / file)
     return where
+
+
+class OneAtATime(SafetensorsSource):
+    """Refuses to read an array while an earlier one lives."""
+
+    last: weakref.ref | None = None
+
+    def read(self, key: str) -> Tensor:
+        assert self.last is None or self.last() is None, f"an array is still held while {key} is read"
+        array = super().read(key)
+        self.last = weakref.ref(array)
+        return array
+
+
+def test_one_array_is_in_memory_at_a_time(tmp_path):
+    save_file(foreign() | {"old_head": torch.ones(VOCAB, 3)}, tmp_path / "model.safetensors")
+    source = OneAtATime(tmp_path)
+    load(TABLE, source, empty())
+    assert source.last is not None and source.last() is None
 
 
 def write_index(path, where: dict[str, str]) -> None:

@@ -27,6 +27,16 @@ def test_euler_looks_at_one_down_to_one_over_n():
         flow.euler_times(0)
 
 
+def test_times_are_rounded_at_each_step():
+    """1 − 0.1 − 0.1 … in fp32, not 1 − n·0.1: the fast time features tell the difference."""
+    time, expected = torch.tensor(1.0), []
+    for _ in range(10):
+        expected.append(time.item())
+        time = time + torch.tensor(-0.1)
+    assert flow.euler_times(10).tolist() == expected
+    assert expected[5] != 0.5
+
+
 def test_times_are_beta_and_never_zero():
     times = flow.sample_time(20_000, torch.Generator().manual_seed(0))
     assert times.min() >= 0.001 and times.max() <= 1.0

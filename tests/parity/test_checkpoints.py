@@ -1,5 +1,6 @@
 """Checkpoints that the reference wrote are read to the recorded weights, and written again bit for bit."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.skipif("PILOT_GOLDEN" in os.environ, reason="another folder need not have all")
 def test_there_are_checkpoints_in_every_layout():
     assert {path.name for path in ORBAX} == {"released", "train_state_value"} and TORCH
 

@@ -1,5 +1,6 @@
 """π0 and π0.5 compute what the reference recorded: every output of every case, gradients and training included."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -13,13 +14,13 @@ from pilot.train.config import OptimConfig
 from pilot.train.optim import Optimizer
 
 TOLERANCE = {
-    "loss": 2e-4, "v_t": 1e-4, "sample_v_t": 1e-4, "sample_actions": 5e-5, "prefix_hidden": 2e-5, "suffix_hidden": 1e-4,
-    "time_emb": 1e-4, "adarms_cond": 1e-4, "suffix_embs": 1e-4, "suffix_tokens": 1e-4,
+    "loss": 2e-4, "v_t": 1e-4, "sample_v_t": 1e-4, "sample_actions": 5e-5, "suffix_hidden": 1e-4,
+    "time_emb": 2e-4, "adarms_cond": 1e-4, "suffix_embs": 1e-4, "suffix_tokens": 1e-4,
 }  # fmt: skip
 """Largest difference in fp32; 2e-5 for the rest. The reference's PyTorch computes the time's sines in fp64."""
 
-JAX_TOLERANCE = 2e-5
-"""For what the time feeds; JAX computes the time's sines as pilot does."""
+JAX_TOLERANCE = 5e-5
+"""Of those that are larger; JAX computes the time's sines as pilot does."""
 
 BF16 = {"loss": 0.03, "sample_actions_10": 0.02}
 """Largest difference in bf16, as a share of the largest value; the reference's own bf16 is up to half of that off."""
@@ -44,9 +45,12 @@ def traced(case, model) -> Trace:
     return trace(case, model)
 
 
-def test_there_are_cases_of_both_frameworks_and_models():
-    found = {(load_case(path).meta["model"], load_case(path).framework) for path in cases("pi0", "pi05")}
-    assert found == {(model, framework) for model in ("pi0", "pi05") for framework in ("torch", "jax")}
+@pytest.mark.skipif("PILOT_GOLDEN" in os.environ, reason="another folder need not have all")
+def test_there_are_cases_of_all_kinds():
+    found = [load_case(path) for path in cases("pi0", "pi05")]
+    kinds = {(case.meta["model"], case.framework) for case in found}
+    assert kinds == {(model, framework) for model in ("pi0", "pi05") for framework in ("torch", "jax")}
+    assert all(not mask.all() for case in found for mask in list(case.observation().image_masks.values())[-1:])
 
 
 def test_every_recorded_output(case, traced):
@@ -159,7 +163,6 @@ def test_what_is_masked_is_never_seen(case, model):
     for name, mask in leaked.image_masks.items():
         leaked.images[name][~mask] = 0.5
     leaked.tokens[leaked.token_kinds == 0] = 7
-    assert any(not mask.all() for mask in observation.image_masks.values())
     both = [model.sample_actions(o, noise=noise, num_steps=2) for o in (observation, leaked)]
     assert torch.equal(*both)
 

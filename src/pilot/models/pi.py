@@ -470,7 +470,7 @@ class Pi(nn.Module):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Pi":
-        """Fresh weights for training from scratch.
+        """Fresh weights for training a small model from scratch; a start from PaliGemma is `convert/paligemma.py`.
 
         Tokens that stand for places or numbers (`ordered_tokens`, each list in order) and the picture positions start
         as Fourier features, so that near values are near from the first step: a small model learns to point much
