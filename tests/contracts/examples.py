@@ -4,6 +4,7 @@ import numpy as np
 
 from pilot.data.pipeline import Pipeline
 from pilot.models.pi import PiConfig
+from pilot.robots import load_adapter
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot, Sample
@@ -13,6 +14,12 @@ def sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
     rng = np.random.default_rng(seed)
     state = rng.uniform(-1, 1, robot.state_dim).astype(np.float32)
     actions = rng.uniform(-1, 1, (horizon, robot.action_dim)).astype(np.float32)
+    for gripper in robot.grippers:  # within what it can do
+        dim = robot.action_names.index(gripper.action)
+        actions[:, dim] = rng.uniform(*sorted((gripper.open, gripper.closed)), horizon)
+        if gripper.state is not None:
+            ends = sorted((gripper.state_open, gripper.state_closed))
+            state[robot.state_names.index(gripper.state)] = rng.uniform(*ends)
     return Sample(
         images={camera: rng.integers(0, 256, (24, 32, 3), dtype=np.uint8) for camera in robot.cameras},
         prompt="put the red cup in the sink",
@@ -37,4 +44,11 @@ def norm_stats(robot: Robot) -> dict[str, NormStats]:
 def pipeline(robot: Robot, config: PiConfig, *, says_actions: bool = False) -> Pipeline:
     chunks = np.random.default_rng(1).uniform(-1, 1, (64, config.action_horizon, robot.action_dim)).astype(np.float32)
     fast = FastTokenizer.fit(chunks, vocab_size=config.fast_vocab_size) if says_actions else None
-    return Pipeline(robot, config, norm_stats=norm_stats(robot), text=TextTokenizer(), action_tokenizer=fast)
+    return Pipeline(
+        robot,
+        config,
+        norm_stats=norm_stats(robot),
+        text=TextTokenizer(),
+        action_tokenizer=fast,
+        adapter=load_adapter(robot),
+    )

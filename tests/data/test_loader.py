@@ -144,6 +144,36 @@ def test_chunks_with_a_perturbed_step_teach_no_fast_tokens(tmp_path, pipeline):
     assert all(part.action_mask.flatten(1).any(1).all() for part in parts)  # the flow learns from what is left
 
 
+def test_ranks_share_the_batch_of_one(mixture, pipeline):
+    whole = Loader(mixture, pipeline, batch_size=ROWS).rows(5)
+    for ranks in (2, 4):
+        parts = [Loader(mixture, pipeline, batch_size=ROWS, rank=rank, ranks=ranks).rows(5) for rank in range(ranks)]
+        assert all(len(part) == ROWS // ranks for part in parts)
+        together = [row for place in zip(*parts, strict=True) for row in place]
+        assert [row.tokens for row in together] == [row.tokens for row in whole]
+        assert all(np.array_equal(a.actions, b.actions) for a, b in zip(together, whole, strict=True))
+    with pytest.raises(ValueError, match="does not split over 3 ranks"):
+        Loader(mixture, pipeline, batch_size=ROWS, ranks=3)
+
+
+def test_augmentation_is_drawn_from_seed_step_and_row(mixture, pipeline):
+    plain = Loader(mixture, pipeline, batch_size=ROWS).batch(1)
+    first, again = (Loader(mixture, pipeline, batch_size=ROWS, augments=True) for _ in range(2))
+    assert same(first.batch(1), again.batch(1)) and not same(first.batch(1), plain)
+    plans = [row.plans for row in first.rows(1)]
+    assert all(list(row.plans) == list(row.images) for row in first.rows(1))
+    assert plans != [row.plans for row in first.rows(2)]
+    assert len({str(plan) for plan in plans}) > ROWS // 2, "rows differ, but where nothing is drawn to be done"
+    for changed, part in zip(first.batch(1), plain, strict=True):
+        assert torch.equal(changed.observation.tokens, part.observation.tokens)
+        assert torch.equal(changed.actions, part.actions)
+
+
+def test_every_source_needs_a_pipeline(mixture, pipeline):
+    with pytest.raises(ValueError, match=r"sources \['web'\] have no pipeline"):
+        Loader(mixture, {"robot": pipeline}, batch_size=ROWS)
+
+
 @pytest.fixture
 def small(mixture, pipeline) -> Loader:
     return Loader(mixture, pipeline, batch_size=2)

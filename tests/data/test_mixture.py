@@ -33,10 +33,10 @@ def test_drawn_shares_match_the_weights():
     mixture = Mixture(SOURCES, seed=0)
     natural = np.array([5000, 1000, 200]) ** 0.43
     np.testing.assert_allclose(list(mixture.shares.values()), natural / natural.sum())
-    draws = [draw for step in range(100) for draw in mixture.draw(step, 200)]
+    draws = [draw for step in range(10) for draw in mixture.draw(step, 200)]
     counts = Counter(group_of(draw) for draw in draws)
     for key, share in mixture.shares.items():
-        assert counts[key] / len(draws) == pytest.approx(share, abs=5e-4)
+        assert counts[key] / len(draws) == pytest.approx(share, abs=2e-3)
 
 
 def group_of(draw: Draw) -> tuple[str, str]:
@@ -72,8 +72,8 @@ def test_shuffled_places_are_a_permutation(size):
 
 def test_shuffled_places_are_spread_evenly():
     """Where place 0 goes over many keys: every tenth of the range as often."""
-    tenths = Counter(shuffled(0, 1000, key=(0, 0, epoch)) // 100 for epoch in range(5000))
-    assert min(tenths.values()) > 400 and max(tenths.values()) < 600
+    tenths = Counter(shuffled(0, 1000, key=(0, 0, epoch)) // 100 for epoch in range(1000))
+    assert min(tenths.values()) > 60 and max(tenths.values()) < 140
 
 
 def test_points_below_an_edge_are_counted_without_a_loop():

@@ -8,10 +8,10 @@ from contracts import examples
 
 from pilot.data.layout import Kind
 from pilot.data.pipeline import Pipeline, collate
-from pilot.models.pi import pi05
+from pilot.models.pi import pi0, pi05
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
-from pilot.types import Sample
+from pilot.types import Adapter, Sample
 
 CONFIG = pi05("debug")
 
@@ -87,12 +87,57 @@ def test_what_a_person_did_wrong_is_said(pipeline):
         "NaN": replace(good, state=np.full(5, np.nan, np.float32)),
         "not 'top'": replace(good, images={"top": good.images["room"]}),
         "4;": replace(good, actions=np.zeros((6, 7), np.float32)),
+        "actions of robot 'homes' hold NaN": replace(good, actions=np.full((6, 4), np.nan, np.float32)),
         "empty prompt": replace(good, prompt="  "),
         "max_tokens": replace(good, prompt="very " * 400),
     }
     for message, sample in cases.items():
         with pytest.raises(ValueError, match=message):
             pipeline.encode(sample)
+
+
+def test_wrist_pictures_are_recoloured_only_and_boxes_stay_in_place(pipeline):
+    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    plans = pipeline.encode(sample, rng=np.random.default_rng(0)).plans
+    assert plans["room"].moves and not plans["wrist"].moves
+    boxed = replace(sample, subtask="<loc0001><loc0002><loc0003><loc0004>pick up the red cup")
+    assert not pipeline.encode(boxed, rng=np.random.default_rng(0)).plans["room"].moves
+    assert pipeline.encode(sample).plans == {}
+
+
+def test_cameras_come_in_the_robots_order_by_their_slots():
+    arm = replace(ROBOT, cameras=("room", "side", "wrist"), slots=("base_0_rgb", None, "left_wrist_0_rgb"))
+    sample = examples.sample(arm, horizon=CONFIG.action_horizon)
+    sample.images = dict(reversed(sample.images.items()))
+    assert list(examples.pipeline(arm, CONFIG).encode(sample).images) == ["base_0_rgb", "left_wrist_0_rgb"]
+
+
+def test_z_scores_are_a_models_choice():
+    config = pi0("debug")
+    pipeline, sample = examples.pipeline(ROBOT, config), examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    row, stats = pipeline.encode(sample), pipeline.norm_stats["state"]
+    np.testing.assert_allclose(row.state[:5], (sample.state - stats.mean) / (stats.std + 1e-6), rtol=1e-5)
+    np.testing.assert_allclose(pipeline.decode_actions(row.actions, sample.state), sample.actions, atol=1e-4)
+
+
+def test_an_adapter_stands_before_everything_and_is_undone_last():
+    arm = replace(ROBOT, adapter="mirrored")
+    mirrored = Adapter(state=np.negative, state_back=np.negative, actions=np.negative, actions_back=np.negative)
+    stats = examples.norm_stats(ROBOT)
+    adapted = Pipeline(arm, CONFIG, norm_stats=stats, text=TextTokenizer(), adapter=mirrored)
+    plain = Pipeline(ROBOT, CONFIG, norm_stats=stats, text=TextTokenizer())
+    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    other = replace(sample, state=-sample.state, actions=-sample.actions)
+    np.testing.assert_array_equal(adapted.encode(sample).actions, plain.encode(other).actions)
+    chunk = adapted.encode(sample).actions
+    np.testing.assert_allclose(adapted.decode_actions(chunk, sample.state), sample.actions, atol=1e-4)
+    with pytest.raises(ValueError, match="load_adapter"):
+        Pipeline(arm, CONFIG, norm_stats=stats, text=TextTokenizer())
+
+
+def test_a_row_may_teach_words_only(pipeline):
+    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon), flow=False)
+    assert not row.action_mask.any() and Kind.FAST in row.kinds
 
 
 def test_missing_statistics_name_the_command():

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from data.bodies import put_nan
 from data.recordings import ROBOT, episode, record
 
 from pilot.data import columns, stats
@@ -162,22 +161,9 @@ def test_an_adapter_comes_before_everything(tmp_path):
         compute_norm_stats([dataset], replace(ROBOT, adapter="pi"))
 
 
-def damage(path: Path, values: dict[str, int]) -> Path:
-    """NaN at a row of the data file."""
-    file = next(path.glob("data/*/*.parquet"))
-    table = pq.read_table(file)
-    for name, row in values.items():
-        rows = np.array(table[name].to_pylist(), np.float32)
-        rows[row] = np.nan
-        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-        table = table.set_column(table.column_names.index(name), name, column)
-    pq.write_table(table, file)
-    return file
-
-
 def test_nan_names_file_episode_and_frame_or_is_skipped_and_listed(tmp_path):
     recorded(tmp_path)
-    file = damage(tmp_path, {fmt.STATE: 11})
+    file = put_nan(tmp_path, column=fmt.STATE, row=11)
     with pytest.raises(ValueError, match=rf"{file}: NaN or infinity in episode 1, frame 2; .*--skip-bad"):
         stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1)
     found = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1, skip_bad=True)

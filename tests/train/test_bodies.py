@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data.bodies import record_robot
 
-from pilot.data import lerobot_format as fmt
 from pilot.data.stats import load_norm_stats
-from pilot.data.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
@@ -18,7 +17,6 @@ from pilot.train.config import Source, TrainConfig
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
-from pilot.types import Robot
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -27,26 +25,12 @@ pytestmark = [
 UR5, PUSHT = load_robot("ur5"), load_robot("pusht")
 
 
-def record(path: Path, robot: Robot, *, seed: int, scale: float = 1.0, cameras: tuple[str, ...] | None = None) -> Path:
-    rng = np.random.default_rng(seed)
-    robot = replace(robot, cameras=cameras or robot.cameras, wrist_cameras=(), slots=())
-    with LeRobotWriter(path, robot, robot.control_hz) as writer:
-        for number in range(3):
-            frames = {
-                fmt.IMAGES + camera: rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8) for camera in robot.cameras
-            }
-            frames[fmt.STATE] = scale * rng.normal(size=(12, robot.state_dim)).astype(np.float32)
-            frames[fmt.ACTION] = scale * rng.normal(size=(12, robot.action_dim)).astype(np.float32)
-            writer.add_episode(frames, task=f"task {number}", persistent=[(0.0, "subtask", "assistant", "push")])
-    return path
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bodies")
-    record(path / "arm", UR5, seed=0)
-    record(path / "arm2", UR5, seed=1, scale=10.0)
-    record(path / "disc", PUSHT, seed=2, scale=100.0)
+    record_robot(path / "arm", UR5, seed=0)
+    record_robot(path / "arm2", UR5, seed=1, scale=10.0)
+    record_robot(path / "disc", PUSHT, seed=2, scale=100.0)
     return path
 
 
@@ -137,7 +121,7 @@ def test_a_source_teaches_what_it_is_asked_to(data, tmp_path):
 
 
 def test_cameras_by_another_name_are_mapped_and_missing_ones_masked(data, tmp_path):
-    record(tmp_path / "named", UR5, seed=4, cameras=("top", "side"))
+    record_robot(tmp_path / "named", UR5, seed=4, cameras=("top", "side"))
     named = Source(path=str(tmp_path / "named"), cameras={"top": "base_rgb"})
     with pytest.warns(UserWarning, match=r"no \['wrist_rgb'\] of robot 'ur5': masked"):
         loader = prepare(config(data, sources=(named,)), tmp_path / "run", resume=True, progress=False).loader
@@ -157,8 +141,8 @@ def test_the_policy_acts_for_the_runs_own_robot(data, tmp_path):
 
 
 def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
-    record(tmp_path / "odd", replace(PUSHT, cameras=("periscope",)), seed=3)
-    slow = record(tmp_path / "slow", replace(PUSHT, control_hz=3.0), seed=3)
+    record_robot(tmp_path / "odd", replace(PUSHT, cameras=("periscope",)), seed=3)
+    slow = record_robot(tmp_path / "slow", replace(PUSHT, control_hz=3.0), seed=3)
     cases = {
         "has 2 state dims, robot 'ur5' declares 7": Source(path=str(data / "disc")),
         "say which is which in Source.cameras": Source(path=str(tmp_path / "odd"), robot="pusht"),

@@ -56,7 +56,7 @@ NONE = Augmentation()
 
 def draw(rng: np.random.Generator, *, moves: bool) -> Augmentation:
     """One row's augmentation of its outer cameras (`moves`) or its wrist cameras."""
-    y, x, turn, brightness, contrast, hue = rng.uniform(-1, 1, 6)
+    y, x, turn, brightness, contrast, hue = rng.uniform(-1, 1, 6).tolist()
     jittered = float(rng.random() < JITTER_SHARE)
     return Augmentation(
         crop=CROP if moves else 1.0,

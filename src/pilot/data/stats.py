@@ -363,12 +363,13 @@ def joined_stats(spans: Sequence[NormStats]) -> NormStats:
 
 def first_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStats]:
     """The dims of `robot` out of statistics that may have more."""
-    dims = {"state": robot.state_dim, "actions": robot.action_dim}
-    arrays = {name: {item.name: getattr(stats[name], item.name) for item in fields(NormStats)} for name in dims}
-    return {
-        name: NormStats(**{key: None if values is None else values[: dims[name]] for key, values in given.items()})
-        for name, given in arrays.items()
-    }
+    return {name: _sliced(stats[name], n) for name, n in (("state", robot.state_dim), ("actions", robot.action_dim))}
+
+
+def _sliced(stats: NormStats, dims: int) -> NormStats:
+    clip = None if stats.clip is None else stats.clip[:dims]
+    mean, std, q01, q99 = (values[:dims] for values in (stats.mean, stats.std, stats.q01, stats.q99))
+    return NormStats(mean=mean, std=std, q01=q01, q99=q99, clip=clip)
 
 
 def save_norm_stats(path: str | Path, stats: dict[str, NormStats]) -> None:

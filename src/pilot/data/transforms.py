@@ -37,7 +37,7 @@ def picture(image: Any) -> UInt8[np.ndarray, "h w 3"]:
 def resize_with_pad(image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     """Scale to fit (height, width), antialiased, and pad with black: nothing is cut off, nothing distorted.
 
-    Within one level of what openpi trains on (JAX) and the same as what its clients send (PIL).
+    Within one level of what openpi trains on (JAX) and of what its clients send (PIL).
     """
     height, width = (size, size) if isinstance(size, int) else size
     if image.shape[:2] == (height, width):
