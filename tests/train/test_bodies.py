@@ -138,6 +138,8 @@ def test_the_policy_acts_for_the_runs_own_robot(data, tmp_path):
     images = {camera: rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for camera in UR5.cameras}
     answer = policy.infer({"images": images, "state": np.zeros(7), "prompt": "push"})
     assert policy.metadata["robot"] == "ur5" and answer["actions"].shape == (6, 7)
+    from_openpi = policy.infer(images | {"joints": np.zeros(6), "gripper": np.zeros(1), "prompt": "push"})
+    np.testing.assert_array_equal(from_openpi["actions"], answer["actions"])
 
 
 def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):

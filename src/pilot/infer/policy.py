@@ -20,6 +20,7 @@ from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.infer.engine import engine_for
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
+from pilot.robots import read_openpi
 from pilot.tokenizers.base import action_ids
 from pilot.tokenizers.grammar import ActionGrammar, TextGrammar
 from pilot.tokenizers.prompts import FORMATS, SUBTASK_END, decode_actions
@@ -101,12 +102,13 @@ class Policy:
         return self.session().infer(observation)
 
     def sample(self, observation: Mapping[str, Any], *, subtask: str | None = None) -> Sample:
-        """A raw observation, checked, as the pipeline takes it.
+        """A raw observation, checked, as the pipeline takes it; also one of openpi's client for this robot.
 
         Raises:
             ValueError: cameras, state or prompt missing, or not what the robot declares.
         """
         robot = self.bundle.robot
+        observation = read_openpi(robot, observation)
         for name in ("images", "state", "prompt"):
             if name not in observation:
                 raise ValueError(f"the observation has no '{name}'; it has {sorted(observation)}")
@@ -115,15 +117,14 @@ class Policy:
             raise ValueError(
                 f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}"
             )
-        if missing := [camera for camera in robot.cameras if camera not in images]:
+        if missing := [camera for camera in robot.cameras if camera not in images and robot.slot(camera) is not None]:
             raise ValueError(
                 f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)}"
             )
         if not isinstance(observation["prompt"], str):
             raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
-        ordered = {
-            camera: images[camera] for camera in (*robot.cameras, *(c for c in images if c not in robot.cameras))
-        }
+        known = [camera for camera in robot.cameras if camera in images]
+        ordered = {camera: images[camera] for camera in (*known, *(c for c in images if c not in robot.cameras))}
         try:
             state = np.asarray(observation["state"], np.float32)
         except (TypeError, ValueError) as error:
