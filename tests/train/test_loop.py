@@ -156,7 +156,7 @@ def test_another_config_in_the_same_folder_is_refused(data, tmp_path):
 def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
     (tmp_path / "twin").symlink_to(data)
     cases = {
-        "is not a LeRobot data set": config(tmp_path / "nothing"),
+        "nothing does not exist": config(tmp_path / "nothing"),
         "another shape": config(data, init_from=str(_other_policy(data, tmp_path))),
         "to every source or to none": config(
             data, sources=(Source(path=str(data), weight=1.0), Source(path=str(tmp_path / "twin")))
