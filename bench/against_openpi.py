@@ -18,8 +18,9 @@ time of a call counts, which other work on the machine hardly touches. A call is
 Euler steps, three cameras of which some are absent (masked, for openpi), a prompt with a quarter of padding. `tiny` is
 openpi's own "dummy" language model. `mid` has 500 M parameters (SigLIP-B/14 at 224 pixels, openpi's gemma_300m as
 language model, a narrow expert) and takes a quarter of a minute per call; `mid-third` has a third of its layers. Also
-printed: the seconds from openpi's checkpoint on disk to a model (openpi builds it, then loads), and by how much the
-chunks differ.
+printed: the seconds from a checkpoint on disk to a model, and by how much the chunks differ. openpi builds its model,
+then loads; pilot's plain model is converted from openpi's file as it is read; the engine gets the converted file, which
+is mapped into memory.
 """
 
 import os
@@ -102,7 +103,9 @@ def pilot_config(size: dict[str, Any], model: str) -> Any:
 
 
 def write_weights(size: dict[str, Any], model: str, folder: Path) -> None:
-    """Random weights in openpi's PyTorch format, nothing zero."""
+    """Random weights in openpi's PyTorch format and in pilot's, nothing zero."""
+    from safetensors.torch import save_file
+
     from pilot.convert import openpi_torch
     from pilot.models.pi import Pi
 
@@ -113,14 +116,17 @@ def write_weights(size: dict[str, Any], model: str, folder: Path) -> None:
             if p.ndim == 1 or not p.any():
                 p += 0.02 * torch.randn(p.shape, generator=generator)
     openpi_torch.save(pi, folder, dtype=torch.float32)
+    save_file(pi.state_dict(), folder / "converted.safetensors")
 
 
 def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -> Call:
     from pilot.convert import openpi_torch
     from pilot.data.layout import Kind, Observation
     from pilot.infer.engine import Engine
+    from pilot.models.bundle import load_weights
 
-    pi = openpi_torch.load(folder, pilot_config(size, model))
+    config = pilot_config(size, model)
+    pi = openpi_torch.load(folder, config) if plain else load_weights(config, folder / "converted.safetensors")
     given = inputs(size, model)
     kinds = torch.where(given["known"], int(Kind.PREFIX), int(Kind.PAD))
     acting = pi if plain else Engine(pi)

@@ -95,7 +95,8 @@ def main() -> None:
                 p50, p99 = np.percentile(stages["wall"], [50, 99])
                 split = ", ".join(f"{stage} {np.median(stages[stage]):.1f}" for stage in STAGES)
                 print(
-                    f"{engine:>7}: processor time p50 {own:5.1f} least {least:5.1f}   wall p50 {p50:5.1f} p99 {p99:6.1f} ({split})"
+                    f"{engine:>7}: processor p50 {own:.1f}, least {least:.1f}; "
+                    f"wall p50 {p50:.1f}, p99 {p99:.1f} ({split})"
                 )
             ratio = np.median(best["plain"]["own"]) / np.median(best["engine"]["own"])
             print(f"{'':>7}  the engine takes {ratio:.1f} times less processor time than the plain model")
