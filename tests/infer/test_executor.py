@@ -1,0 +1,264 @@
+"""The executor under a simulated clock: what is sent belongs to its tick, whatever the policy's delays are."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from pilot.infer.executor import (
+    Command,
+    Delays,
+    Executor,
+    Late,
+    OpenLoop,
+    Pace,
+    Request,
+    TemporalEnsemble,
+    answer,
+    zero,
+)
+
+HORIZON = 50
+HZ = 50
+
+
+def chunk(request: Request, *, horizon: int = HORIZON) -> np.ndarray:
+    """Actions that say for which tick they are meant, and when they were seen to be right."""
+    ticks = np.arange(request.tick, request.tick + horizon, dtype=np.float32)
+    return np.stack((ticks, np.full(horizon, request.tick, np.float32)), axis=1)
+
+
+def run(executor: Executor, delays: Callable[[], float | None], *, ticks: int) -> Iterator[tuple[Command, set[int]]]:
+    """Control for so many ticks; a request is answered after `delays()` ticks, or never, at any time within a tick.
+
+    Answers may overtake one another. Also the observation ticks of all that has been delivered so far.
+    """
+    flying: list[tuple[float, Request]] = []
+    delivered: set[int] = set()
+    for now in range(ticks):
+        for due, request in sorted((f for f in flying if f[0] <= now), key=lambda f: f[0]):
+            flying.remove((due, request))
+            if executor.deliver(request, chunk(request)):
+                delivered.add(request.tick)
+        if (request := executor.request()) is not None and (delay := delays()) is not None:
+            flying.append((now + delay, request))
+        yield executor.next(), delivered
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_action_is_stale_and_no_tick_is_missed_under_jitter(seed):
+    """0 to 300 ms at 50 Hz. `bench/executor.py` runs an hour of it."""
+    rng = np.random.default_rng(seed)
+    executor = Executor(replan_steps=10)
+    for tick, (command, delivered) in enumerate(run(executor, lambda: rng.uniform(0, 0.3 * HZ), ticks=4000)):
+        assert command.tick == tick
+        if command.status == "wait":
+            assert tick <= 0.3 * HZ + 1
+            continue
+        assert command.status == "run"
+        assert command.action.tolist() == [tick, max(delivered)]  # of this tick, by the newest chunk there is
+    assert executor.counts.run + executor.counts.wait == 4000 and executor.counts.chunks > 130
+    assert executor.counts.hold == executor.counts.stop == executor.counts.missed == executor.counts.refused == 0
+
+
+@pytest.mark.parametrize("make", [Executor, TemporalEnsemble])
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_stalls_and_overtaking_never_bring_back_the_past(make, seed):
+    """A third of the answers is lost, a third takes up to 4 s; requests are repeated after a quarter of a second."""
+    rng = np.random.default_rng(seed)
+    executor = make(replan_steps=10, patience=12, late=Late(stop_after=20, latch=False))
+    delays = [lambda: None, lambda: rng.uniform(0, 200), lambda: rng.uniform(0, 15)]
+    newest, seen = -1.0, set()
+    for tick, (command, _) in enumerate(run(executor, lambda: delays[rng.integers(3)](), ticks=2000)):
+        seen.add(command.status)
+        if command.status == "run":
+            assert command.action[0] == pytest.approx(tick)
+            assert tick - command.action[1] < HORIZON
+            if make is Executor:
+                assert command.action[1] >= newest
+                newest = command.action[1]
+        elif command.status != "wait":
+            assert command.action[0] < tick, "the last command again, and said to be so"
+    assert seen == {"wait", "run", "hold", "stop"}
+    assert executor.counts.lost and executor.counts.refused
+
+
+def test_the_same_delays_give_the_same_commands():
+    def commands() -> list:
+        rng = np.random.default_rng(7)
+        executor = Executor(replan_steps=7, patience=12)
+        ran = run(executor, lambda: rng.uniform(0, 60), ticks=1000)
+        return [(c.tick, c.status, None if c.action is None else c.action.tolist()) for c, _ in ran]
+
+    assert commands() == commands()
+
+
+def test_a_chunk_goes_on_where_the_robot_is_when_it_comes():
+    executor = Executor(replan_steps=5)
+    first = executor.request()
+    assert (first.tick, first.delay, len(first.leftover)) == (0, 0, 0)
+    executor.deliver(first, chunk(first, horizon=12))
+    assert [executor.next().action[0] for _ in range(5)] == [0, 1, 2, 3, 4]
+    second = executor.request()
+    assert second.tick == 5 and second.leftover[:, 0].tolist() == [5, 6, 7, 8, 9, 10, 11]
+    assert executor.request() is None, "one at a time"
+    assert [executor.next().action.tolist() for _ in range(3)] == [[5, 0], [6, 0], [7, 0]]
+    executor.deliver(second, chunk(second))
+    assert executor.next().action.tolist() == [8, 5]
+
+
+def test_the_delay_is_what_was_consumed_and_is_forgotten():
+    """One stall raises the estimate for as long as it is in the window, not for ever."""
+    delays = Delays(window=10, percentile=90, first=3)
+    assert delays.expected() == 3
+    for ticks in (2, 1, 2, 2, 1, 2, 1, 2, 2, 40):
+        delays.add(ticks)
+    assert delays.expected() == 40
+    delays.percentile = 50
+    assert delays.expected() == 2
+    delays.percentile = 100
+    for _ in range(10):
+        delays.add(1)
+    assert delays.expected() == 1
+    with pytest.raises(ValueError, match="got 0, 95"):
+        Delays(window=0)
+
+
+def test_delays_are_counted_in_ticks_of_control_and_bounded_by_what_is_left():
+    executor = Executor(replan_steps=5, delays=Delays(first=30))
+    request = executor.request()
+    for _ in range(4):
+        executor.next()
+    executor.deliver(request, chunk(request, horizon=10))
+    assert list(executor.delays.seen) == [4]
+    executor.delays = Delays(first=30)
+    assert executor.request().delay == 6, "more than is left cannot be done meanwhile"
+
+
+def test_a_chunk_that_would_end_too_soon_is_followed_early():
+    executor = Executor(replan_steps=40, delays=Delays(first=10))
+    request = executor.request()
+    executor.deliver(request, chunk(request))
+    executor.delays = Delays(first=15)
+    asked = []
+    for _ in range(40):
+        asked += [r.tick for r in [executor.request()] if r]
+        executor.next()
+    assert asked == [35]
+
+
+def test_late_is_held_and_gone_is_stopped_until_a_reset():
+    late = Late(hold=zero(0), stop=lambda last: 100 + 0 * last, stop_after=3)
+    executor = Executor(replan_steps=2, late=late, patience=1)
+    assert executor.next() == Command(0, "wait", None)
+    request = executor.request()
+    executor.deliver(request, chunk(request, horizon=2))
+    commands = [executor.next() for _ in range(7)]
+    assert [c.status for c in commands] == ["run", "run", "hold", "hold", "hold", "stop", "stop"]
+    assert commands[1].action.tolist() == [2, 1]
+    assert commands[2].action.tolist() == [0, 1], "steps are zero, positions stay"
+    assert commands[5].action.tolist() == [100, 100]
+    assert executor.request() is None, "it has stopped for good"
+    executor.reset()
+    assert executor.next() == Command(0, "wait", None)
+    assert executor.request().tick == 1
+
+
+def test_what_was_asked_before_a_reset_or_a_stop_changes_nothing():
+    executor = Executor(replan_steps=2)
+    before = executor.request()
+    executor.reset()
+    assert not executor.deliver(before, chunk(before))
+    assert executor.next().status == "wait" and not executor.delays.seen
+    late = executor.request()
+    for _ in range(HORIZON):
+        executor.next()
+    assert not executor.deliver(late, chunk(late)), "all of it is past"
+    assert list(executor.delays.seen) == [HORIZON]
+    assert executor.counts.refused == 2
+
+
+def test_missed_ticks_are_counted_and_time_goes_on():
+    executor = Executor(replan_steps=5)
+    request = executor.request()
+    executor.deliver(request, chunk(request))
+    assert executor.next().tick == 0
+    command = executor.next(missed=3)
+    assert (command.tick, command.action[0], executor.counts.missed) == (4, 4, 3)
+
+
+@pytest.mark.parametrize("bad", [np.zeros(4), np.zeros((0, 2)), np.full((3, 2), np.nan), np.zeros((3, 3))])
+def test_what_is_no_chunk_is_refused_by_name(bad):
+    executor = Executor(replan_steps=1)
+    request = executor.request()
+    executor.deliver(request, chunk(request))
+    executor.next()
+    with pytest.raises(ValueError, match="chunk"):
+        executor.deliver(executor.request(), bad)
+    assert executor.next().status == "run"
+
+
+def test_a_chunk_cannot_be_changed_by_who_made_it():
+    executor = Executor(replan_steps=1)
+    actions = np.zeros((4, 2), np.float32)
+    executor.deliver(executor.request(), actions)
+    actions += 1
+    assert executor.next().action.tolist() == [0, 0]
+
+
+def test_open_loop_does_a_few_steps_and_stands_while_it_waits():
+    executor = OpenLoop(replan_steps=3, late=Late(stop_after=10))
+    commands = list(run(executor, lambda: 2, ticks=12))
+    statuses = "".join(command.status[0] for command, _ in commands)
+    assert statuses == "wwrrrhhrrrhh"
+    starts = [command.action[0] for command, _ in commands if command.status == "run"]
+    assert starts == [0, 1, 2, 5, 6, 7], "each chunk from its first action"
+
+
+def test_the_ensemble_is_the_weighted_mean_of_what_was_meant_for_the_tick():
+    executor = TemporalEnsemble(replan_steps=1, decay=0.5)
+    chunks = [np.array([[0.0], [1.0], [2.0]]), np.array([[10.0], [20.0]]), np.array([[100.0]])]
+    sent = []
+    for actions in chunks:
+        executor.deliver(executor.request(), actions)
+        sent.append(executor.next().action[0])
+    e = np.exp(-0.5)
+    assert sent == pytest.approx([0.0, (1 + 10 * e) / (1 + e), (2 + 20 * e + 100 * e**2) / (1 + e + e**2)])
+    assert executor.next().status == "hold"
+
+
+def test_the_pace_keeps_its_beat_and_counts_what_it_missed():
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    pace = Pace(hz=10, clock=lambda: now[0], sleep=sleep)
+    assert pace.wait() == 0
+    now[0] += 0.03
+    assert pace.wait() == 0 and now[0] == pytest.approx(0.1), "work does not shift the next tick"
+    now[0] += 0.15
+    assert pace.wait() == 0 and now[0] == pytest.approx(0.25), "late, but within the tick: at once"
+    assert pace.wait() == 0 and now[0] == pytest.approx(0.3)
+    now[0] = 0.65
+    assert pace.wait() == 2 and now[0] == pytest.approx(0.65)
+    assert pace.wait() == 0 and now[0] == pytest.approx(0.7)
+
+
+def test_a_failing_policy_is_asked_again():
+    executor = Executor(replan_steps=5)
+    tries, failures = [], []
+
+    def infer(request: Request) -> np.ndarray:
+        tries.append(request.tick)
+        if len(tries) < 3:
+            raise ConnectionError(f"try {len(tries)}")
+        return chunk(request)
+
+    answer(
+        executor, infer, stopped=lambda: executor.counts.run >= 3,
+        idle=lambda: executor.next(), failed=lambda error: failures.append(str(error)),
+    )  # fmt: skip
+    assert failures == ["try 1", "try 2"] and tries == [0, 1, 2]
+    assert executor.counts.lost == 2 and executor.next().action.tolist() == [5, 2]
