@@ -1,6 +1,7 @@
 """The command line: instant help, settings by name, errors that say what to do."""
 
 import errno
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ def test_the_example_of_a_verb_parses(verb):
 
 @pytest.mark.parametrize("word", cli_data.WORDS)
 def test_the_example_of_a_data_word_parses(word):
-    program, *arguments = cli_data.WORDS[word].example.split()
+    program, *arguments = shlex.split(cli_data.WORDS[word].example)
     assert program == "pilot" and arguments[:2] == ["data", word]
     assert cli.build_parser().parse_args(arguments).what == word
 

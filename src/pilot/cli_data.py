@@ -143,7 +143,7 @@ def run_tokenizer(args: argparse.Namespace) -> None:
 
 
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="folder of a LeRobot (v2.1, v3.0) or RLDS data set")
+    parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
     parser.add_argument("--out", type=Path, help="the page (default: inspect.html in the folder)")
     parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the set names)")
     parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would)")
@@ -152,12 +152,13 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> None:
+    from pilot.data.remote import fetch, is_remote
     from pilot.eval.inspect import inspect
     from pilot.robots import load_robot
 
     found = inspect(
-        args.path,
-        out=args.out,
+        fetch(args.path),
+        out=args.out or (Path(f"{args.path.name}.html") if is_remote(args.path) else None),
         robot=load_robot(args.robot) if args.robot else None,
         checkpoint=args.checkpoint,
         action_horizon=args.action_horizon,
@@ -206,7 +207,7 @@ def run_annotate(args: argparse.Namespace) -> None:
 
 
 def convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder of the recordings")
+    parser.add_argument("source", type=Path, help="folder of the recordings; hf://, gs:// and the like are fetched")
     parser.add_argument("target", type=Path, help="folder of the new set; an interrupted conversion goes on")
     parser.add_argument("--from", dest="kind", help="lerobot_v2, rlds, hdf5 or npz (default: told by what is there)")
     parser.add_argument("--robot", help="a file of pilot.robots (default: what the source says of its robot)")
@@ -219,6 +220,7 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
 def run_convert(args: argparse.Namespace) -> None:
     from pilot.data.conversion.source import Options
     from pilot.data.convert import convert
+    from pilot.data.remote import fetch
     from pilot.datasets import load_layout
     from pilot.robots import load_robot
 
@@ -229,7 +231,7 @@ def run_convert(args: argparse.Namespace) -> None:
         pictures=args.pictures,
         layouts=load_layout,
     )
-    print(convert(args.source, args.target, kind=args.kind, options=options, skip_bad=args.skip_bad))
+    print(convert(fetch(args.source), args.target, kind=args.kind, options=options, skip_bad=args.skip_bad))
 
 
 WORDS = {

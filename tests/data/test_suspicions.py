@@ -88,7 +88,7 @@ def test_jumps():
     made = sound()
     made.states[3][20:, 0] += 40
     suspicion = only(made, "jumps")
-    assert "state 'x' leaps once" in suspicion.what and "episode 3, frame 20" in suspicion.what
+    assert "state 'x' leaps from" in suspicion.what and "episode 3, frame 20" in suspicion.what
     assert suspicion.episodes == (3,)
 
 

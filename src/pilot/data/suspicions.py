@@ -20,7 +20,7 @@ JUMP_STEPS, JUMP_RANGE = 8.0, 0.3  # a jump is that many times a usual step, and
 CLIPPED_SHARE, CLIPPED_RATIO = 0.02, 1.0  # of moving rows, exactly at one end; against those within 5 % of it
 MIN_RUNS = 3
 IDLE_SHARE = 0.5
-MAX_LAG, LAG_CORRELATION, LAG_MARGIN = 10, 0.5, 0.05
+MAX_LAG, LAG_CORRELATION, LAG_MARGIN, LAG_EPISODES = 10, 0.5, 0.05, 300
 TRACKS = 0.9  # correlation of a command of a place with that place
 TWO_PI = 2 * np.pi
 SHOWN = 5  # places that a finding names
@@ -113,7 +113,7 @@ def jumps(
         found.append(
             Suspicion(
                 check="jumps",
-                what=f"{kind} '{names[i]}' leaps {_times(len(places))}, first from {values[first - 1, i]:.4g} to "
+                what=f"{kind} '{names[i]}' leaps {_times(len(places))}from {values[first - 1, i]:.4g} to "
                 f"{values[first, i]:.4g} at {_at(dataset, first)}",
                 remedy="an angle that wraps at a full turn: unwrap it before recording"
                 if turn
@@ -141,7 +141,8 @@ def clipped_values(
             found.append(
                 Suspicion(
                     check="clipped values",
-                    what=f"{kind} '{names[i]}' is exactly {end:.4g}, its {word} value, in {(dim == end).mean():.0%} of frames",
+                    what=f"{kind} '{names[i]}' is exactly {end:.4g}, its {word} value, "
+                    f"in {(dim == end).mean():.0%} of frames",
                     remedy="commands beyond a limit were cut off, so their size is lost; record what was commanded, or "
                     "raise the limit",
                     episodes=_episodes(dataset, np.flatnonzero(at)),
@@ -185,7 +186,7 @@ def frame_rate(
         found.append(
             Suspicion(
                 check="frame rate",
-                what=f"{_times(len(rows), 'gap')} in the timestamps, the first of "
+                what=f"{len(rows)} gap{'s' if len(rows) > 1 else ''} in the timestamps, the first of "
                 f"{float(timestamps[first] - timestamps[first - 1]) * fps:.1f} frames at {_at(dataset, first)}",
                 remedy="frames were dropped while recording; cut the episode there or leave it out",
                 episodes=_episodes(dataset, rows),
@@ -335,9 +336,10 @@ def _lag(dataset: EpisodeDataset, i: int, j: int) -> int | None:
     motion[begins] = 0.0
     change = np.diff(action, prepend=action[:1])
     change[begins] = 0.0
+    sampled = dataset.episodes[:: -(-len(dataset.episodes) // LAG_EPISODES)]
     best: tuple[float, int, float] | None = None
     for command in (change, action):
-        scores = {lag: _correlation(command, motion, lag, dataset.episodes) for lag in range(-MAX_LAG, MAX_LAG + 1)}
+        scores = {lag: _correlation(command, motion, lag, sampled) for lag in range(-MAX_LAG, MAX_LAG + 1)}
         peak = max(scores, key=lambda lag: scores[lag])
         if best is None or scores[peak] > best[0]:
             best = (scores[peak], peak, max(scores[lag] for lag in range(1, MAX_LAG + 1)))
@@ -380,7 +382,5 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:SHOWN])) + more
 
 
-def _times(count: int, noun: str = "") -> str:
-    if noun:
-        return f"{count} {noun}{'s' if count > 1 else ''}"
-    return "once" if count == 1 else f"{count} times"
+def _times(count: int) -> str:
+    return "" if count == 1 else f"{count} times, first "

@@ -60,10 +60,10 @@ def histogram(values: Float[np.ndarray, " n"], *, name: str, q01: float, q99: fl
     Heights are square roots of counts, so that rare values are seen beside frequent ones.
     """
     low, high = float(values.min()), float(values.max())
-    edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(low - 0.5, low + 0.5, BINS + 1)
+    edges = bin_edges(values)
     counts, _ = np.histogram(values, edges)
     heights = np.sqrt(counts / max(counts.max(), 1)) * 960
-    width = 1000 / BINS
+    width = 1000 / len(counts)
     bars = "".join(
         f"M{k * width:.1f} 1000V{1000 - height:.0f}h{width * 0.86:.1f}V1000z"
         for k, height in enumerate(heights)
@@ -78,6 +78,14 @@ def histogram(values: Float[np.ndarray, " n"], *, name: str, q01: float, q99: fl
         f"<figcaption><b>{html.escape(name)}</b><span>q01 {number(q01)}</span><span>q99 {number(q99)}</span>"
         f"<span>min {number(low)}</span><span>max {number(high)}</span></figcaption></figure>"
     )
+
+
+def bin_edges(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " e"]:
+    """One bin per number where they are few and whole, else `BINS` over the range."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < BINS and (values == np.round(values)).all():
+        return np.arange(low - 0.5, high + 1.0)
+    return np.linspace(low, high, BINS + 1) if high > low else np.linspace(low - 0.5, low + 0.5, BINS + 1)
 
 
 def tokens(pieces: Sequence[tuple[str, str]]) -> str:

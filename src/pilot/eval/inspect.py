@@ -190,7 +190,8 @@ def read_timestamps(dataset: EpisodeDataset) -> np.ndarray | None:
         except (OSError, ValueError):
             continue  # the reader has named it already
         numbers, times = table["episode_index"].to_numpy(), table["timestamp"].to_numpy()
-        by_episode |= {int(number): times[numbers == number] for number in np.unique(numbers)}
+        edges = np.flatnonzero(np.diff(numbers, prepend=-1))
+        by_episode |= dict(zip(numbers[edges].tolist(), np.split(times, edges[1:])))
     pieces = [by_episode.get(episode.index) for episode in dataset.episodes]
     if any(p is None or len(p) != e.stop - e.start for p, e in zip(pieces, dataset.episodes)):
         return None
@@ -230,7 +231,9 @@ def subtitle(dataset: EpisodeDataset, robot: Robot) -> str:
 def highlights(dataset: EpisodeDataset, found: Sequence[Suspicion]) -> list[tuple[str, str, str]]:
     frames, fps = len(dataset), float(dataset.fps)
     lengths = [episode.stop - episode.start for episode in dataset.episodes]
-    usual = f"{min(lengths) / fps:.1f} to {max(lengths) / fps:.1f} s each"
+    ends = [f"{length / fps:.1f}" for length in (min(lengths), max(lengths))]
+    usual = f"{' to '.join(dict.fromkeys(ends))} s each"
+    told = len(np.unique(dataset.task_index))
     labelled = float((dataset.subtask_index >= 0).mean())
     return [
         (number(len(dataset.episodes)), "episodes", usual),
@@ -239,7 +242,7 @@ def highlights(dataset: EpisodeDataset, found: Sequence[Suspicion]) -> list[tupl
             "of demonstrations",
             f"{number(frames)} frames",
         ),
-        (number(len(set(dataset.task_index.tolist()))), "instructions", f"{labelled:.0%} of frames have a subtask"),
+        (number(told), "instructions" if told != 1 else "instruction", f"{labelled:.0%} of frames have a subtask"),
         (
             str(len(found)),
             "suspicious things" if len(found) != 1 else "suspicious thing",
@@ -252,7 +255,7 @@ def add_suspicions(report: Report, dataset: EpisodeDataset, found: Sequence[Susp
     report.section("What looks wrong", "A suspicion is no proof: look at the place, then decide.")
     cards = "".join(
         f'<li class="bad"><b>{html.escape(s.check)}</b><span>{html.escape(s.what)}</span>'
-        f"<small>{html.escape(s.remedy)}</small></li>"
+        f"<small>{html.escape(s.remedy[:1].upper() + s.remedy[1:])}</small></li>"
         for s in found
     )
     kept = {name: sound for name, sound in suspicions.CHECKS.items() if name not in {s.check for s in found}}

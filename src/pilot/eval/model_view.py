@@ -28,7 +28,6 @@ from pilot.types import NormStats, Robot, Sample
 
 FIT_CHUNKS = 4000
 SCALE = 10.0
-EDGE = 1.2  # how far beyond −1 to 1 a chunk may be drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +117,8 @@ def seen(view: ModelView, sample: Sample) -> str:
             pairs.append(picture(image, f"{camera}: the model does not see it"))
             continue
         name = camera if slot == camera else f"{camera}, as {slot}"
-        pairs.append(picture(image, f"{camera} as recorded, {image.shape[1]} × {image.shape[0]}"))
-        pairs.append(
-            picture(row.images[slot], f"{name} as seen, {row.images[slot].shape[1]} × {row.images[slot].shape[0]}")
-        )
+        pairs.append(picture(image, f"{camera} as recorded, {size_of(image)}"))
+        pairs.append(picture(row.images[slot], f"{name} as seen, {size_of(row.images[slot])}"))
     pieces = row_pieces(view.pipeline, row)
     counts = {kind: sum(1 for _, k in pieces if k == kind) for kind in ("prefix", "text", "fast")}
     legend = "".join(
@@ -139,6 +136,11 @@ def picture(image: np.ndarray, caption: str) -> str:
         f'<figure style="--grain:{grain}"><img src="{pictures.data_uri(image)}" alt="{html.escape(caption)}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def size_of(image: np.ndarray) -> str:
+    """Width × height, which stay on one line."""
+    return f"{image.shape[1]}\u00a0×\u00a0{image.shape[0]}"
 
 
 def row_pieces(pipeline: Pipeline, row: Row) -> list[tuple[str, str]]:
