@@ -71,6 +71,8 @@ class Mixture:
                 natural.append(len(numbers) ** POWER)
         self._probabilities = self._weigh(np.array(natural), weights)
         self._edges = [0, *np.rint(np.cumsum(self._probabilities) * CIRCLE).astype(np.int64).tolist()[:-1], CIRCLE]
+        self._counted: dict[int, int] = {}  # how often groups came up so far: saves counting anew from step to step
+        self._counted_to = 0
         self._start = int(np.random.default_rng(seed).integers(CIRCLE))
 
     @property
@@ -90,11 +92,14 @@ class Mixture:
         first = step * batch_size
         points = [(self._start + n * STRIDE) % CIRCLE for n in range(first, first + batch_size)]
         groups = np.searchsorted(self._edges, points, side="right") - 1
-        seen = {group: self._seen(group, first) for group in set(groups.tolist())}
+        seen = self._counted if first == self._counted_to else {}
         draws = []
         for position, group in enumerate(groups.tolist()):
+            if group not in seen:
+                seen[group] = self._seen(group, first)
             draws.append(Draw(self._keys[group][0], self._row(group, seen[group]), (self.seed, step, position)))
             seen[group] += 1
+        self._counted, self._counted_to = seen, first + batch_size
         return draws
 
     def read(self, draw: Draw) -> Sample:
@@ -152,10 +157,10 @@ def count_before(edge: int, rows: int, *, start: int, stride: int, circle: int) 
     A point lies below `edge` where the walk's whole turns, counted from 0 and from `edge`, differ: two sums of
     floor((a·n + b) / m), which Euclid's algorithm adds up in some fifty steps.
     """
-    return floor_sum(rows, circle, stride, start) - floor_sum(rows, circle, stride, start - edge)
+    return _floor_sum(rows, circle, stride, start) - _floor_sum(rows, circle, stride, start - edge)
 
 
-def floor_sum(n: int, m: int, a: int, b: int) -> int:
+def _floor_sum(n: int, m: int, a: int, b: int) -> int:
     """Σ floor((a·i + b) / m) over i < n, exactly; `b` may be negative."""
     total = 0
     while n > 0:
