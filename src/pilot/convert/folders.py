@@ -29,7 +29,7 @@ from pilot.convert.sources import SafetensorsSource, find_safetensors, read_head
 from pilot.data.files import read_json, write_json
 from pilot.data.remote import shortened
 from pilot.data.transforms import NormKind
-from pilot.models.bundle import Bundle, load_bundle, replace_folder
+from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
@@ -186,8 +186,7 @@ def changed(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
         ValueError: they do not.
     """
     config = change(model.config)
-    with torch.device("meta"):
-        wanted = {name: tuple(weight.shape) for name, weight in Pi(config).state_dict().items()}
+    wanted = {name: tuple(weight.shape) for name, weight in empty_model(config).state_dict().items()}
     held = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if differ := [name for name in wanted.keys() | held.keys() if wanted.get(name) != held.get(name)]:
         raise ValueError(f"the weights do not fit the changed config: {shortened(differ)}")
