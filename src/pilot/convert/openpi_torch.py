@@ -74,7 +74,7 @@ def table(config: PiConfig) -> Table:
     )
 
 
-def one(name: str, key: str, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> Slot:
+def one(name: str, key: str, shape: tuple[int, ...], *, axes: tuple[int, ...] | None = None) -> Slot:
     """A tensor that is one whole array."""
     return Slot(name, (Piece(key, shape, axes),))
 
@@ -89,7 +89,7 @@ def siglip(config: SiglipConfig, key: str) -> list[Slot]:
     width, patch = config.width, config.patch_size
     convolution = (width, 3, patch, patch)
     slots = [
-        one("vision.patch.weight", f"{key}embeddings.patch_embedding.weight", convolution, (0, 2, 3, 1)),
+        one("vision.patch.weight", f"{key}embeddings.patch_embedding.weight", convolution, axes=(0, 2, 3, 1)),
         one("vision.patch.bias", f"{key}embeddings.patch_embedding.bias", (width,)),
         one("vision.position", f"{key}embeddings.position_embedding.weight", (config.grid**2, width)),
         *layer_norm("vision.final_norm", f"{key}post_layernorm", width),
