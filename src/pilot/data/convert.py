@@ -68,6 +68,8 @@ def convert(
         ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set.
     """
     source, target = Path(source), Path(target)
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
     kind = kind or recognised(source)
     if kind not in kinds():
         raise ValueError(f"unknown format '{kind}'; known: {', '.join(kinds())}")
@@ -87,11 +89,8 @@ def recognised(path: Path) -> str:
     """The format of what lies at `path`.
 
     Raises:
-        FileNotFoundError: nothing does.
-        ValueError: it is none of the known ones.
+        ValueError: it is none of the known ones, or v3.0 already.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; give the folder that holds the recordings")
     if (path / fmt.INFO).exists() and str(read_json(path / fmt.INFO, remedy="").get("codebase_version")) == fmt.VERSION:
         raise ValueError(f"{path} is a LeRobot {fmt.VERSION} set already; there is nothing to convert")
     if found := [name for name, source in kinds().items() if source.recognises(path)]:

@@ -72,16 +72,16 @@ def inspect(
     dataset = open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad)
     robot = robot or (view.robot if view else known_robot(dataset))
     check_dims(dataset, robot)
-    stats, _ = quiet_stats(dataset, robot)
+    stats = quiet_stats(dataset, robot)
     shown = spread(dataset.episodes, episodes)
     films = {episode.index: Film.of(dataset, episode) for episode in shown}
     found = find_all(dataset, robot, list(films.values()))
     report = Report(path.resolve().name, subtitle=subtitle(dataset, robot))
     report.highlights(highlights(dataset, found))
     add_suspicions(report, dataset, found)
-    add_episodes(report, dataset, robot, films)
+    add_episodes(report, dataset, robot=robot, films=films)
     add_words(report, dataset)
-    add_numbers(report, dataset, robot, stats)
+    add_numbers(report, dataset, robot=robot, stats=stats)
     view = view or ModelView.of_data(dataset, robot, stats)
     add_model_view(
         report, dataset, view, rows=[episode.start + (episode.stop - episode.start) // 3 for episode in shown[:2]]
@@ -124,11 +124,11 @@ def check_dims(dataset: EpisodeDataset, robot: Robot) -> None:
         )
 
 
-def quiet_stats(dataset: EpisodeDataset, robot: Robot) -> tuple[dict[str, NormStats], Robot]:
+def quiet_stats(dataset: EpisodeDataset, robot: Robot) -> dict[str, NormStats]:
     """Statistics as training takes them; constant dims are named among the suspicions, not in a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return compute_norm_stats([dataset], robot, adapter=load_adapter(robot)), robot
+        return compute_norm_stats([dataset], robot, adapter=load_adapter(robot))
 
 
 def spread(episodes: Sequence[Episode], count: int) -> list[Episode]:
@@ -265,7 +265,7 @@ def add_suspicions(report: Report, dataset: EpisodeDataset, found: Sequence[Susp
     report.parts.append(f'<ul class="findings">{cards}</ul><ul class="findings fine">{fine}</ul>')
 
 
-def add_episodes(report: Report, dataset: EpisodeDataset, robot: Robot, films: dict[int, Film]) -> None:
+def add_episodes(report: Report, dataset: EpisodeDataset, *, robot: Robot, films: dict[int, Film]) -> None:
     shown = f"{len(films)} of {len(dataset.episodes)} episodes, everything on one time axis. "
     lines = (
         "State in the first colour, the action of the same name thinner on top; the height is the whole set's range."
@@ -321,36 +321,37 @@ def runs(words: Sequence[str], length: int) -> list[data_charts.Span]:
 
 
 def traces(dataset: EpisodeDataset, robot: Robot, episode: Episode) -> str:
-    """One small plot per state dim with the action of its name, then actions that have no state."""
+    """One small plot per state dim with the action of its name on top, then the actions that have no such place."""
     rows, drawn = slice(episode.start, episode.stop), []
-    absolute = {name: j for j, name in enumerate(robot.action_names) if not is_relative(dataset, robot, name, j)}
+    actions = {name: dataset.actions[:, j] for j, name in enumerate(robot.action_names)}
     for i, name in enumerate(robot.state_names):
-        j = absolute.pop(name, None)
-        every = [dataset.state[:, i]] + ([dataset.actions[:, j]] if j is not None else [])
-        over = dataset.actions[rows, j] if j is not None else None
-        drawn.append(one_trace(name, dataset.state[rows, i], over=over, every=every, unit=unit(robot, i, "state")))
+        state, over = dataset.state[:, i], None
+        if name in actions and comparable(state, actions[name]):
+            over = actions.pop(name)
+        drawn.append(one_trace(name, state, over=over, rows=rows, unit=unit(robot, i, "state")))
     for j, name in enumerate(robot.action_names):
-        if name in absolute or name not in robot.state_names or is_relative(dataset, robot, name, j):
-            values = dataset.actions[:, j]
+        if name in actions:
             drawn.append(
-                one_trace(f"action {name}", values[rows], over=None, every=[values], unit=unit(robot, j, "action"))
+                one_trace(f"action {name}", actions[name], over=None, rows=rows, unit=unit(robot, j, "action"))
             )
     return "".join(drawn)
 
 
-def is_relative(dataset: EpisodeDataset, robot: Robot, name: str, j: int) -> bool:
-    """Whether an action dim lives on another scale than the state dim of its name: a step, not a place."""
-    if name not in robot.state_names:
-        return False
-    state, action = dataset.state[:, robot.state_names.index(name)], dataset.actions[:, j]
-    return bool(np.abs(np.median(action) - np.median(state)) > np.ptp(action) + 1e-9)
+def comparable(state: np.ndarray, action: np.ndarray) -> bool:
+    """Whether the values of an action are places like those of the state, not steps or speeds: their ranges agree."""
+    overlap = min(state.max(), action.max()) - max(state.min(), action.min())
+    union = max(state.max(), action.max()) - min(state.min(), action.min())
+    return bool(overlap >= 0.4 * union)
 
 
-def one_trace(name: str, values: np.ndarray, *, over: np.ndarray | None, every: list[np.ndarray], unit: str) -> str:
+def one_trace(name: str, values: np.ndarray, *, over: np.ndarray | None, rows: slice, unit: str) -> str:
+    """A dim along the rows of an episode, on the axis of the whole set."""
+    every = [values] if over is None else [values, over]
     low, high = min(float(v.min()) for v in every), max(float(v.max()) for v in every)
     air = 0.04 * (high - low)
-    label = f"{name} from {number(float(values[0]))} to {number(float(values[-1]))}"
-    drawing = data_charts.trace(values, over=over, label=label, low=low - air, high=high + air)
+    own, thin = values[rows], None if over is None else over[rows]
+    label = f"{name} from {number(float(own[0]))} to {number(float(own[-1]))}"
+    drawing = data_charts.trace(own, over=thin, label=label, low=low - air, high=high + air)
     return data_charts.track(name, drawing, note=f"{number(low)} … {number(high)}" + (f" ({unit})" if unit else ""))
 
 
@@ -385,7 +386,7 @@ def counted(texts: Sequence[str], index: np.ndarray, dataset: EpisodeDataset) ->
     return rows
 
 
-def add_numbers(report: Report, dataset: EpisodeDataset, robot: Robot, stats: dict[str, NormStats]) -> None:
+def add_numbers(report: Report, dataset: EpisodeDataset, *, robot: Robot, stats: dict[str, NormStats]) -> None:
     intro = (
         "How the values of every dim are spread, in the robot's units. The model sees what lies between the lines, the "
         "1 % and 99 % quantiles, as −1 to 1. Heights are square roots, so that rare values show."

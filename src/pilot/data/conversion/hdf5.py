@@ -20,6 +20,7 @@ from PIL import Image
 
 from pilot.data import lerobot_format as fmt
 from pilot.data.conversion.source import Content, Options, described_robot, known_rate, known_task
+from pilot.types import Robot
 
 STATE, ACTION, IMAGES = "observations/qpos", "action", "observations/images"
 MORE = {"observations/qvel": "observation.velocity", "observations/effort": "observation.effort"}
@@ -62,7 +63,7 @@ class Hdf5:
         frames |= {fmt.IMAGES + camera: StoredPictures(file, f"{IMAGES}/{camera}") for camera in cameras}
         return Content(frames=frames, task=known_task(file, said, self.options), labels={"recording": file.stem})
 
-    def _robot(self):
+    def _robot(self) -> Robot:
         """Described by the first file that can be read."""
         for file in self._files:
             try:

@@ -14,6 +14,7 @@ from pilot.data.feature_stats import matrix, numeric
 from pilot.data.files import read_json
 from pilot.data.lerobot_format import EpisodeFiles
 from pilot.data.writer import Text
+from pilot.types import Robot
 
 MAX_DRIFT = 0.25  # of a frame, between timestamps and the declared rate
 
@@ -69,7 +70,7 @@ class LeRobotV2:
             raise ValueError(f"{self.path} holds {kinds[0]}s, which are copied as they are; leave --pictures out")
         return kinds[0] if kinds else "image"
 
-    def _robot(self):
+    def _robot(self) -> Robot:
         vectors = {new: self.features[old] for old, new in self._names.items() if new in (fmt.STATE, fmt.ACTION)}
         states, actions = (
             dim_names(vectors[name].get("names"), int(np.prod(vectors[name]["shape"])), kind=kind)

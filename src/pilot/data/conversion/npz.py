@@ -12,6 +12,7 @@ import numpy as np
 from pilot.data import lerobot_format as fmt
 from pilot.data.conversion.hdf5 import in_order
 from pilot.data.conversion.source import Content, Options, described_robot, known_rate, known_task
+from pilot.types import Robot
 
 STATE_NAMES, ACTION_NAMES = ("state", fmt.STATE, "qpos"), ("action", "actions")
 INSTRUCTION = ("task", "prompt")
@@ -42,7 +43,7 @@ class NpzFolder:
         frames |= {fmt.IMAGES + camera: video for camera, video in _videos(file).items()}
         return Content(frames=frames, task=known_task(file, said, self.options), labels={"recording": file.stem})
 
-    def _robot(self):
+    def _robot(self) -> Robot:
         """Described by the first file that can be read."""
         for file in self._files:
             try:
