@@ -106,7 +106,8 @@ def _earlier(target: Path, new: Conversion) -> Conversion:
             raise ValueError(f"{target} holds a data set that was not converted; choose another folder")
         return new
     stored: dict[str, Any] = read_json(target / REPORT, remedy=f"remove {target} and convert again")
-    done = Conversion(**stored | {name: tuple(stored[name]) for name in ("skipped", "left_out")})
+    stored |= {"skipped": tuple(map(tuple, stored["skipped"])), "left_out": tuple(stored["left_out"])}
+    done = Conversion(**stored)
     if (done.source, done.kind) != (new.source, new.kind):
         raise ValueError(f"{target} was converted from {done.source} ({done.kind}), not from {new.source} ({new.kind})")
     return done

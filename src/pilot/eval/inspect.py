@@ -378,7 +378,7 @@ def add_words(report: Report, dataset: EpisodeDataset) -> None:
 
 def counted(texts: Sequence[str], index: np.ndarray, dataset: EpisodeDataset) -> list[tuple[str, int, int]]:
     frames = Counter(index[index >= 0].tolist())
-    order = [i for i, _ in frames.most_common()]
+    order: list[int] = [i for i, _ in frames.most_common()]
     rows = [(texts[i], len(np.unique(dataset.episode_of[index == i])), frames[i]) for i in order[:MAX_WORDS]]
     if rest := order[MAX_WORDS:]:
         members = np.isin(index, rest)
