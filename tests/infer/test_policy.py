@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import pilot
 from pilot.infer.policy import Policy, load_policy
+from pilot.infer.rtc import Rtc
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.robots.homes import ROBOT
@@ -68,6 +69,24 @@ def test_sessions_repeat_themselves_and_do_not_share(policy):
     assert np.array_equal(two.infer(observation())["actions"], first[0])
     one.reset()
     assert np.array_equal(one.infer(observation())["actions"], first[0])
+
+
+def test_a_chunk_goes_on_from_what_the_robot_does_meanwhile(policy):
+    """Commands in the robot's units, another state than that which they were made for, and a row that has none."""
+    before = policy.infer(observation(subtask=TOLD))["actions"]
+    spread = policy.bundle.norm_stats["state"].q99 - policy.bundle.norm_stats["state"].q01
+    moved = observation(subtask=TOLD, state=(0.1 * spread).astype(np.float32))
+    alone = policy.infer(moved)["actions"]
+    policy.rtc = Rtc(mode="prefix")
+    previous = {"actions": before[1:], "delay": 2}
+    joined, fresh = policy.infer_many([policy.session(), policy.session()], [moved | {"previous": previous}, moved])
+    np.testing.assert_allclose(joined["actions"][:2], before[1:3], atol=1e-5)
+    np.testing.assert_allclose(fresh["actions"], alone, atol=1e-5)
+    policy.rtc = Rtc(mode="guided")
+    pulled = policy.infer(moved | {"previous": previous})["actions"]
+    assert np.isfinite(pulled).all() and np.abs(pulled - alone).max() > 1e-4
+    with pytest.raises(ValueError, match="'previous' has actions"):
+        policy.infer(moved | {"previous": {"actions": np.zeros((3, 7)), "delay": 1}})
 
 
 def count_decisions(policy: Policy, monkeypatch) -> list[int]:

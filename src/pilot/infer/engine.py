@@ -16,6 +16,7 @@ expert width, `p` patches, `v` vocabulary.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
 from pilot.models import flow
 from pilot.models.pi import Context, Pi, likeliest
-from pilot.nn.attention import MASKED, additive_mask
+from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import Gemma
 from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Span
@@ -70,6 +71,12 @@ class Reading:
         return self.kinds.shape[0]
 
     @property
+    def seen(self) -> tuple[list[KV], Int[Tensor, "b s"]]:
+        """What the plain model would have in its cache, and its kinds."""
+        keys, values = (part[:, :, :, : self.length] for part in (self.cache.keys, self.cache.values))
+        return list(zip(keys.unbind(0), values.unbind(0), strict=True)), self.filled
+
+    @property
     def filled(self) -> Int[Tensor, "b s"]:
         """The kinds of the slots that are in use."""
         return self.kinds[:, : self.length]
@@ -91,12 +98,13 @@ class Plan:
     """What the evaluations of the expert take from the weights, the number of steps and the solver alone.
 
     `norms` of each evaluation. For π0, noisy actions and time go into an MLP side by side: its first layer is taken
-    apart into `mixing`, which takes the actions, and the `time_bias` of each evaluation.
+    apart into `mixing`, which takes the actions, and the `time_bias` of each evaluation. Where some actions are given
+    (`Engine.with_given`), every row of actions has norms and bias of its own.
     """
 
     norms: list[list[NormScale]]
     mixing: Float[Tensor, "e ad"] | None = None
-    time_bias: tuple[Float[Tensor, " e"], ...] = ()
+    time_bias: tuple[Float[Tensor, "*r e"], ...] = ()
 
 
 class Engine:
@@ -284,10 +292,28 @@ class Engine:
         Raises:
             ValueError: the model has no action expert; no such number of steps or solver.
         """
+        velocity = self.velocity(reading, state, horizon=noise.shape[1], num_steps=num_steps, solver=solver)
+        return flow.integrate(velocity, noise, num_steps=num_steps, solver=solver)
+
+    def velocity(
+        self,
+        reading: Reading,
+        state: Float[Tensor, "b ad"],
+        *,
+        horizon: int,
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
+        given: Bool[Tensor, "b ah"] | None = None,
+    ) -> flow.Velocity:
+        """`v_t` at each of the `solver_times`, for `flow.integrate`; actions that are `given` are at t = 0.
+
+        For callers in inference mode. One velocity at a time: they are worked in the same slots of the cache.
+        """
         if self.config.action_expert is None:
             raise ValueError("this model has no action expert: it says its actions (speak with kind=Kind.FAST)")
         plan = self.plan(num_steps, solver=solver)
-        read_state, actions = self.flow_spans(reading, horizon=noise.shape[1])
+        of_actions = plan if given is None else self.with_given(plan, given)
+        read_state, actions = self.flow_spans(reading, horizon=horizon)
         adaptive = self.config.time_conditioning == "adarms"
         if read_state is not None and not adaptive:  # sees neither the actions nor the time: once is enough
             self.expert.run(self.model.state_in(state.to(self.model.dtype)), read_state, norms=plan.norms[0], stop=True)
@@ -297,11 +323,32 @@ class Engine:
                 self.expert.run(
                     self.model.state_in(state.to(self.model.dtype)), read_state, norms=plan.norms[i], stop=True
                 )
-            x = self.embed_actions(x_t.flatten(0, 1).to(self.model.dtype), plan, i)
-            h = self.expert.run(x, actions, norms=plan.norms[i])
+            x = self.embed_actions(x_t.flatten(0, 1).to(self.model.dtype), of_actions, i)
+            h = self.expert.run(x, actions, norms=of_actions.norms[i])
             return self.model.action_out(h).to(x_t.dtype).view_as(x_t)
 
-        return flow.integrate(velocity, noise, num_steps=num_steps, solver=solver)
+        return velocity
+
+    def with_given(self, plan: Plan, given: Bool[Tensor, "b ah"]) -> Plan:
+        """The plan for chunks of which some actions are given: each row of actions has the constants of its own time.
+
+        Without adaptive norms the time is beside the actions alone.
+        """
+        clean, rows = self.clean_plan, given.flatten()[:, None]
+        if plan.mixing is not None:
+            return replace(plan, time_bias=tuple(torch.where(rows, clean.time_bias[0], b) for b in plan.time_bias))
+        pairs = [list(zip(clean.norms[0], norms, strict=True)) for norms in plan.norms]
+        norms = [
+            [NormScale(*(torch.where(rows, a, b) for a, b in zip(zero, norm, strict=True))) for zero, norm in pair]
+            for pair in pairs
+        ]
+        return replace(plan, norms=norms)
+
+    @cached_property
+    def clean_plan(self) -> Plan:
+        """The constants of one evaluation at t = 0."""
+        with torch.inference_mode():
+            return self.make_plan(torch.zeros(1, device=self.angles.device))
 
     def flow_spans(self, reading: Reading, *, horizon: int) -> tuple[Span | None, Span]:
         """Where the state token (if there is one) and the actions go: behind what has been said.
@@ -391,6 +438,21 @@ class PlainEngine:
     ) -> Float[Tensor, "n b ah ad"]:
         return self.model.act(reading.context, state, noise=noise, num_steps=num_steps, solver=solver)
 
+    def velocity(
+        self,
+        reading: "PlainReading",
+        state: Float[Tensor, "b ad"],
+        *,
+        horizon: int,
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
+        given: Bool[Tensor, "b ah"] | None = None,
+    ) -> flow.Velocity:
+        """As `Engine.velocity`."""
+        return plain_velocity(
+            self.model, reading.seen, state, horizon=horizon, num_steps=num_steps, solver=solver, given=given
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlainReading:
@@ -398,3 +460,27 @@ class PlainReading:
 
     context: Context
     observation: Observation
+
+    @property
+    def seen(self) -> tuple[list[KV], Int[Tensor, "b s"]]:
+        return self.context.cache, self.context.kinds
+
+
+def plain_velocity(
+    model: Pi,
+    seen: tuple[list[KV], Int[Tensor, "b s"]],
+    state: Float[Tensor, "b ad"],
+    *,
+    horizon: int,
+    num_steps: int,
+    solver: flow.Solver,
+    given: Bool[Tensor, "b ah"] | None = None,
+) -> flow.Velocity:
+    """`Engine.velocity` of the plain model, which can be differentiated."""
+    block = model.flow_block(*seen, state, horizon=horizon)
+    times = flow.solver_times(num_steps, solver, device=state.device)
+    if given is None:
+        conditions = model.time_condition(times, model.dtype).unbind()
+    else:
+        conditions = [model.time_condition(time * ~given, model.dtype) for time in times]
+    return lambda x_t, i: model.velocity(block, x_t, conditions[i])

@@ -17,6 +17,7 @@ import torch
 from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, collate
 from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.infer import rtc
 from pilot.infer.engine import engine_for
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
@@ -78,6 +79,7 @@ class Policy:
         self.bundle, self.device, self.num_steps, self.seed, self.path = bundle, device, num_steps, seed, path
         self.model = bundle.model.eval()
         self.engine = engine_for(self.model)
+        self.rtc = rtc.Rtc(mode="trained" if self.model.config.rtc_max_delay else "guided")
         self.pipeline: Pipeline = bundle.pipeline
         self.decides = bundle.model.config.speaks and FORMATS[bundle.model.config.prompt].target is not None
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
@@ -157,8 +159,7 @@ class Policy:
                 turn.spoken = self.bundle.text.decode(said).split(";\n")[0] or None
         spoke = time.perf_counter()
         if self.chunks is None:
-            noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
-            chunks = self.engine.act(reading, read.state, noise=noise, num_steps=self.num_steps)[-1].cpu().numpy()
+            chunks = self.denoise(reading, read.state, turns).cpu().numpy()
         else:
             chunks = self.spell([replace(turn.sample, subtask=turn.spoken) for turn in turns], self.chunks)
         for turn, chunk in zip(turns, chunks, strict=True):
@@ -168,6 +169,17 @@ class Policy:
         timing = {"read": decided - start, "subtask": spoke - decided, "actions": end - spoke, "total": end - start}
         for turn in turns:
             turn.answer["timing"] = timing
+
+    def denoise(self, reading: Any, state: torch.Tensor, turns: list["Turn"]) -> torch.Tensor:
+        """A chunk for each turn, joined to what is left of the one before where it is said (`infer/rtc.py`)."""
+        noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
+        previous = [turn.previous for turn in turns]
+        if not any(previous):
+            return self.engine.act(reading, state, noise=noise, num_steps=self.num_steps)[-1]
+        states = [turn.sample.state for turn in turns if turn.sample.state is not None]
+        left = rtc.encode(self.pipeline, previous, states, device=self.device)
+        steps = self.num_steps
+        return rtc.act(self.engine, reading, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps)[-1]
 
     def observe(self, sample: Sample) -> Observation:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
@@ -237,10 +249,13 @@ class Session:
         self.since_decision = float("inf")
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """`{"images", "state", "prompt"[, "subtask"]}` → a chunk.
+        """`{"images", "state", "prompt"[, "subtask"][, "previous"]}` → a chunk.
 
         `subtask` overrides the high level. With its box in front (as `<loc>` tokens) it is acted on as it stands; plain
         words are heard as a verbal instruction: they take the place of the prompt, and the model finds the box.
+
+        `previous` is what the robot will do from this observation on if nothing new comes, and how much of that while
+        it waits: `{"actions": [n robot action dim], "delay": ticks}`. The chunk goes on from there (`infer/rtc.py`).
 
         Returns `actions` float32 [ah, robot action dim] in the robot's units, `subtask` (words), `box` (y0, x0, y1, x1)
         or None, and `timing` in seconds.
@@ -256,7 +271,13 @@ class Session:
         decide = given is None and self._due(prompt)
         spoken = given if given is not None else None if decide else self.subtask
         sample = self.policy.sample({**observation, "prompt": prompt}, subtask=spoken)
-        return Turn(session=self, sample=sample, decide=decide, spoken=spoken)
+        previous = self._previous(observation.get("previous"))
+        return Turn(session=self, sample=sample, decide=decide, spoken=spoken, previous=previous)
+
+    def _previous(self, value: Any) -> rtc.Previous | None:
+        if value is not None and self.policy.chunks is not None:
+            raise ValueError("'previous' is for models with an action expert; this one writes its actions as tokens")
+        return rtc.read_previous(value, self.policy.bundle.robot)
 
     def _heard(self, observation: Mapping[str, Any]) -> tuple[Any, str | None]:
         """The prompt to act on and, if one is given, a subtask that is complete with its box."""
@@ -289,6 +310,7 @@ class Turn:
     sample: Sample
     decide: bool
     spoken: str | None
+    previous: rtc.Previous | None = None
     answer: dict[str, Any] = field(default_factory=dict)
 
     def finish(self, actions: np.ndarray) -> None:

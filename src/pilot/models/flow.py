@@ -4,17 +4,23 @@ t = 1 is noise, t = 0 is data: `x_t = t·noise + (1 − t)·actions`, `u_t = noi
 `u_t`, and sampling walks from 1 to 0 with `dt = −1/num_steps`. Source: π0 (arXiv 2410.24164) section IV, in openpi's
 direction of time.
 
+An action that is given and not sought (trained real-time chunking) is at t = 0 all the way, and is not learned.
+
 Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width, `e` evaluations of the velocity.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from pilot.nn.attention import KV
+from pilot.nn.norms import Modulation
 
 
 def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> Float[Tensor, " b"]:
@@ -26,17 +32,34 @@ def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> 
     return (1 - s) + s * uniform ** (1 / 1.5)
 
 
+def given_first(
+    time: Float[Tensor, "*b"], horizon: int, *, max_delay: int, generator: torch.Generator
+) -> Float[Tensor, "*b ah"]:
+    """The time of each action, where the first 0 to `max_delay` of a chunk (evenly drawn) are given: t = 0.
+
+    Source: training-time real-time chunking (arXiv 2512.05964).
+    """
+    assert 0 <= max_delay < horizon, (max_delay, horizon)
+    delay = torch.randint(0, max_delay + 1, (*time.shape, 1), generator=generator, device=generator.device)
+    return time[..., None] * (torch.arange(horizon, device=time.device) >= delay)
+
+
 def path(
-    actions: Float[Tensor, "b ah ad"], noise: Float[Tensor, "b ah ad"], time: Float[Tensor, " b"]
+    actions: Float[Tensor, "b ah ad"],
+    noise: Float[Tensor, "b ah ad"],
+    time: Float[Tensor, " b"] | Float[Tensor, "b #ah"],
 ) -> tuple[Float[Tensor, "b ah ad"], Float[Tensor, "b ah ad"]]:
-    """The point `x_t` on the straight way from noise to actions, and the velocity `u_t` along it."""
-    t = time[:, None, None]
+    """The point `x_t` on the straight way from noise to actions, and the velocity `u_t` along it.
+
+    One time per chunk, or one for each action.
+    """
+    t = time.reshape(len(time), -1, 1)
     return t * noise + (1 - t) * actions, noise - actions
 
 
 def time_features(
-    time: Float[Tensor, " b"], width: int, *, min_period: float = 4e-3, max_period: float = 4.0
-) -> Float[Tensor, "b d"]:
+    time: Float[Tensor, "*b"], width: int, *, min_period: float = 4e-3, max_period: float = 4.0
+) -> Float[Tensor, "*b d"]:
     """Sines then cosines of `2π·time / period`, periods geometric from `min_period` to `max_period`, in fp32.
 
     The fastest angle is 1570 at t = 1, where one fp32 rounding is 1e-4: they are those of openpi's JAX, to the bit.
@@ -45,8 +68,34 @@ def time_features(
         raise ValueError(f"time features need an even width, got {width}")
     fraction = torch.arange(width // 2, dtype=torch.float32) * (1 / max(1, width // 2 - 1))
     period = min_period * ((max_period / min_period) ** fraction.double()).float()
-    angles = time[:, None].float() * (1 / period * 2 * math.pi).to(time.device)
+    angles = time[..., None].float() * (1 / period * 2 * math.pi).to(time.device)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowBlock:
+    """What the denoising steps of one chunk share."""
+
+    cache: list[KV]
+    state: Float[Tensor, "b 1 e"] | None
+    attention: dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeCondition:
+    """One flow time, or one for each token, as the expert takes it; one of the two is set."""
+
+    features: Float[Tensor, "b #t e"] | None = None
+    modulations: list[Modulation] | None = None
+
+    def unbind(self) -> list["TimeCondition"]:
+        """One condition per row, to be broadcast over a batch: the times of the Euler steps, computed at once."""
+        if self.features is not None:
+            return [TimeCondition(features=row[None]) for row in self.features]
+        assert self.modulations is not None
+        columns = [[part.split(1) for part in modulation] for modulation in self.modulations]
+        steps = range(len(columns[0][0]))
+        return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
 
 
 def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Tensor, " n"]:
@@ -72,8 +121,12 @@ def solver_times(num_steps: int, solver: Solver, *, device: torch.device | None 
     raise ValueError(f"no solver '{solver}'; there are {get_args(Solver)}")
 
 
+Velocity = Callable[[Tensor, int], Tensor]
+"""`v_t` of a noisy chunk [b ah ad] at the `i`-th of the `solver_times`."""
+
+
 def integrate(
-    velocity: Callable[[Tensor, int], Tensor],
+    velocity: Velocity,
     noise: Float[Tensor, "b ah ad"],
     *,
     num_steps: int,

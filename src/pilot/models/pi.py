@@ -28,11 +28,11 @@ from pilot.data.layout import (
     token_positions,
 )
 from pilot.models import flow, pointing
+from pilot.models.flow import FlowBlock, TimeCondition
 from pilot.models.sizes import SIZES, SMALL_SIZES, Size, SmallSize
 from pilot.nn.attention import KV, additive_mask, detach, rotary_angles
 from pilot.nn.encoder_decoder import Decoder, Towers
 from pilot.nn.gemma import Gemma, GemmaConfig
-from pilot.nn.norms import Modulation
 from pilot.nn.siglip import Siglip, SiglipConfig, fourier_features, sincos_table
 from pilot.tokenizers.grammar import Grammar, allowed_mask
 from pilot.tokenizers.text import LOC_BINS
@@ -50,7 +50,8 @@ class PiConfig:
     `wrist_image_size` lets wrist pictures be smaller than the others. `fast_offset` clears the top of the vocabulary:
     FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`,
     the first head of that backbone layer can be taught to look at what a box is about to be said of
-    (`models/pointing.py`).
+    (`models/pointing.py`). With `rtc_max_delay` the flow learns to go on from up to that many actions that are given
+    (trained real-time chunking, `infer/rtc.py`).
 
     For π0-small: `vision_towers` are cameras with a vision tower of their own (none named: one tower for all),
     `text_encoder` reads the prompt before the backbone does (and then nothing is said), and the action expert reads
@@ -71,6 +72,7 @@ class PiConfig:
     fast_offset: int = 128
     loc_start: int = 256_000
     point_layer: int | None = None
+    rtc_max_delay: int = 0
     max_tokens: int = 200
     norm: Literal["quantile", "zscore"] = "quantile"
     prompt: Literal["subtask", "pi05", "pi0", "pi0_fast"] = "subtask"
@@ -80,6 +82,10 @@ class PiConfig:
 
     def __post_init__(self) -> None:
         expert = self.action_expert
+        if not 0 <= self.rtc_max_delay < self.action_horizon:
+            raise ValueError(
+                f"rtc_max_delay is below the action_horizon of {self.action_horizon}, got {self.rtc_max_delay}"
+            )
         if self.text_encoder is not None and self.text_encoder.head_dim != self.vlm.head_dim:
             raise ValueError("text encoder and backbone take the same rotary angles, but differ in head_dim")
         if expert is None:
@@ -151,32 +157,6 @@ class Context:
     kinds: Int[Tensor, "b s"]
     hidden: Float[Tensor, "b l d"]
     inputs: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowBlock:
-    """What the denoising steps of one chunk share."""
-
-    cache: list[KV]
-    state: Float[Tensor, "b 1 e"] | None
-    attention: dict
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeCondition:
-    """One flow time as the expert takes it; one of the two is set."""
-
-    features: Float[Tensor, "b 1 e"] | None = None
-    modulations: list[Modulation] | None = None
-
-    def unbind(self) -> list["TimeCondition"]:
-        """One condition per row, to be broadcast over a batch: the times of the Euler steps, computed at once."""
-        if self.features is not None:
-            return [TimeCondition(features=row[None]) for row in self.features]
-        assert self.modulations is not None
-        columns = [[part.split(1) for part in modulation] for modulation in self.modulations]
-        steps = range(len(columns[0][0]))
-        return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
 
 
 def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int] | None) -> Int[Tensor, " b"]:
@@ -286,12 +266,13 @@ class Pi(nn.Module):
         actions: Float[Tensor, "b ah ad"],
         *,
         noise: Float[Tensor, "b *k ah ad"],
-        time: Float[Tensor, "b *k"],
+        time: Float[Tensor, "b *k"] | Float[Tensor, "b *k ah"],
         action_mask: Bool[Tensor, "b ah ad"] | None = None,
     ) -> dict[str, Float[Tensor, " b"]]:
         """Mean loss per sample, 0 where it has none.
 
-        "flow" is the mean over unmasked action elements, "text" and "fast" are over their tokens.
+        "flow" is the mean over unmasked action elements, "text" and "fast" are over their tokens. With a `time` for
+        each action, those at 0 are given and have no loss.
         """
         mask = torch.ones_like(actions, dtype=torch.bool) if action_mask is None else action_mask
         terms = self.loss_terms(observation, actions, mask, noise=noise, time=time)
@@ -304,7 +285,7 @@ class Pi(nn.Module):
         action_mask: Bool[Tensor, "b ah ad"],
         *,
         noise: Float[Tensor, "b *k ah ad"],
-        time: Float[Tensor, "b *k"],
+        time: Float[Tensor, "b *k"] | Float[Tensor, "b *k ah"],
         text_loss: bool = True,
         flow_loss: bool = True,
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
@@ -348,16 +329,18 @@ class Pi(nn.Module):
         if not len(rows):
             zeros = actions.new_zeros(len(actions))
             return zeros, zeros
-        draws = time[0].numel()
+        draws = noise[0].numel() // actions[0].numel()
         each = rows.repeat_interleave(draws)  # one flow block per row and draw
-        noise, time = noise[rows].reshape(-1, *actions.shape[1:]), time[rows].reshape(-1)
+        noise = noise[rows].reshape(-1, *actions.shape[1:])
+        time = time[rows].reshape(len(noise), -1)  # [r 1], or one for each action
+        mask = action_mask[each] & (time > 0)[..., None] if time.shape[1] > 1 else action_mask[each]
         x_t, u_t = flow.path(actions[each], noise, time)
         cache = [(k[each], v[each]) for k, v in context.cache]
         block = self.flow_block(cache, context.kinds[each], state[each], horizon=x_t.shape[1])
         v_t = self.velocity(block, x_t, self.time_condition(time, self.dtype))
-        error = ((v_t - u_t).square() * action_mask[each]).sum((1, 2)) / draws
-        total = error.new_zeros(len(actions)).index_add(0, each, error)
-        return total, action_mask.sum((1, 2)).float()
+        error, count = ((v_t - u_t).square() * mask).sum((1, 2)) / draws, mask.sum((1, 2)) / draws
+        zeros = error.new_zeros(len(actions))
+        return zeros.index_add(0, each, error), zeros.index_add(0, each, count.to(zeros.dtype))
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
@@ -371,13 +354,16 @@ class Pi(nn.Module):
         prefix = self.state_in(state.to(self.dtype))[:, None] if state_token else None
         return FlowBlock(cache=cache, state=prefix, attention=self.attention(positions, mask, self.dtype))
 
-    def time_condition(self, time: Float[Tensor, " b"], dtype: torch.dtype) -> TimeCondition:
-        """What the expert is told of the flow time.
+    def time_condition(self, time: Float[Tensor, " b"] | Float[Tensor, "b #ah"], dtype: torch.dtype) -> TimeCondition:
+        """What the expert is told of the flow time, one for all or one for each action.
 
         That is modulations of its norms (π0.5) or features beside each action (π0).
         """
-        features = flow.time_features(time, self.action_expert.config.width).to(dtype)[:, None]  # [b 1 e]
-        if self.config.time_conditioning == "concat":
+        adaptive = self.config.time_conditioning == "adarms"
+        if adaptive and self.config.state_input == "token" and time.ndim == 2 and time.shape[1] > 1:
+            time = torch.cat((time[:, -1:], time), dim=1)  # the state is read at the time of what is sought
+        features = flow.time_features(time.reshape(len(time), -1), self.action_expert.config.width).to(dtype)
+        if not adaptive:
             return TimeCondition(features=features)
         cond = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))
         return TimeCondition(modulations=self.action_expert.modulate(cond))
@@ -392,9 +378,9 @@ class Pi(nn.Module):
             x = self.time_mlp_out(F.silu(self.time_mlp_in(mixed)))
         if block.state is not None:
             x = torch.cat((block.state, x), dim=1)
-        horizon = x_t.shape[1]
-        h, _ = self.action_expert(x, **block.attention, past=block.cache, modulations=time.modulations, tail=horizon)
-        return self.action_out(h).to(x_t.dtype)
+        tail = x.shape[1]  # all of it: modulations may be one for each token
+        h, _ = self.action_expert(x, **block.attention, past=block.cache, modulations=time.modulations, tail=tail)
+        return self.action_out(h[:, -x_t.shape[1] :]).to(x_t.dtype)
 
     def sample_actions(
         self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10

@@ -51,6 +51,9 @@ class TrainConfig:
     `point_layer`; `alpha` = 0 leaves the flow out (stage 1). With no text and no flow either, the vision tower learns
     alone, to name what it sees.
 
+    A model with `rtc_max_delay` learns trained real-time chunking: in every row 0 to that many actions, evenly drawn,
+    are given clean and have no loss.
+
     `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`, …). `box_jitter` shifts the
     boxes of robot rows by that much of a picture (one standard deviation), as the high level's own boxes are shifted.
 

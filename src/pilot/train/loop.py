@@ -115,7 +115,10 @@ class Run:
         for part in batch:
             rows = len(part.actions)
             noise = torch.randn(rows, draws, *part.actions.shape[1:], generator=generator)
-            drawn.append((noise, flow.sample_time(rows * draws, generator, s=self.config.time_s).view(rows, draws)))
+            time = flow.sample_time(rows * draws, generator, s=self.config.time_s).view(rows, draws)
+            if most := self.config.model.rtc_max_delay:
+                time = flow.given_first(time, part.actions.shape[1], max_delay=most, generator=generator)
+            drawn.append((noise, time))
         return drawn
 
     def _forward(self, part: Batch, draws: tuple[Tensor, Tensor]) -> Terms:

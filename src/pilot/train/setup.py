@@ -16,7 +16,7 @@ from pilot.data.mixture import Mixture, Rows
 from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.data.sources import open_episodes, open_pictures
 from pilot.datasets import load_layout
-from pilot.models.bundle import Bundle, load_bundle, ordered_tokens
+from pilot.models.bundle import Bundle, load_bundle, model_config, ordered_tokens
 from pilot.models.pi import Pi
 from pilot.robots import load_adapter, load_robot
 from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
@@ -77,6 +77,7 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
         theirs = json.loads(file.read_text())
+        theirs["model"] = json.loads(json.dumps(asdict(model_config(theirs["model"]))))  # with what is new since
         free = {"skip_bad", "loader_workers", "threads", "log_every", "save_every"}
         if changed := [name for name in mine if name not in free and theirs.get(name) != mine[name]]:
             raise ValueError(
@@ -126,7 +127,8 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
         bundle = load_bundle(path)
         if (got := bundle.robot.name) != robot.name:
             raise ValueError(f"{path} was trained for robot '{got}', this run is for '{robot.name}'")
-        if replace(bundle.model.config, insulate=config.model.insulate) != config.model:
+        want = config.model
+        if replace(bundle.model.config, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay) != want:
             raise ValueError(f"{path} holds a model of another shape than the config '{config.name}' asks for")
         bundle.model.config = config.model
         return bundle

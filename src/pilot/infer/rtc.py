@@ -1,0 +1,263 @@
+"""Real-time chunking: the next chunk goes on from what is left of the previous one.
+
+While a chunk is computed, the robot does the next `delay` actions of the old one. The new chunk must agree with those,
+and should not turn sharply behind them. Three ways to get there, one to be chosen:
+
+- `guided`: each denoising step is pulled towards the whole leftover, those `delay` actions fully and the others ever
+  less. The pull goes backwards through the network (a vector-Jacobian product), about twice the work of a step. For any
+  flow model. Source: arXiv 2506.07339, algorithm 1 and equations 2 to 5.
+- `prefix`: the `delay` actions are held on their straight way from noise, as in inpainting; nothing else knows of the
+  leftover. For any flow model, at no cost.
+- `trained`: the `delay` actions are given clean, at flow time 0, to a model that has learned to go on from them
+  (`PiConfig.rtc_max_delay`). At no cost. Source: arXiv 2512.05964.
+
+The pictures are read once, by the engine, in every mode. `prefix` and `trained` are denoised by the engine too.
+`guided` needs gradients, and the engine works in place without any: there the plain model's velocity reads the engine's
+cache.
+
+The time is ours: t = 1 is noise. The papers' τ is 1 − t and their velocity the negative of ours.
+
+Axes: `b` batch, `ah` action horizon, `ad` the model's action dims, `rd` the robot's, `n` actions that are left, `sd`
+state dims.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pilot.data import transforms
+from pilot.data.pipeline import Pipeline
+from pilot.infer.engine import Engine, PlainEngine, plain_velocity
+from pilot.models import flow
+from pilot.types import Robot, Sample
+
+Mode = Literal["guided", "prefix", "trained"]
+Schedule = Literal["exponential", "linear", "hard"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rtc:
+    """How chunks are joined. `schedule` and `max_guidance` (β) are those of `guided`; the defaults are the paper's."""
+
+    mode: Mode
+    schedule: Schedule = "exponential"
+    max_guidance: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", get_args(Mode)), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"no RTC {name} '{getattr(self, name)}'; there are {', '.join(known)}")
+        if self.max_guidance < 0:
+            raise ValueError(f"max_guidance is a weight of 0 or more, got {self.max_guidance}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previous:
+    """What one robot will do from the tick of its observation on, in its own units, and the first `delay` for certain.
+
+    `infer/executor.py` knows both: `Request.leftover` and `Request.delay`.
+    """
+
+    actions: Float[np.ndarray, "n rd"]
+    delay: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """The same for a batch, as the model takes actions; action 0 is that of the observation's tick.
+
+    `known` are the elements that there are: 0 elsewhere. Rows without any are joined to nothing.
+    """
+
+    actions: Float[Tensor, "b ah ad"]
+    known: Bool[Tensor, "b ah ad"]
+    delay: Int[Tensor, " b"]
+
+    @property
+    def left(self) -> Int[Tensor, " b"]:
+        """How many actions there are."""
+        return self.known.any(-1).sum(1)
+
+    def given(self, most: int) -> Bool[Tensor, "b ah"]:
+        """The actions that will have been done when the chunk comes, no more than `most`."""
+        count = self.delay.minimum(self.left).clamp(max=most)
+        return torch.arange(self.actions.shape[1], device=count.device) < count[:, None]
+
+
+def read_previous(value: Any, robot: Robot) -> Previous | None:
+    """What an observation says under "previous": `{"actions": [n rd], "delay": int}`, or nothing.
+
+    Raises:
+        ValueError: anything else, or not of this robot.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or set(value) != {"actions", "delay"}:
+        got = sorted(value) if isinstance(value, Mapping) else type(value).__name__
+        raise ValueError(f"'previous' holds 'actions' and 'delay', got {got}")
+    actions, delay = np.asarray(value["actions"]), value["delay"]
+    numbers = np.issubdtype(actions.dtype, np.number) and actions.ndim == 2
+    if not numbers or actions.shape[1] != robot.action_dim or not np.isfinite(actions).all():
+        raise ValueError(
+            f"'previous' has actions [n {robot.action_dim}] of robot '{robot.name}', finite, in its own units; got "
+            f"{actions.dtype} {list(actions.shape)}"
+        )
+    if isinstance(delay, bool) or not isinstance(delay, int | np.integer) or delay < 0:
+        raise ValueError(f"a delay is a number of control ticks, 0 or more, got {delay!r}")
+    return Previous(actions=actions.astype(np.float32), delay=int(delay))
+
+
+def encode(
+    pipeline: Pipeline, previous: Sequence[Previous | None], states: Sequence[np.ndarray], *, device: Any = "cpu"
+) -> Leftover:
+    """What is left, relative to the state that the new chunk starts from, normalised and padded.
+
+    Actions that are learned relative to the state were so relative to that of the chunk before: they come here as what
+    the robot does (absolute), and are made relative to the new one.
+    """
+    horizon, dims, own = pipeline.model.action_horizon, pipeline.model.action_dim, pipeline.robot.action_dim
+    actions = np.zeros((len(previous), horizon, dims), np.float32)
+    known = np.zeros(actions.shape, bool)
+    for i, (one, state) in enumerate(zip(previous, states, strict=True)):
+        if one is None or not len(one.actions):
+            continue
+        left = one.actions[:horizon]
+        sample = Sample(images={}, prompt="", state=np.asarray(state, np.float32), actions=left)
+        actions[i, : len(left)] = transforms.pad_dims(pipeline.normalized_actions(sample), dims)
+        known[i, : len(left), :own] = True
+    delay = torch.tensor([0 if one is None else one.delay for one in previous], device=device)
+    return Leftover(
+        actions=torch.from_numpy(actions).to(device), known=torch.from_numpy(known).to(device), delay=delay
+    )  # fmt: skip
+
+
+def act(
+    engine: Engine | PlainEngine,
+    reading: Any,
+    state: Float[Tensor, "b ad"],
+    *,
+    noise: Float[Tensor, "b ah ad"],
+    leftover: Leftover,
+    rtc: Rtc,
+    num_steps: int = 10,
+    solver: flow.Solver = "euler",
+) -> Float[Tensor, "p b ah ad"]:
+    """`Engine.act`, joined to what is left: all points on the way from noise to actions, the last is the chunk.
+
+    In modes `prefix` and `trained` the chunk begins with the actions of the delay, bit by bit. A model that was trained
+    for shorter delays is given the first `rtc_max_delay` of them.
+
+    Raises:
+        ValueError: mode `trained`, and the model has not learned it.
+    """
+    steps: dict[str, Any] = {"num_steps": num_steps, "solver": solver}
+    if rtc.mode == "guided":
+        return guided_points(engine, reading, state, noise=noise, leftover=leftover, rtc=rtc, **steps)
+    most = noise.shape[1] if rtc.mode == "prefix" else engine.config.rtc_max_delay
+    if not most:
+        raise ValueError(
+            "this model has not learned to go on from given actions: train with rtc_max_delay, or take mode 'guided'"
+        )
+    with torch.inference_mode():
+        given = leftover.given(most)
+        clean = given if rtc.mode == "trained" else None
+        velocity = engine.velocity(reading, state, horizon=noise.shape[1], given=clean, **steps)
+        where, actions = given[..., None], leftover.actions.to(noise)
+        start = noise if clean is None else torch.where(where, actions, noise)
+        way = start - actions  # from what is given to where it starts: nothing for clean actions
+
+        def held(x_t: Tensor, i: int) -> Tensor:
+            return torch.where(where, way, velocity(x_t, i))
+
+        points = flow.integrate(held, start, **steps)
+        points[-1] = torch.where(where, actions, points[-1])  # exactly, where steps have been rounded
+        return points
+
+
+def guided_points(
+    engine: Engine | PlainEngine,
+    reading: Any,
+    state: Tensor,
+    *,
+    noise: Tensor,
+    leftover: Leftover,
+    rtc: Rtc,
+    num_steps: int,
+    solver: flow.Solver,
+) -> Float[Tensor, "p b ah ad"]:
+    """`act` in mode `guided`. Only what leads from `x_t` to the velocity is differentiated, no weight is."""
+    with torch.inference_mode(False), torch.no_grad():
+        cache, kinds = reading.seen
+        cache = [(k.clone(), v.clone()) for k, v in cache]  # autograd does not keep what was made in inference mode
+        horizon, noise = noise.shape[1], noise.clone()
+        velocity = plain_velocity(
+            engine.model, (cache, kinds.clone()), state.clone(), horizon=horizon, num_steps=num_steps, solver=solver
+        )
+        weights = prefix_weights(horizon, delay=leftover.delay, left=leftover.left, schedule=rtc.schedule)
+        steered = guided(
+            velocity,
+            leftover.actions.clone().to(noise),
+            (weights[..., None] * leftover.known).to(noise),
+            times=flow.solver_times(num_steps, solver).tolist(),
+            max_guidance=rtc.max_guidance,
+        )
+        return flow.integrate(steered, noise, num_steps=num_steps, solver=solver)
+
+
+def guided(
+    velocity: flow.Velocity,
+    target: Float[Tensor, "b ah ad"],
+    weights: Float[Tensor, "b ah ad"],
+    *,
+    times: Sequence[float],
+    max_guidance: float,
+) -> flow.Velocity:
+    """The velocity, pulled so that the chunk it leads to comes nearer to `target` where the `weights` are large.
+
+    The chunk it leads to is `x_0 = x_t − t·v(x_t)`. What moves it is `x_t`, so the error `weights·(target − x_0)` is
+    taken back through `d x_0 / d x_t`, the network's Jacobian included: equation 2.
+    """
+
+    def steered(x_t: Tensor, i: int) -> Tensor:
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            v_t = velocity(x, i)
+            x_0 = x - times[i] * v_t
+        (pull,) = torch.autograd.grad(x_0, x, weights * (target - x_0.detach()))
+        return v_t.detach() - guidance_weight(times[i], max_guidance=max_guidance) * pull
+
+    return steered
+
+
+def guidance_weight(time: float, *, max_guidance: float) -> float:
+    """`min(β, (1 − τ) / (τ·r²))` with `r² = (1 − τ)² / (τ² + (1 − τ)²)` and τ = 1 − t: equations 2 and 4.
+
+    That is `(t² + (1 − t)²) / (t·(1 − t))`, symmetric in time and infinite at both ends.
+    """
+    if not 0 < time < 1:
+        return max_guidance
+    return min(max_guidance, (time**2 + (1 - time) ** 2) / (time * (1 - time)))
+
+
+def prefix_weights(
+    horizon: int, *, delay: Int[Tensor, " b"], left: Int[Tensor, " b"], schedule: Schedule = "exponential"
+) -> Float[Tensor, "b ah"]:
+    """How much each action of the new chunk must agree with the old one: equation 5.
+
+    1 for the first `delay` actions, falling to 0 behind the last that is `left`, or at once (`hard`). A delay of 2 with
+    6 left: `linear` is 1 1 4/5 3/5 2/5 1/5 0 …, and `exponential` bends that down: `w·(e^w − 1)/(e − 1)`.
+    """
+    index = torch.arange(horizon, device=delay.device)
+    start, end = delay.minimum(left)[:, None], left[:, None]
+    if schedule == "hard":
+        return (index < start).float()
+    weights = ((start - 1 - index) / (end - start + 1) + 1).clamp(0, 1)
+    if schedule == "exponential":
+        weights = weights * torch.expm1(weights) / math.expm1(1)
+    return weights.masked_fill(index >= end, 0)
