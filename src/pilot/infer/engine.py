@@ -337,11 +337,12 @@ class Engine:
         clean, rows = self.clean_plan, given.flatten()[:, None]
         if plan.mixing is not None:
             return replace(plan, time_bias=tuple(torch.where(rows, clean.time_bias[0], b) for b in plan.time_bias))
-        pairs = [list(zip(clean.norms[0], norms, strict=True)) for norms in plan.norms]
-        norms = [
-            [NormScale(*(torch.where(rows, a, b) for a, b in zip(zero, norm, strict=True))) for zero, norm in pair]
-            for pair in pairs
-        ]
+
+        def own(zero: NormScale, norm: NormScale) -> NormScale:
+            parts = zip(cast(list[Tensor], zero), cast(list[Tensor], norm), strict=True)  # adaptive: none is missing
+            return NormScale(*(torch.where(rows, a, b) for a, b in parts))
+
+        norms = [[own(*pair) for pair in zip(clean.norms[0], norms, strict=True)] for norms in plan.norms]
         return replace(plan, norms=norms)
 
     @cached_property
