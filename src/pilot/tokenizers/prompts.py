@@ -30,6 +30,7 @@ ACTION_START, ACTION_END = "Action: ", "|"
 SUBTASK_END = ";\n"
 
 _EDGES = np.linspace(-1, 1, STATE_BINS + 1)[:-1]
+FAR = 2.0  # half a range beyond q01 or q99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,10 @@ def find_actions(tokenizer: TextTokenizer, said: Ids, *, vocab_size: int, offset
 
 
 def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.ndarray, " d"]:
-    """Normalised state → bin of 256 per dim over [-1, 1]. Warns of a dim outside, once per dim and side.
+    """Normalised state → bin of 256 per dim over [-1, 1].
+
+    One state in fifty lies outside by the meaning of q01 and q99, which goes unsaid; a dim that is `FAR` outside does not
+    belong to these statistics, and is warned of once per dim and side.
 
     `clip=False` is openpi's rule, for its weights: anything below -1 is bin -1. Above 1 both rules give 255.
 
@@ -151,9 +155,13 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
         raise ValueError(f"the state holds NaN or infinity: {state}; look at the robot's reading before the policy")
     bins = np.digitize(np.asarray(state, np.float64), _EDGES) - 1
     bins = np.maximum(bins, 0) if clip else bins
-    for dim in np.flatnonzero(np.abs(state) > 1):  # no values in the text, or every row would warn anew
-        side = "above 1" if state[dim] > 1 else "below -1"
-        warnings.warn(f"state dim {dim} is {side} after normalisation and reads as bin {bins[dim]}", stacklevel=2)
+    for dim in np.flatnonzero(np.abs(state) > FAR):  # no values in the text, or every row would warn anew
+        side = "above" if state[dim] > 1 else "below"
+        warnings.warn(
+            f"state dim {dim} is far {side} what it was in training and reads as bin {bins[dim]}: "
+            "are these the robot's units, and the right norm_stats?",
+            stacklevel=2,
+        )
     return bins
 
 
