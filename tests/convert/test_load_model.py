@@ -8,7 +8,7 @@ import torch
 from contracts import examples
 
 import pilot
-from pilot.convert import lerobot, openpi_jax, openpi_torch
+from pilot.convert import lerobot_export, openpi_jax, openpi_torch
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
 from pilot.robots.homes import ROBOT
@@ -20,15 +20,19 @@ def model() -> Pi:
     return Pi(pi05("debug")).initialize(torch.Generator().manual_seed(0))
 
 
-def save_own(model: Pi, folder: Path) -> None:
+def bundle(model: Pi) -> Bundle:
     stats = examples.norm_stats(ROBOT)
-    save_bundle(Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None), folder)
+    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
+
+
+def save_own(model: Pi, folder: Path) -> None:
+    save_bundle(bundle(model), folder)
 
 
 WRITERS = {
     "openpi-torch": lambda model, folder: openpi_torch.save(model, folder, dtype=torch.float32),
     "openpi-jax": openpi_jax.save,
-    "lerobot": lambda model, folder: lerobot.save(model, folder, dtype=torch.float32),
+    "lerobot": lambda model, folder: lerobot_export.save_bundle(bundle(model), folder, dtype=torch.float32),
     "pilot": save_own,
 }
 
