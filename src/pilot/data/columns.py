@@ -172,7 +172,8 @@ def _columns(piece: Piece, table: pa.Table, *, first: int, skip_bad: bool, skipp
     perturbed = table[fmt.PERTURBED].to_numpy() if fmt.PERTURBED in table.column_names else None
     lengths = np.diff([*piece.edges, piece.stop - piece.start])
     if not (np.isfinite(state).all() and np.isfinite(actions).all()):
-        bad = _not_finite(piece, np.isfinite(np.concatenate([state, actions], axis=1)).all(axis=1), lengths)
+        finite = np.isfinite(np.concatenate([state, actions], axis=1)).all(axis=1)
+        bad = _not_finite(piece, np.asarray(finite), lengths)
         if not skip_bad:
             raise ValueError(f"{next(iter(bad.values()))}; repair it, or leave such episodes out with --skip-bad")
         skipped += bad.values()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, collate
 from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
-from pilot.infer.engine import engine_for
+from pilot.infer.engine import Engine, engine_for
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.robots import read_openpi
@@ -202,8 +202,9 @@ class Policy:
         text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
         read = collate([self.pipeline.encode(sample) for sample in samples], device=self.device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
-        reading = self.engine.read(read, room=longest)
-        said, _ = self.engine.speak(reading, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar)
+        engine = cast(Engine, self.engine)  # what writes its actions can speak
+        reading = engine.read(read, room=longest)
+        said, _ = engine.speak(reading, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar)
         shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
         results = [decode_actions(text, row, actions=grammar.actions, **shape) for row in said.tolist()]
         if errors := [result.error for result in results if result.error is not None]:
