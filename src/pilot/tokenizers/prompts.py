@@ -143,8 +143,8 @@ def find_actions(tokenizer: TextTokenizer, said: Ids, *, vocab_size: int, offset
 def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.ndarray, " d"]:
     """Normalised state → bin of 256 per dim over [-1, 1].
 
-    One state in fifty lies outside by the meaning of q01 and q99, which goes unsaid; a dim that is `FAR` outside does not
-    belong to these statistics, and is warned of once per dim and side.
+    One state in fifty lies outside by the meaning of q01 and q99, which goes unsaid; a dim that is `FAR` outside does
+    not belong to these statistics, and is warned of once per dim and side.
 
     `clip=False` is openpi's rule, for its weights: anything below -1 is bin -1. Above 1 both rules give 255.
 
