@@ -176,7 +176,7 @@ def run_collect(args: argparse.Namespace) -> None:
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
+    parser.add_argument("name", help="a run of pilot.configs, such as nano_vision")
     parser.add_argument("--out", type=Path, help="folder of the run, resumed if there is one (default: outputs/NAME)")
     parser.add_argument(
         "--until", type=int, metavar="STEP", help="stop there; the schedule stays that of the whole run"
@@ -255,7 +255,7 @@ VERBS = {
     ),
     "train": Verb(
         help="Train a named configuration.",
-        example="pilot train nano_stage1 --out outputs/stage1 --set optim.peak_lr=5e-4",
+        example="pilot train nano_vision --out outputs/nano/vision --set optim.peak_lr=5e-4",
         arguments=train_arguments,
         run=run_train,
     ),

@@ -1,7 +1,6 @@
 """The page about a data set: whole, without network, with everything on it that a person should see."""
 
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
@@ -10,31 +9,12 @@ import pytest
 from data.recordings import ROBOT
 
 from eval.checkpoints import save_random_policy
+from eval.pages import Balance
 from pilot import cli
 from pilot.data import lerobot_format as fmt
 from pilot.data.writer import LeRobotWriter
 from pilot.eval.inspect import inspect, runs
 from pilot.robots.homes import ROBOT as HOMES
-
-VOID = {"meta", "img", "input", "br"}
-
-
-class Balance(HTMLParser):
-    """Every tag that opens closes, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
 
 
 def episode(number: int, *, length: int = 40) -> dict[str, np.ndarray]:

@@ -4,34 +4,14 @@ import base64
 import errno
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from eval.pages import Balance
 from pilot.eval import charts, pictures
 from pilot.eval.report import Report, spells, subtitle_keyframes
-
-VOID = {"meta", "img", "input", "br"}
-
-
-class Balance(HTMLParser):
-    """Every tag that opens closes, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
 
 
 def frames(n: int = 7) -> list[np.ndarray]:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from infer.weights import model
 from pilot.data.layout import Kind, Observation
 from pilot.infer.engine import MAX_PLANS, Engine, PlainEngine, engine_for
-from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
+from pilot.models.pi import PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig
 
 EOS = 1
@@ -20,16 +21,6 @@ RAGGED = [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]]
 MIXED = [[1, 1, 1, 2, 2, 2], [1, 1, 2, 0, 0, 0], [1, 1, 1, 1, 0, 0]]
 SOME = {"room": [True, False, True], "wrist": [True, True, False], "side": [False, True, False]}
 BATCHES = {"whole": ([WHOLE] * 3, {}), "ragged": (RAGGED, SOME), "some told": (MIXED, SOME)}
-
-
-def model(config: PiConfig) -> Pi:
-    """Weights with nothing zero, so that nothing passes by being closed."""
-    generator = torch.Generator().manual_seed(0)
-    pi = Pi(config).initialize(generator)
-    with torch.no_grad():
-        for p in pi.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=generator)
-    return pi.eval()
 
 
 def observation(

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from infer.weights import model
 from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline
 from pilot.infer.engine import Engine, PlainEngine, engine_for
 from pilot.infer.rtc import Leftover, Previous, Rtc, act, encode, guidance_weight, guided, prefix_weights, read_previous
 from pilot.models import flow
-from pilot.models.pi import Pi, PiConfig, pi0, pi0_small, pi05
+from pilot.models.pi import Pi, pi0, pi0_small, pi05
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot, bool_mask
 
@@ -175,16 +176,6 @@ def test_our_direction_of_time_gives_the_papers_chunks():
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
-
-
-def model(config: PiConfig) -> Pi:
-    """Weights with nothing zero, so that nothing passes by being closed."""
-    generator = torch.Generator().manual_seed(0)
-    pi = Pi(config).initialize(generator)
-    with torch.no_grad():
-        for p in pi.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=generator)
-    return pi.eval()
 
 
 @pytest.fixture(scope="module")

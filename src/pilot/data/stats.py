@@ -165,7 +165,7 @@ class RobotStats:
         Raises:
             ValueError: their dims are not the robot's.
         """
-        _check_dims(columns, recipe.robot)
+        check_dims(columns.where, recipe.robot, state=columns.state, actions=columns.actions)
         for block in columns.blocks(BLOCK_ROWS):
             self._add(block, recipe)
 
@@ -196,15 +196,20 @@ class RobotStats:
         return merged([self])
 
 
-def _check_dims(columns: Columns, robot: Robot) -> None:
+def check_dims(where: object, robot: Robot, *, state: np.ndarray, actions: np.ndarray, remedy: str = "") -> None:
+    """Columns [n d] of a data set against what a robot declares.
+
+    Raises:
+        ValueError: other dims; `remedy` says what else than the robot's file may be wrong.
+    """
     for what, got, want in (
-        ("state", columns.state.shape[1], robot.state_dim),
-        ("action", columns.actions.shape[1], robot.action_dim),
+        ("state", state.shape[1], robot.state_dim),
+        ("action", actions.shape[1], robot.action_dim),
     ):
         if got != want:
             raise ValueError(
-                f"{columns.where} has {got} {what} dims, robot '{robot.name}' declares {want}; see "
-                f"robots/{robot.name}.py"
+                f"{where} has {got} {what} dims, robot '{robot.name}' declares {want}; see "
+                f"robots/{robot.name}.py{remedy}"
             )
 
 

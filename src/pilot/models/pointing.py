@@ -107,11 +107,7 @@ def spoken_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, 
 
 def covered(boxes: Float[Tensor, "n 4"], grid: int) -> Bool[Tensor, "n p"]:
     """Which patches of a square grid a box touches; the one at its centre at least."""
-    low = torch.arange(grid, device=boxes.device) / grid
-    y0, x0, y1, x1 = (edge[:, None] for edge in boxes.unbind(1))
-    rows = (low < torch.maximum(y1, y0 + 1e-3)) & (low + 1 / grid > y0)
-    columns = (low < torch.maximum(x1, x0 + 1e-3)) & (low + 1 / grid > x0)
-    return (rows[:, :, None] & columns[:, None, :]).flatten(1)
+    return overlap(boxes, grid) > 0
 
 
 def overlap(boxes: Float[Tensor, "n 4"], grid: int) -> Float[Tensor, "n p"]:

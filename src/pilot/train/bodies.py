@@ -12,7 +12,7 @@ from pilot.data.episodes import EpisodeDataset
 from pilot.data.loader import RobotRows
 from pilot.data.mixture import Rows
 from pilot.data.pipeline import Pipeline
-from pilot.data.stats import RobotStats, first_dims, load_norm_stats, merged, robot_stats, save_norm_stats
+from pilot.data.stats import RobotStats, check_dims, first_dims, load_norm_stats, merged, robot_stats, save_norm_stats
 from pilot.models.bundle import Bundle
 from pilot.robots import load_adapter, load_robot
 from pilot.train.config import Source, TrainConfig
@@ -37,15 +37,8 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
     Raises:
         ValueError: other dims than the robot's, or none of its cameras.
     """
-    for what, got, want in (
-        ("state", dataset.state.shape[1], robot.state_dim),
-        ("action", dataset.actions.shape[1], robot.action_dim),
-    ):
-        if got != want:
-            raise ValueError(
-                f"{dataset.path} has {got} {what} dims, robot '{robot.name}' declares {want}; see "
-                f"robots/{robot.name}.py, or give the source the robot that recorded it"
-            )
+    remedy = ", or give the source the robot that recorded it"
+    check_dims(dataset.path, robot, state=dataset.state, actions=dataset.actions, remedy=remedy)
     shown = shown_cameras(robot)
     names = {camera: source.cameras.get(camera, camera) for camera in dataset.cameras}
     if unknown := set(source.cameras) - set(dataset.cameras):
