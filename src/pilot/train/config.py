@@ -70,6 +70,15 @@ class TrainConfig:
     "paligemma:" in front of the path, from PaliGemma's weights and text model. The rest is made from the sources.
     `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at
     once.
+
+    `held_out` is the share of each source's episodes (of web rows, of rows) that is never trained on. Every
+    `validate_every` steps the moving average is tried on `validate_rows` rows of each: losses, and how far sampled
+    chunks are from the recorded ones (`train/validation.py`). Every `eval_every` steps it runs `eval_episodes` episodes
+    of `eval_suite`. 0 is never.
+
+    A loss or gradient norm that is not a number, or above `loss_spike` or `grad_spike` times its running median, stops
+    the run and saves the batch (`train/spikes.py`); a factor of 0 looks for NaN alone. `log_to` names where metrics go
+    besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
     """
 
     name: str
@@ -100,5 +109,14 @@ class TrainConfig:
     augments: bool = False
     loader_workers: int = 0
     threads: int = 2
+    held_out: float = 0.0
+    validate_every: int = 0
+    validate_rows: int = 64
+    eval_suite: str | None = None
+    eval_every: int = 0
+    eval_episodes: int = 20
+    loss_spike: float = 10.0
+    grad_spike: float = 100.0
+    log_to: tuple[str, ...] = ("tensorboard",)
     log_every: int = 20
     save_every: int = 500

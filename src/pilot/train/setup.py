@@ -79,6 +79,8 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         theirs = json.loads(file.read_text())
         theirs["model"] = json.loads(json.dumps(asdict(model_config(theirs["model"]))))  # with what is new since
         free = {"skip_bad", "loader_workers", "threads", "log_every", "save_every"}
+        free |= {"validate_every", "validate_rows", "eval_suite", "eval_every", "eval_episodes"}
+        free |= {"loss_spike", "grad_spike", "log_to"}
         if changed := [name for name in mine if name not in free and theirs.get(name) != mine[name]]:
             raise ValueError(
                 f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config"
