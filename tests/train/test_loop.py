@@ -153,6 +153,16 @@ def test_another_config_in_the_same_folder_is_refused(data, tmp_path):
         train(config(data, steps=4, batch_size=2), out=tmp_path, progress=False)
 
 
+def test_a_run_of_before_a_field_was_there_goes_on(data, tmp_path):
+    train(config(data, steps=4), out=tmp_path, progress=False, until=2)
+    file = tmp_path / "config.json"
+    stored = json.loads(file.read_text())
+    del stored["ema_warmup"], stored["lora"], stored["optim"]["decay_steps"], stored["sources"][0]["teaches"]
+    file.write_text(json.dumps(stored))
+    train(config(data, steps=4), out=tmp_path, progress=False)
+    assert checkpoint.last_checkpoint(tmp_path).name == "000004"
+
+
 def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
     (tmp_path / "twin").symlink_to(data)
     cases = {

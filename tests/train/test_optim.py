@@ -1,5 +1,6 @@
 """Schedule, weight decay, moving average."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,6 +20,16 @@ def test_schedule_warms_up_to_the_peak_and_decays_to_the_end():
     assert rates[52] == pytest.approx(0.55)  # half-way down
     assert all(a < b for a, b in pairwise(rates[:5]))
     assert all(a >= b for a, b in pairwise(rates[4:]))
+
+
+def test_the_decay_may_end_elsewhere_than_the_run():
+    """openpi's cosine is 30 000 steps long, and its shorter runs stop on the way down."""
+    long = replace(CONFIG, decay_steps=200)
+    assert [learning_rate(long, step, 100) for step in range(101)] == [
+        learning_rate(CONFIG, step, 200) for step in range(101)
+    ]
+    constant = replace(CONFIG, final_lr=CONFIG.peak_lr, decay_steps=1000)
+    assert {learning_rate(constant, step, 100) for step in range(4, 101)} == {1.0}
 
 
 def test_decay_touches_matrices_only():
@@ -67,3 +78,13 @@ def test_average_follows_the_weights():
     for _ in range(200):
         ema.update(model)
     assert ema.weights["weight"].item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_average_without_a_warm_up_is_openpi_s():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    ema = Ema(model, decay=0.9, warmup=False)
+    model.weight.data.fill_(1.0)
+    for _ in range(3):
+        ema.update(model)
+    assert ema.weights["weight"].item() == pytest.approx(1 - 0.9**3)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pilot.models.pi import PiConfig
+from pilot.nn.lora import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,16 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay. `muon` uses Muon for the hidden matrices and AdamW for everything else."""
+    """AdamW with warm-up and cosine decay. `muon` uses Muon for the hidden matrices and AdamW for everything else.
+
+    The cosine reaches `final_lr` at step `decay_steps`, by default the run's last; `final_lr` = `peak_lr` is constant.
+    """
 
     name: Literal["adamw", "muon"] = "adamw"
     peak_lr: float = 1e-3
     final_lr: float = 1e-5
     warmup_steps: int = 100
+    decay_steps: int | None = None
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 1e-2
@@ -54,8 +59,12 @@ class TrainConfig:
     A model with `rtc_max_delay` learns trained real-time chunking: in every row 0 to that many actions, evenly drawn,
     are given clean and have no loss.
 
-    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`, …). `box_jitter` shifts the
-    boxes of robot rows by that much of a picture (one standard deviation), as the high level's own boxes are shifted.
+    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`, …), or groups of them
+    (`vision`, `language`, `expert`: `train/freezing.py`). With `lora` the backbone and the expert learn through
+    adapters only (`nn/lora.py`); the run writes them into `adapters/`, and its policy has them merged.
+
+    `box_jitter` shifts the boxes of robot rows by that much of a picture (one standard deviation), as the high level's
+    own boxes are shifted. With `ema_warmup` the moving average forgets faster at first (`train/ema.py`).
 
     `action_tokenizer` is a kind to fit to the sources (`fast`, `vq` or `bins`), or the folder of one to read, made by
     `pilot data tokenizer` or published. `fast_scale` is that of a `fast` to fit.
@@ -94,10 +103,12 @@ class TrainConfig:
     point_weight: float = 1.0
     name_weight: float = 0.5
     freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
     box_jitter: float = 0.0
     flow_draws: int = 1
     time_s: float = 0.999
     ema_decay: float = 0.999
+    ema_warmup: bool = True
     seed: int = 0
     init_from: str | None = None
     loc_stride: int = 1

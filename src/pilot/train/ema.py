@@ -7,17 +7,18 @@ from torch import nn
 class Ema:
     """`average ← decay·average + (1 − decay)·weights` after every step.
 
-    Early on the decay is `(1 + n) / (10 + n)`, so that the average does not remember the random start for long.
+    With `warmup` the decay is `(1 + n) / (10 + n)` early on, so that the average does not remember the random start for
+    long; openpi, whose runs start from trained weights, has none.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float) -> None:
-        self.decay, self.updates = decay, 0
+    def __init__(self, model: nn.Module, *, decay: float, warmup: bool = True) -> None:
+        self.decay, self.warmup, self.updates = decay, warmup, 0
         self.weights = {name: p.detach().clone() for name, p in model.state_dict().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         current = model.state_dict()
         averages = list(self.weights.values())
         torch._foreach_lerp_(averages, [current[name].detach() for name in self.weights], 1 - decay)

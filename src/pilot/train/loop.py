@@ -73,7 +73,7 @@ class Run:
         self.model: Pi = setup.bundle.model.train()
         freeze(self.model, config.freeze)
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
-        self.ema = Ema(self.model, decay=config.ema_decay)
+        self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup)
         self.pool = ThreadPoolExecutor(config.threads)
         self.drawn: Counter[str] = Counter()
         if setup.resume_from is not None:

@@ -10,10 +10,11 @@ from pilot.train.muon import Muon
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Linear warm-up from `peak / (warmup + 1)`, then a cosine to `final_lr` at the last step.
+    """Linear warm-up from `peak / (warmup + 1)`, then a cosine to `final_lr` at `decay_steps`, or else the last step.
 
     This is optax's form, as in openpi.
     """
+    steps = config.decay_steps or steps
     if step < config.warmup_steps:
         start = config.peak_lr / (config.warmup_steps + 1)
         return start + (config.peak_lr - start) * step / config.warmup_steps

@@ -1,8 +1,9 @@
 """From a config to everything a run needs: data, statistics, tokenizers, model. Whatever cannot work fails here."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
 from pilot.train.bodies import datasets_of, fit_to_robot, pipelines, robot_of, shown_cameras, stats_of
-from pilot.train.config import Source, TrainConfig
+from pilot.train.config import OptimConfig, Source, TrainConfig
 from pilot.types import NormStats, Robot
 
 PALIGEMMA = "paligemma:"
@@ -77,7 +78,7 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
         theirs = json.loads(file.read_text())
-        theirs["model"] = json.loads(json.dumps(asdict(model_config(theirs["model"]))))  # with what is new since
+        theirs = _with_what_is_new(theirs)
         free = {"skip_bad", "loader_workers", "threads", "log_every", "save_every"}
         free |= {"validate_every", "validate_rows", "eval_suite", "eval_every", "eval_episodes"}
         free |= {"loss_spike", "grad_spike", "log_to"}
@@ -87,6 +88,16 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
             )
     write_json(file, mine)
     return last
+
+
+def _with_what_is_new(values: dict[str, Any]) -> dict[str, Any]:
+    """A stored config with the defaults of fields that are younger than it, as JSON."""
+    missing = [f for f in fields(TrainConfig) if f.name not in values and f.default_factory is MISSING]
+    values = {f.name: f.default for f in missing if f.default is not MISSING} | values
+    values["model"] = asdict(model_config(values["model"]))
+    values["optim"] = asdict(OptimConfig()) | values["optim"]
+    values["sources"] = [asdict(Source(**source)) for source in values["sources"]]
+    return json.loads(json.dumps(values))
 
 
 def _name(path: str) -> str:

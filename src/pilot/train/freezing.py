@@ -1,0 +1,64 @@
+"""Which weights learn: all of them, those outside of frozen parts, or adapters beside frozen ones.
+
+Parts of a model are its direct children (`vision`, `vlm`, `action_expert`, …); three groups of them have names too:
+
+| group | parts |
+|---|---|
+| `vision` | the vision tower |
+| `language` | embedding and backbone, and π0-small's text encoder |
+| `expert` | action expert, its way in and out, and its time MLP |
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from pilot.nn.lora import LoraConfig, inject
+
+Model = TypeVar("Model", bound=nn.Module)
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "vision": ("vision",),
+    "language": ("embedding", "text_encoder", "text_out", "vlm"),
+    "expert": ("action_expert", "action_in", "action_out", "state_in", "time_mlp_in", "time_mlp_out"),
+}
+
+
+def parts_of(model: nn.Module, names: Iterable[str], *, field: str = "freeze") -> list[str]:
+    """The parts of `model` that names of parts and groups mean. `field` is where they stand, for the error.
+
+    Raises:
+        ValueError: a name that is neither; the nearest is suggested.
+    """
+    own = [name for name, _ in model.named_children()]
+    groups = {group: [part for part in parts if part in own] for group, parts in GROUPS.items()}
+    known = {name: [name] for name in own} | {group: parts for group, parts in groups.items() if parts}
+    found: dict[str, None] = {}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise ValueError(f"{field} names '{name}', which the model has not; {hint}it has {', '.join(known)}")
+        found |= dict.fromkeys(known[name])
+    return list(found)
+
+
+def choose_learning(
+    model: Model, *, freeze: Iterable[str] = (), lora: LoraConfig | None = None, seed: int = 0
+) -> Model:
+    """Freeze parts of the model and, with `lora`, put adapters into it, drawn from `seed`.
+
+    Raises:
+        ValueError: an unknown part, no layer to adapt, or nothing left that learns.
+    """
+    frozen = parts_of(model, freeze)
+    if lora is not None:
+        inject(model, lora, groups=GROUPS, frozen=frozen, generator=torch.Generator().manual_seed(seed))
+    for part in frozen:
+        model.get_submodule(part).requires_grad_(False)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ValueError(f"nothing is left to learn: freeze={tuple(freeze)} is all of the model")
+    return model
