@@ -1,52 +1,193 @@
-"""What a person sees of a run: one live line, `metrics.jsonl`, and TensorBoard event files."""
+"""What a person sees of a run: one live line, `metrics.jsonl`, `train.log`, and what `log_to` names.
+
+    metrics.jsonl   one object per logged step: what programs read
+    train.log       one line per logged step: what people read, also of a run without a terminal
+
+On resume, records of steps that will be repeated are dropped, so that a step is never there twice.
+"""
 
 import json
+import resource
+import sys
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from tqdm import tqdm
+
+from pilot.data.files import atomic_write
+from pilot.train.gpus import GPUS, find_gpu
+from pilot.train.trackers import open_trackers
+
+Item = TypeVar("Item")
+LOSSES = "loss/"
+VALIDATION = "val/"
 
 
 class Metrics:
-    """Logs to `OUT/metrics.jsonl` (one object per logged step), TensorBoard if installed, and a progress bar with ETA.
+    """Logs a run of `steps` steps that goes on after step `start`.
 
-    On resume, records of steps that will be repeated are dropped, so that a step is never there twice.
+    `flops_per_sample` (of the model, forward and backward; `train/flops.py`) makes TFLOP/s out of samples/s, and on a
+    GPU that `train/gpus.py` knows their share of its peak, the MFU. Of many ranks only the `main` one writes anything.
+    A live line is shown where there is a terminal.
     """
 
-    def __init__(self, out: Path, *, steps: int, start: int, title: str, progress: bool = True) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.path = out / "metrics.jsonl"
-        kept = [line for line in _lines(self.path) if json.loads(line)["step"] <= start]
-        self.path.write_text("".join(line + "\n" for line in kept))
-        self._bar = tqdm(total=steps, initial=start, desc=title, unit="step", disable=not progress, dynamic_ncols=True)
-        self._writer = _tensorboard(out)
-        self._since, self._last = time.perf_counter(), start
+    def __init__(
+        self,
+        out: Path,
+        *,
+        steps: int,
+        start: int,
+        title: str,
+        progress: bool = True,
+        log_to: Sequence[str] = ("tensorboard",),
+        settings: Mapping[str, Any] | None = None,
+        flops_per_sample: float = 0.0,
+        device: str | torch.device = "cpu",
+        ranks: int = 1,
+        main: bool = True,
+    ) -> None:
+        self.out, self.steps, self.main = out, steps, main
+        self.path, self.lines = out / "metrics.jsonl", out / "train.log"
+        self.device, self.ranks = torch.device(device), ranks
+        self._flops, self._peak = flops_per_sample, peak_flops(self.device)
+        self._bar = tqdm(
+            total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True,
+            disable=not (main and progress and sys.stderr.isatty()),
+        )  # fmt: skip
+        self._since, self._last, self._waited = time.perf_counter(), start, 0.0
+        self._trackers = []
+        if main:
+            out.mkdir(parents=True, exist_ok=True)
+            _keep(self.path, lambda line: json.loads(line)["step"] <= start)
+            _keep(self.lines, lambda line: int(line.removeprefix("step ").split("/")[0]) <= start)
+            self._trackers = open_trackers(log_to, out, title=title, start=start, settings=settings or {})
 
-    def log(self, step: int, values: dict[str, float], *, samples_per_step: int) -> None:
-        now = time.perf_counter()
-        rate = (step - self._last) * samples_per_step / max(now - self._since, 1e-9)
-        self._since, self._last = now, step
-        values = values | {"samples_per_s": rate}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step} | {name: round(value, 6) for name, value in values.items()}) + "\n")
-        for name, value in values.items():
-            if self._writer is not None:
-                self._writer.add_scalar(name, value, step)
-        shown = ("loss/text", "loss/fast", "loss/point", "loss/flow", "lr", "samples_per_s")
-        self._bar.set_postfix({name.split("/")[-1]: f"{values[name]:.3g}" for name in shown if name in values})
+    def waiting(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """The same batches; the time spent waiting for each counts as `data_wait`."""
+        batches = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - asked
+            yield batch
 
     def advance(self) -> None:
         self._bar.update()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is trained (validation, an evaluation): samples/s and ETA leave the time out."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - begun
+
+    def log(self, step: int, values: Mapping[str, float], *, samples_per_step: int) -> None:
+        """Record the losses of `step`, and how fast the steps since the last record were."""
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        rate = (step - self._last) * samples_per_step / seconds
+        speed = {"samples_per_s": rate, "data_wait": min(1.0, self._waited / seconds), "memory_gb": self._memory()}
+        if self._flops:
+            speed["tflops"] = rate * self._flops / 1e12
+            if self._peak:
+                speed["mfu"] = rate * self._flops / (self._peak * self.ranks)
+        left = (self.steps - step) * seconds / max(1, step - self._last)
+        self._since, self._last, self._waited = now, step, 0.0
+        self._write(step, {**values, **speed}, left=left)
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """Record what was found at `step` beside training: validation, an evaluation."""
+        self._write(step, values, left=None)
+
     def close(self) -> None:
         self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _write(self, step: int, values: Mapping[str, float], *, left: float | None) -> None:
+        if not self.main:
+            return
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step} | rounded) + "\n")
+        line = said(values, left=left)
+        with self.lines.open("a") as file:
+            file.write(f"step {step}/{self.steps}  {line}\n")
+        for tracker in self._trackers:
+            tracker.log(step, values)
+        if self._bar.disable:
+            return
+        if left is None:
+            tqdm.write(f"step {step}  {line}")
+        else:  # the bar has the time left itself
+            self._bar.set_postfix_str(said(values, left=None), refresh=False)
+
+    def _memory(self) -> float:
+        """Peak memory in GB so far: of the GPU, or on a CPU of the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def said(values: Mapping[str, float], *, left: float | None) -> str:
+    """One line for people: `flow 0.31  text 0.82  lr 2.5e-05  grad 0.9  212 samples/s  41 % MFU  61.2 GB  …`."""
+    totals = {name: value for name, value in values.items() if name.startswith(LOSSES) and name.count("/") == 1}
+    others = {name: value for name, value in values.items() if name.startswith((VALIDATION, "eval/"))}
+    parts = [f"{name.removeprefix(LOSSES)} {value:.3g}" for name, value in (totals | others).items()]
+    forms = {
+        "lr": "lr {:.3g}", "grad_norm": "grad {:.3g}", "samples_per_s": "{:.3g} samples/s", "mfu": "{:.1%} MFU",
+        "memory_gb": "{:.1f} GB", "data_wait": "data wait {:.1%}",
+    }  # fmt: skip
+    parts += [form.format(values[name]) for name, form in forms.items() if name in values]
+    return "  ".join(parts if left is None else [*parts, f"{duration(left)} left"])
+
+
+def duration(seconds: float) -> str:
+    """`48 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24:02d} h"
+
+
+def peak_flops(device: torch.device) -> float:
+    """Peak dense bf16 FLOP/s of the GPU, 0 where it is not in the table."""
+    if device.type != "cuda":
+        return 0.0
+    name = find_gpu(torch.cuda.get_device_name(device))
+    return GPUS[name].peak_flops if name else 0.0
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """All logged records of a run, in order."""
+    """The records of all logged training steps of a run, in order; `read_notes` has those of validation."""
+    return [record for record in _records(out) if "samples_per_s" in record]
+
+
+def read_notes(out: Path) -> list[dict[str, Any]]:
+    """The records of what was found beside training: validation and evaluation, in order."""
+    return [record for record in _records(out) if "samples_per_s" not in record]
+
+
+def _keep(path: Path, wanted: Callable[[str], bool]) -> None:
+    """Only the wanted lines of a file, if there is one."""
+    if path.exists():
+        kept = [line for line in _lines(path) if wanted(line)]
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _records(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _lines(out / "metrics.jsonl")]
 
 
@@ -54,15 +195,3 @@ def _lines(path: Path) -> list[str]:
     """Whole lines only: a killed run may have left half of one."""
     text = path.read_text() if path.exists() else ""
     return text.split("\n")[:-1]
-
-
-def _tensorboard(out: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        tqdm.write(
-            "TensorBoard is not installed, metrics go to metrics.jsonl only; "
-            "for event files: pip install 'pilot[train]'"
-        )
-        return None
-    return SummaryWriter(str(out / "tensorboard"))

@@ -1,0 +1,213 @@
+"""Floating-point operations of training: what samples/s mean as a share of a GPU's peak (MFU).
+
+Counted are matrix products and attention scores, 2 per multiply and add, as they stand in the model: every token of a
+row, padding too, and every pair of tokens that attention works out. Recomputing activations is not the model's work
+and does not count.
+
+A part costs its forward pass once. Backward costs the same again for the gradient of what came in, if anything before
+it learns, and once more for the gradient of its weights, if it learns itself.
+"""
+
+from dataclasses import dataclass, replace
+
+from pilot.data.layout import Batch
+from pilot.models.pi import PiConfig
+from pilot.nn.gemma import GemmaConfig
+from pilot.nn.siglip import SiglipConfig
+from pilot.robots import load_robot
+from pilot.train.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What one row holds, on average over a batch.
+
+    `pictures`: the side of each in pixels. `text` tokens are prompt, subtask and FAST together, with padding; `spoken`
+    are those that carry a cross-entropy. `draws` are flow blocks.
+    """
+
+    pictures: tuple[int, ...]
+    text: float
+    spoken: float
+    draws: float
+
+
+def planned(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
+    """A full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), of which `spoken` are said.
+
+    `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
+    and 120 of FAST.
+    """
+    robot, model = load_robot(config.robot), config.model
+    shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
+    text = model.max_tokens if text is None else text
+    loss = Losses.of(config)
+    return Workload(
+        pictures=tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in shown),
+        text=text,
+        spoken=(round(0.44 * text) if spoken is None else spoken) if loss.text else 0,
+        draws=config.flow_draws if loss.flow else 0,
+    )
+
+
+def of_batch(config: TrainConfig, batch: list[Batch]) -> Workload:
+    """What the rows of a batch hold on average."""
+    rows = sum(len(part.actions) for part in batch)
+    pictures = [
+        images.shape[1]
+        for part in batch
+        for camera, images in part.observation.images.items()
+        for _ in range(int(part.observation.image_masks[camera].sum()))
+    ]
+    losses = Losses.of(config)
+    side = round((sum(p * p for p in pictures) / max(1, len(pictures))) ** 0.5)
+    flow_rows = sum(int(part.action_mask.flatten(1).any(1).sum()) for part in batch)
+    return Workload(
+        pictures=(side,) * round(len(pictures) / rows),
+        text=sum(part.observation.tokens.numel() for part in batch) / rows,
+        spoken=sum(int(part.observation.token_loss.sum()) for part in batch) / rows if losses.text else 0,
+        draws=config.flow_draws * flow_rows / rows if losses.flow else 0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Which losses a run has, and whether they reach the backbone."""
+
+    text: bool
+    flow: bool
+    backbone: bool
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Losses":
+        text = config.model.speaks and (config.text_weight > 0 or config.fast_weight > 0)
+        flow = config.alpha > 0 and config.model.action_expert is not None
+        return cls(text=text, flow=flow, backbone=text or (flow and not config.model.insulate))
+
+
+def forward(model: PiConfig, work: Workload) -> dict[str, float]:
+    """Operations of the forward pass of one row, by part of the model."""
+    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
+    seen = patches + work.text
+    parts = {
+        "vision": sum(vision(model.vision, side, out_width=model.vlm.width) for side in work.pictures),
+        "vlm": stack(model.vlm, queries=seen, keys=seen, last=_last(model, work)),
+        "head": 2 * work.spoken * model.vlm.width * model.vocab_size,
+    }
+    if (text := model.text_encoder) is not None:
+        parts["text_encoder"] = stack(text, queries=work.text, keys=work.text, last=work.text)
+        parts["text_encoder"] += 2 * work.text * text.width * model.vlm.width
+    if work.draws:
+        parts["action_expert"] = expert(model, work, seen=seen)
+    return parts
+
+
+def _last(model: PiConfig, work: Workload) -> float | None:
+    """Queries of the backbone's last layer: the text if it is to say something, none if its cache is all that counts.
+
+    None: all of them, where the expert reads what the backbone puts out.
+    """
+    if model.expert_reads == "output":
+        return None
+    return work.text if work.spoken else 0
+
+
+def vision(config: SiglipConfig, side: int, *, out_width: int) -> float:
+    """A picture's way through the tower: stem or patches, blocks, and the layer to the backbone's width."""
+    tokens, width = (side // config.patch_size) ** 2, config.width
+    total, channels = 0.0, 3
+    for i, out in enumerate(config.stem):
+        total += 2 * (side >> i) ** 2 * 9 * channels * out
+        channels = out
+    total += 2 * tokens * (channels if config.stem else 3 * config.patch_size**2) * width
+    block = 2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim) + 4 * tokens**2 * width
+    return total + config.depth * block + 2 * tokens * width * out_width
+
+
+def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> float:
+    """A stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
+    per_token, scores = _qkv(config), _scores(config, keys)
+    rest = _rest(config)
+    full = queries * (per_token + scores + rest)
+    tail = queries * per_token + (queries if last is None else last) * (scores + rest)
+    return (config.depth - 1) * full + tail
+
+
+def expert(model: PiConfig, work: Workload, *, seen: float) -> float:
+    """The flow blocks of a row: as many as it has noise draws."""
+    config = model.action_expert
+    assert config is not None
+    tokens = model.action_horizon + (model.state_input == "token")
+    memory = 0.0
+    if model.expert_reads == "output":  # each layer makes keys and values of what the encoder puts out, once
+        heads, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        memory = config.depth * seen * 2 * model.vlm.width * 2 * kv
+        own = stack(config, queries=tokens, keys=tokens)
+        cross = config.depth * tokens * (2 * 2 * config.width * heads + _scores(config, seen))
+        blocks = own + cross
+    else:
+        blocks = stack(config, queries=tokens, keys=seen + tokens)
+    norms = (3 if model.expert_reads == "output" else 2) * config.depth + 1
+    modulation = 2 * config.cond_width * 3 * config.width * norms
+    io = 2 * tokens * 2 * model.action_dim * config.width
+    if model.time_conditioning == "adarms":
+        io += 2 * 2 * config.width**2
+    else:
+        io += 2 * tokens * 3 * config.width**2
+    return memory + work.draws * (blocks + modulation + io)
+
+
+def _qkv(config: GemmaConfig) -> float:
+    return 2 * config.width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+
+
+def _rest(config: GemmaConfig) -> float:
+    return 2 * config.width * (config.num_heads * config.head_dim + 3 * config.mlp_dim)
+
+
+def _scores(config: GemmaConfig, keys: float) -> float:
+    """Of one query: scores, and the mean of the values by them."""
+    return 4 * keys * config.num_heads * config.head_dim
+
+
+def passes(config: TrainConfig) -> dict[str, int]:
+    """How many times its forward pass each part costs: 1 to be run, 2 to pass gradients on, 3 to learn."""
+    losses, frozen = Losses.of(config), set(config.freeze)
+    adapted = trained_by_adapters(config)
+    if not losses.text and not losses.flow:  # the vision tower alone, naming what it sees
+        return {"vision": 1 if "vision" in frozen else 3, "head": 3, "vlm": 0, "text_encoder": 0, "action_expert": 0}
+
+    def cost(part: str, *, reached: bool, learns_before: bool) -> int:
+        learns = part not in frozen
+        weights = reached and learns and part not in adapted
+        return 1 + weights + (reached and (learns or learns_before))
+
+    tables = "embedding" not in frozen
+    before = "vision" not in frozen or tables
+    return {
+        "vision": cost("vision", reached=losses.backbone, learns_before=False),
+        "text_encoder": cost("text_encoder", reached=losses.backbone, learns_before=tables),
+        "vlm": cost("vlm", reached=losses.backbone, learns_before=before),
+        "head": 2 + tables if losses.text else 0,
+        "action_expert": cost("action_expert", reached=losses.flow, learns_before=False),
+    }
+
+
+def trained_by_adapters(config: TrainConfig) -> set[str]:
+    """Parts whose matrices stay as they are beside low-rank adapters."""
+    return set()
+
+
+def per_sample(config: TrainConfig, work: Workload) -> dict[str, float]:
+    """Operations of a row forward and backward, by part."""
+    costs = passes(config)
+    return {part: costs[part] * count for part, count in forward(config.model, work).items() if costs[part]}
+
+
+def of_training_step(config: TrainConfig, batch: list[Batch]) -> float:
+    """Operations per row of a batch, forward and backward."""
+    return sum(per_sample(config, of_batch(config, batch)).values())
+
+
+def with_tokens(work: Workload, *, text: int, spoken: int) -> Workload:
+    return replace(work, text=text, spoken=spoken)

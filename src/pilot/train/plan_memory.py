@@ -1,0 +1,149 @@
+"""What autograd keeps of a forward pass, in bytes, from the config alone.
+
+Counted operation by operation as the model is written: a linear layer keeps its input, a norm its input and what it
+scales (both in fp32), attention its queries, keys, values, output and one number per query and head, a gated MLP both
+halves, the activated one and their product. `bench/memory.py` measures the same on a CPU.
+
+In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
+compute.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pilot.models.pi import PiConfig
+from pilot.nn.gemma import GemmaConfig
+from pilot.nn.siglip import SiglipConfig
+from pilot.train.flops import Losses, Workload
+
+FP32 = 4
+Checkpointing = Literal["none", "selective", "blocks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What is kept of each block.
+
+    `c`: bytes of a number in compute. `blocks`: what entered the block, and the rest of one block at a time.
+    `selective`: what matrix products and attention put out. `compiled` blocks make norms and activation functions again
+    in fused kernels, and keep what enters a matrix product and attention.
+    """
+
+    c: int = FP32
+    checkpointing: Checkpointing = "none"
+    compiled: bool = False
+
+
+def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> dict[str, float]:
+    """Bytes kept of one row until its backward pass, by part of the model."""
+    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
+    seen, c = patches + work.text, keeping.c
+    parts: dict[str, float] = {}
+    if losses.backbone:
+        parts["vision"] = sum(tower(model.vision, side, keeping) for side in work.pictures)
+        tail = work.text if work.spoken else 0
+        parts["vlm"] = stack(model.vlm, keeping, tokens=seen, tail=seen if model.expert_reads == "output" else tail)
+        parts["vlm"] += seen * (seen * c + 2 * model.vlm.head_dim * FP32) + work.text * 8  # mask, angles, token ids
+        if model.text_encoder is not None:
+            parts["vlm"] += stack(model.text_encoder, keeping, tokens=work.text, tail=work.text)
+            parts["vlm"] += work.text * model.text_encoder.width * c
+    if losses.text:
+        parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)
+    if losses.flow and work.draws:
+        parts["action_expert"] = work.draws * flow_block(model, keeping, seen=seen)
+    return parts
+
+
+def tower(config: SiglipConfig, side: int, keeping: Keeping) -> float:
+    """Of one picture's way through the vision tower."""
+    tokens, c = (side // config.patch_size) ** 2, keeping.c
+    total = 3.0 * side**2 * c
+    for i, channels in enumerate(config.stem):  # what a convolution puts out, and that activated
+        total += 2 * channels * (side >> i) ** 2 * c
+    ends = config.width * (c + c) + 2 * FP32  # the final norm and the layer behind it
+    return total + tokens * (ends + config.depth * vision_block(config, keeping))
+
+
+def vision_block(config: SiglipConfig, keeping: Keeping) -> float:
+    """Of a block of the vision tower, per patch."""
+    d, m, c = config.width, config.mlp_dim, keeping.c
+    if keeping.checkpointing == "blocks":
+        return d * c
+    products = 4 * d * c + FP32 * config.num_heads + m * c + d * c  # q, k, v, mean of values, up, the residual stream
+    if keeping.checkpointing == "selective":
+        return products + d * c
+    if keeping.compiled:
+        return products + 3 * d * c + m * c
+    return products + d * c + 2 * d * c + 4 * FP32 + m * c
+
+
+def stack(config: GemmaConfig, keeping: Keeping, *, tokens: float, tail: float) -> float:
+    """Of a stack that starts from `tokens` tokens, in whose last block `tail` of them go on, and of its final norm."""
+    whole = before_attention(config, keeping) + after_attention(config, keeping)
+    last = tokens * before_attention(config, keeping) + tail * after_attention(config, keeping)
+    return (config.depth - 1) * tokens * whole + last + tail * norm(config, keeping)
+
+
+def norm(config: GemmaConfig, keeping: Keeping) -> float:
+    """Its input and what it scales in fp32, one over the root, and what it puts out for the layer behind it."""
+    if keeping.checkpointing == "selective":
+        return config.width * keeping.c
+    return config.width * ((keeping.c if keeping.compiled else 2 * FP32) + keeping.c) + FP32
+
+
+def before_attention(config: GemmaConfig, keeping: Keeping, *, copied: bool = False) -> float:
+    """Of a block per token up to its queries, keys and values.
+
+    They are views of two wholes, of which the unrotated one goes where keys and values are `copied` behind others.
+    """
+    n, k, h, c = config.num_heads, config.num_kv_heads, config.head_dim, keeping.c
+    if keeping.checkpointing == "blocks":
+        return config.width * c
+    unrotated = 0 if copied else (n + 2 * k) * h * c
+    return norm(config, keeping) + (n + k) * h * c + unrotated
+
+
+def after_attention(config: GemmaConfig, keeping: Keeping) -> float:
+    """Of a block per token, from what attention puts out to the end."""
+    n, h, m, c = config.num_heads, config.head_dim, config.mlp_dim, keeping.c
+    if keeping.checkpointing == "blocks":
+        return 0
+    attention = n * h * c + FP32 * n
+    gates = 2 * config.width * c if config.cond_width else 0  # the branches that adaptive norms gate
+    if keeping.checkpointing == "selective":
+        return attention + norm(config, keeping) + 2 * m * c + gates
+    return attention + norm(config, keeping) + gates + (3 if keeping.compiled else 4) * m * c
+
+
+def flow_block(model: PiConfig, keeping: Keeping, *, seen: float) -> float:
+    """Of one noise draw of a row: the expert's blocks, and in each a copy of all keys and values that it reads."""
+    config, c = model.action_expert, keeping.c
+    assert config is not None
+    d, tokens = config.width, model.action_horizon + (model.state_input == "token")
+    cross = model.expert_reads == "output"
+    per_token = before_attention(config, keeping, copied=not cross) + after_attention(config, keeping)
+    cache = 2 * config.num_kv_heads * config.head_dim * c * (seen if cross else seen + tokens)
+    if cross and keeping.checkpointing != "blocks":  # a norm, queries and their mean of values, a branch
+        per_token += norm(config, keeping) + 2 * config.num_heads * config.head_dim * c + d * c
+    norms = (3 if cross else 2) * config.depth + 1
+    modulation = norms * 4 * d * FP32 if config.cond_width else 0
+    ends = tokens * (norm(config, keeping) + 2 * model.action_dim * FP32)
+    ends += 0 if config.cond_width else tokens * 4 * d * c  # actions and time, mixed
+    attention = tokens * ((seen + tokens) * c + 2 * config.head_dim * FP32)
+    kept_cache = 0 if keeping.checkpointing == "blocks" else config.depth * cache
+    return config.depth * tokens * per_token + kept_cache + modulation + ends + attention
+
+
+def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> float:
+    """What the largest block makes again at once in its backward pass, where blocks are checkpointed."""
+    if keeping.checkpointing == "none":
+        return 0.0
+    whole = Keeping(c=keeping.c, compiled=keeping.compiled)
+    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
+    seen, sizes = patches + work.text, [0.0]
+    if losses.backbone:
+        sizes.append(max(work.pictures, default=0) and patches * vision_block(model.vision, whole))
+        sizes.append(seen * (before_attention(model.vlm, whole) + after_attention(model.vlm, whole)))
+    if losses.flow and model.action_expert is not None:
+        sizes.append(work.draws * flow_block(model, whole, seen=seen) / model.action_expert.depth)
+    return max(sizes)

@@ -1,0 +1,119 @@
+"""Where metrics go besides `metrics.jsonl`: TensorBoard event files, Weights & Biases, trackio.
+
+Each is a small library of its own, imported here and nowhere else, when a run names it (`TrainConfig.log_to`). A run
+that goes on continues its own curves: a step is never there twice.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+Values = Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """Keeps named numbers by step."""
+
+    def log(self, step: int, values: Values) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_trackers(
+    names: Sequence[str], out: Path, *, title: str, start: int, settings: Mapping[str, Any]
+) -> list[Tracker]:
+    """The trackers of a run in folder `out`, which goes on after step `start`.
+
+    Raises:
+        ValueError: an unknown tracker; the nearest is suggested.
+        ImportError: its library is not installed; the message names the extra.
+    """
+    opened: list[Tracker] = []
+    for name in names:
+        if name not in TRACKERS:
+            near = difflib.get_close_matches(name, TRACKERS, n=1) or sorted(TRACKERS)
+            raise ValueError(f"log_to names '{name}', which is no tracker; did you mean '{near[0]}'?")
+        tracker = TRACKERS[name](out, title, start, settings)
+        if tracker is not None:
+            opened.append(tracker)
+    return opened
+
+
+class TensorBoard:
+    """Event files in `OUT/tensorboard`. Steps after `start` that an earlier attempt wrote are purged."""
+
+    def __init__(self, out: Path, title: str, start: int, settings: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1)
+
+    def log(self, step: int, values: Values) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases, one per folder: its id is kept in `OUT/wandb_id`. `WANDB_MODE=offline` needs no net.
+
+    Weights & Biases ignores a step that it has seen, so repeated steps keep their first values there.
+    """
+
+    def __init__(self, out: Path, title: str, start: int, settings: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ImportError("log_to=wandb needs Weights & Biases: pip install 'pilot[wandb]'") from error
+        file = out / "wandb_id"
+        if not file.exists():
+            file.write_text(f"{title}-{out.resolve().name}-{start}"[:60])
+        self._run = wandb.init(
+            project="pilot", name=title, id=file.read_text(), resume="allow", dir=str(out), config=dict(settings)
+        )
+
+    def log(self, step: int, values: Values) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Trackio:
+    """A run of trackio, a local tracker with the face of Weights & Biases."""
+
+    def __init__(self, out: Path, title: str, start: int, settings: Mapping[str, Any]) -> None:
+        try:
+            import trackio
+        except ImportError as error:
+            raise ImportError("log_to=trackio needs trackio: pip install 'pilot[trackio]'") from error
+        name = f"{title}-{out.resolve().name}"
+        self._run = trackio.init(project="pilot", name=name, resume="allow", config=dict(settings))
+
+    def log(self, step: int, values: Values) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _tensorboard(out: Path, title: str, start: int, settings: Mapping[str, Any]) -> Tracker | None:
+    """It is the default, so a run without it goes on, and says so."""
+    try:
+        return TensorBoard(out, title, start, settings)
+    except ImportError:
+        tqdm.write(
+            "TensorBoard is not installed, metrics go to metrics.jsonl only; "
+            "for event files: pip install 'pilot[train]'"
+        )
+        return None
+
+
+TRACKERS: dict[str, Callable[[Path, str, int, Mapping[str, Any]], Tracker | None]] = {
+    "tensorboard": _tensorboard,
+    "wandb": WandB,
+    "trackio": Trackio,
+}
