@@ -21,7 +21,18 @@ LAYERS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-TORCH_FREE = ("types", "robots/", "sims/", "serve/wire", "serve/client", "data/lerobot", "data/stats", "data/frames")
+TORCH_FREE = (
+    "types",
+    "robots/",
+    "sims/",
+    "serve/wire",
+    "serve/client",
+    "serve/control",
+    "infer/executor",
+    "data/lerobot",
+    "data/stats",
+    "data/frames",
+)
 
 
 def module_files() -> list[Path]:

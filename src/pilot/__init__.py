@@ -12,9 +12,29 @@ __all__ = ["Policy", "load_policy"]
 _HOMES = {"load_policy": "pilot.infer.policy", "Policy": "pilot.infer.policy"}
 
 
+_NEEDS = {
+    "torch": ("torch", "safetensors", "sentencepiece", "tokenizers"),
+    "data": ("pyarrow", "tqdm"),
+    "client": ("websockets", "msgpack"),
+    "sim": ("gymnasium", "mujoco"),
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "convert":
-        return importlib.import_module("pilot.convert")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'pilot' has no attribute '{name}'")
+    home = "pilot.convert" if name == "convert" else _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pilot' has no attribute '{name}'")
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from error
+    return module if name == "convert" else getattr(module, name)
+
+
+def missing_extra(error: ModuleNotFoundError) -> ImportError:
+    """What to install, where a part of pilot was asked for whose packages are not there; else the error itself."""
+    missing = (error.name or "").partition(".")[0]
+    for extra, packages in _NEEDS.items():
+        if missing in packages:
+            return ImportError(f"this needs {missing}: pip install 'pilot[{extra}]'", name=missing)
+    return error

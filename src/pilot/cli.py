@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pilot import cli_convert, cli_data
+from pilot import cli_convert, cli_data, missing_extra
 from pilot.cli_verbs import Verb, add_verbs, choose
 
 Config = TypeVar("Config")
@@ -45,6 +45,8 @@ def explained(error: BaseException) -> str:
         return "stopped; the same command goes on where it was"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
+    if isinstance(error, ModuleNotFoundError):
+        return str(missing_extra(error))
     return str(error)
 
 

@@ -155,6 +155,8 @@ class Executor:
     what still comes for it is taken if it is newer than what there is.
     """
 
+    joins = True  # the next chunk should be told what is left of this one
+
     def __init__(
         self, *, replan_steps: int, late: Late | None = None, delays: Delays | None = None, patience: int = 50
     ) -> None:
@@ -175,11 +177,11 @@ class Executor:
 
     def next(self, *, missed: int = 0) -> Command:
         """The command of this tick, the first being tick 0; `missed` ticks have passed since the last without one."""
+        self.skip(missed)
         episode, counts = self.episode, self.counts
-        tick = episode.tick + missed
+        tick = episode.tick
         action = None if episode.stopped else self.action(episode.chunks, tick)
         episode.tick = tick + 1
-        counts.missed += missed
         if action is not None:
             episode.last, episode.without = action, 0
             counts.run += 1
@@ -187,13 +189,19 @@ class Executor:
         if episode.last is None:
             counts.wait += 1
             return Command(tick, "wait", None)
-        episode.without += 1 + missed
+        episode.without += 1
         if episode.stopped or episode.without > self.late.stop_after:
             episode.stopped = self.late.latch
             counts.stop += 1
             return Command(tick, "stop", self.late.stop(episode.last))
         counts.hold += 1
         return Command(tick, "hold", self.late.hold(episode.last))
+
+    def skip(self, ticks: int) -> None:
+        """So many ticks have passed without a command: what is asked for from now on is for after them."""
+        self.episode.tick += ticks
+        self.episode.without += ticks
+        self.counts.missed += ticks
 
     def action(self, chunks: tuple[Chunk, ...], tick: int) -> Float[np.ndarray, " ad"] | None:
         """What the newest chunk means for this tick."""
@@ -278,6 +286,8 @@ class OpenLoop(Executor):
     The robot stands while the policy thinks, so a chunk starts when it arrives, and `delay` means nothing.
     """
 
+    joins = False
+
     def due(self, chunks: tuple[Chunk, ...], tick: int) -> bool:
         return not chunks or tick >= chunks[-1].end
 
@@ -288,8 +298,10 @@ class OpenLoop(Executor):
 class TemporalEnsemble(Executor):
     """The mean of what all chunks mean for a tick, weighted `exp(−decay · i)` from the oldest (`i` = 0) on.
 
-    Averages dims one by one: not for angles that wrap, or for modes that differ.
+    Averages dims one by one: not for angles that wrap, or for modes that differ. The chunks know nothing of each other.
     """
+
+    joins = False
 
     def __init__(
         self,

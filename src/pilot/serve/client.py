@@ -1,71 +1,216 @@
-"""A robot's side of `serve/server.py`: numpy and a socket, no torch."""
+"""A robot's side of `serve/server.py`: numpy, Pillow and a socket, no torch.
+
+`PolicyClient` asks and waits; `serve/control.py` asks with it in the background while a robot keeps moving.
+
+A client has a session: what the server remembers of this robot, such as the subtask it is at. When a connection is lost
+the next one resumes it, `reset` starts another. Pictures larger than the model's are scaled before they are sent, by
+the function that the model's own pipeline scales with: the same pixels arrive, only sooner.
+
+Axes: `h w` pixels, `sd` state dims, `ah` action horizon, `ad` action dims.
+"""
 
 import contextlib
+import random
+import secrets
+import ssl
+import threading
 import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import ClientConnection, connect
+import numpy as np
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import connect
 
+from pilot.data.transforms import picture, resize_with_pad
 from pilot.serve.wire import MAX_BYTES, pack, unpack
+
+SESSION_HEADER = "X-Pilot-Session"
+GOODBYE_SECONDS = 1.0
+FULL, BUSY = 429, 500  # the statuses of a server that may take us later: too many requests, and all that are its own
 
 
 class PolicyError(RuntimeError):
     """The server could not act on an observation, and says why. The connection is still good."""
 
 
+class Connection(Protocol):
+    """An open conversation; raises `websockets.exceptions.ConnectionClosed` once it is over."""
+
+    def send(self, message: bytes, /) -> None: ...
+    def recv(self, timeout: float | None = None) -> str | bytes: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a policy is served, and what it wants to know of us. Over `wss://`, `tls` says whom to trust."""
+
+    url: str
+    headers: Mapping[str, str]
+    tls: ssl.SSLContext | None
+    timeout_s: float
+
+
+Dial = Callable[[Address], contextlib.AbstractContextManager[Connection]]
+
+
+def websocket(address: Address) -> contextlib.AbstractContextManager[Connection]:
+    """The real thing; anything else that talks like it will do, in tests."""
+    return connect(
+        address.url,
+        additional_headers=dict(address.headers),
+        ssl=address.tls,
+        open_timeout=address.timeout_s,
+        close_timeout=GOODBYE_SECONDS,
+        compression=None,  # pixels do not shrink, and a robot waits
+        max_size=MAX_BYTES,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """How long to wait between attempts to connect: ever longer, and each client otherwise, lest all come at once."""
+
+    first_s: float = 0.1
+    most_s: float = 5.0
+    random: Callable[[], float] = field(default=random.random, repr=False)
+
+    def waits(self) -> Iterator[float]:
+        wait = self.first_s
+        while True:
+            yield wait * (0.5 + 0.5 * self.random())
+            wait = min(2 * wait, self.most_s)
+
+
+class Latency:
+    """Where the time of the last `window` answers went, in ms.
+
+    `prepare`: scaling and packing, here. `network`: there and back, and all that the server does beside thinking.
+    `queue`: waiting for other robots. `model`: thinking. `total`: their sum.
+    """
+
+    PARTS = ("prepare", "network", "queue", "model", "total")
+
+    def __init__(self, window: int = 1000) -> None:
+        self.seen: deque[dict[str, float]] = deque(maxlen=window)
+
+    def add(self, *, prepare: float, waited: float, timing: Mapping[str, Any]) -> None:
+        """One answer: ms here, ms between question and answer, and what the server says of that (`server_timing`)."""
+        queue, model = (float(timing.get(key, 0.0)) for key in ("queue_ms", "infer_ms"))
+        network = max(0.0, waited - queue - model)
+        parts = {"prepare": prepare, "network": network, "queue": queue, "model": model, "total": prepare + waited}
+        self.seen.append(parts)
+
+    def percentiles(self, *percents: float) -> dict[str, dict[str, float]]:
+        """`{"total": {"p50": …, "p95": …, "p99": …}, "network": …}`; nothing before the first answer."""
+        if not (seen := list(self.seen)):
+            return {}
+        percents = percents or (50, 95, 99)
+        found = {part: np.percentile([parts[part] for parts in seen], percents) for part in self.PARTS}
+        return {part: {f"p{p:g}": float(v) for p, v in zip(percents, values)} for part, values in found.items()}
+
+    def __str__(self) -> str:
+        if not (found := self.percentiles()):
+            return "no answer yet"
+        parts = ", ".join(f"{part} {found[part]['p50']:.1f}" for part in self.PARTS[:-1])
+        total = found["total"]
+        return f"{total['p50']:.0f} ms ({parts}), p95 {total['p95']:.0f}, p99 {total['p99']:.0f}"
+
+
 class PolicyClient:
     """`with PolicyClient(host, port) as policy: policy.infer(observation)["actions"]`.
 
-    `metadata` is what the server said about its policy, `latency_ms` the last round trip.
+    `host` may say `wss://…`; the certificate is then checked, against those that `ca` (a file) holds or the system's.
+    `policy` asks for one by name where several are served. `metadata` is what the server said about its policy, and
+    `latency` where the time goes.
+
+    A client belongs to one thread at a time, but any may `close` it, which ends what is under way.
 
     Raises:
-        ConnectionError: no server answered within `wait_s` seconds.
+        ConnectionError: no server answered within `wait_s` seconds, or it does not want us.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8000, *, wait_s: float = 30.0) -> None:
-        self.url = f"{host if '://' in host else f'ws://{host}'}:{port}"
-        self.wait_s = wait_s
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        policy: str = "",
+        api_key: str | None = None,
+        ca: str | None = None,
+        wait_s: float = 30.0,
+        timeout_s: float = 10.0,
+        backoff: Backoff | None = None,
+        dial: Dial = websocket,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], Any] | None = None,
+    ) -> None:
+        self.url = f"{host if '://' in host else f'ws://{host}'}:{port}" + (f"/{policy}" if policy else "")
+        self.wait_s, self.timeout_s = wait_s, timeout_s
         self.metadata: dict[str, Any] = {}
-        self.latency_ms = 0.0
+        self.latency = Latency()
+        self._tls = ssl.create_default_context(cafile=ca) if self.url.startswith("wss://") else None
+        self._key = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
+        self._backoff, self._dial, self._clock = backoff or Backoff(), dial, clock
+        self._closed = threading.Event()
+        self._sleep = sleep or self._closed.wait
         self._open = contextlib.ExitStack()
-        self._connection: ClientConnection | None = None
+        self._connection: Connection | None = None
         self.reset()
 
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def latency_ms(self) -> float:
+        """The last round trip with all that we did for it; 0 before the first."""
+        return self.latency.seen[-1]["total"] if self.latency.seen else 0.0
+
+    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """`{"images": {camera: uint8 [h w 3]}, "state": [sd], "prompt": str}` → `{"actions": [ah ad], …}`.
 
         Raises:
             PolicyError: the server's words on what is wrong with this observation.
-            ConnectionError: the connection was lost; the next call opens a new one, with a new session.
+            ConnectionError: the connection was lost, or no answer came within `timeout_s`. The next call opens a new
+                one. The question is not repeated: by then the robot has to look again.
         """
-        connection = self._connection or self.reset()
-        start = time.perf_counter()
-        try:
-            connection.send(pack(observation))
-            reply = connection.recv()
-        except ConnectionClosed as closed:
-            self.close()
-            raise ConnectionError(f"lost the policy at {self.url}: {closed}; the next call connects again") from closed
-        self.latency_ms = 1e3 * (time.perf_counter() - start)
+        self.connect()
+        start = self._clock()
+        message = pack(shrunk(observation, self.metadata))
+        sent = self._clock()
+        reply = self._exchange(message)
         if isinstance(reply, str):
             raise PolicyError(reply)
-        return unpack(reply)
+        answer, waited = unpack(reply), self._clock() - sent
+        self.latency.add(prepare=1e3 * (sent - start), waited=1e3 * waited, timing=answer.get("server_timing", {}))
+        return answer
 
-    def reset(self) -> ClientConnection:
+    def connect(self) -> None:
+        """Open a connection for this session, unless there is one."""
+        if self._connection is not None:
+            return
+        deadline = self._clock() + self.wait_s
+        for wait in self._backoff.waits():
+            try:
+                self._connection = self._greeted()
+                return
+            except (OSError, InvalidHandshake, ConnectionClosed) as error:
+                self._drop()
+                reason = refusal(error)
+                if is_final(error) or self._closed.is_set() or self._clock() + wait > deadline:
+                    raise ConnectionError(f"no policy at {self.url} after {self.wait_s:g} s: {reason}") from error
+            self._sleep(wait)
+
+    def reset(self) -> None:
         """Start a new session: what the policy remembered of this robot is forgotten."""
-        self.close()
-        connection = self._connect()
-        greeting = connection.recv()
-        if not isinstance(greeting, bytes):
-            raise ConnectionError(f"{self.url} is no policy server: it greets with the text {greeting[:80]!r}")
-        self.metadata, self._connection = unpack(greeting), connection
-        return connection
+        self._drop()
+        self.session = secrets.token_hex(8)
+        self.connect()
 
     def close(self) -> None:
-        self._connection = None
-        self._open.close()
+        """The end: what waits for an answer gets a ConnectionError, and so does what asks from now on."""
+        self._closed.set()
+        self._drop()
 
     def __enter__(self) -> "PolicyClient":
         return self
@@ -75,12 +220,68 @@ class PolicyClient:
     ) -> None:
         self.close()
 
-    def _connect(self) -> ClientConnection:
-        deadline = time.monotonic() + self.wait_s
-        while True:
-            try:
-                return self._open.enter_context(connect(self.url, compression=None, max_size=MAX_BYTES))
-            except (OSError, InvalidHandshake) as error:
-                if time.monotonic() >= deadline:
-                    raise ConnectionError(f"no policy at {self.url} after {self.wait_s:g} s: {error}") from error
-                time.sleep(0.2)
+    def _greeted(self) -> Connection:
+        """A connection whose server has introduced itself."""
+        if self._closed.is_set():
+            raise ConnectionAbortedError("this client was closed")
+        headers = {SESSION_HEADER: self.session, **self._key}
+        address = Address(url=self.url, headers=headers, tls=self._tls, timeout_s=self.timeout_s)
+        connection = self._open.enter_context(self._dial(address))
+        greeting = connection.recv(self.timeout_s)
+        if not isinstance(greeting, bytes):
+            raise ConnectionRefusedError(f"this is no policy server: it greets with the text {greeting[:80]!r}")
+        self.metadata = unpack(greeting)
+        return connection
+
+    def _exchange(self, message: bytes) -> str | bytes:
+        connection = self._connection
+        assert connection is not None
+        try:
+            connection.send(message)
+            return connection.recv(self.timeout_s)
+        except (ConnectionClosed, OSError) as error:  # TimeoutError is an OSError
+            self._drop()  # an answer that comes late must not be taken for that of the next question
+            late = isinstance(error, TimeoutError)
+            why = f"no answer within {self.timeout_s:g} s" if late else f"lost the policy at {self.url}: {error}"
+            raise ConnectionError(f"{why}; the next call connects again") from error
+
+    def _drop(self) -> None:
+        opened, self._open, self._connection = self._open, contextlib.ExitStack(), None
+        opened.close()
+
+
+def is_final(error: Exception) -> bool:
+    """Whether trying again cannot help: a wrong key, an unknown policy, a certificate that nobody vouches for."""
+    if isinstance(error, InvalidStatus):
+        return error.response.status_code != FULL and error.response.status_code < BUSY
+    return isinstance(error, ssl.SSLCertVerificationError | ConnectionAbortedError)
+
+
+def refusal(error: Exception) -> str:
+    """Why we were not let in, in the server's words where it has any."""
+    if isinstance(error, InvalidStatus) and (said := error.response.body):
+        return f"{error}: {said.decode(errors='replace').strip()[:300]}"
+    return str(error)
+
+
+def shrunk(observation: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The observation with its pictures as large as the model's (`metadata["image_sizes"]`), where they are larger.
+
+    A picture of a camera that the model is not shown stays at home. Nothing else changes, and nothing at all where the
+    server does not say how large, or the observation is in another layout.
+
+    Raises:
+        ValueError: a camera's picture is none; the words are those of the pipeline.
+    """
+    images, sizes = observation.get("images"), metadata.get("image_sizes")
+    if not isinstance(images, Mapping) or sizes is None:
+        return dict(observation)
+    unseen = set(metadata.get("cameras", ())) - set(sizes)
+    kept = {camera: image for camera, image in images.items() if camera not in unseen}
+    return {**observation, "images": {camera: _shrunk(image, sizes.get(camera)) for camera, image in kept.items()}}
+
+
+def _shrunk(image: Any, size: Any) -> Any:
+    if size is None or np.size(image) <= np.prod(size) * 3:
+        return image
+    return resize_with_pad(picture(image), tuple(size))

@@ -1,0 +1,231 @@
+"""The control loop under a clock turned by hand: it never waits, and what it asks is what the robot is doing."""
+
+import contextlib
+import logging
+import threading
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from pilot.infer.executor import Executor, OpenLoop, TemporalEnsemble
+from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.control import EXECUTORS, Controller, executor_for
+from pilot.serve.server import serve_in_background
+
+METADATA = {"replan_steps": 4, "rtc": True}
+HORIZON = 20
+
+
+class Clock:
+    """A worker whose jobs are done so many ticks after they were handed in."""
+
+    def __init__(self, takes=3):
+        self.takes, self.now, self.flying = takes, 0, []
+
+    def submit(self, job):
+        future = Future()
+        self.flying.append((self.now + self.takes, job, future))
+        return future
+
+    def tick(self):
+        self.now += 1
+        for due in [f for f in self.flying if f[0] <= self.now]:
+            self.flying.remove(due)
+            _, job, future = due
+            try:
+                future.set_result(job())
+            except Exception as error:
+                future.set_exception(error)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        self.flying.clear()
+
+
+class Policy:
+    """Answers an observation of tick `t` with actions that say t, t + 1, …; `fails` are what comes instead."""
+
+    def __init__(self, fails=(), **metadata):
+        self.metadata, self.fails = METADATA | metadata, list(fails)
+        self.asked, self.connects, self.resets = [], 0, 0
+
+    def infer(self, observation):
+        self.asked.append(observation)
+        if self.fails and (error := self.fails.pop(0)) is not None:
+            raise error
+        ticks = observation["tick"] + np.arange(HORIZON, dtype=np.float32)
+        return {"actions": ticks[:, None], "subtask": f"seen at {observation['tick']}"}
+
+    def connect(self):
+        self.connects += 1
+        if self.fails and (error := self.fails.pop(0)) is not None:
+            raise error
+
+    def reset(self):
+        self.resets += 1
+
+    def close(self):
+        pass
+
+
+class Robot:
+    """What moves and looks, one tick at a time."""
+
+    def __init__(self, policy, name="rtc", *, takes=3, pause=10):
+        self.clock, self.tick, self.looked = Clock(takes), 0, []
+        executor = executor_for(name, policy.metadata)
+        self.controller = Controller(policy, executor, observe=self.observe, pause=pause, worker=self.clock)
+
+    def observe(self):
+        self.looked.append(self.tick)
+        return {"tick": self.tick}
+
+    def run(self, ticks, *, missed=0):
+        commands = []
+        for _ in range(ticks):
+            self.tick += missed
+            commands.append(self.controller.next(missed=missed))
+            self.tick += 1
+            self.clock.tick()
+        return commands
+
+
+def statuses(commands):
+    return [(c.status, None if c.action is None else c.action.item()) for c in commands]
+
+
+def test_each_tick_does_what_was_meant_for_it_while_the_next_chunk_is_on_its_way():
+    policy = Policy()
+    robot = Robot(policy)
+    commands = robot.run(40)
+    assert statuses(commands[:3]) == [("wait", None)] * 3
+    assert statuses(commands[3:]) == [("run", tick) for tick in range(3, 40)]
+    assert robot.looked == list(range(0, 40, 4)), "it looks only when it asks"
+    assert robot.controller.reply["subtask"] == "seen at 36"
+
+
+def test_a_question_says_what_the_robot_does_until_the_answer():
+    policy = Policy()
+    Robot(policy).run(12)
+    first, second, third = policy.asked[:3]
+    assert "previous" not in first, "there is nothing to go on from"
+    assert second["previous"]["actions"][:, 0].tolist() == list(range(4, HORIZON)) and second["previous"]["delay"] == 3
+    assert third["previous"]["actions"][0, 0] == 8
+
+
+@pytest.mark.parametrize("name", ["open-loop", "ensemble"])
+def test_executors_that_join_nothing_say_nothing_of_the_past(name):
+    policy = Policy()
+    assert any(command.status == "run" for command in Robot(policy, name).run(30))
+    assert len(policy.asked) > 3 and not any("previous" in question for question in policy.asked)
+
+
+def test_nor_is_a_policy_told_that_cannot_join():
+    policy = Policy(rtc=False)
+    Robot(policy).run(12)
+    assert len(policy.asked) == 3 and not any("previous" in question for question in policy.asked)
+
+
+def test_open_loop_stands_while_it_asks():
+    commands = Robot(Policy(), "open-loop").run(10)
+    assert [c.status for c in commands] == ["wait"] * 3 + ["run"] * 4 + ["hold"] * 3
+
+
+def test_missed_ticks_are_gone_for_questions_and_commands_alike():
+    policy = Policy()
+    robot = Robot(policy)
+    commands = robot.run(3) + robot.run(10, missed=2)
+    assert [c.action.item() for c in commands if c.status == "run"] == [c.tick for c in commands if c.status == "run"]
+    assert robot.controller.executor.counts.missed == 20 and commands[-1].tick == 32
+
+
+def test_after_a_lost_connection_it_asks_again_with_what_it_sees_then(caplog):
+    lost = ConnectionError("lost the policy")
+    policy = Policy(fails=[None, lost, lost, lost, None])
+    robot = Robot(policy)
+    with caplog.at_level(logging.WARNING):
+        commands = robot.run(60)
+    assert policy.connects == 3 and len(caplog.records) == 1, "said once"
+    assert robot.looked[:3] == [0, 4, 16], "no question while there is nobody to ask"
+    assert [c.status for c in commands[3:]].count("run") == 57, "20 actions of the first chunk bridge it"
+    assert robot.controller.error is None
+
+
+def test_without_a_server_for_long_it_holds_then_stops():
+    lost = ConnectionError("lost the policy")
+    robot = Robot(Policy(fails=[None] + [lost] * 100))
+    found = [c.status for c in robot.run(100)]
+    assert found == ["wait"] * 3 + ["run"] * 17 + ["hold"] * 50 + ["stop"] * 30
+    assert robot.controller.error is lost
+
+
+def test_a_refused_observation_is_not_repeated_at_every_tick(caplog):
+    policy = Policy(fails=[PolicyError("camera 'wrist' is missing")] * 3)
+    robot = Robot(policy, takes=1, pause=10)
+    commands = robot.run(40)
+    assert robot.looked[:4] == [0, 10, 20, 30] and statuses(commands)[-1] == ("run", 39)
+    assert [record.getMessage() for record in caplog.records] == ["PolicyError: camera 'wrist' is missing"]
+
+
+def test_reset_forgets_here_and_there_and_what_is_on_its_way():
+    policy = Policy()
+    robot = Robot(policy)
+    robot.run(6)  # one answer is there, another on its way
+    robot.controller.reset()
+    assert robot.controller.reply == {}
+    commands = robot.run(4)
+    assert [(c.tick, c.status) for c in commands] == [(tick, "wait") for tick in range(4)]
+    assert robot.looked == [0, 4, 7] and robot.controller.executor.counts.refused == 1
+    assert policy.resets == 1 and "previous" not in policy.asked[-1]
+
+
+def test_executors_by_name():
+    assert {name: type(executor_for(name, METADATA)) for name in EXECUTORS} == {
+        "rtc": Executor,
+        "open-loop": OpenLoop,
+        "ensemble": TemporalEnsemble,
+    }
+    assert executor_for("rtc", METADATA).replan_steps == 4 and executor_for("rtc", {}).replan_steps == 1
+    with pytest.raises(ValueError, match="no executor 'fast'; there are rtc, open-loop, ensemble"):
+        executor_for("fast", METADATA)
+
+
+class Held:
+    """A policy that thinks until it is told to stop."""
+
+    metadata = METADATA
+
+    def __init__(self):
+        self.go, self.asked = threading.Event(), threading.Event()
+
+    def infer(self, observation):
+        self.asked.set()
+        self.go.wait(60)
+        return {"actions": np.ones((HORIZON, 2), np.float32)}
+
+
+def test_over_a_real_socket_the_loop_goes_on_while_the_policy_thinks():
+    held = Held()
+    with serve_in_background(held) as port:
+        policy = PolicyClient(port=port)
+        with Controller(policy, executor_for("rtc", policy.metadata), observe=dict) as controller:
+            assert controller.next().status == "wait" and held.asked.wait(60)
+            assert [controller.next().status for _ in range(100)] == ["wait"] * 100
+            held.go.set()
+            flying, _ = controller._flying
+            flying.result(60)
+            # The chunk began 101 ticks ago and is of no use any more; the next one is.
+            assert controller.next().status == "wait"
+            controller._flying[0].result(60)
+            assert controller.next().status == "run"
+
+
+def test_over_a_real_socket_leaving_does_not_wait_for_an_answer():
+    held = Held()
+    with serve_in_background(held) as port, contextlib.ExitStack() as stack:
+        stack.callback(held.go.set)
+        policy = PolicyClient(port=port, timeout_s=60)
+        with Controller(policy, executor_for("rtc", policy.metadata), observe=dict) as controller:
+            controller.next()
+            assert held.asked.wait(60)
+        assert not held.go.is_set()

@@ -1,0 +1,70 @@
+"""What is installed with which part of pilot: a robot that asks a server needs no torch."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import pilot
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def packages(extra: str) -> set[str]:
+    """Names of all packages that an extra asks for itself, with those of the core and of extras that it includes."""
+    names = set()
+    for line in [*PROJECT["dependencies"], *EXTRAS[extra]]:
+        name, inner = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", line).groups()
+        if name == "pilot":
+            names |= set().union(*(packages(part) for part in inner.split(",")))
+        else:
+            names.add(name)
+    return names
+
+
+def test_a_client_pulls_what_a_robot_needs_and_no_torch():
+    assert packages("client") == {"numpy", "pillow", "jaxtyping", "websockets", "msgpack"}
+    assert {"torch"} == packages("torch") & {"torch", "mujoco", "websockets"}
+
+
+@pytest.mark.parametrize("extra", ["torch", "train", "serve", "all"])
+def test_what_computes_a_model_pulls_torch(extra):
+    assert "torch" in packages(extra)
+
+
+def test_all_has_every_part_but_the_developers():
+    assert packages("all") >= set().union(*(packages(extra) for extra in EXTRAS if extra not in ("dev", "all", "ray")))
+
+
+def alone(code: str) -> str:
+    """What `code` prints in a fresh interpreter with the packages of `pilot[client]` and nothing else of ours."""
+    absent = sorted((packages("all") - packages("client")) | {"torch", "mujoco", "gymnasium"})
+    block = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
+    result = subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def test_a_client_runs_with_only_what_its_extra_pulls():
+    assert "pilot.infer.executor" in alone("import pilot.serve.client, pilot.serve.control; print(*sys.modules)")
+
+
+def test_what_needs_torch_says_what_to_install():
+    asked = "import pilot\ntry: pilot.load_policy\nexcept ImportError as error: print(error)"
+    assert alone(asked) == "this needs torch: pip install 'pilot[torch]'\n"
+
+
+@pytest.mark.parametrize("module", ["torch", "pyarrow.parquet", "websockets", "mujoco"])
+def test_a_missing_package_is_named_with_its_extra(module):
+    error = pilot.missing_extra(ModuleNotFoundError(f"No module named '{module}'", name=module))
+    extra = re.search(r"pip install 'pilot\[(\w+)\]'", str(error)).group(1)
+    assert module.partition(".")[0] in packages(extra)
+
+
+def test_a_package_of_nobody_is_no_extra():
+    error = ModuleNotFoundError("No module named 'ghost'", name="ghost")
+    assert pilot.missing_extra(error) is error
