@@ -10,7 +10,8 @@ from torch import Tensor
 
 from infer.weights import model
 from pilot.data.layout import Kind, Observation
-from pilot.infer.engine import MAX_PLANS, Engine, PlainEngine, engine_for
+from pilot.infer.engine import MAX_PLANS, Engine, engine_for
+from pilot.infer.plain import PlainEngine
 from pilot.models.pi import PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig
 

@@ -14,7 +14,6 @@ expert width, `p` patches, `v` vocabulary.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -25,18 +24,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
+from pilot.infer.plain import PlainEngine
 from pilot.models import flow
-from pilot.models.pi import Context, Pi, likeliest
+from pilot.models.pi import Pi, likeliest
 from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import Gemma
 from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Span
-from pilot.tokenizers.grammar import Grammar, allowed_mask
+from pilot.tokenizers.grammar import Allowed, allowed_mask
 
 MAX_PLANS = 16
-
-Allowed = Bool[Tensor, " v"] | Grammar | Sequence[Grammar]
-"""What may be said: a mask over the vocabulary, or a grammar for all rows or for each."""
 
 
 def pad(rows: list[list[int]], length: int) -> list[list[int]]:
@@ -400,88 +397,3 @@ class Engine:
         bias = F.linear(time.features[:, 0], of_time, model.time_mlp_in.bias) + of_action @ model.action_in.bias
         mixing = of_action @ model.action_in.weight
         return Plan(norms=[self.expert.norms] * len(times), time_bias=bias.unbind(), mixing=mixing)
-
-
-class PlainEngine:
-    """The model's own `read`, `speak` and `act` behind the engine's face: what the engine is measured against."""
-
-    def __init__(self, model: Pi) -> None:
-        self.model, self.config = model, model.config
-
-    @torch.inference_mode()
-    def read(self, observation: Observation, *, room: int = 0) -> "PlainReading":
-        return PlainReading(context=self.model.read(observation, hidden=room > 0), observation=observation)
-
-    @torch.inference_mode()
-    def speak(
-        self,
-        reading: "PlainReading",
-        *,
-        eos: int,
-        max_tokens: int = 32,
-        kind: Kind = Kind.TEXT,
-        allowed: Allowed | None = None,
-    ) -> tuple[Int[Tensor, "b n"], "PlainReading"]:
-        said, context = self.model.speak(
-            reading.context, reading.observation, eos=eos, max_tokens=max_tokens, kind=kind, allowed=allowed
-        )
-        return said, replace(reading, context=context)
-
-    @torch.inference_mode()
-    def act(
-        self,
-        reading: "PlainReading",
-        state: Float[Tensor, "b ad"],
-        *,
-        noise: Float[Tensor, "b ah ad"],
-        num_steps: int = 10,
-        solver: flow.Solver = "euler",
-    ) -> Float[Tensor, "n b ah ad"]:
-        return self.model.act(reading.context, state, noise=noise, num_steps=num_steps, solver=solver)
-
-    def velocity(
-        self,
-        reading: "PlainReading",
-        state: Float[Tensor, "b ad"],
-        *,
-        horizon: int,
-        num_steps: int = 10,
-        solver: flow.Solver = "euler",
-        given: Bool[Tensor, "b ah"] | None = None,
-    ) -> flow.Velocity:
-        """As `Engine.velocity`."""
-        return plain_velocity(
-            self.model, reading.seen, state, horizon=horizon, num_steps=num_steps, solver=solver, given=given
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainReading:
-    """What the plain model has read, and of what."""
-
-    context: Context
-    observation: Observation
-
-    @property
-    def seen(self) -> tuple[list[KV], Int[Tensor, "b s"]]:
-        return self.context.cache, self.context.kinds
-
-
-def plain_velocity(
-    model: Pi,
-    seen: tuple[list[KV], Int[Tensor, "b s"]],
-    state: Float[Tensor, "b ad"],
-    *,
-    horizon: int,
-    num_steps: int,
-    solver: flow.Solver,
-    given: Bool[Tensor, "b ah"] | None = None,
-) -> flow.Velocity:
-    """`Engine.velocity` of the plain model, which can be differentiated."""
-    block = model.flow_block(*seen, state, horizon=horizon)
-    times = flow.solver_times(num_steps, solver, device=state.device)
-    if given is None:
-        conditions = model.time_condition(times, model.dtype).unbind()
-    else:
-        conditions = [model.time_condition(time * ~given, model.dtype) for time in times]
-    return lambda x_t, i: model.velocity(block, x_t, conditions[i])

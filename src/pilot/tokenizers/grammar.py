@@ -29,6 +29,10 @@ class Grammar(Protocol):
         ...
 
 
+Allowed = Bool[Tensor, " v"] | Grammar | Sequence[Grammar]
+"""What may be said: a mask over the vocabulary, or a grammar for all rows or for each."""
+
+
 class TextGrammar:
     """Words, then `end`; `boxes` says where a box may stand.
 
@@ -134,7 +138,7 @@ class ActionGrammar:
 
 
 def allowed_mask(
-    allowed: Bool[Tensor, " v"] | Grammar | Sequence[Grammar], said: Sequence[Int[Tensor, " b"]], finished: Tensor
+    allowed: Allowed, said: Sequence[Int[Tensor, " b"]], finished: Bool[Tensor, " b"]
 ) -> Bool[Tensor, "*b v"]:
     """What each row of a batch may say next: a fixed mask, by one grammar for all rows, or by one for each.
 
