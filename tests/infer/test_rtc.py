@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from infer.weights import model
-from pilot.data.layout import Kind, Observation
+from pilot.data.layout import Batch, Kind, Observation
 from pilot.data.pipeline import Pipeline
-from pilot.infer.engine import Engine, PlainEngine, engine_for
+from pilot.infer.engine import Engine, engine_for
+from pilot.infer.plain import PlainEngine
 from pilot.infer.rtc import Leftover, Previous, Rtc, act, encode, guidance_weight, guided, prefix_weights, read_previous
 from pilot.models import flow
 from pilot.models.pi import Pi, pi0, pi0_small, pi05
@@ -299,6 +300,11 @@ def test_one_time_for_all_actions_is_one_time_for_each(models, name):
     torch.testing.assert_close(ours, wanted, **CLOSE)
 
 
+def flow_terms(pi: Pi, obs: Observation, actions: Tensor, mask: Tensor, **draws: Tensor) -> tuple[Tensor, Tensor]:
+    batch = Batch(observation=obs, actions=actions, action_mask=mask, sources=("",) * len(actions))
+    return pi.loss_terms(batch, draws, losses=frozenset({"flow"}))["flow"]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_given_actions_are_clean_and_have_no_loss(models, name):
     pi, obs, actions = models[name], observation(), torch.randn(3, HORIZON, DIMS)
@@ -310,7 +316,7 @@ def test_given_actions_are_clean_and_have_no_loss(models, name):
     assert (moved != wanted).tolist() == [True, True, False], "they are seen"
     mask = torch.ones(3, HORIZON, DIMS, dtype=torch.bool)
     mask[0, 4:] = False
-    _, count = pi.loss_terms(obs, actions, mask, noise=noise()[:, None], time=time[:, None])["flow"]
+    _, count = flow_terms(pi, obs, actions, mask, noise=noise()[:, None], time=time[:, None])
     assert count.tolist() == [2 * DIMS, 2 * DIMS, 6 * DIMS]
 
 
@@ -319,8 +325,8 @@ def test_draws_of_a_row_are_given_delays_of_their_own(models):
     mask = torch.ones(3, HORIZON, DIMS, dtype=torch.bool)
     draws = torch.stack((noise(), noise().flip(0)), dim=1)
     time = torch.stack((0.7 * ~GIVEN, 0.3 * torch.ones(3, HORIZON)), dim=1)
-    total, count = pi.loss_terms(obs, actions, mask, noise=draws, time=time)["flow"]
-    each = [pi.loss_terms(obs, actions, mask, noise=draws[:, i], time=time[:, i])["flow"] for i in range(2)]
+    total, count = flow_terms(pi, obs, actions, mask, noise=draws, time=time)
+    each = [flow_terms(pi, obs, actions, mask, noise=draws[:, i], time=time[:, i]) for i in range(2)]
     torch.testing.assert_close(total, (each[0][0] + each[1][0]) / 2, **CLOSE)
     torch.testing.assert_close(count, (each[0][1] + each[1][1]) / 2)
 

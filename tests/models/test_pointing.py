@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from pilot.data.layout import Observation
+from pilot.data.layout import Batch, Observation
 from pilot.models import pointing
 from pilot.models.pi import Pi, pi05
 
@@ -44,12 +44,11 @@ def test_shares_of_a_box_in_the_patches():
 
 def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
-    actions, mask = torch.zeros(2, 6, 8), torch.ones(2, 6, 8, dtype=torch.bool)
+    mask = torch.ones(2, 6, 8, dtype=torch.bool)
+    batch = Batch(observation=obs, actions=torch.zeros(2, 6, 8), action_mask=mask, sources=("web", "web"))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(30):
-        terms = model.loss_terms(
-            obs, actions, mask, noise=actions, time=torch.ones(2), text_loss=False, flow_loss=False
-        )
+        terms = model.loss_terms(batch, {}, losses=frozenset({"name"}))
         assert set(terms) == {"name"} and terms["name"][1].tolist() == [1.0, 0.0]
         optimizer.zero_grad()
         terms["name"][0].sum().backward()
@@ -60,7 +59,7 @@ def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
 
 def test_attention_is_the_layers_own():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
-    context = model.read(obs)
+    context = model.read(obs, inputs=True)
     row, queries = torch.tensor([0, 1]), torch.tensor([[5], [5]])
     weights = pointing.attention(model, context, layer=1, row=row, queries=queries).exp()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1))
@@ -72,7 +71,7 @@ def test_learning_to_point_moves_the_attention_into_the_box(no_shape_checks):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(30):
         optimizer.zero_grad()
-        total, count = pointing.terms(model, obs, model.read(obs))
+        total, count = pointing.terms(model, obs, model.read(obs, inputs=True))
         total.sum().backward()
         optimizer.step()
     assert count.tolist() == [1.0, 0.0] and total[1] == 0

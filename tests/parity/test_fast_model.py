@@ -38,7 +38,7 @@ def test_there_is_a_case():
 def test_training_batch(case, model):
     """Logits, hidden states and log-probabilities of the tokens that are there, and who sees whom."""
     observation, arrays = case.observation(), case.arrays
-    context = model.read(observation)
+    context = model.read(observation, inputs=True)
     shown = context.kinds != Kind.PAD
     images = case.output("input_embs").shape[1] - observation.tokens.shape[1]
     recorded = torch.cat((cameras(case, "inputs", images), arrays["inputs/tokenized_prompt_mask"]), dim=1)

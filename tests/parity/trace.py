@@ -61,7 +61,7 @@ def trace(case: Case, model: Pi) -> Trace:
     """Run `model` over the case."""
     observation, arrays = case.observation(), case.arrays
     noise, time, actions = arrays["inputs/noise"], arrays["inputs/time"], arrays["inputs/actions"]
-    context = model.read(observation)
+    context = model.read(observation, inputs=True)
     values = prefix_values(model, observation, context)
     values["x_t"], values["u_t"] = flow.path(actions, noise, time)
     values |= suffix_values(model, context, observation.state, values["x_t"], time)

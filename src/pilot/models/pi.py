@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import (
+    Batch,
     Kind,
     Observation,
     backbone_mask,
@@ -28,12 +29,15 @@ from pilot.data.layout import (
     token_positions,
 )
 from pilot.models import flow, pointing
+from pilot.models.base import Draws, Model
 from pilot.models.flow import FlowBlock, TimeCondition
+from pilot.models.losses import SAID, flow_counts, flow_terms, text_counts, text_terms
 from pilot.models.sizes import SIZES, SMALL_SIZES, Size, SmallSize
 from pilot.nn.attention import KV, additive_mask, detach, rotary_angles
-from pilot.nn.encoder_decoder import Decoder, Towers
-from pilot.nn.gemma import Gemma, GemmaConfig
-from pilot.nn.siglip import Siglip, SiglipConfig, fourier_features, sincos_table
+from pilot.nn.encoder_decoder import Decoder, DecoderBlock, Towers
+from pilot.nn.gemma import Gemma, GemmaBlock, GemmaConfig
+from pilot.nn.norms import AdaRMSNorm
+from pilot.nn.siglip import Siglip, SiglipBlock, SiglipConfig, fourier_features, sincos_table
 from pilot.tokenizers.grammar import Grammar, allowed_mask
 from pilot.tokenizers.text import LOC_BINS
 
@@ -176,7 +180,7 @@ def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int] | None) -
     return torch.where(anywhere > words, where, nowhere.argmax(-1))
 
 
-class Pi(nn.Module):
+class Pi(Model):
     """A policy of the family: `loss` to train, `generate_text` and `sample_actions` to act."""
 
     def __init__(self, config: PiConfig) -> None:
@@ -208,20 +212,25 @@ class Pi(nn.Module):
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def embed_images(self, observation: Observation) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
+    def embed_images(
+        self, observation: Observation, *, every: bool = False
+    ) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
         """Patch tokens of all cameras and their kinds.
 
-        A camera that no row has costs nothing, one that some rows lack is padded.
+        A camera that some rows lack is padded. One that no row has costs nothing, or with `every` one picture.
         """
         tokens, kinds = [], []
         for name, images in observation.images.items():
             present = observation.image_masks[name]
-            if not present.any():
-                continue
+            rows = present.nonzero()[:, 0]
+            if not len(rows):
+                if not every:
+                    continue
+                rows = rows.new_zeros(1)
             tower = self.vision.of(name) if isinstance(self.vision, Towers) else self.vision
-            patches = tower(images[present].to(self.dtype))
+            patches = tower(images[rows].to(self.dtype))
             padded = patches.new_zeros(len(present), *patches.shape[1:])
-            tokens.append(patches if len(patches) == len(present) else padded.index_put((present,), patches))
+            tokens.append(patches if len(patches) == len(present) else padded.index_put((rows,), patches))
             kinds.append(present[:, None].long().expand(-1, patches.shape[1]) * Kind.PREFIX)
         if not tokens:
             width = self.config.vlm.width
@@ -239,20 +248,25 @@ class Pi(nn.Module):
         h, _ = self.text_encoder(x, **self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype))
         return self.text_out(h)
 
-    def read(self, observation: Observation, *, hidden: bool = True) -> Context:
-        """Run the backbone over pictures and text. Without `hidden` the last layer stops at its keys and values."""
-        images, image_kinds = self.embed_images(observation)
+    def read(
+        self, observation: Observation, *, hidden: bool = True, inputs: bool = False, every_camera: bool = False
+    ) -> Context:
+        """Run the backbone over pictures and text. Without `hidden` the last layer stops at its keys and values.
+
+        With `inputs` the context keeps what entered each block.
+        """
+        images, image_kinds = self.embed_images(observation, every=every_camera)
         x = torch.cat((images, self.embed_text(observation)), dim=1)  # [b s d]
         kinds = torch.cat((image_kinds, observation.token_kinds), dim=1)
         tail = observation.tokens.shape[1] if hidden else 0
-        inputs: list[Tensor] = []
+        kept: list[Tensor] = []
         attention = self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype)
         if self.config.expert_reads == "output":
-            h, _ = self.vlm(x, **attention, inputs=inputs)
+            h, _ = self.vlm(x, **attention)
             cache, h = cast(Decoder, self.action_expert).remember(h), h[:, h.shape[1] - tail :]
         else:
-            h, cache = self.vlm(x, **attention, tail=tail, inputs=inputs)
-        return Context(cache=cache, kinds=kinds, hidden=h, inputs=inputs)
+            h, cache = self.vlm(x, **attention, tail=tail, inputs=kept if inputs else None)
+        return Context(cache=cache, kinds=kinds, hidden=h, inputs=kept)
 
     def attention(self, positions: Int[Tensor, "b t"], mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> dict:
         """Rotary angles and additive mask, shared by all layers of a stack."""
@@ -275,72 +289,74 @@ class Pi(nn.Module):
         each action, those at 0 are given and have no loss.
         """
         mask = torch.ones_like(actions, dtype=torch.bool) if action_mask is None else action_mask
-        terms = self.loss_terms(observation, actions, mask, noise=noise, time=time)
+        batch = Batch(observation=observation, actions=actions, action_mask=mask, sources=("",) * len(actions))
+        terms = self.loss_terms(batch, {"noise": noise, "time": time}, losses=frozenset({"text", "fast", "flow"}))
         return {name: total / count.clamp(min=1) for name, (total, count) in terms.items()}
 
     def loss_terms(
-        self,
-        observation: Observation,
-        actions: Float[Tensor, "b ah ad"],
-        action_mask: Bool[Tensor, "b ah ad"],
-        *,
-        noise: Float[Tensor, "b *k ah ad"],
-        time: Float[Tensor, "b *k"] | Float[Tensor, "b *k ah"],
-        text_loss: bool = True,
-        flow_loss: bool = True,
+        self, batch: Batch, draws: Draws, *, losses: frozenset[str], every_part: bool = False
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
-        """Sum and count of each loss per sample, for a trainer to normalise by global counts.
+        """Sum and count of each loss per sample (`base.Model`), from one reading of pictures and text.
 
         With neither text nor flow the vision tower is alone, and learns to name what it sees.
         """
-        if not (text_loss or flow_loss):
-            return {"name": pointing.naming_terms(self, observation, self.embed_images(observation)[0])}
-        text_loss = text_loss and self.config.speaks
-        context = self.read(observation, hidden=text_loss)
-        terms = self.text_terms(observation, context) if text_loss else {}
-        if text_loss and self.config.point_layer is not None:
+        observation, terms = batch.observation, {}
+        words, actions = self._asked(losses)
+        if not (words or actions):
+            return {
+                "name": pointing.naming_terms(self, observation, self.embed_images(observation, every=every_part)[0])
+            }
+        pointed = words and self.config.point_layer is not None
+        context = self.read(observation, hidden=words, inputs=pointed, every_camera=every_part)
+        if words:
+            terms |= text_terms(self, observation, context)
+        if pointed:
             terms["point"] = pointing.terms(self, observation, context)
             terms["name"] = pointing.naming_terms(self, observation, context.inputs[0])
-        if flow_loss and self.config.action_expert is not None:
-            cache = detach(context.cache) if self.config.insulate else context.cache
-            context = replace(context, cache=cache)
-            terms["flow"] = self.flow_terms(context, observation.state, actions, action_mask, noise=noise, time=time)
+        if actions:
+            context = replace(context, cache=detach(context.cache)) if self.config.insulate else context
+            terms["flow"] = flow_terms(self, context, batch, **draws, at_least_one=every_part)
         return terms
 
-    def text_terms(self, observation: Observation, context: Context) -> dict[str, tuple[Tensor, Tensor]]:
-        """Cross-entropy of the tokens marked in `token_loss`, each from the hidden state of the token before it."""
-        said = observation.token_loss[:, 1:]
-        row = said.nonzero()[:, 0]
-        logits = self.logits(context.hidden[:, :-1][said])  # [said v]
-        nll = F.cross_entropy(logits.float(), observation.tokens[:, 1:][said], reduction="none")
-        kinds = observation.token_kinds[:, 1:][said]
-        terms = {}
-        for name, kind in (("text", Kind.TEXT), ("fast", Kind.FAST)):
-            of_kind = (kinds == kind).float()
-            zeros = nll.new_zeros(observation.batch_size)
-            terms[name] = zeros.index_add(0, row, nll * of_kind), zeros.index_add(0, row, of_kind)
-        return terms
+    def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
+        """The counts of `loss_terms`, from masks alone."""
+        observation, counts = batch.observation, {}
+        words, actions = self._asked(losses)
+        if not (words or actions):
+            return {"name": pointing.naming_counts(self.config.loc_start, observation)}
+        if words:
+            counts |= text_counts(observation)
+        if words and self.config.point_layer is not None:
+            counts["point"] = pointing.counts(self.config.loc_start, observation)
+            counts["name"] = pointing.naming_counts(self.config.loc_start, observation)
+        if actions:
+            k = draws["noise"][0].numel() // batch.actions[0].numel()
+            counts["flow"] = flow_counts(batch.action_mask, draws["time"], draws=k)
+        return counts
 
-    def flow_terms(
-        self, context: Context, state: Tensor, actions: Tensor, action_mask: Tensor, *, noise: Tensor, time: Tensor
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-        """Squared error of the velocity at each noise draw, for the rows that have actions."""
-        rows = action_mask.flatten(1).any(1).nonzero()[:, 0]
-        if not len(rows):
-            zeros = actions.new_zeros(len(actions))
-            return zeros, zeros
-        draws = noise[0].numel() // actions[0].numel()
-        each = rows.repeat_interleave(draws)  # one flow block per row and draw
-        noise = noise[rows].reshape(-1, *actions.shape[1:])
-        time = time[rows].reshape(len(noise), -1)  # [r 1], or one for each action
-        mask = action_mask[each] & (time > 0)[..., None] if time.shape[1] > 1 else action_mask[each]
-        x_t, u_t = flow.path(actions[each], noise, time)
-        cache = [(k[each], v[each]) for k, v in context.cache]
-        block = self.flow_block(cache, context.kinds[each], state[each], horizon=x_t.shape[1])
-        v_t = self.velocity(block, x_t, self.time_condition(time, self.dtype))
-        error, count = ((v_t - u_t).square() * mask).sum((1, 2)) / draws, mask.sum((1, 2)) / draws
-        zeros = error.new_zeros(len(actions))
-        return zeros.index_add(0, each, error), zeros.index_add(0, each, count.to(zeros.dtype))
+    def _asked(self, losses: frozenset[str]) -> tuple[bool, bool]:
+        """Whether there are words to be learned, and actions."""
+        words = bool(losses & SAID.keys()) and self.config.speaks
+        return words, "flow" in losses and self.config.action_expert is not None
+
+    def draw(self, rows: int, generator: torch.Generator, *, flow_draws: int = 1, time_s: float = 0.999) -> Draws:
+        """Noise [rows k ah ad] and flow times [rows k], or [rows k ah] where actions may be given."""
+        c, device = self.config, generator.device
+        shape = (rows, flow_draws, c.action_horizon, c.action_dim)
+        noise = torch.randn(shape, generator=generator, device=device)
+        time = flow.sample_time(rows * flow_draws, generator, s=time_s).view(rows, flow_draws)
+        if c.rtc_max_delay:
+            time = flow.given_first(time, c.action_horizon, max_delay=c.rtc_max_delay, generator=generator)
+        return {"noise": noise, "time": time}
+
+    def blocks(self) -> list[nn.Module]:
+        """Every transformer block: of the vision towers, the text encoder, the backbone and the action expert."""
+        return [module for module in self.modules() if isinstance(module, SiglipBlock | GemmaBlock)]
+
+    def apart(self) -> list[nn.Module]:
+        """What a condition or the memory goes through before the expert's blocks run."""
+        norms = [module.modulation for module in self.modules() if isinstance(module, AdaRMSNorm)]
+        return norms + [module.memory_kv for module in self.modules() if isinstance(module, DecoderBlock)]
 
     # --- acting ------------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,19 @@ def terms(model: "Pi", observation: Observation, context: "Context") -> tuple[Fl
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
 
+def counts(loc_start: int, observation: Observation) -> Float[Tensor, " b"]:
+    """How many boxes a row is to say."""
+    row, _ = spoken_boxes(observation, loc_start)
+    return torch.bincount(row, minlength=observation.batch_size).float()
+
+
+def naming_counts(loc_start: int, observation: Observation) -> Float[Tensor, " b"]:
+    """How many boxes with words behind them a row is to say."""
+    row, first = spoken_boxes(observation, loc_start)
+    _, said = following_words(observation, row, first, loc_start)
+    return torch.bincount(row[said.any(1)], minlength=observation.batch_size).float()
+
+
 def naming_terms(
     model: "Pi", observation: Observation, pictures: Float[Tensor, "b p d"]
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:

@@ -54,7 +54,7 @@ class TrainConfig:
 
     Its loss is `text_weight`·text + `fast_weight`·fast + `alpha`·flow, and `point_weight`·point for models with a
     `point_layer`; `alpha` = 0 leaves the flow out (stage 1). With no text and no flow either, the vision tower learns
-    alone, to name what it sees.
+    alone, to name what it sees. Losses of other models weigh 1, or what `loss_weights` says by name.
 
     A model with `rtc_max_delay` learns trained real-time chunking: in every row 0 to that many actions, evenly drawn,
     are given clean and have no loss.
@@ -76,7 +76,9 @@ class TrainConfig:
     `skip_bad` leaves out, and lists, episodes and pictures that cannot be read, instead of stopping.
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint (a folder, `hf://…`, `gs://…`); with
-    "paligemma:" in front of the path, from PaliGemma's weights and text model. The rest is made from the sources.
+    "paligemma:" in front of the path, from PaliGemma's weights and text model; with "weights:", from the weights and
+    tokenizers of a checkpoint of any robot. The rest is made from the sources. Parts or groups of the model in `fresh`
+    start from nothing all the same.
     `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at
     once.
 
@@ -102,6 +104,7 @@ class TrainConfig:
     fast_weight: float = 1.0
     point_weight: float = 1.0
     name_weight: float = 0.5
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
     freeze: tuple[str, ...] = ()
     lora: LoraConfig | None = None
     box_jitter: float = 0.0
@@ -111,6 +114,7 @@ class TrainConfig:
     ema_warmup: bool = True
     seed: int = 0
     init_from: str | None = None
+    fresh: tuple[str, ...] = ()
     loc_stride: int = 1
     action_tokenizer: str = "fast"
     fast_scale: float = 10.0
@@ -131,3 +135,23 @@ class TrainConfig:
     log_to: tuple[str, ...] = ("tensorboard",)
     log_every: int = 20
     save_every: int = 500
+
+    @property
+    def losses(self) -> frozenset[str]:
+        """What a model is asked to learn: those losses of the family that the objective has."""
+        words = {"text", "fast", "point", "name"} if self.text_weight > 0 or self.fast_weight > 0 else set()
+        return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or {"name"})
+
+    def weight_of(self, loss: str) -> float:
+        """Weight of a loss in the objective, their weighted sum.
+
+        Each is a mean over its own tokens or elements in the whole batch.
+        """
+        family = {
+            "text": self.text_weight,
+            "fast": self.fast_weight,
+            "flow": self.alpha,
+            "point": self.point_weight,
+            "name": self.name_weight,
+        }
+        return (family | dict(self.loss_weights)).get(loss, 1.0)

@@ -17,17 +17,15 @@ from torch import Tensor
 
 from pilot.data.layout import Batch
 from pilot.infer.policy import export
-from pilot.models import flow
-from pilot.models.pi import Pi
+from pilot.models.base import Draws, Model, Terms
+from pilot.nn.lora import adapted, learned, merge, save_adapters
 from pilot.train import checkpoint
 from pilot.train.config import TrainConfig
 from pilot.train.ema import Ema
+from pilot.train.freezing import choose_learning
 from pilot.train.metrics import Metrics
 from pilot.train.optim import Optimizer
 from pilot.train.setup import Setup, prepare
-
-Terms = dict[str, tuple[Tensor, Tensor]]
-"""Sum and count of every loss, per row."""
 
 
 def train(
@@ -70,8 +68,8 @@ class Run:
 
     def __init__(self, config: TrainConfig, setup: Setup, out: Path) -> None:
         self.config, self.setup, self.out, self.step = config, setup, out, 0
-        self.model: Pi = setup.bundle.model.train()
-        freeze(self.model, config.freeze)
+        self.model: Model = setup.bundle.model.train()
+        choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
         self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup)
         self.pool = ThreadPoolExecutor(config.threads)
@@ -90,11 +88,12 @@ class Run:
         operations are too short to share. Gradients are summed in the order of the parts, so a step is the same each
         time.
         """
-        terms = list(self.pool.map(self._forward, batch, self._draws(batch)))
-        totals = gathered(terms)
-        losses = {name: total.sum() / count.sum().clamp(min=1) for name, (total, count) in totals.items()}
-        scales = {name: weight_of(name, self.config) / count.sum().clamp(min=1) for name, (_, count) in totals.items()}
-        self._add_up(list(self.pool.map(self._backward, terms, [scales] * len(terms))))
+        draws, losses = self._draws(batch), self.config.losses
+        counts = [self.model.loss_counts(part, d, losses=losses) for part, d in zip(batch, draws, strict=True)]
+        scales = {name: self.config.weight_of(name) / total.clamp(min=1) for name, total in totals_of(counts).items()}
+        results = list(self.pool.map(self._gradients, batch, draws, [scales] * len(batch)))
+        self._add_up([gradients for _, gradients in results])
+        terms = gathered([terms for terms, _ in results])
         lr, grad_norm = self.optimizer.step(self.step)
         self.ema.update(self.model)
         self.step += 1
@@ -104,39 +103,25 @@ class Run:
             raise FloatingPointError(f"step {self.step}: gradient norm {grad_norm}; sources {sorted(set(sources))}")
         if not logging:
             return {}
-        named = {f"loss/{name}": value.item() for name, value in losses.items()}
+        named = {f"loss/{n}": (total.sum() / count.sum().clamp(min=1)).item() for n, (total, count) in terms.items()}
         shares = {f"share/{source}": count / self.drawn.total() for source, count in sorted(self.drawn.items())}
-        return named | by_source(totals, sources) | shares | {"lr": lr, "grad_norm": grad_norm}
+        return named | by_source(terms, sources) | shares | {"lr": lr, "grad_norm": grad_norm}
 
-    def _draws(self, batch: list[Batch]) -> list[tuple[Tensor, Tensor]]:
-        """Noise and times of every part, from (seed, step)."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        draws, drawn = self.config.flow_draws, []
-        for part in batch:
-            rows = len(part.actions)
-            noise = torch.randn(rows, draws, *part.actions.shape[1:], generator=generator)
-            time = flow.sample_time(rows * draws, generator, s=self.config.time_s).view(rows, draws)
-            if most := self.config.model.rtc_max_delay:
-                time = flow.given_first(time, part.actions.shape[1], max_delay=most, generator=generator)
-            drawn.append((noise, time))
-        return drawn
+    def _draws(self, batch: list[Batch]) -> list[Draws]:
+        """What is random about every part, from (seed, step)."""
+        config = self.config
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        options = {"flow_draws": config.flow_draws, "time_s": config.time_s}
+        return [self.model.draw(len(part.actions), generator, **options) for part in batch]
 
-    def _forward(self, part: Batch, draws: tuple[Tensor, Tensor]) -> Terms:
-        noise, time = draws
-        return self.model.loss_terms(
-            part.observation,
-            part.actions,
-            part.action_mask,
-            noise=noise,
-            time=time,
-            text_loss=self.config.text_weight > 0 or self.config.fast_weight > 0,
-            flow_loss=self.config.alpha > 0,
-        )
-
-    def _backward(self, terms: Terms, scales: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
-        """Gradients of the weighted losses of one part."""
+    def _gradients(
+        self, part: Batch, draws: Draws, scales: dict[str, Tensor]
+    ) -> tuple[Terms, tuple[Tensor | None, ...]]:
+        """The losses of one part, and the gradients of their weighted sum."""
+        terms = self.model.loss_terms(part, draws, losses=self.config.losses)
         loss = torch.stack([scales[name] * total.sum() for name, (total, _) in terms.items()]).sum()
-        return torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
+        return {name: (total.detach(), count) for name, (total, count) in terms.items()}, gradients
 
     def _add_up(self, gradients: list[tuple[Tensor | None, ...]]) -> None:
         for p, *parts in zip(self.optimizer.parameters, *gradients, strict=True):
@@ -153,7 +138,15 @@ class Run:
             "drawn": dict(self.drawn),
         }
         checkpoint.save_state(self.out, self.step, state)
-        export(self.setup.bundle, self.out / "policy", weights=self.ema.weights)
+        self.export()
+
+    def export(self) -> None:
+        """Write the moving average as a policy; with LoRA also what was learned, as small files."""
+        average, lora = self.ema.weights, self.config.lora
+        export(self.setup.bundle, self.out / "policy", weights=merge(average, adapted(self.model)))
+        if lora is not None:
+            own = {name: average[name] for name in learned(self.model)}
+            save_adapters(self.out / "adapters", own, config=lora, base=self.config.init_from or "")
 
     def _load(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
@@ -165,33 +158,15 @@ class Run:
             self.drawn.update(state["drawn"])
 
 
-def freeze(model: Pi, parts: tuple[str, ...]) -> None:
-    """Parts of the model, by name, that are not to learn."""
-    known = [name for name, _ in model.named_children()]
-    for part in parts:
-        if part not in known:
-            raise ValueError(f"freeze names '{part}', which the model has not; it has {', '.join(known)}")
-        model.get_submodule(part).requires_grad_(False)
-
-
-def weight_of(name: str, config: TrainConfig) -> float:
-    """Weight of a loss in the objective, their weighted sum.
-
-    Each is a mean over its own tokens or elements in the whole batch.
-    """
-    return {
-        "text": config.text_weight,
-        "fast": config.fast_weight,
-        "flow": config.alpha,
-        "point": config.point_weight,
-        "name": config.name_weight,
-    }[name]
+def totals_of(counts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The count of each loss in the whole batch."""
+    return {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
 
 
 def gathered(terms: list[Terms]) -> Terms:
     """Sums and counts of all rows of a batch, part after part."""
     return {
-        name: (torch.cat([part[name][0].detach() for part in terms]), torch.cat([part[name][1] for part in terms]))
+        name: (torch.cat([part[name][0] for part in terms]), torch.cat([part[name][1] for part in terms]))
         for name in terms[0]
     }
 
