@@ -1,15 +1,16 @@
 """Policies: raw observations in, robot commands out.
 
-`Policy` is stateless weights and pipeline; `Session` is one robot's conversation with it: the high level's clock and
-the subtask that it last decided on. The high level and the low level are the same network: what it reads of pictures
-and prompt is read once, the subtask is said from it, and the chunk is denoised from the same cache.
+`Policy` is stateless weights and pipeline; a `Session` (`infer/hierarchy.py`) is one robot's conversation with it: the
+clock of its high level and the subtask that was last decided on. Where the high level is the model itself, it and the
+low level are the same network: what it reads of pictures and prompt is read once, the subtask is said from it, and the
+chunk is denoised from the same cache.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from pilot.data.pipeline import Pipeline, collate
 from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
 from pilot.infer.engine import Engine, engine_for
+from pilot.infer.hierarchy import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
+from pilot.infer.high_level import HighLevel, Model, Silent, named
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.robots import read_openpi
@@ -27,9 +30,9 @@ from pilot.tokenizers.grammar import ActionGrammar, TextGrammar
 from pilot.tokenizers.prompts import FORMATS, SUBTASK_END, decode_actions
 from pilot.types import Sample
 
-REPLAN_STEPS = 2
-SUBTASK_SECONDS = 0.4
 SUBTASK_TOKENS = 24
+
+Item, Made = TypeVar("Item"), TypeVar("Made")
 
 
 def load_policy(
@@ -81,6 +84,7 @@ class Policy:
         self.engine = engine_for(self.model)
         self.rtc = rtc.Rtc(mode="trained" if self.model.config.rtc_max_delay else "guided")
         self.pipeline: Pipeline = bundle.pipeline
+        self.own_high_level: HighLevel | None = None
         self.decides = bundle.model.config.speaks and FORMATS[bundle.model.config.prompt].target is not None
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
         self.words = self._words() if self.decides else None
@@ -93,11 +97,47 @@ class Policy:
             "action_horizon": bundle.model.config.action_horizon,
             "replan_steps": REPLAN_STEPS,
             "control_hz": bundle.robot.control_hz,
+            "image_sizes": self._image_sizes(),
+            "rtc": self.chunks is None,
         }
 
-    def session(self, *, subtask_seconds: float = SUBTASK_SECONDS, replan_steps: int = REPLAN_STEPS) -> "Session":
-        """A robot's own conversation; between two decisions of the high level pass `subtask_seconds` of its time."""
-        return Session(self, subtask_seconds=subtask_seconds, replan_steps=replan_steps)
+    @property
+    def high_level(self) -> HighLevel:
+        """What decides in sessions that do not say otherwise: the model if it has learned to, else nobody."""
+        return self.own_high_level or (Model() if self.decides else Silent())
+
+    @high_level.setter
+    def high_level(self, level: HighLevel | str) -> None:
+        level = named(level) if isinstance(level, str) else level
+        level.check(self)
+        self.own_high_level = level
+
+    def session(
+        self,
+        *,
+        high_level: HighLevel | str | None = None,
+        subtask_seconds: float = SUBTASK_SECONDS,
+        replan_steps: int = REPLAN_STEPS,
+        on_gripper: bool = False,
+        clock: Callable[[], float] | None = None,
+    ) -> Session:
+        """A robot's own conversation, see `infer/hierarchy.py`.
+
+        `high_level` decides on subtasks, at the latest every `subtask_seconds` and, `on_gripper`, when a gripper has
+        opened or closed. Time is the robot's: `replan_steps` control ticks per turn, or what `clock` says.
+
+        Raises:
+            ValueError: no such high level, or one that cannot work with this policy.
+        """
+        level = self.high_level if high_level is None else high_level
+        return Session(
+            self,
+            high_level=named(level) if isinstance(level, str) else level,
+            subtask_seconds=subtask_seconds,
+            replan_steps=replan_steps,
+            on_gripper=on_gripper,
+            clock=clock,
+        )
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """One decision and one chunk, with no memory: see `Session.infer`."""
@@ -135,33 +175,46 @@ class Policy:
 
     @torch.inference_mode()
     def infer_many(
-        self, sessions: Sequence["Session"], observations: Sequence[Mapping[str, Any]]
-    ) -> list[dict[str, Any]]:
+        self,
+        sessions: Sequence[Session],
+        observations: Sequence[Mapping[str, Any]],
+        *,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[Any]:
         """One decision and one chunk for each of several robots, in one batch: `Session.infer` of each, in less time.
 
-        Those whose high level decides now and those that go on with their subtask are two batches.
-        """
-        turns = [session.turn(observation) for session, observation in zip(sessions, observations, strict=True)]
-        for decide in (True, False):
-            if group := [turn for turn in turns if turn.decide == decide]:
-                self._answer(group, decide=decide)
-        return [turn.answer for turn in turns]
+        Those whose high level decides now and those that go on with their subtask are batches of their own. With
+        `errors="return"` what is wrong with one observation is nobody else's business: its place in the answer is taken
+        by the exception, its session stands as before, and all others are answered.
 
-    def _answer(self, turns: list["Turn"], *, decide: bool) -> None:
+        Raises:
+            ValueError: an observation is not what the robot declares; the same session twice.
+        """
+        if len(set(map(id, sessions))) != len(sessions):
+            raise ValueError("a session has one turn at a time, got the same session twice")
+        pairs = list(zip(sessions, observations, strict=True))
+        turns = attempted(lambda pair: pair[0].turn(pair[1]), pairs, errors=errors)
+        for group in grouped(turn for turn in turns if isinstance(turn, Turn)):
+            self._answer(group, errors=errors)
+        return [turn if isinstance(turn, Exception) else turn.error or turn.answer for turn in turns]
+
+    def _answer(self, turns: list[Turn], *, errors: Literal["raise", "return"]) -> None:
         start = time.perf_counter()
-        rows = [self.pipeline.encode(turn.sample, say_actions=False) for turn in turns]
+        rows = attempted(lambda turn: self.pipeline.encode(turn.sample, say_actions=False), turns, errors=errors)
+        turns, rows = without_errors(turns, rows)
+        if not turns:
+            return
         read = collate(rows, device=self.device).observation
-        reading = self.engine.read(read, room=SUBTASK_TOKENS if decide else 0)
+        decider = turns[0].session.decider if turns[0].decide else None
+        reading = self.engine.read(read, room=SUBTASK_TOKENS if decider is not None else 0)
         decided = time.perf_counter()
-        if decide:
-            tokens, reading = self.speak(reading)
-            for turn, said in zip(turns, tokens, strict=True):
-                turn.spoken = self.bundle.text.decode(said).split(";\n")[0] or None
+        if decider is not None:
+            reading = decider.decide(self, reading, turns)
         spoke = time.perf_counter()
         if self.chunks is None:
-            chunks = self.denoise(reading, read.state, turns).cpu().numpy()
+            chunks = list(self.denoise(reading, read.state, turns).cpu().numpy())
         else:
-            chunks = self.spell([replace(turn.sample, subtask=turn.spoken) for turn in turns], self.chunks)
+            turns, chunks = without_errors(turns, self.spell(turns, self.chunks, errors=errors))
         for turn, chunk in zip(turns, chunks, strict=True):
             assert turn.sample.state is not None
             turn.finish(self.pipeline.decode_actions(chunk, turn.sample.state))
@@ -170,7 +223,7 @@ class Policy:
         for turn in turns:
             turn.answer["timing"] = timing
 
-    def denoise(self, reading: Any, state: torch.Tensor, turns: list["Turn"]) -> torch.Tensor:
+    def denoise(self, reading: Any, state: torch.Tensor, turns: list[Turn]) -> torch.Tensor:
         """A chunk for each turn, joined to what is left of the one before where it is said (`infer/rtc.py`)."""
         noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
         previous = [turn.previous for turn in turns]
@@ -193,23 +246,35 @@ class Policy:
         tokens, reading = self.engine.speak(reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words)
         return tokens.tolist(), reading
 
-    def spell(self, samples: list[Sample], grammar: ActionGrammar) -> list[np.ndarray]:
-        """The chunk of each sample that the model writes as action tokens, of which only whole chunks can be written.
+    def subtask_text(self, tokens: Sequence[int]) -> str | None:
+        """What was said, up to its end; None if that is nothing."""
+        return self.bundle.text.decode(tokens).split(SUBTASK_END)[0] or None
 
-        Raises:
-            ValueError: what was written cannot be read.
+    def spell(self, turns: list[Turn], grammar: ActionGrammar, *, errors: Literal["raise", "return"]) -> list[Any]:
+        """The chunk of each turn that the model writes as action tokens, of which only whole chunks can be written.
+
+        With `errors="return"`, an exception in the place of one that is none.
         """
         text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
-        read = collate([self.pipeline.encode(sample) for sample in samples], device=self.device).observation
+        samples = [replace(turn.sample, subtask=turn.spoken) for turn in turns]
+        rows = attempted(self.pipeline.encode, samples, errors=errors)
+        if not (readable := [row for row in rows if not isinstance(row, Exception)]):
+            return rows
+        read = collate(readable, device=self.device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
         engine = cast(Engine, self.engine)  # what writes its actions can speak
         reading = engine.read(read, room=longest)
         said, _ = engine.speak(reading, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar)
         shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
-        results = [decode_actions(text, row, actions=grammar.actions, **shape) for row in said.tolist()]
-        if errors := [result.error for result in results if result.error is not None]:
-            raise ValueError(f"the model wrote action tokens that are no chunk: {errors[0]}")
-        return [np.asarray(result.actions, np.float32) for result in results]
+
+        def chunk(row: list[int]) -> np.ndarray:
+            result = decode_actions(text, row, actions=grammar.actions, **shape)
+            if result.error is not None:
+                raise ValueError(f"the model wrote action tokens that are no chunk: {result.error}")
+            return np.asarray(result.actions, np.float32)
+
+        chunks = iter(attempted(chunk, said.tolist(), errors=errors))
+        return [row if isinstance(row, Exception) else next(chunks) for row in rows]
 
     def _words(self) -> TextGrammar:
         """What the high level may say."""
@@ -229,93 +294,43 @@ class Policy:
             vocab_size=config.vocab_size, offset=config.fast_offset,
         )  # fmt: skip
 
+    def _image_sizes(self) -> dict[str, list[int]]:
+        """Height and width of the pictures that the model looks at, by camera: what a client need not send more of."""
+        robot, config = self.bundle.robot, self.model.config
+        seen = [camera for camera in robot.cameras if robot.slot(camera) is not None]
+        return {camera: [config.image_size(wrist=camera in robot.wrist_cameras)] * 2 for camera in seen}
+
     def noise(self, generator: torch.Generator) -> torch.Tensor:
         config = self.model.config
         return torch.randn(1, config.action_horizon, config.action_dim, generator=generator).to(self.device)
 
 
-class Session:
-    """One robot's run with a policy."""
-
-    def __init__(self, policy: Policy, *, subtask_seconds: float, replan_steps: int) -> None:
-        self.policy, self.metadata = policy, policy.metadata
-        self.replan_steps, self.subtask_seconds = replan_steps, subtask_seconds
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the subtask, start the clock and the noise again."""
-        self.generator = torch.Generator().manual_seed(self.policy.seed)
-        self.subtask: str | None = None
-        self.prompt: str | None = None
-        self.since_decision = float("inf")
-
-    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """`{"images", "state", "prompt"[, "subtask"][, "previous"]}` → a chunk.
-
-        `subtask` overrides the high level. With its box in front (as `<loc>` tokens) it is acted on as it stands; plain
-        words are heard as a verbal instruction: they take the place of the prompt, and the model finds the box.
-
-        `previous` is what the robot will do from this observation on if nothing new comes, and how much of that while
-        it waits: `{"actions": [n robot action dim], "delay": ticks}`. The chunk goes on from there (`infer/rtc.py`).
-
-        Returns `actions` float32 [ah, robot action dim] in the robot's units, `subtask` (words), `box` (y0, x0, y1, x1)
-        or None, and `timing` in seconds.
-
-        Raises:
-            ValueError: the observation is not what the robot declares.
-        """
-        return self.policy.infer_many([self], [observation])[0]
-
-    def turn(self, observation: Mapping[str, Any]) -> "Turn":
-        """What is to be done about an observation: decide or go on, and the sample to read."""
-        prompt, given = self._heard(observation)
-        decide = given is None and self._due(prompt)
-        spoken = given if given is not None else None if decide else self.subtask
-        sample = self.policy.sample({**observation, "prompt": prompt}, subtask=spoken)
-        previous = self._previous(observation.get("previous"))
-        return Turn(session=self, sample=sample, decide=decide, spoken=spoken, previous=previous)
-
-    def _previous(self, value: Any) -> rtc.Previous | None:
-        if value is not None and self.policy.chunks is not None:
-            raise ValueError("'previous' is for models with an action expert; this one writes its actions as tokens")
-        return rtc.read_previous(value, self.policy.bundle.robot)
-
-    def _heard(self, observation: Mapping[str, Any]) -> tuple[Any, str | None]:
-        """The prompt to act on and, if one is given, a subtask that is complete with its box."""
-        given, prompt = observation.get("subtask"), observation.get("prompt")
-        if given is None:
-            return prompt, None
-        if not isinstance(given, str) or not given.strip():
-            raise ValueError(f"'subtask' is words, with or without a box in front, got {given!r}")
-        _, box = self.policy.pipeline.words_and_box(given)
-        return (prompt, given) if box is not None else (given, None)
-
-    def _due(self, prompt: str | None) -> bool:
-        """The high level, if there is one, decides when its time has come, or when the person says something else."""
-        if not self.policy.decides:
-            return False
-        return self.subtask is None or prompt != self.prompt or self.since_decision >= self.subtask_seconds - 1e-9
-
-    def remember(self, prompt: str, subtask: str | None, *, decided: bool) -> None:
-        """The subtask acted on, and the control time that passes until the next turn."""
-        self.prompt, self.subtask = prompt, subtask
-        elapsed = self.replan_steps / self.policy.bundle.robot.control_hz
-        self.since_decision = elapsed if decided else self.since_decision + elapsed
+def attempted(
+    make: Callable[[Item], Made], items: Sequence[Item], *, errors: Literal["raise", "return"]
+) -> list[Made | Exception]:
+    """`make` of each item; with `errors="return"`, the exception where there is one."""
+    made: list[Made | Exception] = []
+    for item in items:
+        try:
+            made.append(make(item))
+        except Exception as error:
+            if errors == "raise":
+                raise
+            made.append(error)
+    return made
 
 
-@dataclass(kw_only=True)
-class Turn:
-    """One robot's part of a batch."""
+def without_errors(turns: list[Turn], made: Sequence[Any]) -> tuple[list[Turn], list[Any]]:
+    """The turns that something could be made for, and that; the others keep their exception."""
+    for turn, one in zip(turns, made, strict=True):
+        turn.error = one if isinstance(one, Exception) else None
+    pairs = [(turn, one) for turn, one in zip(turns, made, strict=True) if turn.error is None]
+    return [turn for turn, _ in pairs], [one for _, one in pairs]
 
-    session: Session
-    sample: Sample
-    decide: bool
-    spoken: str | None
-    previous: rtc.Previous | None = None
-    answer: dict[str, Any] = field(default_factory=dict)
 
-    def finish(self, actions: np.ndarray) -> None:
-        pipeline = self.session.policy.pipeline
-        words, box = pipeline.words_and_box(self.spoken) if self.spoken else (None, None)
-        self.answer |= {"actions": actions, "subtask": words, "box": box}
-        self.session.remember(self.sample.prompt, self.spoken, decided=self.decide)
+def grouped(turns: Iterable[Turn]) -> list[list[Turn]]:
+    """Turns that one pass can answer: those whose subtask the same high level decides on now, and those that go on."""
+    groups: dict[Hashable, list[Turn]] = {}
+    for turn in sorted(turns, key=lambda turn: not turn.decide):
+        groups.setdefault(turn.session.decider if turn.decide else None, []).append(turn)
+    return list(groups.values())

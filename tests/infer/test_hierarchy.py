@@ -1,0 +1,248 @@
+"""Two levels, two clocks: when the high level decides, what overrides it, what is kept of it."""
+
+import numpy as np
+import pytest
+import torch
+from contracts import examples
+
+from pilot.infer.policy import SUBTASK_TOKENS, Policy
+from pilot.models.bundle import Bundle, ordered_tokens
+from pilot.models.pi import Pi, PiConfig, pi0, pi05
+from pilot.robots.homes import ROBOT
+from pilot.tokenizers.text import TextTokenizer, box_to_locs
+
+BOX = box_to_locs((0.1, 0.2, 0.3, 0.4))
+TOLD = BOX + "pick up the red cup"
+
+
+def made(config: PiConfig) -> Policy:
+    text = TextTokenizer()
+    model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
+    pipeline = examples.pipeline(ROBOT, config, says_actions=True)
+    return Policy(
+        Bundle(
+            model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
+            action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared() -> Policy:
+    return made(pi05("debug", max_tokens=80))
+
+
+@pytest.fixture
+def policy(shared, monkeypatch) -> Policy:
+    """Weights are shared by all tests, what tests put in their place is not."""
+    monkeypatch.setattr(shared, "own_high_level", None)
+    return shared
+
+
+def observation(seed: int = 0, **changes) -> dict:
+    rng = np.random.default_rng(seed)
+    images = {camera: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for camera in ROBOT.cameras}
+    return {"images": images, "state": np.zeros(5, np.float32), "prompt": "put the red cup in the sink"} | changes
+
+
+def says(policy: Policy, monkeypatch, *subtasks: str) -> list[int]:
+    """The model says these, one per decision, then the last one again; returns a list that grows with each."""
+    calls: list[int] = []
+
+    def text(tokens):
+        calls.append(1)
+        return subtasks[min(len(calls), len(subtasks)) - 1]
+
+    monkeypatch.setattr(policy, "subtask_text", text)
+    return calls
+
+
+def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
+    """The default high level, to the bit: what is read once, said greedily, and denoised from the same cache."""
+    session, generator = policy.session(), torch.Generator().manual_seed(policy.seed)
+    pipeline, engine, subtask = policy.pipeline, policy.engine, None
+    for turn in range(5):
+        shown = observation(turn)
+        answer = session.infer(shown)
+        decides = turn % 2 == 0  # every 0.4 s, and a turn takes 0.2
+        read = policy.observe(policy.sample(shown, subtask=None if decides else subtask))
+        with torch.inference_mode():
+            reading = engine.read(read, room=SUBTASK_TOKENS if decides else 0)
+            if decides:
+                said, reading = engine.speak(
+                    reading, eos=policy.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=policy.words
+                )
+                subtask = policy.bundle.text.decode(said[0].tolist()).split(";\n")[0]
+            noise = torch.randn(1, 6, policy.model.config.action_dim, generator=generator)
+            chunk = engine.act(reading, read.state, noise=noise, num_steps=policy.num_steps)[-1][0].numpy()
+        np.testing.assert_array_equal(answer["actions"], pipeline.decode_actions(chunk, shown["state"]))
+        assert (answer["subtask"], answer["box"]) == pipeline.words_and_box(subtask) and session.subtask == subtask
+
+
+def test_the_high_level_decides_when_its_time_has_come(policy, monkeypatch):
+    calls = says(policy, monkeypatch, TOLD)
+    session, counts = policy.session(subtask_seconds=0.6), []
+    for _ in range(7):
+        session.infer(observation())
+        counts.append(len(calls))
+    assert counts == [1, 1, 1, 2, 2, 2, 3]
+
+
+def test_the_clock_is_whatever_says_the_time(policy, monkeypatch):
+    calls, now = says(policy, monkeypatch, TOLD), 100.0
+    session = policy.session(subtask_seconds=1.0, clock=lambda: now)
+    for now, decisions in ((100.0, 1), (100.9, 1), (101.0, 2), (150.0, 3), (150.5, 3)):
+        session.infer(observation())
+        assert len(calls) == decisions, now
+    (only,) = session.history
+    assert (only.start, only.words) == (100.0, "pick up the red cup")
+    np.testing.assert_allclose(only.box, (0.1, 0.2, 0.3, 0.4), atol=1e-3)
+
+
+def test_the_high_level_decides_when_the_person_speaks_or_the_subtask_ends(policy, monkeypatch):
+    calls = says(policy, monkeypatch, TOLD)
+    session = policy.session(subtask_seconds=1e9)
+    for changes, decisions in (
+        ({}, 1),
+        ({}, 1),
+        ({"prompt": "put the blue cup in the sink"}, 2),
+        ({"prompt": "put the blue cup in the sink"}, 2),
+        ({"prompt": "put the blue cup in the sink", "subtask_done": True}, 3),
+        ({"prompt": "put the blue cup in the sink", "subtask_done": False}, 3),
+    ):
+        session.infer(observation(**changes))
+        assert len(calls) == decisions
+
+
+@pytest.mark.parametrize("on_gripper", [True, False])
+def test_a_gripper_that_opens_or_closes_ends_a_subtask(policy, monkeypatch, on_gripper):
+    calls = says(policy, monkeypatch, TOLD)
+    session, counts = policy.session(subtask_seconds=1e9, on_gripper=on_gripper), []
+    for suction in (0, 0, 1, 1, 0):
+        session.infer(observation(state=np.array([0, 0, 0, suction, 0], np.float32)))
+        counts.append(len(calls))
+    assert counts == ([1, 1, 2, 2, 3] if on_gripper else [1, 1, 1, 1, 1])
+
+
+def test_the_history_is_kept_and_bounded(policy, monkeypatch):
+    says(policy, monkeypatch, *(f"{BOX}step {i // 2}" for i in range(200)))
+    session = policy.session(subtask_seconds=0.0)
+    for _ in range(6):
+        session.infer(observation())
+    assert [(s.start, s.words) for s in session.history] == [(0.0, "step 0"), (0.4, "step 1"), (0.8, "step 2")]
+    session.history.extend([session.history[-1]] * 500)
+    assert len(session.history) <= 64
+    session.reset()
+    assert not session.history and session.subtask is None
+
+
+def test_what_a_person_says_holds_until_it_is_taken_back(policy, monkeypatch):
+    """In plain words it is the prompt; with a box it is acted on as it stands; an observation's own goes first."""
+    calls = says(policy, monkeypatch, TOLD)
+    session, plain = policy.session(subtask_seconds=1e9), policy.session(subtask_seconds=1e9)
+    session.tell("grab the blue bowl")
+    for _ in range(2):
+        told, asked = session.infer(observation()), plain.infer(observation(prompt="grab the blue bowl"))
+        np.testing.assert_array_equal(told["actions"], asked["actions"])
+    assert len(calls) == 2
+    session.tell(BOX + "pick up the blue bowl")
+    assert session.infer(observation())["subtask"] == "pick up the blue bowl" and len(calls) == 2
+    assert session.infer(observation(subtask=BOX + "wait"))["subtask"] == "wait"
+    session.tell(None)
+    assert session.infer(observation())["subtask"] == "pick up the red cup" and len(calls) == 3
+    for words in ("", "  "):
+        with pytest.raises(ValueError, match="'subtask' is words"):
+            session.tell(words)
+
+
+def test_nobody_decides_where_the_high_level_is_none_or_implicit(policy, monkeypatch):
+    calls = says(policy, monkeypatch, TOLD)
+    for name in ("none", "implicit"):
+        session = policy.session(high_level=name)
+        answers = [session.infer(observation()) for _ in range(2)]
+        assert not calls and all(answer["subtask"] is None and answer["box"] is None for answer in answers)
+        by_hand = policy.engine.sample_actions(
+            policy.observe(policy.sample(observation())),
+            noise=policy.noise(torch.Generator().manual_seed(policy.seed)),
+            num_steps=policy.num_steps,
+        )
+        np.testing.assert_array_equal(
+            answers[0]["actions"], policy.pipeline.decode_actions(by_hand[0].numpy(), np.zeros(5, np.float32))
+        )
+        told = session.infer(observation(subtask=TOLD))
+        assert told["subtask"] == "pick up the red cup" and session.infer(observation())["subtask"] is None
+
+
+def test_the_oracle_is_in_the_observation(policy, monkeypatch):
+    calls = says(policy, monkeypatch, TOLD)
+    session = policy.session(high_level="oracle")
+    assert session.infer(observation(subtask=BOX + "open the drawer"))["subtask"] == "open the drawer"
+    with pytest.raises(ValueError, match="needs the true 'subtask' in each observation"):
+        session.infer(observation())
+    assert session.infer(observation(subtask="take the cup"))["subtask"] == "pick up the red cup" and len(calls) == 1
+
+
+def test_a_policy_has_a_high_level_of_its_own(policy):
+    assert policy.session().high_level.name == "model"
+    policy.high_level = "implicit"
+    assert policy.session().high_level.name == "implicit" and policy.session(high_level="model").decider is not None
+    with pytest.raises(ValueError, match="no high level 'implict'; did you mean 'implicit'"):
+        policy.session(high_level="implict")
+
+
+def test_a_policy_that_says_nothing_has_no_high_level():
+    flat = made(pi0("debug", prompt="pi0"))
+    assert flat.session().high_level.name == "none"
+    for name in ("model", "implicit"):
+        with pytest.raises(ValueError, match="has not learned"):
+            flat.session(high_level=name)
+
+
+# --- several robots, one of which is in trouble ----------------------------------------------------------------------
+
+BAD = [
+    {"previous": {"actions": np.zeros((3, 7)), "delay": 1}},
+    {"state": np.full(5, np.nan, np.float32)},
+    {"images": {"room": np.zeros((64, 64, 3), np.uint8)}},
+    {"images": {camera: np.zeros((64, 64), np.uint8) for camera in ROBOT.cameras}},
+    {"prompt": "put the red cup in the sink " * 40},
+    {"prompt": None},
+    {"subtask": ""},
+    {"images": 3},
+]
+
+
+def test_one_robots_trouble_is_nobody_elses(policy, no_shape_checks):
+    """Bad turns change nothing: neither the answers of others nor their own session."""
+    good = [observation(1), observation(2, subtask=TOLD)]
+    alone = [policy.session().infer(one) for one in good]
+    bad = [observation(9, **changes) for changes in BAD]
+    sessions = [policy.session() for _ in (*bad, *good)]
+    answers = policy.infer_many(sessions, [*bad, *good], errors="return")
+    assert all(isinstance(answer, Exception) for answer in answers[: len(bad)])
+    for answer, want in zip(answers[len(bad) :], alone, strict=True):
+        np.testing.assert_allclose(answer["actions"], want["actions"], atol=1e-4)
+        assert answer["subtask"] == want["subtask"]
+    again = policy.infer_many(sessions[: len(bad)], [good[0]] * len(bad), errors="return")
+    for answer in again:
+        np.testing.assert_allclose(answer["actions"], alone[0]["actions"], atol=1e-4)
+    with pytest.raises(ValueError, match="NaN"):
+        policy.infer_many([policy.session(), policy.session()], [good[0], bad[1]])
+    lonely = policy.infer_many([policy.session()], [bad[1]], errors="return")
+    assert isinstance(lonely[0], ValueError)
+
+
+def test_a_session_has_one_turn_at_a_time(policy):
+    session = policy.session()
+    with pytest.raises(ValueError, match="same session twice"):
+        policy.infer_many([session, session], [observation(), observation()])
+
+
+def test_high_levels_of_one_batch_differ(policy, monkeypatch):
+    levels = ["model", "none", "oracle", "model"]
+    shown = [observation(i, **({"subtask": TOLD} if level == "oracle" else {})) for i, level in enumerate(levels)]
+    alone = [policy.session(high_level=level).infer(one) for level, one in zip(levels, shown, strict=True)]
+    together = policy.infer_many([policy.session(high_level=level) for level in levels], shown)
+    for one, of_many in zip(alone, together, strict=True):
+        np.testing.assert_allclose(of_many["actions"], one["actions"], atol=1e-4)
+        assert of_many["subtask"] == one["subtask"]
