@@ -16,7 +16,7 @@ import numpy as np
 
 from pilot.eval.stats import wilson
 
-COLOURS = 6  # --c1 … --c6 of report.css
+COLOURS = 6  # --c1 … --c6 of palette.css
 MAX_POINTS = 400
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
