@@ -16,12 +16,14 @@ from pilot.convert.keymap import export
 from pilot.data import lerobot_format as fmt
 from pilot.data.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
-from pilot.models.bundle import Bundle, save_bundle
-from pilot.models.pi import Pi, pi05
+from pilot.models.bundle import Bundle, load_bundle, save_bundle
+from pilot.models.pi import Pi, PiConfig, pi0, pi05
+from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
 from pilot.train.config import Source, TrainConfig
 from pilot.train.setup import prepare
+from pilot.types import Robot
 
 BASE = CONFIGS["pi0_fast"]
 
@@ -111,3 +113,49 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
     started = start(config(data, init_from=address), tmp_path / "out")
     assert torch.equal(started.model.embedding.weight, bundle.model.embedding.weight)
     assert torch.equal(load_policy(address, device="cpu").model.embedding.weight, bundle.model.embedding.weight)
+
+
+def of_family(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Path:
+    bundle = Bundle(
+        model=model(config), robot=robot, norm_stats=examples.norm_stats(robot), text=TextTokenizer(),
+        action_tokenizer=None,
+    )  # fmt: skip
+    return save_bundle(bundle, tmp_path / "base")
+
+
+@pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")
+def test_weights_alone_of_another_robot_s_checkpoint(data, tmp_path):
+    made = pi05("debug", max_tokens=80)
+    folder = of_family(made, tmp_path, robot=load_robot("pusht"))
+    with pytest.raises(ValueError, match="was trained for robot 'pusht', this run is for 'homes'; to take its weights"):
+        start(config(data, init_from=str(folder)), tmp_path / "whole")
+    want = replace(made, action_horizon=3, prompt="pi05")
+    bundle = start(config(data, init_from=f"weights:{folder}", model=want), tmp_path / "weights")
+    assert bundle.robot == ROBOT and bundle.model.config == want
+    assert torch.equal(bundle.model.action_in.weight, load_bundle(folder).model.action_in.weight)
+    assert len(bundle.norm_stats["state"].mean) == ROBOT.state_dim and bundle.action_tokenizer is not None
+
+
+@pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")
+def test_an_expert_starts_from_nothing_where_there_was_none_or_another(data, tmp_path):
+    want = pi05("debug", max_tokens=80)
+    for i, held in enumerate((replace(want, action_expert=None), pi0("debug", max_tokens=80), want)):
+        folder = of_family(held, tmp_path / str(i))
+        run = config(data, init_from=str(folder), model=want, fresh=("expert",), seed=7)
+        own, base = start(run, tmp_path / f"out{i}").model, load_bundle(folder).model
+        assert own.config == want
+        assert torch.equal(own.vlm.blocks[1].qkv.weight, base.vlm.blocks[1].qkv.weight)
+        assert own.action_out.weight.any() and not own.action_expert.final_norm.modulation.weight.any()
+        if held is want:
+            assert not torch.equal(own.action_in.weight, base.action_in.weight)
+        again = start(run, tmp_path / f"again{i}").model
+        assert torch.equal(own.action_in.weight, again.action_in.weight)
+
+
+def test_weights_that_do_not_fit_are_named(data, tmp_path):
+    folder = of_family(replace(pi05("debug", max_tokens=80), action_expert=None), tmp_path)
+    want = config(data, init_from=f"weights:{folder}")
+    with pytest.raises(ValueError, match=r"do not fit the model that this run asks for: action_expert\..*in `fresh`"):
+        start(want, tmp_path / "out")
+    with pytest.raises(ValueError, match="fresh names 'experts', which the model has not; did you mean 'expert'"):
+        start(replace(want, fresh=("experts",)), tmp_path / "out")

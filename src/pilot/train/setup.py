@@ -26,10 +26,13 @@ from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
 from pilot.train.bodies import datasets_of, fit_to_robot, pipelines, robot_of, shown_cameras, stats_of
 from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.starting import restarted
 from pilot.types import NormStats, Robot
 
 PALIGEMMA = "paligemma:"
 """In front of `init_from`: the path is of PaliGemma's weights, not of a checkpoint of pilot."""
+WEIGHTS = "weights:"
+"""In front of `init_from`: weights and tokenizers of a checkpoint are taken, not its robot and its statistics."""
 
 
 @dataclass(kw_only=True)
@@ -134,13 +137,18 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
 
 def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed: Path | None) -> Bundle:
     """The bundle that a run starts from: its own when resumed, that of `init_from`, or a fresh one."""
-    init_from = config.init_from or ""
-    if resumed is not None or (init_from and not init_from.startswith(PALIGEMMA)):
+    init_from, generator = config.init_from or "", torch.Generator().manual_seed(config.seed)
+    if resumed is not None or (init_from and not init_from.startswith((PALIGEMMA, WEIGHTS))):
         path = resumed or fetch(init_from, only=CHECKPOINT_FILES)
         bundle = load_bundle(path)
         if (got := bundle.robot.name) != robot.name:
-            raise ValueError(f"{path} was trained for robot '{got}', this run is for '{robot.name}'")
+            raise ValueError(
+                f"{path} was trained for robot '{got}', this run is for '{robot.name}'; to take its weights and "
+                f"tokenizers alone: init_from={WEIGHTS}{path}"
+            )
         want = config.model
+        if config.fresh and resumed is None:
+            return replace(bundle, model=restarted(bundle.model, want, fresh=config.fresh, generator=generator))
         if replace(bundle.model.config, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay) != want:
             raise ValueError(f"{path} holds a model of another shape than the config '{config.name}' asks for")
         bundle.model.config = config.model
@@ -148,11 +156,12 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
     datasets = datasets_of(robot.name, config, sources)
     if not datasets:
         raise ValueError(f"run '{config.name}' has no robot source of '{robot.name}': its statistics come from one")
+    stats = stats_of(robot.name, config, sources)
+    if init_from.startswith(WEIGHTS):
+        return _of_weights(config, robot, datasets, stats=stats)
     base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from else None
     text = paligemma.find_text(base) if base is not None else TextTokenizer()
-    stats = stats_of(robot.name, config, sources)
     actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
-    generator = torch.Generator().manual_seed(config.seed)
     if base is not None:
         model = paligemma.start(config.model, base, generator=generator)
     else:
@@ -160,6 +169,23 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=actions, loc_stride=config.loc_stride
     )
+
+
+def _of_weights(
+    config: TrainConfig, robot: Robot, datasets: list[EpisodeDataset], *, stats: dict[str, NormStats]
+) -> Bundle:
+    """The weights and tokenizers of a checkpoint of any robot, with the robot and the statistics of this run."""
+    assert config.init_from is not None
+    base = load_bundle(fetch(config.init_from.removeprefix(WEIGHTS), only=CHECKPOINT_FILES))
+    actions = base.action_tokenizer
+    if actions is None and config.fast_weight > 0:
+        actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
+    generator = torch.Generator().manual_seed(config.seed)
+    model = restarted(base.model, config.model, fresh=config.fresh, generator=generator)
+    return Bundle(
+        model=model, robot=robot, norm_stats=stats, text=base.text, action_tokenizer=actions,
+        loc_stride=config.loc_stride,
+    )  # fmt: skip
 
 
 def make_action_tokenizer(

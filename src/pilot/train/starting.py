@@ -1,0 +1,37 @@
+"""Weights of one model as the start of another: some parts taken over, the others drawn anew."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pilot.convert.paligemma import freshen
+from pilot.data.remote import shortened
+from pilot.models.bundle import empty_model
+from pilot.models.pi import Pi, PiConfig
+from pilot.train.freezing import GROUPS, parts_of
+
+
+def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: torch.Generator) -> Pi:
+    """A model of `config` with the weights of `base`; parts or groups in `fresh` are drawn anew, as openpi draws them.
+
+    So the action expert of π0.5's second stage starts from nothing, whatever stood there before. The other weights are
+    those of `base`, not copies.
+
+    Raises:
+        ValueError: an unknown part, or weights outside of `fresh` that are missing, left over or of another shape.
+    """
+    model = empty_model(config)
+    parts_of(model, fresh, field="fresh")  # known, all of them
+    anew = {part for name in fresh for part in (name, *GROUPS.get(name, ()))}
+    wanted, held = ({n: w for n, w in m.state_dict().items() if n.split(".")[0] not in anew} for m in (model, base))
+    shapes = [{(name, tuple(weight.shape)) for name, weight in weights.items()} for weights in (wanted, held)]
+    if differ := {name for name, _ in shapes[0] ^ shapes[1]}:
+        raise ValueError(
+            f"the weights to start from do not fit the model that this run asks for: {shortened(differ)}; parts that "
+            "are to start from nothing are named in `fresh`"
+        )
+    rest = {name: weight for name, weight in model.state_dict().items() if name not in wanted}
+    drawn = {name: torch.empty(weight.shape, dtype=base.dtype) for name, weight in rest.items()}
+    freshen(drawn, generator)
+    model.load_state_dict(held | drawn, assign=True)
+    return model.eval()
