@@ -62,7 +62,7 @@ class Line:
         if greeting is not None:
             return greeting
         self.network.now += self.network.takes
-        timing = {"infer_ms": 30.0, "queue_ms": 5.0}
+        timing = {"infer_ms": 30.0, "queue_ms": 5.0, "total_ms": 37.0}
         return self.network.step(pack({"actions": np.ones((2, 3)), "server_timing": timing}))
 
 
@@ -165,7 +165,7 @@ def test_where_the_time_went():
     client = Network(takes=0.05).client()
     client.infer(OBSERVATION)
     assert client.latency.seen[0] == pytest.approx(
-        {"prepare": 0, "network": 15, "queue": 5, "model": 30, "total": 50}, abs=1e-6
+        {"prepare": 0, "network": 13, "server": 2, "queue": 5, "model": 30, "total": 50}, abs=1e-6
     )
     assert client.latency_ms == pytest.approx(50)
 
@@ -177,7 +177,7 @@ def test_percentiles_of_the_last_answers():
         latency.add(prepare=0, waited=waited, timing={"infer_ms": waited})
     assert latency.percentiles(50, 99)["model"] == pytest.approx({"p50": 50.5, "p99": 99.01})
     assert latency.percentiles()["network"] == {"p50": 0, "p95": 0, "p99": 0}
-    assert str(latency) == "50 ms (prepare 0.0, network 0.0, queue 0.0, model 50.5), p95 95, p99 99"
+    assert str(latency) == "50 ms (prepare 0.0, network 0.0, server 0.0, queue 0.0, model 50.5), p95 95, p99 99"
 
 
 def test_pictures_shrink_to_what_the_model_looks_at_pixel_by_pixel():

@@ -111,6 +111,7 @@ def test_a_question_says_what_the_robot_does_until_the_answer():
     assert "previous" not in first, "there is nothing to go on from"
     assert second["previous"]["actions"][:, 0].tolist() == list(range(4, HORIZON)) and second["previous"]["delay"] == 3
     assert third["previous"]["actions"][0, 0] == 8
+    assert [question.get("executed") for question in policy.asked] == [None, 4, 4]
 
 
 @pytest.mark.parametrize("name", ["open-loop", "ensemble"])

@@ -262,6 +262,11 @@ class Executor:
         """Which chunks are of use beside a new one."""
         return ()
 
+    def executed(self) -> int | None:
+        """How many actions of the newest chunk belong to the past: done, or skipped because it came late."""
+        chunks, tick = self.episode.chunks, self.episode.tick
+        return min(tick - chunks[-1].start, len(chunks[-1].actions)) if chunks else None
+
     def give_up(self, request: Request) -> None:
         """The policy could not answer: ask again."""
         if request.episode.asked is request:

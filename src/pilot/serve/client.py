@@ -88,11 +88,11 @@ class Backoff:
 class Latency:
     """Where the time of the last `window` answers went, in ms.
 
-    `prepare`: scaling and packing, here. `network`: there and back, and all that the server does beside thinking.
+    `prepare`: scaling and packing, here. `network`: there and back, and unpacking. `server`: reading and writing there.
     `queue`: waiting for other robots. `model`: thinking. `total`: their sum.
     """
 
-    PARTS = ("prepare", "network", "queue", "model", "total")
+    PARTS = ("prepare", "network", "server", "queue", "model", "total")
 
     def __init__(self, window: int = 1000) -> None:
         self.seen: deque[dict[str, float]] = deque(maxlen=window)
@@ -100,9 +100,9 @@ class Latency:
     def add(self, *, prepare: float, waited: float, timing: Mapping[str, Any]) -> None:
         """One answer: ms here, ms between question and answer, and what the server says of that (`server_timing`)."""
         queue, model = (float(timing.get(key, 0.0)) for key in ("queue_ms", "infer_ms"))
-        network = max(0.0, waited - queue - model)
-        parts = {"prepare": prepare, "network": network, "queue": queue, "model": model, "total": prepare + waited}
-        self.seen.append(parts)
+        there = float(timing.get("total_ms", queue + model))  # servers of others do not say it
+        parts = {"prepare": prepare, "network": max(0.0, waited - there), "server": max(0.0, there - queue - model)}
+        self.seen.append(parts | {"queue": queue, "model": model, "total": prepare + waited})
 
     def percentiles(self, *percents: float) -> dict[str, dict[str, float]]:
         """`{"total": {"p50": …, "p95": …, "p99": …}, "network": …}`; nothing before the first answer."""

@@ -103,8 +103,10 @@ class Controller:
         self.close()
 
     def _ask(self, request: Request) -> None:
-        joins = self.executor.joins and bool(self.policy.metadata.get("rtc"))
-        observation = question(self.observe(), request, joins=joins)
+        rtc = self.policy.metadata.get("rtc")
+        observation = question(self.observe(), request, joins=self.executor.joins and bool(rtc))
+        if rtc is not None and (executed := self.executor.executed()) is not None:
+            observation["executed"] = executed  # for people who look at a server of ours; others know no such key
         forget, self._forget = self._forget, False
 
         def ask() -> dict[str, Any]:
