@@ -226,7 +226,7 @@ class Report:
     def render(self) -> str:
         """The whole page."""
         links = "".join(f'<a href="#part{k}">{html.escape(name)}</a>' for k, name in enumerate(self.sections, 1))
-        sheets = [resources.files("pilot").joinpath(name) for name in ("palette.css", "eval/report.css")]
+        sheets = [resources.files("pilot").joinpath(name) for name in ("serve/dashboard/palette.css", "eval/report.css")]
         css = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
         subtitle = f"<p>{rich(self.subtitle)}</p>" if self.subtitle else ""
         return (
