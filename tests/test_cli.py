@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pilot import cli, cli_data
+from pilot import cli, cli_data, configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,17 @@ def test_settings_by_name(assignment, expected):
     result = cli.override(Run(), [assignment])
     assert result == expected
     assert type(result.optim.peak_lr) is float
+
+
+def test_sources_are_set_by_the_names_of_their_folders():
+    run = configs.get("nano_stage1")
+    changed = cli.override(run, ["sources.web.weight=0.5", "sources.web.path=/elsewhere/pictures"])
+    assert changed.sources[:-1] == run.sources[:-1]
+    assert (changed.sources[-1].path, changed.sources[-1].weight) == ("/elsewhere/pictures", 0.5)
+    with pytest.raises(ValueError, match="unknown setting 'l2_singel'; did you mean 'l2_single'"):
+        cli.override(run, ["sources.l2_singel.weight=0.5"])
+    with pytest.raises(ValueError, match=r"'sources' is a group: set sources\.FIELD"):
+        cli.override(run, ["sources=x"])
 
 
 def test_later_settings_win_and_the_original_stays():

@@ -81,15 +81,31 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 def replaced(config: Any, path: list[str], *, text: str) -> Any:
     name, *rest = path
-    known = list(config) if isinstance(config, dict) else [field.name for field in dataclasses.fields(config)]
-    choose("setting", name, known)
-    old = config[name] if isinstance(config, dict) else getattr(config, name)
-    is_group = dataclasses.is_dataclass(old) or isinstance(old, dict)
-    if is_group != bool(rest):
-        what = f"a group: set {name}.FIELD=VALUE" if is_group else "a single value, without fields"
+    members = named_members(config)
+    choose("setting", name, members)
+    old = members[name]
+    if is_group(old) != bool(rest):
+        what = f"a group: set {name}.FIELD=VALUE" if is_group(old) else "a single value, without fields"
         raise ValueError(f"setting '{name}' is {what}")
     new = replaced(old, rest, text=text) if rest else parsed(text, old, name=name)
+    if isinstance(config, tuple):
+        return tuple(new if other == name else member for other, member in members.items())
     return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
+
+
+def is_group(value: Any) -> bool:
+    """Whether a setting has settings of its own: a dataclass, a dict, or several dataclasses in a row."""
+    row = isinstance(value, tuple) and bool(value) and all(dataclasses.is_dataclass(item) for item in value)
+    return dataclasses.is_dataclass(value) or isinstance(value, dict) or row
+
+
+def named_members(group: Any) -> dict[str, Any]:
+    """The settings of a group; those in a row go by the last part of their path (`sources.droid.path=…`)."""
+    if isinstance(group, tuple):
+        return {Path(item.path).name: item for item in group}
+    return (
+        dict(group) if isinstance(group, dict) else {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
+    )
 
 
 def parsed(text: str, old: Any, *, name: str) -> Any:
