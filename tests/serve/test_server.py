@@ -16,10 +16,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pilot.serve import server as server_module
 from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
-from pilot.serve.wire import pack, unpack
+from pilot.serve.wire import MAX_BYTES, pack, unpack
 from serve.openpi_client_check import EchoPolicy
 
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def test_a_round_trip(port):
         reply = client.infer(OBSERVATION)
         np.testing.assert_array_equal(reply["actions"], np.tile(OBSERVATION["state"], (3, 1)))
         assert reply["actions"].dtype == np.float32 and reply["subtask"] == "done"
-        assert set(reply["server_timing"]) == {"infer_ms", "queue_ms"} and client.latency_ms > 0
+        assert set(reply["server_timing"]) == {"infer_ms", "queue_ms", "total_ms"} and client.latency_ms > 0
 
 
 def test_an_error_says_why_and_the_connection_goes_on(port):
@@ -93,7 +93,7 @@ def test_a_message_over_the_limit_closes_only_the_offender(port, monkeypatch):
     with PolicyClient(port=port) as good, connect(f"ws://127.0.0.1:{port}", compression=None) as bad:
         bad.recv()
         with pytest.raises(ConnectionClosed):
-            bad.send(b"\0" * (server_module.MAX_BYTES + 1))
+            bad.send(b"\0" * (MAX_BYTES + 1))
             bad.recv()
         assert good.infer(OBSERVATION)["seen"] == 1
 
@@ -130,9 +130,8 @@ def test_health(port):
         assert (reply.status, reply.read()) == (200, b"ok\n")
 
 
-def test_one_robot_too_many_is_turned_away(monkeypatch):
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
-    with serve_in_background(CountingPolicy()) as port, PolicyClient(port=port) as client:
+def test_one_robot_too_many_is_turned_away():
+    with serve_in_background(CountingPolicy(), limits=Limits(robots=1)) as port, PolicyClient(port=port) as client:
         with pytest.raises(ConnectionError, match="503"):
             PolicyClient(port=port, wait_s=0)
         assert client.infer(OBSERVATION)["seen"] == 1
@@ -195,7 +194,7 @@ def test_ctrl_c_ends_serve_calmly():
     assert b"serving at ws://127.0.0.1:" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and errors == b""
+    assert process.returncode == 0 and b"Traceback" not in errors
 
 
 @pytest.mark.skipif("PILOT_OPENPI_CLIENT_PYTHON" not in os.environ, reason="names no Python that has openpi-client")

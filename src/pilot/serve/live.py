@@ -14,16 +14,14 @@ it as text, never as markup.
 """
 
 import base64
-import io
 import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pilot.serve.sessions import Chunk, RobotSession, Sessions
+from pilot.serve.sessions import Chunk, Picture, RobotSession, Sessions
 
 SECONDS = 0.25
 COMMAND_LETTERS = 400
@@ -80,7 +78,7 @@ def in_full(robot: RobotSession) -> dict[str, Any]:
         "chunk": chunk_view(robot.chunk, hz=hz),
         "before": chunk_view(robot.before, hz=hz),
         "latency_ms": percentiles(robot.latency),
-        "cameras": [{"name": name, **jpeg(image)} for name, image in robot.pictures.items()],
+        "cameras": [camera_view(name, picture) for name, picture in robot.pictures.items()],
     }
 
 
@@ -104,11 +102,9 @@ def percentiles(timings: Iterable[Mapping[str, float]]) -> dict[str, dict[str, f
     return found
 
 
-def jpeg(image: np.ndarray) -> dict[str, Any]:
-    """`{"width", "height", "jpeg"}` of uint8 [h w 3]."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=80)
-    return {"width": image.shape[1], "height": image.shape[0], "jpeg": base64.b64encode(file.getvalue()).decode()}
+def camera_view(name: str, picture: Picture) -> dict[str, Any]:
+    height, width = picture.image.shape[:2]
+    return {"name": name, "width": width, "height": height, "jpeg": base64.b64encode(picture.jpeg).decode()}
 
 
 def command(sessions: Sessions, message: Mapping[str, Any]) -> RobotSession:

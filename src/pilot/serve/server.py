@@ -1,171 +1,303 @@
-"""A policy behind a websocket, for any number of robots.
+"""Policies behind websockets, for any number of robots, and for the people who look after them.
 
-On connecting a client gets the policy's metadata; then each observation it sends is answered by the policy's reply with
+On connecting a robot gets the policy's metadata; then each observation it sends is answered by the policy's reply with
 the added key `"server_timing"`. Bytes are messages (`serve/wire.py`). A text is an error: it says what was wrong with
-that one observation, and the connection goes on.
+that one observation, and the connection goes on. openpi's public client speaks this.
 
-Every connection has a session of its own (`policy.session()`), so the clock of one robot's high level is nobody
-else's. All of them share one worker thread: a model computes one thing at a time, and the network never waits for it.
-`GET /healthz` on the same port answers `ok`.
+Every robot has a session of its own (`serve/sessions.py`); a model answers many at once (`serve/batching.py`), in a
+thread that the network never waits for. What else there is at the same address: `serve/http.py`. How to run it for
+others: `docs/serving.md`.
 """
 
 import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection
-from websockets.asyncio.server import serve as listen
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+try:
+    from websockets.asyncio.server import Server, ServerConnection
+    from websockets.asyncio.server import serve as listen
+    from websockets.exceptions import ConnectionClosed
+except ImportError as error:
+    raise ImportError("serving needs websockets: pip install 'pilot[serve]'") from error
 
-from pilot.serve.wire import MAX_BYTES, WireError, pack, unpack
+from pilot.serve import http
+from pilot.serve.access import Keys, load_certificate, tls_context
+from pilot.serve.hosting import Hosted, fingerprint
+from pilot.serve.http import Visitor, limited
+from pilot.serve.limits import Limits
+from pilot.serve.logs import log_to_stderr
+from pilot.serve.sessions import RobotSession
+from pilot.serve.state import State, hosted_by_name
+from pilot.serve.viewers import show
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 64
-DRAIN_SECONDS = 10.0
 GOODBYE_SECONDS = 1.0  # a client that is gone or stuck does not answer a goodbye
+RETURNED = 4001  # a websocket's code: the robot came back on another connection
 
 
-def serve(policy: Any, host: str = "127.0.0.1", port: int = 8000, *, metadata: dict[str, Any] | None = None) -> None:
-    """Serve `policy` until Ctrl-C or SIGTERM; robots that wait for an answer then still get it.
+def serve(
+    policies: Any,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    certificate: Path | None = None,
+    certificate_key: Path | None = None,
+    max_batch: int = 16,
+    watch_seconds: float | None = None,
+    log_format: str = "text",
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; robots that wait for an answer then still get it.
 
-    `policy.infer(observation) -> dict` is all that is needed; `policy.metadata` and `policy.session()` are used where
-    they exist.
+    `policies` is one policy, or policies by name, or a list of `Hosted`. On SIGHUP those that know how are loaded anew,
+    and with `watch_seconds` also when their files change; robots notice nothing. The certificate is read again as well.
 
     Raises:
         OSError: the address is taken or not ours.
+        ValueError: a policy cannot answer a made-up observation of its robot; the certificate is none.
     """
-    asyncio.run(_serve_until_stopped(PolicyServer(policy, metadata=metadata), host, port))
+    log_to_stderr(log_format)
+    tls = tls_context(certificate, certificate_key) if certificate else None
+    server = PolicyServer(policies, keys=keys, limits=limits, tls=tls, max_batch=max_batch)
+
+    async def reload() -> None:
+        if tls is not None and certificate is not None:
+            load_certificate(tls, certificate, certificate_key)
+        await server.reload()
+
+    asyncio.run(_serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds))
 
 
 @contextlib.contextmanager
-def serve_in_background(policy: Any, host: str = "127.0.0.1", *, port: int = 0) -> Iterator[int]:
+def serve_in_background(
+    policies: Any,
+    host: str = "127.0.0.1",
+    *,
+    port: int = 0,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[int]:
     """`with serve_in_background(policy) as port:`: the same server in a thread; port 0 takes a free one."""
-    loop, server = asyncio.new_event_loop(), PolicyServer(policy)
+    loop, server = asyncio.new_event_loop(), PolicyServer(policies, keys=keys, limits=limits, tls=tls)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
         yield asyncio.run_coroutine_threadsafe(server.start(host, port), loop).result()
         asyncio.run_coroutine_threadsafe(server.stop(), loop).result()
     finally:
+        server.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
 
 
 class PolicyServer:
-    """The conversation with all clients; `start` and `stop` belong to one event loop."""
+    """The network's side; `start`, `reload` and `stop` belong to one event loop."""
 
-    def __init__(self, policy: Any, *, metadata: dict[str, Any] | None = None) -> None:
-        self.policy = policy
-        self._greeting = pack(getattr(policy, "metadata", {}) if metadata is None else metadata)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="policy")
-        self._connections = 0
-        self._answering = 0
-        self._stopping = False
+    def __init__(
+        self,
+        policies: Any,
+        *,
+        keys: Keys | None = None,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+        max_batch: int = 16,
+    ) -> None:
+        self.state = State(
+            policies=hosted_by_name(policies, max_batch=max_batch), keys=keys or Keys(), limits=limits or Limits()
+        )
+        self.tls = tls
         self._server: Server | None = None
+        self._goodbyes: set[asyncio.Task[None]] = set()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port."""
+    async def start(self, host: str, port: int, *, on_listening: Callable[[int], None] = lambda port: None) -> int:
+        """Listen, then warm up: health is answered at once, robots are taken when all is ready. Returns the port."""
+        limits = self.state.limits
         self._server = await listen(
-            self._converse,
+            self._visit,
             host,
             port,
             process_request=self._answer_http,
+            create_connection=limited(Visitor, limits),
+            ssl=self.tls,
             compression=None,  # pixels do not shrink, and a robot waits
-            max_size=MAX_BYTES,
-            close_timeout=GOODBYE_SECONDS,
+            max_size=limits.message_bytes,
             max_queue=1,  # a client that sends without reading fills its own socket, not our memory
+            open_timeout=limits.handshake_seconds,
+            ping_interval=limits.ping_seconds,
+            ping_timeout=limits.ping_seconds,
+            close_timeout=GOODBYE_SECONDS,
+            logger=quiet(),
         )
-        return self._server.sockets[0].getsockname()[1]
+        port = self._server.sockets[0].getsockname()[1]
+        on_listening(port)
+        for hosted in self.state.policies.values():
+            await hosted.warm_up()
+            log.info("ready", extra={"policy": hosted.name})
+        return port
 
     async def stop(self) -> None:
         """Take no one new, finish the answers under way, then say goodbye."""
-        self._stopping = True
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self._answering and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        self.state.stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.state.limits.drain_seconds):
+                while self.state.answering:
+                    await asyncio.sleep(0.01)
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self.close()
 
-    def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
-        if request.path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "ok\n")
-        if self._stopping or self._connections >= MAX_CONNECTIONS:
-            reason = "stopping" if self._stopping else f"full: {MAX_CONNECTIONS} robots are connected"
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n")
-        return None
+    def close(self) -> None:
+        """End the threads that compute, once they have answered what waits."""
+        for hosted in self.state.policies.values():
+            hosted.batcher.close()
 
-    async def _converse(self, connection: ServerConnection) -> None:
-        session = self._new_session()
-        self._connections += 1
-        log.info("%s connected, %d in all", connection.remote_address, self._connections)
+    async def reload(self) -> None:
+        """Load every policy anew that knows how; one that cannot be stays as it is."""
+        for hosted in self.state.policies.values():
+            if hosted.load is not None:
+                await self.reload_one(hosted)
+
+    async def reload_one(self, hosted: Hosted) -> None:
         try:
-            await connection.send(self._greeting)
-            async for message in connection:
-                await self._reply(connection, session, message)
-                if self._stopping:
+            await hosted.reload()
+        except Exception as error:
+            self.state.metrics.reloads.add(policy=hosted.name, result="failed")
+            log.exception("not loaded anew, the old policy stays: %s", error, extra={"policy": hosted.name})
+        else:
+            self.state.metrics.reloads.add(policy=hosted.name, result="done")
+            log.info("loaded anew", extra={"policy": hosted.name})
+
+    def _answer_http(self, visitor: ServerConnection, request: http.Request) -> http.Response | None:
+        assert isinstance(visitor, Visitor)
+        return http.answer(self.state, visitor, request)
+
+    async def _visit(self, visitor: ServerConnection) -> None:
+        assert isinstance(visitor, Visitor)
+        try:
+            await (show(self.state, visitor) if visitor.wants == "to look" else self._converse(visitor))
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            log.warning("took nothing in for too long", extra={"address": address(visitor)})
+            visitor.transport.abort()
+        except Exception:
+            log.exception("a conversation failed", extra={"address": address(visitor)})
+
+    async def _converse(self, visitor: Visitor) -> None:
+        """A robot's whole stay."""
+        state, hosted = self.state, visitor.hosted
+        robot = self._seat(visitor)
+        who = {"policy": hosted.name, "session": robot.id, "address": robot.address}
+        log.info("connected, %d in all", len(state.sessions.connected()), extra=who)
+        reason = "done"
+        try:
+            await visitor.say(hosted.greeting)
+            async for message in visitor:
+                await self._reply(visitor, robot, message)
+                if state.stopping:
                     break
         except ConnectionClosed as closed:
-            log.info("%s is gone: %s", connection.remote_address, closed)
+            reason = str(closed)
         finally:
-            self._connections -= 1
+            state.sessions.leave(robot, visitor)
+            log.info("gone", extra={**who, "reason": reason})
 
-    async def _reply(self, connection: ServerConnection, session: Any, message: str | bytes) -> None:
-        received = time.perf_counter()
-        self._answering += 1
+    def _seat(self, visitor: Visitor) -> RobotSession:
+        """The robot's session; a connection that it had before and that has not ended by itself ends now."""
+        state, hosted = self.state, visitor.hosted
+        robot = state.sessions.open(
+            visitor.session,
+            owner=visitor.owner,
+            policy=hosted.name,
+            begin=lambda: hosted.begin(alone=not state.sessions.connected()),
+            metadata=hosted.metadata,
+        )
+        if robot.connection is not None:
+            self._later(robot.connection.close(RETURNED, "the robot came back on another connection"))
+        robot.connection, robot.left, robot.address = visitor, None, address(visitor)
+        return robot
+
+    async def _reply(self, visitor: Visitor, robot: RobotSession, message: str | bytes) -> None:
+        self.state.answering += 1
         try:
-            loop = asyncio.get_running_loop()
-            reply = await loop.run_in_executor(self._worker, answer, session, message, received)
-            await connection.send(reply)
+            conversation = self.state.conversations[visitor.hosted.name]
+            await visitor.say(await conversation.answer(robot, message))
         finally:
-            self._answering -= 1
+            self.state.answering -= 1
 
-    def _new_session(self) -> Any:
-        """State of its own for a connection. A policy that can only be reset is reset when nobody else would notice."""
-        if hasattr(self.policy, "session"):
-            return self.policy.session()
-        if hasattr(self.policy, "reset") and self._connections == 0:
-            self.policy.reset()
-        return self.policy
+    def _later(self, goodbye: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(goodbye)
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
 
 
-def answer(session: Any, message: str | bytes, received: float) -> str | bytes:
-    """The reply to one message: bytes, or a text that says what is wrong with it. Never raises."""
-    try:
-        if isinstance(message, str):
-            raise WireError("got a text; an observation is sent as msgpack bytes")
-        observation = unpack(message)
-        if not isinstance(observation, dict):
-            raise WireError(f"an observation is a dict with images, state and prompt, got {type(observation).__name__}")
-        start = time.perf_counter()
-        reply = session.infer(observation)
-        timing = {"infer_ms": 1e3 * (time.perf_counter() - start), "queue_ms": 1e3 * (start - received)}
-        return pack({**reply, "server_timing": timing})
-    except ValueError as error:  # for people: it says what to do
-        log.warning("refused an observation: %s", error)
-        return str(error)
-    except Exception as error:
-        log.exception("the policy failed")
-        return (
-            f"the policy failed on this observation ({type(error).__name__}: {error}); the server's log has the details"
+def address(visitor: Visitor) -> str:
+    peer = visitor.remote_address
+    return f"{peer[0]}:{peer[1]}" if peer else ""
+
+
+def quiet() -> logging.Logger:
+    """What websockets says of every stranger that does not speak HTTP is for debugging only."""
+    logger = logging.getLogger("pilot.serve.websockets")
+    logger.setLevel(logging.CRITICAL)
+    return logger
+
+
+async def _serve_until_stopped(
+    server: PolicyServer, host: str, *, port: int, reload: Callable[[], Awaitable[None]], watch_seconds: float | None
+) -> None:
+    loop, stopped, changed = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, changed.set)
+    scheme = "s" if server.tls else ""
+
+    def say(port: int) -> None:
+        print(
+            f"serving at ws{scheme}://{host}:{port}, to look at: http{scheme}://{host}:{port}/; Ctrl-C stops",
+            flush=True,
         )
 
-
-async def _serve_until_stopped(server: PolicyServer, host: str, port: int) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    port = await server.start(host, port)
-    print(f"serving at ws://{host}:{port}, health at http://{host}:{port}/healthz; Ctrl-C stops", flush=True)
+    tasks = [asyncio.create_task(_reload_when(changed, reload))]
+    if watch_seconds is not None:
+        watched = [hosted for hosted in server.state.policies.values() if hosted.folder is not None]
+        tasks += [asyncio.create_task(_watch(server, hosted, seconds=watch_seconds)) for hosted in watched]
+    await server.start(host, port, on_listening=say)
     await stopped.wait()
+    for task in tasks:
+        task.cancel()
     await server.stop()
+
+
+async def _reload_when(changed: asyncio.Event, reload: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            await reload()
+        except Exception:
+            log.exception("not loaded anew")
+
+
+async def _watch(server: PolicyServer, hosted: Hosted, *, seconds: float) -> None:
+    """Load a policy anew when the files in its folder have changed, and have then been left alone for a while."""
+    assert hosted.folder is not None
+    loaded = before = fingerprint(hosted.folder)
+    while True:
+        await asyncio.sleep(seconds)
+        now = fingerprint(hosted.folder)
+        if now != loaded and now == before:
+            loaded = now
+            await server.reload_one(hosted)
+        before = now

@@ -5,14 +5,17 @@ A robot that loses its connection and comes back under the same session name goe
 """
 
 import hashlib
+import io
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pilot.serve.limits import Limits, Rate
 
@@ -63,7 +66,7 @@ class RobotSession:
     history: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=HISTORY))
     chunk: Chunk | None = None
     before: Chunk | None = None
-    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    pictures: dict[str, "Picture"] = field(default_factory=dict)
     pictured: float = 0.0
     latency: deque[Timing] = field(default_factory=lambda: deque(maxlen=LATENCIES))
 
@@ -124,7 +127,20 @@ class RobotSession:
         if not isinstance(images, Mapping) or self.seen - self.pictured < PICTURE_SECONDS:
             return
         pictures = {str(name): image for name, image in images.items() if is_picture(image)}
-        self.pictures, self.pictured = {name: smaller(image) for name, image in pictures.items()}, self.seen
+        self.pictures, self.pictured = {name: Picture(smaller(image)) for name, image in pictures.items()}, self.seen
+
+
+class Picture:
+    """A small picture of a camera, as JPEG once somebody looks."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.image = image
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(self.image).save(file, "JPEG", quality=80)
+        return file.getvalue()
 
 
 def is_picture(image: Any) -> bool:

@@ -1,0 +1,206 @@
+"""The paths of a server, and who may go in where.
+
+    /               a websocket: the first policy; a browser: the dashboard
+    /NAME           a websocket: the policy of that name; otherwise a file of the dashboard
+    /live           a websocket or JSON: what people see (`serve/live.py`)
+    /healthz        the process answers            /readyz    the policies are warm, and it is not stopping
+    /metrics        Prometheus
+
+A robot may name its session, in the header `X-Pilot-Session` or as `?session=`; a load balancer that always sends a
+name to the same server lets the robot come back to what it was doing.
+"""
+
+import asyncio
+import json
+import mimetypes
+import re
+from http import HTTPStatus
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from pilot.serve import live
+from pilot.serve.access import check_origin, key_of
+from pilot.serve.hosting import Hosted
+from pilot.serve.limits import Limits
+from pilot.serve.state import State
+
+DASHBOARD = Path(__file__).parent / "dashboard"
+SAFE = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class Visitor(ServerConnection):
+    """A connection, and what it came for once that is known."""
+
+    limits = Limits()
+    wants: Literal["nothing", "to act", "to look"] = "nothing"
+    hosted: Hosted
+    owner: str = ""
+    session: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Those who only knock are counted: beyond the limit they are dropped without a word."""
+        super().connection_made(transport)
+        if waiting(self.server) > self.limits.strangers:
+            self.transport.abort()
+
+    async def say(self, message: str | bytes) -> None:
+        """Send.
+
+        Raises:
+            TimeoutError: it is not taken in.
+            ConnectionClosed: nobody is there.
+        """
+        async with asyncio.timeout(self.limits.send_seconds):
+            await self.send(message)
+
+
+def limited(kind: type[Visitor], limits: Limits) -> type[Visitor]:
+    """Visitors of a server with these limits; websockets makes them and leaves no other way to say so."""
+    return type("LimitedVisitor", (kind,), {"limits": limits})
+
+
+def waiting(server: Server) -> int:
+    """Connections that have not said what they want."""
+    return len(server.handler_tasks) - len(server.connections)
+
+
+class Refusal(Exception):
+    """A request that is not granted: status, words for who made it, and the reason in short for our counts."""
+
+    def __init__(self, status: HTTPStatus, words: str, *, reason: str) -> None:
+        super().__init__(words)
+        self.status, self.reason = status, reason
+
+
+def answer(state: State, visitor: Visitor, request: Request) -> Response | None:
+    """What a request gets; nothing for a websocket, which goes on with what `visitor.wants`."""
+    method = getattr(request, "method", "GET")
+    try:
+        if method not in ("GET", "HEAD"):
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"only GET, got {method:.20}", reason="method")
+        headers = lower(request.headers)
+        url = urlsplit(request.path)
+        if headers.get("upgrade", "").lower() == "websocket":
+            enter(state, visitor, headers, path=unquote(url.path), query=url.query)
+            return None
+        response = page(state, headers, path=unquote(url.path), query=url.query)
+    except Refusal as refusal:
+        state.metrics.turned_away.add(reason=refusal.reason)
+        response = plain(refusal.status, f"{refusal}\n")
+    except ValueError as error:  # a path that is none
+        response = plain(HTTPStatus.BAD_REQUEST, f"{error}\n")
+    if method == "HEAD":
+        response.body = b""
+    return response
+
+
+def lower(headers: Headers) -> dict[str, str]:
+    """Names in lower case; what came twice is joined, and so matches nothing."""
+    found: dict[str, str] = {}
+    for name, value in headers.raw_items():
+        name = name.lower()
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def enter(state: State, visitor: Visitor, headers: dict[str, str], *, path: str, query: str) -> None:
+    """Let a websocket in, for a policy or to look.
+
+    Raises:
+        Refusal: not here, not now, or not this one.
+    """
+    guard_origin(state, headers, page=False)
+    if path == "/live":
+        if state.viewers >= state.limits.viewers:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {state.viewers} people look", reason="full")
+        visitor.wants = "to look"
+        return
+    hosted = state.policy(path.strip("/"))
+    if hosted is None:
+        words = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
+        raise Refusal(HTTPStatus.NOT_FOUND, words, reason="unknown policy")
+    visitor.hosted, visitor.owner = hosted, owner_of(state, headers)
+    visitor.session = session_name(headers, query)
+    if not state.ready:
+        raise Refusal(
+            HTTPStatus.SERVICE_UNAVAILABLE, "stopping" if state.stopping else "warming up", reason="not ready"
+        )
+    connected = state.sessions.connected()
+    back = any(robot.name == visitor.session for robot in connected)  # its old connection makes room
+    if len(connected) >= state.limits.robots and not back:
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(connected)} robots are connected", reason="full")
+    visitor.wants = "to act"
+
+
+def page(state: State, headers: dict[str, str], *, path: str, query: str) -> Response:
+    """What a browser, a probe or Prometheus asks for.
+
+    Raises:
+        Refusal: there is no such thing, or it needs a key.
+    """
+    if path == "/healthz":
+        return plain(HTTPStatus.OK, "ok\n")
+    if path == "/readyz":
+        words = "stopping\n" if state.stopping else "ready\n" if state.ready else "warming up\n"
+        return plain(HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE, words)
+    if path == "/metrics":
+        owner_of(state, headers)
+        text = state.metrics.text(state.gauges()).encode()
+        return reply(HTTPStatus.OK, text, kind="text/plain; version=0.0.4; charset=utf-8")
+    if path == "/live":
+        guard_origin(state, headers, page=True)
+        owner_of(state, headers)
+        watch = parse_qs(query).get("watch", [None])[0]
+        view = live.view(state.sessions, policies=state.described(), ready=state.ready, watch=watch)
+        return reply(HTTPStatus.OK, json.dumps(view).encode(), kind="application/json")
+    return dashboard(path)
+
+
+def dashboard(path: str) -> Response:
+    """A file of the dashboard's folder, which has no folders in it."""
+    file = DASHBOARD / (path.strip("/") or "index.html")
+    if file.parent != DASHBOARD or file.suffix not in (".html", ".css", ".js", ".svg", ".png") or not file.is_file():
+        raise Refusal(HTTPStatus.NOT_FOUND, f"nothing at {path!r:.80}; a robot connects to a websocket", reason="path")
+    return reply(HTTPStatus.OK, file.read_bytes(), kind=mimetypes.guess_type(file.name)[0] or "text/plain")
+
+
+def guard_origin(state: State, headers: dict[str, str], *, page: bool) -> None:
+    try:
+        check_origin(headers, keyed=bool(state.keys), page=page)
+    except PermissionError as error:
+        raise Refusal(HTTPStatus.FORBIDDEN, str(error), reason="origin") from error
+
+
+def owner_of(state: State, headers: dict[str, str]) -> str:
+    try:
+        return state.keys.owner(key_of(headers))
+    except PermissionError as error:
+        raise Refusal(HTTPStatus.UNAUTHORIZED, str(error), reason="key") from error
+
+
+def session_name(headers: dict[str, str], query: str) -> str | None:
+    name = headers.get("x-pilot-session") or parse_qs(query).get("session", [None])[0]
+    if name is not None and not SESSION.fullmatch(name):
+        words = f"a session is named with 1 to 64 letters, digits, '-', '_' and '.', got {name!r:.80}"
+        raise Refusal(HTTPStatus.BAD_REQUEST, words, reason="session")
+    return name
+
+
+def plain(status: HTTPStatus, words: str) -> Response:
+    return reply(status, words.encode(errors="replace"), kind="text/plain; charset=utf-8")
+
+
+def reply(status: HTTPStatus, body: bytes, *, kind: str) -> Response:
+    headers = Headers({"Connection": "close", "Content-Length": str(len(body)), "Content-Type": kind, **SAFE})
+    return Response(status.value, status.phrase, headers, body)
