@@ -14,6 +14,7 @@ expert width, `p` patches, `v` vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -30,10 +31,14 @@ from pilot.models.pi import Pi, likeliest
 from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import Gemma
-from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Span
+from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Scratch, Span
+from pilot.nn.siglip import Siglip
 from pilot.tokenizers.grammar import Allowed, allowed_mask
 
 MAX_PLANS = 16
+
+SayingStep = Callable[[int, Tensor | None], Tensor]
+"""Says the token of slot `end` out of what it may say, and returns it [b]."""
 
 
 def pad(rows: list[list[int]], length: int) -> list[list[int]]:
@@ -80,14 +85,49 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """What is to be read, each row's tokens moved together, and what a mask must take care of."""
+class Layout:
+    """What is to be read and in which order, known before anything is computed.
 
-    x: Float[Tensor, "b s d"]
+    `calls` are the towers and the cameras whose pictures each takes in one go. `rows` are the places of each row's
+    tokens, moved together, among all patches and then all written tokens; `kinds` are theirs.
+    """
+
+    calls: list[tuple[nn.Module, list[str]]]
+    rows: list[list[int]]
+    kinds: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        return max(map(len, self.rows))
+
+    @property
+    def ragged(self) -> bool:
+        return len(set(map(len, self.rows))) > 1
+
+    @property
+    def causal(self) -> bool:
+        """Whether some tokens see only what comes before them."""
+        return any(kind != Kind.PREFIX for row in self.kinds for kind in row)
+
+    @property
+    def fast(self) -> bool:
+        return any(Kind.FAST in row for row in self.kinds)
+
+    def tensors(self, length: int, device: torch.device) -> tuple[Int[Tensor, "b s"], Int[Tensor, "b s"]]:
+        """`rows` and `kinds` with padding up to `length`."""
+        order, kinds = (torch.tensor(pad(lists, length), device=device) for lists in (self.rows, self.kinds))
+        return order, kinds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saying:
+    """What changes with every token that is said, in place."""
+
+    hidden: Float[Tensor, "b d"]
     kinds: Int[Tensor, "b s"]
-    causal: bool
-    ragged: bool
-    fast: bool
+    bias: Float[Tensor, "b 1 1 s"] | None
+    finished: Bool[Tensor, " b"]
+    positions: Int[Tensor, "b 1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,83 +182,96 @@ class Engine:
     @torch.inference_mode()
     def read(self, observation: Observation, *, room: int = 0) -> Reading:
         """Pictures and text into the cache, with room for text to be said: none, and the last layer is cut short."""
-        tokens = self.embed(observation)
-        batch, length = tokens.kinds.shape
-        slots = length + room + self.flow_tokens
-        cache = Cache.empty(self.config.vlm, batch=batch, slots=slots, like=tokens.x)
-        positions = torch.arange(length, device=tokens.x.device)[None]
-        hidden = self.vlm.run(
-            tokens.x.flatten(0, 1),
-            self.vlm.span(cache, 0, angles=self.angles.at(positions, limit=length), bias=self.reading_bias(tokens)),
-            norms=self.vlm.norms,
-            only=(tokens.kinds != Kind.PAD).sum(1) - 1,
-            stop=not room,
-        )
-        kinds = F.pad(tokens.kinds, (0, slots - length), value=int(Kind.PAD))
+        layout = self.arrange(observation)
+        order, kinds = layout.tensors(layout.length, observation.tokens.device)
+        slots = layout.length + room + self.flow_tokens
+        cache = Cache.empty(self.config.vlm, batch=len(kinds), slots=slots, like=self.vlm.like)
+        pictures = [self.pictures(observation, cameras) for _, cameras in layout.calls]
+        x = self.embed(layout, pictures, observation.tokens, order)
+        hidden = self.take_in(x, kinds, cache, causal=layout.causal, ragged=layout.ragged, stop=not room)
         return Reading(
-            cache=cache, kinds=kinds, length=length, hidden=hidden, ragged=tokens.ragged, fast=tokens.fast
-        )  # fmt: skip
-
-    def reading_bias(self, tokens: Tokens) -> Float[Tensor, "b 1 t s"] | None:
-        """Who sees whom while reading; nothing to say if all rows are prefixes of one length."""
-        kinds, dtype = tokens.kinds, tokens.x.dtype
-        if tokens.causal:  # the heads of a token are queries that follow one another
-            heads = self.config.vlm.num_heads // self.config.vlm.num_kv_heads
-            return additive_mask(backbone_mask(kinds), dtype).repeat_interleave(heads, dim=2)
-        return additive_mask((kinds != Kind.PAD)[:, None], dtype) if tokens.ragged else None
-
-    def embed(self, observation: Observation) -> Tokens:
-        """All that there is to read, embedded, then brought into the order of each row."""
-        pictures, places = self.embed_images(observation)
-        width = observation.tokens.shape[1]
-        first = sum(map(len, pictures))
-        rows: list[list[int]] = []
-        kinds: list[list[int]] = []
-        for row, written in enumerate(observation.token_kinds.tolist()):
-            seen = [i for camera in observation.images for i in places.get((camera, row), ())]
-            said = [column for column in range(width) if written[column] != Kind.PAD]
-            rows.append(seen + [first + row * width + column for column in said])
-            kinds.append([int(Kind.PREFIX)] * len(seen) + [written[column] for column in said])
-        lengths, found = {len(row) for row in rows}, {kind for row in kinds for kind in row}
-        bank = torch.cat((*pictures, self.embed_tokens(observation.tokens.flatten())))
-        order, filled = (torch.tensor(pad(lists, max(lengths)), device=bank.device) for lists in (rows, kinds))
-        return Tokens(
-            x=bank[order],
-            kinds=filled,
-            causal=bool(found - {Kind.PREFIX}),
-            ragged=len(lengths) > 1,
-            fast=Kind.FAST in found,
+            cache=cache,
+            kinds=F.pad(kinds, (0, slots - layout.length), value=int(Kind.PAD)),
+            length=layout.length,
+            hidden=hidden,
+            ragged=layout.ragged,
+            fast=layout.fast,
         )
 
-    def embed_images(self, observation: Observation) -> tuple[list[Float[Tensor, "p d"]], dict[tuple[str, int], range]]:
-        """Patch tokens of all pictures that are there, and where those of each (camera, row) are.
-
-        Pictures that share a size and a tower go through it together.
-        """
+    def arrange(self, observation: Observation) -> Layout:
+        """Pictures that share a size and a tower go through it together; what is not there has no place."""
         masks = {camera: mask.tolist() for camera, mask in observation.image_masks.items()}
         calls: dict[tuple[nn.Module, torch.Size], list[str]] = {}
         for camera, images in observation.images.items():
             if any(masks[camera]):
                 calls.setdefault((self.tower(camera), images.shape[1:]), []).append(camera)
-        tokens: list[Tensor] = []
         places: dict[tuple[str, int], range] = {}
-        start = 0
-        for (tower, _), cameras in calls.items():
-            images = [(observation.images[c], observation.image_masks[c], all(masks[c])) for c in cameras]
-            there = torch.cat([x if whole else x[mask] for x, mask, whole in images])
-            patches = tower(there.to(self.model.dtype))  # [pictures p d]
-            tokens.append(patches.flatten(0, 1))
+        first = 0
+        for (tower, size), cameras in calls.items():
+            patches = math.prod(size[:2]) // cast(Siglip, tower).config.patch_size ** 2
             for place in [(c, row) for c in cameras for row, present in enumerate(masks[c]) if present]:
-                places[place] = range(start, start + patches.shape[1])
-                start += patches.shape[1]
-        return tokens, places
+                places[place] = range(first, first + patches)
+                first += patches
+        rows, kinds, width = [], [], observation.tokens.shape[1]
+        for row, written in enumerate(observation.token_kinds.tolist()):
+            seen = [i for camera in observation.images for i in places.get((camera, row), ())]
+            said = [column for column in range(width) if written[column] != Kind.PAD]
+            rows.append(seen + [first + row * width + column for column in said])
+            kinds.append([int(Kind.PREFIX)] * len(seen) + [written[column] for column in said])
+        return Layout(calls=[(tower, cameras) for (tower, _), cameras in calls.items()], rows=rows, kinds=kinds)
 
     def tower(self, camera: str) -> nn.Module:
         vision = self.model.vision
         return vision.of(camera) if isinstance(vision, Towers) else vision
 
+    def pictures(self, observation: Observation, cameras: list[str]) -> Float[Tensor, "n h w 3"]:
+        """The pictures of these cameras that are there, camera after camera."""
+        images = [(observation.images[camera], observation.image_masks[camera]) for camera in cameras]
+        return torch.cat([x if mask.all() else x[mask] for x, mask in images]).to(self.model.dtype)
+
+    def embed(
+        self,
+        layout: Layout,
+        pictures: list[Float[Tensor, "_ _ _ 3"]],
+        tokens: Int[Tensor, "b l"],
+        order: Int[Tensor, "b s"],
+    ) -> Float[Tensor, "r d"]:
+        """All that there is to read, embedded, then brought into the order of each row."""
+        patches = [tower(x).flatten(0, 1) for (tower, _), x in zip(layout.calls, pictures, strict=True)]
+        return torch.cat((*patches, self.embed_tokens(tokens.flatten())))[order.flatten()]
+
     def embed_tokens(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         return self.model.embedding.weight[tokens].mul_(math.sqrt(self.config.vlm.width))
+
+    def take_in(
+        self,
+        x: Float[Tensor, "r d"],
+        kinds: Int[Tensor, "b s"],
+        cache: Cache,
+        *,
+        causal: bool,
+        ragged: bool,
+        stop: bool,
+    ) -> Float[Tensor, "b d"] | None:
+        """Through the backbone and into the first slots of the cache; the last token of each row, unless to `stop`."""
+        length = kinds.shape[1]
+        positions = torch.arange(length, device=kinds.device)[None]
+        bias = self.reading_bias(kinds, causal=causal, ragged=ragged)
+        return self.vlm.run(
+            x,
+            self.vlm.span(cache, 0, angles=self.angles.at(positions, limit=length), bias=bias),
+            norms=self.vlm.norms,
+            only=(kinds != Kind.PAD).sum(1) - 1,
+            stop=stop,
+        )
+
+    def reading_bias(self, kinds: Int[Tensor, "b s"], *, causal: bool, ragged: bool) -> Float[Tensor, "b 1 t s"] | None:
+        """Who sees whom while reading; nothing to say if all rows are prefixes of one length."""
+        dtype = self.model.dtype
+        if causal:  # the heads of a token are queries that follow one another
+            heads = self.config.vlm.num_heads // self.config.vlm.num_kv_heads
+            return additive_mask(backbone_mask(kinds), dtype).repeat_interleave(heads, dim=2)
+        return additive_mask((kinds != Kind.PAD)[:, None], dtype) if ragged else None
 
     # --- saying ------------------------------------------------------------------------------------------------------
 
@@ -240,29 +293,62 @@ class Engine:
         room = reading.cache.capacity - self.flow_tokens - reading.length
         if reading.hidden is None or max_tokens > room:
             raise ValueError(f"{max_tokens} tokens may be said, but the reading has room for {room}: read(…, room=…)")
-        h, kinds, end = reading.hidden, reading.kinds, reading.length
-        finished = torch.zeros(reading.batch_size, dtype=torch.bool, device=h.device)
-        positions = (reading.filled != Kind.PAD).sum(1, keepdim=True)
         alone = reading.batch_size == 1 and not reading.ragged
-        bias = None if alone else additive_mask((kinds != Kind.PAD)[:, None], h.dtype)
+        saying = self.begin(reading, alone=alone)
+        step = self.saying_step(reading, saying, kind=kind, eos=eos)
         said: list[Tensor] = []
-        scratch = None
-        while len(said) < max_tokens and not (said and finished.all()):
-            may = None if allowed is None else allowed_mask(allowed, said, finished)
-            token = self.choose(h, may, kind=kind).masked_fill_(finished, 0)
-            said.append(token)
-            kinds[:, end] = torch.where(finished, int(Kind.PAD), int(kind))
-            if bias is not None:
-                bias[:, 0, 0, end] = torch.where(finished, MASKED, 0.0)
-            angles, mask = self.angles.at(positions, limit=end + 1), None if bias is None else bias[..., : end + 1]
-            span = self.vlm.span(reading.cache, end, angles=angles, bias=mask, scratch=scratch)
-            h, scratch = self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms), span.scratch
-            assert h is not None
-            finished, positions, end = finished | (token == eos), positions + 1, end + 1
+        while len(said) < max_tokens and not (said and saying.finished.all()):
+            may = None if allowed is None else allowed_mask(allowed, said, saying.finished)
+            said.append(step(reading.length + len(said), may))
         going_on = replace(
-            reading, length=end, hidden=h.clone(), ragged=not alone, fast=reading.fast or kind == Kind.FAST
+            reading,
+            length=reading.length + len(said),
+            hidden=saying.hidden,
+            ragged=not alone,
+            fast=reading.fast or kind == Kind.FAST,
         )
         return torch.stack(said, dim=1), going_on
+
+    def begin(self, reading: Reading, *, alone: bool) -> Saying:
+        """Nothing said yet; a row that is `alone` and whole sees all there is and needs no mask."""
+        assert reading.hidden is not None
+        return Saying(
+            hidden=reading.hidden.clone(),
+            kinds=reading.kinds,
+            bias=None if alone else additive_mask((reading.kinds != Kind.PAD)[:, None], reading.hidden.dtype),
+            finished=torch.zeros(reading.batch_size, dtype=torch.bool, device=reading.hidden.device),
+            positions=(reading.filled != Kind.PAD).sum(1, keepdim=True),
+        )
+
+    def saying_step(self, reading: Reading, saying: Saying, *, kind: Kind, eos: int) -> SayingStep:
+        """Says the token of a slot."""
+        scratch = Scratch(self.config.vlm, batch=reading.batch_size, tokens=1, like=self.vlm.like)
+        return lambda end, may: self.say(saying, reading.cache, end, may, kind=kind, eos=eos, scratch=scratch)
+
+    def say(
+        self,
+        saying: Saying,
+        cache: Cache,
+        end: int,
+        may: Bool[Tensor, "*b v"] | None,
+        *,
+        kind: Kind,
+        eos: int,
+        scratch: Scratch,
+    ) -> Int[Tensor, " b"]:
+        """The next token of each row that has not finished, into slot `end`; 0 for the others."""
+        token = self.choose(saying.hidden, may, kind=kind).masked_fill_(saying.finished, 0)
+        saying.kinds[:, end] = torch.where(saying.finished, int(Kind.PAD), int(kind))
+        if saying.bias is not None:
+            saying.bias[:, 0, 0, end] = torch.where(saying.finished, MASKED, 0.0)
+        bias = None if saying.bias is None else saying.bias[..., : end + 1]
+        angles = self.angles.at(saying.positions, limit=end + 1)
+        span = self.vlm.span(cache, end, angles=angles, bias=bias, scratch=scratch)
+        hidden = self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms)
+        saying.hidden.copy_(cast(Tensor, hidden))
+        saying.finished.logical_or_(token == eos)
+        saying.positions.add_(1)
+        return token
 
     def choose(
         self, hidden: Float[Tensor, "b d"], allowed: Bool[Tensor, "*b v"] | None, *, kind: Kind
