@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pilot import cli_convert, cli_data, missing_extra
+from pilot import cli_convert, cli_data, cli_plan, missing_extra
 from pilot.cli_verbs import Verb, add_verbs, choose
 
 Config = TypeVar("Config")
@@ -258,6 +258,10 @@ def run_convert(args: argparse.Namespace) -> None:
     cli_convert.run(args, change=lambda config: override(config, args.set))
 
 
+def run_plan(args: argparse.Namespace) -> None:
+    cli_plan.run(args, change=lambda config: override(config, args.set))
+
+
 VERBS = {
     "demo": Verb(
         help="Watch the whole recipe: act in unseen homes, learn something new, write an HTML report.",
@@ -276,6 +280,12 @@ VERBS = {
         example="pilot train nano_vision --out outputs/nano/vision --set optim.peak_lr=5e-4",
         arguments=train_arguments,
         run=run_train,
+    ),
+    "plan": Verb(
+        help="Memory, time and price of a run before it is started, and the smallest change that makes it fit.",
+        example="pilot plan nano_stage1 --gpus 8xH100 --set batch_size=256 --samples 1e6",
+        arguments=cli_plan.arguments,
+        run=run_plan,
     ),
     "eval": Verb(
         help="Success in unseen homes, with intervals, beside controls that take a sense away.",

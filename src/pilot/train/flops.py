@@ -8,11 +8,14 @@ A part costs its forward pass once. Backward costs the same again for the gradie
 it learns, and once more for the gradient of its weights, if it learns itself.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from torch import nn
 
 from pilot.data.layout import Batch
 from pilot.models.pi import PiConfig
 from pilot.nn.gemma import GemmaConfig
+from pilot.nn.lora import adapted
 from pilot.nn.siglip import SiglipConfig
 from pilot.robots import load_robot
 from pilot.train.config import TrainConfig
@@ -170,44 +173,37 @@ def _scores(config: GemmaConfig, keys: float) -> float:
     return 4 * keys * config.num_heads * config.head_dim
 
 
-def passes(config: TrainConfig) -> dict[str, int]:
-    """How many times its forward pass each part costs: 1 to be run, 2 to pass gradients on, 3 to learn."""
-    losses, frozen = Losses.of(config), set(config.freeze)
-    adapted = trained_by_adapters(config)
+Costs = dict[str, int]
+"""How many times its forward pass each part costs: 0 not run, 1 run, 2 gradients passed on, 3 learns."""
+
+
+def costs(config: TrainConfig, model: nn.Module) -> Costs:
+    """What each part of `model` (after `choose_learning`, the meta device is enough) costs in a step of the run."""
+    losses, learning = Losses.of(config), learning_parts(model)
     if not losses.text and not losses.flow:  # the vision tower alone, naming what it sees
-        return {"vision": 1 if "vision" in frozen else 3, "head": 3, "vlm": 0, "text_encoder": 0, "action_expert": 0}
+        head = 2 + (learning.get("embedding") == "whole")
+        return {"vision": 3 if "vision" in learning else 1, "head": head, "vlm": 0, "text_encoder": 0}
 
-    def cost(part: str, *, reached: bool, learns_before: bool) -> int:
-        learns = part not in frozen
-        weights = reached and learns and part not in adapted
-        return 1 + weights + (reached and (learns or learns_before))
+    def cost(part: str, *, reached: bool, before: tuple[str, ...] = ()) -> int:
+        weights = reached and learning.get(part) == "whole"
+        return 1 + weights + (reached and bool({part, *before} & learning.keys()))
 
-    tables = "embedding" not in frozen
-    before = "vision" not in frozen or tables
+    reached = losses.backbone
     return {
-        "vision": cost("vision", reached=losses.backbone, learns_before=False),
-        "text_encoder": cost("text_encoder", reached=losses.backbone, learns_before=tables),
-        "vlm": cost("vlm", reached=losses.backbone, learns_before=before),
-        "head": 2 + tables if losses.text else 0,
-        "action_expert": cost("action_expert", reached=losses.flow, learns_before=False),
+        "vision": cost("vision", reached=reached),
+        "text_encoder": cost("text_encoder", reached=reached, before=("embedding",)),
+        "vlm": cost("vlm", reached=reached, before=("vision", "embedding", "text_encoder")),
+        "head": 2 + (learning.get("embedding") == "whole") if losses.text else 0,
+        "action_expert": cost("action_expert", reached=losses.flow, before=("action_in", "time_mlp_in")),
     }
 
 
-def trained_by_adapters(config: TrainConfig) -> set[str]:
-    """Parts whose matrices stay as they are beside low-rank adapters."""
-    return set()
+def learning_parts(model: nn.Module) -> dict[str, str]:
+    """The parts that learn: "whole", or through "adapters" beside frozen matrices."""
+    parts = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
+    return {name: "adapters" if adapted(part) else "whole" for name, part in parts.items()}
 
 
-def per_sample(config: TrainConfig, work: Workload) -> dict[str, float]:
+def per_row(model: PiConfig, work: Workload, costs: Costs) -> dict[str, float]:
     """Operations of a row forward and backward, by part."""
-    costs = passes(config)
-    return {part: costs[part] * count for part, count in forward(config.model, work).items() if costs[part]}
-
-
-def of_training_step(config: TrainConfig, batch: list[Batch]) -> float:
-    """Operations per row of a batch, forward and backward."""
-    return sum(per_sample(config, of_batch(config, batch)).values())
-
-
-def with_tokens(work: Workload, *, text: int, spoken: int) -> Workload:
-    return replace(work, text=text, spoken=spoken)
+    return {part: costs[part] * count for part, count in forward(model, work).items() if costs[part]}

@@ -1,8 +1,9 @@
-"""What autograd keeps of a forward pass, in bytes, from the config alone.
+"""Bytes of training on one GPU by what they are for, from the config alone.
 
-Counted operation by operation as the model is written: a linear layer keeps its input, a norm its input and what it
-scales (both in fp32), attention its queries, keys, values, output and one number per query and head, a gated MLP both
-halves, the activated one and their product. `bench/memory.py` measures the same on a CPU.
+Weights, gradients, optimizer and moving average are counted on a model on the meta device. What autograd keeps of a
+forward pass (`kept`) is counted operation by operation, as the model is written: a linear layer keeps its input, a norm
+its input and what it scales (both in fp32), attention its queries, keys, values, output and one number per query and
+head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures the same on a CPU.
 
 In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
 compute.
@@ -11,13 +12,108 @@ compute.
 from dataclasses import dataclass
 from typing import Literal
 
-from pilot.models.pi import PiConfig
+from torch import nn
+
+from pilot.models.pi import Pi, PiConfig
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig
+from pilot.train.config import TrainConfig
 from pilot.train.flops import Losses, Workload
+from pilot.train.gpus import GIB, GPUS_PER_NODE
 
-FP32 = 4
+FP32, BF16 = 4, 2
+CONTEXT = 1.0 * GIB
+"""Of the driver, of matrix and communication libraries."""
+FRAGMENTS = 0.04
+"""Share of what comes and goes that an allocator loses between blocks."""
+
+Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
 Checkpointing = Literal["none", "selective", "blocks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a step is spread over GPUs and passes: each of `gpus` takes `micro_batch` rows `accumulate` times."""
+
+    gpus: int
+    parallel: Parallel
+    micro_batch: int
+    accumulate: int = 1
+    checkpointing: Checkpointing = "none"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compiled: bool = False
+
+    @property
+    def shards(self) -> int:
+        """Over how many GPUs weights are spread: all, those of a node (hsdp), or none."""
+        return {"fsdp": self.gpus, "hsdp": min(self.gpus, GPUS_PER_NODE)}.get(self.parallel, 1)
+
+    @property
+    def keeping(self) -> "Keeping":
+        c = BF16 if self.precision == "bf16" else FP32
+        return Keeping(c=c, checkpointing=self.checkpointing, compiled=self.compiled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one GPU. `gradients` and `activations` are there at once only where passes are accumulated, or in DDP,
+    which keeps its buffers."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    average: float
+    copies: float
+    activations: float
+    logits: float
+    workspace: float
+    gradients_stay: bool = False
+
+    @property
+    def peak(self) -> float:
+        passing = self.activations + self.logits
+        moving = passing + self.gradients if self.gradients_stay else max(passing, self.gradients)
+        return self.weights + self.optimizer + self.average + self.copies + moving + self.workspace
+
+
+def memory(config: TrainConfig, model: Pi, work: Workload, layout: Layout) -> Memory:
+    """Of a step of the run with `model` (after `choose_learning`; the meta device is enough)."""
+    everything = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    muon = 0
+    if config.optim.name == "muon":
+        muon = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
+    losses, keeping, rows = Losses.of(config), layout.keeping, layout.micro_batch
+    parts = kept(model.config, work, losses=losses, keeping=keeping)
+    again = one_block(model.config, work, losses=losses, keeping=keeping)
+    logits = parts.pop("logits", 0.0)
+    logits += work.spoken * model.config.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
+    activations, logits = rows * (sum(parts.values()) + again), rows * logits
+    return Memory(
+        weights=FP32 * everything / layout.shards,
+        gradients=FP32 * learning / layout.shards,
+        optimizer=FP32 * (2 * (learning - muon) + muon) / layout.shards,
+        average=FP32 * everything / layout.shards,
+        copies=copies(model, layout),
+        activations=activations,
+        logits=logits,
+        workspace=CONTEXT + FRAGMENTS * (activations + logits),
+        gradients_stay=layout.accumulate > 1 or layout.parallel == "ddp",
+    )
+
+
+def copies(model: Pi, layout: Layout) -> float:
+    """Weights as they are computed with: of all matrices, or where they are sharded of what is gathered at once.
+
+    That is what stands outside of blocks, two blocks (one ahead), and the gradients of one before they are spread.
+    """
+    c = layout.keeping.c
+    if layout.shards == 1:
+        matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+        return c * matrices if c < FP32 else 0.0
+    units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
+    outside = sum(p.numel() for p in model.parameters()) - sum(units)
+    return c * (outside + 2 * max(units)) + FP32 * max(units)
 
 
 @dataclass(frozen=True, kw_only=True)

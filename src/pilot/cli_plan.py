@@ -1,0 +1,36 @@
+"""`pilot plan NAME --gpus 8xH100`: what a run needs before it is started."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pilot.train.config import TrainConfig
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
+    parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
+    parser.add_argument("--samples", type=float, help="rows to learn from (default: steps × batch_size of the run)")
+    parser.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU per hour (default: of 2025)")
+    parser.add_argument("--tokens", type=int, help="text tokens of a row, with padding (default: max_tokens)")
+    parser.add_argument("--spoken", type=int, help="how many of them are said (default: 44 %%)")
+    parser.add_argument("--json", action="store_true", help="for machines, in bytes, seconds and dollars")
+
+
+def run(args: argparse.Namespace, *, change: "Callable[[TrainConfig], TrainConfig]") -> None:
+    from pilot import configs
+    from pilot.train.plan import plan
+    from pilot.train.plan_table import to_text
+
+    made = plan(
+        change(configs.get(args.name)),
+        gpus=args.gpus,
+        samples=None if args.samples is None else int(args.samples),
+        price=args.price,
+        text=args.tokens,
+        spoken=args.spoken,
+    )
+    print(json.dumps(made.to_json(), indent=2) if args.json else to_text(made))

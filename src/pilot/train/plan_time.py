@@ -1,0 +1,100 @@
+"""How long a step takes, from what it computes, moves and sends.
+
+Matrix products run at a share of the GPU's peak; everything else moves bytes through its memory; gradients and sharded
+weights go over the links, behind the backward pass where that is long enough. The shares are assumptions, said with
+every plan: what well-shaped products reach in practice, and what is left of bandwidths. A plan is a forecast for
+choosing; `bench/training.py` and a run's own line say what is.
+"""
+
+from dataclasses import dataclass
+
+from pilot.models.pi import Pi
+from pilot.train.config import TrainConfig
+from pilot.train.flops import Costs, Losses, Workload, forward, per_row
+from pilot.train.gpus import GPUS_PER_NODE, NETWORK, Gpu
+from pilot.train.plan_memory import BF16, FP32, Layout, kept
+
+PRODUCTS = 0.65
+"""Share of the peak that matrix products reach in bf16."""
+FP32_PRODUCTS = 0.10
+"""The same in fp32, which runs without (or on slower) tensor cores."""
+TRAFFIC = 5
+"""How often what is kept goes through memory: written, read, read again in backward; its gradient written and read."""
+BANDWIDTH = 0.8
+"""Share of bandwidths that is reached."""
+KERNEL = 5e-6
+"""Seconds to launch a kernel."""
+KERNELS = {False: 75, True: 30}
+"""Kernels of a block forward and backward, as written and compiled."""
+SELECTIVE_AGAIN = 0.05
+"""Share of a forward pass's products that selective checkpointing makes again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """Seconds of one step. `sending` is what is not hidden behind the backward pass."""
+
+    products: float
+    traffic: float
+    waiting: float
+    optimizer: float
+    sending: float
+
+    @property
+    def total(self) -> float:
+        return self.products + self.traffic + self.waiting + self.optimizer + self.sending
+
+
+def step_time(config: TrainConfig, model: Pi, work: Workload, *, layout: Layout, gpu: Gpu, costs: Costs) -> StepTime:
+    """Of one step of the run with `model` (after `choose_learning`; the meta device is enough)."""
+    rows = layout.micro_batch * layout.accumulate
+    operations = rows * (sum(per_row(model.config, work, costs).values()) + again(model, work, layout, costs))
+    rate = gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS)
+    keeping = layout.keeping
+    full = kept(
+        model.config, work, losses=Losses.of(config), keeping=type(keeping)(c=keeping.c, compiled=keeping.compiled)
+    )
+    products, traffic = operations / rate, rows * TRAFFIC * sum(full.values()) / (BANDWIDTH * gpu.bandwidth)
+    launching = layout.accumulate * len(model.blocks()) * KERNELS[layout.compiled] * KERNEL
+    backward = (products + traffic) * 2 / 3
+    sending = communication(model, layout, gpu)
+    return StepTime(
+        products=products,
+        traffic=traffic,
+        waiting=max(0.0, launching - products - traffic),
+        optimizer=updating(config, model, layout) / (BANDWIDTH * gpu.bandwidth),
+        sending=max(0.1 * sending, sending - backward),
+    )
+
+
+def again(model: Pi, work: Workload, layout: Layout, costs: Costs) -> float:
+    """Operations of a row that are done a second time to keep less."""
+    share = {"none": 0.0, "selective": SELECTIVE_AGAIN, "blocks": 1.0}[layout.checkpointing]
+    blocks = forward(model.config, work) | {"head": 0.0}
+    return share * sum(count for part, count in blocks.items() if costs.get(part, 0) > 1)
+
+
+def updating(config: TrainConfig, model: Pi, layout: Layout) -> float:
+    """Bytes that the optimizer, the moving average and the copies in bf16 read and write."""
+    everything = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    norm_and_clip, adam, average = 3 * FP32, 7 * FP32, 3 * FP32
+    cast = (FP32 + BF16) * layout.accumulate if layout.precision == "bf16" else 0
+    return (learning * (norm_and_clip + adam) + everything * (average + cast)) / layout.shards
+
+
+def communication(model: Pi, layout: Layout, gpu: Gpu) -> float:
+    """Seconds of gathering and reducing in a step, were nothing hidden."""
+    if layout.gpus == 1 or layout.parallel == "none":
+        return 0.0
+    everything = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    c, shards = layout.keeping.c, layout.shards
+    across = NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link
+    if layout.parallel == "ddp":
+        return 2 * FP32 * learning * (layout.gpus - 1) / layout.gpus / (BANDWIDTH * across)
+    inside = gpu.link if shards <= GPUS_PER_NODE else NETWORK
+    passes = 2 * c * everything + FP32 * learning  # weights gathered forward and backward, gradients scattered
+    seconds = layout.accumulate * passes * (shards - 1) / shards / (BANDWIDTH * inside)
+    copies = layout.gpus // shards
+    return seconds + 2 * FP32 * learning / shards * (copies - 1) / copies / (BANDWIDTH * across)
