@@ -23,6 +23,7 @@ import numpy as np
 from pilot.eval import charts, pictures
 from pilot.eval.stats import wilson
 
+STYLES = ("serve/dashboard/palette.css", "eval/report.css")
 SMALL_FRAME = 96  # pixels high
 
 
@@ -226,8 +227,7 @@ class Report:
     def render(self) -> str:
         """The whole page."""
         links = "".join(f'<a href="#part{k}">{html.escape(name)}</a>' for k, name in enumerate(self.sections, 1))
-        sheets = [resources.files("pilot").joinpath(name) for name in ("serve/dashboard/palette.css", "eval/report.css")]
-        css = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+        css = "".join(resources.files("pilot").joinpath(name).read_text(encoding="utf-8") for name in STYLES)
         subtitle = f"<p>{rich(self.subtitle)}</p>" if self.subtitle else ""
         return (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
