@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
+from pilot.infer.decoding import Greedy, Pick
 from pilot.infer.plain import PlainEngine
 from pilot.models import flow
-from pilot.models.pi import Pi, likeliest
+from pilot.models.pi import Pi
 from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import Gemma
@@ -37,8 +38,8 @@ from pilot.tokenizers.grammar import Allowed, allowed_mask
 
 MAX_PLANS = 16
 
-SayingStep = Callable[[int, Tensor | None], Tensor]
-"""Says the token of slot `end` out of what it may say, and returns it [b]."""
+Hearing = Callable[[Tensor, int], None]
+"""Takes in a token [b] of each row at a slot."""
 
 
 def pad(rows: list[list[int]], length: int) -> list[list[int]]:
@@ -284,8 +285,9 @@ class Engine:
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
+        pick: Pick | None = None,
     ) -> tuple[Int[Tensor, "b n"], Reading]:
-        """`Pi.speak`: greedily, up to and with `eos`, 0 behind it; and the reading that goes on with what is said.
+        """`Pi.speak`: up to and with `eos`, 0 behind it, greedily or as `pick` says; and the reading that goes on.
 
         Raises:
             ValueError: the reading has no room for so many tokens.
@@ -293,70 +295,64 @@ class Engine:
         room = reading.cache.capacity - self.flow_tokens - reading.length
         if reading.hidden is None or max_tokens > room:
             raise ValueError(f"{max_tokens} tokens may be said, but the reading has room for {room}: read(…, room=…)")
-        alone = reading.batch_size == 1 and not reading.ragged
-        saying = self.begin(reading, alone=alone)
-        step = self.saying_step(reading, saying, kind=kind, eos=eos)
+        pick = pick or Greedy(self.config.places(kind))
+        saying = self.begin(reading)
+        hear = self.hearing(reading, saying, kind=kind, eos=eos)
         said: list[Tensor] = []
         while len(said) < max_tokens and not (said and saying.finished.all()):
             may = None if allowed is None else allowed_mask(allowed, said, saying.finished)
-            said.append(step(reading.length + len(said), may))
+            token = pick(torch.mm(saying.hidden, self.model.embedding.weight.T), may)
+            said.append(token.masked_fill(saying.finished, 0))
+            hear(said[-1], reading.length + len(said) - 1)
         going_on = replace(
             reading,
             length=reading.length + len(said),
             hidden=saying.hidden,
-            ragged=not alone,
+            ragged=saying.bias is not None,
             fast=reading.fast or kind == Kind.FAST,
         )
         return torch.stack(said, dim=1), going_on
 
-    def begin(self, reading: Reading, *, alone: bool) -> Saying:
-        """Nothing said yet; a row that is `alone` and whole sees all there is and needs no mask."""
+    def begin(self, reading: Reading) -> Saying:
+        """Nothing said yet. One row without padding sees all that there is, and needs no mask."""
         assert reading.hidden is not None
+        masked = reading.batch_size > 1 or reading.ragged
         return Saying(
             hidden=reading.hidden.clone(),
             kinds=reading.kinds,
-            bias=None if alone else additive_mask((reading.kinds != Kind.PAD)[:, None], reading.hidden.dtype),
+            bias=additive_mask((reading.kinds != Kind.PAD)[:, None], reading.hidden.dtype) if masked else None,
             finished=torch.zeros(reading.batch_size, dtype=torch.bool, device=reading.hidden.device),
             positions=(reading.filled != Kind.PAD).sum(1, keepdim=True),
         )
 
-    def saying_step(self, reading: Reading, saying: Saying, *, kind: Kind, eos: int) -> SayingStep:
-        """Says the token of a slot."""
+    def hearing(self, reading: Reading, saying: Saying, *, kind: Kind, eos: int) -> Hearing:
+        """Takes in a token that was said."""
         scratch = Scratch(self.config.vlm, batch=reading.batch_size, tokens=1, like=self.vlm.like)
-        return lambda end, may: self.say(saying, reading.cache, end, may, kind=kind, eos=eos, scratch=scratch)
+        return lambda token, end: self.hear(
+            token, end, saying, cache=reading.cache, kind=kind, eos=eos, scratch=scratch
+        )  # fmt: skip
 
-    def say(
+    def hear(
         self,
-        saying: Saying,
-        cache: Cache,
+        token: Int[Tensor, " b"],
         end: int,
-        may: Bool[Tensor, "*b v"] | None,
+        saying: Saying,
         *,
+        cache: Cache,
         kind: Kind,
         eos: int,
         scratch: Scratch,
-    ) -> Int[Tensor, " b"]:
-        """The next token of each row that has not finished, into slot `end`; 0 for the others."""
-        token = self.choose(saying.hidden, may, kind=kind).masked_fill_(saying.finished, 0)
+    ) -> None:
+        """A token of each row into slot `end`; of rows that have finished nothing is kept."""
         saying.kinds[:, end] = torch.where(saying.finished, int(Kind.PAD), int(kind))
         if saying.bias is not None:
             saying.bias[:, 0, 0, end] = torch.where(saying.finished, MASKED, 0.0)
         bias = None if saying.bias is None else saying.bias[..., : end + 1]
         angles = self.angles.at(saying.positions, limit=end + 1)
         span = self.vlm.span(cache, end, angles=angles, bias=bias, scratch=scratch)
-        hidden = self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms)
-        saying.hidden.copy_(cast(Tensor, hidden))
+        saying.hidden.copy_(cast(Tensor, self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms)))
         saying.finished.logical_or_(token == eos)
         saying.positions.add_(1)
-        return token
-
-    def choose(
-        self, hidden: Float[Tensor, "b d"], allowed: Bool[Tensor, "*b v"] | None, *, kind: Kind
-    ) -> Int[Tensor, " b"]:
-        logits = torch.mm(hidden, self.model.embedding.weight.T)
-        if allowed is not None:
-            logits = logits.where(allowed, -torch.inf)
-        return likeliest(logits, places=self.config.places(kind))
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
