@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pilot.data.cluster import in_processes
 from pilot.data.stats import stats_of_files
 from pilot.robots import load_adapter, load_robot
 
@@ -60,7 +61,11 @@ def main() -> None:
         for workers in (1, 2):
             wall, cpu = time.perf_counter(), processor_time()
             stats = stats_of_files(
-                [Path(folder) / "set"], robot, adapter=load_adapter(robot), action_horizon=50, workers=workers
+                [Path(folder) / "set"],
+                robot,
+                adapter=load_adapter(robot),
+                action_horizon=50,
+                spread=in_processes(workers),
             )
             stats.result()
             wall, cpu = time.perf_counter() - wall, processor_time() - cpu

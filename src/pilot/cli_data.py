@@ -2,14 +2,39 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.cli_verbs import Verb, add_verbs, choose
 
 if TYPE_CHECKING:
+    from pilot.data.annotate import Annotated
+    from pilot.data.cluster import Spread
     from pilot.data.stats import RobotStats
     from pilot.types import NormStats, Robot
+
+
+def spread_arguments(parser: argparse.ArgumentParser, *, workers: int) -> None:
+    """Who does the work; what comes out is the same."""
+    parser.add_argument("--workers", type=int, default=workers, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="work on a Ray cluster instead, such as 10.0.0.1:6379 (else that of $RAY_ADDRESS, or one started here)",
+    )
+
+
+def spread_of(args: argparse.Namespace) -> "AbstractContextManager[Spread]":
+    from pilot.data.cluster import in_processes, on_ray
+
+    if args.ray is None:
+        return nullcontext(in_processes(args.workers))
+    if args.ray and (Path(args.ray).exists() or "/" in args.ray.removeprefix("ray://")):
+        raise ValueError(f"'{args.ray}' is no address of a Ray cluster; write --ray last where the address is left out")
+    return on_ray(args.ray or None)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +53,7 @@ def stats_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each set names)")
     parser.add_argument("--action-horizon", type=int, default=10, help="actions per chunk (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    spread_arguments(parser, workers=2)
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, episodes that cannot be used")
 
 
@@ -44,7 +69,8 @@ def run_stats(args: argparse.Namespace) -> None:
         groups.setdefault(keys[args.per](path), []).append(path)
     for paths in groups.values():
         of_robot = {robots[path].name: [p for p in paths if robots[p] == robots[path]] for path in paths}
-        running = [running_stats(own, robots[own[0]], args) for own in of_robot.values()]
+        with spread_of(args) as spread:
+            running = [running_stats(own, robots[own[0]], args, spread) for own in of_robot.values()]
         skipped = [message for stats in running for message in stats.skipped]
         print("".join(f"skipped: {message}\n" for message in skipped), end="")
         stats = merged(running)
@@ -57,7 +83,7 @@ def run_stats(args: argparse.Namespace) -> None:
             print(stats_table(name, labels, stats[name]))
 
 
-def running_stats(paths: Sequence[Path], robot: "Robot", args: argparse.Namespace) -> "RobotStats":
+def running_stats(paths: Sequence[Path], robot: "Robot", args: argparse.Namespace, spread: "Spread") -> "RobotStats":
     """Statistics of some sets of one robot: LeRobot's files part by part, others as a whole."""
     from pilot.data.sources import open_episodes
     from pilot.data.stats import robot_stats, stats_of_files
@@ -66,10 +92,8 @@ def running_stats(paths: Sequence[Path], robot: "Robot", args: argparse.Namespac
 
     adapter, horizon, skip_bad = load_adapter(robot), args.action_horizon, args.skip_bad
     if all(is_lerobot(path) for path in paths):
-        return stats_of_files(
-            paths, robot, action_horizon=horizon, adapter=adapter, workers=args.workers, skip_bad=skip_bad
-        )
-    datasets = [open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad) for path in paths]
+        return stats_of_files(paths, robot, action_horizon=horizon, adapter=adapter, spread=spread, skip_bad=skip_bad)
+    datasets = [open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad, spread=spread) for path in paths]
     stats = robot_stats(datasets, robot, adapter=adapter)
     stats.skipped = [f"{d.path}: episode {s.episode}: {s.reason}" for d in datasets for s in d.skipped]
     return stats
@@ -182,9 +206,17 @@ def annotate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subtasks", nargs="+", default=[], help="the only words that --vlm may choose from")
     parser.add_argument("--episodes", type=int, nargs="+", help="only these")
     parser.add_argument("--overwrite", action="store_true", help="replace subtasks that are there")
+    spread_arguments(parser, workers=1)
 
 
 def run_annotate(args: argparse.Namespace) -> None:
+    if args.by_hand and (args.workers > 1 or args.ray is not None):
+        raise ValueError("--by-hand asks one person in this terminal; leave --workers and --ray out")
+    with spread_of(args) as spread:
+        print(annotated(args, spread))
+
+
+def annotated(args: argparse.Namespace, spread: "Spread") -> "Annotated":
     from pilot.data.annotate import CsvLabeller, annotate
     from pilot.data.annotate_hand import HandLabeller
     from pilot.data.annotate_vlm import Endpoint, VlmLabeller
@@ -196,14 +228,15 @@ def run_annotate(args: argparse.Namespace) -> None:
     elif args.vlm:
         if not args.model:
             raise ValueError("--vlm needs --model, the name under which the endpoint knows it")
-        endpoint = Endpoint(url=args.vlm, model=args.model, per_minute=args.per_minute)
+        endpoint = Endpoint(url=args.vlm, model=args.model, per_minute=args.per_minute / spread.processes)
         label, by = (
             VlmLabeller(endpoint=endpoint, frames=args.frames, camera=args.camera, subtasks=args.subtasks),
             args.model,
         )
     else:
         label, by = HandLabeller(camera=args.camera), "hand"
-    print(annotate(args.path, label, by=by, episodes=episodes, overwrite=args.overwrite, progress=not args.by_hand))
+    options = {"episodes": episodes, "overwrite": args.overwrite, "progress": not args.by_hand, "spread": spread}
+    return annotate(args.path, label, by=by, **options)
 
 
 def convert_arguments(parser: argparse.ArgumentParser) -> None:
@@ -214,7 +247,11 @@ def convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="hdf5 and npz: the rate (default: the robot's)")
     parser.add_argument("--task", help="the instruction of episodes that have none")
     parser.add_argument("--pictures", choices=["video", "image"], help="mp4, or pictures without loss (hdf5 and rlds)")
+    parser.add_argument(
+        "--drop-idle", action="store_true", help="rlds: leave out the steps that training never starts at"
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
+    spread_arguments(parser, workers=1)
 
 
 def run_convert(args: argparse.Namespace) -> None:
@@ -230,8 +267,11 @@ def run_convert(args: argparse.Namespace) -> None:
         task=args.task,
         pictures=args.pictures,
         layouts=load_layout,
+        drop_idle=args.drop_idle,
     )
-    print(convert(fetch(args.source), args.target, kind=args.kind, options=options, skip_bad=args.skip_bad))
+    source = fetch(args.source)
+    with spread_of(args) as spread:
+        print(convert(source, args.target, kind=args.kind, options=options, skip_bad=args.skip_bad, spread=spread))
 
 
 WORDS = {

@@ -124,11 +124,11 @@ def test_interrupted_writing_is_done_again(recorded, monkeypatch):
     labels = CsvLabeller(table(recorded, "episode,start,subtask\n0,0,a\n1,0,b\n2,0,c\n"))
     real, files = annotating._rewrite, []
 
-    def interrupted(file, *rest) -> None:
+    def interrupted(file, **rest) -> None:
         files.append(file)
         if len(files) == 2:
             raise KeyboardInterrupt
-        real(file, *rest)
+        real(file, **rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(annotating, "_rewrite", interrupted)

@@ -12,6 +12,7 @@ from data.recordings import ROBOT, episode, record
 
 from pilot.data import columns, stats
 from pilot.data import lerobot_format as fmt
+from pilot.data.cluster import in_processes
 from pilot.data.columns import find_parts
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.stats import (
@@ -117,17 +118,17 @@ def same(a: dict[str, NormStats], b: dict[str, NormStats]) -> bool:
 
 def test_files_and_memory_give_the_same(tmp_path):
     dataset = recorded(tmp_path)
-    from_files = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result()
+    from_files = stats_of_files([tmp_path], ROBOT, action_horizon=3).result()
     assert same(from_files, compute_norm_stats([dataset], ROBOT))
 
 
 def test_parts_and_processes_do_not_change_the_result(tmp_path, monkeypatch):
     recorded(tmp_path)
-    whole = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result()
+    whole = stats_of_files([tmp_path], ROBOT, action_horizon=3).result()
     monkeypatch.setattr(columns, "PART_ROWS", 8)
     assert len(find_parts(tmp_path).parts) > 1
-    alone = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1).result()
-    together = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=2).result()
+    alone = stats_of_files([tmp_path], ROBOT, action_horizon=3).result()
+    together = stats_of_files([tmp_path], ROBOT, action_horizon=3, spread=in_processes(2)).result()
     assert same(alone, together)
     np.testing.assert_allclose(alone["actions"].q01, whole["actions"].q01, rtol=1e-6)
     np.testing.assert_allclose(alone["actions"].mean, whole["actions"].mean, rtol=1e-5, atol=1e-7)
@@ -165,8 +166,8 @@ def test_nan_names_file_episode_and_frame_or_is_skipped_and_listed(tmp_path):
     recorded(tmp_path)
     file = put_nan(tmp_path, column=fmt.STATE, row=11)
     with pytest.raises(ValueError, match=rf"{file}: NaN or infinity in episode 1, frame 2; .*--skip-bad"):
-        stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1)
-    found = stats_of_files([tmp_path], ROBOT, action_horizon=3, workers=1, skip_bad=True)
+        stats_of_files([tmp_path], ROBOT, action_horizon=3)
+    found = stats_of_files([tmp_path], ROBOT, action_horizon=3, skip_bad=True)
     assert found.skipped == [f"{file}: NaN or infinity in episode 1, frame 2"]
     assert found.state.count == 9 + 12
 
@@ -177,23 +178,23 @@ def test_a_truncated_file_is_named_or_skipped(tmp_path):
     file.write_bytes(file.read_bytes()[:-20])
     sets = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(ValueError, match=rf"{file} cannot be read .* truncated or damaged"):
-        stats_of_files(sets, ROBOT, action_horizon=3, workers=1)
+        stats_of_files(sets, ROBOT, action_horizon=3)
     with pytest.raises(ValueError, match="no episodes to read"):
-        stats_of_files(sets, ROBOT, action_horizon=3, workers=1, skip_bad=True)
+        stats_of_files(sets, ROBOT, action_horizon=3, skip_bad=True)
 
 
 def test_what_else_is_wrong_with_a_set_is_said(tmp_path):
     recorded(tmp_path / "set")
     wider = replace(ROBOT, state_names=("x", "y", "z", "hold"))
     with pytest.raises(ValueError, match="has 3 state dims, robot 'toy' declares 4"):
-        stats_of_files([tmp_path / "set"], wider, action_horizon=3, workers=1)
+        stats_of_files([tmp_path / "set"], wider, action_horizon=3)
     with pytest.raises(FileNotFoundError, match="is not a LeRobot data set"):
-        stats_of_files([tmp_path / "nothing"], ROBOT, action_horizon=3, workers=1)
+        stats_of_files([tmp_path / "nothing"], ROBOT, action_horizon=3)
     info = json.loads((tmp_path / "set/meta/info.json").read_text())
     del info["features"][fmt.ACTION]
     (tmp_path / "set/meta/info.json").write_text(json.dumps(info))
     with pytest.raises(ValueError, match="no feature 'action'"):
-        stats_of_files([tmp_path / "set"], ROBOT, action_horizon=3, workers=1)
+        stats_of_files([tmp_path / "set"], ROBOT, action_horizon=3)
 
 
 def test_save_and_load(tmp_path):

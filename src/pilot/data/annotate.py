@@ -9,6 +9,7 @@ import csv
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pilot.data import lerobot_format as fmt
+from pilot.data.cluster import Spread, here
 from pilot.data.episodes import Episode
 from pilot.data.files import atomic_write, read_json, write_json
 from pilot.data.lerobot import LeRobotDataset
@@ -50,33 +52,54 @@ def annotate(
     episodes: Sequence[int] | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    spread: Spread = here,
 ) -> Annotated:
     """Asks `label` for the subtasks of each episode, then writes them. `by` says who answers.
 
     Episodes that have subtasks are left alone unless `overwrite`. When `label` returns None, it stops there and writes
-    what it has. An interrupted annotation goes on after the answers that it has.
+    what it has. An interrupted annotation goes on after the answers that it has. `spread` says which processes ask and
+    write: the bytes are the same.
 
     Raises:
         ValueError: an unknown episode, answers that do not fit it, or an annotation begun by somebody else.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # whoever does the work may be elsewhere
     dataset = LeRobotDataset(path, 1)
     todo, kept = _choose(dataset, episodes, overwrite=overwrite)
     folder, answers = path / ANSWERS, {}
-    for episode in tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress):
-        file = folder / f"episode_{episode.index:06d}.json"
-        if file.exists():
-            answers[episode.index] = _earlier_answer(file, by)
-            continue
-        found = label(dataset, episode)
-        if found is None:
+    asking = _Asking(dataset, label, by)
+    found = tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress)
+    for episode, answer in zip(found, spread(asking, [episode.index for episode in todo])):
+        if answer is None:
             break
-        answers[episode.index] = _checked(found, dataset, episode)
-        write_json(file, {"by": by, "subtasks": [list(pair) for pair in answers[episode.index]]})
+        answers[episode.index] = answer
     if answers:
-        write_subtasks(path, answers)
+        write_subtasks(path, answers, spread=spread)
     shutil.rmtree(folder, ignore_errors=True)
     return Annotated(written=len(answers), kept=tuple(kept))
+
+
+class _Asking:
+    """The subtasks of an episode: an earlier answer, or else a new one, kept on disk as soon as it is there."""
+
+    def __init__(self, dataset: LeRobotDataset, label: Labeller, by: str) -> None:
+        self.path, self.label, self.by = dataset.path, label, by
+        self._dataset: LeRobotDataset | None = dataset
+
+    def __call__(self, index: int) -> Labels | None:
+        file = self.path / ANSWERS / f"episode_{index:06d}.json"
+        if file.exists():
+            return _earlier_answer(file, self.by)
+        dataset = self._dataset = self._dataset or LeRobotDataset(self.path, 1)
+        episode = next(episode for episode in dataset.episodes if episode.index == index)
+        if (found := self.label(dataset, episode)) is None:
+            return None
+        checked = _checked(found, dataset, episode)
+        write_json(file, {"by": self.by, "subtasks": [list(pair) for pair in checked]})
+        return checked
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_dataset": None}  # every process opens it itself, once
 
 
 class CsvLabeller:
@@ -98,15 +121,15 @@ class CsvLabeller:
         return [(at / float(dataset.fps) if is_frame else at, words) for at, is_frame, words in rows]
 
 
-def write_subtasks(path: str | Path, labels: Mapping[int, Labels]) -> None:
+def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, spread: Spread = here) -> None:
     """Puts subtasks into the set's language column, in place of those that were there; other language rows stay."""
     path = Path(path)
     info = read_json(path / fmt.INFO, remedy="give the folder of a LeRobot data set")
     features = info["features"] | {fmt.PERSISTENT: {"dtype": "language", "shape": [1], "names": None}}
-    for file in sorted((path / "data").rglob("*.parquet")):
-        numbers = pq.read_table(file, columns=["episode_index"])["episode_index"].to_numpy()
-        if fmt.PERSISTENT not in info["features"] or np.isin(numbers, list(labels)).any():
-            _rewrite(file, labels, features)
+    everywhere = fmt.PERSISTENT not in info["features"]
+    rewrite = partial(_rewrite, labels=labels, features=features, everywhere=everywhere)
+    for _ in spread(rewrite, sorted((path / "data").rglob("*.parquet"))):
+        pass
     write_json(path / fmt.INFO, info | {"features": features})
 
 
@@ -183,8 +206,14 @@ def _column(names: Iterable[str], known: Sequence[str], file: Path) -> str:
 # --- rewriting data files ---------------------------------------------------------------------------------------------
 
 
-def _rewrite(file: Path, labels: Mapping[int, Labels], features: dict[str, Any]) -> None:
-    """The same file with other subtasks, row group by row group."""
+def _rewrite(file: Path, *, labels: Mapping[int, Labels], features: dict[str, Any], everywhere: bool) -> None:
+    """The same file with other subtasks, row group by row group; left alone if it has none of the episodes.
+
+    `everywhere`: the column is new to the set, so that every file gets it.
+    """
+    numbers = pq.read_table(file, columns=["episode_index"])["episode_index"].to_numpy()
+    if not everywhere and not np.isin(numbers, list(labels)).any():
+        return
     note = fmt.huggingface_metadata(features)
     with atomic_write(file) as temporary, pq.ParquetFile(file) as source:
         writer = None

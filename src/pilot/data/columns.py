@@ -23,6 +23,7 @@ from pilot.data.files import read_json
 from pilot.data.lerobot import unfinished_error
 
 PART_ROWS = 262_144
+FLAGS = (fmt.PERTURBED, fmt.DRAWABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +73,16 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """About `PART_ROWS` rows of a set; the first of them has the number `first`."""
+    """About `PART_ROWS` rows of a set; the first of them has the number `first`.
+
+    `state`, `action`: what the set calls them; `flags`: which of `FLAGS` it has.
+    """
 
     first: int
     pieces: tuple[Piece, ...]
-    perturbed: bool
+    state: str
+    action: str
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +105,11 @@ def find_parts(path: str | Path, *, skip_bad: bool = False) -> Found:
         FileNotFoundError: no set there.
         ValueError: a file is damaged (with `skip_bad` it is named and left out), or the set is empty or unfinished.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # whoever reads the parts may be elsewhere
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
     info = read_json(path / fmt.INFO, remedy="fetch the data set again")
-    for name in (fmt.STATE, fmt.ACTION):
-        if name not in info["features"]:
-            raise ValueError(f"{path / fmt.INFO}: no feature '{name}' among {sorted(info['features'])}")
+    state, action = (fmt.named(info["features"], names, where=path) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES))
     pieces, skipped = [], []
     for file in sorted((path / "data").glob("*/*.parquet")):
         try:
@@ -116,8 +120,9 @@ def find_parts(path: str | Path, *, skip_bad: bool = False) -> Found:
             skipped.append(str(error))
     if not pieces:
         raise ValueError(f"{path} has no episodes to read; record some first, or fetch the data set again")
-    perturbed = fmt.PERTURBED in info["features"]
-    return Found(info=info, parts=tuple(_parts(pieces, perturbed=perturbed)), skipped=tuple(skipped))
+    flags = tuple(name for name in FLAGS if name in info["features"])
+    parts = (Part(first=first, pieces=own, state=state, action=action, flags=flags) for first, own in _cut(pieces))
+    return Found(info=info, parts=tuple(parts), skipped=tuple(skipped))
 
 
 def read_part(part: Part, *, skip_bad: bool = False) -> tuple[list[Columns], list[str]]:
@@ -127,11 +132,10 @@ def read_part(part: Part, *, skip_bad: bool = False) -> tuple[list[Columns], lis
         ValueError: a damaged file, NaN or infinity (unless `skip_bad`); file, episode, frame and remedy are named.
     """
     first, found, skipped = part.first, [], []
-    names = [fmt.STATE, fmt.ACTION, *([fmt.PERTURBED] if part.perturbed else [])]
     for piece in part.pieces:
         try:
-            table = _read_rows(piece, names)
-            found.append(_columns(piece, table, first=first, skip_bad=skip_bad, skipped=skipped))
+            table = _read_rows(piece, [part.state, part.action, *part.flags])
+            found.append(_columns(piece, table, part, first=first, skip_bad=skip_bad, skipped=skipped))
         except ValueError as error:
             if not skip_bad:
                 raise
@@ -155,21 +159,22 @@ def _pieces(file: Path, *, total_episodes: int) -> Iterator[Piece]:
         yield Piece(file=file, start=start, stop=stop, edges=tuple((own - start).tolist()), episodes=numbers)
 
 
-def _parts(pieces: list[Piece], *, perturbed: bool) -> Iterator[Part]:
+def _cut(pieces: list[Piece]) -> Iterator[tuple[int, tuple[Piece, ...]]]:
+    """Pieces in groups of about `PART_ROWS` rows, each with the number of its first row."""
     group, rows, first = [], 0, 0
     for piece in pieces:
         group.append(piece)
         rows += piece.stop - piece.start
         if rows >= PART_ROWS:
-            yield Part(first=first, pieces=tuple(group), perturbed=perturbed)
+            yield first, tuple(group)
             group, rows, first = [], 0, first + rows
     if group:
-        yield Part(first=first, pieces=tuple(group), perturbed=perturbed)
+        yield first, tuple(group)
 
 
-def _columns(piece: Piece, table: pa.Table, *, first: int, skip_bad: bool, skipped: list[str]) -> Columns:
-    state, actions = (matrix(table[name]).astype(np.float32, copy=False) for name in (fmt.STATE, fmt.ACTION))
-    perturbed = table[fmt.PERTURBED].to_numpy() if fmt.PERTURBED in table.column_names else None
+def _columns(piece: Piece, table: pa.Table, part: Part, *, first: int, skip_bad: bool, skipped: list[str]) -> Columns:
+    state, actions = (matrix(table[name]).astype(np.float32, copy=False) for name in (part.state, part.action))
+    flags = {name: table[name].to_numpy() for name in part.flags}
     lengths = np.diff([*piece.edges, piece.stop - piece.start])
     if not (np.isfinite(state).all() and np.isfinite(actions).all()):
         finite = np.isfinite(np.concatenate([state, actions], axis=1)).all(axis=1)
@@ -179,14 +184,15 @@ def _columns(piece: Piece, table: pa.Table, *, first: int, skip_bad: bool, skipp
         skipped += bad.values()
         keep = ~np.repeat(np.isin(np.arange(len(lengths)), list(bad)), lengths)
         state, actions, lengths = state[keep], actions[keep], np.delete(lengths, list(bad))
-        perturbed = None if perturbed is None else perturbed[keep]
+        flags = {name: values[keep] for name, values in flags.items()}
     return Columns(
         where=str(piece.file),
         first=first,
         state=state,
         actions=actions,
         stops=np.repeat(np.cumsum(lengths), lengths),
-        perturbed=perturbed,
+        perturbed=flags.get(fmt.PERTURBED),
+        drawable=flags.get(fmt.DRAWABLE),
     )
 
 

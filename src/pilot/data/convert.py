@@ -1,13 +1,15 @@
 """`pilot data convert`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
 
-Each episode is whole on disk before the next is read, and the target appears at the end: whatever interrupts a
-conversion, the same command goes on where it was. What cannot be read stops it, or with `skip_bad` is counted, listed
-and written down in `meta/conversion.json`.
+Each episode is encoded in a folder of its own, by whatever process, and taken in whole and in order; the target appears
+at the end: whatever interrupts a conversion, the same command goes on where it was. What cannot be read stops it, or
+with `skip_bad` is counted, listed and written down in `meta/conversion.json`.
 """
 
 import importlib
 import pkgutil
+import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ from tqdm import tqdm
 
 from pilot.data import conversion
 from pilot.data import lerobot_format as fmt
+from pilot.data.cluster import Spread, here
 from pilot.data.conversion.source import Options, Source
 from pilot.data.files import read_json, write_json
 from pilot.data.writer import LeRobotWriter
 
 REPORT = "meta/conversion.json"
+STAGED = f"{fmt.RECORDING}/staged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +62,17 @@ def convert(
     options: Options | None = None,
     skip_bad: bool = False,
     progress: bool = True,
+    spread: Spread = here,
 ) -> Conversion:
     """Writes `target` from `source`, or goes on where an earlier call was interrupted.
 
-    `kind` is one of `kinds()`; None tells by what lies there.
+    `kind` is one of `kinds()`; None tells by what lies there. `spread` says who encodes: the bytes are the same.
 
     Raises:
         FileNotFoundError: nothing at `source`.
         ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set.
     """
-    source, target = Path(source), Path(target)
+    source, target = Path(source).absolute(), Path(target).absolute()  # whoever does the work may be elsewhere
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
     kind = kind or recognised(source)
@@ -79,7 +84,7 @@ def convert(
     found = kinds()[kind](source, options or Options())
     write_json(target / REPORT, asdict(done))
     with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
-        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress)
+        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, spread=spread)
         if not writer.episodes:
             raise ValueError(f"no episode of {source} can be converted:\n{done}")
     return done
@@ -113,22 +118,38 @@ def _earlier(target: Path, new: Conversion) -> Conversion:
     return done
 
 
-def _run(found: Source, writer: LeRobotWriter, done: Conversion, *, skip_bad: bool, progress: bool) -> Conversion:
+def stage(number: int, *, source: Source, folder: Path) -> str:
+    """Encodes one episode into `folder/<number>`; what is wrong with it if it cannot be read, else nothing."""
+    place = folder / str(number)
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        content = source.read(number)
+        writer = LeRobotWriter(place, source.robot, source.fps, image_format=source.pictures)
+        writer.add_episode(content.frames, task=content.task, persistent=content.persistent, labels=content.labels)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return ""
+
+
+def _run(
+    found: Source, writer: LeRobotWriter, done: Conversion, *, skip_bad: bool, progress: bool, spread: Spread
+) -> Conversion:
     """Converts what is not converted yet."""
     writer.truncate(done.written)  # one may be whole on disk and not counted
+    folder = writer.path / STAGED
     skipped, written = list(done.skipped), done.written
     first, total = written + len(skipped), len(found.episodes)
     with tqdm(
         total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress
     ) as bar:
-        for number in range(first, total):
+        reasons = spread(partial(stage, source=found, folder=folder), range(first, total))
+        for number, reason in enumerate(reasons, first):
             try:
-                content = found.read(number)
-                writer.add_episode(
-                    content.frames, task=content.task, persistent=content.persistent, labels=content.labels
-                )
+                if reason:
+                    raise ValueError(reason)
+                writer.adopt(folder / str(number))
                 written += 1
-            except (ValueError, FileNotFoundError) as error:
+            except ValueError as error:
                 if not skip_bad:
                     raise ValueError(f"{error} (to go on without such episodes: --skip-bad)") from error
                 skipped.append((found.episodes[number], str(error)))

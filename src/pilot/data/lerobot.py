@@ -146,8 +146,9 @@ class _DataFile:
     def __init__(self, dataset: LeRobotDataset, words: _Words) -> None:
         self.dataset, self.words = dataset, words
         self.features = dataset.features
-        self.state, self.action = (_named(self.features, names) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES))
-        optional = (fmt.BOX, fmt.PERTURBED, fmt.SUBTASK_INDEX)
+        vectors = (fmt.STATE_NAMES, fmt.ACTION_NAMES)
+        self.state, self.action = (fmt.named(self.features, names, where=dataset.path) for names in vectors)
+        optional = (fmt.BOX, fmt.PERTURBED, fmt.DRAWABLE, fmt.SUBTASK_INDEX)
         self.names = [self.state, self.action, "episode_index", "task_index"]
         self.names += [name for name in optional if name in self.features]
         self._name = ""
@@ -170,6 +171,7 @@ class _DataFile:
             task=self._places("task_index", rows, self.words.task_of, strict=True),
             box=self._vector(fmt.BOX, rows) if fmt.BOX in self.names else None,
             perturbed=self._columns[fmt.PERTURBED][rows, 0] if fmt.PERTURBED in self.names else None,
+            drawable=self._columns[fmt.DRAWABLE][rows, 0] if fmt.DRAWABLE in self.names else None,
             first=first,
             labels=stored.labels,
         )
@@ -266,14 +268,7 @@ def _read_info(path: Path) -> tuple[dict[str, Any], Any]:
     name = str(info.get("codebase_version", "none"))
     if (version := VERSIONS.get(name.split(".")[0])) is None:
         raise ValueError(f"{path} has format {name}, this reader reads v2.0 to v3.0; convert the set to v3.0")
-    for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES):
-        if not any(name in info["features"] for name in names):
-            raise ValueError(f"{path / fmt.INFO}: no feature '{names[0]}' among {sorted(info['features'])}")
     return info, version
-
-
-def _named(features: dict[str, Any], names: Sequence[str]) -> str:
-    return next(name for name in names if name in features)
 
 
 def _camera_keys(features: dict[str, Any]) -> dict[str, str]:

@@ -7,14 +7,17 @@
     videos/<feature>/chunk-000/file-000.mp4       many episodes of one camera
     recording/                                    ours: the finished episodes of a recording that is still open
 
-Three columns beyond the standard ones are ours, and optional:
+Four columns beyond the standard ones are ours, and optional:
 `observation.subtask_box` float32 [4]: (y0, x0, y1, x1) in [0, 1] of the subtask's object in the first camera, NaN when
 there is none; `observation.perturbed` bool: the step was executed with another action than the one recorded (see
-`LeRobotDataset.windows`); and `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
+`LeRobotDataset.windows`); `observation.drawable` bool: training may start a chunk at the step (idle ones are not); and
+`labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,7 @@ DATA_FILE_MB, VIDEO_FILE_MB = 100, 200
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 STATE_NAMES, ACTION_NAMES = (STATE, "state"), (ACTION, "actions")  # what sets in use call them
-BOX, PERTURBED = "observation.subtask_box", "observation.perturbed"
+BOX, PERTURBED, DRAWABLE = "observation.subtask_box", "observation.perturbed", "observation.drawable"
 PERSISTENT, EVENTS = "language_persistent", "language_events"
 SUBTASK_INDEX = "subtask_index"  # how subtasks were written before the language columns
 INDEX_COLUMNS = {
@@ -66,6 +69,13 @@ class EpisodeFiles:
     labels: dict[str, str]
     data: str
     videos: dict[str, VideoPart]
+
+
+def named(features: Mapping[str, Any], names: Sequence[str], *, where: Path) -> str:
+    """The one of `names` that the set at `where` uses. Raises `ValueError` when it uses none."""
+    if found := next((name for name in names if name in features), None):
+        return found
+    raise ValueError(f"{where / INFO}: no feature '{names[0]}' among {sorted(features)}")
 
 
 def arrow_type(feature: dict[str, Any]) -> pa.DataType | None:

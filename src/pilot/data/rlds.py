@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
+from pilot.data.cluster import Spread, here
 from pilot.data.episodes import COLUMNS, Episode, EpisodeDataset, Skipped, Steps, Texts, choose_cameras
 from pilot.data.files import atomic_write, cache_folder, read_json, write_json
 from pilot.data.tfrecord import Example, RecordFile
@@ -127,12 +128,120 @@ class EpisodeFeatures:
             ) from error
 
 
+class RecordFiles:
+    """The record files of a set: a few of them open, and the last few records that were read."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self._open: OrderedDict[int, RecordFile] = OrderedDict()
+        self._recent: OrderedDict[Record, Example] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files, "_open": OrderedDict(), "_recent": OrderedDict()}  # maps do not travel
+
+    def file(self, number: int) -> RecordFile:
+        if number in self._open:
+            self._open.move_to_end(number)
+        else:
+            self._open[number] = RecordFile(self.files[number])
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return self._open[number]
+
+    def parsed(self, record: Record, *, check: bool) -> Example:
+        """A record's features."""
+        if record in self._recent and not check:
+            self._recent.move_to_end(record)
+            return self._recent[record]
+        where = f"{self.files[record.file]}, episode {record.index}"
+        try:
+            message = self.file(record.file).read(record.offset, record.length, check=check)
+        except ValueError as error:
+            raise ValueError(f"episode {record.index}: {error}, or leave the episode out with --skip-bad") from error
+        example = self._recent[record] = Example(message, where=where)
+        if len(self._recent) > OPEN_RECORDS:
+            self._recent.popitem(last=False)
+        return example
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """An episode as its record says it; the task as words, which the set numbers later."""
+
+    record: Record
+    steps: Steps
+    task: str
+
+    @property
+    def index(self) -> int:
+        return self.record.index
+
+
+class _Shard:
+    """The first reading of one record file: `_Read` or `Skipped`, by episode; those that the layout leaves out are not
+    there."""
+
+    def __init__(
+        self,
+        records: RecordFiles,
+        features: Mapping[str, Feature],
+        layout: RldsLayout,
+        lengths: Sequence[int],
+        *,
+        skip_bad: bool,
+        check: bool,
+    ) -> None:
+        self.records, self.features, self.layout, self.lengths = records, features, layout, lengths
+        self.skip_bad, self.check = skip_bad, check
+
+    def __call__(self, number: int) -> "list[_Read | Skipped]":
+        first, declared = sum(self.lengths[:number]), self.lengths[number]
+        try:
+            places = self._places(number)
+        except (ValueError, OSError) as error:
+            if not self.skip_bad:
+                raise
+            return [Skipped(episode=first + i, reason=str(error)) for i in range(declared)]
+        found = [self._episode(Record(number, at, length, first + i)) for i, (at, length) in enumerate(places)]
+        return [episode for episode in found if episode is not None]
+
+    def _places(self, number: int) -> list[list[int]]:
+        places = self.records.file(number).places().tolist()
+        if len(places) != self.lengths[number]:
+            name, want = self.records.files[number], self.lengths[number]
+            raise ValueError(f"{name} has {len(places)} records, {INFO} says {want}; {FETCH}")
+        return places
+
+    def _episode(self, record: Record) -> "_Read | Skipped | None":
+        try:
+            features = EpisodeFeatures(self.records.parsed(record, check=self.check), self.features)
+            texts = [words for name in self.layout.instruction for words in features.texts(name)[:1] if words.strip()]
+            columns = self.layout.columns(features)
+        except (ValueError, OSError) as error:
+            if not self.skip_bad:
+                raise
+            return Skipped(episode=record.index, reason=str(error))
+        if columns is None or not texts:
+            return None
+        steps = Steps(
+            state=columns.state.astype(np.float32),
+            actions=columns.actions.astype(np.float32),
+            task=np.zeros(len(columns.state), np.int64),
+            drawable=columns.drawable,
+            first=columns.first,
+            missing=columns.missing,
+            rephrasings=tuple(dict.fromkeys(texts[1:])),
+        )
+        return _Read(record=record, steps=steps, task=texts[0])
+
+
 class RldsDataset(EpisodeDataset):
     """Random access to the frames of one RLDS set, as `LeRobotDataset` gives them.
 
     `path` holds `features.json`, or one version folder that does. `cameras`: of the layout's; None reads all.
     `skip_bad` leaves out episodes that cannot be read and lists them in `skipped`. `check=False` does not compare the
-    check sums of records at the first reading: it then reads only the columns, not the pictures.
+    check sums of records at the first reading: it then reads only the columns, not the pictures. `spread`: who does the
+    first reading, a record file at a time.
 
     Raises `FileNotFoundError`/`ValueError` naming the file, the episode and the remedy.
     """
@@ -149,26 +258,25 @@ class RldsDataset(EpisodeDataset):
         skip_bad: bool = False,
         check: bool = True,
         progress: bool = False,
+        spread: Spread = here,
     ) -> None:
-        super().__init__(version_folder(Path(path)), action_horizon, skip_bad=skip_bad)
+        super().__init__(version_folder(Path(path).absolute()), action_horizon, skip_bad=skip_bad)
         self.layout, self.split, self.fps = layout, split, layout.fps
         self.features = read_features(self.path / FEATURES)
         self.info = read_json(self.path / INFO, remedy=FETCH)
-        self._shards = shard_files(self.path, self.info, split)
+        self._records = RecordFiles(shard_files(self.path, self.info, split))
         self.cameras = choose_cameras(list(layout.cameras), cameras, path=self.path)
         self._check_cameras()
-        self._open: OrderedDict[int, RecordFile] = OrderedDict()
-        self._recent: OrderedDict[Record, Example] = OrderedDict()
         self._kept = cache_folder(self.path) / f"columns-{self._key()}"
         if not (self._kept / ABOUT).exists():
-            self._read(check=check, progress=progress)
+            self._read(check=check, progress=progress, spread=spread)
             self._keep()
         self._recall()
         if episodes is not None:
             self._select(episodes)
 
     def files(self) -> Iterable[Path]:
-        return [shard for shard in self._shards if shard.exists()]
+        return [file for file in self._records.files if file.exists()]
 
     def described(self) -> dict[str, Any]:
         return self.info
@@ -179,7 +287,7 @@ class RldsDataset(EpisodeDataset):
         record, episode = self.records[number], self.episodes[number]
         step, name = i - episode.start, f"steps/{self.layout.cameras[camera]}"
         try:
-            blobs = self._parsed(record, check=False).blobs(name)
+            blobs = self._records.parsed(record, check=False).blobs(name)
             return np.asarray(Image.open(io.BytesIO(blobs[episode.first + step])).convert("RGB"))
         except (OSError, SyntaxError, IndexError) as error:
             raise ValueError(
@@ -206,7 +314,7 @@ class RldsDataset(EpisodeDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Maps do not travel to worker processes: of columns that are kept on disk, only where they are."""
-        state = self.__dict__ | {"_open": OrderedDict(), "_recent": OrderedDict()}
+        state = dict(self.__dict__)
         if isinstance(self.state, np.memmap):
             for name in FROM_DISK:
                 state.pop(name)
@@ -233,69 +341,24 @@ class RldsDataset(EpisodeDataset):
         content = json.dumps([FORMAT, self.fingerprint(), self.split, self.skip_bad, self.layout.instruction, source])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def _read(self, *, check: bool, progress: bool) -> None:
+    def _read(self, *, check: bool, progress: bool, spread: Spread) -> None:
         """All columns, from all records."""
         tasks, found = Texts(), []
         self.tasks = tasks.all
-        for number, declared in enumerate(_shard_lengths(self.info, self.split)):
-            first = sum(_shard_lengths(self.info, self.split)[:number])
-            found += self._places(number, declared=declared, first_episode=first)
-        bar = tqdm(found, desc=f"reading {self.path.parent.name}", unit="episode", disable=not progress)
-        self.records = self._load(bar, lambda record: self._steps(record, tasks, check=check))
+        lengths = _shard_lengths(self.info, self.split)
+        work = _Shard(self._records, self.features, self.layout, lengths, skip_bad=self.skip_bad, check=check)
+        bar = tqdm(total=sum(lengths), desc=f"reading {self.path.parent.name}", unit="episode", disable=not progress)
+        with bar:
+            for episodes, length in zip(spread(work, range(len(lengths))), lengths):
+                found += [episode for episode in episodes if isinstance(episode, _Read)]
+                self.skipped += [episode for episode in episodes if isinstance(episode, Skipped)]
+                bar.update(length)
 
-    def _places(self, number: int, *, declared: int, first_episode: int) -> list[Record]:
-        """The episodes of one record file."""
-        try:
-            places = self._file(number).places()
-            if len(places) != declared:
-                raise ValueError(f"{self._shards[number]} has {len(places)} records, {INFO} says {declared}; {FETCH}")
-        except (ValueError, OSError) as error:
-            if not self.skip_bad:
-                raise
-            self.skipped += [Skipped(episode=first_episode + i, reason=str(error)) for i in range(declared)]
-            return []
-        return [Record(number, int(at), int(length), first_episode + i) for i, (at, length) in enumerate(places)]
+        def numbered(read: _Read) -> tuple[int, str, Steps]:
+            read.steps.task = np.full(len(read.steps), tasks.number(read.task))
+            return read.index, str(self._records.files[read.record.file]), read.steps
 
-    def _steps(self, record: Record, tasks: Texts, *, check: bool) -> tuple[int, str, Steps] | None:
-        features = EpisodeFeatures(self._parsed(record, check=check), self.features)
-        wordings = [words for name in self.layout.instruction for words in features.texts(name)[:1] if words.strip()]
-        columns = self.layout.columns(features)
-        if columns is None or not wordings:
-            return None
-        steps = Steps(
-            state=columns.state.astype(np.float32),
-            actions=columns.actions.astype(np.float32),
-            task=np.full(len(columns.state), tasks.number(wordings[0])),
-            drawable=columns.drawable,
-            first=columns.first,
-            missing=columns.missing,
-            rephrasings=tuple(dict.fromkeys(wordings[1:])),
-        )
-        return record.index, str(self._shards[record.file]), steps
-
-    def _parsed(self, record: Record, *, check: bool) -> Example:
-        """A record's features; the last few are remembered."""
-        if record in self._recent and not check:
-            self._recent.move_to_end(record)
-            return self._recent[record]
-        where = f"{self._shards[record.file]}, episode {record.index}"
-        try:
-            message = self._file(record.file).read(record.offset, record.length, check=check)
-        except ValueError as error:
-            raise ValueError(f"episode {record.index}: {error}, or leave the episode out with --skip-bad") from error
-        example = self._recent[record] = Example(message, where=where)
-        if len(self._recent) > OPEN_RECORDS:
-            self._recent.popitem(last=False)
-        return example
-
-    def _file(self, number: int) -> RecordFile:
-        if number in self._open:
-            self._open.move_to_end(number)
-        else:
-            self._open[number] = RecordFile(self._shards[number])
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)
-        return self._open[number]
+        self.records = [read.record for read in self._load(found, numbered)]
 
     def _keep(self) -> None:
         """Writes the columns for the next reading; `about.json` last, with it the folder is whole."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from pilot.data import lerobot_format as fmt
 from pilot.data import rlds, web
 from pilot.data.chats import ChatRows
+from pilot.data.cluster import Spread, here
 from pilot.data.coco import CocoRows
 from pilot.data.episodes import EpisodeDataset
 from pilot.data.files import read_json
@@ -35,8 +36,10 @@ def open_episodes(
     layouts: Callable[[str], RldsLayout],
     cameras: Sequence[str] | None = None,
     skip_bad: bool = False,
+    spread: Spread = here,
 ) -> EpisodeDataset:
-    """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`.
+    """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`,
+    `spread` does its first reading.
 
     Raises:
         FileNotFoundError: nothing there that a reader knows.
@@ -46,7 +49,7 @@ def open_episodes(
     if (path / rlds.FEATURES).exists() or list(path.glob(f"*/{rlds.FEATURES}")):
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
         return RldsDataset(
-            path, action_horizon, layout=layouts(name), cameras=cameras, skip_bad=skip_bad, progress=True
+            path, action_horizon, layout=layouts(name), cameras=cameras, skip_bad=skip_bad, progress=True, spread=spread
         )
     if (path / "meta").exists() or (path / fmt.RECORDING).exists():
         return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad)

@@ -11,18 +11,17 @@ Axes: `n` rows, `d` dims of the vector, `sd` state dims, `ad` action dims.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from pilot.data.cluster import Spread, here
 from pilot.data.columns import Columns, Part, find_parts, read_part
 from pilot.data.files import read_json, write_json
 from pilot.types import Adapter, NormStats, Robot, checked_adapter
@@ -270,12 +269,12 @@ def stats_of_files(
     *,
     action_horizon: int,
     adapter: Adapter | None = None,
-    workers: int = 2,
+    spread: Spread = here,
     skip_bad: bool = False,
 ) -> RobotStats:
-    """Statistics over LeRobot sets on disk, of any size, read part by part in `workers` processes.
+    """Statistics over LeRobot sets on disk, of any size, read part by part.
 
-    The same to the bit with any number of processes.
+    The same to the bit whoever reads the parts (`spread`).
 
     Raises:
         FileNotFoundError, ValueError: as `pilot.data.columns`; or dims that are not the robot's.
@@ -291,7 +290,7 @@ def stats_of_files(
     parts = [part for f in found for part in f.parts]
     total = RobotStats(robot)
     total.skipped = [message for f in found for message in f.skipped]
-    for stats in _mapped(partial(stats_of_part, recipe=recipe), parts, workers=workers):
+    for stats in spread(partial(stats_of_part, recipe=recipe), parts):
         total.merge(stats)
     return total
 
@@ -303,16 +302,6 @@ def stats_of_part(part: Part, *, recipe: Recipe) -> RobotStats:
     for columns in found:
         stats.add(columns, recipe)
     return stats
-
-
-def _mapped(work: Any, parts: Sequence[Part], *, workers: int) -> Iterator[RobotStats]:
-    """Results in the order of the parts."""
-    workers = min(workers, len(parts))
-    if workers < 2:
-        yield from map(work, parts)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(work, parts)
 
 
 def floored(stats: RunningStats, names: Sequence[str]) -> NormStats:

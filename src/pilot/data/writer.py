@@ -8,6 +8,7 @@ It says then what was kept.
 
 import io
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping
@@ -103,6 +104,16 @@ class LeRobotWriter:
             pq.write_table(table, temporary)
         return index
 
+    def adopt(self, other: Path) -> int:
+        """Takes in the one episode that another writer has finished, but not packed, at `other`; returns its index."""
+        (table,) = (other / fmt.RECORDING).glob("[0-9]*.parquet")
+        self._agree(json.loads(pq.read_schema(table).metadata[b"pilot"])["features"])
+        index = self.episodes
+        for file in [*table.parent.glob(f"{table.stem}.*.mp4"), table]:  # the table last: with it the episode is there
+            os.replace(file, self._recording / f"{index:06d}{file.name.removeprefix(table.stem)}")
+        shutil.rmtree(other)
+        return index
+
     def truncate(self, episodes: int) -> None:
         """Drops the episodes from index `episodes` on; only those of the open recording can be dropped."""
         if episodes < self._packed:
@@ -151,8 +162,8 @@ class LeRobotWriter:
         for file in self._journal():
             if int(file.stem) < self._packed:
                 file.unlink()
-        if journal := self._journal():
-            self._features = json.loads(pq.read_schema(journal[-1]).metadata[b"pilot"])["features"]
+        if self._features is None and (journal := self._journal()):
+            self._features = json.loads(pq.read_schema(journal[0]).metadata[b"pilot"])["features"]
         self._recording.mkdir(parents=True, exist_ok=True)
 
     def _journal(self) -> list[Path]:

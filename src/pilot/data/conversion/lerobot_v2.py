@@ -53,10 +53,7 @@ class LeRobotV2:
         names = {name: name for name in numeric(self.features) if name not in fmt.INDEX_COLUMNS}
         names.pop(fmt.SUBTASK_INDEX, None)
         for standard, known in ((fmt.STATE, fmt.STATE_NAMES), (fmt.ACTION, fmt.ACTION_NAMES)):
-            found = next((name for name in known if name in names), None)
-            if found is None:
-                raise ValueError(f"{self.path / fmt.INFO} has no feature '{standard}' among {sorted(self.features)}")
-            names[found] = standard
+            names[fmt.named(names, known, where=self.path)] = standard
         pictures = [name for name, spec in self.features.items() if spec["dtype"] in ("image", "video")]
         return names | {p: fmt.IMAGES + p.removeprefix(fmt.IMAGES).removeprefix("observation.") for p in pictures}
 

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from pilot.data import lerobot_format as fmt
 from pilot.data import rlds
 from pilot.data.conversion.source import Content, Options, described_robot
-from pilot.data.episodes import EpisodeDataset
+from pilot.data.episodes import Episode, EpisodeDataset
 from pilot.data.files import read_json
 
 
@@ -23,8 +23,9 @@ class Rlds:
         self.dataset = rlds.RldsDataset(path, 1, layout=options.layouts(name), skip_bad=True, progress=True)
         self.fps = float(self.dataset.fps)
         self.unreadable = [(f"episode {skip.episode}", skip.reason) for skip in self.dataset.skipped]
-        self.episodes = [f"episode {e.index}" for e in self.dataset.episodes] + [name for name, _ in self.unreadable]
-        self.pictures, self.left_out = options.pictures or "video", []
+        self.pictures, self.left_out, self.drop_idle = options.pictures or "video", [], options.drop_idle
+        self._kept = [episode for episode in self.dataset.episodes if len(self._rows(episode))]
+        self.episodes = [f"episode {e.index}" for e in self._kept] + [name for name, _ in self.unreadable]
         dims = {"state": self.dataset.state.shape[1], "action": self.dataset.actions.shape[1]}
         states, actions = ([f"{kind}_{i}" for i in range(n)] for kind, n in dims.items())
         self.robot = options.robot or described_robot(
@@ -36,11 +37,13 @@ class Rlds:
         return (path / rlds.FEATURES).exists() or any(path.glob(f"*/{rlds.FEATURES}"))
 
     def read(self, number: int) -> Content:
-        if number >= len(self.dataset.episodes):
-            raise ValueError(self.unreadable[number - len(self.dataset.episodes)][1])
-        episode = self.dataset.episodes[number]
-        rows = slice(episode.start, episode.stop)
+        if number >= len(self._kept):
+            raise ValueError(self.unreadable[number - len(self._kept)][1])
+        episode = self._kept[number]
+        rows = self._rows(episode)
         frames = {fmt.STATE: np.asarray(self.dataset.state[rows]), fmt.ACTION: np.asarray(self.dataset.actions[rows])}
+        if self.dataset.drawable is not None and not self.drop_idle:
+            frames[fmt.DRAWABLE] = np.asarray(self.dataset.drawable[rows])
         pictures = {
             fmt.IMAGES + camera: RowPictures(self.dataset, camera, rows=rows) for camera in self.dataset.cameras
         }
@@ -48,21 +51,26 @@ class Rlds:
         labels = dict(episode.labels) | {"recording": str(episode.index)}
         return Content(frames=frames | pictures, task=episode.task, persistent=wordings, labels=labels)
 
+    def _rows(self, episode: Episode) -> Int[np.ndarray, " t"]:
+        """The rows of an episode that are converted."""
+        rows = np.arange(episode.start, episode.stop)
+        return rows[self.dataset.drawable[rows]] if self.drop_idle and self.dataset.drawable is not None else rows
+
 
 class RowPictures:
     """The pictures of some rows of a data set, decoded when asked for."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, dataset: EpisodeDataset, camera: str, *, rows: slice) -> None:
-        self._dataset, self._camera, self._start = dataset, camera, rows.start
-        self.shape = (rows.stop - rows.start, *dataset.decode(rows.start, camera).shape)
+    def __init__(self, dataset: EpisodeDataset, camera: str, *, rows: Int[np.ndarray, " t"]) -> None:
+        self._dataset, self._camera, self._rows = dataset, camera, rows.tolist()
+        self.shape = (len(rows), *dataset.decode(self._rows[0], camera).shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
-        return self._dataset.decode(self._start + number, self._camera)
+        return self._dataset.decode(self._rows[number], self._camera)
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         return (self[number] for number in range(len(self)))

@@ -19,7 +19,9 @@ from pilot.types import Robot
 class Options:
     """What a person says about a source that it does not say itself. None is what the source says, or an error.
 
-    `task`: the instruction of episodes without one. `layouts` gives the layout of an RLDS set by its name.
+    `task`: the instruction of episodes without one. `layouts` gives the layout of an RLDS set by its name. `drop_idle`:
+    of such sets, leave out the steps that their layout does not let training start at; else they are marked
+    (`observation.drawable`).
     """
 
     robot: Robot | None = None
@@ -27,6 +29,7 @@ class Options:
     task: str | None = None
     pictures: Literal["image", "video"] | None = None
     layouts: Callable[[str], RldsLayout] | None = None
+    drop_idle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,132 @@
+"""Work on many parts, results in the order of the parts: here, in processes of this machine, or on a Ray cluster.
+
+Whoever cuts the parts decides what comes out: what they are, and in which order results are taken, never depends on who
+does the work. So the same bytes come out of one process and of a thousand.
+"""
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any
+
+Work = Callable[[Any], Any]
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Gives `work(part)` of each part, in order, worked on by `processes` at once.
+
+    An error of the work is raised where its result would have come.
+    """
+
+    processes: int
+    over: Callable[[Work, Iterable[Any]], Iterator[Any]]
+
+    def __call__(self, work: Work, parts: Iterable[Any]) -> Iterator[Any]:
+        return self.over(work, parts)
+
+
+here = Spread(1, map)
+"""One after the other, in this process."""
+
+
+def in_processes(count: int) -> Spread:
+    """In `count` processes of this machine; with one, in this process."""
+
+    def over(work: Work, parts: Iterable[Any]) -> Iterator[Any]:
+        with ProcessPoolExecutor(
+            count, mp_context=get_context("spawn"), initializer=_take_up, initargs=(work,)
+        ) as pool:
+            try:
+                yield from _in_order(lambda part: pool.submit(_do, part), lambda f: f.result(), parts, ahead=2 * count)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    return Spread(count, over) if count > 1 else here
+
+
+@contextmanager
+def on_ray(address: str | None = None, *, cpus: int | None = None) -> Iterator[Spread]:
+    """On the Ray cluster at `address`; without one on that of `$RAY_ADDRESS`, or on one that is started here.
+
+    A cluster that this process is connected to already is taken as it is. Its machines must have pilot installed, and
+    see the files under the same paths. `cpus`: processes of a cluster that is started here (None: one per core).
+
+    Raises:
+        ImportError: Ray is not installed.
+        ConnectionError: no cluster answers at `address`.
+    """
+    ray, folder = _ray(), None
+    mine = not ray.is_initialized()
+    if mine and (address or os.environ.get("RAY_ADDRESS")):
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
+    elif mine:
+        folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # sockets: short names
+        options = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
+        ray.init(address="local", num_cpus=cpus, _temp_dir=folder, **options)
+    try:
+        yield Spread(cores := int(ray.cluster_resources()["CPU"]), partial(_over_cluster, ray, cores))
+    finally:
+        if mine:
+            ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _over_cluster(ray: Any, cores: int, work: Work, parts: Iterable[Any]) -> Iterator[Any]:
+    task = ray.remote(lambda part: work(part))  # what is in `work` goes to each process once
+    return _in_order(task.remote, partial(_result, ray), parts, ahead=2 * cores)
+
+
+def _result(ray: Any, reference: Any) -> Any:
+    """What a task came to; its error is raised as if the work had been done here."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+
+
+def _in_order(
+    submit: Callable[[Any], Any], result: Callable[[Any], Any], parts: Iterable[Any], *, ahead: int
+) -> Iterator[Any]:
+    """At most `ahead` parts are under way, so that results that nobody has taken yet stay few."""
+    waiting = iter(parts)
+    coming = deque(submit(part) for part in islice(waiting, ahead))
+    while coming:
+        found = result(coming.popleft())
+        coming.extend(submit(part) for part in islice(waiting, 1))
+        yield found
+
+
+def _ray() -> Any:
+    """The one place where Ray is imported."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--ray needs Ray: pip install 'pilot[ray]'") from error
+    return ray
+
+
+_work: list[Work] = []  # of this process, where it is one of `in_processes`
+
+
+def _take_up(work: Work) -> None:
+    _work[:] = [work]
+
+
+def _do(part: Any) -> Any:
+    return _work[0](part)
