@@ -19,6 +19,7 @@ Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` all backbone tokens, `
 action dims.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
@@ -63,12 +64,22 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of any kind together. A row with no True in `action_mask` has no flow loss."""
+    """Rows of any kind together. A row with no True in `action_mask` has no flow loss.
+
+    `places` are those of the rows in the batch of the step, of which this may be a part.
+    """
 
     observation: Observation
     actions: Float[Tensor, "b ah ad"]
     action_mask: Bool[Tensor, "b ah ad"]
     sources: tuple[str, ...]
+    places: tuple[int, ...] = ()
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with `f` applied to every tensor."""
+        return replace(
+            self, observation=self.observation.map(f), actions=f(self.actions), action_mask=f(self.action_mask)
+        )
 
 
 def token_positions(kinds: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:

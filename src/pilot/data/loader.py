@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from queue import Queue
 
 import numpy as np
+import torch
 from jaxtyping import Int
 
 from pilot.data.episodes import EpisodeDataset
@@ -35,7 +36,7 @@ class RobotRows:
     """Frames of demonstrations as a source of a mixture.
 
     `teaches` names the losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions). `cameras` gives the
-    robot's name for a camera that the set calls otherwise.
+    robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks.
 
     Raises:
         ValueError: an unknown loss or camera.
@@ -50,13 +51,14 @@ class RobotRows:
         box_jitter: float = 0.0,
         teaches: tuple[str, ...] = LOSSES,
         cameras: Mapping[str, str] | None = None,
+        prompt: str | None = None,
     ) -> None:
         if unknown := set(teaches) - set(LOSSES):
             raise ValueError(f"source '{name}' teaches {sorted(unknown)}, which is not one of {LOSSES}")
         if unknown := set(cameras or {}) - set(dataset.cameras):
             raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
         self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
-        self.teaches = frozenset(teaches)
+        self.teaches, self.prompt = frozenset(teaches), prompt
         self.names = {camera: (cameras or {}).get(camera, camera) for camera in dataset.cameras}
         self._lengths = {episode.index: episode.stop - episode.start for episode in dataset.episodes}
 
@@ -81,6 +83,8 @@ class RobotRows:
         frame = self.dataset.sound_frame(i, rng)
         if self.box_jitter and frame["box"] is not None:
             frame["box"] = jittered(frame["box"], rng, self.box_jitter)
+        if self.prompt is not None:
+            frame |= {"task": self.prompt, "rephrasings": ()}
         frame["images"] = {self.names[camera]: image for camera, image in frame["images"].items()}
         with_subtask = "text" in self.teaches
         sample = to_sample(
@@ -112,6 +116,10 @@ class Loader:
 
     `pipeline` serves all sources, or there is one per source, all of one model. `workers` processes read ahead (0: a
     thread). Of `ranks` processes that train together, `rank` makes its own part of every batch of `batch_size` rows.
+
+    A batch comes in parts. By default they are for threads on a CPU: rows with the same cameras and of like length
+    come together. With `passes` there are that many, all of the same number of rows and with the same cameras, as
+    processes that go in step need them. `pin` puts them where a GPU can fetch them from by itself.
     """
 
     def __init__(
@@ -125,17 +133,21 @@ class Loader:
         workers: int = 0,
         rank: int = 0,
         ranks: int = 1,
+        passes: int | None = None,
+        pin: bool = False,
         device: str = "cpu",
     ) -> None:
         shared = isinstance(pipeline, Pipeline)
         self.pipelines = dict.fromkeys(mixture.sources, pipeline) if shared else dict(pipeline)
         if missing := set(mixture.sources) - set(self.pipelines):
             raise ValueError(f"sources {sorted(missing)} have no pipeline")
-        if batch_size % ranks:
-            raise ValueError(f"a batch of {batch_size} rows does not split over {ranks} ranks; make it a multiple")
+        if batch_size % (ranks * (passes or 1)):
+            over = f"{ranks} ranks" + (f" of {passes} passes each" if passes else "")
+            raise ValueError(f"a batch of {batch_size} rows does not split over {over}; make it a multiple")
         self.mixture, self.batch_size, self.device = mixture, batch_size, device
         self.say_actions, self.augments, self.workers = say_actions, augments, workers
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.passes, self.pin = rank, ranks, passes, pin
+        self.cameras = {camera: size for p in self.pipelines.values() for camera, size in p.picture_sizes().items()}
 
     def batch(self, step: int) -> list[Batch]:
         """The batch of one step, the same whenever it is asked for."""
@@ -150,14 +162,20 @@ class Loader:
         rng = np.random.default_rng((*draw.seed, AUGMENTING)) if self.augments else None
         says_actions = self.say_actions and sample.extra.get("whole", True)
         flow = sample.extra.get("flow", True)
-        return self.pipelines[draw.source].encode(sample, say_actions=says_actions, flow=flow, rng=rng)
+        row = self.pipelines[draw.source].encode(sample, say_actions=says_actions, flow=flow, rng=rng)
+        row.place = draw.seed[-1]
+        return row
 
     def together(self, rows: list[Row]) -> list[Batch]:
         """Rows with the same cameras come together, of whatever robot, so that a web row is not padded to the length of
         a robot row nor given a black wrist picture; of those, rows of like length.
 
-        Losses are normalised over all parts: they are one batch.
+        Losses are normalised over all parts: they are one batch. With `passes` rows stay in their order.
         """
+        if self.passes is not None:
+            of_pass = [rows[i :: self.passes] for i in range(self.passes)]
+            parts_of_pass = [collate(part, device=self.device, cameras=self.cameras) for part in of_pass]
+            return [part.map(torch.Tensor.pin_memory) for part in parts_of_pass] if self.pin else parts_of_pass
         parts: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:
             parts.setdefault(tuple(row.images), []).append(row)

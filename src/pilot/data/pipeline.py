@@ -7,7 +7,7 @@ Axes: `h w` pixels, `ah` action horizon, `ad` the model's action dims, `rd` the 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,12 +43,17 @@ class ModelInputs(Protocol):
     def norm(self) -> transforms.NormKind: ...
     @property
     def prompt(self) -> str: ...
+    @property
+    def always_shown(self) -> tuple[str, ...]: ...
     def image_size(self, *, wrist: bool) -> int: ...
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One row of a batch, before it is padded to its neighbours. `plans`: what training does to its pictures."""
+    """One row of a batch, before it is padded to its neighbours.
+
+    `plans`: what training does to its pictures. `place`: which row of its step's batch it is.
+    """
 
     images: dict[str, np.ndarray]
     tokens: list[int]
@@ -59,6 +64,7 @@ class Row:
     action_mask: np.ndarray
     source: str
     plans: dict[str, Augmentation] = field(default_factory=dict)
+    place: int = 0
 
     def say(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
         self.tokens += tokens
@@ -137,7 +143,8 @@ class Pipeline:
     def _empty(self, sample: Sample) -> Row:
         if unknown := [camera for camera in sample.images if camera not in self.robot.cameras]:
             raise ValueError(f"robot '{self.robot.name}' has cameras {self.robot.cameras}, not '{unknown[0]}'")
-        images = {}
+        size = self.model.image_size(wrist=False)
+        images = {slot: np.zeros((size, size, 3), np.uint8) for slot in self.model.always_shown}
         for camera in (camera for camera in self.robot.cameras if camera in sample.images):  # in the robot's order
             size = self.model.image_size(wrist=camera in self.robot.wrist_cameras)
             if (slot := self.robot.slot(camera)) is None:
@@ -151,6 +158,13 @@ class Pipeline:
             images=images, tokens=[], kinds=[], spoken=[], state=np.zeros(shape[1], np.float32),
             actions=np.zeros(shape, np.float32), action_mask=np.zeros(shape, bool), source=sample.source,
         )  # fmt: skip
+
+    def picture_sizes(self) -> dict[str, int]:
+        """The cameras that rows may have, in the robot's order, and the size of their pictures."""
+        robot, size = self.robot, self.model.image_size
+        sizes = {slot: size(wrist=False) for slot in self.model.always_shown}
+        shown = [(camera, slot) for camera in robot.cameras if (slot := robot.slot(camera)) is not None]
+        return sizes | {slot: size(wrist=camera in robot.wrist_cameras) for camera, slot in shown}
 
     def _plans(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
         """One draw for all outer cameras, one for all wrist cameras."""
@@ -228,9 +242,12 @@ class Pipeline:
         return words.strip(), box
 
 
-def collate(rows: Sequence[Row], *, device: Any = "cpu") -> Batch:
+def collate(rows: Sequence[Row], *, device: Any = "cpu", cameras: Mapping[str, int] | None = None) -> Batch:
     """Rows side by side, of one robot or of many: text padded at its end to the longest, cameras that a row lacks black
-    and masked; pictures as floats in −1 to 1, augmented where the rows say so."""
+    and masked; pictures as floats in −1 to 1, augmented where the rows say so.
+
+    `cameras`, with the sizes of their pictures, are there in any case, and in this order.
+    """
     length = max(len(row.tokens) for row in rows)
 
     def padded(name: str, kind: type) -> torch.Tensor:
@@ -240,7 +257,8 @@ def collate(rows: Sequence[Row], *, device: Any = "cpu") -> Batch:
             out[i, : len(values)] = values
         return torch.from_numpy(out).to(device)
 
-    shapes = {camera: image.shape for row in rows for camera, image in row.images.items()}
+    shapes = {camera: (size, size, 3) for camera, size in (cameras or {}).items()}
+    shapes |= {camera: image.shape for row in rows for camera, image in row.images.items()}
     images = {
         camera: _to_float(np.stack([row.images.get(camera, np.zeros(shape, np.uint8)) for row in rows]), device)
         for camera, shape in shapes.items()
@@ -264,6 +282,7 @@ def collate(rows: Sequence[Row], *, device: Any = "cpu") -> Batch:
         actions=torch.from_numpy(np.stack([row.actions for row in rows])).to(device),
         action_mask=torch.from_numpy(np.stack([row.action_mask for row in rows])).to(device),
         sources=tuple(row.source for row in rows),
+        places=tuple(row.place for row in rows),
     )
 
 
