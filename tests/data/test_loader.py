@@ -217,3 +217,11 @@ def test_the_thread_ends_when_the_block_is_left_early(small, monkeypatch):
         raise KeyboardInterrupt
     assert not loader_threads()
     assert len(steps) <= 1 + AHEAD + 1  # the one taken, those that wait, the one in the making
+
+
+def test_a_source_may_have_one_prompt_for_all(tmp_path):
+    record(tmp_path / "robot", [demonstration(np.random.default_rng(0), 5)])
+    dataset = LeRobotDataset(tmp_path / "robot", CONFIG.action_horizon)
+    rows = RobotRows("robot", dataset, loc_stride=1, prompt="uncap the pen")
+    prompts = {rows.sample(i, np.random.default_rng(i)).prompt for i in range(5)}
+    assert prompts == {"uncap the pen", "say 0"}, "what was said out loud still is"

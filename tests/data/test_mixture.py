@@ -39,6 +39,11 @@ def test_drawn_shares_match_the_weights():
         assert counts[key] / len(draws) == pytest.approx(share, abs=2e-3)
 
 
+def test_a_power_of_one_draws_all_rows_alike():
+    shares = Mixture(SOURCES, seed=0, power=1.0).shares
+    np.testing.assert_allclose(list(shares.values()), np.array([5000, 1000, 200]) / 6200)
+
+
 def group_of(draw: Draw) -> tuple[str, str]:
     return draw.source, "web" if draw.source == "web" else "single" if draw.index < 5000 else "multi"
 

@@ -112,6 +112,17 @@ def test_cameras_come_in_the_robots_order_by_their_slots():
     assert list(examples.pipeline(arm, CONFIG).encode(sample).images) == ["base_0_rgb", "left_wrist_0_rgb"]
 
 
+def test_cameras_that_are_always_shown_are_black_where_the_robot_has_none():
+    """π0-FAST was trained so, and on DROID with the black one in the middle."""
+    config = replace(CONFIG, always_shown=("room", "side", "wrist"))
+    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    row, plain = (examples.pipeline(ROBOT, c).encode(sample) for c in (config, CONFIG))
+    assert list(row.images) == ["room", "side", "wrist"] and not row.images["side"].any()
+    assert all(np.array_equal(row.images[camera], picture) for camera, picture in plain.images.items())
+    observation = collate([row]).observation
+    assert observation.image_masks["side"].all() and (observation.images["side"] == -1).all()
+
+
 def test_z_scores_are_a_models_choice():
     config = pi0("debug")
     pipeline, sample = examples.pipeline(ROBOT, config), examples.sample(ROBOT, horizon=CONFIG.action_horizon)

@@ -50,12 +50,20 @@ class Draw(NamedTuple):
 class Mixture:
     """Draws rows from named sources.
 
-    `weights` gives each source's share (all of them, or none); inside a source its groups share by n^0.43 regardless.
+    `weights` gives each source's share (all of them, or none); inside a source its groups share by n^`power`
+    regardless. A power of 1 draws every row of a source alike.
 
     Raises `ValueError` for no or empty sources, and for weights that miss a source or name an unknown one.
     """
 
-    def __init__(self, sources: Mapping[str, Rows], *, seed: int, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Rows],
+        *,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        power: float = POWER,
+    ) -> None:
         if not sources:
             raise ValueError("a mixture needs at least one source")
         if empty := [name for name, rows in sources.items() if not len(rows)]:
@@ -68,7 +76,7 @@ class Mixture:
             for group, numbers in rows.groups().items():
                 self._keys.append((name, group))
                 self._rows.append(np.asarray(numbers))
-                natural.append(len(numbers) ** POWER)
+                natural.append(len(numbers) ** power)
         self._probabilities = self._weigh(np.array(natural), weights)
         self._edges = [0, *np.rint(np.cumsum(self._probabilities) * CIRCLE).astype(np.int64).tolist()[:-1], CIRCLE]
         self._counted: dict[int, int] = {}  # how often groups came up so far: saves counting anew from step to step

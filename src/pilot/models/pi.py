@@ -48,14 +48,13 @@ class PiConfig:
 
     `state_input`: `text` (in the prompt, π0.5), `token` (a state token in the flow block, π0) or `none`.
     `time_conditioning`: `adarms` (π0.5) or `concat` (time beside each action, π0). `action_expert=None` is π0-FAST.
-    `norm`: how state and actions are scaled, by their quantiles (π0.5, FAST) or to z-scores (π0).
-    `prompt`: the format of `tokenizers/prompts.py` that robot rows are written in; with any but `subtask`, which
-    released weights were trained on, no subtask is asked for.
-    `wrist_image_size` lets wrist pictures be smaller than the others. `fast_offset` clears the top of the vocabulary:
-    FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`,
-    the first head of that backbone layer can be taught to look at what a box is about to be said of
-    (`models/pointing.py`). With `rtc_max_delay` the flow learns to go on from up to that many actions that are given
-    (trained real-time chunking, `infer/rtc.py`).
+    `norm`: state and actions are scaled by their quantiles (π0.5, FAST) or to z-scores (π0). `prompt`: the format of
+    `tokenizers/prompts.py` for robot rows; with any but `subtask`, those of released weights, no subtask is asked for.
+    `wrist_image_size` lets wrist pictures be smaller than the others. Cameras in `always_shown` are in every row, in
+    that order, black where the robot has none: π0-FAST was trained so. `fast_offset` clears the top of the vocabulary:
+    FAST id `i` is token `vocab_size − 1 − fast_offset − i`. `loc_start` is the id of `<loc0000>`. With `point_layer`
+    the first head of that layer can be taught to look at what a box is about to be said of (`models/pointing.py`).
+    With `rtc_max_delay` the flow learns to go on from up to that many actions that are given (`infer/rtc.py`).
 
     For π0-small: `vision_towers` are cameras with a vision tower of their own (none named: one tower for all),
     `text_encoder` reads the prompt before the backbone does (and then nothing is said), and the action expert reads
@@ -72,6 +71,7 @@ class PiConfig:
     time_conditioning: Literal["adarms", "concat"] = "adarms"
     insulate: bool = True
     wrist_image_size: int | None = None
+    always_shown: tuple[str, ...] = ()
     fast_vocab_size: int = 2048
     fast_offset: int = 128
     loc_start: int = 256_000

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pilot.data.mixture import POWER
 from pilot.models.pi import PiConfig
 from pilot.nn.lora import LoraConfig
 
@@ -12,8 +13,9 @@ from pilot.nn.lora import LoraConfig
 class Source:
     """One source of rows: demonstrations (`robot`) or web rows (`web`), in any format that `pilot.data.sources` knows.
 
-    `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power 0.43. Of web
-    rows, `question` takes only those that ask exactly this.
+    `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power
+    `TrainConfig.mixture_power`. `prompt` stands in place of a set's own tasks. Of web rows, `question` takes only those
+    that ask exactly this.
 
     `robot` is the body that recorded it, by default the run's. `cameras` gives the robot's names for cameras that the
     set calls otherwise (`{"top": "cam_high"}`). `teaches` names the losses that its rows carry: "text" (subtasks),
@@ -24,6 +26,7 @@ class Source:
     kind: Literal["robot", "web"] = "robot"
     weight: float | None = None
     question: str | None = None
+    prompt: str | None = None
     robot: str | None = None
     cameras: Mapping[str, str] = field(default_factory=dict)
     teaches: tuple[str, ...] = ("text", "fast", "flow")
@@ -68,6 +71,8 @@ class TrainConfig:
 
     `action_tokenizer` is a kind to fit to the sources (`fast`, `vq` or `bins`), or the folder of one to read, made by
     `pilot data tokenizer` or published. `fast_scale` is that of a `fast` to fit.
+
+    `mixture_power`: a task of n rows is drawn in proportion to n to this power; 1 draws every row alike.
 
     `stats_per` says what shares statistics: sources of one `robot`, none (`dataset`; the policy carries those of the
     first), or the whole `mixture`. `augments` crops, turns and recolours pictures (`data/augment.py`). `loader_workers`
@@ -120,6 +125,7 @@ class TrainConfig:
     fast_scale: float = 10.0
     frame_cache: bool = True
     skip_bad: bool = False
+    mixture_power: float = POWER
     stats_per: Literal["robot", "dataset", "mixture"] = "robot"
     augments: bool = False
     loader_workers: int = 0

@@ -60,8 +60,8 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     bundle = _start(config, robot, sources, out / "policy" if last is not None else None)
     weights = [(_name(source.path), source.weight) for source in config.sources if source.weight is not None]
     if weights and len(weights) < len(config.sources):
-        raise ValueError("give a weight to every source or to none (then rows count to the power 0.43)")
-    mixture = Mixture(sources, seed=config.seed, weights=dict(weights) or None)
+        raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
+    mixture = Mixture(sources, seed=config.seed, weights=dict(weights) or None, power=config.mixture_power)
     loader = Loader(
         mixture,
         pipelines(config, bundle, sources, out=out, resumed=last is not None),
@@ -132,6 +132,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
         box_jitter=config.box_jitter,
         teaches=source.teaches,
         cameras=source.cameras,
+        prompt=source.prompt,
     )
 
 
