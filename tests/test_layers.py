@@ -17,7 +17,7 @@ LAYERS = [
     {"eval"},
     {"configs"},
     {"cli_verbs"},
-    {"cli_data", "cli_convert", "cli_plan"},
+    {"cli_data", "cli_convert", "cli_plan", "cli_serve"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

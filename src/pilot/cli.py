@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pilot import cli_convert, cli_data, cli_plan, missing_extra
+from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
 from pilot.cli_verbs import Verb, add_verbs, choose
 
 Config = TypeVar("Config")
@@ -240,20 +240,6 @@ def run_eval(args: argparse.Namespace) -> None:
         save_table(results, args.out / "results.json")
 
 
-def serve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", type=Path, help="checkpoint folder, such as checkpoints/nano")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-
-
-def run_serve(args: argparse.Namespace) -> None:
-    import pilot
-    from pilot.serve.server import serve
-
-    serve(pilot.load_policy(args.policy, device=args.device), host=args.host, port=args.port)
-
-
 def run_convert(args: argparse.Namespace) -> None:
     cli_convert.run(args, change=lambda config: override(config, args.set))
 
@@ -295,9 +281,9 @@ VERBS = {
     ),
     "serve": Verb(
         help="Answer observations with actions over a websocket; openpi's clients fit.",
-        example="pilot serve checkpoints/nano --port 8000",
-        arguments=serve_arguments,
-        run=run_serve,
+        example=cli_serve.EXAMPLE,
+        arguments=cli_serve.arguments,
+        run=cli_serve.run,
     ),
     "data": Verb(
         help="Look after data sets.",

@@ -1,6 +1,6 @@
 """Two levels, two clocks: a high level says in words what comes next, a low level acts on it at every turn.
 
-A `Session` is one robot's conversation with a policy: one `infer` per chunk. The high level (`infer/high_level.py`)
+A `Session` is one robot's conversation with a policy: one `infer` per chunk. The high level (`infer/high_levels`)
 decides anew
 
 - at the first turn, and when the person says something else;
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from pilot.infer import rtc
-from pilot.infer.high_level import HighLevel
+from pilot.infer.high_levels.base import HighLevel
 from pilot.types import Robot, Sample
 
 if TYPE_CHECKING:
@@ -109,6 +109,16 @@ class Session:
         """
         self.told = None if words is None else checked_words(words)
 
+    def move_to(self, policy: "Policy") -> None:
+        """Go on with other weights for the same robot: what was decided and told stays.
+
+        Raises:
+            ValueError: the high level cannot work with that policy.
+        """
+        self.high_level.check(policy)
+        self.policy, self.metadata = policy, policy.metadata
+        self.decider = self.high_level.decider(policy)
+
     @property
     def now(self) -> float:
         return self.control_time if self.clock is None else self.clock()
@@ -135,7 +145,7 @@ class Session:
         if words is None and self.advisor is not None:
             event = ended or asked != self.asked
             words = self.advisor.advise(observation, now=now, event=event, history=tuple(self.history))
-            verbatim = self.high_level.verbatim
+            verbatim = self.advisor.verbatim
         prompt, given = self._heard(asked, words, verbatim=verbatim)
         decide = given is None and self.decider is not None and self._due(prompt, ended=ended, now=now)
         goes_on = self.subtask if self.decider is not None else None

@@ -22,7 +22,8 @@ SAME = ("robot", "cameras", "state_names", "action_names")  # what a policy must
 
 class Hosted:
     """`policy.infer(observation) -> dict` is all that is needed. What else there is of `policy.metadata`,
-    `policy.session()` and `policy.infer_many(sessions, observations)` is used.
+    `policy.session()`, `session.move_to(policy)` and `policy.infer_many(sessions, observations, errors="return")` is
+    used.
 
     `load` makes the policy anew from what lies on disk, in `folder`.
     """
@@ -108,7 +109,7 @@ class Hosted:
         for robot in robots:
             self._bring_along(robot)
         if hasattr(self.policy, "infer_many"):
-            return self.policy.infer_many([robot.state for robot in robots], observations)
+            return self.policy.infer_many([robot.state for robot in robots], observations, errors="return")
         return [attempt(robot.state, observation) for robot, observation in zip(robots, observations)]
 
     def _bring_along(self, robot: RobotSession) -> None:
@@ -137,9 +138,7 @@ def warm_up(policy: Any, *, max_batch: int) -> None:
         return
     policy.session().infer(observation)
     if hasattr(policy, "infer_many") and max_batch > 1:
-        answers = policy.infer_many([policy.session() for _ in range(max_batch)], [observation] * max_batch)
-        if error := next((answer for answer in answers if isinstance(answer, Exception)), None):
-            raise error
+        policy.infer_many([policy.session() for _ in range(max_batch)], [observation] * max_batch)
 
 
 def made_up(metadata: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 try:
+    import msgpack  # noqa: F401 (serve/wire.py needs it)
     from websockets.asyncio.server import Server, ServerConnection
     from websockets.asyncio.server import serve as listen
     from websockets.exceptions import ConnectionClosed
-except ImportError as error:
-    raise ImportError("serving needs websockets: pip install 'pilot[serve]'") from error
+except ModuleNotFoundError as error:
+    raise ImportError(f"serving needs {error.name}: pip install 'pilot[serve]'") from error
 
 from pilot.serve import http
 from pilot.serve.access import Keys, load_certificate, tls_context

@@ -1,0 +1,103 @@
+"""`pilot serve`: policies for robots elsewhere."""
+
+import argparse
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pilot.serve.access import Keys
+    from pilot.serve.hosting import Hosted
+
+EXAMPLE = (
+    "pilot serve checkpoints/nano --port 8000\n"
+    "         pilot serve old=checkpoints/nano new=outputs/nano/expert --host 0.0.0.0 --api-keys keys.txt \\\n"
+    "             --certificate chain.pem --certificate-key key.pem --watch 10\n"
+    "The first is at ws://HOST:PORT, each at ws://HOST:PORT/NAME; a page to look at them is at http://HOST:PORT.\n"
+    "`kill -HUP` loads them anew while robots act. More: docs/serving.md"
+)
+KEY_VARIABLE = "PILOT_API_KEY"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", nargs="+", help="checkpoint folder, such as checkpoints/nano, or NAME=FOLDER")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    parser.add_argument("--high-level", metavar="NAME", help="what decides on subtasks (default: the model, if it can)")
+    parser.add_argument("--max-batch", type=int, default=16, help="robots answered together (default: %(default)s)")
+    parser.add_argument("--max-robots", type=int, default=64, help="robots connected (default: %(default)s)")
+    parser.add_argument(
+        "--max-rate", type=float, default=200.0, help="observations per second of a robot (default: %(default)g)"
+    )
+    parser.add_argument("--max-mib", type=float, default=32.0, help="size of an observation (default: %(default)g)")
+    parser.add_argument(
+        "--api-keys", type=Path, metavar="FILE", help=f"one key a line; without it the key in ${KEY_VARIABLE}, or none"
+    )
+    parser.add_argument("--certificate", type=Path, metavar="PEM", help="serve over TLS (wss://, https://)")
+    parser.add_argument("--certificate-key", type=Path, metavar="PEM", help="where it is in a file of its own")
+    parser.add_argument("--watch", type=float, metavar="SECONDS", help="load a policy anew when its files change")
+    parser.add_argument("--log", default="text", help="text or json (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pilot.serve.server import Limits, serve
+
+    folders = by_name(args.policy)
+    if args.certificate_key and not args.certificate:
+        raise ValueError("--certificate-key belongs to a --certificate")
+    limits = Limits(
+        robots=args.max_robots,
+        observations_per_second=args.max_rate,
+        message_bytes=int(args.max_mib * 2**20),
+    )
+    serve(
+        [hosted(name, folder, args) for name, folder in folders.items()],
+        host=args.host,
+        port=args.port,
+        keys=keys(args.api_keys),
+        limits=limits,
+        certificate=args.certificate,
+        certificate_key=args.certificate_key,
+        watch_seconds=args.watch,
+        log_format=args.log,
+    )
+
+
+def by_name(policies: Iterable[str]) -> dict[str, str]:
+    """`NAME=FOLDER`, or a folder that gives the name.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    folders: dict[str, str] = {}
+    for policy in policies:
+        name, equals, folder = policy.partition("=")
+        name, folder = (name, folder) if equals else (Path(policy).name, policy)
+        if name in folders:
+            raise ValueError(f"two policies are named '{name}'; give them names of their own: NAME=FOLDER")
+        folders[name] = folder
+    return folders
+
+
+def keys(file: Path | None) -> "Keys":
+    from pilot.serve.access import Keys
+
+    if file is not None:
+        return Keys.read(file)
+    return Keys([os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else [])
+
+
+def hosted(name: str, folder: str, args: argparse.Namespace) -> "Hosted":
+    import pilot
+    from pilot.serve.hosting import Hosted
+
+    def load() -> pilot.Policy:
+        policy = pilot.load_policy(folder, device=args.device)
+        if args.high_level:
+            policy.high_level = args.high_level
+        return policy
+
+    here = Path(folder) if Path(folder).is_dir() else None
+    return Hosted(name, load(), load=load, folder=here, max_batch=args.max_batch)
