@@ -10,17 +10,16 @@ if TYPE_CHECKING:
     from pilot.serve.access import Keys
     from pilot.serve.hosting import Hosted
 
-EXAMPLE = (
-    "pilot serve checkpoints/nano --port 8000\n"
-    "         pilot serve old=checkpoints/nano new=outputs/nano/expert --host 0.0.0.0 --api-keys keys.txt \\\n"
-    "             --certificate chain.pem --certificate-key key.pem --watch 10\n"
-    "The first is at ws://HOST:PORT, each at ws://HOST:PORT/NAME; a page to look at them is at http://HOST:PORT.\n"
-    "`kill -HUP` loads them anew while robots act. More: docs/serving.md"
-)
+EXAMPLE = "pilot serve checkpoints/nano old=outputs/nano/expert --host 0.0.0.0 --api-keys keys.txt --watch 10"
+ADDRESSES = """
+
+The first policy is at ws://HOST:PORT, each at ws://HOST:PORT/NAME, and at http://HOST:PORT a page to look at them.
+`kill -HUP` loads them anew while robots act. Everything else: docs/serving.md"""
 KEY_VARIABLE = "PILOT_API_KEY"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description}{ADDRESSES}"
     parser.add_argument("policy", nargs="+", help="checkpoint folder, such as checkpoints/nano, or NAME=FOLDER")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
