@@ -54,10 +54,13 @@ class SiglipBlock(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_dim)
         self.down = nn.Linear(config.mlp_dim, config.width)
 
-    def forward(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b p d"]:
+    def forward(
+        self, x: Float[Tensor, "b p d"], bias: Float[Tensor, "b 1 p p"] | None = None
+    ) -> Float[Tensor, "b p d"]:
+        """`bias` is the `additive_mask` of who sees whom; without, all see all."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))  # [b p 3 n h]
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x)), approximate="tanh"))
 
 

@@ -1,0 +1,113 @@
+"""What the baselines have in common: their inputs, how they hear the task, and how a loss is counted.
+
+ACT (`act.py`), Diffusion Policy (`diffusion_policy.py`) and Octo (`octo.py`) see the same rows as the π0 family. They
+read the prompt of a row and never its subtask, say nothing, and are judged by their actions alone.
+
+**One observation.** Diffusion Policy and Octo were published with two observation steps. A row of the pipeline shows
+one moment, for every model of the library alike, so these see one: a comparison is then of models and not of what they
+are shown. Everything else that a paper says of shapes is kept.
+
+Axes: `b` batch, `k` noise draws, `l` text tokens, `ah` action horizon, `ad` action dims, `d` width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pilot.data.layout import Kind, Observation
+
+Size = Literal["debug", "nano", "paper"]
+"""`paper` has the published dims; `debug` tests, `nano` trains on a laptop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig:
+    """The inputs of a baseline.
+
+    `picture_size` is what pictures are scaled to; those of wrist cameras may be smaller. `vision_towers` are the
+    robot's cameras, where each has an encoder of its own. `reads_text` gives a paper's model that knows one task the
+    words of the prompt. `loss_weights` are those of its losses in the objective.
+    """
+
+    action_dim: int
+    action_horizon: int
+    picture_size: int
+    wrist_picture_size: int | None = None
+    vision_towers: tuple[str, ...] = ()
+    reads_text: bool = True
+    vocab_size: int = 257_152
+    max_tokens: int = 200
+    norm: Literal["quantile", "zscore"] = "quantile"
+    prompt: Literal["subtask"] = "subtask"
+    state_input: Literal["token", "none"] = "token"
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def speaks(self) -> bool:
+        return False
+
+    @property
+    def fast_offset(self) -> int:
+        return 0
+
+    @property
+    def always_shown(self) -> tuple[str, ...]:
+        return ()
+
+    def image_size(self, *, wrist: bool) -> int:
+        return self.wrist_picture_size if wrist and self.wrist_picture_size else self.picture_size
+
+
+class Words(nn.Module):
+    """The task as one vector: the mean over the words of the prompt, each with a vector that is learned."""
+
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, width)
+
+    def forward(self, observation: Observation) -> Float[Tensor, "b d"]:
+        read = prompt_mask(observation)[..., None]
+        words = self.embedding(observation.tokens) * read
+        return words.sum(1) / read.sum(1).clamp(min=1)
+
+
+def prompt_mask(observation: Observation) -> Bool[Tensor, "b l"]:
+    """Which tokens a baseline reads: the prompt's."""
+    return observation.token_kinds == Kind.PREFIX
+
+
+def squared_error(
+    predicted: Float[Tensor, "b *k ah ad"], wanted: Float[Tensor, "b *k ah ad"], action_mask: Bool[Tensor, "b ah ad"]
+) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+    """Sum over the elements that count, and their number, per row; the mean over its draws."""
+    mask = action_mask.unsqueeze(1) if predicted.ndim == 4 else action_mask
+    draws = predicted[0].numel() // action_mask[0].numel()
+    return ((predicted - wanted).square() * mask).flatten(1).sum(1) / draws, elements(action_mask)
+
+
+def elements(action_mask: Bool[Tensor, "b ah ad"]) -> Float[Tensor, " b"]:
+    return action_mask.flatten(1).sum(1).float()
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, generator: torch.Generator) -> None:
+    """Fresh weights: normal, with the variance of their inputs kept; norms start plain and biases at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d):
+            rows = module.weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose1d) else module.weight
+            gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0  # a ReLU behind it
+            module.weight.normal_(0.0, (gain / rows[0].numel()) ** 0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.Embedding):
+            module.weight.normal_(0.0, 1.0, generator=generator)
+        elif isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.weight.fill_(1.0)
+            module.bias.zero_()
+        else:  # learned positions and queries
+            for own in module.parameters(recurse=False):
+                own.normal_(0.0, 0.02, generator=generator)

@@ -1,0 +1,163 @@
+"""ResNets of basic blocks under torchvision's names: ResNet-18, and narrower or shorter ones for small pictures.
+
+ResNet-18 (He et al., arXiv 1512.03385) is what ACT and Diffusion Policy look with. Its norms are either batch norms
+that stay as they were learned (`frozen_batch`: ACT, with weights from ImageNet) or group norms of 16 channels
+(`group`: Diffusion Policy, from scratch: a moving average of weights does not go with running statistics).
+
+Axes: `b` pictures, `h w` pixels or places, `c` channels, `k` points, `o` output width.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CHANNELS_PER_GROUP = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig:
+    """`widths` are the channels of each stage, every one after the first at half the resolution of the one before.
+
+    ResNet-18 has two `blocks` in each of four stages. Without the max-`pool` behind the first convolution, and with
+    fewer stages, small pictures keep a grid worth looking at: `stride` pixels to a place.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: int = 2
+    pool: bool = True
+    norm: Literal["frozen_batch", "group"] = "group"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))  # a list when it was read from a file
+        if self.norm == "group" and (odd := [width for width in self.widths if width % CHANNELS_PER_GROUP]):
+            raise ValueError(f"group norms take {CHANNELS_PER_GROUP} channels each, which does not divide {odd}")
+
+    @property
+    def stride(self) -> int:
+        return (4 if self.pool else 2) * 2 ** (len(self.widths) - 1)
+
+    def grid(self, image_size: int) -> int:
+        """Places along a side of a square picture."""
+        return -(-image_size // self.stride)
+
+
+class FrozenBatchNorm(nn.Module):
+    """A batch norm of which nothing is learned any more: one factor and one shift per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name, value in {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}.items():
+            self.register_buffer(name, torch.full((channels,), value))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        weight, bias, mean, variance = (part[:, None, None] for part in self.buffers())
+        factor = weight * (variance + 1e-5).rsqrt()
+        return x * factor + (bias - mean * factor)
+
+
+def norm(channels: int, config: ResNetConfig) -> nn.Module:
+    if config.norm == "frozen_batch":
+        return FrozenBatchNorm(channels)
+    return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around which the input goes, itself or by a 1x1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, config: ResNetConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = norm(outputs, config)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = norm(outputs, config)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            short = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(short, norm(outputs, config))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        residual = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(residual + self.bn2(self.conv2(x)))
+
+
+class ResNet(nn.Module):
+    """Pictures in [-1, 1] → a map of features; no pooling over it and no classes."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        first = config.widths[0]
+        self.conv1 = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(first, config)
+        for i, (inputs, outputs) in enumerate(pairwise((first, *config.widths)), start=1):
+            blocks = [
+                BasicBlock(outputs if n else inputs, outputs, stride=2 if i > 1 and not n else 1, config=config)
+                for n in range(config.blocks)
+            ]
+            self.add_module(f"layer{i}", nn.Sequential(*blocks))
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return [self.get_submodule(f"layer{i}") for i in range(1, len(self.config.widths) + 1)]
+
+    def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c h2 w2"]:
+        x = F.relu(self.bn1(self.conv1(imagenet_colours(images))))
+        x = F.max_pool2d(x, 3, stride=2, padding=1) if self.config.pool else x
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def load_torchvision(self, file: str | Path) -> None:
+        """Weights published for torchvision's `resnet18` (.pth or .safetensors); its classifier is left out.
+
+        Raises:
+            ValueError: they are not this network's, or it has group norms, for which there are none.
+        """
+        path = Path(file)
+        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        own = {
+            name: tensor
+            for name, tensor in weights.items()
+            if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+        }
+        try:
+            self.load_state_dict(own)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit this ResNet (norm '{self.config.norm}'): {error}") from error
+
+
+def imagenet_colours(images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+    """Each colour as the published weights saw it: minus its mean over ImageNet, divided by its deviation."""
+    scales = [(0.5 / std, (0.5 - mean) / std) for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+    return torch.stack([images[..., i] * factor + shift for i, (factor, shift) in enumerate(scales)], dim=1)
+
+
+class SpatialSoftmax(nn.Module):
+    """Where `points` things are in a map of features: the mean place of each, in [-1, 1], brought to `out_width`.
+
+    Source: Finn et al. (arXiv 1509.06113), in the form of Diffusion Policy's image encoder.
+    """
+
+    def __init__(self, channels: int, out_width: int, *, points: int = 32) -> None:
+        super().__init__()
+        self.points = nn.Conv2d(channels, points, 1)
+        self.out = nn.Linear(2 * points, out_width)
+
+    def places(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k 2"]:
+        """Row and column of each point."""
+        h, w = x.shape[-2:]
+        attention = self.points(x).flatten(2).softmax(-1).unflatten(-1, (h, w))  # [b k h w]
+        rows, columns = (torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in (h, w))
+        return torch.stack((attention.sum(3) @ rows, attention.sum(2) @ columns), dim=-1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o"]:
+        return self.out(self.places(x).flatten(1))
