@@ -1,7 +1,7 @@
 """From a config to everything a run needs: data, statistics, tokenizers, model. Whatever cannot work fails here."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pilot.train import checkpoint
 from pilot.train.bodies import datasets_of, fit_to_robot, pipelines, robot_of, shown_cameras, stats_of
 from pilot.train.config import OptimConfig, Source, TrainConfig
 from pilot.train.starting import restarted
+from pilot.train.validation import Numbers, hold_out
 from pilot.types import NormStats, Robot
 
 PALIGEMMA = "paligemma:"
@@ -37,11 +38,12 @@ WEIGHTS = "weights:"
 
 @dataclass(kw_only=True)
 class Setup:
-    """A run before its first step."""
+    """A run before its first step. `held_out`: the rows of each source that it never trains on, by number."""
 
     bundle: Bundle
     loader: Loader
     resume_from: Path | None
+    held_out: dict[str, Numbers] = field(default_factory=dict)
 
 
 def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = True) -> Setup:
@@ -56,7 +58,11 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
     names = [_name(source.path) for source in config.sources]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
-    sources = {_name(source.path): _open(source, config, progress) for source in config.sources}
+    sources: dict[str, Rows] = {}
+    held_out: dict[str, Numbers] = {}
+    for source in config.sources:
+        rows, name = _open(source, config, progress), _name(source.path)
+        sources[name], held_out[name] = hold_out(rows, name=name, share=config.held_out, seed=config.seed)
     bundle = _start(config, robot, sources, out / "policy" if last is not None else None)
     weights = [(_name(source.path), source.weight) for source in config.sources if source.weight is not None]
     if weights and len(weights) < len(config.sources):
@@ -70,7 +76,7 @@ def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = Tr
         augments=config.augments,
         workers=config.loader_workers,
     )
-    return Setup(bundle=bundle, loader=loader, resume_from=last)
+    return Setup(bundle=bundle, loader=loader, resume_from=last, held_out=held_out)
 
 
 def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:

@@ -1,0 +1,210 @@
+"""How a run does on what it never trains on: losses, and how far sampled chunks are from those that were recorded.
+
+A share of each source's episodes (`TrainConfig.held_out`), chosen by the run's seed, is drawn by no batch and counts in
+no statistics. Of these, the same rows with the same noise are tried each time, so two values differ because the weights
+do.
+
+    val/<loss>/<source>                      as in training
+    val/action_mse/<source>                  of normalised actions, over what the loss is over
+    val/action_l1/<source>[/<group>]         in the robot's own units; groups are its grippers and all other dims
+
+Axes: `n` rows, `ah` action horizon, `ad` action dims.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pilot.data.loader import Loader, RobotRows
+from pilot.data.mixture import Rows
+from pilot.data.pipeline import Pipeline, Row, collate
+from pilot.models.base import Model
+from pilot.train.config import TrainConfig
+from pilot.types import Robot, Sample
+
+AT_ONCE = 16
+NUM_STEPS = 10
+
+Numbers = Int[np.ndarray, " n"]
+
+
+class Part:
+    """Some rows of a source, by their numbers there."""
+
+    def __init__(self, rows: Rows, numbers: Numbers) -> None:
+        self.whole, self.numbers = rows, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def groups(self) -> dict[str, Numbers]:
+        kept = {name: np.intersect1d(numbers, self.numbers) for name, numbers in self.whole.groups().items()}
+        return {name: numbers for name, numbers in kept.items() if len(numbers)}
+
+    def sample(self, i: int, rng: np.random.Generator) -> Sample:
+        return self.whole.sample(i, rng)
+
+
+def hold_out(rows: Rows, *, name: str, share: float, seed: int) -> tuple[Rows, Numbers]:
+    """What training may draw of a source, and the numbers of the rows that it may not.
+
+    Whole episodes are held out, at least one and never all; of pictures, rows.
+
+    Raises:
+        ValueError: a share outside 0 to 1, or a source too small to be shared.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"held_out is a share of episodes from 0 to below 1, got {share}")
+    if not share:
+        return rows, np.zeros(0, np.int64)
+    units = len(rows.dataset.episodes) if isinstance(rows, RobotRows) else len(rows)
+    if units < 2:
+        raise ValueError(f"source '{name}' has one episode: nothing can be held out of it; set held_out=0")
+    count = min(units - 1, max(1, round(share * units)))
+    chosen = np.random.default_rng((seed, crc32(name.encode()))).permutation(units)[:count]
+    if not isinstance(rows, RobotRows):
+        return Part(rows, np.setdiff1d(np.arange(units), chosen)), np.sort(chosen)
+    dataset = rows.dataset
+    drawable = np.ones(len(dataset), bool) if dataset.drawable is None else dataset.drawable
+    held = np.isin(dataset.episode_of, chosen)
+    dataset.drawable = drawable & ~held
+    return rows, np.flatnonzero(drawable & held)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A held-out row: what was recorded, and what the model is given of it."""
+
+    sample: Sample
+    row: Row
+    pipeline: Pipeline
+
+
+class Validation:
+    """Tries a model on held-out rows: at most `validate_rows` of each source.
+
+    Of many ranks each tries the same rows: those that share a model must run it together.
+
+    Raises:
+        ValueError: the run validates, but holds nothing out.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        loader: Loader,
+        held_out: Mapping[str, Numbers],
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if config.validate_every and not any(len(numbers) for numbers in held_out.values()):
+            raise ValueError(f"run '{config.name}' validates and holds nothing out; --set held_out=0.05")
+        self.config, self.loader, self.device = config, loader, torch.device(device)
+        self.numbers = {name: self._chosen(name, numbers) for name, numbers in held_out.items() if len(numbers)}
+
+    def _chosen(self, name: str, numbers: Numbers) -> Numbers:
+        rng = np.random.default_rng((self.config.seed, crc32(name.encode()), 1))
+        return np.sort(rng.choice(numbers, min(self.config.validate_rows, len(numbers)), replace=False))
+
+    @torch.no_grad()
+    def run(self, model: Model) -> dict[str, float]:
+        """All that is measured of `model`, which is left in the mode it was in."""
+        training = model.training
+        model.eval()
+        try:
+            results = [self._source(model, name) for name in self.numbers]
+        finally:
+            model.train(training)
+        return {name: value for found in results for name, value in found.items()}
+
+    def _source(self, model: Model, name: str) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        sums: defaultdict[str, float] = defaultdict(float)
+        counts: defaultdict[str, float] = defaultdict(float)
+        robot = self.loader.pipelines[name].robot
+        numbers = self.numbers[name].tolist()
+        for first in range(0, len(numbers), AT_ONCE):
+            cases = [self._case(name, i) for i in numbers[first : first + AT_ONCE]]
+            for term, total, count in self._losses(model, cases, generator):
+                sums[f"val/{term}/{name}"] += total
+                counts[f"val/{term}/{name}"] += count
+            acting = [case for case in cases if case.row.action_mask.any()]
+            if not acting or not can_act(model):
+                continue
+            for measure, errors in self._action_errors(model, acting, robot, generator):
+                sums[f"val/{measure.format(name)}"] += float(errors.sum())
+                counts[f"val/{measure.format(name)}"] += errors.size
+        return {key: total / counts[key] for key, total in sums.items() if counts[key]}
+
+    def _case(self, name: str, i: int) -> Case:
+        sample = self.loader.mixture.sources[name].sample(i, np.random.default_rng((self.config.seed, i)))
+        pipeline = self.loader.pipelines[name]
+        says = self.loader.say_actions and sample.extra.get("whole", True)
+        row = pipeline.encode(sample, say_actions=says, flow=sample.extra.get("flow", True))
+        return Case(sample=sample, row=row, pipeline=pipeline)
+
+    def _losses(
+        self, model: Model, cases: list[Case], generator: torch.Generator
+    ) -> Iterator[tuple[str, float, float]]:
+        for batch in self.loader.together([case.row for case in cases]):
+            draws = model.draw(len(batch.actions), generator, time_s=self.config.time_s)
+            batch = batch.map(self._moved)
+            draws = {key: self._moved(value) for key, value in draws.items()}
+            for term, (total, count) in model.loss_terms(batch, draws, losses=self.config.losses).items():
+                yield term, float(total.sum()), float(count.sum())
+
+    def _action_errors(
+        self, model: Model, cases: list[Case], robot: Robot, generator: torch.Generator
+    ) -> Iterator[tuple[str, Float[np.ndarray, " n"]]]:
+        """Errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
+        rows = [case.pipeline.encode(case.sample, say_actions=False) for case in cases]
+        observation = collate(rows).observation.map(self._moved)
+        noise = self._moved(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
+        chunks = model.sample_actions(observation, noise=noise, num_steps=NUM_STEPS).float().cpu().numpy()
+        grips = np.isin(robot.action_names, [gripper.action for gripper in robot.grippers])
+        for case, chunk in zip(cases, chunks, strict=True):
+            yield "action_mse/{}", np.square(chunk - case.row.actions)[case.row.action_mask]
+            assert case.sample.state is not None and case.sample.actions is not None
+            own = case.pipeline.decode_actions(chunk, case.sample.state)
+            valid = case.row.action_mask.any(1)[: len(case.sample.actions)]
+            errors = np.abs(own[: len(valid)] - case.sample.actions[: len(valid)])[valid]  # [steps ad]
+            yield "action_l1/{}", errors.ravel()
+            if grips.any() and not grips.all():
+                yield "action_l1/{}/gripper", errors[:, grips].ravel()
+                yield "action_l1/{}/other", errors[:, ~grips].ravel()
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)
+
+
+def can_act(model: Model) -> bool:
+    """Whether `sample_actions` gives chunks; π0-FAST writes them as text, which is judged by its loss."""
+    return getattr(model.config, "action_expert", True) is not None
+
+
+@contextmanager
+def wearing(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it the model has these weights. They change places one by one, so memory for one tensor is enough."""
+    own = model.state_dict()
+
+    def change() -> None:
+        for name, other in weights.items():
+            mine = own[name].detach()
+            before = mine.clone()
+            mine.copy_(other)
+            other.copy_(before)
+
+    with torch.no_grad():
+        change()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            change()
