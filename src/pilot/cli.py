@@ -208,7 +208,12 @@ def run_train(args: argparse.Namespace) -> None:
     from pilot.train.loop import train
 
     config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
-    train(config, out=args.out or Path("outputs") / args.name, until=args.until)
+    evaluate = None
+    if config.eval_suite is not None:
+        from pilot.eval.while_training import evaluator
+
+        evaluate = evaluator(config)
+    train(config, out=args.out or Path("outputs") / args.name, until=args.until, evaluate=evaluate)
 
 
 def eval_arguments(parser: argparse.ArgumentParser) -> None:

@@ -204,6 +204,19 @@ def learning_parts(model: nn.Module) -> dict[str, str]:
     return {name: "adapters" if adapted(part) else "whole" for name, part in parts.items()}
 
 
+class Meter:
+    """Operations per row of the batches of a run; 0 for models that are not of the π0 family."""
+
+    def __init__(self, config: TrainConfig, model: nn.Module) -> None:
+        self.config = config
+        self.costs = costs(config, model) if isinstance(config.model, PiConfig) else {}
+
+    def of(self, batch: list[Batch]) -> float:
+        if not self.costs:
+            return 0.0
+        return sum(per_row(self.config.model, of_batch(self.config, batch), self.costs).values())
+
+
 def per_row(model: PiConfig, work: Workload, costs: Costs) -> dict[str, float]:
     """Operations of a row forward and backward, by part."""
     return {part: costs[part] * count for part, count in forward(model, work).items() if costs[part]}

@@ -3,12 +3,12 @@
 Every batch and every noise draw is a function of (seed, step), so a resumed run is the same run.
 """
 
-import math
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +22,58 @@ from pilot.nn.lora import adapted, learned, merge, save_adapters
 from pilot.train import checkpoint
 from pilot.train.config import TrainConfig
 from pilot.train.ema import Ema
+from pilot.train.flops import Meter
 from pilot.train.freezing import choose_learning
 from pilot.train.metrics import Metrics
 from pilot.train.optim import Optimizer
 from pilot.train.setup import Setup, prepare
+from pilot.train.spikes import Spikes
+from pilot.train.validation import Validation, wearing
+
+Evaluate = Callable[[Path], dict[str, float]]
+"""From the folder of a policy to what is logged of it (`eval/while_training.py`)."""
 
 
 def train(
-    config: TrainConfig, *, out: str | Path, resume: bool = True, progress: bool = True, until: int | None = None
+    config: TrainConfig,
+    *,
+    out: str | Path,
+    resume: bool = True,
+    progress: bool = True,
+    until: int | None = None,
+    evaluate: Evaluate | None = None,
 ) -> Path:
     """Run `config` in folder `out`, from its last checkpoint if it has one; returns the policy folder.
 
     Stops cleanly after a step on SIGINT or SIGTERM, with a checkpoint. `until` ends the run early at that step (the
-    schedule stays that of `config.steps`).
+    schedule stays that of `config.steps`). Every `config.eval_every` steps `evaluate` is given the policy.
 
     Raises:
         ValueError: the folder holds another run, or the config cannot work.
-        FloatingPointError: a loss is NaN or infinite; the step and its sources are named.
+        FloatingPointError: a loss or the gradient norm is NaN or leaps; the folder with the step's batch is named.
     """
     out = Path(out)
     torch.set_num_threads(1)
     setup = prepare(config, out, resume=resume, progress=progress)
     run = Run(config, setup, out)
     last = min(until or config.steps, config.steps)
-    metrics = Metrics(out, steps=config.steps, start=run.step, title=config.name, progress=progress)
+    metrics = Metrics(
+        out, steps=config.steps, start=run.step, title=config.name, progress=progress, log_to=config.log_to,
+        settings=asdict(config),
+    )  # fmt: skip
     try:
         with stop_signals() as stopped, setup.loader.prefetch(run.step, last) as batches:
-            for batch in batches:
+            for batch in metrics.waiting(batches):
                 values = run.advance(batch, logging=run.logs_next)
                 metrics.advance()
                 if values:
-                    metrics.log(run.step, values, samples_per_step=config.batch_size)
+                    flops = run.meter.of(batch)
+                    metrics.log(run.step, values, samples_per_step=config.batch_size, flops_per_sample=flops)
                 if run.step % config.save_every == 0 or run.step == last or stopped():
                     run.save()
+                with metrics.paused():
+                    if found := run.looked_at(evaluate):
+                        metrics.note(run.step, found)
                 if stopped():
                     raise KeyboardInterrupt(f"stopped at step {run.step}; the same command goes on from there")
     finally:
@@ -74,6 +93,10 @@ class Run:
         self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup)
         self.pool = ThreadPoolExecutor(config.threads)
         self.drawn: Counter[str] = Counter()
+        self.meter = Meter(config, self.model)
+        self.validation = Validation(config, setup.loader, setup.held_out)
+        factors = {"loss_factor": config.loss_spike, "grad_factor": config.grad_spike}
+        self.spikes = Spikes(out=out, text=setup.bundle.text, **factors)
         if setup.resume_from is not None:
             self._load(checkpoint.load_state(setup.resume_from))
 
@@ -99,8 +122,8 @@ class Run:
         self.step += 1
         sources = [source for part in batch for source in part.sources]
         self.drawn.update(sources)
-        if not math.isfinite(grad_norm):
-            raise FloatingPointError(f"step {self.step}: gradient norm {grad_norm}; sources {sorted(set(sources))}")
+        loss = torch.stack([scales[name] * total.sum() for name, (total, _) in terms.items()]).sum()
+        self.spikes.watch(self.step, batch, loss=loss, grad_norm=torch.as_tensor(grad_norm))
         if not logging:
             return {}
         named = {f"loss/{n}": (total.sum() / count.sum().clamp(min=1)).item() for n, (total, count) in terms.items()}
@@ -128,7 +151,19 @@ class Run:
             known = [g for g in parts if g is not None]
             p.grad = torch.stack(known).sum(0) if known else None
 
+    def looked_at(self, evaluate: Evaluate | None) -> dict[str, float]:
+        """What validation and evaluation say of the moving average, if it is time for them."""
+        found: dict[str, float] = {}
+        if (every := self.config.validate_every) and self.step % every == 0:
+            with wearing(self.model, self.ema.weights):
+                found |= self.validation.run(self.model)
+        if evaluate is not None and (every := self.config.eval_every) and self.step % every == 0:
+            self.export()
+            found |= evaluate(self.out / "policy")
+        return found
+
     def save(self) -> None:
+        self.spikes.settle()
         state = {
             "step": self.step,
             "model": self.model.state_dict(),

@@ -30,9 +30,7 @@ VALIDATION = "val/"
 class Metrics:
     """Logs a run of `steps` steps that goes on after step `start`.
 
-    `flops_per_sample` (of the model, forward and backward; `train/flops.py`) makes TFLOP/s out of samples/s, and on a
-    GPU that `train/gpus.py` knows their share of its peak, the MFU. Of many ranks only the `main` one writes anything.
-    A live line is shown where there is a terminal.
+    Of many `ranks` only the `main` one writes anything. A live line is shown where there is a terminal.
     """
 
     def __init__(
@@ -45,15 +43,14 @@ class Metrics:
         progress: bool = True,
         log_to: Sequence[str] = ("tensorboard",),
         settings: Mapping[str, Any] | None = None,
-        flops_per_sample: float = 0.0,
         device: str | torch.device = "cpu",
         ranks: int = 1,
         main: bool = True,
     ) -> None:
         self.out, self.steps, self.main = out, steps, main
         self.path, self.lines = out / "metrics.jsonl", out / "train.log"
-        self.device, self.ranks = torch.device(device), ranks
-        self._flops, self._peak = flops_per_sample, peak_flops(self.device)
+        self.device = torch.device(device)
+        self._peak = ranks * peak_flops(self.device)
         self._bar = tqdm(
             total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True,
             disable=not (main and progress and sys.stderr.isatty()),
@@ -90,16 +87,22 @@ class Metrics:
         finally:
             self._since += time.perf_counter() - begun
 
-    def log(self, step: int, values: Mapping[str, float], *, samples_per_step: int) -> None:
-        """Record the losses of `step`, and how fast the steps since the last record were."""
+    def log(
+        self, step: int, values: Mapping[str, float], *, samples_per_step: int, flops_per_sample: float = 0.0
+    ) -> None:
+        """Record the losses of `step`, and how fast the steps since the last record were.
+
+        `flops_per_sample` (forward and backward; `train/flops.py`) makes TFLOP/s of samples/s, and on a GPU that
+        `train/gpus.py` knows their share of its peak, the MFU.
+        """
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         rate = (step - self._last) * samples_per_step / seconds
         speed = {"samples_per_s": rate, "data_wait": min(1.0, self._waited / seconds), "memory_gb": self._memory()}
-        if self._flops:
-            speed["tflops"] = rate * self._flops / 1e12
+        if flops_per_sample:
+            speed["tflops"] = rate * flops_per_sample / 1e12
             if self._peak:
-                speed["mfu"] = rate * self._flops / (self._peak * self.ranks)
+                speed["mfu"] = rate * flops_per_sample / self._peak
         left = (self.steps - step) * seconds / max(1, step - self._last)
         self._since, self._last, self._waited = now, step, 0.0
         self._write(step, {**values, **speed}, left=left)

@@ -1,0 +1,29 @@
+"""`pilot train` tries its policy in a simulator as it goes: what `eval_suite` names, every `eval_every` steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pilot.eval.suites import evaluate, get_suite
+from pilot.infer.policy import load_policy
+from pilot.train.config import TrainConfig
+
+
+def evaluator(config: TrainConfig) -> Callable[[Path], dict[str, float]] | None:
+    """From a policy's folder to its success and the 95 % Wilson interval, as a run logs them; None if it has no suite.
+
+    Raises:
+        ValueError: an unknown suite, or no episodes, said before the first step.
+    """
+    if config.eval_suite is None:
+        return None
+    suite, episodes = get_suite(config.eval_suite), config.eval_episodes
+    if episodes < 1:
+        raise ValueError(f"eval_episodes is at least 1, got {episodes}")
+
+    def evaluated(policy: Path) -> dict[str, float]:
+        result = evaluate(load_policy(policy), suite=suite, episodes=episodes, seed=config.seed, progress=False)
+        low, high = result.interval
+        name = f"eval/{suite.name}"
+        return {f"{name}/success": result.rate, f"{name}/low": low, f"{name}/high": high, f"{name}/n": result.n}
+
+    return evaluated
