@@ -1,0 +1,56 @@
+"""A robot in simulated homes that has numpy, MuJoCo and a socket: the policy thinks elsewhere, the robot never waits.
+
+    pip install 'pilot[client,sim]'
+    pilot serve checkpoints/nano                                # in another terminal, or on another machine
+    python examples/homes_robot.py --prompt "put the red cup in the sink"
+
+Time is real: each control tick comes when it is due, whether or not the policy has answered. While it runs, look at
+http://127.0.0.1:8000 and say something else. `my_robot.py` is the same for hardware.
+"""
+
+import argparse
+
+from pilot.infer.executor import Pace
+from pilot.serve.client import PolicyClient
+from pilot.serve.control import EXECUTORS, Controller, executor_for
+from pilot.sims.homes import HomesEnv
+
+
+def tidy(env: HomesEnv, controller: Controller, *, home: int, hz: float) -> bool:
+    """One episode; True if the robot did what the home asked for."""
+    observation, info = env.reset(options={"home": home, "episode": 0})
+    controller.reset()
+    print(f"home {home}: {observation['prompt']}")
+    pace, said, steps = Pace(hz=hz), None, 0
+    while not info["success"] and steps < env.max_steps:
+        command = controller.next(missed=pace.wait())
+        if command.action is not None:
+            info, steps = env.advance(command.action), steps + 1
+        if controller.reply.get("subtask") != said:
+            said = controller.reply.get("subtask")
+            print(f"  {steps / hz:4.1f} s  {said}")
+    print(f"  {'done' if info['success'] else 'not done'}; an answer takes {controller.policy.latency}")
+    return info["success"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--api-key")
+    parser.add_argument("--executor", choices=EXECUTORS, default="rtc", help="(default: %(default)s)")
+    parser.add_argument("--homes", type=int, default=3, help="unseen homes to act in (default: %(default)s)")
+    parser.add_argument("--prompt", help="say it yourself; success then still means the home's own wish")
+    args = parser.parse_args()
+    env = HomesEnv(level=1, task="single", split="test")
+    policy = PolicyClient(args.host, args.port, api_key=args.api_key)
+    executor = executor_for(args.executor, policy.metadata)
+    own_words = {"prompt": args.prompt} if args.prompt else {}
+    with Controller(policy, executor, observe=lambda: env.observe() | own_words) as controller:
+        hz = policy.metadata["control_hz"]
+        done = [tidy(env, controller, home=home, hz=hz) for home in range(args.homes)]
+    print(f"{sum(done)} of {len(done)} done; ticks: {executor.counts}")
+
+
+if __name__ == "__main__":
+    main()

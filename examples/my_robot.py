@@ -1,0 +1,61 @@
+"""A template for your own robot: fill in `MyRobot`, and the rest drives it. Runs as it is, with pictures of nothing.
+
+    pip install 'pilot[client]'                                 # numpy and a socket, no torch
+    python examples/my_robot.py --host 192.168.0.10 --prompt "put the red cup in the sink"
+
+`look` must return at once: let the camera driver keep its latest picture. `move` must too: send a setpoint, do not wait
+until it is reached. What is sent when the policy is late or gone is yours to choose (`pilot/infer/executor.py`).
+"""
+
+import argparse
+
+import numpy as np
+
+from pilot.infer.executor import Late, Pace, repeat
+from pilot.serve.client import PolicyClient
+from pilot.serve.control import Controller, executor_for
+
+
+class MyRobot:
+    """Cameras, joints and motors. Names, units and order are those of `src/pilot/robots/<your robot>.py`."""
+
+    def look(self) -> dict:
+        """The latest pictures, uint8 [h w 3] in RGB of any size, and the joints."""
+        pictures = {camera: np.zeros((480, 640, 3), np.uint8) for camera in ("room", "wrist")}
+        return {"images": pictures, "state": np.zeros(5, np.float32)}
+
+    def move(self, action: np.ndarray) -> None:
+        """Send one command [ad] to the motors, checked against your limits of position, speed and force."""
+
+    def stop(self) -> None:
+        """Brake, and let go of nothing that would fall."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="wss://… for a connection that nobody can read")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--api-key")
+    parser.add_argument("--prompt", required=True)
+    parser.add_argument("--seconds", type=float, default=60.0, help="(default: %(default)s)")
+    args = parser.parse_args()
+    robot, policy = MyRobot(), PolicyClient(args.host, args.port, api_key=args.api_key)
+    hz = policy.metadata["control_hz"]
+    late = Late(hold=repeat, stop=repeat, stop_after=round(hz))  # commands that are velocities: hold=zero(0, 1, …)
+    executor = executor_for("rtc", policy.metadata, late=late)
+    with Controller(policy, executor, observe=lambda: robot.look() | {"prompt": args.prompt}) as controller:
+        try:
+            pace = Pace(hz=hz)
+            while executor.episode.tick < args.seconds * hz:
+                command = controller.next(missed=pace.wait())
+                if command.status == "stop":
+                    raise SystemExit(f"no policy for {late.stop_after} ticks: {controller.error}")
+                if command.action is not None:
+                    robot.move(command.action)
+        finally:
+            robot.stop()
+    print(f"{executor.counts}; an answer takes {policy.latency}")
+
+
+if __name__ == "__main__":
+    main()
