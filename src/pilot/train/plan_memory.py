@@ -10,9 +10,10 @@ compute.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from pilot.models.pi import Pi, PiConfig
 from pilot.nn.gemma import GemmaConfig
@@ -243,3 +244,29 @@ def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keepi
     if losses.flow and model.action_expert is not None:
         sizes.append(work.draws * flow_block(model, whole, seen=seen) / model.action_expert.depth)
     return max(sizes)
+
+
+class Kept:
+    """Within it, counts what autograd keeps: bytes of different storages that are not weights of `model`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._alive: list[Tensor] = []  # so that no address is given twice
+        self.bytes = 0
+        self._hooks = saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def __enter__(self) -> "Kept":
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+        self._alive.clear()
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self._alive.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor
