@@ -1,6 +1,6 @@
 """Every model in `models/` learns one batch at its debug size, samples chunks, and survives being saved.
 
-A model file has a class with `loss` and `sample_actions`, a config class of the same name + `Config`, and constructors:
+A model file has one class that is a `models.base.Model`, a config class of the same name + `Config`, and constructors:
 public functions of a size that return such a config.
 """
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import pilot.models
 from pilot.data.layout import Batch
 from pilot.data.pipeline import collate
+from pilot.models.base import Model
 from pilot.robots import load_robot
 
 
@@ -26,7 +27,7 @@ def constructors() -> dict[str, tuple[type, Callable]]:
     for info in pkgutil.iter_modules(pilot.models.__path__):
         module = importlib.import_module(f"pilot.models.{info.name}")
         own = [item for item in vars(module).values() if getattr(item, "__module__", None) == module.__name__]
-        models = [c for c in own if inspect.isclass(c) and hasattr(c, "loss") and hasattr(c, "sample_actions")]
+        models = [c for c in own if inspect.isclass(c) and issubclass(c, Model) and not inspect.isabstract(c)]
         for function in filter(inspect.isfunction, own):
             if "size" in inspect.signature(function).parameters and not function.__name__.startswith("_"):
                 found[function.__name__] = (models[0], function)
@@ -37,7 +38,7 @@ CONSTRUCTORS = constructors()
 
 
 @pytest.fixture(params=CONSTRUCTORS)
-def model(request) -> torch.nn.Module:
+def model(request) -> Model:
     model_class, constructor = CONSTRUCTORS[request.param]
     torch.manual_seed(0)
     with torch.no_grad():
@@ -47,21 +48,21 @@ def model(request) -> torch.nn.Module:
 @pytest.fixture
 def batch(model) -> Batch:
     robot = load_robot("homes")
-    pipeline = examples.pipeline(robot, model.config, says_actions=True)
+    pipeline = examples.pipeline(robot, model.config, says_actions=hasattr(model.config, "fast_vocab_size"))
     samples = [examples.sample(robot, horizon=model.config.action_horizon, seed=seed) for seed in range(3)]
     return collate([pipeline.encode(sample) for sample in samples])
 
 
-def losses(model: torch.nn.Module, batch: Batch, *, first: int = 0) -> dict[str, torch.Tensor]:
-    """Row `i` has the noise and time of seed `first + i`, whatever its neighbours."""
-    generators = [torch.Generator().manual_seed(first + i) for i in range(len(batch.actions))]
-    noise = torch.stack([torch.randn(batch.actions.shape[1:], generator=g) for g in generators])
-    time = torch.cat([torch.rand(1, generator=g) for g in generators])
-    return model.loss(batch.observation, batch.actions, noise=noise, time=time, action_mask=batch.action_mask)
+def losses(model: Model, batch: Batch, *, first: int = 0) -> dict[str, torch.Tensor]:
+    """Mean of each loss per row; row `i` draws from seed `first + i`, whatever its neighbours."""
+    each = [model.draw(1, torch.Generator().manual_seed(first + i)) for i in range(len(batch.actions))]
+    draws = {name: torch.cat([drawn[name] for drawn in each]) for name in each[0]}
+    terms = model.loss_terms(batch, draws, losses=frozenset({"text", "fast", "flow"}))
+    return {name: total / count.clamp(min=1) for name, (total, count) in terms.items()}
 
 
 def test_there_are_models():
-    assert {"pi0", "pi05", "pi0_fast", "pi0_small"} <= set(CONSTRUCTORS)
+    assert {"pi0", "pi05", "pi0_fast", "pi0_small", "act", "diffusion_policy", "octo"} <= set(CONSTRUCTORS)
 
 
 def test_losses_are_per_sample_and_finite(model, batch):
@@ -77,7 +78,8 @@ def test_it_learns_one_batch(model, batch, no_shape_checks):
         sum(value.mean() for value in losses(model, batch).values()).backward()
         optimizer.step()
     end = {name: value.mean().item() for name, value in losses(model, batch).items()}
-    assert all(end[name] < 0.8 * start[name] for name in start), (start, end)
+    learned = start.keys() - {"kl"}  # which a chunk's style may grow by
+    assert all(end[name] < 0.8 * start[name] for name in learned), (start, end)
 
 
 def test_every_weight_learns(model, batch):
@@ -93,15 +95,15 @@ def test_a_row_does_not_depend_on_its_neighbours(model, batch):
         assert torch.allclose(torch.cat([values[name] for values in alone]), together, atol=1e-5), name
 
 
-def rows(model: torch.nn.Module) -> list:
+def rows(model: Model) -> list:
     robot = load_robot("homes")
-    pipeline = examples.pipeline(robot, model.config, says_actions=True)
+    pipeline = examples.pipeline(robot, model.config, says_actions=hasattr(model.config, "fast_vocab_size"))
     return [pipeline.encode(examples.sample(robot, horizon=model.config.action_horizon, seed=s)) for s in range(3)]
 
 
 @torch.no_grad()
 def test_sampled_chunks_have_the_declared_shape_and_follow_the_noise(model, batch):
-    if model.config.action_expert is None:
+    if getattr(model.config, "action_expert", model) is None:
         pytest.skip("acts by tokens, has no flow to sample")
     noise = torch.randn(batch.actions.shape, generator=torch.Generator().manual_seed(0))
     chunk = model.sample_actions(batch.observation, noise=noise, num_steps=3)
@@ -124,7 +126,7 @@ def test_the_full_size_builds_without_memory(name):
     with torch.device("meta"):
         model = model_class(constructor())
     count = sum(weight.numel() for weight in model.parameters())
-    assert 4e8 < count < 4e9, f"{count:,}"
+    assert 8e7 < count < 4e9, f"{count:,}"
 
 
 def test_examples_are_random_but_reproducible():
