@@ -109,6 +109,13 @@ def test_sources_are_set_by_the_names_of_their_folders():
         cli.override(run, ["sources=x"])
 
 
+def test_a_setting_of_a_few_words_is_one_of_them():
+    model = configs.get("debug").model
+    assert cli.override(model, ["state_input=none"]).state_input == "none"
+    with pytest.raises(ValueError, match="unknown value of 'prompt' 'pi'; did you mean 'pi0'"):
+        cli.override(model, ["prompt=pi"])
+
+
 def test_later_settings_win_and_the_original_stays():
     run = Run()
     assert cli.override(run, ["steps=2", "steps=3", "optim.peak_lr=0.1"]).steps == 3

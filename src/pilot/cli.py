@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
 from pilot.cli_verbs import Verb, add_verbs, choose
@@ -87,10 +87,23 @@ def replaced(config: Any, path: list[str], *, text: str) -> Any:
     if is_group(old) != bool(rest):
         what = f"a group: set {name}.FIELD=VALUE" if is_group(old) else "a single value, without fields"
         raise ValueError(f"setting '{name}' is {what}")
-    new = replaced(old, rest, text=text) if rest else parsed(text, old, name=name)
+    if rest:
+        new = replaced(old, rest, text=text)
+    elif words := words_of(config, name):
+        new = choose(f"value of '{name}'", text, words)
+    else:
+        new = parsed(text, old, name=name)
     if isinstance(config, tuple):
         return tuple(new if other == name else member for other, member in members.items())
     return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
+
+
+def words_of(group: Any, name: str) -> list[str]:
+    """The words that a setting is one of, where it is; "none" may be one of them."""
+    if not dataclasses.is_dataclass(group):
+        return []
+    hint = get_type_hints(type(group))[name]
+    return [word for word in get_args(hint) if isinstance(word, str)] if get_origin(hint) is Literal else []
 
 
 def is_group(value: Any) -> bool:
@@ -299,7 +312,8 @@ VERBS = {
     "convert": Verb(
         help="Checkpoints of openpi, LeRobot and PaliGemma in, those of openpi and LeRobot out.",
         example="pilot convert gs://openpi-assets/checkpoints/pi05_libero checkpoints/pi05_libero --robot libero "
-        "--tokenizer gs://big_vision/paligemma_tokenizer.model --set action_horizon=10",
+        "--tokenizer gs://big_vision/paligemma_tokenizer.model --set action_horizon=10 --set state_input=none "
+        "--set prompt=pi0",
         arguments=cli_convert.arguments,
         run=run_convert,
     ),
