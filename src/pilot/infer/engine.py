@@ -49,8 +49,12 @@ def pad(rows: list[list[int]], length: int) -> list[list[int]]:
 
 
 def engine_for(model: Pi) -> "Engine | PlainEngine":
-    """The engine, or the plain model behind the same three functions where there is none yet: π0-small."""
-    return Engine(model) if model.config.expert_reads == "layers" and model.config.speaks else PlainEngine(model)
+    """The engine, on a GPU in CUDA graphs; for π0-small, which has none yet, the plain model behind the same face."""
+    from pilot.infer.graphs import GraphEngine  # builds on this file
+
+    if model.config.expert_reads != "layers" or not model.config.speaks:
+        return PlainEngine(model)
+    return GraphEngine(model) if model.embedding.weight.is_cuda else Engine(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +93,12 @@ class Reading:
 class Layout:
     """What is to be read and in which order, known before anything is computed.
 
-    `calls` are the towers and the cameras whose pictures each takes in one go. `rows` are the places of each row's
-    tokens, moved together, among all patches and then all written tokens; `kinds` are theirs.
+    `calls` are the towers, with the pictures that each takes in one go: cameras, and the rows that have them. `rows`
+    are the places of each row's tokens, moved together, among all patches and then all written tokens; `kinds` are
+    theirs.
     """
 
-    calls: list[tuple[nn.Module, list[str]]]
+    calls: list[tuple[nn.Module, dict[str, list[int]]]]
     rows: list[list[int]]
     kinds: list[list[int]]
 
@@ -201,16 +206,15 @@ class Engine:
 
     def arrange(self, observation: Observation) -> Layout:
         """Pictures that share a size and a tower go through it together; what is not there has no place."""
-        masks = {camera: mask.tolist() for camera, mask in observation.image_masks.items()}
-        calls: dict[tuple[nn.Module, torch.Size], list[str]] = {}
+        calls: dict[tuple[nn.Module, torch.Size], dict[str, list[int]]] = {}
         for camera, images in observation.images.items():
-            if any(masks[camera]):
-                calls.setdefault((self.tower(camera), images.shape[1:]), []).append(camera)
+            if there := [row for row, present in enumerate(observation.image_masks[camera].tolist()) if present]:
+                calls.setdefault((self.tower(camera), images.shape[1:]), {})[camera] = there
         places: dict[tuple[str, int], range] = {}
         first = 0
         for (tower, size), cameras in calls.items():
             patches = math.prod(size[:2]) // cast(Siglip, tower).config.patch_size ** 2
-            for place in [(c, row) for c in cameras for row, present in enumerate(masks[c]) if present]:
+            for place in [(camera, row) for camera, there in cameras.items() for row in there]:
                 places[place] = range(first, first + patches)
                 first += patches
         rows, kinds, width = [], [], observation.tokens.shape[1]
@@ -225,10 +229,10 @@ class Engine:
         vision = self.model.vision
         return vision.of(camera) if isinstance(vision, Towers) else vision
 
-    def pictures(self, observation: Observation, cameras: list[str]) -> Float[Tensor, "n h w 3"]:
-        """The pictures of these cameras that are there, camera after camera."""
-        images = [(observation.images[camera], observation.image_masks[camera]) for camera in cameras]
-        return torch.cat([x if mask.all() else x[mask] for x, mask in images]).to(self.model.dtype)
+    def pictures(self, observation: Observation, cameras: dict[str, list[int]]) -> Float[Tensor, "n h w 3"]:
+        """The pictures of these cameras and rows, camera after camera."""
+        images = [(observation.images[camera], there) for camera, there in cameras.items()]
+        return torch.cat([x if len(there) == len(x) else x[there] for x, there in images]).to(self.model.dtype)
 
     def embed(
         self,

@@ -1,0 +1,136 @@
+"""Graphs say and do what the model says and does, whatever was read in their places before.
+
+There is no GPU here: a graph is a recording of operations on fixed tensors, played again (`Recording`). As in a CUDA
+graph, whatever Python decided while it was recorded is decided for good.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from infer.test_engine import ACTING, BATCHES, CLOSE, EOS, GROUPED, SOME, noise, observation
+from infer.weights import model
+from pilot.data.layout import Kind
+from pilot.infer import graphs
+from pilot.infer.decoding import rows_of
+from pilot.infer.graphs import STEP, GraphEngine
+from pilot.infer.plain import PlainEngine
+from pilot.models.pi import pi0_fast, pi05
+
+ASKS_THE_DEVICE = ("_local_scalar_dense", "nonzero", "is_nonzero", "unique", "masked_select")
+
+
+class NothingAsked(TorchDispatchMode):
+    """Fails where the host would wait for a value of the device: a graph cannot be made of it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.__name__.split(".")[0] not in ASKS_THE_DEVICE, func
+        return func(*args, **(kwargs or {}))
+
+
+class Recording(graphs.Graph):
+    def __init__(self, function: Callable[[], Any], *, changes: Any = (), **rest: Any) -> None:
+        before = [tensor.clone() for tensor in changes]
+        with NothingAsked():
+            self.recorded = make_fx(lambda: nothing_is_a_number(function()))()
+        for tensor, was in zip(changes, before, strict=True):
+            tensor.copy_(was)
+
+    def __call__(self) -> Any:
+        out = self.recorded()
+        return out if out.numel() else None
+
+
+def nothing_is_a_number(out: Any) -> Any:
+    """A recording returns tensors; an empty one stands for nothing."""
+    return torch.empty(0) if out is None else out
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch, no_shape_checks) -> None:
+    monkeypatch.setattr(graphs, "Graph", Recording)
+
+
+CONFIGS = {name: config for name, config in ACTING.items() if name != "pi05-nano"}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_actions_are_those_of_the_model_whatever_was_there_before(config):
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, (kinds, masks) in enumerate([*BATCHES.values(), BATCHES["ragged"]]):
+        obs, start = observation(config, kinds, masks=masks, seed=seed), noise(config, 3) + seed
+        ours = engine.act(engine.read(obs), obs.state, noise=start, num_steps=2)
+        torch.testing.assert_close(ours, plain.act(plain.read(obs), obs.state, noise=start, num_steps=2), **CLOSE)
+    assert len(engine.arenas) == 2, "one for all cameras, one for some"
+
+
+@pytest.mark.parametrize("config", [pi0_fast("debug"), GROUPED], ids=["pi0-fast", "grouped-heads"])
+def test_words_are_those_of_the_model_and_rows_end_at_different_times(config):
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, (kinds, masks) in enumerate([*BATCHES.values(), BATCHES["whole"]]):
+        obs = observation(config, kinds, masks=masks, seed=seed)
+        first = plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=4)[0]
+        eos = int(first[seed % 3, 1])
+        ours, going_on = engine.speak(engine.read(obs, room=4), eos=eos, max_tokens=4)
+        wanted, context = plain.speak(plain.read(obs, room=4), eos=eos, max_tokens=4)
+        assert torch.equal(ours, wanted)
+        going = ~(ours == eos).any(1)
+        torch.testing.assert_close(going_on.hidden[going], context.context.hidden[going, 0], **CLOSE)
+
+
+def test_acting_on_what_was_said():
+    config = pi05("debug")
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, tokens in enumerate((4, 2, 4)):
+        obs, start = observation(config, *[BATCHES["ragged"][0]], masks=SOME, seed=seed), noise(config, 3)
+        said, ours = engine.speak(engine.read(obs, room=4), eos=EOS, max_tokens=tokens)
+        wanted, theirs = plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=tokens)
+        assert torch.equal(said, wanted)
+        actions = engine.act(ours, obs.state, noise=start, num_steps=3, solver="midpoint")
+        expected = plain.act(theirs, obs.state, noise=start, num_steps=3, solver="midpoint")
+        torch.testing.assert_close(actions, expected, **CLOSE)
+        torch.testing.assert_close(engine.act(ours, obs.state, noise=start, num_steps=3, solver="midpoint"), actions)
+    (arena,) = engine.arenas.values()
+    assert set(arena.graphs) == {
+        ("read", False, True), *(("hear", STEP + slot, Kind.TEXT, EOS) for slot in range(4)), ("act", 3, "midpoint")
+    }  # fmt: skip
+
+
+def test_prompts_of_about_the_same_length_share_graphs_and_few_kinds_are_kept(monkeypatch):
+    config = pi05("debug")
+    engine = GraphEngine(model(config))
+    for words in (1, 2, 5):
+        engine.read(observation(config, [[1] * words + [0] * (6 - words)]))
+    assert [len(arena.graphs) for arena in engine.arenas.values()] == [1]
+    monkeypatch.setattr(graphs, "MAX_ARENAS", 2)
+    for batch in (2, 3):
+        engine.read(observation(config, [[1] * 6] * batch))
+    assert [len(arena.order) for arena in engine.arenas.values()] == [2, 3], "the oldest made room"
+
+
+def test_a_reading_made_of_others_is_worked_without_graphs():
+    config = pi05("debug")
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    obs, start = observation(config, [[1] * 6] * 3), noise(config, 2)
+    chosen = rows_of(engine.read(obs, room=2), [2, 0])
+    said, chosen = engine.speak(chosen, eos=EOS, max_tokens=2)
+    two = obs.map(lambda x: x[[2, 0]])
+    wanted, context = plain.speak(plain.read(two, room=2), eos=EOS, max_tokens=2)
+    assert torch.equal(said, wanted)
+    actions = engine.act(chosen, two.state, noise=start, num_steps=2)
+    torch.testing.assert_close(actions, plain.act(context, two.state, noise=start, num_steps=2), **CLOSE)
+
+
+def test_longer_than_the_angles_that_are_there(monkeypatch):
+    monkeypatch.setattr(graphs, "LONGEST", 40)
+    config = pi05("debug")
+    with pytest.raises(ValueError, match="32 tokens to read and 32 to say are more than 40"):
+        GraphEngine(model(config)).read(observation(config, [[1] * 6]), room=1)
