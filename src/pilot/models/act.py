@@ -3,7 +3,8 @@
 A conditional variational autoencoder (section IV-B, figure 4). The style encoder, used in training alone, reads state
 and the demonstrated chunk and says in what style `z` it was done: a normal distribution. The policy reads pictures,
 state and `z`, and its decoder answers all steps of the chunk at once. The loss is the L1 distance to the demonstrated
-chunk plus `kl_weight` times the divergence of the style from a standard normal (algorithm 1). Acting, `z` is 0.
+chunk plus 10 times the divergence of the style from a standard normal (algorithm 1; the weights are those of the run,
+`TrainConfig.loss_weights`). Acting, `z` is 0.
 
 Dims of table III: width 512, MLP 3200, 8 heads, 4 encoder and 7 decoder layers, chunks of 100, ResNet-18. Where the
 paper's text and its code differ the code decides: one ResNet serves all cameras, the queries are learned. The code
@@ -17,7 +18,7 @@ Axes: `b` batch, `s` tokens that are read, `p` picture tokens, `ah` action horiz
 style dims.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,7 +40,6 @@ class ActConfig(BaselineConfig):
     encoder_depth: int = 4
     decoder_depth: int = 7
     style_dim: int = 32
-    loss_weights: dict[str, float] = field(default_factory=lambda: {"l1": 1.0, "kl": 10.0})
 
 
 SIZES: dict[str, ActConfig] = {

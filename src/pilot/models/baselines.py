@@ -10,8 +10,7 @@ are shown. Everything else that a paper says of shapes is kept.
 Axes: `b` batch, `k` noise draws, `l` text tokens, `ah` action horizon, `ad` action dims, `d` width.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -30,7 +29,7 @@ class BaselineConfig:
 
     `picture_size` is what pictures are scaled to; those of wrist cameras may be smaller. `vision_towers` are the
     robot's cameras, where each has an encoder of its own. `reads_text` gives a paper's model that knows one task the
-    words of the prompt. `loss_weights` are those of its losses in the objective.
+    words of the prompt.
     """
 
     action_dim: int
@@ -44,7 +43,6 @@ class BaselineConfig:
     norm: Literal["quantile", "zscore"] = "quantile"
     prompt: Literal["subtask"] = "subtask"
     state_input: Literal["token", "none"] = "token"
-    loss_weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def speaks(self) -> bool:

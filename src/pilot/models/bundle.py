@@ -1,6 +1,6 @@
 """A checkpoint is a folder that carries everything a policy needs: nothing is looked up elsewhere, nothing is guessed.
 
-config.json          the model's shape, the robot, how boxes are written, the version of the preprocessing
+config.json          the model's kind and shape, the robot, how boxes are written, the version of the preprocessing
 model.safetensors    weights, all of them float32 or all bfloat16
 norm_stats.json      statistics of state and actions
 text.model           SentencePiece
@@ -12,9 +12,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError
@@ -23,9 +23,9 @@ from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
 from pilot.data.stats import load_norm_stats, save_norm_stats
+from pilot.models.base import Model
+from pilot.models.kinds import ModelConfig, build, kind_of, model_config
 from pilot.models.pi import Pi, PiConfig
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
 from pilot.robots import load_adapter
 from pilot.tokenizers import load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
@@ -41,7 +41,7 @@ PREPROCESSING_VERSION = 1
 class Bundle:
     """A model and all that surrounds it. `loc_stride` is the grid that boxes are snapped to (1: all 1024 bins)."""
 
-    model: Pi
+    model: Model
     robot: Robot
     norm_stats: dict[str, NormStats]
     text: TextTokenizer
@@ -107,6 +107,7 @@ def save_bundle(
             "preprocessing_version": PREPROCESSING_VERSION,
             "loc_stride": bundle.loc_stride,
             "robot": asdict(bundle.robot),
+            "kind": kind_of(bundle.model.config),
             "model": asdict(bundle.model.config),
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -152,7 +153,8 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
                 f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME"
             )
     config = _read_config(path / "config.json")
-    model = load_weights(model_config(config["model"]), path / "model.safetensors", device=device)
+    shape = model_config(config["model"], kind=config.get("kind", "pi"))
+    model = load_weights(shape, path / "model.safetensors", device=device)
     actions = next((path / name for name in (ACTION_TOKENIZER, "fast") if (path / name).exists()), None)
     return Bundle(
         model=model,
@@ -162,30 +164,6 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
         action_tokenizer=load_action_tokenizer(actions) if actions is not None else None,
         loc_stride=config["loc_stride"],
     )
-
-
-def model_config(values: dict[str, Any]) -> PiConfig:
-    """`PiConfig` from its `asdict` form; unknown fields, missing ones and unknown choices are errors."""
-    known = {field.name for field in fields(PiConfig)}
-    if unknown := set(values) - known:
-        raise ValueError(
-            f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
-        )
-    for name, hint in get_type_hints(PiConfig).items():
-        if get_origin(hint) is Literal and name in values and values[name] not in get_args(hint):
-            raise ValueError(f"the model config has {name} {values[name]!r}; known: {', '.join(get_args(hint))}")
-    stacks = ("vlm", "action_expert", "text_encoder")
-    try:
-        parts: dict[str, Any] = {n: GemmaConfig(**_tuples(values[n])) for n in stacks if values.get(n) is not None}
-        parts["vision"] = SiglipConfig(**_tuples(values["vision"]))
-        return PiConfig(**(_tuples(values) | parts))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the model config is not one of this version of pilot: {error}") from error
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples, configs no lists."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -204,10 +182,14 @@ def _read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def empty_model(config: PiConfig) -> Pi:
+@overload
+def empty_model(config: PiConfig) -> Pi: ...
+@overload
+def empty_model(config: ModelConfig) -> Model: ...
+def empty_model(config: ModelConfig) -> Model:
     """A model on the meta device: names and shapes, neither memory nor random numbers."""
     with torch.device("meta"), _Uninitialized():
-        return Pi(config)
+        return build(config)
 
 
 class _Uninitialized(TorchFunctionMode):
@@ -222,7 +204,11 @@ class _Uninitialized(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def load_weights(config: PiConfig, file: Path, *, device: str | torch.device = "cpu") -> Pi:
+@overload
+def load_weights(config: PiConfig, file: Path, *, device: str | torch.device = "cpu") -> Pi: ...
+@overload
+def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device = "cpu") -> Model: ...
+def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device = "cpu") -> Model:
     """The model with the weights of a safetensors file, which on a CPU are mapped from it and not copied.
 
     Raises:

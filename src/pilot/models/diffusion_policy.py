@@ -18,7 +18,7 @@ Axes: `b` batch, `s` steps of a chunk at some resolution, `c` channels, `g` widt
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -48,7 +48,6 @@ class DiffusionPolicyConfig(DiffusionConfig):
     text_width: int = 64
     levels: int = 100
     clip: float = 1.0
-    loss_weights: dict[str, float] = field(default_factory=lambda: {"noise": 1.0})
 
     def __post_init__(self) -> None:
         parts = 2 ** (len(self.channels) - 1)

@@ -3,7 +3,8 @@
 Words of the task and patches of every camera are tokens; one more, the readout, is learned and sees all of them, and
 nobody sees it (section III-A, figure 2). Its output is the one vector that the head is conditioned on: an MLP with
 residual blocks that predicts the noise in a flattened chunk, in 20 levels of a squared cosine (III-A, appendix D).
-Norms stand before each layer, positions are learned, for every camera its own. The loss is summed over action dims.
+Norms stand before each layer, positions are learned, for every camera its own. The paper sums the loss over the 7
+action dims, which here is a weight of 7 (`TrainConfig.loss_weights`).
 
 Dims: ViT-S (width 384, 12 layers, 27 M parameters) is Octo-Small, ViT-B (768, 93 M) is Octo-Base, here `paper`;
 patches of 16 behind four convolutions with standardised weights, pictures of 256 pixels and of 128 from the wrist,
@@ -17,7 +18,7 @@ DDIM in place of sampling with fresh noise at each level, so that a chunk follow
 Axes: `b` batch, `s` tokens, `p` patches, `h w` pixels or patches, `ah` action horizon, `ad` action dims, `d` width.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -56,7 +57,6 @@ class OctoConfig(DiffusionConfig):
     clip: float = 5.0
     state_input: Literal["token", "none"] = "none"
     norm: Literal["quantile", "zscore"] = "zscore"
-    loss_weights: dict[str, float] = field(default_factory=lambda: {"noise": 7.0})
 
     @property
     def block(self) -> SiglipConfig:

@@ -1,0 +1,62 @@
+"""Every kind of model by the name that its checkpoints carry: its config, and the class that a config makes."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pilot.models.act import Act, ActConfig
+from pilot.models.base import Model
+from pilot.models.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
+from pilot.models.octo import Octo, OctoConfig
+from pilot.models.pi import Pi, PiConfig
+
+ModelConfig = PiConfig | ActConfig | DiffusionPolicyConfig | OctoConfig
+
+KINDS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
+    "pi": (PiConfig, Pi),
+    "act": (ActConfig, Act),
+    "diffusion_policy": (DiffusionPolicyConfig, DiffusionPolicy),
+    "octo": (OctoConfig, Octo),
+}
+
+
+def kind_of(config: ModelConfig) -> str:
+    return next(name for name, (kind, _) in KINDS.items() if type(config) is kind)
+
+
+def build(config: ModelConfig) -> Model:
+    """A model of this config; its weights are torch's, to be initialised or loaded."""
+    return KINDS[kind_of(config)][1](config)
+
+
+def model_config(values: Mapping[str, Any], *, kind: str = "pi") -> ModelConfig:
+    """A config from its `asdict` form.
+
+    Raises:
+        ValueError: an unknown kind, unknown fields, missing ones or unknown choices.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"this version of pilot has no model of kind '{kind}'; known: {', '.join(KINDS)}")
+    config = KINDS[kind][0]
+    if unknown := set(values) - {field.name for field in fields(config)}:
+        raise ValueError(
+            f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
+        )
+    hints = get_type_hints(config)
+    for name, hint in hints.items():
+        if get_origin(hint) is Literal and name in values and values[name] not in get_args(hint):
+            raise ValueError(f"the model config has {name} {values[name]!r}; known: {', '.join(get_args(hint))}")
+    try:
+        return config(**{name: _read(value, hints[name]) for name, value in values.items()})
+    except TypeError as error:
+        raise ValueError(f"the model config is not one of this version of pilot: {error}") from error
+
+
+def _read(value: Any, hint: Any) -> Any:
+    """JSON has no tuples, configs no lists; a part that is a config of its own has fields of its own."""
+    if isinstance(value, list):
+        return tuple(value)
+    part = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+    if part is None or not isinstance(value, Mapping):
+        return value
+    return part(**{name: _read(inner, None) for name, inner in value.items()})
