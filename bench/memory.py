@@ -71,7 +71,7 @@ def measured(config: TrainConfig, batch: Batch, *, bf16: bool = False) -> dict[s
 
 
 def predicted(config: TrainConfig, work: Workload, *, rows: int, bf16: bool = False) -> dict[str, float]:
-    layout = Layout(gpus=1, parallel="none", micro_batch=rows, precision="bf16" if bf16 else "fp32")
+    layout = Layout(gpus=1, parallel="none", rows=rows, precision="bf16" if bf16 else "fp32")
     told = memory(config, Pi(config.model), work, layout)
     kept = told.activations + told.logits
     kept -= rows * work.spoken * config.model.vocab_size * (4 + layout.keeping.c)  # the gradient of logits comes later

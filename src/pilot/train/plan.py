@@ -21,28 +21,28 @@ from pilot.train.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
 from pilot.train.plan_memory import Checkpointing, Layout, Memory, Parallel, memory
 from pilot.train.plan_time import StepTime, step_time
 
-SETTINGS = ("parallel", "micro_batch", "checkpointing", "lora")
+SETTINGS = ("parallel", "accumulate", "checkpointing", "lora")
 """What the search may change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to run it: a layout, its memory on each GPU and its time.
+    """One way to run it: a layout, its memory on each GPU and its time. `flops` are those of a row, by part.
 
     `changed` names the settings that are not the config's.
     """
 
     layout: Layout
     lora: bool
+    flops: dict[str, float]
     memory: Memory
     time: StepTime
     fits: bool
     changed: tuple[str, ...]
 
     def settings(self) -> list[str]:
-        """The changes as `--set` takes them."""
-        values = {"lora": "default", **{name: getattr(self.layout, name) for name in SETTINGS if name != "lora"}}
-        return [f"{name}={values[name]}" for name in self.changed]
+        """The changes as `--set` takes them; LoRA is a choice of the run's own."""
+        return [f"{name}={getattr(self.layout, name)}" for name in self.changed if name != "lora"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,6 @@ class Plan:
     work: Workload
     parameters: dict[str, int]
     learning: dict[str, int]
-    flops: dict[str, float]
     asked: Choice
     best: Choice | None
     fastest: Choice | None
@@ -77,7 +76,7 @@ class Plan:
         return {
             "step_s": choice.time.total,
             "samples_per_s": rate,
-            "mfu": rate * sum(self.flops.values()) / (self.gpus * self.gpu.peak_flops),
+            "mfu": rate * sum(choice.flops.values()) / (self.gpus * self.gpu.peak_flops),
             "hours": hours,
             "dollars": hours * self.gpus * self.price,
         }
@@ -88,7 +87,8 @@ class Plan:
             name: {
                 "fits": choice.fits,
                 "settings": choice.settings(),
-                "layout": asdict(choice.layout),
+                "layout": asdict(choice.layout) | {"lora": choice.lora},
+                "flops_per_sample": choice.flops,
                 "bytes": asdict(choice.memory) | {"peak": choice.memory.peak},
                 "seconds": asdict(choice.time) | {"total": choice.time.total},
             }
@@ -100,7 +100,7 @@ class Plan:
         return {
             "run": self.name, "gpus": self.gpus, "gpu": {"name": self.gpu_name, **asdict(self.gpu)},
             "row": asdict(self.work), "parameters": self.parameters, "learning": self.learning,
-            "flops_per_sample": self.flops, "batch_size": self.batch_size, "samples": self.samples,
+            "batch_size": self.batch_size, "samples": self.samples,
             "price_per_hour": self.price, **told,
         }  # fmt: skip
 
@@ -125,8 +125,6 @@ def plan(
     if not isinstance(config.model, PiConfig):
         raise ValueError(f"plans are made for models of the π0 family; '{config.name}' trains another")
     count, name = parse_gpus(gpus)
-    if config.batch_size % count:
-        raise ValueError(f"a batch of {config.batch_size} does not split over {count} GPUs; --set batch_size=…")
     work, models = planned(config, text=text, spoken=spoken), Models(config)
     asked_layout = layout_of(config, gpus=count)
     options = Options(config=config, work=work, gpu=GPUS[name], models=models, asked=asked_layout)
@@ -143,7 +141,6 @@ def plan(
         work=work,
         parameters=counted(model, learning=False),
         learning=counted(model, learning=True),
-        flops=per_row(config.model, work, models.costs(config.lora is not None)),
         asked=asked,
         best=fitting[0] if fitting else None,
         fastest=min(whole, key=lambda choice: choice.time.total, default=None),
@@ -160,19 +157,26 @@ def smallest_change(choice: Choice) -> tuple[bool, int, float]:
 
 
 def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
-    """The config's own layout on that many GPUs; where it names no parallelism, several GPUs work as DDP."""
-    rows = config.batch_size // gpus
-    get = lambda name, default: getattr(config, name, default)  # noqa: E731
-    parallel = "none" if gpus == 1 else get("parallel", "none") if get("parallel", "none") != "none" else "ddp"
-    micro_batch = min(rows, get("micro_batch", 0) or rows)
+    """The config's own layout on that many GPUs; where it names no parallelism, several GPUs work as DDP.
+
+    Raises:
+        ValueError: the batch does not split over them.
+    """
+    if config.batch_size % (gpus * config.accumulate):
+        raise ValueError(
+            f"a batch of {config.batch_size} rows does not split over {gpus} GPUs of {config.accumulate} passes each; "
+            "--set batch_size=… to a multiple"
+        )
+    parallel = "none" if gpus == 1 else "ddp" if config.parallel == "none" else config.parallel
     return Layout(
         gpus=gpus,
         parallel=parallel,
-        micro_batch=micro_batch,
-        accumulate=-(-rows // micro_batch),
-        checkpointing=get("checkpointing", "none"),
-        precision="fp32" if get("precision", "bf16") == "fp32" else "bf16",
-        compiled=get("compile", False),
+        rows=config.batch_size // gpus // config.accumulate,
+        accumulate=config.accumulate,
+        inside=config.shards or GPUS_PER_NODE,
+        checkpointing=config.checkpointing,
+        precision="fp32" if config.precision == "fp32" else "bf16",
+        compiled=config.compile,
     )
 
 
@@ -209,14 +213,19 @@ class Options:
         seconds = step_time(
             self.config, model, self.work, layout=layout, gpu=self.gpu, costs=self.models.costs(lora)
         )  # fmt: skip
-        changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(self.asked, name)]
+        changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(self.config, name)]
+        if layout.gpus == 1 and "parallel" in changed:
+            changed.remove("parallel")  # one GPU needs none, whatever the config says
         changed += ["lora"] if lora and self.config.lora is None else []
         fits = used.peak <= self.gpu.memory
-        return Choice(layout=layout, lora=lora, memory=used, time=seconds, fits=fits, changed=tuple(changed))
+        flops = per_row(self.config.model, self.work, self.models.costs(lora))
+        return Choice(
+            layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
+        )  # fmt: skip
 
     def all(self) -> Iterator[Choice]:
         """Every combination of parallelism, checkpointing, rows per pass, and LoRA."""
-        rows = self.asked.micro_batch * self.asked.accumulate
+        rows = self.asked.rows * self.asked.accumulate
         passes = [n for n in range(self.asked.accumulate, rows + 1) if rows % n == 0]
         parallel: list[Parallel] = ["none"] if self.asked.gpus == 1 else ["ddp", "fsdp"]
         if self.asked.gpus > GPUS_PER_NODE:
@@ -225,7 +234,7 @@ class Options:
         checkpointing = cast(tuple[Checkpointing, ...], get_args(Checkpointing))
         for way, keeps, times, lora in product(parallel, checkpointing, passes, loras):
             layout = replace(
-                self.asked, parallel=way, checkpointing=keeps, accumulate=times, micro_batch=rows // times
+                self.asked, parallel=way, checkpointing=keeps, accumulate=times, rows=rows // times
             )  # fmt: skip
             yield self.choice(layout, lora=lora)
 

@@ -34,12 +34,16 @@ Checkpointing = Literal["none", "selective", "blocks"]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a step is spread over GPUs and passes: each of `gpus` takes `micro_batch` rows `accumulate` times."""
+    """How a step is spread over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times.
+
+    `inside`: how many GPUs share a copy of the model under `hsdp`.
+    """
 
     gpus: int
     parallel: Parallel
-    micro_batch: int
+    rows: int
     accumulate: int = 1
+    inside: int = GPUS_PER_NODE
     checkpointing: Checkpointing = "none"
     precision: Literal["fp32", "bf16"] = "bf16"
     compiled: bool = False
@@ -47,7 +51,7 @@ class Layout:
     @property
     def shards(self) -> int:
         """Over how many GPUs weights are spread: all, those of a node (hsdp), or none."""
-        return {"fsdp": self.gpus, "hsdp": min(self.gpus, GPUS_PER_NODE)}.get(self.parallel, 1)
+        return {"fsdp": self.gpus, "hsdp": min(self.gpus, self.inside)}.get(self.parallel, 1)
 
     @property
     def keeping(self) -> "Keeping":
@@ -57,8 +61,7 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one GPU. `gradients` and `activations` are there at once only where passes are accumulated, or in DDP,
-    which keeps its buffers."""
+    """Bytes on one GPU. `gradients` come as `activations` go, unless they stay from pass to pass."""
 
     weights: float
     gradients: float
@@ -84,7 +87,7 @@ def memory(config: TrainConfig, model: Pi, work: Workload, layout: Layout) -> Me
     muon = 0
     if config.optim.name == "muon":
         muon = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
-    losses, keeping, rows = Losses.of(config), layout.keeping, layout.micro_batch
+    losses, keeping, rows = Losses.of(config), layout.keeping, layout.rows
     parts = kept(model.config, work, losses=losses, keeping=keeping)
     again = one_block(model.config, work, losses=losses, keeping=keeping)
     logits = parts.pop("logits", 0.0)
@@ -94,24 +97,23 @@ def memory(config: TrainConfig, model: Pi, work: Workload, layout: Layout) -> Me
         weights=FP32 * everything / layout.shards,
         gradients=FP32 * learning / layout.shards,
         optimizer=FP32 * (2 * (learning - muon) + muon) / layout.shards,
-        average=FP32 * everything / layout.shards,
+        average=FP32 * learning / layout.shards,
         copies=copies(model, layout),
         activations=activations,
         logits=logits,
         workspace=CONTEXT + FRAGMENTS * (activations + logits),
-        gradients_stay=layout.accumulate > 1 or layout.parallel == "ddp",
+        gradients_stay=layout.accumulate > 1,
     )
 
 
 def copies(model: Pi, layout: Layout) -> float:
-    """Weights as they are computed with: of all matrices, or where they are sharded of what is gathered at once.
+    """Weights as they are computed with, where they are cast or gathered (`train/distributed.py`).
 
     That is what stands outside of blocks, two blocks (one ahead), and the gradients of one before they are spread.
     """
     c = layout.keeping.c
-    if layout.shards == 1:
-        matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
-        return c * matrices if c < FP32 else 0.0
+    if layout.parallel == "none" and c == FP32:
+        return 0.0
     units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
     outside = sum(p.numel() for p in model.parameters()) - sum(units)
     return c * (outside + 2 * max(units)) + FP32 * max(units)
@@ -121,9 +123,9 @@ def copies(model: Pi, layout: Layout) -> float:
 class Keeping:
     """What is kept of each block.
 
-    `c`: bytes of a number in compute. `blocks`: what entered the block, and the rest of one block at a time.
-    `selective`: what matrix products and attention put out. `compiled` blocks make norms and activation functions again
-    in fused kernels, and keep what enters a matrix product and attention.
+    `c`: bytes of a number in compute. `blocks`: what entered the block, and keys and values, which the expert reads;
+    the rest of one block at a time. `selective`: also what matrix products and attention put out. `compiled` blocks
+    make norms and activation functions again in fused kernels, and keep what enters a matrix product and attention.
     """
 
     c: int = FP32
@@ -166,12 +168,11 @@ def vision_block(config: SiglipConfig, keeping: Keeping) -> float:
     d, m, c = config.width, config.mlp_dim, keeping.c
     if keeping.checkpointing == "blocks":
         return d * c
-    products = 4 * d * c + FP32 * config.num_heads + m * c + d * c  # q, k, v, mean of values, up, the residual stream
-    if keeping.checkpointing == "selective":
-        return products + d * c
-    if keeping.compiled:
-        return products + 3 * d * c + m * c
-    return products + d * c + 2 * d * c + 4 * FP32 + m * c
+    attention = 4 * d * c + FP32 * config.num_heads  # q, k, v and the mean of the values
+    if keeping.checkpointing == "selective":  # and what comes in and what the other products put out
+        return attention + 3 * d * c + m * c
+    norms = 2 * (2 * d * c + 2 * FP32)
+    return attention + norms + (1 if keeping.compiled else 2) * m * c
 
 
 def stack(config: GemmaConfig, keeping: Keeping, *, tokens: float, tail: float) -> float:
@@ -183,32 +184,33 @@ def stack(config: GemmaConfig, keeping: Keeping, *, tokens: float, tail: float) 
 
 def norm(config: GemmaConfig, keeping: Keeping) -> float:
     """Its input and what it scales in fp32, one over the root, and what it puts out for the layer behind it."""
-    if keeping.checkpointing == "selective":
-        return config.width * keeping.c
     return config.width * ((keeping.c if keeping.compiled else 2 * FP32) + keeping.c) + FP32
 
 
 def before_attention(config: GemmaConfig, keeping: Keeping, *, copied: bool = False) -> float:
     """Of a block per token up to its queries, keys and values.
 
-    They are views of two wholes, of which the unrotated one goes where keys and values are `copied` behind others.
+    They are views of two wholes, rotated and not, which stay as long as the cache does. The one that is not rotated
+    goes where keys and values are `copied` behind others.
     """
-    n, k, h, c = config.num_heads, config.num_kv_heads, config.head_dim, keeping.c
-    if keeping.checkpointing == "blocks":
-        return config.width * c
-    unrotated = 0 if copied else (n + 2 * k) * h * c
-    return norm(config, keeping) + (n + k) * h * c + unrotated
+    d, n, k, h, c = config.width, config.num_heads, config.num_kv_heads, config.head_dim, keeping.c
+    projected = (n + k) * h * c + (0 if copied else (n + 2 * k) * h * c)
+    if keeping.checkpointing == "none":
+        return norm(config, keeping) + projected
+    if not copied:
+        return d * c + projected
+    return d * c + ((n + 2 * k) * h * c if keeping.checkpointing == "selective" else 0)
 
 
 def after_attention(config: GemmaConfig, keeping: Keeping) -> float:
     """Of a block per token, from what attention puts out to the end."""
-    n, h, m, c = config.num_heads, config.head_dim, config.mlp_dim, keeping.c
+    d, n, h, m, c = config.width, config.num_heads, config.head_dim, config.mlp_dim, keeping.c
     if keeping.checkpointing == "blocks":
         return 0
     attention = n * h * c + FP32 * n
-    gates = 2 * config.width * c if config.cond_width else 0  # the branches that adaptive norms gate
-    if keeping.checkpointing == "selective":
-        return attention + norm(config, keeping) + 2 * m * c + gates
+    if keeping.checkpointing == "selective":  # what products put out
+        return attention + 2 * d * c + 2 * m * c
+    gates = 2 * d * c if config.cond_width else 0  # the branches that adaptive norms gate
     return attention + norm(config, keeping) + gates + (3 if keeping.compiled else 4) * m * c
 
 
@@ -220,15 +222,14 @@ def flow_block(model: PiConfig, keeping: Keeping, *, seen: float) -> float:
     cross = model.expert_reads == "output"
     per_token = before_attention(config, keeping, copied=not cross) + after_attention(config, keeping)
     cache = 2 * config.num_kv_heads * config.head_dim * c * (seen if cross else seen + tokens)
-    if cross and keeping.checkpointing != "blocks":  # a norm, queries and their mean of values, a branch
+    if cross and keeping.checkpointing == "none":  # a norm, queries and their mean of values, a branch
         per_token += norm(config, keeping) + 2 * config.num_heads * config.head_dim * c + d * c
     norms = (3 if cross else 2) * config.depth + 1
     modulation = norms * 4 * d * FP32 if config.cond_width else 0
     ends = tokens * (norm(config, keeping) + 2 * model.action_dim * FP32)
     ends += 0 if config.cond_width else tokens * 4 * d * c  # actions and time, mixed
     attention = tokens * ((seen + tokens) * c + 2 * config.head_dim * FP32)
-    kept_cache = 0 if keeping.checkpointing == "blocks" else config.depth * cache
-    return config.depth * tokens * per_token + kept_cache + modulation + ends + attention
+    return config.depth * (tokens * per_token + cache) + modulation + ends + attention
 
 
 def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> float:

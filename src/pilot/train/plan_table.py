@@ -9,11 +9,11 @@ from pilot.train.metrics import duration
 from pilot.train.plan import Choice, Plan
 
 KINDS = {
-    "weights": "fp32 master weights",
+    "weights": "fp32",
     "gradients": "fp32; they come as activations go, unless passes are accumulated",
     "optimizer": "first and second moments",
-    "average": "moving average of the weights",
-    "copies": "weights in bf16, gathered where sharded",
+    "average": "moving average of what learns",
+    "copies": "of weights, cast and gathered, block by block",
     "activations": "kept for the backward pass",
     "logits": "of spoken tokens, and their gradient",
     "workspace": "driver, libraries, fragments",
@@ -26,10 +26,11 @@ def to_text(plan: Plan) -> str:
 
 
 def heading(plan: Plan) -> list[str]:
-    work, total = plan.work, sum(plan.flops.values())
+    work, flops = plan.work, plan.asked.flops
+    total = sum(flops.values())
     sides = " and ".join(f"{work.pictures.count(side)} of {side}" for side in dict.fromkeys(work.pictures))
     blocks = f", {work.draws:g} flow block{'s' * (work.draws > 1)}" if work.draws else ""
-    parts = ", ".join(f"{part} {count / total:.0%}" for part, count in plan.flops.items())
+    parts = ", ".join(f"{part} {count / total:.0%}" for part, count in flops.items())
     return [
         f"{plan.name} on {plan.gpus} × {plan.gpu_name}, {plan.batch_size} rows per step",
         f"  a row: pictures {sides} px, {work.text:g} text tokens of which {work.spoken:g} are said{blocks}",
@@ -47,7 +48,7 @@ def parameters(plan: Plan) -> list[str]:
 def memory(plan: Plan) -> list[str]:
     """The kinds side by side: as asked, and as it fits."""
     columns = [plan.asked]
-    if plan.best is not None and plan.best.changed:
+    if plan.best is not None and not plan.asked.fits:
         columns.append(plan.best)
     names = ["as asked", "smallest change"]
     rows = [["Memory of a GPU, GiB", *names[: len(columns)], ""]]
@@ -56,7 +57,7 @@ def memory(plan: Plan) -> list[str]:
     rows.append(["peak", *(gib(choice.memory.peak) for choice in columns), f"of {gib(plan.gpu.memory)}"])
     rows += [
         [name, *(str(getattr(choice.layout, name)) for choice in columns), ""]
-        for name in ("parallel", "micro_batch", "accumulate", "checkpointing")
+        for name in ("parallel", "rows", "accumulate", "checkpointing")
     ]
     rows.append(["lora", *("yes" if choice.lora else "no" for choice in columns), ""])
     return table(rows)
@@ -72,7 +73,7 @@ def verdict(plan: Plan) -> list[str]:
         least = plan.least
         lines.append(f"Nothing that was tried fits; the least is {gib(least.memory.peak)} GiB, {said(least)}.")
         return [*lines, "More GPUs with parallel=fsdp, or GPUs with more memory, are needed."]
-    if plan.best.changed:
+    if not asked.fits:
         lines.append(f"The smallest change that fits: {said(plan.best)}")
     if plan.fastest is not None and plan.fastest.time.total < 0.98 * plan.chosen.time.total:
         faster = plan.chosen.time.total / plan.fastest.time.total
@@ -116,7 +117,8 @@ def whole(rate: float) -> str:
 
 
 def said(choice: Choice) -> str:
-    return " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
+    changes = " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
+    return changes + " with LoRA" if "lora" in choice.changed else changes
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
