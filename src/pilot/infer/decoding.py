@@ -1,4 +1,4 @@
-"""Ways to say something that are not greedy: drawn at random, word for word; how likely it was; several ways on at once.
+"""Ways to say something that are not greedy: drawn, or word for word; how likely it was; several ways on at once.
 
 `Engine.speak` asks a `Pick` for the next token of each row. A pick may remember the tokens before: take a new one for
 each thing that is said.
@@ -41,7 +41,7 @@ class Greedy:
 
 
 class Drawn:
-    """A draw from the model's distribution, sharper for temperatures below 1; each row with a generator (on the CPU)."""
+    """A draw from the model's distribution, sharper for temperatures below 1; a generator (of the CPU) per row."""
 
     def __init__(self, temperature: float, *, generators: Sequence[torch.Generator]) -> None:
         self.temperature, self.generators = temperature, generators

@@ -144,7 +144,7 @@ class Session:
         words, verbatim = told, False
         if words is None and self.advisor is not None:
             event = ended or asked != self.asked
-            words = self.advisor.advise(observation, now=now, event=event, history=tuple(self.history))
+            words = self.advisor.advise(sample, now=now, event=event, history=tuple(self.history))
             verbatim = self.advisor.verbatim
         prompt, given = self._heard(asked, words, verbatim=verbatim)
         decide = given is None and self.decider is not None and self._due(prompt, ended=ended, now=now)

@@ -21,18 +21,18 @@ from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
 from pilot.infer.engine import Engine, engine_for
 from pilot.infer.hierarchy import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
-from pilot.infer.high_level import HighLevel, Model, Silent, named
+from pilot.infer.high_levels import SUBTASK_TOKENS, HighLevel, Model, Silent, named
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
+from pilot.models.pi import Pi
 from pilot.robots import read_openpi
 from pilot.tokenizers.base import action_ids
-from pilot.tokenizers.grammar import ActionGrammar, TextGrammar
+from pilot.tokenizers.grammar import ActionGrammar, Grammar, TextGrammar
 from pilot.tokenizers.prompts import FORMATS, SUBTASK_END, decode_actions
 from pilot.types import Sample
 
-SUBTASK_TOKENS = 24
-
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def load_policy(
@@ -45,16 +45,36 @@ def load_policy(
 
     Raises:
         FileNotFoundError: no checkpoint there, or `verify` and it has no record.
-        ValueError: the checkpoint is damaged or contradicts itself, or it does not act as it was recorded.
+        ValueError: the checkpoint is damaged or contradicts itself, or it does not act as it was recorded; or it is
+            one of another project, which `pilot convert` reads.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     path = fetch(path, only=CHECKPOINT_FILES)
-    bundle = load_bundle(path, device=device)
+    try:
+        bundle = load_bundle(path, device=device)
+    except (FileNotFoundError, ValueError) as error:
+        if (kind := foreign_kind(path)) is not None:
+            raise ValueError(
+                f"{path} is a checkpoint of kind '{kind}'; make it one of pilot first: pilot convert {path} FOLDER "
+                f"(pilot convert --help says what may be missing from it)"
+            ) from error
+        raise
     if verify:
         record = Record.load(path)
         record.check(Policy(bundle, device=device, num_steps=record.num_steps, seed=record.seed), path)
     return Policy(bundle, device=device, num_steps=num_steps, seed=seed, path=Path(path))
+
+
+def foreign_kind(path: Path) -> str | None:
+    """Which other project the checkpoint at `path` looks like one of, if any."""
+    from pilot.convert.folders import detect  # knows every format, which most who act need not
+
+    try:
+        kind = detect(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return kind if kind != "pilot" else None
 
 
 def export(
@@ -84,10 +104,12 @@ class Policy:
         self.engine = engine_for(self.model)
         self.rtc = rtc.Rtc(mode="trained" if self.model.config.rtc_max_delay else "guided")
         self.pipeline: Pipeline = bundle.pipeline
+        self.masks_cameras = isinstance(self.model, Pi)
         self.own_high_level: HighLevel | None = None
         self.decides = bundle.model.config.speaks and FORMATS[bundle.model.config.prompt].target is not None
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
-        self.words = self._words() if self.decides else None
+        self.words = self.text_grammar(boxes="first") if self.decides else None
+        self.grammars: dict[Hashable, Grammar] = {}
         self.chunks = self._chunks() if bundle.model.config.action_expert is None else None
         self.metadata: dict[str, Any] = {
             "robot": bundle.robot.name,
@@ -146,6 +168,9 @@ class Policy:
     def sample(self, observation: Mapping[str, Any], *, subtask: str | None = None) -> Sample:
         """A raw observation, checked, as the pipeline takes it; also one of openpi's client for this robot.
 
+        Every camera that the model is shown is there. One that this robot lacks is sent as None: the model sees it
+        masked, as in training where rows lack a camera, and it costs nothing.
+
         Raises:
             ValueError: cameras, state or prompt missing, or not what the robot declares.
         """
@@ -154,24 +179,35 @@ class Policy:
         for name in ("images", "state", "prompt"):
             if name not in observation:
                 raise ValueError(f"the observation has no '{name}'; it has {sorted(observation)}")
-        images = observation["images"]
+        images = self._pictures(observation["images"])
+        if not isinstance(observation["prompt"], str):
+            raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
+        try:
+            state = np.asarray(observation["state"], np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'state' is a vector of numbers ({', '.join(robot.state_names)}): {error}") from error
+        return Sample(images=images, prompt=observation["prompt"], state=state, subtask=subtask)
+
+    def _pictures(self, images: Any) -> dict[str, Any]:
+        """The pictures that are there, in the robot's order."""
+        robot = self.bundle.robot
         if not isinstance(images, Mapping) or not images:
             raise ValueError(
                 f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}"
             )
         if missing := [camera for camera in robot.cameras if camera not in images and robot.slot(camera) is not None]:
             raise ValueError(
-                f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)}"
+                f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)} (one "
+                "that it lacks is sent as None)"
             )
-        if not isinstance(observation["prompt"], str):
-            raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
-        known = [camera for camera in robot.cameras if camera in images]
-        ordered = {camera: images[camera] for camera in (*known, *(c for c in images if c not in robot.cameras))}
-        try:
-            state = np.asarray(observation["state"], np.float32)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"'state' is a vector of numbers ({', '.join(robot.state_names)}): {error}") from error
-        return Sample(images=ordered, prompt=observation["prompt"], state=state, subtask=subtask)
+        if unknown := [camera for camera in images if camera not in robot.cameras]:
+            raise ValueError(f"robot '{robot.name}' has cameras {robot.cameras}, not '{unknown[0]}'")
+        there = {camera: images[camera] for camera in robot.cameras if images.get(camera) is not None}
+        if not there or (len(there) < len(images) and not self.masks_cameras):
+            needed = "all of its cameras" if there else "one camera at least"
+            absent = [camera for camera in images if camera not in there]
+            raise ValueError(f"this model needs {needed}, got None for {absent}")
+        return there
 
     @torch.inference_mode()
     def infer_many(
@@ -276,12 +312,12 @@ class Policy:
         chunks = iter(attempted(chunk, said.tolist(), errors=errors))
         return [row if isinstance(row, Exception) else next(chunks) for row in rows]
 
-    def _words(self) -> TextGrammar:
+    def text_grammar(self, *, boxes: Literal["none", "first"]) -> TextGrammar:
         """What the high level may say."""
         config, actions = self.model.config, self.bundle.action_tokenizer
         taken = action_ids(config.vocab_size, actions.vocab_size, offset=config.fast_offset) if actions else range(0)
         return TextGrammar(
-            self.bundle.text, vocab_size=config.vocab_size, end=self.subtask_end, boxes="first", actions=taken
+            self.bundle.text, vocab_size=config.vocab_size, end=self.subtask_end, boxes=boxes, actions=taken
         )
 
     def _chunks(self) -> ActionGrammar:

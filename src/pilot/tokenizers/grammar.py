@@ -52,41 +52,52 @@ class TextGrammar:
     ) -> None:
         self.boxes = boxes
         self.loc_ids = np.array([text.loc_id(n) for n in range(LOC_BINS)] if boxes != "none" else [], np.int64)
-        self._bins = {int(i): n for n, i in enumerate(self.loc_ids)}
+        self.bins = {int(i): n for n, i in enumerate(self.loc_ids)}
         self._word = np.zeros(vocab_size, bool)
         self._word[text.word_ids] = True
         self._word[list(actions)] = False
         self._word[end] = False
-        self._place = np.zeros(vocab_size, bool)
-        self._place[self.loc_ids] = True
-        self._word_or_place = self._word | self._place
+        self.places = np.zeros(vocab_size, bool)
+        self.places[self.loc_ids] = True
+        self._word_or_place = self._word | self.places
         self._go_on = self._word_or_place.copy() if boxes == "any" else self._word.copy()
         self._go_on[end] = True
 
     def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
-        corners = [self._bins[i] for i in takewhile(self._bins.__contains__, reversed(said))][::-1]
+        corners = [self.bins[i] for i in takewhile(self.bins.__contains__, reversed(said))][::-1]
         if not said:
             return self._word_or_place
         if not corners:
             return self._go_on
         if len(corners) >= 4:
             return self._word
-        return self._place if len(corners) == 1 else self._from(corners[len(corners) - 2])
+        return self.places if len(corners) == 1 else self._from(corners[len(corners) - 2])
 
     def _from(self, corner: int) -> Bool[np.ndarray, " v"]:
         """The places that are not before `corner`, the same edge of the other side."""
-        mask = np.zeros_like(self._place)
+        mask = np.zeros_like(self.places)
         mask[self.loc_ids[corner:]] = True
         return mask
 
 
 class LabelGrammar:
-    """One of `labels`, written and ended as the target of prompt format `name`: a model chooses, it cannot invent."""
+    """One of `labels`, written and ended as the target of prompt format `name`: a model chooses, it cannot invent.
 
-    def __init__(self, text: TextTokenizer, labels: Sequence[str], *, vocab_size: int, name: str = "web") -> None:
+    `boxes`, a grammar with boxes: one may stand in front of the label.
+    """
+
+    def __init__(
+        self,
+        text: TextTokenizer,
+        labels: Sequence[str],
+        *,
+        vocab_size: int,
+        name: str = "web",
+        boxes: TextGrammar | None = None,
+    ) -> None:
         if not labels:
             raise ValueError("no labels to choose from")
-        self.vocab_size = vocab_size
+        self.vocab_size, self.boxes = vocab_size, boxes
         self._next: dict[tuple[int, ...], set[int]] = {}
         for label in labels:
             ids = encode_target(text, name, text=label)
@@ -94,7 +105,13 @@ class LabelGrammar:
                 self._next.setdefault(tuple(ids[:n]), set()).add(following)
 
     def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
-        return _only(self.vocab_size, *self._next[tuple(said)])
+        if self.boxes is None:
+            return _only(self.vocab_size, *self._next[tuple(said)])
+        corners = sum(1 for _ in takewhile(self.boxes.bins.__contains__, said))
+        if 0 < corners < 4:
+            return self.boxes.allowed(said)
+        mask = _only(self.vocab_size, *self._next[tuple(said[corners:])])
+        return mask if said else mask | self.boxes.places
 
 
 class ActionGrammar:

@@ -1,0 +1,218 @@
+"""High levels outside of the model: the truth, a person, a vision-language model. What they say arrives when it does.
+
+The low level never waits: until there is something new it goes on with what was said last.
+"""
+
+import logging
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from pilot.data import endpoint, transforms
+from pilot.data.endpoint import Endpoint, NotNow
+from pilot.infer.high_levels.base import Advisor, HighLevel
+from pilot.infer.high_levels.deciding import Model
+from pilot.types import Sample
+
+if TYPE_CHECKING:
+    from pilot.infer.hierarchy import Subtask
+    from pilot.infer.policy import Policy
+
+log = logging.getLogger(__name__)
+
+LONGEST = 100  # characters of a subtask; more is no subtask
+HELP = "type what the robot is to do next, or nothing to leave it to itself"
+QUESTION = """A robot was told: "{prompt}". The pictures show what its cameras see now: {cameras}.
+{done}What is it to do next? Answer with one instruction of a few words, with the object and the place, such as "pick up
+the red cup" or "put it in the sink", and with nothing else. If all is done, answer "done".{labels}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advising(HighLevel):
+    """A high level outside of the model, with the model's own below it unless advice is `verbatim`."""
+
+    verbatim: bool = False
+
+    def check(self, policy: "Policy") -> None:
+        if self.verbatim and not policy.decides:
+            raise ValueError("verbatim advice is for models that act on subtasks; this one acts on its prompt alone")
+
+    def decider(self, policy: "Policy") -> HighLevel | None:
+        return Model() if policy.decides and not self.verbatim else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle(Advising):
+    """Each observation says it."""
+
+    name: ClassVar[str] = "oracle"
+
+    def advisor(self) -> Advisor:
+        return _Truth()
+
+
+class _Truth:
+    """Is asked only where an observation says nothing."""
+
+    trouble, verbatim = None, False
+
+    def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence["Subtask"]) -> str | None:
+        raise ValueError("high level 'oracle' needs the true 'subtask' in each observation")
+
+
+# --- a person --------------------------------------------------------------------------------------------------------
+
+
+class Keyboard:
+    """The last line that a person typed, None for an empty one. Reads on in a thread of its own, from `start` on."""
+
+    def __init__(self, lines: Iterable[str] | None = None) -> None:
+        self.lines, self.last = lines, None
+        self.thread = threading.Thread(target=self.listen, name="keyboard", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen, once."""
+        if not self.thread.ident:
+            log.info(HELP)
+            self.thread.start()
+
+    def listen(self) -> None:
+        for line in sys.stdin if self.lines is None else self.lines:
+            self.last = line.strip() or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Human(Advising):
+    """A person at a keyboard, heard by all sessions."""
+
+    name: ClassVar[str] = "human"
+    keyboard: Keyboard = field(default_factory=Keyboard)
+
+    def advisor(self) -> Advisor:
+        self.keyboard.start()
+        return _Listener(self)
+
+
+class _Listener:
+    trouble = None
+
+    def __init__(self, human: Human) -> None:
+        self.keyboard, self.verbatim = human.keyboard, human.verbatim
+
+    def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence["Subtask"]) -> str | None:
+        return self.keyboard.last
+
+
+# --- a vision-language model -----------------------------------------------------------------------------------------
+
+
+def in_thread(job: Callable[[], str]) -> "Future[str]":
+    """A promise of what `job` returns; nobody waits for it, not even the end of the program."""
+    promise: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            promise.set_result(job())
+        except Exception as error:
+            promise.set_exception(error)
+
+    threading.Thread(target=run, name="vlm", daemon=True).start()
+    return promise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vlm(Advising):
+    """A vision-language model behind an OpenAI-compatible endpoint.
+
+    It is asked `every` so many seconds, and when the person speaks or a subtask ends, one question at a time per robot.
+    What it advises for one prompt is not heard for another. `labels`: the only answers to choose from. Pictures of
+    `cameras` (none named: all) go into a question, their longer side at most `size`.
+    """
+
+    name: ClassVar[str] = "vlm"
+    endpoint: Endpoint
+    labels: tuple[str, ...] = ()
+    every: float = 2.0
+    cameras: tuple[str, ...] = ()
+    size: int = 448
+    submit: Callable[[Callable[[], str]], "Future[str]"] = in_thread
+
+    def advisor(self) -> Advisor:
+        return _Correspondent(self)
+
+    def question(
+        self, prompt: str, pictures: Mapping[str, np.ndarray], *, history: Sequence["Subtask"]
+    ) -> list[dict[str, Any]]:
+        done = f"Until now it did this: {'; '.join(subtask.words for subtask in history)}.\n" if history else ""
+        labels = f"\nChoose among: {'; '.join(self.labels)}." if self.labels else ""
+        text = QUESTION.format(prompt=prompt, cameras=", ".join(pictures), done=done, labels=labels)
+        shown = [endpoint.picture(transforms.picture(pixels), size=self.size) for pixels in pictures.values()]
+        return [endpoint.words(text), *shown]
+
+    def read(self, said: str) -> str:
+        """The subtask out of what the model said.
+
+        Raises:
+            ValueError: there is none.
+        """
+        line = next((line for line in map(str.strip, said.splitlines()) if line), "")
+        words = " ".join(line.strip("\"'`*").rstrip(".").strip("\"'`*").split())
+        if self.labels:
+            known = {label.lower(): label for label in self.labels}
+            if words.lower() not in known:
+                raise ValueError(f"'{words[:LONGEST]}' is none of {list(self.labels)}")
+            return known[words.lower()]
+        if not words or len(words) > LONGEST:
+            raise ValueError(f"no subtask of 1 to {LONGEST} characters in {said[:200]!r}")
+        return words
+
+
+class _Correspondent:
+    """The letters between one robot and the model."""
+
+    def __init__(self, level: Vlm) -> None:
+        self.level, self.verbatim = level, level.verbatim
+        self.trouble: str | None = None
+        self.prompt: str | None = None
+        self.advice: str | None = None
+        self.answer: Future[str] | None = None
+        self.asked_at, self.asked_for = -math.inf, ""
+        self.outdated = False
+
+    def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence["Subtask"]) -> str | None:
+        if sample.prompt != self.prompt:
+            self.prompt, self.advice = sample.prompt, None
+        self.collect()
+        self.outdated = self.outdated or event
+        if self.answer is None and (self.outdated or now - self.asked_at >= self.level.every - 1e-9):
+            self.ask(sample, history=history)
+            self.asked_at, self.outdated = now, False
+        return self.advice
+
+    def collect(self) -> None:
+        """Read the answer, if one has come; one to another prompt is thrown away."""
+        if self.answer is None or not self.answer.done():
+            return
+        answer, self.answer = self.answer, None
+        if self.asked_for != self.prompt:
+            return
+        try:
+            self.advice, self.trouble = self.level.read(answer.result()), None
+        except (ValueError, NotNow, OSError) as error:
+            if self.trouble is None:
+                log.warning("the high level goes on with its last advice: %s", error)
+            self.trouble = str(error)
+
+    def ask(self, sample: Sample, *, history: Sequence["Subtask"]) -> None:
+        level, prompt = self.level, sample.prompt
+        shown = {c: np.array(pixels) for c, pixels in sample.images.items() if not level.cameras or c in level.cameras}
+        self.asked_for = prompt
+        self.answer = level.submit(
+            lambda: endpoint.ask(level.endpoint, level.question(prompt, shown, history=history))
+        )  # fmt: skip
