@@ -26,8 +26,10 @@ from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
 from pilot.infer.decoding import Greedy, Pick
+from pilot.infer.direct import DirectEngine
 from pilot.infer.plain import PlainEngine
 from pilot.models import flow
+from pilot.models.base import Model
 from pilot.models.pi import Pi
 from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
@@ -48,10 +50,12 @@ def pad(rows: list[list[int]], length: int) -> list[list[int]]:
     return [row + [0] * (length - len(row)) for row in rows]
 
 
-def engine_for(model: Pi) -> "Engine | PlainEngine":
-    """The engine, on a GPU in CUDA graphs; for π0-small, which has none yet, the plain model behind the same face."""
+def engine_for(model: Model) -> "Engine | PlainEngine | DirectEngine":
+    """The engine, on a GPU in CUDA graphs; for π0-small and the baselines the plain model behind the same face."""
     from pilot.infer.graphs import GraphEngine  # builds on this file
 
+    if not isinstance(model, Pi):
+        return DirectEngine(model)
     if model.config.expert_reads != "layers" or not model.config.speaks:
         return PlainEngine(model)
     return GraphEngine(model) if model.embedding.weight.is_cuda else Engine(model)

@@ -53,6 +53,14 @@ class BaselineConfig:
         return 0
 
     @property
+    def rtc_max_delay(self) -> int:
+        return 0
+
+    @property
+    def always_shown(self) -> tuple[str, ...]:
+        return ()
+
+    @property
     def always_shown(self) -> tuple[str, ...]:
         return ()
 

@@ -1,0 +1,36 @@
+"""A model that answers a chunk in one call, behind an engine's face: the baselines. Nothing is kept between calls.
+
+Axes: `b` batch, `ah` action horizon, `ad` action dims.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pilot.data.layout import Observation
+from pilot.models.base import Model
+
+
+class DirectEngine:
+    """`read` keeps the observation, `act` asks the model."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.config = model, model.config
+
+    def read(self, observation: Observation, *, room: int = 0) -> Observation:
+        return observation
+
+    @torch.inference_mode()
+    def act(
+        self, reading: Observation, state: Float[Tensor, "b ad"], *, noise: Float[Tensor, "b ah ad"], num_steps: int
+    ) -> Float[Tensor, "1 b ah ad"]:
+        """Of the way from noise to actions only its end is known: the chunk."""
+        return self.model.sample_actions(reading, noise=noise, num_steps=num_steps)[None]
+
+    def speak(self, reading: Any, **_asked: object) -> Any:
+        raise ValueError("this model reads the prompt and says nothing: it has no high level of its own")
+
+    def velocity(self, reading: Any, state: Any, **_asked: object) -> Any:
+        raise ValueError("'previous' is for models with a flow (π0, π0.5); chunks of this one are not joined")
