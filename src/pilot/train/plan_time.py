@@ -17,9 +17,8 @@ from pilot.train.plan_memory import BF16, FP32, Keeping, Layout, kept
 PRODUCTS = 0.60
 """Share of the peak that matrix products reach in bf16.
 
-With it, forecasts for the three published rates of others' trainers that say enough to be forecast are 3 to 17 % above
-them: OpenTau's π0.5 on 8 A100 (10.4 samples/s of each), LeRobot's pi052, flow only, on one (21.2), and LingBot-VLA's
-on 8 GPUs (32.6).
+With it, forecasts lie beside published rates of other trainers so: π0.5 with text and flow on 8 A100, 12.1 samples/s
+of each where OpenTau measured 10.4; flow alone on one A100, 21.0 where LeRobot's pi052 measured 21.2.
 """
 FP32_PRODUCTS = 0.10
 """The same in fp32, which runs without (or on slower) tensor cores."""

@@ -1,7 +1,7 @@
 """Where metrics go besides `metrics.jsonl`: TensorBoard event files, Weights & Biases, trackio.
 
-Each is a small library of its own, imported here and nowhere else, when a run names it (`TrainConfig.log_to`). A run
-that goes on continues its own curves: a step is never there twice.
+Each is a library of its own, imported here and nowhere else, when a run names it (`TrainConfig.log_to`). A run that
+goes on continues its own curves.
 """
 
 import difflib
@@ -83,7 +83,7 @@ class WandB:
 
 
 class Trackio:
-    """A run of trackio, a local tracker with the face of Weights & Biases."""
+    """A run of trackio, a local tracker with the face of Weights & Biases. It keeps both values of a repeated step."""
 
     def __init__(self, out: Path, title: str, start: int, settings: Mapping[str, Any]) -> None:
         try:
