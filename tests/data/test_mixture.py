@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pilot.data.mixture import Draw, Mixture, count_before, shuffled
+from pilot.data.mixture import Draw, Mixture, count_before
+from pilot.data.order import shuffled
 from pilot.types import Sample
 
 
@@ -131,3 +132,37 @@ def test_bad_mixtures_are_refused():
         Mixture({"none": Toy()}, seed=0)
     with pytest.raises(ValueError, match=r"give one per source"):
         Mixture(SOURCES, seed=0, weights={"robot": 1})
+
+
+@pytest.mark.parametrize("draws", ["rows", "windows"])
+@pytest.mark.parametrize("streams", [1, 12])
+def test_ranks_take_turns_in_the_same_batch(streams, draws):
+    """However many ranks there are, and wherever a run goes on: a batch is a function of (seed, step)."""
+    whole = [Mixture(SOURCES, seed=3, streams=streams, draws=draws).draw(step, 24) for step in range(6)]
+    for ranks in (1, 2, 3, 4):
+        for first in (0, 4):
+            for rank in range(ranks):
+                mixture = Mixture(SOURCES, seed=3, streams=streams, draws=draws)
+                own = [mixture.draw(step, 24, rank=rank, ranks=ranks) for step in range(first, 6)]
+                assert own == [rows[rank::ranks] for rows in whole[first:]]
+
+
+def test_shares_and_epochs_hold_in_streams():
+    mixture = Mixture(SOURCES, seed=0, streams=8)
+    draws = [draw for step in range(200) for draw in mixture.draw(step, 48)]
+    counts = Counter(group_of(draw) for draw in draws)
+    for key, share in mixture.shares.items():
+        assert counts[key] / len(draws) == pytest.approx(share, abs=2e-3)
+    web = np.bincount([draw.index for draw in draws if draw.source == "web"])
+    assert len(web) == 200 and web.max() - web.min() <= 2, "every row about as often as any other"
+
+
+def test_a_run_goes_on_with_the_same_streams():
+    state = Mixture(SOURCES, seed=7).state_dict()
+    for name in ("draws", "streams"):
+        del state[name]
+    Mixture(SOURCES, seed=7).check(state)  # written before there were streams
+    with pytest.raises(ValueError, match=r"the checkpoint has streams 1, this run 4; resume with the same"):
+        Mixture(SOURCES, seed=7, streams=4).check(state)
+    with pytest.raises(ValueError, match=r"the checkpoint has draws 'rows', this run 'windows'"):
+        Mixture(SOURCES, seed=7, draws="windows").check(state)

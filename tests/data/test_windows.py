@@ -6,7 +6,7 @@ from data.recordings import episode, number_of, numbered, record
 
 from pilot.data import lerobot_format as fmt
 from pilot.data.lerobot import LeRobotDataset
-from pilot.data.windows import WindowCache, window_of, windowed_order
+from pilot.data.windows import WindowCache, plan, window_of, windowed_order
 
 LENGTHS = (37, 4, 50)
 
@@ -52,3 +52,9 @@ def test_pictures_are_right_and_decoded_once(dataset, monkeypatch):
     assert [number_of(dataset.picture(i, "room")) for i in order] == order
     assert sorted(decoded) == list(range(len(dataset)))
     assert len(dataset.frames._open) <= 9
+
+
+def test_windows_shrink_as_places_to_read_from_grow():
+    assert plan(1) == (32, 16) and plan(4) == (32, 4) and plan(16) == (32, 1)
+    assert plan(64) == (8, 1) and plan(1000) == (4, 1)
+    assert all(lanes * at_once * rows <= 512 for lanes in range(1, 129) for rows, at_once in [plan(lanes)])

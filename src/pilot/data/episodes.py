@@ -4,8 +4,8 @@ All low-dimensional columns of a whole set fit in memory as numpy arrays (a mill
 training row is an index, a slice of actions, and one picture per camera. A reader of a format subclasses
 `EpisodeDataset`: it gives the `Steps` of each episode and says how a picture is decoded.
 
-Axes: `n` rows of the set, `t` steps of an episode, `sd` state dims, `ah` action horizon, `ad` action dims, `h w`
-pixels.
+Axes: `n` rows of the set, `e` episodes, `t` steps of an episode, `sd` state dims, `ah` action horizon, `ad` action
+dims, `h w` pixels.
 """
 
 import hashlib
@@ -124,6 +124,10 @@ class EpisodeDataset:
 
     def described(self) -> dict[str, Any]:
         """What the set says of itself, as JSON."""
+        raise NotImplementedError
+
+    def picture_files(self, episode: int) -> tuple[Path, ...]:
+        """The files that the pictures of `episodes[episode]` lie in."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -268,6 +272,7 @@ class EpisodeDataset:
         self.subtask_index = none if columns["subtask"] is None else columns["subtask"]
         self.utterance_index = none if columns["utterance"] is None else columns["utterance"]
         self.boxes, self.perturbed, self.drawable = (columns[name] for name in ("box", "perturbed", "drawable"))
+        self.starts: Int[np.ndarray, " e"] = np.cumsum([0, *lengths])[:-1]  # the first row of each episode
         self.episode_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         self._stops = np.repeat(np.cumsum(lengths, dtype=np.int32), lengths)
 

@@ -70,6 +70,12 @@ class LeRobotDataset(EpisodeDataset):
     def described(self) -> dict[str, Any]:
         return self.info
 
+    def picture_files(self, episode: int) -> tuple[Path, ...]:
+        """Its mp4 files, or the parquet file that holds the pictures."""
+        stored, keys = self._stored[episode], [self._keys[camera] for camera in self.cameras]
+        videos = [stored.videos[key].file for key in keys if self.features[key]["dtype"] == "video"]
+        return tuple(self.path / name for name in videos or [stored.data])
+
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture at row `i`, from mp4 or from the parquet file."""
         number = int(self.episode_of[i])

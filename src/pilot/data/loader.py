@@ -24,7 +24,9 @@ from pilot.data.episodes import EpisodeDataset
 from pilot.data.language import to_sample
 from pilot.data.layout import Batch
 from pilot.data.mixture import Draw, Mixture
+from pilot.data.order import hash_64
 from pilot.data.pipeline import Pipeline, Row, collate
+from pilot.data.windows import WINDOW, WindowCache, plan, windows_of
 from pilot.types import Sample
 
 AHEAD = 4
@@ -61,6 +63,7 @@ class RobotRows:
         self.teaches, self.prompt = frozenset(teaches), prompt
         self.names = {camera: (cameras or {}).get(camera, camera) for camera in dataset.cameras}
         self._lengths = {episode.index: episode.stop - episode.start for episode in dataset.episodes}
+        self._window = WINDOW
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -74,6 +77,24 @@ class RobotRows:
         order = np.argsort(of_rows, kind="stable")
         found, starts = np.unique(of_rows[order], return_index=True)
         return dict(zip(names[found].tolist(), np.split(rows[order], starts[1:]), strict=True))
+
+    def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """A number for the file that the pictures of each row lie in."""
+        numbers = {}
+        files = [self.dataset.picture_files(episode)[0] for episode in range(len(self.dataset.episodes))]
+        of_episode = np.array([numbers.setdefault(file, len(numbers)) for file in files])
+        return of_episode[self.dataset.episode_of[rows]]
+
+    def read_windows(self, lanes: int) -> int:
+        """Have pictures decoded by windows, unless they are already; how many are open at a time in each of `lanes`."""
+        self._window, at_once = plan(lanes)
+        if self.dataset.frames is None:
+            self.dataset.frames = WindowCache(self.dataset, window=self._window, open_windows=lanes * at_once)
+        return at_once
+
+    def windows_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The first row of the window of each row."""
+        return windows_of(self.dataset, rows, window=self._window)
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
         """Row `i`.
@@ -144,6 +165,10 @@ class Loader:
         if batch_size % (ranks * (passes or 1)):
             over = f"{ranks} ranks" + (f" of {passes} passes each" if passes else "")
             raise ValueError(f"a batch of {batch_size} rows does not split over {over}; make it a multiple")
+        if batch_size % mixture.streams:
+            raise ValueError(f"a batch of {batch_size} rows is no multiple of {mixture.streams} streams; make it one")
+        if mixture.streams > 1 and mixture.streams % ranks:
+            raise ValueError(f"{mixture.streams} streams do not split over {ranks} ranks; take a multiple")
         self.mixture, self.batch_size, self.device = mixture, batch_size, device
         self.say_actions, self.augments, self.workers = say_actions, augments, workers
         self.rank, self.ranks, self.passes, self.pin = rank, ranks, passes, pin
@@ -153,9 +178,16 @@ class Loader:
         """The batch of one step, the same whenever it is asked for."""
         return self.together(self.rows(step))
 
-    def rows(self, step: int) -> list[Row]:
-        """The rows of one step that are this rank's."""
-        return [self._row(draw) for draw in self.mixture.draw(step, self.batch_size)[self.rank :: self.ranks]]
+    def rows(self, step: int, *, worker: int = 0, workers: int = 1) -> list[Row]:
+        """The rows of one step that are this rank's; of `workers` processes, those that `worker` makes."""
+        draws = self.mixture.draw(step, self.batch_size, rank=self.rank, ranks=self.ranks)
+        return [self._row(draw) for draw in draws if workers == 1 or self._lane(draw) % workers == worker]
+
+    def _lane(self, draw: Draw) -> int:
+        """Rows of one lane are made by one process: a window is decoded once."""
+        if self.mixture.draws == "windows" and isinstance(rows := self.mixture.sources[draw.source], RobotRows):
+            return hash_64(int(rows.windows_of(np.array([draw.index]))[0]))
+        return draw.seed[-1] // self.ranks
 
     def _row(self, draw: Draw) -> Row:
         sample = self.mixture.read(draw)
@@ -191,23 +223,29 @@ class Loader:
 
     @contextmanager
     def _from_processes(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
-        pool = ProcessPoolExecutor(
-            self.workers, mp_context=get_context("spawn"), initializer=_keep_in_worker, initargs=(self,)
-        )  # fmt: skip
+        """Of each batch every process makes its own rows: which ones, does not depend on who is quick."""
+        context = get_context("spawn")
+        pools = [
+            ProcessPoolExecutor(1, mp_context=context, initializer=_keep_in_worker, initargs=(self, number))
+            for number in range(self.workers)
+        ]
 
         def batches() -> Iterator[list[Batch]]:
-            steps, coming = iter(range(start, stop)), deque[Future[list[Row]]]()
-            for step in islice(steps, AHEAD + self.workers):
-                coming.append(pool.submit(_rows_in_worker, step))
+            steps, coming = iter(range(start, stop)), deque[list[Future[list[Row]]]]()
+            for step in islice(steps, AHEAD + 1):
+                coming.append([pool.submit(_rows_in_worker, step) for pool in pools])
             while coming:
-                rows = coming.popleft().result()
-                coming.extend(pool.submit(_rows_in_worker, step) for step in islice(steps, 1))
-                yield self.together(rows)
+                rows = [row for part in coming.popleft() for row in part.result()]
+                coming.extend([pool.submit(_rows_in_worker, step) for pool in pools] for step in islice(steps, 1))
+                yield self.together(sorted(rows, key=lambda row: row.place))
 
         try:
             yield batches()
         finally:
-            pool.shutdown(cancel_futures=True)
+            for pool in pools:
+                pool.shutdown(wait=False, cancel_futures=True)
+            for pool in pools:
+                pool.shutdown()
 
     @contextmanager
     def _from_thread(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
@@ -244,13 +282,14 @@ class Loader:
             yield item
 
 
-_worker: list[Loader] = []  # the loader of this process, where it is one that reads ahead
+_worker: list[tuple[Loader, int]] = []  # the loader of this process and its number, where it is one that reads ahead
 
 
-def _keep_in_worker(loader: Loader) -> None:
+def _keep_in_worker(loader: Loader, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains; it ends this one
-    _worker[:] = [loader]
+    _worker[:] = [(loader, number)]
 
 
 def _rows_in_worker(step: int) -> list[Row]:
-    return _worker[0].rows(step)
+    loader, number = _worker[0]
+    return loader.rows(step, worker=number, workers=loader.workers)

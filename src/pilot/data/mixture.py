@@ -8,20 +8,22 @@ Nothing is remembered: the n-th row of a run is a function of (seed, n), so trai
 any number of workers or ranks. Three pieces make that possible. Row n falls to the group in whose share of [0, 1) the
 point n·φ mod 1 lies (the golden ratio fills the interval evenly: any stretch of rows holds every group in its share).
 How often a group has come up before row n is then a sum that needs no loop (`count_before`). And the order of an epoch
-is a permutation that is computed place by place (`shuffled`), not stored.
+is a permutation that is computed, not stored (`pilot.data.order`).
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
+from pilot.data.order import Order
 from pilot.types import Sample
 
 POWER = 0.43
 CIRCLE = 2**48  # points of the circle that rows walk around
 STRIDE = 173_961_102_589_771  # the golden ratio's part of it, odd: every point is met before any is met again
+Draws = Literal["rows", "windows"]
 
 
 @runtime_checkable
@@ -39,8 +41,30 @@ class Rows(Protocol):
         ...
 
 
+@runtime_checkable
+class PlacedRows(Rows, Protocol):
+    """A source whose rows lie in files, side by side."""
+
+    def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """A number for the file of each row."""
+        ...
+
+
+@runtime_checkable
+class WindowedRows(PlacedRows, Protocol):
+    """A source that reads neighbouring rows more cheaply than single ones."""
+
+    def read_windows(self, lanes: int) -> int:
+        """Says that rows will come by windows, from `lanes` places of the set in turn; of how many windows each."""
+        ...
+
+    def windows_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """A number for the window of each row."""
+        ...
+
+
 class Draw(NamedTuple):
-    """One row of a batch: where from, and the seed of everything drawn when it is read."""
+    """One row of a batch: where from, and the seed of everything drawn when it is read: (run, step, place)."""
 
     source: str
     index: int
@@ -53,6 +77,10 @@ class Mixture:
     `weights` gives each source's share (all of them, or none); inside a source its groups share by n^`power`
     regardless. A power of 1 draws every row of a source alike.
 
+    `draws`: "windows" takes rows of sources with video from a few windows of neighbouring rows at a time, which costs
+    much less decoding (`pilot.data.windows`). `streams`: into how many shares sources are cut, see `pilot.data.order`;
+    batches are multiples of it.
+
     Raises `ValueError` for no or empty sources, and for weights that miss a source or name an unknown one.
     """
 
@@ -63,6 +91,8 @@ class Mixture:
         seed: int,
         weights: Mapping[str, float] | None = None,
         power: float = POWER,
+        draws: Draws = "rows",
+        streams: int = 1,
     ) -> None:
         if not sources:
             raise ValueError("a mixture needs at least one source")
@@ -70,17 +100,30 @@ class Mixture:
             raise ValueError(f"sources {empty} have no rows; leave them out or collect data for them")
         if weights is not None and set(weights) != set(sources):
             raise ValueError(f"weights are for {sorted(weights)}, sources are {sorted(sources)}; give one per source")
-        self.sources, self.seed = dict(sources), seed
-        self._keys, self._rows, natural = [], [], []
+        if streams < 1:
+            raise ValueError(f"a mixture has at least one stream, not {streams}")
+        self.sources, self.seed, self.draws, self.streams = dict(sources), seed, draws, streams
+        self._keys, self._orders, natural = [], [], []
         for name, rows in self.sources.items():
-            for group, numbers in rows.groups().items():
+            groups = rows.groups()
+            by_windows = rows if draws == "windows" and isinstance(rows, WindowedRows) else None
+            at_once = by_windows.read_windows(len(groups) * streams) if by_windows else 1
+            for group, numbers in groups.items():
+                order = Order(
+                    np.asarray(numbers),
+                    key=(seed, len(self._keys)),
+                    streams=streams,
+                    files=rows.files_of(numbers) if streams > 1 and isinstance(rows, PlacedRows) else None,
+                    windows=by_windows.windows_of(numbers) if by_windows else None,
+                    open_windows=at_once,
+                )
                 self._keys.append((name, group))
-                self._rows.append(np.asarray(numbers))
+                self._orders.append(order)
                 natural.append(len(numbers) ** power)
         self._probabilities = self._weigh(np.array(natural), weights)
         self._edges = [0, *np.rint(np.cumsum(self._probabilities) * CIRCLE).astype(np.int64).tolist()[:-1], CIRCLE]
-        self._counted: dict[int, int] = {}  # how often groups came up so far: saves counting anew from step to step
-        self._counted_to = 0
+        self._counted: dict[tuple[int, int], int] = {}  # how often groups came up: saves counting anew at each step
+        self._counted_to = (0, 0, 1)
         self._start = int(np.random.default_rng(seed).integers(CIRCLE))
 
     @property
@@ -95,19 +138,28 @@ class Mixture:
             result[name] += share
         return result
 
-    def draw(self, step: int, batch_size: int) -> list[Draw]:
-        """The rows of one step: a function of (seed, step, batch_size) alone."""
+    def draw(self, step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> list[Draw]:
+        """The rows of one step: a function of (seed, step, batch_size) alone; of those every `ranks`-th from `rank` on.
+
+        `batch_size` is a multiple of the streams.
+        """
+        assert batch_size % self.streams == 0, (batch_size, self.streams)
         first = step * batch_size
-        points = [(self._start + n * STRIDE) % CIRCLE for n in range(first, first + batch_size)]
+        apart = self.streams % ranks == 0  # then other ranks have other streams, which need not be counted
+        places = range(rank, batch_size, ranks) if apart else range(batch_size)
+        points = [(self._start + (first + place) * STRIDE) % CIRCLE for place in places]
         groups = np.searchsorted(self._edges, points, side="right") - 1
-        seen = self._counted if first == self._counted_to else {}
+        seen = self._counted if self._counted_to == (first, rank, ranks) else {}
         draws = []
-        for position, group in enumerate(groups.tolist()):
-            if group not in seen:
-                seen[group] = self._seen(group, first)
-            draws.append(Draw(self._keys[group][0], self._row(group, seen[group]), (self.seed, step, position)))
-            seen[group] += 1
-        self._counted, self._counted_to = seen, first + batch_size
+        for place, group in zip(places, groups.tolist()):
+            stream = place % self.streams
+            if (group, stream) not in seen:
+                seen[group, stream] = self._seen(group, stream, first // self.streams)
+            if place % ranks == rank:
+                index = self._orders[group].row(stream, seen[group, stream])
+                draws.append(Draw(self._keys[group][0], index, (self.seed, step, place)))
+            seen[group, stream] += 1
+        self._counted, self._counted_to = seen, (first + batch_size, rank, ranks)
         return draws
 
     def read(self, draw: Draw) -> Sample:
@@ -116,11 +168,17 @@ class Mixture:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must agree with; where it was is the step alone."""
-        return {"seed": self.seed, "shares": [[*key, share] for key, share in self.shares.items()]}
+        shares = [[*key, share] for key, share in self.shares.items()]
+        return {"seed": self.seed, "shares": shares, "draws": self.draws, "streams": self.streams}
 
     def check(self, state: Mapping[str, Any]) -> None:
         """Raises `ValueError` when sources, weights or seed differ from when `state` was taken."""
-        mine, theirs = self.state_dict(), state
+        mine, theirs = self.state_dict(), {"draws": "rows", "streams": 1} | dict(state)
+        for name in ("draws", "streams"):
+            if theirs[name] != mine[name]:
+                raise ValueError(
+                    f"the checkpoint has {name} {theirs[name]!r}, this run {mine[name]!r}; resume with the same"
+                )
         if [list(row) for row in theirs["shares"]] == mine["shares"] and theirs["seed"] == self.seed:
             return
         raise ValueError(
@@ -128,17 +186,12 @@ class Mixture:
             f"{_by_source(mine)} with seed {self.seed}; resume with the same data, or start a new run from its weights"
         )
 
-    def _seen(self, group: int, before: int) -> int:
-        """How often `group` comes up in the rows before row `before`."""
+    def _seen(self, group: int, stream: int, before: int) -> int:
+        """How often `group` comes up in the first `before` rows of a stream."""
         low, high = self._edges[group], self._edges[group + 1]
-        walk = {"start": self._start, "stride": STRIDE, "circle": CIRCLE}
+        start, stride = (self._start + stream * STRIDE) % CIRCLE, self.streams * STRIDE % CIRCLE
+        walk = {"start": start, "stride": stride, "circle": CIRCLE}
         return count_before(high, before, **walk) - count_before(low, before, **walk)
-
-    def _row(self, group: int, number: int) -> int:
-        """The row that the group gives when it comes up for the `number`-th time."""
-        rows = self._rows[group]
-        epoch, place = divmod(number, len(rows))
-        return int(rows[shuffled(place, len(rows), key=(self.seed, group, epoch))])
 
     def _weigh(self, natural: np.ndarray, weights: Mapping[str, float] | None) -> np.ndarray:
         if weights is None:
@@ -179,28 +232,3 @@ def _floor_sum(n: int, m: int, a: int, b: int) -> int:
             break
         n, b, m, a = top // m, top % m, a, m
     return total
-
-
-def shuffled(place: int, size: int, *, key: tuple[int, int, int]) -> int:
-    """Where `place` goes in a random permutation of 0 … size−1 that `key` chooses.
-
-    A Feistel network of four rounds over the next power of four, walked until it lands below `size`.
-    """
-    half = max(1, (size - 1).bit_length() + 1 >> 1)
-    low = (1 << half) - 1
-    seed = hash_64(hash_64(hash_64(key[0]) + key[1]) + key[2])
-    while True:
-        left, right = place >> half, place & low
-        for turn in range(4):
-            left, right = right, left ^ hash_64(seed + (turn << 56) + right) & low
-        place = left << half | right
-        if place < size:
-            return place
-
-
-def hash_64(x: int) -> int:
-    """SplitMix64's mixing of 64 bits (Steele et al. 2014)."""
-    x = (x + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return x ^ x >> 31

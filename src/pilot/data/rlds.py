@@ -281,6 +281,10 @@ class RldsDataset(EpisodeDataset):
     def described(self) -> dict[str, Any]:
         return self.info
 
+    def picture_files(self, episode: int) -> tuple[Path, ...]:
+        """Its record file."""
+        return (self._records.files[self.records[episode].file],)
+
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture at row `i`, from its record."""
         number = int(self.episode_of[i])

@@ -14,8 +14,20 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from pilot.data.episodes import EpisodeDataset
+from pilot.data.order import by_window
 
 WINDOW, OPEN_WINDOWS = 32, 16
+LEAST = 4
+
+
+def plan(lanes: int) -> tuple[int, int]:
+    """Rows in a window, and open windows for each of `lanes` places of a set that rows come from in turn.
+
+    Together about as many rows as `OPEN_WINDOWS` windows of `WINDOW` rows hold, whatever the number of lanes; where
+    that would leave less than `LEAST` rows to a window, more.
+    """
+    at_once = max(1, OPEN_WINDOWS // lanes)
+    return int(np.clip(WINDOW * OPEN_WINDOWS // (lanes * at_once), LEAST, WINDOW)), at_once
 
 
 def window_of(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tuple[int, int]:
@@ -25,25 +37,18 @@ def window_of(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tuple
     return start, min(start + window, episode.stop)
 
 
+def windows_of(dataset: EpisodeDataset, rows: Int[np.ndarray, " n"], *, window: int = WINDOW) -> Int[np.ndarray, " n"]:
+    """The first row of the window of each row."""
+    starts = dataset.starts[dataset.episode_of[rows]]
+    return starts + (rows - starts) // window * window
+
+
 def windowed_order(
     dataset: EpisodeDataset, rng: np.random.Generator, *, window: int = WINDOW, open_windows: int = OPEN_WINDOWS
 ) -> Int[np.ndarray, " n"]:
     """Every drawable row once, at any moment from among `open_windows` windows: an order for `WindowCache`."""
     rows = dataset.drawable_rows()
-    starts = np.array([episode.start for episode in dataset.episodes])[dataset.episode_of[rows]]
-    names = starts * (window + 1) + (rows - starts) // window  # grows with the row, one number per window
-    waiting = np.split(rows, np.flatnonzero(np.diff(names)) + 1)
-    waiting = [waiting[place] for place in rng.permutation(len(waiting))]
-    order, opened = [], [rng.permutation(waiting.pop()).tolist() for _ in range(min(open_windows, len(waiting)))]
-    while opened:
-        place = int(rng.integers(len(opened)))
-        order.append(opened[place].pop())
-        if not opened[place] and waiting:
-            opened[place] = rng.permutation(waiting.pop()).tolist()
-        elif not opened[place]:
-            opened[place] = opened[-1]
-            opened.pop()
-    return np.array(order)
+    return by_window(rows, windows_of(dataset, rows, window=window), rng, open_windows=open_windows)
 
 
 class WindowCache:
