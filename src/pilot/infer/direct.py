@@ -3,8 +3,6 @@
 Axes: `b` batch, `ah` action horizon, `ad` action dims.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,9 +26,3 @@ class DirectEngine:
     ) -> Float[Tensor, "1 b ah ad"]:
         """Of the way from noise to actions only its end is known: the chunk."""
         return self.model.sample_actions(reading, noise=noise, num_steps=num_steps)[None]
-
-    def speak(self, reading: Any, **_asked: object) -> Any:
-        raise ValueError("this model reads the prompt and says nothing: it has no high level of its own")
-
-    def velocity(self, reading: Any, state: Any, **_asked: object) -> Any:
-        raise ValueError("'previous' is for models with a flow (π0, π0.5); chunks of this one are not joined")

@@ -171,8 +171,8 @@ class Session:
         return self.on_gripper and self.grips not in (None, grips)
 
     def _previous(self, value: Any) -> rtc.Previous | None:
-        if value is not None and self.policy.chunks is not None:
-            raise ValueError("'previous' is for models with an action expert; this one writes its actions as tokens")
+        if value is not None and not self.metadata["rtc"]:
+            raise ValueError("'previous' is for models with a flow (π0, π0.5); chunks of this one are not joined")
         return rtc.read_previous(value, self.policy.bundle.robot)
 
     def _heard(self, asked: str, words: str | None, *, verbatim: bool) -> tuple[str, str | None]:

@@ -24,6 +24,7 @@ from pilot.infer.hierarchy import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
 from pilot.infer.high_levels import SUBTASK_TOKENS, HighLevel, Model, Silent, named
 from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
+from pilot.models.diffusion import Denoiser
 from pilot.models.pi import Pi
 from pilot.robots import read_openpi
 from pilot.tokenizers.base import action_ids
@@ -110,7 +111,7 @@ class Policy:
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
         self.words = self.text_grammar(boxes="first") if self.decides else None
         self.grammars: dict[Hashable, Grammar] = {}
-        self.chunks = self._chunks() if bundle.model.config.action_expert is None else None
+        self.chunks = self._chunks() if getattr(bundle.model.config, "action_expert", True) is None else None
         self.metadata: dict[str, Any] = {
             "robot": bundle.robot.name,
             "cameras": list(bundle.robot.cameras),
@@ -120,7 +121,7 @@ class Policy:
             "replan_steps": REPLAN_STEPS,
             "control_hz": bundle.robot.control_hz,
             "image_sizes": self._image_sizes(),
-            "rtc": self.chunks is None,
+            "rtc": isinstance(self.model, Pi) and self.chunks is None,
         }
 
     @property
@@ -338,7 +339,10 @@ class Policy:
 
     def noise(self, generator: torch.Generator) -> torch.Tensor:
         config = self.model.config
-        return torch.randn(1, config.action_horizon, config.action_dim, generator=generator).to(self.device)
+        noise = torch.randn(1, config.action_horizon, config.action_dim, generator=generator)
+        if isinstance(self.model, Denoiser):
+            noise[..., self.bundle.robot.action_dim :] = 0
+        return noise.to(self.device)
 
 
 def attempted(
