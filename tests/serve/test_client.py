@@ -14,7 +14,7 @@ from websockets.sync.server import serve as listen
 from pilot.data.transforms import resize_with_pad
 from pilot.serve.client import SESSION_HEADER, Backoff, Latency, PolicyClient, PolicyError, shrunk
 from pilot.serve.server import serve_in_background
-from pilot.serve.wire import pack, unpack
+from pilot.serve.wire import OVER, pack, unpack
 
 METADATA = {"cameras": ["room", "wrist", "ceiling"], "image_sizes": {"room": [64, 64], "wrist": [32, 32]}}
 OBSERVATION = {"images": {"room": np.zeros((64, 64, 3), np.uint8)}, "state": np.zeros(5, np.float32), "prompt": "go"}
@@ -25,7 +25,7 @@ class Network:
 
     def __init__(self, *script, takes=0.05):
         self.script, self.takes = list(script), takes
-        self.now, self.slept, self.dialled, self.got = 100.0, [], [], []
+        self.now, self.slept, self.dialled, self.got, self.closed = 100.0, [], [], [], []
 
     def clock(self):
         return self.now
@@ -53,6 +53,9 @@ class Network:
 class Line:
     def __init__(self, network, greeting):
         self.network, self.greeting = network, greeting
+
+    def close(self, code):
+        self.network.closed.append(code)
 
     def send(self, message):
         self.network.got.append(unpack(message))
@@ -121,6 +124,9 @@ def test_reset_is_another_session():
     client.reset()
     assert client.session != first
     assert [address.headers[SESSION_HEADER] for address in network.dialled] == [first, client.session]
+    assert network.closed == [OVER], "nothing of the first need be kept"
+    client.close()
+    assert network.closed == [OVER, OVER]
 
 
 def test_a_late_answer_is_not_taken_for_the_next_one():
@@ -130,6 +136,7 @@ def test_a_late_answer_is_not_taken_for_the_next_one():
         client.infer(OBSERVATION)
     client.infer(OBSERVATION)
     assert len(network.dialled) == 2, "on another connection, where the late one cannot come"
+    assert network.closed == [], "and the server keeps the session for it"
 
 
 def test_the_servers_words_come_through_and_the_connection_stays():

@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import connect
 
 from pilot.data.transforms import picture, resize_with_pad
-from pilot.serve.wire import MAX_BYTES, pack, unpack
+from pilot.serve.wire import MAX_BYTES, OVER, pack, unpack
 
 SESSION_HEADER = "X-Pilot-Session"
 GOODBYE_SECONDS = 1.0
@@ -42,6 +42,7 @@ class Connection(Protocol):
 
     def send(self, message: bytes, /) -> None: ...
     def recv(self, timeout: float | None = None) -> str | bytes: ...
+    def close(self, code: int, /) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,14 +204,14 @@ class PolicyClient:
 
     def reset(self) -> None:
         """Start a new session: what the policy remembered of this robot is forgotten."""
-        self._drop()
+        self._drop(over=True)
         self.session = secrets.token_hex(8)
         self.connect()
 
     def close(self) -> None:
         """The end: what waits for an answer gets a ConnectionError, and so does what asks from now on."""
         self._closed.set()
-        self._drop()
+        self._drop(over=True)
 
     def __enter__(self) -> "PolicyClient":
         return self
@@ -245,9 +246,13 @@ class PolicyClient:
             why = f"no answer within {self.timeout_s:g} s" if late else f"lost the policy at {self.url}: {error}"
             raise ConnectionError(f"{why}; the next call connects again") from error
 
-    def _drop(self) -> None:
-        opened, self._open, self._connection = self._open, contextlib.ExitStack(), None
-        opened.close()
+    def _drop(self, *, over: bool = False) -> None:
+        """Hang up; `over` tells the server that it need not wait for us."""
+        connection, opened = self._connection, self._open
+        self._connection, self._open = None, contextlib.ExitStack()
+        with opened:
+            if connection is not None and over:
+                connection.close(OVER)
 
 
 def is_final(error: Exception) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 MAX_BYTES = 32 * 2**20  # four uncompressed cameras of 1080p
 MAX_CONTAINERS, MAX_ITEMS = 1_000, 10_000  # lists and maps in a message, and items in each; arrays count as one
+OVER = 4000  # the code with which a robot closes its websocket when its session need not be kept for it
 
 _DTYPE = re.compile(r"[<>|=][biufSU][1-9]\d{0,3}")
 _KINDS = "biufSU"

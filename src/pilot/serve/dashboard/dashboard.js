@@ -1,0 +1,324 @@
+// What `serve/live.py` says, shown as it is said. Everything that robots and people wrote becomes text, never markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+const FIRST_WAIT = 500, LONGEST_WAIT = 5000; // ms between attempts to come back
+const NO_KEY = 4003; // the code with which a server closes when it does not know a key
+const SMALL = 128; // pictures below so many pixels are enlarged without smoothing
+
+const $ = (id) => document.getElementById(id);
+
+let socket = null;
+let wait = FIRST_WAIT;
+let watch = null; // the robot that was chosen; null: the server chooses
+let view = null;
+let ahead = 0; // how far the server's clock is ahead of ours, in seconds
+let ranges = new Map(); // of a robot's dimensions: what has been seen, so that plots do not jump
+
+// --- small tools -----------------------------------------------------------------------------------------------------
+
+/** Set a text only if it is another one, so that nothing is read aloud twice and no selection is lost. */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function make(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+function draw(name, attributes) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+}
+
+/** As many children as items, the old ones kept: focus and scroll positions stay where they are. */
+function each(parent, items, { create, update }) {
+  while (parent.children.length > items.length) parent.lastElementChild.remove();
+  while (parent.children.length < items.length) parent.append(create());
+  items.forEach((item, i) => update(parent.children[i], item, i));
+}
+
+function duration(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  return `${Math.floor(seconds / 3600)} h`;
+}
+
+const now = () => Date.now() / 1000 + ahead;
+const quoted = (words) => `“${words}”`;
+
+// --- the line to the server ------------------------------------------------------------------------------------------
+
+function connect() {
+  const url = new URL("live", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  socket = new WebSocket(url);
+  socket.onmessage = (event) => receive(JSON.parse(event.data));
+  socket.onclose = (event) => {
+    if (event.code === NO_KEY || !$("door").hidden) return; // a person is needed
+    badge("the server is away", "bad");
+    setTimeout(connect, wait);
+    wait = Math.min(2 * wait, LONGEST_WAIT);
+  };
+}
+
+function receive(message) {
+  if (message.kind === "view") {
+    wait = FIRST_WAIT;
+    view = message;
+    ahead = message.time - Date.now() / 1000;
+    show();
+  } else if (message.kind === "key") {
+    enter();
+  } else if (message.kind === "done") {
+    note(message.command === null ? "It follows its own prompt." : `It heard ${quoted(message.command)}.`);
+  } else if (message.kind === "error") {
+    if (view === null) refuse(message.error);
+    else note(message.error, true);
+  }
+}
+
+function send(message) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  else note("The server is away; nothing was said.", true);
+}
+
+/** Say the key that we have, or ask for one. */
+function enter() {
+  const key = sessionStorage.getItem("key");
+  if (key !== null) return send({ key });
+  ask();
+}
+
+function ask() {
+  $("door").hidden = false;
+  badge("locked", "");
+  socket.close();
+  $("key").focus();
+}
+
+function refuse(words) {
+  sessionStorage.removeItem("key");
+  say($("refused"), words);
+  ask();
+}
+
+// --- what people do --------------------------------------------------------------------------------------------------
+
+$("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", $("key").value);
+  $("key").value = "";
+  $("door").hidden = true;
+  say($("refused"), "");
+  connect();
+});
+
+$("command").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const prompt = $("words").value.trim();
+  if (prompt === "" || view?.watched == null) return;
+  send({ session: view.watched.session, prompt });
+  $("words").value = "";
+});
+
+$("own").addEventListener("click", () => {
+  send({ session: view.watched.session, prompt: null });
+  $("words").focus();
+});
+
+$("robots").addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button === null) return;
+  watch = button.dataset.session;
+  note("");
+  send({ watch });
+});
+
+function note(words, wrong = false) {
+  say($("heard"), words);
+  $("heard").classList.toggle("wrong", wrong);
+}
+
+function badge(words, kind) {
+  say($("link"), words);
+  $("link").className = `badge ${kind}`;
+}
+
+// --- what is shown ---------------------------------------------------------------------------------------------------
+
+function show() {
+  badge(view.ready ? "live" : "not ready", view.ready ? "good" : "");
+  say($("policies"), view.policies.map((policy) => policy.name).join(", "));
+  const robot = view.watched;
+  $("nobody").hidden = view.robots.length > 0;
+  $("beside").hidden = view.robots.length === 0;
+  $("robot").hidden = robot === null;
+  showRobots(view.robots, robot);
+  if (robot === null) return;
+  showWords(robot);
+  showCameras(robot);
+  showChunk(robot);
+  showHistory(robot.history);
+  showLatency(robot);
+}
+
+function showWords(robot) {
+  const words = robot.command ?? robot.prompt;
+  say($("prompt"), words === null ? "" : robot.command === null ? words : `${words} (said here)`);
+  say($("subtask"), robot.subtask ?? (robot.connected ? "acting" : "gone"));
+  $("subtask").classList.toggle("silent", robot.subtask === null);
+  $("words").placeholder = robot.prompt ?? "";
+  $("own").hidden = robot.command === null;
+}
+
+function showRobots(robots, watched) {
+  each($("robots"), robots, {
+    create: () => make("li", {}, make("button", { type: "button" }, make("i"), make("b"), make("code"), make("small"))),
+    update: (item, robot) => {
+      const button = item.firstElementChild;
+      const [, name, id, words] = button.children;
+      button.dataset.session = robot.session;
+      button.setAttribute("aria-pressed", robot.session === watched?.session);
+      button.classList.toggle("here", robot.connected);
+      say(name, robot.robot ?? "robot");
+      say(id, robot.session);
+      say(words, robot.connected ? (robot.subtask ?? robot.prompt ?? "connected") : "gone");
+    },
+  });
+}
+
+function showCameras(robot) {
+  const first = view.policies.find((policy) => policy.name === robot.policy)?.cameras?.[0] ?? robot.cameras[0]?.name;
+  each($("cameras"), robot.cameras, {
+    create: () => make("figure", {}, make("div", { class: "screen" }, make("img")), make("figcaption")),
+    update: (figure, camera) => {
+      const [screen, caption] = figure.children;
+      const image = screen.firstElementChild;
+      image.src = `data:image/jpeg;base64,${camera.jpeg}`;
+      image.width = camera.width;
+      image.height = camera.height;
+      image.alt = `What the camera ${camera.name} sees`;
+      image.style.height = "auto";
+      image.classList.toggle("small", camera.width < SMALL);
+      say(caption, camera.name);
+      showBox(screen, camera.name === first ? robot.box : null, camera);
+    },
+  });
+}
+
+/** The box of the subtask: (y0, x0, y1, x1) of the square that the model sees, in which the picture is centred. */
+function showBox(screen, box, { width, height }) {
+  let frame = screen.querySelector(".box");
+  if (box === null) return frame?.remove();
+  if (frame === null) screen.append((frame = make("div", { class: "box" })));
+  const side = Math.max(width, height);
+  const along = (value, size) => `${(100 * (value * side - (side - size) / 2)) / size}%`;
+  const across = (value, size) => `${(100 * value * side) / size}%`;
+  frame.style.top = along(box[0], height);
+  frame.style.left = along(box[1], width);
+  frame.style.height = across(box[2] - box[0], height);
+  frame.style.width = across(box[3] - box[1], width);
+}
+
+// --- plots: the chunk that was sent last, joined to what was done of the one before ----------------------------------
+
+function showChunk(robot) {
+  const chunk = robot.chunk;
+  const dims = chunk?.actions[0]?.length ?? 0;
+  const past = robot.before?.actions.slice(0, robot.before.executed) ?? [];
+  each($("chunk"), Array.from({ length: dims }), {
+    create: plot,
+    update: (figure, _, dim) => {
+      const name = robot.action_names[dim] ?? `action ${dim}`;
+      const range = seen(`${robot.session} ${dim}`, [...past, ...chunk.actions].map((action) => action[dim]));
+      fill(figure, { name, range, past: past.map((a) => a[dim]), values: chunk.actions.map((a) => a[dim]), executed: chunk.executed });
+    },
+  });
+  say($("chunk-time"), dims === 0 ? "No chunk yet." : timing(chunk, robot.control_hz));
+}
+
+function timing(chunk, hz) {
+  const ahead = chunk.actions.length - chunk.executed;
+  const told = `${chunk.executed} of ${chunk.actions.length} actions done`;
+  return hz === null ? told : `${told}, ${(ahead / hz).toFixed(1)} s planned ahead`;
+}
+
+function plot() {
+  const svg = draw("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
+  svg.append(draw("rect", { x: 0, y: 0, height: 100 }), draw("line", { class: "now", y1: 0, y2: 100 }));
+  for (const part of ["before", "planned", "done"]) svg.append(draw("polyline", { class: part }));
+  return make("figure", {}, svg, make("figcaption", {}, make("b"), make("span")));
+}
+
+function fill(figure, { name, range, past, values, executed }) {
+  const [svg, caption] = figure.children;
+  const last = past.length + values.length - 1;
+  const x = (i) => (last === 0 ? 50 : (100 * i) / last);
+  const y = (value) => 94 - (88 * (value - range.low)) / (range.high - range.low || 1);
+  const line = (from, numbers) =>
+    numbers.map((value, i) => (value === null ? "" : `${x(from + i).toFixed(2)},${y(value).toFixed(2)}`)).join(" ");
+  const here = Math.min(executed, values.length - 1);
+  const at = x(past.length + here);
+  const [done, now, before, planned, executedLine] = svg.children;
+  done.setAttribute("width", at);
+  now.setAttribute("x1", at);
+  now.setAttribute("x2", at);
+  before.setAttribute("points", line(0, [...past, values[0]]));
+  executedLine.setAttribute("points", line(past.length, values.slice(0, here + 1)));
+  planned.setAttribute("points", line(past.length + here, values.slice(here)));
+  const value = values[here];
+  svg.setAttribute("aria-label", `${name}: now ${short(value)}, at the end of the chunk ${short(values.at(-1))}`);
+  say(caption.children[0], name);
+  say(caption.children[1], short(value));
+}
+
+const short = (value) => (value === null ? "not a number" : value.toFixed(Math.abs(value) < 10 ? 3 : 1).replace("-", "−"));
+
+/** The range of all values of a dimension so far. */
+function seen(key, values) {
+  const range = ranges.get(key) ?? { low: Infinity, high: -Infinity };
+  for (const value of values) {
+    if (value === null) continue;
+    range.low = Math.min(range.low, value);
+    range.high = Math.max(range.high, value);
+  }
+  ranges.set(key, range);
+  return range;
+}
+
+// --- what was before -------------------------------------------------------------------------------------------------
+
+function showHistory(history) {
+  const newest = [...history].reverse();
+  each($("history"), newest, {
+    create: () => make("li", {}, make("span"), make("small")),
+    update: (item, { subtask, time }, i) => {
+      say(item.children[0], subtask);
+      say(item.children[1], i === 0 ? `since ${duration(now() - time)}` : `for ${duration(newest[i - 1].time - time)}`);
+    },
+  });
+}
+
+const PARTS = { total: "in all", queue: "waiting", infer: "thinking" };
+
+function showLatency(robot) {
+  const parts = Object.keys(PARTS).filter((part) => part in robot.latency_ms);
+  each($("latency").tBodies[0], parts, {
+    create: () => make("tr", {}, make("th", { scope: "row" }), make("td"), make("td"), make("td")),
+    update: (row, part) => {
+      const found = robot.latency_ms[part];
+      say(row.children[0], PARTS[part]);
+      ["p50", "p90", "p99"].forEach((p, i) => say(row.children[i + 1], found[p].toFixed(found[p] < 10 ? 1 : 0)));
+    },
+  });
+  const answers = robot.observations === 1 ? "1 question" : `${robot.observations} questions`;
+  const refused = robot.errors ? `, ${robot.errors} refused: ${robot.last_error}` : "";
+  say($("counts"), `ms in the server; ${answers}${refused}`);
+}
+
+setInterval(() => view?.watched && showHistory(view.watched.history), 1000);
+connect();
