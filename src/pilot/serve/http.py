@@ -12,14 +12,13 @@ name to the same server lets the robot come back to what it was doing.
 
 import asyncio
 import json
-import mimetypes
 import re
 from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
@@ -30,6 +29,12 @@ from pilot.serve.limits import Limits
 from pilot.serve.state import State
 
 DASHBOARD = Path(__file__).parent / "dashboard"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 SAFE = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -42,17 +47,25 @@ SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class Visitor(ServerConnection):
     """A connection, and what it came for once that is known."""
 
-    limits = Limits()
+    limits: ClassVar[Limits]
+    knocking: ClassVar[dict["Visitor", None]]  # who has not said anything yet, the longest here first
     wants: Literal["nothing", "to act", "to look"] = "nothing"
     hosted: Hosted
     owner: str = ""
     session: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Those who only knock are counted: beyond the limit they are dropped without a word."""
+        """Where too many knock and say nothing, the one who has done so longest has to go."""
         super().connection_made(transport)
-        if waiting(self.server) > self.limits.strangers:
-            self.transport.abort()
+        self.knocking[self] = None
+        if len(self.knocking) > self.limits.strangers:
+            longest = next(iter(self.knocking))
+            del self.knocking[longest]
+            longest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.knocking.pop(self, None)
+        super().connection_lost(exc)
 
     async def say(self, message: str | bytes) -> None:
         """Send.
@@ -65,14 +78,9 @@ class Visitor(ServerConnection):
             await self.send(message)
 
 
-def limited(kind: type[Visitor], limits: Limits) -> type[Visitor]:
-    """Visitors of a server with these limits; websockets makes them and leaves no other way to say so."""
-    return type("LimitedVisitor", (kind,), {"limits": limits})
-
-
-def waiting(server: Server) -> int:
-    """Connections that have not said what they want."""
-    return len(server.handler_tasks) - len(server.connections)
+def visitors(limits: Limits) -> type[Visitor]:
+    """The visitors of one server; websockets makes them, and leaves no other way to tell them of it."""
+    return type("LimitedVisitor", (Visitor,), {"limits": limits, "knocking": {}})
 
 
 class Refusal(Exception):
@@ -85,7 +93,8 @@ class Refusal(Exception):
 
 def answer(state: State, visitor: Visitor, request: Request) -> Response | None:
     """What a request gets; nothing for a websocket, which goes on with what `visitor.wants`."""
-    method = getattr(request, "method", "GET")
+    visitor.knocking.pop(visitor, None)
+    method = getattr(request, "method", "GET")  # websockets before 17 lets nothing else through
     try:
         if method not in ("GET", "HEAD"):
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"only GET, got {method:.20}", reason="method")
@@ -170,9 +179,9 @@ def page(state: State, headers: dict[str, str], *, path: str, query: str) -> Res
 def dashboard(path: str) -> Response:
     """A file of the dashboard's folder, which has no folders in it."""
     file = DASHBOARD / (path.strip("/") or "index.html")
-    if file.parent != DASHBOARD or file.suffix not in (".html", ".css", ".js", ".svg", ".png") or not file.is_file():
+    if file.parent != DASHBOARD or file.suffix not in KINDS or not file.is_file():
         raise Refusal(HTTPStatus.NOT_FOUND, f"nothing at {path!r:.80}; a robot connects to a websocket", reason="path")
-    return reply(HTTPStatus.OK, file.read_bytes(), kind=mimetypes.guess_type(file.name)[0] or "text/plain")
+    return reply(HTTPStatus.OK, file.read_bytes(), kind=KINDS[file.suffix])
 
 
 def guard_origin(state: State, headers: dict[str, str], *, page: bool) -> None:

@@ -4,7 +4,7 @@
 `SECONDS`, and takes these messages, each a JSON object:
 
     {"key": "…"}                            first, where the server has API keys
-    {"watch": "1a2b3c4d"}                   whose details to send; otherwise of the robot that was connected first
+    {"watch": "1a2b3c4d"}                   whose details to send, from now on; else of who connected first
     {"session": "1a2b3c4d", "prompt": "…"}  a command: stands in place of the robot's own prompt until that changes
     {"session": "1a2b3c4d", "prompt": null} the robot's own prompt again
 

@@ -30,12 +30,13 @@ except ModuleNotFoundError as error:
 from pilot.serve import http
 from pilot.serve.access import Keys, load_certificate, tls_context
 from pilot.serve.hosting import Hosted, fingerprint
-from pilot.serve.http import Visitor, limited
+from pilot.serve.http import Visitor, visitors
 from pilot.serve.limits import Limits
 from pilot.serve.logs import log_to_stderr
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import State, hosted_by_name
 from pilot.serve.viewers import show
+from pilot.serve.wire import OVER
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,9 @@ class PolicyServer:
             host,
             port,
             process_request=self._answer_http,
-            create_connection=limited(Visitor, limits),
+            create_connection=visitors(limits),
             ssl=self.tls,
+            ssl_handshake_timeout=limits.handshake_seconds if self.tls else None,
             compression=None,  # pixels do not shrink, and a robot waits
             max_size=limits.message_bytes,
             max_queue=1,  # a client that sends without reading fills its own socket, not our memory
@@ -211,7 +213,7 @@ class PolicyServer:
         except ConnectionClosed as closed:
             reason = str(closed)
         finally:
-            state.sessions.leave(robot, visitor)
+            state.sessions.leave(robot, visitor, over=visitor.close_code == OVER)
             log.info("gone", extra={**who, "reason": reason})
 
     def _seat(self, visitor: Visitor) -> RobotSession:

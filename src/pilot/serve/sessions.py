@@ -85,7 +85,8 @@ class RobotSession:
         self._end_chunk(executed, observation.get("previous"))
         prompt = observation.get("prompt")
         if isinstance(prompt, str):
-            self.command = None if prompt != self.prompt else self.command
+            if prompt != self.prompt and self.prompt is not None:
+                self.command = None
             self.prompt = prompt
         self._keep_pictures(observation.get("images"))
         return observation if self.command is None else {**observation, "prompt": self.command}
@@ -139,7 +140,7 @@ class Picture:
     @cached_property
     def jpeg(self) -> bytes:
         file = io.BytesIO()
-        Image.fromarray(self.image).save(file, "JPEG", quality=80)
+        Image.fromarray(self.image).save(file, "JPEG", quality=90, subsampling=0)
         return file.getvalue()
 
 
@@ -188,10 +189,14 @@ class Sessions:
             )
         return self._robots[key]
 
-    def leave(self, robot: RobotSession, connection: Any) -> None:
-        """That connection of the robot is over; unless another has taken its place, the time to come back begins."""
-        if robot.connection is connection:
-            robot.connection, robot.left = None, self.clock()
+    def leave(self, robot: RobotSession, connection: Any, *, over: bool = False) -> None:
+        """That connection of the robot is over; unless another has taken its place, the time to come back begins, or,
+        if the robot said that all is over, what is known of it is forgotten."""
+        if robot.connection is not connection:
+            return
+        robot.connection, robot.left = None, self.clock()
+        if over:
+            self._robots = {key: other for key, other in self._robots.items() if other is not robot}
 
     def forget(self) -> None:
         """Drop those that did not come back in time, and the longest gone where there are too many."""

@@ -26,8 +26,7 @@ async def show(state: State, visitor: Visitor) -> None:
         showing = asyncio.create_task(viewer.keep_showing())
         try:
             async for message in visitor:
-                if (said := viewer.listen(message)) is not None:
-                    await visitor.say(json.dumps(said))
+                await visitor.say(json.dumps(viewer.listen(message)))
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
@@ -70,14 +69,14 @@ class Viewer:
         state = self.state
         return live.view(state.sessions, policies=state.described(), ready=state.ready, watch=self.watch)
 
-    def listen(self, message: str | bytes) -> dict[str, Any] | None:
-        """What to say to a message, if anything."""
+    def listen(self, message: str | bytes) -> dict[str, Any]:
+        """What to say to a message."""
         said = parsed(message)
         if said is None:
             return {"kind": "error", "error": 'a message is JSON: {"watch": …} or {"session": …, "prompt": …}'}
         if "watch" in said:
-            self.watch = str(said["watch"])
-            return None
+            self.watch = None if said["watch"] is None else str(said["watch"])
+            return self.view()
         try:
             robot = live.command(self.state.sessions, said)
         except ValueError as error:

@@ -1,0 +1,249 @@
+"""Who sends nonsense, too much, too often or nothing at all hears of it; nobody else does, and nothing piles up."""
+
+import contextlib
+import gc
+import logging
+import os
+import socket
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.limits import Limits
+from pilot.serve.server import serve_in_background
+from pilot.serve.wire import pack, unpack
+from serve.policies import OBSERVATION, CountingPolicy, eventually, gauge
+
+LIMITS = Limits(message_bytes=100_000, robots=8, strangers=8)
+
+
+@pytest.fixture(scope="module")
+def port():
+    with serve_in_background(CountingPolicy(), limits=LIMITS) as port:
+        yield port
+
+
+@pytest.fixture
+def good(port):
+    """A robot that notices nothing."""
+    with PolicyClient(port=port) as client:
+        assert client.infer(OBSERVATION)["seen"] == 1
+        yield client
+        assert client.infer(OBSERVATION)["seen"] == 2
+
+
+def knock(port):
+    return socket.create_connection(("127.0.0.1", port))
+
+
+def shake_hands(port):
+    """A robot's connection as a plain socket, and the first line of what the server says."""
+    raw = knock(port)
+    key = b"dGhlIHNhbXBsZSBub25jZQ=="
+    raw.sendall(
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
+    )
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += raw.recv(4096)
+    return raw, head.split(b"\r\n")[0]
+
+
+def frame(payload, *, claimed=None):
+    """A masked binary frame that claims a length."""
+    length = len(payload) if claimed is None else claimed
+    return b"\x82" + b"\xff" + struct.pack("!Q", length) + b"\0\0\0\0" + payload
+
+
+def is_over(raw):
+    """Whether the server has hung up, once all that it had said is read."""
+    raw.settimeout(60)
+    with contextlib.suppress(ConnectionError):
+        while raw.recv(65536):
+            pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "message", ["hello", b"\xc1", b"", pack([1]), pack(OBSERVATION)[:-7], b"\x80\x04\x95K."], ids=lambda m: repr(m)[:10]
+)
+def test_garbage_gets_a_text_and_the_connection_goes_on(port, good, message):
+    with connect(f"ws://127.0.0.1:{port}") as offender:
+        offender.recv()
+        offender.send(message)
+        assert isinstance(offender.recv(), str)
+        offender.send(pack(OBSERVATION))
+        assert unpack(offender.recv())["seen"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": np.array([0, 1, np.nan, 3, 4])}, r"'state' .* is nan at \[2\]"),
+        ({"state": np.zeros(4)}, "state has 4 dims, robot 'homes' declares 5"),
+        ({"prompt": "x" * 5000}, "5000 letters, the limit is 4000"),
+        ({"prompt": "crash"}, "RuntimeError: out of luck"),
+        ({"images": {"room": np.zeros((2, 2, 2, 2, 3), np.uint8)}}, "5 dimensions"),
+    ],
+)
+def test_a_bad_observation_is_explained(port, good, changes, words):
+    with PolicyClient(port=port) as offender:
+        with pytest.raises(PolicyError, match=words):
+            offender.infer({**OBSERVATION, **changes})
+        offender.infer(OBSERVATION)
+
+
+def test_a_message_over_the_limit_closes_only_the_offender(port, good):
+    with connect(f"ws://127.0.0.1:{port}", compression=None) as offender:
+        offender.recv()
+        with pytest.raises(ConnectionClosed) as closed:
+            offender.send(b"\0" * (LIMITS.message_bytes + 1))
+            offender.recv()
+        assert closed.value.rcvd.code == 1009
+
+
+def test_a_frame_that_claims_the_world_is_not_waited_for(port, good):
+    raw, _ = shake_hands(port)
+    with raw:
+        raw.sendall(frame(b"", claimed=2**62))
+        assert is_over(raw)
+
+
+def test_a_frame_that_breaks_off_leaves_nothing(port, good):
+    raw, status = shake_hands(port)
+    assert b" 101 " in status
+    raw.sendall(frame(b"\0" * 500, claimed=1000))
+    raw.close()
+    eventually(lambda: gauge(port, "pilot_robots") == 1)
+
+
+def test_who_asks_too_often_is_told():
+    limits = Limits(observations_per_second=0.001)
+    with (
+        serve_in_background(CountingPolicy(), limits=limits) as port,
+        PolicyClient(port=port) as offender,
+        PolicyClient(port=port) as other,
+    ):
+        offender.infer(OBSERVATION)
+        with pytest.raises(PolicyError, match=r"more than 0\.001 observations in a second"):
+            offender.infer(OBSERVATION)
+        assert other.infer(OBSERVATION)["seen"] == 1
+
+
+def test_a_thousand_connects(port, good):
+    """As many as there is room for stay; the others are told that it is full, and the good robot keeps its place."""
+    open_now, statuses = [], []
+    for _ in range(1000):
+        raw, status = shake_hands(port)
+        statuses.append(status)
+        open_now.append(raw)
+        if len(open_now) > 50:
+            open_now.pop(25).close()
+    for raw in open_now:
+        raw.close()
+    assert sum(b" 101 " in status for status in statuses) >= LIMITS.robots - 1
+    assert sum(b" 503 " in status for status in statuses) > 900
+    eventually(lambda: gauge(port, "pilot_robots") == 1)
+
+
+def test_who_knocks_and_says_nothing_makes_room_for_others(port, good):
+    silent = [knock(port) for _ in range(LIMITS.strangers + 20)]
+    assert all(is_over(raw) for raw in silent[:20]), "the longest here go first"
+    with PolicyClient(port=port) as newcomer:
+        assert newcomer.infer(OBSERVATION)["seen"] == 1
+    for raw in silent:
+        raw.close()
+
+
+def test_who_never_says_what_it_wants_is_hung_up_on():
+    limits = Limits(handshake_seconds=0.2)
+    with serve_in_background(CountingPolicy(), limits=limits) as port, knock(port) as silent:
+        assert is_over(silent)
+
+
+def test_who_is_gone_without_a_word_is_noticed():
+    """A half-open connection: nobody answers the pings."""
+    with serve_in_background(CountingPolicy(), limits=Limits(ping_seconds=0.2)) as port:
+        raw, status = shake_hands(port)
+        with raw:
+            assert b" 101 " in status and is_over(raw)
+        eventually(lambda: gauge(port, "pilot_robots") == 0)
+
+
+def test_a_reader_that_never_reads_disturbs_nobody_and_is_dropped():
+    limits = Limits(send_seconds=0.5)
+    with serve_in_background(CountingPolicy(), limits=limits) as port, PolicyClient(port=port) as good:
+        raw, _ = shake_hands(port)
+        question = frame(pack({**OBSERVATION, "prompt": "large"}))
+        with raw:
+            raw.settimeout(60)
+            with contextlib.suppress(ConnectionError):  # 4 MB come for each; somewhere the way is full
+                for _ in range(50):
+                    raw.sendall(question)
+            assert [good.infer(OBSERVATION)["seen"] for _ in range(5)] == [1, 2, 3, 4, 5]
+            eventually(lambda: gauge(port, "pilot_robots") == 1)
+        assert good.infer(OBSERVATION)["seen"] == 6
+
+
+def test_random_bytes_after_the_handshake(port, good):
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        raw, _ = shake_hands(port)
+        with raw, contextlib.suppress(ConnectionError):
+            raw.sendall(rng.bytes(300))
+    eventually(lambda: gauge(port, "pilot_robots") == 1)
+
+
+def test_random_bytes_before_it(port, good):
+    rng = np.random.default_rng(0)
+    for length in (1, 10, 300, 100_000):
+        with knock(port) as raw, contextlib.suppress(ConnectionError):
+            raw.sendall(rng.bytes(length))
+
+
+def come_and_go(port):
+    """A robot that has a picture, an error and an answer, under a name of its own, and leaves without a word."""
+    raw, status = shake_hands(port)
+    with raw:
+        if b" 101 " in status:
+            raw.sendall(frame(b"\xc1" * 1000) + frame(pack(OBSERVATION)))
+            raw.settimeout(60)
+            raw.recv(10)
+
+
+def test_memory_stays_flat(port):
+    def settle():
+        eventually(lambda: gauge(port, "pilot_robots") == 0)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    logging.disable(logging.CRITICAL)  # what the test runner keeps of our log grows
+    tracemalloc.start()
+    try:
+        sizes = []
+        for _ in range(3):
+            for _ in range(60):
+                come_and_go(port)
+            sizes.append(settle())
+    finally:
+        tracemalloc.stop()
+        logging.disable(logging.NOTSET)
+    assert sizes[2] - sizes[1] < 300_000, f"bytes after 60, 120 and 180 robots: {sizes}"
+
+
+def test_open_files_stay_few(port):
+    for _ in range(20):
+        come_and_go(port)
+    eventually(lambda: gauge(port, "pilot_robots") == 0)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(60):
+        come_and_go(port)
+    eventually(lambda: gauge(port, "pilot_robots") == 0)
+    after = len(os.listdir("/proc/self/fd")) if before else 0
+    assert after <= before + 10

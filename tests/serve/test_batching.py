@@ -1,0 +1,110 @@
+"""Questions that wait together are answered together, and each gets its own answer or its own error."""
+
+import threading
+
+import pytest
+
+from pilot.serve.batching import Batcher
+
+
+class Model:
+    """Answers `n` with `2 n`; the first batch waits for `go`. `batches` is what it was asked, batch by batch."""
+
+    def __init__(self):
+        self.batches, self.begun, self.go = [], threading.Event(), threading.Event()
+
+    def __call__(self, sessions, observations):
+        assert len(sessions) == len(observations)
+        self.batches.append([observation["n"] for observation in observations])
+        if len(self.batches) == 1:
+            self.begun.set()
+            assert self.go.wait(60)
+        if any(observation["n"] == "break" for observation in observations):
+            raise RuntimeError("broken")
+        return [ValueError("bad") if o["n"] == "bad" else {"double": 2 * o["n"]} for o in observations]
+
+
+@pytest.fixture
+def model():
+    return Model()
+
+
+@pytest.fixture
+def batcher(model):
+    batcher = Batcher(model, max_batch=4)
+    yield batcher
+    model.go.set()
+    batcher.close()
+
+
+def ask_while_busy(batcher, model, numbers):
+    """The first is being answered while all others are asked."""
+    first = batcher.ask("s", {"n": 0})
+    assert model.begun.wait(60)
+    others = [batcher.ask("s", {"n": n}) for n in numbers]
+    return first, others
+
+
+def test_who_comes_while_it_computes_is_in_the_next_batch(batcher, model):
+    first, others = ask_while_busy(batcher, model, range(1, 7))
+    model.go.set()
+    assert [f.result(60).reply["double"] for f in (first, *others)] == [0, 2, 4, 6, 8, 10, 12]
+    assert model.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert [f.result().batch for f in (first, *others)] == [1, 4, 4, 4, 4, 2, 2]
+    assert all(f.result().queued >= 0 and f.result().took > 0 for f in others)
+
+
+def test_an_error_in_a_place_is_for_that_place_alone(batcher, model):
+    _, others = ask_while_busy(batcher, model, [1, "bad", 3])
+    model.go.set()
+    assert others[0].result(60).reply == {"double": 2} and others[2].result(60).reply == {"double": 6}
+    with pytest.raises(ValueError, match="bad"):
+        others[1].result(60)
+    assert len(model.batches) == 2
+
+
+def test_who_breaks_the_model_breaks_it_for_nobody_else(batcher, model):
+    _, others = ask_while_busy(batcher, model, [1, "break", 3])
+    model.go.set()
+    assert others[0].result(60).reply == {"double": 2} and others[2].result(60).reply == {"double": 6}
+    with pytest.raises(RuntimeError, match="broken"):
+        others[1].result(60)
+    assert model.batches == [[0], [1, "break", 3], [1], ["break"], [3]]
+
+
+def test_a_call_comes_between_two_batches_in_its_turn(batcher, model):
+    _, before = ask_while_busy(batcher, model, [1, 2])
+    job = batcher.call(lambda: model.batches.append("job"))
+    after = batcher.ask("s", {"n": 3})
+    model.go.set()
+    after.result(60)
+    assert job.done() and all(f.done() for f in before)
+    assert model.batches == [[0], [1, 2], "job", [3]]
+
+
+def test_the_error_of_a_call_is_its_own(batcher, model):
+    model.go.set()
+    with pytest.raises(ZeroDivisionError):
+        batcher.call(lambda: 1 / 0).result(60)
+    assert batcher.ask("s", {"n": 1}).result(60).reply == {"double": 2}
+
+
+def test_who_does_not_want_an_answer_any_more_is_not_asked_for(batcher, model):
+    _, (second, third) = ask_while_busy(batcher, model, [1, 2])
+    assert second.cancel()
+    model.go.set()
+    assert third.result(60).reply == {"double": 4} and model.batches == [[0], [2]]
+
+
+def test_what_waits_is_answered_when_it_closes_and_nothing_after(batcher, model):
+    _, others = ask_while_busy(batcher, model, [1, 2])
+    batcher.close()
+    with pytest.raises(RuntimeError, match="stopping"):
+        batcher.ask("s", {"n": 3})
+    model.go.set()
+    assert [f.result(60).reply["double"] for f in others] == [2, 4]
+
+
+def test_an_empty_batch_is_refused(model):
+    with pytest.raises(ValueError, match="got 0"):
+        Batcher(model, max_batch=0)

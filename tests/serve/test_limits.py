@@ -1,0 +1,69 @@
+"""What is wrong with an observation, whatever the robot: what was expected, and what came."""
+
+import numpy as np
+import pytest
+
+from pilot.serve.limits import Limits, Rate, check_observation
+from serve.policies import OBSERVATION
+
+LIMITS = Limits(prompt_letters=50, pictures=3, picture_pixels=100 * 100)
+
+
+def test_a_good_one_passes_as_it_is():
+    assert check_observation(OBSERVATION, LIMITS) is OBSERVATION
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt": "a" * 51}, "the prompt has 51 letters, the limit is 50"),
+        ({"images": dict.fromkeys("abcd", np.zeros((2, 2, 3), np.uint8))}, "4 pictures, the limit is 3"),
+        ({"images": {"room": np.zeros((100, 101, 3), np.uint8)}}, r"'images.room' is uint8 \[100, 101, 3\].*10000 pix"),
+        ({"images": {"room": np.zeros((1, 1, 1, 1, 1))}}, r"'images.room' has 5 dimensions"),
+        ({"state": np.array([0, np.nan, 1], np.float32)}, r"'state' \(float32 \[3\]\) is nan at \[1\]"),
+        ({"state": np.array([np.inf])}, r"'state' \(float64 \[1\]\) is inf at \[0\]"),
+        ({"previous": {"actions": np.full((2, 3), np.nan), "delay": 1}}, r"'previous.actions'.* is nan at \[0, 0\]"),
+        ({"more": [np.zeros(2), np.array([-np.inf])]}, r"'more.1'.* is -inf"),
+    ],
+)
+def test_what_is_beyond_is_said(changes, words):
+    with pytest.raises(ValueError, match=words):
+        check_observation({**OBSERVATION, **changes}, LIMITS)
+
+
+@pytest.mark.parametrize("observation", [None, [1], "text", 3.5, {1: 2}])
+def test_what_is_no_observation(observation):
+    with pytest.raises(ValueError, match="an observation is a dict with images, state and prompt"):
+        check_observation(observation, LIMITS)
+
+
+def test_a_rate_lets_a_second_through_at_once_and_then_what_flows_in():
+    now = [100.0]
+    rate = Rate(10, clock=lambda: now[0])
+    for _ in range(10):
+        rate.take()
+    with pytest.raises(ValueError, match="more than 10 observations in a second; the next in 100 ms"):
+        rate.take()
+    now[0] += 0.25
+    rate.take()
+    rate.take()
+    with pytest.raises(ValueError, match="the next in 50 ms"):
+        rate.take()
+    now[0] += 1000
+    for _ in range(10):
+        rate.take()
+    with pytest.raises(ValueError, match="more than 10"):
+        rate.take()
+
+
+def test_a_slow_rate_still_lets_one_through():
+    now = [0.0]
+    rate = Rate(0.5, clock=lambda: now[0])
+    rate.take()
+    with pytest.raises(ValueError, match="the next in 2000 ms"):
+        rate.take()
+
+
+def test_limits_are_above_nothing():
+    with pytest.raises(ValueError, match="robots is a number above 0, got 0"):
+        Limits(robots=0)

@@ -1,0 +1,126 @@
+"""People look, and say things to robots."""
+
+import json
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from pilot.serve.access import Keys
+from pilot.serve.client import PolicyClient
+from pilot.serve.limits import Limits
+from pilot.serve.server import serve_in_background
+from serve.policies import OBSERVATION, CountingPolicy
+
+KEY = "a-key-for-tests"
+
+
+@pytest.fixture(scope="module")
+def port():
+    with serve_in_background(CountingPolicy()) as port:
+        yield port
+
+
+def look(port):
+    return connect(f"ws://127.0.0.1:{port}/live", max_size=None)
+
+
+def next_of(viewer, kind, holds=lambda message: True):
+    """The next message of that kind of which it holds; a viewer gets others meanwhile."""
+    while True:
+        message = json.loads(viewer.recv(timeout=60))
+        if message["kind"] == kind and holds(message):
+            return message
+
+
+def say(viewer, **message):
+    viewer.send(json.dumps(message))
+
+
+def session_after(viewer, *, observations):
+    """The session of the only robot that is connected, once it has been answered so often."""
+    view = next_of(viewer, "view", lambda view: observations in [r["observations"] for r in connected(view)])
+    return connected(view)[0]["session"]
+
+
+def connected(view):
+    return [robot for robot in view["robots"] if robot["connected"]]
+
+
+def test_what_is_new_is_shown(port):
+    with PolicyClient(port=port) as client, look(port) as viewer:
+        client.infer(OBSERVATION)
+        say(viewer, watch=session_after(viewer, observations=1))
+        watched = next_of(viewer, "view", lambda view: view["watched"] and view["watched"]["connected"])["watched"]
+        assert watched["prompt"] == OBSERVATION["prompt"] and watched["subtask"] == "done"
+        assert [entry["subtask"] for entry in watched["history"]] == ["done"]
+        assert set(watched["latency_ms"]) == {"total", "queue", "infer"} and watched["latency_ms"]["total"]["n"] == 1
+        assert watched["chunk"]["actions"] == [[0, 1, 2, 3, 4]] * 3 and watched["before"] is None
+        client.infer({**OBSERVATION, "executed": 2})
+        view = next_of(viewer, "view", lambda view: view["watched"]["observations"] == 2)
+        assert view["watched"]["before"]["executed"] == 2
+
+
+def test_a_command_is_heard_and_ended(port):
+    with PolicyClient(port=port) as client, look(port) as viewer:
+        assert client.infer(OBSERVATION)["heard"] == OBSERVATION["prompt"]
+        session = session_after(viewer, observations=1)
+        say(viewer, session=session, prompt="  dance ")
+        assert next_of(viewer, "done") == {"kind": "done", "session": session, "command": "dance"}
+        assert client.infer(OBSERVATION)["heard"] == "dance"
+        say(viewer, session=session, prompt=None)
+        assert next_of(viewer, "done")["command"] is None
+        assert client.infer(OBSERVATION)["heard"] == OBSERVATION["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("hello", "a message is JSON"),
+        ("[" * 5000, "a message is JSON"),
+        ('{"a": "' + "x" * 5000 + '"}', "a message is JSON"),
+        ("[1]", "a message is JSON"),
+        (b"\x80", "a message is JSON"),
+        ('{"session": "nobody", "prompt": "dance"}', "no robot has the session 'nobody'"),
+        ("{}", "no robot has the session None"),
+    ],
+    ids=lambda value: repr(value)[:12],
+)
+def test_what_is_not_understood_is_said(port, message, words):
+    with look(port) as viewer:
+        viewer.send(message)
+        assert words in next_of(viewer, "error")["error"]
+        viewer.send(message)
+        next_of(viewer, "error")
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "x" * 401, 3, ["dance"]])
+def test_a_command_is_words(port, prompt):
+    with PolicyClient(port=port), look(port) as viewer:
+        say(viewer, session=session_after(viewer, observations=0), prompt=prompt)
+        assert "a command is 1 to 400 letters" in next_of(viewer, "error")["error"]
+
+
+def test_who_looks_needs_a_key_where_robots_need_one():
+    with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port:
+        with look(port) as viewer:
+            assert json.loads(viewer.recv(timeout=60)) == {"kind": "key"}
+            say(viewer, key=KEY)
+            assert next_of(viewer, "view")["robots"] == []
+        for wrong in ({"key": "wrong-key"}, {"key": None}, {"watch": "1"}, [KEY]):
+            with look(port) as viewer:
+                viewer.recv(timeout=60)
+                viewer.send(json.dumps(wrong))
+                assert json.loads(viewer.recv(timeout=60))["kind"] == "error"
+                with pytest.raises(ConnectionClosed) as closed:
+                    viewer.recv(timeout=60)
+                assert closed.value.rcvd.code == 4003
+
+
+def test_one_viewer_too_many_is_turned_away_and_robots_are_not():
+    with serve_in_background(CountingPolicy(), limits=Limits(viewers=1)) as port, look(port) as viewer:
+        next_of(viewer, "view")
+        with pytest.raises(Exception, match="503"), look(port):
+            pass
+        with PolicyClient(port=port) as client:
+            assert client.infer(OBSERVATION)["seen"] == 1
