@@ -38,6 +38,13 @@ def test_its_numbers_make_sense(config):
     assert all(w is None for w in weights) or sum(w for w in weights if w) == pytest.approx(1.0)
 
 
+def test_each_loss_is_taught_by_a_source_and_each_source_teaches_one(config):
+    taught = {loss for source in config.sources for loss in (source.teaches if source.kind == "robot" else ("text",))}
+    asked = {name for name in ("text", "fast", "flow") if config.weight_of(name) > 0}
+    assert asked <= taught or config.losses == {"name"}
+    assert all(set(source.teaches) & asked for source in config.sources if source.kind == "robot") or not asked
+
+
 def test_it_survives_json(config):
     """A run writes its config beside its checkpoints, and compares it when it goes on."""
     assert json.loads(json.dumps(dataclasses.asdict(config)))["steps"] == config.steps

@@ -71,7 +71,7 @@ def stored(tmp_path, monkeypatch):
 def config(data: Path, **changes: object) -> TrainConfig:
     base = TrainConfig(
         name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes",
-        steps=1, batch_size=2, frame_cache=False,
+        steps=1, batch_size=2, text_weight=0.0, frame_cache=False,
     )  # fmt: skip
     return replace(base, **changes)
 

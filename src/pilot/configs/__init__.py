@@ -1,4 +1,7 @@
-"""Runs by name: each file here holds plain functions that return a frozen `TrainConfig`; the folder is the list."""
+"""Runs by name: each file here holds plain functions that return a frozen `TrainConfig`; the folder is the list.
+
+A run is a function without arguments whose annotation says that it returns a `TrainConfig`; others are helpers.
+"""
 
 import difflib
 import importlib
@@ -32,6 +35,11 @@ def _functions() -> dict[str, Callable[[], TrainConfig]]:
     for module in pkgutil.iter_modules(__path__):
         loaded = importlib.import_module(f"{__name__}.{module.name}")
         for name, function in inspect.getmembers(loaded, inspect.isfunction):
-            if function.__module__ == loaded.__name__ and not name.startswith("_"):
+            if function.__module__ == loaded.__name__ and _makes_a_run(function):
                 found[name] = function
     return found
+
+
+def _makes_a_run(function: Callable) -> bool:
+    signature = inspect.signature(function)
+    return signature.return_annotation is TrainConfig and not signature.parameters

@@ -42,6 +42,7 @@ def nano_vision() -> TrainConfig:
         ema_decay=0.99,
         loc_stride=PIXEL_GRID,
         threads=2,
+        noise_per="step",
         save_every=300,
         seed=4,
     )
@@ -60,6 +61,7 @@ def nano_stage1() -> TrainConfig:
         alpha=0.0,
         loc_stride=PIXEL_GRID,
         threads=2,
+        noise_per="step",
         init_from="outputs/nano/vision/policy",
         save_every=200,
     )
@@ -132,6 +134,7 @@ def debug() -> TrainConfig:
         batch_size=4,
         loc_stride=64,
         threads=1,
+        noise_per="step",
         log_every=5,
         save_every=10,
     )

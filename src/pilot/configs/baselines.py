@@ -1,0 +1,154 @@
+"""What the family is compared with, by the same command on the same data: ACT, Diffusion Policy, Octo, binned tokens.
+
+`*_nano` learn the generated homes that `nano.py` learns, with models of a like size. The others have the published
+dims, batch and learning rate, each on a public set of the kind that its paper used; nobody has run them here. What the
+trainer has not, and a paper used, is said at each.
+
+Binned tokens are π0-FAST without FAST and without chunks: one of 256 bins for each action dim, as words of the
+language model, learned beside web rows (RT-2, arXiv 2307.15818) after a fixed question (OpenVLA, 2406.09246).
+"""
+
+from dataclasses import replace
+
+from pilot.configs.nano import DATA, PIXEL_GRID
+from pilot.models.act import act
+from pilot.models.diffusion_policy import diffusion_policy
+from pilot.models.kinds import ModelConfig
+from pilot.models.octo import octo
+from pilot.models.pi import pi0_fast
+from pilot.train.config import OptimConfig, Source, TrainConfig
+
+HOMES = {"l1_single": 0.20, "l2_single": 0.45, "l2_multi": 0.35}
+UNCLIPPED = 1e6  # the norm at which gradients are clipped, where a paper clips none
+
+
+def _homes(name: str, model: ModelConfig, *, ema_decay: float = 0.999, **weights: float) -> TrainConfig:
+    """The homes' demonstrations for a model that is judged by its actions alone."""
+    return TrainConfig(
+        name=name,
+        model=model,
+        sources=tuple(Source(path=f"{DATA}/{folder}", weight=w, teaches=("flow",)) for folder, w in HOMES.items()),
+        robot="homes",
+        steps=6000,
+        batch_size=64,
+        optim=OptimConfig(peak_lr=1e-3, final_lr=1e-5, warmup_steps=100),
+        alpha=1.0,
+        text_weight=0.0,
+        fast_weight=0.0,
+        loss_weights=weights,
+        ema_decay=ema_decay,
+        loc_stride=PIXEL_GRID,
+        save_every=500,
+    )
+
+
+def act_nano() -> TrainConfig:
+    """ACT, told the task in words."""
+    return _homes("act_nano", act("nano"), kl=10.0)
+
+
+def diffusion_policy_nano() -> TrainConfig:
+    """Diffusion Policy, told the task in words."""
+    return _homes("diffusion_policy_nano", diffusion_policy("nano"))
+
+
+def octo_nano() -> TrainConfig:
+    """A small transformer with Octo's head, and several noise draws for each time that it looks."""
+    return replace(_homes("octo_nano", octo("nano"), noise=7.0), flow_draws=4)
+
+
+def openvla_nano() -> TrainConfig:
+    """Binned tokens: one action at a time, no state, beside web rows."""
+    robot = tuple(Source(path=f"{DATA}/{name}", weight=0.7 * w, teaches=("fast",)) for name, w in HOMES.items())
+    return replace(
+        _homes("openvla_nano", _binned("nano", max_tokens=80)),
+        sources=(*robot, Source(path=f"{DATA}/web", kind="web", weight=0.3)),
+        alpha=0.0,
+        text_weight=1.0,
+        fast_weight=1.0,
+        action_tokenizer="bins",
+    )
+
+
+def _binned(size: str, **changes: object) -> ModelConfig:
+    own = {"action_horizon": 1, "prompt": "openvla", "state_input": "none", "fast_vocab_size": 256}
+    return pi0_fast(size, **own, **changes)
+
+
+def act_aloha() -> TrainConfig:
+    """ACT as its code trains it: 2000 passes over 40 episodes, from ImageNet's ResNet-18; no dropout, no clipping."""
+    return TrainConfig(
+        name="act_aloha",
+        model=act(),
+        sources=(Source(path="data/aloha_sim_transfer_cube", teaches=("flow",)),),
+        robot="aloha",
+        steps=10_000,
+        batch_size=8,
+        optim=OptimConfig(
+            peak_lr=1e-5, final_lr=1e-5, warmup_steps=0, betas=(0.9, 0.999), weight_decay=1e-4, clip_norm=UNCLIPPED
+        ),
+        alpha=1.0,
+        text_weight=0.0,
+        fast_weight=0.0,
+        loss_weights={"kl": 10.0},
+        ema_decay=0.0,
+        init_from="torchvision:checkpoints/resnet18-f37072fd.pth",
+    )
+
+
+def diffusion_policy_pusht() -> TrainConfig:
+    """Diffusion Policy on PushT: its average follows weights at a power of 0.75 of the step, ours by a fixed share."""
+    return TrainConfig(
+        name="diffusion_policy_pusht",
+        model=diffusion_policy(),
+        sources=(Source(path="data/pusht", teaches=("flow",)),),
+        robot="pusht",
+        steps=200_000,
+        batch_size=64,
+        optim=OptimConfig(
+            peak_lr=1e-4, final_lr=0.0, warmup_steps=500, betas=(0.95, 0.999), weight_decay=1e-6, clip_norm=UNCLIPPED
+        ),
+        alpha=1.0,
+        text_weight=0.0,
+        fast_weight=0.0,
+        ema_decay=0.9999,
+        augments=True,
+    )
+
+
+def octo_bridge() -> TrainConfig:
+    """Octo-Base's dims on BridgeData V2 alone; its learning rate falls by the root of the step, ours by a cosine."""
+    return TrainConfig(
+        name="octo_bridge",
+        model=octo(),
+        sources=(Source(path="data/bridge_dataset", teaches=("flow",)),),
+        robot="bridge",
+        steps=300_000,
+        batch_size=2048,
+        optim=OptimConfig(
+            peak_lr=3e-4, final_lr=0.0, warmup_steps=2000, betas=(0.9, 0.999), weight_decay=0.1, clip_norm=1.0
+        ),
+        alpha=1.0,
+        text_weight=0.0,
+        fast_weight=0.0,
+        loss_weights={"noise": 7.0},
+        augments=True,
+    )
+
+
+def openvla_bridge() -> TrainConfig:
+    """OpenVLA's rows, batch and learning rate on BridgeData V2, with PaliGemma in place of its 7B model."""
+    return TrainConfig(
+        name="openvla_bridge",
+        model=_binned("2b", fast_offset=1152),
+        sources=(Source(path="data/bridge_dataset", teaches=("fast",)),),
+        robot="bridge",
+        steps=100_000,
+        batch_size=2048,
+        optim=OptimConfig(peak_lr=2e-5, final_lr=2e-5, warmup_steps=0, weight_decay=0.0),
+        alpha=0.0,
+        text_weight=0.0,
+        fast_weight=1.0,
+        action_tokenizer="bins",
+        init_from="paligemma:checkpoints/paligemma-3b-pt-224",
+    )
