@@ -17,8 +17,7 @@ def test_the_published_size():
     """LeRobot's `diffusion_pusht` has 262,709,026 weights: one camera, 2 dims, two observation steps of 64 + 2."""
     two_steps = 2 * (64 + 2)
     with torch.device("meta"):
-        one = DiffusionPolicy(diffusion_policy(action_dim=2, vision_towers=("image",)))
-        wide = DiffusionPolicy(diffusion_policy(action_dim=2, vision_towers=("image",), feature_width=two_steps - 2))
+        one, wide = (DiffusionPolicy(diffusion_policy(feature_width=width)) for width in (64, two_steps - 2))
     counts = [sum(p.numel() for p in part.parameters()) for part in (wide.unet, one.vision)]
     assert sum(counts) == 262_709_026
     assert counts[0] == pytest.approx(256e6, rel=0.02), "the paper's table"

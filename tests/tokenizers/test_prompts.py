@@ -82,6 +82,7 @@ def test_actions_survive_beside_the_small_model(nano):
         ("pi0", None, "put the Red cup away\n"),
         ("pi05", [1, 255], "Task: put the Red cup away, State: 1 255;\nAction: "),
         ("pi0_fast", [1, 255], "Task: put the red cup away, State: 1 255;\n"),
+        ("openvla", None, "In: What action should the robot take to put the red cup away?\nOut:"),
         ("subtask", [1, 255], "Task: put the Red cup away, State: 1 255;\nSubtask: "),
         ("subtask_stateless", None, "Task: put the Red cup away;\nSubtask: "),
         ("web", None, "Question: put the Red cup away\nAnswer: "),

@@ -60,10 +60,6 @@ class BaselineConfig:
     def always_shown(self) -> tuple[str, ...]:
         return ()
 
-    @property
-    def always_shown(self) -> tuple[str, ...]:
-        return ()
-
     def image_size(self, *, wrist: bool) -> int:
         return self.wrist_picture_size if wrist and self.wrist_picture_size else self.picture_size
 

@@ -77,14 +77,14 @@ SIZES: dict[str, DiffusionPolicyConfig] = {
         action_dim=8, action_horizon=16, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
     ),
     "paper": DiffusionPolicyConfig(
-        resnet=ResNetConfig(), vision_towers=("image", "wrist_image"),
-        action_dim=10, action_horizon=16, picture_size=240, reads_text=False,
+        resnet=ResNetConfig(), vision_towers=("base_0_rgb",),
+        action_dim=2, action_horizon=16, picture_size=96, reads_text=False,
     ),
 }  # fmt: skip
 
 
 def diffusion_policy(size: Size = "paper", **changes: object) -> DiffusionPolicyConfig:
-    """Diffusion Policy by size; `vision_towers` are the robot's cameras."""
+    """Diffusion Policy by size; `vision_towers` are the robot's cameras. `paper` is that of PushT, with one camera."""
     return replace(SIZES[size], **changes)
 
 

@@ -80,8 +80,8 @@ SIZES: dict[str, OctoConfig] = {
         action_dim=8, action_horizon=10, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
     ),
     "paper": OctoConfig(
-        vision_towers=("image", "wrist_image"), wrist_towers=("wrist_image",), vocab_size=32_128, max_tokens=64,
-        action_dim=7, action_horizon=4, picture_size=256, wrist_picture_size=128,
+        vision_towers=("base_0_rgb", "left_wrist_0_rgb"), wrist_towers=("left_wrist_0_rgb",),
+        vocab_size=32_128, max_tokens=64, action_dim=7, action_horizon=4, picture_size=256, wrist_picture_size=128,
     ),
 }  # fmt: skip
 

@@ -79,7 +79,7 @@ class PiConfig:
     rtc_max_delay: int = 0
     max_tokens: int = 200
     norm: Literal["quantile", "zscore"] = "quantile"
-    prompt: Literal["subtask", "pi05", "pi0", "pi0_fast"] = "subtask"
+    prompt: Literal["subtask", "pi05", "pi0", "pi0_fast", "openvla"] = "subtask"
     vision_towers: tuple[str, ...] = ()
     text_encoder: GemmaConfig | None = None
     expert_reads: Literal["layers", "output"] = "layers"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PUBLISHED = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 CHANNELS_PER_GROUP = 16
 
 
@@ -120,9 +121,11 @@ class ResNet(nn.Module):
         """Weights published for torchvision's `resnet18` (.pth or .safetensors); its classifier is left out.
 
         Raises:
+            FileNotFoundError: there is no such file.
             ValueError: they are not this network's, or it has group norms, for which there are none.
         """
-        path = Path(file)
+        if not (path := Path(file)).is_file():
+            raise FileNotFoundError(f"{path} is not there; it is published at {PUBLISHED}")
         weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
         own = {
             name: tensor

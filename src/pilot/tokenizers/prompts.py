@@ -5,6 +5,7 @@
 | `pi0`     | `{text}`, then `\\n` tokenised by itself               |                          | openpi            |
 | `pi05`    | `Task: {text}, State: {bins};\\nAction: `              |                          | openpi            |
 | `pi0_fast`| `Task: {text}, State: {bins};\\n`, in lower case       | `Action: `, FAST, `\\|<eos>` | FAST, openpi   |
+| `openvla` | `In: What action should the robot take to {text}?\\nOut:`, lower | `Action: `, bins, `\\|<eos>`| OpenVLA |
 | `subtask` | `Task: {text}, State: {bins};\\nSubtask: `             | `{subtask};\\n`           | pilot, after π0.5 |
 | `subtask_stateless` | `Task: {text};\\nSubtask: `                  | `{subtask};\\n`           | pilot             |
 | `web`     | `Question: {text}\\nAnswer: `                          | `{answer}<eos>`          | pilot             |
@@ -59,6 +60,7 @@ FORMATS = {
     "pi0_fast": PromptFormat(
         parts=("Task: {text}, State: {bins};\n",), lower=True, keep_newlines=True, truncates=True, clips_state=False
     ),
+    "openvla": PromptFormat(parts=("In: What action should the robot take to {text}?\nOut:",), lower=True),
     "subtask": PromptFormat(parts=("Task: {text}, State: {bins};\nSubtask: ",), target="{text}" + SUBTASK_END),
     "subtask_stateless": PromptFormat(parts=("Task: {text};\nSubtask: ",), target="{text}" + SUBTASK_END),
     "web": PromptFormat(parts=("Question: {text}\nAnswer: ",), target="{text}", target_eos=True),

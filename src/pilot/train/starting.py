@@ -6,6 +6,8 @@ import torch
 
 from pilot.convert.paligemma import freshen
 from pilot.data.remote import shortened
+from pilot.models.act import Act
+from pilot.models.base import Model
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
 from pilot.train.freezing import GROUPS, parts_of
@@ -35,3 +37,18 @@ def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: to
     freshen(drawn, generator)
     model.load_state_dict(held | drawn, assign=True)
     return model.eval()
+
+
+def looking_with(model: Model, file: str) -> Model:
+    """The model with the weights of torchvision's ResNet in `file`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the model looks with something else, or the weights do not fit.
+    """
+    if not isinstance(model, Act):
+        raise ValueError(
+            f"weights of torchvision are for ACT, which looks with a ResNet, not for {type(model).__name__}"
+        )
+    model.vision.load_torchvision(file)
+    return model
