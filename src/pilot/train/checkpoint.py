@@ -1,64 +1,190 @@
-"""Training state on disk: atomic, resumable to the bit, the last one always whole.
+"""Training state on disk: whole or not there, resumable to the bit, on any number of ranks.
 
-    OUT/checkpoints/000500/state.pt    weights, optimizer, moving average, step
-    OUT/policy/                        the moving average as a policy folder (`models/bundle.py`)
+    OUT/checkpoints/000500/    weights, optimizer and moving average, by torch.distributed.checkpoint; every rank
+                               writes what it holds, and any number of ranks can read it
+        state.json             the step and other plain values, and the size of every file
+    OUT/policy/                the moving average as a policy folder (`models/bundle.py`)
 
-A checkpoint is written under another name and renamed, and the one before is removed only then.
+A checkpoint is copied aside, then written by a thread while training goes on. It gets its name when every rank has
+written its part; only then do older ones go. Its index is a pickle, so a checkpoint is for the run that wrote it: what
+is given to others is the policy folder.
 """
 
-import os
+import json
 import shutil
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from pilot.data.files import write_json
 from pilot.models.bundle import replace_folder
+from pilot.train.distributed import Ranks
 
-STATE = "state.pt"
+STATE = "state.json"
+OLD_STATE = "state.pt"  # of checkpoints in the format before this one
 
 
-def save_state(out: Path, step: int, state: dict[str, Any], *, keep: int = 2) -> Path:
-    """Save the state after `step` steps and keep the last `keep`.
+class Checkpoints:
+    """The checkpoints of a run in folder `out`; the last `keep` stay, and those of steps that `every` divides."""
 
-    Raises:
-        OSError: the disk is full or read-only; earlier checkpoints are untouched.
-    """
-    folder = out / "checkpoints" / f"{step:06d}"
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(state, temporary / STATE)
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        last = last_checkpoint(out)
-        raise OSError(
-            f"cannot write {folder}: {error}; is the disk full? The last good checkpoint is {last}"
-        ) from error
-    replace_folder(temporary, folder)
-    for old in checkpoints(out)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return folder
+    def __init__(self, out: Path, *, ranks: Ranks, keep: int = 2, every: int | None = None) -> None:
+        if keep < 1:
+            raise ValueError(f"a run keeps at least its last checkpoint, got keep={keep}")
+        self.out, self.ranks, self.keep, self.every = out, ranks, keep, every
+        self._writing: tuple[int, dict[str, Any], Future[Any]] | None = None
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], *, values: Mapping[str, Any]) -> None:
+        """Begin to save the state after `step` steps, when the save before has ended; `tensors` may change afterwards.
+
+        Raises:
+            OSError: that save failed, on whatever rank: the disk is full or read-only. Earlier checkpoints are intact.
+        """
+        self.finish()
+        temporary = self._temporary(step)
+        if self.ranks.main:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self.ranks.gathered(None)
+        try:
+            with _quiet():
+                future = dcp.async_save(
+                    dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files
+                )  # fmt: skip
+        except (OSError, RuntimeError) as error:
+            raise self._failed(step, error) from error
+        self._writing = step, {"step": step, **values}, cast(Future, future)
+
+    def finish(self) -> None:
+        """Wait for the save that is under way, if one is, and give the checkpoint its name.
+
+        Raises:
+            OSError: it failed.
+        """
+        if self._writing is None:
+            return
+        step, values, future = self._writing
+        self._writing, failed = None, None
+        try:
+            with _quiet():
+                future.result()
+            if self.ranks.main:
+                self._name(step, values)
+        except Exception as error:  # of whatever kind: DCP wraps what happened on other ranks
+            failed = error
+        if reasons := [reason for reason in self.ranks.gathered(failed and str(failed)) if reason is not None]:
+            raise self._failed(step, failed or reasons[0])
+
+    def _name(self, step: int, values: dict[str, Any]) -> None:
+        temporary, folder = self._temporary(step), self.out / "checkpoints" / f"{step:06d}"
+        sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+        write_json(temporary / STATE, values | {"files": sizes})
+        replace_folder(temporary, folder)
+        for old in checkpoints(self.out)[: -self.keep]:
+            if self.every is None or int(old.name) % self.every:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _temporary(self, step: int) -> Path:
+        return self.out / "checkpoints" / f".{step:06d}.tmp"
+
+    def _failed(self, step: int, error: Exception | str) -> OSError:
+        if self.ranks.main:
+            shutil.rmtree(self._temporary(step), ignore_errors=True)
+        return OSError(
+            f"cannot write the checkpoint of step {step}: {error}; is the disk full? "
+            f"The last good checkpoint is {last_checkpoint(self.out)}"
+        )
 
 
 def checkpoints(out: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    return sorted(folder for folder in (out / "checkpoints").glob("[0-9]*") if (folder / STATE).is_file())
+    found = [folder for folder in (out / "checkpoints").glob("[0-9]*") if (folder / STATE).is_file()]
+    return sorted(found, key=lambda folder: int(folder.name))
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    return found[-1] if (found := checkpoints(out)) else None
-
-
-def load_state(folder: Path) -> dict[str, Any]:
-    """Read a checkpoint (tensors and plain values only, nothing is executed).
+    """The newest whole checkpoint.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: there are only some that this version cannot read.
+    """
+    if found := checkpoints(out):
+        return found[-1]
+    if old := sorted((out / "checkpoints").glob(f"[0-9]*/{OLD_STATE}")):
+        raise ValueError(
+            f"{old[-1].parent} was written by an older pilot; start a new run from its weights with "
+            f"init_from={out / 'policy'}"
+        )
+    return None
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """The plain values of a checkpoint, after a look at whether its files are whole.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
     """
     try:
-        return torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{folder / STATE} is damaged ({error}); remove {folder} to go on from the one before"
-        ) from error
+        values = json.loads((folder / STATE).read_text())
+        sizes = {name: (folder / name).stat().st_size for name in values["files"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(folder, error) from error
+    if wrong := [name for name, size in values["files"].items() if sizes[name] != size]:
+        raise _damaged(folder, f"{wrong[0]} has {sizes[wrong[0]]} bytes of {values['files'][wrong[0]]}")
+    return values
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of the tensors in a checkpoint."""
+    return set(_shapes(folder))
+
+
+def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | None = None) -> None:
+    """Write the tensors of a checkpoint over those of the same names; each may be spread over ranks in any way.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or lacks one of them or has it in another shape.
+    """
+    try:
+        with _quiet():
+            group = ranks.files if ranks is not None else None
+            dcp.load(
+                dict(into), checkpoint_id=folder, process_group=group, no_dist=ranks is None or ranks.files is None
+            )
+    except Exception as error:  # of whatever kind: a damaged file may raise anything
+        raise _damaged(folder, error) from error
+
+
+def read_all(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, in this process."""
+    read_values(folder)
+    tensors = {name: torch.empty(shape.size, dtype=shape.properties.dtype) for name, shape in _shapes(folder).items()}
+    read_tensors(folder, tensors)
+    return tensors
+
+
+def _shapes(folder: Path) -> dict[str, TensorStorageMetadata]:
+    try:
+        index = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    except Exception as error:  # of whatever kind: it is a pickle
+        raise _damaged(folder, error) from error
+    return {name: shape for name, shape in index.items() if isinstance(shape, TensorStorageMetadata)}
+
+
+def _damaged(folder: Path, error: Exception | str) -> ValueError:
+    before = [other for other in checkpoints(folder.parents[1]) if int(other.name) < int(folder.name)]
+    good = f"remove {folder} to go on from {before[-1]}" if before else f"remove {folder.parents[1]} to start anew"
+    return ValueError(f"the checkpoint {folder} is damaged ({error}); {good}")
+
+
+class _quiet(warnings.catch_warnings):
+    """Without DCP's remark that one process saves alone."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pilot.data.mixture import POWER
-from pilot.models.pi import PiConfig
+from pilot.models.kinds import ModelConfig
 from pilot.nn.lora import LoraConfig
 
 
@@ -74,6 +74,11 @@ class TrainConfig:
 
     `mixture_power`: a task of n rows is drawn in proportion to n to this power; 1 draws every row alike.
 
+    `draws="windows"` takes rows from a few windows of neighbouring rows at a time: for sets of video that are read
+    without `frame_cache`. `streams`, a multiple of the ranks, gives each rank files of its own; batches depend on it
+    but not on the ranks (`data/order.py`). Sources that lie elsewhere are read file by file, of which `cache_gb`
+    gigabytes stay here (`data/streaming.py`; None: all).
+
     `stats_per` says what shares statistics: sources of one `robot`, none (`dataset`; the policy carries those of the
     first), or the whole `mixture`. `augments` crops, turns and recolours pictures (`data/augment.py`). `loader_workers`
     processes read ahead; 0 is a thread.
@@ -95,10 +100,22 @@ class TrainConfig:
     A loss or gradient norm that is not a number, or above `loss_spike` or `grad_spike` times its running median, stops
     the run and saves the batch (`train/spikes.py`); a factor of 0 looks for NaN alone. `log_to` names where metrics go
     besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
+
+    `batch_size` rows are those of all ranks together, which take them in `accumulate` passes; how ranks share the model
+    says `parallel` (`train/distributed.py`), with `shards` ranks to a copy under `hsdp` (by default those of a
+    machine). Weights, optimizer and sums are fp32; `precision` is that of the blocks: `auto` is bf16 on a GPU and fp32
+    on a CPU. `checkpointing` computes blocks a second time in the backward pass instead of keeping what they hold, all
+    of it or (`selective`) all but products and attention. `compile` compiles each block.
+
+    `noise_per="row"`: noise and flow times of a row follow from (seed, step, row), on however many ranks. `"step"`: all
+    of a step's come from one stream over the parts of its batch, which needs one process.
+
+    Of the checkpoints, one after every `save_every` steps, the last `keep` stay, and those of steps that `keep_every`
+    divides.
     """
 
     name: str
-    model: PiConfig
+    model: ModelConfig
     sources: tuple[Source, ...]
     robot: str
     steps: int
@@ -126,6 +143,9 @@ class TrainConfig:
     frame_cache: bool = True
     skip_bad: bool = False
     mixture_power: float = POWER
+    draws: Literal["rows", "windows"] = "rows"
+    streams: int = 1
+    cache_gb: float | None = None
     stats_per: Literal["robot", "dataset", "mixture"] = "robot"
     augments: bool = False
     loader_workers: int = 0
@@ -141,6 +161,16 @@ class TrainConfig:
     log_to: tuple[str, ...] = ("tensorboard",)
     log_every: int = 20
     save_every: int = 500
+    keep: int = 2
+    keep_every: int | None = None
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    parallel: Literal["none", "ddp", "fsdp", "hsdp"] = "none"
+    shards: int | None = None
+    accumulate: int = 1
+    checkpointing: Literal["none", "blocks", "selective"] = "none"
+    compile: bool = False
+    noise_per: Literal["row", "step"] = "row"
 
     @property
     def losses(self) -> frozenset[str]:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pilot.train.distributed import like, local, own_part, whole
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -30,7 +32,11 @@ def orthogonalize(g: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised and scaled by `sqrt(max(1, rows / columns))`; decoupled weight decay."""
+    """Nesterov momentum, orthogonalised and scaled by `sqrt(max(1, rows / columns))`; decoupled weight decay.
+
+    Of a matrix that is spread over ranks each keeps the momentum of its own rows; to be made orthogonal it is gathered,
+    on every rank.
+    """
 
     def __init__(
         self, params: Iterable[Tensor], *, lr: float = 2e-2, momentum: float = 0.95, weight_decay: float = 0.0
@@ -52,9 +58,11 @@ class Muon(torch.optim.Optimizer):
         for p in matrices:
             assert p.grad is not None
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            momentum.lerp_(p.grad, 1 - group["momentum"])
-            directions.append(torch.lerp(p.grad, momentum, group["momentum"]))
+            own, gradient = local(momentum), local(p.grad)
+            own.lerp_(gradient, 1 - group["momentum"])
+            directions.append(whole(like(torch.lerp(gradient, own, group["momentum"]), p)))
         rows, columns = matrices[0].shape
         scale = max(1, rows / columns) ** 0.5
         for p, direction in zip(matrices, orthogonalize(torch.stack(directions)), strict=True):
-            p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"] * scale)
+            part = local(p)
+            part.mul_(1 - group["lr"] * group["weight_decay"]).sub_(own_part(direction, p), alpha=group["lr"] * scale)

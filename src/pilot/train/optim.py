@@ -1,11 +1,13 @@
 """The optimizer and its schedule."""
 
 import math
+from collections.abc import Collection
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pilot.train.config import OptimConfig
+from pilot.train.distributed import whole
 from pilot.train.muon import Muon
 
 
@@ -27,6 +29,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: OptimConfig, *, steps: int) -> None:
         self.config, self.steps = config, steps
+        self.names = {id(p): name for name, p in model.named_parameters()}
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         matrices = [p for m in model.modules() if isinstance(m, nn.Linear) for p in (m.weight,) if p.requires_grad]
@@ -43,20 +46,27 @@ class Optimizer:
             self.parts.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
         self.peaks = [config.peak_lr, config.muon_lr]
 
-    def step(self, step: int) -> tuple[float, float]:
-        """Clip, update, clear; returns the learning rate and the gradient norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+    def step(self, step: int) -> tuple[float, Tensor]:
+        """Clip, update, clear; returns the learning rate and the gradient norm before clipping, still on its device."""
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
         lr = learning_rate(self.config, step, self.steps)
         for part, peak in zip(self.parts, self.peaks, strict=False):
             for group in part.param_groups:
                 group["lr"] = lr * peak / self.config.peak_lr
             part.step()
             part.zero_grad(set_to_none=True)
-        return lr, float(norm)
+        return lr, norm
 
-    def state_dict(self) -> list[dict]:
-        return [part.state_dict() for part in self.parts]
+    def state(self) -> dict[str, Tensor]:
+        """All that is remembered from step to step, by `key/weight`. The tensors are the optimizer's own."""
+        states = [(p, state) for part in self.parts for p, state in part.state.items()]
+        return {f"{key}/{self.names[id(p)]}": value for p, state in states for key, value in state.items()}
 
-    def load_state_dict(self, states: list[dict]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+    def make_room(self, names: Collection[str]) -> None:
+        """Have `state` hold tensors under these names, to be written over with what was saved."""
+        for part in self.parts:
+            for p in (p for group in part.param_groups for p in group["params"]):
+                for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
+                    if f"{key}/{self.names[id(p)]}" in names:
+                        like_p = torch.zeros((), device=p.device) if key == "step" else torch.zeros_like(p)
+                        part.state[p][key] = like_p

@@ -18,15 +18,19 @@ from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.data.sources import open_episodes, open_pictures
 from pilot.datasets import load_layout
 from pilot.models.bundle import Bundle, load_bundle, model_config, ordered_tokens
-from pilot.models.pi import Pi
+from pilot.models.kinds import build, kind_of
+from pilot.models.pi import PiConfig
 from pilot.robots import load_adapter, load_robot
 from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
 from pilot.train.bodies import datasets_of, fit_to_robot, pipelines, robot_of, shown_cameras, stats_of
+from pilot.train.check import check_config, check_sources
 from pilot.train.config import OptimConfig, Source, TrainConfig
-from pilot.train.starting import restarted
+from pilot.train.distributed import Ranks
+from pilot.train.learner import in_threads
+from pilot.train.starting import looking_with, restarted
 from pilot.train.validation import Numbers, hold_out
 from pilot.types import NormStats, Robot
 
@@ -34,6 +38,8 @@ PALIGEMMA = "paligemma:"
 """In front of `init_from`: the path is of PaliGemma's weights, not of a checkpoint of pilot."""
 WEIGHTS = "weights:"
 """In front of `init_from`: weights and tokenizers of a checkpoint are taken, not its robot and its statistics."""
+TORCHVISION = "torchvision:"
+"""In front of `init_from`: weights of torchvision's ResNet-18, for a model that looks with it (ACT)."""
 
 
 @dataclass(kw_only=True)
@@ -46,40 +52,51 @@ class Setup:
     held_out: dict[str, Numbers] = field(default_factory=dict)
 
 
-def prepare(config: TrainConfig, out: Path, *, resume: bool, progress: bool = True) -> Setup:
+def prepare(
+    config: TrainConfig, out: Path, *, resume: bool, progress: bool = True, ranks: Ranks | None = None
+) -> Setup:
     """Open the sources, make or load statistics, tokenizers and weights, and find the checkpoint to go on from.
 
     Raises:
         FileNotFoundError: a source or `init_from` is not there.
         ValueError: the folder holds another run, or sources, robot and model do not fit together.
     """
-    last = _claim(config, out, resume=resume)
+    ranks = ranks or Ranks()
+    check_config(config, ranks=ranks.count)
+    last = _claim(config, out, resume=resume, write=ranks.main)
     robot = load_robot(config.robot)
-    names = [_name(source.path) for source in config.sources]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
     sources: dict[str, Rows] = {}
     held_out: dict[str, Numbers] = {}
     for source in config.sources:
         rows, name = _open(source, config, progress), _name(source.path)
         sources[name], held_out[name] = hold_out(rows, name=name, share=config.held_out, seed=config.seed)
+    check_sources(config, sources)
     bundle = _start(config, robot, sources, out / "policy" if last is not None else None)
     weights = [(_name(source.path), source.weight) for source in config.sources if source.weight is not None]
-    if weights and len(weights) < len(config.sources):
-        raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
-    mixture = Mixture(sources, seed=config.seed, weights=dict(weights) or None, power=config.mixture_power)
+    mixture = Mixture(
+        sources,
+        seed=config.seed,
+        weights=dict(weights) or None,
+        power=config.mixture_power,
+        draws=config.draws,
+        streams=config.streams,
+    )
     loader = Loader(
         mixture,
-        pipelines(config, bundle, sources, out=out, resumed=last is not None),
+        pipelines(config, bundle, sources, out=out, resumed=last is not None or not ranks.main),
         batch_size=config.batch_size,
         say_actions=config.fast_weight > 0,
         augments=config.augments,
         workers=config.loader_workers,
+        rank=ranks.rank,
+        ranks=ranks.count,
+        passes=None if in_threads(config, ranks) else config.accumulate,
+        pin=ranks.device.type == "cuda",
     )
     return Setup(bundle=bundle, loader=loader, resume_from=last, held_out=held_out)
 
 
-def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
+def _claim(config: TrainConfig, out: Path, *, resume: bool, write: bool) -> Path | None:
     """Write the config into a fresh folder, or check that a used one belongs to the same run; its last checkpoint."""
     file, mine = out / "config.json", json.loads(json.dumps(asdict(config)))
     last = checkpoint.last_checkpoint(out)
@@ -87,23 +104,26 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool) -> Path | None:
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
         theirs = json.loads(file.read_text())
-        theirs = _with_what_is_new(theirs)
+        theirs = _with_what_is_new(theirs, kind=kind_of(config.model))
         free = {"skip_bad", "loader_workers", "threads", "log_every", "save_every"}
         free |= {"validate_every", "validate_rows", "eval_suite", "eval_every", "eval_episodes"}
-        free |= {"loss_spike", "grad_spike", "log_to"}
+        free |= {"loss_spike", "grad_spike", "log_to", "keep", "keep_every"}
+        free |= {"device", "precision", "parallel", "shards", "accumulate", "checkpointing", "compile"}
+        free |= {"cache_gb"}
         if changed := [name for name in mine if name not in free and theirs.get(name) != mine[name]]:
             raise ValueError(
                 f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config"
             )
-    write_json(file, mine)
+    if write:
+        write_json(file, mine)
     return last
 
 
-def _with_what_is_new(values: dict[str, Any]) -> dict[str, Any]:
+def _with_what_is_new(values: dict[str, Any], *, kind: str) -> dict[str, Any]:
     """A stored config with the defaults of fields that are younger than it, as JSON."""
     missing = [f for f in fields(TrainConfig) if f.name not in values and f.default_factory is MISSING]
     values = {f.name: f.default for f in missing if f.default is not MISSING} | values
-    values["model"] = asdict(model_config(values["model"]))
+    values["model"] = asdict(model_config(values["model"], kind=kind))
     values["optim"] = asdict(OptimConfig()) | values["optim"]
     values["sources"] = [asdict(Source(**source)) for source in values["sources"]]
     return json.loads(json.dumps(values))
@@ -145,7 +165,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
 def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed: Path | None) -> Bundle:
     """The bundle that a run starts from: its own when resumed, that of `init_from`, or a fresh one."""
     init_from, generator = config.init_from or "", torch.Generator().manual_seed(config.seed)
-    if resumed is not None or (init_from and not init_from.startswith((PALIGEMMA, WEIGHTS))):
+    if resumed is not None or (init_from and not init_from.startswith((PALIGEMMA, WEIGHTS, TORCHVISION))):
         path = resumed or fetch(init_from, only=CHECKPOINT_FILES)
         bundle = load_bundle(path)
         if (got := bundle.robot.name) != robot.name:
@@ -153,10 +173,12 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
                 f"{path} was trained for robot '{got}', this run is for '{robot.name}'; to take its weights and "
                 f"tokenizers alone: init_from={WEIGHTS}{path}"
             )
-        want = config.model
+        have, want = bundle.model.config, config.model
+        if isinstance(have, PiConfig) and isinstance(want, PiConfig):
+            have = replace(have, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay)
         if config.fresh and resumed is None:
             return replace(bundle, model=restarted(bundle.model, want, fresh=config.fresh, generator=generator))
-        if replace(bundle.model.config, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay) != want:
+        if have != want:
             raise ValueError(f"{path} holds a model of another shape than the config '{config.name}' asks for")
         bundle.model.config = config.model
         return bundle
@@ -166,13 +188,17 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
     stats = stats_of(robot.name, config, sources)
     if init_from.startswith(WEIGHTS):
         return _of_weights(config, robot, datasets, stats=stats)
-    base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from else None
+    base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from.startswith(PALIGEMMA) else None
     text = paligemma.find_text(base) if base is not None else TextTokenizer()
-    actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
+    actions = None
+    if isinstance(config.model, PiConfig):
+        actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
     if base is not None:
         model = paligemma.start(config.model, base, generator=generator)
     else:
-        model = Pi(config.model).initialize(generator, ordered_tokens=ordered_tokens(text))
+        model = build(config.model).initialize(generator, ordered_tokens=ordered_tokens(text))
+    if init_from.startswith(TORCHVISION):
+        model = looking_with(model, init_from.removeprefix(TORCHVISION))
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=actions, loc_stride=config.loc_stride
     )

@@ -26,7 +26,9 @@ from pilot.data.loader import Loader, RobotRows
 from pilot.data.mixture import Rows
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.base import Model
+from pilot.models.diffusion import Denoiser
 from pilot.train.config import TrainConfig
+from pilot.train.distributed import regather
 from pilot.types import Robot, Sample
 
 AT_ONCE = 16
@@ -166,7 +168,10 @@ class Validation:
         """Errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
         rows = [case.pipeline.encode(case.sample, say_actions=False) for case in cases]
         observation = collate(rows).observation.map(self._moved)
-        noise = self._moved(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
+        noise = torch.randn(len(rows), *rows[0].actions.shape, generator=generator)
+        if isinstance(model, Denoiser):
+            noise[..., robot.action_dim :] = 0
+        noise = self._moved(noise)
         chunks = model.sample_actions(observation, noise=noise, num_steps=NUM_STEPS).float().cpu().numpy()
         grips = np.isin(robot.action_names, [gripper.action for gripper in robot.grippers])
         for case, chunk in zip(cases, chunks, strict=True):
@@ -195,6 +200,7 @@ def wearing(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     own = model.state_dict()
 
     def change() -> None:
+        regather(model)
         for name, other in weights.items():
             mine = own[name].detach()
             before = mine.clone()

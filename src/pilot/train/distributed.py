@@ -1,0 +1,288 @@
+"""Many processes, one run: who takes part, how the model is spread over them, and how they keep in step.
+
+Every rank holds its own rows of every batch; `parallel` says what it holds of the model:
+
+| parallel | weights, gradients, optimizer, average | between ranks |
+|---|---|---|
+| `none` | all of it, in one process | |
+| `ddp` | all of it, on each rank | gradients are summed |
+| `fsdp` | one part of n each; a block is gathered when it runs | weights gathered, gradients summed and spread |
+| `hsdp` | as `fsdp` within groups of `shards` ranks, as `ddp` between the groups | both |
+
+All of them are FSDP2 (`fully_shard`) on meshes of another shape, with the model's blocks as units; so is a run of one
+process that computes in bf16, since that is where weights in fp32 are cast block by block. Ranks wait for each other in
+every block. They therefore run the same blocks in the same order whatever rows they have (`every_part` in
+`models/base.py`), and what each must know of the others before a step (counts of losses, a wish to stop, a failure)
+goes round once per step, on the CPU, so that no GPU is waited for.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Replicate
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from pilot.models.base import Model
+from pilot.train.config import TrainConfig
+
+Value = TypeVar("Value")
+
+CPU = torch.device("cpu")
+TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others before it gives up: longer than a policy takes to be written."""
+
+COSTLY = (
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+)
+"""What `selective` checkpointing keeps; everything else in a block is cheap to compute again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """The processes of a run, as one of them sees them. `mesh` is None where the model is a plain one."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = CPU
+    mesh: DeviceMesh | None = None
+    host: dist.ProcessGroup | None = None
+    """For words between ranks: on the CPU, and not in the way of what the GPUs say to each other."""
+    files: dist.ProcessGroup | None = None
+    """For checkpoints, which are written by a thread of their own."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the rank that logs and writes the policy."""
+        return self.rank == 0
+
+    def summed(self, numbers: list[float]) -> list[float]:
+        """Each number summed over the ranks, in double precision."""
+        if self.count == 1:
+            return numbers
+        total = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(total, group=self.host)
+        return total.tolist()
+
+    def gathered(self, value: Value) -> list[Value]:
+        """What every rank gave, in their order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self.host)
+        return values
+
+    def any(self, yes: bool) -> bool:
+        """Whether it is so on at least one rank."""
+        return self.summed([float(yes)])[0] > 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What fails within on one rank fails on all of them, so that none waits for one that is not coming.
+
+        Raises:
+            RuntimeError: it failed on another rank; where it failed, its own error.
+        """
+        failed: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failed = error
+        if self.any(failed is not None):
+            reasons = self.gathered(None if failed is None else f"{type(failed).__name__}: {failed}")
+            if failed is not None:
+                raise failed
+            rank, reason = next((rank, reason) for rank, reason in enumerate(reasons) if reason is not None)
+            raise RuntimeError(f"rank {rank} has failed: {reason}")
+
+    def first(self, work: Callable[[], Value]) -> Value:
+        """`work` done by the main rank before the others do it too: they find what it has left on disk."""
+        with self.together():
+            if self.main:
+                result = work()
+        with self.together():
+            if not self.main:
+                result = work()
+        return result  # pyright: ignore[reportPossiblyUnbound]
+
+
+@contextmanager
+def connect(config: TrainConfig) -> Iterator[Ranks]:
+    """The ranks of a run: those that `torchrun` (or Slurm through it) has started, or this process alone.
+
+    A process group that is there already is used and left as it is.
+
+    Raises:
+        ValueError: the number of processes does not fit `parallel`, `shards`, `accumulate` or the batch.
+    """
+    count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    joined = dist.is_initialized()
+    if joined:
+        count, rank = dist.get_world_size(), dist.get_rank()
+    _check(config, count)
+    device = device_of(config)
+    spread = config.parallel != "none" or bf16(config, device)
+    if spread and not joined:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if count == 1 else {}
+        dist.init_process_group(backend, timeout=TIMEOUT, **alone)
+    try:
+        if not spread:
+            yield Ranks(device=device)
+            return
+        host, files = (dist.new_group(backend="gloo", timeout=TIMEOUT) for _ in range(2))
+        yield Ranks(rank=rank, count=count, device=device, mesh=_mesh(config, count, device), host=host, files=files)
+    finally:
+        if spread and not joined:
+            dist.destroy_process_group()
+
+
+def _check(config: TrainConfig, count: int) -> None:
+    if config.parallel == "none" and count > 1:
+        raise ValueError(f"{count} processes were started and parallel is 'none'; set parallel to ddp, fsdp or hsdp")
+    if config.batch_size % (count * config.accumulate):
+        raise ValueError(
+            f"a batch of {config.batch_size} rows does not split over {count} ranks of {config.accumulate} passes each"
+            f"; make it a multiple of {count * config.accumulate}"
+        )
+    if config.parallel == "hsdp" and count % shards(config):
+        raise ValueError(f"{count} ranks do not split into groups of {shards(config)} (field `shards`)")
+    if config.noise_per == "step" and (count > 1 or config.accumulate > 1):
+        raise ValueError(
+            f"noise_per='step' is for one process that takes its batch at once, not for {count} ranks of "
+            f"{config.accumulate} passes; set noise_per=row"
+        )
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """The device of this process: its own GPU where there are any."""
+    if config.device != "auto":
+        return torch.device(config.device)
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether blocks compute in bf16."""
+    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+
+
+def shards(config: TrainConfig) -> int:
+    """Ranks that share one copy of the model under `hsdp`: by default those of one machine."""
+    return config.shards or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _mesh(config: TrainConfig, count: int, device: torch.device) -> DeviceMesh:
+    if config.parallel == "fsdp":
+        return init_device_mesh(device.type, (count,), mesh_dim_names=("shard",))
+    inner = shards(config) if config.parallel == "hsdp" else 1
+    return init_device_mesh(device.type, (count // inner, inner), mesh_dim_names=("replicate", "shard"))
+
+
+def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
+    """The model on its device, with its blocks checkpointed, compiled and shared out as the run asks for.
+
+    Names of weights stay as they are.
+
+    Raises:
+        ValueError: the model cannot be spread.
+    """
+    model.to(ranks.device)
+    for block in model.blocks():
+        forward = block.forward
+        if config.checkpointing != "none":
+            forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False, **_kept(config))
+        if config.compile:
+            forward = torch.compile(forward)
+        if forward is not block.forward:
+            block.forward = forward
+    if ranks.mesh is None:
+        return model
+    if getattr(config.model, "point_layer", None) is not None:
+        raise ValueError(
+            "a model with a point_layer looks into a block from outside: train it in fp32 with parallel='none'"
+        )
+    low = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if bf16(config, ranks.device) else {}
+    options = {"mesh": ranks.mesh, "mp_policy": MixedPrecisionPolicy(**low, cast_forward_inputs=False)}
+    if apart := model.apart():
+        fully_shard(apart, **options)
+    for block in model.blocks():
+        fully_shard(block, **options)
+    fully_shard(model, **options)
+    for method in ("loss_terms", "sample_actions"):
+        register_fsdp_forward_method(model, method)
+    return model
+
+
+def _kept(config: TrainConfig) -> dict[str, Any]:
+    if config.checkpointing != "selective":
+        return {}
+
+    def policy(_context: Any, operation: Any, *_args: Any, **_options: Any) -> CheckpointPolicy:
+        return CheckpointPolicy.MUST_SAVE if operation in COSTLY else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return {"context_fn": partial(create_selective_checkpoint_contexts, policy)}
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that is spread, or the tensor itself; they share their memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is spread, on every rank, or the tensor itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+    """All of the weights in the memory of the main rank; on the others nothing."""
+    result = {}
+    for name, weight in weights.items():
+        gathered = whole(weight)  # every rank takes part
+        if ranks.main:
+            result[name] = gathered.cpu()
+    return result
+
+
+def regather(model: nn.Module) -> None:
+    """Have the model gather its weights anew when it runs next: they have been changed where they are kept."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def like(part: Tensor, tensor: Tensor) -> Tensor:
+    """This rank's part of something that is spread as `tensor` is."""
+    if not isinstance(tensor, DTensor):
+        return part
+    return DTensor.from_local(
+        part, tensor.device_mesh, tensor.placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+def own_part(full: Tensor, tensor: Tensor) -> Tensor:
+    """This rank's part of `full`, which every rank has, if it were spread as `tensor` is."""
+    if not isinstance(tensor, DTensor):
+        return full
+    everywhere = [Replicate()] * tensor.device_mesh.ndim
+    return (
+        DTensor.from_local(full, tensor.device_mesh, everywhere).redistribute(placements=tensor.placements).to_local()
+    )

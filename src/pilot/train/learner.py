@@ -1,0 +1,160 @@
+"""One step of training: losses, gradients, clipped update, moving average, on one process or on many.
+
+Every loss is a mean over its own tokens or elements in the whole batch: their number is counted from masks, over all
+parts of the batch and all ranks, before anything is computed. So each part goes forward and backward by itself and its
+activations are freed, and neither padding, nor what comes together in a part, nor the number of ranks changes a loss.
+
+What is random about a step is a function of (seed, step) and of the row's place in the batch, so a resumed run is the
+same run, and so is one on another number of ranks up to rounding.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pilot.data.layout import Batch
+from pilot.models.base import Draws, Model, Terms
+from pilot.train.config import TrainConfig
+from pilot.train.distributed import Ranks, spread
+from pilot.train.ema import Ema
+from pilot.train.freezing import choose_learning
+from pilot.train.optim import Optimizer
+
+Scales = Mapping[str, Tensor]
+"""What the sum of each loss over all rows is multiplied by: its weight over its count in the whole batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one step came to. Tensors are on the model's device: nothing has waited for them.
+
+    `terms` are this rank's rows, in the order of `sources`; `loss` is their part of the objective.
+    """
+
+    terms: Terms
+    sources: list[str]
+    loss: Tensor
+    lr: float
+    grad_norm: Tensor
+
+
+class Learner:
+    """Model, optimizer, average and step.
+
+    On a CPU, one process takes the parts of a batch in threads of their own, each on one core: a small model's
+    operations are too short to share. Elsewhere they go one after the other.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig, *, ranks: Ranks | None = None) -> None:
+        self.config, self.ranks, self.step = config, ranks or Ranks(), 0
+        self.model = model.train()
+        choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
+        spread(self.model, config, self.ranks)
+        self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
+        self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup)
+        self.pool = ThreadPoolExecutor(config.threads) if in_threads(config, self.ranks) else None
+
+    def advance(self, batch: list[Batch]) -> Outcome:
+        """One step on this rank's rows of a batch."""
+        draws = self.draws(batch)
+        scales = self.scales(batch, draws)
+        parts = self._in_threads(batch, draws, scales) if self.pool else self._in_turn(batch, draws, scales)
+        lr, grad_norm = self.optimizer.step(self.step)
+        self.ema.update(self.model)
+        self.step += 1
+        terms = joined(parts)
+        loss = weighted(terms, scales).detach()
+        sources = [source for part in batch for source in part.sources]
+        return Outcome(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
+
+    def draws(self, batch: list[Batch]) -> list[Draws]:
+        """What is random about every part."""
+        config, model = self.config, self.model
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+        options = {"flow_draws": config.flow_draws, "time_s": config.time_s}
+        if config.noise_per == "step":
+            return [model.draw(len(part.actions), generator, **options) for part in batch]
+        of_rows = model.draw(config.batch_size, generator, **options)
+        return [{name: values[list(part.places)] for name, values in of_rows.items()} for part in batch]
+
+    def scales(self, batch: list[Batch], draws: list[Draws]) -> Scales:
+        """Of each loss of the objective, for the batch of all ranks."""
+        losses = self.config.losses
+        counts = [self.model.loss_counts(part, d, losses=losses) for part, d in zip(batch, draws, strict=True)]
+        own = {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
+        if self.ranks.count > 1:
+            totals = self.ranks.summed([total.item() for total in own.values()])
+            own = {name: torch.tensor(total) for name, total in zip(own, totals, strict=True)}
+        return {name: self.config.weight_of(name) / total.float().clamp(min=1) for name, total in own.items()}
+
+    def _in_turn(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> list[Terms]:
+        """Part after part; gradients add up where they are kept. Those of all ranks are averaged, so they are scaled.
+
+        Ranks are in step: each runs all parts of the model.
+        """
+        device, count, results = self.ranks.device, self.ranks.count, []
+        for part, own in zip(batch, draws, strict=True):
+            part = part.map(lambda t: t.to(device, non_blocking=True))
+            own = {name: t.to(device, non_blocking=True) for name, t in own.items()}
+            terms = self.model.loss_terms(part, own, losses=self.config.losses, every_part=count > 1)
+            (count * weighted(terms, scales)).backward()
+            results.append(detached(terms))
+        return results
+
+    def _in_threads(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> list[Terms]:
+        """All parts at once; their gradients are summed in the order of the parts, so a step is the same each time."""
+        assert self.pool is not None
+        results = list(self.pool.map(self._gradients, batch, draws, [scales] * len(batch)))
+        for p, *parts in zip(self.optimizer.parameters, *(gradients for _, gradients in results), strict=True):
+            known = [g for g in parts if g is not None]
+            p.grad = torch.stack(known).sum(0) if known else None
+        return [terms for terms, _ in results]
+
+    def _gradients(self, part: Batch, draws: Draws, scales: Scales) -> tuple[Terms, tuple[Tensor | None, ...]]:
+        """The losses of one part, and the gradients of their weighted sum."""
+        terms = self.model.loss_terms(part, draws, losses=self.config.losses)
+        loss = weighted(terms, scales)
+        return detached(terms), torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
+
+    # --- on disk -----------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a step depends on, each tensor as it is spread over the ranks."""
+        own = {f"model/{name}": weight for name, weight in self.model.state_dict().items()}
+        own |= {f"ema/{name}": self.ema.weights[name] for name in self.ema.learned}
+        return own | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+
+    def tensors_to_read(self, names: set[str]) -> dict[str, Tensor]:
+        """`tensors`, with room for what the optimizer remembers in a checkpoint that has these `names`."""
+        prefix = "optimizer/"
+        self.optimizer.make_room({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
+        return self.tensors()
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def in_threads(config: TrainConfig, ranks: Ranks) -> bool:
+    """Whether the parts of a batch are worked on at the same time."""
+    return ranks.mesh is None and ranks.device.type == "cpu" and config.accumulate == 1
+
+
+def weighted(terms: Terms, scales: Scales) -> Tensor:
+    """The objective, as far as these rows go."""
+    return torch.stack([scales[name] * total.sum() for name, (total, _) in terms.items()]).sum()
+
+
+def detached(terms: Terms) -> Terms:
+    return {name: (total.detach(), count) for name, (total, count) in terms.items()}
+
+
+def joined(parts: list[Terms]) -> Terms:
+    """Sums and counts of all rows, part after part."""
+    return {
+        name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
+        for name in parts[0]
+    }
