@@ -307,7 +307,8 @@ class Pi(Model):
                 "name": pointing.naming_terms(self, observation, self.embed_images(observation, every=every_part)[0])
             }
         pointed = words and self.config.point_layer is not None
-        context = self.read(observation, hidden=words, inputs=pointed, every_camera=every_part)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (words or not self.config.insulate)):
+            context = self.read(observation, hidden=words, inputs=pointed, every_camera=every_part)
         if words:
             terms |= text_terms(self, observation, context)
         if pointed:
