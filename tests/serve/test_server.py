@@ -1,13 +1,13 @@
-"""Server and client together: answers, errors that stay with the offender, sessions, and a calm end."""
+"""Server and client together: answers, errors, sessions that are taken up again, several policies, a calm end."""
 
+import asyncio
+import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,46 +17,19 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.hosting import Hosted, made_up
 from pilot.serve.limits import Limits
-from pilot.serve.server import serve_in_background
-from pilot.serve.wire import MAX_BYTES, pack, unpack
+from pilot.serve.server import PolicyServer, serve_in_background
+from pilot.serve.wire import pack, unpack
 from serve.openpi_client_check import EchoPolicy
+from serve.policies import METADATA, OBSERVATION, CountingPolicy, eventually, gauge, get
 
 HERE = Path(__file__).parent
-OBSERVATION = {
-    "images": {"room": np.full((64, 64, 3), 7, np.uint8), "wrist": np.zeros((64, 64, 3), np.uint8)},
-    "state": np.arange(5, dtype=np.float32),
-    "prompt": "put the red cup in the sink",
-}
-METADATA = {"robot": "homes", "action_horizon": 3}
-
-
-class CountingPolicy:
-    """Answers with the state, and with how many observations this session has seen."""
-
-    def __init__(self):
-        self.metadata = METADATA
-        self.seen = 0
-
-    def session(self):
-        return CountingPolicy()
-
-    def infer(self, observation):
-        self.seen += 1
-        if observation["prompt"] == "crash":
-            raise RuntimeError("out of luck")
-        if observation["prompt"] == "wait":
-            time.sleep(0.3)
-        if observation["state"].shape != (5,):
-            raise ValueError(f"state has {observation['state'].size} dims, robot 'homes' declares 5")
-        if observation["prompt"] == "large":
-            return {"actions": np.zeros((200_000, 5), np.float32)}
-        return {"actions": np.tile(observation["state"], (3, 1)), "subtask": "done", "seen": self.seen}
 
 
 @pytest.fixture(scope="module")
 def port():
-    with serve_in_background(CountingPolicy()) as port:
+    with serve_in_background({"first": CountingPolicy(), "second": CountingPolicy()}) as port:
         yield port
 
 
@@ -79,31 +52,65 @@ def test_an_error_says_why_and_the_connection_goes_on(port):
         assert client.infer(OBSERVATION)["seen"] == 3
 
 
-@pytest.mark.parametrize("message", ["hello", b"\xc1", b"", pack([1]), pack(OBSERVATION)[:-7]])
-def test_garbage_gets_a_text_and_the_connection_goes_on(port, message):
-    with connect(f"ws://127.0.0.1:{port}") as socket:
-        socket.recv()
-        socket.send(message)
-        assert isinstance(socket.recv(), str)
-        socket.send(pack(OBSERVATION))
-        assert unpack(socket.recv())["subtask"] == "done"
-
-
-def test_a_message_over_the_limit_closes_only_the_offender(port, monkeypatch):
-    with PolicyClient(port=port) as good, connect(f"ws://127.0.0.1:{port}", compression=None) as bad:
-        bad.recv()
-        with pytest.raises(ConnectionClosed):
-            bad.send(b"\0" * (MAX_BYTES + 1))
-            bad.recv()
-        assert good.infer(OBSERVATION)["seen"] == 1
-
-
 def test_sessions_are_apart_and_reset_starts_anew(port):
     with PolicyClient(port=port) as first, PolicyClient(port=port) as second:
         assert [first.infer(OBSERVATION)["seen"] for _ in range(3)] == [1, 2, 3]
         assert second.infer(OBSERVATION)["seen"] == 1
         first.reset()
         assert first.infer(OBSERVATION)["seen"] == 1
+
+
+def test_policies_have_names_and_the_first_needs_none(port):
+    """Answers are counted by policy."""
+
+    def answers(name):
+        lines = get(port, "/metrics")[1].splitlines()
+        return sum(int(line.split()[-1]) for line in lines if line.startswith(f'pilot_answers_total{{policy="{name}"'))
+
+    before = answers("first"), answers("second")
+    with PolicyClient(port=port, policy="second") as second, PolicyClient(port=port, policy="first") as first:
+        second.infer(OBSERVATION)
+        first.infer(OBSERVATION)
+    with PolicyClient(port=port) as unnamed:
+        unnamed.infer(OBSERVATION)
+    assert (answers("first"), answers("second")) == (before[0] + 2, before[1] + 1)
+    with pytest.raises(ConnectionError, match="no policy 'third' here; there are first, second"):
+        PolicyClient(port=port, policy="third")
+
+
+@contextlib.contextmanager
+def converse(port, session):
+    with connect(f"ws://127.0.0.1:{port}", additional_headers={"X-Pilot-Session": session}) as socket:
+        socket.recv()
+        yield socket
+
+
+def ask(socket):
+    socket.send(pack(OBSERVATION))
+    return unpack(socket.recv())["seen"]
+
+
+def test_who_comes_back_under_its_name_goes_on(port):
+    with converse(port, "r1") as socket:
+        assert [ask(socket), ask(socket)] == [1, 2]
+    with converse(port, "r1") as socket:
+        assert ask(socket) == 3
+    with connect(f"ws://127.0.0.1:{port}/?session=r1") as socket:
+        socket.recv()
+        assert ask(socket) == 4
+    with converse(port, "r2") as socket:
+        assert ask(socket) == 1
+
+
+def test_a_new_connection_takes_the_place_of_one_that_hangs(port):
+    with converse(port, "r3") as old:
+        assert ask(old) == 1
+        with converse(port, "r3") as new:
+            assert ask(new) == 2
+            with pytest.raises(ConnectionClosed) as closed:
+                old.recv()
+            assert closed.value.rcvd.code == 4001
+            assert ask(new) == 3
 
 
 def test_many_robots_at_once(port):
@@ -116,39 +123,71 @@ def test_many_robots_at_once(port):
         assert list(pool.map(drive, range(16))) == [[number] * 20 for number in range(16)]
 
 
-def test_a_reader_that_never_reads_disturbs_nobody(port):
-    # No limit on its side: a client that hangs up on a large answer would be gone, not slow.
-    never_reads = connect(f"ws://127.0.0.1:{port}", close_timeout=0.1, max_size=None, max_queue=1)
-    with never_reads as slow, PolicyClient(port=port) as good:
-        for _ in range(10):
-            slow.send(pack(OBSERVATION | {"prompt": "large"}))
-        assert [good.infer(OBSERVATION)["seen"] for _ in range(5)] == [1, 2, 3, 4, 5]
+class BatchingPolicy(CountingPolicy):
+    """Says how many it answers together."""
+
+    def infer_many(self, sessions, observations, *, errors="raise"):
+        replies = [session.infer(observation) for session, observation in zip(sessions, observations)]
+        return [{**reply, "together": len(replies)} for reply in replies]
 
 
-def test_health(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as reply:
-        assert (reply.status, reply.read()) == (200, b"ok\n")
+def test_those_who_wait_are_answered_together():
+    policy = BatchingPolicy()
+    with serve_in_background(policy) as port, ThreadPoolExecutor(5) as pool:
+        clients = [PolicyClient(port=port) for _ in range(5)]
+        first = pool.submit(clients[0].infer, OBSERVATION | {"prompt": "wait"})
+        assert policy.waiting.wait(60)
+        others = [pool.submit(client.infer, OBSERVATION) for client in clients[1:]]
+        eventually(lambda: gauge(port, "pilot_answering") == 5)
+        policy.go.set()
+        assert first.result()["together"] == 1
+        assert sorted(other.result()["together"] for other in others) == [4, 4, 4, 4]
+        for client in clients:
+            client.close()
 
 
 def test_one_robot_too_many_is_turned_away():
     with serve_in_background(CountingPolicy(), limits=Limits(robots=1)) as port, PolicyClient(port=port) as client:
-        with pytest.raises(ConnectionError, match="503"):
+        with pytest.raises(ConnectionError, match=r"503.*full: 1 robots"):
             PolicyClient(port=port, wait_s=0)
         assert client.infer(OBSERVATION)["seen"] == 1
 
 
 def test_the_answer_under_way_is_still_given_when_the_server_stops():
-    with serve_in_background(CountingPolicy()) as port:
-        client, replies = PolicyClient(port=port, wait_s=0), []
-        waiting = threading.Thread(target=lambda: replies.append(client.infer(OBSERVATION | {"prompt": "wait"})))
-        waiting.start()
-        time.sleep(0.1)
-    waiting.join()
-    assert replies[0]["subtask"] == "done"
+    """Meanwhile nobody new is taken, and a load balancer can see it."""
+    policy, seen = CountingPolicy(), []
+
+    def release(port):
+        eventually(lambda: get(port, "/readyz") == (503, "stopping\n"))
+        with pytest.raises(ConnectionError, match="503"):
+            PolicyClient(port=port, wait_s=0)
+        seen.append(get(port, "/healthz"))
+        policy.go.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        with serve_in_background(policy) as port:
+            client = PolicyClient(port=port, wait_s=0)
+            answer = pool.submit(client.infer, OBSERVATION | {"prompt": "wait"})
+            assert policy.waiting.wait(60)
+            released = pool.submit(release, port)
+        released.result()
+        assert answer.result()["subtask"] == "done" and seen == [(200, "ok\n")]
     with pytest.raises(ConnectionError, match="the next call connects again"):
         client.infer(OBSERVATION)
     with pytest.raises(ConnectionError, match="no policy at"):
         client.infer(OBSERVATION)
+
+
+def test_a_stuck_policy_does_not_hold_up_the_end_for_ever():
+    policy = CountingPolicy()
+    with ThreadPoolExecutor(1) as pool:
+        with serve_in_background(policy, limits=Limits(drain_seconds=0.2)) as port:
+            client = PolicyClient(port=port, wait_s=0)
+            answer = pool.submit(client.infer, OBSERVATION | {"prompt": "wait"})
+            assert policy.waiting.wait(60)
+        with pytest.raises(ConnectionError):
+            answer.result()
+        policy.go.set()
 
 
 def test_a_policy_without_sessions_or_metadata_is_served_too():
@@ -186,15 +225,184 @@ def test_a_taken_port_is_an_error(port):
         pass
 
 
-def test_ctrl_c_ends_serve_calmly():
-    code = (
-        "from openpi_client_check import EchoPolicy; from pilot.serve.server import serve; serve(EchoPolicy(), port=0)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert b"serving at ws://127.0.0.1:" in process.stdout.readline()
+def test_over_tls():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(HERE / "localhost.pem")
+    with serve_in_background(CountingPolicy(), tls=context) as port:
+        with PolicyClient("wss://127.0.0.1", port, ca=str(HERE / "localhost.pem")) as client:
+            assert client.infer(OBSERVATION)["seen"] == 1
+        with pytest.raises(ConnectionError, match="certificate"):
+            PolicyClient("wss://127.0.0.1", port, wait_s=0)
+        with pytest.raises(ConnectionError):
+            PolicyClient("ws://127.0.0.1", port, wait_s=0)
+
+
+# --- warming up, and loading anew -----------------------------------------------------------------------------------
+
+
+class WarmPolicy(CountingPolicy):
+    """Says what it sees, and its number."""
+
+    def __init__(self, number=1, *, state_names=("x",) * 5, go=None, waiting=None):
+        super().__init__(go=go, waiting=waiting)
+        self.number, self.asked = number, []
+        self.metadata = {"robot": "homes", "cameras": ["room"], "state_names": list(state_names)}
+
+    def session(self):
+        return WarmSession(self)
+
+    def infer_many(self, sessions, observations, *, errors="raise"):
+        self.asked.append(len(sessions))
+        return [session.infer(observation) for session, observation in zip(sessions, observations)]
+
+
+class WarmSession:
+    def __init__(self, policy):
+        self.policy, self.seen = policy, 0
+
+    def move_to(self, policy):
+        self.policy = policy
+
+    def infer(self, observation):
+        self.seen += 1
+        return {**self.policy.infer(observation), "number": self.policy.number, "seen": self.seen}
+
+
+def test_a_policy_is_warm_before_it_is_ready():
+    policy = WarmPolicy()
+
+    async def start():
+        server, ready = PolicyServer({"warm": policy}, max_batch=3), []
+        await server.start("127.0.0.1", 0, on_listening=lambda port: ready.append(server.state.ready))
+        ready.append(server.state.ready)
+        await server.stop()
+        return ready
+
+    assert asyncio.run(start()) == [False, True]
+    assert policy.seen == 4 and policy.asked == [3], "alone, then as many as a batch holds"
+
+
+def test_a_policy_that_cannot_answer_does_not_get_to_serve():
+    with pytest.raises(ValueError, match="declares 5"), serve_in_background(WarmPolicy(state_names=["x"])):
+        pass
+
+
+def test_made_up_observations_are_for_policies_that_say_what_they_see():
+    observation = made_up({"cameras": ["room"], "state_names": ["x", "y"]})
+    assert observation["images"]["room"].shape == (224, 224, 3) and observation["state"].shape == (2,)
+    assert made_up({}) is None
+
+
+@pytest.fixture
+def numbered():
+    """A server of a policy that is numbered 1, and 2, 3, … each time that it is loaded anew."""
+    loaded = [1]
+
+    def load():
+        loaded[0] += 1
+        return WarmPolicy(loaded[0], state_names=("x",) * (5 if loaded[0] != 3 else 4))
+
+    return Hosted("numbered", WarmPolicy(1), load=load)
+
+
+def test_a_policy_is_loaded_anew_while_robots_act(numbered):
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    run = lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()  # noqa: E731
+    server = PolicyServer(numbered)
+    try:
+        with PolicyClient(port=run(server.start("127.0.0.1", 0))) as client:
+            port = int(client.url.rsplit(":")[-1])
+            assert client.infer(OBSERVATION)["number"] == 1
+            run(server.reload())
+            assert client.infer(OBSERVATION)["number"] == 2
+            assert client.infer(OBSERVATION)["seen"] == 3, "the session goes on"
+            run(server.reload())  # number 3 is for another robot
+            assert client.infer(OBSERVATION)["number"] == 2
+            assert 'pilot_reloads_total{policy="numbered",result="failed"} 1' in get(port, "/metrics")[1]
+            run(server.reload())
+            assert client.infer(OBSERVATION)["number"] == 4
+    finally:
+        run(server.stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_another_robots_policy_does_not_take_over(numbered):
+    numbered.load()
+    with pytest.raises(ValueError, match="cannot be changed while it serves: state_names was"):
+        asyncio.run(numbered.reload())
+    numbered.batcher.close()
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+SERVING = """
+import sys
+from pathlib import Path
+import numpy as np
+from pilot.serve.hosting import Hosted
+from pilot.serve.server import serve
+
+folder = Path(sys.argv[1])
+
+class Policy:
+    def __init__(self):
+        self.number = int((folder / "number").read_text())
+    def infer(self, observation):
+        return {"number": self.number}
+
+watch = float(sys.argv[2]) if len(sys.argv) > 2 else None
+serve([Hosted("numbered", Policy(), load=Policy, folder=folder)], port=0, watch_seconds=watch, log_format="json")
+"""
+
+
+def start(folder, *arguments):
+    """A server in a process of its own, and its port."""
+    (folder / "number").write_text("1")
+    command = [sys.executable, "-c", SERVING, str(folder), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    said = process.stdout.readline()
+    assert said.startswith("serving at ws://127.0.0.1:"), process.communicate()
+    return process, int(said.split(",")[0].rsplit(":")[-1])
+
+
+def end(process):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and b"Traceback" not in errors
+    assert process.returncode == 0 and "Traceback" not in errors
+    return errors
+
+
+def test_ctrl_c_ends_serve_calmly(tmp_path):
+    process, port = start(tmp_path)
+    with PolicyClient(port=port) as client:
+        assert client.infer({})["number"] == 1
+    errors = end(process)
+    assert all(line.startswith('{"time": "20') for line in errors.splitlines())
+    assert '"message": "connected, 1 in all", "policy": "numbered"' in errors
+
+
+def test_a_hangup_signal_loads_anew(tmp_path):
+    process, port = start(tmp_path)
+    with PolicyClient(port=port) as client:
+        assert client.infer({})["number"] == 1
+        (tmp_path / "number").write_text("2")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: client.infer({})["number"] == 2)
+    assert "loaded anew" in end(process)
+
+
+def test_changed_files_load_anew_where_that_is_wanted(tmp_path):
+    process, port = start(tmp_path, "0.05")
+    with PolicyClient(port=port) as client:
+        assert client.infer({})["number"] == 1
+        (tmp_path / "new").write_text("22")
+        (tmp_path / "new").rename(tmp_path / "number")
+        eventually(lambda: client.infer({})["number"] == 22)
+    end(process)
 
 
 @pytest.mark.skipif("PILOT_OPENPI_CLIENT_PYTHON" not in os.environ, reason="names no Python that has openpi-client")

@@ -94,9 +94,8 @@ def serve_in_background(
     thread.start()
     try:
         yield asyncio.run_coroutine_threadsafe(server.start(host, port), loop).result()
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result()
     finally:
-        server.close()
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -119,7 +118,8 @@ class PolicyServer:
         )
         self.tls = tls
         self._server: Server | None = None
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._visits: set[asyncio.Task[Any]] = set()
+        self._goodbyes: set[asyncio.Future[None]] = set()
 
     async def start(self, host: str, port: int, *, on_listening: Callable[[int], None] = lambda port: None) -> int:
         """Listen, then warm up: health is answered at once, robots are taken when all is ready. Returns the port."""
@@ -151,10 +151,14 @@ class PolicyServer:
     async def stop(self) -> None:
         """Take no one new, finish the answers under way, then say goodbye."""
         self.state.stopping = True
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self.state.limits.drain_seconds):
                 while self.state.answering:
                     await asyncio.sleep(0.01)
+        except TimeoutError:
+            log.warning("%d answers are not given any more", self.state.answering)
+            for visit in self._visits:
+                visit.cancel()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -187,15 +191,22 @@ class PolicyServer:
 
     async def _visit(self, visitor: ServerConnection) -> None:
         assert isinstance(visitor, Visitor)
+        visit = asyncio.current_task()
+        assert visit is not None
+        self._visits.add(visit)
         try:
             await (show(self.state, visitor) if visitor.wants == "to look" else self._converse(visitor))
         except ConnectionClosed:
             pass
+        except asyncio.CancelledError:  # by `stop`
+            visitor.transport.abort()
         except TimeoutError:
             log.warning("took nothing in for too long", extra={"address": address(visitor)})
             visitor.transport.abort()
         except Exception:
             log.exception("a conversation failed", extra={"address": address(visitor)})
+        finally:
+            self._visits.discard(visit)
 
     async def _converse(self, visitor: Visitor) -> None:
         """A robot's whole stay."""
