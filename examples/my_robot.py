@@ -49,7 +49,7 @@ def main() -> None:
             while executor.episode.tick < args.seconds * hz:
                 command = controller.next(missed=pace.wait())
                 if command.status == "stop":
-                    raise SystemExit(f"no policy for {late.stop_after} ticks: {controller.error}")
+                    raise SystemExit(f"stopped: {controller.error or 'the policy is too slow'}; {policy.latency}")
                 if command.action is not None:
                     robot.move(command.action)
         finally:

@@ -60,6 +60,7 @@ function connect() {
   socket.onclose = (event) => {
     if (event.code === NO_KEY || !$("door").hidden) return; // a person is needed
     badge("the server is away", "bad");
+    document.body.classList.add("away");
     setTimeout(connect, wait);
     wait = Math.min(2 * wait, LONGEST_WAIT);
   };
@@ -151,19 +152,25 @@ function badge(words, kind) {
 // --- what is shown ---------------------------------------------------------------------------------------------------
 
 function show() {
+  document.body.classList.remove("away");
   badge(view.ready ? "live" : "not ready", view.ready ? "good" : "");
-  say($("policies"), view.policies.map((policy) => policy.name).join(", "));
+  say($("policies"), view.policies.map(described).join(", "));
   const robot = view.watched;
   $("nobody").hidden = view.robots.length > 0;
   $("beside").hidden = view.robots.length === 0;
   $("robot").hidden = robot === null;
-  showRobots(view.robots, robot);
+  if (robot === null && watch !== null) send({ watch: (watch = null) }); // it is gone: back to the server's choice
+  showRobots(view.robots.toSorted((a, b) => b.connected - a.connected), robot);
   if (robot === null) return;
   showWords(robot);
   showCameras(robot);
   showChunk(robot);
   showHistory(robot.history);
   showLatency(robot);
+}
+
+function described({ name, robot, control_hz: hz }) {
+  return [name, robot, hz && `${hz} Hz`].filter(Boolean).join(" · ");
 }
 
 function showWords(robot) {
@@ -251,7 +258,7 @@ function plot() {
   const svg = draw("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
   svg.append(draw("rect", { x: 0, y: 0, height: 100 }), draw("line", { class: "now", y1: 0, y2: 100 }));
   for (const part of ["before", "planned", "done"]) svg.append(draw("polyline", { class: part }));
-  return make("figure", {}, svg, make("figcaption", {}, make("b"), make("span")));
+  return make("figure", {}, svg, make("figcaption", {}, make("b"), make("span"), make("small")));
 }
 
 function fill(figure, { name, range, past, values, executed }) {
@@ -274,9 +281,10 @@ function fill(figure, { name, range, past, values, executed }) {
   svg.setAttribute("aria-label", `${name}: now ${short(value)}, at the end of the chunk ${short(values.at(-1))}`);
   say(caption.children[0], name);
   say(caption.children[1], short(value));
+  say(caption.children[2], `${short(range.low)} to ${short(range.high)}`);
 }
 
-const short = (value) => (value === null ? "not a number" : value.toFixed(Math.abs(value) < 10 ? 3 : 1).replace("-", "−"));
+const short = (value) => (Number.isFinite(value) ? value.toFixed(Math.abs(value) < 10 ? 3 : 1).replace("-", "−") : "–");
 
 /** The range of all values of a dimension so far. */
 function seen(key, values) {
