@@ -23,7 +23,6 @@ import torch
 from pilot.convert import lerobot, lerobot_export, lerobot_policy, openpi_jax, openpi_torch, paligemma
 from pilot.convert.keymap import Table, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
-from pilot.convert.orbax import OrbaxSource
 from pilot.convert.reading import load_pi, settle
 from pilot.convert.sources import SafetensorsSource, find_safetensors, read_header
 from pilot.data.files import read_json, write_json
@@ -123,7 +122,7 @@ def open_checkpoint(path: Path, kind: str, *, config: PiConfig | None = None) ->
         source, table, _ = paligemma.open_weights(path, config)
         return source, config, table
     module = {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax}[kind]
-    source = SafetensorsSource(path) if kind == "openpi-torch" else OrbaxSource(path)
+    source = SafetensorsSource(path) if kind == "openpi-torch" else openpi_jax.open_weights(path)
     config = settle(source, config, read_config=module.read_config, table=module.table)
     return source, config, module.table(config)
 

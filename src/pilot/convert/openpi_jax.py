@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pilot.convert.keymap import Piece, Slot, Table, TensorSource, export
+from pilot.convert.openpi_lora import Merged
 from pilot.convert.orbax import OrbaxSource, write_orbax
 from pilot.convert.reading import load_pi, settle, shape_of
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
@@ -30,9 +31,14 @@ def load(path: str | Path, config: PiConfig | None = None, *, dtype: torch.dtype
         FileNotFoundError: no checkpoint there.
         ValueError: it is damaged, or its arrays do not fit each other or `config`.
     """
-    source = OrbaxSource(path)
+    source = open_weights(path)
     config = settle(source, config, read_config=read_config, table=table)
     return load_pi(table(config), source, config, dtype=dtype)
+
+
+def open_weights(path: str | Path) -> TensorSource:
+    """The arrays of a checkpoint, those of a LoRA run with its adapters added."""
+    return Merged(OrbaxSource(path))
 
 
 def save(model: Pi, path: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
