@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from pilot.data.layout import Batch, Kind, Observation
+from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.train.config import TrainConfig
 from pilot.train.flops import Workload
-from pilot.train.plan_memory import Kept, Layout, memory
+from pilot.train.plan_memory import Counts, Kept, Layout, memory
 
 ROW = [Kind.PREFIX] * 16 + [Kind.TEXT] * 10 + [Kind.FAST] * 12
 FAMILY = {"pi05": pi05, "pi0": pi0, "pi0_fast": pi0_fast}
@@ -72,7 +73,7 @@ def measured(config: TrainConfig, batch: Batch, *, bf16: bool = False) -> dict[s
 
 def predicted(config: TrainConfig, work: Workload, *, rows: int, bf16: bool = False) -> dict[str, float]:
     layout = Layout(gpus=1, parallel="none", rows=rows, precision="bf16" if bf16 else "fp32")
-    told = memory(config, Pi(config.model), work, layout)
+    told = memory(config, Counts.of(empty_model(config.model), config), work, layout)
     kept = told.activations + told.logits
     kept -= rows * work.spoken * config.model.vocab_size * (4 + layout.keeping.c)  # the gradient of logits comes later
     found = {name: getattr(told, name) for name in ("weights", "gradients", "optimizer", "average")}

@@ -4,8 +4,8 @@ Counted are matrix products and attention scores, 2 per multiply and add, as the
 row, padding too, and every pair of tokens that attention works out. Recomputing activations is not the model's work
 and does not count.
 
-A part costs its forward pass once. Backward costs the same again for the gradient of what came in, if anything before
-it learns, and once more for the gradient of its weights, if it learns itself.
+A product costs its forward pass once. Backward costs the same again for the gradient of what came in, if anything
+before it learns, and once more for the gradient of its weights, if it learns itself.
 """
 
 from dataclasses import dataclass
@@ -88,18 +88,37 @@ class Losses:
         return cls(text=text, flow=flow, backbone=text or (flow and not config.model.insulate))
 
 
-def forward(model: PiConfig, work: Workload) -> dict[str, float]:
+@dataclass(frozen=True)
+class Ops:
+    """Operations of a forward pass: products with weights, and of attention, which has none."""
+
+    products: float = 0.0
+    scores: float = 0.0
+
+    def __add__(self, other: "Ops") -> "Ops":
+        return Ops(self.products + other.products, self.scores + other.scores)
+
+    def __mul__(self, times: float) -> "Ops":
+        return Ops(times * self.products, times * self.scores)
+
+    @property
+    def total(self) -> float:
+        return self.products + self.scores
+
+
+def forward(model: PiConfig, work: Workload) -> dict[str, Ops]:
     """Operations of the forward pass of one row, by part of the model."""
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
-    seen = patches + work.text
+    seen, width = patches + work.text, model.vlm.width
+    pictures = [vision(model.vision, side, out_width=width) for side in work.pictures]
     parts = {
-        "vision": sum(vision(model.vision, side, out_width=model.vlm.width) for side in work.pictures),
+        "vision": sum(pictures, Ops()),
         "vlm": stack(model.vlm, queries=seen, keys=seen, last=_last(model, work)),
-        "head": 2 * work.spoken * model.vlm.width * model.vocab_size,
+        "head": Ops(2 * work.spoken * width * model.vocab_size),
     }
     if (text := model.text_encoder) is not None:
-        parts["text_encoder"] = stack(text, queries=work.text, keys=work.text, last=work.text)
-        parts["text_encoder"] += 2 * work.text * text.width * model.vlm.width
+        encoded = stack(text, queries=work.text, keys=work.text, last=work.text)
+        parts["text_encoder"] = encoded + Ops(2 * work.text * text.width * width)
     if work.draws:
         parts["action_expert"] = expert(model, work, seen=seen)
     return parts
@@ -115,66 +134,49 @@ def _last(model: PiConfig, work: Workload) -> float | None:
     return work.text if work.spoken else 0
 
 
-def vision(config: SiglipConfig, side: int, *, out_width: int) -> float:
+def vision(config: SiglipConfig, side: int, *, out_width: int) -> Ops:
     """A picture's way through the tower: stem or patches, blocks, and the layer to the backbone's width."""
     tokens, width = (side // config.patch_size) ** 2, config.width
-    total, channels = 0.0, 3
+    stem, channels = 0.0, 3
     for i, out in enumerate(config.stem):
-        total += 2 * (side >> i) ** 2 * 9 * channels * out
+        stem += 2 * (side >> i) ** 2 * 9 * channels * out
         channels = out
-    total += 2 * tokens * (channels if config.stem else 3 * config.patch_size**2) * width
-    block = 2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim) + 4 * tokens**2 * width
-    return total + config.depth * block + 2 * tokens * width * out_width
+    ends = 2 * tokens * width * ((channels if config.stem else 3 * config.patch_size**2) + out_width)
+    block = Ops(2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim), 4 * tokens**2 * width)
+    return Ops(stem + ends) + block * config.depth
 
 
-def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> float:
+def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> Ops:
     """A stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
-    per_token, scores = _qkv(config), _scores(config, keys)
-    rest = _rest(config)
-    full = queries * (per_token + scores + rest)
-    tail = queries * per_token + (queries if last is None else last) * (scores + rest)
-    return (config.depth - 1) * full + tail
+    width, heads = config.width, config.num_heads * config.head_dim
+    qkv = Ops(2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim)
+    rest = Ops(2 * width * (heads + 3 * config.mlp_dim), 4 * keys * heads)
+    going_on = (config.depth - 1) * queries + (queries if last is None else last)
+    return qkv * (config.depth * queries) + rest * going_on
 
 
-def expert(model: PiConfig, work: Workload, *, seen: float) -> float:
+def expert(model: PiConfig, work: Workload, *, seen: float) -> Ops:
     """The flow blocks of a row: as many as it has noise draws."""
     config = model.action_expert
     assert config is not None
-    tokens = model.action_horizon + (model.state_input == "token")
-    memory = 0.0
-    if model.expert_reads == "output":  # each layer makes keys and values of what the encoder puts out, once
-        heads, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        memory = config.depth * seen * 2 * model.vlm.width * 2 * kv
-        own = stack(config, queries=tokens, keys=tokens)
-        cross = config.depth * tokens * (2 * 2 * config.width * heads + _scores(config, seen))
-        blocks = own + cross
-    else:
-        blocks = stack(config, queries=tokens, keys=seen + tokens)
-    norms = (3 if model.expert_reads == "output" else 2) * config.depth + 1
+    tokens, cross = model.action_horizon + (model.state_input == "token"), model.expert_reads == "output"
+    blocks, memory = stack(config, queries=tokens, keys=tokens if cross else seen + tokens), Ops()
+    if cross:  # each layer makes keys and values of what the encoder puts out, once for all draws
+        heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        memory = Ops(config.depth * seen * 2 * model.vlm.width * 2 * kv_heads)
+        blocks += Ops(4 * config.width * heads, 4 * seen * heads) * (config.depth * tokens)
+    norms = (3 if cross else 2) * config.depth + 1
     modulation = 2 * config.cond_width * 3 * config.width * norms
-    io = 2 * tokens * 2 * model.action_dim * config.width
-    if model.time_conditioning == "adarms":
-        io += 2 * 2 * config.width**2
-    else:
-        io += 2 * tokens * 3 * config.width**2
-    return memory + work.draws * (blocks + modulation + io)
-
-
-def _qkv(config: GemmaConfig) -> float:
-    return 2 * config.width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-
-
-def _rest(config: GemmaConfig) -> float:
-    return 2 * config.width * (config.num_heads * config.head_dim + 3 * config.mlp_dim)
-
-
-def _scores(config: GemmaConfig, keys: float) -> float:
-    """Of one query: scores, and the mean of the values by them."""
-    return 4 * keys * config.num_heads * config.head_dim
+    time = 2 * 2 * config.width**2 if model.time_conditioning == "adarms" else 2 * tokens * 3 * config.width**2
+    ends = 2 * tokens * 2 * model.action_dim * config.width + time
+    return memory + (blocks + Ops(modulation + ends)) * work.draws
 
 
 Costs = dict[str, int]
-"""How many times its forward pass each part costs: 0 not run, 1 run, 2 gradients passed on, 3 learns."""
+"""How many times its forward pass each part costs: 0 not run, 1 run, 2 gradients passed on, 3 learns.
+
+Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
+"""
 
 
 def costs(config: TrainConfig, model: nn.Module) -> Costs:
@@ -188,12 +190,13 @@ def costs(config: TrainConfig, model: nn.Module) -> Costs:
         weights = reached and learning.get(part) == "whole"
         return 1 + weights + (reached and bool({part, *before} & learning.keys()))
 
-    reached = losses.backbone
+    reached, before = losses.backbone, ("vision", "embedding", "text_encoder")
+    head = 1 + (learning.get("embedding") == "whole") + bool({"vlm", *before} & learning.keys())
     return {
         "vision": cost("vision", reached=reached),
         "text_encoder": cost("text_encoder", reached=reached, before=("embedding",)),
-        "vlm": cost("vlm", reached=reached, before=("vision", "embedding", "text_encoder")),
-        "head": 2 + (learning.get("embedding") == "whole") if losses.text else 0,
+        "vlm": cost("vlm", reached=reached, before=before),
+        "head": head if losses.text else 0,
         "action_expert": cost("action_expert", reached=losses.flow, before=("action_in", "time_mlp_in")),
     }
 
@@ -219,4 +222,8 @@ class Meter:
 
 def per_row(model: PiConfig, work: Workload, costs: Costs) -> dict[str, float]:
     """Operations of a row forward and backward, by part."""
-    return {part: costs[part] * count for part, count in forward(model, work).items() if costs[part]}
+    return {
+        part: costs[part] * ops.products + (3 if costs[part] > 1 else 1) * ops.scores
+        for part, ops in forward(model, work).items()
+        if costs[part]
+    }

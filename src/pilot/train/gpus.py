@@ -56,8 +56,9 @@ def parse_gpus(text: str) -> tuple[int, str]:
     if not found or found[1] == "0":
         raise ValueError(f"--gpus takes COUNTxNAME such as 8xH100, got '{text}'")
     typed = found[2].upper().replace(" ", "")
-    aliases = {"A100": "A100-80", "4090": "RTX4090", "5090": "RTX5090"} | {name.replace("-", ""): name for name in GPUS}
-    name = typed if typed in GPUS else aliases.get(typed, aliases.get(typed.removesuffix("GB")))
+    plain = {known.replace("-", ""): known for known in GPUS}
+    aliases = plain | {known.removeprefix("RTX"): known for known in GPUS} | {"A100": "A100-80"}
+    name = aliases.get(typed.replace("-", "").removesuffix("GB"))
     if name is None:
         near = difflib.get_close_matches(typed, GPUS, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(GPUS)}"

@@ -18,7 +18,7 @@ from pilot.train.config import TrainConfig
 from pilot.train.flops import Costs, Workload, costs, per_row, planned
 from pilot.train.freezing import choose_learning
 from pilot.train.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
-from pilot.train.plan_memory import Checkpointing, Layout, Memory, Parallel, memory
+from pilot.train.plan_memory import Checkpointing, Counts, Layout, Memory, Parallel, memory
 from pilot.train.plan_time import StepTime, step_time
 
 SETTINGS = ("parallel", "accumulate", "checkpointing", "lora")
@@ -125,22 +125,22 @@ def plan(
     if not isinstance(config.model, PiConfig):
         raise ValueError(f"plans are made for models of the π0 family; '{config.name}' trains another")
     count, name = parse_gpus(gpus)
-    work, models = planned(config, text=text, spoken=spoken), Models(config)
+    work, own = planned(config, text=text, spoken=spoken), config.lora is not None
+    variants = {lora: Variant.of(config, lora=lora) for lora in ((True,) if own else (False, True))}
     asked_layout = layout_of(config, gpus=count)
-    options = Options(config=config, work=work, gpu=GPUS[name], models=models, asked=asked_layout)
-    asked = options.choice(asked_layout, lora=config.lora is not None)
+    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, asked=asked_layout)
+    asked = options.choice(asked_layout, lora=own)
     choices = [asked, *options.all()]
     fitting = sorted((choice for choice in choices if choice.fits), key=smallest_change)
     whole = [choice for choice in fitting if "lora" not in choice.changed]
-    model = models.of(config.lora is not None)
     return Plan(
         name=config.name,
         gpu_name=name,
         gpu=GPUS[name],
         gpus=count,
         work=work,
-        parameters=counted(model, learning=False),
-        learning=counted(model, learning=True),
+        parameters=counted(variants[own].model, learning=False),
+        learning=counted(variants[own].model, learning=True),
         asked=asked,
         best=fitting[0] if fitting else None,
         fastest=min(whole, key=lambda choice: choice.time.total, default=None),
@@ -180,21 +180,19 @@ def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
     )
 
 
-class Models:
-    """The run's model on the meta device, with and without LoRA, made once."""
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The run's model with or without LoRA, on the meta device, and what follows from it alone."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self._made = config, cast(dict[bool, Pi], {})
+    model: Pi
+    counts: Counts
+    costs: Costs
 
-    def of(self, lora: bool) -> Pi:
-        if lora not in self._made:
-            adapters = (self.config.lora or LoraConfig()) if lora else None
-            made = choose_learning(empty_model(self.config.model), freeze=self.config.freeze, lora=adapters)
-            self._made[lora] = made
-        return self._made[lora]
-
-    def costs(self, lora: bool) -> Costs:
-        return costs(self.config, self.of(lora))
+    @classmethod
+    def of(cls, config: TrainConfig, *, lora: bool) -> "Variant":
+        adapters = (config.lora or LoraConfig()) if lora else None
+        model = choose_learning(empty_model(config.model), freeze=config.freeze, lora=adapters)
+        return cls(model=model, counts=Counts.of(model, config), costs=costs(config, model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,21 +202,19 @@ class Options:
     config: TrainConfig
     work: Workload
     gpu: Gpu
-    models: Models
+    variants: dict[bool, Variant]
     asked: Layout
 
     def choice(self, layout: Layout, *, lora: bool) -> Choice:
-        model = self.models.of(lora)
-        used = memory(self.config, model, self.work, layout)
-        seconds = step_time(
-            self.config, model, self.work, layout=layout, gpu=self.gpu, costs=self.models.costs(lora)
-        )  # fmt: skip
-        changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(self.config, name)]
+        config, work, variant = self.config, self.work, self.variants[lora]
+        used = memory(config, variant.counts, work, layout)
+        seconds = step_time(config, variant.counts, work, layout=layout, gpu=self.gpu, costs=variant.costs)
+        changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(config, name)]
         if layout.gpus == 1 and "parallel" in changed:
             changed.remove("parallel")  # one GPU needs none, whatever the config says
-        changed += ["lora"] if lora and self.config.lora is None else []
+        changed += ["lora"] if lora and config.lora is None else []
         fits = used.peak <= self.gpu.memory
-        flops = per_row(self.config.model, self.work, self.models.costs(lora))
+        flops = per_row(config.model, work, variant.costs)
         return Choice(
             layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
         )  # fmt: skip
@@ -230,9 +226,8 @@ class Options:
         parallel: list[Parallel] = ["none"] if self.asked.gpus == 1 else ["ddp", "fsdp"]
         if self.asked.gpus > GPUS_PER_NODE:
             parallel.append("hsdp")
-        loras = (True,) if self.config.lora is not None else (False, True)
         checkpointing = cast(tuple[Checkpointing, ...], get_args(Checkpointing))
-        for way, keeps, times, lora in product(parallel, checkpointing, passes, loras):
+        for way, keeps, times, lora in product(parallel, checkpointing, passes, self.variants):
             layout = replace(
                 self.asked, parallel=way, checkpointing=keeps, accumulate=times, rows=rows // times
             )  # fmt: skip

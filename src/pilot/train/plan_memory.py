@@ -80,33 +80,54 @@ class Memory:
         return self.weights + self.optimizer + self.average + self.copies + moving + self.workspace
 
 
-def memory(config: TrainConfig, model: Pi, work: Workload, layout: Layout) -> Memory:
-    """Of a step of the run with `model` (after `choose_learning`; the meta device is enough)."""
-    everything = sum(p.numel() for p in model.parameters())
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    muon = 0
-    if config.optim.name == "muon":
-        muon = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad)
-    losses, keeping, rows = Losses.of(config), layout.keeping, layout.rows
-    parts = kept(model.config, work, losses=losses, keeping=keeping)
-    again = one_block(model.config, work, losses=losses, keeping=keeping)
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Numbers in a model (after `choose_learning`; the meta device is enough): all, those that learn, matrices that
+    Muon learns, those outside of blocks, the largest block, and how many blocks."""
+
+    everything: int
+    learning: int
+    muon: int
+    outside: int
+    largest: int
+    blocks: int
+
+    @classmethod
+    def of(cls, model: Pi, config: TrainConfig) -> "Counts":
+        units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
+        everything = sum(p.numel() for p in model.parameters())
+        linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
+        return cls(
+            everything=everything,
+            learning=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            muon=sum(p.numel() for p in linear) if config.optim.name == "muon" else 0,
+            outside=everything - sum(units),
+            largest=max(units),
+            blocks=len(units),
+        )
+
+
+def memory(config: TrainConfig, counts: Counts, work: Workload, layout: Layout) -> Memory:
+    """Of a step of the run."""
+    losses, keeping, rows, model = Losses.of(config), layout.keeping, layout.rows, config.model
+    parts = kept(model, work, losses=losses, keeping=keeping)
     logits = parts.pop("logits", 0.0)
-    logits += work.spoken * model.config.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
-    activations, logits = rows * (sum(parts.values()) + again), rows * logits
+    logits += work.spoken * model.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
+    activations = rows * (sum(parts.values()) + one_block(model, work, losses=losses, keeping=keeping))
     return Memory(
-        weights=FP32 * everything / layout.shards,
-        gradients=FP32 * learning / layout.shards,
-        optimizer=FP32 * (2 * (learning - muon) + muon) / layout.shards,
-        average=FP32 * learning / layout.shards,
-        copies=copies(model, layout),
+        weights=FP32 * counts.everything / layout.shards,
+        gradients=FP32 * counts.learning / layout.shards,
+        optimizer=FP32 * (2 * counts.learning - counts.muon) / layout.shards,
+        average=FP32 * counts.learning / layout.shards,
+        copies=copies(counts, layout),
         activations=activations,
-        logits=logits,
-        workspace=CONTEXT + FRAGMENTS * (activations + logits),
+        logits=rows * logits,
+        workspace=CONTEXT + FRAGMENTS * (activations + rows * logits),
         gradients_stay=layout.accumulate > 1,
     )
 
 
-def copies(model: Pi, layout: Layout) -> float:
+def copies(counts: Counts, layout: Layout) -> float:
     """Weights as they are computed with, where they are cast or gathered (`train/distributed.py`).
 
     That is what stands outside of blocks, two blocks (one ahead), and the gradients of one before they are spread.
@@ -114,9 +135,7 @@ def copies(model: Pi, layout: Layout) -> float:
     c = layout.keeping.c
     if layout.parallel == "none" and c == FP32:
         return 0.0
-    units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
-    outside = sum(p.numel() for p in model.parameters()) - sum(units)
-    return c * (outside + 2 * max(units)) + FP32 * max(units)
+    return c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,6 +124,7 @@ def said(choice: Choice) -> str:
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns side by side: words to the left, numbers to the right; what is under the first line is indented."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths[0] = max(len(rows[0][0]) - 2, *(len(row[0]) for row in rows[1:]))
     numbers = [all(re.fullmatch(r"[\d.,]+( M)?|", row[i]) for row in rows[1:2]) for i in range(len(widths))]
     lines = []
     for r, row in enumerate(rows):

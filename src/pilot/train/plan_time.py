@@ -8,11 +8,10 @@ choosing; `bench/training.py` and a run's own line say what is.
 
 from dataclasses import dataclass
 
-from pilot.models.pi import Pi
 from pilot.train.config import TrainConfig
 from pilot.train.flops import Costs, Losses, Workload, forward, per_row
 from pilot.train.gpus import GPUS_PER_NODE, NETWORK, Gpu
-from pilot.train.plan_memory import BF16, FP32, Keeping, Layout, kept
+from pilot.train.plan_memory import BF16, FP32, Counts, Keeping, Layout, kept
 
 PRODUCTS = 0.60
 """Share of the peak that matrix products reach in bf16.
@@ -51,21 +50,22 @@ class StepTime:
         return self.products + self.traffic + self.waiting + self.optimizer + self.sending
 
 
-def step_time(config: TrainConfig, model: Pi, work: Workload, *, layout: Layout, gpu: Gpu, costs: Costs) -> StepTime:
-    """Of one step of the run with `model` (after `choose_learning`; the meta device is enough)."""
+def step_time(
+    config: TrainConfig, counts: Counts, work: Workload, *, layout: Layout, gpu: Gpu, costs: Costs
+) -> StepTime:
+    """Of one step of the run."""
     rows = layout.rows * layout.accumulate
-    operations = rows * (sum(per_row(model.config, work, costs).values()) + again(model, work, layout, costs))
-    rate = gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS)
-    products = operations / rate
+    operations = rows * (sum(per_row(config.model, work, costs).values()) + again(config, work, layout, costs))
+    products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
     traffic = rows * moved(config, work, layout, costs) / (BANDWIDTH * gpu.bandwidth)
-    launching = layout.accumulate * len(model.blocks()) * KERNELS[layout.compiled] * KERNEL
+    launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
     backward = (products + traffic) * 2 / 3
-    sending = communication(model, layout, gpu)
+    sending = communication(counts, layout, gpu)
     return StepTime(
         products=products,
         traffic=traffic,
         waiting=max(0.0, launching - products - traffic),
-        optimizer=updating(config, model, layout) / (BANDWIDTH * gpu.bandwidth),
+        optimizer=updating(counts, layout) / (BANDWIDTH * gpu.bandwidth),
         sending=max(0.1 * sending, sending - backward),
     )
 
@@ -78,28 +78,26 @@ def moved(config: TrainConfig, work: Workload, layout: Layout, costs: Costs) -> 
     return sum((TRAFFIC if costs.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
 
 
-def again(model: Pi, work: Workload, layout: Layout, costs: Costs) -> float:
+def again(config: TrainConfig, work: Workload, layout: Layout, costs: Costs) -> float:
     """Operations of a row that are done a second time to keep less."""
     share = {"none": 0.0, "selective": SELECTIVE_AGAIN, "blocks": 1.0}[layout.checkpointing]
-    blocks = forward(model.config, work) | {"head": 0.0}
-    return share * sum(count for part, count in blocks.items() if costs.get(part, 0) > 1)
+    parts = forward(config.model, work)
+    return share * sum(ops.total for part, ops in parts.items() if part != "head" and costs.get(part, 0) > 1)
 
 
-def updating(config: TrainConfig, model: Pi, layout: Layout) -> float:
+def updating(counts: Counts, layout: Layout) -> float:
     """Bytes that the optimizer, the moving average and the copies in bf16 read and write."""
-    everything = sum(p.numel() for p in model.parameters())
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    everything, learning = counts.everything, counts.learning
     norm_and_clip, adam, average = 3 * FP32, 7 * FP32, 3 * FP32
     cast = (FP32 + BF16) * layout.accumulate if layout.precision == "bf16" else 0
     return (learning * (norm_and_clip + adam + average) + everything * cast) / layout.shards
 
 
-def communication(model: Pi, layout: Layout, gpu: Gpu) -> float:
+def communication(counts: Counts, layout: Layout, gpu: Gpu) -> float:
     """Seconds of gathering and reducing in a step, were nothing hidden."""
     if layout.gpus == 1 or layout.parallel == "none":
         return 0.0
-    everything = sum(p.numel() for p in model.parameters())
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    everything, learning = counts.everything, counts.learning
     c, shards = layout.keeping.c, layout.shards
     across = NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link
     if layout.parallel == "ddp":
