@@ -3,33 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 
+from infer.policies import BOX, TOLD, observation, policy_of, says
 from pilot.infer.policy import SUBTASK_TOKENS, Policy
-from pilot.models.bundle import Bundle, ordered_tokens
-from pilot.models.pi import Pi, PiConfig, pi0, pi05
+from pilot.models.pi import pi0, pi05
 from pilot.robots.homes import ROBOT
-from pilot.tokenizers.text import TextTokenizer, box_to_locs
-
-BOX = box_to_locs((0.1, 0.2, 0.3, 0.4))
-TOLD = BOX + "pick up the red cup"
-
-
-def made(config: PiConfig) -> Policy:
-    text = TextTokenizer()
-    model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
-    pipeline = examples.pipeline(ROBOT, config, says_actions=True)
-    return Policy(
-        Bundle(
-            model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
-            action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
-        )
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def shared() -> Policy:
-    return made(pi05("debug", max_tokens=80))
+    return policy_of(pi05("debug", max_tokens=80))
 
 
 @pytest.fixture
@@ -37,24 +20,6 @@ def policy(shared, monkeypatch) -> Policy:
     """Weights are shared by all tests, what tests put in their place is not."""
     monkeypatch.setattr(shared, "own_high_level", None)
     return shared
-
-
-def observation(seed: int = 0, **changes) -> dict:
-    rng = np.random.default_rng(seed)
-    images = {camera: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for camera in ROBOT.cameras}
-    return {"images": images, "state": np.zeros(5, np.float32), "prompt": "put the red cup in the sink"} | changes
-
-
-def says(policy: Policy, monkeypatch, *subtasks: str) -> list[int]:
-    """The model says these, one per decision, then the last one again; returns a list that grows with each."""
-    calls: list[int] = []
-
-    def text(tokens):
-        calls.append(1)
-        return subtasks[min(len(calls), len(subtasks)) - 1]
-
-    monkeypatch.setattr(policy, "subtask_text", text)
-    return calls
 
 
 def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
@@ -185,13 +150,13 @@ def test_the_oracle_is_in_the_observation(policy, monkeypatch):
 def test_a_policy_has_a_high_level_of_its_own(policy):
     assert policy.session().high_level.name == "model"
     policy.high_level = "implicit"
-    assert policy.session().high_level.name == "implicit" and policy.session(high_level="model").decider is not None
+    assert policy.session().decider is None and policy.session(high_level="model").decider is not None
     with pytest.raises(ValueError, match="no high level 'implict'; did you mean 'implicit'"):
         policy.session(high_level="implict")
 
 
 def test_a_policy_that_says_nothing_has_no_high_level():
-    flat = made(pi0("debug", prompt="pi0"))
+    flat = policy_of(pi0("debug", prompt="pi0"))
     assert flat.session().high_level.name == "none"
     for name in ("model", "implicit"):
         with pytest.raises(ValueError, match="has not learned"):
@@ -209,6 +174,7 @@ BAD = [
     {"prompt": None},
     {"subtask": ""},
     {"images": 3},
+    {"images": dict.fromkeys(ROBOT.cameras)},
 ]
 
 
@@ -246,3 +212,26 @@ def test_high_levels_of_one_batch_differ(policy, monkeypatch):
     for one, of_many in zip(alone, together, strict=True):
         np.testing.assert_allclose(of_many["actions"], one["actions"], atol=1e-4)
         assert of_many["subtask"] == one["subtask"]
+
+
+def test_a_camera_that_is_not_there_is_masked(policy):
+    """The same as if the picture had never been read, alone and beside a robot that has it."""
+    whole = observation(1)
+    without = whole | {"images": whole["images"] | {"wrist": None}}
+    row = policy.observe(policy.sample(without))
+    assert list(row.images) == ["room"]
+    alone = policy.session().infer(without)
+    assert np.abs(alone["actions"] - policy.session().infer(whole)["actions"]).max() > 1e-6
+    together = policy.infer_many([policy.session(), policy.session()], [whole, without])
+    np.testing.assert_allclose(together[1]["actions"], alone["actions"], atol=1e-4)
+    with pytest.raises(ValueError, match=r"needs one camera at least, got None for \['room', 'wrist'\]"):
+        policy.session().infer(whole | {"images": dict.fromkeys(ROBOT.cameras)})
+    with pytest.raises(ValueError, match="not 'rear'"):
+        policy.session().infer(whole | {"images": {**whole["images"], "rear": None}})
+
+
+def test_a_model_that_cannot_do_without_a_camera_says_so(policy, monkeypatch):
+    monkeypatch.setattr(policy, "masks_cameras", False)
+    shown = observation()
+    with pytest.raises(ValueError, match=r"needs all of its cameras, got None for \['wrist'\]"):
+        policy.session().infer(shown | {"images": shown["images"] | {"wrist": None}})

@@ -245,6 +245,18 @@ def test_a_checkpoint_that_is_not_whole_is_refused(folder, tmp_path):
             load_policy(broken(folder, tmp_path, change))
 
 
+def test_a_checkpoint_of_another_project_is_to_be_converted(tmp_path):
+    save_file({"paligemma_with_expert.x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"of kind 'openpi-torch'.*pilot convert {tmp_path} FOLDER"):
+        load_policy(tmp_path)
+    (tmp_path / "config.json").write_text('{"type": "pi0", "input_features": {}}')
+    with pytest.raises(ValueError, match="of kind 'lerobot'"):
+        load_policy(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        load_policy(tmp_path / "empty")
+
+
 def test_unknown_fields_of_a_config_are_errors(folder, tmp_path):
     def change(path: Path) -> None:
         text = (path / "config.json").read_text()

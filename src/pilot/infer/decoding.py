@@ -8,7 +8,7 @@ Axes: `b` batch, `v` vocabulary, `n` said tokens.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 64  # ways on that are scored at once, each with a copy of what has been read
 
 
+@runtime_checkable
 class Pick(Protocol):
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
         """The next token of each row, given the model's scores and what may be said."""

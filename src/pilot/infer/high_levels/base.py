@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pilot.types import Sample
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 SUBTASK_TOKENS = 24
 
 
+@runtime_checkable
 class Advisor(Protocol):
     """What an outside high level knows of one robot.
 
