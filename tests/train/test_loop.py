@@ -2,74 +2,27 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pilot.data import lerobot_format as fmt
-from pilot.data.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
 from pilot.models.pi import pi0, pi0_fast, pi0_small, pi05
-from pilot.robots.homes import ROBOT
 from pilot.train import checkpoint
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import OptimConfig, Source
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
+from train.toy import config, record, same, weights
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
 
-def record(path: Path) -> None:
-    rng = np.random.default_rng(0)
-    with LeRobotWriter(path, ROBOT, ROBOT.control_hz) as writer:
-        for _ in range(3):
-            steps = np.linspace(0, 1, 12, dtype=np.float32)[:, None]
-            goal = rng.uniform(-1, 1, 3).astype(np.float32)
-            state = np.concatenate((steps * goal, np.zeros((12, 2), np.float32)), 1)
-            action = np.concatenate((steps * goal + 0.05, (steps > 0.5).astype(np.float32)), 1)
-            frames = {
-                fmt.STATE: state,
-                fmt.ACTION: action,
-                fmt.IMAGES + "room": rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
-                fmt.IMAGES + "wrist": rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
-                fmt.BOX: np.tile(np.array([0.1, 0.2, 0.4, 0.6], np.float32), (12, 1)),
-                fmt.PERTURBED: np.zeros(12, bool),
-            }
-            writer.add_episode(
-                frames, task="put the red cup in the sink",
-                persistent=[(0.0, "subtask", "assistant", "pick up the red cup")],
-                events=[], labels={"group": "single"},
-            )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "toy"
-    record(path)
-    return path
-
-
-def config(data: Path, **changes) -> TrainConfig:
-    base = TrainConfig(
-        name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes",
-        steps=8, batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=2),
-        loc_stride=64, threads=1, log_every=1, save_every=4,
-    )  # fmt: skip
-    return replace(base, **changes)
-
-
-def weights(out: Path, of: str = "model") -> dict[str, torch.Tensor]:
-    """The weights in the last checkpoint, or their moving average (`ema`)."""
-    read = checkpoint.read_all(checkpoint.last_checkpoint(out))
-    return {name.removeprefix(f"{of}/"): tensor for name, tensor in read.items() if name.startswith(f"{of}/")}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return record(tmp_path_factory.mktemp("data") / "toy")
 
 
 def test_every_loss_falls(data, tmp_path):
