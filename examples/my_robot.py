@@ -1,10 +1,9 @@
-"""A template for your own robot: fill in `MyRobot`, and the rest drives it. Runs as it is, with pictures of nothing.
+"""A template for your own robot: fill in `MyRobot`. Runs as it is, with pictures of nothing.
 
     pip install 'pilot[client]'                                 # numpy and a socket, no torch
     python examples/my_robot.py --host 192.168.0.10 --prompt "put the red cup in the sink"
 
-`look` must return at once: let the camera driver keep its latest picture. `move` must too: send a setpoint, do not wait
-until it is reached. What is sent when the policy is late or gone is yours to choose (`pilot/infer/executor.py`).
+What is sent when the policy is late or gone is yours to choose: `infer/executor.py`, `Late`.
 """
 
 import argparse
@@ -17,15 +16,14 @@ from pilot.serve.control import Controller, executor_for
 
 
 class MyRobot:
-    """Cameras, joints and motors. Names, units and order are those of `src/pilot/robots/<your robot>.py`."""
+    """Cameras, joints and motors. Names, units and order are those of `robots/<your robot>.py`. Nothing here waits."""
 
     def look(self) -> dict:
-        """The latest pictures, uint8 [h w 3] in RGB of any size, and the joints."""
-        pictures = {camera: np.zeros((480, 640, 3), np.uint8) for camera in ("room", "wrist")}
-        return {"images": pictures, "state": np.zeros(5, np.float32)}
+        """What the cameras saw last, uint8 [h w 3] in RGB of any size, and the joints."""
+        return {"images": dict.fromkeys(("room", "wrist"), np.zeros((480, 640, 3), np.uint8)), "state": np.zeros(5)}
 
     def move(self, action: np.ndarray) -> None:
-        """Send one command [ad] to the motors, checked against your limits of position, speed and force."""
+        """Give the motors one setpoint [ad], checked against your limits of position, speed and force."""
 
     def stop(self) -> None:
         """Brake, and let go of nothing that would fall."""

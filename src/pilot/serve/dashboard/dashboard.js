@@ -157,8 +157,8 @@ function show() {
   say($("policies"), view.policies.map(described).join(", "));
   const robot = view.watched;
   $("nobody").hidden = view.robots.length > 0;
-  $("beside").hidden = view.robots.length === 0;
-  $("robot").hidden = robot === null;
+  $("choice").hidden = view.robots.length === 0;
+  $("robot").hidden = $("past").hidden = robot === null;
   if (robot === null && watch !== null) send({ watch: (watch = null) }); // it is gone: back to the server's choice
   showRobots(view.robots.toSorted((a, b) => b.connected - a.connected), robot);
   if (robot === null) return;
