@@ -1,0 +1,106 @@
+"""Runs with LoRA: only adapters learn, what is saved of them is small, and the policy has them merged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pilot.infer.policy import load_policy
+from pilot.models.bundle import load_bundle
+from pilot.nn.lora import WEIGHTS, Adapters, LoraConfig, adapted, load_adapters, merge, read_description
+from pilot.train.config import OptimConfig, TrainConfig
+from pilot.train.freezing import choose_learning
+from pilot.train.loop import train
+from pilot.train.metrics import read_metrics
+from train import ranks
+from train.toy import config, record, same, weights
+
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
+LORA = LoraConfig(language=Adapters(rank=2, alpha=4.0), expert=Adapters(rank=3, alpha=3.0))
+PLAIN = OptimConfig(peak_lr=3e-3, warmup_steps=2, eps=1e-3)  # a large eps: no step hangs on the sign of a zero
+
+
+def tuned(data: Path, base: Path, **changes: object) -> TrainConfig:
+    whole = {"lora": LORA, "init_from": str(base), "freeze": ("vision",), "optim": PLAIN, "ema_decay": 0.5}
+    return config(data, **(whole | changes))
+
+
+def train_in(data: Path, base: Path, out: Path, changes: dict) -> None:
+    train(tuned(data, base, **changes), out=out, progress=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return record(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def base(data, tmp_path_factory) -> Path:
+    return train(config(data, steps=2), out=tmp_path_factory.mktemp("base"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def out(data, base, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("tuned")
+    train(tuned(data, base), out=path, progress=False)
+    return path
+
+
+def test_only_adapters_and_the_way_in_and_out_learn(out, base):
+    before, after = dict(load_bundle(base).model.state_dict()), weights(out)
+    moved = {name for name, weight in after.items() if name not in before or not torch.equal(weight, before[name])}
+    others = {name for name in moved if "lora_" not in name}
+    assert others == {"action_in.weight", "action_in.bias", "action_out.weight", "action_out.bias"}
+    assert all(f"vlm.blocks.{i}.{part}.lora_b" in moved for i in (0, 1) for part in ("qkv", "out", "gate_up"))
+    assert {"action_expert.blocks.1.down.lora_b", "time_mlp_in.lora_b", "time_mlp_out.lora_a"} <= moved
+
+
+def test_the_first_loss_is_that_of_the_base_model(data, base, out, tmp_path):
+    train(tuned(data, base, lora=None, freeze=(), steps=1), out=tmp_path, progress=False)
+    first, plain = read_metrics(out)[0], read_metrics(tmp_path)[0]
+    for name in ("loss/text", "loss/fast", "loss/flow"):
+        assert first[name] == pytest.approx(plain[name], rel=1e-5)
+
+
+def test_the_policy_is_the_average_with_its_adapters_merged(out, base):
+    model = choose_learning(load_bundle(base).model, freeze=("vision",), lora=LORA)
+    load_adapters(model, out / "adapters")
+    policy = load_policy(out / "policy", verify=True)
+    assert not adapted(policy.model)
+    merged = merge(model.state_dict(), adapted(model))
+    for name, weight in policy.model.state_dict().items():
+        torch.testing.assert_close(weight, merged[name], msg=name)
+    assert read_description(out / "adapters") == (LORA, str(base))
+
+
+def test_what_is_saved_of_them_is_small(out):
+    adapters = (out / "adapters" / WEIGHTS).stat().st_size
+    assert adapters < (out / "policy" / "model.safetensors").stat().st_size / 4
+
+
+def test_a_resumed_run_is_the_same_run_to_the_bit(data, base, out, tmp_path):
+    train(tuned(data, base), out=tmp_path, until=5, progress=False)
+    train(tuned(data, base), out=tmp_path, progress=False)
+    assert same(weights(out), weights(tmp_path)) and same(weights(out, "ema"), weights(tmp_path, "ema"))
+
+
+def test_two_ranks_that_share_the_model_train_the_same_adapters(data, base, out, tmp_path):
+    options = {"data": data, "base": base, "out": tmp_path / "two", "changes": {"parallel": "fsdp"}}
+    ranks.run(train_in, ranks=2, folder=tmp_path / "meet", options=options)
+    for of in ("model", "ema", "optimizer"):
+        mine, theirs = weights(tmp_path / "two", of), weights(out, of)
+        assert mine.keys() == theirs.keys()
+        for name, weight in mine.items():
+            torch.testing.assert_close(weight, theirs[name], rtol=2e-4, atol=2e-5, msg=name)
+    mine, theirs = (load_policy(path / "policy", verify=True).model.state_dict() for path in (tmp_path / "two", out))
+    for name, weight in mine.items():
+        torch.testing.assert_close(weight, theirs[name], rtol=2e-4, atol=2e-5, msg=name)
+
+
+def test_adapters_of_openpi_leave_the_vision_tower_to_learn_whole(data, base, tmp_path):
+    lora = replace(LORA, targets=("qkv", "out"), whole=("action_in", "action_out", "time_mlp_in", "time_mlp_out"))
+    train(tuned(data, base, lora=lora, freeze=(), steps=1), out=tmp_path, progress=False)
+    before, after = dict(load_bundle(base).model.state_dict()), weights(tmp_path)
+    moved = {n.split(".")[0] for n, w in after.items() if n in before and not torch.equal(w, before[n])}
+    assert moved == {"vision", "action_in", "action_out", "time_mlp_in", "time_mlp_out"}
