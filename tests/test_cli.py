@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pilot import cli, cli_data, configs
+from pilot import cli, cli_data, cli_verbs, configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,3 +182,25 @@ def test_debug_shows_every_traceback(monkeypatch):
     monkeypatch.setenv("PILOT_DEBUG", "1")
     with pytest.raises(ValueError):
         cli.main(["demo"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "nothing.txt"], "need one: --high-level NAME"),
+        (["--high-level", "saycan"], "'saycan' needs labels"),
+        (["--high-level", "vlm", "--vlm", "http://localhost:1/v1"], "'vlm' needs model"),
+        (["--high-level", "none", "--keep-margin", "1"], "'none' has no option keep_margin"),
+        (["--high-level", "modle"], "did you mean 'model'"),
+    ],
+)
+def test_options_of_a_high_level(options, message, capsys):
+    assert cli.main(["eval", "checkpoints/none", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_high_level_by_its_options(tmp_path):
+    (tmp_path / "labels.txt").write_text("pick up the cup\n\n  done \n")
+    command = ["eval", "x", "--high-level", "saycan", "--labels", str(tmp_path / "labels.txt")]
+    level = cli_verbs.chosen_high_level(cli.build_parser().parse_args(command))
+    assert level.labels == ("pick up the cup", "done")

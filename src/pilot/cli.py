@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
-from pilot.cli_verbs import Verb, add_verbs, choose
+from pilot.cli_verbs import Verb, add_verbs, choose, chosen_high_level, high_level_arguments
 
 Config = TypeVar("Config")
 
@@ -239,6 +239,7 @@ def eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (default: 2)")
     parser.add_argument("--out", type=Path, help="folder for each episode's record and the table; a second run goes on")
+    high_level_arguments(parser)
 
 
 def run_eval(args: argparse.Namespace) -> None:
@@ -251,6 +252,7 @@ def run_eval(args: argparse.Namespace) -> None:
         episodes=args.episodes,
         seed=args.seed,
         workers=args.workers,
+        high_level=chosen_high_level(args),
         out=args.out,
     )
     print(to_markdown(results))

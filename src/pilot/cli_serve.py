@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilot.cli_verbs import chosen_high_level, high_level_arguments
+
 if TYPE_CHECKING:
     from pilot.serve.access import Keys
     from pilot.serve.hosting import Hosted
@@ -24,7 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    parser.add_argument("--high-level", metavar="NAME", help="what decides on subtasks (default: the model, if it can)")
     parser.add_argument("--max-batch", type=int, default=16, help="robots answered together (default: %(default)s)")
     parser.add_argument("--max-robots", type=int, default=64, help="robots connected (default: %(default)s)")
     parser.add_argument(
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificate-key", type=Path, metavar="PEM", help="where it is in a file of its own")
     parser.add_argument("--watch", type=float, metavar="SECONDS", help="load a policy anew when its files change")
     parser.add_argument("--log", default="text", help="text or json (default: %(default)s)")
+    high_level_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -92,10 +94,12 @@ def hosted(name: str, folder: str, args: argparse.Namespace) -> "Hosted":
     import pilot
     from pilot.serve.hosting import Hosted
 
+    level = chosen_high_level(args)
+
     def load() -> pilot.Policy:
         policy = pilot.load_policy(folder, device=args.device)
-        if args.high_level:
-            policy.high_level = args.high_level
+        if level is not None:
+            policy.high_level = level
         return policy
 
     here = Path(folder) if Path(folder).is_dir() else None

@@ -1,6 +1,7 @@
 """Suites: names, controls, the log that makes evaluations resumable, and the same answer from one process or two."""
 
 import json
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from pilot.eval import suites
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.stats import wilson
 from pilot.eval.suites import SUITES, Job, SuiteResult, evaluate, evaluate_table, get_suite, other_prompt, save_table
+from pilot.infer.high_levels import Implicit, Oracle
 
 
 class Still:
@@ -151,3 +153,39 @@ def test_a_table_holds_every_suite_under_every_control():
         ("homes-l2", "shuffled_prompts", 2),
     ]
     assert results[1].records[0].asked != results[1].records[0].prompt
+
+
+class Chooses(Still):
+    """Remembers which high level its sessions were made with, and what they were shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen, self.shown = [], []
+        self.bundle = SimpleNamespace(loc_stride=16)
+
+    def session(self, *, replan_steps: int, high_level: Any = None) -> "Chooses":
+        self.chosen.append(high_level)
+        return self
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+        self.shown.append(observation)
+        return super().infer(observation)
+
+
+def test_a_high_level_is_chosen_and_the_oracle_is_told_the_truth(tmp_path):
+    policy = Chooses()
+    for level in (None, "implicit", "oracle"):
+        evaluate(policy, suite="homes-l1", episodes=1, high_level=level, out=tmp_path, progress=False)
+    assert policy.chosen == [None, Implicit(), Oracle()], "each is another evaluation"
+    told = [observation.get("subtask") for observation in policy.shown]
+    half = len(told) // 3
+    assert set(told[: 2 * half]) == {None} and all("<loc" in words for words in told[2 * half :])
+
+
+def test_high_levels_that_make_no_evaluation_are_refused():
+    with pytest.raises(ValueError, match="the expert has no high level, got 'oracle'"):
+        evaluate("expert", suite="homes-l1", episodes=1, high_level="oracle")
+    with pytest.raises(ValueError, match="nobody can watch"):
+        evaluate(Still(), suite="homes-l1", episodes=1, high_level="human")
+    with pytest.raises(ValueError, match="no high level 'sayca'; did you mean 'saycan'"):
+        evaluate(Still(), suite="homes-l1", episodes=1, high_level="sayca")

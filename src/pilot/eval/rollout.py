@@ -93,13 +93,22 @@ def check_control(control: str) -> None:
 
 
 def controlled(
-    observation: dict[str, Any], control: str, *, info: dict[str, Any], prompt: str, loc_stride: int
+    observation: dict[str, Any],
+    control: str,
+    *,
+    info: dict[str, Any],
+    prompt: str,
+    loc_stride: int,
+    truth: bool = False,
 ) -> dict[str, Any]:
-    """What the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says."""
+    """What the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says.
+
+    With `truth`, or as control `oracle`, the true subtask with its box, written in steps of `loc_stride`.
+    """
     shown = {**observation, "prompt": prompt}
     if control == "blank_images":
         shown["images"] = {name: np.full_like(picture, GREY) for name, picture in observation["images"].items()}
-    if control == "oracle":
+    if truth or control == "oracle":
         box = box_to_locs(info["box"], stride=loc_stride) if info["box"] else ""
         shown["subtask"] = box + info["subtask"]
     return shown
@@ -152,8 +161,8 @@ def run_together(
 class Plan:
     """Which episode, and how the policy is asked.
 
-    `prompt` replaces the episode's own instruction (success is still judged by the episode's own). `loc_stride` is how
-    the policy writes boxes, for the oracle.
+    `prompt` replaces the episode's own instruction (success is still judged by the episode's own). `truth`: each
+    observation holds the true subtask. `loc_stride` is how the policy writes boxes, for that and for the oracle.
     """
 
     suite: str
@@ -163,6 +172,7 @@ class Plan:
     replan_steps: int
     control: str = "none"
     prompt: str | None = None
+    truth: bool = False
     loc_stride: int = 1
 
 
@@ -176,7 +186,9 @@ def play(env: HomesEnv, plan: Plan) -> Game:
     executed: list[np.ndarray] = []
     done = False
     while not done:
-        shown = controlled(observation, plan.control, info=info, prompt=asked, loc_stride=plan.loc_stride)
+        shown = controlled(
+            observation, plan.control, info=info, prompt=asked, loc_stride=plan.loc_stride, truth=plan.truth
+        )  # fmt: skip
         answer = yield shown
         seconds.append(answer["timing"].get("total", 0.0))
         words = answer["subtask"]

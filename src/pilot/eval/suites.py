@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from pilot.eval.rollout import (
     run_together,
 )
 from pilot.eval.stats import wilson
+from pilot.infer.high_levels import HighLevel, Human, Oracle, named
 from pilot.infer.policy import load_policy
 from pilot.sims.homes import HomesEnv
 from pilot.sims.homes.episodes import draw_episode
@@ -154,8 +156,8 @@ class Job:
 class Runner:
     """Runs jobs in one process: the policy is loaded once, one environment stands at a time."""
 
-    def __init__(self, policy: Any, *, replan_steps: int | None = None) -> None:
-        self.policy = load(policy)
+    def __init__(self, policy: Any, *, replan_steps: int | None = None, high_level: HighLevel | None = None) -> None:
+        self.policy, self.high_level = load(policy), high_level
         self.replan_steps = replan_steps or (self.policy or ExpertPolicy).metadata["replan_steps"]
         self.suite: Suite | None = None
         self.env: HomesEnv
@@ -166,6 +168,7 @@ class Runner:
         return run_episode(self.env, lambda env: self.session(env, job), self.plan(job))
 
     def plan(self, job: Job) -> Plan:
+        truth = isinstance(self.high_level, Oracle)
         return Plan(
             suite=job.suite.name,
             home=job.home,
@@ -174,7 +177,8 @@ class Runner:
             replan_steps=self.replan_steps,
             control=job.control,
             prompt=other_prompt(job) if job.control == "shuffled_prompts" else None,
-            loc_stride=self.policy.bundle.loc_stride if self.policy and job.control == "oracle" else 1,
+            truth=truth,
+            loc_stride=self.policy.bundle.loc_stride if self.policy and (truth or job.control == "oracle") else 1,
         )
 
     def run_many(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, EpisodeRecord]]:
@@ -212,7 +216,9 @@ class Runner:
     def session(self, env: HomesEnv, job: Job) -> Session:
         if self.policy is None:
             return ExpertPolicy(env, seed=job.seed + job.home)
-        return self.policy.session(replan_steps=self.replan_steps)
+        if self.high_level is None:
+            return self.policy.session(replan_steps=self.replan_steps)
+        return self.policy.session(replan_steps=self.replan_steps, high_level=self.high_level)
 
 
 def other_prompt(job: Job) -> str:
@@ -243,13 +249,15 @@ def evaluate(
     control: str = "none",
     workers: int | None = None,
     replan_steps: int | None = None,
+    high_level: HighLevel | str | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> SuiteResult:
     """Success of `policy` (a checkpoint's path, a policy, or "expert") in the suite's first `episodes` test homes.
 
     With `out` (a folder) every finished episode is logged to `out/episodes.jsonl` and none runs twice. `workers`
-    defaults to 2 for a path; a policy object stays in this process. `replan_steps` overrides the policy's own.
+    defaults to 2 for a path; a policy object stays in this process. `replan_steps` and `high_level`
+    (`infer/high_levels`) override the policy's own.
     Raises ValueError for an unknown suite or control, FileNotFoundError for a missing checkpoint.
     """
     table = evaluate_table(
@@ -260,6 +268,7 @@ def evaluate(
         seed=seed,
         workers=workers,
         replan_steps=replan_steps,
+        high_level=high_level,
         out=out,
         progress=progress,
     )
@@ -275,10 +284,12 @@ def evaluate_table(
     seed: int = 0,
     workers: int | None = None,
     replan_steps: int | None = None,
+    high_level: HighLevel | str | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> list[SuiteResult]:
     """`evaluate` for every suite under every control, in one pool of workers; suites outermost in the answer."""
+    high_level = checked_high_level(high_level, policy)
     if episodes < 1:
         raise ValueError(f"an evaluation needs at least 1 episode, got {episodes}")
     for control in controls:
@@ -291,10 +302,12 @@ def evaluate_table(
         for home in range(episodes)
     ]
     label = fingerprint(policy)
-    log = Log(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{replan_steps or ''}")
+    choices = f"{replan_steps or ''}" + (f"/{high_level}" if high_level else "")
+    log = Log(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
     missing = [job for job in jobs if job not in log]
     with tqdm(total=len(jobs), initial=len(jobs) - len(missing), disable=not progress, unit="episode") as bar:
-        for job, record in run_jobs(policy, missing, workers=workers, replan_steps=replan_steps):
+        runner = partial(Runner, policy, replan_steps=replan_steps, high_level=high_level)
+        for job, record in run_jobs(runner, missing, workers=workers_for(policy, workers)):
             log.add(job, record)
             bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
             bar.update()
@@ -311,21 +324,37 @@ def evaluate_table(
     ]
 
 
-def run_jobs(
-    policy: Any, jobs: Sequence[Job], *, workers: int | None, replan_steps: int | None
-) -> Iterator[tuple[Job, EpisodeRecord]]:
-    """Every job with its record, as they finish. Worker processes load the policy's path themselves."""
+def checked_high_level(level: HighLevel | str | None, policy: Any) -> HighLevel | None:
+    """The high level of a policy under evaluation; None is the policy's own."""
+    if isinstance(level, str):
+        level = named(level)
+    if level is not None and policy == "expert":
+        raise ValueError(f"the expert has no high level, got '{level.name}'")
+    if isinstance(level, Human):
+        raise ValueError("nobody can watch the robots of an evaluation; a person decides with: pilot serve")
+    return level
+
+
+def workers_for(policy: Any, workers: int | None) -> int:
+    """Processes: those that were asked for, or 2 where each can load the policy itself."""
     portable = isinstance(policy, str | Path)
     if not portable and (workers or 1) > 1:
         raise ValueError(f"a policy object stays in this process, got workers={workers}; give the checkpoint's path")
-    workers = min(workers or (2 if portable else 1), len(jobs))
+    return workers or (2 if portable else 1)
+
+
+def run_jobs(
+    make_runner: Callable[[], Runner], jobs: Sequence[Job], *, workers: int
+) -> Iterator[tuple[Job, EpisodeRecord]]:
+    """Every job with its record, as they finish. Worker processes make their runner themselves."""
+    workers = min(workers, len(jobs))
     if workers == 1:
-        yield from Runner(policy, replan_steps=replan_steps).run_many(jobs)
+        yield from make_runner().run_many(jobs)
     if workers <= 1:
         return
     bundles = [jobs[i : i + BUNDLE] for i in range(0, len(jobs), BUNDLE)]
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(policy, replan_steps)
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(make_runner,)
     ) as pool:
         futures = [pool.submit(_run_in_worker, bundle) for bundle in bundles]
         try:
@@ -339,12 +368,12 @@ def run_jobs(
 _worker: Runner | None = None
 
 
-def _start_worker(policy: Any, replan_steps: int | None) -> None:
+def _start_worker(make_runner: Callable[[], Runner]) -> None:
     """Ctrl-C is the parent's business; one thread each, the processes are the parallelism."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _worker = Runner(policy, replan_steps=replan_steps)
+    _worker = make_runner()
 
 
 def _run_in_worker(jobs: Sequence[Job]) -> list[tuple[Job, EpisodeRecord]]:
@@ -414,7 +443,7 @@ def fingerprint(policy: Any) -> str:
 def code_fingerprint() -> str:
     """Twelve hex digits of the source that decides an episode: the simulator's, and all that a policy acts through."""
     root = Path(pilot.__path__[0])
-    folders = ("sims/homes", "robots", "tokenizers", "data", "nn", "models", "infer")
+    folders = ("sims/homes", "robots", "tokenizers", "data", "nn", "models", "infer", "infer/high_levels")
     return _digest(sorted(path for folder in folders for path in (root / folder).glob("*.py")))
 
 

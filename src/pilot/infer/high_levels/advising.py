@@ -141,7 +141,7 @@ class Vlm(Advising):
     every: float = 2.0
     cameras: tuple[str, ...] = ()
     size: int = 448
-    submit: Callable[[Callable[[], str]], "Future[str]"] = in_thread
+    submit: Callable[[Callable[[], str]], "Future[str]"] = field(default=in_thread, repr=False)
 
     def advisor(self) -> Advisor:
         return _Correspondent(self)
