@@ -1,0 +1,135 @@
+"""What is held out is never trained on, and how a run does on it is measured in the robot's own units."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pilot.models.pi import pi0_fast
+from pilot.train.config import Source, TrainConfig
+from pilot.train.loop import Run, train
+from pilot.train.metrics import read_metrics, read_notes
+from pilot.train.setup import prepare
+from pilot.train.validation import Validation, wearing
+from train.toy import config, record, record_web
+
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return record(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory) -> Path:
+    return record_web(tmp_path_factory.mktemp("data") / "web")
+
+
+def mixed(data: Path, web: Path, **changes: object) -> TrainConfig:
+    sources = (Source(path=str(data), weight=0.5), Source(path=str(web), kind="web", weight=0.5))
+    return config(data, sources=sources, held_out=0.34, **changes)
+
+
+def validation(config: TrainConfig, out: Path) -> tuple[Validation, Run]:
+    setup = prepare(config, out, resume=True, progress=False)
+    return Validation(config, setup.loader, setup.held_out), Run(config, setup, out)
+
+
+def test_no_batch_holds_what_is_held_out(data, web, tmp_path):
+    run = mixed(data, web)
+    setup = prepare(run, tmp_path, resume=True, progress=False)
+    held = {name: set(numbers.tolist()) for name, numbers in setup.held_out.items()}
+    episodes = setup.loader.mixture.sources["toy"].dataset.episode_of
+    assert len({episodes[i] for i in held["toy"]}) == 1 and len(held["toy"]) == 12, "one whole episode of three"
+    assert len(held["web"]) == 2
+    drawn = [draw for step in range(40) for draw in setup.loader.mixture.draw(step, run.batch_size)]
+    assert {draw.source for draw in drawn} == {"toy", "web"}
+    assert not [draw for draw in drawn if draw.index in held[draw.source]]
+
+
+def test_the_seed_chooses_the_episodes(data, web, tmp_path):
+    chosen = [
+        prepare(mixed(data, web, seed=seed), tmp_path / str(i), resume=True, progress=False).held_out["web"].tolist()
+        for i, seed in enumerate((0, 0, 1, 2, 3))
+    ]
+    assert chosen[0] == chosen[1] and len({tuple(rows) for rows in chosen}) > 1
+
+
+def test_losses_and_errors_of_every_source(data, web, tmp_path):
+    judge, run = validation(mixed(data, web, validate_every=4, validate_rows=5), tmp_path)
+    found = judge.run(run.learner.model)
+    assert set(found) == {
+        "val/text/toy", "val/fast/toy", "val/flow/toy", "val/text/web",
+        "val/action_mse/toy", "val/action_l1/toy", "val/action_l1/toy/gripper", "val/action_l1/toy/other",
+    }  # fmt: skip
+    assert all(np.isfinite(value) and value > 0 for value in found.values())
+    assert judge.run(run.learner.model) == found, "the same rows and noise each time"
+    assert run.learner.model.training
+
+
+def test_a_policy_that_knows_the_answer_has_no_error(data, web, tmp_path, monkeypatch):
+    judge, run = validation(mixed(data, web), tmp_path)
+    recorded = []
+    encode = judge._case
+
+    def remembered(name: str, i: int):
+        case = encode(name, i)
+        if case.row.action_mask.any():
+            recorded.append(torch.from_numpy(case.row.actions))
+        return case
+
+    monkeypatch.setattr(judge, "_case", remembered)
+    model = run.learner.model
+    monkeypatch.setattr(
+        model, "sample_actions", lambda observation, **_: torch.stack(recorded[-observation.batch_size :])
+    )
+    found = judge.run(model)
+    assert found["val/action_mse/toy"] == 0
+    assert found["val/action_l1/toy"] < 1e-5
+    monkeypatch.setattr(
+        model, "sample_actions", lambda observation, **_: torch.stack(recorded[-observation.batch_size :]) + 0.5
+    )
+    assert judge.run(model)["val/action_mse/toy"] == pytest.approx(0.25)
+
+
+def test_a_model_that_writes_its_actions_is_judged_by_its_losses(data, web, tmp_path):
+    judge, run = validation(mixed(data, web, model=pi0_fast("debug", max_tokens=80), alpha=0.0), tmp_path)
+    assert set(judge.run(run.learner.model)) == {"val/text/toy", "val/fast/toy", "val/text/web"}
+
+
+def test_a_run_logs_what_it_finds_and_goes_on_as_if_it_had_not_looked(data, web, tmp_path):
+    looking = mixed(data, web, steps=4, validate_every=2, validate_rows=4)
+    given: list[Path] = []
+
+    def evaluate(policy: Path) -> dict[str, float]:
+        given.append(policy)
+        assert (policy / "model.safetensors").exists()
+        return {"eval/toy/success": 0.5}
+
+    train(replace(looking, eval_every=4), out=tmp_path / "look", progress=False, evaluate=evaluate)
+    train(replace(looking, validate_every=0), out=tmp_path / "blind", progress=False)
+    notes = read_notes(tmp_path / "look")
+    assert [note["step"] for note in notes] == [2, 4]
+    assert "val/flow/toy" in notes[0] and "eval/toy/success" in notes[1]
+    assert given == [tmp_path / "look" / "policy"]
+    losses = [[r["loss/flow"] for r in read_metrics(tmp_path / name)] for name in ("look", "blind")]
+    assert losses[0] == losses[1]
+
+
+def test_the_average_is_tried_and_the_weights_come_back():
+    model = torch.nn.Linear(2, 2)
+    own, average = model.weight.detach().clone(), torch.ones(2, 2)
+    with pytest.raises(RuntimeError), wearing(model, {"weight": average}):
+        assert torch.equal(model.weight, torch.ones(2, 2))
+        raise RuntimeError
+    assert torch.equal(model.weight, own) and torch.equal(average, torch.ones(2, 2))
+
+
+def test_what_cannot_be_held_out_is_said(data, web, tmp_path):
+    with pytest.raises(ValueError, match="a share of episodes from 0"):
+        prepare(replace(mixed(data, web), held_out=1.0), tmp_path / "all", resume=True, progress=False)
+    with pytest.raises(ValueError, match="validates and holds nothing out"):
+        validation(config(data, validate_every=2), tmp_path / "none")
