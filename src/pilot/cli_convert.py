@@ -90,10 +90,11 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str, *, change: "Chang
     """Check the weights against their table and print it, and the table of what would be written."""
     from pilot.convert import folders
     from pilot.data.files import read_json
-    from pilot.models.bundle import model_config
+    from pilot.models.kinds import model_config, of_family
 
     if kind == "pilot":
-        config = model_config(read_json(source / "config.json", remedy="fetch the checkpoint again")["model"])
+        stored = read_json(source / "config.json", remedy="fetch the checkpoint again")
+        config = of_family(model_config(stored["model"], kind=stored.get("kind", "pi")))
         if args.to == "pilot":
             raise ValueError(f"{source} is a checkpoint of pilot already; convert it --to another kind")
     else:

@@ -37,7 +37,7 @@ def load_model(
 
 
 def _own(folder: Path, config: PiConfig | None, dtype: torch.dtype | None) -> Pi:
-    model = load_bundle(folder).model
+    model = load_bundle(folder).pi
     if config not in (None, model.config):
         raise ValueError(f"the config contradicts that of {folder}, which is {model.config}")
     return model.to(dtype or model.dtype)

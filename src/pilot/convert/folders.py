@@ -154,7 +154,7 @@ def load(path: Path, kind: str, given: Given, *, dtype: torch.dtype | None = Non
             action_tokenizer=given.action_tokenizer,
             dtype=dtype or prevailing_dtype(lerobot.open_weights(path)),
         )
-        bundle.model.config = changed(bundle.model, given.change)
+        bundle.model.config = changed(bundle.pi, given.change)
         return bundle
     return _with_parts(_model(path, kind, given, dtype), path, kind, given)
 
@@ -279,7 +279,7 @@ def save(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype | None = N
         if kind == "lerobot":
             lerobot_export.save_bundle(bundle, temporary, dtype=dtype)
         else:
-            {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax}[kind].save(bundle.model, temporary, dtype=dtype)
+            {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax}[kind].save(bundle.pi, temporary, dtype=dtype)
             write_json(temporary / "assets" / bundle.robot.name / "norm_stats.json", _openpi_stats(bundle.norm_stats))
         replace_folder(temporary, path)
     finally:

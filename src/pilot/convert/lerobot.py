@@ -28,7 +28,7 @@ from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma,
 from pilot.convert.reading import load_pi, settle, shape_of
 from pilot.convert.renamed import Renamed
 from pilot.convert.sources import SafetensorsSource, write_safetensors
-from pilot.models.bundle import model_config
+from pilot.models.kinds import model_config, of_family
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 
 FAMILIES = {"pi0": pi0, "pi05": pi05, "pi0_fast": pi0_fast}
@@ -171,7 +171,7 @@ def read_policy_config(path: Path) -> dict[str, Any]:
 
 def _own_config(path: Path) -> PiConfig | None:
     file = path / OWN_FILE
-    return model_config(json.loads(file.read_text())["model"]) if file.is_file() else None
+    return of_family(model_config(json.loads(file.read_text())["model"])) if file.is_file() else None
 
 
 def read_shape(source: TensorSource, base: PiConfig | None) -> PiConfig:

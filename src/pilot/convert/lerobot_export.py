@@ -42,7 +42,7 @@ def save_bundle(bundle: Bundle, path: str | Path, *, dtype: torch.dtype = torch.
     kind = policy_type(bundle)
     _warn_about_lerobot(bundle, kind)
     path.mkdir(parents=True, exist_ok=True)
-    lerobot.save(bundle.model, path, dtype=dtype)
+    lerobot.save(bundle.pi, path, dtype=dtype)
     write_json(path / "config.json", policy_config(bundle, kind, dtype))
     (path / "tokenizer").mkdir(exist_ok=True)
     copyfile(bundle.text.path, path / "tokenizer" / "tokenizer.model")

@@ -32,8 +32,8 @@ class RecordAttention(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is F.scaled_dot_product_attention:
             q, k = args[0], args[1]
-            mask = (kwargs or {}).get("attn_mask", 0.0)
-            self.weights.append(torch.softmax(q @ k.mT * q.shape[-1] ** -0.5 + mask, dim=-1))
+            scores, mask = q @ k.mT * q.shape[-1] ** -0.5, (kwargs or {}).get("attn_mask")
+            self.weights.append(torch.softmax(scores if mask is None else scores + mask, dim=-1))
         return func(*args, **(kwargs or {}))
 
 
@@ -79,7 +79,7 @@ def flow_trajectory(
 ) -> Float[np.ndarray, "s ah ad"]:
     """The chunk at every Euler step from noise to actions, in the robot's own units."""
     read, context, _ = think(policy, observation)
-    points = policy.model.act(context, read.state, noise=noise(policy), num_steps=num_steps)[:, 0].cpu().numpy()
+    points = policy.bundle.pi.act(context, read.state, noise=noise(policy), num_steps=num_steps)[:, 0].cpu().numpy()
     state = np.asarray(observation["state"], np.float32)
     return np.stack([policy.pipeline.decode_actions(point, state) for point in points])
 
@@ -91,13 +91,13 @@ def think(
 
     A `recorder` forgets what it saw while the policy was reading.
     """
-    if policy.model.config.action_expert is None:
+    if policy.bundle.pi.config.action_expert is None:
         raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
     read = policy.observe(policy.sample(observation))
-    context = policy.model.read(read)
+    context = policy.bundle.pi.read(read)
     if recorder is not None:
         recorder.weights.clear()
-    said, context = policy.model.speak(
+    said, context = policy.bundle.pi.speak(
         context, read, eos=policy.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=policy.words
     )
     words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])

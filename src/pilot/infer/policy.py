@@ -269,7 +269,8 @@ class Policy:
         states = [turn.sample.state for turn in turns if turn.sample.state is not None]
         left = rtc.encode(self.pipeline, previous, states, device=self.device)
         steps = self.num_steps
-        return rtc.act(self.engine, reading, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps)[-1]
+        engine = cast(Engine, self.engine)  # `Session` refuses what is left over for models without a flow
+        return rtc.act(engine, reading, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps)[-1]
 
     def observe(self, sample: Sample) -> Observation:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
@@ -279,8 +280,8 @@ class Policy:
 
         Also returns the reading that goes on with it.
         """
-        end = self.subtask_end
-        tokens, reading = self.engine.speak(reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words)
+        end, engine = self.subtask_end, cast(Engine, self.engine)
+        tokens, reading = engine.speak(reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words)
         return tokens.tolist(), reading
 
     def subtask_text(self, tokens: Sequence[int]) -> str | None:

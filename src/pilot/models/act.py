@@ -143,7 +143,8 @@ class Act(Model):
         tokens, places, seen = [], [], []
         for name, images in observation.images.items():
             features = self.image_in(self.vision(images.to(self.queries.dtype)))  # [b d rows columns]
-            places.append(grid_positions(*features.shape[-2:], features.shape[1], like=features))
+            rows, columns = features.shape[-2:]
+            places.append(grid_positions(rows, columns, features.shape[1], like=features))
             tokens.append(features.flatten(2).mT)
             seen.append(observation.image_masks[name][:, None].expand(-1, tokens[-1].shape[1]))
         return torch.cat(tokens, dim=1), torch.cat(places), torch.cat(seen, dim=1)

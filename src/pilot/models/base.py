@@ -31,6 +31,15 @@ class Model(nn.Module, ABC):
     config: Any
     """A frozen dataclass; the pipeline takes `action_dim`, `action_horizon`, picture sizes and `norm` from it."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @abstractmethod
+    def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Model":
+        """The model with fresh weights. `ordered_tokens` are tokens that stand for places or numbers, each in order."""
+
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """The layers, in the order in which they run: what is sharded, compiled and checkpointed as one."""

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from pilot.data.pipeline import Pipeline
 from pilot.data.stats import load_norm_stats, save_norm_stats
 from pilot.models.base import Model
-from pilot.models.kinds import ModelConfig, build, kind_of, model_config
+from pilot.models.kinds import ModelConfig, build, kind_of, model_config, of_family
 from pilot.models.pi import Pi, PiConfig
 from pilot.robots import load_adapter
 from pilot.tokenizers import load_action_tokenizer
@@ -73,6 +73,12 @@ class Bundle:
                 f"robot '{self.robot.name}' shows cameras {without}, and the model's vision_towers are {towers}; make "
                 f"it with vision_towers={tuple(slot for slot in seen if slot is not None)}"
             )
+
+    @property
+    def pi(self) -> Pi:
+        """The model, for what only the π0 family can do; raises `ValueError` where it is of another kind."""
+        of_family(self.model.config)
+        return cast(Pi, self.model)
 
     @property
     def pipeline(self) -> Pipeline:

@@ -149,15 +149,21 @@ class UNet(nn.Module):
         features = level_features(level, self.level_in.in_features).to(x.dtype)
         condition = torch.cat((self.level_out(F.mish(self.level_in(features))), seen), dim=-1)
         x, passed = x.mT, []  # [b c s]
-        for i, (first, second) in enumerate(self.down):
-            x = second(first(x, condition), condition)
+        for i, pair in enumerate(self.down):
+            x = both(pair, x, condition)
             passed.append(x)
             x = self.downsample[i](x) if i < len(self.downsample) else x
-        for block in self.middle:
-            x = block(x, condition)
-        for (first, second), upsample in zip(self.up, self.upsample, strict=True):
-            x = upsample(second(first(torch.cat((x, passed.pop()), dim=1), condition), condition))
+        x = both(self.middle, x, condition)
+        for pair, upsample in zip(self.up, self.upsample, strict=True):
+            x = upsample(both(pair, torch.cat((x, passed.pop()), dim=1), condition))
         return self.out(F.mish(self.last_norm(self.last(x)))).mT
+
+
+def both(blocks: nn.Module, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
+    """Through the two blocks of a resolution."""
+    for block in blocks.children():
+        x = block(x, condition)
+    return x
 
 
 def level_features(level: Int[Tensor, " b"], width: int) -> Float[Tensor, "b g"]:

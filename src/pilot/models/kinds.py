@@ -29,6 +29,17 @@ def build(config: ModelConfig) -> Model:
     return KINDS[kind_of(config)][1](config)
 
 
+def of_family(config: ModelConfig) -> PiConfig:
+    """The config, for what only the π0 family can do.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(config, PiConfig):
+        raise ValueError(f"this is for the π0 family, and the model is of kind '{kind_of(config)}'")
+    return config
+
+
 def model_config(values: Mapping[str, Any], *, kind: str = "pi") -> ModelConfig:
     """A config from its `asdict` form.
 
@@ -56,7 +67,7 @@ def _read(value: Any, hint: Any) -> Any:
     """JSON has no tuples, configs no lists; a part that is a config of its own has fields of its own."""
     if isinstance(value, list):
         return tuple(value)
-    part = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+    part = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
     if part is None or not isinstance(value, Mapping):
         return value
     return part(**{name: _read(inner, None) for name, inner in value.items()})

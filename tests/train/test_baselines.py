@@ -1,0 +1,137 @@
+"""Baselines go through the same command: trained, saved, gone on with, loaded, asked one by one and together."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pilot.configs.baselines import openvla_nano
+from pilot.data import lerobot_format as fmt
+from pilot.data.writer import LeRobotWriter
+from pilot.infer.policy import load_policy
+from pilot.models.act import Act, act
+from pilot.models.bundle import load_bundle
+from pilot.models.diffusion_policy import diffusion_policy
+from pilot.models.kinds import ModelConfig
+from pilot.models.octo import octo
+from pilot.models.pi import pi0_fast
+from pilot.nn.resnet import ResNet, ResNetConfig
+from pilot.robots.homes import ROBOT
+from pilot.tokenizers.bins import BinsTokenizer
+from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.loop import train
+from pilot.train.metrics import read_metrics
+
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
+
+BINNED = pi0_fast("debug", action_horizon=1, prompt="openvla", state_input="none", max_tokens=80)
+MODELS: dict[str, ModelConfig] = {
+    "act": act("debug"), "diffusion_policy": diffusion_policy("debug"), "octo": octo("debug"), "openvla": BINNED,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    path, rng = tmp_path_factory.mktemp("data") / "toy", np.random.default_rng(0)
+    with LeRobotWriter(path, ROBOT, ROBOT.control_hz) as writer:
+        for goal in (-1.0, 1.0):
+            steps = np.linspace(0, 1, 12, dtype=np.float32)[:, None] * np.array([goal, 0.5, -goal], np.float32)
+            frames = {
+                fmt.STATE: np.concatenate((steps, rng.uniform(size=(12, 2))), 1).astype(np.float32),
+                fmt.ACTION: np.concatenate((steps + 0.05, rng.uniform(size=(12, 1))), 1).astype(np.float32),
+                fmt.IMAGES + "room": rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+                fmt.IMAGES + "wrist": rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+                fmt.BOX: np.tile(np.array([0.1, 0.2, 0.4, 0.6], np.float32), (12, 1)),
+                fmt.PERTURBED: np.zeros(12, bool),
+            }
+            writer.add_episode(
+                frames, task="put the red cup in the sink",
+                persistent=[(0.0, "subtask", "assistant", "pick up the red cup")], events=[], labels={"group": "one"},
+            )  # fmt: skip
+    return path
+
+
+def config(data: Path, model: ModelConfig, **changes) -> TrainConfig:
+    binned = model is BINNED
+    base = TrainConfig(
+        name="toy", model=model, sources=(Source(path=str(data), teaches=("fast",) if binned else ("flow",)),),
+        robot="homes", steps=3, batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=1), threads=1, log_every=1,
+        alpha=0.0 if binned else 1.0, text_weight=0.0, fast_weight=1.0 if binned else 0.0, loss_weights={"kl": 10.0},
+        action_tokenizer="bins", log_to=(),
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def observation(prompt: str = "put the red cup in the sink", *, seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    images = {camera: rng.integers(0, 256, (20, 16, 3), dtype=np.uint8) for camera in ROBOT.cameras}
+    return {"images": images, "state": rng.uniform(-1, 1, 5).astype(np.float32), "prompt": prompt}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_trains_and_acts(data, tmp_path, name):
+    model = MODELS[name]
+    out = train(config(data, model), out=tmp_path, progress=False)
+    logged = read_metrics(tmp_path)[-1]
+    assert {n.removeprefix("loss/") for n in logged if n.startswith("loss/") and n.count("/") == 1} >= (
+        {"act": {"l1", "kl"}, "openvla": {"fast"}}.get(name, {"noise"})
+    )
+    policy = load_policy(out, verify=True)
+    assert policy.model.config == model and (policy.bundle.action_tokenizer is None) == (name != "openvla")
+    seen = [observation(seed=seed) for seed in range(3)]
+    alone = [policy.infer(one) for one in seen]
+    together = policy.infer_many([policy.session() for _ in seen], seen)
+    for one, other in zip(alone, together, strict=True):
+        assert one["actions"].shape == (model.action_horizon, 4) and one["subtask"] is None
+        assert np.allclose(one["actions"], other["actions"], atol=1e-4)
+    with pytest.raises(ValueError, match="'previous' is for models with a flow"):
+        policy.infer(seen[0] | {"previous": {"actions": alone[0]["actions"], "delay": 0}})
+
+
+@pytest.mark.parametrize("name", ["act", "diffusion_policy"])
+def test_a_resumed_run_is_the_same_run(data, tmp_path, name):
+    whole = train(config(data, MODELS[name]), out=tmp_path / "whole", progress=False)
+    train(config(data, MODELS[name]), out=tmp_path / "broken", until=2, progress=False)
+    broken = train(config(data, MODELS[name]), out=tmp_path / "broken", progress=False)
+    weights = [load_bundle(path).model.state_dict() for path in (whole, broken)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_another_kind_in_the_same_folder_is_refused(data, tmp_path):
+    train(config(data, MODELS["octo"]), out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="unknown fields"):
+        train(config(data, MODELS["act"]), out=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="a model of another shape"):
+        train(config(data, MODELS["act"], init_from=str(tmp_path / "policy")), out=tmp_path / "new", progress=False)
+
+
+def test_act_looks_with_imagenets_resnet(data, tmp_path):
+    shape = ResNetConfig(widths=(16, 32), blocks=1, pool=False, norm="frozen_batch")
+    published = {n: torch.full(t.shape, 0.01) for n, t in ResNet(shape).state_dict().items()}
+    torch.save(published | {"fc.weight": torch.zeros(10, 32)}, tmp_path / "resnet.pth")
+    frozen = config(
+        data, act("debug", resnet=shape), init_from=f"torchvision:{tmp_path / 'resnet.pth'}", freeze=("vision",)
+    )
+    model = load_bundle(train(frozen, out=tmp_path / "run", progress=False)).model
+    assert isinstance(model, Act)
+    assert all(torch.allclose(t, published[n]) for n, t in model.vision.state_dict().items())
+    with pytest.raises(FileNotFoundError, match="it is published at https"):
+        train(replace(frozen, init_from="torchvision:nowhere.pth"), out=tmp_path / "none", progress=False)
+    with pytest.raises(ValueError, match="for ACT, which looks with a ResNet, not for Octo"):
+        train(replace(frozen, model=octo("debug"), freeze=()), out=tmp_path / "octo", progress=False)
+
+
+def test_binned_rows_say_one_bin_for_each_action_dim(data, tmp_path):
+    bundle = load_bundle(train(config(data, BINNED), out=tmp_path, progress=False))
+    bins = bundle.action_tokenizer
+    assert isinstance(bins, BinsTokenizer) and bins.vocab_size == 256
+    said = bins.encode(np.zeros((1, 4), np.float32))
+    assert len(said) == 4 and openvla_nano().model.action_horizon == 1
+    policy = load_policy(tmp_path / "policy")
+    tokens = policy.pipeline.encode(policy.sample(observation("Put the RED cup away"))).tokens
+    prompt = bundle.text.decode(tokens)
+    assert prompt == "In: What action should the robot take to put the red cup away?\nOut:"
+    ids = sorted(set(policy.chunks.ids)) if policy.chunks else []
+    assert ids[-1] == BINNED.vocab_size - 1 and len(ids) == 256
