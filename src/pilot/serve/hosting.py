@@ -142,12 +142,15 @@ def warm_up(policy: Any, *, max_batch: int) -> None:
 
 
 def made_up(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Grey pictures and a state of zeros, for a policy that says what its cameras and its state are."""
+    """Grey pictures and a state of zeros, for a policy that says what its cameras and its state are.
+
+    It is told what to do, so that nobody outside of the model is asked.
+    """
     if "cameras" not in metadata or "state_names" not in metadata:
         return None
     grey = np.full((224, 224, 3), 127, np.uint8)
     state = np.zeros(len(metadata["state_names"]), np.float32)
-    return {"images": dict.fromkeys(metadata["cameras"], grey), "state": state, "prompt": "get ready"}
+    return {"images": dict.fromkeys(metadata["cameras"], grey), "state": state, "prompt": "get ready", "subtask": "wait"}
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[int, int]]:
