@@ -3,6 +3,7 @@
 import contextlib
 import ssl
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from websockets.http11 import Response
 from websockets.sync.server import serve as listen
 
 from pilot.data.transforms import resize_with_pad
+from pilot.serve.access import Keys, tls_context
 from pilot.serve.client import SESSION_HEADER, Backoff, Latency, PolicyClient, PolicyError, shrunk
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import OVER, pack, unpack
 
+CERTIFICATE = Path(__file__).parent / "localhost.pem"
 METADATA = {"cameras": ["room", "wrist", "ceiling"], "image_sizes": {"room": [64, 64], "wrist": [32, 32]}}
 OBSERVATION = {"images": {"room": np.zeros((64, 64, 3), np.uint8)}, "state": np.zeros(5, np.float32), "prompt": "go"}
 
@@ -263,3 +266,44 @@ def test_over_a_real_socket_a_server_that_hangs_up_is_found_again():
             assert client.infer(large)["shapes"] == {"room": [64, 64, 3]}
         server.shutdown()
     assert sessions == [client.session] * 2
+
+
+class Counting:
+    """Sessions that count what they are asked."""
+
+    def __init__(self):
+        self.metadata, self.seen = METADATA, 0
+
+    def session(self):
+        return Counting()
+
+    def infer(self, observation):
+        self.seen += 1
+        return {"actions": np.zeros((1, 3)), "seen": self.seen}
+
+
+def test_over_a_real_socket_a_lost_connection_goes_on_where_it_was():
+    with serve_in_background(Counting()) as port, PolicyClient(port=port) as client:
+        assert [client.infer(OBSERVATION)["seen"] for _ in range(2)] == [1, 2]
+        client._open.close()  # the line is cut, and nobody said goodbye
+        with pytest.raises(ConnectionError, match="the next call connects again"):
+            client.infer(OBSERVATION)
+        assert client.infer(OBSERVATION)["seen"] == 3
+        client.reset()
+        assert client.infer(OBSERVATION)["seen"] == 1
+
+
+def test_over_tls_the_server_must_be_who_it_says():
+    with serve_in_background(Counting(), tls=tls_context(CERTIFICATE)) as port:
+        with PolicyClient("wss://127.0.0.1", port, ca=str(CERTIFICATE)) as client:
+            assert client.infer(OBSERVATION)["seen"] == 1
+        with pytest.raises(ConnectionError, match="certificate verify failed"):
+            PolicyClient("wss://127.0.0.1", port)
+
+
+def test_over_a_real_socket_a_wrong_key_is_refused_at_once():
+    with serve_in_background(Counting(), keys=Keys(["open sesame"])) as port:
+        with PolicyClient(port=port, api_key="open sesame") as client:
+            assert client.infer(OBSERVATION)["seen"] == 1
+        with pytest.raises(ConnectionError, match="401: this API key is not known here"):
+            PolicyClient(port=port, api_key="open barley")

@@ -171,6 +171,17 @@ def test_another_robot_by_keyboard_alone(page):
         assert page.value("document.activeElement.matches('#robots li:nth-child(2) button')"), "the focus stays"
 
 
+def test_the_focus_stays_with_its_robot_when_another_ends(page):
+    with acting(Speaker(), prompts=("wash up", "dry up")) as (port, clients):
+        watched(page, port)
+        tab_to(page, "#robots li:nth-child(2) button")
+        focused = "document.activeElement.querySelector('small')?.textContent"
+        assert page.value(focused) == "do: dry up"
+        clients[0].close()
+        page.until("document.querySelectorAll('#robots li').length === 1")
+        assert page.value(focused) == "do: dry up"
+
+
 def test_when_the_chosen_robot_ends_the_next_is_shown(page):
     with acting(Speaker(), prompts=("wash up", "dry up")) as (port, clients):
         watched(page, port)

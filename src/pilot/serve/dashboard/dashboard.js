@@ -34,11 +34,17 @@ function draw(name, attributes) {
   return node;
 }
 
-/** As many children as items, the old ones kept: focus and scroll positions stay where they are. */
-function each(parent, items, { create, update }) {
-  while (parent.children.length > items.length) parent.lastElementChild.remove();
-  while (parent.children.length < items.length) parent.append(create());
-  items.forEach((item, i) => update(parent.children[i], item, i));
+/** A child for each item, in the order in which they came; that of the same key is kept, with its focus. */
+function each(parent, items, { key = (_, i) => i, create, update }) {
+  const kept = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  const nodes = items.map((item, i) => {
+    const name = String(key(item, i));
+    const node = kept.get(name) ?? parent.appendChild(create());
+    node.dataset.key = name;
+    update(node, item, i);
+    return node;
+  });
+  for (const node of kept.values()) if (!nodes.includes(node)) node.remove();
 }
 
 function duration(seconds) {
@@ -160,7 +166,7 @@ function show() {
   $("choice").hidden = view.robots.length === 0;
   $("robot").hidden = $("past").hidden = robot === null;
   if (robot === null && watch !== null) send({ watch: (watch = null) }); // it is gone: back to the server's choice
-  showRobots(view.robots.toSorted((a, b) => b.connected - a.connected), robot);
+  showRobots(view.robots, robot);
   if (robot === null) return;
   showWords(robot);
   showCameras(robot);
@@ -184,6 +190,7 @@ function showWords(robot) {
 
 function showRobots(robots, watched) {
   each($("robots"), robots, {
+    key: (robot) => robot.session,
     create: () => make("li", {}, make("button", { type: "button" }, make("i"), make("b"), make("code"), make("small"))),
     update: (item, robot) => {
       const button = item.firstElementChild;
