@@ -1,14 +1,20 @@
 """A run that cannot work is refused before its first batch, with what is wrong and what to do."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pilot import configs
+from pilot.data import lerobot_format as fmt
+from pilot.data.writer import LeRobotWriter
 from pilot.models.pi import pi0, pi0_fast, pi05
 from pilot.nn.lora import LoraConfig
+from pilot.robots.homes import ROBOT
 from pilot.train.check import check_config, shared_ids
 from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.setup import prepare
 
 RUN = TrainConfig(
     name="toy", model=pi05("debug"), sources=(Source(path="data/toy"),), robot="homes", steps=4, batch_size=8
@@ -69,3 +75,44 @@ def test_places_and_action_tokens_may_not_be_the_same_words():
 @pytest.mark.parametrize("name", configs.names())
 def test_every_run_of_the_folder_can_work(name):
     check_config(configs.get(name))
+
+
+# --- with the data open ----------------------------------------------------------------------------------------------
+
+
+def recording(path: Path, *, subtask: bool) -> Path:
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(path, ROBOT, ROBOT.control_hz) as writer:
+        frames = {
+            fmt.STATE: rng.normal(size=(9, 5)).astype(np.float32),
+            fmt.ACTION: rng.normal(size=(9, 4)).astype(np.float32),
+            fmt.IMAGES + "room": rng.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8),
+            fmt.IMAGES + "wrist": rng.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8),
+        }
+        said = [(0.0, "subtask", "assistant", "pick up the cup")] if subtask else []
+        writer.add_episode(frames, task="put the cup in the sink", persistent=said, events=[])
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")
+def test_data_that_cannot_teach_what_is_asked_of_it_is_refused(tmp_path):
+    told, mute = recording(tmp_path / "told", subtask=True), recording(tmp_path / "mute", subtask=False)
+
+    def run(out: str, **changes: object) -> None:
+        whole = {"sources": (Source(path=str(told)), Source(path=str(mute))), "model": pi05("debug", max_tokens=80)}
+        prepare(replace(RUN, frame_cache=False, **(whole | changes)), tmp_path / out, resume=True, progress=False)
+
+    with pytest.raises(
+        ValueError, match=r"sources \['mute'\] have no subtasks to say.*pilot data annotate.*text_weight=0"
+    ):
+        run("words")
+    run("flow", sources=(Source(path=str(told)), Source(path=str(mute), teaches=("fast", "flow"))))
+    run("quiet", text_weight=0.0)
+    long = pi05("debug", max_tokens=80, action_horizon=10)
+    with pytest.raises(
+        ValueError, match="the longest episode of 'told' has 9 steps and the model's action_horizon is 10"
+    ):
+        run("long", model=long, sources=(Source(path=str(told)),))
+    with pytest.raises(ValueError, match="a batch of 8 rows does not split over 1 ranks of 3 passes each"):
+        run("passes", accumulate=3)
+    assert not (tmp_path / "passes").exists(), "nothing is written for a run that cannot work"

@@ -54,6 +54,8 @@ def as_openpi(name: str, model: PiConfig, *, source: Source, robot: str, init_fr
         loader_workers=2,
         log_every=100,
         save_every=1_000,
+        keep=1,
+        keep_every=5_000,
     )
 
 
@@ -143,4 +145,4 @@ def pi0_fast_full_droid_finetune() -> TrainConfig:
 
 def of_all_droid(name: str, model: PiConfig, *, init_from: str, keep: int) -> TrainConfig:
     base = as_openpi(name, model, source=Source(path="data/droid"), robot="droid", init_from=init_from)
-    return replace(base, steps=100_000, batch_size=256, optim=CONSTANT, save_every=5_000)
+    return replace(base, steps=100_000, batch_size=256, optim=CONSTANT, save_every=5_000, keep_every=keep)

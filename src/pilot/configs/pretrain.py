@@ -63,6 +63,7 @@ def from_paligemma(name: str, model: PiConfig, *, sources: tuple[Source, ...], s
         loader_workers=8,
         log_every=100,
         save_every=5_000,
+        keep_every=50_000,
     )
 
 

@@ -18,8 +18,8 @@ from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.data.sources import open_episodes, open_pictures
 from pilot.datasets import load_layout
 from pilot.models.bundle import Bundle, load_bundle, model_config, ordered_tokens
-from pilot.models.kinds import build, kind_of
-from pilot.models.pi import PiConfig
+from pilot.models.kinds import build, kind_of, of_family
+from pilot.models.pi import Pi, PiConfig
 from pilot.robots import load_adapter, load_robot
 from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
@@ -177,7 +177,8 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
         if isinstance(have, PiConfig) and isinstance(want, PiConfig):
             have = replace(have, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay)
         if config.fresh and resumed is None:
-            return replace(bundle, model=restarted(bundle.model, want, fresh=config.fresh, generator=generator))
+            model = restarted(bundle.pi, of_family(want), fresh=config.fresh, generator=generator)
+            return replace(bundle, model=model)
         if have != want:
             raise ValueError(f"{path} holds a model of another shape than the config '{config.name}' asks for")
         bundle.model.config = config.model
@@ -188,20 +189,33 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
     stats = stats_of(robot.name, config, sources)
     if init_from.startswith(WEIGHTS):
         return _of_weights(config, robot, datasets, stats=stats)
-    base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from.startswith(PALIGEMMA) else None
+    if not isinstance(config.model, PiConfig):
+        return _baseline(config, robot, stats=stats, generator=generator)
+    base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from else None
     text = paligemma.find_text(base) if base is not None else TextTokenizer()
-    actions = None
-    if isinstance(config.model, PiConfig):
-        actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
+    actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
     if base is not None:
         model = paligemma.start(config.model, base, generator=generator)
     else:
-        model = build(config.model).initialize(generator, ordered_tokens=ordered_tokens(text))
-    if init_from.startswith(TORCHVISION):
-        model = looking_with(model, init_from.removeprefix(TORCHVISION))
+        model = Pi(config.model).initialize(generator, ordered_tokens=ordered_tokens(text))
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=actions, loc_stride=config.loc_stride
     )
+
+
+def _baseline(
+    config: TrainConfig, robot: Robot, *, stats: dict[str, NormStats], generator: torch.Generator
+) -> Bundle:
+    """A baseline from nothing, or looking with a published ResNet. It says no actions."""
+    model, init_from = build(config.model).initialize(generator), config.init_from or ""
+    if init_from.startswith(TORCHVISION):
+        looking_with(model, init_from.removeprefix(TORCHVISION))
+    elif init_from:
+        raise ValueError(f"a {kind_of(config.model)} starts from a checkpoint of its own, not from {init_from}")
+    return Bundle(
+        model=model, robot=robot, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None,
+        loc_stride=config.loc_stride,
+    )  # fmt: skip
 
 
 def _of_weights(
@@ -214,7 +228,7 @@ def _of_weights(
     if actions is None and config.fast_weight > 0:
         actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
     generator = torch.Generator().manual_seed(config.seed)
-    model = restarted(base.model, config.model, fresh=config.fresh, generator=generator)
+    model = restarted(base.pi, of_family(config.model), fresh=config.fresh, generator=generator)
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=base.text, action_tokenizer=actions,
         loc_stride=config.loc_stride,
@@ -227,9 +241,9 @@ def make_action_tokenizer(
     """What `config.action_tokenizer` names: a kind, fitted to whole chunks of the data, or a folder, read."""
     kind = config.action_tokenizer
     if kind not in KINDS:
-        return load_action_tokenizer(kind)
+        return load_action_tokenizer(fetch(kind))
     adapter = load_adapter(robot)
     chunks = whole_chunks(datasets, robot, stats=stats, norm=config.model.norm, adapter=adapter, seed=config.seed)
-    size = config.model.fast_vocab_size
+    size = of_family(config.model).fast_vocab_size
     options = {"fast": {"vocab_size": size, "scale": config.fast_scale}, "vq": {"seed": config.seed}}
     return fit_action_tokenizer(kind, chunks, **{"vocab_size": min(size, 256), **options.get(kind, {})})
