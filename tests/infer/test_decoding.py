@@ -5,15 +5,24 @@ import pytest
 import torch
 
 from infer.policies import TOLD, observation, policy_of
+from pilot.data.layout import Kind
+from pilot.data.pipeline import collate
 from pilot.infer.decoding import Dictated, Drawn, Greedy, Scored, dictate, rows_of, score
+from pilot.infer.engine import Engine
+from pilot.infer.graphs import GraphEngine
 from pilot.infer.policy import SUBTASK_TOKENS, Policy
 from pilot.models.pi import pi05
 from pilot.tokenizers.prompts import encode_target
 
 
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    return policy_of(pi05("debug", max_tokens=80))
+pytestmark = pytest.mark.usefixtures("no_shape_checks")  # as in the tests of graphs
+
+
+@pytest.fixture(scope="module", params=[Engine, GraphEngine])
+def policy(request) -> Policy:
+    made = policy_of(pi05("debug", max_tokens=80))
+    made.engine = request.param(made.model)
+    return made
 
 
 def tokens(policy: Policy, *subtasks: str) -> list[list[int]]:
@@ -25,8 +34,6 @@ def reading(policy: Policy, *seeds: int):
     prompts = ["put the red cup in the sink", "tidy up"]
     samples = [policy.sample(observation(seed, prompt=prompts[seed % 2])) for seed in seeds]
     rows = [policy.pipeline.encode(sample, say_actions=False) for sample in samples]
-    from pilot.data.pipeline import collate
-
     return policy.engine.read(collate(rows).observation, room=SUBTASK_TOKENS)
 
 
@@ -117,8 +124,6 @@ def test_a_row_that_has_ended_is_not_scored_on():
 
 
 def test_greedily_by_a_pick_is_greedily(policy):
-    from pilot.data.layout import Kind
-
     places = policy.model.config.places(Kind.TEXT)
     for rows in ((0,), (0, 1)):
         options = {"eos": policy.subtask_end, "max_tokens": SUBTASK_TOKENS, "allowed": policy.words}
