@@ -16,6 +16,7 @@ from pilot.models.diffusion_policy import diffusion_policy
 from pilot.models.kinds import ModelConfig
 from pilot.models.octo import octo
 from pilot.models.pi import pi0_fast
+from pilot.models.sizes import Size
 from pilot.train.config import OptimConfig, Source, TrainConfig
 
 HOMES = {"l1_single": 0.20, "l2_single": 0.45, "l2_multi": 0.35}
@@ -70,7 +71,7 @@ def openvla_nano() -> TrainConfig:
     )
 
 
-def _binned(size: str, **changes: object) -> ModelConfig:
+def _binned(size: Size, **changes: object) -> ModelConfig:
     own = {"action_horizon": 1, "prompt": "openvla", "state_input": "none", "fast_vocab_size": 256}
     return pi0_fast(size, **own, **changes)
 

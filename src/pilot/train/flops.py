@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pilot.data.layout import Batch
+from pilot.models.kinds import of_family
 from pilot.models.pi import PiConfig
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted
@@ -84,8 +85,9 @@ class Losses:
     @classmethod
     def of(cls, config: TrainConfig) -> "Losses":
         text = config.model.speaks and (config.text_weight > 0 or config.fast_weight > 0)
-        flow = config.alpha > 0 and config.model.action_expert is not None
-        return cls(text=text, flow=flow, backbone=text or (flow and not config.model.insulate))
+        model = of_family(config.model)
+        flow = config.alpha > 0 and model.action_expert is not None
+        return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ class Meter:
     def of(self, batch: list[Batch]) -> float:
         if not self.costs:
             return 0.0
-        return sum(per_row(self.config.model, of_batch(self.config, batch), self.costs).values())
+        return sum(per_row(of_family(self.config.model), of_batch(self.config, batch), self.costs).values())
 
 
 def per_row(model: PiConfig, work: Workload, costs: Costs) -> dict[str, float]:
