@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pilot import cli, cli_data, cli_verbs, configs
+from pilot.nn.lora import Adapters, LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,22 @@ def test_a_setting_of_a_few_words_is_one_of_them():
     assert cli.override(model, ["state_input=none"]).state_input == "none"
     with pytest.raises(ValueError, match="unknown value of 'prompt' 'pi'; did you mean 'pi0'"):
         cli.override(model, ["prompt=pi"])
+
+
+def test_a_group_that_may_be_none_comes_and_goes():
+    run = configs.get("debug")
+    assert cli.override(run, ["lora=true"]).lora == LoraConfig()
+    changed = cli.override(run, ["lora.language.rank=4", "lora.rank_stabilized=true"]).lora
+    assert changed == LoraConfig(language=Adapters(rank=4, alpha=16.0), rank_stabilized=True)
+    assert cli.override(run, ["lora.expert.rank=4", "lora=none"]).lora is None
+    with pytest.raises(ValueError, match="unknown setting 'langauge'; did you mean 'language'"):
+        cli.override(run, ["lora.langauge.rank=4"])
+
+
+def test_words_in_a_row_need_no_quotes():
+    run = configs.get("debug")
+    assert cli.override(run, ["freeze=vision, language"]).freeze == ("vision", "language")
+    assert cli.override(run, ["freeze=()"]).freeze == ()
 
 
 def test_later_settings_win_and_the_original_stays():

@@ -10,7 +10,7 @@ import dataclasses
 import errno
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -83,7 +83,11 @@ def replaced(config: Any, path: list[str], *, text: str) -> Any:
     name, *rest = path
     members = named_members(config)
     choose("setting", name, members)
-    old = members[name]
+    old, optional = members[name], optional_group(config, name)
+    if optional is not None and not rest and text.lower() in ("true", "none"):
+        return dataclasses.replace(config, **{name: optional() if text.lower() == "true" else None})
+    if optional is not None and rest and old is None:
+        old = optional()
     if is_group(old) != bool(rest):
         what = f"a group: set {name}.FIELD=VALUE" if is_group(old) else "a single value, without fields"
         raise ValueError(f"setting '{name}' is {what}")
@@ -104,6 +108,16 @@ def words_of(group: Any, name: str) -> list[str]:
         return []
     hint = get_type_hints(type(group))[name]
     return [word for word in get_args(hint) if isinstance(word, str)] if get_origin(hint) is Literal else []
+
+
+def optional_group(group: Any, name: str) -> Callable[[], Any] | None:
+    """What makes the group that a setting may be, where it may also be None: `lora=true` is one as it comes."""
+    choices = get_args(get_type_hints(type(group))[name]) if dataclasses.is_dataclass(group) else ()
+    kind = next((choice for choice in choices if dataclasses.is_dataclass(choice)), None)
+    if kind is None or type(None) not in choices:
+        return None
+    missing = dataclasses.MISSING
+    return None if any(f.default is f.default_factory is missing for f in dataclasses.fields(kind)) else kind
 
 
 def is_group(value: Any) -> bool:
@@ -133,6 +147,8 @@ def parsed(text: str, old: Any, *, name: str) -> Any:
         return float(value)
     if isinstance(old, tuple) and isinstance(value, list):
         return tuple(value)
+    if isinstance(old, tuple) and isinstance(value, str) and all(isinstance(item, str) for item in old):
+        return tuple(word.strip() for word in text.split(","))
     if old is None or value is None or type(value) is type(old):
         return value
     raise ValueError(f"setting '{name}' takes a {type(old).__name__} like {old!r}, got '{text}'")
