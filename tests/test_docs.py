@@ -113,3 +113,17 @@ def test_the_readme_asks_a_server():
     with serve_in_background(Still()) as port:
         exec(ask.replace("8000", str(port)), scope)
     assert scope["actions"].tolist() == [[0, 1, 2, 3]] * 3
+
+
+def test_the_code_of_the_page_on_the_high_level():
+    scope: dict = {}
+    choices, affordance = blocks(ROOT / "docs" / "high_level.md", "python")
+    choices = choices.replace("checkpoints/nano", str(ROOT / "checkpoints" / "nano"))
+    exec(choices, scope)
+    exec(affordance, scope)
+    env = HomesEnv()
+    shown, _ = env.reset(seed=0, options={"home": 0, "episode": 0})
+    env.close()
+    answer = scope["session"].infer(shown)
+    nothing_is_held = [label.startswith("pick up") or label == "done" for label in scope["labels"]]
+    assert [answer["scores"][label] > 0 for label in scope["labels"]] == nothing_is_held
