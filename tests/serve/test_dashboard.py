@@ -281,18 +281,34 @@ class Relay(socketserver.ThreadingTCPServer):
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def test_it_comes_back_when_the_server_does(page):
-    with Relay() as relay:
+def again(client, prompt):
+    """What a robot does that is told that its connection is lost."""
+    with pytest.raises(ConnectionError, match="the next call connects again"):
+        client.infer(sight(prompt))
+    client.infer(sight(prompt))
+
+
+def test_page_and_robots_come_back_when_the_server_does(page):
+    with Relay() as relay, contextlib.ExitStack() as robots:
         threading.Thread(target=relay.serve_forever, daemon=True).start()
-        with acting(Speaker(), prompts=("before",)) as (relay.target, _):
-            watched(page, relay.server_address[1])
-            page.until(shown("#prompt") + " === 'before'")
+        port = relay.server_address[1]
+        with serve_in_background(Speaker()) as relay.target:
+            clients = [robots.enter_context(PolicyClient(port=port)) for _ in range(2)]
+            for client, prompt in zip(clients, ("wash up", "dry up"), strict=True):
+                client.infer(sight(prompt))
+            watched(page, port)
+            tab_to(page, "#robots li:nth-child(2) button")
+            page.press("Enter")
+            page.until(shown("#prompt") + " === 'dry up'")
             relay.cut()
         page.until(shown("#link") + " === 'the server is away'")
-        assert page.value(shown("#prompt")) == "before", "what was seen last stays"
-        with acting(Speaker(), prompts=("after",)) as (relay.target, _):
-            page.until(shown("#prompt") + " === 'after'")
+        assert page.value(shown("#prompt")) == "dry up", "what was seen last stays"
+        with serve_in_background(Speaker()) as relay.target:
+            again(clients[0], "wash up")
+            again(clients[1], "dry up once more")
+            page.until(shown("#prompt") + " === 'dry up once more'")
             assert page.value(shown("#link")) == "live"
+            robots.close()
             relay.cut()
         relay.shutdown()
 

@@ -8,11 +8,13 @@ const SMALL = 128; // pictures below so many pixels are enlarged without smoothi
 const $ = (id) => document.getElementById(id);
 
 let socket = null;
+let admitted = false; // whether this connection has shown us anything
 let wait = FIRST_WAIT;
-let watch = null; // the robot that was chosen; null: the server chooses
+let wish = null; // the robot that a person chose; null: the server chooses
+let told = null; // the robot that this connection's server was told to show
 let view = null;
 let ahead = 0; // how far the server's clock is ahead of ours, in seconds
-let ranges = new Map(); // of a robot's dimensions: what has been seen, so that plots do not jump
+const ranges = new Map(); // of the watched robot's dimensions: all that has been seen, so that plots do not jump
 
 // --- small tools -----------------------------------------------------------------------------------------------------
 
@@ -61,6 +63,8 @@ const quoted = (words) => `“${words}”`;
 function connect() {
   const url = new URL("live", location.href);
   url.protocol = url.protocol.replace("http", "ws");
+  admitted = false;
+  told = null;
   socket = new WebSocket(url);
   socket.onmessage = (event) => receive(JSON.parse(event.data));
   socket.onclose = (event) => {
@@ -74,23 +78,38 @@ function connect() {
 
 function receive(message) {
   if (message.kind === "view") {
+    if (view?.watched?.session !== message.watched?.session) meet();
+    admitted = true;
     wait = FIRST_WAIT;
     view = message;
     ahead = message.time - Date.now() / 1000;
     show();
+    choose();
   } else if (message.kind === "key") {
     enter();
   } else if (message.kind === "done") {
     note(message.command === null ? "It follows its own prompt." : `It heard ${quoted(message.command)}.`);
   } else if (message.kind === "error") {
-    if (view === null) refuse(message.error);
-    else note(message.error, true);
+    if (admitted) note(message.error, true);
+    else refuse(message.error);
   }
 }
 
 function send(message) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
   else note("The server is away; nothing was said.", true);
+}
+
+/** Look at the robot that was chosen while it is there, also after it or the server was away; else at any. */
+function choose() {
+  const there = view.robots.some((robot) => robot.session === wish) ? wish : null;
+  if (there !== told) send({ watch: (told = there) });
+}
+
+/** Another robot: nothing that was seen of the last one or said to it is about this one. */
+function meet() {
+  ranges.clear();
+  note("");
 }
 
 /** Say the key that we have, or ask for one. */
@@ -140,9 +159,8 @@ $("own").addEventListener("click", () => {
 $("robots").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button === null) return;
-  watch = button.dataset.session;
-  note("");
-  send({ watch });
+  wish = button.parentElement.dataset.key;
+  choose();
 });
 
 function note(words, wrong = false) {
@@ -165,7 +183,6 @@ function show() {
   $("nobody").hidden = view.robots.length > 0;
   $("choice").hidden = view.robots.length === 0;
   $("robot").hidden = $("past").hidden = robot === null;
-  if (robot === null && watch !== null) send({ watch: (watch = null) }); // it is gone: back to the server's choice
   showRobots(view.robots, robot);
   if (robot === null) return;
   showWords(robot);
@@ -195,7 +212,6 @@ function showRobots(robots, watched) {
     update: (item, robot) => {
       const button = item.firstElementChild;
       const [, name, id, words] = button.children;
-      button.dataset.session = robot.session;
       button.setAttribute("aria-pressed", robot.session === watched?.session);
       button.classList.toggle("here", robot.connected);
       say(name, robot.robot ?? "robot");
@@ -248,7 +264,7 @@ function showChunk(robot) {
     create: plot,
     update: (figure, _, dim) => {
       const name = robot.action_names[dim] ?? `action ${dim}`;
-      const range = seen(`${robot.session} ${dim}`, [...past, ...chunk.actions].map((action) => action[dim]));
+      const range = seen(dim, [...past, ...chunk.actions].map((action) => action[dim]));
       fill(figure, { name, range, past: past.map((a) => a[dim]), values: chunk.actions.map((a) => a[dim]), executed: chunk.executed });
     },
   });
@@ -294,14 +310,14 @@ function fill(figure, { name, range, past, values, executed }) {
 const short = (value) => (Number.isFinite(value) ? value.toFixed(Math.abs(value) < 10 ? 3 : 1).replace("-", "−") : "–");
 
 /** The range of all values of a dimension so far. */
-function seen(key, values) {
-  const range = ranges.get(key) ?? { low: Infinity, high: -Infinity };
+function seen(dim, values) {
+  const range = ranges.get(dim) ?? { low: Infinity, high: -Infinity };
   for (const value of values) {
     if (value === null) continue;
     range.low = Math.min(range.low, value);
     range.high = Math.max(range.high, value);
   }
-  ranges.set(key, range);
+  ranges.set(dim, range);
   return range;
 }
 
