@@ -144,5 +144,12 @@ def test_what_cannot_be_sent_says_so(message):
         pack(message)
 
 
+def test_a_message_that_could_not_be_sent_leaves_nothing_in_the_next():
+    whole = pack({"a": np.arange(3)})
+    with pytest.raises(WireError):
+        pack({"a": np.arange(3), "b": object()})
+    assert pack({"a": np.arange(3)}) == whole
+
+
 def test_the_module_cannot_unpickle():
     assert not hasattr(wire, "pickle")

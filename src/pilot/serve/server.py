@@ -33,6 +33,7 @@ from pilot.serve.hosting import Hosted, fingerprint
 from pilot.serve.http import Visitor, visitors
 from pilot.serve.limits import Limits
 from pilot.serve.logs import log_to_stderr
+from pilot.serve.memory import keep_freed_memory
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import State, hosted_by_name
 from pilot.serve.viewers import show
@@ -66,6 +67,7 @@ def serve(
         OSError: the address is taken or not ours.
         ValueError: a policy cannot answer a made-up observation of its robot; the certificate is none.
     """
+    keep_freed_memory()
     log_to_stderr(log_format)
     tls = tls_context(certificate, certificate_key) if certificate else None
     server = PolicyServer(policies, keys=keys, limits=limits, tls=tls, max_batch=max_batch)

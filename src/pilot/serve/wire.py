@@ -7,6 +7,7 @@ dtypes are numbers, booleans and text, sizes must add up, and nothing may be lar
 
 import math
 import re
+import threading
 from itertools import count
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ OVER = 4000  # the code with which a robot closes its websocket when its session
 
 _DTYPE = re.compile(r"[<>|=][biufSU][1-9]\d{0,3}")
 _KINDS = "biufSU"
+_OF_THREAD = threading.local()
 
 
 class WireError(ValueError):
@@ -31,9 +33,13 @@ def pack(message: Any) -> bytes:
     Raises:
         WireError: something else in it, such as a torch tensor or an object array.
     """
+    packer = _packer()
     try:
-        return cast(bytes, msgpack.packb(message, default=_to_plain))
-    except (TypeError, OverflowError) as error:
+        return cast(bytes, packer.pack(message))
+    except (TypeError, OverflowError, ValueError) as error:
+        packer.reset()
+        if isinstance(error, WireError):
+            raise
         raise WireError(f"cannot send this: {error}; send numpy arrays, numbers, text, lists and dicts") from error
 
 
@@ -65,14 +71,26 @@ def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise WireError(f"not a whole msgpack message ({type(error).__name__}: {error})") from error
 
 
+def _packer() -> msgpack.Packer:
+    """One for each thread, which keeps its memory: a new buffer for pictures costs more than filling it."""
+    if not hasattr(_OF_THREAD, "packer"):
+        _OF_THREAD.packer = msgpack.Packer(default=_to_plain)
+    return _OF_THREAD.packer
+
+
 def _to_plain(value: Any) -> Any:
     if not isinstance(value, np.ndarray | np.generic):
         raise TypeError(f"{type(value).__name__} is not numpy")
     if value.dtype.kind not in _KINDS:
         raise WireError(f"arrays of dtype {value.dtype} cannot be sent; only numbers, booleans and text")
     if isinstance(value, np.ndarray):
-        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+        return {b"__ndarray__": True, b"data": _bytes(value), b"dtype": value.dtype.str, b"shape": value.shape}
     return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """In C order, without a copy where they are that already."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _from_plain(plain: dict[Any, Any]) -> Any:
