@@ -104,3 +104,14 @@ def test_adapters_of_openpi_leave_the_vision_tower_to_learn_whole(data, base, tm
     before, after = dict(load_bundle(base).model.state_dict()), weights(tmp_path)
     moved = {n.split(".")[0] for n, w in after.items() if n in before and not torch.equal(w, before[n])}
     assert moved == {"vision", "action_in", "action_out", "time_mlp_in", "time_mlp_out"}
+
+
+def test_in_bf16_what_is_frozen_is_kept_in_bf16_and_the_policy_is_in_fp32(data, base, out, tmp_path):
+    train(tuned(data, base, precision="bf16", steps=2), out=tmp_path, progress=False)
+    kept = {name: weight.dtype for name, weight in weights(tmp_path).items()}
+    assert {kept[name] for name in kept if "lora_" in name or name.startswith("action_in")} == {torch.float32}
+    assert {kept["embedding.weight"], kept["vlm.blocks.0.qkv.weight"], kept["vision.patch.weight"]} == {torch.bfloat16}
+    policy = load_policy(tmp_path / "policy", verify=True).model
+    assert {weight.dtype for weight in policy.state_dict().values()} == {torch.float32}
+    torch.testing.assert_close(policy.embedding.weight, load_bundle(base).model.embedding.weight, rtol=1e-2, atol=1e-2)
+    assert read_metrics(tmp_path)[0]["loss/flow"] == pytest.approx(read_metrics(out)[0]["loss/flow"], rel=0.05)

@@ -158,7 +158,7 @@ def adapted(model: nn.Module) -> dict[str, LoraLinear]:
 
 @torch.no_grad()
 def merge(weights: Mapping[str, Tensor], layers: Mapping[str, LoraLinear]) -> dict[str, Tensor]:
-    """The weights of the model without adapters that does the same: `W + scale · B A`, up to the rounding of W's dtype.
+    """The weights of the model without adapters that does the same, in fp32: `W + scale · B A`.
 
     `weights` are whole tensors by name, for instance a moving average of the model that `layers` are `adapted` of.
     """
@@ -167,10 +167,10 @@ def merge(weights: Mapping[str, Tensor], layers: Mapping[str, LoraLinear]) -> di
         layer, _, last = name.rpartition(".")
         if layer in layers and last in ("lora_a", "lora_b"):
             continue
+        merged[name] = weight.float()
         if layer in layers and last == "weight":
             delta = layers[layer].delta(weights[f"{layer}.lora_a"], weights[f"{layer}.lora_b"])
-            weight = (weight.float() + delta.to(weight.device)).to(weight.dtype)
-        merged[name] = weight
+            merged[name] = merged[name] + delta.to(weight.device)
     return merged
 
 

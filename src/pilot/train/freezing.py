@@ -62,3 +62,10 @@ def choose_learning(
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ValueError(f"nothing is left to learn: freeze={tuple(freeze)} is all of the model")
     return model
+
+
+def halve_frozen(model: nn.Module) -> None:
+    """Keep weights that do not learn in bf16, as openpi does: blocks that compute in bf16 use no more of them."""
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.bfloat16()

@@ -18,9 +18,9 @@ from torch import Tensor
 from pilot.data.layout import Batch
 from pilot.models.base import Draws, Model, Terms
 from pilot.train.config import TrainConfig
-from pilot.train.distributed import Ranks, spread
+from pilot.train.distributed import Ranks, bf16, spread
 from pilot.train.ema import Ema
-from pilot.train.freezing import choose_learning
+from pilot.train.freezing import choose_learning, halve_frozen
 from pilot.train.optim import Optimizer
 
 Scales = Mapping[str, Tensor]
@@ -52,6 +52,8 @@ class Learner:
         self.config, self.ranks, self.step = config, ranks or Ranks(), 0
         self.model = model.train()
         choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
+        if config.lora is not None and bf16(config, self.ranks.device):
+            halve_frozen(self.model)
         spread(self.model, config, self.ranks)
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
         self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup)
