@@ -150,7 +150,8 @@ def made_up(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     grey = np.full((224, 224, 3), 127, np.uint8)
     state = np.zeros(len(metadata["state_names"]), np.float32)
-    return {"images": dict.fromkeys(metadata["cameras"], grey), "state": state, "prompt": "get ready", "subtask": "wait"}
+    images = dict.fromkeys(metadata["cameras"], grey)
+    return {"images": images, "state": state, "prompt": "get ready", "subtask": "wait"}
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[int, int]]:
