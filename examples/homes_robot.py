@@ -29,7 +29,7 @@ def tidy(env: HomesEnv, controller: Controller, *, home: int, hz: float) -> bool
         if controller.reply.get("subtask") != said:
             said = controller.reply.get("subtask")
             print(f"  {steps / hz:4.1f} s  {said}")
-    print(f"  {'done' if info['success'] else 'not done'}; an answer takes {controller.policy.latency}")
+    print(f"  {steps / hz:4.1f} s  {'it is so' if info['success'] else 'it is not so'}")
     return info["success"]
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     with Controller(policy, executor, observe=lambda: env.observe() | own_words) as controller:
         hz = policy.metadata["control_hz"]
         done = [tidy(env, controller, home=home, hz=hz) for home in range(args.homes)]
-    print(f"{sum(done)} of {len(done)} done; ticks: {executor.counts}")
+    print(f"{sum(done)} of {len(done)} done; an answer takes {policy.latency}; {executor.counts}")
 
 
 if __name__ == "__main__":

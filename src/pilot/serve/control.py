@@ -23,8 +23,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble
-from pilot.serve.client import PolicyClient
-
 log = logging.getLogger(__name__)
 
 EXECUTORS: dict[str, type[Executor]] = {"rtc": Executor, "open-loop": OpenLoop, "ensemble": TemporalEnsemble}
@@ -44,6 +42,17 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = 
     return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late)
 
 
+class Policy(Protocol):
+    """Who is asked: a `serve.client.PolicyClient`, or what behaves like one."""
+
+    metadata: dict[str, Any]
+
+    def infer(self, observation: Mapping[str, Any], /) -> dict[str, Any]: ...
+    def connect(self) -> None: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class Worker(Protocol):
     """Where waiting is done: a pool of one thread, or in tests a clock that is turned by hand."""
 
@@ -61,7 +70,7 @@ class Controller:
 
     def __init__(
         self,
-        policy: PolicyClient,
+        policy: Policy,
         executor: Executor,
         *,
         observe: Callable[[], Mapping[str, Any]],
