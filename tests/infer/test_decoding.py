@@ -14,7 +14,6 @@ from pilot.infer.policy import SUBTASK_TOKENS, Policy
 from pilot.models.pi import pi05
 from pilot.tokenizers.prompts import encode_target
 
-
 pytestmark = pytest.mark.usefixtures("no_shape_checks")  # as in the tests of graphs
 
 

@@ -199,9 +199,11 @@ def test_one_robots_trouble_is_nobody_elses(policy, no_shape_checks):
 
 
 def test_a_session_has_one_turn_at_a_time(policy):
-    session = policy.session()
-    with pytest.raises(ValueError, match="same session twice"):
+    session, other = policy.session(), policy.session()
+    with pytest.raises(ValueError, match="one turn at a time"):
         policy.infer_many([session, session], [observation(), observation()])
+    answers = policy.infer_many([session, session, other], [observation()] * 3, errors="return")
+    assert [isinstance(answer, ValueError) for answer in answers] == [False, True, False]
 
 
 def test_high_levels_of_one_batch_differ(policy, monkeypatch):

@@ -227,10 +227,16 @@ class Policy:
         Raises:
             ValueError: an observation is not what the robot declares; the same session twice.
         """
-        if len(set(map(id, sessions))) != len(sessions):
-            raise ValueError("a session has one turn at a time, got the same session twice")
-        pairs = list(zip(sessions, observations, strict=True))
-        turns = attempted(lambda pair: pair[0].turn(pair[1]), pairs, errors=errors)
+        met: set[int] = set()
+
+        def turn(pair: tuple[Session, Mapping[str, Any]]) -> Turn:
+            session, observation = pair
+            if id(session) in met:
+                raise ValueError("a session has one turn at a time, this one is in the batch already")
+            met.add(id(session))
+            return session.turn(observation)
+
+        turns = attempted(turn, list(zip(sessions, observations, strict=True)), errors=errors)
         for group in grouped(turn for turn in turns if isinstance(turn, Turn)):
             self._answer(group, errors=errors)
         return [turn if isinstance(turn, Exception) else turn.error or turn.answer for turn in turns]

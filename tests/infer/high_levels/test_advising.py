@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from infer.policies import TOLD, observation, policy_of, says
-from pilot.data.endpoint import Endpoint
+from pilot.data.endpoint import Endpoint, NotNow
 from pilot.infer.high_levels import Human, Vlm, named
 from pilot.infer.high_levels.advising import Keyboard, in_thread
 from pilot.infer.policy import Policy
@@ -141,6 +141,14 @@ def test_trouble_is_told_and_the_old_advice_stays(policy, post):
     assert session.trouble is None
 
 
+def test_a_server_that_asks_for_patience_is_left_alone(policy, post):
+    session = policy.session(high_level=vlm(post, every=0.2, verbatim=True))
+    session.infer(observation())
+    post.open.pop(0).set_exception(NotNow("HTTP 429: slower", 0.7))
+    asked = [session.infer(observation()) and len(post.open) for _ in range(5)]  # from 0.2 s on
+    assert asked == [0, 0, 0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("said", "want"),
     [("Pick up the cup", "Pick up the cup"), ("\n**put it  in the sink**.\nBecause …", "put it in the sink")],
@@ -260,6 +268,7 @@ def test_the_keyboard_is_read_in_the_background():
         keyboard.start()
         keyboard.thread.join(timeout=60)
         assert keyboard.last == last and not keyboard.thread.is_alive()
+        assert "keyboard is closed" in Human(keyboard=keyboard).advisor().trouble
 
 
 def test_verbatim_advice_is_for_models_that_act_on_subtasks(post):

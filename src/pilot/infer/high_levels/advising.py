@@ -73,18 +73,19 @@ class Keyboard:
     """The last line that a person typed, None for an empty one. Reads on in a thread of its own, from `start` on."""
 
     def __init__(self, lines: Iterable[str] | None = None) -> None:
-        self.lines, self.last = lines, None
+        self.lines, self.last, self.closed = lines, None, False
         self.thread = threading.Thread(target=self.listen, name="keyboard", daemon=True)
 
     def start(self) -> None:
         """Begin to listen, once."""
         if not self.thread.ident:
-            log.info(HELP)
+            print(HELP, flush=True)
             self.thread.start()
 
     def listen(self) -> None:
         for line in sys.stdin if self.lines is None else self.lines:
             self.last = line.strip() or None
+        self.closed = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +101,12 @@ class Human(Advising):
 
 
 class _Listener:
-    trouble = None
-
     def __init__(self, human: Human) -> None:
         self.keyboard, self.verbatim = human.keyboard, human.verbatim
+
+    @property
+    def trouble(self) -> str | None:
+        return "the keyboard is closed: nobody can say what comes next" if self.keyboard.closed else None
 
     def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence["Subtask"]) -> str | None:
         return self.keyboard.last
@@ -184,18 +187,20 @@ class _Correspondent:
         self.answer: Future[str] | None = None
         self.asked_at, self.asked_for = -math.inf, ""
         self.outdated = False
+        self.not_before = -math.inf
 
     def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence["Subtask"]) -> str | None:
         if sample.prompt != self.prompt:
             self.prompt, self.advice = sample.prompt, None
-        self.collect()
+        self.collect(now)
         self.outdated = self.outdated or event
-        if self.answer is None and (self.outdated or now - self.asked_at >= self.level.every - 1e-9):
+        due = self.outdated or now - self.asked_at >= self.level.every - 1e-9
+        if due and self.answer is None and now >= self.not_before:
             self.ask(sample, history=history)
             self.asked_at, self.outdated = now, False
         return self.advice
 
-    def collect(self) -> None:
+    def collect(self, now: float) -> None:
         """Read the answer, if one has come; one to another prompt is thrown away."""
         if self.answer is None or not self.answer.done():
             return
@@ -208,6 +213,8 @@ class _Correspondent:
             if self.trouble is None:
                 log.warning("the high level goes on with its last advice: %s", error)
             self.trouble = str(error)
+            if isinstance(error, NotNow) and error.seconds is not None:
+                self.not_before = now + error.seconds
 
     def ask(self, sample: Sample, *, history: Sequence["Subtask"]) -> None:
         level, prompt = self.level, sample.prompt
