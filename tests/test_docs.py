@@ -9,7 +9,7 @@ import pytest
 import torch
 from contracts import examples
 
-from pilot import cli, robots
+from pilot import cli, configs, robots
 from pilot.data.lerobot import LeRobotDataset
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
@@ -37,6 +37,8 @@ def test_commands_parse(command):
     arguments = cli.build_parser().parse_args(command.split()[1:])
     robot = getattr(arguments, "robot", None)
     assert robot in (None, "desk_arm", *robots.robot_names())  # the arm is made up on a page
+    if arguments.verb == "train" and arguments.name != "NAME":
+        cli.override(configs.get(arguments.name), arguments.set)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
