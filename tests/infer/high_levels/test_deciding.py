@@ -204,6 +204,13 @@ def test_high_levels_by_name():
     assert named("saycan", labels=["a"]) == SayCan(labels=("a",))
 
 
+def replaced(level: HighLevel, **changes) -> HighLevel:
+    """As a person may write it, whom no types are checked for."""
+    for name, value in changes.items():
+        object.__setattr__(level, name, value)
+    return level
+
+
 @pytest.mark.parametrize(
     ("level", "message"),
     [
@@ -212,6 +219,8 @@ def test_high_levels_by_name():
         (Model(labels=(TOLD,)), "words without places"),
         (Model(labels=("word " * 40,)), "20 tokens at most"),
         (Model(labels=(" ",)), "empty text"),
+        (replaced(Model(), labels=["done"]), "a tuple of words, got \\['done'\\]"),
+        (replaced(Model(), labels="done"), "a tuple of words, got 'done'"),
         (SayCan(labels=()), "labels to score"),
         (SayCan(labels=LABELS, boxes=-1), "0 or more boxes"),
     ],

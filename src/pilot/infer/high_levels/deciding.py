@@ -217,8 +217,10 @@ def label_ids(policy: "Policy", labels: Sequence[str]) -> list[list[int]]:
     """The tokens of each label, with their end.
 
     Raises:
-        ValueError: a label is empty, has a box, or leaves no room for one.
+        ValueError: a label is empty, has a box, or leaves no room for one; not a tuple, which can be compared.
     """
+    if not isinstance(labels, tuple):
+        raise ValueError(f"labels are a tuple of words, got {labels!r}")
     rows = [encode_target(policy.bundle.text, "subtask", text=label) for label in labels]
     for label, ids in zip(labels, rows, strict=True):
         if "<loc" in label or len(ids) > SUBTASK_TOKENS - BOX_TOKENS:
