@@ -1,7 +1,7 @@
 """pilot beside openpi's PyTorch model: the same weights, the same inputs, in turns on one core.
 
     python bench/against_openpi.py [--openpi FOLDER --python PYTHON] [--size tiny|mid|mid-third] [--model pi0|pi05]
-                                   [--rounds 5] [--cameras 3 2 1] [--sides openpi plain engine]
+                                   [--rounds 5] [--cameras 3 2 1] [--sides openpi plain engine] [--train]
 
 Without `--openpi` pilot is measured alone: its engine beside its plain model. For openpi, give it an environment of its
 own from its public repository; JAX is not needed:
@@ -18,7 +18,13 @@ time of a call counts, which other work on the machine hardly touches. A call is
 Euler steps, three cameras of which some are absent (masked, for openpi), a prompt with a quarter of padding. `tiny` is
 openpi's own "dummy" language model. `mid` has 500 M parameters (SigLIP-B/14 at 224 pixels, openpi's gemma_300m as
 language model, a narrow expert) and takes a quarter of a minute per call; `mid-third` has a third of its layers. Also
-printed: the seconds from a checkpoint on disk to a model, and by how much the chunks differ. openpi builds its model,
+printed: the seconds from a checkpoint on disk to a model, and by how much the chunks differ.
+
+With `--train` a call is a training step on three cameras, of 8 rows (`tiny`) or 1: forward, backward, clipping and
+AdamW as in openpi's `train_pytorch.py`, which recomputes activations (`openpi`; without that: `openpi-kept`), on fixed
+noise and times and without its augmentation. pilot's (`plain`) is the trainer's own step, moving average included, and
+without insulation, which openpi has not. Then losses and gradient norms of the first step are compared.
+ openpi builds its model,
 then loads; pilot's plain model is converted from openpi's file as it is read; the engine gets the converted file, which
 is mapped into memory.
 """
@@ -53,12 +59,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "vlm": {"width": 64, "mlp_dim": 128, **TINY},
         "expert": {"width": 48, "mlp_dim": 96, **TINY},
         "vocab_size": 512, "action_dim": 7, "action_horizon": 5, "tokens": {"pi0": 11, "pi05": 13}, "calls": 20,
+        "batch": 8,
     },
     "mid": {
         "vision": {"image_size": 224, "patch_size": 14, "width": 768, "depth": 12, "mlp_dim": 3072, "num_heads": 12},
         "vlm": {"width": 1024, "mlp_dim": 4096, **EXPERT},
         "expert": {"width": 256, "mlp_dim": 1024, **EXPERT},
         "vocab_size": 32_768, "action_dim": 32, "action_horizon": 50, "tokens": {"pi0": 48, "pi05": 200}, "calls": 1,
+        "batch": 1,
     },
 }  # fmt: skip
 SIZES["mid-third"] = SIZES["mid"] | {
@@ -66,21 +74,25 @@ SIZES["mid-third"] = SIZES["mid"] | {
     "vlm": SIZES["mid"]["vlm"] | {"depth": 6},
     "expert": SIZES["mid"]["expert"] | {"depth": 6},
 }
+LR, DECAY, EPS = 2.5e-5, 1e-10, 1e-8  # of openpi's training
 Call = Callable[[int], np.ndarray]
 """From the number of cameras that are there to a chunk."""
 
 
-def inputs(size: dict[str, Any], model: str) -> dict[str, torch.Tensor]:
-    """Pictures, state, prompt and noise, the same on both sides."""
+def inputs(size: dict[str, Any], model: str, *, batch: int = 1) -> dict[str, torch.Tensor]:
+    """Pictures, state, prompt, noise, and for training actions and times, the same on both sides."""
     generator = torch.Generator().manual_seed(0)
     pixels, length = size["vision"]["image_size"], size["tokens"][model]
-    known = torch.arange(length)[None] < length - length // 4
+    known = (torch.arange(length)[None] < length - length // 4).expand(batch, -1)
+    chunk = (batch, size["action_horizon"], size["action_dim"])
     return {
-        "images": torch.rand(len(CAMERAS), 1, pixels, pixels, 3, generator=generator) * 2 - 1,
-        "state": torch.randn(1, size["action_dim"], generator=generator),
-        "tokens": torch.randint(4, size["vocab_size"], (1, length), generator=generator) * known,
+        "images": torch.rand(len(CAMERAS), batch, pixels, pixels, 3, generator=generator) * 2 - 1,
+        "state": torch.randn(batch, size["action_dim"], generator=generator),
+        "tokens": torch.randint(4, size["vocab_size"], (batch, length), generator=generator) * known,
         "known": known,
-        "noise": torch.randn(1, size["action_horizon"], size["action_dim"], generator=generator),
+        "noise": torch.randn(chunk, generator=generator),
+        "actions": torch.randn(chunk, generator=generator),
+        "time": 0.001 + 0.999 * torch.rand(batch, generator=generator),
     }
 
 
@@ -142,6 +154,46 @@ def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -
             token_loss=torch.zeros_like(given["known"]),
         )
         return acting.sample_actions(observation, noise=given["noise"]).numpy()
+
+    return call
+
+
+def pilot_step(size: dict[str, Any], model: str, folder: Path) -> Call:
+    from dataclasses import replace
+
+    from pilot.data.layout import Batch, Kind, Observation
+    from pilot.models.bundle import load_weights
+    from pilot.train.config import OptimConfig, TrainConfig
+    from pilot.train.learner import Learner
+
+    batch = size["batch"]
+    given = inputs(size, model, batch=batch)
+    pi = load_weights(replace(pilot_config(size, model), insulate=False), folder / "converted.safetensors")
+    pi.draw = lambda *_, **__: {"noise": given["noise"][:, None], "time": given["time"][:, None]}
+    optim = OptimConfig(peak_lr=LR, final_lr=LR, warmup_steps=0, weight_decay=DECAY, eps=EPS)
+    config = TrainConfig(
+        name="bench", model=pi.config, sources=(), robot="libero", steps=1000, batch_size=batch, optim=optim,
+        alpha=1.0, text_weight=0.0, fast_weight=0.0, threads=1,
+    )  # fmt: skip
+    rows = Batch(
+        observation=Observation(
+            images=dict(zip(CAMERAS, given["images"], strict=True)),
+            image_masks={camera: torch.ones(batch, dtype=torch.bool) for camera in CAMERAS},
+            state=given["state"],
+            tokens=given["tokens"],
+            token_kinds=torch.where(given["known"], int(Kind.PREFIX), int(Kind.PAD)),
+            token_loss=torch.zeros_like(given["known"]),
+        ),
+        actions=given["actions"],
+        action_mask=torch.ones_like(given["actions"], dtype=torch.bool),
+        sources=("bench",) * batch,
+        places=tuple(range(batch)),
+    )
+    learner = Learner(pi, config)
+
+    def call(_: int) -> np.ndarray:
+        outcome = learner.advance([rows])
+        return np.array([outcome.loss.item(), outcome.grad_norm.item()])
 
     return call
 
@@ -218,30 +270,75 @@ def openpi_call(size: dict[str, Any], model: str, folder: Path) -> Call:
     return call
 
 
+def openpi_step(size: dict[str, Any], model: str, folder: Path, *, recompute: bool) -> Call:
+    from safetensors.torch import load_model
+
+    theirs = openpi_model(size, model)
+    load_model(theirs, str(folder / "model.safetensors"))
+    theirs.train()
+    if recompute:
+        theirs.gradient_checkpointing_enable()
+    else:
+        theirs.paligemma_with_expert.eval()  # in training mode it recomputes whatever is set; it has no dropout
+    prepared = theirs._preprocess_observation
+    theirs._preprocess_observation = lambda observation, train: prepared(observation, train=False)  # as it comes
+    parameters = [p for p in theirs.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), eps=EPS, weight_decay=DECAY)
+    given = inputs(size, model, batch=size["batch"])
+    observation = types.SimpleNamespace(
+        images={c: x.permute(0, 3, 1, 2) for c, x in zip(CAMERAS, given["images"], strict=True)},
+        image_masks={c: torch.ones(size["batch"], dtype=torch.bool) for c in CAMERAS},
+        state=given["state"],
+        tokenized_prompt=given["tokens"],
+        tokenized_prompt_mask=given["known"],
+        token_ar_mask=None,
+        token_loss_mask=None,
+    )
+
+    def call(_: int) -> np.ndarray:
+        loss = theirs(observation, given["actions"], noise=given["noise"], time=given["time"]).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm=1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return np.array([loss.item(), norm.item()])
+
+    return call
+
+
 # --- in turns ---------------------------------------------------------------------------------------------------------
 
 
-def work(side: str, size: dict[str, Any], model: str, folder: Path) -> None:
+def built_call(side: str, size: dict[str, Any], model: str, folder: Path, *, train: bool) -> Call:
+    if train:
+        theirs = side.startswith("openpi")
+        return (
+            openpi_step(size, model, folder, recompute=side == "openpi") if theirs else pilot_step(size, model, folder)
+        )
+    return (
+        openpi_call(size, model, folder) if side == "openpi" else pilot_call(size, model, folder, plain=side == "plain")
+    )
+
+
+def work(side: str, size: dict[str, Any], model: str, folder: Path, *, train: bool) -> None:
     """A side's process: build the model, then answer each line (a number of cameras) with seconds and a chunk."""
     torch.set_num_threads(1)
-    if side == "openpi":  # imports are no part of building a model
+    if side.startswith("openpi"):  # imports are no part of building a model
         stand_ins(size)
         importlib.import_module("openpi.models_pytorch.pi0_pytorch")
     else:
         importlib.import_module("pilot.convert.openpi_torch")
         importlib.import_module("pilot.infer.engine")
     start, wall = time.process_time(), time.perf_counter()
-    call = (
-        openpi_call(size, model, folder) if side == "openpi" else pilot_call(size, model, folder, plain=side == "plain")
-    )
+    call = built_call(side, size, model, folder, train=train)
     print(json.dumps({"cpu": time.process_time() - start, "wall": time.perf_counter() - wall}), flush=True)
     for line in sys.stdin:
-        best = float("inf")
+        best, chunks = float("inf"), []
         for _ in range(size["calls"]):
             start = time.process_time()
-            chunk = call(int(line))
+            chunks.append(call(int(line)))
             best = min(best, time.process_time() - start)
-        print(json.dumps({"cpu": best, "chunk": chunk.tolist()}), flush=True)
+        print(json.dumps({"cpu": best, "chunk": chunks[0].tolist()}), flush=True)
 
 
 class Side:
@@ -249,16 +346,16 @@ class Side:
 
     def __init__(self, name: str, args: argparse.Namespace, folder: Path) -> None:
         command = [
-            args.python if name == "openpi" else sys.executable,
+            args.python if name.startswith("openpi") else sys.executable,
             __file__,
             "--work",
             name,
             "--folder",
             str(folder),
         ]
-        path = {"PYTHONPATH": str(Path(args.openpi) / "src")} if name == "openpi" else {}
+        path = {"PYTHONPATH": str(Path(args.openpi) / "src")} if name.startswith("openpi") else {}
         self.process = subprocess.Popen(
-            [*command, "--size", args.size, "--model", args.model],
+            [*command, "--size", args.size, "--model", args.model, *["--train"] * args.train],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | path,
         )  # fmt: skip
         self.built = self.hear()
@@ -283,20 +380,20 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         built, other = side.built, sides[reference].built
         print(f"{name:>7}: model from disk in {built['cpu']:6.2f} s of processor time ({built['wall']:.1f} s of wall), "
               f"{other['cpu'] / built['cpu']:5.1f} times as fast as {reference}")  # fmt: skip
-    for cameras in args.cameras:
+    for cameras in [len(CAMERAS)] if args.train else args.cameras:
         best: dict[str, float] = {}
         chunks: dict[str, np.ndarray] = {}
         for _ in range(args.rounds):
             for name, side in sides.items():
                 answer = side.call(cameras)
                 best[name] = min(best.get(name, float("inf")), answer["cpu"])
-                chunks[name] = np.array(answer["chunk"])
+                chunks.setdefault(name, np.array(answer["chunk"]))
         for name, seconds in best.items():
             apart = np.abs(chunks[name] - chunks[reference]).max()
             ratio = best[reference] / seconds
             print(
                 f"{cameras} cameras, {name:>7}: {1e3 * seconds:9.1f} ms, {ratio:5.2f} times as fast as {reference}; "
-                f"chunks differ by {apart:.1e}",
+                f"{'losses and norms' if args.train else 'chunks'} differ by {apart:.1e}",
                 flush=True,
             )
     for side in sides.values():
@@ -312,17 +409,17 @@ def main() -> None:
     parser.add_argument("--model", choices=("pi0", "pi05"), default="pi0")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cameras", type=int, nargs="+", default=[3, 2, 1])
-    parser.add_argument(
-        "--sides", choices=("openpi", "plain", "engine"), nargs="+", default=["openpi", "plain", "engine"]
-    )
+    parser.add_argument("--sides", choices=("openpi", "openpi-kept", "plain", "engine"), nargs="+")
+    parser.add_argument("--train", action="store_true", help="steps of training in place of chunks")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        return work(args.work, SIZES[args.size], args.model, args.folder)
+        return work(args.work, SIZES[args.size], args.model, args.folder, train=args.train)
     if bool(args.openpi) != bool(args.python):
         parser.error("--openpi (the clone) and --python (of its environment) go together")
-    args.sides = [side for side in args.sides if args.openpi or side != "openpi"]
+    usual = ["openpi", "openpi-kept", "plain"] if args.train else ["openpi", "plain", "engine"]
+    args.sides = [side for side in args.sides or usual if args.openpi or not side.startswith("openpi")]
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(f"{args.model} {args.size}, one thread on one core, load of the machine {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
