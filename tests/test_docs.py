@@ -129,3 +129,26 @@ def test_the_code_of_the_page_on_the_high_level():
     answer = scope["session"].infer(shown)
     nothing_is_held = [label.startswith("pick up") or label == "done" for label in scope["labels"]]
     assert [answer["scores"][label] > 0 for label in scope["labels"]] == nothing_is_held
+
+
+def test_the_page_on_robots_asks_and_keeps_moving(capsys):
+    ask, move = blocks(ROOT / "docs" / "robot.md", "python")
+    moved: list[np.ndarray] = []
+    picture, state = np.zeros((64, 64, 3), np.uint8), np.arange(5.0)
+
+    class Still:
+        metadata: ClassVar = {"control_hz": 500.0}
+
+        def infer(self, observation: dict) -> dict:
+            return {"actions": np.tile(observation["state"][:4], (60_000, 1)), "subtask": "wash up"}
+
+    def look() -> dict:
+        return {"images": {"room": picture}, "state": state, "prompt": "wash up"}
+
+    scope = {"room": picture, "wrist": picture, "state": state, "look": look}
+    scope |= {"move": moved.append, "running": lambda: len(moved) < 3}
+    with serve_in_background(Still()) as port:
+        exec(ask.replace("8000", str(port)), scope)
+        exec(move.replace("8000", str(port)), scope)
+    assert "wash up (60000, 4)" in capsys.readouterr().out
+    assert [action.tolist() for action in moved] == [[0, 1, 2, 3]] * 3

@@ -191,6 +191,7 @@ def test_when_the_chosen_robot_ends_the_next_is_shown(page):
         page.until(shown("#prompt") + " === 'wash up'")
         clients[0].close()
         page.until("!document.getElementById('nobody').hidden")
+        assert page.value(shown("#address")) == f"ws://127.0.0.1:{port}/"
 
 
 def test_it_can_be_heard(page):

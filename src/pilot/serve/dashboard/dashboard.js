@@ -303,6 +303,7 @@ function fill(figure, { name, range, past, values, executed }) {
   const value = values[here];
   svg.setAttribute("aria-label", `${name}: now ${short(value)}, at the end of the chunk ${short(values.at(-1))}`);
   say(caption.children[0], name);
+  caption.children[0].title = name;
   say(caption.children[1], short(value));
   say(caption.children[2], `${short(range.low)} to ${short(range.high)}`);
 }
@@ -351,5 +352,6 @@ function showLatency(robot) {
   say($("counts"), `ms in the server; ${answers}${refused}`);
 }
 
+say($("address"), new URL("/", location.href).href.replace("http", "ws"));
 setInterval(() => view?.watched && showHistory(view.watched.history), 1000);
 connect();
