@@ -70,7 +70,7 @@ def run_stats(args: argparse.Namespace) -> None:
     for paths in groups.values():
         of_robot = {robots[path].name: [p for p in paths if robots[p] == robots[path]] for path in paths}
         with spread_of(args) as spread:
-            running = [running_stats(own, robots[own[0]], args, spread) for own in of_robot.values()]
+            running = [running_stats(own, robots[own[0]], args=args, spread=spread) for own in of_robot.values()]
         skipped = [message for stats in running for message in stats.skipped]
         print("".join(f"skipped: {message}\n" for message in skipped), end="")
         stats = merged(running)
@@ -83,7 +83,7 @@ def run_stats(args: argparse.Namespace) -> None:
             print(stats_table(name, labels, stats[name]))
 
 
-def running_stats(paths: Sequence[Path], robot: "Robot", args: argparse.Namespace, spread: "Spread") -> "RobotStats":
+def running_stats(paths: Sequence[Path], robot: "Robot", *, args: argparse.Namespace, spread: "Spread") -> "RobotStats":
     """Statistics of some sets of one robot: LeRobot's files part by part, others as a whole."""
     from pilot.data.sources import open_episodes
     from pilot.data.stats import robot_stats, stats_of_files

@@ -2,6 +2,7 @@
 
 import operator
 import shutil
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def test_results_come_in_order_and_errors_in_their_place(kind, request):
 
 def test_work_under_way_is_bounded():
     submitted = []
-    results = cluster._in_order(lambda part: submitted.append(part) or part, lambda part: part, range(100), ahead=3)
+    take = lambda part: submitted.append(part) or part  # noqa: E731
+    results = cluster._in_order(take, lambda part: part, range(100), ahead=3, coming=deque())
     assert [next(results), next(results)] == [0, 1] and submitted == [0, 1, 2, 3, 4]
 
 

@@ -239,6 +239,6 @@ def test_names_are_shortened():
 def test_the_cache_is_where_the_person_says(monkeypatch, tmp_path):
     for name in ("PILOT_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    assert remote._cache() == Path.home() / ".cache" / "pilot"
+    assert remote.cache() == Path.home() / ".cache" / "pilot"
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
-    assert remote._cache() == tmp_path / "pilot"
+    assert remote.cache() == tmp_path / "pilot"

@@ -76,7 +76,7 @@ def read(made: Loader, steps: range) -> tuple[list, set[Path]]:
         made.mixture.read(draw)
     rows = made.mixture.sources["robot"]
     assert isinstance(rows, RobotRows)
-    return drawn, {file for file in rows.dataset._files if file.suffix == ".mp4"}
+    return drawn, {file for file in rows.dataset.folder._open if file.suffix == ".mp4"}
 
 
 @pytest.mark.parametrize("draws", ["rows", "windows"])

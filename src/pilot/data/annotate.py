@@ -8,6 +8,7 @@ not at all, and `meta/info.json` comes last: whatever interrupts it, the same co
 import csv
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -69,10 +70,11 @@ def annotate(
     folder, answers = path / ANSWERS, {}
     asking = _Asking(dataset, label, by)
     found = tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress)
-    for episode, answer in zip(found, spread(asking, [episode.index for episode in todo])):
-        if answer is None:
-            break
-        answers[episode.index] = answer
+    with closing(spread(asking, [episode.index for episode in todo])) as given:
+        for episode, answer in zip(found, given):
+            if answer is None:
+                break
+            answers[episode.index] = answer
     if answers:
         write_subtasks(path, answers, spread=spread)
     shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,14 +25,15 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 class Spread:
     """Gives `work(part)` of each part, in order, worked on by `processes` at once.
 
-    An error of the work is raised where its result would have come.
+    An error of the work is raised where its result would have come. Whoever stops early closes the generator: then
+    nobody works on.
     """
 
     processes: int
     over: Callable[[Work, Iterable[Any]], Iterator[Any]]
 
-    def __call__(self, work: Work, parts: Iterable[Any]) -> Iterator[Any]:
-        return self.over(work, parts)
+    def __call__(self, work: Work, parts: Iterable[Any]) -> Generator[Any, None, None]:
+        yield from self.over(work, parts)
 
 
 here = Spread(1, map)
@@ -47,7 +48,8 @@ def in_processes(count: int) -> Spread:
             count, mp_context=get_context("spawn"), initializer=_take_up, initargs=(work,)
         ) as pool:
             try:
-                yield from _in_order(lambda part: pool.submit(_do, part), lambda f: f.result(), parts, ahead=2 * count)
+                start, end = (lambda part: pool.submit(_do, part)), (lambda future: future.result())
+                yield from _in_order(start, end, parts, ahead=2 * count, coming=deque())
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -87,7 +89,14 @@ def on_ray(address: str | None = None, *, cpus: int | None = None) -> Iterator[S
 
 def _over_cluster(ray: Any, cores: int, work: Work, parts: Iterable[Any]) -> Iterator[Any]:
     task = ray.remote(lambda part: work(part))  # what is in `work` goes to each process once
-    return _in_order(task.remote, partial(_result, ray), parts, ahead=2 * cores)
+    coming: deque[Any] = deque()
+    try:
+        yield from _in_order(task.remote, partial(_result, ray), parts, ahead=2 * cores, coming=coming)
+    finally:
+        for reference in coming:
+            ray.cancel(reference)
+        if coming:  # nobody works on after an error
+            ray.wait(list(coming), num_returns=len(coming))
 
 
 def _result(ray: Any, reference: Any) -> Any:
@@ -99,11 +108,16 @@ def _result(ray: Any, reference: Any) -> Any:
 
 
 def _in_order(
-    submit: Callable[[Any], Any], result: Callable[[Any], Any], parts: Iterable[Any], *, ahead: int
+    submit: Callable[[Any], Any],
+    result: Callable[[Any], Any],
+    parts: Iterable[Any],
+    *,
+    ahead: int,
+    coming: deque[Any],
 ) -> Iterator[Any]:
-    """At most `ahead` parts are under way, so that results that nobody has taken yet stay few."""
+    """At most `ahead` parts are under way, in `coming`, so that results that nobody has taken yet stay few."""
     waiting = iter(parts)
-    coming = deque(submit(part) for part in islice(waiting, ahead))
+    coming.extend(submit(part) for part in islice(waiting, ahead))
     while coming:
         found = result(coming.popleft())
         coming.extend(submit(part) for part in islice(waiting, 1))

@@ -8,6 +8,7 @@ with `skip_bad` is counted, listed and written down in `meta/conversion.json`.
 import importlib
 import pkgutil
 import shutil
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -139,10 +140,8 @@ def _run(
     folder = writer.path / STAGED
     skipped, written = list(done.skipped), done.written
     first, total = written + len(skipped), len(found.episodes)
-    with tqdm(
-        total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress
-    ) as bar:
-        reasons = spread(partial(stage, source=found, folder=folder), range(first, total))
+    bar = tqdm(total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress)
+    with bar, closing(spread(partial(stage, source=found, folder=folder), range(first, total))) as reasons:
         for number, reason in enumerate(reasons, first):
             try:
                 if reason:

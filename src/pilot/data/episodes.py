@@ -1,8 +1,8 @@
 """Demonstrations of a robot, whatever files they lie in: rows by number, each with the actions that follow.
 
-All low-dimensional columns of a whole set fit in memory as numpy arrays (a million 14-dim frames are 120 MB), so a
-training row is an index, a slice of actions, and one picture per camera. A reader of a format subclasses
-`EpisodeDataset`: it gives the `Steps` of each episode and says how a picture is decoded.
+The low-dimensional columns of a whole set are numpy arrays, of a large set mapped from files that the first reading
+keeps (`kept.py`). So a training row is an index, a slice of actions, and one picture per camera. A reader of a format
+subclasses `EpisodeDataset`: it gives the `Steps` of each episode and says how a picture is decoded.
 
 Axes: `n` rows of the set, `e` episodes, `t` steps of an episode, `sd` state dims, `ah` action horizon, `ad` action
 dims, `h w` pixels.
@@ -11,13 +11,17 @@ dims, `h w` pixels.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+
+from pilot.data.files import read_json, write_json
+from pilot.data.folder import Folder
+from pilot.data.kept import ABOUT, ColumnWriter, mapped
 
 Stored = TypeVar("Stored")
 COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed", "drawable")  # of `Steps`
@@ -100,19 +104,24 @@ class Texts:
 class EpisodeDataset:
     """Random access to the frames of one set, each with the `action_horizon` actions that follow.
 
-    `skipped` lists what `skip_bad` left out. `frames` may be set to a source of pictures decoded before.
+    `skipped` lists what `skip_bad` left out. `frames` may be set to a source of pictures decoded before. `folder`: its
+    files, for a set that lies elsewhere; `path` is then its place in `folder`.
     """
 
     action_horizon: int
     fps: float
     cameras: tuple[str, ...]
 
-    def __init__(self, path: str | Path, action_horizon: int, *, skip_bad: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, action_horizon: int, *, folder: Folder | None = None, skip_bad: bool = False
+    ) -> None:
         self.path, self.action_horizon, self.skip_bad = Path(path), action_horizon, skip_bad
+        self.folder = folder or Folder(self.path)
         self.tasks, self.subtasks, self.utterances = [], [], []
         self.episodes: list[Episode] = []
         self.skipped: list[Skipped] = []
         self.frames: PictureSource | None = None
+        self._kept: Path | None = None  # where the columns are mapped from
 
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture at row `i` from the set's own files. Subclasses say how."""
@@ -218,8 +227,8 @@ class EpisodeDataset:
 
     def fingerprint(self) -> str:
         """Changes when the set on disk changes, or another choice of episodes is read."""
-        sizes = [(str(p.relative_to(self.path)), p.stat().st_size) for p in sorted(self.files())]
-        content = json.dumps([self.described(), sizes, [e.index for e in self.episodes]], sort_keys=True)
+        stamps = self.folder.stamps(self.files())
+        content = json.dumps([self.described(), stamps, [e.index for e in self.episodes]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def skip_report(self) -> str:
@@ -228,14 +237,19 @@ class EpisodeDataset:
         return "\n".join([f"{self.path}: {len(lines)} episodes skipped", *lines]) if lines else ""
 
     def _load(
-        self, stored: Iterable[Stored], load: "Callable[[Stored], tuple[int, str, Steps] | None]"
-    ) -> list[Stored]:
-        """Fills the columns from `load(one)` → (episode index, file, steps), in order; what was kept of `stored`.
+        self,
+        stored: Iterable[Stored],
+        load: "Callable[[Stored], tuple[int, str, Steps] | None]",
+        *,
+        keep: Path | None = None,
+    ) -> list[int]:
+        """Fills the columns from `load(one)` → (episode index, file, steps), in order; which of `stored` were kept.
 
         Where `load` returns None nothing is kept. What cannot be read raises, or with `skip_bad` goes into `skipped`.
+        With a folder `keep` the columns are written there and mapped; `_note` then says that they are whole.
         """
-        kept, pieces, start = [], [], 0
-        for one in stored:
+        kept, start, columns = [], 0, ColumnWriter(keep, blank=blank) if keep else Gathered()
+        for number, one in enumerate(stored):
             try:
                 if (loaded := load(one)) is None:
                     continue
@@ -244,7 +258,7 @@ class EpisodeDataset:
             except (ValueError, OSError) as error:
                 if not self.skip_bad:
                     raise
-                self._skip_once(getattr(one, "index", len(kept)), str(error))
+                self._skip_once(getattr(one, "index", number), str(error))
                 continue
             task, stop = self.tasks[steps.task[0]], start + len(steps)
             self.episodes.append(
@@ -253,14 +267,54 @@ class EpisodeDataset:
                     labels=steps.labels, rephrasings=steps.rephrasings, missing=steps.missing,
                 )
             )  # fmt: skip
-            kept.append(one)
-            pieces.append(steps)
+            kept.append(number)
+            columns.add({name: getattr(steps, name) for name in COLUMNS}, len(steps))
             start = stop
-        if not pieces:
+        if not kept:
             reason = f"; the first of {len(self.skipped)} skipped: {self.skipped[0].reason}" if self.skipped else ""
             raise ValueError(f"{self.path} has no episodes to read{reason or '; record some first'}")
-        self._set_columns(concatenated(pieces, path=self.path))
+        if isinstance(columns, Gathered):
+            self._set_columns(columns.all())
+        else:
+            columns.close()
         return kept
+
+    def _note(self, keep: Path, more: Mapping[str, Any]) -> None:
+        """Says that the columns in `keep` are whole, and what else the set is made of."""
+        about = {
+            "tasks": self.tasks,
+            "subtasks": self.subtasks,
+            "utterances": self.utterances,
+            "episodes": [asdict(episode) for episode in self.episodes],
+            "skipped": [asdict(skip) for skip in self.skipped],
+        }
+        write_json(keep / ABOUT, about | dict(more))
+
+    def _recall(self, keep: Path) -> dict[str, Any]:
+        """Takes up what is kept in a folder; what was noted there."""
+        about = read_json(keep / ABOUT, remedy=f"remove {keep}")
+        self.tasks, self.subtasks, self.utterances = about["tasks"], about["subtasks"], about["utterances"]
+        for row in about["episodes"]:
+            row |= {name: tuple(row[name]) for name in ("rephrasings", "missing")}
+        self.episodes = [Episode(**row) for row in about["episodes"]]
+        self.skipped = [Skipped(**row) for row in about["skipped"]]
+        self._kept = keep
+        self._set_columns(mapped(keep, COLUMNS))
+        return about
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Maps do not travel to worker processes: of columns that are kept on disk, only where they are."""
+        if self._kept is None:
+            return self.__dict__
+        made = {"episode_of", "starts", "_stops", "subtask_index", "utterance_index"}
+        maps = {name for name, value in self.__dict__.items() if isinstance(value, np.memmap)}
+        return {name: value for name, value in self.__dict__.items() if name not in made | maps}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if self._kept is not None:
+            self._set_columns(mapped(self._kept, COLUMNS))
+            self.__dict__ |= state  # what was changed since, such as which rows may be drawn
 
     def _set_columns(self, columns: Mapping[str, Any]) -> None:
         """Arrays, or None, by the names in `COLUMNS`, for the episodes that are there already."""
@@ -281,21 +335,31 @@ class EpisodeDataset:
             self.skipped.append(Skipped(episode=episode, reason=reason))
 
 
-def concatenated(pieces: Sequence[Steps], *, path: Path) -> dict[str, np.ndarray | None]:
-    """The columns of all episodes, one after the other; None where no episode has one."""
-    widths = {(p.state.shape[1], p.actions.shape[1]) for p in pieces}
-    if len(widths) > 1:
-        raise ValueError(f"{path}: episodes differ in (state, action) dims: {sorted(widths)}")
-    columns: dict[str, np.ndarray | None] = {}
-    for name in COLUMNS:
-        parts = [getattr(piece, name) for piece in pieces]
-        if all(part is None for part in parts):
-            columns[name] = None
-            continue
-        blank = True if name == "drawable" else -1  # for an episode that has no such texts, where others have
-        filled = [np.full(len(piece), blank) if part is None else part for part, piece in zip(parts, pieces)]
-        columns[name] = np.concatenate(filled)
-    return columns
+class Gathered:
+    """Columns of episodes in memory, one after the other."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[Mapping[str, np.ndarray | None], int]] = []
+
+    def add(self, piece: Mapping[str, np.ndarray | None], rows: int) -> None:
+        self._pieces.append((piece, rows))
+
+    def all(self) -> dict[str, np.ndarray | None]:
+        """None where no episode has a column."""
+        return {name: self._column(name) for name in COLUMNS}
+
+    def _column(self, name: str) -> np.ndarray | None:
+        if all(piece[name] is None for piece, _ in self._pieces):
+            return None
+        parts = [np.full(rows, blank(name)) if (own := piece[name]) is None else own for piece, rows in self._pieces]
+        if len(widths := {part.shape[1:] for part in parts}) > 1:
+            raise ValueError(f"episodes differ in dims of '{name}': {sorted(map(list, widths))}")
+        return np.concatenate(parts)
+
+
+def blank(name: str) -> Any:
+    """What a column says of an episode that has none of its own, where others have."""
+    return True if name == "drawable" else -1
 
 
 def check_steps(steps: Steps, *, where: str, episode: int) -> None:

@@ -1,10 +1,13 @@
-"""Reading LeRobot data sets, v2.0 to v3.0: columns in memory, pictures when asked for.
+"""Reading LeRobot data sets, v2.0 to v3.0: columns first, pictures when asked for.
 
-How a version lays out its files is said in `lerobot_v2.py` and `lerobot_v3.py`; everything else is the same. Pictures
-come from PNG or JPEG bytes in the parquet files, from files beside them, or from mp4.
+Columns of large sets, and of sets that lie elsewhere, are kept on disk and mapped (`kept.py`). How a version lays out
+its files is said in `lerobot_v2.py` and `lerobot_v3.py`; everything else is the same. Pictures come from PNG or JPEG
+bytes in the parquet files, from files beside them, or from mp4.
 """
 
+import hashlib
 import io
+import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -22,11 +25,14 @@ from pilot.data import lerobot_format as fmt
 from pilot.data import lerobot_v2, lerobot_v3
 from pilot.data.episodes import EpisodeDataset, Steps, Texts, choose_cameras
 from pilot.data.feature_stats import matrix
-from pilot.data.files import read_json
+from pilot.data.files import cache_folder, read_json
+from pilot.data.folder import Folder
+from pilot.data.kept import ABOUT, filled
 from pilot.data.lerobot_format import EpisodeFiles
 from pilot.data.video import VideoFile
 
-OPEN_FILES = 64  # video and parquet files a process keeps open
+MAPPED_FRAMES = 100_000  # from so many on the columns are kept on disk and mapped
+FORMAT = 1  # of the kept columns
 VERSIONS = {"v2": lerobot_v2, "v3": lerobot_v3}
 FETCH = "fetch the data set again"
 
@@ -49,23 +55,46 @@ class LeRobotDataset(EpisodeDataset):
         cameras: Sequence[str] | None = None,
         episodes: Sequence[int] | None = None,
         skip_bad: bool = False,
+        folder: Folder | None = None,
     ) -> None:
-        super().__init__(path, action_horizon, skip_bad=skip_bad)
+        super().__init__(path, action_horizon, folder=folder, skip_bad=skip_bad)
         self.info, version = _read_info(self.path)
         self.fps = self.info["fps"]
         self.features: dict[str, Any] = self.info["features"]
         self._keys = _camera_keys(self.features)
         self.cameras = choose_cameras(list(self._keys), cameras, path=self.path)
-        self._files: OrderedDict[Path, Any] = OrderedDict()
+        index = version.read_index(self.path, self.info)
+        keeps = episodes is None and (not self.folder.is_here or self.info.get("total_frames", 0) >= MAPPED_FRAMES)
+        if not keeps:
+            chosen = self._chosen(index, episodes)
+            self._stored = [chosen[number] for number in self._read(chosen, version)]
+            return
+        keep = cache_folder(self.path) / f"columns-{self._key()}"
+        if not (keep / ABOUT).exists():
+            with filled(keep) as new:
+                self._read(index, version, keep=new)
+                self._note(new, {})
+        self._recall(keep)
+        known = {one.index: one for one in index}
+        self._stored = [known[episode.index] for episode in self.episodes]
+
+    def _read(self, index: list[EpisodeFiles], version: Any, *, keep: Path | None = None) -> list[int]:
+        """The columns, from the data files; which of the episodes were read."""
         words = _Words(self.path, self.features, version)
-        self.tasks = words.tasks
-        data = _DataFile(self, words)
-        self._stored = self._load(self._chosen(version.read_index(self.path, self.info), episodes), data.episode)
-        self.subtasks, self.utterances = words.subtasks.all, words.utterances.all
+        self.tasks, self.subtasks, self.utterances = words.tasks, words.subtasks.all, words.utterances.all
+        return self._load(index, _DataFile(self, words).episode, keep=keep)
+
+    def _key(self) -> str:
+        """Changes with the files, and with what is read of them."""
+        meta = [file for file in (self.path / "meta").rglob("*") if file.is_file()]
+        files = [*self.files(), *meta]
+        times = [file.stat().st_mtime_ns for file in files if self.folder.is_here]
+        content = [FORMAT, self.folder.stamps(files), sorted(times), self.cameras, self.skip_bad]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def files(self) -> Iterable[Path]:
         """Data and pictures; `meta/` may be rewritten without a change to either."""
-        return [p for folder in ("data", "videos", "images") for p in (self.path / folder).rglob("*") if p.is_file()]
+        return self.folder.files(*(self.path / place for place in ("data", "videos", "images")))
 
     def described(self) -> dict[str, Any]:
         return self.info
@@ -88,18 +117,18 @@ class LeRobotDataset(EpisodeDataset):
         except ValueError as error:
             raise ValueError(f"{self.path}: episode {stored.index}, frame {step}: {error}") from error
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": OrderedDict()}  # open files do not travel to worker processes
-
     def check_pictures(self, stored: EpisodeFiles) -> None:
-        """Raises when an episode's video files are not there; with `skip_bad`, also when they are too short."""
+        """Raises when an episode's video files are not there; with `skip_bad`, also when they are too short.
+
+        Of files that lie elsewhere the latter shows when they are read.
+        """
         for key in (self._keys[camera] for camera in self.cameras):
             if self.features[key]["dtype"] != "video":
                 continue
             path, last = self.path / stored.videos[key].file, stored.videos[key].first + stored.length
-            if not path.exists():
+            if not self.folder.has(path):
                 raise FileNotFoundError(f"video {path} of episode {stored.index} is missing; {FETCH}")
-            if self.skip_bad and (frames := self._video(stored, key).count) < last:
+            if self.skip_bad and self.folder.is_here and (frames := self._video(stored, key).count) < last:
                 raise ValueError(f"video {path} has {frames} frames, episode {stored.index} needs {last}; {FETCH}")
 
     def _chosen(self, stored: list[EpisodeFiles], episodes: Sequence[int] | None) -> list[EpisodeFiles]:
@@ -111,28 +140,21 @@ class LeRobotDataset(EpisodeDataset):
 
     def _video(self, stored: EpisodeFiles, key: str) -> VideoFile:
         path = self.path / stored.videos[key].file
-        return self._opened(path, lambda: VideoFile(path, fps=self.fps))
+        return self.folder.opened(path, lambda: VideoFile(path, fps=self.fps))
 
     def _embedded_picture(self, stored: EpisodeFiles, key: str, *, row: int, step: int) -> UInt8[np.ndarray, "h w 3"]:
         path = self.path / stored.data
-        file: _RowGroups = self._opened(path, lambda: _RowGroups(path))
-        picture = file.value(key, row)
+        picture = self.folder.opened(path, lambda: _RowGroups(path)).value(key, row)
         try:
-            content = picture["bytes"]
-            source = io.BytesIO(content) if content is not None else self.path / picture["path"]
+            if (content := picture["bytes"]) is None:
+                with self.folder.held(self.path / picture["path"]) as file:
+                    content = file.read_bytes()
+            source = io.BytesIO(content)
             return np.asarray(Image.open(source).convert("RGB"))
         except (OSError, TypeError, SyntaxError) as error:
             raise ValueError(
                 f"{path}: the picture {key} of episode {stored.index}, frame {step} is damaged; {FETCH}"
             ) from error
-
-    def _opened(self, path: Path, opener: Any) -> Any:
-        if path in self._files:
-            self._files.move_to_end(path)
-            return self._files[path]
-        if len(self._files) >= OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        return self._files.setdefault(path, opener())
 
 
 class _Words:
@@ -186,14 +208,24 @@ class _DataFile:
 
     def _open(self, name: str) -> None:
         self._path = self.dataset.path / name
-        table = _read_data(self._path, self.names)
+        table = self._table(self.names)
         self._columns = {column: _matrix(table, column, self._path) for column in self.names}
         episode = self._columns["episode_index"][:, 0]
         edges = [*np.flatnonzero(np.diff(episode, prepend=-1)).tolist(), len(episode)]
         self._runs = {int(episode[a]): (a, b) for a, b in pairwise(edges)}
-        self._texts = _first_texts(self._path, list(self._runs.values())) if fmt.PERSISTENT in self.features else {}
-        self._said = _read_data(self._path, [fmt.EVENTS])[fmt.EVENTS] if fmt.EVENTS in self.features else None
+        self._texts, self._said = {}, None
+        if fmt.PERSISTENT in self.features:
+            with self.dataset.folder.columns(self._path) as file:
+                self._texts = _first_texts(file, list(self._runs.values()))
+        if fmt.EVENTS in self.features:
+            self._said = self._table([fmt.EVENTS])[fmt.EVENTS]
         self._name = name
+
+    def _table(self, names: list[str]) -> pa.Table:
+        if not self.dataset.folder.has(self._path):
+            raise FileNotFoundError(f"{self._path} is missing, though meta/ names it; {FETCH}")
+        with self.dataset.folder.columns(self._path) as file:
+            return _read_data(file, names, path=self._path)
 
     def _vector(self, name: str, rows: slice) -> np.ndarray:
         values = self._columns[name][rows]
@@ -288,14 +320,12 @@ def _is_depth(spec: dict[str, Any]) -> bool:
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
-def _read_data(path: Path, names: list[str]) -> pa.Table:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing, though meta/ names it; {FETCH}")
+def _read_data(file: Any, names: list[str], *, path: Path) -> pa.Table:
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            if missing := set(names) - set(file.schema_arrow.names):
+        with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
+            if missing := set(names) - set(parquet.schema_arrow.names):
                 raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
-            return file.read(columns=names)
+            return parquet.read(columns=names)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); it is truncated or damaged, {FETCH}") from error
 
@@ -307,15 +337,15 @@ def _matrix(table: pa.Table, name: str, path: Path) -> np.ndarray:
         raise ValueError(f"{path}: rows of '{name}' differ in length or are missing ({error}); {FETCH}") from error
 
 
-def _first_texts(path: Path, runs: list[tuple[int, int]]) -> dict[int, list[dict[str, Any]]]:
+def _first_texts(file: Any, runs: list[tuple[int, int]]) -> dict[int, list[dict[str, Any]]]:
     """The persistent texts of each episode by its first row, the only one of its (equal) copies that is read."""
     found, start = {}, 0
     firsts = np.array([first for first, _ in runs])
-    with pq.ParquetFile(path, memory_map=True) as file:
-        for group in range(file.num_row_groups):
-            stop = start + file.metadata.row_group(group).num_rows
+    with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
+        for group in range(parquet.num_row_groups):
+            stop = start + parquet.metadata.row_group(group).num_rows
             if len(inside := firsts[(firsts >= start) & (firsts < stop)]):
-                column = file.read_row_group(group, columns=[fmt.PERSISTENT])[fmt.PERSISTENT]
+                column = parquet.read_row_group(group, columns=[fmt.PERSISTENT])[fmt.PERSISTENT]
                 found |= {int(row): column[int(row - start)].as_py() or [] for row in inside}
             start = stop
     return found

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice, pairwise
 from multiprocessing import get_context
 from queue import Queue
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -23,13 +24,15 @@ from jaxtyping import Int
 from pilot.data.episodes import EpisodeDataset
 from pilot.data.language import to_sample
 from pilot.data.layout import Batch
-from pilot.data.mixture import Draw, Mixture
+from pilot.data.mixture import Draw, Mixture, Rows
 from pilot.data.order import hash_64
 from pilot.data.pipeline import Pipeline, Row, collate
+from pilot.data.webdataset import TarRows
 from pilot.data.windows import WINDOW, WindowCache, plan, windows_of
 from pilot.types import Sample
 
 AHEAD = 4
+FILES_AHEAD = 16  # steps: for which files of sources that lie elsewhere are fetched while earlier ones are read
 LOSSES = ("text", "fast", "flow")
 AUGMENTING = 1  # keeps what pictures draw apart from what words draw
 
@@ -95,6 +98,10 @@ class RobotRows:
     def windows_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """The first row of the window of each row."""
         return windows_of(self.dataset, rows, window=self._window)
+
+    def soon(self, i: int) -> None:
+        """Says that row `i` will be read; of a set that lies elsewhere its files may then come ahead."""
+        self.dataset.folder.soon(self.dataset.picture_files(int(self.dataset.episode_of[i])))
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
         """Row `i`.
@@ -172,6 +179,9 @@ class Loader:
         self.mixture, self.batch_size, self.device = mixture, batch_size, device
         self.say_actions, self.augments, self.workers = say_actions, augments, workers
         self.rank, self.ranks, self.passes, self.pin = rank, ranks, passes, pin
+        self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _comes_by_file(rows)}
+        self._drawn: dict[int, list[Draw]] = {}
+        self._asked_to = 0
         self.cameras = {camera: size for p in self.pipelines.values() for camera, size in p.picture_sizes().items()}
 
     def batch(self, step: int) -> list[Batch]:
@@ -180,8 +190,25 @@ class Loader:
 
     def rows(self, step: int, *, worker: int = 0, workers: int = 1) -> list[Row]:
         """The rows of one step that are this rank's; of `workers` processes, those that `worker` makes."""
-        draws = self.mixture.draw(step, self.batch_size, rank=self.rank, ranks=self.ranks)
-        return [self._row(draw) for draw in draws if workers == 1 or self._lane(draw) % workers == worker]
+
+        def mine(step: int) -> list[Draw]:
+            return [draw for draw in self._draws(step) if workers == 1 or self._lane(draw) % workers == worker]
+
+        if self._elsewhere:
+            known = self._asked_to if step < self._asked_to <= step + FILES_AHEAD else step + 1
+            for draw in (draw for later in range(known, step + 1 + FILES_AHEAD) for draw in mine(later)):
+                if draw.source in self._elsewhere:
+                    self._elsewhere[draw.source].soon(draw.index)
+            self._asked_to = step + 1 + FILES_AHEAD
+        return [self._row(draw) for draw in mine(step)]
+
+    def _draws(self, step: int) -> list[Draw]:
+        """This rank's; those of a few steps are remembered."""
+        if step not in self._drawn:
+            self._drawn[step] = self.mixture.draw(step, self.batch_size, rank=self.rank, ranks=self.ranks)
+            for other in [other for other in self._drawn if not step - FILES_AHEAD <= other <= step]:
+                del self._drawn[other]
+        return self._drawn[step]
 
     def _lane(self, draw: Draw) -> int:
         """Rows of one lane are made by one process: a window is decoded once."""
@@ -280,6 +307,13 @@ class Loader:
             if isinstance(item, BaseException):
                 raise item
             yield item
+
+
+def _comes_by_file(rows: Rows) -> TypeGuard[RobotRows | TarRows]:
+    """Whether the files of a source come from elsewhere as they are read."""
+    if isinstance(rows, RobotRows):
+        return not rows.dataset.folder.is_here
+    return isinstance(rows, TarRows) and not rows.folder.is_here
 
 
 _worker: list[tuple[Loader, int]] = []  # the loader of this process and its number, where it is one that reads ahead

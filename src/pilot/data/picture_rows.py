@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from pilot.data.folder import Folder
 from pilot.data.language import snap_locs
 from pilot.types import Sample
 
@@ -23,7 +24,7 @@ class PictureRows(ABC):
 
     `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
     to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. With `skip_bad`, what cannot be read is listed in
-    `skipped` and another row is drawn in its place.
+    `skipped` and another row is drawn in its place. `folder`: the files of a set that lies elsewhere.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class PictureRows(ABC):
         loc_stride: int = 1,
         source: str = "web",
         skip_bad: bool = False,
+        folder: Folder | None = None,
     ) -> None:
+        self.folder = folder or Folder(Path(path))
         self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
         self.skip_bad = skip_bad
         self.skipped: list[str] = []

@@ -51,19 +51,25 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
     """
     if not is_remote(address):
         return _local(Path(address).expanduser())
-    url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")
-    place = HubFolder(url) if url.startswith("hf://") else StoredFolder(url)
-    record = _cache() / "records" / f"{_digest([url, *only])}.json"
+    place = place_of(address)
+    url = place.url
+    record = cache() / "records" / f"{_digest([url, *only])}.json"
     try:
         found = place.files()
     except ConnectionError as error:
         return _earlier_copy(record, url, error)
-    wanted = {name: size for name, size in found.items() if not name or _matches(name, only)}
+    wanted = {name: size for name, size in found.items() if not name or matches(name, only)}
     if not wanted:
         raise FileNotFoundError(f"nothing to fetch at {url}: of {list(only)} there is nothing among {shortened(found)}")
     folder = place.download(wanted)
     write_json(record, {"url": url, "folder": str(folder), "files": sorted(wanted)})
     return folder
+
+
+def place_of(address: str | Path) -> "Place":
+    """The remote folder (or file) at `address`."""
+    url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")
+    return HubFolder(url) if url.startswith("hf://") else StoredFolder(url)
 
 
 def shortened(names: Iterable[str], *, limit: int = 12) -> str:
@@ -76,11 +82,25 @@ def shortened(names: Iterable[str], *, limit: int = 12) -> str:
 class Place(Protocol):
     """A remote folder."""
 
+    url: str
+
     def files(self) -> Mapping[str, int | None]:
         """Names relative to the folder and sizes in bytes; the name of an address that is itself a file is ''."""
         ...
 
+    def version(self) -> str:
+        """Differs when files do that `files` has found."""
+        ...
+
     def download(self, wanted: Mapping[str, int | None]) -> Path: ...
+
+    def copy(self, name: str, folder: Path, size: int | None) -> None:
+        """Brings one file to its place in `folder`, whole or not at all. Raises `ConnectionError`."""
+        ...
+
+    def opened(self, name: str) -> Any:
+        """A file to read parts of; None where only whole files can be had."""
+        ...
 
 
 class HubFolder:
@@ -101,7 +121,7 @@ class HubFolder:
         errors = hub.errors
         api = hub.HfApi(endpoint=self.endpoint)
         try:
-            info = api.repo_info(self.repo, revision=self.revision, repo_type=self.kind)
+            info = api.repo_info(self.repo, revision=self.revision, repo_type=self.kind, files_metadata=True)
         except errors.GatedRepoError as error:
             raise PermissionError(
                 f"{self.url} is gated: accept its terms on the hub, then run: hf auth login"
@@ -113,10 +133,26 @@ class HubFolder:
         except Exception as error:  # each version of that library has other names for "no answer"
             raise ConnectionError(f"the hub does not answer for {self.url} ({_in_short(error)})") from error
         self.commit = info.sha
-        names = [item.rfilename for item in info.siblings or []]
-        if not (inside := _inside(names, self.folder)):
-            raise FileNotFoundError(f"'{self.repo}' has no '{self.folder}'; it has {shortened(names)}")
-        return dict.fromkeys(inside)
+        sizes = {item.rfilename: item.size for item in info.siblings or []}
+        if not (inside := _inside(list(sizes), self.folder)):
+            raise FileNotFoundError(f"'{self.repo}' has no '{self.folder}'; it has {shortened(sizes)}")
+        return {name: sizes[str(PurePosixPath(self.folder, name))] for name in inside}
+
+    def version(self) -> str:
+        return self.commit[:16]
+
+    def copy(self, name: str, folder: Path, size: int | None) -> None:
+        hub, path = _library("huggingface_hub.errors"), str(PurePosixPath(self.folder, name))
+        own = {"revision": self.commit, "repo_type": self.kind, "endpoint": self.endpoint}
+        try:
+            brought = Path(hub.hf_hub_download(self.repo, path, local_dir=folder / ".hub", **own))
+        except Exception as error:
+            raise _broke_off(f"{self.url}: {name}", error) from error
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(brought, folder / name)
+
+    def opened(self, name: str) -> None:
+        return None
 
     def download(self, wanted: Mapping[str, int | None]) -> Path:
         hub = _library("huggingface_hub.errors")
@@ -131,9 +167,7 @@ class HubFolder:
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 name, file = next(zip(wanted, list(pool.map(one, wanted)), strict=False))
         except Exception as error:
-            raise ConnectionError(
-                f"fetching {self.url} broke off ({_in_short(error)}); the same command goes on with it"
-            ) from error
+            raise _broke_off(self.url, error) from error
         return Path(file).parents[len(PurePosixPath(name).parts) - 1] if name else Path(file)
 
 
@@ -166,7 +200,7 @@ class StoredFolder:
 
     def download(self, wanted: Mapping[str, int | None]) -> Path:
         slug = re.sub(r"[^\w.-]+", "-", self.url).strip("-")[-80:]
-        folder = _cache() / "stored" / f"{slug}-{_digest([self.stamps[name] + name for name in wanted])}"
+        folder = cache() / "stored" / f"{slug}-{_digest([self.stamps[name] + name for name in wanted])}"
         alone = folder / PurePosixPath(self.root).name  # where the address is a file, not a folder
         for name, size in wanted.items():
             target = folder / name if name else alone
@@ -174,15 +208,22 @@ class StoredFolder:
                 self._copy(name, target, size)
         return folder if "" not in wanted else alone
 
-    def _copy(self, name: str, target: Path, size: int | None) -> None:
+    def version(self) -> str:
+        return _digest(stamp + name for name, stamp in self.stamps.items())
+
+    def copy(self, name: str, folder: Path, size: int | None) -> None:
+        self._copy(name, folder / name, size, quiet=True)
+
+    def opened(self, name: str) -> Any:
+        return self.system.open(f"{self.root}/{name}", "rb", cache_type="none")
+
+    def _copy(self, name: str, target: Path, size: int | None, *, quiet: bool = False) -> None:
         source = f"{self.root}/{name}" if name else self.root
         with atomic_write(target) as temporary:
             try:
-                self.system.get_file(source, str(temporary), callback=_progress(source, size))
+                self.system.get_file(source, str(temporary), callback=_progress(source, 0 if quiet else size))
             except Exception as error:
-                raise ConnectionError(
-                    f"fetching {source} broke off ({_in_short(error)}); the same command goes on with it"
-                ) from error
+                raise _broke_off(source, error) from error
             if size is not None and (got := temporary.stat().st_size) != size:
                 raise ConnectionError(f"{source} arrived with {got} of its {size} bytes; run the same command again")
 
@@ -211,7 +252,7 @@ def _inside(names: Sequence[str], folder: str) -> list[str]:
     return [name[len(prefix) :] for name in names if name.startswith(prefix)]
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
+def matches(name: str, patterns: Iterable[str]) -> bool:
     wild = {"**": ".*", "*": "[^/]*"}
     regexes = ("".join(wild.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", p)) for p in patterns)
     return any(re.fullmatch(regex, name) for regex in regexes)
@@ -234,7 +275,7 @@ def _progress(source: str, size: int | None) -> Any:
     return callbacks.TqdmCallback(tqdm_kwargs={"desc": PurePosixPath(source).name, "unit": "B", "unit_scale": True})
 
 
-def _cache() -> Path:
+def cache() -> Path:
     """`$PILOT_CACHE`, or `pilot` in the user's cache folder."""
     if own := os.environ.get("PILOT_CACHE"):
         return Path(own)
@@ -243,6 +284,10 @@ def _cache() -> Path:
 
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+
+
+def _broke_off(what: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f"fetching {what} broke off ({_in_short(error)}); the same command goes on with it")
 
 
 def _in_short(error: BaseException) -> str:

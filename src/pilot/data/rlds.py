@@ -15,7 +15,7 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,16 +25,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from pilot.data.cluster import Spread, here
-from pilot.data.episodes import COLUMNS, Episode, EpisodeDataset, Skipped, Steps, Texts, choose_cameras
-from pilot.data.files import atomic_write, cache_folder, read_json, write_json
+from pilot.data.episodes import COLUMNS, EpisodeDataset, Skipped, Steps, Texts, choose_cameras
+from pilot.data.files import cache_folder, read_json
+from pilot.data.folder import Folder
+from pilot.data.kept import ABOUT, filled
 from pilot.data.tfrecord import Example, RecordFile
 
 FEATURES, INFO = "features.json", "dataset_info.json"
 FETCH = "fetch the data set again"
-FORMAT = 1  # of the kept columns
-OPEN_FILES, OPEN_RECORDS = 64, 8
-ABOUT = "about.json"
-FROM_DISK = ("state", "actions", "task_index", "subtask_index", "utterance_index", "drawable", "episode_of", "_stops")
+FORMAT = 2  # of the kept columns
+OPEN_RECORDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,24 +129,18 @@ class EpisodeFeatures:
 
 
 class RecordFiles:
-    """The record files of a set: a few of them open, and the last few records that were read."""
+    """The record files of a set, and the last few records that were read."""
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
-        self._open: OrderedDict[int, RecordFile] = OrderedDict()
+    def __init__(self, files: list[Path], folder: Folder) -> None:
+        self.files, self.folder = files, folder
         self._recent: OrderedDict[Record, Example] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files, "_open": OrderedDict(), "_recent": OrderedDict()}  # maps do not travel
+        return self.__dict__ | {"_recent": OrderedDict()}  # they lie in maps, which do not travel
 
     def file(self, number: int) -> RecordFile:
-        if number in self._open:
-            self._open.move_to_end(number)
-        else:
-            self._open[number] = RecordFile(self.files[number])
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)
-        return self._open[number]
+        file = self.files[number]
+        return self.folder.opened(file, lambda: RecordFile(file))
 
     def parsed(self, record: Record, *, check: bool) -> Example:
         """A record's features."""
@@ -259,24 +253,25 @@ class RldsDataset(EpisodeDataset):
         check: bool = True,
         progress: bool = False,
         spread: Spread = here,
+        folder: Folder | None = None,
     ) -> None:
-        super().__init__(version_folder(Path(path).absolute()), action_horizon, skip_bad=skip_bad)
+        super().__init__(version_folder(Path(path).absolute()), action_horizon, folder=folder, skip_bad=skip_bad)
         self.layout, self.split, self.fps = layout, split, layout.fps
         self.features = read_features(self.path / FEATURES)
         self.info = read_json(self.path / INFO, remedy=FETCH)
-        self._records = RecordFiles(shard_files(self.path, self.info, split))
+        self._records = RecordFiles(shard_files(self.path, self.info, split), self.folder)
         self.cameras = choose_cameras(list(layout.cameras), cameras, path=self.path)
         self._check_cameras()
-        self._kept = cache_folder(self.path) / f"columns-{self._key()}"
-        if not (self._kept / ABOUT).exists():
-            self._read(check=check, progress=progress, spread=spread)
-            self._keep()
-        self._recall()
+        keep = cache_folder(self.path) / f"columns-{self._key()}"
+        if not (keep / ABOUT).exists():
+            with filled(keep) as new:
+                self._read(new, check=check, progress=progress, spread=spread)
+        self.records = [Record(*row) for row in self._recall(keep)["records"]]
         if episodes is not None:
             self._select(episodes)
 
     def files(self) -> Iterable[Path]:
-        return [file for file in self._records.files if file.exists()]
+        return [file for file in self._records.files if self.folder.has(file)]
 
     def described(self) -> dict[str, Any]:
         return self.info
@@ -305,6 +300,7 @@ class RldsDataset(EpisodeDataset):
             raise ValueError(f"{self.path} has no episodes {unknown[:5]} to read; it has {len(known)}")
         old, start = [self.episodes[known[i]] for i in episodes], 0
         columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "drawable": self.drawable}
+        self._kept = None
         rows = np.concatenate([np.arange(episode.start, episode.stop) for episode in old])
         self.records = [self.records[known[i]] for i in episodes]
         self.episodes = []
@@ -315,19 +311,6 @@ class RldsDataset(EpisodeDataset):
         self._set_columns(
             dict.fromkeys(COLUMNS) | {name: v if v is None else np.asarray(v[rows]) for name, v in columns.items()}
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Maps do not travel to worker processes: of columns that are kept on disk, only where they are."""
-        state = dict(self.__dict__)
-        if isinstance(self.state, np.memmap):
-            for name in FROM_DISK:
-                state.pop(name)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
-        if "state" not in state:
-            self._map_columns()
 
     def _check_cameras(self) -> None:
         for camera in self.cameras:
@@ -345,54 +328,28 @@ class RldsDataset(EpisodeDataset):
         content = json.dumps([FORMAT, self.fingerprint(), self.split, self.skip_bad, self.layout.instruction, source])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def _read(self, *, check: bool, progress: bool, spread: Spread) -> None:
-        """All columns, from all records."""
-        tasks, found = Texts(), []
+    def _read(self, keep: Path, *, check: bool, progress: bool, spread: Spread) -> None:
+        """Keeps all columns, from all records."""
+        tasks, records = Texts(), []
         self.tasks = tasks.all
         lengths = _shard_lengths(self.info, self.split)
         work = _Shard(self._records, self.features, self.layout, lengths, skip_bad=self.skip_bad, check=check)
-        bar = tqdm(total=sum(lengths), desc=f"reading {self.path.parent.name}", unit="episode", disable=not progress)
-        with bar:
-            for episodes, length in zip(spread(work, range(len(lengths))), lengths):
-                found += [episode for episode in episodes if isinstance(episode, _Read)]
-                self.skipped += [episode for episode in episodes if isinstance(episode, Skipped)]
-                bar.update(length)
+
+        def found() -> Iterator[_Read]:
+            words = f"reading {self.path.parent.name}"
+            with tqdm(total=sum(lengths), desc=words, unit="episode", disable=not progress) as bar:
+                for episodes, length in zip(spread(work, range(len(lengths))), lengths):
+                    self.skipped += [episode for episode in episodes if isinstance(episode, Skipped)]
+                    yield from (episode for episode in episodes if isinstance(episode, _Read))
+                    bar.update(length)
 
         def numbered(read: _Read) -> tuple[int, str, Steps]:
+            records.append(read.record)
             read.steps.task = np.full(len(read.steps), tasks.number(read.task))
             return read.index, str(self._records.files[read.record.file]), read.steps
 
-        self.records = [read.record for read in self._load(found, numbered)]
-
-    def _keep(self) -> None:
-        """Writes the columns for the next reading; `about.json` last, with it the folder is whole."""
-        columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "drawable": self.drawable}
-        for name, values in columns.items():
-            if values is not None:
-                with atomic_write(self._kept / f"{name}.npy") as temporary, temporary.open("wb") as file:
-                    np.save(file, values)
-        about = {
-            "tasks": self.tasks,
-            "episodes": [asdict(episode) for episode in self.episodes],
-            "records": self.records,
-            "skipped": [asdict(skip) for skip in self.skipped],
-        }
-        write_json(self._kept / ABOUT, about)
-
-    def _recall(self) -> None:
-        """Takes up what `_keep` wrote."""
-        about = read_json(self._kept / ABOUT, remedy=f"remove {self._kept}")
-        self.tasks = about["tasks"]
-        for row in about["episodes"]:
-            row |= {name: tuple(row[name]) for name in ("rephrasings", "missing")}
-        self.episodes = [Episode(**row) for row in about["episodes"]]
-        self.records = [Record(*row) for row in about["records"]]
-        self.skipped = [Skipped(**row) for row in about["skipped"]]
-        self._map_columns()
-
-    def _map_columns(self) -> None:
-        files = {name: self._kept / f"{name}.npy" for name in COLUMNS}
-        self._set_columns({n: np.load(f, mmap_mode="r") if f.exists() else None for n, f in files.items()})
+        kept = self._load(found(), numbered, keep=keep)
+        self._note(keep, {"records": [records[number] for number in kept]})
 
 
 def version_folder(path: Path) -> Path:

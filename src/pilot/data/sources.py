@@ -12,6 +12,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pilot.data import lerobot_format as fmt
 from pilot.data import rlds, web
@@ -22,11 +23,17 @@ from pilot.data.episodes import EpisodeDataset
 from pilot.data.files import read_json
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.picture_rows import PictureRows
+from pilot.data.remote import fetch, is_remote
 from pilot.data.rlds import RldsDataset, RldsLayout
 from pilot.data.web import WebRows
 from pilot.data.webdataset import TarRows
 
+if TYPE_CHECKING:
+    from pilot.data.streaming import StreamedFolder
+
 HEAD_BYTES = 1 << 16
+DESCRIPTIONS = ("meta/**", *(f"{at}{name}" for at in ("", "*/") for name in (rlds.FEATURES, rlds.INFO)))
+"""What a set of demonstrations says of itself, and is read as a whole before anything else."""
 
 
 def open_episodes(
@@ -37,22 +44,26 @@ def open_episodes(
     cameras: Sequence[str] | None = None,
     skip_bad: bool = False,
     spread: Spread = here,
+    cache_gb: float | None = None,
 ) -> EpisodeDataset:
     """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`,
-    `spread` does its first reading.
+    `spread` does its first reading. Of an address (`hf://…`, `gs://…`) files come as they are read, see
+    `pilot.data.streaming`.
 
     Raises:
         FileNotFoundError: nothing there that a reader knows.
         ValueError: what the reader finds wrong, see there.
     """
-    path = Path(path)
+    folder = _elsewhere(path, cache_gb)
+    path = folder.path if folder else Path(path)
+    if folder:
+        folder.bring(*DESCRIPTIONS)
     if (path / rlds.FEATURES).exists() or list(path.glob(f"*/{rlds.FEATURES}")):
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
-        return RldsDataset(
-            path, action_horizon, layout=layouts(name), cameras=cameras, skip_bad=skip_bad, progress=True, spread=spread
-        )
+        options = {"layout": layouts(name), "progress": True, "spread": spread}
+        return RldsDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder, **options)
     if (path / "meta").exists() or (path / fmt.RECORDING).exists():
-        return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad)
+        return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder)
     raise unknown_error(path, f"{fmt.INFO} (LeRobot) or {rlds.FEATURES} (RLDS)")
 
 
@@ -64,21 +75,33 @@ def open_pictures(
     question: str | None = None,
     camera: str = "room",
     skip_bad: bool = False,
+    cache_gb: float | None = None,
 ) -> PictureRows:
-    """The web rows at `path`; `question` is for pilot's own, see `WebRows`.
+    """The web rows at `path`; `question` is for pilot's own, see `WebRows`. Of an address with tars these come as they
+    are read, of another everything is fetched.
 
     Raises:
         FileNotFoundError: nothing there that a reader knows.
         ValueError: what the reader finds wrong, see there.
     """
-    path = Path(path)
+    options: dict[str, Any] = {"camera": camera, "loc_stride": loc_stride, "source": source, "skip_bad": skip_bad}
+    if (folder := _elsewhere(path, cache_gb)) and any(name.endswith(".tar") for name in folder.sizes):
+        return TarRows(folder.path, folder=folder, **options)
+    path = fetch(path)
     if (path / web.ROWS).exists() or (path / web.PACKED).exists():
-        return WebRows(
-            path, camera=camera, loc_stride=loc_stride, source=source, question=question, skip_bad=skip_bad
-        )  # fmt: skip
+        return WebRows(path, question=question, **options)
     if question is not None:
         raise ValueError(f"'question' chooses among rows of {web.ROWS}; {path} holds others")
-    return _reader(path)(path, camera=camera, loc_stride=loc_stride, source=source, skip_bad=skip_bad)
+    return _reader(path)(path, **options)
+
+
+def _elsewhere(path: str | Path, cache_gb: float | None) -> "StreamedFolder | None":
+    """The folder at an address; None for a path on this machine."""
+    if not is_remote(path):
+        return None
+    from pilot.data.streaming import StreamedFolder  # locks of files, which not every system has
+
+    return StreamedFolder(path, limit_gb=cache_gb)
 
 
 def _reader(path: Path) -> type[PictureRows]:

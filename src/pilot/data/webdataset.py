@@ -10,9 +10,9 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from pilot.data.chats import pairs_of
 from pilot.data.files import cache_folder, read_json, write_json
@@ -29,7 +29,8 @@ class TarRows(PictureRows):
     """
 
     def _load(self) -> None:
-        self.tars = [self.path] if self.path.is_file() else sorted(self.path.glob("*.tar"))
+        found = (file for file in self.folder.files(self.path) if file.suffix == ".tar")
+        self.tars = sorted(file for file in found if self.path in (file, file.parent))
         if not self.tars:
             raise FileNotFoundError(f"{self.path} holds no .tar files; give the folder that does")
         pieces = []
@@ -45,7 +46,6 @@ class TarRows(PictureRows):
         self._index = np.concatenate(pieces) if pieces else np.zeros((0, 6), np.int64)
         if not len(self._index):
             raise ValueError(f"{self.path} has no picture with words beside it ({', '.join(WORDS)}); fetch it again")
-        self._open: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._index)
@@ -62,25 +62,26 @@ class TarRows(PictureRows):
             raise ValueError(f"{where}: no words in {words[:80]!r}; use --skip-bad to go on without it")
         return self._bytes(tar, at, size), found
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}  # file descriptors do not travel to worker processes
+    def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The number of the tar of each row."""
+        return self._index[rows, 0]
 
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_open", {}).values():
-            os.close(descriptor)
+    def soon(self, i: int) -> None:
+        """Says that row `i` will be read; of a set that lies elsewhere its file may then come ahead."""
+        self.folder.soon([self.tars[int(self._index[i, 0])]])
 
     def _bytes(self, tar: int, at: int, size: int) -> bytes:
-        if tar not in self._open:
-            self._open[tar] = os.open(self.tars[tar], os.O_RDONLY)
-        return os.pread(self._open[tar], size, at)
+        file = self.tars[tar]
+        return os.pread(self.folder.opened(file, lambda: file.open("rb")).fileno(), size, at)
 
     def _places(self, tar: Path) -> np.ndarray:
         """Of each sample: offset and size of the picture, offset and size of the words, and whether they are JSON."""
-        note = {"format": FORMAT, "size": tar.stat().st_size}
+        note = {"format": FORMAT, "size": self.folder.size(tar)}
         kept = cache_folder(tar.parent) / f"{tar.name}.json"
         if kept.exists() and (known := read_json(kept, remedy=f"remove {kept}"))["of"] == note:
             return np.array(known["places"], np.int64).reshape(-1, 5)
-        places = _scan(tar)
+        with self.folder.held(tar):
+            places = _scan(tar)
         write_json(kept, {"of": note, "places": places})
         return np.array(places, np.int64).reshape(-1, 5)
 
