@@ -134,6 +134,8 @@ def test_a_small_message_cannot_grow_large():
     bomb = msgpack.packb([[{} for _ in range(100)] for _ in range(100)])
     with pytest.raises(WireError, match="over 1000 lists"):
         unpack(bomb)
+    with pytest.raises(WireError, match="10000 items"):
+        unpack(msgpack.packb([[0] * 9_000] * 900))
     with pytest.raises(WireError, match="limit is 10"):
         unpack(pack(np.zeros(100)), max_bytes=10)
 

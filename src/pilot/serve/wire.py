@@ -8,14 +8,13 @@ dtypes are numbers, booleans and text, sizes must add up, and nothing may be lar
 import math
 import re
 import threading
-from itertools import count
 from typing import Any, cast
 
 import msgpack
 import numpy as np
 
 MAX_BYTES = 32 * 2**20  # four uncompressed cameras of 1080p
-MAX_CONTAINERS, MAX_ITEMS = 1_000, 10_000  # lists and maps in a message, and items in each; arrays count as one
+MAX_CONTAINERS, MAX_ITEMS = 1_000, 10_000  # lists and maps in a message, and items in all of them; an array is one item
 OVER = 4000  # the code with which a robot closes its websocket when its session need not be kept for it
 
 _DTYPE = re.compile(r"[<>|=][biufSU][1-9]\d{0,3}")
@@ -51,11 +50,14 @@ def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     """
     if len(data) > max_bytes:
         raise WireError(f"the message has {len(data)} bytes, the limit is {max_bytes}; send smaller images")
-    containers = count(1)
+    containers = items = 0
 
     def counted(container: Any) -> Any:
-        if next(containers) > MAX_CONTAINERS:  # one byte makes an empty map of a hundred: the bytes alone bound nothing
-            raise WireError(f"the message has over {MAX_CONTAINERS} lists and maps; send arrays")
+        """One byte makes an empty map of a hundred: the bytes alone bound nothing."""
+        nonlocal containers, items
+        containers, items = containers + 1, items + len(container)
+        if containers > MAX_CONTAINERS or items > MAX_ITEMS:
+            raise WireError(f"the message has over {MAX_CONTAINERS} lists and maps or {MAX_ITEMS} items; send arrays")
         return container
 
     def read_map(plain: dict[Any, Any]) -> Any:
