@@ -30,11 +30,16 @@ from pilot.serve.wire import MAX_BYTES, OVER, pack, unpack
 
 SESSION_HEADER = "X-Pilot-Session"
 GOODBYE_SECONDS = 1.0
-FULL, BUSY = 429, 500  # the statuses of a server that may take us later: too many requests, and all that are its own
+CLOSED = "this client was closed"
+TOO_MANY, ITS_OWN = 429, 500  # HTTP: who has too many guests may take us later, and who has troubles of its own
 
 
 class PolicyError(RuntimeError):
     """The server could not act on an observation, and says why. The connection is still good."""
+
+
+class Stranger(ConnectionError):
+    """Somebody answers, but it is no policy server."""
 
 
 class Connection(Protocol):
@@ -194,12 +199,16 @@ class PolicyClient:
         for wait in self._backoff.waits():
             try:
                 self._connection = self._greeted()
-                return
+                if not self._closed.is_set():
+                    return
+                raise ConnectionAbortedError(CLOSED)
             except (OSError, InvalidHandshake, ConnectionClosed) as error:
                 self._drop()
-                reason = refusal(error)
-                if is_final(error) or self._closed.is_set() or self._clock() + wait > deadline:
-                    raise ConnectionError(f"no policy at {self.url} after {self.wait_s:g} s: {reason}") from error
+                if is_final(error) or self._closed.is_set():
+                    raise ConnectionError(f"no policy at {self.url}: {refusal(error)}") from error
+                if self._clock() + wait > deadline:
+                    told = f"no policy at {self.url} after {self.wait_s:g} s: {refusal(error)}"
+                    raise ConnectionError(told) from error
             self._sleep(wait)
 
     def reset(self) -> None:
@@ -224,19 +233,20 @@ class PolicyClient:
     def _greeted(self) -> Connection:
         """A connection whose server has introduced itself."""
         if self._closed.is_set():
-            raise ConnectionAbortedError("this client was closed")
+            raise ConnectionAbortedError(CLOSED)
         headers = {SESSION_HEADER: self.session, **self._key}
         address = Address(url=self.url, headers=headers, tls=self._tls, timeout_s=self.timeout_s)
         connection = self._open.enter_context(self._dial(address))
         greeting = connection.recv(self.timeout_s)
         if not isinstance(greeting, bytes):
-            raise ConnectionRefusedError(f"this is no policy server: it greets with the text {greeting[:80]!r}")
+            raise Stranger(f"this is no policy server: it greets with the text {greeting[:80]!r}")
         self.metadata = unpack(greeting)
         return connection
 
     def _exchange(self, message: bytes) -> str | bytes:
         connection = self._connection
-        assert connection is not None
+        if connection is None:  # by another thread, since it was opened
+            raise ConnectionAbortedError(CLOSED)
         try:
             connection.send(message)
             return connection.recv(self.timeout_s)
@@ -256,10 +266,10 @@ class PolicyClient:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether trying again cannot help: a wrong key, an unknown policy, a certificate that nobody vouches for."""
+    """Whether trying again cannot help: a wrong key, an unknown policy, a certificate that nobody vouches for, …"""
     if isinstance(error, InvalidStatus):
-        return error.response.status_code != FULL and error.response.status_code < BUSY
-    return isinstance(error, ssl.SSLCertVerificationError | ConnectionAbortedError)
+        return error.response.status_code != TOO_MANY and error.response.status_code < ITS_OWN
+    return isinstance(error, ssl.SSLCertVerificationError | Stranger)
 
 
 def refusal(error: Exception) -> str:
