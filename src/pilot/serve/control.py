@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble
+
 log = logging.getLogger(__name__)
 
 EXECUTORS: dict[str, type[Executor]] = {"rtc": Executor, "open-loop": OpenLoop, "ensemble": TemporalEnsemble}
