@@ -1,8 +1,6 @@
 """Adapters: nothing changes at the start, only they learn, and folded in they are a model like any other."""
 
 import math
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,15 +8,15 @@ import torch
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_small, pi05
 from pilot.nn.lora import (
     Adapters,
+    Description,
     LoraConfig,
     LoraLinear,
     adapted,
+    applied,
     learned,
-    load_adapters,
     matrices_in,
     merge,
-    read_description,
-    save_adapters,
+    scales_of,
 )
 from pilot.train.freezing import choose_learning
 
@@ -45,11 +43,11 @@ def test_step_zero_is_the_base_model_and_merging_gives_the_same_model_as_the_det
     model = made(config, LoraConfig())
     base = made(config)
     assert all(
-        torch.equal(weight, base.state_dict()[n]) for n, weight in merge(model.state_dict(), adapted(model)).items()
+        torch.equal(weight, base.state_dict()[n]) for n, weight in merge(model.state_dict(), scales_of(model)).items()
     )
     shaken(model)
     merged = Pi(config)
-    merged.load_state_dict(merge(model.state_dict(), adapted(model)))
+    merged.load_state_dict(merge(model.state_dict(), scales_of(model)))
     generator = torch.Generator().manual_seed(2)
     for layer_name, layer in adapted(model).items():
         x = torch.randn(3, layer.in_features, generator=generator)
@@ -61,7 +59,7 @@ def test_step_zero_is_the_base_model_and_merging_gives_the_same_model_as_the_det
 
 def test_backbone_and_expert_have_them_the_time_mlp_too_and_nothing_else_of_theirs_learns():
     model = made(FAMILY["pi05"], LoraConfig())
-    names = set(adapted(model))
+    names = set(scales_of(model))
     layers = [f"{stack}.blocks.{i}.{part}" for stack in ("vlm", "action_expert") for i in (0, 1) for part in
               ("qkv", "out", "gate_up", "down")]  # fmt: skip
     assert names == {*layers, "time_mlp_in", "time_mlp_out"}
@@ -125,39 +123,40 @@ def test_base_weights_of_half_precision_take_detours_in_full():
     assert layer.weight.grad is None and layer.lora_b.grad is not None
 
 
-def test_adapters_on_disk_are_small_and_come_back(tmp_path):
+def test_what_was_learned_is_small_and_added_to_a_base():
     lora = LoraConfig(language=Adapters(rank=2, alpha=2.0), expert=Adapters(rank=2, alpha=2.0))
-    model = shaken(made(FAMILY["pi05"], lora, freeze=("vision",)))
-    own = {name: weight for name, weight in model.state_dict().items() if name in learned(model)}
-    save_adapters(tmp_path, own, config=lora, base="checkpoints/base")
-    whole = sum(weight.numel() * 4 for weight in model.state_dict().values())
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < whole / 5
-    again = made(FAMILY["pi05"], lora, seed=5, freeze=("vision",))
-    load_adapters(again, tmp_path)
-    assert read_description(tmp_path) == (lora, "checkpoints/base")
-    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+    base, model = made(FAMILY["pi05"]).state_dict(), shaken(made(FAMILY["pi05"], lora, freeze=("vision",)))
+    own = {name: weight + 1.0 for name, weight in model.state_dict().items() if name in learned(model)}
+    assert sum(w.numel() for w in own.values()) < sum(w.numel() for w in base.values()) / 5
+    result = applied(base, own, scales_of(model))
+    whole = merge(model.state_dict() | own, scales_of(model))
+    assert result.keys() == base.keys() and all(torch.equal(weight, whole[name]) for name, weight in result.items())
+    assert torch.equal(result["action_in.bias"], base["action_in.bias"] + 1.0)
+
+
+def test_a_description_comes_back(tmp_path):
+    description = Description(base="checkpoints/base", scales={"vlm.blocks.0.qkv": 0.5})
+    description.save(tmp_path)
+    assert Description.load(tmp_path) == description
 
 
 def test_what_does_not_fit_is_said(tmp_path):
     model = made(FAMILY["pi05"], LoraConfig())
-    with pytest.raises(FileNotFoundError, match=r"no adapters\.safetensors"):
-        load_adapters(model, tmp_path)
+    base, scales = made(FAMILY["pi05"]).state_dict(), scales_of(model)
     own = {name: weight for name, weight in model.state_dict().items() if name in learned(model)}
-    save_adapters(tmp_path, own, config=LoraConfig(), base="")
-    other = made(FAMILY["pi05"], replace(LoraConfig(), language=Adapters(rank=3, alpha=3.0)))
-    with pytest.raises(ValueError, match=r"does not fit this model: \d+ weights differ, such as \['vlm"):
-        load_adapters(other, tmp_path)
-    (tmp_path / "adapters.json").write_text('{"base": "", "lora": {"rang": 3}}')
-    with pytest.raises(ValueError, match="rang"):
-        read_description(tmp_path)
-    cut_short(tmp_path / "adapters.safetensors")
-    with pytest.raises(ValueError, match="truncated or damaged"):
-        load_adapters(model, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"adapters of vlm\.blocks\.0\.qkv do not fit their base: .*lora_a' is missing"
+    ):
+        applied(base, {n: w for n, w in own.items() if n != "vlm.blocks.0.qkv.lora_a"}, scales)
+    with pytest.raises(ValueError, match=r"add up to \(64, 32\), the weight of their base is \(32, 32\)"):
+        applied(base | {"vlm.blocks.0.qkv.weight": torch.zeros(32, 32)}, own, scales)
+    Description(base="", scales={}).save(tmp_path)
+    with pytest.raises(ValueError, match="whose base was never a checkpoint; use the run's folder policy"):
+        Description.load(tmp_path)
+    (tmp_path / "adapters.json").write_text('{"base": ""')
+    with pytest.raises(ValueError, match=r"adapters\.json is damaged"):
+        Description.load(tmp_path)
     with pytest.raises(ValueError, match="no layer of this model is among the LoRA targets nothing"):
         made(FAMILY["pi05"], LoraConfig(targets=("nothing",)))
     with pytest.raises(ValueError, match="alpha above 0"):
         Adapters(rank=2, alpha=0.0)
-
-
-def cut_short(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-100])

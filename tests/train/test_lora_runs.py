@@ -1,5 +1,7 @@
 """Runs with LoRA: only adapters learn, what is saved of them is small, and the policy has them merged."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +10,8 @@ import torch
 
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import load_bundle
-from pilot.nn.lora import WEIGHTS, Adapters, LoraConfig, adapted, load_adapters, merge, read_description
+from pilot.nn.lora import DESCRIPTION, WEIGHTS, Adapters, LoraConfig
 from pilot.train.config import OptimConfig, TrainConfig
-from pilot.train.freezing import choose_learning
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train import ranks
@@ -63,20 +64,31 @@ def test_the_first_loss_is_that_of_the_base_model(data, base, out, tmp_path):
         assert first[name] == pytest.approx(plain[name], rel=1e-5)
 
 
-def test_the_policy_is_the_average_with_its_adapters_merged(out, base):
-    model = choose_learning(load_bundle(base).model, freeze=("vision",), lora=LORA)
-    load_adapters(model, out / "adapters")
-    policy = load_policy(out / "policy", verify=True)
-    assert not adapted(policy.model)
-    merged = merge(model.state_dict(), adapted(model))
-    for name, weight in policy.model.state_dict().items():
-        torch.testing.assert_close(weight, merged[name], msg=name)
-    assert read_description(out / "adapters") == (LORA, str(base))
+def test_the_policy_is_the_average_with_its_adapters_merged(out):
+    policy, average = load_policy(out / "policy", verify=True).model, weights(out, "ema")
+    own = policy.state_dict()
+    assert not any("lora_" in name for name in own)
+    assert torch.equal(own["action_in.weight"], average["action_in.weight"])
+    a, b = (average[f"vlm.blocks.0.down.lora_{half}"] for half in "ab")
+    detour = (own["vlm.blocks.0.down.weight"] - weights(out)["vlm.blocks.0.down.weight"]) / 2.0  # alpha 4, rank 2
+    torch.testing.assert_close(detour, b @ a, rtol=1e-4, atol=1e-6)
 
 
-def test_what_is_saved_of_them_is_small(out):
-    adapters = (out / "adapters" / WEIGHTS).stat().st_size
-    assert adapters < (out / "policy" / "model.safetensors").stat().st_size / 4
+def test_a_small_checkpoint_is_the_same_policy_as_long_as_its_base_is_there(out, base, tmp_path):
+    small, whole = load_policy(out / "adapters"), load_policy(out / "policy")
+    assert same(dict(small.model.state_dict()), dict(whole.model.state_dict()))
+    assert small.bundle.robot == whole.bundle.robot and small.bundle.norm_stats.keys() == whole.bundle.norm_stats.keys()
+    sizes = [(out / name).stat().st_size for name in (f"adapters/{WEIGHTS}", "policy/model.safetensors")]
+    assert sizes[0] < sizes[1] / 4
+    moved = tmp_path / "adapters"
+    shutil.copytree(out / "adapters", moved)
+    note = json.loads((moved / DESCRIPTION).read_text())
+    (moved / DESCRIPTION).write_text(json.dumps(note | {"base": str(tmp_path / "gone")}))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        load_policy(moved)
+    (moved / DESCRIPTION).write_text(json.dumps(note | {"scales": {"vlm.blocks.9.qkv": 1.0}}))
+    with pytest.raises(ValueError, match=r"adapters of vlm\.blocks\.9\.qkv do not fit their base"):
+        load_policy(moved)
 
 
 def test_a_resumed_run_is_the_same_run_to_the_bit(data, base, out, tmp_path):

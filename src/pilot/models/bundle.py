@@ -6,6 +6,10 @@ norm_stats.json      statistics of state and actions
 text.model           SentencePiece
 action_tokenizer/    FAST (in its published folder format), a codebook or bins; older checkpoints call it fast/
 record.safetensors   one observation and what the policy made of it (`infer/record.py`)
+
+A run with LoRA also leaves a small one, which has what was learned in place of all weights, and names its base:
+
+adapters.safetensors, adapters.json    see `nn/lora.py`
 """
 
 import json
@@ -22,16 +26,19 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
+from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.data.stats import load_norm_stats, save_norm_stats
 from pilot.models.base import Model
 from pilot.models.kinds import ModelConfig, build, kind_of, model_config, of_family
 from pilot.models.pi import Pi, PiConfig
+from pilot.nn import lora
 from pilot.robots import load_adapter
 from pilot.tokenizers import load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot
 
+MODEL = "model.safetensors"
 ACTION_TOKENIZER = "action_tokenizer"
 PREPROCESSING_VERSION = 1
 """Raised whenever the pipeline would turn the same observation into other numbers."""
@@ -97,6 +104,7 @@ def save_bundle(
     path: str | Path,
     *,
     weights: dict[str, torch.Tensor] | None = None,
+    weights_file: str = MODEL,
     finish: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the folder under another name and rename it: a folder that exists is whole.
@@ -118,7 +126,7 @@ def save_bundle(
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = weights or bundle.model.state_dict()
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / "model.safetensors")
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / weights_file)
         save_norm_stats(temporary, bundle.norm_stats)
         shutil.copyfile(bundle.text.path, temporary / "text.model")
         if bundle.action_tokenizer is not None:
@@ -146,21 +154,22 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bundle:
-    """Read a checkpoint folder, strictly.
+    """Read a checkpoint folder, strictly. Of one with adapters the base is read too, and they are merged.
 
     Raises:
         FileNotFoundError: no checkpoint there, or a part of it is missing.
         ValueError: weights missing, left over or of another shape; another preprocessing version; a damaged file.
     """
     path = Path(path)
-    for name in ("config.json", "model.safetensors", "norm_stats.json", "text.model"):
+    has_adapters = (path / lora.DESCRIPTION).is_file()
+    for name in ("config.json", lora.WEIGHTS if has_adapters else MODEL, "norm_stats.json", "text.model"):
         if not (path / name).is_file():
             raise FileNotFoundError(
                 f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME"
             )
     config = _read_config(path / "config.json")
     shape = model_config(config["model"], kind=config.get("kind", "pi"))
-    model = load_weights(shape, path / "model.safetensors", device=device)
+    model = _with_adapters(shape, path, device) if has_adapters else load_weights(shape, path / MODEL, device=device)
     actions = next((path / name for name in (ACTION_TOKENIZER, "fast") if (path / name).exists()), None)
     return Bundle(
         model=model,
@@ -220,19 +229,36 @@ def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device 
     Raises:
         ValueError: the file is damaged or does not fit.
     """
-    model = empty_model(config)
-    try:
-        weights = load_file(file, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}); it is truncated or damaged") from error
-    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    got = {name: tuple(t.shape) for name, t in weights.items()}
-    if expected != got:
-        raise ValueError(f"{file} does not fit its config: {_differences(expected, got)}")
+    weights = _read_weights(file, device)
     if (dtypes := {str(t.dtype).removeprefix("torch.") for t in weights.values()}) not in ({"float32"}, {"bfloat16"}):
         raise ValueError(
             f"{file} holds {' and '.join(sorted(dtypes))}; weights are all float32 or all bfloat16, convert them first"
         )
+    return _filled(config, weights, where=file)
+
+
+def _with_adapters(config: ModelConfig, folder: Path, device: str | torch.device) -> Model:
+    """The model of a checkpoint with adapters: the weights of its base, and what was learned."""
+    description = lora.Description.load(folder)
+    base = load_bundle(fetch(description.base, only=CHECKPOINT_FILES), device=device).model.state_dict()
+    stored = _read_weights(folder / lora.WEIGHTS, device)
+    return _filled(config, lora.applied(base, stored, description.scales), where=folder / lora.WEIGHTS)
+
+
+def _read_weights(file: Path, device: str | torch.device) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(file, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); it is truncated or damaged") from error
+
+
+def _filled(config: ModelConfig, weights: dict[str, torch.Tensor], *, where: Path) -> Model:
+    """The model with `weights`, which are not copied."""
+    model = empty_model(config)
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    got = {name: tuple(t.shape) for name, t in weights.items()}
+    if expected != got:
+        raise ValueError(f"{where} does not fit its config: {_differences(expected, got)}")
     model.load_state_dict(weights, assign=True)
     return model.eval()
 

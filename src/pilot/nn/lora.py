@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -89,11 +87,6 @@ class LoraLinear(nn.Linear):
         wide = torch.einsum("...pr,por->...po", narrow.unflatten(-1, (self.parts, -1)), b)
         return y + self.scale * wide.flatten(-2)
 
-    def delta(self, a: Float[Tensor, "pr i"], b: Float[Tensor, "po r"]) -> Float[Tensor, "po i"]:
-        """What detours with these weights add to the matrix, in fp32."""
-        a, b = (x.float().unflatten(0, (self.parts, -1)) for x in (a, b))
-        return self.scale * (b @ a).flatten(0, 1)
-
 
 def inject(
     model: nn.Module,
@@ -156,25 +149,9 @@ def adapted(model: nn.Module) -> dict[str, LoraLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
-@torch.no_grad()
-def merge(weights: Mapping[str, Tensor], layers: Mapping[str, LoraLinear]) -> dict[str, Tensor]:
-    """The weights of the model without adapters that does the same, in fp32: `W + scale · B A`.
-
-    `weights` are whole tensors by name, for instance a moving average of the model that `layers` are `adapted` of.
-    """
-    merged = {}
-    for name, weight in weights.items():
-        layer, _, last = name.rpartition(".")
-        if layer in layers and last in ("lora_a", "lora_b"):
-            continue
-        merged[name] = weight.float()
-        if layer in layers and last == "weight":
-            delta = layers[layer].delta(weights[f"{layer}.lora_a"], weights[f"{layer}.lora_b"])
-            merged[name] = merged[name] + delta.to(weight.device)
-    return merged
-
-
-# --- on disk ---------------------------------------------------------------------------------------------------------
+def scales_of(model: nn.Module) -> dict[str, float]:
+    """By the names of its adapted layers, what their detours are scaled by: all that `merge` must know of a model."""
+    return {name: layer.scale for name, layer in adapted(model).items()}
 
 
 def learned(model: nn.Module) -> list[str]:
@@ -182,53 +159,69 @@ def learned(model: nn.Module) -> list[str]:
     return [name for name, weight in model.named_parameters() if weight.requires_grad]
 
 
-def save_adapters(folder: Path, weights: Mapping[str, Tensor], *, config: LoraConfig, base: str) -> Path:
-    """Write what was learned (`weights`) and what it belongs to; `base` is where the other weights come from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in weights.items()}, folder / WEIGHTS)
-    (folder / DESCRIPTION).write_text(json.dumps({"base": base, "lora": asdict(config)}, indent=2) + "\n")
-    return folder
-
-
-def read_description(folder: Path) -> tuple[LoraConfig, str]:
-    """The adapters' config and the base that they belong to.
-
-    Raises:
-        FileNotFoundError: no adapters there.
-        ValueError: the file is damaged, or of another version.
-    """
-    file = folder / DESCRIPTION
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no {DESCRIPTION}; a run with `lora` writes them into its folder adapters/"
-        )
-    try:
-        content = json.loads(file.read_text())
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in content["lora"].items()}
-        groups = {name: Adapters(**v) for name, v in values.items() if isinstance(v, dict)}
-        return LoraConfig(**(values | groups)), content["base"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} does not describe adapters of this version of pilot: {error!r}") from error
-
-
 @torch.no_grad()
-def load_adapters(model: nn.Module, folder: Path) -> None:
-    """Fill the weights that learn from `folder`.
+def merge(weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weights of the model without adapters that does the same, in fp32: `W + scale · B A`.
+
+    `weights` are whole tensors by name, for instance a moving average.
+    """
+    merged = {}
+    for name, weight in weights.items():
+        layer, _, last = name.rpartition(".")
+        if layer in scales and last in ("lora_a", "lora_b"):
+            continue
+        merged[name] = weight.float()
+        if layer in scales and last == "weight":
+            added = delta(weights[f"{layer}.lora_a"], weights[f"{layer}.lora_b"]) * scales[layer]
+            merged[name] = merged[name] + added.to(weight.device)
+    return merged
+
+
+def delta(a: Float[Tensor, "pr i"], b: Float[Tensor, "po r"]) -> Float[Tensor, "po i"]:
+    """`B A` of each of the matrices that stand in one, in fp32."""
+    rank = b.shape[1]
+    a, b = a.float().unflatten(0, (-1, rank)), b.float().unflatten(0, (len(a) // rank, -1))
+    return (b @ a).flatten(0, 1)
+
+
+# --- on disk ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What adapters on disk belong to: where the weights beside them come from, and their scales by layer."""
+
+    base: str
+    scales: dict[str, float]
+
+    def save(self, folder: Path) -> None:
+        (folder / DESCRIPTION).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Description":
+        """Raises `ValueError` where the file is damaged, or its adapters belong to no checkpoint."""
+        file = folder / DESCRIPTION
+        try:
+            found = cls(**json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} is damaged ({error}); fetch it again") from error
+        if not found.base:
+            raise ValueError(f"{folder} has adapters whose base was never a checkpoint; use the run's folder policy/")
+        return found
+
+
+def applied(base: Mapping[str, Tensor], stored: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weights of `base` with what was learned: adapters merged, other weights in place of its own.
 
     Raises:
-        FileNotFoundError: no adapters there.
-        ValueError: the file is damaged, or its weights are not those that learn in `model`; they are named.
+        ValueError: adapters for a layer that the base has not, or that are of another shape.
     """
-    file = folder / WEIGHTS
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} has no {WEIGHTS}; a run with `lora` writes it into its folder adapters/")
-    try:
-        stored = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}); it is truncated or damaged") from error
-    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (own, stored)]
-    if differ := sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()}):
-        raise ValueError(f"{file} does not fit this model: {len(differ)} weights differ, such as {differ[:4]}")
-    for name, weight in stored.items():
-        own[name].copy_(weight)
+    for layer in scales:
+        try:
+            shape = tuple(delta(stored[f"{layer}.lora_a"], stored[f"{layer}.lora_b"]).shape)
+            own = tuple(base[f"{layer}.weight"].shape)
+        except KeyError as error:
+            raise ValueError(f"the adapters of {layer} do not fit their base: {error} is missing") from error
+        if shape != own:
+            raise ValueError(f"the adapters of {layer} add up to {shape}, the weight of their base is {own}")
+    return merge({**base, **stored}, scales)

@@ -16,8 +16,9 @@ import torch
 from pilot.data.layout import Batch
 from pilot.infer.policy import export
 from pilot.models.base import Terms
-from pilot.nn.lora import adapted, learned, merge, save_adapters
+from pilot.nn.lora import merge, scales_of
 from pilot.train import checkpoint
+from pilot.train.adapters import save_adapters
 from pilot.train.checkpoint import Checkpoints
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import Ranks, connect, gathered
@@ -62,6 +63,7 @@ def train(
         try:
             run.go(until=until, progress=progress, evaluate=evaluate)
         except Exception as error:
+            run.checkpoints.settle()
             error.add_note(f"the last good checkpoint is {checkpoint.last_checkpoint(out)}")
             raise
         finally:
@@ -157,16 +159,14 @@ class Run:
         self.checkpoints.save(self.step, self.learner.tensors(), values=values)
 
     def export(self) -> None:
-        """Write the moving average as a policy; with LoRA also what was learned, as small files."""
-        model, lora = self.learner.model, self.config.lora
-        average = gathered(self.learner.ema.weights, self.ranks)
+        """Write the moving average as a policy; with LoRA also what was learned, as a small one."""
+        bundle, average = self.setup.bundle, gathered(self.learner.ema.weights, self.ranks)
         with self.ranks.together():
             if not self.ranks.main:
                 return
-            export(self.setup.bundle, self.out / "policy", weights=merge(average, adapted(model)))
-            if lora is not None:
-                own = {name: average[name] for name in learned(model)}
-                save_adapters(self.out / "adapters", own, config=lora, base=self.config.init_from or "")
+            export(bundle, self.out / "policy", weights=merge(average, scales_of(self.learner.model)))
+            if self.config.lora is not None:
+                save_adapters(bundle, self.out / "adapters", average=average, config=self.config)
 
     def _load(self, folder: Path) -> None:
         values = checkpoint.read_values(folder)

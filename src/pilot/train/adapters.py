@@ -1,0 +1,29 @@
+"""The small checkpoint of a run with LoRA: a policy folder with what was learned in place of all weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from pilot.models.bundle import Bundle, save_bundle
+from pilot.nn.lora import WEIGHTS, Description, learned, scales_of
+from pilot.train.config import TrainConfig
+from pilot.train.freezing import parts_of
+
+
+def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], config: TrainConfig) -> Path:
+    """Write of the moving average what the base has not: what learned, and parts that the run drew anew.
+
+    `load_bundle` reads the folder as long as it finds `config.init_from` where it was. A run that did not start from a
+    checkpoint has no base, and the folder is good for looking at only.
+    """
+    model = bundle.model
+    own = {*learned(model)} | {n for n in average if n.split(".")[0] in parts_of(model, config.fresh, field="fresh")}
+    base = (config.init_from or "").removeprefix("weights:")
+    return save_bundle(
+        bundle,
+        path,
+        weights={name: average[name] for name in sorted(own)},
+        weights_file=WEIGHTS,
+        finish=Description(base="" if base.startswith("paligemma:") else base, scales=scales_of(model)).save,
+    )
