@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any, cast, get_args
 
 from pilot.models.bundle import empty_model
+from pilot.models.kinds import of_family
 from pilot.models.pi import Pi, PiConfig
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import TrainConfig
@@ -191,7 +192,7 @@ class Variant:
     @classmethod
     def of(cls, config: TrainConfig, *, lora: bool) -> "Variant":
         adapters = (config.lora or LoraConfig()) if lora else None
-        model = choose_learning(empty_model(config.model), freeze=config.freeze, lora=adapters)
+        model = choose_learning(empty_model(of_family(config.model)), freeze=config.freeze, lora=adapters)
         return cls(model=model, counts=Counts.of(model, config), costs=costs(config, model))
 
 
@@ -207,14 +208,14 @@ class Options:
 
     def choice(self, layout: Layout, *, lora: bool) -> Choice:
         config, work, variant = self.config, self.work, self.variants[lora]
-        used = memory(config, variant.counts, work, layout)
+        used = memory(config, variant.counts, work=work, layout=layout)
         seconds = step_time(config, variant.counts, work, layout=layout, gpu=self.gpu, costs=variant.costs)
         changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(config, name)]
         if layout.gpus == 1 and "parallel" in changed:
             changed.remove("parallel")  # one GPU needs none, whatever the config says
         changed += ["lora"] if lora and config.lora is None else []
         fits = used.peak <= self.gpu.memory
-        flops = per_row(config.model, work, variant.costs)
+        flops = per_row(of_family(config.model), work, variant.costs)
         return Choice(
             layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
         )  # fmt: skip

@@ -3,18 +3,20 @@
 Weights, gradients, optimizer and moving average are counted on a model on the meta device. What autograd keeps of a
 forward pass (`kept`) is counted operation by operation, as the model is written: a linear layer keeps its input, a norm
 its input and what it scales (both in fp32), attention its queries, keys, values, output and one number per query and
-head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures the same on a CPU.
+head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures a step on a CPU
+(`live_bytes.py`) beside it.
 
 In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
 compute.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch import nn
 
+from pilot.models.kinds import of_family
 from pilot.models.pi import Pi, PiConfig
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig
@@ -61,7 +63,11 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one GPU. `gradients` come as `activations` go, unless they stay from pass to pass."""
+    """Bytes on one GPU.
+
+    Not all of it is there at once: `gradients` come as `activations` go, unless they stay from pass to pass, and the
+    `logits` are gone before a block is made `again`.
+    """
 
     weights: float
     gradients: float
@@ -70,12 +76,13 @@ class Memory:
     copies: float
     activations: float
     logits: float
+    again: float
     workspace: float
     gradients_stay: bool = False
 
     @property
     def peak(self) -> float:
-        passing = self.activations + self.logits
+        passing = self.activations + max(self.logits, self.again)
         moving = passing + self.gradients if self.gradients_stay else max(passing, self.gradients)
         return self.weights + self.optimizer + self.average + self.copies + moving + self.workspace
 
@@ -107,13 +114,13 @@ class Counts:
         )
 
 
-def memory(config: TrainConfig, counts: Counts, work: Workload, layout: Layout) -> Memory:
+def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layout) -> Memory:
     """Of a step of the run."""
-    losses, keeping, rows, model = Losses.of(config), layout.keeping, layout.rows, config.model
+    losses, keeping, rows, model = Losses.of(config), layout.keeping, layout.rows, of_family(config.model)
     parts = kept(model, work, losses=losses, keeping=keeping)
     logits = parts.pop("logits", 0.0)
     logits += work.spoken * model.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
-    activations = rows * (sum(parts.values()) + one_block(model, work, losses=losses, keeping=keeping))
+    activations, again = rows * sum(parts.values()), rows * one_block(model, work, losses=losses, keeping=keeping)
     return Memory(
         weights=FP32 * counts.everything / layout.shards,
         gradients=FP32 * counts.learning / layout.shards,
@@ -122,7 +129,8 @@ def memory(config: TrainConfig, counts: Counts, work: Workload, layout: Layout) 
         copies=copies(counts, layout),
         activations=activations,
         logits=rows * logits,
-        workspace=CONTEXT + FRAGMENTS * (activations + rows * logits),
+        again=again,
+        workspace=CONTEXT + FRAGMENTS * (activations + max(rows * logits, again)),
         gradients_stay=layout.accumulate > 1,
     )
 
@@ -159,12 +167,15 @@ def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -
     parts: dict[str, float] = {}
     if losses.backbone:
         parts["vision"] = sum(tower(model.vision, side, keeping) for side in work.pictures)
-        tail = work.text if work.spoken else 0
-        parts["vlm"] = stack(model.vlm, keeping, tokens=seen, tail=seen if model.expert_reads == "output" else tail)
+        read = model.expert_reads == "layers"
+        tail = (work.text if work.spoken else 0) if read else seen
+        parts["vlm"] = stack(model.vlm, keeping, tokens=seen, tail=tail, read=read)
         parts["vlm"] += seen * (seen * c + 2 * model.vlm.head_dim * FP32) + work.text * 8  # mask, angles, token ids
         if model.text_encoder is not None:
-            parts["vlm"] += stack(model.text_encoder, keeping, tokens=work.text, tail=work.text)
+            parts["vlm"] += stack(model.text_encoder, keeping, tokens=work.text, tail=work.text, read=False)
             parts["vlm"] += work.text * model.text_encoder.width * c
+    else:  # no way back, but a cache for the expert
+        parts["vlm"] = seen * model.vlm.depth * cached(model.vlm, keeping)
     if losses.text:
         parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)
     if losses.flow and work.draws:
@@ -194,11 +205,14 @@ def vision_block(config: SiglipConfig, keeping: Keeping) -> float:
     return attention + norms + (1 if keeping.compiled else 2) * m * c
 
 
-def stack(config: GemmaConfig, keeping: Keeping, *, tokens: float, tail: float) -> float:
-    """Of a stack that starts from `tokens` tokens, in whose last block `tail` of them go on, and of its final norm."""
-    whole = before_attention(config, keeping) + after_attention(config, keeping)
-    last = tokens * before_attention(config, keeping) + tail * after_attention(config, keeping)
-    return (config.depth - 1) * tokens * whole + last + tail * norm(config, keeping)
+def stack(config: GemmaConfig, keeping: Keeping, *, tokens: float, tail: float, read: bool = True) -> float:
+    """Of a stack that starts from `tokens` tokens, in whose last block `tail` of them go on, and of its final norm.
+
+    `read`: the expert reads its cache.
+    """
+    before, after = before_attention(config, keeping, read=read), after_attention(config, keeping)
+    going_on = (config.depth - 1) * tokens + tail
+    return config.depth * tokens * before + going_on * after + tail * norm(config, keeping)
 
 
 def norm(config: GemmaConfig, keeping: Keeping) -> float:
@@ -206,18 +220,22 @@ def norm(config: GemmaConfig, keeping: Keeping) -> float:
     return config.width * ((keeping.c if keeping.compiled else 2 * FP32) + keeping.c) + FP32
 
 
-def before_attention(config: GemmaConfig, keeping: Keeping, *, copied: bool = False) -> float:
+def cached(config: GemmaConfig, keeping: Keeping) -> float:
+    """Of a block's keys and values per token: they are views of two wholes, rotated and not, with the queries."""
+    return (2 * config.num_heads + 3 * config.num_kv_heads) * config.head_dim * keeping.c
+
+
+def before_attention(config: GemmaConfig, keeping: Keeping, *, copied: bool = False, read: bool = True) -> float:
     """Of a block per token up to its queries, keys and values.
 
-    They are views of two wholes, rotated and not, which stay as long as the cache does. The one that is not rotated
-    goes where keys and values are `copied` behind others.
+    Where keys and values are `copied` behind others, those of its own that are not rotated go. Where they are not
+    `read` by another stack, checkpointed blocks make them again.
     """
     d, n, k, h, c = config.width, config.num_heads, config.num_kv_heads, config.head_dim, keeping.c
-    projected = (n + k) * h * c + (0 if copied else (n + 2 * k) * h * c)
     if keeping.checkpointing == "none":
-        return norm(config, keeping) + projected
-    if not copied:
-        return d * c + projected
+        return norm(config, keeping) + (cached(config, keeping) if not copied else (n + k) * h * c)
+    if read and not copied:
+        return d * c + cached(config, keeping)
     return d * c + ((n + 2 * k) * h * c if keeping.checkpointing == "selective" else 0)
 
 
@@ -239,7 +257,7 @@ def flow_block(model: PiConfig, keeping: Keeping, *, seen: float) -> float:
     assert config is not None
     d, tokens = config.width, model.action_horizon + (model.state_input == "token")
     cross = model.expert_reads == "output"
-    per_token = before_attention(config, keeping, copied=not cross) + after_attention(config, keeping)
+    per_token = before_attention(config, keeping, copied=not cross, read=False) + after_attention(config, keeping)
     cache = 2 * config.num_kv_heads * config.head_dim * c * (seen if cross else seen + tokens)
     if cross and keeping.checkpointing == "none":  # a norm, queries and their mean of values, a branch
         per_token += norm(config, keeping) + 2 * config.num_heads * config.head_dim * c + d * c
@@ -252,41 +270,19 @@ def flow_block(model: PiConfig, keeping: Keeping, *, seen: float) -> float:
 
 
 def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> float:
-    """What the largest block makes again at once in its backward pass, where blocks are checkpointed."""
+    """What the largest block makes again at once in its backward pass, beside what is kept of it."""
     if keeping.checkpointing == "none":
         return 0.0
     whole = Keeping(c=keeping.c, compiled=keeping.compiled)
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
     seen, sizes = patches + work.text, [0.0]
+
+    def missing(of: Callable[[Keeping], float]) -> float:
+        return of(whole) - of(keeping)
+
     if losses.backbone:
-        sizes.append(max(work.pictures, default=0) and patches * vision_block(model.vision, whole))
-        sizes.append(seen * (before_attention(model.vlm, whole) + after_attention(model.vlm, whole)))
-    if losses.flow and model.action_expert is not None:
-        sizes.append(work.draws * flow_block(model, whole, seen=seen) / model.action_expert.depth)
+        sizes.append(patches * missing(lambda k: vision_block(model.vision, k)))
+        sizes.append(seen * missing(lambda k: before_attention(model.vlm, k) + after_attention(model.vlm, k)))
+    if losses.flow and (expert := model.action_expert) is not None:
+        sizes.append(work.draws * missing(lambda k: flow_block(model, k, seen=seen)) / expert.depth)
     return max(sizes)
-
-
-class Kept:
-    """Within it, counts what autograd keeps: bytes of different storages that are not weights of `model`."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._known = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        self._alive: list[Tensor] = []  # so that no address is given twice
-        self.bytes = 0
-        self._hooks = saved_tensors_hooks(self._pack, lambda tensor: tensor)
-
-    def __enter__(self) -> "Kept":
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.__exit__(*error)
-        self._alive.clear()
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._known:
-            self._known.add(storage.data_ptr())
-            self._alive.append(tensor)
-            self.bytes += storage.nbytes()
-        return tensor

@@ -16,6 +16,7 @@ KINDS = {
     "copies": "of weights, cast and gathered, block by block",
     "activations": "kept for the backward pass",
     "logits": "of spoken tokens, and their gradient",
+    "again": "the largest block, made again when logits are gone",
     "workspace": "driver, libraries, fragments",
 }
 
@@ -53,6 +54,8 @@ def memory(plan: Plan) -> list[str]:
     names = ["as asked", "smallest change"]
     rows = [["Memory of a GPU, GiB", *names[: len(columns)], ""]]
     for kind, note in KINDS.items():
+        if not any(getattr(choice.memory, kind) for choice in columns):
+            continue
         rows.append([kind, *(gib(getattr(choice.memory, kind)) for choice in columns), note])
     rows.append(["peak", *(gib(choice.memory.peak) for choice in columns), f"of {gib(plan.gpu.memory)}"])
     rows += [

@@ -8,6 +8,7 @@ choosing; `bench/training.py` and a run's own line say what is.
 
 from dataclasses import dataclass
 
+from pilot.models.kinds import of_family
 from pilot.train.config import TrainConfig
 from pilot.train.flops import Costs, Losses, Workload, forward, per_row
 from pilot.train.gpus import GPUS_PER_NODE, NETWORK, Gpu
@@ -55,9 +56,11 @@ def step_time(
 ) -> StepTime:
     """Of one step of the run."""
     rows = layout.rows * layout.accumulate
-    operations = rows * (sum(per_row(config.model, work, costs).values()) + again(config, work, layout, costs))
+    operations = rows * (
+        sum(per_row(of_family(config.model), work, costs).values()) + again(config, work, layout=layout, costs=costs)
+    )
     products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
-    traffic = rows * moved(config, work, layout, costs) / (BANDWIDTH * gpu.bandwidth)
+    traffic = rows * moved(config, work, layout=layout, costs=costs) / (BANDWIDTH * gpu.bandwidth)
     launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
     backward = (products + traffic) * 2 / 3
     sending = communication(counts, layout, gpu)
@@ -70,18 +73,18 @@ def step_time(
     )
 
 
-def moved(config: TrainConfig, work: Workload, layout: Layout, costs: Costs) -> float:
+def moved(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
     """Bytes of a row that go through memory beside products; a part that is only run has no way back."""
     losses, keeping = Losses.of(config), layout.keeping
     run = Losses(text=losses.text, flow=losses.flow, backbone=True)
-    parts = kept(config.model, work, losses=run, keeping=Keeping(c=keeping.c, compiled=keeping.compiled))
+    parts = kept(of_family(config.model), work, losses=run, keeping=Keeping(c=keeping.c, compiled=keeping.compiled))
     return sum((TRAFFIC if costs.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
 
 
-def again(config: TrainConfig, work: Workload, layout: Layout, costs: Costs) -> float:
+def again(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
     """Operations of a row that are done a second time to keep less."""
     share = {"none": 0.0, "selective": SELECTIVE_AGAIN, "blocks": 1.0}[layout.checkpointing]
-    parts = forward(config.model, work)
+    parts = forward(of_family(config.model), work)
     return share * sum(ops.total for part, ops in parts.items() if part != "head" and costs.get(part, 0) > 1)
 
 
