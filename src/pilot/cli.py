@@ -113,7 +113,7 @@ def words_of(group: Any, name: str) -> list[str]:
 def optional_group(group: Any, name: str) -> Callable[[], Any] | None:
     """What makes the group that a setting may be, where it may also be None: `lora=true` is one as it comes."""
     choices = get_args(get_type_hints(type(group))[name]) if dataclasses.is_dataclass(group) else ()
-    kind = next((choice for choice in choices if dataclasses.is_dataclass(choice)), None)
+    kind = next((kind for kind in choices if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
     if kind is None or type(None) not in choices:
         return None
     missing = dataclasses.MISSING
