@@ -17,7 +17,7 @@ def run(work: Callable[..., Any], *, ranks: int, folder: Path, options: dict[str
     """What `work(**options)` returns on each of `ranks` processes; None of one that has ended early."""
     folder.mkdir(parents=True)
     context = multiprocessing.get_context("forkserver")  # imports torch once, and forks where nothing runs yet
-    context.set_forkserver_preload(["torch", "pilot.train.loop"])
+    context.set_forkserver_preload(["torch", "torch._dynamo", "pilot.train.loop"])
     processes = [context.Process(target=enter, args=(work, rank, ranks, folder, options)) for rank in range(ranks)]
     for process in processes:
         process.start()
@@ -38,6 +38,7 @@ def enter(work: Callable[..., Any], rank: int, count: int, folder: Path, options
     try:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
         torch.save(work(**options), folder / f"{rank}.pt")
+
     except BaseException:
         (folder / f"{rank}.error").write_text(traceback.format_exc())
         raise

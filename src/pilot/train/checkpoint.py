@@ -30,6 +30,8 @@ from pilot.train.distributed import Ranks
 STATE = "state.json"
 OLD_STATE = "state.pt"  # of checkpoints in the format before this one
 
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # one process may save
+
 
 class Checkpoints:
     """The checkpoints of a run in folder `out`; the last `keep` stay, and those of steps that `every` divides."""
@@ -38,7 +40,7 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"a run keeps at least its last checkpoint, got keep={keep}")
         self.out, self.ranks, self.keep, self.every = out, ranks, keep, every
-        self._writing: tuple[int, dict[str, Any], Future[Any]] | None = None
+        self._writing: tuple[int, Future[None]] | None = None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], *, values: Mapping[str, Any]) -> None:
         """Begin to save the state after `step` steps, when the save before has ended; `tensors` may change afterwards.
@@ -52,33 +54,45 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
         self.ranks.gathered(None)
         try:
-            with _quiet():
-                future = dcp.async_save(
-                    dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files
-                )  # fmt: skip
+            written = dcp.async_save(dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files)
         except (OSError, RuntimeError) as error:
             raise self._failed(step, error) from error
-        self._writing = step, {"step": step, **values}, cast(Future, future)
+        self._writing = step, self._named(step, {"step": step, **values}, cast(Future, written))
 
     def finish(self) -> None:
-        """Wait for the save that is under way, if one is, and give the checkpoint its name.
+        """Wait for the save that is under way, if one is.
 
         Raises:
             OSError: it failed.
         """
         if self._writing is None:
             return
-        step, values, future = self._writing
-        self._writing, failed = None, None
-        try:
-            with _quiet():
-                future.result()
-            if self.ranks.main:
-                self._name(step, values)
-        except Exception as error:  # of whatever kind: DCP wraps what happened on other ranks
-            failed = error
+        (step, named), self._writing = self._writing, None
+        failed = named.exception()
         if reasons := [reason for reason in self.ranks.gathered(failed and str(failed)) if reason is not None]:
             raise self._failed(step, failed or reasons[0])
+
+    def settle(self) -> None:
+        """Wait for this rank's part of a save that is under way, when a run ends by an error; nothing is raised."""
+        if self._writing is not None:
+            self._writing[1].exception()
+
+    def _named(self, step: int, values: dict[str, Any], written: Future[Any]) -> Future[None]:
+        """Done when every rank has written its part and, on the main rank, the checkpoint has its name."""
+        named: Future[None] = Future()
+
+        def name(written: Future[Any]) -> None:
+            try:
+                written.result()
+                if self.ranks.main:
+                    self._name(step, values)
+            except BaseException as error:  # of whatever kind: DCP wraps what happened on other ranks
+                named.set_exception(error)
+            else:
+                named.set_result(None)
+
+        written.add_done_callback(name)
+        return named
 
     def _name(self, step: int, values: dict[str, Any]) -> None:
         temporary, folder = self._temporary(step), self.out / "checkpoints" / f"{step:06d}"
@@ -92,7 +106,7 @@ class Checkpoints:
     def _temporary(self, step: int) -> Path:
         return self.out / "checkpoints" / f".{step:06d}.tmp"
 
-    def _failed(self, step: int, error: Exception | str) -> OSError:
+    def _failed(self, step: int, error: BaseException | str) -> OSError:
         if self.ranks.main:
             shutil.rmtree(self._temporary(step), ignore_errors=True)
         return OSError(
@@ -150,12 +164,9 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
     Raises:
         ValueError: the checkpoint is damaged, or lacks one of them or has it in another shape.
     """
+    group = ranks.files if ranks is not None else None
     try:
-        with _quiet():
-            group = ranks.files if ranks is not None else None
-            dcp.load(
-                dict(into), checkpoint_id=folder, process_group=group, no_dist=ranks is None or ranks.files is None
-            )
+        dcp.load(dict(into), checkpoint_id=folder, process_group=group, no_dist=group is None)
     except Exception as error:  # of whatever kind: a damaged file may raise anything
         raise _damaged(folder, error) from error
 
@@ -180,11 +191,3 @@ def _damaged(folder: Path, error: Exception | str) -> ValueError:
     before = [other for other in checkpoints(folder.parents[1]) if int(other.name) < int(folder.name)]
     good = f"remove {folder} to go on from {before[-1]}" if before else f"remove {folder.parents[1]} to start anew"
     return ValueError(f"the checkpoint {folder} is damaged ({error}); {good}")
-
-
-class _quiet(warnings.catch_warnings):
-    """Without DCP's remark that one process saves alone."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

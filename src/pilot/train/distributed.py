@@ -128,7 +128,7 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
     A process group that is there already is used and left as it is.
 
     Raises:
-        ValueError: the number of processes does not fit `parallel`, `shards`, `accumulate` or the batch.
+        ValueError: the number of processes does not fit `parallel`, `shards` or `noise_per`.
     """
     count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     joined = dist.is_initialized()
@@ -157,11 +157,6 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
 def _check(config: TrainConfig, count: int) -> None:
     if config.parallel == "none" and count > 1:
         raise ValueError(f"{count} processes were started and parallel is 'none'; set parallel to ddp, fsdp or hsdp")
-    if config.batch_size % (count * config.accumulate):
-        raise ValueError(
-            f"a batch of {config.batch_size} rows does not split over {count} ranks of {config.accumulate} passes each"
-            f"; make it a multiple of {count * config.accumulate}"
-        )
     if config.parallel == "hsdp" and count % shards(config):
         raise ValueError(f"{count} ranks do not split into groups of {shards(config)} (field `shards`)")
     if config.noise_per == "step" and (count > 1 or config.accumulate > 1):

@@ -61,16 +61,20 @@ class Learner:
 
     def advance(self, batch: list[Batch]) -> Outcome:
         """One step on this rank's rows of a batch."""
-        draws = self.draws(batch)
-        scales = self.scales(batch, draws)
-        parts = self._in_threads(batch, draws, scales) if self.pool else self._in_turn(batch, draws, scales)
+        terms, loss = self.gradients(batch)
         lr, grad_norm = self.optimizer.step(self.step)
         self.ema.update(self.model)
         self.step += 1
-        terms = joined(parts)
-        loss = weighted(terms, scales).detach()
         sources = [source for part in batch for source in part.sources]
         return Outcome(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
+
+    def gradients(self, batch: list[Batch]) -> tuple[Terms, Tensor]:
+        """Have every weight that learns hold its gradient; the terms of this rank's rows, and their objective."""
+        draws = self.draws(batch)
+        scales = self.scales(batch, draws)
+        parts = self._in_threads(batch, draws, scales) if self.pool else self._in_turn(batch, draws, scales)
+        terms = joined(parts)
+        return terms, weighted(terms, scales).detach()
 
     def draws(self, batch: list[Batch]) -> list[Draws]:
         """What is random about every part."""
