@@ -143,9 +143,12 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
             question=source.question,
             camera=shown_cameras(load_robot(config.robot))[0],
             skip_bad=config.skip_bad,
+            cache_gb=config.cache_gb,
         )
     horizon, skip_bad = config.model.action_horizon, config.skip_bad
-    dataset = open_episodes(source.path, horizon, layouts=load_layout, skip_bad=skip_bad)
+    dataset = open_episodes(
+        source.path, horizon, layouts=load_layout, skip_bad=skip_bad, cache_gb=config.cache_gb
+    )  # fmt: skip
     if report := dataset.skip_report():
         print(report, flush=True)
     fit_to_robot(dataset, robot, source)
@@ -203,9 +206,7 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
     )
 
 
-def _baseline(
-    config: TrainConfig, robot: Robot, *, stats: dict[str, NormStats], generator: torch.Generator
-) -> Bundle:
+def _baseline(config: TrainConfig, robot: Robot, *, stats: dict[str, NormStats], generator: torch.Generator) -> Bundle:
     """A baseline from nothing, or looking with a published ResNet. It says no actions."""
     model, init_from = build(config.model).initialize(generator), config.init_from or ""
     if init_from.startswith(TORCHVISION):
