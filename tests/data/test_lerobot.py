@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from data.recordings import ROBOT, add, episode, number_of, numbered, record, write_video
 
+from pilot.data import lerobot, packing
 from pilot.data import lerobot_format as fmt
-from pilot.data import packing
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.writer import LeRobotWriter
 
@@ -262,3 +262,62 @@ def test_other_wordings_of_a_task(tmp_path):
         said = [(0.0, "task_aug", "user", "wipe it"), (0.0, "task_aug", "user", "clean it"), (0.1, "plan", "user", "x")]
         writer.add_episode(episode(np.random.default_rng(0), 6), task="wipe the table", persistent=said)
     assert LeRobotDataset(tmp_path, 4).row(2)["rephrasings"] == ("wipe it", "clean it")
+
+
+# --- columns of large sets ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """Five episodes, few of them with a subtask; every set counts as large."""
+    monkeypatch.setattr(lerobot, "MAPPED_FRAMES", 1)
+    rng = np.random.default_rng(0)
+    record(tmp_path / "set", [episode(rng, length, perturbed=(2,)) for length in (7, 9, 6, 4, 8)])
+    return tmp_path / "set"
+
+
+def test_columns_of_a_large_set_are_mapped(large, monkeypatch):
+    first, again = LeRobotDataset(large, 3), None
+    with monkeypatch.context() as patch:
+        patch.setattr(lerobot, "_read_data", None)  # the second time no data file is read
+        again = LeRobotDataset(large, 3)
+    monkeypatch.setattr(lerobot, "MAPPED_FRAMES", 10**9)
+    plain = LeRobotDataset(large, 3)
+    assert isinstance(again.state, np.memmap) and not isinstance(plain.state, np.memmap)
+    for dataset in (first, again):
+        assert dataset.episodes == plain.episodes and dataset.subtasks == plain.subtasks
+        for i in range(len(plain)):
+            one, other = dataset.frame(i), plain.frame(i)
+            assert all(np.array_equal(one[name], other[name]) for name in ("state", "actions", "action_is_pad"))
+            assert all(one[name] == other[name] for name in ("task", "subtask", "box", "utterance", "rephrasings"))
+            np.testing.assert_array_equal(one["images"]["room"], other["images"]["room"])
+
+
+def test_another_state_of_the_files_is_read_anew(large):
+    LeRobotDataset(large, 3)
+    file = next(large.glob("data/*/*.parquet"))
+    table = pq.read_table(file)
+    place = table.column_names.index(fmt.STATE)
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(table.num_rows * 3, np.float32)), 3)
+    pq.write_table(table.set_column(place, fmt.STATE, zeros), file)
+    assert not LeRobotDataset(large, 3).state.any()
+
+
+def test_maps_do_not_travel_but_what_was_changed_does(large):
+    dataset = LeRobotDataset(large, 3)
+    content = pickle.dumps(dataset)
+    assert dataset.state.tobytes() not in content
+    copy = pickle.loads(content)
+    assert isinstance(copy.state, np.memmap) and np.array_equal(copy.episode_of, dataset.episode_of)
+    np.testing.assert_array_equal(copy.windows(np.arange(len(copy)))[0], dataset.windows(np.arange(len(copy)))[0])
+    dataset.drawable = np.arange(len(dataset)) % 2 == 0  # some episodes are held out
+    assert pickle.loads(pickle.dumps(dataset)).drawable_rows().tolist() == list(range(0, len(dataset), 2))
+
+
+def test_a_reading_that_breaks_off_keeps_nothing(large, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(lerobot.LeRobotDataset, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            LeRobotDataset(large, 3)
+    assert not list((large / ".pilot").glob("*")) and not list((large / ".pilot").glob(".*"))
+    assert len(LeRobotDataset(large, 3)) == 34

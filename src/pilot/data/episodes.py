@@ -223,7 +223,8 @@ class EpisodeDataset:
         """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
         if camera in (episode := self.episodes[self.episode_of[i]]).missing:
             raise ValueError(f"{self.path}: camera '{camera}' did not record episode {episode.index}")
-        return self.decode(i, camera) if self.frames is None else self.frames.read(i, camera)
+        with self.folder.lock:  # training reads in one thread while validation reads in another
+            return self.decode(i, camera) if self.frames is None else self.frames.read(i, camera)
 
     def fingerprint(self) -> str:
         """Changes when the set on disk changes, or another choice of episodes is read."""

@@ -4,6 +4,7 @@ Sets on this machine are `Folder`s. Of those that lie elsewhere `pilot.data.stre
 for; a reader does not know the difference.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,13 +23,14 @@ Opened = TypeVar("Opened", bound=Closable)
 
 
 class Folder:
-    """Files under `path`, by their place there. Not shared between threads that open files."""
+    """Files under `path`, by their place there. What is open is not for two threads at once: `lock` is for readers."""
 
     is_here = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open: OrderedDict[Path, Any] = OrderedDict()
+        self.lock = threading.RLock()
 
     def has(self, file: Path) -> bool:
         return file.exists()
@@ -69,7 +71,12 @@ class Folder:
         """Says which files will be opened next."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}  # open files do not travel to worker processes
+        state = self.__dict__ | {"_open": OrderedDict()}  # open files do not travel to worker processes
+        return {name: value for name, value in state.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.lock = threading.RLock()
 
     def _close_oldest(self) -> None:
         self._open.popitem(last=False)[1].close()

@@ -130,7 +130,7 @@ class StreamedFolder(Folder):
         return state | {"_held": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
+        super().__setstate__(state)
         self._forget_threads()
 
     def _forget_threads(self) -> None:
