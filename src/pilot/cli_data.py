@@ -47,7 +47,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def stats_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of LeRobot or RLDS data sets")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="LeRobot or RLDS data sets: folders, hf://, gs:// …"
+    )
+    parser.add_argument("--out", type=Path, help="write into OUT/<set> instead of into the set; for those elsewhere")
     parser.add_argument(
         "--per", choices=["dataset", "robot", "mixture"], default="dataset", help="what shares statistics"
     )
@@ -58,10 +61,16 @@ def stats_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_stats(args: argparse.Namespace) -> None:
-    """Each set's own `norm_stats.json` is written into its folder."""
+    """Each set's own `norm_stats.json` is written into its folder; of sets that lie elsewhere, into `--out`."""
+    from pilot.data.remote import fetch, is_remote
+    from pilot.data.sources import COLUMN_FILES
     from pilot.data.stats import first_dims, merged, save_norm_stats
     from pilot.robots import load_robot
 
+    if args.out is None and (remote := [str(path) for path in args.paths if is_remote(path)]):
+        raise ValueError(f"{remote[0]} is no folder to write into; say where with --out FOLDER")
+    targets = {fetch(path, only=COLUMN_FILES): args.out / path.name if args.out else path for path in args.paths}
+    args.paths = list(targets)
     robots = {path: load_robot(args.robot or recorded_robot(path)) for path in args.paths}
     keys = {"dataset": str, "robot": lambda path: robots[path].name, "mixture": lambda path: "mixture"}
     groups: dict[str, list[Path]] = {}
@@ -75,7 +84,7 @@ def run_stats(args: argparse.Namespace) -> None:
         print("".join(f"skipped: {message}\n" for message in skipped), end="")
         stats = merged(running)
         for path in paths:
-            save_norm_stats(path, first_dims(stats, robots[path]))
+            save_norm_stats(targets[path], first_dims(stats, robots[path]))
         widest = max((robots[path] for path in paths), key=lambda robot: robot.action_dim)
         rows = sum(each.state.count for each in running)
         print(f"{', '.join(map(str, paths))}: {rows:,} rows, {len(skipped)} skipped")
@@ -104,11 +113,14 @@ def is_lerobot(path: Path) -> bool:
 
 
 def recorded_robot(path: Path) -> str:
-    """The robot that a set says it was recorded with."""
+    """The robot that a set says it was recorded with; of RLDS sets, the one of their entry in `pilot.datasets`."""
+    from pilot.data import rlds
     from pilot.data.files import read_json
+    from pilot.datasets import load_dataset
 
     if not is_lerobot(path):
-        raise ValueError(f"{path} does not say which robot recorded it; name it with --robot")
+        info = read_json(rlds.version_folder(path) / rlds.INFO, remedy="give the folder of a LeRobot or RLDS data set")
+        return load_dataset(info["name"]).robot
     info = read_json(path / "meta/info.json", remedy="give the folder of a LeRobot data set")
     if not (name := info.get("robot_type")):
         raise ValueError(f"{path / 'meta/info.json'} names no robot_type; name it with --robot")

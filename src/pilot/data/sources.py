@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pilot.data.streaming import StreamedFolder
 
 HEAD_BYTES = 1 << 16
+COLUMN_FILES = ("meta/**", "data/**", "**.json", "**tfrecord**")
+"""Where state and actions lie; not the mp4."""
 DESCRIPTIONS = ("meta/**", *(f"{at}{name}" for at in ("", "*/") for name in (rlds.FEATURES, rlds.INFO)))
 """What a set of demonstrations says of itself, and is read as a whole before anything else."""
 
