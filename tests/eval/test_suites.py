@@ -7,11 +7,23 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from pilot.data.endpoint import Endpoint
 from pilot.eval import suites
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.stats import wilson
-from pilot.eval.suites import SUITES, Job, SuiteResult, evaluate, evaluate_table, get_suite, other_prompt, save_table
-from pilot.infer.high_levels import Implicit, Oracle
+from pilot.eval.suites import (
+    SUITES,
+    Job,
+    SuiteResult,
+    checked_high_level,
+    evaluate,
+    evaluate_table,
+    get_suite,
+    other_prompt,
+    save_table,
+)
+from pilot.infer.high_levels import Implicit, Oracle, Vlm
+from pilot.infer.high_levels.advising import at_once
 
 
 class Still:
@@ -177,6 +189,7 @@ def test_a_high_level_is_chosen_and_the_oracle_is_told_the_truth(tmp_path):
     for level in (None, "implicit", "oracle"):
         evaluate(policy, suite="homes-l1", episodes=1, high_level=level, out=tmp_path, progress=False)
     assert policy.chosen == [None, Implicit(), Oracle()], "each is another evaluation"
+    assert checked_high_level(Vlm(endpoint=Endpoint(url="", model="")), policy).submit is at_once
     told = [observation.get("subtask") for observation in policy.shown]
     half = len(told) // 3
     assert set(told[: 2 * half]) == {None} and all("<loc" in words for words in told[2 * half :])

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,7 +36,8 @@ from pilot.eval.rollout import (
     run_together,
 )
 from pilot.eval.stats import wilson
-from pilot.infer.high_levels import HighLevel, Human, Oracle, named
+from pilot.infer.high_levels import HighLevel, Human, Oracle, Vlm, named
+from pilot.infer.high_levels.advising import at_once
 from pilot.infer.policy import load_policy
 from pilot.sims.homes import HomesEnv
 from pilot.sims.homes.episodes import draw_episode
@@ -325,14 +326,14 @@ def evaluate_table(
 
 
 def checked_high_level(level: HighLevel | str | None, policy: Any) -> HighLevel | None:
-    """The high level of a policy under evaluation; None is the policy's own."""
+    """The high level of a policy under evaluation; None is the policy's own. One that is elsewhere is waited for."""
     if isinstance(level, str):
         level = named(level)
     if level is not None and policy == "expert":
         raise ValueError(f"the expert has no high level, got '{level.name}'")
     if isinstance(level, Human):
         raise ValueError("nobody can watch the robots of an evaluation; a person decides with: pilot serve")
-    return level
+    return replace(level, submit=at_once) if isinstance(level, Vlm) else level
 
 
 def workers_for(policy: Any, workers: int | None) -> int:

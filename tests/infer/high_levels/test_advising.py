@@ -19,7 +19,7 @@ from PIL import Image
 from infer.policies import TOLD, observation, policy_of, says
 from pilot.data.endpoint import Endpoint, NotNow
 from pilot.infer.high_levels import Human, Vlm, named
-from pilot.infer.high_levels.advising import Keyboard, in_thread
+from pilot.infer.high_levels.advising import Keyboard, at_once, in_thread
 from pilot.infer.policy import Policy
 from pilot.models.pi import pi0, pi05
 
@@ -224,6 +224,28 @@ def test_a_question_and_its_answer(policy, stub):
         Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))) for part in first[1:]
     ]
     assert [picture.size for picture in pictures] == [(64, 64)] * 2
+
+
+def test_an_evaluation_waits_for_answers_and_stops_without(policy, stub):
+    level = Vlm(endpoint=stub.endpoint, every=1e9, verbatim=True, submit=at_once)
+    session = policy.session(high_level=level)
+    stub.answers = [(200, "Take the cup.")]
+    assert [session.infer(observation())["subtask"] for _ in range(2)] == [None, "Take the cup"]
+    slept: list[float] = []
+    tries = iter([NotNow("busy", None), NotNow("busy", 7.0), "done"])
+
+    def job() -> str:
+        if isinstance(said := next(tries), str):
+            return said
+        raise said
+
+    assert at_once(job, sleep=slept.append).result() == "done" and slept == [1.0, 7.0]
+    tries = iter([NotNow("gone", None)] * 3)
+    with pytest.raises(ConnectionError, match="does not answer: gone"):
+        at_once(job, sleep=slept.append)
+    stub.answers = [(200, "word " * 50)]
+    session.infer(observation(subtask_done=True))
+    assert "no subtask of 1 to 100" in session.infer(observation())["trouble"], "an answer that is none is no end"
 
 
 def test_pictures_of_the_cameras_that_are_there_and_asked_for(post):

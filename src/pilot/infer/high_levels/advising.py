@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PAUSES = (1.0, 4.0, 16.0)  # [s]
 LONGEST = 100  # characters of a subtask; more is no subtask
 HELP = "type what the robot is to do next, or nothing to leave it to itself"
 QUESTION = """A robot was told: "{prompt}". The pictures show what its cameras see now: {cameras}.
@@ -129,13 +131,35 @@ def in_thread(job: Callable[[], str]) -> "Future[str]":
     return promise
 
 
+def at_once(job: Callable[[], str], *, sleep: Callable[[float], None] = time.sleep) -> "Future[str]":
+    """What `job` returns, waited for: for evaluations, where time stands still meanwhile.
+
+    Raises:
+        ConnectionError: no answer after some attempts; an evaluation does not go on without its high level.
+    """
+    promise: Future[str] = Future()
+    reason: NotNow | None = None
+    for pause in PAUSES:
+        try:
+            promise.set_result(job())
+        except ValueError as error:
+            promise.set_exception(error)
+        except NotNow as error:
+            reason = error
+            sleep(max(pause, error.seconds or 0.0))
+            continue
+        return promise
+    raise ConnectionError(f"the high level does not answer: {reason}") from reason
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vlm(Advising):
     """A vision-language model behind an OpenAI-compatible endpoint.
 
     It is asked `every` so many seconds, and when the person speaks or a subtask ends, one question at a time per robot.
-    What it advises for one prompt is not heard for another. `labels`: the only answers to choose from. Pictures of
-    `cameras` (none named: all) go into a question, their longer side at most `size`.
+    An answer is heard at the turn after it has come, and what is advised for one prompt is not heard for another.
+    `labels`: the only answers to choose from. Pictures of `cameras` (none named: all) go into a question, their longer
+    side at most `size`.
     """
 
     name: ClassVar[str] = "vlm"
