@@ -1,5 +1,7 @@
 """Baselines go through the same command: trained, saved, gone on with, loaded, asked one by one and together."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,15 +72,27 @@ def observation(prompt: str = "put the red cup in the sink", *, seed: int = 0) -
     return {"images": images, "state": rng.uniform(-1, 1, 5).astype(np.float32), "prompt": prompt}
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Callable[[str], Path]:
+    """The folder of a run of three steps, by the name of its model; made when it is first asked for."""
+
+    @functools.cache
+    def run(name: str) -> Path:
+        out = tmp_path_factory.mktemp(name)
+        train(config(data, MODELS[name]), out=out, progress=False)
+        return out
+
+    return run
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_it_trains_and_acts(data, tmp_path, name):
-    model = MODELS[name]
-    out = train(config(data, model), out=tmp_path, progress=False)
-    logged = read_metrics(tmp_path)[-1]
+def test_it_trains_and_acts(trained, name):
+    model, out = MODELS[name], trained(name)
+    logged = read_metrics(out)[-1]
     assert {n.removeprefix("loss/") for n in logged if n.startswith("loss/") and n.count("/") == 1} >= (
         {"act": {"l1", "kl"}, "openvla": {"fast"}}.get(name, {"noise"})
     )
-    policy = load_policy(out, verify=True)
+    policy = load_policy(out / "policy", verify=True)
     assert policy.model.config == model and (policy.bundle.action_tokenizer is None) == (name != "openvla")
     seen = [observation(seed=seed) for seed in range(3)]
     alone = [policy.infer(one) for one in seen]
@@ -90,21 +104,30 @@ def test_it_trains_and_acts(data, tmp_path, name):
         policy.infer(seen[0] | {"previous": {"actions": alone[0]["actions"], "delay": 0}})
 
 
-def test_a_resumed_run_is_the_same_run(data, tmp_path):
-    run = config(data, MODELS["diffusion_policy"], steps=2)
-    whole = train(run, out=tmp_path / "whole", progress=False)
-    train(run, out=tmp_path / "broken", until=1, progress=False)
-    broken = train(run, out=tmp_path / "broken", progress=False)
-    weights = [load_bundle(path).model.state_dict() for path in (whole, broken)]
+@pytest.mark.parametrize("name", ["act", "diffusion_policy", "octo"])
+def test_in_bf16_with_blocks_computed_twice_it_learns_nearly_the_same(data, tmp_path, trained, name):
+    """Weights stay fp32; blocks are spread and checkpointed as units."""
+    low = config(data, MODELS[name], precision="bf16", checkpointing="blocks")
+    out = train(low, out=tmp_path, progress=False)
+    curves = [[sum(v for n, v in r.items() if n.count("/") == 1 and n.startswith("loss/")) for r in read_metrics(run)]
+              for run in (trained(name), tmp_path)]  # fmt: skip
+    assert curves[0] == pytest.approx(curves[1], rel=0.05) and curves[0] != curves[1]
+    assert {p.dtype for p in load_bundle(out).model.parameters()} == {torch.float32}
+
+
+def test_a_resumed_run_is_the_same_run(data, tmp_path, trained):
+    run = config(data, MODELS["diffusion_policy"])
+    train(run, out=tmp_path, until=2, progress=False)
+    broken = train(run, out=tmp_path, progress=False)
+    weights = [load_bundle(path).model.state_dict() for path in (trained("diffusion_policy") / "policy", broken)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_another_kind_in_the_same_folder_is_refused(data, tmp_path):
-    train(config(data, MODELS["octo"]), out=tmp_path, progress=False)
+def test_another_kind_in_the_same_folder_is_refused(data, tmp_path, trained):
     with pytest.raises(ValueError, match="unknown fields"):
-        train(config(data, MODELS["act"]), out=tmp_path, progress=False)
+        train(config(data, MODELS["act"]), out=trained("octo"), progress=False)
     with pytest.raises(ValueError, match="a model of another shape"):
-        train(config(data, MODELS["act"], init_from=str(tmp_path / "policy")), out=tmp_path / "new", progress=False)
+        train(config(data, MODELS["act"], init_from=str(trained("octo") / "policy")), out=tmp_path, progress=False)
 
 
 def test_act_looks_with_imagenets_resnet(data, tmp_path):
@@ -112,7 +135,11 @@ def test_act_looks_with_imagenets_resnet(data, tmp_path):
     published = {n: torch.full(t.shape, 0.01) for n, t in ResNet(shape).state_dict().items()}
     torch.save(published | {"fc.weight": torch.zeros(10, 32)}, tmp_path / "resnet.pth")
     frozen = config(
-        data, act("debug", resnet=shape), init_from=f"torchvision:{tmp_path / 'resnet.pth'}", freeze=("vision",)
+        data,
+        act("debug", resnet=shape),
+        steps=1,
+        init_from=f"torchvision:{tmp_path / 'resnet.pth'}",
+        freeze=("vision",),
     )
     model = load_bundle(train(frozen, out=tmp_path / "run", progress=False)).model
     assert isinstance(model, Act)
@@ -123,13 +150,13 @@ def test_act_looks_with_imagenets_resnet(data, tmp_path):
         train(replace(frozen, model=octo("debug"), freeze=()), out=tmp_path / "octo", progress=False)
 
 
-def test_binned_rows_say_one_bin_for_each_action_dim(data, tmp_path):
-    bundle = load_bundle(train(config(data, BINNED), out=tmp_path, progress=False))
+def test_binned_rows_say_one_bin_for_each_action_dim(trained):
+    policy = load_policy(trained("openvla") / "policy")
+    bundle = policy.bundle
     bins = bundle.action_tokenizer
     assert isinstance(bins, BinsTokenizer) and bins.vocab_size == 256
     said = bins.encode(np.zeros((1, 4), np.float32))
     assert len(said) == 4 and openvla_nano().model.action_horizon == 1
-    policy = load_policy(tmp_path / "policy")
     tokens = policy.pipeline.encode(policy.sample(observation("Put the RED cup away"))).tokens
     prompt = bundle.text.decode(tokens)
     assert prompt == "In: What action should the robot take to put the red cup away?\nOut:"

@@ -6,9 +6,9 @@ state and `z`, and its decoder answers all steps of the chunk at once. The loss 
 chunk plus 10 times the divergence of the style from a standard normal (algorithm 1; the weights are those of the run,
 `TrainConfig.loss_weights`). Acting, `z` is 0.
 
-Dims of table III: width 512, MLP 3200, 8 heads, 4 encoder and 7 decoder layers, chunks of 100, ResNet-18. Where the
-paper's text and its code differ the code decides: one ResNet serves all cameras, the queries are learned. The code
-reads the first of its seven decoder layers; here, as in the paper, the last.
+The paper's dims: width 512, MLP 3200, 8 heads, 4 encoder and 7 decoder layers, chunks of 100, ResNet-18. As in its
+code, one ResNet serves all cameras and the queries are learned. That code reads the first of the seven decoder layers;
+here, as the paper has it, the last.
 
 Not the paper's: it learns one task and hears none. With `reads_text` the mean of the prompt's word vectors is one
 more token beside state and style; without, ACT can only do what its data does most. No dropout (the paper has 0.1):
@@ -128,9 +128,11 @@ class Act(Model):
         """The distance to the chunk, over its unmasked elements, and the divergence of its style, one per row."""
         mask = batch.action_mask
         counts = self.loss_counts(batch, draws, losses=losses)
-        mean, log_variance = self.style(batch.observation.state, batch.actions, mask)
-        style = mean + (log_variance / 2).exp() * draws["style"].to(mean.dtype)
-        distance = (self.decode(batch.observation, style) - batch.actions).abs() * mask
+        dtype = self.queries.dtype
+        told = self.style(batch.observation.state.to(dtype), batch.actions.to(dtype), mask)
+        mean, log_variance = (part.float() for part in told)
+        style = mean + (log_variance / 2).exp() * draws["style"]
+        distance = (self.decode(batch.observation, style.to(dtype)).float() - batch.actions).abs() * mask
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1) / 2
         return {"l1": (distance.flatten(1).sum(1), counts["l1"]), "kl": (divergence * counts["kl"], counts["kl"])}
 

@@ -1,12 +1,13 @@
 """Diffusion Policy with its convolutional network (Chi et al., arXiv 2303.04137), the paper's form.
 
 Every camera has a ResNet-18 of its own, from scratch, with group norms in place of batch norms and a spatial softmax
-in place of pooling (section III-B). What it finds, the state and nothing else make one vector. A U-Net over the steps
-of a chunk (III-A) sees noisy actions, and in each of its blocks vector and noise level scale and shift the channels
-(FiLM). It predicts the noise, in 100 levels of a squared cosine; chunks are drawn by DDIM (`diffusion.py`).
+in place of pooling ("visual encoder"). What it finds, the state and nothing else make one vector. A U-Net over the
+steps of a chunk ("CNN-based Diffusion Policy") sees noisy actions, and in each of its blocks vector and noise level
+scale and shift the channels (FiLM). It predicts the noise, in 100 levels of a squared cosine; chunks are drawn by DDIM
+(`diffusion.py`).
 
-Dims of the paper's image runs (table VII): 512, 1024 and 2048 channels, kernels of 5, 8 groups, chunks of 16 of which
-8 are executed. Actions are kept within ±1 in sampling, as theirs are scaled to their range; ours are to their 1 % and
+Dims of the paper's runs from pictures: 512, 1024 and 2048 channels, kernels of 5, 8 groups, chunks of 16 of which 8
+are executed. Actions are kept within ±1 in sampling, as theirs are scaled to their range; ours are to their 1 % and
 99 % quantiles, so that rarer ones are cut off.
 
 Not the paper's: it learns one task and hears none. With `reads_text` the mean of the prompt's word vectors joins the

@@ -1,10 +1,10 @@
 """A policy in the form of Octo (arXiv 2405.12213): a transformer reads task and pictures, a small diffusion head acts.
 
 Words of the task and patches of every camera are tokens; one more, the readout, is learned and sees all of them, and
-nobody sees it (section III-A, figure 2). Its output is the one vector that the head is conditioned on: an MLP with
-residual blocks that predicts the noise in a flattened chunk, in 20 levels of a squared cosine (III-A, appendix D).
-Norms stand before each layer, positions are learned, for every camera its own. The paper sums the loss over the 7
-action dims, which here is a weight of 7 (`TrainConfig.loss_weights`).
+nobody sees it (section III, "architecture"). Its output is the one vector that the head is conditioned on: an MLP with
+residual blocks that predicts the noise in a flattened chunk, in 20 levels of a squared cosine. Norms stand before each
+layer, positions are learned, for every camera its own. The paper sums the loss over the 7 action dims, which here is a
+weight of 7 (`TrainConfig.loss_weights`).
 
 Dims: ViT-S (width 384, 12 layers, 27 M parameters) is Octo-Small, ViT-B (768, 93 M) is Octo-Base, here `paper`;
 patches of 16 behind four convolutions with standardised weights, pictures of 256 pixels and of 128 from the wrist,
@@ -153,8 +153,8 @@ class Head(nn.Module):
     def forward(
         self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
-        angles = 2 * torch.pi * level[:, None].to(seen.dtype) * self.frequencies
-        features = self.level_in(torch.cat((angles.cos(), angles.sin()), dim=-1))
+        angles = 2 * torch.pi * level[:, None] * self.frequencies.float()
+        features = self.level_in(torch.cat((angles.cos(), angles.sin()), dim=-1).to(seen.dtype))
         x = self.enter(torch.cat((self.level_out(F.silu(features)), seen, noisy.flatten(1)), dim=-1))
         for block in self.blocks:
             x = block(x)
@@ -180,7 +180,7 @@ class Octo(Denoiser):
         self.head = Head(config)
 
     def blocks(self) -> list[nn.Module]:
-        return [*self.vision.values(), *self.transformer, self.head]
+        return [*self.vision.values(), *self.transformer]
 
     def tokens(self, observation: Observation) -> tuple[Float[Tensor, "b s d"], Bool[Tensor, "b s"], Int[Tensor, " s"]]:
         """All tokens, which are there, and of which group each is: 0 the task, 1 what is observed, 2 the readout."""

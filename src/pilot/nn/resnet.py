@@ -61,7 +61,7 @@ class FrozenBatchNorm(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         weight, bias, mean, variance = (part[:, None, None] for part in self.buffers())
         factor = weight * (variance + 1e-5).rsqrt()
-        return x * factor + (bias - mean * factor)
+        return x * factor.to(x.dtype) + (bias - mean * factor).to(x.dtype)
 
 
 def norm(channels: int, config: ResNetConfig) -> nn.Module:
