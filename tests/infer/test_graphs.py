@@ -10,26 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from infer.test_engine import ACTING, BATCHES, CLOSE, EOS, GROUPED, SOME, noise, observation
 from infer.weights import model
+from nothing_asked import NothingAsked
 from pilot.data.layout import Kind
 from pilot.infer import graphs
 from pilot.infer.decoding import rows_of
 from pilot.infer.graphs import STEP, GraphEngine
 from pilot.infer.plain import PlainEngine
 from pilot.models.pi import pi0_fast, pi05
-
-ASKS_THE_DEVICE = ("_local_scalar_dense", "nonzero", "is_nonzero", "unique", "masked_select")
-
-
-class NothingAsked(TorchDispatchMode):
-    """Fails where the host would wait for a value of the device: a graph cannot be made of it."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.__name__.split(".")[0] not in ASKS_THE_DEVICE, func
-        return func(*args, **(kwargs or {}))
 
 
 class Recording(graphs.Graph):

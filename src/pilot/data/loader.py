@@ -234,7 +234,9 @@ class Loader:
         if self.passes is not None:
             of_pass = [rows[i :: self.passes] for i in range(self.passes)]
             parts_of_pass = [collate(part, device=self.device, cameras=self.cameras) for part in of_pass]
-            return [part.map(torch.Tensor.pin_memory) for part in parts_of_pass] if self.pin else parts_of_pass
+            if self.pin:
+                return [part.located().map(torch.Tensor.pin_memory) for part in parts_of_pass]
+            return parts_of_pass
         parts: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:
             parts.setdefault(tuple(row.images), []).append(row)

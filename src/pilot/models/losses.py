@@ -35,31 +35,30 @@ def text_counts(observation: Observation) -> dict[str, Float[Tensor, " b"]]:
 
 def text_terms(model: "Pi", observation: Observation, context: "Context") -> dict[str, Term]:
     """Cross-entropy of the tokens marked in `token_loss`, each from the hidden state of the token before it."""
-    said = observation.token_loss[:, 1:]
-    row = said.nonzero()[:, 0]
-    logits = model.logits(context.hidden[:, :-1][said])  # [said v]
-    nll = F.cross_entropy(logits.float(), observation.tokens[:, 1:][said], reduction="none")
-    kinds = observation.token_kinds[:, 1:][said]
+    row, column = observation.said()
+    logits = model.logits(context.hidden[row, column - 1])  # [said v]
+    nll = F.cross_entropy(logits.float(), observation.tokens[row, column], reduction="none")
+    kinds = observation.token_kinds[row, column]
     zeros, counts = nll.new_zeros(observation.batch_size), text_counts(observation)
     return {name: (zeros.index_add(0, row, nll * (kinds == kind).float()), counts[name]) for name, kind in SAID.items()}
 
 
-def flow_counts(action_mask: Bool[Tensor, "b ah ad"], time: Tensor, *, draws: int) -> Float[Tensor, " b"]:
+def flow_counts(batch: Batch, time: Tensor, *, draws: int) -> Float[Tensor, " b"]:
     """How many elements of a row's chunk are sought, on average over its draws."""
-    each, _, mask = flow_rows(action_mask, time, draws=draws)
-    zeros = torch.zeros(len(action_mask), device=action_mask.device)
+    each, _, mask = flow_rows(batch, time, draws=draws)
+    zeros = torch.zeros(len(batch.actions), device=batch.actions.device)
     return zeros.index_add(0, each, (mask.sum((1, 2)) / draws).to(zeros.dtype))
 
 
 def flow_rows(
-    action_mask: Bool[Tensor, "b ah ad"], time: Tensor, *, draws: int, at_least_one: bool = False
+    batch: Batch, time: Tensor, *, draws: int, at_least_one: bool = False
 ) -> tuple[Int[Tensor, " r"], Float[Tensor, "r #ah"], Bool[Tensor, "r ah ad"]]:
     """Of each flow block, one per draw and row with actions: the row, its times, and which elements have a loss.
 
     Actions that are given (at time 0, where each has a time of its own) have none. `at_least_one` takes the first row
     where none has actions.
     """
-    rows = action_mask.flatten(1).any(1).nonzero()[:, 0]
+    rows, action_mask = batch.with_actions(), batch.action_mask
     if at_least_one and not len(rows):
         rows = rows.new_zeros(1)
     each = rows.repeat_interleave(draws)
@@ -79,7 +78,7 @@ def flow_terms(
     """Squared error of the velocity at each noise draw, for the rows that have actions."""
     actions, rows = batch.actions, len(batch.actions)
     draws = noise[0].numel() // actions[0].numel()
-    each, time, mask = flow_rows(batch.action_mask, time, draws=draws, at_least_one=at_least_one)
+    each, time, mask = flow_rows(batch, time, draws=draws, at_least_one=at_least_one)
     if not len(each):
         zeros = actions.new_zeros(rows)
         return zeros, zeros

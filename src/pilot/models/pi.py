@@ -221,8 +221,7 @@ class Pi(Model):
         """
         tokens, kinds = [], []
         for name, images in observation.images.items():
-            present = observation.image_masks[name]
-            rows = present.nonzero()[:, 0]
+            present, rows = observation.image_masks[name], observation.rows_with(name)
             if not len(rows):
                 if not every:
                     continue
@@ -332,7 +331,7 @@ class Pi(Model):
             counts["name"] = pointing.naming_counts(self.config.loc_start, observation)
         if actions:
             k = draws["noise"][0].numel() // batch.actions[0].numel()
-            counts["flow"] = flow_counts(batch.action_mask, draws["time"], draws=k)
+            counts["flow"] = flow_counts(batch, draws["time"], draws=k)
         return counts
 
     def _asked(self, losses: frozenset[str]) -> tuple[bool, bool]:

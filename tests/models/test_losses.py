@@ -1,0 +1,53 @@
+"""A step of training asks the device for nothing, once it is known where everything is."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from models.test_pi import ROBOT_ROW, model, observation
+from nothing_asked import NothingAsked
+from pilot.data.layout import Batch
+from pilot.models.pi import pi0, pi05
+from pilot.train.config import OptimConfig
+from pilot.train.ema import Ema
+from pilot.train.optim import Optimizer
+
+WEB_ROW = [1, 1, 2, 2, 0, 0, 0]
+LOSSES = frozenset({"text", "fast", "flow"})
+
+
+def mixed_batch() -> Batch:
+    """A robot row with both cameras, one with one, and a web row."""
+    masks = {"room": [True, True, True], "wrist": [True, False, False]}
+    mask = torch.ones(3, 6, 8, dtype=torch.bool)
+    mask[2] = False
+    obs = observation([ROBOT_ROW, ROBOT_ROW, WEB_ROW], masks=masks)
+    return Batch(observation=obs, actions=torch.randn(3, 6, 8), action_mask=mask, sources=("a", "a", "web"))
+
+
+@pytest.mark.parametrize("config", [pi05("debug"), pi0("debug"), pi05("debug", rtc_max_delay=2)])
+def test_a_located_batch_has_the_same_losses_and_asks_nothing(config, no_shape_checks):
+    pi, batch = model(config).train(), mixed_batch()
+    draws = pi.draw(3, torch.Generator().manual_seed(0), flow_draws=2)
+    wanted = pi.loss_terms(batch, draws, losses=LOSSES)
+    located = batch.located().map(torch.clone)
+    optimizer, ema = Optimizer(pi, OptimConfig(), steps=10), Ema(pi, decay=0.9)
+    with NothingAsked():
+        terms = pi.loss_terms(located, draws, losses=LOSSES)
+        torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
+        optimizer.step(0)
+        ema.update(pi)
+    for name, (total, count) in wanted.items():
+        assert torch.equal(total, terms[name][0]) and torch.equal(count, terms[name][1]), name
+
+
+def test_without_it_the_device_is_asked(no_shape_checks):
+    """What the test above would not see, it could not hold."""
+    pi, batch = model(), mixed_batch()
+    draws = pi.draw(3, torch.Generator().manual_seed(0))
+    with NothingAsked(), pytest.raises(AssertionError, match="nonzero"):
+        pi.loss_terms(batch, draws, losses=LOSSES)
+    partly = replace(batch, observation=batch.observation.located())
+    with NothingAsked(), pytest.raises(AssertionError, match="nonzero"):
+        pi.loss_terms(partly, draws, losses=LOSSES)
