@@ -3,14 +3,14 @@
     pip install 'pilot[client]'                                 # numpy and a socket, no torch
     python examples/my_robot.py --host 192.168.0.10 --prompt "put the red cup in the sink"
 
-What is sent when the policy is late or gone is yours to choose: `infer/executor.py`, `Late`.
+When the policy is late or gone it stands still; if that is wrong for yours: `infer/executor.py`, `Late`.
 """
 
 import argparse
 
 import numpy as np
 
-from pilot.infer.executor import Late, Pace, repeat
+from pilot.infer.executor import Pace
 from pilot.serve.client import PolicyClient
 from pilot.serve.control import Controller, executor_for
 
@@ -39,8 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     robot, policy = MyRobot(), PolicyClient(args.host, args.port, api_key=args.api_key)
     hz = policy.metadata["control_hz"]
-    late = Late(hold=repeat, stop=repeat, stop_after=round(hz))  # commands that are velocities: hold=zero(0, 1, …)
-    executor = executor_for("rtc", policy.metadata, late=late)
+    executor = executor_for("rtc", policy.metadata)
     with Controller(policy, executor, observe=lambda: robot.look() | {"prompt": args.prompt}) as controller:
         try:
             pace = Pace(hz=hz)

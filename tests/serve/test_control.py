@@ -8,6 +8,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from pilot import robots
 from pilot.infer.executor import Executor, OpenLoop, TemporalEnsemble
 from pilot.serve.client import PolicyClient, PolicyError
 from pilot.serve.control import EXECUTORS, Controller, executor_for
@@ -189,6 +190,17 @@ def test_executors_by_name():
     assert executor_for("rtc", METADATA).replan_steps == 4 and executor_for("rtc", {}).replan_steps == 1
     with pytest.raises(ValueError, match="no executor 'fast'; there are rtc, open-loop, ensemble"):
         executor_for("fast", METADATA)
+
+
+@pytest.mark.parametrize("robot", robots.robot_names())
+def test_who_waits_stands_still(robot):
+    """Positions are kept, steps are not repeated, and no gripper opens."""
+    robot = robots.load_robot(robot)
+    late = executor_for("rtc", {"action_units": list(robot.action_units)}).late
+    steps = ["step" in unit for unit in robot.action_units]
+    expected = np.where(steps, 0, 0.5)
+    assert late.hold(np.full(robot.action_dim, 0.5)).tolist() == expected.tolist()
+    assert late.stop(np.full(robot.action_dim, 0.5)).tolist() == expected.tolist()
 
 
 class Held:

@@ -117,6 +117,7 @@ class Policy:
             "cameras": list(bundle.robot.cameras),
             "state_names": list(bundle.robot.state_names),
             "action_names": list(bundle.robot.action_names),
+            "action_units": list(bundle.robot.action_units),
             "action_horizon": bundle.model.config.action_horizon,
             "replan_steps": REPLAN_STEPS,
             "control_hz": bundle.robot.control_hz,

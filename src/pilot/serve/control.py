@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble
+from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble, repeat, zero
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +33,23 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = 
     """The executor of that name for a policy that calls itself `metadata`.
 
     `rtc` goes on with the old chunk while the next is made to join it; `open-loop` does so many actions of a chunk,
-    then stands until the next; `ensemble` averages what all chunks say of a moment.
+    then stands until the next; `ensemble` averages what all chunks say of a moment. `late` says what is done when no
+    answer comes in time; if not given, the robot stands still (`standing_still`).
 
     Raises:
         ValueError: there is no such executor.
     """
     if name not in EXECUTORS:
         raise ValueError(f"no executor '{name}'; there are {', '.join(EXECUTORS)}")
-    return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late)
+    return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late or standing_still(metadata))
+
+
+def standing_still(metadata: Mapping[str, Any]) -> Late:
+    """The last command again, without its steps and velocities, by their units: "rad per step", "m/s"."""
+    units = metadata.get("action_units") or ()
+    moving = [dim for dim, unit in enumerate(units) if unit.endswith(("per step", "per second", "/s"))]
+    still = zero(*moving) if moving else repeat
+    return Late(hold=still, stop=still)
 
 
 class Policy(Protocol):
