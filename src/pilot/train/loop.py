@@ -210,9 +210,9 @@ def stop_signals() -> Iterator[Any]:
     seen: list[int] = []
 
     def remember(number: int, _frame: Any) -> None:
-        if seen:
+        if number == signal.SIGINT and number in seen:
             raise KeyboardInterrupt
-        seen.append(number)
+        seen.append(number)  # SIGTERM may come twice, from a scheduler and from a launcher
 
     try:
         before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
