@@ -6,6 +6,8 @@ import urllib.request
 
 import numpy as np
 
+from pilot.serve.client import PolicyClient
+
 OBSERVATION = {
     "images": {"room": np.full((64, 64, 3), 7, np.uint8), "wrist": np.zeros((64, 64, 3), np.uint8)},
     "state": np.arange(5, dtype=np.float32),
@@ -43,6 +45,11 @@ class CountingPolicy:
         return {"actions": actions, "subtask": "done", "seen": self.seen, "heard": observation["prompt"]}
 
 
+def robot(port, **options):
+    """A client that waits for an answer as long as a busy machine may take."""
+    return PolicyClient(port=port, **{"timeout_s": 300.0, **options})
+
+
 def get(port, path, **headers):
     """Status and text."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
@@ -59,7 +66,7 @@ def gauge(port, name):
     return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
-def eventually(holds, *, seconds=60.0):
+def eventually(holds, *, seconds=300.0):
     """Wait until it holds; how long that takes is nobody's business here."""
     deadline = time.monotonic() + seconds
     while not holds():

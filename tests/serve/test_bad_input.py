@@ -13,11 +13,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.client import PolicyError
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
-from serve.policies import OBSERVATION, CountingPolicy, eventually, gauge
+from serve.policies import OBSERVATION, CountingPolicy, eventually, gauge, robot
 
 LIMITS = Limits(message_bytes=100_000, robots=8, strangers=8)
 
@@ -31,7 +31,7 @@ def port():
 @pytest.fixture
 def good(port):
     """A robot that notices nothing."""
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         assert client.infer(OBSERVATION)["seen"] == 1
         yield client
         assert client.infer(OBSERVATION)["seen"] == 2
@@ -63,7 +63,7 @@ def frame(payload, *, claimed=None):
 
 def is_over(raw):
     """Whether the server has hung up, once all that it had said is read."""
-    raw.settimeout(60)
+    raw.settimeout(300)
     with contextlib.suppress(ConnectionError):
         while raw.recv(65536):
             pass
@@ -93,7 +93,7 @@ def test_garbage_gets_a_text_and_the_connection_goes_on(port, good, message):
     ],
 )
 def test_a_bad_observation_is_explained(port, good, changes, words):
-    with PolicyClient(port=port) as offender:
+    with robot(port) as offender:
         with pytest.raises(PolicyError, match=words):
             offender.infer({**OBSERVATION, **changes})
         offender.infer(OBSERVATION)
@@ -127,8 +127,8 @@ def test_who_asks_too_often_is_told():
     limits = Limits(observations_per_second=0.001)
     with (
         serve_in_background(CountingPolicy(), limits=limits) as port,
-        PolicyClient(port=port) as offender,
-        PolicyClient(port=port) as other,
+        robot(port) as offender,
+        robot(port) as other,
     ):
         offender.infer(OBSERVATION)
         with pytest.raises(PolicyError, match=r"more than 0\.001 observations in a second"):
@@ -155,7 +155,7 @@ def test_a_thousand_connects(port, good):
 def test_who_knocks_and_says_nothing_makes_room_for_others(port, good):
     silent = [knock(port) for _ in range(LIMITS.strangers + 20)]
     assert all(is_over(raw) for raw in silent[:20]), "the longest here go first"
-    with PolicyClient(port=port) as newcomer:
+    with robot(port) as newcomer:
         assert newcomer.infer(OBSERVATION)["seen"] == 1
     for raw in silent:
         raw.close()
@@ -178,11 +178,11 @@ def test_who_is_gone_without_a_word_is_noticed():
 
 def test_a_reader_that_never_reads_disturbs_nobody_and_is_dropped():
     limits = Limits(send_seconds=0.5)
-    with serve_in_background(CountingPolicy(), limits=limits) as port, PolicyClient(port=port) as good:
+    with serve_in_background(CountingPolicy(), limits=limits) as port, robot(port) as good:
         raw, _ = shake_hands(port)
         question = frame(pack({**OBSERVATION, "prompt": "large"}))
         with raw:
-            raw.settimeout(60)
+            raw.settimeout(300)
             with contextlib.suppress(ConnectionError):  # 4 MB come for each; somewhere the way is full
                 for _ in range(50):
                     raw.sendall(question)
@@ -213,7 +213,7 @@ def come_and_go(port):
     with raw:
         if b" 101 " in status:
             raw.sendall(frame(b"\xc1" * 1000) + frame(pack(OBSERVATION)))
-            raw.settimeout(60)
+            raw.settimeout(300)
             raw.recv(10)
 
 

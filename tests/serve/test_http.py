@@ -8,9 +8,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from pilot.serve.access import Keys
-from pilot.serve.client import PolicyClient
 from pilot.serve.server import serve_in_background
-from serve.policies import OBSERVATION, CountingPolicy, get
+from serve.policies import OBSERVATION, CountingPolicy, get, robot
 
 KEY = "a-key-for-tests"
 AUTHORIZED = {"Authorization": f"Api-Key {KEY}"}
@@ -42,7 +41,7 @@ def test_health_and_readiness(port, keyed):
 
 
 def test_metrics_count_by_policy(port):
-    with PolicyClient(port=port, policy="second") as client:
+    with robot(port, policy="second") as client:
         client.infer(OBSERVATION)
         text = get(port, "/metrics")[1]
     lines = text.splitlines()
@@ -51,7 +50,7 @@ def test_metrics_count_by_policy(port):
 
 
 def test_live_is_json(port):
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         client.infer(OBSERVATION)
         code, text = get(port, "/live")
     view = json.loads(text)
@@ -96,7 +95,7 @@ def test_only_get(port):
 
 def test_an_unknown_policy_is_answered_with_those_that_there_are(port):
     assert status(f"ws://127.0.0.1:{port}/third") == (404, "no policy 'third' here; there are first, second\n")
-    with PolicyClient(port=port, policy="second") as client:
+    with robot(port, policy="second") as client:
         assert client.infer(OBSERVATION)["seen"] == 1
 
 
@@ -109,7 +108,7 @@ def test_a_key_is_needed_for_all_but_health(keyed):
         401,
         "this API key is not known here\n",
     )
-    with PolicyClient(port=keyed, api_key=KEY) as client:
+    with robot(keyed, api_key=KEY) as client:
         assert client.infer(OBSERVATION)["seen"] == 1
 
 

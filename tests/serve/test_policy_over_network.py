@@ -15,11 +15,11 @@ from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, pi05
 from pilot.robots.homes import ROBOT
-from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.client import PolicyError
 from pilot.serve.hosting import Hosted
 from pilot.serve.server import serve_in_background
 from pilot.tokenizers.text import TextTokenizer, box_to_locs
-from serve.policies import eventually, gauge
+from serve.policies import eventually, gauge, robot
 
 TOLD = box_to_locs((0.1, 0.2, 0.3, 0.4)) + "pick up the red cup"
 
@@ -62,7 +62,7 @@ def observation(seed=0, **changes) -> dict:
 
 def test_a_robot_gets_what_a_session_says(policy, port):
     session = policy.session()
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         for seed, subtask in ((0, None), (1, TOLD)):
             seen = observation(seed, subtask=subtask)
             here, there = session.infer(seen), client.infer(seen)
@@ -72,7 +72,7 @@ def test_a_robot_gets_what_a_session_says(policy, port):
 
 def test_a_chunk_goes_on_from_what_is_left_of_the_one_before(policy, port):
     session = policy.session()
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         first = client.infer(observation())
         np.testing.assert_allclose(session.infer(observation())["actions"], first["actions"], atol=1e-5)
         previous = {"actions": first["actions"][2:] + 0.05, "delay": 2}
@@ -102,7 +102,7 @@ def test_bad_robots_fail_alone_in_a_batch_with_good_ones(policy, hosted, port):
     go = threading.Event()
     busy = hosted.batcher.call(lambda: go.wait(60))
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(questions)) as pool:
-        clients = [stack.enter_context(PolicyClient(port=port, timeout_s=60)) for _ in questions]
+        clients = [stack.enter_context(robot(port)) for _ in questions]
         answers = [pool.submit(client.infer, question) for client, question in zip(clients, questions)]
         refused_at_once = sum("nan" in words for _, words in BAD)
         eventually(lambda: gauge(port, "pilot_answering") == len(questions) - refused_at_once)
@@ -121,7 +121,7 @@ def test_sessions_go_on_with_a_policy_that_is_loaded_anew(folder, policy):
     session.move_to(other)
     expected.append(session.infer(observation())["actions"])
     hosted = Hosted("toy", policy, load=lambda: load_policy(folder, num_steps=3), max_batch=1)
-    with serve_in_background(hosted) as port, PolicyClient(port=port) as client:
+    with serve_in_background(hosted) as port, robot(port) as client:
         before = client.infer(observation())["actions"]
         asyncio.run(hosted.reload())
         after = client.infer(observation())["actions"]

@@ -16,13 +16,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pilot.serve.client import PolicyClient, PolicyError
+from pilot.serve.client import PolicyError
 from pilot.serve.hosting import Hosted, made_up
 from pilot.serve.limits import Limits
 from pilot.serve.server import PolicyServer, serve_in_background
 from pilot.serve.wire import pack, unpack
 from serve.openpi_client_check import EchoPolicy
-from serve.policies import METADATA, OBSERVATION, CountingPolicy, eventually, gauge, get
+from serve.policies import METADATA, OBSERVATION, CountingPolicy, eventually, gauge, get, robot
 
 HERE = Path(__file__).parent
 
@@ -34,7 +34,7 @@ def port():
 
 
 def test_a_round_trip(port):
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         assert client.metadata == METADATA
         reply = client.infer(OBSERVATION)
         np.testing.assert_array_equal(reply["actions"], np.tile(OBSERVATION["state"], (3, 1)))
@@ -43,7 +43,7 @@ def test_a_round_trip(port):
 
 
 def test_an_error_says_why_and_the_connection_goes_on(port):
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         with pytest.raises(PolicyError, match="state has 4 dims, robot 'homes' declares 5"):
             client.infer(OBSERVATION | {"state": np.zeros(4, np.float32)})
         with pytest.raises(PolicyError, match="RuntimeError: out of luck") as failure:
@@ -53,7 +53,7 @@ def test_an_error_says_why_and_the_connection_goes_on(port):
 
 
 def test_sessions_are_apart_and_reset_starts_anew(port):
-    with PolicyClient(port=port) as first, PolicyClient(port=port) as second:
+    with robot(port) as first, robot(port) as second:
         assert [first.infer(OBSERVATION)["seen"] for _ in range(3)] == [1, 2, 3]
         assert second.infer(OBSERVATION)["seen"] == 1
         first.reset()
@@ -68,14 +68,14 @@ def test_policies_have_names_and_the_first_needs_none(port):
         return sum(int(line.split()[-1]) for line in lines if line.startswith(f'pilot_answers_total{{policy="{name}"'))
 
     before = answers("first"), answers("second")
-    with PolicyClient(port=port, policy="second") as second, PolicyClient(port=port, policy="first") as first:
+    with robot(port, policy="second") as second, robot(port, policy="first") as first:
         second.infer(OBSERVATION)
         first.infer(OBSERVATION)
-    with PolicyClient(port=port) as unnamed:
+    with robot(port) as unnamed:
         unnamed.infer(OBSERVATION)
     assert (answers("first"), answers("second")) == (before[0] + 2, before[1] + 1)
     with pytest.raises(ConnectionError, match="no policy 'third' here; there are first, second"):
-        PolicyClient(port=port, policy="third")
+        robot(port, policy="third")
 
 
 @contextlib.contextmanager
@@ -116,7 +116,7 @@ def test_a_new_connection_takes_the_place_of_one_that_hangs(port):
 def test_many_robots_at_once(port):
     def drive(number):
         state = np.full(5, number, np.float32)
-        with PolicyClient(port=port) as client:
+        with robot(port) as client:
             return [client.infer(OBSERVATION | {"state": state})["actions"][0, 0] for _ in range(20)]
 
     with ThreadPoolExecutor(16) as pool:
@@ -134,7 +134,7 @@ class BatchingPolicy(CountingPolicy):
 def test_those_who_wait_are_answered_together():
     policy = BatchingPolicy()
     with serve_in_background(policy) as port, ThreadPoolExecutor(5) as pool:
-        clients = [PolicyClient(port=port) for _ in range(5)]
+        clients = [robot(port) for _ in range(5)]
         first = pool.submit(clients[0].infer, OBSERVATION | {"prompt": "wait"})
         assert policy.waiting.wait(60)
         others = [pool.submit(client.infer, OBSERVATION) for client in clients[1:]]
@@ -147,9 +147,9 @@ def test_those_who_wait_are_answered_together():
 
 
 def test_one_robot_too_many_is_turned_away():
-    with serve_in_background(CountingPolicy(), limits=Limits(robots=1)) as port, PolicyClient(port=port) as client:
+    with serve_in_background(CountingPolicy(), limits=Limits(robots=1)) as port, robot(port) as client:
         with pytest.raises(ConnectionError, match=r"503.*full: 1 robots"):
-            PolicyClient(port=port, wait_s=0)
+            robot(port, wait_s=0)
         assert client.infer(OBSERVATION)["seen"] == 1
 
 
@@ -160,13 +160,13 @@ def test_the_answer_under_way_is_still_given_when_the_server_stops():
     def release(port):
         eventually(lambda: get(port, "/readyz") == (503, "stopping\n"))
         with pytest.raises(ConnectionError, match="503"):
-            PolicyClient(port=port, wait_s=0)
+            robot(port, wait_s=0)
         seen.append(get(port, "/healthz"))
         policy.go.set()
 
     with ThreadPoolExecutor(2) as pool:
         with serve_in_background(policy) as port:
-            client = PolicyClient(port=port, wait_s=0)
+            client = robot(port, wait_s=0)
             answer = pool.submit(client.infer, OBSERVATION | {"prompt": "wait"})
             assert policy.waiting.wait(60)
             released = pool.submit(release, port)
@@ -182,7 +182,7 @@ def test_a_stuck_policy_does_not_hold_up_the_end_for_ever():
     policy = CountingPolicy()
     with ThreadPoolExecutor(1) as pool:
         with serve_in_background(policy, limits=Limits(drain_seconds=0.2)) as port:
-            client = PolicyClient(port=port, wait_s=0)
+            client = robot(port, wait_s=0)
             answer = pool.submit(client.infer, OBSERVATION | {"prompt": "wait"})
             assert policy.waiting.wait(60)
         with pytest.raises(ConnectionError):
@@ -195,7 +195,7 @@ def test_a_policy_without_sessions_or_metadata_is_served_too():
         def infer(self, observation):
             return {"actions": np.zeros((1, 4))}
 
-    with serve_in_background(Plain()) as port, PolicyClient(port=port) as client:
+    with serve_in_background(Plain()) as port, robot(port) as client:
         assert client.metadata == {} and client.infer({})["actions"].shape == (1, 4)
 
 
@@ -209,15 +209,15 @@ def test_a_policy_that_can_only_be_reset_is_reset_while_alone():
         def infer(self, observation):
             return {"resets": self.resets}
 
-    with serve_in_background(Resettable()) as port, PolicyClient(port=port) as first:
+    with serve_in_background(Resettable()) as port, robot(port) as first:
         assert first.infer({})["resets"] == 1
-        with PolicyClient(port=port) as second:
+        with robot(port) as second:
             assert second.infer({})["resets"] == 1, "a second robot does not disturb the first"
 
 
 def test_no_server_is_an_error_that_names_it():
     with pytest.raises(ConnectionError, match=r"no policy at ws://127\.0\.0\.1:1 "):
-        PolicyClient(port=1, wait_s=0)
+        robot(1, wait_s=0)
 
 
 def test_a_taken_port_is_an_error(port):
@@ -229,12 +229,12 @@ def test_over_tls():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(HERE / "localhost.pem")
     with serve_in_background(CountingPolicy(), tls=context) as port:
-        with PolicyClient("wss://127.0.0.1", port, ca=str(HERE / "localhost.pem")) as client:
+        with robot(port, host="wss://127.0.0.1", ca=str(HERE / "localhost.pem")) as client:
             assert client.infer(OBSERVATION)["seen"] == 1
         with pytest.raises(ConnectionError, match="certificate"):
-            PolicyClient("wss://127.0.0.1", port, wait_s=0)
+            robot(port, host="wss://127.0.0.1", wait_s=0)
         with pytest.raises(ConnectionError):
-            PolicyClient("ws://127.0.0.1", port, wait_s=0)
+            robot(port, host="ws://127.0.0.1", wait_s=0)
 
 
 # --- warming up, and loading anew -----------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_a_policy_is_loaded_anew_while_robots_act(numbered):
     run = lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()  # noqa: E731
     server = PolicyServer(numbered)
     try:
-        with PolicyClient(port=run(server.start("127.0.0.1", 0))) as client:
+        with robot(run(server.start("127.0.0.1", 0))) as client:
             port = int(client.url.rsplit(":")[-1])
             assert client.infer(OBSERVATION)["number"] == 1
             run(server.reload())
@@ -378,7 +378,7 @@ def end(process):
 
 def test_ctrl_c_ends_serve_calmly(tmp_path):
     process, port = start(tmp_path)
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         assert client.infer({})["number"] == 1
     errors = end(process)
     assert all(line.startswith('{"time": "20') for line in errors.splitlines())
@@ -387,7 +387,7 @@ def test_ctrl_c_ends_serve_calmly(tmp_path):
 
 def test_a_hangup_signal_loads_anew(tmp_path):
     process, port = start(tmp_path)
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         assert client.infer({})["number"] == 1
         (tmp_path / "number").write_text("2")
         process.send_signal(signal.SIGHUP)
@@ -397,7 +397,7 @@ def test_a_hangup_signal_loads_anew(tmp_path):
 
 def test_changed_files_load_anew_where_that_is_wanted(tmp_path):
     process, port = start(tmp_path, "0.05")
-    with PolicyClient(port=port) as client:
+    with robot(port) as client:
         assert client.infer({})["number"] == 1
         (tmp_path / "new").write_text("22")
         (tmp_path / "new").rename(tmp_path / "number")

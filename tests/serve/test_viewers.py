@@ -7,10 +7,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.access import Keys
-from pilot.serve.client import PolicyClient
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
-from serve.policies import OBSERVATION, CountingPolicy
+from serve.policies import OBSERVATION, CountingPolicy, robot
 
 KEY = "a-key-for-tests"
 
@@ -28,7 +27,7 @@ def look(port):
 def next_of(viewer, kind, holds=lambda message: True):
     """The next message of that kind of which it holds; a viewer gets others meanwhile."""
     while True:
-        message = json.loads(viewer.recv(timeout=60))
+        message = json.loads(viewer.recv(timeout=300))
         if message["kind"] == kind and holds(message):
             return message
 
@@ -48,7 +47,7 @@ def connected(view):
 
 
 def test_what_is_new_is_shown(port):
-    with PolicyClient(port=port) as client, look(port) as viewer:
+    with robot(port) as client, look(port) as viewer:
         client.infer(OBSERVATION)
         say(viewer, watch=session_after(viewer, observations=1))
         watched = next_of(viewer, "view", lambda view: view["watched"] and view["watched"]["connected"])["watched"]
@@ -62,7 +61,7 @@ def test_what_is_new_is_shown(port):
 
 
 def test_a_command_is_heard_and_ended(port):
-    with PolicyClient(port=port) as client, look(port) as viewer:
+    with robot(port) as client, look(port) as viewer:
         assert client.infer(OBSERVATION)["heard"] == OBSERVATION["prompt"]
         session = session_after(viewer, observations=1)
         say(viewer, session=session, prompt="  dance ")
@@ -96,7 +95,7 @@ def test_what_is_not_understood_is_said(port, message, words):
 
 @pytest.mark.parametrize("prompt", ["", "   ", "x" * 401, 3, ["dance"]])
 def test_a_command_is_words(port, prompt):
-    with PolicyClient(port=port), look(port) as viewer:
+    with robot(port), look(port) as viewer:
         say(viewer, session=session_after(viewer, observations=0), prompt=prompt)
         assert "a command is 1 to 400 letters" in next_of(viewer, "error")["error"]
 
@@ -104,16 +103,16 @@ def test_a_command_is_words(port, prompt):
 def test_who_looks_needs_a_key_where_robots_need_one():
     with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port:
         with look(port) as viewer:
-            assert json.loads(viewer.recv(timeout=60)) == {"kind": "key"}
+            assert json.loads(viewer.recv(timeout=300)) == {"kind": "key"}
             say(viewer, key=KEY)
             assert next_of(viewer, "view")["robots"] == []
         for wrong in ({"key": "wrong-key"}, {"key": None}, {"watch": "1"}, [KEY]):
             with look(port) as viewer:
-                viewer.recv(timeout=60)
+                viewer.recv(timeout=300)
                 viewer.send(json.dumps(wrong))
-                assert json.loads(viewer.recv(timeout=60))["kind"] == "error"
+                assert json.loads(viewer.recv(timeout=300))["kind"] == "error"
                 with pytest.raises(ConnectionClosed) as closed:
-                    viewer.recv(timeout=60)
+                    viewer.recv(timeout=300)
                 assert closed.value.rcvd.code == 4003
 
 
@@ -122,5 +121,5 @@ def test_one_viewer_too_many_is_turned_away_and_robots_are_not():
         next_of(viewer, "view")
         with pytest.raises(Exception, match="503"), look(port):
             pass
-        with PolicyClient(port=port) as client:
+        with robot(port) as client:
             assert client.infer(OBSERVATION)["seen"] == 1
