@@ -63,7 +63,7 @@ def test_lora_comes_last_and_is_said():
 
 
 def test_what_cannot_fit_is_said_with_the_least():
-    made = plan(replace(FULL, batch_size=1, model=pi05("2b", max_tokens=4000)), gpus="1xRTX4090", text=4000)
+    made = plan(replace(FULL, batch_size=1, model=pi05("2b", max_tokens=16_000)), gpus="1xRTX4090", text=16_000)
     assert made.best is None
     assert "Nothing that was tried fits" in to_text(made)
 

@@ -104,7 +104,8 @@ def test_lora_learns_little():
         work=work_of(config),
         layout=layout,
     )
-    assert adapted.gradients < 0.5 * whole.gradients and adapted.weights > whole.weights
+    assert adapted.gradients < 0.5 * whole.gradients
+    assert 0.5 * whole.weights < adapted.weights < whole.weights, "what is frozen is kept in bf16"
 
 
 def test_shards_share_what_is_kept_between_steps():

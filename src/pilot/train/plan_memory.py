@@ -19,6 +19,7 @@ from torch import nn
 from pilot.models.kinds import of_family
 from pilot.models.pi import Pi, PiConfig
 from pilot.nn.gemma import GemmaConfig
+from pilot.nn.lora import adapted
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.flops import Losses, Workload
@@ -89,11 +90,13 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Numbers in a model (after `choose_learning`; the meta device is enough): all, those that learn, matrices that
-    Muon learns, those outside of blocks, the largest block, and how many blocks."""
+    """Numbers in a model (after `choose_learning`; the meta device is enough): all, those that learn, those beside
+    adapters (kept in the dtype of compute: `halve_frozen`), matrices that Muon learns, those outside of blocks, the
+    largest block, and how many blocks."""
 
     everything: int
     learning: int
+    halved: int
     muon: int
     outside: int
     largest: int
@@ -104,9 +107,11 @@ class Counts:
         units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
         everything = sum(p.numel() for p in model.parameters())
         linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
+        learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
         return cls(
             everything=everything,
-            learning=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            learning=learning,
+            halved=everything - learning if adapted(model) else 0,
             muon=sum(p.numel() for p in linear) if config.optim.name == "muon" else 0,
             outside=everything - sum(units),
             largest=max(units),
@@ -122,7 +127,7 @@ def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layou
     logits += work.spoken * model.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
     activations, again = rows * sum(parts.values()), rows * one_block(model, work, losses=losses, keeping=keeping)
     return Memory(
-        weights=FP32 * counts.everything / layout.shards,
+        weights=(FP32 * counts.everything - (FP32 - keeping.c) * counts.halved) / layout.shards,
         gradients=FP32 * counts.learning / layout.shards,
         optimizer=FP32 * (2 * counts.learning - counts.muon) / layout.shards,
         average=FP32 * counts.learning / layout.shards,
