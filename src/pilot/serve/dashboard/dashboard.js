@@ -264,22 +264,22 @@ function showChunk(robot) {
     create: plot,
     update: (figure, _, dim) => {
       const name = robot.action_names[dim] ?? `action ${dim}`;
-      const range = seen(dim, [...past, ...chunk.actions].map((action) => action[dim]));
-      fill(figure, { name, range, past: past.map((a) => a[dim]), values: chunk.actions.map((a) => a[dim]), executed: chunk.executed });
+      const [gone, values] = [past, chunk.actions].map((actions) => actions.map((action) => action[dim]));
+      fill(figure, { name, range: seen(dim, [...gone, ...values]), past: gone, values, executed: chunk.executed });
     },
   });
   say($("chunk-time"), dims === 0 ? "No chunk yet." : timing(chunk, robot.control_hz));
 }
 
 function timing(chunk, hz) {
-  const ahead = chunk.actions.length - chunk.executed;
-  const told = `${chunk.executed} of ${chunk.actions.length} actions done`;
-  return hz === null ? told : `${told}, ${(ahead / hz).toFixed(1)} s planned ahead`;
+  const length = chunk.actions.length;
+  const done = `${chunk.executed} of ${length} actions done`;
+  return hz === null ? done : `${done}, ${((length - chunk.executed) / hz).toFixed(1)} s planned ahead`;
 }
 
 function plot() {
   const svg = draw("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
-  svg.append(draw("rect", { x: 0, y: 0, height: 100 }), draw("line", { class: "now", y1: 0, y2: 100 }));
+  svg.append(draw("rect", { x: 0, y: 0, height: 100 }), draw("line", { y1: 0, y2: 100 }));
   for (const part of ["before", "planned", "done"]) svg.append(draw("polyline", { class: part }));
   return make("figure", {}, svg, make("figcaption", {}, make("b"), make("span"), make("small")));
 }
@@ -293,12 +293,12 @@ function fill(figure, { name, range, past, values, executed }) {
     numbers.map((value, i) => (value === null ? "" : `${x(from + i).toFixed(2)},${y(value).toFixed(2)}`)).join(" ");
   const here = Math.min(executed, values.length - 1);
   const at = x(past.length + here);
-  const [done, now, before, planned, executedLine] = svg.children;
-  done.setAttribute("width", at);
-  now.setAttribute("x1", at);
-  now.setAttribute("x2", at);
+  const [wash, cursor, before, planned, done] = svg.children;
+  wash.setAttribute("width", at);
+  cursor.setAttribute("x1", at);
+  cursor.setAttribute("x2", at);
   before.setAttribute("points", line(0, [...past, values[0]]));
-  executedLine.setAttribute("points", line(past.length, values.slice(0, here + 1)));
+  done.setAttribute("points", line(past.length, values.slice(0, here + 1)));
   planned.setAttribute("points", line(past.length + here, values.slice(here)));
   const value = values[here];
   svg.setAttribute("aria-label", `${name}: now ${short(value)}, at the end of the chunk ${short(values.at(-1))}`);
