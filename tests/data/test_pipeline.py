@@ -154,3 +154,7 @@ def test_a_row_may_teach_words_only(pipeline):
 def test_missing_statistics_name_the_command():
     with pytest.raises(ValueError, match="pilot data stats"):
         Pipeline(ROBOT, CONFIG, norm_stats={}, text=TextTokenizer())
+    stats = examples.norm_stats(ROBOT)
+    broken = stats | {"actions": replace(stats["actions"], q99=np.full(ROBOT.action_dim, np.nan))}
+    with pytest.raises(ValueError, match="of 'actions' hold NaN or infinity; make them anew: pilot data stats"):
+        Pipeline(ROBOT, CONFIG, norm_stats=broken, text=TextTokenizer())

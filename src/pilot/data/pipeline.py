@@ -101,6 +101,9 @@ class Pipeline:
                 )
             if (got := len(norm_stats[name].q01)) != dims:
                 raise ValueError(f"norm stats of '{name}' have {got} dims, robot '{robot.name}' declares {dims}")
+            used = ("mean", "std") if model.norm == "zscore" else ("q01", "q99")
+            if not all(np.isfinite(getattr(norm_stats[name], value)).all() for value in used):
+                raise ValueError(f"norm stats of '{name}' hold NaN or infinity; make them anew: pilot data stats PATH")
         self.norm_stats = norm_stats
 
     # --- towards the model -------------------------------------------------------------------------------------------
@@ -287,4 +290,4 @@ def collate(rows: Sequence[Row], *, device: Any = "cpu", cameras: Mapping[str, i
 
 
 def _to_float(images: np.ndarray, device: Any) -> torch.Tensor:
-    return torch.from_numpy(images).to(device).float() / 127.5 - 1
+    return torch.from_numpy(images).to(device).float().div_(127.5).sub_(1)  # in place: memory costs more than numbers
