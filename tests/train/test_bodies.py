@@ -14,6 +14,7 @@ from pilot.infer.policy import load_policy
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
 from pilot.train import checkpoint
+from pilot.train.bodies import other_chunks
 from pilot.train.config import Source, TrainConfig
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
@@ -161,3 +162,17 @@ def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
     unlike = config(data, robot="pusht", sources=(Source(path=str(slow)),))
     with pytest.warns(UserWarning, match="3 frames per second, robot 'pusht' is controlled at 10 Hz"):
         prepare(unlike, tmp_path / "run", resume=True, progress=False)
+
+
+def test_action_tokens_are_fitted_to_every_body(data, tmp_path):
+    """The disc's chunks take fewer tokens than with a tokenizer of the arm alone."""
+    both = prepare(config(data), tmp_path / "both", resume=True, progress=False)
+    one = replace(config(data), sources=config(data).sources[:1])
+    alone = prepare(one, tmp_path / "one", resume=True, progress=False)
+    sources = both.loader.mixture.sources
+    (discs,) = other_chunks("ur5", config(data), sources)
+    assert discs.shape[1:] == (pi05("debug").action_horizon, PUSHT.action_dim)
+    silent = replace(config(data), sources=tuple(replace(s, teaches=("flow",)) for s in config(data).sources))
+    assert other_chunks("ur5", silent, sources) == [], "whose rows say no actions"
+    fitted, plain = (setup.bundle.action_tokenizer for setup in (both, alone))
+    assert sum(map(len, fitted.encode_batch(discs))) < sum(map(len, plain.encode_batch(discs)))

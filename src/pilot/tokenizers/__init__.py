@@ -1,5 +1,6 @@
 """Text and actions as tokens: `text` and `prompts` for words; `fast`, `vq` and `bins` for action chunks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
     )
 
 
-def fit_action_tokenizer(kind: str, chunks: Float[np.ndarray, "n t d"], **options: float) -> ActionTokenizer:
+def fit_action_tokenizer(
+    kind: str, chunks: Float[np.ndarray, "n t d"], **options: "float | Sequence[np.ndarray]"
+) -> ActionTokenizer:
     """A new action tokenizer of one of `KINDS`. `options` are those of its `fit`, such as `vocab_size`.
 
     Raises:

@@ -52,15 +52,23 @@ class FastTokenizer:
         return self.bpe.get_vocab_size()
 
     @classmethod
-    def fit(cls, chunks: Float[np.ndarray, "n t d"], *, vocab_size: int = 1024, scale: float = 10.0) -> "FastTokenizer":
-        """Learn the merges from chunks of normalised actions.
+    def fit(
+        cls,
+        chunks: Float[np.ndarray, "n t d"],
+        *,
+        vocab_size: int = 1024,
+        scale: float = 10.0,
+        others: Sequence[np.ndarray] = (),
+    ) -> "FastTokenizer":
+        """Learn the merges from chunks of normalised actions; `others` are chunks [n t d] of robots with other dims.
 
         Raises:
             ValueError: chunks with NaN, or a vocabulary too small to hold every symbol.
         """
-        check_chunks(chunks, 3)
-        coefficients = _coefficients(chunks, scale)
-        low, high = int(coefficients.min()), int(coefficients.max())
+        for own in (chunks, *others):
+            check_chunks(own, 3)
+        coefficients = [_coefficients(own, scale) for own in (chunks, *others)]
+        low, high = int(min(own.min() for own in coefficients)), int(max(own.max() for own in coefficients))
         if high - low > MAX_SYMBOL:
             raise ValueError(f"coefficients reach from {low} to {high}: normalise the actions to about [-1, 1] first")
         alphabet = sorted(_byte_symbols("".join(chr(n) for n in range(high - low + 1))))
@@ -69,9 +77,8 @@ class FastTokenizer:
                 f"vocab_size {vocab_size} is too small for the {len(alphabet)} symbols of this data; "
                 f"take a larger one, or a scale below {scale}"
             )
-        return cls(
-            _train_bpe(_texts(coefficients - low), vocab_size, alphabet), scale=scale, min_token=low, max_token=high
-        )
+        texts = [text for own in coefficients for text in _texts(own - low)]
+        return cls(_train_bpe(texts, vocab_size, alphabet), scale=scale, min_token=low, max_token=high)
 
     def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]:
         """Ids of one chunk, as many as it needs."""

@@ -8,12 +8,16 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from pilot.data.chunks import whole_chunks
 from pilot.data.episodes import EpisodeDataset
 from pilot.data.loader import RobotRows
 from pilot.data.mixture import Rows
 from pilot.data.pipeline import Pipeline
 from pilot.data.stats import RobotStats, check_dims, first_dims, load_norm_stats, merged, robot_stats, save_norm_stats
 from pilot.models.bundle import Bundle
+from pilot.models.kinds import of_family
 from pilot.robots import load_adapter, load_robot
 from pilot.train.config import Source, TrainConfig
 from pilot.types import NormStats, Robot
@@ -76,6 +80,24 @@ def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) 
         return first_dims(merged(each), robot)
     datasets = datasets_of(robot_name, config, sources)
     return _running(robot, datasets[:1] if config.stats_per == "dataset" else datasets).result()
+
+
+def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[np.ndarray]:
+    """Whole chunks [n ah ad] of each other robot of a run that says its actions, by that robot's own statistics."""
+    found = []
+    for name in dict.fromkeys(robot_of(source, config).name for source in config.sources):
+        datasets = [
+            rows.dataset
+            for source, rows in zip(config.sources, sources.values(), strict=True)
+            if isinstance(rows, RobotRows) and robot_of(source, config).name == name and "fast" in source.teaches
+        ]
+        long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
+        if name == robot_name or not long:
+            continue
+        robot, stats = load_robot(name), stats_of(name, config, sources)["actions"]
+        options = {"norm": of_family(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
+        found.append(whole_chunks(long, robot, stats=stats, **options))
+    return found
 
 
 def pipelines(

@@ -9,7 +9,6 @@ import torch
 
 from pilot.convert import paligemma
 from pilot.data.chunks import whole_chunks
-from pilot.data.episodes import EpisodeDataset
 from pilot.data.files import write_json
 from pilot.data.frames import cache_frames
 from pilot.data.loader import Loader, RobotRows
@@ -25,7 +24,7 @@ from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
-from pilot.train.bodies import datasets_of, fit_to_robot, pipelines, robot_of, shown_cameras, stats_of
+from pilot.train.bodies import datasets_of, fit_to_robot, other_chunks, pipelines, robot_of, shown_cameras, stats_of
 from pilot.train.check import check_config, check_sources
 from pilot.train.config import OptimConfig, Source, TrainConfig
 from pilot.train.distributed import Ranks
@@ -191,12 +190,12 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
         raise ValueError(f"run '{config.name}' has no robot source of '{robot.name}': its statistics come from one")
     stats = stats_of(robot.name, config, sources)
     if init_from.startswith(WEIGHTS):
-        return _of_weights(config, robot, datasets, stats=stats)
+        return _of_weights(config, robot, sources, stats=stats)
     if not isinstance(config.model, PiConfig):
         return _baseline(config, robot, stats=stats, generator=generator)
     base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from else None
     text = paligemma.find_text(base) if base is not None else TextTokenizer()
-    actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
+    actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
     if base is not None:
         model = paligemma.start(config.model, base, generator=generator)
     else:
@@ -219,15 +218,13 @@ def _baseline(config: TrainConfig, robot: Robot, *, stats: dict[str, NormStats],
     )  # fmt: skip
 
 
-def _of_weights(
-    config: TrainConfig, robot: Robot, datasets: list[EpisodeDataset], *, stats: dict[str, NormStats]
-) -> Bundle:
+def _of_weights(config: TrainConfig, robot: Robot, sources: dict[str, Rows], *, stats: dict[str, NormStats]) -> Bundle:
     """The weights and tokenizers of a checkpoint of any robot, with the robot and the statistics of this run."""
     assert config.init_from is not None
     base = load_bundle(fetch(config.init_from.removeprefix(WEIGHTS), only=CHECKPOINT_FILES))
     actions = base.action_tokenizer
     if actions is None and config.fast_weight > 0:
-        actions = make_action_tokenizer(config, datasets, robot, stats=stats["actions"])
+        actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
     generator = torch.Generator().manual_seed(config.seed)
     model = restarted(base.pi, of_family(config.model), fresh=config.fresh, generator=generator)
     return Bundle(
@@ -237,14 +234,19 @@ def _of_weights(
 
 
 def make_action_tokenizer(
-    config: TrainConfig, datasets: list[EpisodeDataset], robot: Robot, *, stats: NormStats
+    config: TrainConfig, sources: dict[str, Rows], robot: Robot, *, stats: NormStats
 ) -> ActionTokenizer:
-    """What `config.action_tokenizer` names: a kind, fitted to whole chunks of the data, or a folder, read."""
+    """What `config.action_tokenizer` names: a kind, fitted to whole chunks of the data, or a folder, read.
+
+    FAST is fitted to those of all robots of the run; codebooks and bins, which are of certain dims, to the run's own.
+    """
     kind = config.action_tokenizer
     if kind not in KINDS:
         return load_action_tokenizer(fetch(kind))
-    adapter = load_adapter(robot)
+    adapter, datasets = load_adapter(robot), datasets_of(robot.name, config, sources)
     chunks = whole_chunks(datasets, robot, stats=stats, norm=config.model.norm, adapter=adapter, seed=config.seed)
     size = of_family(config.model).fast_vocab_size
-    options = {"fast": {"vocab_size": size, "scale": config.fast_scale}, "vq": {"seed": config.seed}}
+    options: dict[str, Any] = {"fast": {"vocab_size": size, "scale": config.fast_scale}, "vq": {"seed": config.seed}}
+    if kind == "fast":
+        options["fast"]["others"] = other_chunks(robot.name, config, sources)
     return fit_action_tokenizer(kind, chunks, **{"vocab_size": min(size, 256), **options.get(kind, {})})
