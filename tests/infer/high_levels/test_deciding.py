@@ -1,5 +1,7 @@
 """High levels that decide on what the model has read: options of the model's own, and SayCan."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,17 @@ def test_what_has_ended_is_not_held_on_to(policy):
     session.infer(observation(subtask=OLD))
     session.infer(observation())
     assert session.subtask == new, "nor is what a person had told it"
+
+
+def test_what_is_never_kept_is_not(policy):
+    (new,) = decided(policy, words(0.0), 0)
+    for never, want in ((("wave",), new), (("done",), OLD)):
+        level = replace(words(0.0), keep_margin=1e6, never_kept=never)
+        session = policy.session(high_level=level, subtask_seconds=0.0)
+        session.infer(observation(subtask=OLD))
+        session.was_told = False
+        session.infer(observation())
+        assert session.subtask == want
 
 
 def test_robots_hold_on_each_for_itself(policy):

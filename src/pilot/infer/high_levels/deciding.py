@@ -33,7 +33,7 @@ class Model(HighLevel):
     `temperature` 0 says the likeliest, others draw. `labels`: the only subtasks to choose from. `boxes`: whether one
     may stand in front (`first`) or not (`none`). `keep_margin`: another subtask than the old one must be more likely
     than that by so much, in log-probability, boxes included; it need not where the person has spoken or the subtask
-    has ended.
+    has ended, or where the old one is `never_kept`: who has said "done" too soon has nothing to lose by going on.
     """
 
     name: ClassVar[str] = "model"
@@ -41,6 +41,7 @@ class Model(HighLevel):
     labels: tuple[str, ...] = ()
     boxes: Literal["first", "none"] = "first"
     keep_margin: float | None = None
+    never_kept: tuple[str, ...] = ("done",)
 
     def check(self, policy: "Policy") -> None:
         check_decides(policy)
@@ -90,7 +91,8 @@ class Model(HighLevel):
         assert self.keep_margin is not None
         rivals: list[tuple[int, list[int]]] = []
         for row, (turn, tokens) in enumerate(zip(turns, said, strict=True)):
-            if turn.old and in_words(policy, turn.old) != in_words(policy, policy.subtask_text(tokens) or ""):
+            new, old = (in_words(policy, text or "") for text in (policy.subtask_text(tokens), turn.old))
+            if turn.old and new != old and old not in self.never_kept:
                 ids = encode_target(policy.bundle.text, "subtask", text=turn.old)
                 rivals += [(row, ids)] if len(ids) <= SUBTASK_TOKENS else []
         if not rivals:
