@@ -41,18 +41,24 @@ def knock(port):
     return socket.create_connection(("127.0.0.1", port))
 
 
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
 def shake_hands(port):
     """A robot's connection as a plain socket, and the first line of what the server says."""
     raw = knock(port)
-    key = b"dGhlIHNhbXBsZSBub25jZQ=="
-    raw.sendall(
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
-    )
+    raw.sendall(HANDSHAKE)
+    return raw, first_line(raw)
+
+
+def first_line(raw):
     head = b""
     while b"\r\n\r\n" not in head:
         head += raw.recv(4096)
-    return raw, head.split(b"\r\n")[0]
+    return head.split(b"\r\n")[0]
 
 
 def frame(payload, *, claimed=None):
@@ -149,6 +155,17 @@ def test_a_thousand_connects(port, good):
         raw.close()
     assert sum(b" 101 " in status for status in statuses) >= LIMITS.robots - 1
     assert sum(b" 503 " in status for status in statuses) > 900
+    eventually(lambda: gauge(port, "pilot_robots") == 1)
+
+
+def test_no_more_come_in_at_once_than_there_is_room_for(port, good):
+    crowd = [knock(port) for _ in range(LIMITS.strangers)]
+    for raw in crowd:
+        raw.sendall(HANDSHAKE)
+    statuses = [first_line(raw) for raw in crowd]
+    assert sum(b" 101 " in status for status in statuses) <= LIMITS.robots - 1
+    for raw in crowd:
+        raw.close()
     eventually(lambda: gauge(port, "pilot_robots") == 1)
 
 

@@ -49,6 +49,7 @@ class Visitor(ServerConnection):
 
     limits: ClassVar[Limits]
     knocking: ClassVar[dict["Visitor", None]]  # who has not said anything yet, the longest here first
+    inside: ClassVar[set["Visitor"]]  # who was let in, until the connection is lost
     wants: Literal["nothing", "to act", "to look"] = "nothing"
     hosted: Hosted
     owner: str = ""
@@ -65,6 +66,7 @@ class Visitor(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.knocking.pop(self, None)
+        self.inside.discard(self)
         super().connection_lost(exc)
 
     async def say(self, message: str | bytes) -> None:
@@ -80,7 +82,7 @@ class Visitor(ServerConnection):
 
 def visitors(limits: Limits) -> type[Visitor]:
     """The visitors of one server; websockets makes them, and leaves no other way to tell them of it."""
-    return type("LimitedVisitor", (Visitor,), {"limits": limits, "knocking": {}})
+    return type("LimitedVisitor", (Visitor,), {"limits": limits, "knocking": {}, "inside": set()})
 
 
 class Refusal(Exception):
@@ -102,6 +104,7 @@ def answer(state: State, visitor: Visitor, request: Request) -> Response | None:
         url = urlsplit(request.path)
         if headers.get("upgrade", "").lower() == "websocket":
             enter(state, visitor, headers, path=unquote(url.path), query=url.query)
+            visitor.inside.add(visitor)
             return None
         response = page(state, headers, path=unquote(url.path), query=url.query)
     except Refusal as refusal:
@@ -131,8 +134,9 @@ def enter(state: State, visitor: Visitor, headers: dict[str, str], *, path: str,
     """
     guard_origin(state, headers, page=False)
     if path == "/live":
-        if state.viewers >= state.limits.viewers:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {state.viewers} people look", reason="full")
+        viewers = sum(other.wants == "to look" for other in visitor.inside)
+        if viewers >= state.limits.viewers:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {viewers} people look", reason="full")
         visitor.wants = "to look"
         return
     hosted = state.policy(path.strip("/"))
@@ -145,10 +149,10 @@ def enter(state: State, visitor: Visitor, headers: dict[str, str], *, path: str,
         raise Refusal(
             HTTPStatus.SERVICE_UNAVAILABLE, "stopping" if state.stopping else "warming up", reason="not ready"
         )
-    connected = state.sessions.connected()
-    back = any(robot.name == visitor.session for robot in connected)  # its old connection makes room
-    if len(connected) >= state.limits.robots and not back:
-        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(connected)} robots are connected", reason="full")
+    robots = [other for other in visitor.inside if other.wants == "to act"]
+    back = visitor.session is not None and visitor.session in [other.session for other in robots]  # that one makes room
+    if len(robots) >= state.limits.robots and not back:
+        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(robots)} robots are connected", reason="full")
     visitor.wants = "to act"
 
 

@@ -25,10 +25,12 @@ from pilot.serve.sessions import Chunk, Picture, RobotSession, Sessions
 
 SECONDS = 0.25
 COMMAND_LETTERS = 400
+ACTIONS = 200  # of a chunk that are shown
 
 
 def view(sessions: Sessions, *, policies: list[dict[str, Any]], ready: bool, watch: str | None) -> dict[str, Any]:
     """The server, every robot in short, and one of them in full."""
+    sessions.forget()
     robots = sorted(sessions, key=lambda robot: robot.since)
     watched = next((robot for robot in robots if robot.id == watch), None)
     if watch is None:
@@ -86,7 +88,7 @@ def chunk_view(chunk: Chunk | None, *, hz: float) -> dict[str, Any] | None:
     if chunk is None:
         return None
     executed = chunk.executed_by(time.time(), control_hz=hz)
-    actions = [[round(float(x), 5) if math.isfinite(x) else None for x in action] for action in chunk.actions]
+    actions = [[round(float(x), 5) if math.isfinite(x) else None for x in action] for action in chunk.actions[:ACTIONS]]
     return {"time": chunk.sent, "executed": executed, "actions": actions}
 
 

@@ -145,9 +145,13 @@ class PolicyServer:
         )
         port = self._server.sockets[0].getsockname()[1]
         on_listening(port)
-        for hosted in self.state.policies.values():
-            await hosted.warm_up()
-            log.info("ready", extra={"policy": hosted.name})
+        try:
+            for hosted in self.state.policies.values():
+                await hosted.warm_up()
+                log.info("ready", extra={"policy": hosted.name})
+        except Exception:
+            self._server.close()
+            raise
         return port
 
     async def stop(self) -> None:
