@@ -94,9 +94,10 @@ def pi05_libero() -> TrainConfig:
 
 
 def pi05_libero_lora() -> TrainConfig:
-    """Ours, for one small GPU: adapters in the time MLP too, and a frozen vision tower, so that files are small."""
+    """Ours, for one GPU of 24 GB: adapters in the time MLP too, and a frozen vision tower, so that files are small."""
     base = replace(pi05_libero(), name="pi05_libero_lora", lora=LoraConfig(), freeze=("vision",), ema_decay=0.0)
-    return replace(base, batch_size=32, optim=replace(DEFAULT, peak_lr=1e-4, final_lr=1e-5))
+    small = replace(base, batch_size=32, accumulate=8, checkpointing="blocks")
+    return replace(small, optim=replace(DEFAULT, peak_lr=1e-4, final_lr=1e-5))
 
 
 # --- ALOHA -----------------------------------------------------------------------------------------------------------
