@@ -99,6 +99,7 @@ def batch_of(run: TrainConfig, ranks: Ranks, *, cluster: bool) -> list[Batch]:
     rows = run.batch_size // ranks.count
     parts = run.threads if in_threads(run, ranks) else run.accumulate
     edges = [rows * i // parts for i in range(parts + 1)]
+    assert isinstance(run.model, PiConfig)
     return [part(run.model, range(a, b), cluster=cluster) for a, b in pairwise(edges)]
 
 
@@ -161,6 +162,7 @@ class Clock:
 def overhead(run: TrainConfig, *, steps: int, cluster: bool) -> float:
     """The share of a step outside of forward, backward and optimizer: draws, counts, sums, the moving average."""
     run = replace(run, threads=1, accumulate=2)  # in turn, in this thread
+    assert isinstance(run.model, PiConfig)
     learner = Learner(Pi(run.model).initialize(torch.Generator().manual_seed(0)), run)
     batch = batch_of(run, Ranks(), cluster=cluster)
     clock = Clock()

@@ -47,7 +47,7 @@ def explained(error: BaseException) -> str:
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
     if isinstance(error, ModuleNotFoundError):
         return str(missing_extra(error))
-    return str(error)
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def build_parser() -> argparse.ArgumentParser:

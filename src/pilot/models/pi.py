@@ -355,7 +355,7 @@ class Pi(Model):
 
     def apart(self) -> list[nn.Module]:
         """What a condition or the memory goes through before the expert's blocks run."""
-        norms = [module.modulation for module in self.modules() if isinstance(module, AdaRMSNorm)]
+        norms: list[nn.Module] = [m.modulation for m in self.modules() if isinstance(m, AdaRMSNorm)]
         return norms + [module.memory_kv for module in self.modules() if isinstance(module, DecoderBlock)]
 
     # --- acting ------------------------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ goes round once per step, on the CPU, so that no GPU is waited for.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,9 @@ from pilot.models.base import Model
 from pilot.train.config import TrainConfig
 
 Value = TypeVar("Value")
+
+# Nothing here changes a layer's output in place, which is what FSDP warns of at each layer whose output is a view.
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor", category=UserWarning)
 
 CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=30)
@@ -112,13 +116,12 @@ class Ranks:
 
     def first(self, work: Callable[[], Value]) -> Value:
         """`work` done by the main rank before the others do it too: they find what it has left on disk."""
-        with self.together():
-            if self.main:
-                result = work()
-        with self.together():
-            if not self.main:
-                result = work()
-        return result  # pyright: ignore[reportPossiblyUnbound]
+        results: list[Value] = []
+        for turn in (True, False):
+            with self.together():
+                if self.main == turn:
+                    results.append(work())
+        return results[0]
 
 
 @contextmanager
@@ -147,7 +150,7 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
         if not spread:
             yield Ranks(device=device)
             return
-        host, files = (dist.new_group(backend="gloo", timeout=TIMEOUT) for _ in range(2))
+        host, files = (cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT)) for _ in range(2))
         yield Ranks(rank=rank, count=count, device=device, mesh=_mesh(config, count, device), host=host, files=files)
     finally:
         if spread and not joined:

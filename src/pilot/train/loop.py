@@ -64,7 +64,8 @@ def train(
             run.go(until=until, progress=progress, evaluate=evaluate)
         except Exception as error:
             run.checkpoints.settle()
-            error.add_note(f"the last good checkpoint is {checkpoint.last_checkpoint(out)}")
+            last = checkpoint.last_checkpoint(out)
+            error.add_note(f"the last good checkpoint is {last}" if last else "no checkpoint has been written yet")
             raise
         finally:
             run.learner.close()
@@ -81,8 +82,10 @@ class Run:
         self.drawn: Counter[str] = Counter()
         self.meter = Meter(config, self.learner.model)
         self.validation = Validation(config, setup.loader, setup.held_out, device=self.ranks.device)
-        factors = {"loss_factor": config.loss_spike, "grad_factor": config.grad_spike}
-        self.spikes = Spikes(out=out, text=setup.bundle.text, rank=self.ranks.rank, **factors)
+        self.spikes = Spikes(
+            out=out, text=setup.bundle.text, rank=self.ranks.rank, loss_factor=config.loss_spike,
+            grad_factor=config.grad_spike,
+        )  # fmt: skip
         if setup.resume_from is not None:
             self._load(setup.resume_from)
 
