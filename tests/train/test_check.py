@@ -44,6 +44,7 @@ WRONG = {
     r"1024 FAST ids are also <loc> tokens.*such as 1152": {"model": pi05(), "robot": "droid"},
     "freeze names 'vlmm', which the model has not; did you mean 'vlm'": {"freeze": ("vlmm",)},
     "fresh names 'experts'": {"fresh": ("experts",)},
+    "fresh names vlm; only parts of the expert": {"fresh": ("expert", "vlm")},
     "nothing is left to learn": {"freeze": ("vision", "language", "expert")},
     "among the LoRA targets qvk": {"lora": LoraConfig(targets=("qvk",))},
 }

@@ -11,7 +11,7 @@ Axes: `p` matrices in one, `r` rank, `o` outputs of one of them, `i` inputs.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class LoraConfig:
     language: Adapters = Adapters(rank=16, alpha=16.0)
     expert: Adapters = Adapters(rank=32, alpha=32.0)
     vision: Adapters = Adapters(rank=0, alpha=16.0)
-    targets: tuple[str, ...] = field(default=ATTENTION + MLP + TIME)
+    targets: tuple[str, ...] = ATTENTION + MLP + TIME
     whole: tuple[str, ...] = ("action_in", "action_out", "state_in")
     rank_stabilized: bool = False
 

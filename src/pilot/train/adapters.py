@@ -8,7 +8,7 @@ from torch import Tensor
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.nn.lora import WEIGHTS, Description, learned, scales_of
 from pilot.train.config import TrainConfig
-from pilot.train.freezing import parts_of
+from pilot.train.starting import fresh_parts
 
 
 def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], config: TrainConfig) -> Path:
@@ -18,7 +18,7 @@ def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], 
     checkpoint has no base, and the folder is good for looking at only.
     """
     model = bundle.model
-    own = {*learned(model)} | {n for n in average if n.split(".")[0] in parts_of(model, config.fresh, field="fresh")}
+    own = {*learned(model)} | {n for n in average if n.split(".")[0] in fresh_parts(model, config.fresh)}
     base = (config.init_from or "").removeprefix("weights:")
     return save_bundle(
         bundle,

@@ -16,7 +16,8 @@ from pilot.robots import load_robot
 from pilot.tokenizers.prompts import FORMATS
 from pilot.tokenizers.text import LOC_BINS
 from pilot.train.config import Source, TrainConfig
-from pilot.train.freezing import choose_learning, parts_of
+from pilot.train.freezing import choose_learning
+from pilot.train.starting import fresh_parts
 
 
 def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
@@ -27,7 +28,7 @@ def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
     if isinstance(config.model, PiConfig):
         _check_losses(config, config.model)
         model = empty_model(config.model)
-        parts_of(model, config.fresh, field="fresh")
+        fresh_parts(model, config.fresh)
         choose_learning(model, freeze=config.freeze, lora=config.lora)
 
 

@@ -87,8 +87,8 @@ class TrainConfig:
 
     `init_from` starts from the weights, statistics and tokenizers of a checkpoint (a folder, `hf://…`, `gs://…`); with
     "paligemma:" in front of the path, from PaliGemma's weights and text model; with "weights:", from the weights and
-    tokenizers of a checkpoint of any robot. The rest is made from the sources. Parts or groups of the model in `fresh`
-    start from nothing all the same.
+    tokenizers of a checkpoint of any robot. The rest is made from the sources. Parts of the expert in `fresh`, or all
+    of it (`expert`), start from nothing all the same.
     `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at
     once.
 

@@ -13,18 +13,31 @@ from pilot.models.pi import Pi, PiConfig
 from pilot.train.freezing import GROUPS, parts_of
 
 
-def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: torch.Generator) -> Pi:
-    """A model of `config` with the weights of `base`; parts or groups in `fresh` are drawn anew, as openpi draws them.
-
-    So the action expert of π0.5's second stage starts from nothing, whatever stood there before. The other weights are
-    those of `base`, not copies.
+def fresh_parts(model: Model, fresh: Sequence[str]) -> set[str]:
+    """The parts of the model that start from nothing: those of the expert, which there is a way to draw.
 
     Raises:
-        ValueError: an unknown part, or weights outside of `fresh` that are missing, left over or of another shape.
+        ValueError: `fresh` names others, or what the model has not.
+    """
+    if others := sorted(set(parts_of(model, fresh, field="fresh")) - set(GROUPS["expert"])):
+        raise ValueError(
+            f"fresh names {', '.join(others)}; only parts of the expert start from nothing beside a checkpoint, the "
+            "others come from one, or from PaliGemma (init_from=paligemma:PATH)"
+        )
+    return {part for name in fresh for part in (name, *GROUPS.get(name, ()))}
+
+
+def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: torch.Generator) -> Pi:
+    """A model of `config` with the weights of `base`; parts of the expert in `fresh` are drawn anew, as by openpi.
+
+    So π0.5's second stage gets an expert from nothing, whatever stood there before. The other weights are those of
+    `base`, not copies.
+
+    Raises:
+        ValueError: see `fresh_parts`, or weights outside of `fresh` that are missing, left over or of another shape.
     """
     model = empty_model(config)
-    parts_of(model, fresh, field="fresh")  # known, all of them
-    anew = {part for name in fresh for part in (name, *GROUPS.get(name, ()))}
+    anew = fresh_parts(model, fresh)
     wanted, held = ({n: w for n, w in m.state_dict().items() if n.split(".")[0] not in anew} for m in (model, base))
     shapes = [{(name, tuple(weight.shape)) for name, weight in weights.items()} for weights in (wanted, held)]
     if differ := {name for name, _ in shapes[0] ^ shapes[1]}:
