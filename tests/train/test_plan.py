@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pilot import cli
+from pilot import cli, configs
 from pilot.models.pi import pi05
 from pilot.train.config import TrainConfig
 from pilot.train.gpus import GIB, GPUS, find_gpu, parse_gpus
@@ -59,7 +59,18 @@ def test_the_change_works_when_it_is_made():
 def test_lora_comes_last_and_is_said():
     made = plan(replace(FULL, batch_size=1), gpus="1xL40S")
     assert made.best is not None and "lora" in made.best.changed
-    assert "with LoRA" in to_text(made)
+    assert "LoRA (lora=LoraConfig() in the run)" in to_text(made)
+
+
+@pytest.mark.parametrize("name", ["debug", "nano_vision", "nano_expert", "pi05_libero_lora", "pi0_fast_libero"])
+def test_runs_of_every_kind_have_a_plan(name):
+    made = plan(replace(configs.get(name), batch_size=2), gpus="2xH200")
+    assert to_text(made) and json.loads(json.dumps(made.to_json()))["asked"]["fits"]
+
+
+def test_another_model_is_refused():
+    with pytest.raises(ValueError, match="models of the π0 family; 'act_nano' trains another"):
+        plan(configs.get("act_nano"), gpus="1xH200")
 
 
 def test_what_cannot_fit_is_said_with_the_least():

@@ -7,6 +7,7 @@ two before three; and of equally many the one whose step is shortest.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, cast, get_args
@@ -127,7 +128,7 @@ def plan(
         raise ValueError(f"plans are made for models of the π0 family; '{config.name}' trains another")
     count, name = parse_gpus(gpus)
     work, own = planned(config, text=text, spoken=spoken), config.lora is not None
-    variants = {lora: Variant.of(config, lora=lora) for lora in ((True,) if own else (False, True))}
+    variants = variants_of(config)
     asked_layout = layout_of(config, gpus=count)
     options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, asked=asked_layout)
     asked = options.choice(asked_layout, lora=own)
@@ -194,6 +195,16 @@ class Variant:
         adapters = (config.lora or LoraConfig()) if lora else None
         model = choose_learning(empty_model(of_family(config.model)), freeze=config.freeze, lora=adapters)
         return cls(model=model, counts=Counts.of(model, config), costs=costs(config, model))
+
+
+def variants_of(config: TrainConfig) -> dict[bool, Variant]:
+    """The run's model as it is, and with LoRA where something that learns has layers for it."""
+    own = config.lora is not None
+    variants = {own: Variant.of(config, lora=own)}
+    if not own:
+        with suppress(ValueError):  # no layer to adapt: not a choice
+            variants[True] = Variant.of(config, lora=True)
+    return variants
 
 
 @dataclass(frozen=True, kw_only=True)

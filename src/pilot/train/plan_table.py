@@ -121,7 +121,7 @@ def whole(rate: float) -> str:
 
 def said(choice: Choice) -> str:
     changes = " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
-    return changes + " with LoRA" if "lora" in choice.changed else changes
+    return changes + ", and LoRA (lora=LoraConfig() in the run)" if "lora" in choice.changed else changes
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

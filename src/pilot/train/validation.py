@@ -155,12 +155,11 @@ class Validation:
     def _losses(
         self, model: Model, cases: list[Case], generator: torch.Generator
     ) -> Iterator[tuple[str, float, float]]:
-        for batch in self.loader.together([case.row for case in cases]):
-            draws = model.draw(len(batch.actions), generator, time_s=self.config.time_s)
-            batch = batch.map(self._moved)
-            draws = {key: self._moved(value) for key, value in draws.items()}
-            for term, (total, count) in model.loss_terms(batch, draws, losses=self.config.losses).items():
-                yield term, float(total.sum()), float(count.sum())
+        draws = model.draw(len(cases), generator, time_s=self.config.time_s)
+        draws = {key: self._moved(value) for key, value in draws.items()}
+        batch = collate([case.row for case in cases]).map(self._moved)
+        for term, (total, count) in model.loss_terms(batch, draws, losses=self.config.losses).items():
+            yield term, float(total.sum()), float(count.sum())
 
     def _action_errors(
         self, model: Model, cases: list[Case], robot: Robot, generator: torch.Generator
