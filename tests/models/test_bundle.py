@@ -172,3 +172,10 @@ assert not {name for name in set(sys.modules) - before if name.startswith("torch
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_what_surrounds_a_model_is_read_without_its_weights(folder):
+    whole, around = load_bundle(folder), load_bundle(folder, weights=False)
+    assert all(weight.is_meta for weight in around.model.parameters())
+    assert around.model.config == whole.model.config and around.robot == whole.robot
+    assert around.pipeline.model.max_tokens == whole.pipeline.model.max_tokens

@@ -49,7 +49,7 @@ class ModelView:
     @classmethod
     def of_checkpoint(cls, path: str | Path) -> "ModelView":
         """As the policy at `path` sees it."""
-        bundle = load_bundle(path)
+        bundle = load_bundle(path, weights=False)
         words = f"As the policy in `{path}` sees it: its sizes, statistics and tokenizers."
         return cls(pipeline=bundle.pipeline, loc_stride=bundle.loc_stride, whose=words)
 

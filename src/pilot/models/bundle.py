@@ -153,8 +153,10 @@ def replace_folder(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bundle:
+def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights: bool = True) -> Bundle:
     """Read a checkpoint folder, strictly. Of one with adapters the base is read too, and they are merged.
+
+    Without `weights` the model is on the meta device: enough for what surrounds it.
 
     Raises:
         FileNotFoundError: no checkpoint there, or a part of it is missing.
@@ -169,7 +171,12 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu") -> Bund
             )
     config = _read_config(path / "config.json")
     shape = model_config(config["model"], kind=config.get("kind", "pi"))
-    model = _with_adapters(shape, path, device) if has_adapters else load_weights(shape, path / MODEL, device=device)
+    if not weights:
+        model = empty_model(shape)
+    elif has_adapters:
+        model = _with_adapters(shape, path, device)
+    else:
+        model = load_weights(shape, path / MODEL, device=device)
     actions = next((path / name for name in (ACTION_TOKENIZER, "fast") if (path / name).exists()), None)
     return Bundle(
         model=model,
