@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pilot.data.files import write_json
@@ -56,7 +57,7 @@ class Checkpoints:
         try:
             written = dcp.async_save(dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files)
         except (OSError, RuntimeError) as error:
-            raise self._failed(step, error) from error
+            raise self._failed(step, told(error)) from error
         self._writing = step, self._named(step, {"step": step, **values}, cast(Future, written))
 
     def finish(self) -> None:
@@ -69,8 +70,8 @@ class Checkpoints:
             return
         (step, named), self._writing = self._writing, None
         failed = named.exception()
-        if reasons := [reason for reason in self.ranks.gathered(failed and str(failed)) if reason is not None]:
-            raise self._failed(step, failed or reasons[0])
+        if reasons := [reason for reason in self.ranks.gathered(failed and told(failed)) if reason is not None]:
+            raise self._failed(step, reasons[0])
 
     def settle(self) -> None:
         """Wait for this rank's part of a save that is under way, when a run ends by an error; nothing is raised."""
@@ -106,11 +107,11 @@ class Checkpoints:
     def _temporary(self, step: int) -> Path:
         return self.out / "checkpoints" / f".{step:06d}.tmp"
 
-    def _failed(self, step: int, error: BaseException | str) -> OSError:
+    def _failed(self, step: int, reason: str) -> OSError:
         if self.ranks.main:
             shutil.rmtree(self._temporary(step), ignore_errors=True)
         return OSError(
-            f"cannot write the checkpoint of step {step}: {error}; is the disk full? "
+            f"cannot write the checkpoint of step {step}: {reason}; is the disk full? "
             f"The last good checkpoint is {last_checkpoint(self.out)}"
         )
 
@@ -147,7 +148,7 @@ def read_values(folder: Path) -> dict[str, Any]:
         values = json.loads((folder / STATE).read_text())
         sizes = {name: (folder / name).stat().st_size for name in values["files"]}
     except (OSError, ValueError, KeyError) as error:
-        raise _damaged(folder, error) from error
+        raise _damaged(folder, told(error)) from error
     if wrong := [name for name, size in values["files"].items() if sizes[name] != size]:
         raise _damaged(folder, f"{wrong[0]} has {sizes[wrong[0]]} bytes of {values['files'][wrong[0]]}")
     return values
@@ -167,8 +168,8 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
     group = ranks.files if ranks is not None else None
     try:
         dcp.load(dict(into), checkpoint_id=folder, process_group=group, no_dist=group is None)
-    except Exception as error:  # of whatever kind: a damaged file may raise anything
-        raise _damaged(folder, error) from error
+    except (Exception, CheckpointException) as error:  # of whatever kind: a damaged file may raise anything
+        raise _damaged(folder, told(error)) from error
 
 
 def read_all(folder: Path) -> dict[str, Tensor]:
@@ -183,11 +184,19 @@ def _shapes(folder: Path) -> dict[str, TensorStorageMetadata]:
     try:
         index = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     except Exception as error:  # of whatever kind: it is a pickle
-        raise _damaged(folder, error) from error
+        raise _damaged(folder, told(error)) from error
     return {name: shape for name, shape in index.items() if isinstance(shape, TensorStorageMetadata)}
 
 
-def _damaged(folder: Path, error: Exception | str) -> ValueError:
+def _damaged(folder: Path, reason: str) -> ValueError:
     before = [other for other in checkpoints(folder.parents[1]) if int(other.name) < int(folder.name)]
     good = f"remove {folder} to go on from {before[-1]}" if before else f"remove {folder.parents[1]} to start anew"
-    return ValueError(f"the checkpoint {folder} is damaged ({error}); {good}")
+    return ValueError(f"the checkpoint {folder} is damaged ({reason}); {good}")
+
+
+def told(error: BaseException) -> str:
+    """An error in a line; of those that DCP has collected from the ranks, the first."""
+    if isinstance(error, CheckpointException) and error.failures:
+        rank, (cause, _) = next(iter(error.failures.items()))
+        return f"rank {rank}: {told(cause)}"
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
