@@ -18,6 +18,7 @@ from pilot.data.conversion.source import Options
 from pilot.data.convert import convert
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.rlds import EpisodeFeatures, RldsLayout, RobotColumns
+from pilot.data.stats import compute_norm_stats, stats_of_files
 from pilot.data.video import encode_video
 
 pytest.importorskip("av")
@@ -257,6 +258,34 @@ def test_rlds(tmp_path):
     for i in range(len(dataset)):
         np.testing.assert_array_equal(dataset.picture(i, "top"), source.picture(i, "top"))
     assert [e.task for e in dataset.episodes] == [e.task for e in source.episodes]
+
+
+def moving(features: EpisodeFeatures) -> RobotColumns:
+    """Every second step is idle."""
+    found = columns(features)
+    return RobotColumns(state=found.state, actions=found.actions, drawable=np.arange(len(found.state)) % 2 == 1)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_idle_steps_of_rlds_are_marked_or_dropped(tmp_path, drop):
+    shutil.copytree(TINY, tmp_path / "tiny_arm")
+    cameras = {"top": "observation/image"}
+    layout = RldsLayout(fps=5, cameras=cameras, instruction=("language_instruction",), columns=moving)
+    options = Options(layouts=lambda name: layout, pictures="image", drop_idle=drop)
+    convert(tmp_path / "tiny_arm", tmp_path / "new", options=options, progress=False)
+    source = converting.kinds()["rlds"](tmp_path / "tiny_arm", options).dataset
+    new = LeRobotDataset(tmp_path / "new", 1)
+    rows = source.drawable_rows().tolist()
+    assert len(source) == 10 and len(rows) == 4, "one episode has one step, an idle one"
+    assert len(new) == (4 if drop else 10) and len(new.episodes) == (2 if drop else 3)
+    assert new.drawable_rows().tolist() == ([0, 1, 2, 3] if drop else rows)
+    np.testing.assert_array_equal(new.actions[new.drawable_rows()], source.actions[rows])
+    for i, row in zip(new.drawable_rows().tolist(), rows, strict=True):
+        np.testing.assert_array_equal(new.picture(i, "top"), source.picture(row, "top"))
+    if not drop:
+        robot = converting.kinds()["rlds"](tmp_path / "tiny_arm", options).robot
+        from_files = stats_of_files([tmp_path / "new"], robot, action_horizon=1).result()
+        assert from_files["state"].mean == pytest.approx(compute_norm_stats([source], robot)["state"].mean)
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
