@@ -18,13 +18,13 @@
 #SBATCH --open-mode=append
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 1
-export MASTER_ADDR MASTER_PORT=29500 pilot=${PILOT:-.venv/bin/pilot}
+export MASTER_ADDR MASTER_PORT=29500 PILOT=${PILOT:-.venv/bin/pilot}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 srun --kill-on-bad-exit=1 bash -c '
     export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS
     export LOCAL_RANK=$SLURM_LOCALID LOCAL_WORLD_SIZE=$SLURM_NTASKS_PER_NODE
-    exec $pilot train "$@"
+    exec "$PILOT" train "$@"
 ' train "$@"
 status=$?
 if [ $status -eq 130 ]; then # stopped in time: the same command goes on
