@@ -91,6 +91,15 @@ def test_a_small_checkpoint_is_the_same_policy_as_long_as_its_base_is_there(out,
         load_policy(moved)
 
 
+def test_an_expert_from_nothing_is_in_the_small_checkpoint_too(data, base, tmp_path):
+    train(tuned(data, base, fresh=("expert",), steps=1), out=tmp_path, progress=False)
+    small, whole = (dict(load_policy(tmp_path / name).model.state_dict()) for name in ("adapters", "policy"))
+    assert same(small, whole)
+    assert not torch.equal(
+        small["action_expert.blocks.0.qkv.weight"], load_bundle(base).pi.action_expert.blocks[0].qkv.weight
+    )
+
+
 def test_a_resumed_run_is_the_same_run_to_the_bit(data, base, out, tmp_path):
     train(tuned(data, base), out=tmp_path, until=5, progress=False)
     train(tuned(data, base), out=tmp_path, progress=False)
