@@ -210,7 +210,7 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
             forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False, **_kept(config))
         if config.compile:
             forward = torch.compile(forward)
-        if forward is not block.forward:
+        if config.checkpointing != "none" or config.compile:
             block.forward = forward
     if ranks.mesh is None:
         return model
