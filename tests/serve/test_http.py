@@ -102,6 +102,7 @@ def test_an_unknown_policy_is_answered_with_those_that_there_are(port):
 def test_a_key_is_needed_for_all_but_health(keyed):
     assert get(keyed, "/metrics")[0] == get(keyed, "/live")[0] == 401
     assert get(keyed, "/metrics", **AUTHORIZED)[0] == get(keyed, "/live", **AUTHORIZED)[0] == 200
+    assert status(f"ws://127.0.0.1:{keyed}/other")[0] == 401, "who has no key learns no names"
     code, words = status(f"ws://127.0.0.1:{keyed}")
     assert code == 401 and "Authorization: Api-Key" in words
     assert status(f"ws://127.0.0.1:{keyed}", Authorization="Api-Key wrong-key") == (

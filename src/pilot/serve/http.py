@@ -139,12 +139,12 @@ def enter(state: State, visitor: Visitor, headers: dict[str, str], *, path: str,
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {viewers} people look", reason="full")
         visitor.wants = "to look"
         return
+    visitor.owner = owner_of(state, headers)
     hosted = state.policy(path.strip("/"))
     if hosted is None:
         words = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
         raise Refusal(HTTPStatus.NOT_FOUND, words, reason="unknown policy")
-    visitor.hosted, visitor.owner = hosted, owner_of(state, headers)
-    visitor.session = session_name(headers, query)
+    visitor.hosted, visitor.session = hosted, session_name(headers, query)
     if not state.ready:
         raise Refusal(
             HTTPStatus.SERVICE_UNAVAILABLE, "stopping" if state.stopping else "warming up", reason="not ready"
