@@ -405,6 +405,13 @@ def test_changed_files_load_anew_where_that_is_wanted(tmp_path):
     end(process)
 
 
+@pytest.mark.parametrize("package", ["websockets", "msgpack"])
+def test_what_is_not_installed_is_named_with_its_extra(package):
+    code = f"import sys; sys.modules['{package}'] = None; import pilot.serve.server"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"ImportError: serving needs {package}" in result.stderr and "pip install 'pilot[serve]'" in result.stderr
+
+
 @pytest.mark.skipif("PILOT_OPENPI_CLIENT_PYTHON" not in os.environ, reason="names no Python that has openpi-client")
 def test_openpis_own_client_is_served():
     with serve_in_background(EchoPolicy()) as port:

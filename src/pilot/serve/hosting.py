@@ -42,6 +42,7 @@ class Hosted:
         self.name, self.policy, self.load, self.folder = name, policy, load, folder
         self.generation = 0
         self.ready = False
+        self._loading = asyncio.Lock()
         self.greeting = pack(self.metadata)
         self.batcher = Batcher(self._infer, max_batch=max_batch, name=f"policy {name}")
 
@@ -83,9 +84,10 @@ class Hosted:
         """
         if self.load is None:
             raise ValueError(f"policy '{self.name}' was not loaded from a folder")
-        policy = await asyncio.to_thread(self._load_warm)
-        await asyncio.wrap_future(self.batcher.call(lambda: self._change_to(policy)))
-        self.greeting = pack(self.metadata)
+        async with self._loading:  # one at a time: each is a model more in memory
+            policy = await asyncio.to_thread(self._load_warm)
+            await asyncio.wrap_future(self.batcher.call(lambda: self._change_to(policy)))
+            self.greeting = pack(self.metadata)
 
     def _load_warm(self) -> Any:
         assert self.load is not None
