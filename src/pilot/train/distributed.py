@@ -234,7 +234,7 @@ def _kept(config: TrainConfig) -> dict[str, Any]:
     if config.checkpointing != "selective":
         return {}
 
-    def policy(_context: Any, operation: Any, *_args: Any, **_options: Any) -> CheckpointPolicy:
+    def policy(_context: Any, operation: Any, *_args: Any, **_options: object) -> CheckpointPolicy:
         return CheckpointPolicy.MUST_SAVE if operation in COSTLY else CheckpointPolicy.PREFER_RECOMPUTE
 
     return {"context_fn": partial(create_selective_checkpoint_contexts, policy)}
