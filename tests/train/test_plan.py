@@ -59,7 +59,9 @@ def test_the_change_works_when_it_is_made():
 def test_lora_comes_last_and_is_said():
     made = plan(replace(FULL, batch_size=1), gpus="1xL40S")
     assert made.best is not None and "lora" in made.best.changed
-    assert "LoRA (lora=LoraConfig() in the run)" in to_text(made)
+    assert made.best.settings()[-1] == "lora=true" and "--set lora=true" in to_text(made)
+    changed = cli.override(replace(FULL, batch_size=1), made.best.settings())
+    assert plan(changed, gpus="1xL40S").asked.memory == made.best.memory
 
 
 @pytest.mark.parametrize("name", ["debug", "nano_vision", "nano_expert", "pi05_libero_lora", "pi0_fast_libero"])

@@ -43,8 +43,8 @@ class Choice:
     changed: tuple[str, ...]
 
     def settings(self) -> list[str]:
-        """The changes as `--set` takes them; LoRA is a choice of the run's own."""
-        return [f"{name}={getattr(self.layout, name)}" for name in self.changed if name != "lora"]
+        """The changes as `--set` takes them."""
+        return ["lora=true" if name == "lora" else f"{name}={getattr(self.layout, name)}" for name in self.changed]
 
 
 @dataclass(frozen=True, kw_only=True)

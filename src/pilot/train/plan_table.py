@@ -120,8 +120,7 @@ def whole(rate: float) -> str:
 
 
 def said(choice: Choice) -> str:
-    changes = " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
-    return changes + ", and LoRA (lora=LoraConfig() in the run)" if "lora" in choice.changed else changes
+    return " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
