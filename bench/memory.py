@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor
@@ -53,13 +53,14 @@ def rows_of(config: PiConfig, rows: int, *, pictures: dict[str, int], row: list[
     return batch.map(lambda tensor: tensor.to(device))
 
 
-def bytes_of(tensors: Iterable[Tensor | None]) -> int:
+def bytes_of(tensors: Iterable[Tensor | None]) -> float:
     return sum(local(t).untyped_storage().nbytes() for t in tensors if t is not None)
 
 
 def measured(config: TrainConfig, batch: Batch) -> dict[str, float]:
     """Bytes of a step of the trainer's own parts: model, losses, optimizer, moving average."""
     with connect(config) as ranks:
+        assert isinstance(config.model, PiConfig)
         model = spread(Pi(config.model), config, ranks)
         optimizer, average = Optimizer(model, config.optim, steps=10), Ema(model, decay=0.99)
         draws = model.draw(len(batch.actions), torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
@@ -80,7 +81,8 @@ def measured(config: TrainConfig, batch: Batch) -> dict[str, float]:
 def predicted(config: TrainConfig, work: Workload, *, rows: int, device: str) -> dict[str, float]:
     precision = "bf16" if device == "cuda" else "fp32"
     layout = Layout(gpus=1, parallel="none", rows=rows, checkpointing=config.checkpointing, precision=precision)
-    told = memory(config, Counts.of(empty_model(config.model), config), work=work, layout=layout)
+    model = cast(Pi, empty_model(config.model))
+    told = memory(config, Counts.of(model, config), work=work, layout=layout)
     found = {name: getattr(told, name) for name in ("weights", "gradients", "optimizer", "average")}
     passing = max(told.activations + max(told.logits, told.again), told.gradients)
     return found | {"activations": passing, "at once": told.peak - told.workspace}

@@ -10,8 +10,11 @@ import torch
 from pilot.models.pi import pi05
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import spikes as module
+from pilot.train.loop import train
+from pilot.train.metrics import read_metrics
 from pilot.train.spikes import Spikes, load_batch, tensors_of
 from train.counted_rows import rows_of
+from train.toy import config, record
 
 BATCH = [rows_of(pi05("debug"), 2), rows_of(pi05("debug"), 3)]
 NAN, LEAP = torch.tensor(float("nan")), torch.tensor(11.0)
@@ -78,3 +81,20 @@ def test_values_that_are_on_their_way_are_looked_at_before_a_save(tmp_path):
     spikes.watch(8, BATCH, loss=torch.tensor(1.0), grad_norm=torch.tensor(1.0))
     with pytest.raises(FloatingPointError, match="step 7: loss nan"):
         spikes.settle()
+
+
+def test_a_run_stops_and_its_checkpoint_is_whole(tmp_path, no_shape_checks):
+    data = record(tmp_path / "toy")
+    train(config(data, steps=4), out=tmp_path / "run", until=2, progress=False)
+    wild = Spikes.watch
+
+    def bad(self: Spikes, step: int, batch, *, loss, grad_norm) -> None:
+        wild(self, step, batch, loss=loss, grad_norm=NAN if step == 3 else grad_norm)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(FloatingPointError, match="step 3: gradient norm nan"):
+        patch.setattr(Spikes, "watch", bad)
+        train(config(data, steps=4), out=tmp_path / "run", progress=False)
+    kept = load_batch(tmp_path / "run" / "bad_batch" / "step000003-rank0")
+    assert sum(len(part.actions) for part in kept) == 4
+    train(config(data, steps=4), out=tmp_path / "run", progress=False)
+    assert [record["step"] for record in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]

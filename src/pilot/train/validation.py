@@ -172,12 +172,12 @@ class Validation:
             noise[..., robot.action_dim :] = 0
         noise = self._moved(noise)
         chunks = model.sample_actions(observation, noise=noise, num_steps=NUM_STEPS).float().cpu().numpy()
-        grips = np.isin(robot.action_names, [gripper.action for gripper in robot.grippers])
+        grips = np.array([any(name == gripper.action for gripper in robot.grippers) for name in robot.action_names])
         for case, chunk in zip(cases, chunks, strict=True):
             yield "action_mse/{}", np.square(chunk - case.row.actions)[case.row.action_mask]
             assert case.sample.state is not None and case.sample.actions is not None
             own = case.pipeline.decode_actions(chunk, case.sample.state)
-            valid = case.row.action_mask.any(1)[: len(case.sample.actions)]
+            valid = np.any(case.row.action_mask, axis=1)[: len(case.sample.actions)]
             errors = np.abs(own[: len(valid)] - case.sample.actions[: len(valid)])[valid]  # [steps ad]
             yield "action_l1/{}", errors.ravel()
             if grips.any() and not grips.all():
