@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import connect
 
 from pilot.data.transforms import picture, resize_with_pad
+from pilot.serve.memory import keep_freed_memory
 from pilot.serve.wire import MAX_BYTES, OVER, pack, unpack
 
 SESSION_HEADER = "X-Pilot-Session"
@@ -154,6 +155,7 @@ class PolicyClient:
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
+        keep_freed_memory()  # pictures are as large as what a process gives back each time
         self.url = f"{host if '://' in host else f'ws://{host}'}:{port}" + (f"/{policy}" if policy else "")
         self.wait_s, self.timeout_s = wait_s, timeout_s
         self.metadata: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import contextlib
 import ctypes
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEEP, LARGE = 256 * 2**20, 64 * 2**20
+KEEP, LARGE = 128 * 2**20, 32 * 2**20  # as much as older versions of glibc take
 
 
 def keep_freed_memory() -> None:
