@@ -66,7 +66,7 @@ def test_lora_comes_last_and_is_said():
 
 @pytest.mark.parametrize("name", ["debug", "nano_vision", "nano_expert", "pi05_libero_lora", "pi0_fast_libero"])
 def test_runs_of_every_kind_have_a_plan(name):
-    made = plan(replace(configs.get(name), batch_size=2), gpus="2xH200")
+    made = plan(replace(configs.get(name), batch_size=2, accumulate=1), gpus="2xH200")
     assert to_text(made) and json.loads(json.dumps(made.to_json()))["asked"]["fits"]
 
 
