@@ -167,7 +167,7 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
     """
     group = ranks.files if ranks is not None else None
     try:
-        dcp.load(dict(into), checkpoint_id=folder, process_group=group, no_dist=group is None)
+        dcp.load(dict(into), checkpoint_id=folder, process_group=group)
     except (Exception, CheckpointException) as error:  # of whatever kind: a damaged file may raise anything
         raise _damaged(folder, told(error)) from error
 

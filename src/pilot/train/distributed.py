@@ -13,7 +13,7 @@ All of them are FSDP2 (`fully_shard`) on meshes of another shape, with the model
 process that computes in bf16, since that is where weights in fp32 are cast block by block. Ranks wait for each other in
 every block. They therefore run the same blocks in the same order whatever rows they have (`every_part` in
 `models/base.py`), and what each must know of the others before a step (counts of losses, a wish to stop, a failure)
-goes round once per step, on the CPU, so that no GPU is waited for.
+goes round in every step, on the CPU, so that no GPU is waited for.
 """
 
 import os
