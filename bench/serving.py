@@ -216,11 +216,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--robots", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of throughput; 0: overhead only (default: %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     show_overhead(args)
-    for threads in args.threads:
+    for threads in args.threads if args.rounds else ():
         show_throughput(args, threads)
 
 
