@@ -13,6 +13,7 @@ from pilot.train.loop import Run, train
 from pilot.train.metrics import read_metrics, read_notes
 from pilot.train.setup import prepare
 from pilot.train.validation import Validation, wearing
+from train import ranks
 from train.toy import config, record, record_web
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -133,3 +134,22 @@ def test_what_cannot_be_held_out_is_said(data, web, tmp_path):
         prepare(replace(mixed(data, web), held_out=1.0), tmp_path / "all", resume=True, progress=False)
     with pytest.raises(ValueError, match="validates and holds nothing out"):
         validation(config(data, validate_every=2), tmp_path / "none")
+
+
+def judged(path: str, out: str) -> list[dict[str, float]]:
+    """What a run notes, in each of two processes that share the model."""
+    run = config(Path(path), steps=2, held_out=0.34, validate_every=1, validate_rows=4, parallel="fsdp", seed=1)
+    train(run, out=out, progress=False)
+    return read_notes(Path(out))
+
+
+def test_ranks_that_share_a_model_find_what_one_process_finds(data, tmp_path):
+    shared = ranks.run(
+        judged, ranks=2, folder=tmp_path / "meet", options={"path": str(data), "out": str(tmp_path / "two")}
+    )
+    alone = config(data, steps=2, held_out=0.34, validate_every=1, validate_rows=4, seed=1)
+    train(alone, out=tmp_path / "one", progress=False)
+    expected = read_notes(tmp_path / "one")
+    assert shared[0] == shared[1] and [note["step"] for note in shared[0]] == [1, 2]
+    for mine, theirs in zip(shared[0], expected, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)
