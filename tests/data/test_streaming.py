@@ -410,3 +410,13 @@ def test_another_state_of_the_store_is_another_folder(store, tmp_path):
     store.system.pipe("/sets/plain/0.bin", bytes(999))
     assert StreamedFolder("memory://sets/plain").path != before.path
     assert streaming._slug("gs://bucket/a b") == "gs---bucket-a-b"
+
+
+def test_a_folder_that_nobody_uses_holds_nothing(store, tmp_path):
+    plain(store, tmp_path)
+    folder = StreamedFolder("memory://sets/plain")
+    read(folder, 0)
+    file = folder.path / "0.bin"
+    del folder
+    with file.open("rb") as free:
+        fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)

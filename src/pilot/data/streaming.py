@@ -133,6 +133,10 @@ class StreamedFolder(Folder):
         super().__setstate__(state)
         self._forget_threads()
 
+    def __del__(self) -> None:
+        for lock in self.__dict__.get("_held", {}).values():
+            os.close(lock)
+
     def _forget_threads(self) -> None:
         self._asking = threading.Lock()
         self._coming: deque[Path] = deque()
