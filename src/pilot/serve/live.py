@@ -17,6 +17,7 @@ import base64
 import math
 import time
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pilot.serve.sessions import Chunk, Picture, RobotSession, Sessions
 SECONDS = 0.25
 COMMAND_LETTERS = 400
 ACTIONS = 200  # of a chunk that are shown
+RECENT = 50  # answers of each robot that the whole server's latency is of
 
 
 def view(sessions: Sessions, *, policies: list[dict[str, Any]], ready: bool, watch: str | None) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def view(sessions: Sessions, *, policies: list[dict[str, Any]], ready: bool, wat
         "time": time.time(),
         "ready": ready,
         "policies": policies,
-        "latency_ms": percentiles(timing for robot in robots for timing in robot.latency),
+        "latency_ms": percentiles(timing for robot in robots for timing in islice(reversed(robot.latency), RECENT)),
         "robots": [in_short(robot) for robot in robots],
         "watched": None if watched is None else in_full(watched),
     }
