@@ -420,3 +420,10 @@ def test_a_folder_that_nobody_uses_holds_nothing(store, tmp_path):
     del folder
     with file.open("rb") as free:
         fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x"])
+def test_names_that_lead_out_of_the_folder_are_refused(store, monkeypatch, name):
+    monkeypatch.setattr(HubFolder, "files", lambda _: {name: 1})
+    with pytest.raises(ValueError, match="lead out of it"):
+        StreamedFolder("hf://desk/filmed")

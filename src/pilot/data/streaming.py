@@ -55,6 +55,8 @@ class StreamedFolder(Folder):
             warnings.warn(f"{error}; taking it for what it was when it was read last", stacklevel=4)
             known = read_json(record, remedy=f"remove {record}")
             return known["sizes"], known["version"]
+        if unsafe := [name for name in sizes if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute()]:
+            raise ValueError(f"{self.place.url} has names that lead out of it: {shortened(unsafe)}")
         write_json(record, {"sizes": sizes, "version": self.place.version()})
         return sizes, self.place.version()
 
