@@ -41,6 +41,12 @@ def test_what_fits_is_left_as_it_is():
     assert "It fits, with " in to_text(made)
 
 
+def test_several_gpus_need_a_way_to_share():
+    made = plan(configs.get("nano_stage2"), gpus="2xH100")
+    assert made.best == made.asked and made.asked.settings() == ["parallel=ddp"]
+    assert "GiB to spare: --set parallel=ddp" in to_text(made)
+
+
 def test_the_smallest_change_is_one_setting_and_changes_no_result():
     made = plan(FULL, gpus="8xH100")
     assert not made.asked.fits and made.best is not None and made.best.fits

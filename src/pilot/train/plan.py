@@ -144,7 +144,7 @@ def plan(
         parameters=counted(variants[own].model, learning=False),
         learning=counted(variants[own].model, learning=True),
         asked=asked,
-        best=fitting[0] if fitting else None,
+        best=asked if asked.fits else next(iter(fitting), None),
         fastest=min(whole, key=lambda choice: choice.time.total, default=None),
         least=min(choices, key=lambda choice: choice.memory.peak),
         batch_size=config.batch_size,

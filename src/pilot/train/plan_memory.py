@@ -170,8 +170,9 @@ def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
     seen, c = patches + work.text, keeping.c
     parts: dict[str, float] = {}
-    if losses.backbone:
+    if losses.backbone or not losses.flow:  # with neither words nor flow the vision tower learns alone
         parts["vision"] = sum(tower(model.vision, side, keeping) for side in work.pictures)
+    if losses.backbone:
         read = model.expert_reads == "layers"
         tail = (work.text if work.spoken else 0) if read else seen
         parts["vlm"] = stack(model.vlm, keeping, tokens=seen, tail=tail, read=read)
@@ -179,7 +180,7 @@ def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -
         if model.text_encoder is not None:
             parts["vlm"] += stack(model.text_encoder, keeping, tokens=work.text, tail=work.text, read=False)
             parts["vlm"] += work.text * model.text_encoder.width * c
-    else:  # no way back, but a cache for the expert
+    elif losses.flow:  # no way back, but a cache for the expert
         parts["vlm"] = seen * model.vlm.depth * cached(model.vlm, keeping)
     if losses.text:
         parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)

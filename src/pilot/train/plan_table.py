@@ -69,7 +69,8 @@ def memory(plan: Plan) -> list[str]:
 def verdict(plan: Plan) -> list[str]:
     asked, room = plan.asked, plan.gpu.memory
     if asked.fits:
-        lines = [f"It fits, with {gib(room - asked.memory.peak)} GiB to spare."]
+        how = f": {said(asked)}" if asked.changed else "."
+        lines = [f"It fits, with {gib(room - asked.memory.peak)} GiB to spare{how}"]
     else:
         lines = [f"It does not fit: {gib(asked.memory.peak - room)} GiB too much."]
     if plan.best is None:
