@@ -14,6 +14,7 @@ from pilot.train import checkpoint
 from pilot.train.checkpoint import Checkpoints
 from pilot.train.distributed import Ranks
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 TENSORS = {"model/w": torch.arange(60_000.0).view(300, 200), "optimizer/step/w": torch.tensor(3.0)}
 
 

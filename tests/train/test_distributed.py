@@ -24,7 +24,10 @@ from pilot.train.metrics import read_metrics
 from train import ranks
 from train.toy import config, record, record_web, same, weights
 
-pytestmark = pytest.mark.usefixtures("no_shape_checks")
+pytestmark = [
+    pytest.mark.usefixtures("no_shape_checks"),
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:constant dims"),
+]
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 STEPS = 4
 

@@ -19,7 +19,10 @@ from pilot.train.optim import learning_rate
 from pilot.train.setup import Setup, prepare
 from train.toy import config, record, record_web
 
-pytestmark = pytest.mark.usefixtures("no_shape_checks")
+pytestmark = [
+    pytest.mark.usefixtures("no_shape_checks"),
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:constant dims"),
+]
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 RECORDED = {
     "text": [

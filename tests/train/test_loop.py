@@ -17,7 +17,10 @@ from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
 from train.toy import config, record, same, weights
 
-pytestmark = pytest.mark.usefixtures("no_shape_checks")
+pytestmark = [
+    pytest.mark.usefixtures("no_shape_checks"),
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:constant dims"),
+]
 
 
 @pytest.fixture(scope="module")
