@@ -147,7 +147,8 @@ class Loader:
 
     A batch comes in parts. By default they are for threads on a CPU: rows with the same cameras and of like length
     come together. With `passes` there are that many, all of the same number of rows and with the same cameras, as
-    processes that go in step need them. `pin` puts them where a GPU can fetch them from by itself.
+    processes that go in step need them, and text is padded to at least `length` tokens. `pin` puts them where a GPU can
+    fetch them from by itself.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         passes: int | None = None,
+        length: int = 0,
         pin: bool = False,
         device: str = "cpu",
     ) -> None:
@@ -178,7 +180,7 @@ class Loader:
             raise ValueError(f"{mixture.streams} streams do not split over {ranks} ranks; take a multiple")
         self.mixture, self.batch_size, self.device = mixture, batch_size, device
         self.say_actions, self.augments, self.workers = say_actions, augments, workers
-        self.rank, self.ranks, self.passes, self.pin = rank, ranks, passes, pin
+        self.rank, self.ranks, self.passes, self.length, self.pin = rank, ranks, passes, length, pin
         self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _comes_by_file(rows)}
         self._drawn: dict[int, list[Draw]] = {}
         self._asked_to = 0
@@ -233,7 +235,9 @@ class Loader:
         """
         if self.passes is not None:
             of_pass = [rows[i :: self.passes] for i in range(self.passes)]
-            parts_of_pass = [collate(part, device=self.device, cameras=self.cameras) for part in of_pass]
+            parts_of_pass = [
+                collate(part, device=self.device, cameras=self.cameras, length=self.length) for part in of_pass
+            ]
             if self.pin:
                 return [part.located().map(torch.Tensor.pin_memory) for part in parts_of_pass]
             return parts_of_pass

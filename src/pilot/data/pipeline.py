@@ -245,13 +245,16 @@ class Pipeline:
         return words.strip(), box
 
 
-def collate(rows: Sequence[Row], *, device: Any = "cpu", cameras: Mapping[str, int] | None = None) -> Batch:
+def collate(
+    rows: Sequence[Row], *, device: Any = "cpu", cameras: Mapping[str, int] | None = None, length: int = 0
+) -> Batch:
     """Rows side by side, of one robot or of many: text padded at its end to the longest, cameras that a row lacks black
     and masked; pictures as floats in −1 to 1, augmented where the rows say so.
 
-    `cameras`, with the sizes of their pictures, are there in any case, and in this order.
+    `cameras`, with the sizes of their pictures, are there in any case, and in this order; text is at least `length`
+    tokens long.
     """
-    length = max(len(row.tokens) for row in rows)
+    length = max(length, *(len(row.tokens) for row in rows))
 
     def padded(name: str, kind: type) -> torch.Tensor:
         out = np.zeros((len(rows), length), kind)

@@ -105,7 +105,8 @@ class TrainConfig:
     says `parallel` (`train/distributed.py`), with `shards` ranks to a copy under `hsdp` (by default those of a
     machine). Weights, optimizer and sums are fp32; `precision` is that of the blocks: `auto` is bf16 on a GPU and fp32
     on a CPU. `checkpointing` computes blocks a second time in the backward pass instead of keeping what they hold, all
-    of it or (`selective`) all but products and attention. `compile` compiles each block.
+    of it or (`selective`) all but products and attention. `compile` compiles each block, for text that is
+    padded to `max_tokens`.
 
     `noise_per="row"`: noise and flow times of a row follow from (seed, step, row), on however many ranks. `"step"`: all
     of a step's come from one stream over the parts of its batch, which needs one process.

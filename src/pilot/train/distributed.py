@@ -209,7 +209,7 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         if config.checkpointing != "none":
             forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False, **_kept(config))
         if config.compile:
-            forward = torch.compile(forward)
+            forward = torch.compile(forward, dynamic=False)  # lengths are padded to one; torch 2.13 fails on many
         if config.checkpointing != "none" or config.compile:
             block.forward = forward
     if ranks.mesh is None:

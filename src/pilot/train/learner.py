@@ -146,7 +146,7 @@ class Learner:
 
 def in_threads(config: TrainConfig, ranks: Ranks) -> bool:
     """Whether the parts of a batch are worked on at the same time."""
-    return ranks.mesh is None and ranks.device.type == "cpu" and config.accumulate == 1
+    return ranks.mesh is None and ranks.device.type == "cpu" and config.accumulate == 1 and not config.compile
 
 
 def weighted(terms: Terms, scales: Scales) -> Tensor:

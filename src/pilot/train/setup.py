@@ -90,6 +90,7 @@ def prepare(
         rank=ranks.rank,
         ranks=ranks.count,
         passes=None if in_threads(config, ranks) else config.accumulate,
+        length=config.model.max_tokens if config.compile else 0,
         pin=ranks.device.type == "cuda",
     )
     return Setup(bundle=bundle, loader=loader, resume_from=last, held_out=held_out)
