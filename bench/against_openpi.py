@@ -136,11 +136,13 @@ def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -
     from pilot.data.layout import Kind, Observation
     from pilot.infer.engine import Engine
     from pilot.models.bundle import load_weights
+    from pilot.models.pi import Pi
 
     config = pilot_config(size, model)
     pi = openpi_torch.load(folder, config) if plain else load_weights(config, folder / "converted.safetensors")
     given = inputs(size, model)
     kinds = torch.where(given["known"], int(Kind.PREFIX), int(Kind.PAD))
+    assert isinstance(pi, Pi)
     acting = pi if plain else Engine(pi)
 
     @torch.inference_mode()

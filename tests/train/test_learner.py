@@ -139,6 +139,11 @@ def padded(part: Batch) -> Batch:
     return replace(part, observation=replace(seen, **words))
 
 
+def test_compiled_blocks_see_one_length_of_text(data, tmp_path):
+    compiled = prepare(mixed(data, compile=True), tmp_path, resume=True, progress=False).loader
+    assert {part.observation.tokens.shape for step in range(3) for part in compiled.batch(step)} == {(8, 80)}
+
+
 def test_counts_are_known_before_anything_is_computed(data, setup):
     learner = fresh(mixed(data, flow_draws=3), setup)
     for part, draws in zip(batch := setup.loader.batch(1), learner.draws(batch), strict=True):

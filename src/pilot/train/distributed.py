@@ -210,6 +210,7 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
             forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False, **_kept(config))
         if config.compile:
             forward = torch.compile(forward, dynamic=False)  # lengths are padded to one; torch 2.13 fails on many
+            torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of rows with actions
         if config.checkpointing != "none" or config.compile:
             block.forward = forward
     if ranks.mesh is None:
