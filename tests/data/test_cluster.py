@@ -2,6 +2,8 @@
 
 import operator
 import shutil
+import subprocess
+import sys
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -23,10 +25,24 @@ from pilot.data.writer import LeRobotWriter
 from pilot.robots import load_robot
 
 
+def starts_here() -> None:
+    """Ray wants sockets, shared memory and processes of its own, which not every container gives; then it may wait."""
+    start = (
+        "from pilot.data.cluster import on_ray\nwith on_ray(cpus=1) as spread: assert list(spread(abs, [-1])) == [1]"
+    )
+    try:
+        found = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=180)
+    except subprocess.TimeoutExpired:
+        pytest.skip("no Ray cluster starts on this machine within three minutes")
+    if found.returncode:
+        pytest.skip(f"no Ray cluster starts on this machine: {found.stderr.strip().splitlines()[-1:]}")
+
+
 @pytest.fixture(scope="module")
 def ray():
     """One small cluster for all tests; what is asked to work on Ray takes it."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'pilot[ray]'")
+    starts_here()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # layouts of tests are looked up there
         with on_ray(cpus=2) as spread:

@@ -82,8 +82,8 @@ def show(tmp_path):
     show = demo.Show(tmp_path, checkpoint=checkpoint, config=config, amounts=demo.FULL, seed=3)
     run = tmp_path / "run"
     run.mkdir()
-    metrics = [{"step": step, "loss/flow": 1 / step, "loss/text": 2 / step, "lr": 1e-3} for step in (10, 20, 30)]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in metrics))
+    steps = [{"step": s, "loss/flow": 1 / s, "loss/text": 2 / s, "samples_per_s": 1.0} for s in (10, 20, 30)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in steps))
     arrays = {
         "picture": np.zeros((64, 64, 3), np.uint8),
         "weights": np.random.default_rng(0).uniform(size=(8, 8)),
