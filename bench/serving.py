@@ -1,6 +1,6 @@
 """What serving costs beyond the model, and what batching robots gains. Server and robots are processes of their own.
 
-    python bench/serving.py [--observations 1000] [--checkpoint checkpoints/nano] [--seconds 10] [--threads 1 2]
+    python bench/serving.py [--observations 1000] [--checkpoint checkpoints/nano] [--seconds 10] [--workers 1 2]
 
 Overhead: one robot with three cameras of 224 x 224 uint8 and chunks of 50 x 14, over loopback. Everything counts that
 is not inside the model's `read` and `act`: packing, the wire, decoding, checking, waiting, pre- and post-processing,
@@ -8,8 +8,8 @@ unpacking. Wall time is what a robot waits. On a busy machine other processes ar
 of robot and server together beyond the model, part of which is spent side by side. Target: p50 under 2 ms, p99 under 6.
 
 Throughput: robots that ask again as soon as they are answered, 1 and `--robots` of them in turns, with the checkpoint
-that ships (or random weights of its size). Target: 16 robots get at least three times the answers that 1 gets. Answers
-per second of the server's processor time say what it would be on an idle machine, as long as one thread computes.
+that ships (or random weights of its size), and batches computed by one worker, or by one on each core as `pilot serve`
+does with small models. Target: 16 robots get at least three times the answers that 1 gets.
 """
 
 import os
@@ -36,6 +36,7 @@ from pilot.models.pi import Pi, pi05
 from pilot.models.sizes import SIZES
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyClient
+from pilot.serve.hosting import Hosted
 from pilot.serve.limits import Limits
 from pilot.serve.memory import keep_freed_memory
 from pilot.serve.server import serve_in_background
@@ -99,25 +100,26 @@ def bundle(robot: Robot, model: Pi) -> Bundle:
     return Bundle(model=model, robot=robot, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
 
 
-def serve_policy(talk: Connection, kind: str, checkpoint: Path | None, threads: int) -> None:
+def serve_policy(talk: Connection, kind: str, checkpoint: Path | None, workers: int) -> None:
     """A server in this process: says its port; answers whatever it hears with the processor time it has used."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     keep_freed_memory()  # as `pilot serve` does
     if kind == "overhead":
         policy: Policy = small_model(THREE_CAMERAS)
     else:
         policy = load_policy(checkpoint, device="cpu") if checkpoint else Policy(bundle(ROBOT, Pi(pi05("nano"))))
-    with serve_in_background(policy, limits=Limits(observations_per_second=1e6)) as port:
+    hosted = Hosted("policy", policy, workers=workers)
+    with serve_in_background(hosted, limits=Limits(observations_per_second=1e6)) as port:
         talk.send(port)
         while talk.recv() is not None:
             talk.send(time.process_time())
 
 
 class ServerProcess:
-    def __init__(self, kind: str, *, checkpoint: Path | None, threads: int) -> None:
+    def __init__(self, kind: str, *, checkpoint: Path | None, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.talk, theirs = context.Pipe()
-        self.process = context.Process(target=serve_policy, args=(theirs, kind, checkpoint, threads))
+        self.process = context.Process(target=serve_policy, args=(theirs, kind, checkpoint, workers))
         self.process.start()
         self.port: int = self.talk.recv()
 
@@ -177,7 +179,7 @@ async def drive(connection: ClientConnection, message: bytes, end: float) -> int
 
 
 def show_overhead(args: argparse.Namespace) -> None:
-    server = ServerProcess("overhead", checkpoint=None, threads=1)
+    server = ServerProcess("overhead", checkpoint=None, workers=1)
     try:
         found = overhead(server.port, observations=args.observations)
     finally:
@@ -189,8 +191,8 @@ def show_overhead(args: argparse.Namespace) -> None:
         print(f"  {name:<26} p50 {p50:5.2f}  p90 {p90:5.2f}  p99 {p99:5.2f}{target}")
 
 
-def show_throughput(args: argparse.Namespace, threads: int) -> None:
-    server = ServerProcess("throughput", checkpoint=args.checkpoint, threads=threads)
+def show_throughput(args: argparse.Namespace, workers: int) -> None:
+    server = ServerProcess("throughput", checkpoint=args.checkpoint, workers=workers)
     found: dict[int, list[tuple[float, float]]] = {1: [], args.robots: []}
     try:
         for _ in range(args.rounds):
@@ -200,7 +202,7 @@ def show_throughput(args: argparse.Namespace, threads: int) -> None:
                 rows.append((rate, rate * args.seconds / (server.own_seconds() - before)))
     finally:
         server.stop()
-    what = f"{args.checkpoint or 'random weights'}, {threads} thread(s), load {os.getloadavg()[0]:.1f}"
+    what = f"{args.checkpoint or 'random weights'}, {workers} worker(s), load {os.getloadavg()[0]:.1f}"
     print(f"throughput, {what}; the best of {args.rounds} rounds of {args.seconds:g} s")
     best = {robots: np.array(rows).max(0) for robots, rows in found.items()}
     for robots, (wall, own) in best.items():
@@ -217,11 +219,11 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3, help="of throughput; 0: overhead only (default: %(default)s)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
     show_overhead(args)
-    for threads in args.threads if args.rounds else ():
-        show_throughput(args, threads)
+    for workers in args.workers if args.rounds else ():
+        show_throughput(args, workers)
 
 
 if __name__ == "__main__":

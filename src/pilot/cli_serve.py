@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pilot.cli_verbs import chosen_high_level, high_level_arguments
 
 if TYPE_CHECKING:
+    from pilot.infer.policy import Policy
     from pilot.serve.access import Keys
     from pilot.serve.hosting import Hosted
 
@@ -18,6 +19,7 @@ ADDRESSES = """
 The first policy is at ws://HOST:PORT, each at ws://HOST:PORT/NAME, and at http://HOST:PORT a page to look at them.
 `kill -HUP` loads them anew while robots act. Everything else: docs/serving.md"""
 KEY_VARIABLE = "PILOT_API_KEY"
+SMALL = 50e6  # weights of a model whose operations take a core less time than it takes to wake another
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--max-batch", type=int, default=16, help="robots answered together (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="batches computed at once, each on a core (default: 1; small models on a CPU: cores)",
+    )
     parser.add_argument("--max-robots", type=int, default=64, help="robots connected (default: %(default)s)")
     parser.add_argument(
         "--max-rate", type=float, default=200.0, help="observations per second of a robot (default: %(default)g)"
@@ -102,5 +109,17 @@ def hosted(name: str, folder: str, args: argparse.Namespace) -> "Hosted":
             policy.high_level = level
         return policy
 
-    here = Path(folder) if Path(folder).is_dir() else None
-    return Hosted(name, load(), load=load, folder=here, max_batch=args.max_batch)
+    here, policy = Path(folder) if Path(folder).is_dir() else None, load()
+    count = args.workers or workers_for(policy)
+    return Hosted(name, policy, load=load, folder=here, max_batch=args.max_batch, workers=count)
+
+
+def workers_for(policy: "Policy") -> int:
+    """Cores, where they gain more from robots of their own than from sharing each operation; else 1."""
+    import torch
+
+    small = sum(weight.numel() for weight in policy.model.parameters()) <= SMALL
+    if policy.device != "cpu" or not small:
+        return 1
+    torch.set_num_threads(1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -106,5 +106,52 @@ def test_what_waits_is_answered_when_it_closes_and_nothing_after(batcher, model)
 
 
 def test_an_empty_batch_is_refused(model):
-    with pytest.raises(ValueError, match="got 0"):
+    with pytest.raises(ValueError, match="got max_batch=0"):
         Batcher(model, max_batch=0)
+
+
+class Meeting:
+    """Answers once as many batches as `parties` are computed at the same time; `batches` is what it was asked."""
+
+    def __init__(self, parties):
+        self.batches, self.barrier = [], threading.Barrier(parties)
+
+    def __call__(self, sessions, observations):
+        self.batches.append([observation["n"] for observation in observations])
+        self.barrier.wait(60)
+        return [{"double": 2 * observation["n"]} for observation in observations]
+
+
+def test_workers_share_who_waits():
+    meeting = Meeting(2)
+    batcher = Batcher(meeting, workers=2)
+    ready, done = threading.Event(), batcher.call(lambda: ready.wait(60))
+    answers = [batcher.ask(f"robot {n}", {"n": n}) for n in range(6)]
+    ready.set()
+    assert done.result(60)
+    assert [answer.result(60).reply["double"] for answer in answers] == [0, 2, 4, 6, 8, 10]
+    assert sorted(map(len, meeting.batches)) == [3, 3]
+    batcher.close()
+
+
+def test_no_robot_is_in_two_batches_at_once(model):
+    batcher = Batcher(model, workers=2, max_batch=1)
+    first = batcher.ask("a robot", {"n": 0})
+    assert model.begun.wait(60)
+    again, other = batcher.ask("a robot", {"n": 1}), batcher.ask("another", {"n": 2})
+    assert other.result(60).reply["double"] == 4 and not again.done()
+    model.go.set()
+    assert first.result(60).reply["double"] == 0 and again.result(60).reply["double"] == 2
+    assert model.batches == [[0], [2], [1]]
+    batcher.close()
+
+
+def test_a_job_waits_until_nothing_is_computed_and_nothing_overtakes_it(model):
+    batcher = Batcher(model, workers=2)
+    first = batcher.ask("a", {"n": 0})
+    assert model.begun.wait(60)
+    job, later = batcher.call(lambda: len(model.batches)), batcher.ask("b", {"n": 1})
+    assert not job.done() and not later.done() and model.batches == [[0]]
+    model.go.set()
+    assert job.result(60) == 1 and later.result(60).reply["double"] == 2 and first.result(60)
+    batcher.close()

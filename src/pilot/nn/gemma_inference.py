@@ -122,19 +122,22 @@ class Angles(NamedTuple):
 
 
 class AngleTable:
-    """The angles of every position up to a growing limit, shared by the stacks of a model."""
+    """The angles of every position up to a growing limit, shared by the stacks of a model and by threads."""
 
     def __init__(self, head_dim: int, device: torch.device) -> None:
-        self.head_dim, self.device, self.limit = head_dim, device, 0
+        self.head_dim, self.device = head_dim, device
+        self.table = self.angles(0)
 
     def at(self, positions: Int[Tensor, "b t"], *, limit: int) -> Angles:
         """The angles of positions below `limit`."""
-        if limit > self.limit:
-            self.limit = max(256, 2 * limit)
-            cos, sin = rotary_angles(torch.arange(self.limit, device=self.device)[None], self.head_dim)
-            self.cos, self.sin = cos[0, 0], sin[0, 0]
-        sin = self.sin[positions].unsqueeze(2)
-        return Angles(self.cos[positions].unsqueeze(2), *sin.chunk(2, dim=-1))
+        cos, sin = self.table
+        if limit > len(cos):
+            self.table = cos, sin = self.angles(max(256, 2 * limit))
+        return Angles(cos[positions].unsqueeze(2), *sin[positions].unsqueeze(2).chunk(2, dim=-1))
+
+    def angles(self, limit: int) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary_angles(torch.arange(limit, device=self.device)[None], self.head_dim)
+        return cos[0, 0], sin[0, 0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Many robots, one model: while it computes for some, the others queue up, and are the next batch.
 
 Nobody waits for a batch to fill: a robot that is alone is answered at once, and the busier the server, the larger the
-batches. One thread computes, so a model does one thing at a time, and whatever else is to be done to it (`call`)
-happens between two batches.
+batches. Whatever else is to be done to the model (`call`) happens while no batch is computed.
+
+One thread computes, or several `workers` for a small model on a CPU: its operations are too short to be shared by
+cores, so each core takes robots of its own. No robot is in two batches at once.
 """
 
 import threading
@@ -11,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 Reply = Mapping[str, Any]
@@ -27,7 +30,7 @@ class Answer:
     batch: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Question:
     session: Any
     observation: Mapping[str, Any]
@@ -35,7 +38,7 @@ class _Question:
     answer: Future[Answer]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
     run: Callable[[], Any]
     done: Future[Any]
@@ -48,14 +51,16 @@ class Batcher:
     each question of that batch is asked again on its own, so that one who breaks the model breaks it for nobody else.
     """
 
-    def __init__(self, infer: Infer, *, max_batch: int = 16, name: str = "policy") -> None:
-        if max_batch < 1:
-            raise ValueError(f"a batch holds 1 or more, got {max_batch}")
-        self.infer, self.max_batch = infer, max_batch
+    def __init__(self, infer: Infer, *, max_batch: int = 16, workers: int = 1, name: str = "policy") -> None:
+        if max_batch < 1 or workers < 1:
+            raise ValueError(f"a batch holds 1 or more and has a worker, got max_batch={max_batch}, workers={workers}")
+        self.infer, self.max_batch, self.workers = infer, max_batch, workers
         self._waiting: deque[_Question | _Job] = deque()
-        self._changed, self._closing = threading.Condition(), False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._busy: set[int] = set()  # sessions that are being answered
+        self._computing, self._alone, self._closing = 0, False, False
+        self._changed = threading.Condition()
+        for i in range(workers):
+            threading.Thread(target=self._work, name=f"{name} {i}", daemon=True).start()
 
     def ask(self, session: Any, observation: Mapping[str, Any]) -> Future[Answer]:
         question = _Question(session=session, observation=observation, asked=time.perf_counter(), answer=Future())
@@ -69,10 +74,10 @@ class Batcher:
         return job.done
 
     def close(self) -> None:
-        """Answer what waits, then end the thread. Does not wait for it."""
+        """Answer what waits, then end the threads. Does not wait for them."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _put(self, item: "_Question | _Job") -> None:
         with self._changed:
@@ -87,23 +92,44 @@ class Batcher:
                 _settle(work.done, work.run)
             else:
                 self._answer([question for question in work if question.answer.set_running_or_notify_cancel()])
+            self._done(work)
 
     def _take(self) -> "list[_Question] | _Job | None":
         """What comes next, once something does: a job, or the questions that wait before the next job."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            if not self._waiting:
+            while (work := self._next()) is None:
+                if self._closing and not self._waiting:
+                    return None
+                self._changed.wait()
+            self._computing += 1
+            if isinstance(work, _Job):
+                self._alone = True
+            else:
+                self._busy |= {id(question.session) for question in work}
+            return work
+
+    def _next(self) -> "list[_Question] | _Job | None":
+        """Off the queue: a job if nothing is computed, or a worker's share of the questions."""
+        if self._alone or not self._waiting:
+            return None
+        if isinstance(first := self._waiting[0], _Job):
+            if self._computing:
                 return None
-            first = self._waiting.popleft()
-            if isinstance(first, _Job):
-                return first
-            questions = [first]
-            while self._waiting and len(questions) < self.max_batch:
-                if not isinstance(following := self._waiting[0], _Question):
-                    break
-                questions.append(following)
-                self._waiting.popleft()
-            return questions
+            self._waiting.popleft()
+            return first
+        before_job = takewhile(lambda item: isinstance(item, _Question), self._waiting)
+        free = [item for item in before_job if isinstance(item, _Question) and id(item.session) not in self._busy]
+        share = min(self.max_batch, -(-len(free) // (self.workers - self._computing)))
+        for question in free[:share]:
+            self._waiting.remove(question)
+        return free[:share] or None
+
+    def _done(self, work: "list[_Question] | _Job") -> None:
+        with self._changed:
+            self._computing, self._alone = self._computing - 1, False
+            if not isinstance(work, _Job):
+                self._busy -= {id(question.session) for question in work}
+            self._changed.notify_all()
 
     def _answer(self, questions: list[_Question]) -> None:
         if not questions:

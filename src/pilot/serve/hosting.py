@@ -25,7 +25,7 @@ class Hosted:
     `policy.session()`, `session.move_to(policy)` and `policy.infer_many(sessions, observations, errors="return")` is
     used.
 
-    `load` makes the policy anew from what lies on disk, in `folder`.
+    `load` makes the policy anew from what lies on disk, in `folder`. Batches are computed by `workers` threads.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Hosted:
         load: Callable[[], Any] | None = None,
         folder: Path | None = None,
         max_batch: int = 16,
+        workers: int = 1,
     ) -> None:
         if not NAME.fullmatch(name):
             raise ValueError(f"a policy is served under letters, digits, '-', '_' and '.', got the name {name!r}")
@@ -44,7 +45,7 @@ class Hosted:
         self.ready = False
         self._loading = asyncio.Lock()
         self.greeting = pack(self.metadata)
-        self.batcher = Batcher(self._infer, max_batch=max_batch, name=f"policy {name}")
+        self.batcher = Batcher(self._infer, max_batch=max_batch, workers=workers, name=f"policy {name}")
 
     @property
     def metadata(self) -> Mapping[str, Any]:
