@@ -265,10 +265,7 @@ def collate(
 
     shapes = {camera: (size, size, 3) for camera, size in (cameras or {}).items()}
     shapes |= {camera: image.shape for row in rows for camera, image in row.images.items()}
-    images = {
-        camera: _to_float(np.stack([row.images.get(camera, np.zeros(shape, np.uint8)) for row in rows]), device)
-        for camera, shape in shapes.items()
-    }
+    images = {camera: _pictures(rows, camera, shape, device) for camera, shape in shapes.items()}
     if any(row.plans for row in rows):
         images = {
             camera: augment(pictures, [row.plans.get(camera, NONE) for row in rows])
@@ -292,5 +289,9 @@ def collate(
     )
 
 
-def _to_float(images: np.ndarray, device: Any) -> torch.Tensor:
-    return torch.from_numpy(images).to(device).float().div_(127.5).sub_(1)  # in place: memory costs more than numbers
+def _pictures(rows: Sequence[Row], camera: str, shape: tuple[int, ...], device: Any) -> torch.Tensor:
+    """A camera's pictures as floats, written as seldom as can be: new memory costs more than the numbers in it."""
+    images = [row.images[camera] if camera in row.images else np.zeros(shape, np.uint8) for row in rows]
+    alone = len(images) == 1 and images[0].flags.writeable  # torch takes no memory that may not be written
+    together = images[0][None] if alone else np.stack(images)
+    return torch.from_numpy(together).to(device).div(127.5).sub_(1)
