@@ -41,9 +41,9 @@ def policy(folder) -> Policy:
     return load_policy(folder, num_steps=2)
 
 
-@pytest.fixture(scope="module")
-def hosted(policy) -> Hosted:
-    return Hosted("toy", policy, max_batch=8)
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def hosted(request, policy) -> Hosted:
+    return Hosted("toy", policy, max_batch=8, workers=request.param)
 
 
 @pytest.fixture(scope="module")
