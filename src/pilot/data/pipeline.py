@@ -294,4 +294,8 @@ def _pictures(rows: Sequence[Row], camera: str, shape: tuple[int, ...], device: 
     images = [row.images[camera] if camera in row.images else np.zeros(shape, np.uint8) for row in rows]
     alone = len(images) == 1 and images[0].flags.writeable  # torch takes no memory that may not be written
     together = images[0][None] if alone else np.stack(images)
-    return torch.from_numpy(together).to(device).div(127.5).sub_(1)
+    return _to_float(together, device)
+
+
+def _to_float(images: np.ndarray, device: Any) -> torch.Tensor:
+    return torch.from_numpy(images).to(device).div(127.5).sub_(1)
