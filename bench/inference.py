@@ -62,7 +62,7 @@ def timings(policy: Policy, *, chunks: int, subtask: str | None) -> dict[str, np
 
 def measure(policy: Policy, *, chunks: int, rounds: int, subtask: str | None) -> dict[str, dict[str, np.ndarray]]:
     """The timings of the round with the least processor time, for the engine and for the plain model."""
-    engines = {"engine": engine_for(policy.model), "plain": PlainEngine(policy.model)}
+    engines = {"engine": engine_for(policy.bundle.pi), "plain": PlainEngine(policy.bundle.pi)}
     best: dict[str, dict[str, np.ndarray]] = {}
     for _ in range(rounds):
         for name, policy.engine in engines.items():
