@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pilot.data import lerobot_format as fmt
 from pilot.data.writer import LeRobotWriter
@@ -55,6 +56,17 @@ def numbered(length: int, start: int, *, height: int = 16) -> np.ndarray:
 
 def number_of(picture: np.ndarray) -> int:
     return int(((picture[8, 8::16, 0] > 127) << np.arange(8)).sum())
+
+
+def record_numbered_films(path: Path, episodes: int, *, length: int) -> None:
+    """Frames numbered through all episodes, each episode in an mp4 of its own; two tasks that take turns, no boxes."""
+    rng = np.random.default_rng(0)
+    recorded = [episode(rng, length) | {fmt.IMAGES + "room": numbered(length, n * length)} for n in range(episodes)]
+    for frames in recorded:
+        frames[fmt.BOX][:] = np.nan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fmt, "VIDEO_FILE_MB", 1e-6)
+        record(path, recorded, image_format="video")
 
 
 def write_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "libx264", **options: str) -> None:

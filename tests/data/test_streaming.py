@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from contracts import examples
 from data.hub_server import Hub, serving
-from data.recordings import ROBOT, episode, number_of, numbered, record
+from data.recordings import ROBOT, episode, number_of, record, record_numbered_films
 from data.records import LAYOUT, RECORDS, copy_tiny_arm, messages, write_records
 from data.test_lerobot_v2 import write as write_v2
 
@@ -87,13 +87,7 @@ def store(monkeypatch, tmp_path) -> Iterator[Store]:
 def filmed(tmp_path_factory) -> Path:
     """Eight episodes of two tasks, each in an mp4 of its own."""
     path = tmp_path_factory.mktemp("sets") / "filmed"
-    rng = np.random.default_rng(0)
-    episodes = [episode(rng, LENGTH) | {fmt.IMAGES + "room": numbered(LENGTH, n * LENGTH)} for n in range(EPISODES)]
-    for frames in episodes:
-        frames[fmt.BOX][:] = np.nan
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fmt, "VIDEO_FILE_MB", 1e-6)
-        record(path, episodes, image_format="video")
+    record_numbered_films(path, EPISODES, length=LENGTH)
     return path
 
 

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from contracts import examples
-from data.recordings import ROBOT, episode, number_of, numbered, record
+from data.recordings import ROBOT, number_of, record_numbered_films
 
 from pilot.data import lerobot_format as fmt
 from pilot.data import video
@@ -29,13 +28,7 @@ def pipeline() -> Pipeline:
 def path(tmp_path_factory) -> Path:
     """Eight episodes of 24 frames, each in an mp4 of its own; two tasks that take turns."""
     path = tmp_path_factory.mktemp("sources") / "set"
-    rng = np.random.default_rng(0)
-    episodes = [episode(rng, LENGTH) | {fmt.IMAGES + "room": numbered(LENGTH, n * LENGTH)} for n in range(EPISODES)]
-    for frames in episodes:
-        frames[fmt.BOX][:] = np.nan
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fmt, "VIDEO_FILE_MB", 1e-6)
-        record(path, episodes, image_format="video")
+    record_numbered_films(path, EPISODES, length=LENGTH)
     assert len(list(path.glob(f"videos/{fmt.IMAGES}room/*/*.mp4"))) == EPISODES
     return path
 

@@ -1,12 +1,15 @@
 """Small policies that are not trained, what they are shown, and words put in their mouths."""
 
+from pathlib import Path
+
 import numpy as np
+import torch
 from contracts import examples
 
 from infer.weights import model
 from pilot.infer.policy import Policy
-from pilot.models.bundle import Bundle
-from pilot.models.pi import PiConfig
+from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
+from pilot.models.pi import Pi, PiConfig, pi05
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer, box_to_locs
 
@@ -14,14 +17,23 @@ BOX = box_to_locs((0.1, 0.2, 0.3, 0.4))
 TOLD = BOX + "pick up the red cup"
 
 
-def policy_of(config: PiConfig) -> Policy:
-    text = TextTokenizer()
-    pipeline = examples.pipeline(ROBOT, config, says_actions=True)
-    bundle = Bundle(
-        model=model(config), robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
+def bundle_of(model: Pi, text: TextTokenizer) -> Bundle:
+    pipeline = examples.pipeline(ROBOT, model.config, says_actions=True)
+    return Bundle(
+        model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
         action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
     )  # fmt: skip
-    return Policy(bundle)
+
+
+def policy_of(config: PiConfig) -> Policy:
+    return Policy(bundle_of(model(config), TextTokenizer()))
+
+
+def save_toy(path: Path) -> Path:
+    """A policy folder with fresh weights of `pi05("debug")`."""
+    text, config = TextTokenizer(), pi05("debug", max_tokens=80)
+    fresh = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
+    return save_bundle(bundle_of(fresh, text), path)
 
 
 def observation(seed: int = 0, **changes) -> dict:

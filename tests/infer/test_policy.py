@@ -10,37 +10,23 @@ from contracts import examples
 from safetensors.torch import load_file, save_file
 
 import pilot
+from infer.policies import TOLD, observation, save_toy
 from pilot.infer.policy import Policy, load_policy
 from pilot.infer.rtc import Rtc
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
-from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small
 from pilot.robots.homes import ROBOT
-from pilot.tokenizers.text import TextTokenizer, box_to_locs
-
-TOLD = box_to_locs((0.1, 0.2, 0.3, 0.4)) + "pick up the red cup"
+from pilot.tokenizers.text import TextTokenizer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    text, config = TextTokenizer(), pi05("debug", max_tokens=80)
-    model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
-    pipeline = examples.pipeline(ROBOT, config, says_actions=True)
-    bundle = Bundle(
-        model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
-        action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
-    )  # fmt: skip
-    return save_bundle(bundle, tmp_path_factory.mktemp("checkpoints") / "toy")
+    return save_toy(tmp_path_factory.mktemp("checkpoints") / "toy")
 
 
 @pytest.fixture
 def policy(folder) -> Policy:
     return load_policy(folder)
-
-
-def observation(**changes) -> dict:
-    rng = np.random.default_rng(0)
-    images = {camera: rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for camera in ROBOT.cameras}
-    return {"images": images, "state": np.zeros(5, np.float32), "prompt": "put the red cup in the sink"} | changes
 
 
 def test_a_chunk_in_the_robots_units(policy):

@@ -8,32 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from contracts import examples
 
+from infer.policies import TOLD, save_toy
 from pilot.infer.policy import Policy, load_policy
-from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
-from pilot.models.pi import Pi, pi05
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyError
 from pilot.serve.hosting import Hosted
 from pilot.serve.server import serve_in_background
-from pilot.tokenizers.text import TextTokenizer, box_to_locs
 from serve.policies import eventually, gauge, robot
-
-TOLD = box_to_locs((0.1, 0.2, 0.3, 0.4)) + "pick up the red cup"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    text, config = TextTokenizer(), pi05("debug", max_tokens=80)
-    model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
-    pipeline = examples.pipeline(ROBOT, config, says_actions=True)
-    bundle = Bundle(
-        model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
-        action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
-    )  # fmt: skip
-    return save_bundle(bundle, tmp_path_factory.mktemp("checkpoints") / "toy")
+    return save_toy(tmp_path_factory.mktemp("checkpoints") / "toy")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 VERSION = "v3.0"
@@ -76,17 +75,6 @@ def named(features: Mapping[str, Any], names: Sequence[str], *, where: Path) -> 
     if found := next((name for name in names if name in features), None):
         return found
     raise ValueError(f"{where / INFO}: no feature '{names[0]}' among {sorted(features)}")
-
-
-def arrow_type(feature: dict[str, Any]) -> pa.DataType | None:
-    """The parquet column type of a feature of info.json; None for video, which has no column."""
-    dtype, shape = feature["dtype"], tuple(feature["shape"])
-    if dtype == "video":
-        return None
-    if dtype == "image":
-        return IMAGE_TYPE
-    value = pa.string() if dtype == "string" else pa.from_numpy_dtype(np.dtype(dtype))
-    return value if shape == (1,) else pa.list_(value, int(np.prod(shape)))
 
 
 def huggingface_metadata(features: dict[str, dict[str, Any]]) -> dict[bytes, bytes]:

@@ -10,7 +10,6 @@ action dims, `d` backbone width, `e` expert width, `v` vocabulary.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -38,7 +37,7 @@ from pilot.nn.encoder_decoder import Decoder, DecoderBlock, Towers
 from pilot.nn.gemma import Gemma, GemmaBlock, GemmaConfig
 from pilot.nn.norms import AdaRMSNorm
 from pilot.nn.siglip import Siglip, SiglipBlock, SiglipConfig, fourier_features, sincos_table
-from pilot.tokenizers.grammar import Grammar, allowed_mask
+from pilot.tokenizers.grammar import Allowed, allowed_mask
 from pilot.tokenizers.text import LOC_BINS
 
 
@@ -434,7 +433,7 @@ class Pi(Model):
         eos: int,
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
-        allowed: Bool[Tensor, " v"] | Grammar | Sequence[Grammar] | None = None,
+        allowed: Allowed | None = None,
     ) -> tuple[Int[Tensor, "b n"], Context]:
         """Greedy decoding on from `context`; all places together are one word against the others (`likeliest`).
 

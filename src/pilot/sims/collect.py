@@ -23,7 +23,6 @@ from pilot.data import lerobot_format as fmt
 from pilot.data.files import read_json, write_json
 from pilot.data.web import WebWriter
 from pilot.data.writer import LeRobotWriter, encode_png
-from pilot.datasets import load_dataset
 from pilot.robots.homes import ROBOT
 from pilot.sims.demonstrations import Demonstration, DriveFn, Noise, demonstrate
 from pilot.sims.homes import HomesEnv
@@ -147,15 +146,6 @@ def collect_web(
             bar.set_postfix(rows=writer.rows)
         write_json(out / PROGRESS, settings)
     return out
-
-
-def collect_named(name: str, root: str | Path = "data", *, workers: int = 2, progress: bool = True) -> Path:
-    """Makes the catalogue's data set `name` under the data folder `root`, or finishes it; returns its path."""
-    dataset = load_dataset(name)
-    if not dataset.collect:
-        raise ValueError(f"data set '{name}' is not made by this library; see pilot/datasets for where it comes from")
-    maker = collect if dataset.reader == "robot" else collect_web
-    return maker(dataset.at(root), **dataset.collect, workers=workers, progress=progress)
 
 
 def add_demonstration(

@@ -61,11 +61,11 @@ def of_batch(config: TrainConfig, batch: list[Batch]) -> Workload:
         images.shape[1]
         for part in batch
         for camera, images in part.observation.images.items()
-        for _ in range(int(part.observation.image_masks[camera].sum()))
+        for _ in part.observation.rows_with(camera)
     ]
     losses = Losses.of(config)
     side = round((sum(p * p for p in pictures) / max(1, len(pictures))) ** 0.5)
-    flow_rows = sum(int(part.action_mask.flatten(1).any(1).sum()) for part in batch)
+    flow_rows = sum(len(part.with_actions()) for part in batch)
     return Workload(
         pictures=(side,) * round(len(pictures) / rows),
         text=sum(part.observation.tokens.numel() for part in batch) / rows,
