@@ -136,6 +136,20 @@ def test_rows_end_one_by_one_and_act_on_what_they_said(config):
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("config", [pi0("debug"), pi05("debug")], ids=["pi0", "pi05"])
+def test_rows_that_are_silent_stay_as_they_are(config):
+    engine, plain = both(config)
+    obs, start = observation(config, MIXED, masks=SOME), noise(config, 3)
+    silent = torch.tensor([True, False, True])
+    ours, reading = engine.speak(engine.read(obs, room=6), eos=EOS, max_tokens=6, silent=silent)
+    wanted, context = plain.speak(plain.read(obs, room=6), eos=EOS, max_tokens=6, silent=silent)
+    assert torch.equal(ours, wanted) and not ours[silent].any() and ours[1].any()
+    chunk = engine.act(reading, obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(chunk, plain.act(context, obs.state, noise=start, num_steps=2), **CLOSE)
+    unasked = engine.act(engine.read(obs), obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(chunk[:, silent], unasked[:, silent], **CLOSE)
+
+
 def test_everything_said_ends_the_loop():
     engine, _ = both(pi05("debug"))
     obs = observation(engine.config, [WHOLE], masks={})

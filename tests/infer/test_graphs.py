@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from infer.test_engine import ACTING, BATCHES, CLOSE, EOS, GROUPED, SOME, noise, observation
+from infer.test_engine import ACTING, BATCHES, CLOSE, EOS, GROUPED, RAGGED, SOME, noise, observation
 from infer.weights import model
 from nothing_asked import NothingAsked
 from pilot.data.layout import Kind
@@ -73,6 +73,16 @@ def test_words_are_those_of_the_model_and_rows_end_at_different_times():
         assert torch.equal(ours, wanted)
         going = ~(ours == eos).any(1)
         torch.testing.assert_close(going_on.hidden[going], context.context.hidden[going, 0], **CLOSE)
+
+
+def test_rows_that_are_silent_stay_as_they_are():
+    config = pi05("debug")
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, silent in enumerate(([True, False, True], [False, True, False])):
+        obs, options = observation(config, RAGGED, masks=SOME, seed=seed), {"silent": torch.tensor(silent)}
+        said, _ = engine.speak(engine.read(obs, room=4), eos=EOS, max_tokens=4, **options)
+        assert torch.equal(said, plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=4, **options)[0])
 
 
 def test_acting_on_what_was_said():

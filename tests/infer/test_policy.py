@@ -77,7 +77,7 @@ def test_a_chunk_goes_on_from_what_the_robot_does_meanwhile(policy):
 
 def count_decisions(policy: Policy, monkeypatch) -> list[int]:
     calls, speak = [], policy.speak
-    monkeypatch.setattr(policy, "speak", lambda *a: (calls.append(1), speak(*a))[1])
+    monkeypatch.setattr(policy, "speak", lambda *a, **o: (calls.append(1), speak(*a, **o))[1])
     return calls
 
 
@@ -103,6 +103,20 @@ def test_many_robots_at_once_are_each_robot_alone(policy):
         for one, of_many in zip(single, many, strict=True):
             np.testing.assert_allclose(of_many["actions"], one["actions"], atol=1e-4)
             assert of_many["subtask"] == one["subtask"]
+
+
+def test_who_decides_and_who_goes_on_share_a_pass(policy, monkeypatch):
+    reads, read = [], policy.engine.read
+    monkeypatch.setattr(policy.engine, "read", lambda seen, **o: (reads.append(seen.batch_size), read(seen, **o))[1])
+    wish = observation()
+    decided, late = policy.session(subtask_seconds=60), policy.session(subtask_seconds=60)
+    decided.infer(wish)
+    decided.subtask = TOLD
+    on, new = policy.infer_many([decided, late], [wish, wish])
+    assert reads == [1, 2] and on["subtask"] == "pick up the red cup"
+    alone = policy.session(subtask_seconds=60).infer(wish)
+    assert new["subtask"] == alone["subtask"]
+    np.testing.assert_allclose(new["actions"], alone["actions"], atol=1e-4)
 
 
 def test_new_words_from_the_person_are_heard_at_once(policy, monkeypatch):

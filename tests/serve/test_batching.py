@@ -1,6 +1,8 @@
 """Questions that wait together are answered together, and each gets its own answer or its own error."""
 
 import threading
+import time
+from itertools import zip_longest
 
 import pytest
 
@@ -37,11 +39,11 @@ def batcher(model):
     batcher.close()
 
 
-def ask_while_busy(batcher, model, numbers):
+def ask_while_busy(batcher, model, numbers, *, robots=()):
     """The first is being answered while all others are asked."""
     first = batcher.ask("s", {"n": 0})
     assert model.begun.wait(60)
-    others = [batcher.ask("s", {"n": n}) for n in numbers]
+    others = [batcher.ask(robot, {"n": n}) for robot, n in zip_longest(robots, numbers, fillvalue="s")]
     return first, others
 
 
@@ -103,6 +105,51 @@ def test_what_waits_is_answered_when_it_closes_and_nothing_after(batcher, model)
         batcher.ask("s", {"n": 3})
     model.go.set()
     assert [f.result(60).reply["double"] for f in others] == [2, 4]
+
+
+@pytest.fixture
+def patient(model):
+    """Waits for everybody whom it has answered, for as long as it takes."""
+    batcher = Batcher(model, linger=1e9)
+    yield batcher
+    model.go.set()
+    batcher.close()
+
+
+def answered_together(batcher, model):
+    """Three robots are in one batch."""
+    _, others = ask_while_busy(batcher, model, [1, 2, 3], robots=("s", "one", "two"))
+    model.go.set()
+    assert [f.result(60).reply["double"] for f in others] == [2, 4, 6]
+
+
+def test_who_was_answered_together_is_waited_for(patient, model):
+    answered_together(patient, model)
+    early = [patient.ask("one", {"n": 4}), patient.ask("s", {"n": 5})]
+    time.sleep(0.05)
+    assert not any(f.done() for f in early)
+    late = patient.ask("two", {"n": 6})
+    assert [f.result(60).reply["double"] for f in (*early, late)] == [8, 10, 12]
+    assert model.batches == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+def test_who_does_not_come_back_keeps_nobody_waiting_for_long(batcher, model):
+    answered_together(batcher, model)
+    assert batcher.ask("one", {"n": 4}).result(60).reply["double"] == 8
+    assert model.batches == [[0], [1, 2, 3], [4]]
+
+
+def test_who_is_alone_does_not_wait(patient, model):
+    model.go.set()
+    assert [patient.ask("s", {"n": n}).result(60).reply["double"] for n in range(3)] == [0, 2, 4]
+    assert model.batches == [[0], [1], [2]]
+
+
+def test_nobody_is_waited_for_when_it_closes(patient, model):
+    answered_together(patient, model)
+    alone = patient.ask("one", {"n": 4})
+    patient.close()
+    assert alone.result(60).reply["double"] == 8
 
 
 def test_an_empty_batch_is_refused(model):

@@ -294,8 +294,11 @@ class Engine:
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
         pick: Pick | None = None,
+        silent: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], Reading]:
         """`Pi.speak`: up to and with `eos`, 0 behind it, greedily or as `pick` says; and the reading that goes on.
+
+        Rows that are `silent` say nothing and stay as they are.
 
         Raises:
             ValueError: the reading has no room for so many tokens.
@@ -305,6 +308,8 @@ class Engine:
             raise ValueError(f"{max_tokens} tokens may be said, but the reading has room for {room}: read(…, room=…)")
         pick = pick or Greedy(self.config.places(kind))
         saying = self.begin(reading)
+        if silent is not None:
+            saying.finished.logical_or_(silent)
         hear = self.hearing(reading, saying, kind=kind, eos=eos)
         said: list[Tensor] = []
         while len(said) < max_tokens and not (said and saying.finished.all()):

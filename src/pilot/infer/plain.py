@@ -35,10 +35,10 @@ class PlainEngine:
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
+        silent: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], "PlainReading"]:
-        said, context = self.model.speak(
-            reading.context, reading.observation, eos=eos, max_tokens=max_tokens, kind=kind, allowed=allowed
-        )
+        options = {"max_tokens": max_tokens, "kind": kind, "allowed": allowed, "silent": silent}
+        said, context = self.model.speak(reading.context, reading.observation, eos=eos, **options)
         return said, replace(reading, context=context)
 
     @torch.inference_mode()

@@ -221,9 +221,9 @@ class Policy:
     ) -> list[Any]:
         """One decision and one chunk for each of several robots, in one batch: `Session.infer` of each, in less time.
 
-        Those whose high level decides now and those that go on with their subtask are batches of their own. With
-        `errors="return"` what is wrong with one observation is nobody else's business: its place in the answer is taken
-        by the exception, its session stands as before, and all others are answered.
+        Robots whose high levels differ may be batches of their own (`grouped`). With `errors="return"` what is wrong
+        with one observation is nobody else's business: its place in the answer is taken by the exception, its session
+        stands as before, and all others are answered.
 
         Raises:
             ValueError: an observation is not what the robot declares; the same session twice.
@@ -249,7 +249,7 @@ class Policy:
         if not turns:
             return
         read = collate(rows, device=self.device).observation
-        decider = turns[0].session.decider if turns[0].decide else None
+        decider = turns[0].session.decider if any(turn.decide for turn in turns) else None
         reading = self.engine.read(read, room=SUBTASK_TOKENS if decider is not None else 0)
         decided = time.perf_counter()
         if decider is not None:
@@ -282,13 +282,14 @@ class Policy:
     def observe(self, sample: Sample) -> Observation:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
 
-    def speak(self, reading: Any) -> tuple[list[list[int]], Any]:
+    def speak(self, reading: Any, *, silent: torch.Tensor | None = None) -> tuple[list[list[int]], Any]:
         """The next subtask of each row, greedily: a box or none, then words, and never a token of actions.
 
-        Also returns the reading that goes on with it.
+        Rows that are `silent` say nothing. Also returns the reading that goes on with it.
         """
         end, engine = self.subtask_end, cast(Engine, self.engine)
-        tokens, reading = engine.speak(reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words)
+        options = {"max_tokens": SUBTASK_TOKENS, "allowed": self.words, "silent": silent}
+        tokens, reading = engine.speak(reading, eos=end, **options)
         return tokens.tolist(), reading
 
     def subtask_text(self, tokens: Sequence[int]) -> str | None:
@@ -377,8 +378,11 @@ def without_errors(turns: list[Turn], made: Sequence[Any]) -> tuple[list[Turn], 
 
 
 def grouped(turns: Iterable[Turn]) -> list[list[Turn]]:
-    """Turns that one pass can answer: those whose subtask the same high level decides on now, and those that go on."""
+    """Turns that one pass can answer: those that the same high level decides for, and those that go on, in one where
+    the high level can tell them apart."""
     groups: dict[Hashable, list[Turn]] = {}
-    for turn in sorted(turns, key=lambda turn: not turn.decide):
-        groups.setdefault(turn.session.decider if turn.decide else None, []).append(turn)
+    for turn in turns:
+        decider = turn.session.decider
+        together = turn.decide or (decider is not None and decider.mixes)
+        groups.setdefault(decider if together else None, []).append(turn)
     return list(groups.values())

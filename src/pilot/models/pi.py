@@ -434,18 +434,19 @@ class Pi(Model):
         max_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
+        silent: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], Context]:
         """Greedy decoding on from `context`; all places together are one word against the others (`likeliest`).
 
         Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary: a
-        mask, or a grammar (one for all rows, or one each). Rows that have said `eos` wait as padding for the others.
+        mask, or a grammar (one for all rows, or one each). Rows that are `silent` or have said `eos` wait as padding.
         """
         if not self.config.speaks:
             raise ValueError("this model reads text and says none; π0-small has no high level")
         last = observation.token_kinds.count_nonzero(dim=1) - 1
         h = context.hidden[torch.arange(len(last)), last]  # [b d]
         cache, kinds, said = context.cache, context.kinds, []
-        finished = torch.zeros_like(last, dtype=torch.bool)
+        finished = torch.zeros_like(last, dtype=torch.bool) if silent is None else silent
         for _ in range(max_tokens):
             logits = self.logits(h)
             if allowed is not None:

@@ -1,7 +1,9 @@
 """Many robots, one model: while it computes for some, the others queue up, and are the next batch.
 
-Nobody waits for a batch to fill: a robot that is alone is answered at once, and the busier the server, the larger the
-batches. Whatever else is to be done to the model (`call`) happens while no batch is computed.
+A robot that is alone is answered at once, and the busier the server, the larger the batches. Robots that were answered
+together ask again at almost the same time, but one after the other: the first is kept for a moment (`LINGER`), else it
+would be a batch by itself that all others wait for. Whatever else is to be done to the model (`call`) happens while no
+batch is computed.
 
 One thread computes, or several `workers` for a small model on a CPU: its operations are too short to be shared by
 cores, so each core takes robots of its own. No robot is in two batches at once.
@@ -15,6 +17,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
+
+LINGER = 0.05  # how long those who were just answered are waited for, as a share of the time that it took
 
 Reply = Mapping[str, Any]
 Infer = Callable[[Sequence[Any], Sequence[Mapping[str, Any]]], Sequence[Reply | Exception]]
@@ -51,12 +55,17 @@ class Batcher:
     each question of that batch is asked again on its own, so that one who breaks the model breaks it for nobody else.
     """
 
-    def __init__(self, infer: Infer, *, max_batch: int = 16, workers: int = 1, name: str = "policy") -> None:
+    def __init__(
+        self, infer: Infer, *, max_batch: int = 16, workers: int = 1, linger: float = LINGER, name: str = "policy"
+    ) -> None:
         if max_batch < 1 or workers < 1:
             raise ValueError(f"a batch holds 1 or more and has a worker, got max_batch={max_batch}, workers={workers}")
-        self.infer, self.max_batch, self.workers = infer, max_batch, workers
+        self.infer, self.max_batch, self.workers, self.linger = infer, max_batch, workers, linger
         self._waiting: deque[_Question | _Job] = deque()
         self._busy: set[int] = set()  # sessions that are being answered
+        self._expected: dict[
+            int, float
+        ] = {}  # sessions that were answered just now, and until when they are waited for
         self._computing, self._alone, self._closing = 0, False, False
         self._changed = threading.Condition()
         for i in range(workers):
@@ -83,16 +92,19 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping")
+            if isinstance(item, _Question):
+                self._expected.pop(id(item.session), None)
             self._waiting.append(item)
             self._changed.notify()
 
     def _work(self) -> None:
         while (work := self._take()) is not None:
+            start = time.perf_counter()
             if isinstance(work, _Job):
                 _settle(work.done, work.run)
             else:
                 self._answer([question for question in work if question.answer.set_running_or_notify_cancel()])
-            self._done(work)
+            self._done(work, took=time.perf_counter() - start)
 
     def _take(self) -> "list[_Question] | _Job | None":
         """What comes next, once something does: a job, or the questions that wait before the next job."""
@@ -100,7 +112,7 @@ class Batcher:
             while (work := self._next()) is None:
                 if self._closing and not self._waiting:
                     return None
-                self._changed.wait()
+                self._changed.wait(self._patience() if self._waiting else None)
             self._computing += 1
             if isinstance(work, _Job):
                 self._alone = True
@@ -119,16 +131,29 @@ class Batcher:
             return first
         before_job = takewhile(lambda item: isinstance(item, _Question), self._waiting)
         free = [item for item in before_job if isinstance(item, _Question) and id(item.session) not in self._busy]
-        share = min(self.max_batch, -(-len(free) // (self.workers - self._computing)))
+        coming = len(self._expected) if self._patience() is not None and not self._closing else 0
+        share = min(self.max_batch, -(-(len(free) + len(self._busy) + coming) // self.workers))
+        if coming and len(free) < share:
+            return None
         for question in free[:share]:
             self._waiting.remove(question)
         return free[:share] or None
 
-    def _done(self, work: "list[_Question] | _Job") -> None:
+    def _patience(self) -> float | None:
+        """For how many seconds more somebody is expected to ask again, if anybody is."""
+        now = time.perf_counter()
+        self._expected = {session: until for session, until in self._expected.items() if until > now}
+        return min(self._expected.values()) - now if self._expected else None
+
+    def _done(self, work: "list[_Question] | _Job", *, took: float) -> None:
         with self._changed:
             self._computing, self._alone = self._computing - 1, False
             if not isinstance(work, _Job):
-                self._busy -= {id(question.session) for question in work}
+                sessions = {id(question.session) for question in work}
+                self._busy -= sessions
+                until = time.perf_counter() + self.linger * took
+                back = {id(item.session) for item in self._waiting if isinstance(item, _Question)}
+                self._expected |= dict.fromkeys(sessions - back, until)
             self._changed.notify_all()
 
     def _answer(self, questions: list[_Question]) -> None:

@@ -57,6 +57,11 @@ class HighLevel:
         """What `decide` needs of a raw observation, as `Turn.prepared`."""
         return None
 
+    @property
+    def mixes(self) -> bool:
+        """Whether `decide` also takes turns that do not decide now, and leaves them as they are."""
+        return False
+
     def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
         """Set `spoken` of each turn, a row of the reading each; returns the reading that goes on with it."""
         raise NotImplementedError(f"high level '{self.name}' does not decide")

@@ -54,13 +54,19 @@ class Model(HighLevel):
     def decider(self, policy: "Policy") -> HighLevel | None:
         return self
 
+    @property
+    def mixes(self) -> bool:
+        """What is drawn, or weighed against an old subtask, is so for rows that decide."""
+        return not self.temperature and self.keep_margin is None
+
     def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
         if self == Model():
-            said, after = policy.speak(reading)
+            said, after = policy.speak(reading, silent=silent_rows(turns, device=policy.device))
         else:
             said, after = self.speak(policy, reading, turns)
         for turn, tokens in zip(turns, said, strict=True):
-            turn.spoken = policy.subtask_text(tokens)
+            if turn.decide:
+                turn.spoken = policy.subtask_text(tokens)
         return after
 
     def speak(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> tuple[list[list[int]], Any]:
@@ -73,7 +79,8 @@ class Model(HighLevel):
         scored = Scored(pick, eos=eos)
         before = None if self.keep_margin is None else rows_of(reading, range(len(turns)))
         tokens, after = engine.speak(
-            reading, eos=eos, max_tokens=SUBTASK_TOKENS, allowed=self.grammar(policy), pick=scored
+            reading, eos=eos, max_tokens=SUBTASK_TOKENS, allowed=self.grammar(policy), pick=scored,
+            silent=silent_rows(turns, device=policy.device),
         )  # fmt: skip
         said = tokens.tolist()
         if before is None:
@@ -205,6 +212,13 @@ class OneBox:
 def engine_of(policy: "Policy") -> "Engine":
     """What decides can speak."""
     return cast("Engine", policy.engine)
+
+
+def silent_rows(turns: Sequence["Turn"], *, device: str) -> Bool[torch.Tensor, " b"] | None:
+    """Which rows do not decide now; None if all do."""
+    if all(turn.decide for turn in turns):
+        return None
+    return torch.tensor([not turn.decide for turn in turns], device=device)
 
 
 def in_words(policy: "Policy", subtask: str) -> str:
