@@ -45,6 +45,8 @@ from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+OF_WALL = "  robot: packing", "  wire, unpacking", "  server: reading, waiting", "  pre- and post-processing"
+PARTS = ("wall", "own", *OF_WALL, "model")
 JOINTS = tuple(f"joint_{i}" for i in range(14))
 THREE_CAMERAS = Robot(
     name="three_cameras", cameras=CAMERAS, wrist_cameras=CAMERAS[1:], state_names=JOINTS, action_names=JOINTS,
@@ -146,9 +148,11 @@ def overhead(port: int, *, observations: int) -> dict[str, np.ndarray]:
             wall, own = time.perf_counter() - wall, time.process_time() - own
             server = reply["process_s"] - before - reply["model_own_s"]
             before = reply["process_s"]
-            inside = 1e-3 * reply["server_timing"]["infer_ms"] - reply["model_s"]
-            rows.append((wall - reply["model_s"], own + server, inside, reply["model_s"]))
-    return dict(zip(("wall", "own", "pre- and post-processing", "model"), 1e3 * np.array(rows[20:]).T))
+            parts = client.latency.seen[-1]
+            beyond = parts["model"] - 1e3 * reply["model_s"]
+            times = 1e3 * (wall - reply["model_s"]), 1e3 * (own + server), parts["prepare"], parts["network"]
+            rows.append((*times, parts["server"] + parts["queue"], beyond, 1e3 * reply["model_s"]))
+    return dict(zip(PARTS, np.array(rows[20:]).T))
 
 
 async def throughput(port: int, *, robots: int, seconds: float) -> float:

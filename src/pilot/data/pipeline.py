@@ -271,10 +271,12 @@ def collate(
             camera: augment(pictures, [row.plans.get(camera, NONE) for row in rows])
             for camera, pictures in images.items()
         }
-    masks = {camera: torch.tensor([camera in row.images for row in rows], device=device) for camera in shapes}
+    shown = np.array([[camera in row.images for row in rows] for camera in shapes], bool).reshape(
+        len(shapes), len(rows)
+    )
     observation = Observation(
         images=images,
-        image_masks=masks,
+        image_masks=dict(zip(shapes, torch.from_numpy(shown).to(device), strict=True)),
         state=torch.from_numpy(np.stack([row.state for row in rows])).to(device),
         tokens=padded("tokens", np.int64),
         token_kinds=padded("kinds", np.int64),
@@ -298,4 +300,8 @@ def _pictures(rows: Sequence[Row], camera: str, shape: tuple[int, ...], device: 
 
 
 def _to_float(images: np.ndarray, device: Any) -> torch.Tensor:
-    return torch.from_numpy(images).to(device).div(127.5).sub_(1)
+    """Levels to −1 … 1. On a CPU by numpy, which divides what it has just cast while that is still in the cache."""
+    if torch.device(device).type != "cpu":
+        return torch.from_numpy(images).to(device).div(127.5).sub_(1)
+    floats = np.divide(images, np.float32(127.5))
+    return torch.from_numpy(np.subtract(floats, np.float32(1), out=floats))

@@ -109,4 +109,6 @@ def pad_dims(x: Float[np.ndarray, "*t d"], dims: int) -> Float[np.ndarray, "*t e
         raise ValueError(
             f"a vector of {x.shape[-1]} dims does not fit a model of {dims}; raise action_dim in its config"
         )
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, dims - x.shape[-1])]).astype(np.float32)
+    out = np.zeros((*x.shape[:-1], dims), np.float32)
+    out[..., : x.shape[-1]] = x
+    return out

@@ -101,10 +101,15 @@ class Batcher:
         while (work := self._take()) is not None:
             start = time.perf_counter()
             if isinstance(work, _Job):
-                _settle(work.done, work.run)
+                outcomes = [(work.done, attempt(work.run))] if work.done.set_running_or_notify_cancel() else []
             else:
-                self._answer([question for question in work if question.answer.set_running_or_notify_cancel()])
+                outcomes = self._answers([q for q in work if q.answer.set_running_or_notify_cancel()])
             self._done(work, took=time.perf_counter() - start)
+            for future, outcome in outcomes:  # last: from here on whoever asked wants the interpreter for himself
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
 
     def _take(self) -> "list[_Question] | _Job | None":
         """What comes next, once something does: a job, or the questions that wait before the next job."""
@@ -156,33 +161,31 @@ class Batcher:
                 self._expected |= dict.fromkeys(sessions - back, until)
             self._changed.notify_all()
 
-    def _answer(self, questions: list[_Question]) -> None:
+    def _answers(self, questions: list[_Question]) -> list[tuple[Future[Any], Any]]:
+        """The answer of each question, or the exception in its place."""
         if not questions:
-            return
+            return []
         start = time.perf_counter()
         try:
             replies = self.infer([q.session for q in questions], [q.observation for q in questions])
             assert len(replies) == len(questions), (len(replies), len(questions))
         except Exception as error:
             if len(questions) == 1:
-                questions[0].answer.set_exception(error)
-                return
-            for question in questions:
-                self._answer([question])
-            return
+                return [(questions[0].answer, error)]
+            return [outcome for question in questions for outcome in self._answers([question])]
         took = time.perf_counter() - start
+        outcomes: list[tuple[Future[Any], Any]] = []
         for question, reply in zip(questions, replies):
-            if isinstance(reply, Exception):
-                question.answer.set_exception(reply)
-            else:
+            if not isinstance(reply, Exception):
                 queued = start - question.asked
-                question.answer.set_result(Answer(reply=reply, queued=queued, took=took, batch=len(questions)))
+                reply = Answer(reply=reply, queued=queued, took=took, batch=len(questions))
+            outcomes.append((question.answer, reply))
+        return outcomes
 
 
-def _settle(done: Future[Any], run: Callable[[], Any]) -> None:
-    if not done.set_running_or_notify_cancel():
-        return
+def attempt(run: Callable[[], Any]) -> Any:
+    """What comes of it, or the exception that does."""
     try:
-        done.set_result(run())
+        return run()
     except Exception as error:
-        done.set_exception(error)
+        return error

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pilot.serve.batching import Answer, Batcher, Reply
+from pilot.serve.batching import Answer, Batcher, Reply, attempt
 from pilot.serve.sessions import RobotSession
 from pilot.serve.wire import pack
 
@@ -113,7 +114,7 @@ class Hosted:
             self._bring_along(robot)
         if hasattr(self.policy, "infer_many"):
             return self.policy.infer_many([robot.state for robot in robots], observations, errors="return")
-        return [attempt(robot.state, observation) for robot, observation in zip(robots, observations)]
+        return [attempt(partial(robot.state.infer, observation)) for robot, observation in zip(robots, observations)]
 
     def _bring_along(self, robot: RobotSession) -> None:
         """A session that an earlier policy began goes on with the one that is here now."""
@@ -124,13 +125,6 @@ class Hosted:
         else:
             robot.state, _ = self.begin(alone=False)
         robot.generation = self.generation
-
-
-def attempt(session: Any, observation: Mapping[str, Any]) -> Reply | Exception:
-    try:
-        return session.infer(observation)
-    except Exception as error:
-        return error
 
 
 def warm_up(policy: Any, *, max_batch: int) -> None:
