@@ -7,7 +7,7 @@ import pilot
 
 ROOT = Path(pilot.__file__).parent
 LAYERS = [
-    {"types"},
+    {"types", "names"},
     {"nn", "tokenizers"},
     {"data"},
     {"robots", "models", "datasets"},
@@ -23,6 +23,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 TORCH_FREE = (
     "types",
+    "names",
     "robots/",
     "sims/",
     "serve/wire",

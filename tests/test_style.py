@@ -15,6 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MAX_FUNCTION, MAX_FILE, MAX_MEDIAN = 80, 500, 14
 TORCH_FREE = [
     "types",
+    "names",
     "robots",
     "sims",
     "serve.wire",

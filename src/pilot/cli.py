@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
-from pilot.cli_verbs import Verb, add_verbs, choose, chosen_high_level, high_level_arguments
+from pilot.cli_verbs import Verb, add_verbs, chosen_high_level, high_level_arguments
+from pilot.names import choose
 
 Config = TypeVar("Config")
 

@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import Verb, add_verbs, choose
+from pilot.cli_verbs import Verb, add_verbs
+from pilot.names import choose
 
 if TYPE_CHECKING:
     from pilot.data.annotate import Annotated

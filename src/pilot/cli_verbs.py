@@ -2,8 +2,7 @@
 
 import argparse
 import dataclasses
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,6 @@ class Verb:
     example: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
-
-
-def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """`name`, if it is known.
-
-    Raises:
-        ValueError: It is not; the message gives the nearest known one.
-    """
-    known = list(known)
-    if name in known:
-        return name
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-    raise ValueError(f"unknown {what} '{name}'; {hint}")
 
 
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,12 +3,12 @@
 A run is a function without arguments whose annotation says that it returns a `TrainConfig`; others are helpers.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
 
+from pilot.names import choose
 from pilot.train.config import TrainConfig
 
 
@@ -24,10 +24,7 @@ def get(name: str) -> TrainConfig:
         ValueError: no such run; the nearest is suggested.
     """
     functions = _functions()
-    if name not in functions:
-        near = difflib.get_close_matches(name, functions, n=1)
-        raise ValueError(f"unknown run '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {names()}"))
-    return functions[name]()
+    return functions[choose("run", name, sorted(functions))]()
 
 
 def _functions() -> dict[str, Callable[[], TrainConfig]]:

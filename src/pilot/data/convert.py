@@ -22,6 +22,7 @@ from pilot.data.cluster import Spread, here
 from pilot.data.conversion.source import Options, Source
 from pilot.data.files import read_json, write_json
 from pilot.data.writer import LeRobotWriter
+from pilot.names import choose
 
 REPORT = "meta/conversion.json"
 STAGED = f"{fmt.RECORDING}/staged"
@@ -77,8 +78,7 @@ def convert(
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
     kind = kind or recognised(source)
-    if kind not in kinds():
-        raise ValueError(f"unknown format '{kind}'; known: {', '.join(kinds())}")
+    choose("format", kind, kinds())
     done = _earlier(target, Conversion(source=str(source.resolve()), kind=kind))
     if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
         return done

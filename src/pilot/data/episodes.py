@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -22,6 +21,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from pilot.data.files import read_json, write_json
 from pilot.data.folder import Folder
 from pilot.data.kept import ABOUT, ColumnWriter, mapped
+from pilot.names import instead
 
 Stored = TypeVar("Stored")
 COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed", "drawable")  # of `Steps`
@@ -380,6 +380,5 @@ def choose_cameras(known: Sequence[str], wanted: Sequence[str] | None, *, path: 
     """`wanted`, or all that are known. An unknown one is a `ValueError` that suggests the nearest."""
     for camera in wanted or ():
         if camera not in known:
-            near = get_close_matches(camera, known, n=1) or list(known) or ["-"]
-            raise ValueError(f"{path} has no camera '{camera}'; it has {list(known)}. Did you mean '{near[0]}'?")
+            raise ValueError(f"{path} has no camera '{camera}'; {instead(camera, known, listed='it has')}")
     return tuple(known if wanted is None else wanted)

@@ -4,7 +4,6 @@ An entry says where a set lies, what robot recorded it, which reader opens it an
 library makes, the arguments that make it; for sets of others, how their features become the robot's state and actions.
 """
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pilot.data.rlds import RldsLayout
+from pilot.names import choose
 
 Reader = Literal["robot", "web"]
 
@@ -63,8 +63,4 @@ def load_layout(name: str) -> RldsLayout:
 def load_dataset(name: str) -> Dataset:
     """The entry of that name; an unknown name is a ValueError that suggests the nearest."""
     known = all_datasets()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {sorted(known)}"
-        raise ValueError(f"unknown data set '{name}'; {hint} (new ones are one file in {__path__[0]})")
-    return known[name]
+    return known[choose("data set", name, sorted(known), note=f" (new ones are one file in {__path__[0]})")]

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
+from pilot.names import choose
 from pilot.sims.homes import Expert, HomesEnv
 from pilot.tokenizers.text import box_to_locs
 
@@ -88,8 +89,7 @@ class ExpertPolicy:
 
 
 def check_control(control: str) -> None:
-    if control not in CONTROLS:
-        raise ValueError(f"unknown control {control!r}; choose one of {', '.join(CONTROLS)}")
+    choose("control", control, CONTROLS)
 
 
 def controlled(

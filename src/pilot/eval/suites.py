@@ -6,7 +6,6 @@ policy and code, suite, control, seed): an evaluation that was stopped takes up 
 before is only read. Change the weights, the simulator or how a policy acts, and the key changes with them.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -39,6 +38,7 @@ from pilot.eval.stats import wilson
 from pilot.infer.high_levels import HighLevel, Human, Oracle, Vlm, named
 from pilot.infer.high_levels.advising import at_once
 from pilot.infer.policy import load_policy
+from pilot.names import choose
 from pilot.sims.homes import HomesEnv
 from pilot.sims.homes.episodes import draw_episode
 from pilot.sims.homes.rooms import draw_home, home_seed
@@ -85,10 +85,7 @@ SUITES = {
 
 def get_suite(name: str) -> Suite:
     """The suite of that name; ValueError with the nearest names otherwise."""
-    if name in SUITES:
-        return SUITES[name]
-    near = difflib.get_close_matches(name, SUITES, n=1, cutoff=0.0)
-    raise ValueError(f"unknown suite {name!r}; did you mean {near[0]!r}? Suites: {', '.join(SUITES)}")
+    return SUITES[choose("suite", name, SUITES)]
 
 
 TOGETHER = 8  # episodes in step in one process, the policy asked once for all

@@ -4,13 +4,13 @@ A file may also hold `ADAPTERS`, by name: conventions that models were pre-train
 `from_openpi`, which reads what openpi's client for this robot sends.
 """
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from pilot.names import choose
 from pilot.types import Adapter, Robot
 
 
@@ -54,8 +54,5 @@ def read_openpi(robot: Robot, observation: Mapping[str, Any]) -> Mapping[str, An
 
 
 def _module(name: str) -> ModuleType:
-    if name not in robot_names():
-        near = difflib.get_close_matches(name, robot_names(), n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {robot_names()}"
-        raise ValueError(f"unknown robot '{name}'; {hint} (a new robot is one file in {__path__[0]})")
+    choose("robot", name, robot_names(), note=f" (a new robot is one file in {__path__[0]})")
     return importlib.import_module(f"{__name__}.{name}")

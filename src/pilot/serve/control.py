@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble, repeat, zero
+from pilot.names import instead
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = 
         ValueError: there is no such executor.
     """
     if name not in EXECUTORS:
-        raise ValueError(f"no executor '{name}'; there are {', '.join(EXECUTORS)}")
+        raise ValueError(f"no executor '{name}'; {instead(name, EXECUTORS, listed='there are')}")
     return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late or standing_still(metadata))
 
 

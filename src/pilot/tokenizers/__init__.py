@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from pilot.names import choose
 from pilot.tokenizers import bins, fast, vq
 from pilot.tokenizers.base import ActionTokenizer
 
@@ -42,6 +43,4 @@ def fit_action_tokenizer(
     Raises:
         ValueError: an unknown kind, or chunks that it cannot be fitted to.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown action tokenizer '{kind}'; known: {', '.join(KINDS)}")
-    return KINDS[kind][1].fit(chunks, **options)
+    return KINDS[choose("action tokenizer", kind, KINDS)][1].fit(chunks, **options)

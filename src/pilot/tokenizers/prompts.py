@@ -15,7 +15,6 @@ warning. A model of pilot's own reads the end of its prompt to know what to say 
 saw "-1" for a state below -1 (`clips_state`); ours reads 0 there.
 """
 
-import difflib
 import warnings
 from dataclasses import dataclass
 from itertools import takewhile
@@ -23,6 +22,7 @@ from itertools import takewhile
 import numpy as np
 from jaxtyping import Float, Int
 
+from pilot.names import choose
 from pilot.tokenizers.base import ActionTokenizer, DecodeResult, mirror_into_vocab
 from pilot.tokenizers.text import Ids, TextTokenizer
 
@@ -186,11 +186,7 @@ def _clean(prompt_format: PromptFormat, text: str) -> str:
 
 
 def _find(name: str) -> PromptFormat:
-    if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(FORMATS)}"
-        raise ValueError(f"unknown prompt format '{name}'; {hint}")
-    return FORMATS[name]
+    return FORMATS[choose("prompt format", name, FORMATS)]
 
 
 def _names_with_target() -> str:

@@ -5,7 +5,6 @@ PaliGemma's convention (2407.07726, section 3.2), whose own model this module lo
 ships here.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -15,6 +14,8 @@ from typing import SupportsInt
 import numpy as np
 import sentencepiece
 from jaxtyping import Int
+
+from pilot.names import instead
 
 Box = tuple[float, float, float, float]
 Ids = Iterable[SupportsInt]  # a list, an array or a tensor of token ids
@@ -37,8 +38,9 @@ class TextTokenizer:
     def __init__(self, path: str | Path = NANO_MODEL) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            near = difflib.get_close_matches(self.path.name, [p.name for p in self.path.parent.glob("*.model")], n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the small model that ships with pilot is {NANO_MODEL}"
+            beside = sorted(path.name for path in self.path.parent.glob("*.model"))
+            ours = f"the small model that ships with pilot is {NANO_MODEL}"
+            hint = instead(self.path.name, beside, listed="beside it there are") if beside else ours
             raise FileNotFoundError(f"no SentencePiece model at {self.path}; {hint}")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))

@@ -9,13 +9,13 @@ Parts of a model are its direct children (`vision`, `vlm`, `action_expert`, …)
 | `expert` | action expert, its way in and out, and its time MLP |
 """
 
-import difflib
 from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from pilot.names import instead
 from pilot.nn.lora import LoraConfig, inject
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -39,9 +39,8 @@ def parts_of(model: nn.Module, names: Iterable[str], *, field: str = "freeze") -
     found: dict[str, None] = {}
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ValueError(f"{field} names '{name}', which the model has not; {hint}it has {', '.join(known)}")
+            hint = instead(name, known, listed="it has")
+            raise ValueError(f"{field} names '{name}', which the model has not; {hint}")
         found |= dict.fromkeys(known[name])
     return list(found)
 

@@ -5,9 +5,10 @@ the card. Links are between the GPUs of one node, in one direction. Prices are o
 demand in 2025; they differ by a factor of two between clouds: give your own with `--price`.
 """
 
-import difflib
 import re
 from dataclasses import dataclass
+
+from pilot.names import instead
 
 GIB = 2**30
 GPUS_PER_NODE = 8
@@ -60,7 +61,5 @@ def parse_gpus(text: str) -> tuple[int, str]:
     aliases = plain | {known.removeprefix("RTX"): known for known in GPUS} | {"A100": "A100-80"}
     name = aliases.get(typed.replace("-", "").removesuffix("GB"))
     if name is None:
-        near = difflib.get_close_matches(typed, GPUS, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(GPUS)}"
-        raise ValueError(f"unknown GPU '{found[2]}'; {hint}")
+        raise ValueError(f"unknown GPU '{found[2]}'; {instead(typed, GPUS)}")
     return int(found[1] or 1), name

@@ -4,12 +4,13 @@ Each is a library of its own, imported here and nowhere else, when a run names i
 goes on continues its own curves.
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
+
+from pilot.names import instead
 
 Values = Mapping[str, float]
 
@@ -33,8 +34,7 @@ def open_trackers(
     opened: list[Tracker] = []
     for name in names:
         if name not in TRACKERS:
-            near = difflib.get_close_matches(name, TRACKERS, n=1) or sorted(TRACKERS)
-            raise ValueError(f"log_to names '{name}', which is no tracker; did you mean '{near[0]}'?")
+            raise ValueError(f"log_to names '{name}', which is no tracker; {instead(name, TRACKERS)}")
         tracker = TRACKERS[name](out, title, start, settings)
         if tracker is not None:
             opened.append(tracker)

@@ -17,13 +17,13 @@ prompt, and the model decides on a subtask below it, with its box. `verbatim` ad
 models whose subtasks are bare words. A new high level is one more class with these few methods.
 """
 
-import difflib
 from collections.abc import Sequence
 
 from pilot.data.endpoint import Endpoint
 from pilot.infer.high_levels.advising import Human, Oracle, Vlm
 from pilot.infer.high_levels.base import SUBTASK_TOKENS, Advisor, HighLevel, Implicit, Silent
 from pilot.infer.high_levels.deciding import Affordance, Model, SayCan
+from pilot.names import instead
 
 __all__ = [
     "NAMED",
@@ -64,8 +64,7 @@ def named(
         ValueError: there is none, it needs an option that is missing, or does not have one that is given.
     """
     if name not in NAMED:
-        near = difflib.get_close_matches(name, NAMED, n=1, cutoff=0.0)
-        raise ValueError(f"no high level '{name}'; did you mean '{near[0]}'? There are {', '.join(NAMED)}")
+        raise ValueError(f"no high level '{name}'; {instead(name, NAMED, listed='there are')}")
     values = {"labels": tuple(labels) or None, "keep_margin": keep_margin, "url": url, "model": model}
     given = {option: value for option, value in values.items() if value is not None}
     if wrong := sorted(given.keys() - set(OPTIONS.get(name, ()))):

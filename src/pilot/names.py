@@ -1,0 +1,29 @@
+"""Names that people give, and how the wrong one is answered: with the nearest, and with all where they are few."""
+
+import difflib
+from collections.abc import Iterable
+
+FEW = 8  # names that are worth listing beside the nearest
+NEAR = 0.5  # of 1, which is equal: less alike than this is not what was meant
+
+
+def choose(what: str, name: str, known: Iterable[str], *, note: str = "") -> str:
+    """`name`, if it is known; `note` is what else to say if it is not.
+
+    Raises:
+        ValueError: it is not; the message says what is.
+    """
+    known = list(known)
+    if name in known:
+        return name
+    raise ValueError(f"unknown {what} '{name}'; {instead(name, known)}{note}")
+
+
+def instead(name: str, known: Iterable[str], *, listed: str = "known:") -> str:
+    """What to say to a person who gave a `name` that is not `known`: "did you mean 'homes'?", "known: aloha, homes"."""
+    known = list(known)
+    lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=NEAR)
+    meant = f"did you mean '{lower[near[0]]}'?" if near else ""
+    every = f"{listed} {', '.join(known) or 'none'}" if not near or 1 < len(known) <= FEW else ""
+    return " ".join(part for part in (meant, every) if part)

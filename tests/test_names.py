@@ -1,0 +1,36 @@
+"""The wrong name is answered with the right one."""
+
+import pytest
+
+from pilot.names import FEW, choose, instead
+
+MANY = [f"name{letter}" for letter in "abcdefghij"]
+
+
+def test_a_known_name_is_taken():
+    assert choose("robot", "homes", ["aloha", "homes"]) == "homes"
+
+
+@pytest.mark.parametrize("typed", ["home", "hoems", "HOMES", "Homes"])
+def test_a_near_name_is_answered_with_the_one_that_was_meant(typed):
+    with pytest.raises(ValueError, match=f"unknown robot '{typed}'; did you mean 'homes'. known: aloha, homes"):
+        choose("robot", typed, ["aloha", "homes"])
+
+
+def test_of_many_names_only_the_nearest_is_said():
+    assert len(MANY) > FEW
+    assert instead("namecc", MANY) == "did you mean 'namec'?"
+
+
+def test_without_a_near_name_all_are_listed():
+    assert instead("xyz", MANY) == f"known: {', '.join(MANY)}"
+    assert instead("xyz", iter(["a", "b"]), listed="it has") == "it has a, b"
+
+
+def test_where_there_is_no_name_at_all_that_is_said():
+    assert instead("xyz", ()) == "known: none"
+
+
+def test_what_else_to_do_comes_last():
+    with pytest.raises(ValueError, match=r"known: a, b \(or write your own\)$"):
+        choose("robot", "xyz", "ab", note=" (or write your own)")
