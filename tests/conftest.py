@@ -1,4 +1,4 @@
-"""Set before torch and mujoco are imported: two cores, no spinning threads, no screen."""
+"""Set before torch and mujoco are imported: one thread, none that spins, no screen."""
 
 import os
 
@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 import torch
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # what is computed here is small: two would mostly wait for each other
 
 
 @pytest.fixture

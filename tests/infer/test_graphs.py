@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map
 
 from infer.test_engine import ACTING, BATCHES, CLOSE, EOS, GROUPED, RAGGED, SOME, noise, observation
 from infer.weights import model
@@ -23,21 +23,42 @@ from pilot.models.pi import pi05
 
 
 class Recording(graphs.Graph):
+    """The operations of one call, played again on what lies at the same places now."""
+
     def __init__(self, function: Callable[[], Any], *, changes: Any = (), **rest: Any) -> None:
         before = [tensor.clone() for tensor in changes]
-        with NothingAsked():
-            self.recorded = make_fx(lambda: nothing_is_a_number(function()))()
+        with Tape() as tape:
+            self.result = function()
         for tensor, was in zip(changes, before, strict=True):
             tensor.copy_(was)
+        self.played = tape.played
 
     def __call__(self) -> Any:
-        out = self.recorded()
-        return out if out.numel() else None
+        made: dict[int, Any] = {}  # what an operation made then: what it makes now
+
+        def now(value: Any) -> Any:
+            return made.get(id(value), value)
+
+        for func, args, kwargs, out in self.played:
+            again = func(*tree_map(now, args), **tree_map(now, kwargs))
+            made.update(zip(map(id, tree_leaves(out)), tree_leaves(again), strict=True))
+        return tree_map(now, self.result)
 
 
-def nothing_is_a_number(out: Any) -> Any:
-    """A recording returns tensors; an empty one stands for nothing."""
-    return torch.empty(0) if out is None else out
+class Tape(NothingAsked):
+    """Remembers every operation, down to those that are made of no others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.played: list[tuple[Any, Any, Any, Any]] = []  # keeps all that was made, so that no `id` comes twice
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with self:
+            out = func.decompose(*args, **(kwargs or {}))
+        if out is NotImplemented:
+            out = super().__torch_dispatch__(func, types, args, kwargs)
+            self.played.append((func, args, kwargs or {}, out))
+        return out
 
 
 @pytest.fixture(autouse=True)
