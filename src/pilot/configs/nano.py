@@ -106,13 +106,15 @@ def nano_expert() -> TrainConfig:
 
 
 def nano_finetune() -> TrainConfig:
-    """A few minutes on something new, beside a little of what is known; who collects them fills in `sources`."""
+    """A few minutes on something new, beside what is known, or it would be forgotten; who collects them fills in
+    `sources`, by the last names of their paths."""
     return replace(
         nano_stage2(),
         name="nano_finetune",
         sources=(
-            Source(path="data/finetune/new", weight=0.8),
-            Source(path="data/finetune/web", kind="web", weight=0.2),
+            Source(path="data/finetune/new", weight=0.5),
+            Source(path="data/finetune/known", weight=0.35),
+            Source(path="data/finetune/web", kind="web", weight=0.15),
         ),
         steps=250,
         batch_size=48,

@@ -59,6 +59,7 @@ class Amounts:
     new_episodes: int
     homes: int
     episodes_per_home: int
+    known_per_home: int
     web_rows: int
     steps: int | None
     workers: int
@@ -71,6 +72,7 @@ FULL = Amounts(
     new_episodes=30,
     homes=60,
     episodes_per_home=4,
+    known_per_home=2,
     web_rows=2000,
     steps=None,
     workers=2,
@@ -82,6 +84,7 @@ QUICK = Amounts(
     new_episodes=2,
     homes=2,
     episodes_per_home=2,
+    known_per_home=1,
     web_rows=40,
     steps=8,
     workers=1,
@@ -224,28 +227,27 @@ class Show:
         return self.evaluate(self.checkpoint, [NEW], folder, episodes=self.amounts.new_episodes, controls=["none"])
 
     def demonstrate(self, folder: Path) -> dict[str, str]:
-        """Demonstrations of the new task, and questions about pictures with everything old and new; paths by kind."""
-        robot = collect(
-            folder / "new",
-            level=NEW.level,
-            task=NEW.task,
-            homes=self.amounts.homes,
-            episodes_per_home=self.amounts.episodes_per_home,
-            workers=self.amounts.workers,
-            seed=self.seed,
-            kinds=NEW.kinds,
-            receptacles=NEW.receptacles,
-        )
+        """Demonstrations of the new task and of what is known, and questions about pictures with both; paths by name.
+
+        Trained on the new task alone, the policy forgets the others.
+        """
+        a = self.amounts
+        everywhere: dict[str, Any] = {"homes": a.homes, "workers": a.workers, "seed": self.seed}
+        new, known = (
+            collect(
+                folder / name, level=suite.level, task=suite.task, episodes_per_home=episodes, kinds=suite.kinds,
+                receptacles=suite.receptacles, **everywhere,
+            )
+            for name, suite, episodes in (("new", NEW, a.episodes_per_home), ("known", OLD, a.known_per_home))
+        )  # fmt: skip
         web = collect_web(
             folder / "web",
-            rows=self.amounts.web_rows,
-            homes=self.amounts.homes,
-            workers=self.amounts.workers,
-            seed=self.seed,
+            rows=a.web_rows,
             kinds=(*KINDS, *(NEW.kinds or ())),
             receptacles=(*RECEPTACLES, *(NEW.receptacles or ())),
+            **everywhere,
         )
-        return {"robot": str(robot), "web": str(web)}
+        return {"new": str(new), "known": str(known), "web": str(web)}
 
     def fine_tune(self, folder: Path) -> dict[str, str]:
         """`config`, from the shipped weights, on what was just collected."""
@@ -253,7 +255,7 @@ class Show:
         config = replace(
             self.config,
             init_from=str(self.checkpoint),
-            sources=tuple(replace(source, path=collected[source.kind]) for source in self.config.sources),
+            sources=tuple(replace(source, path=collected[Path(source.path).name]) for source in self.config.sources),
             steps=self.steps,
             log_every=min(self.config.log_every, max(self.steps // 8, 1)),
             seed=self.seed,
@@ -359,8 +361,9 @@ class Show:
         report.section(
             "Learning something new",
             f"{NEW.title.capitalize()}: neither is in any data the policy was trained on. "
-            f"{a.homes * a.episodes_per_home} demonstrations in {a.homes} homes, {self.steps} training steps; tried in "
-            "other homes, the same ones before and after.",
+            f"{a.homes * a.episodes_per_home} demonstrations in {a.homes} homes, {self.steps} training steps, beside "
+            f"{a.homes * a.known_per_home} demonstrations of what it knows, lest it forget; tried in other homes, the "
+            "same ones before and after.",
         )
         rows = [(after["new"][0], "after fine-tuning"), (before, "before")]
         report.success_table([success_row(row, model=when) for row, when in rows])
