@@ -169,6 +169,8 @@ def failing(error: BaseException):
         (FileNotFoundError("no checkpoint at x; make one with: pilot train"), 2, "make one with"),
         (ImportError("needs MuJoCo: pip install 'pilot[sim]'"), 2, "pilot[sim]"),
         (OSError(errno.ENOSPC, "No space left on device", "data/a.parquet"), 2, "the disk is full (data/a.parquet)"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "keys.txt"), 2, "'keys.txt' cannot be read"),
+        (OSError(errno.EADDRINUSE, "port 80 is taken"), 2, "pilot: port 80 is taken"),
         (OSError("cannot write run/000500; is the disk full?"), 2, "cannot write run/000500"),
         (FloatingPointError("the flow loss is NaN at step 3"), 2, "NaN at step 3"),
         (KeyboardInterrupt(), 130, "the same command goes on where it was"),
@@ -180,6 +182,46 @@ def test_errors_for_people_are_one_line(error, code, message, capsys, monkeypatc
     assert cli.main(["demo"]) == code
     shown = capsys.readouterr().err
     assert message in shown and "Traceback" not in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("eval x --epsiodes 5", "unknown option '--epsiodes'; did you mean '--episodes'? (pilot eval --help)"),
+        ("data stats x --pre=robot", "unknown option '--pre'; did you mean '--per'?"),
+        ("plan nano_stage1 extra", "'extra' is one word too many (pilot plan --help)"),
+        ("data stat x", "unknown word after 'pilot data' 'stat'; did you mean 'stats'?"),
+        ("eval", "the following arguments are required: policy (pilot eval --help)"),
+        ("eval x --episodes 0", "argument --episodes: takes a whole number of 1 or more, got '0'"),
+        ("collect x --homes many", "argument --homes: takes a whole number of 1 or more, got 'many'"),
+        ("collect x --level 3", "argument --level: takes a whole number from 1 to 2, got '3'"),
+        ("serve x --port 99999", "argument --port: takes a whole number from 0 to 65535, got '99999'"),
+        ("serve x --watch 0", "argument --watch: takes a number above 0, got '0'"),
+        ("plan nano_stage1 --price nan", "argument --price: takes a number above 0, got 'nan'"),
+        ("data stats x --per robt", "argument --per: invalid choice: 'robt'"),
+    ],
+)
+def test_a_wrong_command_is_answered_in_one_line(command, message, capsys):
+    assert cli.main(command.split()) == 2
+    shown = capsys.readouterr().err
+    assert f"pilot: {message}" in shown and shown.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["eval", "expert", "--out", str(tmp_path / "file")]) == 2
+    assert "file' is a file; give a folder to write into" in capsys.readouterr().err
+    assert cli.main(["collect", str(tmp_path / "file" / "set")]) == 2
+    assert "file' is a file; give a folder to write into" in capsys.readouterr().err
+    assert cli.main(["data", "inspect", "x", "--out", str(tmp_path)]) == 2
+    assert f"'{tmp_path}' is a folder; give a file to write" in capsys.readouterr().err
+    assert cli.main(["data", "inspect", "x", "--out", str(tmp_path / "file" / "page.html")]) == 2
+    assert "file' is a file" in capsys.readouterr().err
+
+
+def test_a_warning_of_ours_is_one_line():
+    assert cli.warned("two homes dropped", UserWarning, cli.__file__, 3) == "pilot: two homes dropped\n"
+    assert cli.warned("old", DeprecationWarning, "/lib/numpy.py", 3) == "/lib/numpy.py:3: DeprecationWarning: old\n"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), AssertionError((1, 2)), KeyError("state")])

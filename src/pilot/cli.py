@@ -10,12 +10,21 @@ import dataclasses
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
-from pilot.cli_verbs import Verb, add_verbs, chosen_high_level, high_level_arguments
+from pilot.cli_verbs import (
+    Parser,
+    Verb,
+    add_verbs,
+    chosen_high_level,
+    folder_to_write,
+    high_level_arguments,
+    whole_number,
+)
 from pilot.names import choose
 
 Config = TypeVar("Config")
@@ -23,6 +32,7 @@ Config = TypeVar("Config")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `pilot`. Returns the exit code: 0, 2 for what the caller can put right, 130 for Ctrl-C."""
+    warnings.formatwarning = warned
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except (KeyboardInterrupt, ValueError, FloatingPointError, OSError, ImportError) as error:
@@ -36,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         choose("verb", arguments[0], VERBS)
-    namespace = build_parser().parse_args(arguments or ["--help"])
+    if arguments[:1] == ["data"] and arguments[1:] and not arguments[1].startswith("-"):
+        choose("word after 'pilot data'", arguments[1], cli_data.WORDS)
+    namespace, rest = build_parser().parse_known_args(arguments or ["--help"])
+    namespace.parser.refuse_unknown(rest)
     VERBS[namespace.verb].run(namespace)
 
 
@@ -44,15 +57,31 @@ def explained(error: BaseException) -> str:
     """What to tell the person at the keyboard. Errors of ours already say what to do; some of the system's do not."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped; the same command goes on where it was"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
+    if isinstance(error, OSError) and error.errno is not None:
+        return explained_by_system(error)
     if isinstance(error, ModuleNotFoundError):
         return str(missing_extra(error))
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def explained_by_system(error: OSError) -> str:
+    what = error.strerror or str(error)
+    if error.filename is None:
+        return what
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename}); free some space and run the same command again"
+    return f"'{error.filename}' cannot be read or written: {what[0].lower()}{what[1:]}"
+
+
+def warned(message: Warning | str, category: type[Warning], filename: str, *line: Any) -> str:
+    """A warning of ours is one line too; those of others say where they come from."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"pilot: {message}\n"
+    return f"{filename}:{line[0]}: {category.__name__}: {message}\n"
+
+
+def build_parser() -> Parser:
+    parser = Parser(
         prog="pilot",
         description="Robots that act on words: collect, train, evaluate and serve the π0 family.",
         epilog="Example: pilot demo --quick\nHelp on a verb: pilot train --help",
@@ -159,10 +188,10 @@ def parsed(text: str, old: Any, *, name: str) -> Any:
 
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder of the report")
+    parser.add_argument("--out", type=folder_to_write, default=Path("outputs/demo"), help="folder of the report")
     parser.add_argument("--quick", action="store_true", help="two minutes: few episodes, few training steps")
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the shipped checkpoints/nano)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number(0), default=0)
 
 
 def run_demo(args: argparse.Namespace) -> None:
@@ -173,20 +202,26 @@ def run_demo(args: argparse.Namespace) -> None:
 
 
 def collect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder of the data set; an unfinished one is continued")
-    parser.add_argument("--level", type=int, default=1, help="1: two objects; 2: distractors (default: %(default)s)")
+    parser.add_argument("out", type=folder_to_write, help="folder of the data set; an unfinished one is continued")
+    parser.add_argument(
+        "--level", type=whole_number(1, 2), default=1, help="1: two objects; 2: distractors (default: %(default)s)"
+    )
     parser.add_argument("--task", default="single", help="single or multi: one move, or several (default: %(default)s)")
-    parser.add_argument("--homes", type=int, default=20, help="number of homes (default: %(default)s)")
-    parser.add_argument("--first-home", type=int, default=0, help="index of the first home (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=10, help="episodes per home (default: %(default)s)")
+    parser.add_argument("--homes", type=whole_number(1), default=20, help="number of homes (default: %(default)s)")
+    parser.add_argument(
+        "--first-home", type=whole_number(0), default=0, help="index of the first home (default: %(default)s)"
+    )
+    parser.add_argument("--episodes", type=whole_number(1), default=10, help="episodes per home (default: %(default)s)")
     parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step aloud")
     parser.add_argument("--video", action="store_true", help="mp4 files instead of pictures in the tables")
     parser.add_argument("--kinds", nargs="+", help="only these kinds of object")
     parser.add_argument("--receptacles", nargs="+", help="only these receptacles")
-    parser.add_argument("--web", type=int, metavar="ROWS", help="instead: this many captions, questions and boxes")
+    parser.add_argument(
+        "--web", type=whole_number(1), metavar="ROWS", help="instead: this many captions, questions and boxes"
+    )
     parser.add_argument("--split", default="train", help="train or test homes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes (default: %(default)s)")
 
 
 def run_collect(args: argparse.Namespace) -> None:
@@ -225,9 +260,11 @@ def run_collect(args: argparse.Namespace) -> None:
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a run of pilot.configs, such as nano_vision")
-    parser.add_argument("--out", type=Path, help="folder of the run, resumed if there is one (default: outputs/NAME)")
     parser.add_argument(
-        "--until", type=int, metavar="STEP", help="stop there; the schedule stays that of the whole run"
+        "--out", type=folder_to_write, help="folder of the run, resumed if there is one (default: outputs/NAME)"
+    )
+    parser.add_argument(
+        "--until", type=whole_number(1), metavar="STEP", help="stop there; the schedule stays that of the whole run"
     )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
@@ -252,10 +289,14 @@ def eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--control", nargs="+", metavar="CONTROL", default=["none"], help="none blank_images shuffled_prompts oracle"
     )
-    parser.add_argument("--episodes", type=int, default=200, help="per suite and control (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (default: 2)")
-    parser.add_argument("--out", type=Path, help="folder for each episode's record and the table; a second run goes on")
+    parser.add_argument(
+        "--episodes", type=whole_number(1), default=200, help="per suite and control (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder for each episode's record and the table; a second run goes on"
+    )
     high_level_arguments(parser)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilot.cli_verbs import folder_to_write, whole_number
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,7 +22,9 @@ TARGETS = ("pilot", "openpi-torch", "openpi-jax", "lerobot")
 def arguments(parser: argparse.ArgumentParser) -> None:
     remote = "folder, or hf://owner/repo[@revision][/folder], gs://…"
     parser.add_argument("source", help=remote)
-    parser.add_argument("target", type=Path, nargs="?", help="folder to write; new or empty (not needed to --dry-run)")
+    parser.add_argument(
+        "target", type=folder_to_write, nargs="?", help="folder to write; new or empty (not needed to --dry-run)"
+    )
     parser.add_argument("--from", dest="kind", choices=SOURCES, default="auto", help="(default: by what lies there)")
     parser.add_argument("--to", choices=TARGETS, default="pilot", help="(default: %(default)s)")
     parser.add_argument("--robot", help="a file of pilot.robots; where the source does not say it, or says too little")
@@ -31,7 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=["float32", "bfloat16"], help="of the written weights (default: as they are)"
     )
     parser.add_argument("--model", choices=["pi0", "pi05", "pi0_fast"], default="pi05", help="to start from PaliGemma")
-    parser.add_argument("--seed", type=int, default=0, help="of what PaliGemma does not have (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of what PaliGemma does not have (default: %(default)s)"
+    )
     parser.add_argument(
         "--set",
         action="append",

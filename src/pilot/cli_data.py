@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import Verb, add_verbs
+from pilot.cli_verbs import Verb, above_zero, add_verbs, file_to_write, folder_to_write, whole_number
 from pilot.names import choose
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def spread_arguments(parser: argparse.ArgumentParser, *, workers: int) -> None:
     """Who does the work; what comes out is the same."""
-    parser.add_argument("--workers", type=int, default=workers, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=whole_number(1), default=workers, help="processes (default: %(default)s)")
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -51,12 +51,16 @@ def stats_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="LeRobot or RLDS data sets: folders, hf://, gs:// …"
     )
-    parser.add_argument("--out", type=Path, help="write into OUT/<set> instead of into the set; for those elsewhere")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="write into OUT/<set> instead of into the set; for those elsewhere"
+    )
     parser.add_argument(
         "--per", choices=["dataset", "robot", "mixture"], default="dataset", help="what shares statistics"
     )
     parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each set names)")
-    parser.add_argument("--action-horizon", type=int, default=10, help="actions per chunk (default: %(default)s)")
+    parser.add_argument(
+        "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
+    )
     spread_arguments(parser, workers=2)
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, episodes that cannot be used")
 
@@ -139,16 +143,22 @@ def stats_table(name: str, labels: Sequence[str], stats: "NormStats") -> str:
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of data sets of one robot")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the tokenizer")
+    parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the tokenizer")
     parser.add_argument("--kind", default="fast", help="fast, vq or bins (default: %(default)s)")
     parser.add_argument("--robot", default="homes", help="a file of pilot.robots (default: %(default)s)")
-    parser.add_argument("--action-horizon", type=int, default=10, help="actions per chunk (default: %(default)s)")
-    parser.add_argument("--vocab-size", type=int, help="tokens (default: fast 1024; codes of vq and bins 256)")
-    parser.add_argument("--scale", type=float, help="fast: larger is more exact and longer (default: 10)")
-    parser.add_argument("--tokens", type=int, help="vq: tokens per chunk (default: 8)")
+    parser.add_argument(
+        "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vocab-size", type=whole_number(2), help="tokens (default: fast 1024; codes of vq and bins 256)"
+    )
+    parser.add_argument("--scale", type=above_zero, help="fast: larger is more exact and longer (default: 10)")
+    parser.add_argument("--tokens", type=whole_number(1), help="vq: tokens per chunk (default: 8)")
     parser.add_argument("--norm", choices=["quantile", "zscore"], default="quantile", help="(default: %(default)s)")
-    parser.add_argument("--budget", type=int, default=64, help="tokens left for a chunk (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--budget", type=whole_number(1), default=64, help="tokens left for a chunk (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0)
 
 
 def run_tokenizer(args: argparse.Namespace) -> None:
@@ -181,11 +191,15 @@ def run_tokenizer(args: argparse.Namespace) -> None:
 
 def inspect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
-    parser.add_argument("--out", type=Path, help="the page (default: inspect.html in the folder)")
+    parser.add_argument("--out", type=file_to_write, help="the page (default: inspect.html in the folder)")
     parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the set names)")
     parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would)")
-    parser.add_argument("--action-horizon", type=int, default=10, help="actions per chunk (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=3, help="episodes shown whole (default: %(default)s)")
+    parser.add_argument(
+        "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--episodes", type=whole_number(1), default=3, help="episodes shown whole (default: %(default)s)"
+    )
 
 
 def run_inspect(args: argparse.Namespace) -> None:
@@ -213,11 +227,13 @@ def annotate_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--vlm", metavar="URL", help="an OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     who.add_argument("--by-hand", action="store_true", help="in this terminal")
     parser.add_argument("--model", help="with --vlm: the model's name; its key comes from $OPENAI_API_KEY")
-    parser.add_argument("--per-minute", type=float, default=60, help="requests to --vlm (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=16, help="pictures in a question to --vlm (default: %(default)s)")
+    parser.add_argument("--per-minute", type=above_zero, default=60, help="requests to --vlm (default: %(default)s)")
+    parser.add_argument(
+        "--frames", type=whole_number(1), default=16, help="pictures in a question to --vlm (default: %(default)s)"
+    )
     parser.add_argument("--camera", help="the camera to look through (default: the first)")
     parser.add_argument("--subtasks", nargs="+", default=[], help="the only words that --vlm may choose from")
-    parser.add_argument("--episodes", type=int, nargs="+", help="only these")
+    parser.add_argument("--episodes", type=whole_number(0), nargs="+", help="only these")
     parser.add_argument("--overwrite", action="store_true", help="replace subtasks that are there")
     spread_arguments(parser, workers=1)
 
@@ -254,10 +270,10 @@ def annotated(args: argparse.Namespace, spread: "Spread") -> "Annotated":
 
 def convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder of the recordings; hf://, gs:// and the like are fetched")
-    parser.add_argument("target", type=Path, help="folder of the new set; an interrupted conversion goes on")
+    parser.add_argument("target", type=folder_to_write, help="folder of the new set; an interrupted conversion goes on")
     parser.add_argument("--from", dest="kind", help="lerobot_v2, rlds, hdf5 or npz (default: told by what is there)")
     parser.add_argument("--robot", help="a file of pilot.robots (default: what the source says of its robot)")
-    parser.add_argument("--fps", type=float, help="hdf5 and npz: the rate (default: the robot's)")
+    parser.add_argument("--fps", type=above_zero, help="hdf5 and npz: the rate (default: the robot's)")
     parser.add_argument("--task", help="the instruction of episodes that have none")
     parser.add_argument("--pictures", choices=["video", "image"], help="mp4, or pictures without loss (hdf5 and rlds)")
     parser.add_argument(

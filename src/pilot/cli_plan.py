@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pilot.cli_verbs import above_zero, whole_number
+
 if TYPE_CHECKING:
     from pilot.train.config import TrainConfig
 
@@ -13,10 +15,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
     parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
-    parser.add_argument("--samples", type=float, help="rows to learn from (default: steps × batch_size of the run)")
-    parser.add_argument("--price", type=float, metavar="DOLLARS", help="of a GPU per hour (default: of 2025)")
-    parser.add_argument("--tokens", type=int, help="text tokens of a row, with padding (default: max_tokens)")
-    parser.add_argument("--spoken", type=int, help="how many of them are said (default: 44 %%)")
+    parser.add_argument(
+        "--samples", type=above_zero, help="rows to learn from (default: steps × batch_size of the run)"
+    )
+    parser.add_argument("--price", type=above_zero, metavar="DOLLARS", help="of a GPU per hour (default: of 2025)")
+    parser.add_argument(
+        "--tokens", type=whole_number(1), help="text tokens of a row, with padding (default: max_tokens)"
+    )
+    parser.add_argument("--spoken", type=whole_number(0), help="how many of them are said (default: 44 %%)")
     parser.add_argument("--json", action="store_true", help="for machines, in bytes, seconds and dollars")
 
 

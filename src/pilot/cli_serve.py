@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import chosen_high_level, high_level_arguments
+from pilot.cli_verbs import above_zero, chosen_high_level, high_level_arguments, whole_number
 
 if TYPE_CHECKING:
     from pilot.infer.policy import Policy
@@ -26,25 +26,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}{ADDRESSES}"
     parser.add_argument("policy", nargs="+", help="checkpoint folder, such as checkpoints/nano, or NAME=FOLDER")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    parser.add_argument("--max-batch", type=int, default=16, help="robots answered together (default: %(default)s)")
+    parser.add_argument(
+        "--max-batch", type=whole_number(1), default=16, help="robots answered together (default: %(default)s)"
+    )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=whole_number(1),
         help="batches computed at once, each on a core (default: 1; small models on a CPU: cores)",
     )
-    parser.add_argument("--max-robots", type=int, default=64, help="robots connected (default: %(default)s)")
     parser.add_argument(
-        "--max-rate", type=float, default=200.0, help="observations per second of a robot (default: %(default)g)"
+        "--max-robots", type=whole_number(1), default=64, help="robots connected (default: %(default)s)"
     )
-    parser.add_argument("--max-mib", type=float, default=32.0, help="size of an observation (default: %(default)g)")
+    parser.add_argument(
+        "--max-rate", type=above_zero, default=200.0, help="observations per second of a robot (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--max-mib", type=above_zero, default=32.0, help="size of an observation (default: %(default)g)"
+    )
     parser.add_argument(
         "--api-keys", type=Path, metavar="FILE", help=f"one key a line; without it the key in ${KEY_VARIABLE}, or none"
     )
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="serve over TLS (wss://, https://)")
     parser.add_argument("--certificate-key", type=Path, metavar="PEM", help="where it is in a file of its own")
-    parser.add_argument("--watch", type=float, metavar="SECONDS", help="load a policy anew when its files change")
+    parser.add_argument("--watch", type=above_zero, metavar="SECONDS", help="load a policy anew when its files change")
     parser.add_argument("--log", default="text", help="text or json (default: %(default)s)")
     high_level_arguments(parser)
 

@@ -2,9 +2,13 @@
 
 import argparse
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from pilot.names import instead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,6 +19,65 @@ class Verb:
     example: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """One line about what is wrong, where argparse prints the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} ({self.prog} --help)")
+
+    def refuse_unknown(self, words: list[str]) -> None:
+        """`words` are what is left of the command line when all that is known has been taken."""
+        option = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+        if option is not None:
+            known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
+            self.error(f"unknown option '{option}'; {instead(option, known)}")
+        if words:
+            self.error(f"'{words[0]}' is one word too many")
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """What reads an option that counts something."""
+
+    def read(text: str) -> int:
+        if re.fullmatch(r"-?\d+", text) and least <= int(text) and (most is None or int(text) <= most):
+            return int(text)
+        limits = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"takes a whole number {limits}, got '{text}'")
+
+    return read
+
+
+def above_zero(text: str) -> float:
+    """An option that measures something."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"takes a number above 0, got '{text}'")
+    return value
+
+
+def folder_to_write(text: str) -> Path:
+    """A folder that is there or can be made: refused before hours of work, not after."""
+    path = Path(text)
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"'{there}' is a file; give a folder to write into")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"'{there}' may not be written to; give another folder")
+    return path
+
+
+def file_to_write(text: str) -> Path:
+    """A file that is there or can be made."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"'{path}' is a folder; give a file to write")
+    folder_to_write(str(path.parent))
+    return path
 
 
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,4 +121,5 @@ def add_verbs(parsers: Any, verbs: Mapping[str, Verb]) -> None:
             epilog=f"Example: {verb.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        sub.set_defaults(parser=sub)
         verb.arguments(sub)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from eval.checkpoints import save_random_policy
 from pilot.data.endpoint import Endpoint
 from pilot.eval import suites
 from pilot.eval.rollout import EpisodeRecord
@@ -69,8 +70,19 @@ def test_no_episodes_and_two_workers_for_one_object_are_refused():
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"nothing"):
         evaluate(tmp_path / "nothing", suite="homes-l1", episodes=1)
+    with pytest.raises(FileNotFoundError, match=r"is not a pilot checkpoint: it has no config.json"):
+        evaluate(tmp_path, suite="homes-l1", episodes=1)
+
+
+def test_a_checkpoint_of_another_robot_is_refused(tmp_path):
+    folder = save_random_policy(tmp_path / "policy")
+    config = json.loads((folder / "config.json").read_text())
+    config["robot"] |= {"name": "mine", "cameras": ["left"], "wrist_cameras": []}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"is for robot 'mine' with cameras \('left',\), 5 state and 4 action dims"):
+        evaluate(folder, suite="homes-l1", episodes=1)
 
 
 @pytest.mark.parametrize("name", SUITES)

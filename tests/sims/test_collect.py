@@ -57,7 +57,7 @@ def test_two_workers_record_the_same(collected, tmp_path):
 
 
 def test_a_worker_that_dies_is_said():
-    with pytest.raises(RuntimeError, match="the same command goes on where it was"):
+    with pytest.raises(ChildProcessError, match="the same command goes on where it was"):
         list(collecting._each(os._exit, range(1, 3), 2))
 
 
@@ -93,6 +93,32 @@ def test_more_homes_append_and_a_repeat_does_nothing(collected, tmp_path):
 def test_other_settings_are_refused(collected):
     with pytest.raises(ValueError, match=r"was collected with seed=0, now 1"):
         collect(collected, homes=2, seed=1, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"task": "mult"}, "no task 'mult'"),
+        ({"level": 3}, "levels 1 and 2, got 3"),
+        ({"split": "tset"}, "did you mean 'test'"),
+        ({"kinds": ["cupp"]}, "cupp"),
+    ],
+)
+def test_what_cannot_be_collected_is_said_before_a_folder_is_made(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        collect(tmp_path / "set", homes=1, **(SMALL | wrong))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_else_in_it_is_refused(collected, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"holds model.safetensors, not what this command collects"):
+        collect(tmp_path, homes=1, **SMALL)
+    with pytest.raises(ValueError, match=r"holds collect.json, data, meta, not what this command collects"):
+        collect_web(collected, rows=4, homes=1, workers=1, progress=False)
+    web = collect_web(tmp_path / "web", rows=4, homes=1, workers=1, progress=False)
+    with pytest.raises(ValueError, match=r"web-style rows"):
+        collect(web, homes=1, **SMALL)
 
 
 def test_verbal_episodes_say_every_step(tmp_path):

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 import pilot
 from pilot.data.files import atomic_write, clear_disk_errors, write_json
+from pilot.eval.policies import at_hand, load
 from pilot.eval.rollout import (
     EpisodeRecord,
     ExpertPolicy,
@@ -37,7 +39,6 @@ from pilot.eval.rollout import (
 from pilot.eval.stats import wilson
 from pilot.infer.high_levels import HighLevel, Human, Oracle, Vlm, named
 from pilot.infer.high_levels.advising import at_once
-from pilot.infer.policy import load_policy
 from pilot.names import choose
 from pilot.sims.homes import HomesEnv
 from pilot.sims.homes.episodes import draw_episode
@@ -231,13 +232,6 @@ def other_prompt(job: Job) -> str:
     )
 
 
-def load(policy: Any) -> Any:
-    """A policy from its path, a policy object as it is, None for the word "expert"."""
-    if policy == "expert":
-        return None
-    return load_policy(policy) if isinstance(policy, str | Path) else policy
-
-
 def evaluate(
     policy: Any,
     *,
@@ -299,6 +293,7 @@ def evaluate_table(
         for control in controls
         for home in range(episodes)
     ]
+    policy = at_hand(policy)
     label = fingerprint(policy)
     choices = f"{replan_steps or ''}" + (f"/{high_level}" if high_level else "")
     log = Log(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
@@ -358,6 +353,11 @@ def run_jobs(
         try:
             for future in as_completed(futures):
                 yield from future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process that evaluates was killed, by lack of memory perhaps; with --out, the same command goes on "
+                "where it was"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -432,10 +432,7 @@ def fingerprint(policy: Any) -> str:
         return "expert"
     if not isinstance(policy, str | Path):
         return str(policy.metadata.get("fingerprint", "unnamed"))
-    files = sorted(path for path in Path(policy).rglob("*") if path.is_file())
-    if not files:
-        raise FileNotFoundError(f"no checkpoint at {policy}; give a folder that pilot train wrote, or checkpoints/nano")
-    return _digest(files)
+    return _digest(sorted(path for path in Path(policy).rglob("*") if path.is_file()))
 
 
 def code_fingerprint() -> str:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from pilot.data import lerobot_format as fmt
 from pilot.data.files import read_json, write_json
-from pilot.data.web import WebWriter
+from pilot.data.web import PACKED, ROWS, WebWriter
 from pilot.data.writer import LeRobotWriter, encode_png
 from pilot.robots.homes import ROBOT
 from pilot.sims.demonstrations import Demonstration, DriveFn, Noise, demonstrate
@@ -86,6 +86,7 @@ def collect(
         noise=noise or Noise(), takeover=policy is not None,
     )  # fmt: skip
     out = Path(out)
+    settings.env().close()  # names, levels and tasks that do not exist are said here, before a folder is made
     done = _resume(out, settings)
     if done["homes"] >= homes and not (out / fmt.RECORDING).exists():
         return out
@@ -128,9 +129,11 @@ def collect_web(
     settings = {"rows": rows, "split": split, "homes": homes, "seed": seed, "level": level, "first_home": first_home}
     settings |= {"kinds": list(kinds or []), "receptacles": list(receptacles or [])}
     out = Path(out)
-    if (out / "rows.jsonl").exists():
+    if (out / ROWS).exists():
         known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
         return _same(out, known, settings)
+    HomesEnv(level=level, split=split, kinds=_tuple(kinds), receptacles=_tuple(receptacles)).close()
+    _refuse_used(out, ours=(PACKED,))
     job = partial(
         pictures_of_home, level=level, split=split, seed=seed, rows=-(-rows // homes),
         kinds=_tuple(kinds), receptacles=_tuple(receptacles),
@@ -201,7 +204,7 @@ def _each(job: Callable[[int], Result], homes: range, workers: int) -> Iterator[
     try:
         yield from pool.map(job, homes)
     except BrokenProcessPool as error:
-        raise RuntimeError(
+        raise ChildProcessError(
             "a process that collects was killed, by lack of memory perhaps; the same command goes on where it was"
         ) from error
     finally:
@@ -219,12 +222,20 @@ def _resume(out: Path, settings: Settings) -> dict[str, Any]:
     mine = asdict(settings)
     fresh = {"settings": mine, "homes": 0, "episodes": 0, "frames": 0, "dropped": 0}
     if not (out / PROGRESS).exists():
-        if (out / fmt.INFO).exists():
-            raise ValueError(f"{out} holds a data set that was not collected by this command; choose another folder")
+        _refuse_used(out, ours=(fmt.RECORDING,))
         return fresh
     known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
+    if "settings" not in known:
+        raise ValueError(f"{out} holds web-style rows, collected with --web; choose another folder for demonstrations")
     _same(out, known["settings"], mine)
     return known
+
+
+def _refuse_used(out: Path, *, ours: tuple[str, ...]) -> None:
+    """A folder for a new set is empty, or has no more than what is there before the first home is finished."""
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if others := [name for name in names if name not in ours and not name.startswith(".")]:
+        raise ValueError(f"{out} holds {', '.join(others[:5])}, not what this command collects; choose another folder")
 
 
 def _same(out: Path, known: dict[str, Any], mine: dict[str, Any]) -> Path:
