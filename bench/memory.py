@@ -84,7 +84,7 @@ def predicted(config: TrainConfig, work: Workload, *, rows: int, device: str) ->
     model = cast(Pi, empty_model(config.model))
     told = memory(config, Counts.of(model, config), work=work, layout=layout)
     found = {name: getattr(told, name) for name in ("weights", "gradients", "optimizer", "average")}
-    passing = max(told.activations + max(told.logits, told.again), told.gradients)
+    passing = max(told.passing, told.gradients)
     return found | {"activations": passing, "at once": told.peak - told.workspace}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pilot.nn.attention import additive_mask, attend, rotary_angles, rotate
+from pilot.nn.attention import additive_mask, attend, attend_in_groups, concatenate, for_groups, rotary_angles, rotate
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import AdaRMSNorm, RMSNorm
 from pilot.nn.siglip import Siglip, SiglipConfig
@@ -52,6 +52,39 @@ def test_grouped_attention_equals_copied_heads(kv_heads):
     copies = 4 // kv_heads
     whole = F.scaled_dot_product_attention(q, *(x.repeat_interleave(copies, 1) for x in (k, v)), attn_mask=mask)
     torch.testing.assert_close(attend(q, k, v, mask), whole.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_few_queries_of_a_group_are_those_of_one_head(kv_heads):
+    """The same numbers and gradients, whichever way heads share."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 3, 8), torch.randn(2, kv_heads, 20, 8), torch.randn(2, kv_heads, 20, 8)
+    mask = additive_mask(torch.rand(2, 3, 20) > 0.3, torch.float32)
+    grouped = for_groups(mask, 4 // kv_heads)
+    assert grouped.shape[2] == 3 * 4 // kv_heads and for_groups(mask, 7) is mask, "21 queries of 20 keys are not few"
+    found = []
+    for bias in (mask, grouped):
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = attend(*leaves, bias)
+        found.append((out, *torch.autograd.grad(out.square().sum(), leaves)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_past_of_fewer_rows_stands_before_several():
+    torch.manual_seed(0)
+    past, new = torch.randn(2, 1, 5, 8), torch.randn(6, 1, 3, 8)
+    k, v = concatenate((past, past + 1), new, new + 1)
+    copied = past.repeat_interleave(3, dim=0)
+    assert k.equal(torch.cat((copied, new), dim=2)) and v.equal(torch.cat((copied, new), dim=2) + 1)
+    q, mask = torch.randn(6, 4, 3, 8), additive_mask(torch.rand(6, 3, 5) > 0.3, torch.float32)
+    torch.testing.assert_close(attend_in_groups(q, past, past + 1, mask), attend(q, copied, copied + 1, mask))
+
+
+def test_without_remembering_the_output_is_the_same():
+    model, x = gemma(), torch.randn(2, 5, CONFIG.width)
+    h, cache = model(x, **attention(5), remember=False)
+    assert not cache and h.equal(model(x, **attention(5))[0])
 
 
 def test_a_row_that_sees_nothing_is_not_nan():

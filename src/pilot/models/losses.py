@@ -85,9 +85,10 @@ def flow_terms(
     noise = noise[each[::draws]].reshape(-1, *actions.shape[1:])
     x_t, u_t = flow.path(actions[each], noise, time)
     state, cache, kinds = batch.observation.state, context.cache, context.kinds
-    if len(each) != rows or draws > 1:  # else each row has its own block already
-        cache, kinds, state = [(k[each], v[each]) for k, v in cache], kinds[each], state[each]
-    block = model.flow_block(cache, kinds, state, horizon=x_t.shape[1])
+    if len(each) != rows * draws:  # else every row has actions
+        acting = each[::draws]
+        cache = [(k[acting], v[acting]) for k, v in cache]
+    block = model.flow_block(cache, kinds[each], state[each], horizon=x_t.shape[1])
     v_t = model.velocity(block, x_t, model.time_condition(time, model.dtype))
     error, count = ((v_t - u_t).square() * mask).sum((1, 2)) / draws, mask.sum((1, 2)) / draws
     zeros = error.new_zeros(rows)

@@ -1,6 +1,7 @@
 """Rotary positions and grouped-query attention over a key-value cache.
 
-Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head dim.
+Axes: `b` batch, `p` rows of a past (each for one or several of the batch), `t` query, `s` key, `n` heads, `k` key-value
+heads, `h` head dim, `m` rows of a mask: queries, or those of each head of a group (`g` heads to a key-value head).
 """
 
 import torch
@@ -46,20 +47,54 @@ def attend(
     q: Float[Tensor, "b n t h"],
     k: Float[Tensor, "b k s h"],
     v: Float[Tensor, "b k s h"],
-    mask: Float[Tensor, "b 1 t s"],
+    mask: Float[Tensor, "b 1 m s"],
 ) -> Float[Tensor, "b t nh"]:
-    """Softmax attention scaled by `h**-0.5`; key-value heads are shared, never copied."""
-    if k.shape[1] != q.shape[1]:
-        groups = q.shape[1] // k.shape[1]
+    """Softmax attention scaled by `h**-0.5`; key-value heads are shared, never copied.
+
+    With a mask `for_groups` the heads of a group are queries of one head: gradients of keys and values are then as
+    large as these, and not once more for each head.
+    """
+    heads, queries = q.shape[1:3]
+    if mask.shape[2] != queries:
+        q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # [b k gt h]
+    elif (groups := heads // k.shape[1]) > 1:
         k, v = (x.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) if x.shape[1] > 1
-                else x.expand(-1, q.shape[1], -1, -1) for x in (k, v))  # fmt: skip
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # [b n t h]
-    return out.transpose(1, 2).flatten(2)
+                else x.expand(-1, heads, -1, -1) for x in (k, v))  # fmt: skip
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.reshape(len(q), heads, queries, -1).transpose(1, 2).flatten(2)
+
+
+def for_groups(mask: Float[Tensor, "b 1 t s"], groups: int) -> Float[Tensor, "b 1 m s"]:
+    """A mask for all heads that share a key-value head, one after the other, if queries are so few that it is small."""
+    return mask.repeat(1, 1, groups, 1) if groups * mask.shape[2] <= mask.shape[3] else mask
 
 
 def concatenate(past: KV, k: Tensor, v: Tensor) -> KV:
-    """The layer's keys and values with new ones behind."""
-    return torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+    """The layer's keys and values with new ones behind.
+
+    Where the past has fewer rows, each of its rows stands before as many of the new ones, which follow each other.
+    """
+    return _behind(past[0], k), _behind(past[1], v)
+
+
+def _behind(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Float[Tensor, "b k s+t h"]:
+    if len(past) == len(new):
+        return torch.cat((past, new), dim=2)
+    several = new.unflatten(0, (len(past), -1))  # [p b/p k t h]
+    return torch.cat((past[:, None].expand(-1, several.shape[1], -1, -1, -1), several), dim=3).flatten(0, 1)
+
+
+def attend_in_groups(
+    q: Float[Tensor, "b n t h"],
+    k: Float[Tensor, "p k s h"],
+    v: Float[Tensor, "p k s h"],
+    mask: Float[Tensor, "b 1 t s"],
+) -> Float[Tensor, "b t nh"]:
+    """`attend` where keys and values have fewer rows, each for as many rows of queries, which follow each other."""
+    if (group := len(q) // len(k)) == 1:
+        return attend(q, k, v, mask)
+    q, mask = (x.unflatten(0, (-1, group)).transpose(1, 2).flatten(2, 3) for x in (q, mask))  # [p n b/p*t h]
+    return attend(q, k, v, mask).unflatten(1, (group, -1)).flatten(0, 1)
 
 
 def detach(cache: list[KV]) -> list[KV]:

@@ -5,7 +5,8 @@ head dims, and widths of their own. Layer `i` of the expert attends to the keys 
 Nothing ever attends to the expert, so the two run one after the other and share nothing but the cache: training,
 prefill and denoising are the same code, and insulation is a `detach` of the cache.
 
-Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head dim, `d` width, `c` condition width.
+Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head dim, `d` width, `c` condition width,
+`m` rows of a mask (`attention.for_groups`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pilot.nn.attention import KV, attend, concatenate, rotate
+from pilot.nn.attention import KV, attend, concatenate, for_groups, rotate
 from pilot.nn.norms import AdaRMSNorm, Modulation, RMSNorm
 
 
@@ -68,7 +69,7 @@ class GemmaBlock(nn.Module):
         self,
         x: Float[Tensor, "b t d"],
         angles: tuple[Tensor, Tensor],
-        bias: Float[Tensor, "b 1 t s"],
+        bias: Float[Tensor, "b 1 m s"],
         *,
         past: KV | None,
         modulations: tuple[Modulation, Modulation] | tuple[None, None],
@@ -76,11 +77,11 @@ class GemmaBlock(nn.Module):
     ) -> tuple[Float[Tensor, "b u d"], KV]:
         """The block's output for the last `tail` tokens (all if None) and the layer's keys and values.
 
-        Those of the past stand in front.
+        Those of the past stand in front; it may have fewer rows (`concatenate`).
         """
         attention_modulation, mlp_modulation = modulations
         q, k, v = self.project(self.attention_norm(x, attention_modulation), angles)
-        kv = concatenate(past, k, v) if past is not None else (k, v)
+        kv = concatenate(past, k, v) if past is not None else (k.clone(), v.clone())  # views would hold the queries
         if tail is not None:
             first = x.shape[1] - tail
             x, q, bias = x[:, first:], q[:, :, first:], bias[:, :, first:]
@@ -120,19 +121,25 @@ class Gemma(nn.Module):
         modulations: list[Modulation] | None = None,
         tail: int | None = None,
         inputs: list[Tensor] | None = None,
+        remember: bool = True,
     ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
         """Hidden states after the final norm and the cache of every layer, past keys and values in front.
 
         `angles` are `rotary_angles` of the tokens' positions, `bias` is the `additive_mask` of who sees whom. With
         `tail`, the last layer is computed for the last `tail` tokens only (0: keys and values alone), which is all that
-        a text head or a denoising loop needs. What enters each block is appended to `inputs`.
+        a text head or a denoising loop needs. What enters each block is appended to `inputs`. Without `remember` the
+        cache is empty, and no layer's outlives the layer.
         """
         cache = []
+        if tail is None or tail == x.shape[1]:
+            bias = for_groups(bias, self.config.num_heads // self.config.num_kv_heads)
         for i, block in enumerate(self.blocks):
             if inputs is not None:
                 inputs.append(x)
             pair = (modulations[2 * i], modulations[2 * i + 1]) if modulations else (None, None)
             last = tail if i == len(self.blocks) - 1 else None
             x, kv = block(x, angles, bias, past=past[i] if past else None, modulations=pair, tail=last)
-            cache.append(kv)
+            if remember:
+                cache.append(kv)
+            del kv
         return self.final_norm(x, modulations[-1] if modulations else None), cache

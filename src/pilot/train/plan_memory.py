@@ -23,6 +23,7 @@ from pilot.nn.lora import adapted
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.flops import Losses, Workload
+from pilot.train.freezing import GROUPS
 from pilot.train.gpus import GIB, GPUS_PER_NODE
 
 FP32, BF16 = 4, 2
@@ -66,8 +67,9 @@ class Layout:
 class Memory:
     """Bytes on one GPU.
 
-    Not all of it is there at once: `gradients` come as `activations` go, unless they stay from pass to pass, and the
-    `logits` are gone before a block is made `again`.
+    Not all of it is there at once: `gradients` come as `activations` go, unless they stay from pass to pass, the
+    `logits` are gone before a block is made `again`, and before any of it is what is held while a backbone that does
+    not learn is `reading`.
     """
 
     weights: float
@@ -78,24 +80,30 @@ class Memory:
     activations: float
     logits: float
     again: float
+    reading: float
     workspace: float
     gradients_stay: bool = False
 
     @property
+    def passing(self) -> float:
+        """The most that a forward and backward pass hold beside gradients."""
+        return max(self.activations + max(self.logits, self.again), self.reading)
+
+    @property
     def peak(self) -> float:
-        passing = self.activations + max(self.logits, self.again)
-        moving = passing + self.gradients if self.gradients_stay else max(passing, self.gradients)
+        moving = self.passing + self.gradients if self.gradients_stay else max(self.passing, self.gradients)
         return self.weights + self.optimizer + self.average + self.copies + moving + self.workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Numbers in a model (after `choose_learning`; the meta device is enough): all, those that learn, those beside
-    adapters (kept in the dtype of compute: `halve_frozen`), matrices that Muon learns, those outside of blocks, the
-    largest block, and how many blocks."""
+    """Numbers in a model (after `choose_learning`; the meta device is enough): all, those that learn, those of them
+    that a loss reaches, those beside adapters (kept in the dtype of compute: `halve_frozen`), matrices that Muon
+    learns, those outside of blocks, the largest block, and how many blocks."""
 
     everything: int
     learning: int
+    reached: int
     halved: int
     muon: int
     outside: int
@@ -106,17 +114,29 @@ class Counts:
     def of(cls, model: Pi, config: TrainConfig) -> "Counts":
         units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
         everything = sum(p.numel() for p in model.parameters())
-        linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
         learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        reached = [model.get_submodule(part) for part in reached_parts(model, Losses.of(config))]
+        linear = [m.weight for part in reached for m in part.modules() if isinstance(m, nn.Linear)]
+        linear = [weight for weight in linear if weight.requires_grad]
         return cls(
             everything=everything,
             learning=learning,
+            reached=sum(p.numel() for part in reached for p in part.parameters() if p.requires_grad),
             halved=everything - learning if adapted(model) else 0,
             muon=sum(p.numel() for p in linear) if config.optim.name == "muon" else 0,
             outside=everything - sum(units),
             largest=max(units),
             blocks=len(units),
         )
+
+
+def reached_parts(model: Pi, losses: Losses) -> list[str]:
+    """The parts of the model that get gradients: without them an optimizer remembers nothing either."""
+    expert = [name for name, _ in model.named_children() if name in GROUPS["expert"]]
+    backbone = [name for name, _ in model.named_children() if name not in expert]
+    if not (losses.backbone or losses.flow):
+        return ["vision", "embedding"]
+    return backbone * losses.backbone + expert * losses.flow
 
 
 def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layout) -> Memory:
@@ -126,16 +146,18 @@ def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layou
     logits = parts.pop("logits", 0.0)
     logits += work.spoken * model.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
     activations, again = rows * sum(parts.values()), rows * one_block(model, work, losses=losses, keeping=keeping)
+    reading = 0.0 if losses.backbone or not losses.flow else rows * read_only(model, work, keeping=keeping)
     return Memory(
         weights=(FP32 * counts.everything - (FP32 - keeping.c) * counts.halved) / layout.shards,
-        gradients=FP32 * counts.learning / layout.shards,
-        optimizer=FP32 * (2 * counts.learning - counts.muon) / layout.shards,
+        gradients=FP32 * counts.reached / layout.shards,
+        optimizer=FP32 * (2 * counts.reached - counts.muon) / layout.shards,
         average=FP32 * counts.learning / layout.shards,
         copies=copies(counts, layout),
         activations=activations,
         logits=rows * logits,
         again=again,
-        workspace=CONTEXT + FRAGMENTS * (activations + max(rows * logits, again)),
+        reading=reading,
+        workspace=CONTEXT + FRAGMENTS * max(activations + max(rows * logits, again), reading),
         gradients_stay=layout.accumulate > 1,
     )
 
@@ -182,6 +204,8 @@ def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -
             parts["vlm"] += work.text * model.text_encoder.width * c
     elif losses.flow:  # no way back, but a cache for the expert
         parts["vlm"] = seen * model.vlm.depth * cached(model.vlm, keeping)
+    if losses.flow and work.draws and model.expert_reads == "output":
+        parts["memory"] = seen * model.action_expert.depth * cached(model.action_expert, keeping)
     if losses.text:
         parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)
     if losses.flow and work.draws:
@@ -227,22 +251,23 @@ def norm(config: GemmaConfig, keeping: Keeping) -> float:
 
 
 def cached(config: GemmaConfig, keeping: Keeping) -> float:
-    """Of a block's keys and values per token: they are views of two wholes, rotated and not, with the queries."""
-    return (2 * config.num_heads + 3 * config.num_kv_heads) * config.head_dim * keeping.c
+    """Of a block's keys and values per token."""
+    return 2 * config.num_kv_heads * config.head_dim * keeping.c
 
 
 def before_attention(config: GemmaConfig, keeping: Keeping, *, copied: bool = False, read: bool = True) -> float:
     """Of a block per token up to its queries, keys and values.
 
-    Where keys and values are `copied` behind others, those of its own that are not rotated go. Where they are not
-    `read` by another stack, checkpointed blocks make them again.
+    Queries are kept with the keys beside which they were rotated; keys and values are copies, which are counted
+    elsewhere where they are `copied` behind others. Where they are not `read` by another stack, checkpointed blocks
+    make them again.
     """
     d, n, k, h, c = config.width, config.num_heads, config.num_kv_heads, config.head_dim, keeping.c
+    own = 0 if copied else cached(config, keeping)
     if keeping.checkpointing == "none":
-        return norm(config, keeping) + (cached(config, keeping) if not copied else (n + k) * h * c)
-    if read and not copied:
-        return d * c + cached(config, keeping)
-    return d * c + ((n + 2 * k) * h * c if keeping.checkpointing == "selective" else 0)
+        return norm(config, keeping) + (n + k) * h * c + own
+    products = (n + 2 * k) * h * c if keeping.checkpointing == "selective" else 0
+    return d * c + products + own * read
 
 
 def after_attention(config: GemmaConfig, keeping: Keeping) -> float:
@@ -262,21 +287,38 @@ def flow_block(model: PiConfig, keeping: Keeping, *, seen: float) -> float:
     config, c = model.action_expert, keeping.c
     assert config is not None
     d, tokens = config.width, model.action_horizon + (model.state_input == "token")
-    cross = model.expert_reads == "output"
+    cross, whole = model.expert_reads == "output", keeping.checkpointing == "none"
     per_token = before_attention(config, keeping, copied=not cross, read=False) + after_attention(config, keeping)
-    cache = 2 * config.num_kv_heads * config.head_dim * c * (seen if cross else seen + tokens)
-    if cross and keeping.checkpointing == "none":  # a norm, queries and their mean of values, a branch
-        per_token += norm(config, keeping) + 2 * config.num_heads * config.head_dim * c + d * c
+    groups, heads = config.num_heads // config.num_kv_heads, config.num_heads * config.head_dim * c
+    grouped = not cross and 1 < groups <= (seen + tokens) / tokens
+    copies = (seen + tokens) * cached(config, keeping) if whole and not cross else 0
+    if grouped and whole:  # queries by groups, without the keys, and what attention puts out by tokens too
+        per_token += heads - config.num_kv_heads * config.head_dim * c
+    if cross and whole:  # a norm, queries, as they come and by draws, and their mean of values, a branch
+        per_token += norm(config, keeping) + 3 * heads + d * c
     norms = (3 if cross else 2) * config.depth + 1
     modulation = norms * 4 * d * FP32 if config.cond_width else 0
     ends = tokens * (norm(config, keeping) + 2 * model.action_dim * FP32)
     ends += 0 if config.cond_width else tokens * 4 * d * c  # actions and time, mixed
-    attention = tokens * ((seen + tokens) * c + 2 * config.head_dim * FP32)
-    return config.depth * (tokens * per_token + cache) + modulation + ends + attention
+    attention = tokens * ((1 + groups * grouped) * (seen + tokens) * c + 2 * config.head_dim * FP32)
+    return config.depth * (tokens * per_token + copies) + modulation + ends + attention
+
+
+def read_only(model: PiConfig, work: Workload, *, keeping: Keeping) -> float:
+    """The most bytes of one row at once while a backbone without a way back reads it: in the last block with an MLP."""
+    config, c = model.vlm, keeping.c
+    seen = sum((side // model.vision.patch_size) ** 2 for side in work.pictures) + work.text
+    heads = 2 * config.num_heads + 3 * config.num_kv_heads  # with keys rotated and not, and values, in two wholes
+    block = heads * config.head_dim * c + 4 * config.mlp_dim * c + 3 * config.width * c
+    mask = seen * c + 2 * config.head_dim * FP32
+    return seen * (block + mask + (config.depth - 1) * cached(config, keeping))
 
 
 def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> float:
-    """What the largest block makes again at once in its backward pass, beside what is kept of it."""
+    """What the largest block makes again at once in its backward pass, beside what is kept of it.
+
+    With it live the gradients of its MLP: of both halves and their product, or of what is activated.
+    """
     if keeping.checkpointing == "none":
         return 0.0
     whole = Keeping(c=keeping.c, compiled=keeping.compiled)
@@ -287,8 +329,10 @@ def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keepi
         return of(whole) - of(keeping)
 
     if losses.backbone:
-        sizes.append(patches * missing(lambda k: vision_block(model.vision, k)))
-        sizes.append(seen * missing(lambda k: before_attention(model.vlm, k) + after_attention(model.vlm, k)))
+        block = missing(lambda k: vision_block(model.vision, k))
+        sizes.append(patches * (block + 2 * model.vision.mlp_dim * keeping.c))
+        block = missing(lambda k: before_attention(model.vlm, k) + after_attention(model.vlm, k))
+        sizes.append(seen * (block + 3 * model.vlm.mlp_dim * keeping.c))
     if losses.flow and (expert := model.action_expert) is not None:
         sizes.append(work.draws * missing(lambda k: flow_block(model, k, seen=seen)) / expert.depth)
     return max(sizes)

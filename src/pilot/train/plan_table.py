@@ -17,6 +17,7 @@ KINDS = {
     "activations": "kept for the backward pass",
     "logits": "of spoken tokens, and their gradient",
     "again": "the largest block, made again when logits are gone",
+    "reading": "a backbone that does not learn; before all of the last three",
     "workspace": "driver, libraries, fragments",
 }
 
