@@ -1,10 +1,9 @@
-"""Subtasks from a table, from a model behind HTTP (a stub on this machine) and by hand, read back by the data set."""
+"""Subtasks from a table, from a model behind HTTP (a server on this machine) and by hand, read back by the data set."""
 
 import base64
 import io
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ import pytest
 from data.recordings import ROBOT, episode
 from PIL import Image
 
+from chat_server import ChatServer, chat_server
 from pilot import cli
 from pilot.data import annotate as annotating
 from pilot.data import lerobot_format as fmt
@@ -142,38 +142,14 @@ def test_interrupted_writing_is_done_again(recorded, monkeypatch):
 # --- from a model ---------------------------------------------------------------------------------------------------
 
 
-class Stub(BaseHTTPRequestHandler):
-    """An endpoint that gives the answers it was told to give, in order: (HTTP status, text, headers)."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, dict(self.headers), body))
-        status, text, headers = self.server.answers.pop(0)
-        content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_) -> None:
-        pass
-
-
 @pytest.fixture
-def stub():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    server.requests, server.answers = [], []
-    server.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def chat() -> Iterator[ChatServer]:
+    with chat_server() as server:
+        yield server
 
 
-def said(*pairs: tuple[float, str]) -> tuple[int, str, dict]:
-    return 200, "```json\n" + json.dumps([{"start": at, "subtask": words} for at, words in pairs]) + "\n```", {}
+def said(*pairs: tuple[float, str]) -> tuple[int, str]:
+    return 200, "```json\n" + json.dumps([{"start": at, "subtask": words} for at, words in pairs]) + "\n```"
 
 
 class Time:
@@ -190,18 +166,18 @@ class Time:
         self.now += seconds
 
 
-def asking(stub, time: Time, **options) -> VlmLabeller:
-    endpoint = Endpoint(url=stub.url, model="eye-1", per_minute=options.pop("per_minute", 60_000), attempts=3)
+def asking(chat: ChatServer, time: Time, **options) -> VlmLabeller:
+    endpoint = Endpoint(url=chat.url, model="eye-1", per_minute=options.pop("per_minute", 60_000), attempts=3)
     return VlmLabeller(endpoint=endpoint, sleep=time.sleep, clock=time.clock, **options)
 
 
-def test_a_model_is_shown_the_episode_and_answers(recorded, stub, monkeypatch):
+def test_a_model_is_shown_the_episode_and_answers(recorded, chat, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")
-    stub.answers = [said((0, "reach"), (0.6, "grasp")), said((0, "push"))]
-    report = annotate(recorded, asking(stub, Time(), frames=4), by="eye-1", episodes=[0, 2], progress=False)
+    chat.answers = [said((0, "reach"), (0.6, "grasp")), said((0, "push"))]
+    report = annotate(recorded, asking(chat, Time(), frames=4), by="eye-1", episodes=[0, 2], progress=False)
     assert report.written == 2
     assert subtasks(recorded)[0] == ["reach"] * 6 + ["grasp"] * 4 and subtasks(recorded)[2] == ["push"] * 10
-    path, headers, body = stub.requests[0]
+    path, headers, body = chat.requests[0]
     assert path == "/v1/chat/completions" and headers["Authorization"] == "Bearer sesame" and body["model"] == "eye-1"
     parts = body["messages"][0]["content"]
     assert "task 0" in parts[0]["text"] and [p["text"] for p in parts[1::2]] == ["0.0 s", "0.3 s", "0.6 s", "0.9 s"]
@@ -212,49 +188,49 @@ def test_a_model_is_shown_the_episode_and_answers(recorded, stub, monkeypatch):
     assert not any(b"sesame" in content for content in files), "the key is stored nowhere"
 
 
-def test_a_model_that_stumbles_is_asked_again(recorded, stub):
+def test_a_model_that_stumbles_is_asked_again(recorded, chat):
     time = Time()
-    stub.answers = [(503, "busy", {}), (429, "slower", {"Retry-After": "7"}), said((0, "reach"))]
-    annotate(recorded, asking(stub, time), by="eye-1", episodes=[0], progress=False)
+    chat.answers = [(503, "busy"), (429, "slower", {"Retry-After": "7"}), said((0, "reach"))]
+    annotate(recorded, asking(chat, time), by="eye-1", episodes=[0], progress=False)
     assert [round(pause, 2) for pause in time.slept if pause > 0.5] == [1.0, 7.0]
-    stub.answers = [(200, "I see a robot.", {}), said((5.0, "too late")), said((0, "reach"))]
-    annotate(recorded, asking(stub, Time()), by="eye-1", episodes=[1], progress=False)
+    chat.answers = [(200, "I see a robot."), said((5.0, "too late")), said((0, "reach"))]
+    annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[1], progress=False)
     assert subtasks(recorded)[1] == ["reach"] * 10
 
 
-def test_questions_keep_their_distance(recorded, stub):
+def test_questions_keep_their_distance(recorded, chat):
     time = Time()
-    stub.answers = [said((0, "a")), said((0, "b")), said((0, "c"))]
-    annotate(recorded, asking(stub, time, per_minute=6), by="eye-1", episodes=[0, 1, 2], progress=False)
+    chat.answers = [said((0, "a")), said((0, "b")), said((0, "c"))]
+    annotate(recorded, asking(chat, time, per_minute=6), by="eye-1", episodes=[0, 1, 2], progress=False)
     assert time.slept == [10.0, 10.0]
 
 
-def test_answers_are_kept_over_an_interruption(recorded, stub):
-    stub.answers = [said((0, "first")), *[(500, "down", {})] * 3]
+def test_answers_are_kept_over_an_interruption(recorded, chat):
+    chat.answers = [said((0, "first")), *[(500, "down")] * 3]
     with pytest.raises(ConnectionError, match=r"episode 1, 3 attempts: HTTP 500.*the same command goes on"):
-        annotate(recorded, asking(stub, Time()), by="eye-1", episodes=[0, 1], progress=False)
+        annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[0, 1], progress=False)
     assert subtasks(recorded)[0] == [None] * 10
     with pytest.raises(ValueError, match="holds the answers of eye-1 to an annotation that was interrupted"):
-        annotate(recorded, asking(stub, Time()), by="eye-2", episodes=[0, 1], progress=False)
-    stub.answers, stub.requests = [said((0, "second"))], []
-    annotate(recorded, asking(stub, Time()), by="eye-1", episodes=[0, 1], progress=False)
-    assert len(stub.requests) == 1, "episode 0 is not asked about again"
+        annotate(recorded, asking(chat, Time()), by="eye-2", episodes=[0, 1], progress=False)
+    chat.answers, chat.requests = [said((0, "second"))], []
+    annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[0, 1], progress=False)
+    assert len(chat.requests) == 1, "episode 0 is not asked about again"
     assert [words[0] for words in subtasks(recorded)[:2]] == ["first", "second"]
 
 
 @pytest.mark.parametrize(
     ("answers", "options", "error", "message"),
     [
-        ([(401, "no", {})], {}, ConnectionError, r"HTTP 401: .*is the key in \$OPENAI_API_KEY right"),
-        ([(200, "[]", {})] * 3, {}, ValueError, r"episode 0, 3 attempts: .*no words, in '\[\]'"),
+        ([(401, "no")], {}, ConnectionError, r"HTTP 401: .*is the key in \$OPENAI_API_KEY right"),
+        ([(200, "[]")] * 3, {}, ValueError, r"episode 0, 3 attempts: .*no words, in '\[\]'"),
         ([said((0, "fly"))] * 3, {"subtasks": ["reach"]}, ValueError, r"'fly' is none of \['reach'\]"),
     ],
 )
-def test_answers_that_are_no_use(recorded, stub, answers, options, error, message):
-    stub.answers = list(answers)
+def test_answers_that_are_no_use(recorded, chat, answers, options, error, message):
+    chat.answers = list(answers)
     with pytest.raises(error, match=message):
-        annotate(recorded, asking(stub, Time(), **options), by="eye-1", episodes=[0], progress=False)
-    assert not stub.answers
+        annotate(recorded, asking(chat, Time(), **options), by="eye-1", episodes=[0], progress=False)
+    assert not chat.answers
 
 
 # --- by hand --------------------------------------------------------------------------------------------------------
@@ -282,13 +258,13 @@ def test_a_picture_in_a_terminal():
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
-def test_the_command(recorded, stub, capsys):
+def test_the_command(recorded, chat, capsys):
     labels = table(recorded, "episode,start,subtask\n0,0,reach\n3,0,new\n")
     assert cli.main(["data", "annotate", str(recorded), "--csv", str(labels)]) == 0
     assert "1 episodes annotated; 1 had subtasks already" in capsys.readouterr().out
-    assert cli.main(["data", "annotate", str(recorded), "--vlm", stub.url]) == 2
+    assert cli.main(["data", "annotate", str(recorded), "--vlm", chat.url]) == 2
     assert "--vlm needs --model" in capsys.readouterr().err
-    stub.answers = [said((0, "look"))]
-    command = ["data", "annotate", str(recorded), "--vlm", stub.url, "--model", "eye-1", "--episodes", "1"]
+    chat.answers = [said((0, "look"))]
+    command = ["data", "annotate", str(recorded), "--vlm", chat.url, "--model", "eye-1", "--episodes", "1"]
     assert cli.main(command) == 0
     assert subtasks(recorded)[1] == ["look"] * 10

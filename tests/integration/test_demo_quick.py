@@ -3,11 +3,18 @@
 from dataclasses import replace
 
 from pilot import configs
-from pilot.eval import demo
+from pilot.eval import demo, suites
 from pilot.eval.demo import demo as run_demo
 from pilot.sims.collect import collect
+from pilot.sims.homes import HomesEnv
 from pilot.train.config import Source
 from pilot.train.loop import train
+
+
+class ShortEnv(HomesEnv):
+    """A policy that has learned nothing would only wander on until the end; whoever demonstrates has all the time."""
+
+    max_steps = 24
 
 
 def tiny_checkpoint(folder):
@@ -21,6 +28,7 @@ def tiny_checkpoint(folder):
 
 def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys):
     checkpoint, config = tiny_checkpoint(tmp_path)
+    monkeypatch.setattr(suites, "HomesEnv", ShortEnv)
     path = run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
     page = path.read_text()
     assert path == tmp_path / "demo" / "report.html" and len(page) > 50_000

@@ -22,7 +22,7 @@ from pilot.train.learner import Learner, Outcome
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train import ranks
-from train.toy import config, record, record_web, same, weights
+from train.toy import config, same, weights
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -116,14 +116,6 @@ def killed(data: Path, out: Path, step: int) -> str:
 
     own, Learner.advance = Learner.advance, advance
     return error_of(mixed(data, parallel="fsdp", save_every=2, steps=6), out)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
-    record(path / "toy")
-    record_web(path / "web")
-    return path
 
 
 @pytest.fixture(scope="module")

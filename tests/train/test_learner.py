@@ -17,7 +17,7 @@ from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.optim import learning_rate
 from pilot.train.setup import Setup, prepare
-from train.toy import config, record, record_web
+from train.toy import config
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -38,14 +38,6 @@ RECORDED = {
         1.4276, 1.6192, 1.6316, 1.1338, 1.3034, 1.5346, 1.5354, 1.2677, 1.5349, 1.6066,
     ],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data")
-    record(path / "toy")
-    record_web(path / "web")
-    return path
 
 
 def mixed(data: Path, **changes: object) -> TrainConfig:

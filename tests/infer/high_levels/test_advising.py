@@ -5,17 +5,16 @@ No thread decides what happens here: what would run in one is run when a test sa
 
 import base64
 import io
-import json
 import pickle
-import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from chat_server import ChatServer, chat_server
 from infer.policies import TOLD, observation, policy_of, says
 from pilot.data.endpoint import Endpoint, NotNow
 from pilot.infer.high_levels import Human, Vlm, named
@@ -167,30 +166,14 @@ def test_labels_are_the_only_answers(post):
 # --- over the network ------------------------------------------------------------------------------------------------
 
 
-class Stub(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.server.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        status, text = self.server.answers.pop(0)
-        content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_) -> None:
-        pass
-
-
 @pytest.fixture
-def stub():
-    server = HTTPServer(("127.0.0.1", 0), Stub)
-    server.requests, server.answers = [], []
-    server.endpoint = Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1", model="eye-1")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def chat() -> Iterator[ChatServer]:
+    with chat_server() as server:
+        yield server
+
+
+def eye(chat: ChatServer) -> Endpoint:
+    return Endpoint(url=chat.url, model="eye-1")
 
 
 def size_of(part: dict) -> tuple[int, int]:
@@ -198,7 +181,7 @@ def size_of(part: dict) -> tuple[int, int]:
     return Image.open(io.BytesIO(base64.b64decode(content))).size
 
 
-def test_a_question_and_its_answer(policy, stub):
+def test_a_question_and_its_answer(policy, chat):
     """In real threads, for whose end the test waits."""
     promises = []
 
@@ -206,9 +189,9 @@ def test_a_question_and_its_answer(policy, stub):
         promises.append(in_thread(job))
         return promises[-1]
 
-    level = Vlm(endpoint=stub.endpoint, every=0.0, verbatim=True, labels=("take the cup", "done"), submit=submit)
+    level = Vlm(endpoint=eye(chat), every=0.0, verbatim=True, labels=("take the cup", "done"), submit=submit)
     session = policy.session(high_level=level)
-    stub.answers = [(200, "Take the cup."), (503, "busy"), (200, "done")]
+    chat.answers = [(200, "Take the cup."), (503, "busy"), (200, "done")]
     heard = []
     for turn in range(4):
         heard.append(session.infer(observation(turn)))
@@ -216,7 +199,7 @@ def test_a_question_and_its_answer(policy, stub):
             promises[-1].exception(timeout=60)
     assert [answer["subtask"] for answer in heard] == [None, "take the cup", "take the cup", "done"]
     assert "HTTP 503" in heard[2]["trouble"] and "trouble" not in heard[3]
-    first, *later = [request["messages"][0]["content"] for request in stub.requests]
+    first, *later = [body["messages"][0]["content"] for _, _, body in chat.requests]
     assert 'told: "put the red cup in the sink"' in first[0]["text"] and "see now: room, wrist" in first[0]["text"]
     assert "Choose among: take the cup; done." in first[0]["text"] and "did this" not in first[0]["text"]
     assert "Until now it did this: take the cup." in later[-1][0]["text"]
@@ -226,10 +209,10 @@ def test_a_question_and_its_answer(policy, stub):
     assert [picture.size for picture in pictures] == [(64, 64)] * 2
 
 
-def test_an_evaluation_waits_for_answers_and_stops_without(policy, stub):
-    level = Vlm(endpoint=stub.endpoint, every=1e9, verbatim=True, submit=at_once)
+def test_an_evaluation_waits_for_answers_and_stops_without(policy, chat):
+    level = Vlm(endpoint=eye(chat), every=1e9, verbatim=True, submit=at_once)
     session = policy.session(high_level=level)
-    stub.answers = [(200, "Take the cup.")]
+    chat.answers = [(200, "Take the cup.")]
     assert [session.infer(observation())["subtask"] for _ in range(2)] == [None, "Take the cup"]
     slept: list[float] = []
     tries = iter([NotNow("busy", None), NotNow("busy", 7.0), "done"])
@@ -243,7 +226,7 @@ def test_an_evaluation_waits_for_answers_and_stops_without(policy, stub):
     tries = iter([NotNow("gone", None)] * 3)
     with pytest.raises(ConnectionError, match="does not answer: gone"):
         at_once(job, sleep=slept.append)
-    stub.answers = [(200, "word " * 50)]
+    chat.answers = [(200, "word " * 50)]
     session.infer(observation(subtask_done=True))
     assert "no subtask of 1 to 100" in session.infer(observation())["trouble"], "an answer that is none is no end"
 
