@@ -1,6 +1,7 @@
 """The order of imports: a module takes only from layers at or below its own, and some never see torch."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pilot
@@ -40,6 +41,7 @@ def module_files() -> list[Path]:
     return [path for path in sorted(ROOT.rglob("*.py")) if path.parent != ROOT or path.stem in RANK]
 
 
+@cache
 def imported_names(path: Path) -> set[str]:
     """Dotted names that a file imports, wherever in the file it does so."""
     names = set()

@@ -12,6 +12,7 @@ import pilot
 
 ROOT = Path(pilot.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 MAX_FUNCTION, MAX_FILE, MAX_MEDIAN = 80, 500, 14
 TORCH_FREE = [
     "types",
@@ -29,8 +30,7 @@ TORCH_FREE = [
 
 
 def functions(path: Path) -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    found = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node) for node in found]
 
 
@@ -77,8 +77,7 @@ def test_open_ended_keywords_say_what_they_hold():
 
 
 def test_every_module_says_what_it_is():
-    trees = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FILES}
-    silent = [name for name, tree in trees.items() if tree.body and not ast.get_docstring(tree)]
+    silent = [str(path.relative_to(ROOT)) for path, tree in TREES.items() if tree.body and not ast.get_docstring(tree)]
     assert not silent, f"no module docstring: {silent}"
 
 
