@@ -200,7 +200,7 @@ def test_bad_sets_are_named(recorded):
     path, _ = recorded
     with pytest.raises(FileNotFoundError, match=r"not a LeRobot data set"):
         LeRobotDataset(path / "data", 4)
-    with pytest.raises(ValueError, match=r"no camera 'rom'.*Did you mean 'room'"):
+    with pytest.raises(ValueError, match=r"no camera 'rom'.*did you mean 'room'"):
         LeRobotDataset(path, 4, cameras=["rom"])
     with pytest.raises(ValueError, match=r"holds robot 'toy' at 10 fps, not 'toy' at 20"):
         LeRobotWriter(path, ROBOT, 20)

@@ -195,7 +195,7 @@ def test_what_the_layout_gets_wrong_is_named(path, tmp_path):
     wrong = rlds.RldsLayout(fps=5, cameras={"image": "observation/imag"}, instruction=(), columns=columns)
     with pytest.raises(ValueError, match=r"'image' should be the image 'steps/observation/imag', images are"):
         read(path, layout=wrong)
-    with pytest.raises(ValueError, match=r"no camera 'wris'.*Did you mean 'wrist'"):
+    with pytest.raises(ValueError, match=r"no camera 'wris'.*did you mean 'wrist'"):
         read(path, cameras=["wris"])
     with pytest.raises(ValueError, match=r"splits \['train'\], not 'test'"):
         read(path, split="test")

@@ -26,7 +26,7 @@ def tiny_checkpoint(folder):
     return policy, replace(config, name="finetune", sources=sources, save_every=4)
 
 
-def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys):
+def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_shape_checks):
     checkpoint, config = tiny_checkpoint(tmp_path)
     monkeypatch.setattr(suites, "HomesEnv", ShortEnv)
     path = run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
