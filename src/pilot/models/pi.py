@@ -393,8 +393,9 @@ class Pi(Model):
             x = self.time_mlp_out(F.silu(self.time_mlp_in(mixed)))
         if block.state is not None:
             x = torch.cat((block.state, x), dim=1)
-        told = {"past": block.cache, "modulations": time.modulations, "tail": x.shape[1]}  # may be one for each token
-        h, _ = self.action_expert(x, **block.attention, **told, remember=False)
+        h, _ = self.action_expert(
+            x, **block.attention, past=block.cache, modulations=time.modulations, tail=x.shape[1], remember=False
+        )
         return self.action_out(h[:, -x_t.shape[1] :]).to(x_t.dtype)
 
     def sample_actions(
