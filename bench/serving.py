@@ -31,6 +31,7 @@ import torch
 from websockets.asyncio.client import ClientConnection, connect
 
 from pilot.infer.policy import Policy, load_policy
+from pilot.memory import keep_freed_memory
 from pilot.models.bundle import Bundle
 from pilot.models.pi import Pi, pi05
 from pilot.models.sizes import SIZES
@@ -38,7 +39,6 @@ from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyClient
 from pilot.serve.hosting import Hosted
 from pilot.serve.limits import Limits
-from pilot.serve.memory import keep_freed_memory
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
 from pilot.tokenizers.text import TextTokenizer

@@ -30,6 +30,7 @@ import torch
 
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.eval.charts import line_chart
+from pilot.memory import ALL, keep_freed_memory
 from pilot.models.pi import Pi, PiConfig, pi05
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig
@@ -218,8 +219,9 @@ def main() -> None:
         for batch in args.batches:
             run = settings(config, args, batch=batch, threads=args.threads)
             with connect(run) as ranks:
-                if ranks.device.type == "cpu":
+                if ranks.device.type == "cpu":  # as the trainer does
                     torch.set_num_threads(1)
+                    keep_freed_memory(ALL)
                 learner = Learner(Pi(config).initialize(torch.Generator().manual_seed(0)), run, ranks=ranks)
                 found = measure(learner, batch_of(run, ranks, cluster=cluster), steps=args.steps, ranks=ranks)
                 learner.close()

@@ -8,7 +8,7 @@ import pilot
 
 ROOT = Path(pilot.__file__).parent
 LAYERS = [
-    {"types", "names"},
+    {"types", "names", "memory"},
     {"nn", "tokenizers"},
     {"data"},
     {"robots", "models", "datasets"},
@@ -25,6 +25,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 TORCH_FREE = (
     "types",
     "names",
+    "memory",
     "robots/",
     "sims/",
     "serve/wire",

@@ -17,6 +17,7 @@ MAX_FUNCTION, MAX_FILE, MAX_MEDIAN = 80, 500, 14
 TORCH_FREE = [
     "types",
     "names",
+    "memory",
     "robots",
     "sims",
     "serve.wire",

@@ -26,7 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import connect
 
 from pilot.data.transforms import picture, resize_with_pad
-from pilot.serve.memory import keep_freed_memory
+from pilot.memory import keep_freed_memory
 from pilot.serve.wire import MAX_BYTES, OVER, pack, unpack
 
 SESSION_HEADER = "X-Pilot-Session"

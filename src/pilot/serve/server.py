@@ -27,13 +27,13 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"serving needs {error.name}: pip install 'pilot[serve]'") from error
 
+from pilot.memory import keep_freed_memory
 from pilot.serve import http
 from pilot.serve.access import Keys, load_certificate, tls_context
 from pilot.serve.hosting import Hosted, fingerprint
 from pilot.serve.http import Visitor, visitors
 from pilot.serve.limits import Limits
 from pilot.serve.logs import log_to_stderr
-from pilot.serve.memory import keep_freed_memory
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import State, hosted_by_name
 from pilot.serve.viewers import show

@@ -15,6 +15,7 @@ import torch
 
 from pilot.data.layout import Batch
 from pilot.infer.policy import export
+from pilot.memory import ALL, keep_freed_memory
 from pilot.models.base import Terms
 from pilot.nn.lora import merge, scales_of
 from pilot.train import checkpoint
@@ -58,6 +59,7 @@ def train(
     with connect(config) as ranks:
         if ranks.device.type == "cpu":
             torch.set_num_threads(1)
+            keep_freed_memory(ALL)
         setup = ranks.first(lambda: prepare(config, out, resume=resume, progress=progress, ranks=ranks))
         run = Run(config, setup, out, ranks=ranks)
         try:
