@@ -6,10 +6,13 @@
     python examples/ray_serve.py checkpoints/nano --try 4                 # robots that ask a few times, then the end
 
 Clients are those of `pilot serve`, openpi's among them: ws://HOST:PORT. A websocket stays with the replica that took
-it, and with it the robot's session. A robot that connects again may come to another replica and then begins anew.
+it, and so does the robot's session: who comes back to that replica under its name (`X-Pilot-Session`) goes on where it
+was. Ray sends a new websocket to any replica, though: where robots must not begin anew, start clusters of one replica
+behind a load balancer that sends a name to the same one every time (docs/serving.md).
 """
 
 import argparse
+import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +23,12 @@ import pilot
 from pilot.serve.access import Keys, key_of
 from pilot.serve.client import PolicyClient
 from pilot.serve.hosting import Hosted, warm_up
+from pilot.serve.http import Refusal, session_name
 from pilot.serve.limits import Limits
+from pilot.serve.server import RETURNED
+from pilot.serve.sessions import RobotSession
 from pilot.serve.state import State
-from pilot.serve.wire import pack
+from pilot.serve.wire import OVER, pack
 
 try:
     from fastapi import FastAPI, WebSocket, WebSocketDisconnect
@@ -47,29 +53,40 @@ class Robots:
     @app.websocket("/")
     async def converse(self, websocket: WebSocket) -> None:
         """What `pilot serve` does with a robot, over Ray's websocket."""
+        headers = {name.lower(): value for name, value in websocket.headers.items()}
         try:
-            owner = self.state.keys.owner(key_of(dict(websocket.headers)))
-        except PermissionError as error:
+            owner = self.state.keys.owner(key_of(headers))
+            session = session_name(headers, websocket.url.query)
+        except (PermissionError, Refusal) as error:
             await websocket.close(code=4003, reason=str(error))
             return
         await websocket.accept()
-        robot = self.state.sessions.open(
-            None, owner=owner, policy="policy", begin=self.hosted.begin, metadata=self.hosted.metadata
-        )
-        robot.connection = websocket
+        robot, code = await self.seat(websocket, owner, session), None
         try:
             await websocket.send_bytes(pack({**self.hosted.metadata, "replica": self.replica}))
             while True:
                 message = await websocket.receive()
                 if message["type"] == "websocket.disconnect":
+                    code = message.get("code")
                     break
                 sent = message.get("bytes") or message.get("text") or b""
                 reply = await self.state.conversations["policy"].answer(robot, sent)
                 await (websocket.send_text(reply) if isinstance(reply, str) else websocket.send_bytes(reply))
-        except WebSocketDisconnect:
-            pass
+        except WebSocketDisconnect as gone:
+            code = gone.code
         finally:
-            self.state.sessions.leave(robot, websocket, over=True)
+            self.state.sessions.leave(robot, websocket, over=code == OVER)
+
+    async def seat(self, websocket: WebSocket, owner: str, session: str | None) -> RobotSession:
+        """The robot's session; a connection that it had before, and that hangs, makes room."""
+        robot = self.state.sessions.open(
+            session, owner=owner, policy="policy", begin=self.hosted.begin, metadata=self.hosted.metadata
+        )
+        before, robot.connection, robot.left = robot.connection, websocket, None
+        if before is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+                await before.close(RETURNED, "the robot came back on another connection")
+        return robot
 
 
 def drive(port: int, number: int) -> tuple[int, float, str]:

@@ -170,7 +170,7 @@ def failing(error: BaseException):
         (ImportError("needs MuJoCo: pip install 'pilot[sim]'"), 2, "pilot[sim]"),
         (OSError(errno.ENOSPC, "No space left on device", "data/a.parquet"), 2, "the disk is full (data/a.parquet)"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "keys.txt"), 2, "'keys.txt' cannot be read"),
-        (OSError(errno.EADDRINUSE, "port 80 is taken"), 2, "pilot: port 80 is taken"),
+        (OSError(errno.EADDRINUSE, "port 80 is taken"), 2, "pilot: port 80 is taken; choose another --port"),
         (OSError("cannot write run/000500; is the disk full?"), 2, "cannot write run/000500"),
         (FloatingPointError("the flow loss is NaN at step 3"), 2, "NaN at step 3"),
         (KeyboardInterrupt(), 130, "the same command goes on where it was"),
@@ -187,7 +187,7 @@ def test_errors_for_people_are_one_line(error, code, message, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("eval x --epsiodes 5", "unknown option '--epsiodes'; did you mean '--episodes'? (pilot eval --help)"),
+        ("eval x --epsiodes 5", "unknown option '--epsiodes'; did you mean '--episodes'?"),
         ("data stats x --pre=robot", "unknown option '--pre'; did you mean '--per'?"),
         ("plan nano_stage1 extra", "'extra' is one word too many (pilot plan --help)"),
         ("data stat x", "unknown word after 'pilot data' 'stat'; did you mean 'stats'?"),

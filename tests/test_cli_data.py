@@ -40,9 +40,11 @@ def test_sets_share_statistics_as_asked(sets, capsys):
     assert "wrist_3" in printed and "72 rows, 0 skipped" in printed
 
 
-def test_mistakes_are_one_line(sets, capsys):
+def test_mistakes_are_one_line(sets, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(sets / "nothing")], "does not exist"),
+        ([str(tmp_path / "empty")], "holds no meta/info.json (LeRobot) or features.json (RLDS); it holds []"),
         ([str(sets / "a"), "--robot", "ur6"], "did you mean 'ur5'"),
         ([str(sets / "a"), "--robot", "pusht"], "has 7 state dims, robot 'pusht' declares 2"),
     ):

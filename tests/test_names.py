@@ -4,7 +4,7 @@ import pytest
 
 from pilot.names import FEW, choose, instead
 
-MANY = [f"name{letter}" for letter in "abcdefghij"]
+MANY = [f"name{letter}" for letter in "abcdefghijklmn"]
 
 
 def test_a_known_name_is_taken():

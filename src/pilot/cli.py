@@ -66,6 +66,8 @@ def explained(error: BaseException) -> str:
 
 def explained_by_system(error: OSError) -> str:
     what = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}; choose another --port, or stop what listens there"
     if error.filename is None:
         return what
     if error.errno == errno.ENOSPC:
@@ -335,13 +337,15 @@ VERBS = {
     ),
     "collect": Verb(
         help="Write demonstrations of a scripted expert, or web-style rows, from generated homes.",
-        example="pilot collect data/homes-l2 --level 2 --task multi --homes 40 --episodes 10",
+        example="pilot collect data/mine --level 2 --task multi --homes 40 --episodes 10",
         arguments=collect_arguments,
         run=run_collect,
     ),
     "train": Verb(
         help="Train a named configuration.",
-        example="pilot train nano_vision --out outputs/nano/vision --set optim.peak_lr=5e-4",
+        example="pilot train nano_finetune --out outputs/mine --set sources.new.path=data/mine "
+        "--set sources.known.path=data/known "
+        "--set sources.known.path=data/known --set sources.web.path=data/mine-web",
         arguments=train_arguments,
         run=run_train,
     ),
@@ -365,7 +369,7 @@ VERBS = {
     ),
     "data": Verb(
         help="Look after data sets.",
-        example="pilot data stats data/homes-l1 --action-horizon 8",
+        example="pilot data stats data/mine --action-horizon 8",
         arguments=cli_data.arguments,
         run=cli_data.run,
     ),

@@ -56,6 +56,9 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
 
     source = fetch(args.source, only=CHECKPOINT_FILES)
     kind = folders.detect(source) if args.kind == "auto" else args.kind
+    parts = ("set", "tokenizer", "action_tokenizer", "stats")
+    if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
+        raise ValueError(f"a checkpoint of pilot carries everything; leave {', '.join(unused)} out")
     if args.dry_run:
         return dry_run(args, source, kind, change=change)
     if args.target is None:

@@ -121,9 +121,12 @@ def recorded_robot(path: Path) -> str:
     """The robot that a set says it was recorded with; of RLDS sets, the one of their entry in `pilot.datasets`."""
     from pilot.data import rlds
     from pilot.data.files import read_json
+    from pilot.data.sources import unknown_error
     from pilot.datasets import load_dataset
 
     if not is_lerobot(path):
+        if not path.is_dir() or not list(path.glob("**/features.json")):
+            raise unknown_error(path, "meta/info.json (LeRobot) or features.json (RLDS)")
         info = read_json(rlds.version_folder(path) / rlds.INFO, remedy="give the folder of a LeRobot or RLDS data set")
         return load_dataset(info["name"]).robot
     info = read_json(path / "meta/info.json", remedy="give the folder of a LeRobot data set")
@@ -306,19 +309,19 @@ def run_convert(args: argparse.Namespace) -> None:
 WORDS = {
     "stats": Verb(
         help="Write norm_stats.json, from the columns alone: true quantiles, odd dims named.",
-        example="pilot data stats data/homes-l1 data/homes-l2 --per robot --action-horizon 10",
+        example="pilot data stats data/mine --per robot --action-horizon 10",
         arguments=stats_arguments,
         run=run_stats,
     ),
     "tokenizer": Verb(
         help="Fit an action tokenizer, and report on held-out episodes what it costs and loses.",
-        example="pilot data tokenizer data/homes-l1 --kind vq --out tokenizers/homes-vq",
+        example="pilot data tokenizer data/mine --kind vq --out tokenizers/mine-vq",
         arguments=tokenizer_arguments,
         run=run_tokenizer,
     ),
     "inspect": Verb(
         help="Write one HTML page about a data set: what looks wrong, what is in it, what the model will see.",
-        example="pilot data inspect data/homes-l1 --checkpoint checkpoints/nano",
+        example="pilot data inspect data/mine --checkpoint checkpoints/nano",
         arguments=inspect_arguments,
         run=run_inspect,
     ),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pilot.serve.access import Keys
     from pilot.serve.hosting import Hosted
 
-EXAMPLE = "pilot serve checkpoints/nano old=outputs/nano/expert --host 0.0.0.0 --api-keys keys.txt --watch 10"
+EXAMPLE = "pilot serve checkpoints/nano mine=outputs/mine/policy --host 0.0.0.0 --api-keys keys.txt --watch 10"
 ADDRESSES = """
 
 The first policy is at ws://HOST:PORT, each at ws://HOST:PORT/NAME, and at http://HOST:PORT a page to look at them.
@@ -56,8 +56,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from pilot.nn.devices import device_of
     from pilot.serve.server import Limits, serve
 
+    args.device = str(device_of(args.device))
     folders = by_name(args.policy)
     if args.certificate_key and not args.certificate:
         raise ValueError("--certificate-key belongs to a --certificate")
@@ -116,7 +118,7 @@ def hosted(name: str, folder: str, args: argparse.Namespace) -> "Hosted":
         return policy
 
     here, policy = Path(folder) if Path(folder).is_dir() else None, load()
-    count = args.workers or workers_for(policy)
+    count = workers_for(policy) if args.workers is None else args.workers
     return Hosted(name, policy, load=load, folder=here, max_batch=args.max_batch, workers=count)
 
 

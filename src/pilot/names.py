@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-FEW = 8  # names that are worth listing beside the nearest
+FEW = 12  # names that are worth listing beside the nearest
 NEAR = 0.5  # of 1, which is equal: less alike than this is not what was meant
 
 

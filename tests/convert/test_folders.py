@@ -174,6 +174,20 @@ def test_what_a_folder_lacks_is_asked_for(made, tmp_path, more, message, capsys)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["openpi-torch", "openpi-jax", "lerobot"])
+def test_a_model_that_nobody_else_builds_is_refused(bundle, tmp_path, kind):
+    config = bundle.pi.config
+    own = replace(config, vision=replace(config.vision, patch_size=8, stem=(4, 4, 8, 8)))
+    with pytest.raises(ValueError, match=r"convolutions .*for which '.*' has no place"):
+        folders.table_of(kind, own)
+
+
+def test_options_that_a_checkpoint_of_pilot_has_no_use_for_are_refused(made, tmp_path, capsys):
+    assert convert(made["pilot"], tmp_path / "out", "--set", "horizon=9", "--stats", "x.json") == 2
+    assert "carries everything; leave --set, --stats out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_statistics_of_several_robots(made, tmp_path, capsys):
     source = shutil.copytree(made["openpi-jax"], tmp_path / "source")
     shutil.copytree(source / "assets" / "homes", source / "assets" / "droid")

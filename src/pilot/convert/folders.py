@@ -66,7 +66,7 @@ def detect(path: str | Path) -> str:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist; give a folder, or hf://owner/repo, gs://…")
     names = [item.name for item in path.iterdir()] if path.is_dir() else [path.name]
     kinds = sorted(set(_kinds(path)))
     if len(kinds) == 1:
@@ -271,6 +271,7 @@ def save(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype | None = N
         ValueError: that project has no such model.
     """
     refuse_used(path)
+    refuse_unpublished(bundle.pi.config, kind)
     dtype = dtype or bundle.model.dtype
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -308,7 +309,20 @@ def table_of(kind: str, config: PiConfig) -> Table:
     Raises:
         ValueError: it has no such model.
     """
+    refuse_unpublished(config, kind)
     return {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax, "lerobot": lerobot}[kind].table(config)
+
+
+def refuse_unpublished(config: PiConfig, kind: str) -> None:
+    """Raises `ValueError` for what only pilot builds, such as the small models that start from nothing."""
+    parts = {
+        "convolutions in front of its patches (stem)": config.vision.stem,
+        "several vision towers": config.vision_towers,
+        "a text encoder": config.text_encoder is not None,
+        "an expert that reads one layer": config.expert_reads != "layers",
+    }
+    if own := [part for part, there in parts.items() if there]:
+        raise ValueError(f"this model has {' and '.join(own)}, for which '{kind}' has no place; only pilot reads it")
 
 
 def key_lines(table: Table) -> Iterator[str]:

@@ -120,6 +120,7 @@ def _reader(path: Path) -> type[PictureRows]:
 def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
     """What to say about a path where no reader finds its files."""
     if not path.exists():
-        return FileNotFoundError(f"{path} does not exist")
+        where = "give the folder of a data set (a run's: --set sources.NAME.path=FOLDER), or its address (hf://, gs://)"
+        return FileNotFoundError(f"{path} does not exist; {where}")
     there = sorted(child.name for child in path.iterdir())[:8] if path.is_dir() else [path.name]
     return FileNotFoundError(f"{path} holds no {wanted}; it holds {there}")

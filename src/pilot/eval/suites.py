@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +346,7 @@ def run_jobs(
     if workers <= 1:
         return
     bundles = [jobs[i : i + BUNDLE] for i in range(0, len(jobs), BUNDLE)]
+    others = set(active_children())
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(make_runner,)
     ) as pool:
@@ -360,6 +361,8 @@ def run_jobs(
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(active_children()) - others:  # nobody who stops waits for the rest of a bundle
+                worker.terminate()
             raise
 
 

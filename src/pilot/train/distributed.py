@@ -34,6 +34,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from pilot.models.base import Model
+from pilot.nn import devices
 from pilot.train.config import TrainConfig
 
 Value = TypeVar("Value")
@@ -171,11 +172,10 @@ def _check(config: TrainConfig, count: int) -> None:
 
 def device_of(config: TrainConfig) -> torch.device:
     """The device of this process: its own GPU where there are any."""
-    if config.device != "auto":
-        return torch.device(config.device)
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    device = devices.device_of(config.device)
+    if config.device == "auto" and device.type == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return device
 
 
 def bf16(config: TrainConfig, device: torch.device) -> bool:

@@ -1,0 +1,22 @@
+"""Where a model computes, by the name that a person gives."""
+
+import torch
+
+
+def device_of(name: str) -> torch.device:
+    """`auto` is a GPU if there is one, else the CPU; any other name is that of a device.
+
+    Raises:
+        ValueError: torch knows no such device, or has none here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device '{name}'; choose auto, cpu or cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here, not '{name}'; choose auto or cpu"
+        )
+    return device
