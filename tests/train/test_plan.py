@@ -35,6 +35,13 @@ def test_a_device_is_found_in_the_table(device, name):
     assert find_gpu(device) == name
 
 
+def test_numbers_that_no_run_has_are_refused():
+    with pytest.raises(ValueError, match="1 step of 1 row or more, got 1000 of 0"):
+        plan(replace(FULL, batch_size=0), gpus="1xH200")
+    with pytest.raises(ValueError, match="of 10 text tokens 11 cannot be said"):
+        plan(FULL, gpus="1xH200", text=10, spoken=11)
+
+
 def test_what_fits_is_left_as_it_is():
     made = plan(replace(FULL, batch_size=8), gpus="1xH200")
     assert made.asked.fits and made.best == made.asked and made.asked.settings() == []

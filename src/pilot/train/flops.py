@@ -46,6 +46,8 @@ def planned(config: TrainConfig, *, text: int | None = None, spoken: int | None 
     shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
     text = model.max_tokens if text is None else text
     loss = Losses.of(config)
+    if spoken is not None and spoken > text:
+        raise ValueError(f"of {text} text tokens {spoken} cannot be said; say fewer, or give the row more")
     return Workload(
         pictures=tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in shown),
         text=text,

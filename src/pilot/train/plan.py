@@ -126,6 +126,8 @@ def plan(
     """
     if not isinstance(config.model, PiConfig):
         raise ValueError(f"plans are made for models of the π0 family; '{config.name}' trains another")
+    if config.batch_size < 1 or config.steps < 1:
+        raise ValueError(f"a run has 1 step of 1 row or more, got {config.steps} of {config.batch_size}")
     count, name = parse_gpus(gpus)
     work, own = planned(config, text=text, spoken=spoken), config.lora is not None
     variants = variants_of(config)
