@@ -231,7 +231,7 @@ def test_a_robot_of_other_dims_is_an_error():
 
 def test_kinds_are_the_interface_and_an_unknown_one_is_named():
     assert all(isinstance(fit_action_tokenizer(kind, smooth_chunks(10)), ActionTokenizer) for kind in ("fast", "bins"))
-    with pytest.raises(ValueError, match="'vqvae'; did you mean 'vq'. known: fast, vq, bins"):
+    with pytest.raises(ValueError, match=r"'vqvae'; did you mean 'vq'\? known: fast, vq, bins"):
         fit_action_tokenizer("vqvae", smooth_chunks(10))
 
 
