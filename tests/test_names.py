@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilot.names import FEW, choose, instead
+from pilot.names import FEW, choose, instead, shortened
 
 MANY = [f"name{letter}" for letter in "abcdefghijklmn"]
 
@@ -34,3 +34,9 @@ def test_where_there_is_no_name_at_all_that_is_said():
 def test_what_else_to_do_comes_last():
     with pytest.raises(ValueError, match=r"known: a, b \(or write your own\)$"):
         choose("robot", "xyz", "ab", note=" (or write your own)")
+
+
+def test_many_names_are_shortened():
+    assert shortened(range(14)).endswith("10, 11 and 2 more")
+    assert shortened([3, 10, 7], limit=2) == "3, 7 and 1 more"
+    assert shortened([]) == "no files"

@@ -1,7 +1,8 @@
-"""Names that people give, and how the wrong one is answered: with the nearest, and with all where they are few."""
+"""Names in messages: a wrong one is answered with the nearest, and with all where they are few; many are shortened."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 FEW = 12  # names that are worth listing beside the nearest
 NEAR = 0.5  # of 1, which is equal: less alike than this is not what was meant
@@ -27,3 +28,10 @@ def instead(name: str, known: Iterable[str], *, listed: str = "known:") -> str:
     meant = f"did you mean '{lower[near[0]]}'?" if near else ""
     every = f"{listed} {', '.join(known) or 'none'}" if not near or 1 < len(known) <= FEW else ""
     return " ".join(part for part in (meant, every) if part)
+
+
+def shortened(names: Iterable[Any], *, limit: int = 12) -> str:
+    """Names or numbers for a message: all of them, or the first few and how many more."""
+    words = [str(name) for name in sorted(names)]
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return f"{', '.join(words[:limit]) or 'no files'}{more}"

@@ -231,11 +231,6 @@ def test_a_store_that_needs_a_library_of_its_own(cache, monkeypatch):
         fetch("gs://bucket/pi")
 
 
-def test_names_are_shortened():
-    assert remote.shortened(f"{n:02d}" for n in range(14)).endswith("11 and 2 more")
-    assert remote.shortened([]) == "no files"
-
-
 def test_the_cache_is_where_the_person_says(monkeypatch, tmp_path):
     for name in ("PILOT_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)

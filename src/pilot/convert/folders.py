@@ -26,10 +26,10 @@ from pilot.convert.lerobot_policy import to_norm_stats
 from pilot.convert.reading import load_pi, settle
 from pilot.convert.sources import SafetensorsSource, find_safetensors, read_header
 from pilot.data.files import read_json, write_json
-from pilot.data.remote import shortened
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
+from pilot.names import shortened
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
 from pilot.data.files import atomic_write, write_json
+from pilot.names import shortened
 
 HUB = re.compile(
     r"hf://(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>[\w.-]+/[\w.-]+?)"
@@ -70,13 +71,6 @@ def place_of(address: str | Path) -> "Place":
     """The remote folder (or file) at `address`."""
     url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")
     return HubFolder(url) if url.startswith("hf://") else StoredFolder(url)
-
-
-def shortened(names: Iterable[str], *, limit: int = 12) -> str:
-    """Names for a message: all of them, or the first few and how many more."""
-    names = sorted(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{', '.join(names[:limit]) or 'no files'}{more}"
 
 
 class Place(Protocol):

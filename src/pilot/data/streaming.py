@@ -17,7 +17,8 @@ from typing import Any, TextIO
 
 from pilot.data.files import read_json, write_json
 from pilot.data.folder import Folder, Opened
-from pilot.data.remote import AT_ONCE, Place, cache, matches, place_of, shortened
+from pilot.data.remote import AT_ONCE, Place, cache, matches, place_of
+from pilot.names import shortened
 
 FOLDER, LOCKS = "streamed", "locks"
 STAYS = (".json", ".jsonl")

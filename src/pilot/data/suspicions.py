@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pilot.data.episodes import Episode, EpisodeDataset
+from pilot.names import shortened
 
 FLAT = 1e-6  # a range below it, as a share of the value, is none
 FEW_VALUES = 8  # a dim with no more different values is a switch
@@ -252,7 +253,7 @@ def idle_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
         Suspicion(
             check="idle episodes",
             what=f"the robot stands still most of the time in {len(idle)} of {len(dataset.episodes)} episodes: "
-            f"{_listed([e.index for e in idle])}",
+            f"{shortened([e.index for e in idle], limit=SHOWN)}",
             remedy="cut the pauses at begin and end: a policy learns them, and waits for ever",
             episodes=tuple(e.index for e in idle),
         )
@@ -267,7 +268,7 @@ def short_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
         Suspicion(
             check="short episodes",
             what=f"{len(short)} of {len(dataset.episodes)} episodes are shorter than a chunk of "
-            f"{dataset.action_horizon} actions: {_listed(short)}",
+            f"{dataset.action_horizon} actions: {shortened(short, limit=SHOWN)}",
             remedy="they teach no whole chunk; broken off recordings? Leave them out, or take a shorter chunk",
             episodes=tuple(short),
         )
@@ -281,7 +282,8 @@ def missing_words(dataset: EpisodeDataset) -> list[Suspicion]:
     return [
         Suspicion(
             check="no words",
-            what=f"{len(silent)} of {len(dataset.episodes)} episodes have no instruction: {_listed(silent)}",
+            what=f"{len(silent)} of {len(dataset.episodes)} episodes have no instruction: "
+            f"{shortened(silent, limit=SHOWN)}",
             remedy="write one per episode into the set's tasks; a policy without words cannot be told anything",
             episodes=tuple(silent),
         )
@@ -375,11 +377,6 @@ def _at(dataset: EpisodeDataset, row: int) -> str:
 
 def _episodes(dataset: EpisodeDataset, rows: np.ndarray) -> tuple[int, ...]:
     return tuple(dataset.episodes[number].index for number in np.unique(dataset.episode_of[rows]).tolist())
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-    return ", ".join(map(str, numbers[:SHOWN])) + more
 
 
 def _times(count: int) -> str:

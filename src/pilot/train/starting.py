@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from pilot.convert.paligemma import freshen
-from pilot.data.remote import shortened
 from pilot.models.act import Act
 from pilot.models.base import Model
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
+from pilot.names import shortened
 from pilot.train.freezing import GROUPS, parts_of
 
 
