@@ -204,12 +204,12 @@ def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -
             parts["vlm"] += work.text * model.text_encoder.width * c
     elif losses.flow:  # no way back, but a cache for the expert
         parts["vlm"] = seen * model.vlm.depth * cached(model.vlm, keeping)
-    if losses.flow and work.draws and model.expert_reads == "output":
-        parts["memory"] = seen * model.action_expert.depth * cached(model.action_expert, keeping)
     if losses.text:
         parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)
     if losses.flow and work.draws:
         parts["action_expert"] = work.draws * flow_block(model, keeping, seen=seen)
+        if model.expert_reads == "output" and (expert := model.action_expert) is not None:
+            parts["memory"] = seen * expert.depth * cached(expert, keeping)
     return parts
 
 
