@@ -202,6 +202,12 @@ def test_a_model_with_no_way_to_act_is_refused():
         Policy(fresh(pi0_fast("debug")))
 
 
+@pytest.mark.parametrize("device", ["cuba", "cuda:99"])
+def test_a_device_that_is_not_there_is_not_the_checkpoints_fault(folder, device):
+    with pytest.raises(ValueError, match=f"'{device}'; choose auto"):
+        load_policy(folder, device=device)
+
+
 def test_saving_and_loading_keeps_everything(folder):
     bundle, again = load_bundle(folder), load_bundle(folder)
     assert bundle.robot == ROBOT and bundle.loc_stride == 16 and bundle.model.config == again.model.config

@@ -26,6 +26,7 @@ from pilot.infer.record import Record
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.diffusion import Denoiser
 from pilot.models.pi import Pi
+from pilot.nn.devices import device_of
 from pilot.robots import read_openpi
 from pilot.tokenizers.base import action_ids
 from pilot.tokenizers.grammar import ActionGrammar, Grammar, TextGrammar
@@ -47,10 +48,9 @@ def load_policy(
     Raises:
         FileNotFoundError: no checkpoint there, or `verify` and it has no record.
         ValueError: the checkpoint is damaged or contradicts itself, or it does not act as it was recorded; or it is
-            one of another project, which `pilot convert` reads.
+            one of another project, which `pilot convert` reads; or there is no such device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(device_of(device))
     path = fetch(path, only=CHECKPOINT_FILES)
     try:
         bundle = load_bundle(path, device=device)
