@@ -344,7 +344,6 @@ VERBS = {
     "train": Verb(
         help="Train a named configuration.",
         example="pilot train nano_finetune --out outputs/mine --set sources.new.path=data/mine "
-        "--set sources.known.path=data/known "
         "--set sources.known.path=data/known --set sources.web.path=data/mine-web",
         arguments=train_arguments,
         run=run_train,

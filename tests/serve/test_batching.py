@@ -2,7 +2,6 @@
 
 import threading
 import time
-from itertools import zip_longest
 
 import pytest
 
@@ -43,7 +42,8 @@ def ask_while_busy(batcher, model, numbers, *, robots=()):
     """The first is being answered while all others are asked."""
     first = batcher.ask("s", {"n": 0})
     assert model.begun.wait(60)
-    others = [batcher.ask(robot, {"n": n}) for robot, n in zip_longest(robots, numbers, fillvalue="s")]
+    names = robots or [f"robot {i}" for i in range(len(numbers))]
+    others = [batcher.ask(robot, {"n": n}) for robot, n in zip(names, numbers, strict=True)]
     return first, others
 
 
@@ -54,6 +54,13 @@ def test_who_comes_while_it_computes_is_in_the_next_batch(batcher, model):
     assert model.batches == [[0], [1, 2, 3, 4], [5, 6]]
     assert [f.result().batch for f in (first, *others)] == [1, 4, 4, 4, 4, 2, 2]
     assert all(f.result().queued >= 0 and f.result().took > 0 for f in others)
+
+
+def test_who_asks_twice_is_answered_in_two_batches(batcher, model):
+    first, others = ask_while_busy(batcher, model, [1, 2, 3], robots=("one", "two", "one"))
+    model.go.set()
+    assert [f.result(60).reply["double"] for f in (first, *others)] == [0, 2, 4, 6]
+    assert model.batches == [[0], [1, 2], [3]]
 
 
 def test_an_error_in_a_place_is_for_that_place_alone(batcher, model):

@@ -6,7 +6,7 @@ would be a batch by itself that all others wait for. Whatever else is to be done
 batch is computed.
 
 One thread computes, or several `workers` for a small model on a CPU: its operations are too short to be shared by
-cores, so each core takes robots of its own. No robot is in two batches at once.
+cores, so each core takes robots of its own. No robot is in two batches at once, nor twice in one.
 """
 
 import threading
@@ -134,8 +134,7 @@ class Batcher:
                 return None
             self._waiting.popleft()
             return first
-        before_job = takewhile(lambda item: isinstance(item, _Question), self._waiting)
-        free = [item for item in before_job if isinstance(item, _Question) and id(item.session) not in self._busy]
+        free = self._free()
         coming = len(self._expected) if self._patience() is not None and not self._closing else 0
         share = min(self.max_batch, -(-(len(free) + len(self._busy) + coming) // self.workers))
         if coming and len(free) < share:
@@ -143,6 +142,17 @@ class Batcher:
         for question in free[:share]:
             self._waiting.remove(question)
         return free[:share] or None
+
+    def _free(self) -> list[_Question]:
+        """The questions before the next job, one of each robot that is not being answered.
+
+        A robot that was too long without an answer connects anew and asks again: that is for a later batch.
+        """
+        free: dict[int, _Question] = {}
+        for item in takewhile(lambda item: isinstance(item, _Question), self._waiting):
+            if isinstance(item, _Question) and id(item.session) not in self._busy:
+                free.setdefault(id(item.session), item)
+        return list(free.values())
 
     def _patience(self) -> float | None:
         """For how many seconds more somebody is expected to ask again, if anybody is."""
