@@ -7,7 +7,8 @@ import sys
 import pytest
 
 PAGES = """
-import resource, threading
+import ctypes, resource, threading
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: small pages, whatever the system prefers
 from pilot.memory import ALL, keep_freed_memory
 if {keep}:
     keep_freed_memory(ALL)
@@ -35,4 +36,6 @@ def faults(*, keep: bool) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
 def test_a_thread_that_needs_the_same_memory_again_finds_it_there():
-    assert faults(keep=True) < 0.5 * faults(keep=False)
+    if not (given_back := faults(keep=False)):
+        pytest.skip("this system does not count page faults")
+    assert faults(keep=True) < 0.5 * given_back
