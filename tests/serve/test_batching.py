@@ -30,12 +30,16 @@ def model():
     return Model()
 
 
-@pytest.fixture
-def batcher(model):
-    batcher = Batcher(model, max_batch=4)
+def working(model, **options):
+    batcher = Batcher(model, **options)
     yield batcher
     model.go.set()
     batcher.close()
+
+
+@pytest.fixture
+def batcher(model):
+    yield from working(model, max_batch=4)
 
 
 def ask_while_busy(batcher, model, numbers, *, robots=()):
@@ -117,10 +121,7 @@ def test_what_waits_is_answered_when_it_closes_and_nothing_after(batcher, model)
 @pytest.fixture
 def patient(model):
     """Waits for everybody whom it has answered, for as long as it takes."""
-    batcher = Batcher(model, linger=1e9)
-    yield batcher
-    model.go.set()
-    batcher.close()
+    yield from working(model, linger=1e9)
 
 
 def answered_together(batcher, model):
