@@ -63,9 +63,7 @@ class Batcher:
         self.infer, self.max_batch, self.workers, self.linger = infer, max_batch, workers, linger
         self._waiting: deque[_Question | _Job] = deque()
         self._busy: set[int] = set()  # sessions that are being answered
-        self._expected: dict[
-            int, float
-        ] = {}  # sessions that were answered just now, and until when they are waited for
+        self._expected: dict[int, float] = {}  # sessions that were answered just now: waited for until then
         self._computing, self._alone, self._closing = 0, False, False
         self._changed = threading.Condition()
         for i in range(workers):
