@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pilot import cli, cli_data, cli_verbs, configs
+from pilot.eval import suites
 from pilot.nn.lora import Adapters, LoraConfig
 
 
@@ -182,6 +183,19 @@ def test_errors_for_people_are_one_line(error, code, message, capsys, monkeypatc
     assert cli.main(["demo"]) == code
     shown = capsys.readouterr().err
     assert message in shown and "Traceback" not in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("", "nothing is kept; with --out"), (" --out e", "the same command goes")]
+)
+def test_what_an_evaluation_keeps_when_it_is_stopped(out, message, capsys, monkeypatch, tmp_path):
+    def stopped(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suites, "evaluate_table", stopped)
+    assert cli.main(f"eval expert{out}".split()) == 130
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

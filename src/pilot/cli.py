@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> None:
 def explained(error: BaseException) -> str:
     """What to tell the person at the keyboard. Errors of ours already say what to do; some of the system's do not."""
     if isinstance(error, KeyboardInterrupt):
-        return "stopped; the same command goes on where it was"
+        return str(error) or "stopped; the same command goes on where it was"
     if isinstance(error, OSError) and error.errno is not None:
         return explained_by_system(error)
     if isinstance(error, ModuleNotFoundError):
@@ -305,16 +305,20 @@ def eval_arguments(parser: argparse.ArgumentParser) -> None:
 def run_eval(args: argparse.Namespace) -> None:
     from pilot.eval.suites import SUITES, evaluate_table, save_table, to_markdown
 
-    results = evaluate_table(
-        args.policy,
-        suites=args.suite or list(SUITES),
-        controls=args.control,
-        episodes=args.episodes,
-        seed=args.seed,
-        workers=args.workers,
-        high_level=chosen_high_level(args),
-        out=args.out,
-    )
+    try:
+        results = evaluate_table(
+            args.policy,
+            suites=args.suite or list(SUITES),
+            controls=args.control,
+            episodes=args.episodes,
+            seed=args.seed,
+            workers=args.workers,
+            high_level=chosen_high_level(args),
+            out=args.out,
+        )
+    except KeyboardInterrupt as stopped:
+        kept = "the same command goes on where it was" if args.out else "nothing is kept; with --out FOLDER it goes on"
+        raise KeyboardInterrupt(f"stopped; {kept}") from stopped
     print(to_markdown(results))
     if args.out:
         save_table(results, args.out / "results.json")
