@@ -1,6 +1,7 @@
 """The command line: instant help, settings by name, errors that say what to do."""
 
 import errno
+import os
 import shlex
 import subprocess
 import sys
@@ -170,6 +171,12 @@ def failing(error: BaseException):
         (FileNotFoundError("no checkpoint at x; make one with: pilot train"), 2, "make one with"),
         (ImportError("needs MuJoCo: pip install 'pilot[sim]'"), 2, "pilot[sim]"),
         (OSError(errno.ENOSPC, "No space left on device", "data/a.parquet"), 2, "the disk is full (data/a.parquet)"),
+        (
+            OSError(errno.ENOSPC, "the disk is full while writing run/a; free some"),
+            2,
+            "is full while writing run/a; free",
+        ),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 2, "the disk is full (while writing); free some space"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "keys.txt"), 2, "'keys.txt' cannot be read"),
         (OSError(errno.EADDRINUSE, "port 80 is taken"), 2, "pilot: port 80 is taken; choose another --port"),
         (OSError("cannot write run/000500; is the disk full?"), 2, "cannot write run/000500"),

@@ -68,10 +68,10 @@ def explained_by_system(error: OSError) -> str:
     what = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         return f"{what}; choose another --port, or stop what listens there"
+    if error.errno == errno.ENOSPC and (error.filename or what == os.strerror(errno.ENOSPC)):  # else they are our words
+        return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
     if error.filename is None:
         return what
-    if error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename}); free some space and run the same command again"
     return f"'{error.filename}' cannot be read or written: {what[0].lower()}{what[1:]}"
 
 

@@ -435,7 +435,10 @@ def fingerprint(policy: Any) -> str:
         return "expert"
     if not isinstance(policy, str | Path):
         return str(policy.metadata.get("fingerprint", "unnamed"))
-    return _digest(sorted(path for path in Path(policy).rglob("*") if path.is_file()))
+    files = sorted(path for path in Path(policy).rglob("*") if path.is_file())
+    if not files:
+        raise FileNotFoundError(f"no checkpoint at {policy}; give a folder that pilot train wrote, or checkpoints/nano")
+    return _digest(files)
 
 
 def code_fingerprint() -> str:
