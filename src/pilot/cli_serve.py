@@ -56,10 +56,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from pilot.nn.devices import device_of
     from pilot.serve.server import Limits, serve
 
-    args.device = str(device_of(args.device))
     folders = by_name(args.policy)
     if args.certificate_key and not args.certificate:
         raise ValueError("--certificate-key belongs to a --certificate")

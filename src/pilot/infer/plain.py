@@ -37,8 +37,10 @@ class PlainEngine:
         allowed: Allowed | None = None,
         silent: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], "PlainReading"]:
-        options = {"max_tokens": max_tokens, "kind": kind, "allowed": allowed, "silent": silent}
-        said, context = self.model.speak(reading.context, reading.observation, eos=eos, **options)
+        said, context = self.model.speak(
+            reading.context, reading.observation, eos=eos, max_tokens=max_tokens, kind=kind, allowed=allowed,
+            silent=silent,
+        )  # fmt: skip
         return said, replace(reading, context=context)
 
     @torch.inference_mode()

@@ -288,8 +288,9 @@ class Policy:
         Rows that are `silent` say nothing. Also returns the reading that goes on with it.
         """
         end, engine = self.subtask_end, cast(Engine, self.engine)
-        options = {"max_tokens": SUBTASK_TOKENS, "allowed": self.words, "silent": silent}
-        tokens, reading = engine.speak(reading, eos=end, **options)
+        tokens, reading = engine.speak(
+            reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words, silent=silent
+        )  # fmt: skip
         return tokens.tolist(), reading
 
     def subtask_text(self, tokens: Sequence[int]) -> str | None:

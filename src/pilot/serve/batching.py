@@ -133,7 +133,7 @@ class Batcher:
             self._waiting.popleft()
             return first
         free = self._free()
-        coming = len(self._expected) if self._patience() is not None and not self._closing else 0
+        coming = 0 if self._closing else self._coming()
         share = min(self.max_batch, -(-(len(free) + len(self._busy) + coming) // self.workers))
         if coming and len(free) < share:
             return None
@@ -152,11 +152,15 @@ class Batcher:
                 free.setdefault(id(item.session), item)
         return list(free.values())
 
-    def _patience(self) -> float | None:
-        """For how many seconds more somebody is expected to ask again, if anybody is."""
+    def _coming(self) -> int:
+        """How many are still expected to ask again any moment."""
         now = time.perf_counter()
         self._expected = {session: until for session, until in self._expected.items() if until > now}
-        return min(self._expected.values()) - now if self._expected else None
+        return len(self._expected)
+
+    def _patience(self) -> float | None:
+        """For how many seconds more the first of them is waited for, if anybody is."""
+        return min(self._expected.values()) - time.perf_counter() if self._coming() else None
 
     def _done(self, work: "list[_Question] | _Job", *, took: float) -> None:
         with self._changed:
