@@ -1,10 +1,13 @@
 """Questions that wait together are answered together, and each gets its own answer or its own error."""
 
+import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from pilot.serve import batching
 from pilot.serve.batching import Batcher
 
 
@@ -145,6 +148,17 @@ def test_who_does_not_come_back_keeps_nobody_waiting_for_long(batcher, model):
     answered_together(batcher, model)
     assert batcher.ask("one", {"n": 4}).result(60).reply["double"] == 8
     assert model.batches == [[0], [1, 2, 3], [4]]
+
+
+@pytest.mark.parametrize("linger", [n / 10 for n in range(20)])
+def test_who_stops_being_expected_at_any_moment_keeps_nobody_waiting(model, monkeypatch, linger):
+    clock = itertools.count(step=0.001)  # goes on at each look, so that the time is up between any two of them
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    batcher = Batcher(model, linger=linger)
+    _, others = ask_while_busy(batcher, model, [1, 2])
+    model.go.set()
+    assert [f.result(10).reply["double"] for f in others] == [2, 4]
+    batcher.close()
 
 
 def test_who_is_alone_does_not_wait(patient, model):

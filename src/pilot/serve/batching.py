@@ -112,10 +112,12 @@ class Batcher:
     def _take(self) -> "list[_Question] | _Job | None":
         """What comes next, once something does: a job, or the questions that wait before the next job."""
         with self._changed:
-            while (work := self._next()) is None:
+            while (work := self._next(now := time.perf_counter())) is None:
                 if self._closing and not self._waiting:
                     return None
-                self._changed.wait(self._patience() if self._waiting else None)
+                self._changed.wait(self._patience(now) if self._waiting else None)
+            if self._waiting:  # the rest may be for another worker
+                self._changed.notify()
             self._computing += 1
             if isinstance(work, _Job):
                 self._alone = True
@@ -123,7 +125,7 @@ class Batcher:
                 self._busy |= {id(question.session) for question in work}
             return work
 
-    def _next(self) -> "list[_Question] | _Job | None":
+    def _next(self, now: float) -> "list[_Question] | _Job | None":
         """Off the queue: a job if nothing is computed, or a worker's share of the questions."""
         if self._alone or not self._waiting:
             return None
@@ -133,7 +135,7 @@ class Batcher:
             self._waiting.popleft()
             return first
         free = self._free()
-        coming = 0 if self._closing else self._coming()
+        coming = 0 if self._closing else self._coming(now)
         share = min(self.max_batch, -(-(len(free) + len(self._busy) + coming) // self.workers))
         if coming and len(free) < share:
             return None
@@ -152,15 +154,17 @@ class Batcher:
                 free.setdefault(id(item.session), item)
         return list(free.values())
 
-    def _coming(self) -> int:
+    def _coming(self, now: float) -> int:
         """How many are still expected to ask again any moment."""
-        now = time.perf_counter()
         self._expected = {session: until for session, until in self._expected.items() if until > now}
         return len(self._expected)
 
-    def _patience(self) -> float | None:
-        """For how many seconds more the first of them is waited for, if anybody is."""
-        return min(self._expected.values()) - time.perf_counter() if self._coming() else None
+    def _patience(self, now: float) -> float | None:
+        """For how many seconds more the first of them is waited for, if anybody is.
+
+        By the same `now` as `_next`: were nobody expected any more a moment later, nothing would end the wait.
+        """
+        return min(self._expected.values()) - now if self._coming(now) else None
 
     def _done(self, work: "list[_Question] | _Job", *, took: float) -> None:
         with self._changed:
