@@ -20,7 +20,7 @@ demo: preflight install
 	$(BIN)/pilot demo $(if $(QUICK),--quick)
 
 test: preflight install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .

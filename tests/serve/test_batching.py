@@ -157,7 +157,7 @@ def test_who_stops_being_expected_at_any_moment_keeps_nobody_waiting(model, monk
     batcher = Batcher(model, linger=linger)
     _, others = ask_while_busy(batcher, model, [1, 2])
     model.go.set()
-    assert [f.result(10).reply["double"] for f in others] == [2, 4]
+    assert [f.result(60).reply["double"] for f in others] == [2, 4]
     batcher.close()
 
 
