@@ -44,7 +44,7 @@ def test_mistakes_are_one_line(sets, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(sets / "nothing")], "does not exist"),
-        ([str(tmp_path / "empty")], "holds no meta/info.json (LeRobot) or features.json (RLDS); it holds []"),
+        ([str(tmp_path / "empty")], "holds no meta/info.json (LeRobot) or features.json (RLDS); it has no files"),
         ([str(sets / "a"), "--robot", "ur6"], "did you mean 'ur5'"),
         ([str(sets / "a"), "--robot", "pusht"], "has 7 state dims, robot 'pusht' declares 2"),
     ):

@@ -150,7 +150,7 @@ def test_what_is_in_the_way_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         convert(tmp_path / "nowhere", tmp_path / "third", progress=False)
     (tmp_path / "odd/meta").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"is none of hdf5, lerobot_v2, npz, rlds; it holds \['meta'\]"):
+    with pytest.raises(ValueError, match=r"is none of hdf5, lerobot_v2, npz, rlds; it has meta"):
         convert(tmp_path / "odd", tmp_path / "third", progress=False)
     with pytest.raises(ValueError, match="unknown format 'zarr'"):
         convert(tmp_path / "old", tmp_path / "third", kind="zarr", progress=False)

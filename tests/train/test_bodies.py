@@ -154,7 +154,7 @@ def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
         "say which is which in Source.cameras": Source(path=str(tmp_path / "odd"), robot="pusht"),
         "not \\['top'\\]; see Source.cameras": Source(path=str(data / "disc"), robot="pusht", cameras={"top": "image"}),
         "unknown robot 'push'; did you mean 'pusht'": Source(path=str(data / "disc"), robot="push"),
-        "teaches \\['flaw'\\]": Source(path=str(data / "disc"), robot="pusht", teaches=("flaw",)),
+        "unknown loss 'flaw'; did you mean 'flow'": Source(path=str(data / "disc"), robot="pusht", teaches=("flaw",)),
     }
     for message, source in cases.items():
         with pytest.raises(ValueError, match=message):

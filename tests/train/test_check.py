@@ -31,7 +31,9 @@ WRONG = {
     "has no sources": {"sources": ()},
     "the same folder name": {"sources": (ARM, Source(path="elsewhere/arm"))},
     "to every source or to none": {"sources": (replace(ARM, weight=1.0), WEB)},
-    r"'data/arm' teaches \['flows'\]": {"sources": (replace(ARM, teaches=("flows",)),)},
+    "unknown loss 'flows'; did you mean 'flow'.*'data/arm' teaches it": {
+        "sources": (replace(ARM, teaches=("flows",)),)
+    },
     "robot 'aloha' has 14 state dims, the model's action_dim is 8; raise it": {"robot": "aloha"},
     "robot 'droidd'; did you mean 'droid'": {"sources": (ARM, Source(path="data/b", robot="droidd"))},
     "alpha is 10, but the model has no action expert": {"model": pi0_fast("debug")},

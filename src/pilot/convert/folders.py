@@ -25,7 +25,7 @@ from pilot.convert.keymap import Table, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
 from pilot.convert.reading import load_pi, settle
 from pilot.convert.sources import SafetensorsSource, find_safetensors, read_header
-from pilot.data.files import read_json, write_json
+from pilot.data.files import names_in, read_json, write_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
@@ -67,12 +67,11 @@ def detect(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a folder, or hf://owner/repo, gs://…")
-    names = [item.name for item in path.iterdir()] if path.is_dir() else [path.name]
     kinds = sorted(set(_kinds(path)))
     if len(kinds) == 1:
         return kinds[0]
     what = f"may be {' or '.join(kinds)}; say which" if kinds else "is no checkpoint that pilot knows"
-    raise ValueError(f"{path} {what}: it has {shortened(names)}")
+    raise ValueError(f"{path} {what}: it has {names_in(path)}")
 
 
 def _kinds(path: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ from pilot.data import lerobot_format as fmt
 from pilot.data.cluster import Spread, here
 from pilot.data.episodes import Episode
 from pilot.data.files import atomic_write, read_json, write_json
-from pilot.data.lerobot import LeRobotDataset
+from pilot.data.lerobot import LeRobotDataset, chosen
 
 ANSWERS = "annotation"
 Labels = Sequence[tuple[float, str]]  # (seconds from the episode's start, what is done from then on)
@@ -142,10 +142,7 @@ def _choose(
     dataset: LeRobotDataset, episodes: Sequence[int] | None, *, overwrite: bool
 ) -> tuple[list[Episode], list[int]]:
     """Episodes to ask about, and those that keep what they have."""
-    known = {episode.index: episode for episode in dataset.episodes}
-    if unknown := [index for index in episodes or () if index not in known]:
-        raise ValueError(f"{dataset.path} has episodes {min(known)} to {max(known)}, not {unknown[:5]}")
-    wanted = [known[index] for index in episodes] if episodes is not None else list(dataset.episodes)
+    wanted = chosen(dataset.episodes, episodes, path=dataset.path)
     labelled = {e.index for e in wanted if (dataset.subtask_index[e.start : e.stop] >= 0).any()}
     if overwrite:
         return wanted, []

@@ -20,7 +20,7 @@ from pilot.data import conversion
 from pilot.data import lerobot_format as fmt
 from pilot.data.cluster import Spread, here
 from pilot.data.conversion.source import Options, Source
-from pilot.data.files import read_json, write_json
+from pilot.data.files import names_in, read_json, write_json
 from pilot.data.writer import LeRobotWriter
 from pilot.names import choose
 
@@ -101,8 +101,7 @@ def recognised(path: Path) -> str:
         raise ValueError(f"{path} is a LeRobot {fmt.VERSION} set already; there is nothing to convert")
     if found := [name for name, source in kinds().items() if source.recognises(path)]:
         return found[0]
-    there = sorted(child.name for child in path.iterdir())[:8] if path.is_dir() else [path.name]
-    raise ValueError(f"{path} is none of {', '.join(kinds())}; it holds {there}")
+    raise ValueError(f"{path} is none of {', '.join(kinds())}; it has {names_in(path)}")
 
 
 def _earlier(target: Path, new: Conversion) -> Conversion:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pilot.names import shortened
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -55,6 +57,11 @@ def read_json(path: Path, *, remedy: str) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
+
+
+def names_in(path: Path) -> str:
+    """For a message: what lies in a folder, or the name of a file."""
+    return shortened(child.name for child in path.iterdir()) if path.is_dir() else path.name
 
 
 def cache_folder(path: Path) -> Path:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +23,16 @@ from PIL import Image
 
 from pilot.data import lerobot_format as fmt
 from pilot.data import lerobot_v2, lerobot_v3
-from pilot.data.episodes import EpisodeDataset, Steps, Texts, choose_cameras
+from pilot.data.episodes import Episode, EpisodeDataset, Steps, Texts, choose_cameras
 from pilot.data.feature_stats import matrix
 from pilot.data.files import cache_folder, read_json
 from pilot.data.folder import Folder
 from pilot.data.kept import ABOUT, filled
 from pilot.data.lerobot_format import EpisodeFiles
 from pilot.data.video import VideoFile
+from pilot.names import shortened
 
+Item = TypeVar("Item", EpisodeFiles, Episode)
 MAPPED_FRAMES = 100_000  # from so many on the columns are kept on disk and mapped
 FORMAT = 1  # of the kept columns
 VERSIONS = {"v2": lerobot_v2, "v3": lerobot_v3}
@@ -66,8 +68,8 @@ class LeRobotDataset(EpisodeDataset):
         index = version.read_index(self.path, self.info)
         keeps = episodes is None and (not self.folder.is_here or self.info.get("total_frames", 0) >= MAPPED_FRAMES)
         if not keeps:
-            chosen = self._chosen(index, episodes)
-            self._stored = [chosen[number] for number in self._read(chosen, version)]
+            wanted = chosen(index, episodes, path=self.path)
+            self._stored = [wanted[number] for number in self._read(wanted, version)]
             return
         keep = cache_folder(self.path) / f"columns-{self._key()}"
         if not (keep / ABOUT).exists():
@@ -130,13 +132,6 @@ class LeRobotDataset(EpisodeDataset):
                 raise FileNotFoundError(f"video {path} of episode {stored.index} is missing; {FETCH}")
             if self.skip_bad and self.folder.is_here and (frames := self._video(stored, key).count) < last:
                 raise ValueError(f"video {path} has {frames} frames, episode {stored.index} needs {last}; {FETCH}")
-
-    def _chosen(self, stored: list[EpisodeFiles], episodes: Sequence[int] | None) -> list[EpisodeFiles]:
-        known = {one.index: one for one in stored}
-        keep = list(known) if episodes is None else list(episodes)
-        if unknown := [i for i in keep if i not in known]:
-            raise ValueError(f"{self.path} has episodes {min(known)} to {max(known)}, not {unknown[:5]}")
-        return [known[i] for i in keep]
 
     def _video(self, stored: EpisodeFiles, key: str) -> VideoFile:
         path = self.path / stored.videos[key].file
@@ -283,6 +278,19 @@ class _RowGroups:
 
     def close(self) -> None:
         self._file.close()
+
+
+def chosen(episodes: Sequence[Item], indices: Sequence[int] | None, *, path: Path) -> list[Item]:
+    """The episodes of the set at `path` that have these indices, in their order; None: all.
+
+    Raises:
+        ValueError: an index that none has.
+    """
+    known = {episode.index: episode for episode in episodes}
+    wanted = list(known) if indices is None else list(indices)
+    if unknown := [index for index in wanted if index not in known]:
+        raise ValueError(f"{path} has episodes {min(known)} to {max(known)}, not {shortened(unknown)}")
+    return [known[index] for index in wanted]
 
 
 def unfinished_error(path: Path) -> Exception:

@@ -9,7 +9,7 @@ large ones `workers` processes read ahead.
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice, pairwise
@@ -29,6 +29,7 @@ from pilot.data.order import hash_64
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.data.webdataset import TarRows
 from pilot.data.windows import WINDOW, WindowCache, plan, windows_of
+from pilot.names import choose
 from pilot.types import Sample
 
 AHEAD = 4
@@ -58,8 +59,7 @@ class RobotRows:
         cameras: Mapping[str, str] | None = None,
         prompt: str | None = None,
     ) -> None:
-        if unknown := set(teaches) - set(LOSSES):
-            raise ValueError(f"source '{name}' teaches {sorted(unknown)}, which is not one of {LOSSES}")
+        check_teaches(name, teaches)
         if unknown := set(cameras or {}) - set(dataset.cameras):
             raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
         self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
@@ -123,6 +123,12 @@ class RobotRows:
         whole = not sample.action_is_pad[:left].any()
         sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
         return sample
+
+
+def check_teaches(source: str, teaches: Iterable[str]) -> None:
+    """Raises `ValueError` for what is no loss on rows of robots."""
+    for loss in teaches:
+        choose("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")
 
 
 def split(rows: list[Row]) -> list[list[Row]]:

@@ -20,7 +20,7 @@ from pilot.data.chats import ChatRows
 from pilot.data.cluster import Spread, here
 from pilot.data.coco import CocoRows
 from pilot.data.episodes import EpisodeDataset
-from pilot.data.files import read_json
+from pilot.data.files import names_in, read_json
 from pilot.data.lerobot import LeRobotDataset
 from pilot.data.picture_rows import PictureRows
 from pilot.data.remote import fetch, is_remote
@@ -122,5 +122,4 @@ def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
     if not path.exists():
         where = "give the folder of a data set (a run's: --set sources.NAME.path=FOLDER), or its address (hf://, gs://)"
         return FileNotFoundError(f"{path} does not exist; {where}")
-    there = sorted(child.name for child in path.iterdir())[:8] if path.is_dir() else [path.name]
-    return FileNotFoundError(f"{path} holds no {wanted}; it holds {there}")
+    return FileNotFoundError(f"{path} holds no {wanted}; it has {names_in(path)}")

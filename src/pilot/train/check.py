@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from pilot.data.loader import LOSSES, RobotRows
+from pilot.data.loader import RobotRows, check_teaches
 from pilot.data.mixture import Rows
 from pilot.models.bundle import empty_model
 from pilot.models.pi import PiConfig
@@ -61,8 +61,7 @@ def _check_manifest(config: TrainConfig) -> None:
     if 0 < sum(source.weight is None for source in config.sources) < len(config.sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
     for source in config.sources:
-        if unknown := sorted(set(source.teaches) - set(LOSSES)):
-            raise ValueError(f"source '{source.path}' teaches {unknown}, which is not one of {LOSSES}")
+        check_teaches(source.path, source.teaches)
 
 
 def _check_robots(config: TrainConfig) -> None:
