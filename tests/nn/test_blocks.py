@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pilot.nn.attention import additive_mask, attend, attend_in_groups, concatenate, for_groups, rotary_angles, rotate
+from pilot.nn.attention import additive_mask, attend, concatenate, for_groups, rotary_angles, rotate
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import AdaRMSNorm, RMSNorm
 from pilot.nn.siglip import Siglip, SiglipConfig
@@ -78,7 +78,7 @@ def test_a_past_of_fewer_rows_stands_before_several():
     copied = past.repeat_interleave(3, dim=0)
     assert k.equal(torch.cat((copied, new), dim=2)) and v.equal(torch.cat((copied, new), dim=2) + 1)
     q, mask = torch.randn(6, 4, 3, 8), additive_mask(torch.rand(6, 3, 5) > 0.3, torch.float32)
-    torch.testing.assert_close(attend_in_groups(q, past, past + 1, mask), attend(q, copied, copied + 1, mask))
+    torch.testing.assert_close(attend(q, past, past + 1, mask), attend(q, copied, copied + 1, mask))
 
 
 def test_without_remembering_the_output_is_the_same():

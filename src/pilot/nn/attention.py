@@ -45,15 +45,20 @@ def additive_mask(mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> Float[Tens
 
 def attend(
     q: Float[Tensor, "b n t h"],
-    k: Float[Tensor, "b k s h"],
-    v: Float[Tensor, "b k s h"],
+    k: Float[Tensor, "p k s h"],
+    v: Float[Tensor, "p k s h"],
     mask: Float[Tensor, "b 1 m s"],
 ) -> Float[Tensor, "b t nh"]:
-    """Softmax attention scaled by `h**-0.5`; key-value heads are shared, never copied.
+    """Softmax attention scaled by `h**-0.5`; keys and values are shared, never copied.
 
-    With a mask `for_groups` the heads of a group are queries of one head: gradients of keys and values are then as
-    large as these, and not once more for each head.
+    Where they have fewer rows, each is for as many rows of queries, which follow each other. Heads share them too: with
+    a mask `for_groups` those of a group are queries of one head, and gradients of keys and values are then as large as
+    these, and not once more for each head.
     """
+    if (rows := len(q) // len(k)) > 1:
+        assert mask.shape[2] == q.shape[2], "a mask for groups of heads is not for rows that share"
+        q, mask = (x.unflatten(0, (-1, rows)).transpose(1, 2).flatten(2, 3) for x in (q, mask))  # [p n b/p*t h]
+        return attend(q, k, v, mask).unflatten(1, (rows, -1)).flatten(0, 1)
     heads, queries = q.shape[1:3]
     if mask.shape[2] != queries:
         q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # [b k gt h]
@@ -82,19 +87,6 @@ def _behind(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Fl
         return torch.cat((past, new), dim=2)
     several = new.unflatten(0, (len(past), -1))  # [p b/p k t h]
     return torch.cat((past[:, None].expand(-1, several.shape[1], -1, -1, -1), several), dim=3).flatten(0, 1)
-
-
-def attend_in_groups(
-    q: Float[Tensor, "b n t h"],
-    k: Float[Tensor, "p k s h"],
-    v: Float[Tensor, "p k s h"],
-    mask: Float[Tensor, "b 1 t s"],
-) -> Float[Tensor, "b t nh"]:
-    """`attend` where keys and values have fewer rows, each for as many rows of queries, which follow each other."""
-    if (group := len(q) // len(k)) == 1:
-        return attend(q, k, v, mask)
-    q, mask = (x.unflatten(0, (-1, group)).transpose(1, 2).flatten(2, 3) for x in (q, mask))  # [p n b/p*t h]
-    return attend(q, k, v, mask).unflatten(1, (group, -1)).flatten(0, 1)
 
 
 def detach(cache: list[KV]) -> list[KV]:

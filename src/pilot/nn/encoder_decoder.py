@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pilot.nn.attention import KV, attend, attend_in_groups
+from pilot.nn.attention import KV, attend
 from pilot.nn.gemma import GemmaBlock, GemmaConfig, norm, residual
 from pilot.nn.norms import AdaRMSNorm, Modulation
 from pilot.nn.siglip import Siglip, SiglipConfig
@@ -64,7 +64,7 @@ class DecoderBlock(GemmaBlock):
         q, k, v = self.project(self.attention_norm(x, own), angles)
         x = residual(x, self.out(attend(q, k, v, bias)), own)
         q = self.memory_q(self.memory_norm(x, other)).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
-        x = residual(x, self.memory_out(attend_in_groups(q, *memory, memory_bias)), other)
+        x = residual(x, self.memory_out(attend(q, *memory, memory_bias)), other)
         gate, up = self.gate_up(self.mlp_norm(x, mlp)).chunk(2, dim=-1)
         return residual(x, self.down(F.gelu(gate, approximate="tanh") * up), mlp)
 
@@ -101,8 +101,8 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
         """Hidden states of the last `tail` tokens after the final norm, and to `remember` the memory as it came.
 
-        The memory may have fewer rows (`attend_in_groups`).
-        `bias` is the `additive_mask` over the memory and then the decoder's own tokens.
+        The memory may have fewer rows, see `attend`. `bias` is the `additive_mask` over the memory and then over the
+        decoder's own tokens.
         """
         assert past and modulations, "a decoder has something to read, and a condition"
         memory_bias, own_bias = bias.split([past[0][0].shape[2], x.shape[1]], dim=-1)
