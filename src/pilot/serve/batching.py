@@ -39,13 +39,13 @@ class _Question:
     session: Any
     observation: Mapping[str, Any]
     asked: float
-    answer: Future[Answer]
+    future: Future[Answer]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Job:
     run: Callable[[], Any]
-    done: Future[Any]
+    future: Future[Any]
 
 
 class Batcher:
@@ -53,6 +53,7 @@ class Batcher:
 
     `infer` answers several at once; it gives an exception in the place of one that cannot be answered. If it raises,
     each question of that batch is asked again on its own, so that one who breaks the model breaks it for nobody else.
+    A question whose future is cancelled before its turn is not asked: whoever waited is gone.
     """
 
     def __init__(
@@ -70,15 +71,15 @@ class Batcher:
             threading.Thread(target=self._work, name=f"{name} {i}", daemon=True).start()
 
     def ask(self, session: Any, observation: Mapping[str, Any]) -> Future[Answer]:
-        question = _Question(session=session, observation=observation, asked=time.perf_counter(), answer=Future())
+        question = _Question(session=session, observation=observation, asked=time.perf_counter(), future=Future())
         self._put(question)
-        return question.answer
+        return question.future
 
     def call(self, run: Callable[[], Any]) -> Future[Any]:
         """Do something to the model when it is not computing."""
-        job = _Job(run=run, done=Future())
+        job = _Job(run=run, future=Future())
         self._put(job)
-        return job.done
+        return job.future
 
     def close(self) -> None:
         """Answer what waits, then end the threads. Does not wait for them."""
@@ -90,6 +91,8 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping")
+            if any(other.future.cancelled() for other in self._waiting):  # a queue of those who left has no end
+                self._waiting = deque(other for other in self._waiting if not other.future.cancelled())
             if isinstance(item, _Question):
                 self._expected.pop(id(item.session), None)
             self._waiting.append(item)
@@ -99,9 +102,9 @@ class Batcher:
         while (work := self._take()) is not None:
             start = time.perf_counter()
             if isinstance(work, _Job):
-                outcomes = [(work.done, attempt(work.run))] if work.done.set_running_or_notify_cancel() else []
+                outcomes = [(work.future, attempt(work.run))] if work.future.set_running_or_notify_cancel() else []
             else:
-                outcomes = self._answers([q for q in work if q.answer.set_running_or_notify_cancel()])
+                outcomes = self._answers([q for q in work if q.future.set_running_or_notify_cancel()])
             self._done(work, took=time.perf_counter() - start)
             for future, outcome in outcomes:  # last: from here on whoever asked wants the interpreter for himself
                 if isinstance(outcome, Exception):
@@ -182,12 +185,10 @@ class Batcher:
         if not questions:
             return []
         start = time.perf_counter()
-        try:
-            replies = self.infer([q.session for q in questions], [q.observation for q in questions])
-            assert len(replies) == len(questions), (len(replies), len(questions))
-        except Exception as error:
+        replies = attempt(lambda: self._replies(questions))
+        if isinstance(replies, Exception):
             if len(questions) == 1:
-                return [(questions[0].answer, error)]
+                return [(questions[0].future, replies)]
             return [outcome for question in questions for outcome in self._answers([question])]
         took = time.perf_counter() - start
         outcomes: list[tuple[Future[Any], Any]] = []
@@ -195,13 +196,23 @@ class Batcher:
             if not isinstance(reply, Exception):
                 queued = start - question.asked
                 reply = Answer(reply=reply, queued=queued, took=took, batch=len(questions))
-            outcomes.append((question.answer, reply))
+            outcomes.append((question.future, reply))
         return outcomes
+
+    def _replies(self, questions: list[_Question]) -> Sequence[Reply | Exception]:
+        replies = self.infer([q.session for q in questions], [q.observation for q in questions])
+        assert len(replies) == len(questions), (len(replies), len(questions))
+        return replies
 
 
 def attempt(run: Callable[[], Any]) -> Any:
-    """What comes of it, or the exception that does."""
+    """What comes of it, or the exception that does. Nothing may end a thread that others wait for, nor their event
+    loop: `SystemExit` and its like, with which some libraries crash, become a `RuntimeError`."""
     try:
         return run()
     except Exception as error:
         return error
+    except BaseException as error:
+        crash = RuntimeError(f"{type(error).__name__}: {error}")
+        crash.__cause__ = error
+        return crash

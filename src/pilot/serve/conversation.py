@@ -16,6 +16,8 @@ from pilot.serve.wire import WireError, pack, unpack
 
 log = logging.getLogger(__name__)
 
+ERROR_LETTERS = 2000  # what the policy says of an observation may quote it
+
 
 class Conversation:
     """`await answer(robot, message)`: bytes, or a text that says what is wrong with the message. Never raises.
@@ -55,6 +57,7 @@ class Conversation:
         return {"infer_ms": 1e3 * answer.took, "queue_ms": 1e3 * answer.queued, "total_ms": 1e3 * total}
 
     def _refuse(self, robot: RobotSession, error: str, *, by: str) -> str:
+        error = error if len(error) <= ERROR_LETTERS else f"{error[:ERROR_LETTERS]}…"
         self.metrics.refused.add(policy=self.hosted.name, by=by)
         robot.refused(error)
         if worth_a_line(robot.errors):

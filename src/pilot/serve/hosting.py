@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,18 @@ class Hosted:
 
     def begin(self, *, alone: bool = True) -> tuple[Any, int]:
         """State of its own for a robot, and of which generation. A policy that can only be reset is reset while no
-        other robot would notice."""
-        if hasattr(self.policy, "session"):
-            return self.policy.session(), self.generation
-        if hasattr(self.policy, "reset") and alone:
-            self.policy.reset()
-        return self.policy, self.generation
+        other robot would notice, and while it does not compute."""
+        generation = self.generation  # first: a session of a newer policy is only brought along once too often
+        policy = self.policy
+        if hasattr(policy, "session"):
+            return policy.session(), generation
+        if hasattr(policy, "reset") and alone:
+            self.batcher.call(policy.reset).add_done_callback(self._say_if_failed)
+        return policy, generation
+
+    def _say_if_failed(self, reset: Future[Any]) -> None:
+        if not reset.cancelled() and (error := reset.exception()) is not None:
+            log.error("not reset for a new robot: %s", error, exc_info=error, extra={"policy": self.name})
 
     async def infer(self, robot: RobotSession, observation: Mapping[str, Any]) -> Answer:
         """The policy's answer to a robot.
@@ -87,11 +94,15 @@ class Hosted:
         if self.load is None:
             raise ValueError(f"policy '{self.name}' was not loaded from a folder")
         async with self._loading:  # one at a time: each is a model more in memory
-            policy = await asyncio.to_thread(self._load_warm)
+            loaded = await asyncio.to_thread(attempt, self._load_warm)
+            if isinstance(loaded, Exception):
+                raise loaded
+            policy, greeting = loaded
             await asyncio.wrap_future(self.batcher.call(lambda: self._change_to(policy)))
-            self.greeting = pack(self.metadata)
+            self.greeting = greeting
 
-    def _load_warm(self) -> Any:
+    def _load_warm(self) -> tuple[Any, bytes]:
+        """The new policy, and what it says of itself: from here on nothing can fail."""
         assert self.load is not None
         policy = self.load()
         old, new = self.metadata, getattr(policy, "metadata", {})
@@ -101,10 +112,12 @@ class Hosted:
                 f"now {new.get(changed[0])!r}; start another server"
             )
         warm_up(policy, max_batch=self.batcher.max_batch)
-        return policy
+        return policy, pack(new)
 
     def _change_to(self, policy: Any) -> None:
-        self.policy, self.generation = policy, self.generation + 1
+        """In the batcher's thread, while robots connect in another (`begin`)."""
+        self.policy = policy
+        self.generation += 1
 
     def _infer(
         self, robots: Sequence[RobotSession], observations: Sequence[Mapping[str, Any]]

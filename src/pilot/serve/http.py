@@ -15,17 +15,19 @@ import json
 import re
 from http import HTTPStatus
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
+from websockets.protocol import OPEN
 
 from pilot.serve import live
 from pilot.serve.access import check_origin, key_of
 from pilot.serve.hosting import Hosted
-from pilot.serve.limits import Limits
+from pilot.serve.limits import Limits, Rate
 from pilot.serve.state import State
 
 DASHBOARD = Path(__file__).parent / "dashboard"
@@ -41,6 +43,9 @@ SAFE = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+GOODBYE_SECONDS = 1.0  # a client that is gone or stuck does not answer a goodbye
+PIECE = 2**14  # bytes that are looked at in one go: a few thousand of the smallest frames
+SMALL = 2**10  # bytes of a frame that costs more to look at than to carry
 SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -54,10 +59,12 @@ class Visitor(ServerConnection):
     hosted: Hosted
     owner: str = ""
     session: str | None = None
+    answering: asyncio.Task[Any] | None = None  # the answer that this connection waits for
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Where too many knock and say nothing, the one who has done so longest has to go."""
         super().connection_made(transport)
+        self.small = Rate(self.limits.small_frames_per_second, what="small frames")
         self.knocking[self] = None
         if len(self.knocking) > self.limits.strangers:
             longest = next(iter(self.knocking))
@@ -67,7 +74,26 @@ class Visitor(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self.knocking.pop(self, None)
         self.inside.discard(self)
+        if self.answering is not None:  # nobody is there to hear it: the model has others to answer
+            self.answering.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """A quarter of a megabyte of the smallest frames is a second in which nobody else is heard."""
+        for start in range(0, len(data), PIECE):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + PIECE])
+
+    def process_event(self, event: Any) -> None:
+        """Who floods us with small frames has to go: no robot needs them, and each costs us as much as a picture."""
+        super().process_event(event)
+        if isinstance(event, Frame) and len(event.data) < SMALL and self.state is OPEN:
+            try:
+                self.small.take()
+            except ValueError as error:
+                self.protocol.fail(CloseCode.POLICY_VIOLATION, str(error))
+                self.send_data()
+                self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
 
     async def say(self, message: str | bytes) -> None:
         """Send.
@@ -183,7 +209,7 @@ def page(state: State, headers: dict[str, str], *, path: str, query: str) -> Res
 def dashboard(path: str) -> Response:
     """A file of the dashboard's folder, which has no folders in it."""
     file = DASHBOARD / (path.strip("/") or "index.html")
-    if file.parent != DASHBOARD or file.suffix not in KINDS or not file.is_file():
+    if file not in DASHBOARD.iterdir() or file.suffix not in KINDS:
         raise Refusal(HTTPStatus.NOT_FOUND, f"nothing at {path!r:.80}; a robot connects to a websocket", reason="path")
     return reply(HTTPStatus.OK, file.read_bytes(), kind=KINDS[file.suffix])
 

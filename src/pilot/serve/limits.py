@@ -4,13 +4,15 @@ Whoever exceeds a limit is told what was expected and what came. Nobody else not
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pilot.serve.wire import MAX_BYTES
+
+NAME_LETTERS, DEPTH = 200, 16  # of a name in an observation, and how deep it may be nested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class Limits:
     picture_pixels: int = 4096 * 3072
     prompt_letters: int = 4000
     observations_per_second: float = 200.0
+    small_frames_per_second: float = 1000.0  # pings and crumbs: each costs as much as a picture
     robots: int = 64
     viewers: int = 16
     strangers: int = 128
@@ -38,10 +41,12 @@ class Limits:
 
 
 class Rate:
-    """A second's worth of observations may come at once, then as many as flow in (a token bucket)."""
+    """A second's worth of observations, or `what` else, may come at once, then as many as flow in (a token bucket)."""
 
-    def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.per_second, self.clock = per_second, clock
+    def __init__(
+        self, per_second: float, *, what: str = "observations", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.per_second, self.what, self.clock = per_second, what, clock
         self.room, self.seen = max(1.0, per_second), clock()
 
     def take(self) -> None:
@@ -55,7 +60,7 @@ class Rate:
         self.seen = now
         if self.room < 1:
             wait = (1 - self.room) / self.per_second
-            raise ValueError(f"more than {self.per_second:g} observations in a second; the next in {1e3 * wait:.0f} ms")
+            raise ValueError(f"more than {self.per_second:g} {self.what} in a second; the next in {1e3 * wait:.0f} ms")
         self.room -= 1
 
 
@@ -63,7 +68,7 @@ def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
     """What any robot's observation must be, whatever the robot.
 
     Raises:
-        ValueError: no dict with names, a prompt or pictures beyond the limits, or numbers that are NaN or infinite.
+        ValueError: no dict with names, names, words or pictures beyond the limits, or numbers that are NaN or infinite.
     """
     if not isinstance(observation, dict) or not all(isinstance(key, str) for key in observation):
         got = type(observation).__name__
@@ -74,22 +79,25 @@ def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
     images = observation.get("images")
     if isinstance(images, Mapping) and len(images) > limits.pictures:
         raise ValueError(f"{len(images)} pictures, the limit is {limits.pictures}")
-    for name, array in named_arrays(observation):
-        check_array(array, name, limits=limits)
+    for name, leaf in leaves(observation):
+        if isinstance(leaf, np.ndarray):
+            check_array(leaf, name, limits=limits)
+        elif isinstance(leaf, str) and len(leaf) > limits.prompt_letters:
+            raise ValueError(f"'{name}' has {len(leaf)} letters, the limit is {limits.prompt_letters}")
     return observation
 
 
-def named_arrays(value: Any, name: str = "") -> list[tuple[str, np.ndarray]]:
-    """Every array in nested dicts and lists, with the way to it: `images.wrist`."""
-    if isinstance(value, np.ndarray):
-        return [(name, value)]
-    if isinstance(value, Mapping):
-        parts = value.items()
-    elif isinstance(value, list):
-        parts = enumerate(value)
-    else:
-        return []
-    return [found for key, part in parts for found in named_arrays(part, f"{name}.{key}" if name else str(key))]
+def leaves(value: Any, name: str = "", *, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """What is in nested dicts and lists, with the way to it: `images.wrist`. Names are short, for errors tell them."""
+    if not isinstance(value, Mapping | list):
+        yield name, value
+        return
+    if depth > DEPTH:
+        raise ValueError(f"an observation is nested {DEPTH} deep at most, this one is deeper at '{name}'")
+    for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(key, str | bytes) and len(key) > NAME_LETTERS:
+            raise ValueError(f"a name has {len(key)} letters, the limit is {NAME_LETTERS}; it begins with {key[:20]!r}")
+        yield from leaves(part, f"{name}.{key}" if name else str(key), depth=depth + 1)
 
 
 def check_array(array: np.ndarray, name: str, *, limits: Limits) -> None:

@@ -28,7 +28,7 @@ class Counter:
 
     def lines(self) -> Iterable[str]:
         for labels, value in self.values.items():
-            yield f"{self.name}{braces(labels)} {value:g}"
+            yield f"{self.name}{braces(labels)} {exact(value)}"
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Metrics:
         for metric in vars(self).values():
             lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}", *metric.lines()]
         for name, (help, value) in gauges.items():
-            lines += [f"# HELP {name} {help}", f"# TYPE {name} gauge", f"{name} {value:g}"]
+            lines += [f"# HELP {name} {help}", f"# TYPE {name} gauge", f"{name} {exact(value)}"]
         return "\n".join(lines) + "\n"
 
 
@@ -86,6 +86,11 @@ def braces(labels: Iterable[tuple[str, str]]) -> str:
     """`{policy="nano",le="0.1"}`, escaped."""
     parts = [f'{name}="{escaped(value)}"' for name, value in labels]
     return "{" + ",".join(parts) + "}" if parts else ""
+
+
+def exact(value: float) -> str:
+    """All of its digits: a counter that is rounded to six stands still, then jumps."""
+    return str(int(value)) if float(value).is_integer() else repr(value)
 
 
 def escaped(text: str) -> str:

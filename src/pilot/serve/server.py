@@ -31,7 +31,7 @@ from pilot.memory import keep_freed_memory
 from pilot.serve import http
 from pilot.serve.access import Keys, load_certificate, tls_context
 from pilot.serve.hosting import Hosted, fingerprint
-from pilot.serve.http import Visitor, visitors
+from pilot.serve.http import GOODBYE_SECONDS, Visitor, visitors
 from pilot.serve.limits import Limits
 from pilot.serve.logs import log_to_stderr
 from pilot.serve.sessions import RobotSession
@@ -41,7 +41,6 @@ from pilot.serve.wire import OVER
 
 log = logging.getLogger(__name__)
 
-GOODBYE_SECONDS = 1.0  # a client that is gone or stuck does not answer a goodbye
 RETURNED = 4001  # a websocket's code: the robot came back on another connection
 
 
@@ -119,6 +118,7 @@ class PolicyServer:
             policies=hosted_by_name(policies, max_batch=max_batch), keys=keys or Keys(), limits=limits or Limits()
         )
         self.tls = tls
+        self._visitors = visitors(self.state.limits)
         self._server: Server | None = None
         self._visits: set[asyncio.Task[Any]] = set()
         self._goodbyes: set[asyncio.Future[None]] = set()
@@ -131,7 +131,7 @@ class PolicyServer:
             host,
             port,
             process_request=self._answer_http,
-            create_connection=visitors(limits),
+            create_connection=self._visitors,
             ssl=self.tls,
             ssl_handshake_timeout=limits.handshake_seconds if self.tls else None,
             compression=None,  # pixels do not shrink, and a robot waits
@@ -167,6 +167,9 @@ class PolicyServer:
                 visit.cancel()
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)  # from here on nobody comes
+            for stranger in list(self._visitors.knocking):
+                stranger.transport.abort()  # who has not said what it wants is not waited for
             await self._server.wait_closed()
         self.close()
 
@@ -204,7 +207,7 @@ class PolicyServer:
             await (show(self.state, visitor) if visitor.wants == "to look" else self._converse(visitor))
         except ConnectionClosed:
             pass
-        except asyncio.CancelledError:  # by `stop`
+        except asyncio.CancelledError:  # by `stop`, or because nobody is there for the answer
             visitor.transport.abort()
         except TimeoutError:
             log.warning("took nothing in for too long", extra={"address": address(visitor)})
@@ -225,10 +228,14 @@ class PolicyServer:
             await visitor.say(hosted.greeting)
             async for message in visitor:
                 await self._reply(visitor, robot, message)
+                await asyncio.sleep(0)  # what it sends faster than we read does not keep us from others
                 if state.stopping:
                     break
         except ConnectionClosed as closed:
             reason = str(closed)
+        except asyncio.CancelledError:
+            reason = "stopping" if state.stopping else "left before it was answered"
+            raise
         finally:
             state.sessions.leave(robot, visitor, over=visitor.close_code == OVER)
             log.info("gone", extra={**who, "reason": reason})
@@ -252,9 +259,11 @@ class PolicyServer:
         self.state.answering += 1
         try:
             conversation = self.state.conversations[visitor.hosted.name]
-            await visitor.say(await conversation.answer(robot, message))
+            visitor.answering = asyncio.create_task(conversation.answer(robot, message))
+            await visitor.say(await visitor.answering)
         finally:
             self.state.answering -= 1
+            visitor.answering = None
 
     def _later(self, goodbye: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(goodbye)
@@ -293,9 +302,12 @@ async def _serve_until_stopped(
     if watch_seconds is not None:
         watched = [hosted for hosted in server.state.policies.values() if hosted.folder is not None]
         tasks += [asyncio.create_task(_watch(server, hosted, seconds=watch_seconds)) for hosted in watched]
-    await server.start(host, port, on_listening=say)
-    await stopped.wait()
-    for task in tasks:
+    start, stop = asyncio.create_task(server.start(host, port, on_listening=say)), asyncio.create_task(stopped.wait())
+    await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if start.done():
+        await start
+        await stop
+    for task in (*tasks, start):
         task.cancel()
     await server.stop()
 
@@ -316,7 +328,11 @@ async def _watch(server: PolicyServer, hosted: Hosted, *, seconds: float) -> Non
     loaded = before = fingerprint(hosted.folder)
     while True:
         await asyncio.sleep(seconds)
-        now = fingerprint(hosted.folder)
+        try:
+            now = await asyncio.to_thread(fingerprint, hosted.folder)
+        except OSError as error:  # a disk of the network may be away for a while
+            log.warning("cannot see whether it changed: %s", error, extra={"policy": hosted.name})
+            continue
         if now != loaded and now == before:
             loaded = now
             await server.reload_one(hosted)

@@ -5,13 +5,17 @@ import json
 import logging
 from typing import Any
 
+from websockets.exceptions import ConnectionClosed
+
 from pilot.serve import live
 from pilot.serve.http import Visitor
+from pilot.serve.limits import Rate
 from pilot.serve.state import State
 
 log = logging.getLogger(__name__)
 
 MESSAGE_LETTERS = 4000
+MESSAGES_PER_SECOND = 10.0  # of one person
 NO_KEY = 4003  # a websocket's code
 
 
@@ -27,6 +31,7 @@ async def show(state: State, visitor: Visitor) -> None:
         try:
             async for message in visitor:
                 await visitor.say(json.dumps(viewer.listen(message)))
+                await asyncio.sleep(0)  # what it sends faster than we read does not keep us from others
         finally:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
@@ -38,6 +43,7 @@ class Viewer:
     def __init__(self, state: State, visitor: Visitor) -> None:
         self.state, self.visitor = state, visitor
         self.watch: str | None = None
+        self.rate = Rate(MESSAGES_PER_SECOND, what="messages")
 
     async def has_key(self) -> bool:
         """Pages cannot send headers with a websocket, so the key is the first message."""
@@ -62,8 +68,13 @@ class Viewer:
                     await self.visitor.say(json.dumps(view))
                     before = new
                 await asyncio.sleep(live.SECONDS)
+        except ConnectionClosed:
+            pass
         except TimeoutError:
             self.visitor.transport.abort()
+        except Exception:
+            log.exception("cannot be shown", extra={"address": str(self.visitor.remote_address)})
+            self.visitor.transport.abort()  # the page says that we are away, instead of showing what was
 
     def view(self) -> dict[str, Any]:
         state = self.state
@@ -74,10 +85,11 @@ class Viewer:
         said = parsed(message)
         if said is None:
             return {"kind": "error", "error": 'a message is JSON: {"watch": …} or {"session": …, "prompt": …}'}
-        if "watch" in said:
-            self.watch = None if said["watch"] is None else str(said["watch"])
-            return self.view()
         try:
+            self.rate.take()
+            if "watch" in said:
+                self.watch = None if said["watch"] is None else str(said["watch"])
+                return self.view()
             robot = live.command(self.state.sessions, said)
         except ValueError as error:
             return {"kind": "error", "error": str(error)}
