@@ -144,7 +144,7 @@ def test_missed_ticks_are_gone_for_questions_and_commands_alike():
 def test_after_a_lost_connection_it_asks_again_with_what_it_sees_then(caplog):
     lost = ConnectionError("lost the policy")
     policy = Policy(fails=[None, lost, lost, lost, None])
-    robot = Robot(policy)
+    robot = Robot(policy, pause=0)
     with caplog.at_level(logging.WARNING):
         commands = robot.run(60)
     assert policy.connects == 3 and len(caplog.records) == 1, "said once"

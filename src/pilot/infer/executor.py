@@ -264,7 +264,8 @@ class Executor:
 
     def executed(self) -> int | None:
         """How many actions of the newest chunk belong to the past: done, or skipped because it came late."""
-        chunks, tick = self.episode.chunks, self.episode.tick
+        episode = self.episode
+        chunks, tick = episode.chunks, episode.tick
         return min(tick - chunks[-1].start, len(chunks[-1].actions)) if chunks else None
 
     def give_up(self, request: Request) -> None:

@@ -12,7 +12,10 @@ Axes: `h w` pixels, `sd` state dims, `ah` action horizon, `ad` action dims.
 import contextlib
 import random
 import secrets
+import socket
 import ssl
+import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -27,7 +30,7 @@ from websockets.sync.client import connect
 
 from pilot.data.transforms import picture, resize_with_pad
 from pilot.memory import keep_freed_memory
-from pilot.serve.wire import MAX_BYTES, OVER, pack, unpack
+from pilot.serve.wire import MAX_BYTES, OVER, WireError, pack, unpack
 
 SESSION_HEADER = "X-Pilot-Session"
 GOODBYE_SECONDS = 1.0
@@ -66,7 +69,7 @@ Dial = Callable[[Address], contextlib.AbstractContextManager[Connection]]
 
 def websocket(address: Address) -> contextlib.AbstractContextManager[Connection]:
     """The real thing; anything else that talks like it will do, in tests."""
-    return connect(
+    connection = connect(
         address.url,
         additional_headers=dict(address.headers),
         ssl=address.tls,
@@ -75,6 +78,16 @@ def websocket(address: Address) -> contextlib.AbstractContextManager[Connection]
         compression=None,  # pixels do not shrink, and a robot waits
         max_size=MAX_BYTES,
     )
+    send_within(connection.socket, address.timeout_s)
+    return connection
+
+
+def send_within(line: socket.socket, seconds: float) -> None:
+    """Whoever reads nothing for so long is gone: a question is larger than what the system takes in for it, and where a
+    cable was pulled or a server hangs, sending would last for ever."""
+    windows = sys.platform == "win32"
+    value = int(1e3 * seconds) if windows else struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +203,8 @@ class PolicyClient:
         if isinstance(reply, str):
             raise PolicyError(reply)
         answer, waited = unpack(reply), self._clock() - sent
+        if not isinstance(answer, dict):
+            raise WireError(f"an answer is a dict with actions, got a {type(answer).__name__}")
         self.latency.add(prepare=1e3 * (sent - start), waited=1e3 * waited, timing=answer.get("server_timing", {}))
         return answer
 
@@ -211,6 +226,9 @@ class PolicyClient:
                 if self._clock() + wait > deadline:
                     told = f"no policy at {self.url} after {self.wait_s:g} s: {refusal(error)}"
                     raise ConnectionError(told) from error
+            except BaseException:
+                self._drop()
+                raise
             self._sleep(wait)
 
     def reset(self) -> None:
@@ -238,11 +256,12 @@ class PolicyClient:
             raise ConnectionAbortedError(CLOSED)
         headers = {SESSION_HEADER: self.session, **self._key}
         address = Address(url=self.url, headers=headers, tls=self._tls, timeout_s=self.timeout_s)
-        connection = self._open.enter_context(self._dial(address))
-        greeting = connection.recv(self.timeout_s)
-        if not isinstance(greeting, bytes):
-            raise Stranger(f"this is no policy server: it greets with the text {greeting[:80]!r}")
-        self.metadata = unpack(greeting)
+        opening = contextlib.ExitStack()
+        connection = opening.enter_context(self._dial(address))
+        self._open = opening  # from here on `close` ends it
+        if self._closed.is_set():  # while we dialled
+            raise ConnectionAbortedError(CLOSED)
+        self.metadata = introduction(connection.recv(self.timeout_s))
         return connection
 
     def _exchange(self, message: bytes) -> str | bytes:
@@ -257,6 +276,9 @@ class PolicyClient:
             late = isinstance(error, TimeoutError)
             why = f"no answer within {self.timeout_s:g} s" if late else f"lost the policy at {self.url}: {error}"
             raise ConnectionError(f"{why}; the next call connects again") from error
+        except BaseException:  # interrupted: the answer is still on its way
+            self._drop()
+            raise
 
     def _drop(self, *, over: bool = False) -> None:
         """Hang up; `over` tells the server that it need not wait for us."""
@@ -265,6 +287,23 @@ class PolicyClient:
         with opened:
             if connection is not None and over:
                 connection.close(OVER)
+
+
+def introduction(greeting: str | bytes) -> dict[str, Any]:
+    """What a server says of its policy when we come.
+
+    Raises:
+        Stranger: that is no policy server.
+    """
+    if not isinstance(greeting, bytes):
+        raise Stranger(f"this is no policy server: it greets with the text {greeting[:80]!r}")
+    try:
+        metadata = unpack(greeting)
+    except WireError as error:
+        raise Stranger(f"this is no policy server: {error}") from error
+    if not isinstance(metadata, dict):
+        raise Stranger(f"this is no policy server: it greets with a {type(metadata).__name__}")
+    return metadata
 
 
 def is_final(error: Exception) -> bool:

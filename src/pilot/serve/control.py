@@ -75,8 +75,8 @@ class Controller:
     """Commands for one robot. `observe` returns at once with what the cameras and joints last said.
 
     What goes wrong is logged, kept in `error` until there is an answer again, and asked anew: a lost connection as soon
-    as it is back, a refused observation after `pause` ticks. Meanwhile the executor holds, and then stops. `reply` is
-    the last answer, with the subtask in it.
+    as it is back, a refused observation or who does not want us after `pause` ticks. Meanwhile the executor holds, and
+    then stops. `reply` is the last answer, with the subtask in it.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class Controller:
         self.error: Exception | None = None
         self._worker: Worker = worker or ThreadPoolExecutor(1, thread_name_prefix="policy")
         self._flying: tuple[Future[Any], Request | None] | None = None
-        self._quiet, self._forget = 0, False
+        self._quiet, self._forget, self._lost = 0, False, False
 
     def next(self, *, missed: int = 0) -> Command:
         """The command of this tick; `missed` ticks have passed since the last without one."""
         self.executor.skip(missed)
         self._land()
         self._quiet = max(0, self._quiet - 1 - missed)
-        if self._flying is None and not self._quiet and (request := self.executor.request()) is not None:
-            self._ask(request)
+        if self._flying is None and not self._quiet:
+            self._send_off()
         return self.executor.next()
 
     def reset(self) -> None:
@@ -122,9 +122,20 @@ class Controller:
     ) -> None:
         self.close()
 
+    def _send_off(self) -> None:
+        """What is wanted now, if anything; no question before there is somebody to ask."""
+        if self._lost:
+            self._flying = self._worker.submit(self.policy.connect), None
+        elif (request := self.executor.request()) is not None:
+            self._ask(request)
+
     def _ask(self, request: Request) -> None:
         rtc = self.policy.metadata.get("rtc")
-        observation = question(self.observe(), request, joins=self.executor.joins and bool(rtc))
+        try:
+            observation = question(self.observe(), request, joins=self.executor.joins and bool(rtc))
+        except BaseException:
+            self.executor.give_up(request)
+            raise
         if rtc is not None and (executed := self.executor.executed()) is not None:
             observation["executed"] = executed  # for people who look at a server of ours; others know no such key
         forget, self._forget = self._forget, False
@@ -143,6 +154,7 @@ class Controller:
         (future, request), self._flying = self._flying, None
         try:
             reply = future.result()
+            self._lost = False
             if request is not None:
                 self.executor.deliver(request, np.asarray(reply["actions"]))
                 if request.episode is self.executor.episode:
@@ -156,9 +168,8 @@ class Controller:
         self.error = error
         if request is not None:
             self.executor.give_up(request)
-        if isinstance(error, ConnectionError):  # and no question before there is somebody to ask
-            self._flying = self._worker.submit(self.policy.connect), None
-        else:
+        self._lost = isinstance(error, ConnectionError)
+        if request is None or not self._lost:
             self._quiet = self.pause
 
 

@@ -122,5 +122,7 @@ def command(sessions: Sessions, message: Mapping[str, Any]) -> RobotSession:
         raise ValueError(f"no robot has the session {message.get('session')!r}; there are {[r.id for r in sessions]}")
     if prompt is not None and (not isinstance(prompt, str) or not 0 < len(prompt.strip()) <= COMMAND_LETTERS):
         raise ValueError(f"a command is 1 to {COMMAND_LETTERS} letters, or null to end one; got {prompt!r:.60}")
+    if prompt is not None and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise ValueError(f"a command is text, got half a letter in {prompt!r:.60}")  # JSON can say it, no model read it
     robot.obey(prompt.strip() if prompt is not None else None)
     return robot

@@ -51,6 +51,7 @@ class RobotSession:
     generation: int
     metadata: Mapping[str, Any]
     rate: Rate
+    owner: str = ""
     address: str = ""
     connection: Any = None
     since: float = field(default_factory=time.time)
@@ -72,8 +73,9 @@ class RobotSession:
 
     @property
     def id(self) -> str:
-        """What people see. Who knows the name itself can take the session over, so that is not shown."""
-        return hashlib.sha256(self.name.encode()).hexdigest()[:8]
+        """What people see. Who knows the name itself can take the session over, so that is not shown. Robots of other
+        keys and policies may have the same name."""
+        return hashlib.sha256(f"{self.owner}/{self.policy}/{self.name}".encode()).hexdigest()[:8]
 
     def hear(self, observation: dict[str, Any]) -> dict[str, Any]:
         """The observation to act on: with a person's command in place of the prompt. A robot that says something new
@@ -185,7 +187,7 @@ class Sessions:
             state, generation = begin()
             rate = Rate(self.limits.observations_per_second)
             self._robots[key] = RobotSession(
-                name=name, policy=policy, state=state, generation=generation, metadata=metadata, rate=rate
+                name=name, policy=policy, owner=owner, state=state, generation=generation, metadata=metadata, rate=rate
             )
         return self._robots[key]
 
