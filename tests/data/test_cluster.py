@@ -1,9 +1,12 @@
 """Work in processes and on a Ray cluster of this machine: the bytes are those of one process."""
 
+import multiprocessing
 import operator
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -75,6 +78,21 @@ def test_results_come_in_order_and_errors_in_their_place(kind, request):
             taken.append(result)
     assert taken == [3.0, 6.0]
     assert spread.processes == (1 if kind == "here" else 2)
+
+
+def test_a_process_that_dies_is_said():
+    with pytest.raises(ChildProcessError, match="was killed, by lack of memory perhaps; run the same command again"):
+        list(in_processes(2)(os._exit, [1, 2]))
+
+
+def test_work_under_way_ends_when_nobody_waits_for_it():
+    results = in_processes(2)(time.sleep, [0, 1000, 1000])
+    assert next(results) is None
+    workers = multiprocessing.active_children()
+    results.close()
+    for worker in workers:
+        worker.join(60)
+    assert workers and not any(worker.is_alive() for worker in workers)
 
 
 def test_work_under_way_is_bounded():

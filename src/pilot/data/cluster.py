@@ -6,15 +6,17 @@ does the work. So the same bytes come out of one process and of a thousand.
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 Work = Callable[[Any], Any]
@@ -44,16 +46,35 @@ def in_processes(count: int) -> Spread:
     """In `count` processes of this machine; with one, in this process."""
 
     def over(work: Work, parts: Iterable[Any]) -> Iterator[Any]:
-        with ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_take_up, initargs=(work,)
-        ) as pool:
-            try:
-                start, end = (lambda part: pool.submit(_do, part)), (lambda future: future.result())
-                yield from _in_order(start, end, parts, ahead=2 * count, coming=deque())
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with worker_pool(count, partial(_take_up, work)) as pool:
+            start, end = (lambda part: pool.submit(_do, part)), (lambda future: future.result())
+            yield from _in_order(start, end, parts, ahead=2 * count, coming=deque())
 
     return Spread(count, over) if count > 1 else here
+
+
+@contextmanager
+def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
+    """`count` processes, each of which calls `begin` first. Ctrl-C is for this one: they end when the block is left, at
+    once if by an error, so that nobody who stops waits for work under way.
+
+    Raises:
+        ChildProcessError: one was killed.
+    """
+    others = set(active_children())
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin,))
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process that works for this one was killed, by lack of memory perhaps; run the same command again"
+        ) from error
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
+    pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -136,6 +157,11 @@ def _ray() -> Any:
 
 
 _work: list[Work] = []  # of this process, where it is one of `in_processes`
+
+
+def _begin(begin: Callable[[], None]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin()
 
 
 def _take_up(work: Work) -> None:

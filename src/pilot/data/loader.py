@@ -6,14 +6,13 @@ tokenizers let go of the interpreter lock, so one thread beside the training ste
 large ones `workers` processes read ahead.
 """
 
-import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from itertools import islice, pairwise
-from multiprocessing import get_context
 from queue import Queue
 from typing import TypeGuard
 
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from pilot.data.cluster import worker_pool
 from pilot.data.episodes import EpisodeDataset
 from pilot.data.language import to_sample
 from pilot.data.layout import Batch
@@ -263,11 +263,6 @@ class Loader:
     @contextmanager
     def _from_processes(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
         """Of each batch every process makes its own rows: which ones, does not depend on who is quick."""
-        context = get_context("spawn")
-        pools = [
-            ProcessPoolExecutor(1, mp_context=context, initializer=_keep_in_worker, initargs=(self, number))
-            for number in range(self.workers)
-        ]
 
         def batches() -> Iterator[list[Batch]]:
             steps, coming = iter(range(start, stop)), deque[list[Future[list[Row]]]]()
@@ -278,13 +273,10 @@ class Loader:
                 coming.extend([pool.submit(_rows_in_worker, step) for pool in pools] for step in islice(steps, 1))
                 yield self.together(sorted(rows, key=lambda row: row.place))
 
-        try:
+        with ExitStack() as stack:
+            ready = [partial(_keep_in_worker, self, number) for number in range(self.workers)]
+            pools = [stack.enter_context(worker_pool(1, begin)) for begin in ready]
             yield batches()
-        finally:
-            for pool in pools:
-                pool.shutdown(wait=False, cancel_futures=True)
-            for pool in pools:
-                pool.shutdown()
 
     @contextmanager
     def _from_thread(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
@@ -332,7 +324,6 @@ _worker: list[tuple[Loader, int]] = []  # the loader of this process and its num
 
 
 def _keep_in_worker(loader: Loader, number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains; it ends this one
     _worker[:] = [(loader, number)]
 
 

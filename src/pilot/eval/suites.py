@@ -9,13 +9,11 @@ before is only read. Change the weights, the simulator or how a policy acts, and
 import hashlib
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 import pilot
+from pilot.data.cluster import worker_pool
 from pilot.data.files import atomic_write, clear_disk_errors, write_json
 from pilot.eval.policies import at_hand, load
 from pilot.eval.rollout import (
@@ -298,9 +297,10 @@ def evaluate_table(
     choices = f"{replan_steps or ''}" + (f"/{high_level}" if high_level else "")
     log = Log(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
     missing = [job for job in jobs if job not in log]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), disable=not progress, unit="episode") as bar:
-        runner = partial(Runner, policy, replan_steps=replan_steps, high_level=high_level)
-        for job, record in run_jobs(runner, missing, workers=workers_for(policy, workers)):
+    runner = partial(Runner, policy, replan_steps=replan_steps, high_level=high_level)
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), disable=not progress, unit="episode")
+    with bar, closing(run_jobs(runner, missing, workers=workers_for(policy, workers))) as found:
+        for job, record in found:
             log.add(job, record)
             bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
             bar.update()
@@ -338,7 +338,7 @@ def workers_for(policy: Any, workers: int | None) -> int:
 
 def run_jobs(
     make_runner: Callable[[], Runner], jobs: Sequence[Job], *, workers: int
-) -> Iterator[tuple[Job, EpisodeRecord]]:
+) -> Generator[tuple[Job, EpisodeRecord]]:
     """Every job with its record, as they finish. Worker processes make their runner themselves."""
     workers = min(workers, len(jobs))
     if workers == 1:
@@ -346,33 +346,18 @@ def run_jobs(
     if workers <= 1:
         return
     bundles = [jobs[i : i + BUNDLE] for i in range(0, len(jobs), BUNDLE)]
-    others = set(active_children())
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(make_runner,)
-    ) as pool:
+    with worker_pool(workers, partial(_start_worker, make_runner)) as pool:
         futures = [pool.submit(_run_in_worker, bundle) for bundle in bundles]
-        try:
-            for future in as_completed(futures):
-                yield from future.result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a process that evaluates was killed, by lack of memory perhaps; with --out, the same command goes on "
-                "where it was"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in set(active_children()) - others:  # nobody who stops waits for the rest of a bundle
-                worker.terminate()
-            raise
+        for future in as_completed(futures):
+            yield from future.result()
 
 
 _worker: Runner | None = None
 
 
 def _start_worker(make_runner: Callable[[], Runner]) -> None:
-    """Ctrl-C is the parent's business; one thread each, the processes are the parallelism."""
+    """One thread each: the processes are the parallelism."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _worker = make_runner()
 

@@ -5,21 +5,18 @@ answers) of the same kind of homes. Both are deterministic in their arguments, w
 command gives the same data, run again goes on where it stopped, and with more `homes` appends.
 """
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pilot.data import lerobot_format as fmt
+from pilot.data.cluster import in_processes
 from pilot.data.files import read_json, write_json
 from pilot.data.web import PACKED, ROWS, WebWriter
 from pilot.data.writer import LeRobotWriter, encode_png
@@ -28,7 +25,6 @@ from pilot.sims.demonstrations import Demonstration, DriveFn, Noise, demonstrate
 from pilot.sims.homes import HomesEnv
 from pilot.sims.questions import pictures_of_home
 
-Result = TypeVar("Result")
 PROGRESS = "collect.json"
 
 
@@ -93,10 +89,10 @@ def collect(
     writer = LeRobotWriter(out, ROBOT, ROBOT.control_hz, image_format=image_format)
     writer.truncate(done["episodes"])
     todo = range(first_home + done["homes"], first_home + homes)
-    with tqdm(
-        total=homes, initial=done["homes"], unit="home", desc=f"collecting {out.name}", disable=not progress
-    ) as bar:
-        for recorded in _each(partial(_demonstrate_home, settings, policy), todo, workers):
+    bar = tqdm(total=homes, initial=done["homes"], unit="home", desc=f"collecting {out.name}", disable=not progress)
+    job = partial(_demonstrate_home, settings, policy)
+    with bar, closing(in_processes(workers)(job, todo)) as each:
+        for recorded in each:
             for number, episode in enumerate(recorded):
                 if episode is not None:
                     add_demonstration(writer, episode, settings, home=first_home + done["homes"], episode_number=number)
@@ -138,11 +134,10 @@ def collect_web(
         pictures_of_home, level=level, split=split, seed=seed, rows=-(-rows // homes),
         kinds=_tuple(kinds), receptacles=_tuple(receptacles),
     )  # fmt: skip
-    with (
-        WebWriter(out) as writer,
-        tqdm(total=homes, unit="home", desc=f"asking {out.name}", disable=not progress) as bar,
-    ):
-        for asked in _each(job, range(first_home, first_home + homes), workers):
+    bar = tqdm(total=homes, unit="home", desc=f"asking {out.name}", disable=not progress)
+    todo = range(first_home, first_home + homes)
+    with WebWriter(out) as writer, bar, closing(in_processes(workers)(job, todo)) as each:
+        for asked in each:
             for png, questions in asked:
                 writer.add(png, questions)
             bar.update()
@@ -193,28 +188,6 @@ def _demonstrate_home(settings: Settings, policy: DriveFn | None, home: int) -> 
         recorded.append(demonstration)
     env.close()
     return recorded
-
-
-def _each(job: Callable[[int], Result], homes: range, workers: int) -> Iterator[Result]:
-    """`job` of every home, in order; in this process when `workers` is 1."""
-    if workers <= 1:
-        yield from map(job, homes)
-        return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
-    try:
-        yield from pool.map(job, homes)
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a process that collects was killed, by lack of memory perhaps; the same command goes on where it was"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Ctrl-C is the parent's business; one thread each, the processes are the parallelism."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _resume(out: Path, settings: Settings) -> dict[str, Any]:
