@@ -206,7 +206,10 @@ def test_what_hdf5_does_not_say(tmp_path):
     with pytest.raises(ValueError, match=r"episode_0.hdf5 has no instruction; give one .* --task"):
         convert(tmp_path / "raw", tmp_path / "new", options=Options(fps=50), progress=False)
     (tmp_path / "raw/episode_1.hdf5").write_bytes(b"\x89HDF\r\n\x1a\nbroken")
-    options = Options(fps=50, task="open the box")
+    nothing = pytest.raises(ValueError, match=r"no episode of .* can be converted")
+    with nothing, pytest.warns(UserWarning, match="0 finished episodes"):
+        convert(tmp_path / "raw", tmp_path / "new", options=Options(fps=50), skip_bad=True, progress=False)
+    options = Options(fps=50, task="open the box")  # now they are looked at again
     with pytest.warns(UserWarning, match="0 finished episodes"):
         report = convert(tmp_path / "raw", tmp_path / "new", options=options, skip_bad=True, progress=False)
     assert report.written == 1 and "episode_1.hdf5 is damaged or no ALOHA recording" in report.skipped[0][1]

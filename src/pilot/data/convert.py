@@ -105,7 +105,7 @@ def recognised(path: Path) -> str:
 
 
 def _earlier(target: Path, new: Conversion) -> Conversion:
-    """How far an earlier conversion to `target` came; `new` where there was none."""
+    """How far an earlier conversion to `target` came; `new` where there was none, or it got nothing written."""
     if not (target / REPORT).exists():
         if (target / fmt.INFO).exists() or (target / fmt.RECORDING).exists():
             raise ValueError(f"{target} holds a data set that was not converted; choose another folder")
@@ -115,7 +115,7 @@ def _earlier(target: Path, new: Conversion) -> Conversion:
     done = Conversion(**stored)
     if (done.source, done.kind) != (new.source, new.kind):
         raise ValueError(f"{target} was converted from {done.source} ({done.kind}), not from {new.source} ({new.kind})")
-    return done
+    return done if done.written else new  # else what was skipped may be what an option was missing for
 
 
 def stage(number: int, *, source: Source, folder: Path) -> str:
