@@ -7,7 +7,7 @@ import pytest
 from contracts import examples
 
 from pilot.data.layout import Kind
-from pilot.data.pipeline import Pipeline, collate
+from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.pi import pi0, pi05
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
@@ -103,6 +103,18 @@ def test_wrist_pictures_are_recoloured_only_and_boxes_stay_in_place(pipeline):
     boxed = replace(sample, subtask="<loc0001><loc0002><loc0003><loc0004>pick up the red cup")
     assert not pipeline.encode(boxed, rng=np.random.default_rng(0)).plans["room"].moves
     assert pipeline.encode(sample).plans == {}
+
+
+def test_cameras_of_a_batch_are_in_every_rows_own_order(pipeline):
+    def images(*cameras: str) -> Row:
+        row = pipeline.encode(web())
+        return replace(row, images={camera: np.zeros((8, 8, 3), np.uint8) for camera in cameras})
+
+    rows = [images("wrist"), images("side", "wrist"), images("room", "side"), images()]
+    assert list(collate(rows).observation.images) == ["room", "side", "wrist"]
+    assert list(collate(rows, cameras={"side": 8}).observation.images) == ["room", "side", "wrist"]
+    with pytest.raises(ValueError, match=r"in different orders: .*'room', 'wrist'.*'wrist', 'room'.*give them one"):
+        collate([images("room", "wrist"), images("wrist", "room")])
 
 
 def test_cameras_come_in_the_robots_order_by_their_slots():

@@ -105,6 +105,15 @@ def test_draws_have_the_models_distribution_and_stay_within_what_is_allowed():
         assert not (drawn == 3).any()
 
 
+def test_nothing_that_is_not_allowed_is_drawn_even_where_a_draw_is_zero(monkeypatch):
+    """On some machines an exponential draw can be exactly 0."""
+    monkeypatch.setattr(
+        torch.Tensor, "exponential_", lambda waits, generator: waits.fill_(1.0).put_(torch.tensor(3), torch.tensor(0.0))
+    )
+    pick, logits = Drawn(1.0, generators=generators(0)), torch.tensor([[0.0, 1.0, 2.0, 9.0]])
+    assert pick(logits, torch.tensor([True, True, True, False])).item() == 2
+
+
 def test_each_row_draws_for_itself():
     """Its draws are a function of its own generator, whoever is beside it."""
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))

@@ -136,6 +136,37 @@ def test_rows_end_one_by_one_and_act_on_what_they_said(config):
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("config", [pi0("debug"), GROUPED], ids=["pi0", "grouped-heads"])
+@pytest.mark.parametrize("of", [Engine, PlainEngine])
+def test_a_row_goes_on_from_its_last_word_whatever_others_said_since(of, config):
+    """Rows that are silent, or have said `eos`, wait: what they say later is what they would have said at once."""
+    engine, obs, start = of(model(config)), observation(config, RAGGED, masks=SOME), noise(config, 3)
+    at_once, after = engine.speak(engine.read(obs, room=4), eos=-1, max_tokens=4)
+    silent = torch.tensor([True, False, True])
+    first, reading = engine.speak(engine.read(obs, room=8), eos=-1, max_tokens=4, silent=silent)
+    second, reading = engine.speak(reading, eos=-1, max_tokens=4, silent=~silent)
+    assert torch.equal(torch.where(silent[:, None], second, first), at_once)
+    chunk, wanted = (engine.act(one, obs.state, noise=start, num_steps=2) for one in (reading, after))
+    torch.testing.assert_close(chunk, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("of", [Engine, PlainEngine])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_nothing_is_heard_where_all_are_silent(of, rows):
+    config = pi05("debug")
+    engine, obs, start = of(model(config)), observation(config, [WHOLE] * rows), noise(config, rows)
+    words = {"eos": EOS, "max_tokens": 4, "allowed": NoWords(), "silent": torch.ones(rows, dtype=torch.bool)}
+    said, reading = engine.speak(engine.read(obs, room=4), **words)
+    assert said.shape == (rows, 0)
+    chunk, wanted = (engine.act(one, obs.state, noise=start, num_steps=2) for one in (reading, engine.read(obs)))
+    torch.testing.assert_close(chunk, wanted, **CLOSE)
+
+
+class NoWords:
+    def allowed(self, said: Sequence[int]):
+        raise AssertionError("asked for what nobody says")
+
+
 @pytest.mark.parametrize("config", [pi0("debug"), pi05("debug")], ids=["pi0", "pi05"])
 def test_rows_that_are_silent_stay_as_they_are(config):
     engine, plain = both(config)

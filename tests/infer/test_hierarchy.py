@@ -232,6 +232,16 @@ def test_a_camera_that_is_not_there_is_masked(policy):
         policy.session().infer(whole | {"images": {**whole["images"], "rear": None}})
 
 
+def test_a_neighbour_without_a_camera_does_not_change_the_order_of_others(policy):
+    """The model reads pictures in the robot's order, whoever comes first in a batch."""
+    whole = observation(1)
+    without = whole | {"images": whole["images"] | {"room": None}}
+    alone = [policy.session().infer(one) for one in (without, whole)]
+    together = policy.infer_many([policy.session(), policy.session()], [without, whole])
+    for one, of_many in zip(alone, together, strict=True):
+        np.testing.assert_allclose(of_many["actions"], one["actions"], atol=1e-4)
+
+
 def test_a_model_that_cannot_do_without_a_camera_says_so(policy, monkeypatch):
     monkeypatch.setattr(policy, "masks_cameras", False)
     shown = observation()

@@ -26,7 +26,7 @@ from pilot.data.language import to_sample
 from pilot.data.layout import Batch
 from pilot.data.mixture import Draw, Mixture, Rows
 from pilot.data.order import hash_64
-from pilot.data.pipeline import Pipeline, Row, collate
+from pilot.data.pipeline import Pipeline, Row, collate, in_one_order
 from pilot.data.webdataset import TarRows
 from pilot.data.windows import WINDOW, WindowCache, plan, windows_of
 from pilot.names import choose
@@ -190,7 +190,9 @@ class Loader:
         self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _comes_by_file(rows)}
         self._drawn: dict[int, list[Draw]] = {}
         self._asked_to = 0
-        self.cameras = {camera: size for p in self.pipelines.values() for camera, size in p.picture_sizes().items()}
+        of_robots = [] if passes is None else [pipeline.picture_sizes() for pipeline in self.pipelines.values()]
+        sizes = {camera: size for cameras in of_robots for camera, size in cameras.items()}
+        self.cameras = {camera: sizes[camera] for camera in in_one_order(of_robots)}
 
     def batch(self, step: int) -> list[Batch]:
         """The batch of one step, the same whenever it is asked for."""

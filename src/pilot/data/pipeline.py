@@ -7,8 +7,9 @@ Axes: `h w` pixels, `ah` action horizon, `ad` the model's action dims, `rd` the 
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Protocol
 
 import numpy as np
@@ -251,8 +252,11 @@ def collate(
     """Rows side by side, of one robot or of many: text padded at its end to the longest, cameras that a row lacks black
     and masked; pictures as floats in −1 to 1, augmented where the rows say so.
 
-    `cameras`, with the sizes of their pictures, are there in any case, and in this order; text is at least `length`
-    tokens long.
+    `cameras`, with the sizes of their pictures, are there in any case; text is at least `length` tokens long. A row is
+    read in the order of its own cameras, whichever of them its neighbours have.
+
+    Raises:
+        ValueError: robots that show the same cameras in different orders.
     """
     length = max(length, *(len(row.tokens) for row in rows))
 
@@ -265,6 +269,7 @@ def collate(
 
     shapes = {camera: (size, size, 3) for camera, size in (cameras or {}).items()}
     shapes |= {camera: image.shape for row in rows for camera, image in row.images.items()}
+    shapes = {camera: shapes[camera] for camera in in_one_order([cameras or {}, *(row.images for row in rows)])}
     images = {camera: _pictures(rows, camera, shape, device) for camera, shape in shapes.items()}
     if any(row.plans for row in rows):
         images = {
@@ -289,6 +294,26 @@ def collate(
         sources=tuple(row.source for row in rows),
         places=tuple(row.place for row in rows),
     )
+
+
+def in_one_order(rows: Iterable[Iterable[str]]) -> list[str]:
+    """All cameras of some rows, in an order that is every row's own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    orders = list(dict.fromkeys(map(tuple, rows)))
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for order in orders:
+        for place, camera in enumerate(order):
+            sorter.add(camera, *order[max(0, place - 1) : place])
+    try:
+        return list(sorter.static_order())
+    except CycleError as error:
+        raise ValueError(
+            f"robots of one batch show their cameras in different orders: {orders}; the model reads them in the order "
+            "it is shown, so give them one order"
+        ) from error
 
 
 def _pictures(rows: Sequence[Row], camera: str, shape: tuple[int, ...], device: Any) -> torch.Tensor:

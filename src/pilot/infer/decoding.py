@@ -49,7 +49,7 @@ class Drawn:
 
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
         waits = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=g) for g in self.generators])
-        return (masked(logits.float(), allowed) / self.temperature - waits.log().to(logits.device)).argmax(-1)
+        return masked(logits.float() / self.temperature - waits.log().to(logits.device), allowed).argmax(-1)
 
 
 class Dictated:

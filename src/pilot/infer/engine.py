@@ -298,7 +298,7 @@ class Engine:
     ) -> tuple[Int[Tensor, "b n"], Reading]:
         """`Pi.speak`: up to and with `eos`, 0 behind it, greedily or as `pick` says; and the reading that goes on.
 
-        Rows that are `silent` say nothing and stay as they are.
+        Rows that are `silent` say nothing and stay as they are; where all are, there are no tokens.
 
         Raises:
             ValueError: the reading has no room for so many tokens.
@@ -312,7 +312,7 @@ class Engine:
             saying.finished.logical_or_(silent)
         hear = self.hearing(reading, saying, kind=kind, eos=eos)
         said: list[Tensor] = []
-        while len(said) < max_tokens and not (said and saying.finished.all()):
+        while len(said) < max_tokens and not saying.finished.all():
             may = None if allowed is None else allowed_mask(allowed, said, saying.finished)
             token = pick(torch.mm(saying.hidden, self.model.embedding.weight.T), may)
             said.append(token.masked_fill(saying.finished, 0))
@@ -324,7 +324,7 @@ class Engine:
             ragged=saying.bias is not None,
             fast=reading.fast or kind == Kind.FAST,
         )
-        return torch.stack(said, dim=1), going_on
+        return torch.stack(said, dim=1) if said else saying.kinds[:, :0], going_on
 
     def begin(self, reading: Reading) -> Saying:
         """Nothing said yet. One row without padding sees all that there is, and needs no mask."""
@@ -363,7 +363,8 @@ class Engine:
         bias = None if saying.bias is None else saying.bias[..., : end + 1]
         angles = self.angles.at(saying.positions, limit=end + 1)
         span = self.vlm.span(cache, end, angles=angles, bias=bias, scratch=scratch)
-        saying.hidden.copy_(cast(Tensor, self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms)))
+        hidden = cast(Tensor, self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms))
+        torch.where(saying.finished[:, None], saying.hidden, hidden, out=saying.hidden)
         saying.finished.logical_or_(token == eos)
         saying.positions.add_(1)
 

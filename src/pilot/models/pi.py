@@ -444,11 +444,11 @@ class Pi(Model):
         """
         if not self.config.speaks:
             raise ValueError("this model reads text and says none; π0-small has no high level")
-        last = observation.token_kinds.count_nonzero(dim=1) - 1
+        last = observation.token_kinds.count_nonzero(dim=1).clamp(max=context.hidden.shape[1]) - 1  # 0 behind speech
         h = context.hidden[torch.arange(len(last)), last]  # [b d]
         cache, kinds, said = context.cache, context.kinds, []
         finished = torch.zeros_like(last, dtype=torch.bool) if silent is None else silent
-        for _ in range(max_tokens):
+        while len(said) < max_tokens and not finished.all():
             logits = self.logits(h)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed_mask(allowed, said, finished), -torch.inf)
@@ -458,12 +458,11 @@ class Pi(Model):
             kinds = torch.cat((kinds, new[:, None]), dim=1)
             x = self.embed_tokens(said[-1][:, None])
             positions, mask = token_positions(kinds)[:, -1:], backbone_mask(kinds)[:, -1:]
-            h, cache = self.vlm(x, **self.attention(positions, mask, x.dtype), past=cache)
-            h = h[:, 0]
+            after, cache = self.vlm(x, **self.attention(positions, mask, x.dtype), past=cache)
+            h = torch.where(finished[:, None], h, after[:, 0])
             finished = finished | (token == eos)
-            if finished.all():
-                break
-        return torch.stack(said, dim=1), Context(cache=cache, kinds=kinds, hidden=h[:, None])
+        tokens = torch.stack(said, dim=1) if said else observation.tokens[:, :0]
+        return tokens, Context(cache=cache, kinds=kinds, hidden=h[:, None])
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Scores over the vocabulary; the head is the embedding table."""

@@ -57,6 +57,18 @@ def test_drawing_words_leaves_the_noise_alone(policy):
     assert not torch.equal(drawn.words_generator.get_state(), greedy.words_generator.get_state())
 
 
+def test_what_a_robot_draws_does_not_depend_on_how_long_others_talk(policy):
+    """Two robots, one of which is a turn ahead."""
+    level = Model(labels=("done", "pick up the red cup in the sink"), boxes="none", temperature=50.0)
+    alone = decided(policy, level, *[0] * 9)
+    ahead, behind = (policy.session(high_level=level, subtask_seconds=0.0) for _ in range(2))
+    ahead.infer(observation())
+    for turn in range(8):
+        policy.infer_many([ahead, behind], [observation()] * 2)
+        assert [behind.subtask, ahead.subtask] == alone[turn : turn + 2]
+    assert len(set(alone)) == 2
+
+
 @pytest.mark.parametrize("level", [Model(labels=LABELS), Model(labels=LABELS, temperature=5.0)])
 def test_only_labels_are_said(policy, level):
     for subtask in decided(policy, level, 0, 1, 2, 3):

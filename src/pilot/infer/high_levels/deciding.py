@@ -73,7 +73,7 @@ class Model(HighLevel):
         """What each row says, and the reading that goes on with it."""
         engine, eos = engine_of(policy), policy.subtask_end
         if self.temperature:
-            pick = Drawn(self.temperature, generators=[turn.session.words_generator for turn in turns])
+            pick = Drawn(self.temperature, generators=[fork(turn.session.words_generator) for turn in turns])
         else:
             pick = Greedy(engine.config.places(Kind.TEXT))
         scored = Scored(pick, eos=eos)
@@ -219,6 +219,11 @@ def silent_rows(turns: Sequence["Turn"], *, device: str) -> Bool[torch.Tensor, "
     if all(turn.decide for turn in turns):
         return None
     return torch.tensor([not turn.decide for turn in turns], device=device)
+
+
+def fork(generator: torch.Generator) -> torch.Generator:
+    """A generator for one decision. Rows draw on until all have ended, and the next decision is not to know of that."""
+    return torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
 
 def in_words(policy: "Policy", subtask: str) -> str:
