@@ -7,13 +7,16 @@ import os
 import socket
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.client import PolicyError
+from pilot.serve.http import PIECE, Visitor
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
@@ -127,6 +130,82 @@ def test_a_frame_that_breaks_off_leaves_nothing(port, good):
     raw.sendall(frame(b"\0" * 500, claimed=1000))
     raw.close()
     eventually(lambda: gauge(port, "pilot_robots") == 1)
+
+
+def test_who_floods_us_with_small_frames_is_hung_up_on(good_of_few):
+    port = good_of_few
+    raw, _ = shake_hands(port)
+    with raw:
+        raw.sendall(b"\x89\x80\0\0\0\0" * 9)  # pings
+        raw.settimeout(300)
+        said = b""
+        with contextlib.suppress(ConnectionError):
+            while more := raw.recv(65536):
+                said += more
+    assert struct.pack("!H", 1008) + b"more than 8 small frames in a second" in said
+
+
+@pytest.fixture
+def good_of_few():
+    """A server that takes few small frames, and a robot that notices nothing of those who send more."""
+    with (
+        serve_in_background(CountingPolicy(), limits=Limits(small_frames_per_second=8.0)) as port,
+        robot(port) as client,
+    ):
+        assert client.infer(OBSERVATION)["seen"] == 1
+        yield port
+        assert client.infer(OBSERVATION)["seen"] == 2
+
+
+def test_what_comes_at_once_is_looked_at_in_pieces_and_no_further_than_needed(monkeypatch):
+    pieces = []
+
+    def look(visitor, piece):
+        pieces.append(piece)
+        visitor.transport.closing = len(pieces) == 3
+
+    monkeypatch.setattr(ServerConnection, "data_received", look)
+    visitor, data = Visitor.__new__(Visitor), bytes(range(256)) * 1024
+    visitor.transport = Line()
+    visitor.data_received(data)
+    assert b"".join(pieces) == data[: 3 * PIECE] and len(pieces) == 3
+
+
+class Line:
+    closing = False
+
+    def is_closing(self):
+        return self.closing
+
+
+def test_an_error_does_not_quote_without_end():
+    class Quoting:
+        def infer(self, observation):
+            raise ValueError("x" * 10_000)
+
+    with serve_in_background(Quoting()) as port, robot(port) as client:
+        with pytest.raises(PolicyError) as refused:
+            client.infer({})
+        assert str(refused.value) == "x" * 2000 + "…"
+
+
+def test_who_leaves_before_the_answer_keeps_nobody_waiting():
+    """Else robots that gave up and came back would wait for answers to what they asked before, and give up again."""
+    policy = CountingPolicy()
+    with serve_in_background(policy) as port, robot(port) as first, robot(port) as last, ThreadPoolExecutor(2) as pool:
+        waits = pool.submit(first.infer, OBSERVATION | {"prompt": "wait"})
+        assert policy.waiting.wait(60)
+        for _ in range(3):
+            raw, _ = shake_hands(port)
+            raw.sendall(frame(pack({**OBSERVATION, "prompt": "leaves"})))
+            eventually(lambda: gauge(port, "pilot_answering") == 2)
+            raw.close()
+            eventually(lambda: gauge(port, "pilot_answering") == 1, seconds=60)
+        asks = pool.submit(last.infer, OBSERVATION)
+        eventually(lambda: gauge(port, "pilot_answering") == 2)
+        policy.go.set()
+        assert waits.result()["seen"] == 1 and asks.result()["seen"] == 1
+        assert gauge(port, "pilot_answers_total") == 2
 
 
 def test_who_asks_too_often_is_told():

@@ -1,8 +1,10 @@
 """Questions that wait together are answered together, and each gets its own answer or its own error."""
 
 import itertools
+import sys
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +112,39 @@ def test_who_does_not_want_an_answer_any_more_is_not_asked_for(batcher, model):
     assert second.cancel()
     model.go.set()
     assert third.result(60).reply == {"double": 4} and model.batches == [[0], [2]]
+
+
+class Seen(dict):
+    """An observation that can be seen to go."""
+
+
+def test_a_queue_of_those_who_left_does_not_grow(batcher, model):
+    ask_while_busy(batcher, model, [])
+    gone = []
+    for n in range(20):
+        observation = Seen(n=n)
+        gone.append(weakref.ref(observation))
+        batcher.ask(f"robot {n}", observation).cancel()
+        del observation
+    last = batcher.ask("s", {"n": 99})
+    assert [ref() for ref in gone] == [None] * 20
+    model.go.set()
+    assert last.result(60).reply["double"] == 198 and model.batches == [[0], [99]]
+
+
+def test_a_model_that_wants_to_end_the_program_ends_nothing(batcher, model):
+    """Some libraries crash with what is no `Exception`; the thread that others wait for goes on."""
+    model.go.set()
+    with pytest.raises(RuntimeError, match="SystemExit: enough"):
+        batcher.ask("s", {"n": Fatal()}).result(60)
+    with pytest.raises(RuntimeError, match="SystemExit: enough"):
+        batcher.call(lambda: sys.exit("enough")).result(60)
+    assert batcher.ask("s", {"n": 1}).result(60).reply == {"double": 2}
+
+
+class Fatal:
+    def __rmul__(self, other):
+        raise SystemExit("enough")
 
 
 def test_what_waits_is_answered_when_it_closes_and_nothing_after(batcher, model):

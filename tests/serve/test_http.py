@@ -128,3 +128,7 @@ def test_a_session_has_a_plain_name(port):
 def test_headers_that_come_twice_are_no_key(keyed):
     request = b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\n" + 2 * f"Authorization: Api-Key {KEY}\r\n".encode() + b"\r\n"
     assert b" 401 " in exchange(keyed, request)
+
+
+def test_a_path_too_long_for_a_file_is_not_found(port):
+    assert get(port, "/" + 300 * "a" + ".html")[0] == 404

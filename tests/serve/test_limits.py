@@ -9,6 +9,13 @@ from serve.policies import OBSERVATION
 LIMITS = Limits(prompt_letters=50, pictures=3, picture_pixels=100 * 100)
 
 
+def nested(depth):
+    found = [1]
+    for _ in range(depth - 1):
+        found = [found]
+    return found
+
+
 def test_a_good_one_passes_as_it_is():
     assert check_observation(OBSERVATION, LIMITS) is OBSERVATION
 
@@ -24,6 +31,11 @@ def test_a_good_one_passes_as_it_is():
         ({"state": np.array([np.inf])}, r"'state' \(float64 \[1\]\) is inf at \[0\]"),
         ({"previous": {"actions": np.full((2, 3), np.nan), "delay": 1}}, r"'previous.actions'.* is nan at \[0, 0\]"),
         ({"more": [np.zeros(2), np.array([-np.inf])]}, r"'more.1'.* is -inf"),
+        ({"more": [{"said": "a" * 51}]}, "'more.0.said' has 51 letters, the limit is 50"),
+        ({"b" * 201: 1}, "a name has 201 letters, the limit is 200; it begins with 'bbbb"),
+        ({"images": {b"c" * 201: None}}, "a name has 201 letters"),
+        ({"more": nested(17)}, "nested 16 deep at most, this one is deeper at 'more.0.0"),
+        ({"more": nested(5000)}, "nested 16 deep at most"),
     ],
 )
 def test_what_is_beyond_is_said(changes, words):

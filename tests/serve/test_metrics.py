@@ -31,3 +31,10 @@ def test_every_metric_says_what_it_is():
     )
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names)) and all(f"# HELP {name} " in text for name in names)
+
+
+def test_large_numbers_keep_their_digits():
+    counter = Counter("robots_total", "Robots.")
+    counter.add(12_345_678)
+    assert list(counter.lines()) == ["robots_total 12345678"]
+    assert "\nstarted 1795316426.5\n" in Metrics().text({"started": ("When.", 1795316426.5)})

@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.client import PolicyError
-from pilot.serve.hosting import Hosted, made_up
 from pilot.serve.limits import Limits
-from pilot.serve.server import PolicyServer, serve_in_background
+from pilot.serve.server import PolicyServer, _watch, serve_in_background
 from pilot.serve.wire import pack, unpack
 from serve.openpi_client_check import EchoPolicy
 from serve.policies import METADATA, OBSERVATION, CountingPolicy, eventually, gauge, get, robot
@@ -190,6 +190,20 @@ def test_a_stuck_policy_does_not_hold_up_the_end_for_ever():
         policy.go.set()
 
 
+def test_who_never_said_what_it_wants_is_not_waited_for_at_the_end():
+    async def begin_and_stop():
+        server = PolicyServer(CountingPolicy(), limits=Limits(handshake_seconds=1e6))
+        port = await server.start("127.0.0.1", 0)
+        _, silent = await asyncio.open_connection("127.0.0.1", port)
+        while not server._visitors.knocking:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await server.stop()
+        silent.close()
+
+    asyncio.run(begin_and_stop())
+
+
 def test_a_policy_without_sessions_or_metadata_is_served_too():
     class Plain:
         def infer(self, observation):
@@ -215,6 +229,48 @@ def test_a_policy_that_can_only_be_reset_is_reset_while_alone():
             assert second.infer({})["resets"] == 1, "a second robot does not disturb the first"
 
 
+class Resettable:
+    """Says in `met` whether it was computing when it was reset; `prompt` "wait" is computed until `go`."""
+
+    def __init__(self):
+        self.met, self.computing, self.waiting, self.go = [], False, threading.Event(), threading.Event()
+
+    def reset(self):
+        self.met.append(self.computing)
+
+    def infer(self, observation):
+        if observation.get("prompt") == "wait":
+            self.computing = True
+            self.waiting.set()
+            assert self.go.wait(60)
+            self.computing = False
+        return {"resets": len(self.met)}
+
+
+def test_a_policy_is_not_reset_while_it_computes():
+    policy = Resettable()
+    with serve_in_background(policy) as port:
+        with connect(f"ws://127.0.0.1:{port}") as leaves:
+            leaves.recv()
+            leaves.send(pack({"prompt": "wait"}))
+            assert policy.waiting.wait(60)
+        eventually(lambda: gauge(port, "pilot_robots") == 0)
+        with robot(port) as next_one:
+            policy.go.set()
+            assert next_one.infer({})["resets"] == 2
+    assert policy.met == [False, False]
+
+
+def test_a_reset_that_fails_is_logged(caplog):
+    class Broken(Resettable):
+        def reset(self):
+            raise RuntimeError("stuck")
+
+    with serve_in_background(Broken()) as port, robot(port) as client:
+        assert client.infer({})["resets"] == 0
+    assert "not reset for a new robot: stuck" in caplog.text
+
+
 def test_no_server_is_an_error_that_names_it():
     with pytest.raises(ConnectionError, match=r"no policy at ws://127\.0\.0\.1:1 "):
         robot(1, wait_s=0)
@@ -235,106 +291,6 @@ def test_over_tls():
             robot(port, host="wss://127.0.0.1", wait_s=0)
         with pytest.raises(ConnectionError):
             robot(port, host="ws://127.0.0.1", wait_s=0)
-
-
-# --- warming up, and loading anew -----------------------------------------------------------------------------------
-
-
-class WarmPolicy(CountingPolicy):
-    """Says what it sees, and its number."""
-
-    def __init__(self, number=1, *, state_names=("x",) * 5, go=None, waiting=None):
-        super().__init__(go=go, waiting=waiting)
-        self.number, self.asked = number, []
-        self.metadata = {"robot": "homes", "cameras": ["room"], "state_names": list(state_names)}
-
-    def session(self):
-        return WarmSession(self)
-
-    def infer_many(self, sessions, observations, *, errors="raise"):
-        self.asked.append(len(sessions))
-        return [session.infer(observation) for session, observation in zip(sessions, observations)]
-
-
-class WarmSession:
-    def __init__(self, policy):
-        self.policy, self.seen = policy, 0
-
-    def move_to(self, policy):
-        self.policy = policy
-
-    def infer(self, observation):
-        self.seen += 1
-        return {**self.policy.infer(observation), "number": self.policy.number, "seen": self.seen}
-
-
-def test_a_policy_is_warm_before_it_is_ready():
-    policy = WarmPolicy()
-
-    async def start():
-        server, ready = PolicyServer({"warm": policy}, max_batch=3), []
-        await server.start("127.0.0.1", 0, on_listening=lambda port: ready.append(server.state.ready))
-        ready.append(server.state.ready)
-        await server.stop()
-        return ready
-
-    assert asyncio.run(start()) == [False, True]
-    assert policy.seen == 4 and policy.asked == [3], "alone, then as many as a batch holds"
-
-
-def test_a_policy_that_cannot_answer_does_not_get_to_serve():
-    with pytest.raises(ValueError, match="declares 5"), serve_in_background(WarmPolicy(state_names=["x"])):
-        pass
-
-
-def test_made_up_observations_are_for_policies_that_say_what_they_see():
-    observation = made_up({"cameras": ["room"], "state_names": ["x", "y"]})
-    assert observation["images"]["room"].shape == (224, 224, 3) and observation["state"].shape == (2,)
-    assert made_up({}) is None
-
-
-@pytest.fixture
-def numbered():
-    """A server of a policy that is numbered 1, and 2, 3, … each time that it is loaded anew."""
-    loaded = [1]
-
-    def load():
-        loaded[0] += 1
-        return WarmPolicy(loaded[0], state_names=("x",) * (5 if loaded[0] != 3 else 4))
-
-    return Hosted("numbered", WarmPolicy(1), load=load)
-
-
-def test_a_policy_is_loaded_anew_while_robots_act(numbered):
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    run = lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()  # noqa: E731
-    server = PolicyServer(numbered)
-    try:
-        with robot(run(server.start("127.0.0.1", 0))) as client:
-            port = int(client.url.rsplit(":")[-1])
-            assert client.infer(OBSERVATION)["number"] == 1
-            run(server.reload())
-            assert client.infer(OBSERVATION)["number"] == 2
-            assert client.infer(OBSERVATION)["seen"] == 3, "the session goes on"
-            run(server.reload())  # number 3 is for another robot
-            assert client.infer(OBSERVATION)["number"] == 2
-            assert 'pilot_reloads_total{policy="numbered",result="failed"} 1' in get(port, "/metrics")[1]
-            run(server.reload())
-            assert client.infer(OBSERVATION)["number"] == 4
-    finally:
-        run(server.stop())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-def test_another_robots_policy_does_not_take_over(numbered):
-    numbered.load()
-    with pytest.raises(ValueError, match="cannot be changed while it serves: state_names was"):
-        asyncio.run(numbered.reload())
-    numbered.batcher.close()
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -385,6 +341,31 @@ def test_ctrl_c_ends_serve_calmly(tmp_path):
     assert '"message": "connected, 1 in all", "policy": "numbered"' in errors
 
 
+STUCK = """
+import threading
+from pilot.serve.server import serve
+
+class Policy:
+    metadata = {"cameras": ["room"], "state_names": ["x"]}
+    def session(self):
+        return self
+    def infer(self, observation):
+        print("warming up", flush=True)
+        threading.Event().wait()
+
+serve(Policy(), port=0)
+"""
+
+
+def test_ctrl_c_ends_serve_while_it_warms_up():
+    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline().startswith("serving at") and process.stdout.readline() == "warming up\n"
+        end(process)
+    finally:
+        process.kill()
+
+
 def test_a_hangup_signal_loads_anew(tmp_path):
     process, port = start(tmp_path)
     with robot(port) as client:
@@ -403,6 +384,25 @@ def test_changed_files_load_anew_where_that_is_wanted(tmp_path):
         (tmp_path / "new").rename(tmp_path / "number")
         eventually(lambda: client.infer({})["number"] == 22)
     end(process)
+
+
+def test_files_that_cannot_be_read_for_a_while_are_looked_at_again(monkeypatch, caplog):
+    """They were as 1, then the disk was away, then they were as 2."""
+    found = iter([1, 1, OSError("stale file handle"), 2, 2, 2])
+
+    def fingerprint(folder):
+        if isinstance(now := next(found), OSError):
+            raise now
+        return {"file": (now, now)}
+
+    class Server:
+        async def reload_one(self, hosted):
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("pilot.serve.server.fingerprint", fingerprint)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_watch(Server(), SimpleNamespace(name="p", folder=HERE), seconds=0.0))
+    assert "cannot see whether it changed: stale file handle" in caplog.text
 
 
 @pytest.mark.parametrize("package", ["websockets", "msgpack"])

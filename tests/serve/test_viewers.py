@@ -1,14 +1,18 @@
 """People look, and say things to robots."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.access import Keys
-from pilot.serve.limits import Limits
+from pilot.serve.limits import Limits, Rate
 from pilot.serve.server import serve_in_background
+from pilot.serve.state import State, hosted_by_name
+from pilot.serve.viewers import Viewer, show
 from serve.policies import OBSERVATION, CountingPolicy, robot
 
 KEY = "a-key-for-tests"
@@ -100,6 +104,12 @@ def test_a_command_is_words(port, prompt):
         assert "a command is 1 to 400 letters" in next_of(viewer, "error")["error"]
 
 
+def test_half_a_letter_is_no_word(port):
+    with robot(port), look(port) as viewer:
+        say(viewer, session=session_after(viewer, observations=0), prompt="go \ud800")
+        assert "a command is text, got half a letter" in next_of(viewer, "error")["error"]
+
+
 def test_who_looks_needs_a_key_where_robots_need_one():
     with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port:
         with look(port) as viewer:
@@ -123,3 +133,69 @@ def test_one_viewer_too_many_is_turned_away_and_robots_are_not():
             pass
         with robot(port) as client:
             assert client.infer(OBSERVATION)["seen"] == 1
+
+
+class Page:
+    """A viewer's connection that takes all in at once, and says `messages`."""
+
+    def __init__(self, *messages, fails=None):
+        self.messages, self.fails, self.heard, self.cut = list(messages), fails, [], False
+        self.remote_address, self.transport = None, SimpleNamespace(abort=self.abort)
+
+    def abort(self):
+        self.cut = True
+
+    async def say(self, message):
+        if self.fails is not None:
+            raise self.fails
+        self.heard.append(json.loads(message))
+
+    async def __aiter__(self):
+        for message in self.messages:
+            yield message
+
+
+@pytest.fixture
+def state():
+    state = State(policies=hosted_by_name(CountingPolicy(), max_batch=1))
+    yield state
+    for hosted in state.policies.values():
+        hosted.batcher.close()
+
+
+def test_what_cannot_be_shown_is_logged_and_the_viewer_is_cut_off(state, monkeypatch, caplog):
+    monkeypatch.setattr("pilot.serve.live.view", lambda *args, **more: {"box": object()})
+    page = Page()
+    asyncio.run(Viewer(state, page).keep_showing())
+    assert page.cut and "cannot be shown" in caplog.text and "not JSON serializable" in caplog.text
+
+
+def test_who_talks_too_much_is_told(state):
+    viewer = Viewer(state, Page())
+    viewer.rate = Rate(3.0, what="messages", clock=lambda: 0.0)
+    kinds = [viewer.listen('{"watch": null}')["kind"] for _ in range(4)]
+    assert kinds == ["view"] * 3 + ["error"]
+    assert "more than 3 messages in a second" in viewer.listen('{"watch": null}')["error"]
+
+
+def test_who_talks_without_a_pause_lets_others_speak(state):
+    async def visit():
+        others = asyncio.create_task(count())
+        await show(state, Page(*["nonsense"] * 100))
+        others.cancel()
+
+    turns = []
+
+    async def count():
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    asyncio.run(visit())
+    assert len(turns) >= 100
+
+
+def test_half_a_letter_is_no_key():
+    with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port, look(port) as viewer:
+        say(viewer, key="\ud800")
+        assert next_of(viewer, "error")["error"] == "this API key is not known here"

@@ -228,7 +228,6 @@ class PolicyServer:
             await visitor.say(hosted.greeting)
             async for message in visitor:
                 await self._reply(visitor, robot, message)
-                await asyncio.sleep(0)  # what it sends faster than we read does not keep us from others
                 if state.stopping:
                     break
         except ConnectionClosed as closed:
