@@ -1,7 +1,9 @@
 """The robot's side, with a network that is made up: what it sends, how it comes back, where it says the time went."""
 
 import contextlib
+import socket
 import ssl
+import struct
 import threading
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from websockets.sync.server import serve as listen
 
 from pilot.data.transforms import resize_with_pad
 from pilot.serve.access import Keys, tls_context
-from pilot.serve.client import SESSION_HEADER, Backoff, Latency, PolicyClient, PolicyError, shrunk
+from pilot.serve.client import SESSION_HEADER, Backoff, Latency, PolicyClient, PolicyError, send_within, shrunk
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import OVER, pack, unpack
 
@@ -29,6 +31,7 @@ class Network:
     def __init__(self, *script, takes=0.05):
         self.script, self.takes = list(script), takes
         self.now, self.slept, self.dialled, self.got, self.closed = 100.0, [], [], [], []
+        self.open = 0  # connections
 
     def clock(self):
         return self.now
@@ -39,14 +42,21 @@ class Network:
 
     def step(self, default):
         outcome = self.script.pop(0) if self.script else default
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     @contextlib.contextmanager
     def dial(self, address):
         self.dialled.append(address)
-        yield Line(self, self.step(pack(METADATA)))
+        greeting = self.step(pack(METADATA))
+        if callable(greeting):
+            greeting = greeting() or pack(METADATA)
+        self.open += 1
+        try:
+            yield Line(self, greeting)
+        finally:
+            self.open -= 1
 
     def client(self, **options):
         backoff = Backoff(random=lambda: 1.0)
@@ -101,12 +111,26 @@ def test_it_gives_up_in_time_and_says_what_the_server_said():
 OLD = ssl.SSLCertVerificationError("certificate has expired")
 
 
-@pytest.mark.parametrize("outcome", [refused(401, b"wrong key"), refused(404), OLD, "hello"], ids=str)
+STRANGERS = ["hello", b"\xc1", pack([1, 2])]
+
+
+@pytest.mark.parametrize("outcome", [refused(401, b"wrong key"), refused(404), OLD, *STRANGERS], ids=repr)
 def test_what_time_does_not_heal_is_said_at_once(outcome):
     network = Network(outcome)
     with pytest.raises(ConnectionError, match=r"no policy at ws://127\.0\.0\.1:8000: "):
         network.client()
-    assert network.slept == []
+    assert network.slept == [] and network.open == 0
+
+
+def test_who_closes_while_it_dials_leaves_nothing_open():
+    network = Network(pack(METADATA), GONE)
+    client = network.client()
+    with pytest.raises(ConnectionError, match="the next call connects again"):
+        client.infer(OBSERVATION)
+    network.script = [client.close]  # by another thread
+    with pytest.raises(ConnectionError, match="this client was closed"):
+        client.connect()
+    assert network.open == 0 and len(network.dialled) == 2
 
 
 def test_a_lost_connection_is_an_error_and_the_next_call_resumes_the_session():
@@ -139,6 +163,38 @@ def test_a_late_answer_is_not_taken_for_the_next_one():
     client.infer(OBSERVATION)
     assert len(network.dialled) == 2, "on another connection, where the late one cannot come"
     assert network.closed == [], "and the server keeps the session for it"
+
+
+def test_an_answer_to_an_interrupted_question_is_not_taken_for_the_next_one():
+    network = Network(pack(METADATA), KeyboardInterrupt())
+    client = network.client()
+    with pytest.raises(KeyboardInterrupt):
+        client.infer(OBSERVATION)
+    assert network.open == 0
+    client.infer(OBSERVATION)
+    assert len(network.dialled) == 2 and network.open == 1
+
+
+@pytest.mark.parametrize("rubbish", [b"\xc1", pack([1.0, 2.0])], ids=repr)
+def test_an_answer_that_is_none_is_said(rubbish):
+    client = Network(pack(METADATA), rubbish).client()
+    with pytest.raises(ValueError, match=r"not a whole msgpack message|an answer is a dict with actions, got a list"):
+        client.infer(OBSERVATION)
+    assert client.infer(OBSERVATION)["actions"].shape == (2, 3)
+
+
+def test_nobody_is_written_to_for_ever():
+    here, there = socket.socketpair()
+    with here, there:
+        send_within(here, 0.05)
+        with pytest.raises(OSError, match="unavailable"):
+            here.sendall(bytes(2**26))
+
+
+def test_over_a_real_socket_nor_is_a_server():
+    with serve_in_background(Counting()) as port, PolicyClient(port=port, timeout_s=7.5) as client:
+        option = client._connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
+        assert struct.unpack("ll", option) == (7, 500_000)
 
 
 def test_the_servers_words_come_through_and_the_connection_stays():

@@ -169,6 +169,25 @@ def test_a_refused_observation_is_not_repeated_at_every_tick(caplog):
     assert [record.getMessage() for record in caplog.records] == ["PolicyError: camera 'wrist' is missing"]
 
 
+def test_who_does_not_want_us_is_not_asked_at_every_tick():
+    """A key that is not valid any more is said at once, over and over."""
+    policy = Policy(fails=[ConnectionError("no policy at …: 401")] * 100)
+    Robot(policy, takes=1, pause=10).run(42)
+    assert policy.connects == 5
+
+
+def test_what_a_robot_could_not_see_is_asked_for_again():
+    policy = Policy()
+    robot = Robot(policy)
+    look = robot.controller.observe
+    robot.controller.observe = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        robot.run(1)
+    robot.controller.observe = look
+    robot.run(1)
+    assert len(robot.looked) == 1 and robot.controller.executor.counts.lost == 1
+
+
 def test_reset_forgets_here_and_there_and_what_is_on_its_way():
     policy = Policy()
     robot = Robot(policy)

@@ -80,6 +80,11 @@ def test_no_more_of_the_gone_are_remembered_than_may_be_connected(sessions, now)
     assert list(sessions) == robots[2:]
 
 
+def test_who_is_called_alike_is_told_apart(sessions):
+    robots = [enter(sessions, "r1"), enter(sessions, "r1", owner="a"), enter(sessions, "r1", policy="other")]
+    assert [sessions.find(robot.id) for robot in robots] == robots
+
+
 def test_the_name_is_not_shown(sessions):
     robot = enter(sessions, "secret")
     assert "secret" not in robot.id and sessions.find(robot.id) is robot and sessions.find("secret") is None
