@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from pilot import cli, cli_data, cli_verbs, configs
-from pilot.eval import suites
+from pilot.eval import evaluate
+from pilot.infer import high_levels
 from pilot.nn.lora import Adapters, LoraConfig
 
 
@@ -66,6 +67,54 @@ def test_help_needs_no_library():
     code = "import sys; from pilot import cli; cli.build_parser(); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+WRONG_NAMES = {
+    "demo --checkpoint none": "none does not exist; give the folder of a checkpoint",
+    "collect out --split trian": "argument --split: invalid choice: 'trian'",
+    "train nano_visoin": "unknown run 'nano_visoin'; did you mean 'nano_vision'?",
+    "plan nano_visoin": "unknown run 'nano_visoin'; did you mean 'nano_vision'?",
+    "plan nano_vision --gpus 8xH10": "unknown GPU 'H10'; did you mean 'H100'?",
+    "eval none": "none does not exist; give the folder of a checkpoint",
+    "eval owner/none": "there is no folder owner/none; if it is a repository of the hub, write hf://owner/none",
+    "eval expert --suite homes-l9": "unknown suite 'homes-l9'; did you mean 'homes-l2'?",
+    "eval expert --control blank": "unknown control 'blank'; did you mean 'blank_images'?",
+    "eval expert --high-level modle": "unknown high level 'modle'; did you mean 'model'?",
+    "serve one=none": "none does not exist; give the folder of a checkpoint",
+    "serve . --high-level modle": "unknown high level 'modle'; did you mean 'model'?",
+    "serve . --api-keys none": "'none' cannot be read or written: no such file or directory",
+    "serve . --certificate none.pem": "none.pem does not exist; give a PEM file",
+    "data stats none": "none/meta/info.json does not exist; give the folder of a LeRobot data set",
+    "data stats . --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
+    "data tokenizer . --out out --kind fats": "unknown action tokenizer 'fats'; did you mean 'fast'?",
+    "data tokenizer . --out out --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
+    "data inspect none": "none does not exist; give the folder of a data set",
+    "data inspect . --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
+    "data inspect . --checkpoint none": "none does not exist; give the folder of a checkpoint",
+    "data annotate none --by-hand": "none is not a LeRobot data set",
+    "data convert none out": "none does not exist; give the folder that holds the recordings",
+    "data convert . out --from rldz": "unknown format 'rldz'; did you mean 'rlds'?",
+    "data convert . out --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
+    "convert none out": "none does not exist; give a folder, or an address: hf://owner/repo",
+    "convert . out --tokenizer none": "none does not exist; give a file or a folder, or an address",
+    "convert . out --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
+}
+
+
+def test_a_wrong_name_is_answered_without_torch(tmp_path):
+    """Whoever mistypes does not wait for it."""
+    code = "import sys; sys.modules['torch'] = None; from pilot import cli; [cli.main(w.split()) for w in sys.argv[1:]]"
+    command = [sys.executable, "-c", code, *WRONG_NAMES]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    answers = done.stderr.splitlines()
+    assert len(answers) == len(WRONG_NAMES), done.stderr
+    for answer, (words, expected) in zip(answers, WRONG_NAMES.items()):
+        assert expected in answer, words
+    assert not list(tmp_path.iterdir())
+
+
+def test_high_levels_are_those_of_the_library():
+    assert tuple(high_levels.NAMED) == cli_verbs.HIGH_LEVELS
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("trian", "train"), ("evaluate", "eval"), ("colect", "collect")])
@@ -200,7 +249,7 @@ def test_what_an_evaluation_keeps_when_it_is_stopped(out, message, capsys, monke
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(suites, "evaluate_table", stopped)
+    monkeypatch.setattr(evaluate, "evaluate_table", stopped)
     assert cli.main(f"eval expert{out}".split()) == 130
     assert message in capsys.readouterr().err
 
@@ -270,7 +319,7 @@ def test_debug_shows_every_traceback(monkeypatch):
     ],
 )
 def test_options_of_a_high_level(options, message, capsys):
-    assert cli.main(["eval", "checkpoints/none", *options]) == 2
+    assert cli.main(["eval", "expert", *options]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -1,7 +1,8 @@
 """`pilot VERB …`: from the command line to the library, and nothing else.
 
-Each verb is three lines of arguments and one call. The library is imported only when its verb runs, so that help is
-instant. What people can put right comes back as one line that says how; `PILOT_DEBUG=1` shows the traceback.
+Each verb is three lines of arguments and one call. What is heavy of the library is imported when its verb runs, and has
+looked at the names that it was given: help is instant, and so is the answer to a wrong name. What people can put right
+comes back as one line that says how; `PILOT_DEBUG=1` shows the traceback.
 """
 
 import argparse
@@ -17,14 +18,17 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
 from pilot.cli_verbs import (
+    CHECKPOINT,
     Parser,
     Verb,
     add_verbs,
+    check_there,
     chosen_high_level,
     folder_to_write,
     high_level_arguments,
     whole_number,
 )
+from pilot.eval.suites import CONTROLS, SUITES, check_control, get_suite
 from pilot.names import choose
 
 Config = TypeVar("Config")
@@ -197,6 +201,7 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_demo(args: argparse.Namespace) -> None:
+    check_there(args.checkpoint, CHECKPOINT)
     from pilot import configs
     from pilot.eval.demo import demo
 
@@ -208,7 +213,9 @@ def collect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", type=whole_number(1, 2), default=1, help="1: two objects; 2: distractors (default: %(default)s)"
     )
-    parser.add_argument("--task", default="single", help="single or multi: one move, or several (default: %(default)s)")
+    parser.add_argument(
+        "--task", choices=["single", "multi"], default="single", help="one move, or several (default: %(default)s)"
+    )
     parser.add_argument("--homes", type=whole_number(1), default=20, help="number of homes (default: %(default)s)")
     parser.add_argument(
         "--first-home", type=whole_number(0), default=0, help="index of the first home (default: %(default)s)"
@@ -221,7 +228,7 @@ def collect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--web", type=whole_number(1), metavar="ROWS", help="instead: this many captions, questions and boxes"
     )
-    parser.add_argument("--split", default="train", help="train or test homes (default: %(default)s)")
+    parser.add_argument("--split", choices=["train", "test"], default="train", help="homes (default: %(default)s)")
     parser.add_argument("--seed", type=whole_number(0), default=0)
     parser.add_argument("--workers", type=whole_number(1), default=2, help="processes (default: %(default)s)")
 
@@ -274,23 +281,23 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     from pilot import configs
-    from pilot.train.loop import train
 
     config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
     evaluate = None
     if config.eval_suite is not None:
+        get_suite(config.eval_suite)
         from pilot.eval.while_training import evaluator
 
         evaluate = evaluator(config)
+    from pilot.train.loop import train
+
     train(config, out=args.out or Path("outputs") / args.name, until=args.until, evaluate=evaluate)
 
 
 def eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
-    parser.add_argument("--suite", nargs="+", metavar="SUITE", help="homes-l1 homes-l2 homes-l2-multi (default: all)")
-    parser.add_argument(
-        "--control", nargs="+", metavar="CONTROL", default=["none"], help="none blank_images shuffled_prompts oracle"
-    )
+    parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(SUITES)} (default: all)")
+    parser.add_argument("--control", nargs="+", metavar="CONTROL", default=["none"], help=" ".join(CONTROLS))
     parser.add_argument(
         "--episodes", type=whole_number(1), default=200, help="per suite and control (default: %(default)s)"
     )
@@ -303,17 +310,23 @@ def eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_eval(args: argparse.Namespace) -> None:
-    from pilot.eval.suites import SUITES, evaluate_table, save_table, to_markdown
+    suites = [get_suite(name) for name in args.suite or SUITES]
+    for control in args.control:
+        check_control(control)
+    if args.policy != "expert":
+        check_there(args.policy, CHECKPOINT)
+    high_level = chosen_high_level(args)
+    from pilot.eval.evaluate import evaluate_table, save_table, to_markdown
 
     try:
         results = evaluate_table(
             args.policy,
-            suites=args.suite or list(SUITES),
+            suites=suites,
             controls=args.control,
             episodes=args.episodes,
             seed=args.seed,
             workers=args.workers,
-            high_level=chosen_high_level(args),
+            high_level=high_level,
             out=args.out,
         )
     except KeyboardInterrupt as stopped:

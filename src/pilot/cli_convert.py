@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import folder_to_write, whole_number
+from pilot.cli_verbs import check_there, folder_to_write, whole_number
 
 if TYPE_CHECKING:
     import torch
 
     from pilot.convert.folders import Given
     from pilot.models.pi import PiConfig
+    from pilot.types import Robot
 
     Change = Callable[[PiConfig], PiConfig]
 
@@ -51,6 +52,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, *, change: "Change") -> None:
+    check_there(args.source, "give a folder, or an address: hf://owner/repo, gs://…")
+    for file in (args.tokenizer, args.action_tokenizer, args.stats):
+        check_there(file, "give a file or a folder, or an address: hf://owner/repo/file, gs://…")
+    from pilot.robots import load_robot
+
+    robot = load_robot(args.robot) if args.robot else None
     from pilot.convert import folders
     from pilot.data.remote import CHECKPOINT_FILES, fetch
 
@@ -65,7 +72,7 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
         raise ValueError(f"where to? pilot convert {args.source} FOLDER")
     folders.refuse_used(args.target)
     print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
-    bundle = folders.load(source, kind, given(args, change), dtype=dtype(args))
+    bundle = folders.load(source, kind, given(args, robot, change=change), dtype=dtype(args))
     if args.to == "pilot":
         from pilot.infer.policy import export
 
@@ -76,16 +83,15 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
     print(f"{count:,} parameters, robot '{bundle.robot.name}': {args.target}")
 
 
-def given(args: argparse.Namespace, change: "Change") -> "Given":
+def given(args: argparse.Namespace, robot: "Robot | None", *, change: "Change") -> "Given":
     """What the command line says of a source that does not say it itself; addresses are fetched."""
     from pilot.convert.folders import Given
     from pilot.data.remote import fetch
-    from pilot.robots import load_robot
     from pilot.tokenizers import load_action_tokenizer
     from pilot.tokenizers.text import TextTokenizer
 
     return Given(
-        robot=load_robot(args.robot) if args.robot else None,
+        robot=robot,
         norm_stats=fetch(args.stats) if args.stats else None,
         text=TextTokenizer(fetch(args.tokenizer)) if args.tokenizer else None,
         action_tokenizer=load_action_tokenizer(fetch(args.action_tokenizer)) if args.action_tokenizer else None,

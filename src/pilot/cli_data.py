@@ -6,7 +6,17 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import Verb, above_zero, add_verbs, file_to_write, folder_to_write, whole_number
+from pilot.cli_verbs import (
+    CHECKPOINT,
+    DATA_SET,
+    Verb,
+    above_zero,
+    add_verbs,
+    check_there,
+    file_to_write,
+    folder_to_write,
+    whole_number,
+)
 from pilot.names import choose
 
 if TYPE_CHECKING:
@@ -206,14 +216,18 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> None:
+    check_there(args.path, DATA_SET)
+    check_there(args.checkpoint, CHECKPOINT)
     from pilot.data.remote import fetch, is_remote
-    from pilot.eval.inspect import inspect
     from pilot.robots import load_robot
+
+    robot = load_robot(args.robot) if args.robot else None
+    from pilot.eval.inspect import inspect
 
     found = inspect(
         fetch(args.path),
         out=args.out or (Path(f"{args.path.name}.html") if is_remote(args.path) else None),
-        robot=load_robot(args.robot) if args.robot else None,
+        robot=robot,
         checkpoint=args.checkpoint,
         action_horizon=args.action_horizon,
         episodes=args.episodes,

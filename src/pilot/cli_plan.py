@@ -28,11 +28,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, *, change: "Callable[[TrainConfig], TrainConfig]") -> None:
     from pilot import configs
+    from pilot.train.gpus import parse_gpus
+
+    parse_gpus(args.gpus)
+    config = change(configs.get(args.name))
     from pilot.train.plan import plan
     from pilot.train.plan_table import to_text
 
     made = plan(
-        change(configs.get(args.name)),
+        config,
         gpus=args.gpus,
         samples=None if args.samples is None else int(args.samples),
         price=args.price,

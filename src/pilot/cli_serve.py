@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import above_zero, chosen_high_level, high_level_arguments, whole_number
+from pilot.cli_verbs import CHECKPOINT, above_zero, check_there, chosen_high_level, high_level_arguments, whole_number
 
 if TYPE_CHECKING:
+    from pilot.infer.high_levels import HighLevel
     from pilot.infer.policy import Policy
     from pilot.serve.access import Keys
     from pilot.serve.hosting import Hosted
@@ -51,26 +52,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="serve over TLS (wss://, https://)")
     parser.add_argument("--certificate-key", type=Path, metavar="PEM", help="where it is in a file of its own")
     parser.add_argument("--watch", type=above_zero, metavar="SECONDS", help="load a policy anew when its files change")
-    parser.add_argument("--log", default="text", help="text or json (default: %(default)s)")
+    parser.add_argument("--log", choices=["text", "json"], default="text", help="(default: %(default)s)")
     high_level_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    from pilot.serve.server import Limits, serve
-
     folders = by_name(args.policy)
+    for folder in folders.values():
+        check_there(folder, CHECKPOINT)
     if args.certificate_key and not args.certificate:
         raise ValueError("--certificate-key belongs to a --certificate")
+    for file in (args.certificate, args.certificate_key):
+        check_there(file, "give a PEM file")
+    allowed, level = keys(args.api_keys), chosen_high_level(args)
+    from pilot.serve.server import Limits, serve
+
     limits = Limits(
         robots=args.max_robots,
         observations_per_second=args.max_rate,
         message_bytes=int(args.max_mib * 2**20),
     )
     serve(
-        [hosted(name, folder, args) for name, folder in folders.items()],
+        [hosted(name, folder, args, level=level) for name, folder in folders.items()],
         host=args.host,
         port=args.port,
-        keys=keys(args.api_keys),
+        keys=allowed,
         limits=limits,
         certificate=args.certificate,
         certificate_key=args.certificate_key,
@@ -103,11 +109,9 @@ def keys(file: Path | None) -> "Keys":
     return Keys([os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else [])
 
 
-def hosted(name: str, folder: str, args: argparse.Namespace) -> "Hosted":
+def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLevel | None") -> "Hosted":
     import pilot
     from pilot.serve.hosting import Hosted
-
-    level = chosen_high_level(args)
 
     def load() -> pilot.Policy:
         policy = pilot.load_policy(folder, device=args.device)

@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pilot.names import instead
+from pilot.names import choose, instead
+
+CHECKPOINT = "give the folder of a checkpoint (pilot train makes one), or its address: hf://owner/repo, gs://…"
+DATA_SET = "give the folder of a data set, or its address: hf://owner/repo, gs://…"
+HIGH_LEVELS = ("model", "none", "implicit", "saycan", "oracle", "human", "vlm")  # those of `pilot.infer.high_levels`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,10 +84,22 @@ def file_to_write(text: str) -> Path:
     return path
 
 
+def check_there(path: str | Path | None, remedy: str) -> None:
+    """Before a verb imports what reads `path`, which may take seconds; an address elsewhere (hf://…) is not asked yet.
+
+    Raises:
+        FileNotFoundError: nothing is there; the message says `remedy`.
+    """
+    from pilot.data.remote import fetch, is_remote
+
+    if path is not None and not is_remote(path) and not fetch(path).exists():
+        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+
+
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("high level")
     group.add_argument("--high-level", metavar="NAME", help="what decides on subtasks (default: the model, if it can): "
-                       "model none implicit saycan oracle human vlm")  # fmt: skip
+                       f"{' '.join(HIGH_LEVELS)}")  # fmt: skip
     group.add_argument("--labels", metavar="FILE", help="subtasks to choose from, one a line: model, saycan, vlm")
     group.add_argument("--keep-margin", type=float, metavar="NATS", help="model: how much likelier another subtask is")
     group.add_argument("--vlm", metavar="URL", help="vlm: an OpenAI-compatible endpoint, http://localhost:8000/v1")
@@ -103,11 +119,12 @@ def chosen_high_level(args: argparse.Namespace) -> Any:
         if given:
             raise ValueError("options of a high level need one: --high-level NAME")
         return None
-    from pilot.infer.high_levels import named
-
+    choose("high level", args.high_level, HIGH_LEVELS)
     if args.labels is not None:
         lines = Path(args.labels).read_text(encoding="utf-8").splitlines()
         given["labels"] = [line.strip() for line in lines if line.strip()]
+    from pilot.infer.high_levels import named
+
     return named(args.high_level, **given)
 
 

@@ -183,7 +183,8 @@ def test_a_model_that_nobody_else_builds_is_refused(bundle, tmp_path, kind):
 
 
 def test_options_that_a_checkpoint_of_pilot_has_no_use_for_are_refused(made, tmp_path, capsys):
-    assert convert(made["pilot"], tmp_path / "out", "--set", "horizon=9", "--stats", "x.json") == 2
+    source = made["pilot"]
+    assert convert(source, tmp_path / "out", "--set", "horizon=9", "--stats", source / "norm_stats.json") == 2
     assert "carries everything; leave --set, --stats out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

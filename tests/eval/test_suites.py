@@ -1,60 +1,8 @@
-"""Suites: names, controls, the log that makes evaluations resumable, and the same answer from one process or two."""
+"""Names of suites and controls, and what the suites ask."""
 
-import json
-from types import SimpleNamespace
-from typing import Any, ClassVar
-
-import numpy as np
 import pytest
 
-from eval.checkpoints import save_random_policy
-from pilot.data.endpoint import Endpoint
-from pilot.eval import suites
-from pilot.eval.rollout import EpisodeRecord
-from pilot.eval.stats import wilson
-from pilot.eval.suites import (
-    SUITES,
-    Job,
-    SuiteResult,
-    checked_high_level,
-    evaluate,
-    evaluate_table,
-    get_suite,
-    other_prompt,
-    save_table,
-)
-from pilot.infer.high_levels import Implicit, Oracle, Vlm
-from pilot.infer.high_levels.advising import at_once
-
-
-class Still:
-    """A policy that stays where it is, and counts its episodes."""
-
-    metadata: ClassVar[dict[str, Any]] = {"replan_steps": 40, "fingerprint": "still"}
-
-    def __init__(self) -> None:
-        self.sessions = 0
-
-    def session(self, *, replan_steps: int) -> "Still":
-        self.sessions += 1
-        return self
-
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
-        stay = np.append(observation["state"][:3], 0.0)
-        return {"actions": np.tile(stay, (40, 1)), "subtask": None, "box": None, "timing": {}}
-
-
-def record(**changes) -> EpisodeRecord:
-    base = {
-        "suite": "homes-l1", "control": "none", "home": 0, "episode": 0, "seed": 0, "prompt": "p", "asked": "p",
-        "success": True, "steps": 20, "first_grasped": "red cup", "wrong_object": False, "right_object_first": True,
-        "placed": 1, "targets": 1, "subtasks": (), "infer_ms": 5.0,
-    }  # fmt: skip
-    return EpisodeRecord(**(base | changes))
-
-
-def job(home: int = 0, **changes) -> Job:
-    return Job(**({"suite": SUITES["homes-l1"], "control": "none", "home": home, "seed": 0, "episodes": 8} | changes))
+from pilot.eval.suites import SUITES, check_control, get_suite
 
 
 def test_an_unknown_suite_gets_the_nearest_name():
@@ -62,27 +10,9 @@ def test_an_unknown_suite_gets_the_nearest_name():
         get_suite("homes-l2-mult")
 
 
-def test_no_episodes_and_two_workers_for_one_object_are_refused():
-    with pytest.raises(ValueError, match=r"at least 1 episode"):
-        evaluate("expert", suite="homes-l1", episodes=0)
-    with pytest.raises(ValueError, match=r"stays in this process"):
-        evaluate(Still(), suite="homes-l1", episodes=2, workers=2, progress=False)
-
-
-def test_a_missing_checkpoint_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing"):
-        evaluate(tmp_path / "nothing", suite="homes-l1", episodes=1)
-    with pytest.raises(FileNotFoundError, match=r"is not a pilot checkpoint: it has no config.json"):
-        evaluate(tmp_path, suite="homes-l1", episodes=1)
-
-
-def test_a_checkpoint_of_another_robot_is_refused(tmp_path):
-    folder = save_random_policy(tmp_path / "policy")
-    config = json.loads((folder / "config.json").read_text())
-    config["robot"] |= {"name": "mine", "cameras": ["left"], "wrist_cameras": []}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"is for robot 'mine' with cameras \('left',\), 5 state and 4 action dims"):
-        evaluate(folder, suite="homes-l1", episodes=1)
+def test_an_unknown_control_is_named():
+    with pytest.raises(ValueError, match=r"blank_image'.*blank_images"):
+        check_control("blank_image")
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -93,124 +23,3 @@ def test_prompts_are_known_without_building_the_home(name):
         observation, _ = env.reset(seed=0, options={"home": home, "episode": 0})
         assert suite.prompt(home) == observation["prompt"]
     env.close()
-
-
-def test_shuffled_prompts_differ_from_the_own_and_repeat_by_seed():
-    prompts = {job(home).suite.prompt(home) for home in range(8)}
-    others = [other_prompt(job(home)) for home in range(8)]
-    assert all(other != job(home).suite.prompt(home) for home, other in enumerate(others))
-    assert set(others) <= prompts and others == [other_prompt(job(home)) for home in range(8)]
-    assert others != [other_prompt(job(home, seed=1)) for home in range(8)]
-    with pytest.raises(ValueError, match=r"nothing to shuffle"):
-        other_prompt(job(0, episodes=1))
-
-
-def test_one_process_and_two_find_the_same():
-    serial = evaluate("expert", suite="homes-l1", episodes=4, workers=1, progress=False)
-    parallel = evaluate("expert", suite="homes-l1", episodes=4, workers=2, progress=False)
-    without_time = [[{**r.to_json(), "infer_ms": 0} for r in result.records] for result in (serial, parallel)]
-    assert without_time[0] == without_time[1]
-    assert serial.successes == serial.n == 4 and [r.home for r in serial.records] == [0, 1, 2, 3]
-
-
-def test_finished_episodes_are_read_not_run_again(tmp_path):
-    policy = Still()
-    first = evaluate(policy, suite="homes-l1", episodes=2, out=tmp_path, progress=False)
-    assert policy.sessions == 2
-    more = evaluate(policy, suite="homes-l1", episodes=3, out=tmp_path, progress=False)
-    assert policy.sessions == 3 and more.records[:2] == first.records
-    evaluate(policy, suite="homes-l1", episodes=1, control="blank_images", out=tmp_path, progress=False)
-    evaluate(policy, suite="homes-l1", episodes=1, seed=1, out=tmp_path, progress=False)
-    assert policy.sessions == 5
-
-
-def test_other_weights_or_other_code_are_run_anew(tmp_path, monkeypatch):
-    policy = Still()
-    evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    monkeypatch.setattr(policy, "metadata", policy.metadata | {"fingerprint": "trained on"})
-    evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    monkeypatch.setattr(suites, "code_fingerprint", lambda: "other")
-    evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    assert policy.sessions == 3
-
-
-def test_a_line_cut_short_is_dropped(tmp_path):
-    path = tmp_path / "episodes.jsonl"
-    log = suites.Log(path, policy="p")
-    log.add(job(0), record(home=0))
-    log.add(job(1), record(home=1))
-    path.write_bytes(path.read_bytes()[:-20])
-    log = suites.Log(path, policy="p")
-    assert job(0) in log and job(1) not in log
-    log.add(job(1), record(home=1))
-    assert [json.loads(line)["record"]["home"] for line in path.read_text().splitlines()] == [0, 1]
-
-
-def test_suites_of_other_words_are_kept_apart(tmp_path):
-    log = suites.Log(None, policy="p")
-    hats = suites.Suite(name="homes-l1", title="hats", level=1, task="single", kinds=("hat",))
-    log.add(job(0), record())
-    assert job(0) in log and job(0, suite=hats) not in log
-
-
-def test_a_result_counts_and_its_table_is_saved_twice(tmp_path):
-    lost = {"success": False, "wrong_object": True, "right_object_first": False, "placed": 0, "steps": 80}
-    result = SuiteResult(
-        suite="homes-l1", title="one move", control="none", policy="x", records=(record(), record(**lost), record())
-    )
-    summary = result.to_json()
-    assert (summary["successes"], summary["episodes"], summary["mean_steps"]) == (2, 3, 40)
-    assert summary["wrong_object"] == pytest.approx(1 / 3) and summary["interval95"] == list(wilson(2, 3))
-    save_table([result], tmp_path / "new" / "table.json")
-    assert json.loads((tmp_path / "new" / "table.json").read_text()) == [summary]
-    assert "| homes-l1 | none | 2/3 = 66.7% |" in (tmp_path / "new" / "table.md").read_text()
-
-
-def test_a_table_holds_every_suite_under_every_control():
-    results = evaluate_table(
-        Still(), suites=["homes-l1", "homes-l2"], controls=["none", "shuffled_prompts"], episodes=2, progress=False
-    )
-    assert [(r.suite, r.control, r.n) for r in results] == [
-        ("homes-l1", "none", 2),
-        ("homes-l1", "shuffled_prompts", 2),
-        ("homes-l2", "none", 2),
-        ("homes-l2", "shuffled_prompts", 2),
-    ]
-    assert results[1].records[0].asked != results[1].records[0].prompt
-
-
-class Chooses(Still):
-    """Remembers which high level its sessions were made with, and what they were shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.chosen, self.shown = [], []
-        self.bundle = SimpleNamespace(loc_stride=16)
-
-    def session(self, *, replan_steps: int, high_level: Any = None) -> "Chooses":
-        self.chosen.append(high_level)
-        return self
-
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
-        self.shown.append(observation)
-        return super().infer(observation)
-
-
-def test_a_high_level_is_chosen_and_the_oracle_is_told_the_truth(tmp_path):
-    policy = Chooses()
-    for level in (None, "implicit", "oracle"):
-        evaluate(policy, suite="homes-l1", episodes=1, high_level=level, out=tmp_path, progress=False)
-    assert policy.chosen == [None, Implicit(), Oracle()], "each is another evaluation"
-    assert checked_high_level(Vlm(endpoint=Endpoint(url="", model="")), policy).submit is at_once
-    told = [observation.get("subtask") for observation in policy.shown]
-    half = len(told) // 3
-    assert set(told[: 2 * half]) == {None} and all("<loc" in words for words in told[2 * half :])
-
-
-def test_high_levels_that_make_no_evaluation_are_refused():
-    with pytest.raises(ValueError, match="the expert has no high level, got 'oracle'"):
-        evaluate("expert", suite="homes-l1", episodes=1, high_level="oracle")
-    with pytest.raises(ValueError, match="nobody can watch"):
-        evaluate(Still(), suite="homes-l1", episodes=1, high_level="human")
-    with pytest.raises(ValueError, match="no high level 'sayca'; did you mean 'saycan'"):
-        evaluate(Still(), suite="homes-l1", episodes=1, high_level="sayca")

@@ -25,11 +25,12 @@ import torch
 
 import pilot
 from pilot.data.files import atomic_write, read_json, write_json
+from pilot.eval.evaluate import Job, Runner, SuiteResult, code_fingerprint, evaluate_table, fingerprint
 from pilot.eval.introspect import attention_picture, flow_trajectory
 from pilot.eval.report import Report, SuccessRow
 from pilot.eval.rollout import EpisodeRecord, Film, film
 from pilot.eval.stats import compare
-from pilot.eval.suites import SUITES, Job, Runner, Suite, SuiteResult, code_fingerprint, evaluate_table, fingerprint
+from pilot.eval.suites import SUITES, Suite
 from pilot.infer.policy import load_policy
 from pilot.robots.homes import ROBOT
 from pilot.sims.collect import collect, collect_web

@@ -3,26 +3,20 @@
 A policy plans a chunk of `action_horizon` actions, of which the first `replan_steps` are executed open loop. Pictures
 are rendered only when the policy looks. Physics repeats itself exactly, so an episode is filmed afterwards, from its
 actions, with pictures as large as people like them.
-
-A *control* takes away one thing the policy needs, so that its success can be told from luck: `blank_images` (flat grey
-pictures), `shuffled_prompts` (the instruction of another episode). `oracle` gives instead: the true subtask in words,
-with its box, so that what is left to fail is the low level. The same seeds are used for all of them.
 """
 
 import bisect
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from pilot.names import choose
+from pilot.eval.suites import check_control
 from pilot.sims.homes import Expert, HomesEnv
 from pilot.tokenizers.text import box_to_locs
 
-Control = Literal["none", "blank_images", "shuffled_prompts", "oracle"]
-CONTROLS: tuple[str, ...] = get_args(Control)
 GREY = 128  # the middle of the range: nothing of a picture's brightness is left
 
 
@@ -86,10 +80,6 @@ class ExpertPolicy:
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
         words, box = self.expert.subtask
         return {"actions": self.expert.act()[None], "subtask": words, "box": box, "timing": {}}
-
-
-def check_control(control: str) -> None:
-    choose("control", control, CONTROLS)
 
 
 def controlled(

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pilot.eval.suites import evaluate, get_suite
+from pilot.eval.evaluate import evaluate
+from pilot.eval.suites import get_suite
 from pilot.infer.policy import load_policy
 from pilot.train.config import TrainConfig
 
