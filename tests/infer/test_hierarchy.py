@@ -6,7 +6,7 @@ import torch
 
 from infer.policies import BOX, TOLD, observation, policy_of, says
 from pilot.infer.policy import SUBTASK_TOKENS, Policy
-from pilot.models.pi import pi0, pi05
+from pilot.models.pi import pi0, pi0_fast, pi05
 from pilot.robots.homes import ROBOT
 
 
@@ -155,6 +155,46 @@ def test_a_policy_has_a_high_level_of_its_own(policy):
         policy.session(high_level="implict")
 
 
+@pytest.mark.parametrize(
+    "config", [pi05("debug", max_tokens=20), pi0_fast("debug", max_tokens=20)], ids=["flow", "fast"]
+)
+def test_what_the_model_says_is_never_too_long_to_go_on_with(config):
+    """A person can shorten a prompt; nobody can shorten what these untrained weights say."""
+    policy = policy_of(config)
+    session = policy.session(subtask_seconds=1e9)
+    said = [session.infer(observation(turn))["subtask"] for turn in range(2)]
+    assert said[0] == said[1] and len(policy.bundle.text.encode(said[0])) > 10
+    with pytest.raises(ValueError, match="max_tokens is 20; shorten"):
+        session.infer(observation(subtask=BOX + "pick up the red cup and put it in the sink"))
+
+
+def test_a_subtask_of_blanks_is_none(policy):
+    text = policy.bundle.text
+    assert policy.subtask_text(text.encode("  ;\n")) is None and policy.subtask_text(text.encode(";\n")) is None
+    assert policy.subtask_text(text.encode("wave;\n")) == "wave"
+
+
+@pytest.mark.parametrize(
+    "options", [{"subtask_seconds": -1.0}, {"subtask_seconds": float("nan")}, {"replan_steps": 0}], ids=str
+)
+def test_a_clock_that_cannot_run_is_refused(policy, options):
+    with pytest.raises(ValueError, match="subtask_seconds is 0 or more and replan_steps 1 or more, got"):
+        policy.session(**options)
+
+
+def test_boxes_are_for_models_that_read_them():
+    flat = policy_of(pi0("debug", prompt="pi0"))
+    session = flat.session()
+    for tell in (lambda: session.infer(observation(subtask=TOLD)), lambda: session.tell(TOLD)):
+        with pytest.raises(ValueError, match="reads no boxes; say it in words, such as 'pick up the red cup'"):
+            tell()
+    told, asked = (flat.session() for _ in range(2))
+    told.tell("pick up the red cup")
+    np.testing.assert_array_equal(
+        told.infer(observation())["actions"], asked.infer(observation(prompt="pick up the red cup"))["actions"]
+    )
+
+
 def test_a_policy_that_says_nothing_has_no_high_level():
     flat = policy_of(pi0("debug", prompt="pi0"))
     assert flat.session().high_level.name == "none"
@@ -204,6 +244,15 @@ def test_a_session_has_one_turn_at_a_time(policy):
         policy.infer_many([session, session], [observation(), observation()])
     answers = policy.infer_many([session, session, other], [observation()] * 3, errors="return")
     assert [isinstance(answer, ValueError) for answer in answers] == [False, True, False]
+
+
+def test_a_session_is_answered_by_its_own_policy(policy):
+    other = Policy(policy.bundle)
+    session, mine = policy.session(), other.session()
+    answers = other.infer_many([session, mine], [observation()] * 2, errors="return")
+    assert "session.move_to(policy)" in str(answers[0]) and "actions" in answers[1]
+    session.move_to(other)
+    assert "actions" in other.infer_many([session], [observation()])[0]
 
 
 def test_high_levels_of_one_batch_differ(policy, monkeypatch):

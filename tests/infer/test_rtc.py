@@ -281,7 +281,12 @@ def test_only_what_was_learned_can_be_given(models):
 
 @pytest.mark.parametrize(
     ("wrong", "names"),
-    [({"mode": "soft"}, "soft"), ({"schedule": "cosine"}, "cosine"), ({"max_guidance": -1.0}, "-1.0")],
+    [
+        ({"mode": "soft"}, "soft"),
+        ({"schedule": "cosine"}, "cosine"),
+        ({"max_guidance": -1.0}, "-1.0"),
+        ({"max_guidance": math.nan}, "nan"),
+    ],
 )
 def test_a_choice_that_there_is_not_is_named(wrong, names, no_shape_checks):
     with pytest.raises(ValueError, match=names):

@@ -110,13 +110,20 @@ class Pipeline:
     # --- towards the model -------------------------------------------------------------------------------------------
 
     def encode(
-        self, sample: Sample, *, say_actions: bool = True, flow: bool = True, rng: np.random.Generator | None = None
+        self,
+        sample: Sample,
+        *,
+        say_actions: bool = True,
+        flow: bool = True,
+        rng: np.random.Generator | None = None,
+        bounded: bool = True,
     ) -> Row:
         """A row with everything that the sample has: prompt, what is to be said, actions.
 
         `say_actions=False` leaves the FAST tokens out (a chunk that is not whole has none to teach), `flow=False` takes
         the actions out of the flow loss. With `rng` the pictures will be augmented (`data/augment.py`); where words
-        hold boxes only their colours, so that boxes stay right.
+        hold boxes only their colours, so that boxes stay right. If it is not `bounded`, text may be longer than
+        `max_tokens`.
         """
         row = self._empty(sample)
         if rng is not None:
@@ -130,7 +137,7 @@ class Pipeline:
         self._say_prompt(row, sample, state)
         if sample.actions is not None:
             self._add_actions(row, sample, say_actions=say_actions, flow=flow)
-        return self._within_budget(row)
+        return self._within_budget(row) if bounded else row
 
     def normalized_state(self, sample: Sample) -> Float[np.ndarray, " sd"]:
         if sample.state is None or sample.state.shape != (self.robot.state_dim,):

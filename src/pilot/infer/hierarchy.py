@@ -62,6 +62,10 @@ class Session:
         clock: Callable[[], float] | None = None,
     ) -> None:
         high_level.check(policy)
+        if not (subtask_seconds >= 0 and replan_steps >= 1):
+            raise ValueError(
+                f"subtask_seconds is 0 or more and replan_steps 1 or more, got {subtask_seconds} and {replan_steps}"
+            )
         self.policy, self.metadata, self.high_level = policy, policy.metadata, high_level
         self.decider = high_level.decider(policy)
         self.replan_steps, self.subtask_seconds = replan_steps, subtask_seconds
@@ -105,9 +109,9 @@ class Session:
         For the person who watches, where somebody else sends the observations; any thread may call it.
 
         Raises:
-            ValueError: empty words.
+            ValueError: empty words, or a box that this model cannot read.
         """
-        self.told = None if words is None else checked_words(words)
+        self.told = None if words is None else self._checked(words)
 
     def move_to(self, policy: "Policy") -> None:
         """Go on with other weights for the same robot: what was decided and told stays.
@@ -137,7 +141,7 @@ class Session:
             ValueError: the observation is not what the robot declares.
         """
         told = observation.get("subtask")
-        told = self.told if told is None else checked_words(told)
+        told = self.told if told is None else self._checked(told)
         sample = self.policy.sample(observation if told is None else {"prompt": told, **observation})
         asked, grips, now = sample.prompt, grip_states(self.policy.bundle.robot, sample.state), self.now
         ended = self._ended(observation, told, grips)
@@ -163,6 +167,16 @@ class Session:
             grips=grips,
             now=now,
         )
+
+    def _checked(self, words: Any) -> str:
+        if not isinstance(words, str) or not words.strip():
+            raise ValueError(f"'subtask' is words, with or without a box in front, got {words!r}")
+        plain, box = self.policy.pipeline.words_and_box(words)
+        if box is not None and not self.policy.takes_subtasks:
+            raise ValueError(
+                f"this model acts on its prompt alone and reads no boxes; say it in words, such as {plain!r}"
+            )
+        return words
 
     def _ended(self, observation: Mapping[str, Any], told: str | None, grips: tuple[bool, ...]) -> bool:
         """Whether what was done until now is over: who told it is silent, or it is said, or a gripper moved."""
@@ -227,12 +241,6 @@ class Turn:
         if self.session.trouble is not None:
             self.answer["trouble"] = self.session.trouble
         self.session.remember(self, words=words, box=box)
-
-
-def checked_words(words: Any) -> str:
-    if not isinstance(words, str) or not words.strip():
-        raise ValueError(f"'subtask' is words, with or without a box in front, got {words!r}")
-    return words
 
 
 def grip_states(robot: Robot, state: np.ndarray | None) -> tuple[bool, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pilot.data.layout import Kind, Observation
-from pilot.data.pipeline import Pipeline, collate
+from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
 from pilot.infer.engine import Engine, engine_for
@@ -107,7 +107,8 @@ class Policy:
         self.pipeline: Pipeline = bundle.pipeline
         self.masks_cameras = isinstance(self.model, Pi)
         self.own_high_level: HighLevel | None = None
-        self.decides = bundle.model.config.speaks and FORMATS[bundle.model.config.prompt].target is not None
+        self.takes_subtasks = FORMATS[bundle.model.config.prompt].target is not None
+        self.decides = bundle.model.config.speaks and self.takes_subtasks
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
         self.words = self.text_grammar(boxes="first") if self.decides else None
         self.grammars: dict[Hashable, Grammar] = {}
@@ -226,12 +227,16 @@ class Policy:
         stands as before, and all others are answered.
 
         Raises:
-            ValueError: an observation is not what the robot declares; the same session twice.
+            ValueError: an observation is not what the robot declares; the same session twice, or of another policy.
         """
         met: set[int] = set()
 
         def turn(pair: tuple[Session, Mapping[str, Any]]) -> Turn:
             session, observation = pair
+            if session.policy is not self:
+                raise ValueError(
+                    "this session is one with another policy; session.move_to(policy) makes it one with this"
+                )
             if id(session) in met:
                 raise ValueError("a session has one turn at a time, this one is in the batch already")
             met.add(id(session))
@@ -244,7 +249,7 @@ class Policy:
 
     def _answer(self, turns: list[Turn], *, errors: Literal["raise", "return"]) -> None:
         start = time.perf_counter()
-        rows = attempted(lambda turn: self.pipeline.encode(turn.sample, say_actions=False), turns, errors=errors)
+        rows = attempted(self.row, turns, errors=errors)
         turns, rows = without_errors(turns, rows)
         if not turns:
             return
@@ -266,6 +271,11 @@ class Policy:
         timing = {"read": decided - start, "subtask": spoke - decided, "actions": end - spoke, "total": end - start}
         for turn in turns:
             turn.answer["timing"] = timing
+
+    def row(self, turn: Turn) -> Row:
+        """What the model reads. Words of its own may be more than it was trained on, no person could shorten them."""
+        own = turn.spoken is not None and not turn.told
+        return self.pipeline.encode(replace(turn.sample, subtask=turn.spoken), say_actions=False, bounded=not own)
 
     def denoise(self, reading: Any, state: torch.Tensor, turns: list[Turn]) -> torch.Tensor:
         """A chunk for each turn, joined to what is left of the one before where it is said (`infer/rtc.py`)."""
@@ -295,7 +305,8 @@ class Policy:
 
     def subtask_text(self, tokens: Sequence[int]) -> str | None:
         """What was said, up to its end; None if that is nothing."""
-        return self.bundle.text.decode(tokens).split(SUBTASK_END)[0] or None
+        said = self.bundle.text.decode(tokens).split(SUBTASK_END)[0]
+        return said if said.strip() else None
 
     def spell(self, turns: list[Turn], grammar: ActionGrammar, *, errors: Literal["raise", "return"]) -> list[Any]:
         """The chunk of each turn that the model writes as action tokens, of which only whole chunks can be written.
@@ -303,8 +314,7 @@ class Policy:
         With `errors="return"`, an exception in the place of one that is none.
         """
         text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
-        samples = [replace(turn.sample, subtask=turn.spoken) for turn in turns]
-        rows = attempted(self.pipeline.encode, samples, errors=errors)
+        rows = attempted(self.row, turns, errors=errors)
         if not (readable := [row for row in rows if not isinstance(row, Exception)]):
             return rows
         read = collate(readable, device=self.device).observation

@@ -54,7 +54,7 @@ class Rtc:
         for name, known in (("mode", get_args(Mode)), ("schedule", get_args(Schedule))):
             if getattr(self, name) not in known:
                 raise ValueError(f"no RTC {name} '{getattr(self, name)}'; there are {', '.join(known)}")
-        if self.max_guidance < 0:
+        if not self.max_guidance >= 0:
             raise ValueError(f"max_guidance is a weight of 0 or more, got {self.max_guidance}")
 
 

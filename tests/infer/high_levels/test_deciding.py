@@ -240,6 +240,7 @@ def replaced(level: HighLevel, **changes) -> HighLevel:
     ("level", "message"),
     [
         (Model(temperature=-1.0), "0 or more, got -1.0"),
+        (Model(temperature=float("nan")), "0 or more, got nan"),
         (Model(keep_margin=-1.0), "0 or more, got 0.0 and -1.0"),
         (Model(labels=(TOLD,)), "words without places"),
         (Model(labels=("word " * 40,)), "20 tokens at most"),

@@ -45,7 +45,7 @@ class Model(HighLevel):
 
     def check(self, policy: "Policy") -> None:
         check_decides(policy)
-        if self.temperature < 0 or (self.keep_margin is not None and self.keep_margin < 0):
+        if not self.temperature >= 0 or (self.keep_margin is not None and not self.keep_margin >= 0):
             raise ValueError(f"a temperature and a margin are 0 or more, got {self.temperature} and {self.keep_margin}")
         if self.boxes not in ("first", "none"):
             raise ValueError(f"boxes stand 'first' or there are 'none', got {self.boxes!r}")
