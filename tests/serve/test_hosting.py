@@ -1,7 +1,9 @@
 """A policy is warm before robots come, and changes while they act."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +101,19 @@ def test_a_policy_is_loaded_anew_while_robots_act(numbered):
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def test_a_silent_robot_does_not_keep_the_old_model_in_memory(numbered):
+    async def change():
+        server = PolicyServer(numbered)
+        server.state.sessions.open("r1", owner="", policy="numbered", begin=numbered.begin, metadata={})
+        old = weakref.ref(numbered.policy)
+        await server.reload()
+        gc.collect()
+        assert numbered.policy.number == 2 and old() is None
+        server.close()
+
+    asyncio.run(change())
 
 
 def test_a_robot_that_comes_while_the_policy_changes_is_brought_along(numbered):

@@ -85,8 +85,9 @@ class Hosted:
         await asyncio.wrap_future(self.batcher.call(lambda: warm_up(self.policy, max_batch=self.batcher.max_batch)))
         self.ready = True
 
-    async def reload(self) -> None:
-        """Load the policy anew while the old one goes on answering; change over between two batches.
+    async def reload(self, robots: Callable[[], Sequence[RobotSession]] = list) -> None:
+        """Load the policy anew while the old one goes on answering; change over between two batches. The `robots` that
+        are here by then come along, lest one that is silent keeps the old model in memory.
 
         Raises:
             ValueError: it is for another robot, or cannot be loaded; the old one stays.
@@ -100,6 +101,8 @@ class Hosted:
             policy, greeting = loaded
             await asyncio.wrap_future(self.batcher.call(lambda: self._change_to(policy)))
             self.greeting = greeting
+            here = robots()
+            await asyncio.wrap_future(self.batcher.call(lambda: [attempt(partial(self._bring_along, r)) for r in here]))
 
     def _load_warm(self) -> tuple[Any, bytes]:
         """The new policy, and what it says of itself: from here on nothing can fail."""
@@ -130,7 +133,8 @@ class Hosted:
         return [attempt(partial(robot.state.infer, observation)) for robot, observation in zip(robots, observations)]
 
     def _bring_along(self, robot: RobotSession) -> None:
-        """A session that an earlier policy began goes on with the one that is here now."""
+        """A session that an earlier policy began goes on with the one that is here now; if it cannot, whoever asks is
+        told."""
         if robot.generation == self.generation:
             return
         if hasattr(robot.state, "move_to"):

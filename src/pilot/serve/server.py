@@ -186,7 +186,7 @@ class PolicyServer:
 
     async def reload_one(self, hosted: Hosted) -> None:
         try:
-            await hosted.reload()
+            await hosted.reload(lambda: [robot for robot in self.state.sessions if robot.policy == hosted.name])
         except Exception as error:
             self.state.metrics.reloads.add(policy=hosted.name, result="failed")
             log.exception("not loaded anew, the old policy stays: %s", error, extra={"policy": hosted.name})
