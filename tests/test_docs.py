@@ -1,6 +1,7 @@
 """What the pages say is true: commands parse, files exist, example code runs."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,8 +16,10 @@ from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
 from pilot.serve.server import serve_in_background
 from pilot.sims.homes import HomesEnv
+from pilot.train import check
 
 ROOT = Path(__file__).parents[1]
+MADE_UP = {"NAME", "pi05_desk", "pi05_desk_lora"}  # runs that a page tells how to write
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -34,10 +37,10 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", [c for c in commands() if "--help" not in c])
 def test_commands_parse(command):
-    arguments = cli.build_parser().parse_args(command.split()[1:])
+    arguments = cli.build_parser().parse_args(shlex.split(command)[1:])
     robot = getattr(arguments, "robot", None)
     assert robot in (None, "desk_arm", *robots.robot_names())  # the arm is made up on a page
-    if arguments.verb == "train" and arguments.name != "NAME":
+    if arguments.verb == "train" and arguments.name not in MADE_UP:
         cli.override(configs.get(arguments.name), arguments.set)
 
 
@@ -47,7 +50,7 @@ def test_files_that_a_page_names_exist(page):
     named = re.findall(rf"`((?:{folders})/[\w./-]+|[\w/]+\.py|\.ci/run)`", page.read_text())
     places = [ROOT, ROOT / "src" / "pilot", ROOT / "docs"]
     missing = [name for name in named if "NAME" not in name and not any((place / name).exists() for place in places)]
-    made_up = {"utils.py", "src/pilot/datasets/desk.py"}
+    made_up = {"utils.py", "src/pilot/robots/desk_arm.py", "src/pilot/configs/desk.py"}
     assert not set(missing) - made_up
 
 
@@ -62,7 +65,7 @@ def test_readme_is_short():
 
 
 def test_the_robot_and_the_recording_of_the_page_on_adding(tmp_path, monkeypatch):
-    robot_code, record_code, _ = blocks(ROOT / "docs" / "adding.md", "python")
+    robot_code, record_code = blocks(ROOT / "docs" / "adding.md", "python")
     scope: dict = {}
     exec(robot_code, scope)
     monkeypatch.setattr(robots, "load_robot", lambda name: scope["ROBOT"])
@@ -77,6 +80,18 @@ def test_the_robot_and_the_recording_of_the_page_on_adding(tmp_path, monkeypatch
     dataset = LeRobotDataset(tmp_path / "desk", 4)
     assert np.array_equal(dataset.actions, made["actions"])
     assert dataset.row(50)["subtask"] == "put it in the cup"
+
+
+def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):
+    robot_code, run_code = (blocks(ROOT / "docs" / page, "python")[0] for page in ("adding.md", "finetuning.md"))
+    scope: dict = {}
+    exec(robot_code, scope)
+    exec(run_code, scope)
+    monkeypatch.setattr(check, "load_robot", {"desk_arm": scope["ROBOT"]}.__getitem__)
+    for name in MADE_UP - {"NAME"}:
+        run = scope[name]()
+        check.check_config(run)
+        assert run.name == name
 
 
 @pytest.fixture(scope="module")
