@@ -161,3 +161,8 @@ def test_half_a_line_of_metrics_is_dropped(data, tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss')
     assert [json.loads(json.dumps(r))["step"] for r in read_metrics(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_run_shorter_than_its_log_says_how_it_ended(data, tmp_path):
+    train(config(data, steps=3, log_every=20), out=tmp_path, progress=False)
+    assert [r["step"] for r in read_metrics(tmp_path)] == [3]

@@ -108,7 +108,8 @@ class Run:
                 while self.step < last:
                     with ranks.together():
                         batch = next(coming)
-                    values = self.advance(batch, logging=(self.step + 1) % config.log_every == 0)
+                    number = self.step + 1
+                    values = self.advance(batch, logging=number % config.log_every == 0 or number == last)
                     metrics.advance()
                     if values:
                         flops = self.meter.of(batch)
