@@ -200,6 +200,12 @@ def test_fast_tokens_are_kept_from_the_flow_block():
     torch.testing.assert_close(engine.act(reading, obs.state, noise=start, num_steps=2), wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_weights_of_another_dtype_are_refused(dtype):
+    with pytest.raises(ValueError, match=f"float32 or bfloat16, got {dtype}"):
+        Engine(model(pi05("debug")).to(dtype))
+
+
 @pytest.mark.parametrize("longer", [-2, 9])
 def test_chunks_of_another_length(longer):
     config = pi0("debug")

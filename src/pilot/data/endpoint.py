@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -63,17 +64,20 @@ def ask(endpoint: Endpoint, content: Sequence[dict[str, Any]]) -> str:
     try:
         message = urllib.request.Request(address, json.dumps(request).encode(), headers)
         with urllib.request.urlopen(message, timeout=endpoint.timeout_s) as answer:
-            return str(json.load(answer)["choices"][0]["message"]["content"])
+            said = json.load(answer)["choices"][0]["message"]["content"]
     except urllib.error.HTTPError as error:
         said = error.read(300).decode("utf-8", errors="replace")
         if error.code in AGAIN:
             raise NotNow(f"HTTP {error.code}: {said}", _seconds(error.headers.get("Retry-After"))) from error
         hint = f"; is the key in ${KEY} right?" if error.code in (401, 403) else ""
         raise ConnectionError(f"{address} answers HTTP {error.code}: {said}{hint}") from error
-    except (OSError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         raise NotNow(f"no answer ({error})", None) from error
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"the answer has no {error}; is this a chat endpoint?") from error
+    if not isinstance(said, str):
+        raise ValueError(f"the model answers without words: {said!r}")
+    return said
 
 
 def words(text: str) -> dict[str, Any]:

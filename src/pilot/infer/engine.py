@@ -161,6 +161,10 @@ class Engine:
         config = model.config
         if config.expert_reads != "layers" or not config.speaks:
             raise ValueError("the engine runs experts that read the backbone's layers; take engine_for(model)")
+        if model.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(
+                f"the engine takes weights in float32 or bfloat16, got {model.dtype}; model.float() has them"
+            )
         self.model, self.config = model, config
         self.vlm = InferenceStack(model.vlm)
         self.angles = AngleTable(config.vlm.head_dim, model.embedding.weight.device)

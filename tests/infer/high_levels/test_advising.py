@@ -6,7 +6,8 @@ No thread decides what happens here: what would run in one is run when a test sa
 import base64
 import io
 import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -207,6 +208,35 @@ def test_a_question_and_its_answer(policy, chat):
         Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2]))) for part in first[1:]
     ]
     assert [picture.size for picture in pictures] == [(64, 64)] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ((200, None), "answers without words: None"),
+        ((200, [{"type": "text", "text": "wave"}]), "answers without words"),
+        ((200, "wave", {"Content-Length": "9999"}), "no answer .*more expected"),
+    ],
+    ids=["nothing", "parts", "half"],
+)
+def test_an_answer_without_words_is_trouble_and_nothing_to_do(policy, chat, answer, names):
+    """What a server says that refuses, or ends while it speaks; the robot goes on."""
+    chat.answers = [(200, "take the cup"), answer, (200, "done")]
+    level = Vlm(endpoint=eye(chat), every=0.0, verbatim=True, submit=post_at_once)
+    session = policy.session(high_level=level)
+    heard = [session.infer(observation()) for _ in range(3)]
+    assert [answer["subtask"] for answer in heard] == [None, "take the cup", "take the cup"]
+    assert re.search(names, heard[2]["trouble"])
+
+
+def post_at_once(job: Callable[[], str]) -> "Future[str]":
+    """Whatever becomes of it, as a thread would promise it."""
+    promise: Future[str] = Future()
+    try:
+        promise.set_result(job())
+    except Exception as error:
+        promise.set_exception(error)
+    return promise
 
 
 def test_an_evaluation_waits_for_answers_and_stops_without(policy, chat):
