@@ -1,13 +1,16 @@
 """The command line: instant help, settings by name, errors that say what to do."""
 
 import errno
+import importlib
 import os
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
+from data.hub_server import instead_of_the_real_one
 
 from pilot import cli, cli_data, cli_verbs, configs
 from pilot.eval import evaluate
@@ -111,6 +114,19 @@ def test_a_wrong_name_is_answered_without_torch(tmp_path):
     for answer, (words, expected) in zip(answers, WRONG_NAMES.items()):
         assert expected in answer, words
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("command", "where"), [("demo", "pilot.eval.demo"), ("data inspect .", "pilot.eval.inspect")])
+def test_a_checkpoint_may_lie_on_the_hub(command, where, tmp_path, monkeypatch):
+    asked = []
+    work = importlib.import_module(where)
+    monkeypatch.setattr(work, where.rpartition(".")[2], lambda *_, **options: asked.append(options) or SimpleNamespace(
+        suspicions=[], episodes=0, page="x"
+    ))  # fmt: skip
+    with instead_of_the_real_one(tmp_path, monkeypatch) as hub:
+        hub.commit("desk/pi", {"config.json": b"{}"})
+        assert cli.main([*command.split(), "--checkpoint", "hf://desk/pi"]) == 0
+    assert (asked[0]["checkpoint"] / "config.json").read_text() == "{}"
 
 
 def test_high_levels_are_those_of_the_library():

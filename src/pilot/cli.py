@@ -18,11 +18,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot import cli_convert, cli_data, cli_plan, cli_serve, missing_extra
 from pilot.cli_verbs import (
-    CHECKPOINT,
     Parser,
     Verb,
     add_verbs,
-    check_there,
+    checkpoint_at,
     chosen_high_level,
     folder_to_write,
     high_level_arguments,
@@ -201,11 +200,11 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_demo(args: argparse.Namespace) -> None:
-    check_there(args.checkpoint, CHECKPOINT)
+    checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
     from pilot import configs
     from pilot.eval.demo import demo
 
-    demo(args.out, config=configs.get("nano_finetune"), quick=args.quick, checkpoint=args.checkpoint, seed=args.seed)
+    demo(args.out, config=configs.get("nano_finetune"), quick=args.quick, checkpoint=checkpoint, seed=args.seed)
 
 
 def collect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -313,14 +312,13 @@ def run_eval(args: argparse.Namespace) -> None:
     suites = [get_suite(name) for name in args.suite or SUITES]
     for control in args.control:
         check_control(control)
-    if args.policy != "expert":
-        check_there(args.policy, CHECKPOINT)
+    policy = args.policy if args.policy == "expert" else checkpoint_at(args.policy)
     high_level = chosen_high_level(args)
     from pilot.eval.evaluate import evaluate_table, save_table, to_markdown
 
     try:
         results = evaluate_table(
-            args.policy,
+            policy,
             suites=suites,
             controls=args.control,
             episodes=args.episodes,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import check_there, folder_to_write, whole_number
+from pilot.cli_verbs import folder_to_write, local_path, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -52,16 +52,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, *, change: "Change") -> None:
-    check_there(args.source, "give a folder, or an address: hf://owner/repo, gs://…")
-    for file in (args.tokenizer, args.action_tokenizer, args.stats):
-        check_there(file, "give a file or a folder, or an address: hf://owner/repo/file, gs://…")
+    from pilot.data.remote import CHECKPOINT_FILES
     from pilot.robots import load_robot
 
     robot = load_robot(args.robot) if args.robot else None
+    source = local_path(args.source, "give a folder, or an address: hf://owner/repo, gs://…", only=CHECKPOINT_FILES)
+    for part in filter(None, (args.tokenizer, args.action_tokenizer, args.stats)):
+        local_path(part, "give a file or a folder, or an address: hf://owner/repo/file, gs://…")
     from pilot.convert import folders
-    from pilot.data.remote import CHECKPOINT_FILES, fetch
 
-    source = fetch(args.source, only=CHECKPOINT_FILES)
     kind = folders.detect(source) if args.kind == "auto" else args.kind
     parts = ("set", "tokenizer", "action_tokenizer", "stats")
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):

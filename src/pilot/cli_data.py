@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.cli_verbs import (
-    CHECKPOINT,
-    DATA_SET,
     Verb,
     above_zero,
     add_verbs,
-    check_there,
+    checkpoint_at,
     file_to_write,
     folder_to_write,
+    local_path,
     whole_number,
 )
 from pilot.names import choose
@@ -216,19 +215,19 @@ def inspect_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    check_there(args.path, DATA_SET)
-    check_there(args.checkpoint, CHECKPOINT)
-    from pilot.data.remote import fetch, is_remote
+    from pilot.data.remote import is_remote
     from pilot.robots import load_robot
 
     robot = load_robot(args.robot) if args.robot else None
+    checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
+    path = local_path(args.path, "give the folder of a data set, or its address: hf://owner/repo, gs://…")
     from pilot.eval.inspect import inspect
 
     found = inspect(
-        fetch(args.path),
+        path,
         out=args.out or (Path(f"{args.path.name}.html") if is_remote(args.path) else None),
         robot=robot,
-        checkpoint=args.checkpoint,
+        checkpoint=checkpoint,
         action_horizon=args.action_horizon,
         episodes=args.episodes,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli_verbs import CHECKPOINT, above_zero, check_there, chosen_high_level, high_level_arguments, whole_number
+from pilot.cli_verbs import above_zero, checkpoint_at, chosen_high_level, high_level_arguments, local_path, whole_number
 
 if TYPE_CHECKING:
     from pilot.infer.high_levels import HighLevel
@@ -59,11 +59,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     folders = by_name(args.policy)
     for folder in folders.values():
-        check_there(folder, CHECKPOINT)
+        checkpoint_at(folder)
     if args.certificate_key and not args.certificate:
         raise ValueError("--certificate-key belongs to a --certificate")
-    for file in (args.certificate, args.certificate_key):
-        check_there(file, "give a PEM file")
+    for file in filter(None, (args.certificate, args.certificate_key)):
+        local_path(file, "give a PEM file")
     allowed, level = keys(args.api_keys), chosen_high_level(args)
     from pilot.serve.server import Limits, serve
 

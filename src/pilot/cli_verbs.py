@@ -4,14 +4,12 @@ import argparse
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pilot.names import choose, instead
 
-CHECKPOINT = "give the folder of a checkpoint (pilot train makes one), or its address: hf://owner/repo, gs://…"
-DATA_SET = "give the folder of a data set, or its address: hf://owner/repo, gs://…"
 HIGH_LEVELS = ("model", "none", "implicit", "saycan", "oracle", "human", "vlm")  # those of `pilot.infer.high_levels`
 
 
@@ -84,16 +82,28 @@ def file_to_write(text: str) -> Path:
     return path
 
 
-def check_there(path: str | Path | None, remedy: str) -> None:
-    """Before a verb imports what reads `path`, which may take seconds; an address elsewhere (hf://…) is not asked yet.
+def local_path(address: str | Path, remedy: str, *, only: Sequence[str] = ("**",)) -> Path:
+    """Where on this machine lies what a person named; `only` those files are fetched of what lies elsewhere.
+
+    Verbs ask before they import what reads it, which may take seconds.
 
     Raises:
         FileNotFoundError: nothing is there; the message says `remedy`.
     """
-    from pilot.data.remote import fetch, is_remote
+    from pilot.data.remote import fetch
 
-    if path is not None and not is_remote(path) and not fetch(path).exists():
-        raise FileNotFoundError(f"{path} does not exist; {remedy}")
+    path = fetch(address, only=only)
+    if not path.exists():
+        raise FileNotFoundError(f"{address} does not exist; {remedy}")
+    return path
+
+
+def checkpoint_at(address: str | Path) -> Path:
+    """The folder of a checkpoint."""
+    from pilot.data.remote import CHECKPOINT_FILES
+
+    remedy = "give the folder of a checkpoint (pilot train makes one), or its address: hf://owner/repo, gs://…"
+    return local_path(address, remedy, only=CHECKPOINT_FILES)
 
 
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:

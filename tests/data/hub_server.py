@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
+
+import huggingface_hub.constants
+import huggingface_hub.utils
+import pytest
 
 
 @dataclass
@@ -60,6 +65,20 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def instead_of_the_real_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """For this process; what is fetched lies in `folder`."""
+    monkeypatch.setenv("PILOT_CACHE", str(folder / "pilot"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    huggingface_hub.utils.disable_progress_bars()
+    with serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+    huggingface_hub.utils.enable_progress_bars()
 
 
 def answer(request: BaseHTTPRequestHandler, hub: Hub) -> None:

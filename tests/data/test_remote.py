@@ -30,15 +30,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def hub(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    huggingface_hub.utils.disable_progress_bars()
-    with hub_server.serving() as served:
-        monkeypatch.setenv("HF_ENDPOINT", served.url)
+    with hub_server.instead_of_the_real_one(tmp_path, monkeypatch) as served:
         served.commit("desk/pi", FILES)
         yield served
-    huggingface_hub.utils.enable_progress_bars()
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from data.hub_server import instead_of_the_real_one
 
 from eval.checkpoints import save_random_policy
+from pilot import cli
 from pilot.data.endpoint import Endpoint
 from pilot.eval import evaluate as evaluating
 from pilot.eval.evaluate import (
@@ -77,6 +79,24 @@ def test_a_checkpoint_of_another_robot_is_refused(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"is for robot 'mine' with cameras \('left',\), 5 state and 4 action dims"):
         evaluate(folder, suite="homes-l1", episodes=1)
+
+
+def test_a_checkpoint_on_the_hub_is_fetched_once(tmp_path, monkeypatch, capsys):
+    folder = save_random_policy(tmp_path / "policy")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(evaluating, "code_fingerprint", lambda: "as it is")
+    command = f"eval hf://desk/pi --suite homes-l1 --episodes 1 --workers 1 --out {tmp_path / 'out'}".split()
+    with instead_of_the_real_one(tmp_path, monkeypatch) as hub:
+        hub.commit("desk/pi", files | {"optimizer.pt": b"nobody needs it to act"})
+        assert cli.main(command) == 0
+        table = capsys.readouterr().out
+        assert "| homes-l1 | none |" in table and sorted(hub.fetched()) == sorted(files)
+        monkeypatch.setattr(evaluating, "load", None)  # nothing runs, nor comes, again
+        hub.asked.clear()
+        assert cli.main(command) == 0 and not hub.fetched()
+        assert capsys.readouterr().out == table
+        assert cli.main(["eval", "hf://desk/pie"]) == 2
+    assert "pilot: no model 'desk/pie' on the hub; if it is a private one, run: hf auth" in capsys.readouterr().err
 
 
 def test_shuffled_prompts_differ_from_the_own_and_repeat_by_seed():

@@ -121,7 +121,9 @@ class HubFolder:
                 f"{self.url} is gated: accept its terms on the hub, then run: hf auth login"
             ) from error
         except errors.RepositoryNotFoundError as error:
-            raise FileNotFoundError(f"no {self.kind} '{self.repo}' on the hub, or it is private: {error}") from error
+            raise FileNotFoundError(
+                f"no {self.kind} '{self.repo}' on the hub; if it is a private one, run: hf auth login"
+            ) from error
         except errors.RevisionNotFoundError as error:
             raise FileNotFoundError(f"'{self.repo}' has no revision '{self.revision}' on the hub") from error
         except Exception as error:  # each version of that library has other names for "no answer"
