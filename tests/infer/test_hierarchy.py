@@ -255,6 +255,19 @@ def test_a_session_is_answered_by_its_own_policy(policy):
     assert "actions" in other.infer_many([session], [observation()])[0]
 
 
+def test_a_session_that_moves_is_led_by_the_new_policys_own_high_level(policy, monkeypatch):
+    """A checkpoint with subtasks in place of one without, and back; what somebody chose for a session stays."""
+    says(policy, monkeypatch, TOLD)
+    flat = policy_of(pi0("debug", prompt="pi0"))
+    session, chosen = flat.session(), policy.session(high_level="implicit")
+    for to, subtask in ((policy, "pick up the red cup"), (flat, None), (policy, "pick up the red cup")):
+        session.move_to(to)
+        assert session.infer(observation())["subtask"] == subtask
+    with pytest.raises(ValueError, match="has not learned to say subtasks"):
+        chosen.move_to(flat)
+    assert chosen.infer(observation())["subtask"] is None and chosen.policy is policy
+
+
 def test_high_levels_of_one_batch_differ(policy, monkeypatch):
     levels = ["model", "none", "oracle", "model"]
     shown = [observation(i, **({"subtask": TOLD} if level == "oracle" else {})) for i, level in enumerate(levels)]

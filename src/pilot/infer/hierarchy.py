@@ -116,12 +116,17 @@ class Session:
     def move_to(self, policy: "Policy") -> None:
         """Go on with other weights for the same robot: what was decided and told stays.
 
+        Who was led by the policy's own high level is now led by that of the new one.
+
         Raises:
-            ValueError: the high level cannot work with that policy.
+            ValueError: the high level cannot work with that policy; then the session stays with the old one.
         """
-        self.high_level.check(policy)
+        level = policy.high_level if self.high_level == self.policy.high_level else self.high_level
+        level.check(policy)
+        if level != self.high_level:
+            self.high_level, self.advisor = level, level.advisor()
         self.policy, self.metadata = policy, policy.metadata
-        self.decider = self.high_level.decider(policy)
+        self.decider = level.decider(policy)
 
     @property
     def now(self) -> float:
@@ -140,8 +145,8 @@ class Session:
         Raises:
             ValueError: the observation is not what the robot declares.
         """
-        told = observation.get("subtask")
-        told = self.told if told is None else self._checked(told)
+        told = self.told if observation.get("subtask") is None else observation["subtask"]
+        told = None if told is None else self._checked(told)
         sample = self.policy.sample(observation if told is None else {"prompt": told, **observation})
         asked, grips, now = sample.prompt, grip_states(self.policy.bundle.robot, sample.state), self.now
         ended = self._ended(observation, told, grips)
