@@ -2,10 +2,11 @@
 
     pip install 'pilot[client,sim]'
     pilot serve checkpoints/nano                                # in another terminal, or on another machine
-    python examples/homes_robot.py --prompt "put the red cup in the sink"
+    python examples/homes_robot.py
 
-Time is real: each control tick comes when it is due, whether or not the policy has answered. While it runs, look at
-http://127.0.0.1:8000 and say something else. `my_robot.py` is the same for hardware.
+Each home has a wish of its own; `--prompt "pick up the red cup"` says something else. Time is real: each control tick
+comes when it is due, whether or not the policy has answered. While it runs, look at http://127.0.0.1:8000 and speak to
+it there. `my_robot.py` is the same for hardware.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--prompt", help="say it yourself; success then still means the home's own wish")
     args = parser.parse_args()
     env = HomesEnv(level=1, task="single", split="test")
+    print(f"looking for a policy at {args.host}:{args.port}, for half a minute at most")
     policy = PolicyClient(args.host, args.port, api_key=args.api_key)
     executor = executor_for(args.executor, policy.metadata)
     own_words = {"prompt": args.prompt} if args.prompt else {}

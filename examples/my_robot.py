@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--seconds", type=float, default=60.0, help="(default: %(default)s)")
     args = parser.parse_args()
+    print(f"looking for a policy at {args.host}:{args.port}, for half a minute at most")
     robot, policy = MyRobot(), PolicyClient(args.host, args.port, api_key=args.api_key)
     hz = policy.metadata["control_hz"]
     executor = executor_for("rtc", policy.metadata)
