@@ -100,7 +100,7 @@ def test_a_late_step_is_drawn_as_fast_as_the_first():
 
 def test_given_weights_replace_the_sources_shares_only():
     mixture = Mixture(SOURCES, seed=0, weights={"robot": 3, "web": 1})
-    assert mixture.source_shares() == pytest.approx({"robot": 0.75, "web": 0.25})
+    assert sum(share for (source, _), share in mixture.shares.items() if source == "robot") == pytest.approx(0.75)
     ratio = mixture.shares["robot", "single"] / mixture.shares["robot", "multi"]
     assert ratio == pytest.approx(5**0.43)
 

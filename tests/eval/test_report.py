@@ -34,7 +34,7 @@ def report() -> Report:
         ]
     )
     report.section("Inside")
-    report.lines({"flow": (range(100), np.exp(-np.arange(100) / 30))}, title="loss", log=True, smooth=5)
+    report.losses({"flow": (range(100), np.exp(-np.arange(100) / 30))}, title="loss")
     report.attention(frames()[3], rng.random((4, 4)), caption="where")
     report.flow(rng.normal(size=(11, 8, 3)), ["x", "y", "z"])
     report.table(["what", "n"], [["a", 1], ["b", 20_000]])
@@ -140,11 +140,6 @@ def test_axis_places_values_and_round_ticks():
     assert float(log(10.0)) == pytest.approx(0.5) and 100.0 in log.ticks() and 1e4 not in log.ticks()
 
 
-def test_running_mean_does_not_look_ahead():
-    values = np.array([4.0, 2.0, 0.0, 6.0])
-    assert charts.running_mean(values, window=2).tolist() == [4, 3, 1, 3]
-
-
 def test_curves_skip_what_is_not_finite_and_keep_their_ends():
     page = charts.line_chart({"a": ([0, 1, 2], [1.0, float("nan"), 3.0])}, x_label="x", y_label="y")
     assert "a from 1 to 3" in page and "nan" not in page and "(1 left out)" in page
@@ -157,9 +152,9 @@ def test_curves_skip_what_is_not_finite_and_keep_their_ends():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda r: r.lines({}, title="t"), "nothing to draw"),
-        (lambda r: r.lines({"a": ([1], [0.0])}, title="t", log=True), "above 0, as a log axis wants"),
-        (lambda r: r.lines({"a": ([1, 2], [1.0])}, title="t"), "as many x as y"),
+        (lambda r: r.losses({}, title="t"), "nothing to draw"),
+        (lambda r: r.losses({"a": ([1], [0.0])}, title="t"), "above 0, as a log axis wants"),
+        (lambda r: r.losses({"a": ([1, 2], [1.0])}, title="t"), "as many x as y"),
         (lambda r: r.video(frames(2), ["a"], title="t"), "2 frames and 1 captions"),
         (lambda r: r.video([frames()[0], frames()[0][:4]], ["a", "b"], title="t"), "differ in shape"),
         (lambda r: r.filmstrip([np.zeros((4, 4, 3))], ["a"], title="t"), "uint8"),

@@ -135,7 +135,6 @@ def test_low_frequencies_come_first():
 def test_fitted_fast_saturates_instead_of_breaking():
     tokenizer = FastTokenizer.fit(smooth_chunks(200), vocab_size=512)
     wild = np.full((16, 3), 25.0)
-    assert tokenizer.share_saturated(wild[None]) == pytest.approx(3 / 48)
     decoded = tokenizer.decode(tokenizer.encode(wild), 16, 3)
     assert decoded.ok and 0 < decoded.actions.max() < 25
 

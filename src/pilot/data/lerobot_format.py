@@ -44,7 +44,6 @@ INDEX_COLUMNS = {
     "task_index": "int64",
 }
 
-IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TEXT_FIELDS = [("role", pa.string()), ("content", pa.string()), ("style", pa.string())]
 _TAIL_FIELDS = [("camera", pa.string()), ("tool_calls", pa.list_(pa.string()))]
 PERSISTENT_TYPE = pa.list_(pa.struct([*_TEXT_FIELDS, ("timestamp", pa.float32()), *_TAIL_FIELDS]))

@@ -131,13 +131,6 @@ class Mixture:
         """The expected share of every (source, group); they sum to 1."""
         return dict(zip(self._keys, self._probabilities.tolist(), strict=True))
 
-    def source_shares(self) -> dict[str, float]:
-        """The expected share of every source."""
-        result = dict.fromkeys(self.sources, 0.0)
-        for (name, _), share in self.shares.items():
-            result[name] += share
-        return result
-
     def draw(self, step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> list[Draw]:
         """The rows of one step: a function of (seed, step, batch_size) alone; of those every `ranks`-th from `rank` on.
 

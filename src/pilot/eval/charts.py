@@ -18,6 +18,7 @@ from pilot.eval.stats import wilson
 
 COLOURS = 6  # --c1 … --c6 of palette.css
 MAX_POINTS = 400
+PANELS = 6  # of a chunk on its way
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 
@@ -107,8 +108,8 @@ def framed(marks: str, *, x: Axis, y: Axis, label: str) -> str:
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
-def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: bool = False, smooth: int = 0) -> str:
-    """Curves by name over a shared x. `smooth` > 1 draws the raw curve faintly below its running mean over that many.
+def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: bool = False) -> str:
+    """Curves by name over a shared x.
 
     Points that have no place on the plot (not finite, or not above 0 on a log axis) are left out, and counted in the
     legend.
@@ -127,13 +128,10 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
     marks, legend = [], []
     for index, (name, (xs, ys)) in enumerate(drawn.items()):
         colour = f"s{index % COLOURS + 1}"
-        if smooth > 1:
-            marks.append(polyline(*thinned(x(xs), y(ys)), css=f"{colour} raw"))
-        trend = running_mean(ys, window=smooth)
-        marks.append(polyline(*thinned(x(xs), y(trend)), css=colour))
+        marks.append(polyline(*thinned(x(xs), y(ys)), css=colour))
         left_out = len(curves[name][0]) - len(xs)
         note = f" ({left_out} left out)" if left_out else ""
-        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(trend[-1]))}</b>{note}</li>')
+        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(ys[-1]))}</b>{note}</li>')
     ends = {name: (number(float(ys[0])), number(float(ys[-1]))) for name, (_, ys) in drawn.items()}
     summary = "; ".join(f"{name} from {first} to {last}" for name, (first, last) in ends.items())
     plot = framed("".join(marks), x=x, y=y, label=f"{y_label} over {x_label}: {summary}")
@@ -152,16 +150,6 @@ def drawable(name: str, curve: Curve, *, log: bool) -> tuple[np.ndarray, np.ndar
     if log:
         keep &= ys > 0
     return xs[keep], ys[keep]
-
-
-def running_mean(values: np.ndarray, *, window: int) -> np.ndarray:
-    """Mean of the last `window` values, of fewer at the start: as long as `values`, and never ahead of them."""
-    if window <= 1:
-        return values
-    total = np.cumsum(np.concatenate([[0.0], values]))
-    stop = np.arange(1, len(values) + 1)
-    start = np.maximum(stop - window, 0)
-    return (total[stop] - total[start]) / (stop - start)
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,17 +177,17 @@ def interval_bar(successes: int, n: int) -> str:
 # --- flow -------------------------------------------------------------------------------------------------------------
 
 
-def flow_paths(x: np.ndarray, *, dims: tuple[int, int], panels: int = 6) -> str:
-    """Snapshots of a chunk on its way from noise to actions, drawn as a path through two of its dims.
+def flow_paths(x: np.ndarray) -> str:
+    """Snapshots of a chunk on its way from noise to actions, drawn as a path through its first two dims.
 
     `x` is [s+1 ah ad], first noise (t = 1), last actions (t = 0).
     """
-    steps = np.unique(np.linspace(0, len(x) - 1, min(panels, len(x))).round().astype(int))
-    across, up = (Axis.around(x[..., dim]) for dim in dims)
+    steps = np.unique(np.linspace(0, len(x) - 1, min(PANELS, len(x))).round().astype(int))
+    across, up = (Axis.around(x[..., dim]) for dim in (0, 1))
     cells = []
     for step in steps:
         time = 1 - step / max(len(x) - 1, 1)
-        xs, ys = across(x[step, :, dims[0]]), up(x[step, :, dims[1]])
+        xs, ys = across(x[step, :, 0]), up(x[step, :, 1])
         word = {1.0: "noise", 0.0: "actions"}.get(time, "")
         cells.append(f"<figure>{path_svg(xs, ys)}<figcaption>t = {time:.1f} <b>{word}</b></figcaption></figure>")
     return f'<div class="flow paths" role="img" aria-label="A chunk from noise to actions">{"".join(cells)}</div>'

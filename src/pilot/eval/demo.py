@@ -41,6 +41,7 @@ from pilot.train.metrics import read_metrics
 
 NEW = Suite(name="homes-new", title="hats into crates", level=1, task="single", kinds=("hat",), receptacles=("crate",))
 OLD = SUITES["homes-l1"]
+STRIP = 8  # pictures of a film
 CONTROLS = {"none": "the policy", "blank_images": "pictures blanked", "shuffled_prompts": "prompts shuffled"}
 FILM_SIZE = 192
 REDO = "remove the folder of the demo and run it again"
@@ -372,7 +373,7 @@ class Show:
         report.text("Filmed: the first home that failed before and succeeds after, or the first of all if none does.")
         for shot, when in zip(after["films"], ("before", "after"), strict=True):
             add_film(report, shot, when=when)
-        report.lines(loss_curves(Path(self.results["training"]["run"])), title="Losses while fine-tuning", log=True)
+        report.losses(loss_curves(Path(self.results["training"]["run"])), title="Losses while fine-tuning")
         kept = next(row for row in self.results["controls"] if row["suite"] == OLD.name and row["control"] == "none")
         report.text(f"What it knew before, in {OLD.title}: {odds(kept)} before, {odds(after['old'][0])} after.")
 
@@ -424,9 +425,9 @@ def add_film(report: Report, shot: dict[str, Any], *, when: str = "") -> None:
     report.video(shown.frames, shown.captions, title=title, fps=shown.fps, success=record.success, outcome=outcome)
 
 
-def add_strip(report: Report, shot: dict[str, Any], *, count: int = 8) -> None:
+def add_strip(report: Report, shot: dict[str, Any]) -> None:
     record, shown = load_film(shot)
-    chosen = np.linspace(0, len(shown.frames) - 1, min(count, len(shown.frames))).round().astype(int)
+    chosen = np.linspace(0, len(shown.frames) - 1, min(STRIP, len(shown.frames))).round().astype(int)
     frames, captions = [shown.frames[i] for i in chosen], [shown.captions[i] for i in chosen]
     report.filmstrip(frames, captions, title=record.prompt, success=record.success)
 

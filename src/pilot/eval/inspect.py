@@ -54,7 +54,6 @@ def inspect(
     checkpoint: str | Path | None = None,
     action_horizon: int = 10,
     episodes: int = 3,
-    skip_bad: bool = True,
 ) -> Inspection:
     """Writes the page (default: `inspect.html` beside the set) and returns what was found.
 
@@ -69,7 +68,7 @@ def inspect(
     path = Path(path)
     view = ModelView.of_checkpoint(checkpoint) if checkpoint else None
     horizon = view.action_horizon if view else action_horizon
-    dataset = open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad)
+    dataset = open_episodes(path, horizon, layouts=load_layout, skip_bad=True)
     robot = robot or (view.robot if view else known_robot(dataset))
     check_dims(dataset, robot)
     stats = quiet_stats(dataset, robot)

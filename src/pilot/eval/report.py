@@ -132,7 +132,7 @@ class Report:
         caption = f"<caption>{html.escape(title)}</caption>" if title else ""
         self.parts.append(f'<div class="wide"><table>{caption}<tr>{head}</tr>{body}</table></div>')
 
-    def success_table(self, rows: Sequence[SuccessRow], *, title: str = "") -> None:
+    def success_table(self, rows: Sequence[SuccessRow]) -> None:
         """Success rates with 95 % Wilson intervals drawn, suite by suite."""
         if not rows:
             raise ValueError("a success table needs at least one row")
@@ -142,8 +142,7 @@ class Report:
         scale = '<div class="scale"><span>0</span><span>50</span><span>100 %</span></div>'
         numbers = '<th class="n">success</th><th class="n">95 % interval</th>'
         head = f'<tr><th></th><th class="drawn">{scale}</th>{numbers}{extra}</tr>'
-        caption = f"<caption>{html.escape(title)}</caption>" if title else ""
-        self.parts.append(f'<div class="wide"><table class="success">{caption}{head}{"".join(blocks)}</table></div>')
+        self.parts.append(f'<div class="wide"><table class="success">{head}{"".join(blocks)}</table></div>')
 
     def success_block(self, suite: str, rows: Sequence[SuccessRow], columns: Sequence[str]) -> str:
         span = 4 + len(columns)
@@ -164,19 +163,9 @@ class Report:
 
     # --- charts --------------------------------------------------------------------------------------------------
 
-    def lines(
-        self,
-        curves: Mapping[str, charts.Curve],
-        *,
-        title: str,
-        x_label: str = "step",
-        y_label: str = "loss",
-        log: bool = False,
-        smooth: int = 0,
-    ) -> None:
-        """Curves by name, each (x, y); see `charts.line_chart`."""
-        chart = charts.line_chart(curves, x_label=x_label, y_label=y_label, log=log, smooth=smooth)
-        self.figure(chart, title=title, css="curves")
+    def losses(self, curves: Mapping[str, charts.Curve], *, title: str) -> None:
+        """Curves by name, each (steps, losses); see `charts.line_chart`."""
+        self.figure(charts.line_chart(curves, x_label="step", y_label="loss", log=True), title=title, css="curves")
 
     def attention(
         self, picture: np.ndarray, weights: np.ndarray, *, caption: str, title: str = "Where it looks"
@@ -189,16 +178,8 @@ class Report:
         )
         self.figure(f'<div class="pair">{pair}</div><p class="note">{rich(caption)}</p>', title=title, css="attention")
 
-    def flow(
-        self,
-        x: np.ndarray,
-        names: Sequence[str],
-        *,
-        caption: str = "",
-        title: str = "From noise to actions",
-        dims: tuple[int, int] = (0, 1),
-    ) -> None:
-        """A chunk [s+1 ah ad] on its way from noise to actions: as paths through two dims, then dim by dim.
+    def flow(self, x: np.ndarray, names: Sequence[str], *, caption: str = "") -> None:
+        """A chunk [s+1 ah ad] on its way from noise to actions: as paths through its first two dims, then dim by dim.
 
         Raises:
             ValueError: Not three axes, or not one name per action dim.
@@ -206,14 +187,14 @@ class Report:
         if x.ndim != 3 or x.shape[2] != len(names):
             raise ValueError(f"flow wants x [steps+1 ah {len(names)}] for dims {list(names)}, got {list(x.shape)}")
         note = f'<p class="note">{rich(caption)}</p>' if caption else ""
-        axes = f'<p class="axis">{html.escape(names[dims[1]])} over {html.escape(names[dims[0]])}</p>'
+        axes = f'<p class="axis">{html.escape(names[1])} over {html.escape(names[0])}</p>'
         along = '<p class="axis">each dim over the chunk, from faint (noise) to bold (actions)</p>'
-        drawn = axes + charts.flow_paths(x, dims=dims) + along + charts.flow_dims(x, names)
-        self.figure(drawn + note, title=title, css="flows")
+        drawn = axes + charts.flow_paths(x) + along + charts.flow_dims(x, names)
+        self.figure(drawn + note, title="From noise to actions", css="flows")
 
-    def timings(self, parts: Sequence[tuple[str, float]], *, title: str = "Where the time went") -> None:
+    def timings(self, parts: Sequence[tuple[str, float]]) -> None:
         """(part, seconds) in the order of the run."""
-        self.figure(charts.time_bar(parts), title=title, css="timings")
+        self.figure(charts.time_bar(parts), title="Where the time went", css="timings")
 
     # --- the page ------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,7 @@
-"""How sure are we? Intervals for success rates, and for the difference between two policies.
+"""How sure are we? 95 % intervals for success rates, and for the difference between two policies.
 
-Three questions, three answers: one rate (Wilson's score interval), two policies on the same episodes (exact McNemar
-test, bootstrap of the pairs), and episodes that share homes, so that they are not independent (homes are resampled
-whole). Resampling takes a seed: the same records give the same interval.
+One rate has Wilson's score interval; two policies on the same episodes the exact McNemar test and a bootstrap of the
+pairs, which takes a seed: the same records give the same interval.
 
 Axes: `n` episodes. An outcome is 0 or 1, or a fraction such as the share of objects put away.
 """
@@ -16,10 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 Outcomes = Sequence[float] | Sequence[bool] | np.ndarray
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
 
 
 class Interval(NamedTuple):
-    """The range that holds the truth with the confidence asked for."""
+    """The range that holds the truth with `CONFIDENCE`."""
 
     low: float
     high: float
@@ -39,15 +40,15 @@ class Comparison:
     only_b: int
 
 
-def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
+def wilson(successes: int, n: int) -> Interval:
     """Score interval of a success rate (Wilson 1927). Unlike ±1.96 σ it is right at 0 % and at 100 %.
 
     Raises:
-        ValueError: No episodes, successes outside 0…n, or a confidence outside (0, 1).
+        ValueError: No episodes, or successes outside 0…n.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"an interval needs 0 <= successes <= n and n > 0, got {successes} of {n}")
-    rate, z = successes / n, two_sided_z(confidence)
+    rate, z = successes / n, NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     shrink = 1 + z**2 / n
     centre = (rate + z**2 / (2 * n)) / shrink
     half = z / shrink * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
@@ -56,7 +57,7 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
     return Interval(low, high)
 
 
-def compare(a: Outcomes, b: Outcomes, *, seed: int, confidence: float = 0.95, resamples: int = 10_000) -> Comparison:
+def compare(a: Outcomes, b: Outcomes, *, seed: int) -> Comparison:
     """Two policies on the same `n` episodes, in the same order: exact McNemar test, bootstrap of the pairs.
 
     Raises:
@@ -67,39 +68,15 @@ def compare(a: Outcomes, b: Outcomes, *, seed: int, confidence: float = 0.95, re
         raise ValueError(f"a pair is one episode run twice, but there are {len(first)} and {len(second)} episodes")
     gaps = first - second
     only_a, only_b = int((gaps > 0).sum()), int((gaps < 0).sum())
-    draws = np.random.default_rng(seed).integers(len(gaps), size=(resamples, len(gaps)))
+    draws = np.random.default_rng(seed).integers(len(gaps), size=(RESAMPLES, len(gaps)))
+    low, high = np.quantile(gaps[draws].mean(1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
     return Comparison(
         difference=float(gaps.mean()),
-        interval=percentiles(gaps[draws].mean(1), confidence),
+        interval=Interval(low, high),
         p_value=sign_test(only_a, only_b),
         only_a=only_a,
         only_b=only_b,
     )
-
-
-def cluster_bootstrap(
-    values: Outcomes,
-    clusters: Sequence[int | str] | np.ndarray,
-    *,
-    seed: int,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-) -> Interval:
-    """Interval of a mean whose episodes come in clusters (homes): whole clusters are drawn again, with all they hold.
-
-    Raises:
-        ValueError: Not one cluster per value, or fewer than two clusters.
-    """
-    numbers = outcomes(values)
-    if len(numbers) != len(clusters):
-        raise ValueError(f"each value needs its cluster: got {len(numbers)} values and {len(clusters)} clusters")
-    names, index = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"resampling homes needs at least two of them, got only {names[0]}; use wilson()")
-    sums, sizes = np.bincount(index, weights=numbers), np.bincount(index)
-    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
-    means = sums[draws].sum(1) / sizes[draws].sum(1)
-    return percentiles(means, confidence)
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -109,20 +86,8 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def two_sided_z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence lies between 0 and 1, got {confidence}")
-    return NormalDist().inv_cdf(0.5 + confidence / 2)
-
-
 def outcomes(values: Outcomes) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"outcomes are a list of at least one finite number, got an array of shape {array.shape}")
     return array
-
-
-def percentiles(draws: np.ndarray, confidence: float) -> Interval:
-    two_sided_z(confidence)  # says so when the confidence makes no sense
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))

@@ -42,17 +42,3 @@ class SimEnv(Protocol):
     def close(self) -> None:
         """Free what the simulator holds."""
         ...
-
-
-class Suite(Protocol):
-    """A named set of tasks of one simulator, each started from numbered, reproducible episodes."""
-
-    name: str
-
-    def tasks(self) -> list[str]:
-        """The names of the suite's tasks."""
-        ...
-
-    def make(self, task: str) -> SimEnv:
-        """The environment of one task."""
-        ...

@@ -34,7 +34,7 @@ class Noise:
     jitter: float = 0.006  # largest standard deviation of the executed position; too small to mark as perturbed
 
 
-NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
+REST_STEPS = 4  # after "done", before the recording ends
 
 
 @dataclass(kw_only=True)
@@ -73,13 +73,11 @@ def demonstrate(
     noise: Noise,
     verbal: bool = False,
     policy: DriveFn | None = None,
-    rest_steps: int = 4,
 ) -> Demonstration | None:
     """Records one episode of `home`; None when the expert ran out of time.
 
     `verbal`: a person tells the next step whenever the subtask changes, in an order of their own.
     `policy`: drives the first 4 to 24 steps from what it observes; the expert finishes (DAgger, 1011.0686).
-    `rest_steps`: how long the arm rests after "done" before the recording ends.
     """
     rng = np.random.default_rng((seed, home, episode))
     env.reset(seed=int(rng.integers(2**31)), options={"home": home, "episode": episode})
@@ -101,7 +99,7 @@ def demonstrate(
         record.perturbed.append(perturbed)
         info = env.advance(executed)
         resting = resting + 1 if expert.subtask[0] == DONE and info["success"] else 0
-        if resting > rest_steps:
+        if resting > REST_STEPS:
             return record
     return None
 

@@ -162,12 +162,6 @@ class FastTokenizer:
             return False
         return (len(text) == 1 and not rest) if text else self._can_finish(rest)
 
-    def share_saturated(self, chunks: Float[np.ndarray, "n t d"]) -> float:
-        """The share of coefficients outside what this tokenizer was fitted to."""
-        coefficients = _coefficients(chunks, self.scale)
-        beyond = coefficients < self.min_token
-        return float((beyond if self.max_token is None else beyond | (coefficients > self.max_token)).mean())
-
     def save(self, folder: str | Path) -> None:
         """Write the processor folder; the configuration comes last, so a half-written folder is not taken for one."""
         folder = Path(folder)

@@ -151,10 +151,5 @@ def split_box(text: str) -> tuple[Box | None, str]:
     return (_edge(y0), _edge(x0), _edge(y1), _edge(x1)), match[2]
 
 
-def locs_to_box(text: str) -> Box | None:
-    """The box in front of `text`, or None where there is none or it is malformed."""
-    return split_box(text)[0]
-
-
 def _edge(n: int) -> float:
     return 1.0 if n == LOC_BINS - 1 else n / LOC_BINS
