@@ -35,6 +35,7 @@ TORCH_FREE = (
     "data/lerobot",
     "data/stats",
     "data/frames",
+    "eval/suites",
 )
 
 

@@ -27,6 +27,7 @@ TORCH_FREE = [
     "data.lerobot",
     "data.stats",
     "data.frames",
+    "eval.suites",
 ]
 
 
