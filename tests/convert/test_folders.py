@@ -159,8 +159,8 @@ def test_a_start_from_paligemma(bundle, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "openpi-jax folders do not say which robot they are for; name one (--robot)"),
-        (["--robot", "homes"], "--tokenizer gs://big_vision/paligemma_tokenizer.model"),
+        ([], "does not say which robot it is for (--robot NAME), PaliGemma's text model (--tokenizer gs://big_vision"),
+        (["--robot", "homes"], "does not say PaliGemma's text model (--tokenizer gs://big_vision/paligemma_tokenizer"),
         ([*GIVEN, "--robot", "hommes"], "did you mean 'homes'?"),
         ([*GIVEN, "--set", "action_dim=9"], "the weights do not fit the changed config: action_in.weight"),
         ([*GIVEN, "--set", "horizon=9"], "unknown setting 'horizon'"),
@@ -193,7 +193,8 @@ def test_statistics_of_several_robots(made, tmp_path, capsys):
     source = shutil.copytree(made["openpi-jax"], tmp_path / "source")
     shutil.copytree(source / "assets" / "homes", source / "assets" / "droid")
     assert convert(source, tmp_path / "out", *GIVEN) == 2
-    assert "assets/droid/norm_stats.json, assets/homes/norm_stats.json" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(f"{source}/assets/{robot}/norm_stats.json" in said for robot in ("droid", "homes"))
     assert convert(source, tmp_path / "out", *GIVEN, "--stats", source / "assets" / "homes") == 0
 
 

@@ -137,8 +137,8 @@ def load(path: Path, kind: str, given: Given, *, dtype: torch.dtype | None = Non
     """The checkpoint at `path` with everything that belongs to it; its weights in `dtype`, by default their own.
 
     Raises:
-        FileNotFoundError: a part is missing, in the folder and in `given`.
-        ValueError: parts are damaged or contradict each other.
+        FileNotFoundError: nothing at `path`.
+        ValueError: parts are missing, in the folder and in `given`, or damaged, or contradict each other.
     """
     if kind == "pilot":
         bundle = load_bundle(path)
@@ -155,7 +155,25 @@ def load(path: Path, kind: str, given: Given, *, dtype: torch.dtype | None = Non
         )
         bundle.model.config = changed(bundle.pi, given.change)
         return bundle
+    refuse_incomplete(path, kind, given)
     return _with_parts(_model(path, kind, given, dtype), path, kind, given)
+
+
+def refuse_incomplete(path: Path, kind: str, given: Given) -> None:
+    """Raises `ValueError` for what neither the folder nor `given` says: all of it, before gigabytes are read."""
+    config = MODELS[given.model]() if kind == "paligemma" else open_checkpoint(path, kind)[1]
+    lacks = []
+    if given.robot is None:
+        lacks.append("which robot it is for (--robot NAME)")
+    if given.text is None and kind != "paligemma":
+        lacks.append(f"PaliGemma's text model (--tokenizer {paligemma.PUBLISHED_TEXT})")
+    if config.action_expert is None and given.action_tokenizer is None:
+        lacks.append("the action tokenizer of π0-FAST (--action-tokenizer hf://physical-intelligence/fast)")
+    if given.norm_stats is None and len(found := stats_files(path)) != 1:
+        those = f"one of {', '.join(map(str, found))}" if found else "of your data: pilot data stats DATASET"
+        lacks.append(f"whose statistics to take (--stats FILE; {those})")
+    if lacks:
+        raise ValueError(f"{path} ({kind}) does not say {', '.join(lacks)}")
 
 
 def _model(path: Path, kind: str, given: Given, dtype: torch.dtype | None) -> Pi:
@@ -192,20 +210,10 @@ def changed(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
 
 
 def _with_parts(model: Pi, path: Path, kind: str, given: Given) -> Bundle:
-    """A model whose folder has neither robot nor tokenizers."""
-    if given.robot is None:
-        raise ValueError(f"{kind} folders do not say which robot they are for; name one (--robot)")
-    if given.text is None and kind != "paligemma":
-        raise FileNotFoundError(
-            f"{kind} folders have no text model; give PaliGemma's (--tokenizer {paligemma.PUBLISHED_TEXT})"
-        )
-    if model.config.action_expert is None and given.action_tokenizer is None:
-        raise FileNotFoundError(
-            f"{kind} folders have no action tokenizer, and π0-FAST acts by one; give it "
-            "(--action-tokenizer hf://physical-intelligence/fast)"
-        )
+    """A model whose folder has neither robot nor tokenizers; `given` has them."""
+    assert given.robot is not None, "refuse_incomplete comes first"
     norm = model.config.norm
-    stats = _given_stats(given, norm) or read_norm_stats(find_norm_stats(path), given.robot, norm=norm)
+    stats = _given_stats(given, norm) or read_norm_stats(stats_files(path)[0], given.robot, norm=norm)
     text = given.text or paligemma.find_text(path)
     return Bundle(model=model, robot=given.robot, norm_stats=stats, text=text, action_tokenizer=given.action_tokenizer)
 
@@ -218,24 +226,10 @@ def _given_stats(given: Given, norm: NormKind) -> dict[str, NormStats] | None:
     return read_norm_stats(given.norm_stats, given.robot, norm=norm)
 
 
-def find_norm_stats(path: Path) -> Path:
-    """openpi's statistics: `assets/<robot>/norm_stats.json` of a checkpoint.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several.
-    """
+def stats_files(path: Path) -> list[Path]:
+    """openpi's statistics: `assets/<robot>/norm_stats.json` of a checkpoint."""
     folders = [path, path.parent] if path.name == "params" else [path]
-    found = sorted(file for folder in folders for file in (folder / "assets").rglob("norm_stats.json"))
-    if not found:
-        raise FileNotFoundError(
-            f"{path} has no assets/…/norm_stats.json; give statistics of your data (--stats), made with: "
-            "pilot data stats DATASET"
-        )
-    if len(found) > 1:
-        names = ", ".join(str(file.relative_to(path)) for file in found)
-        raise ValueError(f"{path} has statistics of several robots, name one (--stats {path}/…): {names}")
-    return found[0]
+    return sorted(file for folder in folders for file in (folder / "assets").rglob("norm_stats.json"))
 
 
 def read_norm_stats(path: Path, robot: Robot, *, norm: NormKind) -> dict[str, NormStats]:
