@@ -1,7 +1,6 @@
 """The command line: instant help, settings by name, errors that say what to do."""
 
 import errno
-import importlib
 import os
 import shlex
 import subprocess
@@ -116,13 +115,15 @@ def test_a_wrong_name_is_answered_without_torch(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("command", "where"), [("demo", "pilot.eval.demo"), ("data inspect .", "pilot.eval.inspect")])
-def test_a_checkpoint_may_lie_on_the_hub(command, where, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("command", "work"), [("demo", "demo.demo"), ("data inspect .", "inspect.inspect")])
+def test_a_checkpoint_may_lie_on_the_hub(command, work, tmp_path, monkeypatch):
     asked = []
-    work = importlib.import_module(where)
-    monkeypatch.setattr(work, where.rpartition(".")[2], lambda *_, **options: asked.append(options) or SimpleNamespace(
-        suspicions=[], episodes=0, page="x"
-    ))  # fmt: skip
+
+    def done(*_, **options) -> SimpleNamespace:
+        asked.append(options)
+        return SimpleNamespace(suspicions=[], episodes=0, page="inspect.html")
+
+    monkeypatch.setattr(f"pilot.eval.{work}", done)
     with instead_of_the_real_one(tmp_path, monkeypatch) as hub:
         hub.commit("desk/pi", {"config.json": b"{}"})
         assert cli.main([*command.split(), "--checkpoint", "hf://desk/pi"]) == 0

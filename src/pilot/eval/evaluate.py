@@ -289,7 +289,7 @@ def workers_for(policy: Any, workers: int | None) -> int:
 
 def run_jobs(
     make_runner: Callable[[], Runner], jobs: Sequence[Job], *, workers: int
-) -> Generator[tuple[Job, EpisodeRecord]]:
+) -> Generator[tuple[Job, EpisodeRecord], None, None]:
     """Every job with its record, as they finish. Worker processes make their runner themselves."""
     workers = min(workers, len(jobs))
     if workers == 1:
