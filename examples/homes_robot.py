@@ -1,6 +1,6 @@
 """A robot in simulated homes that has numpy, MuJoCo and a socket: the policy thinks elsewhere, the robot never waits.
 
-    pip install 'pilot[client,sim]'
+    pip install -e '.[client,sim]'
     pilot serve checkpoints/nano                                # in another terminal, or on another machine
     python examples/homes_robot.py
 

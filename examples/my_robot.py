@@ -1,6 +1,6 @@
 """A template for your own robot: fill in `MyRobot`. Runs as it is, with pictures of nothing.
 
-    pip install 'pilot[client]'                                 # numpy and a socket, no torch
+    pip install -e '.[client]'                                  # numpy and a socket, no torch
     python examples/my_robot.py --host 192.168.0.10 --prompt "put the red cup in the sink"
 
 When the policy is late or gone it stands still; if that is wrong for yours: `infer/executor.py`, `Late`.

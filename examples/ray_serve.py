@@ -1,6 +1,6 @@
 """Robots on a Ray cluster: each replica of `pilot serve`'s core batches its own robots onto its own model.
 
-    pip install 'pilot[serve,ray]'
+    pip install -e '.[serve,ray]'
     python examples/ray_serve.py checkpoints/nano --replicas 2            # a cluster on this machine, port 8000
     python examples/ray_serve.py checkpoints/nano --replicas 8 --gpus 1   # on the cluster of RAY_ADDRESS
     python examples/ray_serve.py checkpoints/nano --try 4                 # robots that ask a few times, then the end
