@@ -149,7 +149,9 @@ def test_who_floods_us_with_small_frames_is_hung_up_on(good_of_few):
 def good_of_few():
     """A server that takes few small frames, and a robot that notices nothing of those who send more."""
     with (
-        serve_in_background(CountingPolicy(), limits=Limits(small_frames_per_second=8.0)) as port,
+        serve_in_background(
+            CountingPolicy(), limits=Limits(small_frames_per_second=8.0, observations_per_second=4.0)
+        ) as port,
         robot(port) as client,
     ):
         assert client.infer(OBSERVATION)["seen"] == 1

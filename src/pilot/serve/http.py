@@ -64,7 +64,8 @@ class Visitor(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Where too many knock and say nothing, the one who has done so longest has to go."""
         super().connection_made(transport)
-        self.small = Rate(self.limits.small_frames_per_second, what="small frames")
+        most = max(self.limits.small_frames_per_second, 2 * self.limits.observations_per_second)
+        self.small = Rate(most, what="small frames")
         self.knocking[self] = None
         if len(self.knocking) > self.limits.strangers:
             longest = next(iter(self.knocking))
@@ -85,7 +86,7 @@ class Visitor(ServerConnection):
                 super().data_received(data[start : start + PIECE])
 
     def process_event(self, event: Any) -> None:
-        """Who floods us with small frames has to go: no robot needs them, and each costs us as much as a picture."""
+        """Who floods us with small frames has to go: no robot needs them, and looking at them keeps us from others."""
         super().process_event(event)
         if isinstance(event, Frame) and len(event.data) < SMALL and self.state is OPEN:
             try:

@@ -24,7 +24,7 @@ class Limits:
     picture_pixels: int = 4096 * 3072
     prompt_letters: int = 4000
     observations_per_second: float = 200.0
-    small_frames_per_second: float = 1000.0  # pings and crumbs: each costs as much as a picture
+    small_frames_per_second: float = 1000.0  # pings and crumbs; not less than twice the observations
     robots: int = 64
     viewers: int = 16
     strangers: int = 128
