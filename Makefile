@@ -43,7 +43,7 @@ export NEEDS_PYTHON
 # The stamp comes last: an interrupted installation is taken up again, never taken for whole.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c "$$NEEDS_PYTHON"
-	@test -x $(BIN)/python || { echo "Setting up $(VENV), once; some minutes ..."; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/python || { echo "Setting up $(VENV), once; some minutes, and pip is silent at the end of them ..."; $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]'
 	@touch $@
 
