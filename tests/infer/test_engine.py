@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from infer.weights import model
 from pilot.data.layout import Kind, Observation
 from pilot.infer.engine import MAX_PLANS, Engine, engine_for
 from pilot.infer.plain import PlainEngine
-from pilot.models.pi import PiConfig, pi0, pi0_fast, pi05
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig
+from pilot.nn.lora import LoraConfig, adapted, inject, merge, scales_of
 
 EOS = 1
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -204,6 +205,25 @@ def test_fast_tokens_are_kept_from_the_flow_block():
 def test_weights_of_another_dtype_are_refused(dtype):
     with pytest.raises(ValueError, match=f"float32 or bfloat16, got {dtype}"):
         Engine(model(pi05("debug")).to(dtype))
+
+
+def test_adapters_are_not_left_out_in_silence():
+    """Merged they act; beside the weights the engine would not see them, not even those of the time."""
+    for targets in (("qkv",), ("time_mlp_in",)):
+        pi = model(pi05("debug"))
+        inject(
+            pi, LoraConfig(targets=targets), groups={"language": ["vlm"], "expert": ["action_expert", "time_mlp_in"]}
+        )
+        with pytest.raises(ValueError, match="layers have adapters, which must be merged before acting"):
+            engine_for(pi)
+        for layer in adapted(pi).values():
+            nn.init.normal_(layer.lora_b, std=0.1, generator=torch.Generator().manual_seed(0))
+        merged = Pi(pi.config)
+        merged.load_state_dict(merge(pi.state_dict(), scales_of(pi)))
+        obs, start = observation(pi.config, [WHOLE]), noise(pi.config, 1)
+        with torch.no_grad():
+            wanted = pi.sample_actions(obs, noise=start, num_steps=2)
+        torch.testing.assert_close(Engine(merged).sample_actions(obs, noise=start, num_steps=2), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("longer", [-2, 9])

@@ -34,7 +34,7 @@ from pilot.models.pi import Pi
 from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import Gemma
-from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Scratch, Span
+from pilot.nn.gemma_inference import Angles, AngleTable, Cache, InferenceStack, NormScale, Scratch, Span, check_weights
 from pilot.nn.siglip import Siglip
 from pilot.tokenizers.grammar import Allowed, allowed_mask
 
@@ -161,10 +161,7 @@ class Engine:
         config = model.config
         if config.expert_reads != "layers" or not config.speaks:
             raise ValueError("the engine runs experts that read the backbone's layers; take engine_for(model)")
-        if model.dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(
-                f"the engine takes weights in float32 or bfloat16, got {model.dtype}; model.float() has them"
-            )
+        check_weights(model)
         self.model, self.config = model, config
         self.vlm = InferenceStack(model.vlm)
         self.angles = AngleTable(config.vlm.head_dim, model.embedding.weight.device)

@@ -15,11 +15,12 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.nn.attention import rotary_angles
 from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.lora import adapted
 from pilot.nn.norms import EPS, Modulation, RMSNorm
 
 
@@ -148,6 +149,19 @@ class Span:
     angles: Angles
     bias: Float[Tensor, "b 1 tg s"] | None
     scratch: Scratch
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raises:
+    ValueError: weights of another dtype than these operations take, or adapters, which they would leave out.
+    """
+    if other := {weight.dtype for weight in model.parameters()} - {torch.float32, torch.bfloat16}:
+        raise ValueError(f"acting takes weights in float32 or bfloat16, got {other.pop()}; model.float() has them")
+    if adapters := adapted(model):
+        raise ValueError(
+            f"{len(adapters)} layers have adapters, which must be merged before acting: nn/lora.py has merge, and the "
+            "policy that a run writes has them merged"
+        )
 
 
 class InferenceStack:
