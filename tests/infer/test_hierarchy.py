@@ -74,6 +74,7 @@ def test_the_high_level_decides_when_the_person_speaks_or_the_subtask_ends(polic
         ({"prompt": "put the blue cup in the sink"}, 2),
         ({"prompt": "put the blue cup in the sink", "subtask_done": True}, 3),
         ({"prompt": "put the blue cup in the sink", "subtask_done": False}, 3),
+        ({"prompt": "put the blue cup in the sink", "subtask_done": np.array([True])}, 4),
     ):
         session.infer(observation(**changes))
         assert len(calls) == decisions
@@ -213,6 +214,8 @@ BAD = [
     {"prompt": "put the red cup in the sink " * 40},
     {"prompt": None},
     {"subtask": ""},
+    {"subtask_done": "no"},
+    {"subtask_done": np.zeros(2, bool)},
     {"images": 3},
     {"images": dict.fromkeys(ROBOT.cameras)},
 ]

@@ -185,7 +185,10 @@ class Session:
 
     def _ended(self, observation: Mapping[str, Any], told: str | None, grips: tuple[bool, ...]) -> bool:
         """Whether what was done until now is over: who told it is silent, or it is said, or a gripper moved."""
-        if (self.was_told and told is None) or observation.get("subtask_done"):
+        done = observation.get("subtask_done")
+        if done is not None and (np.asarray(done).dtype != bool or np.size(done) != 1):
+            raise ValueError(f"'subtask_done' is True or False, got {done!r}")
+        if (self.was_told and told is None) or done:
             return True
         return self.on_gripper and self.grips not in (None, grips)
 
