@@ -8,9 +8,12 @@ import contextlib
 import ctypes
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
-KEEP, LARGE = 128 * 2**20, 32 * 2**20  # as much as older versions of glibc take
-ALL, HEAP = 2**31 - 1, 64 * 2**20
-"""For `keep`: whatever was needed once, and the size of the pieces that other threads than the first allocate from."""
+KEEP, LARGE = 128 * 2**20, 4 * 2**20
+"""What is kept, and how large a piece goes back at once: the pictures of an observation stay, but not the 20 MB that
+somebody sends now and then, between which nothing else would fit."""
+ALL, HUGE, HEAP = 2**31 - 1, 32 * 2**20, 64 * 2**20
+"""For `keep`: whatever was needed once; the largest `LARGE` that older versions of glibc take, and the size of the pieces
+that other threads than the first allocate from."""
 
 
 def keep_freed_memory(keep: int = KEEP) -> None:
@@ -20,7 +23,7 @@ def keep_freed_memory(keep: int = KEEP) -> None:
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_THRESHOLD, LARGE)
+        mallopt(MMAP_THRESHOLD, HUGE if keep == ALL else LARGE)
         mallopt(TRIM_THRESHOLD, keep)
         if keep == ALL:
             mallopt(TOP_PAD, HEAP)  # else a thread's heap goes back as soon as nothing is left in it
