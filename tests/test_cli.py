@@ -173,6 +173,14 @@ def test_sources_are_set_by_the_names_of_their_folders():
         cli.override(run, ["sources=x"])
 
 
+def test_cameras_of_a_source_are_named():
+    run = cli.override(configs.get("nano_stage1"), ["sources.l1_single.cameras.observation.top=room"])
+    named = cli.override(run, ["sources.l1_single.cameras.side=wrist"])
+    assert named.sources[0].cameras == {"observation.top": "room", "side": "wrist"}
+    with pytest.raises(ValueError, match=r"'cameras' is a group: set cameras\.FIELD"):
+        cli.override(run, ["sources.l1_single.cameras=room"])
+
+
 def test_a_setting_of_a_few_words_is_one_of_them():
     model = configs.get("debug").model
     assert cli.override(model, ["state_input=none"]).state_input == "none"

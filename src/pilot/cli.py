@@ -12,7 +12,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -119,6 +119,8 @@ def replaced(config: Any, path: list[str], *, text: str) -> Any:
     members = named_members(config)
     choose("setting", name, members)
     old, optional = members[name], optional_group(config, name)
+    if rest and gives_words(config, name):
+        return dataclasses.replace(config, **{name: {**old, ".".join(rest): text}})
     if optional is not None and not rest and text.lower() in ("true", "none"):
         return dataclasses.replace(config, **{name: optional() if text.lower() == "true" else None})
     if optional is not None and rest and old is None:
@@ -143,6 +145,11 @@ def words_of(group: Any, name: str) -> list[str]:
         return []
     hint = get_type_hints(type(group))[name]
     return [word for word in get_args(hint) if isinstance(word, str)] if get_origin(hint) is Literal else []
+
+
+def gives_words(group: Any, name: str) -> bool:
+    """Whether a setting has words by names of one's own: `sources.mine.cameras.top=cam_high`."""
+    return dataclasses.is_dataclass(group) and get_type_hints(type(group))[name] == Mapping[str, str]
 
 
 def optional_group(group: Any, name: str) -> Callable[[], Any] | None:
@@ -248,6 +255,7 @@ def run_collect(args: argparse.Namespace) -> None:
             kinds=args.kinds,
             receptacles=args.receptacles,
         )
+        print(f"the set is {args.out}")
         return
     collect(
         args.out,
@@ -264,6 +272,7 @@ def run_collect(args: argparse.Namespace) -> None:
         kinds=args.kinds,
         receptacles=args.receptacles,
     )
+    print(f"the set is {args.out}; to look at it: pilot data inspect {args.out}")
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -290,7 +299,9 @@ def run_train(args: argparse.Namespace) -> None:
         evaluate = evaluator(config)
     from pilot.train.loop import train
 
-    train(config, out=args.out or Path("outputs") / args.name, until=args.until, evaluate=evaluate)
+    policy = train(config, out=args.out or Path("outputs") / args.name, until=args.until, evaluate=evaluate)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"the policy is {policy}")
 
 
 def eval_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="batches computed at once, each on a core (default: 1; small models on a CPU: cores)",
     )
     parser.add_argument(
+        "--replan-steps",
+        type=whole_number(1),
+        metavar="TICKS",
+        help="control ticks after which a robot that does not choose otherwise asks again (default: 2)",
+    )
+    parser.add_argument(
         "--max-robots", type=whole_number(1), default=64, help="robots connected (default: %(default)s)"
     )
     parser.add_argument(
@@ -114,7 +120,8 @@ def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLeve
     from pilot.serve.hosting import Hosted
 
     def load() -> pilot.Policy:
-        policy = pilot.load_policy(folder, device=args.device)
+        own = {} if args.replan_steps is None else {"replan_steps": args.replan_steps}
+        policy = pilot.load_policy(folder, device=args.device, **own)
         if level is not None:
             policy.high_level = level
         return policy

@@ -1,6 +1,7 @@
 """A tiny policy for tests of evaluation: the debug model with random weights, in the folder that a run would write."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ def unit_stats(dims: int) -> NormStats:
     return NormStats(mean=np.zeros(dims), std=np.ones(dims), q01=-np.ones(dims), q99=np.ones(dims))
 
 
-def save_random_policy(path: Path) -> Path:
+def save_random_policy(path: Path, **options: Any) -> Path:
     generator = torch.Generator().manual_seed(0)
-    model = Pi(pi05("debug", max_tokens=80)).initialize(generator)
+    model = Pi(pi05("debug", max_tokens=80, **options)).initialize(generator)
     torch.nn.init.normal_(model.action_out.weight, std=0.1, generator=generator)  # starts at zero: nothing would flow
     stats = {"state": unit_stats(ROBOT.state_dim), "actions": unit_stats(ROBOT.action_dim)}
     bundle = Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)

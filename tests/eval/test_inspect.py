@@ -126,7 +126,8 @@ def test_another_robot_is_refused(tmp_path, capsys):
     assert "has 3 state and 2 action dims, robot 'homes' declares 5 and 4" in capsys.readouterr().err
 
 
-def test_with_a_checkpoint_it_is_that_policys_view(tmp_path):
+@pytest.mark.parametrize("prompt", ["subtask", "pi05"])  # the second acts on its prompt alone
+def test_with_a_checkpoint_it_is_that_policys_view(tmp_path, prompt):
     rng, path = np.random.default_rng(0), tmp_path / "set"
     with LeRobotWriter(path, HOMES, 10) as writer:
         pictures = {fmt.IMAGES + c: rng.integers(0, 256, (12, 20, 40, 3), dtype=np.uint8) for c in HOMES.cameras}
@@ -134,8 +135,9 @@ def test_with_a_checkpoint_it_is_that_policys_view(tmp_path):
             fmt.STATE: rng.random((12, 5)).astype(np.float32),
             fmt.ACTION: rng.random((12, 4)).astype(np.float32),
         }
-        writer.add_episode(vectors | pictures, task="put the cup away")
-    policy = save_random_policy(tmp_path / "policy")
+        said = [(0.0, "subtask", "assistant", "pick up the cup")]
+        writer.add_episode(vectors | pictures, task="put the cup away", persistent=said)
+    policy = save_random_policy(tmp_path / "policy", prompt=prompt)
     page = inspect(path, checkpoint=policy).page.read_text()
     assert f"As the policy in <code>{policy}</code> sees it" in page
     assert "room as recorded, 40\u00a0×\u00a020" in page and "room as seen, 16\u00a0×\u00a016" in page

@@ -208,6 +208,15 @@ def test_a_device_that_is_not_there_is_not_the_checkpoints_fault(folder, device)
         load_policy(folder, device=device)
 
 
+def test_who_does_not_say_how_often_asks_as_the_policy_says(folder):
+    policy = load_policy(folder, replan_steps=4)
+    assert policy.metadata["replan_steps"] == 4
+    assert [policy.session().replan_steps, policy.session(replan_steps=1).replan_steps] == [4, 1]
+    for steps in (0, policy.metadata["action_horizon"] + 1):
+        with pytest.raises(ValueError, match=rf"replan_steps is 1 to \d+, got {steps}"):
+            load_policy(folder, replan_steps=steps)
+
+
 def test_saving_and_loading_keeps_everything(folder):
     bundle, again = load_bundle(folder), load_bundle(folder)
     assert bundle.robot == ROBOT and bundle.loc_stride == 16 and bundle.model.config == again.model.config

@@ -5,7 +5,7 @@ All of it by the pipeline that training and policies use.
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from pilot.models.bundle import load_bundle
 from pilot.models.pi import pi05
 from pilot.robots import load_adapter
 from pilot.tokenizers.fast import FastTokenizer
-from pilot.tokenizers.prompts import ACTION_END, ACTION_START
+from pilot.tokenizers.prompts import ACTION_END, ACTION_START, FORMATS
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot, Sample
 
@@ -109,6 +109,8 @@ def add_model_view(report: Report, dataset: EpisodeDataset, view: ModelView, *, 
 
 
 def seen(view: ModelView, sample: Sample) -> str:
+    if FORMATS[view.pipeline.model.prompt].target is None:
+        sample = replace(sample, subtask=None)  # acts on its prompt alone
     row = view.pipeline.encode(sample)
     pairs = []
     for camera, image in sample.images.items():

@@ -38,7 +38,13 @@ Made = TypeVar("Made")
 
 
 def load_policy(
-    path: str | Path, *, device: str = "auto", num_steps: int = 10, seed: int = 0, verify: bool = False
+    path: str | Path,
+    *,
+    device: str = "auto",
+    num_steps: int = 10,
+    replan_steps: int = REPLAN_STEPS,
+    seed: int = 0,
+    verify: bool = False,
 ) -> "Policy":
     """The policy in a checkpoint folder; raises on any missing, left-over or misshapen part (`load_bundle`).
 
@@ -64,7 +70,9 @@ def load_policy(
     if verify:
         record = Record.load(path)
         record.check(Policy(bundle, device=device, num_steps=record.num_steps, seed=record.seed), path)
-    return Policy(bundle, device=device, num_steps=num_steps, seed=seed, path=Path(path))
+    return Policy(
+        bundle, device=device, num_steps=num_steps, replan_steps=replan_steps, seed=seed, path=Path(path)
+    )  # fmt: skip
 
 
 def foreign_kind(path: Path) -> str | None:
@@ -95,12 +103,29 @@ def export(
 
 
 class Policy:
-    """Weights, pipeline and sampling choices; shared by sessions, holds nothing of any robot."""
+    """Weights, pipeline and sampling choices; shared by sessions, holds nothing of any robot.
+
+    `num_steps` of denoising; a robot that does not choose otherwise asks again after `replan_steps` control ticks.
+
+    Raises:
+        ValueError: more `replan_steps` than a chunk has actions, or none.
+    """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "cpu", num_steps: int = 10, seed: int = 0, path: Path | None = None
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        num_steps: int = 10,
+        replan_steps: int = REPLAN_STEPS,
+        seed: int = 0,
+        path: Path | None = None,
     ) -> None:
+        horizon = bundle.model.config.action_horizon
+        if not 1 <= replan_steps <= horizon:
+            raise ValueError(f"a chunk has {horizon} actions, replan_steps is 1 to {horizon}, got {replan_steps}")
         self.bundle, self.device, self.num_steps, self.seed, self.path = bundle, device, num_steps, seed, path
+        self.replan_steps = replan_steps
         self.model = bundle.model.eval()
         self.engine = engine_for(self.model)
         self.rtc = rtc.Rtc(mode="trained" if self.model.config.rtc_max_delay else "guided")
@@ -119,8 +144,8 @@ class Policy:
             "state_names": list(bundle.robot.state_names),
             "action_names": list(bundle.robot.action_names),
             "action_units": list(bundle.robot.action_units),
-            "action_horizon": bundle.model.config.action_horizon,
-            "replan_steps": REPLAN_STEPS,
+            "action_horizon": horizon,
+            "replan_steps": replan_steps,
             "control_hz": bundle.robot.control_hz,
             "image_sizes": self._image_sizes(),
             "rtc": isinstance(self.model, Pi) and self.chunks is None,
@@ -142,7 +167,7 @@ class Policy:
         *,
         high_level: HighLevel | str | None = None,
         subtask_seconds: float = SUBTASK_SECONDS,
-        replan_steps: int = REPLAN_STEPS,
+        replan_steps: int | None = None,
         on_gripper: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> Session:
@@ -159,7 +184,7 @@ class Policy:
             self,
             high_level=named(level) if isinstance(level, str) else level,
             subtask_seconds=subtask_seconds,
-            replan_steps=replan_steps,
+            replan_steps=self.replan_steps if replan_steps is None else replan_steps,
             on_gripper=on_gripper,
             clock=clock,
         )

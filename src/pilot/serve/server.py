@@ -231,7 +231,7 @@ class PolicyServer:
                 if state.stopping:
                     break
         except ConnectionClosed as closed:
-            reason = str(closed)
+            reason = "done" if visitor.close_code == OVER else str(closed)
         except asyncio.CancelledError:
             reason = "stopping" if state.stopping else "left before it was answered"
             raise
