@@ -12,8 +12,8 @@ KEEP, LARGE = 128 * 2**20, 4 * 2**20
 """What is kept, and how large a piece goes back at once: the pictures of an observation stay, but not the 20 MB that
 somebody sends now and then, between which nothing else would fit."""
 ALL, HUGE, HEAP = 2**31 - 1, 32 * 2**20, 64 * 2**20
-"""For `keep`: whatever was needed once; the largest `LARGE` that older versions of glibc take, and the size of the pieces
-that other threads than the first allocate from."""
+"""For `keep`: whatever was needed once. Then the largest `LARGE` that older versions of glibc take, and the size of the
+pieces that other threads than the first allocate from."""
 
 
 def keep_freed_memory(keep: int = KEEP) -> None:
