@@ -120,8 +120,7 @@ def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLeve
     from pilot.serve.hosting import Hosted
 
     def load() -> pilot.Policy:
-        own = {} if args.replan_steps is None else {"replan_steps": args.replan_steps}
-        policy = pilot.load_policy(folder, device=args.device, **own)
+        policy = pilot.load_policy(folder, device=args.device, replan_steps=args.replan_steps)
         if level is not None:
             policy.high_level = level
         return policy

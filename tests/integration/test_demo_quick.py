@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from pilot import configs
-from pilot.eval import demo, suites
+from pilot.eval import demo
 from pilot.eval.demo import demo as run_demo
+from pilot.sims import homes
 from pilot.sims.collect import collect
 from pilot.sims.homes import HomesEnv
 from pilot.train.config import Source
@@ -28,7 +29,7 @@ def tiny_checkpoint(folder):
 
 def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_shape_checks):
     checkpoint, config = tiny_checkpoint(tmp_path)
-    monkeypatch.setattr(suites, "HomesEnv", ShortEnv)
+    monkeypatch.setattr(homes, "HomesEnv", ShortEnv)
     path = run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
     page = path.read_text()
     assert path == tmp_path / "demo" / "report.html" and len(page) > 50_000

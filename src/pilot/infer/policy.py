@@ -42,7 +42,7 @@ def load_policy(
     *,
     device: str = "auto",
     num_steps: int = 10,
-    replan_steps: int = REPLAN_STEPS,
+    replan_steps: int | None = None,
     seed: int = 0,
     verify: bool = False,
 ) -> "Policy":
@@ -105,7 +105,8 @@ def export(
 class Policy:
     """Weights, pipeline and sampling choices; shared by sessions, holds nothing of any robot.
 
-    `num_steps` of denoising; a robot that does not choose otherwise asks again after `replan_steps` control ticks.
+    `num_steps` of denoising; a robot that does not choose otherwise asks again after `replan_steps` control ticks, 2 if
+    not given.
 
     Raises:
         ValueError: more `replan_steps` than a chunk has actions, or none.
@@ -117,11 +118,12 @@ class Policy:
         *,
         device: str = "cpu",
         num_steps: int = 10,
-        replan_steps: int = REPLAN_STEPS,
+        replan_steps: int | None = None,
         seed: int = 0,
         path: Path | None = None,
     ) -> None:
         horizon = bundle.model.config.action_horizon
+        replan_steps = min(REPLAN_STEPS, horizon) if replan_steps is None else replan_steps
         if not 1 <= replan_steps <= horizon:
             raise ValueError(f"a chunk has {horizon} actions, replan_steps is 1 to {horizon}, got {replan_steps}")
         self.bundle, self.device, self.num_steps, self.seed, self.path = bundle, device, num_steps, seed, path

@@ -67,9 +67,10 @@ class Address:
 Dial = Callable[[Address], contextlib.AbstractContextManager[Connection]]
 
 
-def websocket(address: Address) -> contextlib.AbstractContextManager[Connection]:
+@contextlib.contextmanager
+def websocket(address: Address) -> Iterator[Connection]:
     """The real thing; anything else that talks like it will do, in tests."""
-    connection = connect(
+    with connect(
         address.url,
         additional_headers=dict(address.headers),
         ssl=address.tls,
@@ -77,9 +78,9 @@ def websocket(address: Address) -> contextlib.AbstractContextManager[Connection]
         close_timeout=GOODBYE_SECONDS,
         compression=None,  # pixels do not shrink, and a robot waits
         max_size=MAX_BYTES,
-    )
-    send_within(connection.socket, address.timeout_s)
-    return connection
+    ) as connection:
+        send_within(connection.socket, address.timeout_s)
+        yield connection
 
 
 def send_within(line: socket.socket, seconds: float) -> None:
