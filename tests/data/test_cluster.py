@@ -1,6 +1,6 @@
 """Work in processes and on a Ray cluster of this machine: the bytes are those of one process."""
 
-import multiprocessing
+import multiprocessing.connection
 import operator
 import os
 import shutil
@@ -90,9 +90,8 @@ def test_work_under_way_ends_when_nobody_waits_for_it():
     assert next(results) is None
     workers = multiprocessing.active_children()
     results.close()
-    for worker in workers:
-        worker.join(60)
-    assert workers and not any(worker.is_alive() for worker in workers)
+    # not `is_alive`: the pool's thread waits for them too, and who comes second is told that they live for a moment more
+    assert workers and all(multiprocessing.connection.wait([worker.sentinel], 60) for worker in workers)
 
 
 def test_work_under_way_is_bounded():
