@@ -293,7 +293,6 @@ def run_train(args: argparse.Namespace) -> None:
     config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
     evaluate = None
     if config.eval_suite is not None:
-        get_suite(config.eval_suite)
         from pilot.eval.while_training import evaluator
 
         evaluate = evaluator(config)

@@ -57,8 +57,10 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
 
     robot = load_robot(args.robot) if args.robot else None
     source = local_path(args.source, "give a folder, or an address: hf://owner/repo, gs://…", only=CHECKPOINT_FILES)
-    for part in filter(None, (args.tokenizer, args.action_tokenizer, args.stats)):
-        local_path(part, "give a file or a folder, or an address: hf://owner/repo/file, gs://…")
+    for part in ("tokenizer", "action_tokenizer", "stats"):
+        if address := getattr(args, part):
+            remedy = "give a file or a folder, or an address: hf://owner/repo/file, gs://…"
+            setattr(args, part, local_path(address, remedy))
     from pilot.convert import folders
 
     kind = folders.detect(source) if args.kind == "auto" else args.kind
@@ -83,17 +85,16 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
 
 
 def given(args: argparse.Namespace, robot: "Robot | None", *, change: "Change") -> "Given":
-    """What the command line says of a source that does not say it itself; addresses are fetched."""
+    """What the command line says of a source that does not say it itself."""
     from pilot.convert.folders import Given
-    from pilot.data.remote import fetch
     from pilot.tokenizers import load_action_tokenizer
     from pilot.tokenizers.text import TextTokenizer
 
     return Given(
         robot=robot,
-        norm_stats=fetch(args.stats) if args.stats else None,
-        text=TextTokenizer(fetch(args.tokenizer)) if args.tokenizer else None,
-        action_tokenizer=load_action_tokenizer(fetch(args.action_tokenizer)) if args.action_tokenizer else None,
+        norm_stats=args.stats,
+        text=TextTokenizer(args.tokenizer) if args.tokenizer else None,
+        action_tokenizer=load_action_tokenizer(args.action_tokenizer) if args.action_tokenizer else None,
         model=args.model,
         change=change,
         seed=args.seed,

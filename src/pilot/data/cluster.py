@@ -65,14 +65,14 @@ def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolEx
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin,))
     try:
         yield pool
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a process that works for this one was killed, by lack of memory perhaps; run the same command again"
-        ) from error
-    except BaseException:
+    except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in set(active_children()) - others:
             worker.terminate()
+        if isinstance(error, BrokenProcessPool):  # this pool, or another whose work the block was at
+            raise ChildProcessError(
+                "a process that works for this one was killed, by lack of memory perhaps; run the same command again"
+            ) from error
         raise
     pool.shutdown(cancel_futures=True)
 

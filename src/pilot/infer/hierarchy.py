@@ -161,7 +161,7 @@ class Session:
         spoken = given if given is not None else None if decide else goes_on
         return Turn(
             session=self,
-            sample=replace(sample, prompt=prompt, subtask=spoken),
+            sample=replace(sample, prompt=prompt),
             decide=decide,
             spoken=spoken,
             old=self.subtask if prompt == self.prompt and not ended else None,

@@ -91,8 +91,7 @@ class Batcher:
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping")
-            if any(other.future.cancelled() for other in self._waiting):  # a queue of those who left has no end
-                self._waiting = deque(other for other in self._waiting if not other.future.cancelled())
+            self._waiting = deque(other for other in self._waiting if not other.future.cancelled())  # who left is gone
             if isinstance(item, _Question):
                 self._expected.pop(id(item.session), None)
             self._waiting.append(item)
