@@ -90,7 +90,7 @@ def test_work_under_way_ends_when_nobody_waits_for_it():
     assert next(results) is None
     workers = multiprocessing.active_children()
     results.close()
-    # not `is_alive`: the pool's thread waits for them too, and who comes second is told that they live for a moment more
+    # not `is_alive`: the pool waits for them too, and who comes second is told that they live for a moment more
     assert workers and all(multiprocessing.connection.wait([worker.sentinel], 60) for worker in workers)
 
 
