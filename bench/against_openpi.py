@@ -134,7 +134,7 @@ def write_weights(size: dict[str, Any], model: str, folder: Path) -> None:
 def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -> Call:
     from pilot.convert import openpi_torch
     from pilot.data.layout import Kind, Observation
-    from pilot.infer.engine import Engine
+    from pilot.infer.engine.fast import Engine
     from pilot.models.bundle import load_weights
     from pilot.models.pi import Pi
 
@@ -330,7 +330,7 @@ def work(side: str, size: dict[str, Any], model: str, folder: Path, *, train: bo
         importlib.import_module("openpi.models_pytorch.pi0_pytorch")
     else:
         importlib.import_module("pilot.convert.openpi_torch")
-        importlib.import_module("pilot.infer.engine")
+        importlib.import_module("pilot.infer.engine.fast")
     start, wall = time.process_time(), time.perf_counter()
     call = built_call(side, size, model, folder, train=train)
     print(json.dumps({"cpu": time.process_time() - start, "wall": time.perf_counter() - wall}), flush=True)

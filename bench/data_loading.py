@@ -28,10 +28,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from pilot.data.frames import cache_frames
-from pilot.data.lerobot import LeRobotDataset
-from pilot.data.windows import WindowCache, windowed_order
-from pilot.data.writer import LeRobotWriter
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.formats.writer import LeRobotWriter
+from pilot.data.loading.windows import WindowCache, windowed_order
+from pilot.data.storage.frame_cache import cache_frames
 from pilot.types import Robot
 
 SIZE, FPS, HORIZON = 224, 30, 50

@@ -20,13 +20,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pilot.data.layout import Kind, Observation
-from pilot.infer.engine import Engine
-from pilot.infer.graphs import GraphEngine
-from pilot.infer.plain import PlainEngine
+from pilot.infer.engine.fast import Engine
+from pilot.infer.engine.graphs import GraphEngine
+from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi05
 from pilot.models.sizes import Size
-from pilot.train import flops
-from pilot.train.gpus import GPUS, Gpu
+from pilot.train.plan import flops
+from pilot.train.plan.gpus import GPUS, Gpu
 
 NOTHING = -1  # no token: nobody stops early
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pilot.infer.engine import engine_for
-from pilot.infer.plain import PlainEngine
+from pilot.infer.engine.fast import engine_for
+from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import Bundle
 from pilot.models.pi import Pi, pi05

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pilot.convert.sources import write_safetensors
+from pilot.convert.tensor_files import write_safetensors
 from pilot.models.bundle import empty_model, load_weights
 from pilot.models.pi import Pi, PiConfig, pi05
 

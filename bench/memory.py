@@ -27,10 +27,10 @@ from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import connect, local, spread
 from pilot.train.ema import Ema
-from pilot.train.flops import Workload
 from pilot.train.live_bytes import LiveBytes
 from pilot.train.optim import Optimizer
-from pilot.train.plan_memory import Checkpointing, Counts, Layout, memory
+from pilot.train.plan.flops import Workload
+from pilot.train.plan.memory import Checkpointing, Counts, Layout, memory
 
 ROW = [Kind.PREFIX] * 16 + [Kind.TEXT] * 10 + [Kind.FAST] * 12
 FAMILY = {"pi05": pi05, "pi0": pi0, "pi0_fast": pi0_fast}

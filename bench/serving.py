@@ -37,7 +37,7 @@ from pilot.models.pi import Pi, pi05
 from pilot.models.sizes import SIZES
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyClient
-from pilot.serve.hosting import Hosted
+from pilot.serve.hosted_policy import Hosted
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack

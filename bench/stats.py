@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pilot.data.cluster import in_processes
+from pilot.data.loading.workers import in_processes
 from pilot.data.stats import stats_of_files
 from pilot.robots import load_adapter, load_robot
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from pilot.data.layout import Batch, Kind, Observation
-from pilot.eval.charts import line_chart
+from pilot.eval.report.charts import line_chart
 from pilot.memory import ALL, keep_freed_memory
 from pilot.models.pi import Pi, PiConfig, pi05
 from pilot.nn.gemma import GemmaConfig

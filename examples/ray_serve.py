@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import pilot
-from pilot.serve.access import Keys, key_of
+from pilot.serve.auth import Keys, key_of
 from pilot.serve.client import PolicyClient
-from pilot.serve.hosting import Hosted, warm_up
+from pilot.serve.hosted_policy import Hosted, warm_up
 from pilot.serve.http import Refusal, session_name
 from pilot.serve.limits import Limits
 from pilot.serve.server import RETURNED

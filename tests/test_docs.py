@@ -10,13 +10,14 @@ import pytest
 import torch
 from contracts import examples
 
-from pilot import cli, configs, robots
-from pilot.data.lerobot import LeRobotDataset
+from pilot import configs, robots
+from pilot.cli import main
+from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
 from pilot.serve.server import serve_in_background
 from pilot.sims.homes import HomesEnv
-from pilot.train import check
+from pilot.train import checks
 
 ROOT = Path(__file__).parents[1]
 MADE_UP = {"NAME", "pi05_desk", "pi05_desk_lora"}  # runs that a page tells how to write
@@ -37,11 +38,11 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", [c for c in commands() if "--help" not in c])
 def test_commands_parse(command):
-    arguments = cli.build_parser().parse_args(shlex.split(command)[1:])
+    arguments = main.build_parser().parse_args(shlex.split(command)[1:])
     robot = getattr(arguments, "robot", None)
     assert robot in (None, "desk_arm", *robots.robot_names())  # the arm is made up on a page
     if arguments.verb == "train" and arguments.name not in MADE_UP:
-        cli.override(configs.get(arguments.name), arguments.set)
+        main.override(configs.get(arguments.name), arguments.set)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -87,10 +88,10 @@ def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):
     scope: dict = {}
     exec(robot_code, scope)
     exec(run_code, scope)
-    monkeypatch.setattr(check, "load_robot", {"desk_arm": scope["ROBOT"]}.__getitem__)
+    monkeypatch.setattr(checks, "load_robot", {"desk_arm": scope["ROBOT"]}.__getitem__)
     for name in MADE_UP - {"NAME"}:
         run = scope[name]()
-        check.check_config(run)
+        checks.check_config(run)
         assert run.name == name
 
 

@@ -17,8 +17,6 @@ LAYERS = [
     {"sims", "serve"},
     {"eval"},
     {"configs"},
-    {"cli_verbs"},
-    {"cli_data", "cli_convert", "cli_plan", "cli_serve"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -32,9 +30,9 @@ TORCH_FREE = (
     "serve/client",
     "serve/control",
     "infer/executor",
-    "data/lerobot",
+    "data/formats/lerobot",
     "data/stats",
-    "data/frames",
+    "data/storage/frame_cache",
     "eval/suites",
 )
 

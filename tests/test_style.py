@@ -24,9 +24,9 @@ TORCH_FREE = [
     "serve.client",
     "serve.control",
     "infer.executor",
-    "data.lerobot",
+    "data.formats.lerobot",
     "data.stats",
-    "data.frames",
+    "data.storage.frame_cache",
     "eval.suites",
 ]
 

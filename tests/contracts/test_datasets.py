@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot import cli
+from pilot.cli import main
 from pilot.datasets import Dataset, all_datasets, load_dataset
 from pilot.robots import load_robot
 
@@ -22,7 +22,7 @@ def collected() -> dict[str, dict]:
     """The arguments that `runs/*.sh` collect with, by folder."""
     scripts = [path.read_text() for path in (ROOT / "runs").glob("*.sh")]
     lines = [line for script in scripts for line in re.findall(r"\$pilot (collect .+)", script)]
-    parsed = [vars(cli.build_parser().parse_args(line.split())) for line in lines]
+    parsed = [vars(main.build_parser().parse_args(line.split())) for line in lines]
     return {str(arguments["out"].relative_to("data")): arguments for arguments in parsed}
 
 

@@ -12,7 +12,7 @@ from contracts import examples
 from safetensors.torch import load_file, save_file
 
 from convert import lerobot_files as files
-from pilot import cli
+from pilot.cli import main
 from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
@@ -50,7 +50,7 @@ def debug_vision(monkeypatch):
 
 
 def convert(*arguments: object) -> int:
-    return cli.main(["convert", *map(str, arguments)])
+    return main.main(["convert", *map(str, arguments)])
 
 
 # --- what lies in a folder --------------------------------------------------------------------------------------------

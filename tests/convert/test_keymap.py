@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pilot.convert.keymap import Piece, Slot, Table, export, load
-from pilot.convert.sources import NpzSource, SafetensorsSource, write_safetensors
+from pilot.convert.tensor_files import NpzSource, SafetensorsSource, write_safetensors
 
 LAYERS, WIDTH, HEADS, HEAD_DIM, VOCAB = 2, 4, 3, 2, 5
 TABLE = Table(

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pilot.data import lerobot_format as fmt
-from pilot.data.writer import LeRobotWriter
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.writer import LeRobotWriter
 from pilot.types import Robot
 
 EPISODES, STEPS = 3, 12

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from data.recordings import ROBOT, episode
 
-from pilot.data.writer import LeRobotWriter
+from pilot.data.formats.writer import LeRobotWriter
 
 
 class Endless:

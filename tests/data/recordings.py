@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilot.data import lerobot_format as fmt
-from pilot.data.writer import LeRobotWriter
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.writer import LeRobotWriter
 from pilot.types import Robot
 
 ROBOT = Robot(

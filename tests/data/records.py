@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pilot.data.rlds import EpisodeFeatures, RldsLayout, RobotColumns
-from pilot.data.tfrecord import FOOTER, HEADER, RecordFile, masked_crc
+from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
+from pilot.data.formats.tfrecord import FOOTER, HEADER, RecordFile, masked_crc
 
 TINY_ARM = Path(__file__).parent / "tiny_arm"
 RECORDS = "tiny_arm-train.tfrecord-00000-of-00001"

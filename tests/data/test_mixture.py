@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pilot.data.loading.shuffle import shuffled
 from pilot.data.mixture import Draw, Mixture, count_before
-from pilot.data.order import shuffled
 from pilot.types import Sample
 
 

@@ -10,11 +10,12 @@ import pytest
 from data.bodies import put_nan
 from data.recordings import ROBOT, episode, record
 
-from pilot.data import columns, stats
-from pilot.data import lerobot_format as fmt
-from pilot.data.cluster import in_processes
-from pilot.data.columns import find_parts
-from pilot.data.lerobot import LeRobotDataset
+from pilot.data import stats
+from pilot.data.formats import columns
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.columns import find_parts
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.loading.workers import in_processes
 from pilot.data.stats import (
     NORMAL_RANGE,
     RARE_CLIP,

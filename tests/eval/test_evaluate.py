@@ -9,8 +9,8 @@ import pytest
 from data.hub_server import instead_of_the_real_one
 
 from eval.checkpoints import save_random_policy
-from pilot import cli
-from pilot.data.endpoint import Endpoint
+from pilot.cli import main
+from pilot.data.tools.vlm_endpoint import Endpoint
 from pilot.eval import evaluate as evaluating
 from pilot.eval.evaluate import (
     Job,
@@ -24,8 +24,8 @@ from pilot.eval.evaluate import (
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.stats import wilson
 from pilot.eval.suites import SUITES, Suite
-from pilot.infer.high_levels import Implicit, Oracle, Vlm
-from pilot.infer.high_levels.advising import at_once
+from pilot.infer.high_level import Implicit, Oracle, Vlm
+from pilot.infer.high_level.advising import at_once
 
 
 class Still:
@@ -88,14 +88,14 @@ def test_a_checkpoint_on_the_hub_is_fetched_once(tmp_path, monkeypatch, capsys):
     command = f"eval hf://desk/pi --suite homes-l1 --episodes 1 --workers 1 --out {tmp_path / 'out'}".split()
     with instead_of_the_real_one(tmp_path, monkeypatch) as hub:
         hub.commit("desk/pi", files | {"optimizer.pt": b"nobody needs it to act"})
-        assert cli.main(command) == 0
+        assert main.main(command) == 0
         table = capsys.readouterr().out
         assert "| homes-l1 | none |" in table and sorted(hub.fetched()) == sorted(files)
         monkeypatch.setattr(evaluating, "load", None)  # nothing runs, nor comes, again
         hub.asked.clear()
-        assert cli.main(command) == 0 and not hub.fetched()
+        assert main.main(command) == 0 and not hub.fetched()
         assert capsys.readouterr().out == table
-        assert cli.main(["eval", "hf://desk/pie"]) == 2
+        assert main.main(["eval", "hf://desk/pie"]) == 2
     assert "pilot: no model 'desk/pie' on the hub; if it is a private one, run: hf auth" in capsys.readouterr().err
 
 

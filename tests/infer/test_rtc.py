@@ -11,8 +11,8 @@ from torch import Tensor
 from infer.weights import model
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.data.pipeline import Pipeline
-from pilot.infer.engine import Engine, engine_for
-from pilot.infer.plain import PlainEngine
+from pilot.infer.engine.fast import Engine, engine_for
+from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.rtc import Leftover, Previous, Rtc, act, encode, guidance_weight, guided, prefix_weights, read_previous
 from pilot.models import flow
 from pilot.models.pi import Pi, pi0, pi0_small, pi05

@@ -4,7 +4,7 @@ from contracts import examples
 
 from pilot.data.layout import Batch
 from pilot.data.pipeline import collate
-from pilot.models.baselines import BaselineConfig
+from pilot.models.baselines.base import BaselineConfig
 from pilot.robots.homes import ROBOT
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pilot.convert import openpi_jax, openpi_torch
 from pilot.convert.keymap import Table, TensorSource
+from pilot.convert.load import load_pi
 from pilot.convert.orbax import OrbaxSource
-from pilot.convert.reading import load_pi
 from pilot.data.layout import Kind, Observation
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from pilot.convert import load_model, openpi_jax, openpi_torch
 from pilot.convert.orbax import OrbaxSource
-from pilot.convert.sources import SafetensorsSource
+from pilot.convert.tensor_files import SafetensorsSource
 from pilot.models.pi import Pi
 
 CASES = {load_case(path).stem: load_case(path) for path in cases("pi0", "pi05", "pi0_fast")}

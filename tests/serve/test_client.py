@@ -15,7 +15,7 @@ from websockets.http11 import Response
 from websockets.sync.server import serve as listen
 
 from pilot.data.transforms import resize_with_pad
-from pilot.serve.access import Keys, tls_context
+from pilot.serve.auth import Keys, tls_context
 from pilot.serve.client import SESSION_HEADER, Backoff, Latency, PolicyClient, PolicyError, send_within, shrunk
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import OVER, pack, unpack

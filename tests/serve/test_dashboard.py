@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from pilot.serve.access import Keys
+from pilot.serve.auth import Keys
 from pilot.serve.client import PolicyClient
 from pilot.serve.server import serve_in_background
 from serve.browser import browse, chromium

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from pilot.serve.access import Keys
+from pilot.serve.auth import Keys
 from pilot.serve.server import serve_in_background
 from serve.policies import OBSERVATION, CountingPolicy, get, robot
 

@@ -13,7 +13,7 @@ from infer.policies import TOLD, save_toy
 from pilot.infer.policy import Policy, load_policy
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyError
-from pilot.serve.hosting import Hosted
+from pilot.serve.hosted_policy import Hosted
 from pilot.serve.server import serve_in_background
 from serve.policies import eventually, gauge, robot
 

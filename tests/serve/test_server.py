@@ -299,7 +299,7 @@ SERVING = """
 import sys
 from pathlib import Path
 import numpy as np
-from pilot.serve.hosting import Hosted
+from pilot.serve.hosted_policy import Hosted
 from pilot.serve.server import serve
 
 folder = Path(sys.argv[1])

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pilot.serve.access import Keys
+from pilot.serve.auth import Keys
 from pilot.serve.limits import Limits, Rate
 from pilot.serve.server import serve_in_background
 from pilot.serve.state import State, hosted_by_name

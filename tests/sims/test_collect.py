@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from pilot.data import lerobot_format as fmt
-from pilot.data.lerobot import LeRobotDataset
-from pilot.data.web import WebRows
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.formats.web import WebRows
 from pilot.sims import collect as collecting
 from pilot.sims.collect import collect, collect_web
-from pilot.sims.demonstrations import Disturbance, Noise, demonstrate
 from pilot.sims.homes import HomesEnv
+from pilot.sims.homes.demonstrations import Disturbance, Noise, demonstrate
 
 NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
 SMALL = {"level": 1, "task": "single", "episodes_per_home": 2, "workers": 1, "progress": False}

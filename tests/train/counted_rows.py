@@ -5,7 +5,7 @@ import torch
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.pi import PiConfig
 from pilot.train.config import TrainConfig
-from pilot.train.flops import Losses, Workload
+from pilot.train.plan.flops import Losses, Workload
 
 ROW = [Kind.PREFIX] * 16 + [Kind.TEXT] * 10 + [Kind.FAST] * 12
 SPOKEN = 22

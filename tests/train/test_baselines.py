@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from pilot.configs.baselines import openvla_nano
-from pilot.data import lerobot_format as fmt
-from pilot.data.writer import LeRobotWriter
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
-from pilot.models.act import Act, act
+from pilot.models.baselines.act import Act, act
+from pilot.models.baselines.diffusion_policy import diffusion_policy
+from pilot.models.baselines.octo import octo
 from pilot.models.bundle import load_bundle
-from pilot.models.diffusion_policy import diffusion_policy
 from pilot.models.kinds import ModelConfig
-from pilot.models.octo import octo
 from pilot.models.pi import pi0_fast
 from pilot.nn.resnet import ResNet, ResNetConfig
 from pilot.robots.homes import ROBOT

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from pilot.data.layout import Batch
-from pilot.data.loader import Loader
+from pilot.data.loading.loader import Loader
 from pilot.data.pipeline import Row
 from pilot.infer.policy import load_policy
 from pilot.train import checkpoint

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pilot.data.layout import Batch
-from pilot.data.loader import Loader
+from pilot.data.loading.loader import Loader
 from pilot.models.pi import Pi
 from pilot.train.config import Source, TrainConfig
 from pilot.train.distributed import Ranks, connect

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pilot.train import metrics as module
-from pilot.train.gpus import GPUS
 from pilot.train.metrics import Metrics, duration, read_metrics, read_notes, said
+from pilot.train.plan.gpus import GPUS
 
 
 def opened(out: Path, *, start: int = 0, log_to: tuple[str, ...] = (), **options) -> Metrics:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pilot.data import lerobot_format as fmt
-from pilot.data.web import WebWriter
-from pilot.data.writer import LeRobotWriter, encode_png
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.web import WebWriter
+from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.models.pi import pi05
 from pilot.robots.homes import ROBOT
 from pilot.train import checkpoint

@@ -11,10 +11,10 @@ language model, learned beside web rows (RT-2, arXiv 2307.15818) after a fixed q
 from dataclasses import replace
 
 from pilot.configs.nano import DATA, PIXEL_GRID
-from pilot.models.act import act
-from pilot.models.diffusion_policy import diffusion_policy
+from pilot.models.baselines.act import act
+from pilot.models.baselines.diffusion_policy import diffusion_policy
+from pilot.models.baselines.octo import octo
 from pilot.models.kinds import ModelConfig
-from pilot.models.octo import octo
 from pilot.models.pi import pi0_fast
 from pilot.models.sizes import Size
 from pilot.train.config import OptimConfig, Source, TrainConfig

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.bundle import load_bundle
 from pilot.models.pi import Pi, PiConfig
 from pilot.names import instead
@@ -18,7 +18,7 @@ READERS = {"openpi-torch": "openpi_torch", "openpi-jax": "openpi_jax", "lerobot"
 def load_model(
     path: str | Path, source: Source, *, config: PiConfig | None = None, dtype: torch.dtype | None = None
 ) -> Pi:
-    """The model in a checkpoint that lies on this machine or elsewhere (`hf://…`, `gs://…`: `data/remote.py`).
+    """The model in a checkpoint that lies on this machine or elsewhere (`hf://…`, `gs://…`: `data/storage/remote.py`).
 
     Every array is used exactly once, or named in the error. `config` says what weights do not tell (the action horizon,
     `insulate`; for openpi's PyTorch the heads of a small vision tower) and must agree with what they do. Without it,

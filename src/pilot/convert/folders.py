@@ -23,9 +23,9 @@ import torch
 from pilot.convert import lerobot, lerobot_export, lerobot_policy, openpi_jax, openpi_torch, paligemma
 from pilot.convert.keymap import Table, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
-from pilot.convert.reading import load_pi, settle
-from pilot.convert.sources import SafetensorsSource, find_safetensors, read_header
-from pilot.data.files import names_in, read_json, write_json
+from pilot.convert.load import load_pi, settle
+from pilot.convert.tensor_files import SafetensorsSource, find_safetensors, read_header
+from pilot.data.storage.files import names_in, read_json, write_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05

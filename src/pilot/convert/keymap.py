@@ -28,7 +28,7 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class TensorSource(Protocol):
-    """A checkpoint on disk, read array by array (`convert/sources.py`, `convert/orbax.py`)."""
+    """A checkpoint on disk, read array by array (`convert/tensor_files.py`, `convert/orbax.py`)."""
 
     @property
     def where(self) -> str:

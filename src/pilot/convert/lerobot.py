@@ -24,10 +24,10 @@ from torch import Tensor
 
 from pilot.convert import openpi_torch
 from pilot.convert.keymap import Table, TensorSource, export
+from pilot.convert.load import load_pi, settle, shape_of
 from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma, linear, one, siglip
-from pilot.convert.reading import load_pi, settle, shape_of
-from pilot.convert.renamed import Renamed
-from pilot.convert.sources import SafetensorsSource, write_safetensors
+from pilot.convert.renaming import Renamed
+from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
 from pilot.models.kinds import model_config, of_family
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 

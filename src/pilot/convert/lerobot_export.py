@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from pilot.convert import lerobot
 from pilot.convert.lerobot import OWN_FILE, variant
 from pilot.convert.lerobot_policy import ACTION, IMAGES, POSTPROCESSOR, PREPROCESSOR, STATE, relative_mask
-from pilot.data.files import write_json
+from pilot.data.storage.files import write_json
 from pilot.models.bundle import Bundle
 from pilot.models.pi import PiConfig, pi05
 from pilot.tokenizers.fast import FastTokenizer

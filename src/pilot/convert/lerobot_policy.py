@@ -24,7 +24,7 @@ import torch
 from pilot.convert import lerobot
 from pilot.convert.lerobot import BUFFERS, OWN_FILE, read_policy_config
 from pilot.convert.paligemma import PUBLISHED_TEXT
-from pilot.convert.sources import SafetensorsSource
+from pilot.convert.tensor_files import SafetensorsSource
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle
 from pilot.tokenizers.base import ActionTokenizer

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from pilot.convert.keymap import Piece, Slot, Table, TensorSource, export
+from pilot.convert.load import load_pi, settle, shape_of
 from pilot.convert.openpi_lora import Merged
 from pilot.convert.orbax import OrbaxSource, write_orbax
-from pilot.convert.reading import load_pi, settle, shape_of
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig

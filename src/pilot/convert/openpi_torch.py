@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from pilot.convert.keymap import Piece, Slot, Table, TensorSource, export
-from pilot.convert.reading import count_layers, load_pi, settle, shape_of
-from pilot.convert.sources import SafetensorsSource, write_safetensors
+from pilot.convert.load import count_layers, load_pi, settle, shape_of
+from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
 from pilot.models.pi import Pi, PiConfig, pi0, pi05
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pilot.convert.sources import to_torch, torch_dtype
-from pilot.data.files import clear_disk_errors, read_json, write_json
+from pilot.convert.tensor_files import to_torch, torch_dtype
+from pilot.data.storage.files import clear_disk_errors, read_json, write_json
 from pilot.models.bundle import replace_folder
 
 ROOT, LEAF = "params", "value"

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from pilot.convert import keymap, lerobot, openpi_jax
 from pilot.convert.keymap import Table, TensorSource
+from pilot.convert.load import settle, shape_of
 from pilot.convert.openpi_torch import PALIGEMMA
-from pilot.convert.reading import settle, shape_of
-from pilot.convert.renamed import Renamed
-from pilot.convert.sources import NpzSource, SafetensorsSource
+from pilot.convert.renaming import Renamed
+from pilot.convert.tensor_files import NpzSource, SafetensorsSource
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
 from pilot.tokenizers.text import TextTokenizer

@@ -8,7 +8,7 @@ Nothing is remembered: the n-th row of a run is a function of (seed, n), so trai
 any number of workers or ranks. Three pieces make that possible. Row n falls to the group in whose share of [0, 1) the
 point n·φ mod 1 lies (the golden ratio fills the interval evenly: any stretch of rows holds every group in its share).
 How often a group has come up before row n is then a sum that needs no loop (`count_before`). And the order of an epoch
-is a permutation that is computed, not stored (`pilot.data.order`).
+is a permutation that is computed, not stored (`pilot.data.loading.shuffle`).
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from pilot.data.order import Order
+from pilot.data.loading.shuffle import Order
 from pilot.types import Sample
 
 POWER = 0.43
@@ -78,7 +78,7 @@ class Mixture:
     regardless. A power of 1 draws every row of a source alike.
 
     `draws`: "windows" takes rows of sources with video from a few windows of neighbouring rows at a time, which costs
-    much less decoding (`pilot.data.windows`). `streams`: into how many shares sources are cut, see `pilot.data.order`;
+    much less decoding (`loading/windows.py`). `streams`: how many shares sources are cut into (`loading/shuffle.py`);
     batches are multiples of it.
 
     Raises `ValueError` for no or empty sources, and for weights that miss a source or name an unknown one.

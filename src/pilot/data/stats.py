@@ -21,9 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float
 
-from pilot.data.cluster import Spread, here
-from pilot.data.columns import Columns, Part, find_parts, read_part
-from pilot.data.files import read_json, write_json
+from pilot.data.formats.columns import Columns, Part, find_parts, read_part
+from pilot.data.loading.workers import Spread, here
+from pilot.data.storage.files import read_json, write_json
 from pilot.types import Adapter, NormStats, Robot, checked_adapter
 
 BUFFER_ROWS = 65_536
@@ -277,7 +277,7 @@ def stats_of_files(
     The same to the bit whoever reads the parts (`spread`).
 
     Raises:
-        FileNotFoundError, ValueError: as `pilot.data.columns`; or dims that are not the robot's.
+        FileNotFoundError, ValueError: as `pilot.data.formats.columns`; or dims that are not the robot's.
     """
     found = [find_parts(path, skip_bad=skip_bad) for path in paths]
     recipe = Recipe.of(

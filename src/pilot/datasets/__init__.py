@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pilot.data.rlds import RldsLayout
+from pilot.data.formats.rlds import RldsLayout
 from pilot.names import choose
 
 Reader = Literal["robot", "web"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from pilot.data.rlds import EpisodeFeatures, RldsLayout, RobotColumns
+from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
 from pilot.datasets import Dataset
 
 OPEN, CLOSED = 0.95, 0.05

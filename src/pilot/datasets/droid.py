@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
-from pilot.data.rlds import EpisodeFeatures, RldsLayout, RobotColumns
+from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
 from pilot.datasets import Dataset
 
 STILL = 1e-3  # change of a joint's velocity command below which a step is idle

@@ -3,7 +3,7 @@
 Pictures are turned upright already, and the gripper's command is LIBERO's own: −1 opens, 1 closes.
 """
 
-from pilot.data.rlds import EpisodeFeatures, RldsLayout, RobotColumns
+from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
 from pilot.datasets import Dataset
 
 SUITES = ("spatial", "object", "goal", "10")

@@ -6,7 +6,7 @@ Both record the gripper as a change: 1 closes, −1 opens, 0 leaves it.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from pilot.data.rlds import EpisodeFeatures, RldsLayout, RobotColumns
+from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
 from pilot.datasets import Dataset
 
 PRESSED = 0.1  # a change above this is meant

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 
 import pilot
-from pilot.data.files import atomic_write, read_json, write_json
+from pilot.data.storage.files import atomic_write, read_json, write_json
 from pilot.eval.evaluate import Job, Runner, SuiteResult, code_fingerprint, evaluate_table, fingerprint
-from pilot.eval.introspect import attention_picture, flow_trajectory
-from pilot.eval.report import Report, SuccessRow
+from pilot.eval.report.introspect import attention_picture, flow_trajectory
+from pilot.eval.report.report import Report, SuccessRow
 from pilot.eval.rollout import EpisodeRecord, Film, film
 from pilot.eval.stats import compare
 from pilot.eval.suites import SUITES, Suite

@@ -21,8 +21,8 @@ import torch
 from tqdm import tqdm
 
 import pilot
-from pilot.data.cluster import worker_pool
-from pilot.data.files import atomic_write, clear_disk_errors, write_json
+from pilot.data.loading.workers import worker_pool
+from pilot.data.storage.files import atomic_write, clear_disk_errors, write_json
 from pilot.eval.policies import at_hand, load
 from pilot.eval.rollout import (
     EpisodeRecord,
@@ -35,8 +35,8 @@ from pilot.eval.rollout import (
 )
 from pilot.eval.stats import wilson
 from pilot.eval.suites import SUITES, Suite, check_control, get_suite
-from pilot.infer.high_levels import HighLevel, Human, Oracle, Vlm, named
-from pilot.infer.high_levels.advising import at_once
+from pilot.infer.high_level import HighLevel, Human, Oracle, Vlm, named
+from pilot.infer.high_level.advising import at_once
 from pilot.sims.homes import HomesEnv
 
 TOGETHER = 8  # episodes in step in one process, the policy asked once for all

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import load_bundle
 from pilot.robots.homes import ROBOT

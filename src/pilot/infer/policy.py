@@ -1,6 +1,6 @@
 """Policies: raw observations in, robot commands out.
 
-`Policy` is stateless weights and pipeline; a `Session` (`infer/hierarchy.py`) is one robot's conversation with it: the
+`Policy` is stateless weights and pipeline; a `Session` (`infer/session.py`) is one robot's conversation with it: the
 clock of its high level and the subtask that was last decided on. Where the high level is the model itself, it and the
 low level are the same network: what it reads of pictures and prompt is read once, the subtask is said from it, and the
 chunk is denoised from the same cache.
@@ -17,14 +17,14 @@ import torch
 
 from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, Row, collate
-from pilot.data.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
-from pilot.infer.engine import Engine, engine_for
-from pilot.infer.hierarchy import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
-from pilot.infer.high_levels import SUBTASK_TOKENS, HighLevel, Model, Silent, named
+from pilot.infer.engine.fast import Engine, engine_for
+from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, Model, Silent, named
 from pilot.infer.record import Record
+from pilot.infer.session import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
+from pilot.models.baselines.diffusion import Denoiser
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
-from pilot.models.diffusion import Denoiser
 from pilot.models.pi import Pi
 from pilot.nn.devices import device_of
 from pilot.robots import read_openpi
@@ -48,7 +48,7 @@ def load_policy(
 ) -> "Policy":
     """The policy in a checkpoint folder; raises on any missing, left-over or misshapen part (`load_bundle`).
 
-    The folder may lie elsewhere: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder` (`data/remote.py`). With
+    The folder may lie elsewhere: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With
     `verify` the checkpoint's record is replayed first (`infer/record.py`).
 
     Raises:
@@ -173,7 +173,7 @@ class Policy:
         on_gripper: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> Session:
-        """A robot's own conversation, see `infer/hierarchy.py`.
+        """A robot's own conversation, see `infer/session.py`.
 
         `high_level` decides on subtasks, at the latest every `subtask_seconds` and, `on_gripper`, when a gripper has
         opened or closed. Time is the robot's: `replan_steps` control ticks per turn, or what `clock` says.

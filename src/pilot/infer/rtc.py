@@ -33,8 +33,8 @@ from torch import Tensor
 
 from pilot.data import transforms
 from pilot.data.pipeline import Pipeline
-from pilot.infer.engine import Engine
-from pilot.infer.plain import PlainEngine, plain_velocity
+from pilot.infer.engine.fast import Engine
+from pilot.infer.engine.plain import PlainEngine, plain_velocity
 from pilot.models import flow
 from pilot.types import Robot, Sample
 

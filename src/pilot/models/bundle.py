@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
-from pilot.data.remote import CHECKPOINT_FILES, fetch
 from pilot.data.stats import load_norm_stats, save_norm_stats
+from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.base import Model
 from pilot.models.kinds import ModelConfig, build, kind_of, model_config, of_family
 from pilot.models.pi import Pi, PiConfig

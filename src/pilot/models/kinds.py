@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pilot.models.act import Act, ActConfig
 from pilot.models.base import Model
-from pilot.models.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
-from pilot.models.octo import Octo, OctoConfig
+from pilot.models.baselines.act import Act, ActConfig
+from pilot.models.baselines.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
+from pilot.models.baselines.octo import Octo, OctoConfig
 from pilot.models.pi import Pi, PiConfig
 
 ModelConfig = PiConfig | ActConfig | DiffusionPolicyConfig | OctoConfig

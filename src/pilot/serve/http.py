@@ -25,8 +25,8 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 
 from pilot.serve import live
-from pilot.serve.access import check_origin, key_of
-from pilot.serve.hosting import Hosted
+from pilot.serve.auth import check_origin, key_of
+from pilot.serve.hosted_policy import Hosted
 from pilot.serve.limits import Limits, Rate
 from pilot.serve.state import State
 

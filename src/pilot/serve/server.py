@@ -29,8 +29,8 @@ except ModuleNotFoundError as error:
 
 from pilot.memory import keep_freed_memory
 from pilot.serve import http
-from pilot.serve.access import Keys, load_certificate, tls_context
-from pilot.serve.hosting import Hosted, fingerprint
+from pilot.serve.auth import Keys, load_certificate, tls_context
+from pilot.serve.hosted_policy import Hosted, fingerprint
 from pilot.serve.http import GOODBYE_SECONDS, Visitor, visitors
 from pilot.serve.limits import Limits
 from pilot.serve.logs import log_to_stderr

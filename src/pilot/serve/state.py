@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilot.serve.access import Keys
-from pilot.serve.conversation import Conversation
-from pilot.serve.hosting import Hosted
+from pilot.serve.auth import Keys
+from pilot.serve.connection import Conversation
+from pilot.serve.hosted_policy import Hosted
 from pilot.serve.limits import Limits
 from pilot.serve.metrics import Metrics
 from pilot.serve.sessions import Sessions

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pilot.data import lerobot_format as fmt
-from pilot.data.cluster import in_processes
-from pilot.data.files import read_json, write_json
-from pilot.data.web import PACKED, ROWS, WebWriter
-from pilot.data.writer import LeRobotWriter, encode_png
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.web import PACKED, ROWS, WebWriter
+from pilot.data.formats.writer import LeRobotWriter, encode_png
+from pilot.data.loading.workers import in_processes
+from pilot.data.storage.files import read_json, write_json
 from pilot.names import shortened
 from pilot.robots.homes import ROBOT
-from pilot.sims.demonstrations import Demonstration, DriveFn, Noise, demonstrate
 from pilot.sims.homes import HomesEnv
-from pilot.sims.questions import pictures_of_home
+from pilot.sims.homes.demonstrations import Demonstration, DriveFn, Noise, demonstrate
+from pilot.sims.homes.questions import pictures_of_home
 
 PROGRESS = "collect.json"
 

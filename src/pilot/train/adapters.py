@@ -8,7 +8,7 @@ from torch import Tensor
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.nn.lora import WEIGHTS, Description, learned, scales_of
 from pilot.train.config import TrainConfig
-from pilot.train.starting import fresh_parts
+from pilot.train.warm_start import fresh_parts
 
 
 def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], config: TrainConfig) -> Path:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from pilot.data.files import write_json
+from pilot.data.storage.files import write_json
 from pilot.models.bundle import replace_folder
 from pilot.train.distributed import Ranks
 

@@ -11,7 +11,7 @@ from pilot.nn.lora import LoraConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One source of rows: demonstrations (`robot`) or web rows (`web`), in any format that `pilot.data.sources` knows.
+    """One source of rows: demonstrations (`robot`) or web rows (`web`), in any format of `data/formats/open.py`.
 
     `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power
     `TrainConfig.mixture_power`. `prompt` stands in place of a set's own tasks. Of web rows, `question` takes only those
@@ -76,8 +76,8 @@ class TrainConfig:
 
     `draws="windows"` takes rows from a few windows of neighbouring rows at a time: for sets of video that are read
     without `frame_cache`. `streams`, a multiple of the ranks, gives each rank files of its own; batches depend on it
-    but not on the ranks (`data/order.py`). Sources that lie elsewhere are read file by file, of which `cache_gb`
-    gigabytes stay here (`data/streaming.py`; None: all).
+    but not on the ranks (`data/loading/shuffle.py`). Sources that lie elsewhere are read file by file, of which
+    `cache_gb` gigabytes stay here (`data/storage/streaming.py`; None: all).
 
     `stats_per` says what shares statistics: sources of one `robot`, none (`dataset`; the policy carries those of the
     first), or the whole `mixture`. `augments` crops, turns and recolours pictures (`data/augment.py`). `loader_workers`
@@ -98,8 +98,8 @@ class TrainConfig:
     of `eval_suite`. 0 is never.
 
     A loss or gradient norm that is not a number, or above `loss_spike` or `grad_spike` times its running median, stops
-    the run and saves the batch (`train/spikes.py`); a factor of 0 looks for NaN alone. `log_to` names where metrics go
-    besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
+    the run and saves the batch (`train/anomalies.py`); a factor of 0 looks for NaN alone. `log_to` names where metrics
+    go besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
 
     `batch_size` rows are those of all ranks together, which take them in `accumulate` passes; how ranks share the model
     says `parallel` (`train/distributed.py`), with `shards` ranks to a copy under `hsdp` (by default those of a

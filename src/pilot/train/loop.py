@@ -20,14 +20,14 @@ from pilot.models.base import Terms
 from pilot.nn.lora import merge, scales_of
 from pilot.train import checkpoint
 from pilot.train.adapters import save_adapters
+from pilot.train.anomalies import Spikes
 from pilot.train.checkpoint import Checkpoints
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import Ranks, connect, gathered
-from pilot.train.flops import Meter
 from pilot.train.learner import Learner
 from pilot.train.metrics import Metrics
+from pilot.train.plan.flops import Meter
 from pilot.train.setup import Setup, prepare
-from pilot.train.spikes import Spikes
 from pilot.train.validation import Validation, wearing
 
 Evaluate = Callable[[Path], dict[str, float]]

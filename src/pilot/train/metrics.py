@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from pilot.data.files import atomic_write
-from pilot.train.gpus import GPUS, find_gpu
+from pilot.data.storage.files import atomic_write
+from pilot.train.plan.gpus import GPUS, find_gpu
 from pilot.train.trackers import open_trackers
 
 Item = TypeVar("Item")
@@ -92,8 +92,8 @@ class Metrics:
     ) -> None:
         """Record the losses of `step`, and how fast the steps since the last record were.
 
-        `flops_per_sample` (forward and backward; `train/flops.py`) makes TFLOP/s of samples/s, and on a GPU that
-        `train/gpus.py` knows their share of its peak, the MFU.
+        `flops_per_sample` (forward and backward; `train/plan/flops.py`) makes TFLOP/s of samples/s, and on a GPU that
+        `train/plan/gpus.py` knows their share of its peak, the MFU.
         """
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from pilot.convert import paligemma
-from pilot.data.chunks import whole_chunks
-from pilot.data.files import write_json
-from pilot.data.frames import cache_frames
-from pilot.data.loader import Loader, RobotRows
+from pilot.data.action_chunks import whole_chunks
+from pilot.data.formats.open import open_episodes, open_pictures
+from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import Mixture, Rows
-from pilot.data.remote import CHECKPOINT_FILES, fetch
-from pilot.data.sources import open_episodes, open_pictures
+from pilot.data.storage.files import write_json
+from pilot.data.storage.frame_cache import cache_frames
+from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.datasets import load_layout
 from pilot.models.bundle import Bundle, load_bundle, model_config, ordered_tokens
 from pilot.models.kinds import build, kind_of, of_family
@@ -24,13 +24,21 @@ from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
-from pilot.train.bodies import datasets_of, fit_to_robot, other_chunks, pipelines, robot_of, shown_cameras, stats_of
-from pilot.train.check import check_config, check_sources
+from pilot.train.checks import check_config, check_sources
 from pilot.train.config import OptimConfig, Source, TrainConfig
 from pilot.train.distributed import Ranks
+from pilot.train.embodiments import (
+    datasets_of,
+    fit_to_robot,
+    other_chunks,
+    pipelines,
+    robot_of,
+    shown_cameras,
+    stats_of,
+)
 from pilot.train.learner import in_threads
-from pilot.train.starting import looking_with, restarted
 from pilot.train.validation import Numbers, hold_out
+from pilot.train.warm_start import looking_with, restarted
 from pilot.types import NormStats, Robot
 
 PALIGEMMA = "paligemma:"

@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pilot.data.loader import Loader, RobotRows
+from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import Rows
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.base import Model
-from pilot.models.diffusion import Denoiser
+from pilot.models.baselines.diffusion import Denoiser
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import regather
 from pilot.types import Robot, Sample

@@ -1,0 +1,46 @@
+"""`pilot plan NAME --gpus 8xH100`: what a run needs before it is started."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pilot.cli.arguments import above_zero, whole_number
+
+if TYPE_CHECKING:
+    from pilot.train.config import TrainConfig
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
+    parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
+    parser.add_argument(
+        "--samples", type=above_zero, help="rows to learn from (default: steps × batch_size of the run)"
+    )
+    parser.add_argument("--price", type=above_zero, metavar="DOLLARS", help="of a GPU per hour (default: of 2025)")
+    parser.add_argument(
+        "--tokens", type=whole_number(1), help="text tokens of a row, with padding (default: max_tokens)"
+    )
+    parser.add_argument("--spoken", type=whole_number(0), help="how many of them are said (default: 44 %%)")
+    parser.add_argument("--json", action="store_true", help="for machines, in bytes, seconds and dollars")
+
+
+def run(args: argparse.Namespace, *, change: "Callable[[TrainConfig], TrainConfig]") -> None:
+    from pilot import configs
+    from pilot.train.plan.gpus import parse_gpus
+
+    parse_gpus(args.gpus)
+    config = change(configs.get(args.name))
+    from pilot.train.plan.estimate import plan
+    from pilot.train.plan.table import to_text
+
+    made = plan(
+        config,
+        gpus=args.gpus,
+        samples=None if args.samples is None else int(args.samples),
+        price=args.price,
+        text=args.tokens,
+        spoken=args.spoken,
+    )
+    print(json.dumps(made.to_json(), indent=2) if args.json else to_text(made))

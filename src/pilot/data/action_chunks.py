@@ -1,0 +1,54 @@
+"""Chunks of actions as a model learns them, relative and normalised: what action tokenizers are fitted to.
+
+Axes: `n` chunks, `ah` action horizon, `ad` action dims.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from pilot.data.formats.episodes import EpisodeDataset
+from pilot.data.transforms import NormKind, normalize, to_delta
+from pilot.types import Adapter, NormStats, Robot, checked_adapter
+
+MAX_CHUNKS = 20_000
+HOLD_OUT = 10  # every so many-th episode is held out
+
+
+def whole_chunks(
+    datasets: Sequence[EpisodeDataset],
+    robot: Robot,
+    *,
+    stats: NormStats,
+    norm: NormKind = "quantile",
+    adapter: Adapter | None = None,
+    part: Literal["all", "fitted", "held_out"] = "all",
+    seed: int = 0,
+) -> Float[np.ndarray, "n ah ad"]:
+    """At most `MAX_CHUNKS` chunks without padding, drawn from all sets alike; `stats` are those of the actions.
+
+    `part`: those of every tenth episode (`held_out`), of the others (`fitted`), or `all`.
+
+    Raises:
+        ValueError: no whole chunk, or statistics or an adapter that are not this robot's.
+    """
+    adapter, rng, chunks = checked_adapter(robot, adapter), np.random.default_rng(seed), []
+    for dataset in datasets:
+        rows = rng.permutation(_rows(dataset, part))[: MAX_CHUNKS // len(datasets)]
+        actions, is_pad = dataset.windows(rows)
+        whole = ~is_pad.any(1)
+        state = adapter.state(dataset.state[rows][whole])
+        chunks.append(to_delta(adapter.actions(actions[whole]), state, robot.delta_mask))
+    found = np.concatenate(chunks)
+    if not len(found):
+        raise ValueError(f"no episode has {datasets[0].action_horizon} usable actions in a row; shorten the horizon")
+    return normalize(found, stats, norm)
+
+
+def _rows(dataset: EpisodeDataset, part: str) -> Int[np.ndarray, " n"]:
+    held_out = dataset.episode_of % HOLD_OUT == 0
+    if part == "all" or held_out.all():  # one episode is both
+        return np.arange(len(dataset))
+    return np.flatnonzero(held_out if part == "held_out" else ~held_out)

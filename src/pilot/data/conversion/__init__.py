@@ -1,4 +1,0 @@
-"""Other people's formats as LeRobot v3.0: one file per format, each with a `SOURCE`; the folder is the list.
-
-A format's file says how its folders are recognised and how one episode is read; `pilot.data.convert` does the rest.
-"""

@@ -1,0 +1,230 @@
+"""State and actions of a LeRobot set (v2.1 or v3.0) straight from its parquet files: a few columns, no pictures.
+
+A set is cut into parts of whole episodes, which processes read on their own. How it is cut depends on the set alone,
+so that whoever adds the parts up gets the same result with any number of processes.
+
+Axes: `n` rows, `sd` state dims, `ad` action dims.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Bool, Float, Int
+
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.feature_stats import matrix
+from pilot.data.formats.lerobot import unfinished_error
+from pilot.data.storage.files import read_json
+
+PART_ROWS = 262_144
+FLAGS = (fmt.PERTURBED, fmt.DRAWABLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Whole episodes, one after the other. `stops[i]` is the row at which the episode of row `i` ends.
+
+    `first` is the number of row 0 in its set; `perturbed` marks steps executed with another action than recorded,
+    `drawable` the rows that training may start a chunk at (None: all).
+    """
+
+    where: str
+    first: int
+    state: Float[np.ndarray, "n sd"]
+    actions: Float[np.ndarray, "n ad"]
+    stops: Int[np.ndarray, " n"]
+    perturbed: Bool[np.ndarray, " n"] | None = None
+    drawable: Bool[np.ndarray, " n"] | None = None
+
+    def blocks(self, rows: int) -> "Iterator[Columns]":
+        """The same episodes in blocks of about `rows` rows, which stay in a processor's cache."""
+        start = 0
+        while start < len(self.stops):
+            stop = int(self.stops[min(start + rows, len(self.stops)) - 1])
+            own = slice(start, stop)
+            yield Columns(
+                where=self.where,
+                first=self.first + start,
+                state=self.state[own],
+                actions=self.actions[own],
+                stops=self.stops[own] - start,
+                perturbed=None if self.perturbed is None else self.perturbed[own],
+                drawable=None if self.drawable is None else self.drawable[own],
+            )
+            start = stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Rows `start` to `stop` of a parquet file: whole episodes, which begin at `edges` (relative to `start`)."""
+
+    file: Path
+    start: int
+    stop: int
+    edges: tuple[int, ...]
+    episodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """About `PART_ROWS` rows of a set; the first of them has the number `first`.
+
+    `state`, `action`: what the set calls them; `flags`: which of `FLAGS` it has.
+    """
+
+    first: int
+    pieces: tuple[Piece, ...]
+    state: str
+    action: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a set holds, before its values are read."""
+
+    info: dict[str, Any]
+    parts: tuple[Part, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(piece.stop - piece.start for part in self.parts for piece in part.pieces)
+
+
+def find_parts(path: str | Path, *, skip_bad: bool = False) -> Found:
+    """Where the episodes of a set lie.
+
+    Raises:
+        FileNotFoundError: no set there.
+        ValueError: a file is damaged (with `skip_bad` it is named and left out), or the set is empty or unfinished.
+    """
+    path = Path(path).absolute()  # whoever reads the parts may be elsewhere
+    if not (path / fmt.INFO).exists():
+        raise unfinished_error(path)
+    info = read_json(path / fmt.INFO, remedy="fetch the data set again")
+    state, action = (fmt.named(info["features"], names, where=path) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES))
+    pieces, skipped = [], []
+    for file in sorted((path / "data").glob("*/*.parquet")):
+        try:
+            pieces += _pieces(file, total_episodes=info["total_episodes"])
+        except ValueError as error:
+            if not skip_bad:
+                raise
+            skipped.append(str(error))
+    if not pieces:
+        raise ValueError(f"{path} has no episodes to read; record some first, or fetch the data set again")
+    flags = tuple(name for name in FLAGS if name in info["features"])
+    parts = (Part(first=first, pieces=own, state=state, action=action, flags=flags) for first, own in _cut(pieces))
+    return Found(info=info, parts=tuple(parts), skipped=tuple(skipped))
+
+
+def read_part(part: Part, *, skip_bad: bool = False) -> tuple[list[Columns], list[str]]:
+    """The episodes of a part, and the names of those left out.
+
+    Raises:
+        ValueError: a damaged file, NaN or infinity (unless `skip_bad`); file, episode, frame and remedy are named.
+    """
+    first, found, skipped = part.first, [], []
+    for piece in part.pieces:
+        try:
+            table = _read_rows(piece, [part.state, part.action, *part.flags])
+            found.append(_columns(piece, table, part, first=first, skip_bad=skip_bad, skipped=skipped))
+        except ValueError as error:
+            if not skip_bad:
+                raise
+            skipped.append(str(error))
+        first += piece.stop - piece.start
+    return [columns for columns in found if len(columns.state)], skipped
+
+
+def _pieces(file: Path, *, total_episodes: int) -> Iterator[Piece]:
+    """A file's episodes, in pieces of about `PART_ROWS`."""
+    episode = _read(file, ["episode_index"])["episode_index"].to_numpy()
+    episode = episode[episode < total_episodes]  # a pack that was interrupted may have left more
+    edges = np.flatnonzero(np.diff(episode, prepend=-1))
+    cuts = [0, *(np.flatnonzero(np.diff(edges // PART_ROWS)) + 1).tolist(), len(edges)]
+    for a, b in pairwise(cuts):
+        if a == b:
+            continue
+        start, stop = int(edges[a]), int(edges[b]) if b < len(edges) else len(episode)
+        own = edges[a:b]
+        numbers = tuple(episode[own].tolist())
+        yield Piece(file=file, start=start, stop=stop, edges=tuple((own - start).tolist()), episodes=numbers)
+
+
+def _cut(pieces: list[Piece]) -> Iterator[tuple[int, tuple[Piece, ...]]]:
+    """Pieces in groups of about `PART_ROWS` rows, each with the number of its first row."""
+    group, rows, first = [], 0, 0
+    for piece in pieces:
+        group.append(piece)
+        rows += piece.stop - piece.start
+        if rows >= PART_ROWS:
+            yield first, tuple(group)
+            group, rows, first = [], 0, first + rows
+    if group:
+        yield first, tuple(group)
+
+
+def _columns(piece: Piece, table: pa.Table, part: Part, *, first: int, skip_bad: bool, skipped: list[str]) -> Columns:
+    state, actions = (matrix(table[name]).astype(np.float32, copy=False) for name in (part.state, part.action))
+    flags = {name: table[name].to_numpy() for name in part.flags}
+    lengths = np.diff([*piece.edges, piece.stop - piece.start])
+    if not (np.isfinite(state).all() and np.isfinite(actions).all()):
+        finite = np.isfinite(np.concatenate([state, actions], axis=1)).all(axis=1)
+        bad = _not_finite(piece, np.asarray(finite), lengths)
+        if not skip_bad:
+            raise ValueError(f"{next(iter(bad.values()))}; repair it, or leave such episodes out with --skip-bad")
+        skipped += bad.values()
+        keep = ~np.repeat(np.isin(np.arange(len(lengths)), list(bad)), lengths)
+        state, actions, lengths = state[keep], actions[keep], np.delete(lengths, list(bad))
+        flags = {name: values[keep] for name, values in flags.items()}
+    return Columns(
+        where=str(piece.file),
+        first=first,
+        state=state,
+        actions=actions,
+        stops=np.repeat(np.cumsum(lengths), lengths),
+        perturbed=flags.get(fmt.PERTURBED),
+        drawable=flags.get(fmt.DRAWABLE),
+    )
+
+
+def _not_finite(piece: Piece, finite: np.ndarray, lengths: np.ndarray) -> dict[int, str]:
+    """What to say of each episode of a piece that has NaN or infinity, by its place in the piece."""
+    bad = np.flatnonzero(~finite)
+    places, first = np.unique(np.repeat(np.arange(len(lengths)), lengths)[bad], return_index=True)
+    return {
+        int(place): f"{piece.file}: NaN or infinity in episode {piece.episodes[place]}, frame {frame}"
+        for place, frame in zip(places, bad[first] - np.array(piece.edges)[places], strict=True)
+    }
+
+
+def _read_rows(piece: Piece, names: list[str]) -> pa.Table:
+    """Some columns of a piece, from the row groups that hold it."""
+    try:
+        with pq.ParquetFile(piece.file) as parquet:
+            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            a, b = np.searchsorted(starts, [piece.start, piece.stop - 1], side="right") - 1
+            table = parquet.read_row_groups(range(a, b + 1), columns=names, use_threads=False)
+            return table.slice(piece.start - int(starts[a]), piece.stop - piece.start)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(piece.file, error) from error
+
+
+def _read(file: Path, names: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(file, columns=names, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{file} cannot be read ({error}); it is truncated or damaged, fetch it again")

@@ -1,0 +1,82 @@
+"""The files of a data set, and the few of them that a process has open.
+
+Sets on this machine are `Folder`s. Of those that lie elsewhere `pilot.data.storage.streaming` brings a file when it is
+asked for; a reader does not know the difference.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+OPEN_FILES = 64
+
+
+@runtime_checkable
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=Closable)
+
+
+class Folder:
+    """Files under `path`, by their place there. What is open is not for two threads at once: `lock` is for readers."""
+
+    is_here = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open: OrderedDict[Path, Any] = OrderedDict()
+        self.lock = threading.RLock()
+
+    def has(self, file: Path) -> bool:
+        return file.exists()
+
+    def size(self, file: Path) -> int:
+        return file.stat().st_size
+
+    def files(self, *places: Path) -> list[Path]:
+        """All files at or under `places`."""
+        under = (place.rglob("*") if place.is_dir() else [place] for place in places)
+        return [file for found in under for file in found if file.is_file()]
+
+    def stamps(self, files: Iterable[Path]) -> list[tuple[str, int]]:
+        """What tells one state of these files from another: their places and sizes."""
+        return [(str(file.relative_to(self.path)), file.stat().st_size) for file in sorted(files)]
+
+    def opened(self, file: Path, opener: Callable[[], Opened]) -> Opened:
+        """What `opener` makes of `file`; it stays open until others are wanted more. Use it before the next call."""
+        if file in self._open:
+            self._open.move_to_end(file)
+            return self._open[file]
+        if len(self._open) >= OPEN_FILES:
+            self._close_oldest()
+        return self._open.setdefault(file, opener())
+
+    @contextmanager
+    def held(self, file: Path) -> Iterator[Path]:
+        """`file`, which stays where it is within the block."""
+        yield file
+
+    @contextmanager
+    def columns(self, file: Path) -> Iterator[Any]:
+        """What to read some columns of a parquet file from: a path, or an open file."""
+        with self.held(file) as here:
+            yield here
+
+    def soon(self, files: Iterable[Path]) -> None:
+        """Says which files will be opened next."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__ | {"_open": OrderedDict()}  # open files do not travel to worker processes
+        return {name: value for name, value in state.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.lock = threading.RLock()
+
+    def _close_oldest(self) -> None:
+        self._open.popitem(last=False)[1].close()

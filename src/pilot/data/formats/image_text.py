@@ -1,0 +1,105 @@
+"""Rows of pictures with something to say about them, whatever files they lie in; no state, no actions.
+
+A reader of a format subclasses `PictureRows`: it gives the bytes of a picture and the (question, answer) pairs about
+it, with boxes as `<loc>` tokens. Which pair is asked is drawn anew each time.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from pilot.data.formats.folder import Folder
+from pilot.data.language import snap_locs
+from pilot.types import Sample
+
+TRIES = 100
+
+
+class PictureRows(ABC):
+    """Random access to rows of pictures as training samples with text targets and no actions.
+
+    `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
+    to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. With `skip_bad`, what cannot be read is listed in
+    `skipped` and another row is drawn in its place. `folder`: the files of a set that lies elsewhere.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        camera: str = "room",
+        loc_stride: int = 1,
+        source: str = "web",
+        skip_bad: bool = False,
+        folder: Folder | None = None,
+    ) -> None:
+        self.folder = folder or Folder(Path(path))
+        self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
+        self.skip_bad = skip_bad
+        self.skipped: list[str] = []
+        self._load()
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Finds the rows. Raises `FileNotFoundError`/`ValueError` that name the file, the entry and the remedy."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, i: int) -> tuple[bytes, list[tuple[str, str]]]:
+        """The encoded picture of row `i`, and the questions and answers about it, at least one.
+
+        Raises `ValueError` or `OSError` that names the file and the remedy.
+        """
+
+    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
+        """One group: a set of pictures is one task."""
+        return {"web": np.arange(len(self))}
+
+    def sample(self, i: int, rng: np.random.Generator | None = None) -> Sample:
+        """Row `i`: a question is the prompt, its answer the text to learn. The first pair without `rng`."""
+        for _ in range(TRIES):
+            try:
+                return self._sample(i, rng)
+            except (ValueError, OSError) as error:
+                if not self.skip_bad or rng is None:
+                    raise
+                self.skip(str(error))
+            i = int(rng.integers(len(self)))
+        raise ValueError(f"{self.path}: {TRIES} rows drawn in a row cannot be read; the last: {self.skipped[-1]}")
+
+    def skip(self, reason: str) -> None:
+        """Lists what was left out, once."""
+        if reason not in self.skipped:
+            self.skipped.append(reason)
+
+    def _sample(self, i: int, rng: np.random.Generator | None) -> Sample:
+        content, pairs = self.read(i)
+        question, answer = pairs[0 if rng is None or len(pairs) == 1 else int(rng.integers(len(pairs)))]
+        prompt, answer = (snap_locs(text, stride=self.loc_stride) for text in (question, answer))
+        image = decoded(content, where=f"{self.path}, row {i}")
+        return Sample(images={self.camera: image}, prompt=prompt, answer=answer, source=self.source)
+
+
+def decoded(content: bytes, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture from its file's bytes. Raises `ValueError` for a damaged one."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{where}: the picture is damaged ({error}); fetch it again, or use --skip-bad") from error
+
+
+def find_folder(first: str, places: list[Path], *, where: Path) -> Path:
+    """The folder of `places` that holds the picture named `first`."""
+    for folder in places:
+        if (folder / first).exists():
+            return folder
+    looked = ", ".join(str(place) for place in dict.fromkeys(places))
+    raise FileNotFoundError(
+        f"{where} names the picture '{first}', which is in none of {looked}; put the pictures there"
+    )

@@ -1,0 +1,62 @@
+"""What LeRobot v2.0 and v2.1 say about their episodes: one parquet file and one mp4 per camera for each.
+
+    meta/episodes.jsonl    {"episode_index": 0, "tasks": ["..."], "length": 123}
+    meta/tasks.jsonl       {"task_index": 0, "task": "..."}
+    data/chunk-000/episode_000000.parquet, videos/chunk-000/<feature>/episode_000000.mp4
+
+Statistics (`meta/episodes_stats.jsonl`, v2.0: `meta/stats.json`) are not read: pilot makes its own, see `stats.py`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pilot.data.formats.lerobot_layout import EpisodeFiles, VideoPart
+
+EPISODES, TASKS, SUBTASKS = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/subtasks.jsonl"
+REMEDY = "fetch the data set again"
+
+
+def read_index(path: Path, info: dict[str, Any]) -> list[EpisodeFiles]:
+    """Where each episode's frames and pictures lie, by episode number."""
+    cameras = [name for name, spec in info["features"].items() if spec["dtype"] == "video"]
+    rows = sorted(read_jsonl(path / EPISODES, "episode_index", "length"), key=lambda row: row["episode_index"])
+    return [_files(row, info, cameras) for row in rows]
+
+
+def read_tasks(path: Path) -> dict[int, str]:
+    """Instructions by number."""
+    return {row["task_index"]: row["task"] for row in read_jsonl(path / TASKS, "task_index", "task")}
+
+
+def read_subtasks(path: Path) -> dict[int, str]:
+    """Subtasks by number, for the `subtask_index` column."""
+    return {row["subtask_index"]: row["subtask"] for row in read_jsonl(path / SUBTASKS, "subtask_index", "subtask")}
+
+
+def read_jsonl(file: Path, *fields: str) -> list[dict[str, Any]]:
+    """One object per line, each with `fields`. Raises errors that name file, line and remedy."""
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing; {REMEDY}")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if missing := [name for name in fields if name not in row]:
+                raise ValueError(f"no {missing}")
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: {error} in {line[:80]!r}; {REMEDY}") from error
+        rows.append(row)
+    return rows
+
+
+def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str]) -> EpisodeFiles:
+    index = row["episode_index"]
+    place = {"episode_index": index, "episode_chunk": index // info["chunks_size"]}
+    return EpisodeFiles(
+        index=index,
+        length=row["length"],
+        labels={},
+        data=info["data_path"].format(**place),
+        videos={key: VideoPart(file=info["video_path"].format(video_key=key, **place), first=0) for key in cameras},
+    )

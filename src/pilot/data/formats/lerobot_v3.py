@@ -1,0 +1,73 @@
+"""What LeRobot v3.0 says about its episodes: parquet tables in `meta/`, and many episodes per file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.lerobot_layout import EpisodeFiles, VideoPart
+
+SUBTASKS = "meta/subtasks.parquet"
+
+
+def read_index(path: Path, info: dict[str, Any]) -> list[EpisodeFiles]:
+    """Where each episode's frames and pictures lie, by episode number."""
+    rows = read_episodes(path, info["total_episodes"]).to_pylist()
+    cameras = [name for name, spec in info["features"].items() if spec["dtype"] == "video"]
+    return [_files(row, info, cameras, path) for row in rows]
+
+
+def read_episodes(path: Path, total_episodes: int) -> pa.Table:
+    """The table of episodes, without their statistics (which outweigh the rest) nor rows of an interrupted pack."""
+    tables = []
+    for file in sorted(path.glob("meta/episodes/*/*.parquet")):
+        names = [n for n in pq.read_schema(file).names if not n.startswith("stats/")]
+        tables.append(pq.read_table(file, columns=names))
+    if not tables:
+        raise FileNotFoundError(f"{path}/meta/episodes has no parquet files; fetch the data set again")
+    table = pa.concat_tables(tables, promote_options="default").sort_by("episode_index")
+    return table.slice(0, total_episodes)
+
+
+def read_tasks(path: Path) -> dict[int, str]:
+    """Instructions by number, from the numbers that stand beside them and not from their order."""
+    return _numbered(path / fmt.TASKS, "task_index")
+
+
+def read_subtasks(path: Path) -> dict[int, str]:
+    """Subtasks by number, for the older `subtask_index` column."""
+    return _numbered(path / SUBTASKS, "subtask_index")
+
+
+def _numbered(file: Path, number: str) -> dict[int, str]:
+    """A pandas frame whose index is the text; older files lack the index's name."""
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is missing; fetch the data set again")
+    table = pq.read_table(file)
+    text = next(name for name in table.column_names if name != number)
+    return dict(sorted(zip(table[number].to_pylist(), table[text].to_pylist(), strict=True)))
+
+
+def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str], path: Path) -> EpisodeFiles:
+    try:
+        data = info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        return EpisodeFiles(
+            index=row["episode_index"],
+            length=row["length"],
+            labels=json.loads(row.get("labels") or "{}"),
+            data=data,
+            videos={key: _video(row, key, info) for key in cameras},
+        )
+    except KeyError as error:
+        raise ValueError(
+            f"{path}/meta/episodes says nothing of {error} for episode {row.get('episode_index')}; fetch it again"
+        ) from error
+
+
+def _video(row: dict[str, Any], key: str, info: dict[str, Any]) -> VideoPart:
+    place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
+    file = info["video_path"].format(video_key=key, **place)
+    return VideoPart(file=file, first=round(row[f"videos/{key}/from_timestamp"] * info["fps"]))

@@ -1,0 +1,125 @@
+"""From a path to a reader, by what lies there: the one place that tells formats apart.
+
+| what lies at the path | reader |
+|---|---|
+| `meta/info.json`, or an open recording | `LeRobotDataset` (v2.0 to v3.0) |
+| `features.json`, here or in a version folder | `RldsDataset`, with the layout of its entry in `pilot.datasets` |
+| `rows.jsonl` | `WebRows` (pilot's own) |
+| `.tar` files | `TarRows` (WebDataset) |
+| a `.json` file of images and annotations | `CocoRows` |
+| another `.json` or `.jsonl` file | `ChatRows` (LLaVA, VQA) |
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats import rlds, web
+from pilot.data.formats.coco import CocoRows
+from pilot.data.formats.episodes import EpisodeDataset
+from pilot.data.formats.image_text import PictureRows
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.formats.llava import ChatRows
+from pilot.data.formats.rlds import RldsDataset, RldsLayout
+from pilot.data.formats.web import WebRows
+from pilot.data.formats.webdataset import TarRows
+from pilot.data.loading.workers import Spread, here
+from pilot.data.storage.files import names_in, read_json
+from pilot.data.storage.remote import fetch, is_remote
+
+if TYPE_CHECKING:
+    from pilot.data.storage.streaming import StreamedFolder
+
+HEAD_BYTES = 1 << 16
+COLUMN_FILES = ("meta/**", "data/**", "**.json", "**tfrecord**")
+"""Where state and actions lie; not the mp4."""
+DESCRIPTIONS = ("meta/**", *(f"{at}{name}" for at in ("", "*/") for name in (rlds.FEATURES, rlds.INFO)))
+"""What a set of demonstrations says of itself, and is read as a whole before anything else."""
+
+
+def open_episodes(
+    path: str | Path,
+    action_horizon: int,
+    *,
+    layouts: Callable[[str], RldsLayout],
+    cameras: Sequence[str] | None = None,
+    skip_bad: bool = False,
+    spread: Spread = here,
+    cache_gb: float | None = None,
+) -> EpisodeDataset:
+    """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`,
+    `spread` does its first reading. Of an address (`hf://…`, `gs://…`) files come as they are read, see
+    `pilot.data.storage.streaming`.
+
+    Raises:
+        FileNotFoundError: nothing there that a reader knows.
+        ValueError: what the reader finds wrong, see there.
+    """
+    folder = _elsewhere(path, cache_gb)
+    path = folder.path if folder else Path(path)
+    if folder:
+        folder.bring(*DESCRIPTIONS)
+    if (path / rlds.FEATURES).exists() or list(path.glob(f"*/{rlds.FEATURES}")):
+        name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
+        options = {"layout": layouts(name), "progress": True, "spread": spread}
+        return RldsDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder, **options)
+    if (path / "meta").exists() or (path / fmt.RECORDING).exists():
+        return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder)
+    raise unknown_error(path, f"{fmt.INFO} (LeRobot) or {rlds.FEATURES} (RLDS)")
+
+
+def open_pictures(
+    path: str | Path,
+    *,
+    loc_stride: int = 1,
+    source: str = "web",
+    question: str | None = None,
+    camera: str = "room",
+    skip_bad: bool = False,
+    cache_gb: float | None = None,
+) -> PictureRows:
+    """The web rows at `path`; `question` is for pilot's own, see `WebRows`. Of an address with tars these come as they
+    are read, of another everything is fetched.
+
+    Raises:
+        FileNotFoundError: nothing there that a reader knows.
+        ValueError: what the reader finds wrong, see there.
+    """
+    options: dict[str, Any] = {"camera": camera, "loc_stride": loc_stride, "source": source, "skip_bad": skip_bad}
+    if (folder := _elsewhere(path, cache_gb)) and any(name.endswith(".tar") for name in folder.sizes):
+        return TarRows(folder.path, folder=folder, **options)
+    path = fetch(path)
+    if (path / web.ROWS).exists() or (path / web.PACKED).exists():
+        return WebRows(path, question=question, **options)
+    if question is not None:
+        raise ValueError(f"'question' chooses among rows of {web.ROWS}; {path} holds others")
+    return _reader(path)(path, **options)
+
+
+def _elsewhere(path: str | Path, cache_gb: float | None) -> "StreamedFolder | None":
+    """The folder at an address; None for a path on this machine."""
+    if not is_remote(path):
+        return None
+    from pilot.data.storage.streaming import StreamedFolder  # locks of files, which not every system has
+
+    return StreamedFolder(path, limit_gb=cache_gb)
+
+
+def _reader(path: Path) -> type[PictureRows]:
+    if path.suffix == ".tar" or (path.is_dir() and list(path.glob("*.tar"))):
+        return TarRows
+    if path.suffix == ".jsonl":
+        return ChatRows
+    if path.suffix == ".json" and path.exists():
+        with path.open("rb") as file:
+            return ChatRows if file.read(HEAD_BYTES).lstrip().startswith(b"[") else CocoRows
+    raise unknown_error(path, f"{web.ROWS}, .tar files, or a .json or .jsonl file")
+
+
+def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
+    """What to say about a path where no reader finds its files."""
+    if not path.exists():
+        where = "give the folder of a data set (a run's: --set sources.NAME.path=FOLDER), or its address (hf://, gs://)"
+        return FileNotFoundError(f"{path} does not exist; {where}")
+    return FileNotFoundError(f"{path} holds no {wanted}; it has {names_in(path)}")

@@ -1,0 +1,113 @@
+"""What every format that can be converted gives: a robot, a rate, and episodes one by one.
+
+Axes: `t` steps of an episode.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from pilot.data.formats.rlds import RldsLayout
+from pilot.data.formats.writer import Text
+from pilot.types import Robot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person says about a source that it does not say itself. None is what the source says, or an error.
+
+    `task`: the instruction of episodes without one. `layouts` gives the layout of an RLDS set by its name. `drop_idle`:
+    of such sets, leave out the steps that their layout does not let training start at; else they are marked
+    (`observation.drawable`).
+    """
+
+    robot: Robot | None = None
+    fps: float | None = None
+    task: str | None = None
+    pictures: Literal["image", "video"] | None = None
+    layouts: Callable[[str], RldsLayout] | None = None
+    drop_idle: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """One episode, as `LeRobotWriter.add_episode` takes it."""
+
+    frames: Mapping[str, Any]
+    task: str
+    persistent: Iterable[Text] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A folder of recordings. `episodes` names them, in order; `left_out` says which columns are not taken along."""
+
+    robot: Robot
+    fps: float
+    pictures: str
+    episodes: Sequence[str]
+    left_out: Sequence[str]
+
+    def __init__(self, path: Path, options: Options) -> None: ...
+
+    @staticmethod
+    def recognises(path: Path) -> bool: ...
+
+    def read(self, number: int) -> Content:
+        """The episode `episodes[number]`. Raises `ValueError`/`OSError` that name the file and what is wrong."""
+        ...
+
+
+def described_robot(
+    name: str, *, cameras: Iterable[str], states: Sequence[str], actions: Sequence[str], fps: float
+) -> Robot:
+    """A robot made of what the data say of it."""
+    return Robot(
+        name=name,
+        cameras=tuple(cameras),
+        state_names=tuple(states),
+        action_names=tuple(actions),
+        delta_mask=(False,) * len(actions),
+        control_hz=fps,
+    )
+
+
+def dim_names(declared: Any, dims: int, *, kind: str) -> list[str]:
+    """The names of a feature's dims, from a list of them or from a dict of lists; numbers where there are none."""
+    lists = declared.values() if isinstance(declared, dict) else [declared or []]
+    names = [str(name) for part in lists if isinstance(part, list | tuple) for name in part]
+    return names if len(names) == dims and len(set(names)) == dims else [f"{kind}_{i}" for i in range(dims)]
+
+
+def known_rate(path: Path, options: Options) -> float:
+    """The rate of a source that does not say it.
+
+    Raises:
+        ValueError: nor did the person.
+    """
+    fps = options.fps or (options.robot.control_hz if options.robot else None)
+    if fps is None:
+        raise ValueError(
+            f"{path} does not say at which rate it was recorded; give --fps, or --robot for its control rate"
+        )
+    return fps
+
+
+def known_task(where: Path, said: Any, options: Options) -> str:
+    """The instruction that a file says, or else the one that the person gave.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(said, np.ndarray):
+        said = said.reshape(-1)[0] if said.size else ""
+    words = said.decode("utf-8") if isinstance(said, bytes) else str(said or "")
+    if not (words := words.strip() or (options.task or "")):
+        raise ValueError(
+            f"{where} has no instruction; give one for such episodes with --task 'put the cup in the sink'"
+        )
+    return words

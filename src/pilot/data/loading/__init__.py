@@ -1,0 +1,1 @@
+"""From data sets to batches: shuffled order, windows of video, worker processes, the loader."""

@@ -1,0 +1,78 @@
+"""Reading video in an order that is random and yet cheap: short runs of frames, decoded in one go, drawn at random.
+
+A random frame of an mp4 costs a seek and every frame since the last key frame; the frame after it costs one. So a set
+is cut into windows of consecutive rows; a few windows are open at a time, each draw takes a row of one of them, and an
+empty window makes place for the next. Every row comes once per epoch, and every frame is decoded once.
+
+Axes: `n` rows, `h w` pixels.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from pilot.data.formats.episodes import EpisodeDataset
+from pilot.data.loading.shuffle import by_window
+
+WINDOW, OPEN_WINDOWS = 32, 16
+LEAST = 4
+
+
+def plan(lanes: int) -> tuple[int, int]:
+    """Rows in a window, and open windows for each of `lanes` places of a set that rows come from in turn.
+
+    Together about as many rows as `OPEN_WINDOWS` windows of `WINDOW` rows hold, whatever the number of lanes; where
+    that would leave less than `LEAST` rows to a window, more.
+    """
+    at_once = max(1, OPEN_WINDOWS // lanes)
+    return int(np.clip(WINDOW * OPEN_WINDOWS // (lanes * at_once), LEAST, WINDOW)), at_once
+
+
+def window_of(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tuple[int, int]:
+    """The window of row `i`: rows `start` to `stop`, of one episode."""
+    episode = dataset.episodes[dataset.episode_of[i]]
+    start = episode.start + (i - episode.start) // window * window
+    return start, min(start + window, episode.stop)
+
+
+def windows_of(dataset: EpisodeDataset, rows: Int[np.ndarray, " n"], *, window: int = WINDOW) -> Int[np.ndarray, " n"]:
+    """The first row of the window of each row."""
+    starts = dataset.starts[dataset.episode_of[rows]]
+    return starts + (rows - starts) // window * window
+
+
+def windowed_order(
+    dataset: EpisodeDataset, rng: np.random.Generator, *, window: int = WINDOW, open_windows: int = OPEN_WINDOWS
+) -> Int[np.ndarray, " n"]:
+    """Every drawable row once, at any moment from among `open_windows` windows: an order for `WindowCache`."""
+    rows = dataset.drawable_rows()
+    return by_window(rows, windows_of(dataset, rows, window=window), rng, open_windows=open_windows)
+
+
+class WindowCache:
+    """Decoded pictures of the windows that were last read from; `dataset.frames = WindowCache(dataset)` uses it.
+
+    Memory is bounded: by half more than `open_windows` windows of `window` pictures per camera, so that in an order of
+    `windowed_order` a window is not forgotten before its last row is drawn.
+    """
+
+    def __init__(self, dataset: EpisodeDataset, *, window: int = WINDOW, open_windows: int = OPEN_WINDOWS) -> None:
+        self.dataset, self.window, self.open_windows = dataset, window, open_windows
+        self._open: OrderedDict[tuple[int, str], list[np.ndarray]] = OrderedDict()
+
+    def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Row `i`; its whole window is decoded if it is not open."""
+        start, stop = window_of(self.dataset, i, window=self.window)
+        key = (start, camera)
+        if key in self._open:
+            self._open.move_to_end(key)
+        else:
+            self._open[key] = [self.dataset.decode(row, camera) for row in range(start, stop)]
+            while len(self._open) > self.open_windows * 3 // 2 * len(self.dataset.cameras):
+                self._open.popitem(last=False)
+        return self._open[key][i - start]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}  # each process reads windows of its own

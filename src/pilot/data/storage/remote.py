@@ -1,0 +1,290 @@
+"""Folders that lie elsewhere: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`, and whatever fsspec opens.
+
+`fetch` brings the files that are asked for onto this machine, once. Each version (a commit of the hub, or the sizes and
+stamps of the files) has a folder of its own, a file gets its name when it is whole, and the folder is handed out when
+all files are there: what broke off is never taken for whole, and the next call goes on with it.
+"""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote
+
+from pilot.data.storage.files import atomic_write, write_json
+from pilot.names import shortened
+
+HUB = re.compile(
+    r"hf://(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>[\w.-]+/[\w.-]+?)"
+    r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<folder>.*))?"
+)
+STAMPS = ("etag", "ETag", "md5Hash", "generation", "mtime", "LastModified", "updated", "created")
+AT_ONCE = 4
+CHECKPOINT_FILES = (
+    "*.json", "*.safetensors", "*.model", "*.npz", "fast/*", "tokenizer/*", "action_tokenizer/*", "assets/**",
+    "params/**", "_*", "manifest.ocdbt", "ocdbt.process_*/**", "d/**",
+)  # fmt: skip
+"""What belongs to a checkpoint of any kind; not its optimizer's state, older steps beside it, or films."""
+
+
+def is_remote(address: str | Path) -> bool:
+    """Whether `address` is a URL; a `Path` made of one, which has lost a slash, counts too."""
+    return re.match(r"[A-Za-z][\w+.-]+:/", str(address)) is not None
+
+
+def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
+    """Where the folder (or file) `address` lies on this machine, fetched if need be; a local path is itself.
+
+    `only` are patterns of the files to bring, relative to the folder: `*` stays within one level, `**` does not. A hub
+    or store that does not answer is a warning when everything asked for is here from an earlier time.
+
+    Raises:
+        FileNotFoundError: no such repository, revision or folder, or nothing in it that `only` asks for.
+        PermissionError: it is gated or private.
+        ConnectionError: no answer, and no whole copy here.
+        ImportError: the library that opens such an address is not installed.
+    """
+    if not is_remote(address):
+        return _local(Path(address).expanduser())
+    place = place_of(address)
+    url = place.url
+    record = cache() / "records" / f"{_digest([url, *only])}.json"
+    try:
+        found = place.files()
+    except ConnectionError as error:
+        return _earlier_copy(record, url, error)
+    wanted = {name: size for name, size in found.items() if not name or matches(name, only)}
+    if not wanted:
+        raise FileNotFoundError(f"nothing to fetch at {url}: of {list(only)} there is nothing among {shortened(found)}")
+    folder = place.download(wanted)
+    write_json(record, {"url": url, "folder": str(folder), "files": sorted(wanted)})
+    return folder
+
+
+def place_of(address: str | Path) -> "Place":
+    """The remote folder (or file) at `address`."""
+    url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")
+    return HubFolder(url) if url.startswith("hf://") else StoredFolder(url)
+
+
+class Place(Protocol):
+    """A remote folder."""
+
+    url: str
+
+    def files(self) -> Mapping[str, int | None]:
+        """Names relative to the folder and sizes in bytes; the name of an address that is itself a file is ''."""
+        ...
+
+    def version(self) -> str:
+        """Differs when files do that `files` has found."""
+        ...
+
+    def download(self, wanted: Mapping[str, int | None]) -> Path: ...
+
+    def copy(self, name: str, folder: Path, size: int | None) -> None:
+        """Brings one file to its place in `folder`, whole or not at all. Raises `ConnectionError`."""
+        ...
+
+    def opened(self, name: str) -> Any:
+        """A file to read parts of; None where only whole files can be had."""
+        ...
+
+
+class HubFolder:
+    """A folder of a Hugging Face repository; its files lie in that library's own cache, shared with other tools."""
+
+    def __init__(self, url: str) -> None:
+        match = HUB.fullmatch(url)
+        if match is None:
+            raise ValueError(f"'{url}' is not an address of the hub; write hf://owner/repo[@revision][/folder]")
+        self.url, self.repo, self.folder = url, match["repo"], (match["folder"] or "").strip("/")
+        self.revision = unquote(match["revision"]) if match["revision"] else None
+        self.kind = (match["kind"] or "models").removesuffix("s")
+        self.endpoint = os.environ.get("HF_ENDPOINT") or None
+        self.commit = ""
+
+    def files(self) -> dict[str, int | None]:
+        hub = _library("huggingface_hub.errors")
+        errors = hub.errors
+        api = hub.HfApi(endpoint=self.endpoint)
+        try:
+            info = api.repo_info(self.repo, revision=self.revision, repo_type=self.kind, files_metadata=True)
+        except errors.GatedRepoError as error:
+            raise PermissionError(
+                f"{self.url} is gated: accept its terms on the hub, then run: hf auth login"
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise FileNotFoundError(
+                f"no {self.kind} '{self.repo}' on the hub; if it is a private one, run: hf auth login"
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise FileNotFoundError(f"'{self.repo}' has no revision '{self.revision}' on the hub") from error
+        except Exception as error:  # each version of that library has other names for "no answer"
+            raise ConnectionError(f"the hub does not answer for {self.url} ({_in_short(error)})") from error
+        self.commit = info.sha
+        sizes = {item.rfilename: item.size for item in info.siblings or []}
+        if not (inside := _inside(list(sizes), self.folder)):
+            raise FileNotFoundError(f"'{self.repo}' has no '{self.folder}'; it has {shortened(sizes)}")
+        return {name: sizes[str(PurePosixPath(self.folder, name))] for name in inside}
+
+    def version(self) -> str:
+        return self.commit[:16]
+
+    def copy(self, name: str, folder: Path, size: int | None) -> None:
+        hub, path = _library("huggingface_hub.errors"), str(PurePosixPath(self.folder, name))
+        own = {"revision": self.commit, "repo_type": self.kind, "endpoint": self.endpoint}
+        try:
+            brought = Path(hub.hf_hub_download(self.repo, path, local_dir=folder / ".hub", **own))
+        except Exception as error:
+            raise _broke_off(f"{self.url}: {name}", error) from error
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(brought, folder / name)
+
+    def opened(self, name: str) -> None:
+        return None
+
+    def download(self, wanted: Mapping[str, int | None]) -> Path:
+        hub = _library("huggingface_hub.errors")
+
+        def one(name: str) -> str:
+            path = str(PurePosixPath(self.folder, name))
+            return hub.hf_hub_download(
+                self.repo, path, revision=self.commit, repo_type=self.kind, endpoint=self.endpoint
+            )
+
+        try:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                name, file = next(zip(wanted, list(pool.map(one, wanted)), strict=False))
+        except Exception as error:
+            raise _broke_off(self.url, error) from error
+        return Path(file).parents[len(PurePosixPath(name).parts) - 1] if name else Path(file)
+
+
+class StoredFolder:
+    """A folder that fsspec opens (`gs://`, `s3://`, `memory://`, …), copied into pilot's own cache."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.stamps: dict[str, str] = {}
+        fsspec = _library("fsspec.core")
+        try:
+            self.system, self.root = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise ImportError(f"{url} needs a library that is not here: pip install 'pilot[hub]' ({error})") from error
+
+    def files(self) -> dict[str, int | None]:
+        try:
+            found: dict[str, dict[str, Any]] = self.system.find(self.root, detail=True)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # each store has errors of its own
+            raise ConnectionError(f"no answer for {self.url} ({_in_short(error)})") from error
+        if not found:
+            raise FileNotFoundError(f"nothing lies at {self.url}")
+        names = {path: path[len(self.root) :].lstrip("/") for path in found}
+        if unsafe := [name for name in names.values() if ".." in PurePosixPath(name).parts]:
+            raise ValueError(f"{self.url} has names that lead out of it: {shortened(unsafe)}")
+        self.stamps = {names[p]: str([entry.get(key) for key in ("size", *STAMPS)]) for p, entry in found.items()}
+        return {names[p]: entry.get("size") for p, entry in found.items()}
+
+    def download(self, wanted: Mapping[str, int | None]) -> Path:
+        slug = re.sub(r"[^\w.-]+", "-", self.url).strip("-")[-80:]
+        folder = cache() / "stored" / f"{slug}-{_digest([self.stamps[name] + name for name in wanted])}"
+        alone = folder / PurePosixPath(self.root).name  # where the address is a file, not a folder
+        for name, size in wanted.items():
+            target = folder / name if name else alone
+            if not (target.is_file() and size in (None, target.stat().st_size)):
+                self._copy(name, target, size)
+        return folder if "" not in wanted else alone
+
+    def version(self) -> str:
+        return _digest(stamp + name for name, stamp in self.stamps.items())
+
+    def copy(self, name: str, folder: Path, size: int | None) -> None:
+        self._copy(name, folder / name, size, quiet=True)
+
+    def opened(self, name: str) -> Any:
+        return self.system.open(f"{self.root}/{name}", "rb", cache_type="none")
+
+    def _copy(self, name: str, target: Path, size: int | None, *, quiet: bool = False) -> None:
+        source = f"{self.root}/{name}" if name else self.root
+        with atomic_write(target) as temporary:
+            try:
+                self.system.get_file(source, str(temporary), callback=_progress(source, 0 if quiet else size))
+            except Exception as error:
+                raise _broke_off(source, error) from error
+            if size is not None and (got := temporary.stat().st_size) != size:
+                raise ConnectionError(f"{source} arrived with {got} of its {size} bytes; run the same command again")
+
+
+def _local(path: Path) -> Path:
+    if not path.exists() and re.fullmatch(r"[\w-]+/[\w.-]+", str(path)):
+        raise FileNotFoundError(f"there is no folder {path}; if it is a repository of the hub, write hf://{path}")
+    return path
+
+
+def _earlier_copy(record: Path, url: str, error: ConnectionError) -> Path:
+    if record.is_file():
+        content = json.loads(record.read_text())
+        folder = Path(content["folder"])
+        if all((folder / name).is_file() for name in content["files"]):
+            warnings.warn(f"{error}; taking the copy of {url} fetched earlier: {folder}", stacklevel=3)
+            return folder
+    raise error
+
+
+def _inside(names: Sequence[str], folder: str) -> list[str]:
+    """Those in `folder`, relative to it; [''] when `folder` is a file."""
+    if folder in names:
+        return [""]
+    prefix = f"{folder}/" if folder else ""
+    return [name[len(prefix) :] for name in names if name.startswith(prefix)]
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    wild = {"**": ".*", "*": "[^/]*"}
+    regexes = ("".join(wild.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", p)) for p in patterns)
+    return any(re.fullmatch(regex, name) for regex in regexes)
+
+
+def _library(name: Literal["huggingface_hub.errors", "fsspec.core"]) -> Any:
+    """The package that a module is of: the one place where the optional libraries are imported."""
+    package = name.partition(".")[0]
+    try:
+        import_module(name)
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(f"remote paths need {package}: pip install 'pilot[hub]'") from error
+
+
+def _progress(source: str, size: int | None) -> Any:
+    callbacks = _library("fsspec.core").callbacks
+    if size is None or size < 1 << 24:
+        return callbacks.NoOpCallback()
+    return callbacks.TqdmCallback(tqdm_kwargs={"desc": PurePosixPath(source).name, "unit": "B", "unit_scale": True})
+
+
+def cache() -> Path:
+    """`$PILOT_CACHE`, or `pilot` in the user's cache folder."""
+    if own := os.environ.get("PILOT_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilot"
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+
+
+def _broke_off(what: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f"fetching {what} broke off ({_in_short(error)}); the same command goes on with it")
+
+
+def _in_short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"

@@ -1,0 +1,263 @@
+"""Sets that lie elsewhere, read file by file: a file comes when it is first opened, or a little before.
+
+What came stays in pilot's cache, for this run and for others. Where that may hold only so many gigabytes
+(`$PILOT_CACHE_GB`, or `TrainConfig.cache_gb`), the files that were opened least lately make room: never one that some
+process has open, and never what a set says of itself (`meta/`, JSON). A file gets its name when it is whole.
+"""
+
+import fcntl
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+from pilot.data.formats.folder import Folder, Opened
+from pilot.data.storage.files import read_json, write_json
+from pilot.data.storage.remote import AT_ONCE, Place, cache, matches, place_of
+from pilot.names import shortened
+
+FOLDER, LOCKS = "streamed", "locks"
+STAYS = (".json", ".jsonl")
+GB = 1e9
+
+
+class StreamedFolder(Folder):
+    """The files at the address `url`, as far as they are here.
+
+    Raises as `pilot.data.storage.remote.fetch` does.
+    """
+
+    is_here = False
+
+    def __init__(self, url: str | Path, *, limit_gb: float | None = None) -> None:
+        self.place: Place = place_of(url)
+        self.root = cache() / FOLDER
+        self.sizes, version = self._listing()
+        super().__init__(self.root / f"{_slug(self.place.url)}-{version}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        own = os.environ.get("PILOT_CACHE_GB")
+        self.limit = GB * (limit_gb if limit_gb is not None else float(own) if own else float("inf"))
+        self._held: dict[Path, int] = {}
+        self._forget_threads()
+
+    def _listing(self) -> tuple[Mapping[str, int | None], str]:
+        """What the folder holds, and a name for this state of it; where nobody answers, what it held when it was read
+        last."""
+        record = self.root / f".{_slug(self.place.url)}.json"
+        try:
+            sizes = self.place.files()
+        except ConnectionError as error:
+            if not record.exists():
+                raise
+            warnings.warn(f"{error}; taking it for what it was when it was read last", stacklevel=4)
+            known = read_json(record, remedy=f"remove {record}")
+            return known["sizes"], known["version"]
+        if unsafe := [name for name in sizes if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute()]:
+            raise ValueError(f"{self.place.url} has names that lead out of it: {shortened(unsafe)}")
+        write_json(record, {"sizes": sizes, "version": self.place.version()})
+        return sizes, self.place.version()
+
+    def bring(self, *patterns: str) -> None:
+        """Has the files that match here from the start; they never make room for others if they are `meta/` or JSON."""
+        for name in self.sizes:
+            if matches(name, patterns):
+                self._bring(self.path / name)
+
+    def has(self, file: Path) -> bool:
+        return self._name(file) in self.sizes or file.exists()
+
+    def size(self, file: Path) -> int:
+        known = self.sizes.get(self._name(file))
+        if known is not None:
+            return known
+        with self.held(file):
+            return file.stat().st_size
+
+    def files(self, *places: Path) -> list[Path]:
+        under = [PurePosixPath(self._name(place)) for place in places]
+        return [self.path / name for name in self.sizes if any(PurePosixPath(name).is_relative_to(u) for u in under)]
+
+    def stamps(self, files: Iterable[Path]) -> list[tuple[str, int]]:
+        return [(self.path.name, 0)]  # it names the version of all of them
+
+    def opened(self, file: Path, opener: Callable[[], Opened]) -> Opened:
+        if file in self._open:
+            return super().opened(file, opener)
+        self._hold(file)
+        try:
+            return super().opened(file, opener)
+        except BaseException:
+            os.close(self._held.pop(file))
+            raise
+
+    @contextmanager
+    def held(self, file: Path) -> Iterator[Path]:
+        if file in self._open:
+            yield file
+            return
+        self._hold(file)
+        try:
+            yield file
+        finally:
+            os.close(self._held.pop(file))
+
+    @contextmanager
+    def columns(self, file: Path) -> Iterator[Any]:
+        """Of a file that is not here, only the parts that are read are fetched, where the place can do that."""
+        if file.exists() or (part := self.place.opened(self._name(file))) is None:
+            with self.held(file) as here:
+                yield here
+        else:
+            with part as open_file:
+                yield open_file
+
+    def soon(self, files: Iterable[Path]) -> None:
+        """Has them brought by threads, as far as there is room beside what is open."""
+        wanted = [file for file in files if not file.exists()]
+        with self._asking:
+            for file in wanted:
+                if file not in self._asked:
+                    self._asked.add(file)
+                    self._coming.append(file)
+            while len(self._threads) < min(AT_ONCE, len(self._coming)):
+                self._threads.append(threading.Thread(target=self._bring_ahead, name="streaming", daemon=True))
+                self._threads[-1].start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_asking", "_coming", "_asked", "_threads")
+        state = {name: value for name, value in super().__getstate__().items() if name not in own}
+        return state | {"_held": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget_threads()
+
+    def __del__(self) -> None:
+        for lock in self.__dict__.get("_held", {}).values():
+            os.close(lock)
+
+    def _forget_threads(self) -> None:
+        self._asking = threading.Lock()
+        self._coming: deque[Path] = deque()
+        self._asked: set[Path] = set()
+        self._threads: list[threading.Thread] = []
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
+    def _close_oldest(self) -> None:
+        file, opened = self._open.popitem(last=False)
+        opened.close()
+        os.close(self._held.pop(file))
+
+    def _hold(self, file: Path) -> None:
+        """Has the file here, and keeps it here: a lock says so to every process."""
+        while True:
+            self._bring(file)
+            with suppress(FileNotFoundError):  # another process made room just now
+                lock = os.open(file, os.O_RDONLY)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                if os.fstat(lock).st_nlink:
+                    os.utime(file)
+                    self._held[file] = lock
+                    return
+                os.close(lock)
+
+    def _bring(self, file: Path, *, may_close: bool = True) -> None:
+        """Fetches the file, unless it is here."""
+        name = self._name(file)
+        if file.exists():
+            return
+        if name not in self.sizes:
+            there = shortened(self.sizes)
+            raise FileNotFoundError(f"{file} is missing: {self.place.url} has no '{name}', it has {there}")
+        with self._alone(name):
+            if file.exists():
+                return
+            if _stays(name):
+                self.place.copy(name, self.path, self.sizes[name])
+            elif self._room_for(file, self.sizes[name] or 0, may_close=may_close):
+                self.place.copy(name, self.path, self.sizes[name])
+                self._room_for(file, 0, may_close=may_close)  # where the size was not known before
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[TextIO]:
+        """One process at a time; others wait and find the file there."""
+        lock = self.root / LOCKS / f"{self.path.name}-{_slug(name)}"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _room_for(self, file: Path, size: int, *, may_close: bool) -> bool:
+        """Makes room in the cache for `size` more, of `file`; whether there is enough."""
+        if self.limit == float("inf"):
+            return True
+        here = sorted(_files_here(self.root))
+        over = sum(each for _, each, _ in here) + size - self.limit
+        for _, each, other in here:
+            if over > 0 and other != file and _removed(other):
+                over -= each
+        while over > 0 and may_close and self._open:
+            oldest = next(iter(self._open))
+            each = oldest.stat().st_size
+            self._close_oldest()
+            over -= each if _removed(oldest) else 0
+        if over > 0 and may_close:
+            warnings.warn(
+                f"the files of {self.place.url} that are open at once need {over / GB:.2g} GB more than the cache may "
+                "hold; raise cache_gb or $PILOT_CACHE_GB",
+                stacklevel=2,
+            )
+        return over <= 0 or may_close
+
+    def _bring_ahead(self) -> None:
+        while True:
+            with self._asking:
+                if not self._coming:
+                    self._threads.remove(threading.current_thread())
+                    return
+                file = self._coming.popleft()
+            with suppress(OSError):  # what fails is said when the file is opened
+                self._bring(file, may_close=False)
+            with self._asking:
+                self._asked.discard(file)
+
+
+def _files_here(root: Path) -> Iterator[tuple[int, int, Path]]:
+    """(when it was opened last, size, file) of the files that may make room."""
+    for folder, inside, names in os.walk(root):
+        inside[:] = [name for name in inside if not _stays(f"{name}/") and name != LOCKS]
+        for file in (Path(folder, name) for name in names if not _stays(name)):
+            with suppress(FileNotFoundError):
+                found = file.stat()
+                yield found.st_mtime_ns, found.st_size, file
+
+
+def _stays(name: str) -> bool:
+    """What a set says of itself, and what was made of it here: columns, decoded pictures."""
+    return name.startswith((".", "meta/", "frames/")) or name.endswith(STAYS)
+
+
+def _removed(file: Path) -> bool:
+    """Removes a file that no process has open; whether it did."""
+    try:
+        lock = os.open(file, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink(missing_ok=True)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in text).strip("-")[-120:]

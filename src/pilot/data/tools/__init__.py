@@ -1,0 +1,1 @@
+"""Work on whole data sets: import recordings, annotate subtasks, check quality."""

@@ -1,0 +1,102 @@
+"""Subtasks from a vision-language model behind an OpenAI-compatible endpoint (`data/tools/vlm_endpoint.py`).
+
+Each episode is one question: frames evenly spaced in time, the instruction, and the form of the answer.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pilot.data.formats.episodes import Episode
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.tools import vlm_endpoint
+from pilot.data.tools.annotate import Labels
+from pilot.data.tools.vlm_endpoint import Endpoint, NotNow
+
+MAX_WAIT = 60.0
+QUESTION = """A robot was told: "{task}". These are {count} frames of how it did that, each after its time.
+Divide the episode into the subtasks that the robot does one after the other. Name each as an instruction of a few
+words, with the object and the place, such as "pick up the red cup" or "put it in the sink". {vocabulary}
+Answer with nothing but JSON, in order of time, the first at 0:
+[{{"start": 0.0, "subtask": "..."}}, ...]
+Times are seconds, below {seconds:.1f}."""
+
+
+@dataclass(kw_only=True)
+class VlmLabeller:
+    """Asks about one episode at a time. `frames` pictures of `camera` (default: the first) go into a question.
+
+    `subtasks`: the only answers to choose from; none leaves the words to the model.
+    """
+
+    endpoint: Endpoint
+    frames: int = 16
+    size: int = 336
+    camera: str | None = None
+    subtasks: Sequence[str] = ()
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    _next: float = field(default=0.0, init=False)
+
+    def __call__(self, dataset: LeRobotDataset, episode: Episode) -> Labels:
+        """Raises:
+        ConnectionError: no answer after all attempts, or one that says that asking again is no use.
+        ValueError: only answers that are none.
+        """
+        question = self._question(dataset, episode)
+        seconds = (episode.stop - episode.start) / float(dataset.fps)
+        reason: Exception | None = None
+        for attempt in range(self.endpoint.attempts):
+            try:
+                self._wait_for_turn()
+                return self._read(vlm_endpoint.ask(self.endpoint, question), seconds)
+            except NotNow as wait:
+                reason, pause = wait, wait.seconds
+            except ValueError as error:
+                reason, pause = error, None
+            if attempt + 1 < self.endpoint.attempts:
+                self.sleep(min(2.0**attempt if pause is None else pause, MAX_WAIT))
+        where = (
+            f"{self.endpoint.url} ({self.endpoint.model}), episode {episode.index}, {self.endpoint.attempts} attempts"
+        )
+        kind = ConnectionError if isinstance(reason, NotNow) else ValueError
+        raise kind(f"{where}: {reason}; answers up to here are kept, the same command goes on") from reason
+
+    def _question(self, dataset: LeRobotDataset, episode: Episode) -> list[dict[str, Any]]:
+        camera = self.camera or dataset.cameras[0]
+        length = episode.stop - episode.start
+        steps = np.unique(np.linspace(0, length - 1, min(self.frames, length)).round().astype(int)).tolist()
+        vocabulary = f"Choose among: {', '.join(self.subtasks)}." if self.subtasks else ""
+        question = QUESTION.format(
+            task=episode.task, count=len(steps), vocabulary=vocabulary, seconds=length / float(dataset.fps)
+        )
+        content = [vlm_endpoint.words(question)]
+        for step in steps:
+            content.append(vlm_endpoint.words(f"{step / float(dataset.fps):.1f} s"))
+            content.append(vlm_endpoint.picture(dataset.picture(episode.start + step, camera), size=self.size))
+        return content
+
+    def _read(self, said: str, seconds: float) -> list[tuple[float, str]]:
+        """Subtasks out of what the model said."""
+        match = re.search(r"\[.*\]", said, re.DOTALL)
+        try:
+            rows = json.loads(match[0]) if match else None
+            found = [(float(row["start"]), " ".join(str(row["subtask"]).split())) for row in rows or []]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"no list of subtasks in {said[:200]!r} ({error!r})") from error
+        if not found or any(not words or not 0 <= at < seconds for at, words in found):
+            raise ValueError(f"times outside 0 to {seconds:.1f} s, or no words, in {said[:200]!r}")
+        if self.subtasks and (unknown := [words for _, words in found if words not in self.subtasks]):
+            raise ValueError(f"'{unknown[0]}' is none of {list(self.subtasks)}")
+        return found
+
+    def _wait_for_turn(self) -> None:
+        now = self.clock()
+        if now < self._next:
+            self.sleep(self._next - now)
+        self._next = max(now, self._next) + 60.0 / self.endpoint.per_minute

@@ -1,0 +1,161 @@
+"""`pilot data convert`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
+
+Each episode is encoded in a folder of its own, by whatever process, and taken in whole and in order; the target appears
+at the end: whatever interrupts a conversion, the same command goes on where it was. What cannot be read stops it, or
+with `skip_bad` is counted, listed and written down in `meta/conversion.json`.
+"""
+
+import importlib
+import pkgutil
+import shutil
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pilot.data import importers
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.writer import LeRobotWriter
+from pilot.data.importers.base import Options, Source
+from pilot.data.loading.workers import Spread, here
+from pilot.data.storage.files import names_in, read_json, write_json
+from pilot.names import choose
+
+REPORT = "meta/conversion.json"
+STAGED = f"{fmt.RECORDING}/staged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What became of a source: episodes written, and what was left out of it, with the reason.
+
+    `left_out` names columns that v3.0 has no place for.
+    """
+
+    source: str
+    kind: str
+    written: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.written} episodes from {self.source} ({self.kind})"]
+        if self.left_out:
+            lines.append(f"columns left out: {', '.join(self.left_out)}")
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} episodes skipped:")
+        return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in self.skipped)])
+
+
+def kinds() -> dict[str, Any]:
+    """The classes of the formats that are known, by name; each makes a `Source`."""
+    names = [module.name for module in pkgutil.iter_modules(importers.__path__) if module.name != "source"]
+    return {name: importlib.import_module(f"{importers.__name__}.{name}").SOURCE for name in sorted(names)}
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    kind: str | None = None,
+    options: Options | None = None,
+    skip_bad: bool = False,
+    progress: bool = True,
+    spread: Spread = here,
+) -> Conversion:
+    """Writes `target` from `source`, or goes on where an earlier call was interrupted.
+
+    `kind` is one of `kinds()`; None tells by what lies there. `spread` says who encodes: the bytes are the same.
+
+    Raises:
+        FileNotFoundError: nothing at `source`.
+        ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set.
+    """
+    source, target = Path(source).absolute(), Path(target).absolute()  # whoever does the work may be elsewhere
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
+    kind = kind or recognised(source)
+    choose("format", kind, kinds())
+    done = _earlier(target, Conversion(source=str(source.resolve()), kind=kind))
+    if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
+        return done
+    found = kinds()[kind](source, options or Options())
+    write_json(target / REPORT, asdict(done))
+    with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
+        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, spread=spread)
+        if not writer.episodes:
+            raise ValueError(f"no episode of {source} can be converted:\n{done}")
+    return done
+
+
+def recognised(path: Path) -> str:
+    """The format of what lies at `path`.
+
+    Raises:
+        ValueError: it is none of the known ones, or v3.0 already.
+    """
+    if (path / fmt.INFO).exists() and str(read_json(path / fmt.INFO, remedy="").get("codebase_version")) == fmt.VERSION:
+        raise ValueError(f"{path} is a LeRobot {fmt.VERSION} set already; there is nothing to convert")
+    if found := [name for name, source in kinds().items() if source.recognises(path)]:
+        return found[0]
+    raise ValueError(f"{path} is none of {', '.join(kinds())}; it has {names_in(path)}")
+
+
+def _earlier(target: Path, new: Conversion) -> Conversion:
+    """How far an earlier conversion to `target` came; `new` where there was none, or it got nothing written."""
+    if not (target / REPORT).exists():
+        if (target / fmt.INFO).exists() or (target / fmt.RECORDING).exists():
+            raise ValueError(f"{target} holds a data set that was not converted; choose another folder")
+        return new
+    stored: dict[str, Any] = read_json(target / REPORT, remedy=f"remove {target} and convert again")
+    stored |= {"skipped": tuple(map(tuple, stored["skipped"])), "left_out": tuple(stored["left_out"])}
+    done = Conversion(**stored)
+    if (done.source, done.kind) != (new.source, new.kind):
+        raise ValueError(f"{target} was converted from {done.source} ({done.kind}), not from {new.source} ({new.kind})")
+    return done if done.written else new  # else what was skipped may be what an option was missing for
+
+
+def stage(number: int, *, source: Source, folder: Path) -> str:
+    """Encodes one episode into `folder/<number>`; what is wrong with it if it cannot be read, else nothing."""
+    place = folder / str(number)
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        content = source.read(number)
+        writer = LeRobotWriter(place, source.robot, source.fps, image_format=source.pictures)
+        writer.add_episode(content.frames, task=content.task, persistent=content.persistent, labels=content.labels)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return ""
+
+
+def _run(
+    found: Source, writer: LeRobotWriter, done: Conversion, *, skip_bad: bool, progress: bool, spread: Spread
+) -> Conversion:
+    """Converts what is not converted yet."""
+    writer.truncate(done.written)  # one may be whole on disk and not counted
+    folder = writer.path / STAGED
+    skipped, written = list(done.skipped), done.written
+    first, total = written + len(skipped), len(found.episodes)
+    bar = tqdm(total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress)
+    with bar, closing(spread(partial(stage, source=found, folder=folder), range(first, total))) as reasons:
+        for number, reason in enumerate(reasons, first):
+            try:
+                if reason:
+                    raise ValueError(reason)
+                writer.adopt(folder / str(number))
+                written += 1
+            except ValueError as error:
+                if not skip_bad:
+                    raise ValueError(f"{error} (to go on without such episodes: --skip-bad)") from error
+                skipped.append((found.episodes[number], str(error)))
+            done = Conversion(
+                source=done.source, kind=done.kind, written=written, skipped=tuple(skipped),
+                left_out=tuple(found.left_out),
+            )  # fmt: skip
+            write_json(writer.path / REPORT, asdict(done))
+            bar.update()
+            bar.set_postfix(skipped=len(skipped))
+    return done

@@ -1,0 +1,1 @@
+"""Pages for people: evaluation reports, data sets, what a model sees."""

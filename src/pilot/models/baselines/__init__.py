@@ -1,0 +1,1 @@
+"""What the family is compared with: ACT, Diffusion Policy, Octo."""

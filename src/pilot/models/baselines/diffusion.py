@@ -1,0 +1,131 @@
+"""Denoising diffusion, what Diffusion Policy and Octo share: noise is predicted, in levels, along a squared cosine.
+
+At level `n` of `levels` a chunk is `sqrt(a_n)·actions + sqrt(1 − a_n)·noise`; `a` falls from nearly 1 (level 0) to
+nearly 0, so that high levels are noise, in the direction of t (`types.py`). Chunks are drawn by DDIM without noise of
+its own: the same start gives the same chunk. Sources: DDPM (arXiv 2006.11239), the squared cosine (2102.09672), DDIM
+(2010.02502).
+
+Axes: `b` batch, `k` noise draws, `ah` action horizon, `ad` action dims, `n` levels, `d` width of what is seen.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pilot.data.layout import Batch, Observation
+from pilot.models.base import Draws, Model, Terms
+from pilot.models.baselines.base import BaselineConfig, elements, squared_error
+
+Denoise = Callable[[Tensor, int], Tensor]
+"""The noise that is seen in a noisy chunk [b ah ad] of a level."""
+
+
+def kept(levels: int) -> Float[Tensor, " n"]:
+    """`a`: the share of the actions' variance that is left at each level, from factors of at least 1/1000."""
+
+    def signal(time: float) -> float:
+        return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    factors = [max(signal((n + 1) / levels) / signal(n / levels), 1 - 0.999) for n in range(levels)]
+    return torch.tensor(factors, dtype=torch.float64).cumprod(0).float()
+
+
+def noisy(
+    actions: Float[Tensor, "b ah ad"], noise: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], *, levels: int
+) -> Float[Tensor, "b ah ad"]:
+    """Chunks at a level each."""
+    a = kept(levels).to(actions.device)[level][:, None, None]
+    return a.sqrt() * actions + (1 - a).sqrt() * noise
+
+
+def steps_down(levels: int, num_steps: int) -> list[int]:
+    """The levels at which DDIM looks, evenly from the highest down; never more than there are.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    count = min(num_steps, levels)
+    return [levels - 1 - levels * i // count for i in range(count)]
+
+
+def ddim(
+    denoise: Denoise, noise: Float[Tensor, "b ah ad"], *, levels: int, num_steps: int, clip: float
+) -> Float[Tensor, "b ah ad"]:
+    """From noise to actions. What a step takes the actions to be is kept within ±`clip`, where actions can be."""
+    a = [*kept(levels).tolist(), 1.0]  # below level 0, at index −1, are the actions themselves
+    looks = steps_down(levels, num_steps)
+    x = noise
+    for level, below in zip(looks, [*looks[1:], -1], strict=True):
+        actions = ((x - math.sqrt(1 - a[level]) * denoise(x, level)) / math.sqrt(a[level])).clamp(-clip, clip)
+        seen = (x - math.sqrt(a[level]) * actions) / math.sqrt(1 - a[level])  # the noise that goes with these actions
+        x = math.sqrt(a[below]) * actions + math.sqrt(1 - a[below]) * seen
+    return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(BaselineConfig):
+    """`levels` of noise; `clip`: how far from 0 actions can be."""
+
+    levels: int
+    clip: float
+
+
+class Denoiser(Model):
+    """A model that predicts the noise in a chunk from one vector of what it sees: `observe`, then `predict`.
+
+    Dims that a robot lacks hold no noise: they are 0 in training, and where a chunk starts from no noise in a dim it
+    stays 0 there.
+    """
+
+    config: DiffusionConfig
+
+    @abstractmethod
+    def observe(self, observation: Observation) -> Float[Tensor, "b d"]:
+        """What is conditioned on, the same at every level."""
+
+    @abstractmethod
+    def predict(
+        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b ah ad"]:
+        """The noise in chunks of a level each."""
+
+    def draw(self, rows: int, generator: torch.Generator, *, flow_draws: int = 1, time_s: float = 0.999) -> Draws:
+        """`flow_draws` noises and levels for each row; every level is as likely."""
+        shape, device = (rows, flow_draws), generator.device
+        chunk = (self.config.action_horizon, self.config.action_dim)
+        noise = torch.randn(*shape, *chunk, generator=generator, device=device)
+        return {"noise": noise, "level": torch.randint(self.config.levels, shape, generator=generator, device=device)}
+
+    def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
+        return {"noise": elements(batch.action_mask)}
+
+    def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], every_part: bool = False) -> Terms:
+        """Squared error of the predicted noise over unmasked elements, the mean over draws."""
+        level, dims = draws["level"], batch.action_mask.any(1)[:, None, None]  # [b k], [b 1 1 ad]
+        noise, repeats = draws["noise"] * dims, level.shape[1]
+        actions = batch.actions[:, None].expand_as(noise)
+        x = noisy(actions.flatten(0, 1), noise.flatten(0, 1), level.flatten(), levels=self.config.levels)
+        x = x * dims.expand(-1, repeats, -1, -1).flatten(0, 1)
+        seen = self.observe(batch.observation).repeat_interleave(repeats, dim=0)
+        predicted = self.predict(x.to(seen.dtype), level.flatten(), seen).float()
+        return {"noise": squared_error(predicted.unflatten(0, level.shape), noise, batch.action_mask)}
+
+    def sample_actions(
+        self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+    ) -> Float[Tensor, "b ah ad"]:
+        """A chunk of normalised actions per row."""
+        seen, dims = self.observe(observation), (noise != 0).any(1, keepdim=True)
+
+        def denoise(x: Tensor, level: int) -> Tensor:
+            levels = torch.full((len(x),), level, device=x.device)
+            return self.predict(x.to(seen.dtype), levels, seen).to(x.dtype) * dims
+
+        config = self.config
+        return ddim(denoise, noise, levels=config.levels, num_steps=num_steps, clip=config.clip)

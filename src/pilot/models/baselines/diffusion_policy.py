@@ -1,0 +1,221 @@
+"""Diffusion Policy with its convolutional network (Chi et al., arXiv 2303.04137), the paper's form.
+
+Every camera has a ResNet-18 of its own, from scratch, with group norms in place of batch norms and a spatial softmax
+in place of pooling ("visual encoder"). What it finds, the state and nothing else make one vector. A U-Net over the
+steps of a chunk ("CNN-based Diffusion Policy") sees noisy actions, and in each of its blocks vector and noise level
+scale and shift the channels (FiLM). It predicts the noise, in 100 levels of a squared cosine; chunks are drawn by DDIM
+(`diffusion.py`).
+
+Dims of the paper's runs from pictures: 512, 1024 and 2048 channels, kernels of 5, 8 groups, chunks of 16 of which 8
+are executed. Actions are kept within ±1 in sampling, as theirs are scaled to their range; ours are to their 1 % and
+99 % quantiles, so that rarer ones are cut off.
+
+Not the paper's: it learns one task and hears none. With `reads_text` the mean of the prompt's word vectors joins the
+vector. And one observation step instead of two, so that the first action of a chunk is now: see `baselines.py`. The
+moving average of weights that it needs is the trainer's, as are random crops (`augments`).
+
+Axes: `b` batch, `s` steps of a chunk at some resolution, `c` channels, `g` width of the condition, `d` of what is seen,
+`ah` action horizon, `ad` action dims.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pilot.data.layout import Observation
+from pilot.models.baselines.base import Size, Words, initialize
+from pilot.models.baselines.diffusion import Denoiser, DiffusionConfig
+from pilot.nn.resnet import ResNet, ResNetConfig, SpatialSoftmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPolicyConfig(DiffusionConfig):
+    """`channels` of the U-Net at each resolution, each half of the one before: the horizon must halve that often.
+
+    `feature_width` is what is kept of a picture, `text_width` of the prompt, `level_width` of the noise level.
+    """
+
+    resnet: ResNetConfig
+    channels: tuple[int, ...] = (512, 1024, 2048)
+    kernel: int = 5
+    groups: int = 8
+    level_width: int = 128
+    feature_width: int = 64
+    text_width: int = 64
+    levels: int = 100
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        parts = 2 ** (len(self.channels) - 1)
+        if self.action_horizon % parts:
+            raise ValueError(
+                f"a U-Net of {len(self.channels)} resolutions takes chunks of a multiple of {parts} actions, got "
+                f"action_horizon {self.action_horizon}"
+            )
+        if not self.vision_towers:
+            raise ValueError("Diffusion Policy has an encoder for each camera: name them in vision_towers")
+
+    @property
+    def seen_width(self) -> int:
+        """Of the observation's vector."""
+        return len(self.vision_towers) * self.feature_width + self.action_dim + self.reads_text * self.text_width
+
+
+SIZES: dict[str, DiffusionPolicyConfig] = {
+    "debug": DiffusionPolicyConfig(
+        resnet=ResNetConfig(widths=(16, 32), blocks=1, pool=False), vision_towers=("room", "wrist"),
+        channels=(16, 32), kernel=3, level_width=16, feature_width=16, text_width=16,
+        action_dim=8, action_horizon=6, picture_size=16, vocab_size=2080, max_tokens=80,
+    ),
+    "nano": DiffusionPolicyConfig(
+        resnet=ResNetConfig(widths=(32, 48, 96), pool=False), vision_towers=("room", "wrist"),
+        channels=(64, 128, 256), level_width=64,
+        action_dim=8, action_horizon=16, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
+    ),
+    "paper": DiffusionPolicyConfig(
+        resnet=ResNetConfig(), vision_towers=("base_0_rgb",),
+        action_dim=2, action_horizon=16, picture_size=96, reads_text=False,
+    ),
+}  # fmt: skip
+
+
+def diffusion_policy(size: Size = "paper", **changes: object) -> DiffusionPolicyConfig:
+    """Diffusion Policy by size; `vision_towers` are the robot's cameras. `paper` is that of PushT, with one camera."""
+    return replace(SIZES[size], **changes)
+
+
+class Eye(nn.Sequential):
+    """One camera's encoder: pictures → `feature_width` numbers."""
+
+    def __init__(self, config: DiffusionPolicyConfig) -> None:
+        vision = ResNet(config.resnet)
+        super().__init__(vision, SpatialSoftmax(config.resnet.widths[-1], config.feature_width))
+
+
+class FilmBlock(nn.Module):
+    """Two convolutions over the steps; between them the condition scales and shifts each channel."""
+
+    def __init__(self, inputs: int, outputs: int, condition: int, *, config: DiffusionPolicyConfig) -> None:
+        super().__init__()
+        kernel, pad = config.kernel, config.kernel // 2
+        self.first, self.first_norm = nn.Conv1d(inputs, outputs, kernel, padding=pad), _norm(outputs, config)
+        self.film = nn.Linear(condition, 2 * outputs)
+        self.second, self.second_norm = nn.Conv1d(outputs, outputs, kernel, padding=pad), _norm(outputs, config)
+        self.around = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
+        scale, shift = self.film(F.mish(condition))[..., None].chunk(2, dim=1)
+        h = F.mish(self.first_norm(self.first(x))) * scale + shift
+        return F.mish(self.second_norm(self.second(h))) + self.around(x)
+
+
+def _norm(channels: int, config: DiffusionPolicyConfig) -> nn.GroupNorm:
+    return nn.GroupNorm(config.groups, channels)
+
+
+class UNet(nn.Module):
+    """Noisy chunks and what they are conditioned on → the noise in them.
+
+    Each resolution but the first hands what it found over to its way up: the published network does not use the first.
+    """
+
+    def __init__(self, config: DiffusionPolicyConfig) -> None:
+        super().__init__()
+        channels, level = (config.action_dim, *config.channels), config.level_width
+        self.level_in, self.level_out = nn.Linear(level, 4 * level), nn.Linear(4 * level, level)
+
+        def pair(inputs: int, outputs: int) -> nn.ModuleList:
+            width = level + config.seen_width
+            return nn.ModuleList(FilmBlock(n, outputs, width, config=config) for n in (inputs, outputs))
+
+        self.down = nn.ModuleList(pair(inputs, outputs) for inputs, outputs in pairwise(channels))
+        self.downsample = nn.ModuleList(nn.Conv1d(n, n, 3, stride=2, padding=1) for n in config.channels[:-1])
+        self.middle = pair(channels[-1], channels[-1])
+        upwards = list(pairwise(reversed(config.channels)))
+        self.up = nn.ModuleList(pair(2 * inputs, outputs) for inputs, outputs in upwards)
+        self.upsample = nn.ModuleList(nn.ConvTranspose1d(n, n, 4, stride=2, padding=1) for _, n in upwards)
+        first = config.channels[0]
+        self.last = nn.Conv1d(first, first, config.kernel, padding=config.kernel // 2)
+        self.last_norm = _norm(first, config)
+        self.out = nn.Conv1d(first, config.action_dim, 1)
+
+    def forward(
+        self, x: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b ah ad"]:
+        features = level_features(level, self.level_in.in_features).to(x.dtype)
+        condition = torch.cat((self.level_out(F.mish(self.level_in(features))), seen), dim=-1)
+        x, passed = x.mT, []  # [b c s]
+        for i, pair in enumerate(self.down):
+            x = both(pair, x, condition)
+            passed.append(x)
+            x = self.downsample[i](x) if i < len(self.downsample) else x
+        x = both(self.middle, x, condition)
+        for pair, upsample in zip(self.up, self.upsample, strict=True):
+            x = upsample(both(pair, torch.cat((x, passed.pop()), dim=1), condition))
+        return self.out(F.mish(self.last_norm(self.last(x)))).mT
+
+
+def both(blocks: nn.Module, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
+    """Through the two blocks of a resolution."""
+    for block in blocks.children():
+        x = block(x, condition)
+    return x
+
+
+def level_features(level: Int[Tensor, " b"], width: int) -> Float[Tensor, "b g"]:
+    """Sines, then cosines, of a noise level at geometric periods from 2π to 10,000 · 2π."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, device=level.device))
+    angles = level[:, None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+class DiffusionPolicy(Denoiser):
+    """A chunk is denoised by the U-Net, given pictures and state."""
+
+    config: DiffusionPolicyConfig
+
+    def __init__(self, config: DiffusionPolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = nn.ModuleDict({camera: Eye(config) for camera in config.vision_towers})
+        self.words = Words(config.vocab_size, config.text_width) if config.reads_text else None
+        self.unet = UNet(config)
+
+    def blocks(self) -> list[nn.Module]:
+        unet = self.unet
+        return [*self.vision.values(), *(m for m in unet.modules() if isinstance(m, FilmBlock))]
+
+    def observe(self, observation: Observation) -> Float[Tensor, "b d"]:
+        """What every camera shows, 0 where it is not there; then the state and, if it is read, the task."""
+        dtype = self.unet.out.weight.dtype
+        found = [self._look(camera, observation) for camera in self.vision]
+        found.append(observation.state.to(dtype))
+        if self.words is not None:
+            found.append(self.words(observation))
+        return torch.cat(found, dim=-1)
+
+    def _look(self, camera: str, observation: Observation) -> Float[Tensor, "b f"]:
+        images = observation.images.get(camera)
+        if images is None:
+            return self.unet.out.weight.new_zeros(observation.batch_size, self.config.feature_width)
+        present = observation.image_masks[camera][:, None]
+        return self.vision[camera](images.to(self.unet.out.weight.dtype)) * present
+
+    def predict(
+        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b ah ad"]:
+        return self.unet(noisy, level, seen)
+
+    def initialize(
+        self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()
+    ) -> "DiffusionPolicy":
+        """Fresh weights; at first no noise is predicted."""
+        initialize(self, generator)
+        nn.init.zeros_(self.unet.out.weight)
+        return self

@@ -1,0 +1,140 @@
+"""Many bodies in one run: each source's robot, its statistics, and the pipeline that its rows go through.
+
+A run is for one robot (`TrainConfig.robot`), whose statistics its policy carries; other sources may be of other robots.
+Theirs are computed once, kept beside the run (`norm_stats/<source>.json`) and read again when it goes on.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pilot.data.action_chunks import whole_chunks
+from pilot.data.formats.episodes import EpisodeDataset
+from pilot.data.loading.loader import RobotRows
+from pilot.data.mixture import Rows
+from pilot.data.pipeline import Pipeline
+from pilot.data.stats import RobotStats, check_dims, first_dims, load_norm_stats, merged, robot_stats, save_norm_stats
+from pilot.models.bundle import Bundle
+from pilot.models.kinds import of_family
+from pilot.robots import load_adapter, load_robot
+from pilot.train.config import Source, TrainConfig
+from pilot.types import NormStats, Robot
+
+Stats = dict[str, NormStats]
+FOLDER = "norm_stats"
+
+
+def robot_of(source: Source, config: TrainConfig) -> Robot:
+    return load_robot(source.robot or config.robot)
+
+
+def shown_cameras(robot: Robot) -> list[str]:
+    """The cameras that models are shown, the main one first."""
+    return [camera for camera in robot.cameras if robot.slot(camera) is not None]
+
+
+def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
+    """Have `dataset` read the cameras that models are shown of `robot`, and check the rest.
+
+    Raises:
+        ValueError: other dims than the robot's, or none of its cameras.
+    """
+    remedy = ", or give the source the robot that recorded it"
+    check_dims(dataset.path, robot, state=dataset.state, actions=dataset.actions, remedy=remedy)
+    shown = shown_cameras(robot)
+    names = {camera: source.cameras.get(camera, camera) for camera in dataset.cameras}
+    if unknown := set(source.cameras) - set(dataset.cameras):
+        raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
+    if not (kept := tuple(camera for camera, name in names.items() if name in shown)):
+        raise ValueError(
+            f"{dataset.path} has cameras {dataset.cameras}, robot '{robot.name}' shows models {shown}; say which is "
+            "which in Source.cameras"
+        )
+    if missing := sorted(set(shown) - {names[camera] for camera in kept}):
+        warnings.warn(f"{dataset.path} has no {missing} of robot '{robot.name}': masked in its rows", stacklevel=2)
+    if abs(dataset.fps - robot.control_hz) > 0.5:
+        warnings.warn(
+            f"{dataset.path} has {dataset.fps:g} frames per second, robot '{robot.name}' is controlled at "
+            f"{robot.control_hz:g} Hz: its chunks are of another length in time",
+            stacklevel=2,
+        )
+    dataset.cameras = kept
+
+
+def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[EpisodeDataset]:
+    """The demonstrations of one robot, in the order of the sources."""
+    pairs = zip(config.sources, sources.values(), strict=True)
+    own = [rows for source, rows in pairs if robot_of(source, config).name == robot_name]
+    return [rows.dataset for rows in own if isinstance(rows, RobotRows)]
+
+
+def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> Stats:
+    """Statistics of one robot in a run, of the sources that `config.stats_per` says."""
+    robot = load_robot(robot_name)
+    if config.stats_per == "mixture":
+        names = dict.fromkeys(robot_of(source, config).name for source in config.sources)
+        groups = {name: datasets_of(name, config, sources) for name in names}
+        each = [_running(load_robot(name), datasets) for name, datasets in groups.items() if datasets]
+        return first_dims(merged(each), robot)
+    datasets = datasets_of(robot_name, config, sources)
+    return _running(robot, datasets[:1] if config.stats_per == "dataset" else datasets).result()
+
+
+def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[np.ndarray]:
+    """Whole chunks [n ah ad] of each other robot of a run that says its actions, by that robot's own statistics."""
+    found = []
+    for name in dict.fromkeys(robot_of(source, config).name for source in config.sources):
+        datasets = [
+            rows.dataset
+            for source, rows in zip(config.sources, sources.values(), strict=True)
+            if isinstance(rows, RobotRows) and robot_of(source, config).name == name and "fast" in source.teaches
+        ]
+        long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
+        if name == robot_name or not long:
+            continue
+        robot, stats = load_robot(name), stats_of(name, config, sources)["actions"]
+        options = {"norm": of_family(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
+        found.append(whole_chunks(long, robot, stats=stats, **options))
+    return found
+
+
+def pipelines(
+    config: TrainConfig, bundle: Bundle, sources: Mapping[str, Rows], *, out: Path, resumed: bool
+) -> dict[str, Pipeline]:
+    """The pipeline of every source by its name, all of the bundle's model.
+
+    The run's own robot, and web rows, go through the bundle's. With `stats_per="dataset"` that is so for the first of
+    its sources, and the others have statistics of their own.
+    """
+    result: dict[str, Pipeline] = {}
+    made: dict[str, Stats] = {config.robot: bundle.norm_stats}
+    seen: set[str] = set()
+    for source, (name, rows) in zip(config.sources, sources.items(), strict=True):
+        robot = robot_of(source, config)
+        if not isinstance(rows, RobotRows):
+            result[name] = bundle.pipeline
+            continue
+        alone = config.stats_per == "dataset" and robot.name in seen
+        seen.add(robot.name)
+        key = name if alone else robot.name
+        if key not in made:
+            file = out / FOLDER / f"{key}.json"
+            if not resumed:
+                fresh = _running(robot, [rows.dataset]).result() if alone else stats_of(robot.name, config, sources)
+                save_norm_stats(file, fresh)
+            made[key] = load_norm_stats(file)
+        result[name] = Pipeline(
+            bundle.robot if robot.name == bundle.robot.name else robot,
+            bundle.model.config,
+            norm_stats=made[key],
+            text=bundle.text,
+            action_tokenizer=bundle.action_tokenizer,
+            adapter=load_adapter(robot),
+        )
+    return result
+
+
+def _running(robot: Robot, datasets: list[EpisodeDataset]) -> RobotStats:
+    return robot_stats(datasets, robot, adapter=load_adapter(robot))

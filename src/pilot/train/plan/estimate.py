@@ -1,0 +1,259 @@
+"""What a run needs before it is started: memory on each GPU, whether it fits, how long it takes, what it costs.
+
+Nothing is run: parameters are counted on a model without weights, the rest follows from the config (`flops.py`,
+`plan_memory.py`, `plan_time.py`). Where a run does not fit, the smallest change that makes it fit is searched for, in
+this order: settings that change how it is computed before LoRA, which changes what is learned; one setting before two,
+two before three; and of equally many the one whose step is shortest.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, cast, get_args
+
+from pilot.models.bundle import empty_model
+from pilot.models.kinds import of_family
+from pilot.models.pi import Pi, PiConfig
+from pilot.nn.lora import LoraConfig
+from pilot.train.config import TrainConfig
+from pilot.train.freezing import choose_learning
+from pilot.train.plan.flops import Costs, Workload, costs, per_row, planned
+from pilot.train.plan.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
+from pilot.train.plan.memory import Checkpointing, Counts, Layout, Memory, Parallel, memory
+from pilot.train.plan.time import StepTime, step_time
+
+SETTINGS = ("parallel", "accumulate", "checkpointing", "lora")
+"""What the search may change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to run it: a layout, its memory on each GPU and its time. `flops` are those of a row, by part.
+
+    `changed` names the settings that are not the config's.
+    """
+
+    layout: Layout
+    lora: bool
+    flops: dict[str, float]
+    memory: Memory
+    time: StepTime
+    fits: bool
+    changed: tuple[str, ...]
+
+    def settings(self) -> list[str]:
+        """The changes as `--set` takes them."""
+        return ["lora=true" if name == "lora" else f"{name}={getattr(self.layout, name)}" for name in self.changed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that `pilot plan` says. `asked` is the config as it is, `best` the smallest change that fits."""
+
+    name: str
+    gpu_name: str
+    gpu: Gpu
+    gpus: int
+    work: Workload
+    parameters: dict[str, int]
+    learning: dict[str, int]
+    asked: Choice
+    best: Choice | None
+    fastest: Choice | None
+    least: Choice
+    batch_size: int
+    samples: int
+    price: float
+
+    @property
+    def chosen(self) -> Choice:
+        """What time and price are told of: what is asked if it fits, else the smallest change that does."""
+        return self.best or self.asked
+
+    def speed(self, choice: Choice) -> dict[str, float]:
+        """Samples per second, the model's share of the GPUs' peak, and what `samples` samples take and cost."""
+        rate = self.batch_size / choice.time.total
+        hours = self.samples / rate / 3600
+        return {
+            "step_s": choice.time.total,
+            "samples_per_s": rate,
+            "mfu": rate * sum(choice.flops.values()) / (self.gpus * self.gpu.peak_flops),
+            "hours": hours,
+            "dollars": hours * self.gpus * self.price,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        choices = {name: getattr(self, name) for name in ("asked", "best", "fastest", "least")}
+        told = {
+            name: {
+                "fits": choice.fits,
+                "settings": choice.settings(),
+                "layout": asdict(choice.layout) | {"lora": choice.lora},
+                "flops_per_sample": choice.flops,
+                "bytes": asdict(choice.memory) | {"peak": choice.memory.peak},
+                "seconds": asdict(choice.time) | {"total": choice.time.total},
+            }
+            | self.speed(choice)
+            if choice is not None
+            else None
+            for name, choice in choices.items()
+        }
+        return {
+            "run": self.name, "gpus": self.gpus, "gpu": {"name": self.gpu_name, **asdict(self.gpu)},
+            "row": asdict(self.work), "parameters": self.parameters, "learning": self.learning,
+            "batch_size": self.batch_size, "samples": self.samples,
+            "price_per_hour": self.price, **told,
+        }  # fmt: skip
+
+
+def plan(
+    config: TrainConfig,
+    *,
+    gpus: str,
+    samples: int | None = None,
+    price: float | None = None,
+    text: int | None = None,
+    spoken: int | None = None,
+) -> Plan:
+    """The plan of a run on GPUs such as `8xH100`.
+
+    `samples` defaults to all that the run learns from, `price` (of a GPU, per hour) to the table's, `text` and `spoken`
+    tokens of a row to those of `flops.planned`.
+
+    Raises:
+        ValueError: unknown GPUs, a batch that they cannot share, or a model that is not of the π0 family.
+    """
+    if not isinstance(config.model, PiConfig):
+        raise ValueError(f"plans are made for models of the π0 family; '{config.name}' trains another")
+    if config.batch_size < 1 or config.steps < 1:
+        raise ValueError(f"a run has 1 step of 1 row or more, got {config.steps} of {config.batch_size}")
+    count, name = parse_gpus(gpus)
+    work, own = planned(config, text=text, spoken=spoken), config.lora is not None
+    variants = variants_of(config)
+    asked_layout = layout_of(config, gpus=count)
+    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, asked=asked_layout)
+    asked = options.choice(asked_layout, lora=own)
+    choices = [asked, *options.all()]
+    fitting = sorted((choice for choice in choices if choice.fits), key=smallest_change)
+    whole = [choice for choice in fitting if "lora" not in choice.changed]
+    return Plan(
+        name=config.name,
+        gpu_name=name,
+        gpu=GPUS[name],
+        gpus=count,
+        work=work,
+        parameters=counted(variants[own].model, learning=False),
+        learning=counted(variants[own].model, learning=True),
+        asked=asked,
+        best=asked if asked.fits else next(iter(fitting), None),
+        fastest=min(whole, key=lambda choice: choice.time.total, default=None),
+        least=min(choices, key=lambda choice: choice.memory.peak),
+        batch_size=config.batch_size,
+        samples=config.steps * config.batch_size if samples is None else samples,
+        price=GPUS[name].price if price is None else price,
+    )
+
+
+def smallest_change(choice: Choice) -> tuple[bool, int, float]:
+    """The order of the search, see above."""
+    return "lora" in choice.changed, len(choice.changed), choice.time.total
+
+
+def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
+    """The config's own layout on that many GPUs; where it names no parallelism, several GPUs work as DDP.
+
+    Raises:
+        ValueError: the batch does not split over them.
+    """
+    if config.batch_size % (gpus * config.accumulate):
+        raise ValueError(
+            f"a batch of {config.batch_size} rows does not split over {gpus} GPUs of {config.accumulate} passes each; "
+            "--set batch_size=… to a multiple"
+        )
+    parallel = "none" if gpus == 1 else "ddp" if config.parallel == "none" else config.parallel
+    return Layout(
+        gpus=gpus,
+        parallel=parallel,
+        rows=config.batch_size // gpus // config.accumulate,
+        accumulate=config.accumulate,
+        inside=config.shards or GPUS_PER_NODE,
+        checkpointing=config.checkpointing,
+        precision="fp32" if config.precision == "fp32" else "bf16",
+        compiled=config.compile,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The run's model with or without LoRA, on the meta device, and what follows from it alone."""
+
+    model: Pi
+    counts: Counts
+    costs: Costs
+
+    @classmethod
+    def of(cls, config: TrainConfig, *, lora: bool) -> "Variant":
+        adapters = (config.lora or LoraConfig()) if lora else None
+        model = choose_learning(empty_model(of_family(config.model)), freeze=config.freeze, lora=adapters)
+        return cls(model=model, counts=Counts.of(model, config), costs=costs(config, model))
+
+
+def variants_of(config: TrainConfig) -> dict[bool, Variant]:
+    """The run's model as it is, and with LoRA where something that learns has layers for it."""
+    own = config.lora is not None
+    variants = {own: Variant.of(config, lora=own)}
+    if not own:
+        with suppress(ValueError):  # no layer to adapt: not a choice
+            variants[True] = Variant.of(config, lora=True)
+    return variants
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All ways to run a config on given GPUs."""
+
+    config: TrainConfig
+    work: Workload
+    gpu: Gpu
+    variants: dict[bool, Variant]
+    asked: Layout
+
+    def choice(self, layout: Layout, *, lora: bool) -> Choice:
+        config, work, variant = self.config, self.work, self.variants[lora]
+        used = memory(config, variant.counts, work=work, layout=layout)
+        seconds = step_time(config, variant.counts, work, layout=layout, gpu=self.gpu, costs=variant.costs)
+        changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(config, name)]
+        if layout.gpus == 1 and "parallel" in changed:
+            changed.remove("parallel")  # one GPU needs none, whatever the config says
+        changed += ["lora"] if lora and config.lora is None else []
+        fits = used.peak <= self.gpu.memory
+        flops = per_row(of_family(config.model), work, variant.costs)
+        return Choice(
+            layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
+        )  # fmt: skip
+
+    def all(self) -> Iterator[Choice]:
+        """Every combination of parallelism, checkpointing, rows per pass, and LoRA."""
+        rows = self.asked.rows * self.asked.accumulate
+        passes = [n for n in range(self.asked.accumulate, rows + 1) if rows % n == 0]
+        parallel: list[Parallel] = ["none"] if self.asked.gpus == 1 else ["ddp", "fsdp"]
+        if self.asked.gpus > GPUS_PER_NODE:
+            parallel.append("hsdp")
+        checkpointing = cast(tuple[Checkpointing, ...], get_args(Checkpointing))
+        for way, keeps, times, lora in product(parallel, checkpointing, passes, self.variants):
+            layout = replace(
+                self.asked, parallel=way, checkpointing=keeps, accumulate=times, rows=rows // times
+            )  # fmt: skip
+            yield self.choice(layout, lora=lora)
+
+
+def counted(model: Pi, *, learning: bool) -> dict[str, int]:
+    """Parameters by part of the model; small parts together are "other"."""
+    counts = {
+        name: sum(p.numel() for p in part.parameters() if p.requires_grad or not learning)
+        for name, part in model.named_children()
+    }
+    large = ("vision", "embedding", "text_encoder", "vlm", "action_expert")
+    shown = {name: count for name, count in counts.items() if name in large}
+    return shown | {"other": sum(count for name, count in counts.items() if name not in large)}

@@ -1,0 +1,150 @@
+"""A plan as people read it: aligned text, the answer in words."""
+
+import re
+from collections.abc import Sequence
+
+from pilot.train.metrics import duration
+from pilot.train.plan import time
+from pilot.train.plan.estimate import Choice, Plan
+from pilot.train.plan.gpus import GIB
+
+KINDS = {
+    "weights": "fp32",
+    "gradients": "fp32; they come as activations go, unless passes are accumulated",
+    "optimizer": "first and second moments",
+    "average": "moving average of what learns",
+    "copies": "of weights, cast and gathered, block by block",
+    "activations": "kept for the backward pass",
+    "logits": "of spoken tokens, and their gradient",
+    "again": "the largest block, made again when logits are gone",
+    "reading": "a backbone that does not learn; before all of the last three",
+    "workspace": "driver, libraries, fragments",
+}
+
+
+def to_text(plan: Plan) -> str:
+    sections = [heading(plan), parameters(plan), memory(plan), verdict(plan), speed(plan), assumptions(plan)]
+    return "\n\n".join("\n".join(lines) for lines in sections)
+
+
+def heading(plan: Plan) -> list[str]:
+    work, flops = plan.work, plan.asked.flops
+    total = sum(flops.values())
+    sides = " and ".join(f"{work.pictures.count(side)} of {side}" for side in dict.fromkeys(work.pictures))
+    blocks = f", {work.draws:g} flow block{'s' * (work.draws > 1)}" if work.draws else ""
+    parts = ", ".join(f"{part} {count / total:.0%}" for part, count in flops.items())
+    return [
+        f"{plan.name} on {plan.gpus} × {plan.gpu_name}, {plan.batch_size} rows per step",
+        f"  a row: pictures {sides} px, {work.text:g} text tokens of which {work.spoken:g} are said{blocks}",
+        f"  to learn from it: {operations(total)} ({parts})",
+    ]
+
+
+def parameters(plan: Plan) -> list[str]:
+    rows = [["Parameters", "all", "learn"]]
+    rows += [[name, millions(count), millions(plan.learning[name])] for name, count in plan.parameters.items()]
+    rows.append(["total", millions(sum(plan.parameters.values())), millions(sum(plan.learning.values()))])
+    return table(rows)
+
+
+def memory(plan: Plan) -> list[str]:
+    """The kinds side by side: as asked, and as it fits."""
+    columns = [plan.asked]
+    if plan.best is not None and not plan.asked.fits:
+        columns.append(plan.best)
+    names = ["as asked", "smallest change"]
+    rows = [["Memory of a GPU, GiB", *names[: len(columns)], ""]]
+    for kind, note in KINDS.items():
+        if not any(getattr(choice.memory, kind) for choice in columns):
+            continue
+        rows.append([kind, *(gib(getattr(choice.memory, kind)) for choice in columns), note])
+    rows.append(["peak", *(gib(choice.memory.peak) for choice in columns), f"of {gib(plan.gpu.memory)}"])
+    rows += [
+        [name, *(str(getattr(choice.layout, name)) for choice in columns), ""]
+        for name in ("parallel", "rows", "accumulate", "checkpointing")
+    ]
+    rows.append(["lora", *("yes" if choice.lora else "no" for choice in columns), ""])
+    return table(rows)
+
+
+def verdict(plan: Plan) -> list[str]:
+    asked, room = plan.asked, plan.gpu.memory
+    if asked.fits:
+        how = f": {said(asked)}" if asked.changed else "."
+        lines = [f"It fits, with {gib(room - asked.memory.peak)} GiB to spare{how}"]
+    else:
+        lines = [f"It does not fit: {gib(asked.memory.peak - room)} GiB too much."]
+    if plan.best is None:
+        least = plan.least
+        lines.append(f"Nothing that was tried fits; the least is {gib(least.memory.peak)} GiB, {said(least)}.")
+        return [*lines, "More GPUs with parallel=fsdp, or GPUs with more memory, are needed."]
+    if not asked.fits:
+        lines.append(f"The smallest change that fits: {said(plan.best)}")
+    if plan.fastest is not None and plan.fastest.time.total < 0.98 * plan.chosen.time.total:
+        faster = plan.chosen.time.total / plan.fastest.time.total
+        lines.append(f"The fastest that fits, {faster:.2f} × as fast: {said(plan.fastest)}")
+    return lines
+
+
+def speed(plan: Plan) -> list[str]:
+    choice = plan.chosen
+    told, time = plan.speed(choice), choice.time
+    spent = {"products": time.products, "memory traffic": time.traffic, "launching": time.waiting,
+             "optimizer": time.optimizer, "sending": time.sending}  # fmt: skip
+    shares = ", ".join(f"{name} {seconds / time.total:.0%}" for name, seconds in spent.items() if seconds)
+    price = f"${told['dollars']:,.0f} at ${plan.price:.2f} per GPU and hour"
+    rows = [
+        ["Forecast", ""],
+        ["step", f"{1000 * told['step_s']:,.0f} ms: {shares}"],
+        [
+            "samples",
+            f"{whole(told['samples_per_s'])} per second, {whole(told['samples_per_s'] / plan.gpus)} of each GPU",
+        ],
+        ["MFU", f"{told['mfu']:.1%} of {plan.gpu.peak_flops / 1e12:g} TFLOP/s"],
+        [f"{plan.samples:,} samples", f"{duration(3600 * told['hours'])}, {price}"],
+    ]
+    if not choice.fits:
+        rows[0][1] = "if it did fit"
+    return table(rows)
+
+
+def assumptions(plan: Plan) -> list[str]:
+    return [
+        f"Assumed: matrix products at {time.PRODUCTS:.0%} of the peak (dense bf16), memory and links at "
+        f"{time.BANDWIDTH:.0%} of theirs,",
+        f"{plan.gpu.bandwidth / 1e12:g} TB/s and {plan.gpu.link / 1e9:g} GB/s; data always there in time; prices of "
+        "2025, --price gives yours.",
+    ]
+
+
+def whole(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def said(choice: Choice) -> str:
+    return " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side: words to the left, numbers to the right; what is under the first line is indented."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths[0] = max(len(rows[0][0]) - 2, *(len(row[0]) for row in rows[1:]))
+    numbers = [all(re.fullmatch(r"[\d.,]+( M)?|", row[i]) for row in rows[1:2]) for i in range(len(widths))]
+    lines = []
+    for r, row in enumerate(rows):
+        first = row[0].ljust(widths[0] + 2) if r == 0 else "  " + row[0].ljust(widths[0])
+        cells = [cell.rjust(w) if n else cell.ljust(w) for cell, w, n in zip(row[1:], widths[1:], numbers[1:])]
+        lines.append("  ".join([first, *cells]).rstrip())
+    return lines
+
+
+def millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count / 1e6:.3f} M"
+
+
+def operations(count: float) -> str:
+    return f"{count / 1e12:.3g} TFLOP" if count >= 1e11 else f"{count / 1e9:.3g} GFLOP"
+
+
+def gib(count: float) -> str:
+    return f"{count / GIB:.1f}" if count >= 0.1 * GIB else f"{count / GIB:.3f}"

@@ -1,0 +1,112 @@
+"""How long a step takes, from what it computes, moves and sends.
+
+Matrix products run at a share of the GPU's peak; everything else moves bytes through its memory; gradients and sharded
+weights go over the links, behind the backward pass where that is long enough. The shares are assumptions, said with
+every plan: what well-shaped products reach in practice, and what is left of bandwidths. A plan is a forecast for
+choosing; `bench/training.py` and a run's own line say what is.
+"""
+
+from dataclasses import dataclass
+
+from pilot.models.kinds import of_family
+from pilot.train.config import TrainConfig
+from pilot.train.plan.flops import Costs, Losses, Workload, forward, per_row
+from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
+from pilot.train.plan.memory import BF16, FP32, Counts, Keeping, Layout, kept
+
+PRODUCTS = 0.60
+"""Share of the peak that matrix products reach in bf16.
+
+With it, forecasts lie beside published rates of other trainers so: π0.5 with text and flow on 8 A100, 12.1 samples/s
+of each where OpenTau measured 10.4; flow alone on one A100, 21.0 where LeRobot's pi052 measured 21.2.
+"""
+FP32_PRODUCTS = 0.10
+"""The same in fp32, which runs without (or on slower) tensor cores."""
+TRAFFIC = 5
+"""How often what is kept goes through memory: written, read, read again in backward; its gradient written and read."""
+ONE_WAY = 2
+"""The same where there is no backward pass: written and read."""
+BANDWIDTH = 0.8
+"""Share of bandwidths that is reached."""
+KERNEL = 5e-6
+"""Seconds to launch a kernel."""
+KERNELS = {False: 75, True: 30}
+"""Kernels of a block forward and backward, as written and compiled."""
+SELECTIVE_AGAIN = 0.05
+"""Share of a forward pass's products that selective checkpointing makes again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """Seconds of one step. `sending` is what is not hidden behind the backward pass."""
+
+    products: float
+    traffic: float
+    waiting: float
+    optimizer: float
+    sending: float
+
+    @property
+    def total(self) -> float:
+        return self.products + self.traffic + self.waiting + self.optimizer + self.sending
+
+
+def step_time(
+    config: TrainConfig, counts: Counts, work: Workload, *, layout: Layout, gpu: Gpu, costs: Costs
+) -> StepTime:
+    """Of one step of the run."""
+    rows = layout.rows * layout.accumulate
+    operations = rows * (
+        sum(per_row(of_family(config.model), work, costs).values()) + again(config, work, layout=layout, costs=costs)
+    )
+    products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
+    traffic = rows * moved(config, work, layout=layout, costs=costs) / (BANDWIDTH * gpu.bandwidth)
+    launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
+    backward = (products + traffic) * 2 / 3
+    sending = communication(counts, layout, gpu)
+    return StepTime(
+        products=products,
+        traffic=traffic,
+        waiting=max(0.0, launching - products - traffic),
+        optimizer=updating(counts, layout) / (BANDWIDTH * gpu.bandwidth),
+        sending=max(0.1 * sending, sending - backward),
+    )
+
+
+def moved(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
+    """Bytes of a row that go through memory beside products; a part that is only run has no way back."""
+    losses, keeping = Losses.of(config), layout.keeping
+    run = Losses(text=losses.text, flow=losses.flow, backbone=True)
+    parts = kept(of_family(config.model), work, losses=run, keeping=Keeping(c=keeping.c, compiled=keeping.compiled))
+    return sum((TRAFFIC if costs.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
+
+
+def again(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
+    """Operations of a row that are done a second time to keep less."""
+    share = {"none": 0.0, "selective": SELECTIVE_AGAIN, "blocks": 1.0}[layout.checkpointing]
+    parts = forward(of_family(config.model), work)
+    return share * sum(ops.total for part, ops in parts.items() if part != "head" and costs.get(part, 0) > 1)
+
+
+def updating(counts: Counts, layout: Layout) -> float:
+    """Bytes that the optimizer, the moving average and the copies in bf16 read and write."""
+    everything, learning = counts.everything, counts.learning
+    norm_and_clip, adam, average = 3 * FP32, 7 * FP32, 3 * FP32
+    cast = (FP32 + BF16) * layout.accumulate if layout.precision == "bf16" else 0
+    return (learning * (norm_and_clip + adam + average) + everything * cast) / layout.shards
+
+
+def communication(counts: Counts, layout: Layout, gpu: Gpu) -> float:
+    """Seconds of gathering and reducing in a step, were nothing hidden."""
+    if layout.gpus == 1 or layout.parallel == "none":
+        return 0.0
+    everything, learning = counts.everything, counts.learning
+    c, shards = layout.keeping.c, layout.shards
+    across = NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link
+    if layout.parallel == "ddp":
+        return layout.accumulate * 2 * FP32 * learning * (layout.gpus - 1) / layout.gpus / (BANDWIDTH * across)
+    inside = gpu.link if shards <= GPUS_PER_NODE else NETWORK
+    passes = 2 * c * everything + FP32 * learning  # weights gathered forward and backward, gradients scattered
+    seconds = layout.accumulate * passes * (shards - 1) / shards / (BANDWIDTH * inside)
+    copies = layout.gpus // shards
+    return seconds + 2 * FP32 * learning / shards * (copies - 1) / copies / (BANDWIDTH * across)

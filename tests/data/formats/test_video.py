@@ -1,0 +1,81 @@
+"""The right frame or an error: any codec, any order, files that are cut short or run at another rate."""
+
+import numpy as np
+import pytest
+from data.recordings import number_of, numbered, write_video
+
+from pilot.data.formats.video import VideoFile
+
+CODECS = {
+    "h264, two frames per group": {"codec": "libx264", "g": "2", "bf": "0"},
+    "h264, out of order": {"codec": "libx264", "g": "30", "bf": "3", "b_strategy": "0"},
+    "av1": {"codec": "libsvtav1", "g": "10", "preset": "12"},
+}
+COUNT = 40
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+def test_frames_are_exact_in_any_order(tmp_path, codec):
+    write_video(tmp_path / "a.mp4", numbered(COUNT, 0, height=64), fps=30, **codec)
+    file = VideoFile(tmp_path / "a.mp4", fps=30)
+    assert file.count == COUNT
+    order = [*range(COUNT), *np.random.default_rng(0).permutation(COUNT).tolist(), *range(0, COUNT, 3)]
+    assert [number_of(file.read(number)) for number in order] == order
+
+
+def test_going_on_within_a_group_does_not_seek(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", numbered(COUNT, 0), fps=30, g="20", bf="0", sc_threshold="0")
+    file, seeks = VideoFile(tmp_path / "a.mp4", fps=30), []
+    seek = file._seek
+    monkeypatch.setattr(file, "_seek", lambda number: seeks.append(number) or seek(number))
+    assert [number_of(file.read(number)) for number in (2, 9, 10, 25, 27, 5)] == [2, 9, 10, 25, 27, 5]
+    assert seeks == [2, 25, 5]
+
+
+def test_a_missing_or_foreign_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.mp4 is missing"):
+        VideoFile(tmp_path / "a.mp4", fps=30)
+    (tmp_path / "a.mp4").write_bytes(b"not a film")
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be opened.*fetch it again"):
+        VideoFile(tmp_path / "a.mp4", fps=30)
+
+
+def test_a_file_that_is_cut_short_is_named(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, numbered(COUNT, 0), fps=30, g="2", bf="0")
+    whole = path.read_bytes()
+    index = whole.index(b"moov")
+    path.write_bytes(whole[: index - 100])
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be opened"):
+        VideoFile(path, fps=30)
+    # The same with the index in front, as for the web: it promises frames that are not there.
+    import av
+
+    with av.open(str(path.with_name("b.mp4")), "w", format="mp4", options={"movflags": "faststart"}) as target:
+        path.write_bytes(whole)
+        with av.open(str(path)) as source:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    front = path.with_name("b.mp4")
+    assert number_of(VideoFile(front, fps=30).read(COUNT - 1)) == COUNT - 1
+    front.write_bytes(front.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"b\.mp4 is cut short"):
+        VideoFile(front, fps=30)
+
+
+@pytest.mark.parametrize("fps", [15, 60, 24])
+def test_another_rate_is_an_error(tmp_path, fps):
+    write_video(tmp_path / "a.mp4", numbered(COUNT, 0), fps=30)
+    with pytest.raises(ValueError, match=rf"runs at 30 fps, the data set says {fps}"):
+        VideoFile(tmp_path / "a.mp4", fps=fps)
+
+
+def test_frames_past_the_end_are_an_error(tmp_path):
+    write_video(tmp_path / "a.mp4", numbered(COUNT, 0), fps=30)
+    file = VideoFile(tmp_path / "a.mp4", fps=30)
+    with pytest.raises(ValueError, match=r"ends before frame 40"):
+        file.read(COUNT)
+    assert number_of(file.read(3)) == 3

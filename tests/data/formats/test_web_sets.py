@@ -1,0 +1,258 @@
+"""Captions, questions and boxes in the files that others publish, as rows with text to say and no actions."""
+
+import io
+import json
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pilot.data.formats.coco import CocoRows
+from pilot.data.formats.image_text import PictureRows
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.formats.llava import ChatRows
+from pilot.data.formats.open import open_episodes, open_pictures
+from pilot.data.formats.web import WebRows, WebWriter
+from pilot.data.formats.webdataset import TarRows
+
+
+def jpeg(value: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((50, 100, 3), value, np.uint8)).save(buffer, "jpeg", quality=95)
+    return buffer.getvalue()
+
+
+def pictures(folder, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(jpeg(10 * number))
+
+
+def value(rows: PictureRows, i: int) -> int:
+    return int(rows.sample(i).images["room"][0, 0, 0])
+
+
+def said(rows: PictureRows, i: int) -> set[tuple[str, str]]:
+    """What row `i` says over many draws."""
+    samples = [rows.sample(i, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(sample.actions is None and sample.state is None and sample.subtask is None for sample in samples)
+    return {(sample.prompt, sample.answer) for sample in samples}
+
+
+# --- COCO ---------------------------------------------------------------------------------------------------------
+
+
+def coco(path, annotations: list[dict], name: str = "instances_train") -> "str":
+    images = [{"id": 7 + i, "file_name": f"{i}.jpg", "width": 100, "height": 50} for i in range(3)]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "cup"}, {"id": 2, "name": "dog"}],
+    }
+    (path / "annotations").mkdir(exist_ok=True)
+    (path / f"annotations/{name}.json").write_text(json.dumps(content))
+    pictures(path / "train", "0.jpg", "1.jpg", "2.jpg")
+    return path / f"annotations/{name}.json"
+
+
+def box(number: int, image: int, bbox: list[float], category: int = 1, **more) -> dict:
+    return {"id": number, "image_id": image, "category_id": category, "bbox": bbox} | more
+
+
+def test_coco_boxes_are_asked_for_by_name(tmp_path):
+    file = coco(
+        tmp_path,
+        [
+            box(1, 7, [50, 25, 50, 25]),
+            box(2, 7, [0, 0, 50, 25], iscrowd=0),
+            box(3, 7, [0, 0, 100, 50], category=2),
+            box(4, 8, [0, 0, 100, 50], iscrowd=1),
+            box(5, 9, [-0.5, 0, 100.2, 50]),
+        ],
+    )
+    rows = CocoRows(file)
+    assert len(rows) == 2 and [value(rows, i) for i in range(2)] == [0, 20]
+    cups = "<loc0000><loc0000><loc0512><loc0512> cup ; <loc0512><loc0512><loc1023><loc1023> cup"
+    assert said(rows, 0) == {("detect cup", cups), ("detect dog", "<loc0000><loc0000><loc1023><loc1023> dog")}
+    assert said(rows, 1) == {("detect cup", "<loc0000><loc0000><loc1023><loc1021> cup")}
+    assert CocoRows(file, loc_stride=16).sample(0).answer.startswith("<loc0000><loc0000><loc0512><loc0512> cup ; ")
+
+
+def test_coco_captions(tmp_path):
+    notes = [{"id": 1, "image_id": 8, "caption": " A cup. "}, {"id": 2, "image_id": 8, "caption": "Red cup."}]
+    rows = CocoRows(coco(tmp_path, notes, "captions_train"))
+    assert len(rows) == 1 and value(rows, 0) == 10
+    assert said(rows, 0) == {("caption", "A cup."), ("caption", "Red cup.")}
+
+
+BAD_BOXES = {
+    "empty": ([10, 10, 0, 5], "is empty or not within the picture of 100 × 50 pixels"),
+    "outside": ([90, 10, 20, 5], "is empty or not within"),
+    "NaN": ([float("nan"), 10, 20, 5], "is empty or not within"),
+    "three numbers": ([10, 10, 20], "annotation 2: not enough values"),
+}
+
+
+@pytest.mark.parametrize(("bbox", "message"), BAD_BOXES.values(), ids=BAD_BOXES)
+def test_a_bad_box_is_named_or_skipped(tmp_path, bbox, message):
+    file = coco(tmp_path, [box(1, 7, [0, 0, 100, 50]), box(2, 8, bbox)])
+    with pytest.raises(
+        ValueError, match=rf"instances_train.json, annotation 2: .*{message.split(': ')[-1]}.*--skip-bad"
+    ):
+        CocoRows(file)
+    rows = CocoRows(file, skip_bad=True)
+    assert len(rows) == 1 and len(rows.skipped) == 1 and "annotation 2" in rows.skipped[0]
+
+
+def test_coco_files_that_do_not_fit_are_named(tmp_path):
+    file = coco(tmp_path, [box(1, 7, [0, 0, 100, 50], category=9)])
+    with pytest.raises(ValueError, match=r"annotation 1: it lacks or does not know 9"):
+        CocoRows(file)
+    file.write_text(json.dumps({"images": []}))
+    with pytest.raises(ValueError, match=r"not COCO-style: it has no list 'annotations'"):
+        CocoRows(file)
+    file = coco(tmp_path, [box(1, 7, [0, 0, 100, 50])])
+    (tmp_path / "train/0.jpg").rename(tmp_path / "elsewhere.jpg")
+    with pytest.raises(FileNotFoundError, match=r"names the picture '0.jpg', which is in none of"):
+        CocoRows(file)
+
+
+# --- LLaVA, VQA ---------------------------------------------------------------------------------------------------
+
+TURNS = [
+    {"from": "human", "value": "<image>\nWhat is it?"},
+    {"from": "gpt", "value": "A cup."},
+    {"from": "human", "value": "Which colour?"},
+    {"from": "gpt", "value": "Red."},
+]
+ENTRIES = [
+    {"id": "x", "conversations": TURNS},
+    {"id": "a", "image": "a.jpg", "conversations": TURNS},
+    {"image": "b.jpg", "question": "How many?", "answer": "two"},
+    {"image": "c.jpg", "question": "Where?", "answers": [{"answer": "left"}, {"answer": "there"}]},
+]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_conversations_and_questions(tmp_path, suffix):
+    pictures(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
+    lines = [json.dumps(entry) for entry in ENTRIES]
+    (tmp_path / f"set{suffix}").write_text("[" + ",".join(lines) + "]" if suffix == ".json" else "\n".join(lines))
+    rows = pickle.loads(pickle.dumps(ChatRows(tmp_path / f"set{suffix}")))
+    assert len(rows) == 3 and [value(rows, i) for i in range(3)] == [0, 10, 20]
+    assert said(rows, 0) == {("What is it?", "A cup."), ("Which colour?", "Red.")}
+    assert said(rows, 1) == {("How many?", "two")}
+    assert said(rows, 2) == {("Where?", "left"), ("Where?", "there")}
+
+
+def test_broken_entries_are_named_or_replaced(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.jpg")
+    lines = [
+        '{"image": "a.jpg", "question": "Q", "answer": "A"}',
+        '{"image": "b.jpg", "question": "Q"}',
+        '{"image": oh',
+    ]
+    lines += ['{"image": "no.jpg", "question": "Q", "answer": "A"}']
+    (tmp_path / "set.jsonl").write_text("\n".join(lines))
+    rows = ChatRows(tmp_path / "set.jsonl")
+    for i, message in ((1, r"set.jsonl, entry 2: no question with an answer"), (2, "entry 3: .*oh"), (3, "no.jpg")):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            rows.sample(i, np.random.default_rng(0))
+    rows = ChatRows(tmp_path / "set.jsonl", skip_bad=True)
+    assert all(rows.sample(i, np.random.default_rng(i)).answer == "A" for i in range(4))
+    assert len(rows.skipped) == 3
+    (tmp_path / "set.jsonl").write_text("")
+    with pytest.raises(ValueError, match="is empty"):
+        ChatRows(tmp_path / "set.jsonl")
+
+
+# --- WebDataset ---------------------------------------------------------------------------------------------------
+
+
+def tar(path, **files: bytes | str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            content = content.encode() if isinstance(content, str) else content
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture
+def tars(tmp_path):
+    words = json.dumps({"question": "How many?", "answer": "two"})
+    tar(tmp_path / "web/0.tar", **{"a/1.jpg": jpeg(10), "a/1.txt": "a cup", "a/2.jpg": jpeg(20), "a/2.json": words})
+    tar(tmp_path / "web/1.tar", **{"3.txt": "no picture", "4.png": jpeg(40), "4.json": '{"caption": "a dog"}'})
+    return tmp_path / "web"
+
+
+def test_tars_are_read_through_an_index(tars, monkeypatch):
+    for _ in range(2):
+        rows = TarRows(tars)
+        assert [value(rows, i) for i in range(len(rows))] == [10, 20, 40]
+        words = [said(rows, i) for i in range(3)]
+        assert words == [{("caption", "a cup")}, {("How many?", "two")}, {("caption", "a dog")}]
+        monkeypatch.setattr("pilot.data.formats.webdataset._scan", lambda *_: pytest.fail("gone through again"))
+    assert [value(pickle.loads(pickle.dumps(rows)), i) for i in range(3)] == [10, 20, 40]
+    assert len(TarRows(tars / "1.tar")) == 1
+
+
+def test_a_broken_tar_is_named_or_skipped(tars):
+    whole = (tars / "1.tar").read_bytes()
+    (tars / "1.tar").write_bytes(whole[:1600])
+    with pytest.raises(ValueError, match=r"1.tar (cannot be read|is cut short)"):
+        TarRows(tars)
+    rows = TarRows(tars, skip_bad=True)
+    assert len(rows) == 2 and len(rows.skipped) == 1
+
+
+def test_a_sample_without_words_or_with_a_damaged_picture_is_named(tars):
+    tar(
+        tars / "2.tar",
+        **{"5.jpg": jpeg(1), "5.txt": " ", "6.jpg": b"no picture", "6.txt": "x", "7.jpg": jpeg(1), "7.json": "["},
+    )
+    rows = TarRows(tars / "2.tar")
+    for i, message in enumerate(
+        [r"2.tar, sample at byte \d+: no words", "row 1: the picture is damaged", "--skip-bad"]
+    ):
+        with pytest.raises(ValueError, match=message):
+            rows.sample(i)
+
+
+# --- which reader ---------------------------------------------------------------------------------------------------
+
+
+def test_the_reader_is_chosen_by_what_lies_there(tmp_path, tars):
+    with WebWriter(tmp_path / "own") as writer:
+        writer.add(jpeg(1), [("caption", "a cup"), ("what", "cup")])
+    pictures(tmp_path, "a.jpg")
+    (tmp_path / "chat.json").write_text(json.dumps(ENTRIES[1:2]))
+    (tmp_path / "chat.jsonl").write_text(json.dumps(ENTRIES[1]))
+    boxes = coco(tmp_path, [box(1, 7, [0, 0, 100, 50])])
+    found = {tmp_path / "own": WebRows, tars: TarRows, boxes: CocoRows}
+    found |= {tmp_path / f"chat{suffix}": ChatRows for suffix in (".json", ".jsonl")}
+    for path, kind in found.items():
+        rows = open_pictures(path, source="web", loc_stride=16)
+        assert type(rows) is kind and rows.loc_stride == 16 and rows.sample(0).source == "web"
+    assert len(open_pictures(tmp_path / "own", question="what")) == 1
+    with pytest.raises(ValueError, match=r"'question' chooses among rows of rows\.jsonl"):
+        open_pictures(tars, question="what")
+    with pytest.raises(FileNotFoundError, match=r"holds no rows.jsonl, .tar files, .*it has instances_train.json"):
+        open_pictures(tmp_path / "annotations")
+
+
+def test_demonstrations_are_told_apart(tmp_path):
+    from data.recordings import episode, record
+    from data.records import LAYOUT, copy_tiny_arm
+
+    record(tmp_path / "lerobot", [episode(np.random.default_rng(0), 6)])
+    copy_tiny_arm(tmp_path / "arm")
+    asked = []
+    rlds = open_episodes(tmp_path / "arm", 3, layouts=lambda name: asked.append(name) or LAYOUT, cameras=["image"])
+    assert asked == ["tiny_arm"] and len(rlds) == 9 and rlds.cameras == ("image",)
+    assert isinstance(open_episodes(tmp_path / "lerobot", 3, layouts=lambda name: LAYOUT), LeRobotDataset)
+    with pytest.raises(FileNotFoundError, match=r"holds no meta/info.json \(LeRobot\) or features.json \(RLDS\)"):
+        open_episodes(tmp_path, 3, layouts=lambda name: LAYOUT)

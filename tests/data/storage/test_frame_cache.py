@@ -1,0 +1,85 @@
+"""The frame cache gives the same pictures, notices a changed data set, and repairs itself."""
+
+import numpy as np
+import pytest
+from data.recordings import episode, record
+
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.storage.frame_cache import cache_frames
+
+
+@pytest.fixture
+def path(tmp_path):
+    rng = np.random.default_rng(0)
+    record(tmp_path, [episode(rng, 5), episode(rng, 7)])
+    return tmp_path
+
+
+def pictures(dataset: LeRobotDataset) -> list[np.ndarray]:
+    return [dataset.frame(i)["images"][camera] for i in range(len(dataset)) for camera in dataset.cameras]
+
+
+def test_same_pictures(path):
+    dataset = LeRobotDataset(path, 4)
+    decoded = pictures(dataset)
+    cache = cache_frames(dataset, progress=False)
+    for cached, picture in zip(pictures(dataset), decoded, strict=True):
+        np.testing.assert_array_equal(cached, picture)
+    assert dataset.frames is cache
+
+
+def test_is_built_once(path, monkeypatch):
+    cache_frames(LeRobotDataset(path, 4), progress=False)
+    monkeypatch.setattr("pilot.data.storage.frame_cache._build", lambda *_, **__: pytest.fail("built again"))
+    cache_frames(LeRobotDataset(path, 4), progress=False)
+
+
+def test_follows_a_changed_set(path):
+    cache_frames(LeRobotDataset(path, 4), progress=False)
+    record(path, [episode(np.random.default_rng(9), 6)])
+    dataset = LeRobotDataset(path, 4)
+    last = dataset.frame(17)["images"]["room"]
+    cache_frames(dataset, progress=False)
+    np.testing.assert_array_equal(dataset.frame(17)["images"]["room"], last)
+
+
+def test_a_truncated_file_is_made_again(path):
+    dataset = LeRobotDataset(path, 4)
+    cache_frames(dataset, progress=False)
+    decoded = pictures(dataset)
+    raw = path / "frames" / "room.raw"
+    raw.write_bytes(raw.read_bytes()[:-1])
+    cache_frames(dataset, progress=False)
+    for cached, picture in zip(pictures(dataset), decoded, strict=True):
+        np.testing.assert_array_equal(cached, picture)
+
+
+def test_pictures_that_change_their_size_are_refused(path, monkeypatch):
+    dataset = LeRobotDataset(path, 4)
+    decode = dataset.decode
+    monkeypatch.setattr(dataset, "decode", lambda i, camera: decode(i, camera)[: 4 if i == 6 else None])
+    with pytest.raises(ValueError, match=r"'room' change from \(8, 16\) to \(4, 16\) pixels in episode 1"):
+        cache_frames(dataset, progress=False)
+
+
+def test_bad_pictures_are_never_read_as_black_ones(path, monkeypatch):
+    dataset = LeRobotDataset(path, 4, skip_bad=True)
+    decode = dataset.decode
+
+    def decode_some(i: int, camera: str) -> np.ndarray:
+        if i in (0, 6):
+            raise ValueError(f"row {i} is damaged")
+        return decode(i, camera)
+
+    monkeypatch.setattr(dataset, "decode", decode_some)
+    for _ in range(2):  # as it is made, and as it is found
+        cache = cache_frames(dataset, progress=False)
+        np.testing.assert_array_equal(cache.read(7, "room"), decode(7, "room"))
+        for i in (0, 6):
+            with pytest.raises(ValueError, match=f"row {i} is damaged"):
+                dataset.picture(i, "room")
+    assert dataset.sound_frame(6, np.random.default_rng(0))["frame_index"] != 1
+    dataset.skip_bad = False
+    (path / "frames/frames.json").unlink()
+    with pytest.raises(ValueError, match="row 0 is damaged"):
+        cache_frames(dataset, progress=False)

@@ -1,0 +1,158 @@
+"""Graphs say and do what the model says and does, whatever was read in their places before.
+
+There is no GPU here: a graph is a recording of operations on fixed tensors, played again (`Recording`). As in a CUDA
+graph, whatever Python decided while it was recorded is decided for good.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from infer.engine.test_fast import ACTING, BATCHES, CLOSE, EOS, GROUPED, RAGGED, SOME, noise, observation
+from infer.weights import model
+from nothing_asked import NothingAsked
+from pilot.data.layout import Kind
+from pilot.infer.engine import graphs
+from pilot.infer.engine.graphs import STEP, GraphEngine
+from pilot.infer.engine.plain import PlainEngine
+from pilot.infer.engine.sampling import rows_of
+from pilot.models.pi import pi05
+
+
+class Recording(graphs.Graph):
+    """The operations of one call, played again on what lies at the same places now."""
+
+    def __init__(self, function: Callable[[], Any], *, changes: Any = (), **rest: Any) -> None:
+        before = [tensor.clone() for tensor in changes]
+        with Tape() as tape:
+            self.result = function()
+        for tensor, was in zip(changes, before, strict=True):
+            tensor.copy_(was)
+        self.played = tape.played
+
+    def __call__(self) -> Any:
+        made: dict[int, Any] = {}  # what an operation made then: what it makes now
+
+        def now(value: Any) -> Any:
+            return made.get(id(value), value)
+
+        for func, args, kwargs, out in self.played:
+            again = func(*tree_map(now, args), **tree_map(now, kwargs))
+            made.update(zip(map(id, tree_leaves(out)), tree_leaves(again), strict=True))
+        return tree_map(now, self.result)
+
+
+class Tape(NothingAsked):
+    """Remembers every operation, down to those that are made of no others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.played: list[tuple[Any, Any, Any, Any]] = []  # keeps all that was made, so that no `id` comes twice
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with self:
+            out = func.decompose(*args, **(kwargs or {}))
+        if out is NotImplemented:
+            out = super().__torch_dispatch__(func, types, args, kwargs)
+            self.played.append((func, args, kwargs or {}, out))
+        return out
+
+
+@pytest.fixture(autouse=True)
+def recorded(monkeypatch, no_shape_checks) -> None:
+    monkeypatch.setattr(graphs, "Graph", Recording)
+
+
+CONFIGS = {name: ACTING[name] for name in ("pi0", "pi05-state-token", "grouped-heads")}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_actions_are_those_of_the_model_whatever_was_there_before(config):
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, (kinds, masks) in enumerate(BATCHES[name] for name in ("ragged", "some told", "ragged")):
+        obs, start = observation(config, kinds, masks=masks, seed=seed), noise(config, 3) + seed
+        ours = engine.act(engine.read(obs), obs.state, noise=start, num_steps=2)
+        torch.testing.assert_close(ours, plain.act(plain.read(obs), obs.state, noise=start, num_steps=2), **CLOSE)
+    (arena,) = engine.arenas.values()
+    assert len(arena.graphs) == 3, "read with and without words to be heard in turn; act"
+
+
+def test_words_are_those_of_the_model_and_rows_end_at_different_times():
+    config = GROUPED
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, (kinds, masks) in enumerate(BATCHES[name] for name in ("whole", "some told", "whole")):
+        obs = observation(config, kinds, masks=masks, seed=seed)
+        first = plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=4)[0]
+        eos = int(first[seed % 3, 1])
+        ours, going_on = engine.speak(engine.read(obs, room=4), eos=eos, max_tokens=4)
+        wanted, context = plain.speak(plain.read(obs, room=4), eos=eos, max_tokens=4)
+        assert torch.equal(ours, wanted)
+        going = ~(ours == eos).any(1)
+        torch.testing.assert_close(going_on.hidden[going], context.context.hidden[going, 0], **CLOSE)
+
+
+def test_rows_that_are_silent_stay_as_they_are():
+    config = pi05("debug")
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, silent in enumerate(([True, False, True], [False, True, False])):
+        obs, options = observation(config, RAGGED, masks=SOME, seed=seed), {"silent": torch.tensor(silent)}
+        said, _ = engine.speak(engine.read(obs, room=4), eos=EOS, max_tokens=4, **options)
+        assert torch.equal(said, plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=4, **options)[0])
+
+
+def test_acting_on_what_was_said():
+    config = pi05("debug")
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    for seed, tokens in enumerate((4, 2, 4)):
+        obs, start = observation(config, *[BATCHES["ragged"][0]], masks=SOME, seed=seed), noise(config, 3)
+        said, ours = engine.speak(engine.read(obs, room=4), eos=EOS, max_tokens=tokens)
+        wanted, theirs = plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=tokens)
+        assert torch.equal(said, wanted)
+        actions = engine.act(ours, obs.state, noise=start, num_steps=3, solver="midpoint")
+        expected = plain.act(theirs, obs.state, noise=start, num_steps=3, solver="midpoint")
+        torch.testing.assert_close(actions, expected, **CLOSE)
+        torch.testing.assert_close(engine.act(ours, obs.state, noise=start, num_steps=3, solver="midpoint"), actions)
+    (arena,) = engine.arenas.values()
+    assert set(arena.graphs) == {
+        ("read", False, True), *(("hear", STEP + slot, Kind.TEXT, EOS) for slot in range(4)), ("act", 3, "midpoint")
+    }  # fmt: skip
+
+
+def test_prompts_of_about_the_same_length_share_graphs_and_few_kinds_are_kept(monkeypatch):
+    config = pi05("debug")
+    engine = GraphEngine(model(config))
+    for words in (1, 2, 5):
+        engine.read(observation(config, [[1] * words + [0] * (6 - words)]))
+    assert [len(arena.graphs) for arena in engine.arenas.values()] == [1]
+    monkeypatch.setattr(graphs, "MAX_ARENAS", 2)
+    for batch in (2, 3):
+        engine.read(observation(config, [[1] * 6] * batch))
+    assert [len(arena.order) for arena in engine.arenas.values()] == [2, 3], "the oldest made room"
+
+
+def test_a_reading_made_of_others_is_worked_without_graphs():
+    config = pi05("debug")
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    obs, start = observation(config, [[1] * 6] * 3), noise(config, 2)
+    chosen = rows_of(engine.read(obs, room=2), [2, 0])
+    said, chosen = engine.speak(chosen, eos=EOS, max_tokens=2)
+    two = obs.map(lambda x: x[[2, 0]])
+    wanted, context = plain.speak(plain.read(two, room=2), eos=EOS, max_tokens=2)
+    assert torch.equal(said, wanted)
+    actions = engine.act(chosen, two.state, noise=start, num_steps=2)
+    torch.testing.assert_close(actions, plain.act(context, two.state, noise=start, num_steps=2), **CLOSE)
+
+
+def test_longer_than_the_angles_that_are_there(monkeypatch):
+    monkeypatch.setattr(graphs, "LONGEST", 40)
+    config = pi05("debug")
+    with pytest.raises(ValueError, match="32 tokens to read and 32 to say are more than 40"):
+        GraphEngine(model(config)).read(observation(config, [[1] * 6]), room=1)

@@ -1,0 +1,157 @@
+"""A policy is warm before robots come, and changes while they act."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from types import SimpleNamespace
+
+import pytest
+
+from pilot.serve.hosted_policy import Hosted, made_up
+from pilot.serve.server import PolicyServer, serve_in_background
+from serve.policies import METADATA, OBSERVATION, CountingPolicy, get, robot
+
+
+class WarmPolicy(CountingPolicy):
+    """Says what it sees, and its number."""
+
+    def __init__(self, number=1, *, state_names=("x",) * 5, go=None, waiting=None):
+        super().__init__(go=go, waiting=waiting)
+        self.number, self.asked = number, []
+        self.metadata = {"robot": "homes", "cameras": ["room"], "state_names": list(state_names)}
+
+    def session(self):
+        return WarmSession(self)
+
+    def infer_many(self, sessions, observations, *, errors="raise"):
+        self.asked.append(len(sessions))
+        return [session.infer(observation) for session, observation in zip(sessions, observations)]
+
+
+class WarmSession:
+    def __init__(self, policy):
+        self.policy, self.seen = policy, 0
+
+    def move_to(self, policy):
+        self.policy = policy
+
+    def infer(self, observation):
+        self.seen += 1
+        return {**self.policy.infer(observation), "number": self.policy.number, "seen": self.seen}
+
+
+def test_a_policy_is_warm_before_it_is_ready():
+    policy = WarmPolicy()
+
+    async def start():
+        server, ready = PolicyServer({"warm": policy}, max_batch=3), []
+        await server.start("127.0.0.1", 0, on_listening=lambda port: ready.append(server.state.ready))
+        ready.append(server.state.ready)
+        await server.stop()
+        return ready
+
+    assert asyncio.run(start()) == [False, True]
+    assert policy.seen == 4 and policy.asked == [3], "alone, then as many as a batch holds"
+
+
+def test_a_policy_that_cannot_answer_does_not_get_to_serve():
+    with pytest.raises(ValueError, match="declares 5"), serve_in_background(WarmPolicy(state_names=["x"])):
+        pass
+
+
+def test_made_up_observations_are_for_policies_that_say_what_they_see():
+    observation = made_up({"cameras": ["room"], "state_names": ["x", "y"]})
+    assert observation["images"]["room"].shape == (224, 224, 3) and observation["state"].shape == (2,)
+    assert made_up({}) is None
+
+
+@pytest.fixture
+def numbered():
+    """A server of a policy that is numbered 1, and 2, 3, … each time that it is loaded anew."""
+    loaded = [1]
+
+    def load():
+        loaded[0] += 1
+        return WarmPolicy(loaded[0], state_names=("x",) * (5 if loaded[0] != 3 else 4))
+
+    return Hosted("numbered", WarmPolicy(1), load=load)
+
+
+def test_a_policy_is_loaded_anew_while_robots_act(numbered):
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    run = lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result()  # noqa: E731
+    server = PolicyServer(numbered)
+    try:
+        with robot(run(server.start("127.0.0.1", 0))) as client:
+            port = int(client.url.rsplit(":")[-1])
+            assert client.infer(OBSERVATION)["number"] == 1
+            run(server.reload())
+            assert client.infer(OBSERVATION)["number"] == 2
+            assert client.infer(OBSERVATION)["seen"] == 3, "the session goes on"
+            run(server.reload())  # number 3 is for another robot
+            assert client.infer(OBSERVATION)["number"] == 2
+            assert 'pilot_reloads_total{policy="numbered",result="failed"} 1' in get(port, "/metrics")[1]
+            run(server.reload())
+            assert client.infer(OBSERVATION)["number"] == 4
+    finally:
+        run(server.stop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_silent_robot_does_not_keep_the_old_model_in_memory(numbered):
+    async def change():
+        server = PolicyServer(numbered)
+        server.state.sessions.open("r1", owner="", policy="numbered", begin=numbered.begin, metadata={})
+        old = weakref.ref(numbered.policy)
+        await server.reload()
+        gc.collect()
+        assert numbered.policy.number == 2 and old() is None
+        server.close()
+
+    asyncio.run(change())
+
+
+def test_a_robot_that_comes_while_the_policy_changes_is_brought_along(numbered):
+    """Its session is of the old policy, and is known to be."""
+    old = numbered.policy
+
+    class Changing(WarmPolicy):
+        def session(self):
+            session = WarmSession(old)
+            numbered._change_to(WarmPolicy(2))  # in the other thread, at the worst moment
+            return session
+
+    numbered.policy = Changing()
+    state, generation = numbered.begin()
+    robot = SimpleNamespace(state=state, generation=generation)
+    assert numbered._infer([robot], [OBSERVATION])[0]["number"] == 2
+    numbered.batcher.close()
+
+
+@pytest.mark.parametrize("failure", ["exit", "unsayable"])
+def test_a_policy_that_cannot_be_loaded_changes_nothing(failure, caplog):
+    def load():
+        if failure == "exit":
+            raise SystemExit("no such file")
+        policy = CountingPolicy()
+        policy.metadata = METADATA | {"object": object()}
+        return policy
+
+    old = CountingPolicy()
+    server = PolicyServer(Hosted("numbered", old, load=load))
+    asyncio.run(server.reload())
+    (hosted,) = server.state.policies.values()
+    assert hosted.policy is old and hosted.generation == 0 and "the old policy stays" in caplog.text
+    server.close()
+
+
+def test_another_robots_policy_does_not_take_over(numbered):
+    numbered.load()
+    with pytest.raises(ValueError, match="cannot be changed while it serves: state_names was"):
+        asyncio.run(numbered.reload())
+    numbered.batcher.close()

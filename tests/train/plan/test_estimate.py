@@ -1,0 +1,147 @@
+"""`pilot plan`: what fits, what would, how long it takes, and what people are told."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from pilot import configs
+from pilot.cli import main
+from pilot.models.pi import pi05
+from pilot.train.config import TrainConfig
+from pilot.train.plan.estimate import plan, smallest_change
+from pilot.train.plan.gpus import GIB, GPUS, find_gpu, parse_gpus
+from pilot.train.plan.table import table, to_text
+
+FULL = TrainConfig(
+    name="full", model=pi05("2b"), sources=(), robot="aloha", steps=1000, batch_size=64, alpha=1.0, flow_draws=1
+)
+
+
+def test_gpus_by_name():
+    assert parse_gpus("8xH100") == (8, "H100")
+    assert parse_gpus("4 x A100") == (4, "A100-80") and parse_gpus("a100-40gb") == (1, "A100-40")
+    assert parse_gpus("RTX 4090") == parse_gpus("1x4090") == (1, "RTX4090")
+    for wrong, message in {"8xH10": "did you mean 'H100'", "8:H100": "COUNTxNAME", "0xH100": "COUNTxNAME"}.items():
+        with pytest.raises(ValueError, match=message):
+            parse_gpus(wrong)
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [("NVIDIA H200", "H200"), ("NVIDIA A100-SXM4-40GB", "A100-40"), ("NVIDIA A100-SXM4-80GB", "A100-80"),
+     ("NVIDIA GeForce RTX 4090", "RTX4090"), ("Tesla T4", None)],
+)  # fmt: skip
+def test_a_device_is_found_in_the_table(device, name):
+    assert find_gpu(device) == name
+
+
+def test_numbers_that_no_run_has_are_refused():
+    with pytest.raises(ValueError, match="1 step of 1 row or more, got 1000 of 0"):
+        plan(replace(FULL, batch_size=0), gpus="1xH200")
+    with pytest.raises(ValueError, match="of 10 text tokens 11 cannot be said"):
+        plan(FULL, gpus="1xH200", text=10, spoken=11)
+
+
+def test_what_fits_is_left_as_it_is():
+    made = plan(replace(FULL, batch_size=8), gpus="1xH200")
+    assert made.asked.fits and made.best == made.asked and made.asked.settings() == []
+    assert "It fits, with " in to_text(made)
+
+
+def test_several_gpus_need_a_way_to_share():
+    made = plan(configs.get("nano_stage2"), gpus="2xH100")
+    assert made.best == made.asked and made.asked.settings() == ["parallel=ddp"]
+    assert "GiB to spare: --set parallel=ddp" in to_text(made)
+
+
+def test_the_smallest_change_is_one_setting_and_changes_no_result():
+    made = plan(FULL, gpus="8xH100")
+    assert not made.asked.fits and made.best is not None and made.best.fits
+    assert made.best.settings() == ["parallel=fsdp"]
+    assert made.best.memory.peak <= GPUS["H100"].memory < made.asked.memory.peak
+    assert "--set parallel=fsdp" in to_text(made)
+
+
+def test_the_change_works_when_it_is_made():
+    made = plan(FULL, gpus="8xA100-40")
+    assert made.best is not None and made.best.changed and "lora" not in made.best.changed
+    changed = main.override(FULL, made.best.settings())
+    assert plan(changed, gpus="8xA100-40").asked.memory == made.best.memory
+
+
+def test_lora_comes_last_and_is_said():
+    made = plan(replace(FULL, batch_size=1), gpus="1xL40S")
+    assert made.best is not None and "lora" in made.best.changed
+    assert made.best.settings()[-1] == "lora=true" and "--set lora=true" in to_text(made)
+    changed = main.override(replace(FULL, batch_size=1), made.best.settings())
+    assert plan(changed, gpus="1xL40S").asked.memory == made.best.memory
+
+
+@pytest.mark.parametrize("name", ["debug", "nano_vision", "nano_expert", "pi05_libero_lora", "pi0_fast_libero"])
+def test_runs_of_every_kind_have_a_plan(name):
+    made = plan(replace(configs.get(name), batch_size=2, accumulate=1), gpus="2xH200")
+    assert to_text(made) and json.loads(json.dumps(made.to_json()))["asked"]["fits"]
+
+
+def test_another_model_is_refused():
+    with pytest.raises(ValueError, match="models of the π0 family; 'act_nano' trains another"):
+        plan(configs.get("act_nano"), gpus="1xH200")
+
+
+def test_what_cannot_fit_is_said_with_the_least():
+    made = plan(replace(FULL, batch_size=1, model=pi05("2b", max_tokens=16_000)), gpus="1xRTX4090", text=16_000)
+    assert made.best is None
+    assert "Nothing that was tried fits" in to_text(made)
+
+
+def test_fewer_changes_come_before_faster_ones():
+    made = plan(FULL, gpus="8xA100-40")
+    assert made.best is not None and made.fastest is not None
+    assert smallest_change(made.best) <= smallest_change(made.fastest)
+    assert made.fastest.time.total <= made.best.time.total
+
+
+def test_time_and_price_follow_from_samples():
+    made = plan(FULL, gpus="8xH200", samples=1_000_000, price=2.0)
+    told = made.speed(made.chosen)
+    assert told["samples_per_s"] == pytest.approx(64 / told["step_s"])
+    assert told["hours"] == pytest.approx(1e6 / told["samples_per_s"] / 3600)
+    assert told["dollars"] == pytest.approx(16 * told["hours"])
+    assert 0.3 < told["mfu"] < 0.6
+
+
+def test_two_nodes_are_faster_where_their_network_is_spared():
+    runs = {way: replace(FULL, batch_size=64 * n, parallel=way) for way, n in (("fsdp", 2), ("hsdp", 2))}
+    across, within = (plan(run, gpus="16xH100").asked for run in runs.values())
+    node = plan(replace(FULL, parallel="fsdp"), gpus="8xH100").asked
+    assert across.time.sending > within.time.sending > node.time.sending
+    assert 64 / node.time.total < 128 / within.time.total < 2 * 64 / node.time.total
+
+
+def test_checkpointing_trades_time_for_memory():
+    none, blocks = (plan(replace(FULL, checkpointing=way), gpus="8xH100").asked for way in ("none", "blocks"))
+    assert blocks.memory.activations < 0.4 * none.memory.activations
+    assert blocks.time.products > none.time.products
+    assert blocks.flops == none.flops, "what is done again is not the model's work"
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(ValueError, match="does not split over 7 GPUs"):
+        plan(FULL, gpus="7xH100")
+
+
+def test_the_command_says_the_same_to_people_and_machines(capsys):
+    arguments = ["plan", "nano_stage2", "--gpus", "2xH100", "--samples", "1e6", "--price", "3"]
+    assert main.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert main.main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["samples"] == 1_000_000 and told["price_per_hour"] == 3 and told["asked"]["fits"]
+    assert f"{told['asked']['bytes']['peak'] / GIB:.1f}" in text
+    assert "nano_stage2 on 2 × H100, 64 rows per step" in text
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+def test_columns_are_aligned():
+    assert table([["Part", "all"], ["a", "1.0"], ["bcd", "22.0"]]) == ["Part    all", "  a     1.0", "  bcd  22.0"]

@@ -1,0 +1,132 @@
+"""Bytes from the config are those that autograd keeps when the model runs."""
+
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+
+from pilot.models.bundle import empty_model
+from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
+from pilot.nn.lora import LoraConfig
+from pilot.train.config import OptimConfig, TrainConfig
+from pilot.train.distributed import Ranks, spread
+from pilot.train.freezing import choose_learning
+from pilot.train.live_bytes import LiveBytes
+from pilot.train.optim import Optimizer
+from pilot.train.plan.flops import Losses
+from pilot.train.plan.memory import FP32, Checkpointing, Counts, Keeping, Layout, kept, memory
+from train.counted_rows import rows_of, run_of, work_of
+
+pytestmark = pytest.mark.usefixtures("no_shape_checks")
+ROWS = 8
+TOLERANCE = 0.10
+ALONE = Layout(gpus=1, parallel="none", rows=ROWS, precision="fp32")
+MODELS = {
+    "pi05": pi05("nano"),
+    "pi05 not insulated": pi05("nano", insulate=False),
+    "pi0": pi0("nano"),
+    "pi0_fast": pi0_fast("nano"),
+    "pi0_small": pi0_small("nano"),
+}
+LOSSES = {"pi05": ["text flow", "text", "flow"], "pi0_fast": ["text"], "pi0_small": ["flow"]}
+RUNS = [
+    (name, losses, way)
+    for name in MODELS
+    for losses in LOSSES.get(name, ["text flow"])
+    for way in (get_args(Checkpointing) if name in ("pi05", "pi0_small") else ["none"])
+]
+
+
+def peak_of(config: TrainConfig) -> int:
+    """The most bytes that live at once in a step of `ROWS` rows, beside weights."""
+    model = spread(Pi(config.model), config, Ranks())
+    batch = rows_of(config.model, ROWS)
+    draws = model.draw(ROWS, torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
+    with LiveBytes(model.parameters()) as live:
+        terms = model.loss_terms(batch, draws, losses=config.losses)
+        torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
+    return live.peak
+
+
+@pytest.mark.parametrize(("name", "losses", "checkpointing"), RUNS)
+def test_a_step_holds_what_is_told(name, losses, checkpointing):
+    config = run_of(MODELS[name], losses=losses, checkpointing=checkpointing)
+    counts = Counts.of(empty_model(config.model), config)
+    told = memory(config, counts, work=work_of(config), layout=replace(ALONE, checkpointing=checkpointing))
+    assert told.passing == pytest.approx(peak_of(config), rel=TOLERANCE)
+
+
+def test_what_nothing_holds_is_gone():
+    with LiveBytes() as live:
+        kept = torch.ones(1000)
+        for _ in range(3):
+            kept = kept + 1
+    assert live.now == 4000 and live.peak == 8000
+
+
+def test_weights_gradients_optimizer_and_average():
+    config = run_of(MODELS["pi05"])
+    model = Pi(config.model)
+    told = memory(
+        config,
+        Counts.of(model, config),
+        work=work_of(config),
+        layout=Layout(gpus=1, parallel="none", rows=ROWS, precision="fp32"),
+    )
+    numbers = sum(p.numel() for p in model.parameters())
+    assert told.weights == told.gradients == told.average == FP32 * numbers
+    assert told.optimizer == FP32 * 2 * numbers and told.copies == 0
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_optimizer_remembers_what_is_told(name):
+    config = run_of(MODELS["pi05"], optim=OptimConfig(name=name))
+    model = Pi(config.model)
+    optimizer = Optimizer(model, config.optim, steps=10)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step(0)
+    states = [state for part in optimizer.parts for state in part.state.values()]
+    remembered = sum(t.nbytes for state in states for t in state.values() if t.ndim)
+    told = memory(
+        config,
+        Counts.of(model, config),
+        work=work_of(config),
+        layout=Layout(gpus=1, parallel="none", rows=1, precision="fp32"),
+    )
+    assert told.optimizer == pytest.approx(remembered)
+
+
+def test_lora_learns_little():
+    config = run_of(MODELS["pi05"], lora=LoraConfig())
+    layout = Layout(gpus=1, parallel="none", rows=1)
+    whole = memory(config, Counts.of(Pi(config.model), config), work=work_of(config), layout=layout)
+    adapted = memory(
+        config,
+        Counts.of(choose_learning(Pi(config.model), lora=config.lora), config),
+        work=work_of(config),
+        layout=layout,
+    )
+    assert adapted.gradients < 0.5 * whole.gradients
+    assert 0.5 * whole.weights < adapted.weights < whole.weights, "what is frozen is kept in bf16"
+
+
+def test_shards_share_what_is_kept_between_steps():
+    config = run_of(MODELS["pi05"])
+    model = Pi(config.model)
+    one, eight, hybrid = (
+        memory(
+            config, Counts.of(model, config), work=work_of(config), layout=Layout(gpus=gpus, parallel=parallel, rows=4)
+        )
+        for gpus, parallel in ((1, "none"), (8, "fsdp"), (32, "hsdp"))
+    )
+    assert eight.weights == hybrid.weights == one.weights / 8
+    assert eight.activations == one.activations
+
+
+def test_flow_alone_insulated_keeps_no_backbone():
+    config = run_of(MODELS["pi05"], losses="flow")
+    with_words = run_of(MODELS["pi05"])
+    parts = kept(config.model, work_of(config), losses=Losses.of(config), keeping=Keeping())
+    assert "vision" not in parts and peak_of(config) < 0.3 * peak_of(with_words)

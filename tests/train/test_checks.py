@@ -1,0 +1,121 @@
+"""A run that cannot work is refused before its first batch, with what is wrong and what to do."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pilot import configs
+from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.writer import LeRobotWriter
+from pilot.models.pi import pi0, pi0_fast, pi05
+from pilot.nn.lora import LoraConfig
+from pilot.robots.homes import ROBOT
+from pilot.train.checks import check_config, shared_ids
+from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.setup import prepare
+
+RUN = TrainConfig(
+    name="toy", model=pi05("debug"), sources=(Source(path="data/toy"),), robot="homes", steps=4, batch_size=8
+)
+ARM, WEB = Source(path="data/arm"), Source(path="data/web", kind="web")
+WRONG = {
+    "steps is at least 1, got 0": {"steps": 0},
+    "batch_size is at least 1, got 0": {"batch_size": 0},
+    r"optim\.warmup_steps is at least 0": {"optim": OptimConfig(warmup_steps=-1)},
+    r"peak_lr and optim\.clip_norm are above 0, got 0": {"optim": OptimConfig(peak_lr=0.0)},
+    "ema_decay is from 0": {"ema_decay": 1.0},
+    "time_s is above 0": {"time_s": 0.0},
+    "8 rows does not split over 1 ranks of 3 passes each; make batch_size a multiple of 3": {"accumulate": 3},
+    "has no sources": {"sources": ()},
+    "the same folder name": {"sources": (ARM, Source(path="elsewhere/arm"))},
+    "to every source or to none": {"sources": (replace(ARM, weight=1.0), WEB)},
+    "unknown loss 'flows'; did you mean 'flow'.*'data/arm' teaches it": {
+        "sources": (replace(ARM, teaches=("flows",)),)
+    },
+    "robot 'aloha' has 14 state dims, the model's action_dim is 8; raise it": {"robot": "aloha"},
+    "robot 'droidd'; did you mean 'droid'": {"sources": (ARM, Source(path="data/b", robot="droidd"))},
+    "alpha is 10, but the model has no action expert": {"model": pi0_fast("debug")},
+    r"teaches 'flow', whose weight is 10; set it to 0 \(alpha\)": {
+        "sources": (replace(ARM, teaches=("text", "fast")),)
+    },
+    r"teaches 'text', whose weight is 1; set it to 0 \(text_weight\)": {
+        "sources": (replace(ARM, teaches=("fast", "flow")),)
+    },
+    r"1024 FAST ids are also <loc> tokens.*such as 1152": {"model": pi05(), "robot": "droid"},
+    "freeze names 'vlmm', which the model has not; did you mean 'vlm'": {"freeze": ("vlmm",)},
+    "fresh names 'experts'": {"fresh": ("experts",)},
+    "fresh names vlm; only parts of the expert": {"fresh": ("expert", "vlm")},
+    "nothing is left to learn": {"freeze": ("vision", "language", "expert")},
+    "among the LoRA targets qvk": {"lora": LoraConfig(targets=("qvk",))},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_cannot_work_is_said(message):
+    check_config(RUN)
+    with pytest.raises(ValueError, match=message):
+        check_config(replace(RUN, **WRONG[message]))
+
+
+def test_a_batch_splits_over_ranks_and_passes():
+    check_config(replace(RUN, accumulate=2), ranks=4)
+    with pytest.raises(ValueError, match="over 3 ranks of 1 passes each; make batch_size a multiple of 3"):
+        check_config(RUN, ranks=3)
+
+
+def test_a_model_that_does_not_speak_needs_no_words():
+    check_config(
+        replace(RUN, model=pi0("debug", prompt="pi0"), sources=(replace(ARM, teaches=("text", "fast", "flow")),))
+    )
+
+
+def test_places_and_action_tokens_may_not_be_the_same_words():
+    assert len(shared_ids(pi05())) == 1024 and not shared_ids(pi05(fast_offset=1152)) and not shared_ids(pi05("nano"))
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_every_run_of_the_folder_can_work(name):
+    check_config(configs.get(name))
+
+
+# --- with the data open ----------------------------------------------------------------------------------------------
+
+
+def recording(path: Path, *, subtask: bool) -> Path:
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(path, ROBOT, ROBOT.control_hz) as writer:
+        frames = {
+            fmt.STATE: rng.normal(size=(9, 5)).astype(np.float32),
+            fmt.ACTION: rng.normal(size=(9, 4)).astype(np.float32),
+            fmt.IMAGES + "room": rng.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8),
+            fmt.IMAGES + "wrist": rng.integers(0, 256, (9, 16, 16, 3), dtype=np.uint8),
+        }
+        said = [(0.0, "subtask", "assistant", "pick up the cup")] if subtask else []
+        writer.add_episode(frames, task="put the cup in the sink", persistent=said, events=[])
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")
+def test_data_that_cannot_teach_what_is_asked_of_it_is_refused(tmp_path):
+    told, mute = recording(tmp_path / "told", subtask=True), recording(tmp_path / "mute", subtask=False)
+
+    def run(out: str, **changes: object) -> None:
+        whole = {"sources": (Source(path=str(told)), Source(path=str(mute))), "model": pi05("debug", max_tokens=80)}
+        prepare(replace(RUN, frame_cache=False, **(whole | changes)), tmp_path / out, resume=True, progress=False)
+
+    with pytest.raises(
+        ValueError, match=r"sources \['mute'\] have no subtasks to say.*pilot data annotate.*text_weight=0"
+    ):
+        run("words")
+    run("flow", sources=(Source(path=str(told)), Source(path=str(mute), teaches=("fast", "flow"))))
+    run("quiet", text_weight=0.0)
+    long = pi05("debug", max_tokens=80, action_horizon=10)
+    with pytest.raises(
+        ValueError, match="the longest episode of 'told' has 9 steps and the model's action_horizon is 10"
+    ):
+        run("long", model=long, sources=(Source(path=str(told)),))
+    with pytest.raises(ValueError, match="a batch of 8 rows does not split over 1 ranks of 3 passes each"):
+        run("passes", accumulate=3)
+    assert not (tmp_path / "passes").exists(), "nothing is written for a run that cannot work"

@@ -1,0 +1,178 @@
+"""Several bodies in one run: each row by its own robot's statistics and masks, shares as weighed, resumed exactly."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data.bodies import record_robot
+
+from pilot.data.stats import load_norm_stats
+from pilot.infer.policy import load_policy
+from pilot.models.pi import pi05
+from pilot.robots import load_robot
+from pilot.train import checkpoint
+from pilot.train.config import Source, TrainConfig
+from pilot.train.embodiments import other_chunks
+from pilot.train.loop import train
+from pilot.train.metrics import read_metrics
+from pilot.train.setup import prepare
+
+pytestmark = [
+    pytest.mark.usefixtures("no_shape_checks"),
+    pytest.mark.filterwarnings("ignore:state dim", "ignore:constant dims"),
+]
+UR5, PUSHT = load_robot("ur5"), load_robot("pusht")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bodies")
+    record_robot(path / "arm", UR5, seed=0)
+    record_robot(path / "arm2", UR5, seed=1, scale=10.0)
+    record_robot(path / "disc", PUSHT, seed=2, scale=100.0)
+    return path
+
+
+def config(data: Path, **changes) -> TrainConfig:
+    sources = (
+        Source(path=str(data / "arm"), weight=0.5),
+        Source(path=str(data / "disc"), robot="pusht", weight=0.25),
+        Source(path=str(data / "arm2"), weight=0.25),
+    )
+    base = TrainConfig(
+        name="bodies", model=pi05("debug", max_tokens=120), sources=sources, robot="ur5", steps=4, batch_size=8,
+        threads=1, log_every=1, save_every=2, frame_cache=False,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def test_rows_of_every_body_share_batches_masked_and_normalised_by_their_own(data, tmp_path):
+    loader = prepare(config(data), tmp_path, resume=True, progress=False).loader
+    rows = [row for step in range(8) for row in loader.rows(step)]
+    dims = {"arm": 7, "arm2": 7, "disc": 2}
+    for row in rows:
+        assert row.action_mask[0].tolist() == [True] * dims[row.source] + [False] * (8 - dims[row.source])
+        assert not row.actions[:, dims[row.source] :].any() and not row.state[dims[row.source] :].any()
+        assert list(row.images) == (["base_0_rgb"] if row.source == "disc" else ["base_0_rgb", "left_wrist_0_rgb"])
+    spread = {name: np.concatenate([r.state for r in rows if r.source == name]).std() for name in dims}
+    assert 0.1 < spread["disc"] < 1, "a disc's pixels are scaled by its own statistics, not by an arm's"
+    parts = loader.together([row for row in rows[:24] if row.source != "disc"])
+    assert any(len(set(part.sources)) == 2 for part in parts)
+
+
+def test_the_shares_drawn_are_logged_and_as_weighed(data, tmp_path):
+    train(config(data, steps=10), out=tmp_path, progress=False)
+    last = read_metrics(tmp_path)[-1]
+    for name, weight in {"arm": 0.5, "disc": 0.25, "arm2": 0.25}.items():
+        assert last[f"share/{name}"] == pytest.approx(weight, abs=0.03)
+        assert last[f"loss/flow/{name}"] > 0
+
+
+def test_a_resumed_run_is_the_same_with_processes_that_read_ahead(data, tmp_path):
+    train(config(data), out=tmp_path / "straight", progress=False)
+    train(config(data), out=tmp_path / "broken", until=2, progress=False)
+    train(config(data, loader_workers=1), out=tmp_path / "broken", progress=False)
+    folders = [checkpoint.last_checkpoint(tmp_path / name) for name in ("straight", "broken")]
+    one, other = (checkpoint.read_all(folder) for folder in folders)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    first, second = (checkpoint.read_values(folder)["drawn"] for folder in folders)
+    assert first == second and sum(first.values()) == 4 * 8
+
+
+def test_other_data_is_refused_on_resume(data, tmp_path):
+    train(config(data), out=tmp_path, until=2, progress=False)
+    folder = checkpoint.last_checkpoint(tmp_path)
+    values = json.loads((folder / checkpoint.STATE).read_text())
+    values["mixture"]["shares"][0][2] += 0.1
+    (folder / checkpoint.STATE).write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="resume with the same data"):
+        train(config(data), out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("per", "files"), [("robot", {"pusht"}), ("dataset", {"arm2", "pusht"}), ("mixture", {"pusht"})]
+)
+def test_who_shares_statistics_is_a_choice(data, tmp_path, per, files):
+    setup = prepare(config(data, stats_per=per), tmp_path, resume=True, progress=False)
+    assert {file.stem for file in (tmp_path / "norm_stats").iterdir()} == files
+    deviation = {name: pipeline.norm_stats["state"].std.mean() for name, pipeline in setup.loader.pipelines.items()}
+    expected = {
+        "robot": {"arm": 7.2, "arm2": 7.2, "disc": 100},
+        "dataset": {"arm": 1, "arm2": 10, "disc": 100},
+        "mixture": {"arm": 22, "arm2": 22, "disc": 58},  # two of an arm's seven dims are a disc's too
+    }[per]
+    assert deviation == pytest.approx(expected, rel=0.25)
+    assert setup.bundle.norm_stats is setup.loader.pipelines["arm"].norm_stats
+    if per == "mixture":
+        stats = load_norm_stats(tmp_path / "norm_stats/pusht.json")
+        np.testing.assert_allclose(stats["state"].q99, setup.bundle.norm_stats["state"].q99[:2])
+
+
+def test_a_source_teaches_what_it_is_asked_to(data, tmp_path):
+    sources = (
+        Source(path=str(data / "arm"), teaches=("flow",)),
+        Source(path=str(data / "arm2"), teaches=("text", "fast")),
+    )
+    loader = prepare(config(data, sources=sources), tmp_path, resume=True, progress=False).loader
+    for row in (row for step in range(3) for row in loader.rows(step)):
+        if row.source == "arm":
+            assert not any(row.spoken) and row.action_mask.any()
+        else:
+            assert any(row.spoken) and not row.action_mask.any()
+
+
+def test_cameras_by_another_name_are_mapped_and_missing_ones_masked(data, tmp_path):
+    record_robot(tmp_path / "named", UR5, seed=4, cameras=("top", "side"))
+    named = Source(path=str(tmp_path / "named"), cameras={"top": "base_rgb"})
+    with pytest.warns(UserWarning, match=r"no \['wrist_rgb'\] of robot 'ur5': masked"):
+        loader = prepare(config(data, sources=(named,)), tmp_path / "run", resume=True, progress=False).loader
+    assert list(loader.rows(0)[0].images) == ["base_0_rgb"]
+    mixed = config(data, sources=(named, Source(path=str(data / "arm"))))
+    with pytest.warns(UserWarning, match="masked"):
+        loader = prepare(mixed, tmp_path / "mixed", resume=True, progress=False).loader
+    assert {tuple(row.images) for row in loader.rows(0)} == {("base_0_rgb",), ("base_0_rgb", "left_wrist_0_rgb")}
+
+
+def test_the_policy_acts_for_the_runs_own_robot(data, tmp_path):
+    policy = load_policy(train(config(data, steps=2), out=tmp_path, progress=False), verify=True)
+    rng = np.random.default_rng(0)
+    images = {camera: rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for camera in UR5.cameras}
+    answer = policy.infer({"images": images, "state": np.zeros(7), "prompt": "push"})
+    assert policy.metadata["robot"] == "ur5" and answer["actions"].shape == (6, 7)
+    from_openpi = policy.infer(images | {"joints": np.zeros(6), "gripper": np.zeros(1), "prompt": "push"})
+    np.testing.assert_array_equal(from_openpi["actions"], answer["actions"])
+
+
+def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
+    record_robot(tmp_path / "odd", replace(PUSHT, cameras=("periscope",)), seed=3)
+    slow = record_robot(tmp_path / "slow", replace(PUSHT, control_hz=3.0), seed=3)
+    cases = {
+        "has 2 state dims, robot 'ur5' declares 7": Source(path=str(data / "disc")),
+        "say which is which in Source.cameras": Source(path=str(tmp_path / "odd"), robot="pusht"),
+        "not \\['top'\\]; see Source.cameras": Source(path=str(data / "disc"), robot="pusht", cameras={"top": "image"}),
+        "unknown robot 'push'; did you mean 'pusht'": Source(path=str(data / "disc"), robot="push"),
+        "unknown loss 'flaw'; did you mean 'flow'": Source(path=str(data / "disc"), robot="pusht", teaches=("flaw",)),
+    }
+    for message, source in cases.items():
+        with pytest.raises(ValueError, match=message):
+            prepare(config(data, sources=(source,)), tmp_path / "wrong", resume=True, progress=False)
+    unlike = config(data, robot="pusht", sources=(Source(path=str(slow)),))
+    with pytest.warns(UserWarning, match="3 frames per second, robot 'pusht' is controlled at 10 Hz"):
+        prepare(unlike, tmp_path / "run", resume=True, progress=False)
+
+
+def test_action_tokens_are_fitted_to_every_body(data, tmp_path):
+    """The disc's chunks take fewer tokens than with a tokenizer of the arm alone."""
+    both = prepare(config(data), tmp_path / "both", resume=True, progress=False)
+    one = replace(config(data), sources=config(data).sources[:1])
+    alone = prepare(one, tmp_path / "one", resume=True, progress=False)
+    sources = both.loader.mixture.sources
+    (discs,) = other_chunks("ur5", config(data), sources)
+    assert discs.shape[1:] == (pi05("debug").action_horizon, PUSHT.action_dim)
+    silent = replace(config(data), sources=tuple(replace(s, teaches=("flow",)) for s in config(data).sources))
+    assert other_chunks("ur5", silent, sources) == [], "whose rows say no actions"
+    fitted, plain = (setup.bundle.action_tokenizer for setup in (both, alone))
+    assert sum(map(len, fitted.encode_batch(discs))) < sum(map(len, plain.encode_batch(discs)))
