@@ -130,21 +130,21 @@ def main() -> None:
     print(f"pi05 {args.size}, {args.dtype}, {args.cameras} cameras, {args.words} words, {args.steps} steps; {chip}")
     print(f"{'':12}{'read':>8}{'act':>8}{'chunk p50':>11}{'p99':>8}{'high level':>12}{'ms/word':>9}{'launches':>10}")
     for name, engine in (("plain", PlainEngine(model)), ("engine", Engine(model)), ("graphs", GraphEngine(model))):
-        reading: Any = engine.read(seen)
+        reading: Any = engine.prefill(seen)
 
-        def read(engine: Any = engine) -> Any:
-            return engine.read(seen)
+        def prefill(engine: Any = engine) -> Any:
+            return engine.prefill(seen)
 
-        def act(engine: Any = engine, reading: Any = reading) -> Any:
-            return engine.act(reading, seen.state, noise=noise, num_steps=args.steps)
+        def denoise(engine: Any = engine, reading: Any = reading) -> Any:
+            return engine.denoise(reading, seen.state, noise=noise, num_steps=args.steps)
 
         def chunk(engine: Any = engine) -> Any:
-            return engine.act(engine.read(seen), seen.state, noise=noise, num_steps=args.steps)
+            return engine.denoise(engine.prefill(seen), seen.state, noise=noise, num_steps=args.steps)
 
         def talk(words: int, engine: Any = engine) -> Any:
-            return engine.speak(engine.read(seen, room=args.say), eos=NOTHING, max_tokens=words)
+            return engine.generate(engine.prefill(seen, max_new_tokens=args.say), eos=NOTHING, max_new_tokens=words)
 
-        times = {f.__name__: timed(f, calls=args.calls, cuda=cuda) for f in (read, act, chunk)}
+        times = {f.__name__: timed(f, calls=args.calls, cuda=cuda) for f in (prefill, denoise, chunk)}
         one, all_words = (np.median(timed(lambda n=n: talk(n), calls=args.calls, cuda=cuda)) for n in (1, args.say))
         with Launches() as launches:
             chunk()

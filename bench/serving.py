@@ -3,8 +3,9 @@
     python bench/serving.py [--observations 1000] [--checkpoint checkpoints/nano] [--seconds 10] [--workers 1 2]
 
 Overhead: one robot with three cameras of 224 x 224 uint8 and chunks of 50 x 14, over loopback. Everything counts that
-is not inside the model's `read` and `act`: packing, the wire, decoding, checking, waiting, pre- and post-processing,
-unpacking. Wall time is what a robot waits. On a busy machine other processes are in it too; `own` is the processor time
+is not inside the model's `prefill` and `denoise`: packing, the wire, decoding, checking, waiting, pre- and
+post-processing, unpacking. Wall time is what a robot waits. On a busy machine other processes are in it too; `own` is
+the processor time
 of robot and server together beyond the model, part of which is spent side by side. Target: p50 under 2 ms, p99 under 6.
 
 Throughput: robots that ask again as soon as they are answered, 1 and `--robots` of them in turns, with the checkpoint

@@ -68,7 +68,8 @@ def test_the_example_of_a_data_word_parses(word):
 def test_help_needs_no_library():
     """What makes it instant: a laptop waits 2 s for torch, 0.1 s for the parser."""
     code = (
-        "import sys; from pilot import cli; main.build_parser(); print(sorted({'torch', 'numpy'} & set(sys.modules)))"
+        "import sys; from pilot.cli import main; main.build_parser(); "
+        "print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -109,7 +110,8 @@ WRONG_NAMES = {
 def test_a_wrong_name_is_answered_without_torch(tmp_path):
     """Whoever mistypes does not wait for it."""
     code = (
-        "import sys; sys.modules['torch'] = None; from pilot import cli; [main.main(w.split()) for w in sys.argv[1:]]"
+        "import sys; sys.modules['torch'] = None; from pilot.cli import main; "
+        "[main.main(w.split()) for w in sys.argv[1:]]"
     )
     command = [sys.executable, "-c", code, *WRONG_NAMES]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -120,7 +122,7 @@ def test_a_wrong_name_is_answered_without_torch(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("command", "work"), [("demo", "demo.demo"), ("data inspect .", "inspect.inspect")])
+@pytest.mark.parametrize(("command", "work"), [("demo", "demo.demo"), ("data inspect .", "report.inspect.inspect")])
 def test_a_checkpoint_may_lie_on_the_hub(command, work, tmp_path, monkeypatch):
     asked = []
 

@@ -24,8 +24,8 @@ from pilot.robots import load_robot
 
 def constructors() -> dict[str, tuple[type, Callable]]:
     found = {}
-    for info in pkgutil.iter_modules(pilot.models.__path__):
-        module = importlib.import_module(f"pilot.models.{info.name}")
+    for info in pkgutil.walk_packages(pilot.models.__path__, "pilot.models."):
+        module = importlib.import_module(info.name)
         own = [item for item in vars(module).values() if getattr(item, "__module__", None) == module.__name__]
         models = [c for c in own if inspect.isclass(c) and issubclass(c, Model) and not inspect.isabstract(c)]
         for function in filter(inspect.isfunction, own):

@@ -76,15 +76,15 @@ def test_a_chunk_goes_on_from_what_the_robot_does_meanwhile(policy):
 
 
 def count_decisions(policy: Policy, monkeypatch) -> list[int]:
-    calls, speak = [], policy.speak
-    monkeypatch.setattr(policy, "speak", lambda *a, **o: (calls.append(1), speak(*a, **o))[1])
+    calls, speak = [], policy.generate
+    monkeypatch.setattr(policy, "generate", lambda *a, **o: (calls.append(1), speak(*a, **o))[1])
     return calls
 
 
 def test_the_high_level_has_a_clock_of_its_own(policy, monkeypatch):
     calls = count_decisions(policy, monkeypatch)
     session = policy.session(subtask_seconds=0.6, replan_steps=2)  # 0.2 s per chunk: every third chunk
-    session.policy.speak = policy.speak
+    session.policy.generate = policy.generate
     said = []
     for _ in range(6):
         session.infer(observation())
@@ -106,8 +106,8 @@ def test_many_robots_at_once_are_each_robot_alone(policy):
 
 
 def test_who_decides_and_who_goes_on_share_a_pass(policy, monkeypatch):
-    reads, read = [], policy.engine.read
-    monkeypatch.setattr(policy.engine, "read", lambda seen, **o: (reads.append(seen.batch_size), read(seen, **o))[1])
+    reads, read = [], policy.engine.prefill
+    monkeypatch.setattr(policy.engine, "prefill", lambda seen, **o: (reads.append(seen.batch_size), read(seen, **o))[1])
     wish = observation()
     decided, late = policy.session(subtask_seconds=60), policy.session(subtask_seconds=60)
     decided.infer(wish)

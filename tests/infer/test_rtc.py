@@ -13,7 +13,17 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.data.pipeline import Pipeline
 from pilot.infer.engine.fast import Engine, engine_for
 from pilot.infer.engine.plain import PlainEngine
-from pilot.infer.rtc import Leftover, Previous, Rtc, act, encode, guidance_weight, guided, prefix_weights, read_previous
+from pilot.infer.rtc import (
+    Leftover,
+    Previous,
+    Rtc,
+    denoise,
+    encode,
+    guidance_weight,
+    guided,
+    prefix_weights,
+    read_previous,
+)
 from pilot.models import flow
 from pilot.models.pi import Pi, pi0, pi0_small, pi05
 from pilot.tokenizers.text import TextTokenizer
@@ -221,9 +231,9 @@ def test_the_engine_and_the_plain_model_agree_in_every_mode(models, name, mode, 
     pi, obs = models[name], observation()
     chunks = []
     for engine in (engine_for(pi), PlainEngine(pi)):
-        reading = engine.read(obs)
+        reading = engine.prefill(obs)
         with torch.inference_mode():  # as policies run
-            points = act(
+            points = denoise(
                 engine, reading, obs.state, noise=noise(), leftover=leftover(), rtc=Rtc(mode=mode), num_steps=3,
                 solver=solver,
             )  # fmt: skip
@@ -232,7 +242,7 @@ def test_the_engine_and_the_plain_model_agree_in_every_mode(models, name, mode, 
     torch.testing.assert_close(chunks[0], chunks[1], atol=1e-4, rtol=1e-4)
     if mode != "guided":
         assert torch.equal(chunks[0][GIVEN], leftover().actions[GIVEN]), "bit by bit"
-    plain = engine.act(reading, obs.state, noise=noise(), num_steps=3, solver=solver)[-1]
+    plain = engine.denoise(reading, obs.state, noise=noise(), num_steps=3, solver=solver)[-1]
     assert (chunks[1][:2, 5] - plain[:2, 5]).abs().max() > 1e-3, "what follows goes on from what was given"
     torch.testing.assert_close(chunks[1][2], plain[2], **CLOSE, msg="nothing is left: joined to nothing")
 
@@ -241,9 +251,9 @@ def test_the_engine_and_the_plain_model_agree_in_every_mode(models, name, mode, 
 def test_guidance_through_a_model_is_its_autograd(models, name):
     pi, obs, left, start = models[name], observation(), leftover(), noise()
     engine = Engine(pi)
-    reading = engine.read(obs)
-    points = act(engine, reading, obs.state, noise=start, leftover=left, rtc=Rtc(mode="guided"), num_steps=2)
-    context = pi.read(obs)
+    reading = engine.prefill(obs)
+    points = denoise(engine, reading, obs.state, noise=start, leftover=left, rtc=Rtc(mode="guided"), num_steps=2)
+    context = pi.prefill(obs)
     block = pi.flow_block(context.cache, context.kinds, obs.state, horizon=HORIZON)
     weights = prefix_weights(HORIZON, delay=left.delay, left=left.left)[..., None] * left.known
     x_t = start
@@ -261,8 +271,8 @@ def test_guidance_of_zero_is_plain_sampling(models):
     pi, obs = models["pi05"], observation()
     engine = Engine(pi)
     rtc = Rtc(mode="guided", max_guidance=0.0)
-    ours = act(engine, engine.read(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc, num_steps=3)
-    wanted = pi.act(pi.read(obs), obs.state, noise=noise(), num_steps=3)
+    ours = denoise(engine, engine.prefill(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc, num_steps=3)
+    wanted = pi.denoise(pi.prefill(obs), obs.state, noise=noise(), num_steps=3)
     torch.testing.assert_close(ours, wanted, **CLOSE)
 
 
@@ -271,10 +281,10 @@ def test_only_what_was_learned_can_be_given(models):
     rtc = Rtc(mode="trained")
     with pytest.raises(ValueError, match="rtc_max_delay"):
         engine = Engine(pi)
-        act(engine, engine.read(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc)
+        denoise(engine, engine.prefill(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc)
     shorter = model(pi05("debug", rtc_max_delay=1))
     engine = Engine(shorter)
-    chunk = act(engine, engine.read(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc)[-1]
+    chunk = denoise(engine, engine.prefill(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc)[-1]
     same = (chunk == leftover().actions).all(-1)
     assert same.sum(1).tolist() == [1, 1, 0], "of a longer delay, as many as were learned"
 

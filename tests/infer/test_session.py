@@ -32,14 +32,14 @@ def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
         decides = turn % 2 == 0  # every 0.4 s, and a turn takes 0.2
         read = policy.observe(policy.sample(shown, subtask=None if decides else subtask))
         with torch.inference_mode():
-            reading = engine.read(read, room=SUBTASK_TOKENS if decides else 0)
+            reading = engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
             if decides:
-                said, reading = engine.speak(
-                    reading, eos=policy.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=policy.words
+                said, reading = engine.generate(
+                    reading, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
                 )
                 subtask = policy.bundle.text.decode(said[0].tolist()).split(";\n")[0]
             noise = torch.randn(1, 6, policy.model.config.action_dim, generator=generator)
-            chunk = engine.act(reading, read.state, noise=noise, num_steps=policy.num_steps)[-1][0].numpy()
+            chunk = engine.denoise(reading, read.state, noise=noise, num_steps=policy.num_steps)[-1][0].numpy()
         np.testing.assert_array_equal(answer["actions"], pipeline.decode_actions(chunk, shown["state"]))
         assert (answer["subtask"], answer["box"]) == pipeline.words_and_box(subtask) and session.subtask == subtask
 

@@ -41,7 +41,7 @@ RAGGED = [[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]]
 
 def spoken(model: Pi, grammar, *, eos=TEXT.eos_id, kind=Kind.TEXT, rows=RAGGED, most=60) -> list[list[int]]:
     obs = observation(rows)
-    said, _ = model.speak(model.read(obs), obs, eos=eos, max_tokens=most, kind=kind, allowed=grammar)
+    said, _ = model.generate(model.prefill(obs), obs, eos=eos, max_new_tokens=most, kind=kind, allowed=grammar)
     return [row[: row.index(eos) + 1] if eos in row else row for row in said.tolist()]
 
 
@@ -82,15 +82,15 @@ def test_a_row_says_the_same_alone_as_in_a_batch(model):
     together, obs = spoken(model, grammar), observation(RAGGED)
     for i, expected in enumerate(together):
         alone = obs.map(lambda x, i=i: x[i : i + 1])
-        said, _ = model.speak(model.read(alone), alone, eos=TEXT.eos_id, allowed=grammar)
+        said, _ = model.generate(model.prefill(alone), alone, eos=TEXT.eos_id, allowed=grammar)
         assert said[0].tolist() == expected
 
 
 def test_a_chosen_label_is_the_likeliest_where_labels_are_one_token():
     model = Pi(pi05("debug")).initialize(torch.Generator().manual_seed(5)).eval()
     obs, labels = observation([[1, 1, 1]]), ["red", "green", "blue", "yellow"]
-    said, _ = model.speak(
-        model.read(obs), obs, eos=TEXT.eos_id, allowed=LabelGrammar(TEXT, labels, vocab_size=CONFIG.vocab_size)
+    said, _ = model.generate(
+        model.prefill(obs), obs, eos=TEXT.eos_id, allowed=LabelGrammar(TEXT, labels, vocab_size=CONFIG.vocab_size)
     )
-    logits = model.logits(model.read(obs).hidden[:, -1])[0]
+    logits = model.logits(model.prefill(obs).hidden[:, -1])[0]
     assert TEXT.decode(said[0]) == max(labels, key=lambda label: logits[TEXT.encode(label)[0]])

@@ -31,10 +31,10 @@ def test_a_located_batch_has_the_same_losses_and_asks_nothing(config, no_shape_c
     pi, batch = model(config).train(), mixed_batch()
     draws = pi.draw(3, torch.Generator().manual_seed(0), flow_draws=2)
     wanted = pi.loss_terms(batch, draws, losses=LOSSES)
-    located = batch.located().map(torch.clone)
+    with_indices = batch.with_indices().map(torch.clone)
     optimizer, ema = Optimizer(pi, OptimConfig(), steps=10), Ema(pi, decay=0.9)
     with NothingAsked():
-        terms = pi.loss_terms(located, draws, losses=LOSSES)
+        terms = pi.loss_terms(with_indices, draws, losses=LOSSES)
         torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
         optimizer.step(0)
         ema.update(pi)
@@ -48,6 +48,6 @@ def test_without_it_the_device_is_asked(no_shape_checks):
     draws = pi.draw(3, torch.Generator().manual_seed(0))
     with NothingAsked(), pytest.raises(AssertionError, match="nonzero"):
         pi.loss_terms(batch, draws, losses=LOSSES)
-    partly = replace(batch, observation=batch.observation.located())
+    partly = replace(batch, observation=batch.observation.with_indices())
     with NothingAsked(), pytest.raises(AssertionError, match="nonzero"):
         pi.loss_terms(partly, draws, losses=LOSSES)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
-from pilot.models.pi import Pi, PiConfig, likeliest, pi0, pi0_fast, pi05
+from pilot.models.pi import Pi, PiConfig, argmax_token, pi0, pi0_fast, pi05
 
 EOS = 1
 
@@ -133,19 +133,19 @@ def test_greedy_words_are_the_arg_max_of_a_full_pass():
             alone = replace(
                 obs.map(lambda x, row=row: x[row : row + 1]), tokens=tokens, token_kinds=kinds, token_loss=kinds > 1
             )
-            logits = pi.logits(pi.read(alone).hidden[:, -1])
+            logits = pi.logits(pi.prefill(alone).hidden[:, -1])
             places = (pi.config.loc_start, pi.config.loc_start + 1024)
-            assert likeliest(logits, places=places).item() == word
+            assert argmax_token(logits, places=places).item() == word
             tokens = torch.cat((tokens, torch.tensor([[word]])), 1)
 
 
 def test_acting_after_speaking_equals_acting_on_the_spoken_text():
     pi, obs = model(), observation([[1, 1, 1]])
     noise = noise_time(1)[0]
-    said, context = pi.speak(pi.read(obs), obs, eos=-1, max_tokens=4)
+    said, context = pi.generate(pi.prefill(obs), obs, eos=-1, max_new_tokens=4)
     kinds = torch.tensor([[1, 1, 1, 2, 2, 2, 2]])
     told = replace(obs, tokens=torch.cat((obs.tokens, said), 1), token_kinds=kinds, token_loss=kinds > 1)
-    spoken = pi.act(context, obs.state, noise=noise)[-1]
+    spoken = pi.denoise(context, obs.state, noise=noise)[-1]
     torch.testing.assert_close(spoken, pi.sample_actions(told, noise=noise), atol=1e-5, rtol=1e-5)
 
 
@@ -164,13 +164,13 @@ def test_only_allowed_words_are_said():
     pi, obs = model(), observation([[1, 1, 1]])
     allowed = torch.zeros(pi.config.vocab_size, dtype=torch.bool)
     allowed[[10, 20]] = True
-    said, _ = pi.speak(pi.read(obs), obs, eos=-1, max_tokens=5, allowed=allowed)
+    said, _ = pi.generate(pi.prefill(obs), obs, eos=-1, max_new_tokens=5, allowed=allowed)
     assert set(said.flatten().tolist()) <= {10, 20}
 
 
 def test_places_are_weighed_together_against_each_word():
     logits = torch.log(torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]))  # a word and two places
-    assert likeliest(logits, places=(1, 3)).tolist() == [1, 0, 2]
+    assert argmax_token(logits, places=(1, 3)).tolist() == [1, 0, 2]
 
 
 def test_masked_elements_carry_no_flow_loss():

@@ -83,7 +83,7 @@ def test_a_camera_without_a_tower_is_named():
                         "image_masks": obs.image_masks | {"rear": obs.image_masks["room"]}})
     )  # fmt: skip
     with pytest.raises(ValueError, match="no vision tower for camera 'rear'; vision_towers names room, wrist"):
-        model().read(extra)
+        model().prefill(extra)
 
 
 def test_the_expert_reads_what_the_encoder_puts_out():
@@ -91,7 +91,7 @@ def test_the_expert_reads_what_the_encoder_puts_out():
     pi, obs = model(), observation()
     decoder = pi.action_expert
     assert isinstance(decoder, Decoder) and pi.config.vlm.depth != pi.config.action_expert.depth
-    context = pi.read(obs)
+    context = pi.prefill(obs)
     assert len(context.cache) == pi.config.action_expert.depth
     assert context.cache[0][0].shape == (2, 2, context.kinds.shape[1], 16)
     h = torch.randn(2, 5, 32)

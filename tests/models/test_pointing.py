@@ -59,7 +59,7 @@ def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
 
 def test_attention_is_the_layers_own():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
-    context = model.read(obs, inputs=True)
+    context = model.prefill(obs, inputs=True)
     row, queries = torch.tensor([0, 1]), torch.tensor([[5], [5]])
     weights = pointing.attention(model, context, layer=1, row=row, queries=queries).exp()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1))
@@ -71,7 +71,7 @@ def test_learning_to_point_moves_the_attention_into_the_box(no_shape_checks):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(30):
         optimizer.zero_grad()
-        total, count = pointing.terms(model, obs, model.read(obs, inputs=True))
+        total, count = pointing.terms(model, obs, model.prefill(obs, inputs=True))
         total.sum().backward()
         optimizer.step()
     assert count.tolist() == [1.0, 0.0] and total[1] == 0

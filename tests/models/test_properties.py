@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation, backbone_mask, flow_mask, flow_positions, token_positions
-from pilot.models.pi import Pi, PiConfig, likeliest, pi0, pi0_fast, pi0_small, pi05
+from pilot.models.pi import Pi, PiConfig, argmax_token, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.attention import additive_mask, attend, rotary_angles
 from pilot.nn.gemma import residual
 
 FAMILY = {"pi0": pi0("debug"), "pi05": pi05("debug"), "pi0_fast": pi0_fast("debug"), "pi0_small": pi0_small("debug")}
 WITH_FLOW = [name for name, config in FAMILY.items() if config.action_expert is not None]
-SPEAKING = [name for name, config in FAMILY.items() if config.speaks]
+SPEAKING = [name for name, config in FAMILY.items() if config.generates_text]
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
 P, T, A, PAD = int(Kind.PREFIX), int(Kind.TEXT), int(Kind.FAST), int(Kind.PAD)
@@ -71,10 +71,10 @@ def losses(pi: Pi, obs: Observation, noise: Tensor, time: Tensor) -> dict[str, T
 def test_what_is_said_from_a_cache_is_what_a_whole_pass_says(models, name):
     """Words, keys, values and the last hidden state, for rows of two lengths."""
     pi, obs = models[name], observation([[P, P, P], [P, P, PAD]], masks={"room": [True, True], "wrist": [True, False]})
-    said, context = pi.speak(pi.read(obs), obs, eos=-1, max_tokens=4)
+    said, context = pi.generate(pi.prefill(obs), obs, eos=-1, max_new_tokens=4)
     kinds = torch.cat((obs.token_kinds, torch.full_like(said, T)), dim=1)
     whole = replace(obs, tokens=torch.cat((obs.tokens, said), dim=1), token_kinds=kinds, token_loss=kinds == T)
-    again = pi.read(whole)
+    again = pi.prefill(whole)
     there = context.kinds != Kind.PAD
     assert torch.equal(context.kinds, again.kinds)
     for cached, uncached in zip(context.cache, again.cache, strict=True):
@@ -86,7 +86,7 @@ def test_what_is_said_from_a_cache_is_what_a_whole_pass_says(models, name):
     for row in range(2):
         ends = torch.tensor([last[row], 3, 4, 5])  # from these the four words are said
         logits = pi.logits(again.hidden[row, ends])
-        assert likeliest(logits, places=places).tolist() == said[row].tolist()
+        assert argmax_token(logits, places=places).tolist() == said[row].tolist()
 
 
 def in_one_pass(pi: Pi, obs: Observation, x_t: Tensor, time: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def test_denoising_carries_nothing_from_step_to_step(models, name):
     pi, obs = models[name], observation(RAGGED, masks=CAMERAS)
     x_t = noise = drawn(3)[0]
     for step in range(3):
-        context, time = pi.read(obs), torch.full((3,), 1 - step / 3)
+        context, time = pi.prefill(obs), torch.full((3,), 1 - step / 3)
         block = pi.flow_block(context.cache, context.kinds, obs.state, horizon=6)
         x_t = x_t - pi.velocity(block, x_t, pi.time_condition(time, x_t.dtype)) / 3
     torch.testing.assert_close(pi.sample_actions(obs, noise=noise, num_steps=3), x_t, **CLOSE)
@@ -196,7 +196,7 @@ def test_a_ragged_batch_says_what_its_rows_say_alone(models, name):
 @pytest.mark.parametrize("camera", CAMERAS)
 @torch.no_grad()
 def test_a_camera_dropped_is_that_camera_masked(models, name, camera):
-    """For everyone: all losses and the chunk; its pixels reach nobody. `room` leads, `wrist` trails."""
+    """For everyone: all losses and the chunk; its pixels reach nobody. `max_new_tokens` leads, `wrist` trails."""
     pi, (noise, time) = models[name], drawn(2)
     masked = observation([RAGGED[0]] * 2, masks={c: [c != camera] * 2 for c in CAMERAS})
     other = next(c for c in CAMERAS if c != camera)

@@ -38,7 +38,7 @@ def test_there_is_a_case():
 def test_training_batch(case, model):
     """Logits, hidden states and log-probabilities of the tokens that are there, and who sees whom."""
     observation, arrays = case.observation(), case.arrays
-    context = model.read(observation, inputs=True)
+    context = model.prefill(observation, inputs=True)
     shown = context.kinds != Kind.PAD
     images = case.output("input_embs").shape[1] - observation.tokens.shape[1]
     recorded = torch.cat((cameras(case, "inputs", images), arrays["inputs/tokenized_prompt_mask"]), dim=1)
@@ -97,7 +97,7 @@ def test_sampling_with_the_mistakes(case, model, name):
     steps = tokens.shape[1]
     assert torch.equal(tokens, expected[:, :steps]) and not expected[:, steps:].any()
     close(logits, case.output(f"{name}/logits")[:, :steps], LOGITS)
-    positions = token_positions(model.read(observation).kinds)
+    positions = token_positions(model.prefill(observation).kinds)
     assert torch.equal(positions.amax(1), case.output(f"{name}/prefill_positions").amax(1).long())
 
 
@@ -127,7 +127,7 @@ def test_without_the_mistakes_it_is_the_familys_decoding(case, model, name):
         said = torch.cat((alone.tokens[:, :length], tokens[row : row + 1]), dim=1)
         kinds = torch.tensor([[int(Kind.PREFIX)] * length + [int(Kind.FAST)] * tokens.shape[1]])
         whole = replace(alone, tokens=said, token_kinds=kinds, token_loss=kinds == Kind.FAST)
-        full = model.logits(model.read(whole).hidden)[0, length - 1 : -1]
+        full = model.logits(model.prefill(whole).hidden)[0, length - 1 : -1]
         close(logits[row], full, LOGITS)
 
 

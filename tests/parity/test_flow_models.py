@@ -76,7 +76,7 @@ def tolerance(name: str, case: Case) -> float:
 
 
 def test_masked_tokens_are_where_the_reference_has_them(case, traced, model):
-    kinds = model.read(case.observation()).kinds
+    kinds = model.prefill(case.observation()).kinds
     assert torch.equal((kinds != 0).sum(1), traced.valid[:, : traced.prefix].sum(1))
 
 

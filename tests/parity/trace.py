@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pilot.data.layout import Kind, Observation, backbone_mask, flow_mask, flow_positions, token_positions
 from pilot.models import flow
-from pilot.models.pi import Context, Pi
+from pilot.models.pi import Pi, Prefix
 
 IMPLIED = {"prefix_att_masks", "suffix_att_masks", "suffix_pad_masks", "suffix_att_2d_masks", "suffix_position_ids"}
 """Recorded outputs that others contain: the attention mask and the positions of all tokens together."""
@@ -61,13 +61,13 @@ def trace(case: Case, model: Pi) -> Trace:
     """Run `model` over the case."""
     observation, arrays = case.observation(), case.arrays
     noise, time, actions = arrays["inputs/noise"], arrays["inputs/time"], arrays["inputs/actions"]
-    context = model.read(observation, inputs=True)
+    context = model.prefill(observation, inputs=True)
     values = prefix_values(model, observation, context)
     values["x_t"], values["u_t"] = flow.path(actions, noise, time)
     values |= suffix_values(model, context, observation.state, values["x_t"], time)
     error = (values["v_t"] - values["u_t"]).square()
     values["loss_elementwise"], values["loss"] = error, error if case.framework == "torch" else error.mean(-1)
-    points = model.act(context, observation.state, noise=noise, num_steps=10)
+    points = model.denoise(context, observation.state, noise=noise, num_steps=10)
     values["sample_v_t"] = (points[:-1] - points[1:]) * 10
     for name in case.below("outputs/sample_actions_"):
         values[f"sample_actions_{name}"] = model.sample_actions(observation, noise=noise, num_steps=int(name))
@@ -75,7 +75,7 @@ def trace(case: Case, model: Pi) -> Trace:
     return Trace(values, valid, valid.shape[1] - values["suffix_length"].item())
 
 
-def prefix_values(model: Pi, observation: Observation, context: Context) -> dict[str, Tensor]:
+def prefix_values(model: Pi, observation: Observation, context: Prefix) -> dict[str, Tensor]:
     kinds = context.kinds
     shown = kinds != Kind.PAD
     x = context.inputs[0]
@@ -87,7 +87,7 @@ def prefix_values(model: Pi, observation: Observation, context: Context) -> dict
     return values
 
 
-def suffix_values(model: Pi, context: Context, state: Tensor, x_t: Tensor, time: Tensor) -> dict[str, Tensor]:
+def suffix_values(model: Pi, context: Prefix, state: Tensor, x_t: Tensor, time: Tensor) -> dict[str, Tensor]:
     seen = watch(model.action_expert), watch(model.action_out)
     block = model.flow_block(context.cache, context.kinds, state, horizon=x_t.shape[1])
     values = {"v_t": model.velocity(block, x_t, model.time_condition(time, model.dtype))}

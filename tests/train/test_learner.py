@@ -178,7 +178,7 @@ def test_ranks_in_step_run_every_part_whatever_their_rows(data, setup):
     ran: list[str] = []
     for name, module in model.named_modules():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    terms = model.loss_terms(part, draws, losses=frozenset({"text", "fast", "flow"}), every_part=True)
+    terms = model.loss_terms(part, draws, losses=frozenset({"text", "fast", "flow"}), run_all_modules=True)
     assert {"vision", "vlm.blocks.1", "action_expert.blocks.1"} <= set(ran) and ran.count("vision") == 2
     assert not terms["flow"][0].any() and not terms["flow"][1].any()
     terms["flow"][0].sum().backward()

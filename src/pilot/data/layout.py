@@ -42,7 +42,7 @@ class Kind(IntEnum):
 class Observation:
     """What a model sees. `token_loss` marks the tokens that the text head is trained to say.
 
-    `found` holds what `located` has found on the host; it is for these very rows.
+    `found` holds what `with_indices` has found on the host; it is for these very rows.
     """
 
     images: dict[str, Float[Tensor, "b h w 3"]]
@@ -51,7 +51,7 @@ class Observation:
     tokens: Int[Tensor, "b l"]
     token_kinds: Int[Tensor, "b l"]
     token_loss: Bool[Tensor, "b l"]
-    found: dict[str, Int[Tensor, " n"]] = field(default_factory=dict)
+    indices: dict[str, Int[Tensor, " n"]] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -59,21 +59,21 @@ class Observation:
 
     def rows_with(self, camera: str) -> Int[Tensor, " r"]:
         """The rows that have this camera."""
-        known = self.found.get(f"camera/{camera}")
+        known = self.indices.get(f"camera/{camera}")
         return self.image_masks[camera].nonzero()[:, 0] if known is None else known
 
-    def said(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    def target_positions(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
         """Row and column of every token to be said, without those in the first column."""
-        if "said/row" in self.found:
-            return self.found["said/row"], self.found["said/column"]
+        if "said/row" in self.indices:
+            return self.indices["said/row"], self.indices["said/column"]
         row, before = self.token_loss[:, 1:].nonzero(as_tuple=True)
         return row, before + 1
 
-    def located(self) -> "Observation":
+    def with_indices(self) -> "Observation":
         """With all this found beforehand: asked of a GPU, each answer would be waited for."""
-        row, column = self.said()
+        row, column = self.target_positions()
         cameras = {f"camera/{camera}": self.rows_with(camera) for camera in self.images}
-        return replace(self, found=cameras | {"said/row": row, "said/column": column})
+        return replace(self, indices=cameras | {"said/row": row, "said/column": column})
 
     def map(self, f: Any) -> "Observation":
         """The observation with `f` applied to every tensor, for instance to move or to select rows."""
@@ -88,8 +88,8 @@ class Observation:
 class Batch:
     """Rows of any kind together. A row with no True in `action_mask` has no flow loss.
 
-    `places` are those of the rows in the batch of the step, of which this may be a part. `acting` is
-    what `located` has found on the host.
+    `places` are those of the rows in the batch of the step, of which this may be a part. `action_rows` is
+    what `with_indices` has found on the host.
     """
 
     observation: Observation
@@ -97,15 +97,15 @@ class Batch:
     action_mask: Bool[Tensor, "b ah ad"]
     sources: tuple[str, ...]
     places: tuple[int, ...] = ()
-    acting: Int[Tensor, " r"] | None = None
+    action_rows: Int[Tensor, " r"] | None = None
 
     def with_actions(self) -> Int[Tensor, " r"]:
         """The rows that have actions."""
-        return self.action_mask.flatten(1).any(1).nonzero()[:, 0] if self.acting is None else self.acting
+        return self.action_mask.flatten(1).any(1).nonzero()[:, 0] if self.action_rows is None else self.action_rows
 
-    def located(self) -> "Batch":
-        """As `Observation.located`."""
-        return replace(self, observation=self.observation.located(), acting=self.with_actions())
+    def with_indices(self) -> "Batch":
+        """As `Observation.with_indices`."""
+        return replace(self, observation=self.observation.with_indices(), action_rows=self.with_actions())
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with `f` applied to every tensor."""
@@ -114,7 +114,7 @@ class Batch:
             observation=self.observation.map(f),
             actions=f(self.actions),
             action_mask=f(self.action_mask),
-            acting=None if self.acting is None else f(self.acting),
+            action_rows=None if self.action_rows is None else f(self.action_rows),
         )
 
 

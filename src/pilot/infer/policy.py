@@ -135,7 +135,7 @@ class Policy:
         self.masks_cameras = isinstance(self.model, Pi)
         self.own_high_level: HighLevel | None = None
         self.takes_subtasks = FORMATS[bundle.model.config.prompt].target is not None
-        self.decides = bundle.model.config.speaks and self.takes_subtasks
+        self.decides = bundle.model.config.generates_text and self.takes_subtasks
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
         self.words = self.text_grammar(boxes="first") if self.decides else None
         self.grammars: dict[Hashable, Grammar] = {}
@@ -282,7 +282,7 @@ class Policy:
             return
         read = collate(rows, device=self.device).observation
         decider = turns[0].session.decider if any(turn.decide for turn in turns) else None
-        reading = self.engine.read(read, room=SUBTASK_TOKENS if decider is not None else 0)
+        reading = self.engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decider is not None else 0)
         decided = time.perf_counter()
         if decider is not None:
             reading = decider.decide(self, reading, turns)
@@ -309,24 +309,24 @@ class Policy:
         noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
         previous = [turn.previous for turn in turns]
         if not any(previous):
-            return self.engine.act(reading, state, noise=noise, num_steps=self.num_steps)[-1]
+            return self.engine.denoise(reading, state, noise=noise, num_steps=self.num_steps)[-1]
         states = [turn.sample.state for turn in turns if turn.sample.state is not None]
         left = rtc.encode(self.pipeline, previous, states, device=self.device)
         steps = self.num_steps
         engine = cast(Engine, self.engine)  # `Session` refuses what is left over for models without a flow
-        return rtc.act(engine, reading, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps)[-1]
+        return rtc.denoise(engine, reading, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps)[-1]
 
     def observe(self, sample: Sample) -> Observation:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
 
-    def speak(self, reading: Any, *, silent: torch.Tensor | None = None) -> tuple[list[list[int]], Any]:
+    def generate(self, reading: Any, *, skip_rows: torch.Tensor | None = None) -> tuple[list[list[int]], Any]:
         """The next subtask of each row, greedily: a box or none, then words, and never a token of actions.
 
-        Rows that are `silent` say nothing. Also returns the reading that goes on with it.
+        Rows that are `skip_rows` say nothing. Also returns the reading that goes on with it.
         """
         end, engine = self.subtask_end, cast(Engine, self.engine)
-        tokens, reading = engine.speak(
-            reading, eos=end, max_tokens=SUBTASK_TOKENS, allowed=self.words, silent=silent
+        tokens, reading = engine.generate(
+            reading, eos=end, max_new_tokens=SUBTASK_TOKENS, allowed=self.words, skip_rows=skip_rows
         )  # fmt: skip
         return tokens.tolist(), reading
 
@@ -347,8 +347,8 @@ class Policy:
         read = collate(readable, device=self.device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
         engine = cast(Engine, self.engine)  # what writes its actions can speak
-        reading = engine.read(read, room=longest)
-        said, _ = engine.speak(reading, eos=text.eos_id, max_tokens=longest, kind=Kind.FAST, allowed=grammar)
+        reading = engine.prefill(read, max_new_tokens=longest)
+        said, _ = engine.generate(reading, eos=text.eos_id, max_new_tokens=longest, kind=Kind.FAST, allowed=grammar)
         shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
 
         def chunk(row: list[int]) -> np.ndarray:

@@ -138,7 +138,7 @@ def encode(
     )  # fmt: skip
 
 
-def act(
+def denoise(
     engine: Engine | PlainEngine,
     reading: Any,
     state: Float[Tensor, "b ad"],
@@ -149,7 +149,7 @@ def act(
     num_steps: int = 10,
     solver: flow.Solver = "euler",
 ) -> Float[Tensor, "p b ah ad"]:
-    """`Engine.act`, joined to what is left: all points on the way from noise to actions, the last is the chunk.
+    """`Engine.denoise`, joined to what is left: all points on the way from noise to actions, the last is the chunk.
 
     In modes `prefix` and `trained` the chunk begins with the actions of the delay, bit by bit. A model that was trained
     for shorter delays is given the first `rtc_max_delay` of them.
@@ -192,7 +192,7 @@ def guided_points(
     num_steps: int,
     solver: flow.Solver,
 ) -> Float[Tensor, "p b ah ad"]:
-    """`act` in mode `guided`. Only what leads from `x_t` to the velocity is differentiated, no weight is."""
+    """`denoise` in mode `guided`. Only what leads from `x_t` to the velocity is differentiated, no weight is."""
     with torch.inference_mode(False), torch.no_grad():
         cache, kinds = reading.seen
         cache = [(k.clone(), v.clone()) for k, v in cache]  # autograd does not keep what was made in inference mode

@@ -44,7 +44,7 @@ class Model(nn.Module, ABC):
     def blocks(self) -> list[nn.Module]:
         """The layers, in the order in which they run: what is sharded, compiled and checkpointed as one."""
 
-    def apart(self) -> list[nn.Module]:
+    def separate_modules(self) -> list[nn.Module]:
         """Modules inside of blocks that are called before their block is, and so are sharded on their own."""
         return []
 
@@ -61,13 +61,13 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def loss_terms(
-        self, batch: Batch, draws: Draws, *, losses: frozenset[str], every_part: bool = False
+        self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
         """Sum and count of each loss per row, on the model's device.
 
         `losses` are those that the run asks for ("text", "fast", "flow", "point", "name"); a model whose losses go by
-        other names returns its own. With `every_part` all blocks run whatever the rows hold, in the same order: ranks
-        that share them wait for each other in each.
+        other names returns its own. With `run_all_modules` all blocks run whatever the rows hold, in the same
+        order: ranks that share them wait for each other in each.
         """
 
     @abstractmethod

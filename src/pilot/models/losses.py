@@ -19,7 +19,7 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.models import flow
 
 if TYPE_CHECKING:
-    from pilot.models.pi import Context, Pi
+    from pilot.models.pi import Pi, Prefix
 
 Term = tuple[Float[Tensor, " b"], Float[Tensor, " b"]]
 """Sum and count of a loss per row."""
@@ -33,9 +33,9 @@ def text_counts(observation: Observation) -> dict[str, Float[Tensor, " b"]]:
     return {name: (said & (kinds == kind)).sum(1).float() for name, kind in SAID.items()}
 
 
-def text_terms(model: "Pi", observation: Observation, context: "Context") -> dict[str, Term]:
+def text_terms(model: "Pi", observation: Observation, context: "Prefix") -> dict[str, Term]:
     """Cross-entropy of the tokens marked in `token_loss`, each from the hidden state of the token before it."""
-    row, column = observation.said()
+    row, column = observation.target_positions()
     logits = model.logits(context.hidden[row, column - 1])  # [said v]
     nll = F.cross_entropy(logits.float(), observation.tokens[row, column], reduction="none")
     kinds = observation.token_kinds[row, column]
@@ -68,7 +68,7 @@ def flow_rows(
 
 def flow_terms(
     model: "Pi",
-    context: "Context",
+    context: "Prefix",
     batch: Batch,
     *,
     noise: Float[Tensor, "b *k ah ad"],
@@ -86,8 +86,8 @@ def flow_terms(
     x_t, u_t = flow.path(actions[each], noise, time)
     state, cache, kinds = batch.observation.state, context.cache, context.kinds
     if len(each) != rows * draws:  # else every row has actions
-        acting = each[::draws]
-        cache = [(k[acting], v[acting]) for k, v in cache]
+        action_rows = each[::draws]
+        cache = [(k[action_rows], v[action_rows]) for k, v in cache]
     block = model.flow_block(cache, kinds[each], state[each], horizon=x_t.shape[1])
     v_t = model.velocity(block, x_t, model.time_condition(time, model.dtype))
     error, count = ((v_t - u_t).square() * mask).sum((1, 2)) / draws, mask.sum((1, 2)) / draws

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pilot.data.layout import Kind, Observation, backbone_mask, token_positions
 from pilot.models.losses import text_terms
-from pilot.models.pi import Context, Pi
+from pilot.models.pi import Pi, Prefix
 from pilot.nn.attention import KV
 
 
@@ -54,7 +54,7 @@ def loss(model: Pi, observation: Observation, *, quirks: FastQuirks = OPENPI) ->
     positions = torch.arange(x.shape[1]).expand(len(x), -1) if quirks.counted_masks else token_positions(kinds)
     attention = model.attention(positions.to(x.device), backbone_mask(kinds), x.dtype)
     h, cache = model.vlm(x, **attention, tail=observation.tokens.shape[1])
-    total, count = text_terms(model, observation, Context(cache=cache, kinds=kinds, hidden=h))["fast"]
+    total, count = text_terms(model, observation, Prefix(cache=cache, kinds=kinds, hidden=h))["fast"]
     return total / count.clamp(min=1)
 
 

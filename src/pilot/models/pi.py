@@ -18,15 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pilot.data.layout import (
-    Batch,
-    Kind,
-    Observation,
-    backbone_mask,
-    flow_mask,
-    flow_positions,
-    token_positions,
-)
+from pilot.data.layout import Batch, Kind, Observation, backbone_mask, flow_mask, flow_positions, token_positions
 from pilot.models import flow, pointing
 from pilot.models.base import Draws, Model
 from pilot.models.flow import FlowBlock, TimeCondition
@@ -105,11 +97,11 @@ class PiConfig:
         return self.wrist_image_size if wrist and self.wrist_image_size else self.vision.image_size
 
     @property
-    def speaks(self) -> bool:
+    def generates_text(self) -> bool:
         """Whether text comes out; not where another encoder stands between the words and the backbone."""
         return self.text_encoder is None
 
-    def places(self, kind: Kind) -> tuple[int, int] | None:
+    def loc_token_range(self, kind: Kind) -> tuple[int, int] | None:
         """First and last + 1 of the `<loc>` tokens, where they may be said: in text, not among (published) FAST ids."""
         start, stop = self.loc_start, self.loc_start + LOC_BINS
         return (start, stop) if kind == Kind.TEXT and stop <= self.vocab_size else None
@@ -153,7 +145,7 @@ def pi0_small(size: SmallSize = "470m", **changes: object) -> PiConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Context:
+class Prefix:
     """What the backbone has read: its cache, the kind of every cached token, and the hidden states of the text."""
 
     cache: list[KV]
@@ -162,7 +154,7 @@ class Context:
     inputs: list[Tensor] = field(default_factory=list)
 
 
-def likeliest(logits: Float[Tensor, "b v"], *, places: tuple[int, int] | None) -> Int[Tensor, " b"]:
+def argmax_token(logits: Float[Tensor, "b v"], *, places: tuple[int, int] | None) -> Int[Tensor, " b"]:
     """The most likely token, where first all `places` together, if there are any, are weighed against each other word.
 
     "Somewhere here" spreads its probability over many `<loc>` tokens, each of which may be less likely than a word that
@@ -209,14 +201,14 @@ class Pi(Model):
         """Of the weights; what enters is converted to it, and what comes out has the dtype of `x_t`."""
         return self.embedding.weight.dtype
 
-    # --- reading -----------------------------------------------------------------------------------------------------
+    # --- prefill: pictures and text into a cache ---------------------------------------------------------------------
 
     def embed_images(
         self, observation: Observation, *, every: bool = False
     ) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
-        """Patch tokens of all cameras and their kinds.
+        """Patch tokens of all cameras and their kinds; rows without a camera are padded.
 
-        A camera that some rows lack is padded. One that no row has costs nothing, or with `every` one picture.
+        A camera that no row has costs nothing, or with `every` one picture.
         """
         tokens, kinds = [], []
         for name, images in observation.images.items():
@@ -246,9 +238,9 @@ class Pi(Model):
         h, _ = self.text_encoder(x, **self.attention(token_positions(kinds), backbone_mask(kinds), x.dtype))
         return self.text_out(h)
 
-    def read(
+    def prefill(
         self, observation: Observation, *, hidden: bool = True, inputs: bool = False, every_camera: bool = False
-    ) -> Context:
+    ) -> Prefix:
         """Run the backbone over pictures and text. Without `hidden` the last layer stops at its keys and values.
 
         With `inputs` the context keeps what entered each block.
@@ -264,7 +256,7 @@ class Pi(Model):
             cache, h = cast(Decoder, self.action_expert).remember(h), h[:, h.shape[1] - tail :]
         else:
             h, cache = self.vlm(x, **attention, tail=tail, inputs=kept if inputs else None)
-        return Context(cache=cache, kinds=kinds, hidden=h, inputs=kept)
+        return Prefix(cache=cache, kinds=kinds, hidden=h, inputs=kept)
 
     def attention(self, positions: Int[Tensor, "b t"], mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> dict:
         """Rotary angles and additive mask, shared by all layers of a stack."""
@@ -292,7 +284,7 @@ class Pi(Model):
         return {name: total / count.clamp(min=1) for name, (total, count) in terms.items()}
 
     def loss_terms(
-        self, batch: Batch, draws: Draws, *, losses: frozenset[str], every_part: bool = False
+        self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
         """Sum and count of each loss per sample (`base.Model`), from one reading of pictures and text.
 
@@ -302,11 +294,13 @@ class Pi(Model):
         words, actions = self._asked(losses)
         if not (words or actions):
             return {
-                "name": pointing.naming_terms(self, observation, self.embed_images(observation, every=every_part)[0])
+                "name": pointing.naming_terms(
+                    self, observation, self.embed_images(observation, every=run_all_modules)[0]
+                )
             }
         pointed = words and self.config.point_layer is not None
         with torch.set_grad_enabled(torch.is_grad_enabled() and (words or not self.config.insulate)):
-            context = self.read(observation, hidden=words, inputs=pointed, every_camera=every_part)
+            context = self.prefill(observation, hidden=words, inputs=pointed, every_camera=run_all_modules)
         if words:
             terms |= text_terms(self, observation, context)
         if pointed:
@@ -314,7 +308,7 @@ class Pi(Model):
             terms["name"] = pointing.naming_terms(self, observation, context.inputs[0])
         if actions:
             context = replace(context, cache=detach(context.cache)) if self.config.insulate else context
-            terms["flow"] = flow_terms(self, context, batch, **draws, at_least_one=every_part)
+            terms["flow"] = flow_terms(self, context, batch, **draws, at_least_one=run_all_modules)
         return terms
 
     def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
@@ -335,7 +329,7 @@ class Pi(Model):
 
     def _asked(self, losses: frozenset[str]) -> tuple[bool, bool]:
         """Whether there are words to be learned, and actions."""
-        words = bool(losses & SAID.keys()) and self.config.speaks
+        words = bool(losses & SAID.keys()) and self.config.generates_text
         return words, "flow" in losses and self.config.action_expert is not None
 
     def draw(self, rows: int, generator: torch.Generator, *, flow_draws: int = 1, time_s: float = 0.999) -> Draws:
@@ -352,7 +346,7 @@ class Pi(Model):
         """Every transformer block: of the vision towers, the text encoder, the backbone and the action expert."""
         return [module for module in self.modules() if isinstance(module, SiglipBlock | GemmaBlock)]
 
-    def apart(self) -> list[nn.Module]:
+    def separate_modules(self) -> list[nn.Module]:
         """What a condition or the memory goes through before the expert's blocks run."""
         norms: list[nn.Module] = [m.modulation for m in self.modules() if isinstance(m, AdaRMSNorm)]
         return norms + [module.memory_kv for module in self.modules() if isinstance(module, DecoderBlock)]
@@ -402,11 +396,13 @@ class Pi(Model):
         self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
     ) -> Float[Tensor, "b ah ad"]:
         """A chunk of normalised actions per row."""
-        return self.act(self.read(observation, hidden=False), observation.state, noise=noise, num_steps=num_steps)[-1]
+        return self.denoise(
+            self.prefill(observation, hidden=False), observation.state, noise=noise, num_steps=num_steps
+        )[-1]
 
-    def act(
+    def denoise(
         self,
-        context: Context,
+        context: Prefix,
         state: Float[Tensor, "b ad"],
         *,
         noise: Float[Tensor, "b ah ad"],
@@ -424,35 +420,35 @@ class Pi(Model):
         self, observation: Observation, *, eos: int, max_tokens: int = 32, kind: Kind = Kind.TEXT
     ) -> Int[Tensor, "b n"]:
         """What the model says next, words or FAST tokens, greedily, up to and with `eos`; 0 behind it."""
-        return self.speak(self.read(observation), observation, eos=eos, max_tokens=max_tokens, kind=kind)[0]
+        return self.generate(self.prefill(observation), observation, eos=eos, max_new_tokens=max_tokens, kind=kind)[0]
 
-    def speak(
+    def generate(
         self,
-        context: Context,
+        context: Prefix,
         observation: Observation,
         *,
         eos: int,
-        max_tokens: int = 32,
+        max_new_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
-        silent: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Int[Tensor, "b n"], Context]:
-        """Greedy decoding on from `context`; all places together are one word against the others (`likeliest`).
+        skip_rows: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Int[Tensor, "b n"], Prefix]:
+        """Decode greedily on from `context` (`argmax_token`); return the tokens and the context with them.
 
-        Returns the tokens and the context that has read them too, ready to act on. `allowed` limits the vocabulary: a
-        mask, or a grammar (one for all rows, or one each). Rows that are `silent` or have said `eos` wait as padding.
+        `allowed` limits the vocabulary: a mask, or a grammar (one for all rows, or one each). Rows in `skip_rows`, or
+        that have said `eos`, are padded.
         """
-        if not self.config.speaks:
+        if not self.config.generates_text:
             raise ValueError("this model reads text and says none; π0-small has no high level")
         last = observation.token_kinds.count_nonzero(dim=1).clamp(max=context.hidden.shape[1]) - 1  # 0 behind speech
         h = context.hidden[torch.arange(len(last)), last]  # [b d]
         cache, kinds, said = context.cache, context.kinds, []
-        finished = torch.zeros_like(last, dtype=torch.bool) if silent is None else silent
-        while len(said) < max_tokens and not finished.all():
+        finished = torch.zeros_like(last, dtype=torch.bool) if skip_rows is None else skip_rows
+        while len(said) < max_new_tokens and not finished.all():
             logits = self.logits(h)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed_mask(allowed, said, finished), -torch.inf)
-            token = likeliest(logits, places=self.config.places(kind))
+            token = argmax_token(logits, places=self.config.loc_token_range(kind))
             said.append(token.masked_fill(finished, 0))
             new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)
             kinds = torch.cat((kinds, new[:, None]), dim=1)
@@ -462,7 +458,7 @@ class Pi(Model):
             h = torch.where(finished[:, None], h, after[:, 0])
             finished = finished | (token == eos)
         tokens = torch.stack(said, dim=1) if said else observation.tokens[:, :0]
-        return tokens, Context(cache=cache, kinds=kinds, hidden=h[:, None])
+        return tokens, Prefix(cache=cache, kinds=kinds, hidden=h[:, None])
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         """Scores over the vocabulary; the head is the embedding table."""

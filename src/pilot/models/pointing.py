@@ -21,13 +21,13 @@ from pilot.nn.attention import additive_mask, rotary_angles
 from pilot.tokenizers.text import LOC_BINS
 
 if TYPE_CHECKING:
-    from pilot.models.pi import Context, Pi
+    from pilot.models.pi import Pi, Prefix
 
 SPEAKING = 6  # the tokens from which y0, x0, y1, x1 and the two words after them are said
 WORDS = 6  # of a phrase, such as "pick up the red cup"
 
 
-def terms(model: "Pi", observation: Observation, context: "Context") -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+def terms(model: "Pi", observation: Observation, context: "Prefix") -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
     """Sum and count per row of `−log` of the attention inside the box, over the tokens that say it and its first words.
 
     Boxes are those of the text to be said; they are meant in the picture of the first camera.
@@ -134,7 +134,7 @@ def overlap(boxes: Float[Tensor, "n 4"], grid: int) -> Float[Tensor, "n p"]:
 
 
 def attention(
-    model: "Pi", context: "Context", *, layer: int, row: Int[Tensor, " n"], queries: Int[Tensor, "n q"]
+    model: "Pi", context: "Prefix", *, layer: int, row: Int[Tensor, " n"], queries: Int[Tensor, "n q"]
 ) -> Float[Tensor, "n q s"]:
     """Logarithm of the attention that the first head of a layer pays from some tokens to all."""
     block = model.vlm.blocks[layer]

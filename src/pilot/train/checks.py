@@ -103,7 +103,7 @@ def shared_ids(model: PiConfig) -> range:
 
 def asked(config: TrainConfig) -> frozenset[str]:
     """The losses on rows of robots that the run asks for and its model can have."""
-    able = {"text", "fast", "flow"} if config.model.speaks else {"flow"}
+    able = {"text", "fast", "flow"} if config.model.generates_text else {"flow"}
     return frozenset(name for name in able if config.weight_of(name) > 0)
 
 
@@ -127,7 +127,7 @@ def check_sources(config: TrainConfig, sources: Mapping[str, Rows]) -> None:
 
 
 def _promises_words(config: TrainConfig, source: Source) -> bool:
-    asks = config.text_weight > 0 and config.model.speaks and FORMATS[config.model.prompt].target is not None
+    asks = config.text_weight > 0 and config.model.generates_text and FORMATS[config.model.prompt].target is not None
     return asks and "text" in source.teaches
 
 

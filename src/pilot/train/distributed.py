@@ -11,7 +11,7 @@ Every rank holds its own rows of every batch; `parallel` says what it holds of t
 
 All of them are FSDP2 (`fully_shard`) on meshes of another shape, with the model's blocks as units; so is a run of one
 process that computes in bf16, since that is where weights in fp32 are cast block by block. Ranks wait for each other in
-every block. They therefore run the same blocks in the same order whatever rows they have (`every_part` in
+every block. They therefore run the same blocks in the same order whatever rows they have (`run_all_modules` in
 `models/base.py`), and what each must know of the others before a step (counts of losses, a wish to stop, a failure)
 goes round in every step, on the CPU, so that no GPU is waited for.
 """
@@ -221,8 +221,8 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         )
     low = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if bf16(config, ranks.device) else {}
     options = {"mesh": ranks.mesh, "mp_policy": MixedPrecisionPolicy(**low, cast_forward_inputs=False)}
-    if apart := model.apart():
-        fully_shard(apart, **options)
+    if separate_modules := model.separate_modules():
+        fully_shard(separate_modules, **options)
     for block in model.blocks():
         fully_shard(block, **options)
     fully_shard(model, **options)

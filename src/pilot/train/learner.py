@@ -105,7 +105,7 @@ class Learner:
         for part, own in zip(batch, draws, strict=True):
             part = part.map(lambda t: t.to(device, non_blocking=True))
             own = {name: t.to(device, non_blocking=True) for name, t in own.items()}
-            terms = self.model.loss_terms(part, own, losses=self.config.losses, every_part=count > 1)
+            terms = self.model.loss_terms(part, own, losses=self.config.losses, run_all_modules=count > 1)
             (count * weighted(terms, scales)).backward()
             results.append(detached(terms))
         return results

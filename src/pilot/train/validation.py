@@ -137,10 +137,10 @@ class Validation:
             for term, total, count in self._losses(model, cases, generator):
                 sums[f"val/{term}/{name}"] += total
                 counts[f"val/{term}/{name}"] += count
-            acting = [case for case in cases if case.row.action_mask.any()]
-            if not acting or not can_act(model):
+            action_rows = [case for case in cases if case.row.action_mask.any()]
+            if not action_rows or not can_act(model):
                 continue
-            for measure, errors in self._action_errors(model, acting, robot, generator):
+            for measure, errors in self._action_errors(model, action_rows, robot, generator):
                 sums[f"val/{measure.format(name)}"] += float(errors.sum())
                 counts[f"val/{measure.format(name)}"] += errors.size
         return {key: total / counts[key] for key, total in sums.items() if counts[key]}

@@ -23,7 +23,7 @@ ROOM, WRIST = fmt.IMAGES + "room", fmt.IMAGES + "wrist"
 def test_a_killed_recording_loses_the_open_episode_and_says_so(tmp_path):
     """A real process, killed with SIGKILL while it writes: no handler, no clean-up."""
     script = Path(__file__).with_name("interrupted_recording.py")
-    environment = {"PYTHONPATH": str(script.parents[1])}
+    environment = {"PYTHONPATH": str(script.parents[2])}
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "set")], stdout=subprocess.PIPE, text=True, env=environment
     )

@@ -49,7 +49,7 @@ def ray():
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'pilot[ray]'")
     starts_here()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # layouts of tests are looked up there
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # layouts of tests are looked up there
         with on_ray(cpus=2) as spread:
             yield spread
 

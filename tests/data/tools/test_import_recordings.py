@@ -22,7 +22,7 @@ from pilot.data.tools import import_recordings as converting
 from pilot.data.tools.import_recordings import convert
 
 pytest.importorskip("av")
-TINY = Path(__file__).parent / "tiny_arm"
+TINY = Path(__file__).parents[1] / "tiny_arm"
 CODECS = {
     "out of order": {"codec": "libx264", "g": "2"},
     "in order": {"codec": "libx264", "g": "2", "bf": "0"},

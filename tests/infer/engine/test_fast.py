@@ -71,8 +71,8 @@ ACTING = {
 def test_actions_are_those_of_the_model(config, kinds, masks):
     engine, plain = both(config)
     obs, start = observation(config, kinds, masks=masks), noise(config, 3)
-    ours = engine.act(engine.read(obs), obs.state, noise=start, num_steps=2)
-    torch.testing.assert_close(ours, plain.act(plain.read(obs), obs.state, noise=start, num_steps=2), **CLOSE)
+    ours = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(ours, plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=2), **CLOSE)
 
 
 @pytest.mark.parametrize("config", [pi0("debug"), pi05("debug")], ids=["pi0", "pi05"])
@@ -80,11 +80,11 @@ def test_one_row_needs_no_mask_and_gets_the_same_actions(config, monkeypatch):
     """Padding and absent cameras leave before the backbone: a batch of one sees all that is in its cache."""
     engine, plain = both(config)
     obs = observation(config, [[1, 1, 0, 0, 0, 0]], masks={"side": [False]})
-    wanted = plain.act(plain.read(obs), obs.state, noise=noise(config, 1))
-    reading = engine.read(obs)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=noise(config, 1))
+    reading = engine.prefill(obs)
     patches = config.vision.grid**2 + (config.vision.grid // 2) ** 2
     assert reading.length == patches + 2 and not reading.ragged
-    torch.testing.assert_close(engine.act(reading, obs.state, noise=noise(config, 1)), wanted, **CLOSE)
+    torch.testing.assert_close(engine.denoise(reading, obs.state, noise=noise(config, 1)), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint"])
@@ -92,16 +92,16 @@ def test_steps_and_solver_are_chosen_per_call(solver, no_shape_checks):
     config = pi0("debug")
     engine, plain = both(config)
     obs, start = observation(config, [WHOLE]), noise(config, 1)
-    reading, context = engine.read(obs), plain.read(obs)
+    reading, context = engine.prefill(obs), plain.prefill(obs)
     for steps in (1, 4, 2):
-        ours = engine.act(reading, obs.state, noise=start, num_steps=steps, solver=solver)
+        ours = engine.denoise(reading, obs.state, noise=start, num_steps=steps, solver=solver)
         assert len(ours) == steps + 1
-        wanted = plain.act(context, obs.state, noise=start, num_steps=steps, solver=solver)
+        wanted = plain.denoise(context, obs.state, noise=start, num_steps=steps, solver=solver)
         torch.testing.assert_close(ours, wanted, **CLOSE)
     with pytest.raises(ValueError, match="no solver 'rk4'"):
-        engine.act(reading, obs.state, noise=start, solver="rk4")
+        engine.denoise(reading, obs.state, noise=start, solver="rk4")
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        engine.act(reading, obs.state, noise=start, num_steps=0)
+        engine.denoise(reading, obs.state, noise=start, num_steps=0)
 
 
 @pytest.mark.parametrize("config", [pi0_fast("debug"), GROUPED], ids=["pi0-fast", "grouped-heads"])
@@ -109,18 +109,18 @@ def test_steps_and_solver_are_chosen_per_call(solver, no_shape_checks):
 def test_words_are_those_of_the_model(config, kinds, masks):
     engine, plain = both(config)
     obs = observation(config, kinds, masks=masks)
-    reading, context = engine.read(obs, room=4), plain.read(obs, room=4)
+    reading, context = engine.prefill(obs, max_new_tokens=4), plain.prefill(obs, max_new_tokens=4)
     last = obs.token_kinds.count_nonzero(1) - 1
     torch.testing.assert_close(reading.hidden, context.context.hidden[torch.arange(3), last], **CLOSE)
-    ours, reading = engine.speak(reading, eos=EOS, max_tokens=4)
-    wanted, context = plain.speak(context, eos=EOS, max_tokens=4)
+    ours, reading = engine.generate(reading, eos=EOS, max_new_tokens=4)
+    wanted, context = plain.generate(context, eos=EOS, max_new_tokens=4)
     assert torch.equal(ours, wanted)
     torch.testing.assert_close(reading.hidden, context.context.hidden[:, 0], **CLOSE)
 
 
 def ending(engine: Engine, obs: Observation) -> int:
     """A token that one row says early: taken for `eos`, rows end at different times."""
-    said, _ = engine.speak(engine.read(obs, room=6), eos=-1, max_tokens=6)
+    said, _ = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=-1, max_new_tokens=6)
     return int(said[1, 1])
 
 
@@ -129,11 +129,11 @@ def test_rows_end_one_by_one_and_act_on_what_they_said(config):
     engine, plain = both(config)
     obs, start = observation(config, RAGGED, masks=SOME), noise(config, 3)
     eos = ending(engine, obs)
-    ours, reading = engine.speak(engine.read(obs, room=6), eos=eos, max_tokens=6)
-    wanted, context = plain.speak(plain.read(obs, room=6), eos=eos, max_tokens=6)
+    ours, reading = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=eos, max_new_tokens=6)
+    wanted, context = plain.generate(plain.prefill(obs, max_new_tokens=6), eos=eos, max_new_tokens=6)
     assert torch.equal(ours, wanted) and (ours[1, 2:] == 0).all()
-    chunk = engine.act(reading, obs.state, noise=start, num_steps=2)
-    wanted = plain.act(context, obs.state, noise=start, num_steps=2)
+    chunk = engine.denoise(reading, obs.state, noise=start, num_steps=2)
+    wanted = plain.denoise(context, obs.state, noise=start, num_steps=2)
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
@@ -142,12 +142,14 @@ def test_rows_end_one_by_one_and_act_on_what_they_said(config):
 def test_a_row_goes_on_from_its_last_word_whatever_others_said_since(of, config):
     """Rows that are silent, or have said `eos`, wait: what they say later is what they would have said at once."""
     engine, obs, start = of(model(config)), observation(config, RAGGED, masks=SOME), noise(config, 3)
-    at_once, after = engine.speak(engine.read(obs, room=4), eos=-1, max_tokens=4)
-    silent = torch.tensor([True, False, True])
-    first, reading = engine.speak(engine.read(obs, room=8), eos=-1, max_tokens=4, silent=silent)
-    second, reading = engine.speak(reading, eos=-1, max_tokens=4, silent=~silent)
-    assert torch.equal(torch.where(silent[:, None], second, first), at_once)
-    chunk, wanted = (engine.act(one, obs.state, noise=start, num_steps=2) for one in (reading, after))
+    at_once, after = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=-1, max_new_tokens=4)
+    skip_rows = torch.tensor([True, False, True])
+    first, reading = engine.generate(
+        engine.prefill(obs, max_new_tokens=8), eos=-1, max_new_tokens=4, skip_rows=skip_rows
+    )
+    second, reading = engine.generate(reading, eos=-1, max_new_tokens=4, skip_rows=~skip_rows)
+    assert torch.equal(torch.where(skip_rows[:, None], second, first), at_once)
+    chunk, wanted = (engine.denoise(one, obs.state, noise=start, num_steps=2) for one in (reading, after))
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
@@ -156,10 +158,10 @@ def test_a_row_goes_on_from_its_last_word_whatever_others_said_since(of, config)
 def test_nothing_is_heard_where_all_are_silent(of, rows):
     config = pi05("debug")
     engine, obs, start = of(model(config)), observation(config, [WHOLE] * rows), noise(config, rows)
-    words = {"eos": EOS, "max_tokens": 4, "allowed": NoWords(), "silent": torch.ones(rows, dtype=torch.bool)}
-    said, reading = engine.speak(engine.read(obs, room=4), **words)
+    words = {"eos": EOS, "max_new_tokens": 4, "allowed": NoWords(), "skip_rows": torch.ones(rows, dtype=torch.bool)}
+    said, reading = engine.generate(engine.prefill(obs, max_new_tokens=4), **words)
     assert said.shape == (rows, 0)
-    chunk, wanted = (engine.act(one, obs.state, noise=start, num_steps=2) for one in (reading, engine.read(obs)))
+    chunk, wanted = (engine.denoise(one, obs.state, noise=start, num_steps=2) for one in (reading, engine.prefill(obs)))
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
@@ -172,22 +174,26 @@ class NoWords:
 def test_rows_that_are_silent_stay_as_they_are(config):
     engine, plain = both(config)
     obs, start = observation(config, MIXED, masks=SOME), noise(config, 3)
-    silent = torch.tensor([True, False, True])
-    ours, reading = engine.speak(engine.read(obs, room=6), eos=EOS, max_tokens=6, silent=silent)
-    wanted, context = plain.speak(plain.read(obs, room=6), eos=EOS, max_tokens=6, silent=silent)
-    assert torch.equal(ours, wanted) and not ours[silent].any() and ours[1].any()
-    chunk = engine.act(reading, obs.state, noise=start, num_steps=2)
-    torch.testing.assert_close(chunk, plain.act(context, obs.state, noise=start, num_steps=2), **CLOSE)
-    unasked = engine.act(engine.read(obs), obs.state, noise=start, num_steps=2)
-    torch.testing.assert_close(chunk[:, silent], unasked[:, silent], **CLOSE)
+    skip_rows = torch.tensor([True, False, True])
+    ours, reading = engine.generate(
+        engine.prefill(obs, max_new_tokens=6), eos=EOS, max_new_tokens=6, skip_rows=skip_rows
+    )
+    wanted, context = plain.generate(
+        plain.prefill(obs, max_new_tokens=6), eos=EOS, max_new_tokens=6, skip_rows=skip_rows
+    )
+    assert torch.equal(ours, wanted) and not ours[skip_rows].any() and ours[1].any()
+    chunk = engine.denoise(reading, obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(chunk, plain.denoise(context, obs.state, noise=start, num_steps=2), **CLOSE)
+    unasked = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(chunk[:, skip_rows], unasked[:, skip_rows], **CLOSE)
 
 
 def test_everything_said_ends_the_loop():
     engine, _ = both(pi05("debug"))
     obs = observation(engine.config, [WHOLE], masks={})
-    said, _ = engine.speak(engine.read(obs, room=6), eos=-1, max_tokens=6)
+    said, _ = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=-1, max_new_tokens=6)
     first = int(said[0, 0])
-    said, reading = engine.speak(engine.read(obs, room=6), eos=first, max_tokens=6)
+    said, reading = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=first, max_new_tokens=6)
     assert said.tolist() == [[first]] and not reading.ragged
 
 
@@ -195,10 +201,12 @@ def test_fast_tokens_are_kept_from_the_flow_block():
     config = pi05("debug")
     engine, plain = both(config)
     obs, start = observation(config, [[1, 1, 1, 2, 3, 3], [1, 1, 2, 3, 0, 0]]), noise(config, 2)
-    wanted = plain.act(plain.read(obs), obs.state, noise=start, num_steps=2)
-    torch.testing.assert_close(engine.act(engine.read(obs), obs.state, noise=start, num_steps=2), wanted, **CLOSE)
-    _, reading = engine.speak(engine.read(obs, room=3), eos=-1, max_tokens=3, kind=Kind.FAST)
-    torch.testing.assert_close(engine.act(reading, obs.state, noise=start, num_steps=2), wanted, **CLOSE)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(
+        engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2), wanted, **CLOSE
+    )
+    _, reading = engine.generate(engine.prefill(obs, max_new_tokens=3), eos=-1, max_new_tokens=3, kind=Kind.FAST)
+    torch.testing.assert_close(engine.denoise(reading, obs.state, noise=start, num_steps=2), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
@@ -232,8 +240,10 @@ def test_chunks_of_another_length(longer):
     engine, plain = both(config)
     obs = observation(config, [WHOLE] * 2)
     start = torch.randn(2, config.action_horizon + longer, config.action_dim)
-    wanted = plain.act(plain.read(obs), obs.state, noise=start, num_steps=2)
-    torch.testing.assert_close(engine.act(engine.read(obs), obs.state, noise=start, num_steps=2), wanted, **CLOSE)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=2)
+    torch.testing.assert_close(
+        engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2), wanted, **CLOSE
+    )
 
 
 class Counting:
@@ -251,8 +261,8 @@ class Counting:
 def test_each_row_keeps_to_its_grammar():
     engine, plain = both(pi05("debug"))
     obs, grammars = observation(engine.config, RAGGED[:2]), [Counting(40), Counting(60)]
-    ours, _ = engine.speak(engine.read(obs, room=4), eos=62, max_tokens=4, allowed=grammars)
-    wanted, _ = plain.speak(plain.read(obs, room=4), eos=62, max_tokens=4, allowed=grammars)
+    ours, _ = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=62, max_new_tokens=4, allowed=grammars)
+    wanted, _ = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=62, max_new_tokens=4, allowed=grammars)
     assert ours.tolist() == wanted.tolist() == [[40, 41, 42, 43], [60, 61, 62, 0]]
 
 
@@ -260,8 +270,8 @@ def test_a_limited_vocabulary_is_kept():
     engine, plain = both(pi05("debug"))
     obs, allowed = observation(engine.config, [WHOLE] * 2), torch.zeros(engine.config.vocab_size, dtype=torch.bool)
     allowed[40:80] = True
-    ours, _ = engine.speak(engine.read(obs, room=5), eos=EOS, max_tokens=5, allowed=allowed)
-    wanted, _ = plain.speak(plain.read(obs, room=5), eos=EOS, max_tokens=5, allowed=allowed)
+    ours, _ = engine.generate(engine.prefill(obs, max_new_tokens=5), eos=EOS, max_new_tokens=5, allowed=allowed)
+    wanted, _ = plain.generate(plain.prefill(obs, max_new_tokens=5), eos=EOS, max_new_tokens=5, allowed=allowed)
     assert torch.equal(ours, wanted) and allowed[ours].all()
 
 
@@ -270,12 +280,12 @@ def test_a_reading_is_acted_on_again_and_again():
     config = pi0("debug")
     engine, plain = both(config)
     obs = observation(config, [WHOLE] * 2)
-    reading, context = engine.read(obs), plain.read(obs)
+    reading, context = engine.prefill(obs), plain.prefill(obs)
     for seed in range(3):
         start = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(seed))
         state = obs.state + seed
-        wanted = plain.act(context, state, noise=start, num_steps=2)
-        torch.testing.assert_close(engine.act(reading, state, noise=start, num_steps=2), wanted, **CLOSE)
+        wanted = plain.denoise(context, state, noise=start, num_steps=2)
+        torch.testing.assert_close(engine.denoise(reading, state, noise=start, num_steps=2), wanted, **CLOSE)
 
 
 def test_many_robots_are_each_robot_alone():
@@ -304,7 +314,7 @@ def test_pictures_of_one_size_take_one_call():
     engine, _ = both(config)
     calls = []
     engine.model.vision.register_forward_pre_hook(lambda _, args: calls.append(tuple(args[0].shape[:3])))
-    engine.read(observation(config, RAGGED, masks=SOME))
+    engine.prefill(observation(config, RAGGED, masks=SOME))
     assert calls == [(2 + 1, 16, 16), (2, 8, 8)]
 
 
@@ -313,8 +323,8 @@ def test_no_cameras_at_all():
     engine, plain = both(config)
     blind = {c: [False] for c in ("room", "wrist", "side")}
     obs, start = observation(config, [WHOLE], masks=blind), noise(config, 1)
-    wanted = plain.act(plain.read(obs), obs.state, noise=start)
-    torch.testing.assert_close(engine.act(engine.read(obs), obs.state, noise=start), wanted, **CLOSE)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=start)
+    torch.testing.assert_close(engine.denoise(engine.prefill(obs), obs.state, noise=start), wanted, **CLOSE)
 
 
 def test_bf16_stays_near_fp32():
@@ -330,12 +340,12 @@ def test_bf16_stays_near_fp32():
 def test_what_cannot_be_done_is_said():
     engine, _ = both(pi0_fast("debug"))
     obs = observation(engine.config, [WHOLE])
-    with pytest.raises(ValueError, match="room for 2: read"):
-        engine.speak(engine.read(obs, room=2), eos=EOS, max_tokens=3)
+    with pytest.raises(ValueError, match="room for 2: prefill"):
+        engine.generate(engine.prefill(obs, max_new_tokens=2), eos=EOS, max_new_tokens=3)
     with pytest.raises(ValueError, match="room for 0"):
-        engine.speak(engine.read(obs), eos=EOS, max_tokens=3)
+        engine.generate(engine.prefill(obs), eos=EOS, max_new_tokens=3)
     with pytest.raises(ValueError, match="no action expert"):
-        engine.act(engine.read(obs), obs.state, noise=torch.zeros(1, 6, 8))
+        engine.denoise(engine.prefill(obs), obs.state, noise=torch.zeros(1, 6, 8))
 
 
 def test_plans_are_few():

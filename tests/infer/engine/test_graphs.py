@@ -75,8 +75,10 @@ def test_actions_are_those_of_the_model_whatever_was_there_before(config):
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     for seed, (kinds, masks) in enumerate(BATCHES[name] for name in ("ragged", "some told", "ragged")):
         obs, start = observation(config, kinds, masks=masks, seed=seed), noise(config, 3) + seed
-        ours = engine.act(engine.read(obs), obs.state, noise=start, num_steps=2)
-        torch.testing.assert_close(ours, plain.act(plain.read(obs), obs.state, noise=start, num_steps=2), **CLOSE)
+        ours = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2)
+        torch.testing.assert_close(
+            ours, plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=2), **CLOSE
+        )
     (arena,) = engine.arenas.values()
     assert len(arena.graphs) == 3, "read with and without words to be heard in turn; act"
 
@@ -87,10 +89,10 @@ def test_words_are_those_of_the_model_and_rows_end_at_different_times():
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     for seed, (kinds, masks) in enumerate(BATCHES[name] for name in ("whole", "some told", "whole")):
         obs = observation(config, kinds, masks=masks, seed=seed)
-        first = plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=4)[0]
+        first = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4)[0]
         eos = int(first[seed % 3, 1])
-        ours, going_on = engine.speak(engine.read(obs, room=4), eos=eos, max_tokens=4)
-        wanted, context = plain.speak(plain.read(obs, room=4), eos=eos, max_tokens=4)
+        ours, going_on = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=eos, max_new_tokens=4)
+        wanted, context = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=eos, max_new_tokens=4)
         assert torch.equal(ours, wanted)
         going = ~(ours == eos).any(1)
         torch.testing.assert_close(going_on.hidden[going], context.context.hidden[going, 0], **CLOSE)
@@ -100,10 +102,12 @@ def test_rows_that_are_silent_stay_as_they_are():
     config = pi05("debug")
     pi = model(config)
     engine, plain = GraphEngine(pi), PlainEngine(pi)
-    for seed, silent in enumerate(([True, False, True], [False, True, False])):
-        obs, options = observation(config, RAGGED, masks=SOME, seed=seed), {"silent": torch.tensor(silent)}
-        said, _ = engine.speak(engine.read(obs, room=4), eos=EOS, max_tokens=4, **options)
-        assert torch.equal(said, plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=4, **options)[0])
+    for seed, skip_rows in enumerate(([True, False, True], [False, True, False])):
+        obs, options = observation(config, RAGGED, masks=SOME, seed=seed), {"skip_rows": torch.tensor(skip_rows)}
+        said, _ = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4, **options)
+        assert torch.equal(
+            said, plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4, **options)[0]
+        )
 
 
 def test_acting_on_what_was_said():
@@ -112,13 +116,15 @@ def test_acting_on_what_was_said():
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     for seed, tokens in enumerate((4, 2, 4)):
         obs, start = observation(config, *[BATCHES["ragged"][0]], masks=SOME, seed=seed), noise(config, 3)
-        said, ours = engine.speak(engine.read(obs, room=4), eos=EOS, max_tokens=tokens)
-        wanted, theirs = plain.speak(plain.read(obs, room=4), eos=EOS, max_tokens=tokens)
+        said, ours = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=tokens)
+        wanted, theirs = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=tokens)
         assert torch.equal(said, wanted)
-        actions = engine.act(ours, obs.state, noise=start, num_steps=3, solver="midpoint")
-        expected = plain.act(theirs, obs.state, noise=start, num_steps=3, solver="midpoint")
+        actions = engine.denoise(ours, obs.state, noise=start, num_steps=3, solver="midpoint")
+        expected = plain.denoise(theirs, obs.state, noise=start, num_steps=3, solver="midpoint")
         torch.testing.assert_close(actions, expected, **CLOSE)
-        torch.testing.assert_close(engine.act(ours, obs.state, noise=start, num_steps=3, solver="midpoint"), actions)
+        torch.testing.assert_close(
+            engine.denoise(ours, obs.state, noise=start, num_steps=3, solver="midpoint"), actions
+        )
     (arena,) = engine.arenas.values()
     assert set(arena.graphs) == {
         ("read", False, True), *(("hear", STEP + slot, Kind.TEXT, EOS) for slot in range(4)), ("act", 3, "midpoint")
@@ -129,11 +135,11 @@ def test_prompts_of_about_the_same_length_share_graphs_and_few_kinds_are_kept(mo
     config = pi05("debug")
     engine = GraphEngine(model(config))
     for words in (1, 2, 5):
-        engine.read(observation(config, [[1] * words + [0] * (6 - words)]))
+        engine.prefill(observation(config, [[1] * words + [0] * (6 - words)]))
     assert [len(arena.graphs) for arena in engine.arenas.values()] == [1]
     monkeypatch.setattr(graphs, "MAX_ARENAS", 2)
     for batch in (2, 3):
-        engine.read(observation(config, [[1] * 6] * batch))
+        engine.prefill(observation(config, [[1] * 6] * batch))
     assert [len(arena.order) for arena in engine.arenas.values()] == [2, 3], "the oldest made room"
 
 
@@ -142,17 +148,17 @@ def test_a_reading_made_of_others_is_worked_without_graphs():
     pi = model(config)
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     obs, start = observation(config, [[1] * 6] * 3), noise(config, 2)
-    chosen = rows_of(engine.read(obs, room=2), [2, 0])
-    said, chosen = engine.speak(chosen, eos=EOS, max_tokens=2)
+    chosen = rows_of(engine.prefill(obs, max_new_tokens=2), [2, 0])
+    said, chosen = engine.generate(chosen, eos=EOS, max_new_tokens=2)
     two = obs.map(lambda x: x[[2, 0]])
-    wanted, context = plain.speak(plain.read(two, room=2), eos=EOS, max_tokens=2)
+    wanted, context = plain.generate(plain.prefill(two, max_new_tokens=2), eos=EOS, max_new_tokens=2)
     assert torch.equal(said, wanted)
-    actions = engine.act(chosen, two.state, noise=start, num_steps=2)
-    torch.testing.assert_close(actions, plain.act(context, two.state, noise=start, num_steps=2), **CLOSE)
+    actions = engine.denoise(chosen, two.state, noise=start, num_steps=2)
+    torch.testing.assert_close(actions, plain.denoise(context, two.state, noise=start, num_steps=2), **CLOSE)
 
 
 def test_longer_than_the_angles_that_are_there(monkeypatch):
     monkeypatch.setattr(graphs, "LONGEST", 40)
     config = pi05("debug")
-    with pytest.raises(ValueError, match="32 tokens to read and 32 to say are more than 40"):
-        GraphEngine(model(config)).read(observation(config, [[1] * 6]), room=1)
+    with pytest.raises(ValueError, match="32 tokens to read and 32 to generate are more than 40"):
+        GraphEngine(model(config)).prefill(observation(config, [[1] * 6]), max_new_tokens=1)

@@ -9,7 +9,7 @@ from pilot.data.layout import Kind
 from pilot.data.pipeline import collate
 from pilot.infer.engine.fast import Engine
 from pilot.infer.engine.graphs import GraphEngine
-from pilot.infer.engine.sampling import Dictated, Drawn, Greedy, Scored, dictate, rows_of, score
+from pilot.infer.engine.sampling import Forced, Greedy, Multinomial, Scored, rows_of, score, teacher_force
 from pilot.infer.policy import SUBTASK_TOKENS, Policy
 from pilot.models.pi import pi05
 from pilot.tokenizers.prompts import encode_target
@@ -33,7 +33,7 @@ def reading(policy: Policy, *seeds: int):
     prompts = ["put the red cup in the sink", "tidy up"]
     samples = [policy.sample(observation(seed, prompt=prompts[seed % 2])) for seed in seeds]
     rows = [policy.pipeline.encode(sample, say_actions=False) for sample in samples]
-    return policy.engine.read(collate(rows).observation, room=SUBTASK_TOKENS)
+    return policy.engine.prefill(collate(rows).observation, max_new_tokens=SUBTASK_TOKENS)
 
 
 def plain_score(policy: Policy, seed: int, subtask: str) -> float:
@@ -43,7 +43,7 @@ def plain_score(policy: Policy, seed: int, subtask: str) -> float:
     )
     observed = policy.observe(sample)
     with torch.inference_mode():
-        hidden = policy.model.read(observed).hidden
+        hidden = policy.model.prefill(observed).hidden
         likely = policy.model.logits(hidden).log_softmax(-1)[0]
     said = tokens(policy, subtask)[0]
     first = observed.tokens.shape[1] - len(said)
@@ -60,14 +60,16 @@ def test_a_score_is_the_plain_models_log_probability(policy):
 
 def test_what_is_dictated_is_read_as_if_it_had_been_said(policy):
     read = reading(policy, 0, 1)
-    after = dictate(policy.engine, read, tokens(policy, TOLD, "done"), eos=policy.subtask_end)
+    after = teacher_force(policy.engine, read, tokens(policy, TOLD, "done"), eos=policy.subtask_end)
     state, noise = torch.zeros(2, 32), torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
     state, noise = state[:, : policy.model.config.action_dim], noise[..., : policy.model.config.action_dim]
-    got = policy.engine.act(after, state, noise=noise)[-1]
+    got = policy.engine.denoise(after, state, noise=noise)[-1]
     for row, subtask in enumerate((TOLD, "done")):
         prompt = ["put the red cup in the sink", "tidy up"][row]
         written = policy.observe(policy.sample(observation(row, prompt=prompt), subtask=subtask))
-        alone = policy.engine.act(policy.engine.read(written), state[row : row + 1], noise=noise[row : row + 1])[-1]
+        alone = policy.engine.denoise(policy.engine.prefill(written), state[row : row + 1], noise=noise[row : row + 1])[
+            -1
+        ]
         torch.testing.assert_close(got[row : row + 1], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -77,7 +79,7 @@ def test_ways_on_leave_what_was_read_as_it_was(policy):
     untouched, used = reading(policy, 0, 1), reading(policy, 0, 1)
     score(policy.engine, used, [(row, ids) for row in (1, 0, 1) for ids in tokens(policy, TOLD)], eos=9)
     torch.testing.assert_close(
-        policy.engine.act(used, state, noise=noise), policy.engine.act(untouched, state, noise=noise)
+        policy.engine.denoise(used, state, noise=noise), policy.engine.denoise(untouched, state, noise=noise)
     )
     twice = rows_of(used, [1, 1])
     assert twice.batch_size == 2 and torch.equal(twice.hidden[0], used.hidden[1])
@@ -98,8 +100,8 @@ def test_draws_have_the_models_distribution_and_stay_within_what_is_allowed():
     logits = torch.tensor([0.0, 1.0, 2.0, 9.0]).expand(1, -1)
     allowed = torch.tensor([True, True, True, False])
     for temperature in (1.0, 0.5):
-        pick = Drawn(temperature, generators=generators(0))
-        drawn = torch.cat([pick(logits, allowed) for _ in range(4000)])
+        sampler = Multinomial(temperature, generators=generators(0))
+        drawn = torch.cat([sampler(logits, allowed) for _ in range(4000)])
         want = (logits[0, :3] / temperature).softmax(-1)
         torch.testing.assert_close(drawn.bincount(minlength=4)[:3] / 4000, want, atol=0.03, rtol=0)
         assert not (drawn == 3).any()
@@ -110,31 +112,31 @@ def test_nothing_that_is_not_allowed_is_drawn_even_where_a_draw_is_zero(monkeypa
     monkeypatch.setattr(
         torch.Tensor, "exponential_", lambda waits, generator: waits.fill_(1.0).put_(torch.tensor(3), torch.tensor(0.0))
     )
-    pick, logits = Drawn(1.0, generators=generators(0)), torch.tensor([[0.0, 1.0, 2.0, 9.0]])
-    assert pick(logits, torch.tensor([True, True, True, False])).item() == 2
+    sampler, logits = Multinomial(1.0, generators=generators(0)), torch.tensor([[0.0, 1.0, 2.0, 9.0]])
+    assert sampler(logits, torch.tensor([True, True, True, False])).item() == 2
 
 
 def test_each_row_draws_for_itself():
     """Its draws are a function of its own generator, whoever is beside it."""
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
-    together = Drawn(1.0, generators=generators(5, 6, 7))
-    alone = Drawn(1.0, generators=generators(6))
+    together = Multinomial(1.0, generators=generators(5, 6, 7))
+    alone = Multinomial(1.0, generators=generators(6))
     for _ in range(5):
         assert together(logits, None)[1] == alone(logits[1:2], None)[0]
 
 
 def test_a_row_that_has_ended_is_not_scored_on():
-    pick = Scored(Dictated([[3, 1], [2, 3]]), eos=3)
+    sampler = Scored(Forced([[3, 1], [2, 3]]), eos=3)
     logits = torch.zeros(2, 4)
     for _ in range(2):
-        pick(logits, None)
-    torch.testing.assert_close(pick.scores, torch.tensor([-np.log(4), -2 * np.log(4)]).float())
+        sampler(logits, None)
+    torch.testing.assert_close(sampler.scores, torch.tensor([-np.log(4), -2 * np.log(4)]).float())
 
 
 def test_greedily_by_a_pick_is_greedily(policy):
-    places = policy.model.config.places(Kind.TEXT)
+    places = policy.model.config.loc_token_range(Kind.TEXT)
     for rows in ((0,), (0, 1)):
-        options = {"eos": policy.subtask_end, "max_tokens": SUBTASK_TOKENS, "allowed": policy.words}
-        want, _ = policy.engine.speak(reading(policy, *rows), **options)
-        got, _ = policy.engine.speak(reading(policy, *rows), **options, pick=Greedy(places))
+        options = {"eos": policy.subtask_end, "max_new_tokens": SUBTASK_TOKENS, "allowed": policy.words}
+        want, _ = policy.engine.generate(reading(policy, *rows), **options)
+        got, _ = policy.engine.generate(reading(policy, *rows), **options, sampler=Greedy(places))
         assert torch.equal(got, want)

@@ -24,7 +24,7 @@ def policy() -> Policy:
 
 def scores(policy: Policy, *subtasks: str, seed: int = 0) -> list[float]:
     """Log-probabilities, for the observation of this seed."""
-    reading = policy.engine.read(policy.observe(policy.sample(observation(seed))), room=SUBTASK_TOKENS)
+    reading = policy.engine.prefill(policy.observe(policy.sample(observation(seed))), max_new_tokens=SUBTASK_TOKENS)
     said = [(0, encode_target(policy.bundle.text, "subtask", text=subtask)) for subtask in subtasks]
     return score(policy.engine, reading, said, eos=policy.subtask_end).tolist()
 
@@ -153,10 +153,10 @@ def test_saycan_counts_what_is_said_behind_boxes(policy, monkeypatch):
     """The boxes drawn are exchanged for known ones: the mean over them, times the chance that there is a box."""
     level, known = SayCan(labels=LABELS, boxes=2), [BOX, "<loc0000><loc0000><loc1023><loc1023>"]
     ids = [policy.bundle.text.encode(box) for box in known]
-    monkeypatch.setattr("pilot.infer.high_level.deciding.Drawn", lambda *_, **__: _dictated(ids))
+    monkeypatch.setattr("pilot.infer.high_level.deciding.Multinomial", lambda *_, **__: _dictated(ids))
     session = policy.session(high_level=level)
     answer = session.infer(observation())
-    reading = policy.engine.read(policy.observe(policy.sample(observation())), room=SUBTASK_TOKENS)
+    reading = policy.engine.prefill(policy.observe(policy.sample(observation())), max_new_tokens=SUBTASK_TOKENS)
     start, stop = policy.model.config.loc_start, policy.model.config.loc_start + 1024
     with torch.inference_mode():
         any_box = policy.model.logits(reading.hidden).softmax(-1)[0, start:stop].sum().item()
@@ -172,9 +172,9 @@ def test_saycan_counts_what_is_said_behind_boxes(policy, monkeypatch):
 
 
 def _dictated(ids: list[list[int]]):
-    from pilot.infer.engine.sampling import Dictated
+    from pilot.infer.engine.sampling import Forced
 
-    return Dictated(ids)
+    return Forced(ids)
 
 
 @pytest.mark.parametrize("boxes", [0, 3])

@@ -32,9 +32,9 @@ def test_horizons_that_do_not_halve_are_refused():
 
 def test_each_camera_has_an_encoder_of_its_own():
     it, batch = model(), rows(diffusion_policy("debug"))
-    room = batch.observation.images["room"]
+    max_new_tokens = batch.observation.images["room"]
     with torch.no_grad():
-        assert not torch.allclose(it.vision["room"](room), it.vision["wrist"](room))
+        assert not torch.allclose(it.vision["room"](max_new_tokens), it.vision["wrist"](max_new_tokens))
 
 
 def test_a_level_is_told_from_others():

@@ -63,7 +63,7 @@ class CocoRows(PictureRows):
                     raise ValueError(message) from error
                 self.skip(message)
         for number in images:
-            pairs = [(f"detect {name}", located(name, found)) for name, found in boxes[number].items()]
+            pairs = [(f"detect {name}", with_indices(name, found)) for name, found in boxes[number].items()]
             if pairs := pairs + [("caption", caption) for caption in captions[number]]:
                 self._pairs[number] = pairs
 
@@ -79,7 +79,7 @@ def unit_box(row: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[float, .
     return tuple(min(max(float(edge), 0.0), 1.0) for edge in edges)
 
 
-def located(name: str, boxes: Sequence[tuple[float, ...]]) -> str:
+def with_indices(name: str, boxes: Sequence[tuple[float, ...]]) -> str:
     """All boxes of one name, top left first: `"<loc…>×4 name ; <loc…>×4 name"`."""
     return " ; ".join(f"{box_to_locs(box)} {name}" for box in sorted(boxes))
 

@@ -247,7 +247,7 @@ class Loader:
                 collate(part, device=self.device, cameras=self.cameras, length=self.length) for part in of_pass
             ]
             if self.pin:
-                return [part.located().map(torch.Tensor.pin_memory) for part in parts_of_pass]
+                return [part.with_indices().map(torch.Tensor.pin_memory) for part in parts_of_pass]
             return parts_of_pass
         parts: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:

@@ -52,7 +52,7 @@ class Conversion:
 
 def kinds() -> dict[str, Any]:
     """The classes of the formats that are known, by name; each makes a `Source`."""
-    names = [module.name for module in pkgutil.iter_modules(importers.__path__) if module.name != "source"]
+    names = [module.name for module in pkgutil.iter_modules(importers.__path__) if module.name != "base"]
     return {name: importlib.import_module(f"{importers.__name__}.{name}").SOURCE for name in sorted(names)}
 
 

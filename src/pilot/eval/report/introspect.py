@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from pilot.data.layout import Observation
 from pilot.infer.policy import SUBTASK_TOKENS, Policy
-from pilot.models.pi import Context
+from pilot.models.pi import Prefix
 
 
 class RecordAttention(TorchFunctionMode):
@@ -79,14 +79,14 @@ def flow_trajectory(
 ) -> Float[np.ndarray, "s ah ad"]:
     """The chunk at every Euler step from noise to actions, in the robot's own units."""
     read, context, _ = think(policy, observation)
-    points = policy.bundle.pi.act(context, read.state, noise=noise(policy), num_steps=num_steps)[:, 0].cpu().numpy()
+    points = policy.bundle.pi.denoise(context, read.state, noise=noise(policy), num_steps=num_steps)[:, 0].cpu().numpy()
     state = np.asarray(observation["state"], np.float32)
     return np.stack([policy.pipeline.decode_actions(point, state) for point in points])
 
 
 def think(
     policy: Policy, observation: dict[str, Any], *, recorder: RecordAttention | None = None
-) -> tuple[Observation, Context, str]:
+) -> tuple[Observation, Prefix, str]:
     """What the policy has read, the context with its subtask said, and the subtask in words.
 
     A `recorder` forgets what it saw while the policy was reading.
@@ -94,11 +94,11 @@ def think(
     if policy.bundle.pi.config.action_expert is None:
         raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
     read = policy.observe(policy.sample(observation))
-    context = policy.bundle.pi.read(read)
+    context = policy.bundle.pi.prefill(read)
     if recorder is not None:
         recorder.weights.clear()
-    said, context = policy.bundle.pi.speak(
-        context, read, eos=policy.subtask_end, max_tokens=SUBTASK_TOKENS, allowed=policy.words
+    said, context = policy.bundle.pi.generate(
+        context, read, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
     )
     words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
     return read, context, words

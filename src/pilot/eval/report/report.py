@@ -23,7 +23,7 @@ import numpy as np
 from pilot.eval.report import charts, pictures
 from pilot.eval.stats import wilson
 
-STYLES = ("serve/dashboard/palette.css", "eval/report.css")
+STYLES = ("serve/dashboard/palette.css", "eval/report/report.css")
 SMALL_FRAME = 96  # pixels high
 
 

@@ -12,16 +12,16 @@ from pilot.models.base import Model
 
 
 class DirectEngine:
-    """`read` keeps the observation, `act` asks the model."""
+    """`prefill` keeps the observation, `denoise` asks the model."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.config = model, model.config
 
-    def read(self, observation: Observation, *, room: int = 0) -> Observation:
+    def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> Observation:
         return observation
 
     @torch.inference_mode()
-    def act(
+    def denoise(
         self, reading: Observation, state: Float[Tensor, "b ad"], *, noise: Float[Tensor, "b ah ad"], num_steps: int
     ) -> Float[Tensor, "1 b ah ad"]:
         """Of the way from noise to actions only its end is known: the chunk."""

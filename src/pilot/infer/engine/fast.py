@@ -1,4 +1,4 @@
-"""Acting fast: the numbers of `Pi.read`, `speak` and `act`, nothing computed twice and nothing for what is absent.
+"""The fast engine: the numbers of `Pi.prefill`, `generate` and `denoise`, with nothing computed twice.
 
 What is read goes into a cache that is allocated once, with room for the text to be said and for the flow block. A
 camera that a robot lacks and the padding of a prompt are left out before the backbone sees them: the tokens of each row
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
 from pilot.infer.engine.direct import DirectEngine
 from pilot.infer.engine.plain import PlainEngine
-from pilot.infer.engine.sampling import Greedy, Pick
+from pilot.infer.engine.sampling import Greedy, Sampler
 from pilot.infer.engine.stack import Angles, AngleTable, Cache, InferenceStack, NormScale, Scratch, Span, check_weights
 from pilot.models import flow
 from pilot.models.base import Model
@@ -40,7 +40,7 @@ from pilot.tokenizers.grammar import Allowed, allowed_mask
 
 MAX_PLANS = 16
 
-Hearing = Callable[[Tensor, int], None]
+DecodeStep = Callable[[Tensor, int], None]
 """Takes in a token [b] of each row at a slot."""
 
 
@@ -56,18 +56,18 @@ def engine_for(model: Model) -> "Engine | PlainEngine | DirectEngine":
 
     if not isinstance(model, Pi):
         return DirectEngine(model)
-    if model.config.expert_reads != "layers" or not model.config.speaks:
+    if model.config.expert_reads != "layers" or not model.config.generates_text:
         return PlainEngine(model)
     return GraphEngine(model) if model.embedding.weight.is_cuda else Engine(model)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class PrefillState:
     """What has been read and said of each row so far. `kinds` are those of all slots, PAD where nothing is.
 
     `hidden` is that of each row's last token, if the reading was made to speak. `ragged` says that rows differ in
     length, `fast` that FAST tokens are among them: the flow block must be kept from some slots. A reading that goes on
-    from another (`Engine.speak`) shares its cache and writes behind it: go on from one reading once.
+    from another (`Engine.generate`) shares its cache and writes behind it: go on from one reading once.
     """
 
     cache: Cache
@@ -130,7 +130,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saying:
+class DecodeState:
     """What changes with every token that is said, in place."""
 
     hidden: Float[Tensor, "b d"]
@@ -159,7 +159,7 @@ class Engine:
 
     def __init__(self, model: Pi) -> None:
         config = model.config
-        if config.expert_reads != "layers" or not config.speaks:
+        if config.expert_reads != "layers" or not config.generates_text:
             raise ValueError("the engine runs experts that read the backbone's layers; take engine_for(model)")
         check_weights(model)
         self.model, self.config = model, config
@@ -181,26 +181,28 @@ class Engine:
         solver: flow.Solver = "euler",
     ) -> Float[Tensor, "b ah ad"]:
         """A chunk of normalised actions per row."""
-        reading = self.read(observation)
-        return self.act(reading, observation.state, noise=noise, num_steps=num_steps, solver=solver)[-1]
+        reading = self.prefill(observation)
+        return self.denoise(reading, observation.state, noise=noise, num_steps=num_steps, solver=solver)[-1]
 
-    def generate_text(self, observation: Observation, *, eos: int, max_tokens: int = 32) -> Int[Tensor, "b n"]:
+    def generate_text(self, observation: Observation, *, eos: int, max_new_tokens: int = 32) -> Int[Tensor, "b n"]:
         """What the model says next, greedily, up to and with `eos`; 0 behind it."""
-        return self.speak(self.read(observation, room=max_tokens), eos=eos, max_tokens=max_tokens)[0]
+        return self.generate(
+            self.prefill(observation, max_new_tokens=max_new_tokens), eos=eos, max_new_tokens=max_new_tokens
+        )[0]
 
-    # --- reading -----------------------------------------------------------------------------------------------------
+    # --- prefill -----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def read(self, observation: Observation, *, room: int = 0) -> Reading:
+    def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> PrefillState:
         """Pictures and text into the cache, with room for text to be said: none, and the last layer is cut short."""
         layout = self.arrange(observation)
         order, kinds = layout.tensors(layout.length, observation.tokens.device)
-        slots = layout.length + room + self.flow_tokens
+        slots = layout.length + max_new_tokens + self.flow_tokens
         cache = Cache.empty(self.config.vlm, batch=len(kinds), slots=slots, like=self.vlm.like)
         pictures = [self.pictures(observation, cameras) for _, cameras in layout.calls]
         x = self.embed(layout, pictures, observation.tokens, order)
-        hidden = self.take_in(x, kinds, cache, causal=layout.causal, ragged=layout.ragged, stop=not room)
-        return Reading(
+        hidden = self.take_in(x, kinds, cache, causal=layout.causal, ragged=layout.ragged, stop=not max_new_tokens)
+        return PrefillState(
             cache=cache,
             kinds=F.pad(kinds, (0, slots - layout.length), value=int(Kind.PAD)),
             length=layout.length,
@@ -286,38 +288,39 @@ class Engine:
     # --- saying ------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def speak(
+    def generate(
         self,
-        reading: Reading,
+        reading: PrefillState,
         *,
         eos: int,
-        max_tokens: int = 32,
+        max_new_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
-        pick: Pick | None = None,
-        silent: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Int[Tensor, "b n"], Reading]:
-        """`Pi.speak`: up to and with `eos`, 0 behind it, greedily or as `pick` says; and the reading that goes on.
+        sampler: Sampler | None = None,
+        skip_rows: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Int[Tensor, "b n"], PrefillState]:
+        """Generate tokens up to and with `eos`, 0 behind it, greedily or by `sampler`; also return the state after.
 
-        Rows that are `silent` say nothing and stay as they are; where all are, there are no tokens.
+        Rows in `skip_rows` say nothing and stay as they are; where all are, there are no tokens.
 
         Raises:
             ValueError: the reading has no room for so many tokens.
         """
         room = reading.cache.capacity - self.flow_tokens - reading.length
-        if reading.hidden is None or max_tokens > room:
-            raise ValueError(f"{max_tokens} tokens may be said, but the reading has room for {room}: read(…, room=…)")
-        pick = pick or Greedy(self.config.places(kind))
+        if reading.hidden is None or max_new_tokens > room:
+            asked = f"{max_new_tokens} tokens may be generated, but the prefill left room for {room}"
+            raise ValueError(f"{asked}: prefill(…, max_new_tokens=…)")
+        sampler = sampler or Greedy(self.config.loc_token_range(kind))
         saying = self.begin(reading)
-        if silent is not None:
-            saying.finished.logical_or_(silent)
-        hear = self.hearing(reading, saying, kind=kind, eos=eos)
+        if skip_rows is not None:
+            saying.finished.logical_or_(skip_rows)
+        decode_step = self.decoder(reading, saying, kind=kind, eos=eos)
         said: list[Tensor] = []
-        while len(said) < max_tokens and not saying.finished.all():
+        while len(said) < max_new_tokens and not saying.finished.all():
             may = None if allowed is None else allowed_mask(allowed, said, saying.finished)
-            token = pick(torch.mm(saying.hidden, self.model.embedding.weight.T), may)
+            token = sampler(torch.mm(saying.hidden, self.model.embedding.weight.T), may)
             said.append(token.masked_fill(saying.finished, 0))
-            hear(said[-1], reading.length + len(said) - 1)
+            decode_step(said[-1], reading.length + len(said) - 1)
         going_on = replace(
             reading,
             length=reading.length + len(said),
@@ -327,11 +330,11 @@ class Engine:
         )
         return torch.stack(said, dim=1) if said else saying.kinds[:, :0], going_on
 
-    def begin(self, reading: Reading) -> Saying:
+    def begin(self, reading: PrefillState) -> DecodeState:
         """Nothing said yet. One row without padding sees all that there is, and needs no mask."""
         assert reading.hidden is not None
         masked = reading.batch_size > 1 or reading.ragged
-        return Saying(
+        return DecodeState(
             hidden=reading.hidden.clone(),
             kinds=reading.kinds,
             bias=additive_mask((reading.kinds != Kind.PAD)[:, None], reading.hidden.dtype) if masked else None,
@@ -339,18 +342,18 @@ class Engine:
             positions=(reading.filled != Kind.PAD).sum(1, keepdim=True),
         )
 
-    def hearing(self, reading: Reading, saying: Saying, *, kind: Kind, eos: int) -> Hearing:
+    def decoder(self, reading: PrefillState, saying: DecodeState, *, kind: Kind, eos: int) -> DecodeStep:
         """Takes in a token that was said."""
         scratch = Scratch(self.config.vlm, batch=reading.batch_size, tokens=1, like=self.vlm.like)
-        return lambda token, end: self.hear(
+        return lambda token, end: self.decode_step(
             token, end, saying, cache=reading.cache, kind=kind, eos=eos, scratch=scratch
         )  # fmt: skip
 
-    def hear(
+    def decode_step(
         self,
         token: Int[Tensor, " b"],
         end: int,
-        saying: Saying,
+        saying: DecodeState,
         *,
         cache: Cache,
         kind: Kind,
@@ -372,9 +375,9 @@ class Engine:
     # --- acting ------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def act(
+    def denoise(
         self,
-        reading: Reading,
+        reading: PrefillState,
         state: Float[Tensor, "b ad"],
         *,
         noise: Float[Tensor, "b ah ad"],
@@ -391,7 +394,7 @@ class Engine:
 
     def velocity(
         self,
-        reading: Reading,
+        reading: PrefillState,
         state: Float[Tensor, "b ad"],
         *,
         horizon: int,
@@ -445,7 +448,7 @@ class Engine:
         with torch.inference_mode():
             return self.make_plan(torch.zeros(1, device=self.angles.device))
 
-    def flow_spans(self, reading: Reading, *, horizon: int) -> tuple[Span | None, Span]:
+    def flow_spans(self, reading: PrefillState, *, horizon: int) -> tuple[Span | None, Span]:
         """Where the state token (if there is one) and the actions go: behind what has been said.
 
         No action is hidden from another, and neither sees FAST tokens or the padding of shorter rows.

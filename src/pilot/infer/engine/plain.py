@@ -1,4 +1,4 @@
-"""The model's own `read`, `speak` and `act` behind an engine's face: for π0-small, and to measure the engine against.
+"""The plain engine calls the model's own `prefill`, `generate` and `denoise`: for π0-small, and to check others.
 
 Axes: `b` batch, `s` cache slots, `n` said tokens, `ah` action horizon, `ad` action dims.
 """
@@ -11,53 +11,55 @@ from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
 from pilot.models import flow
-from pilot.models.pi import Context, Pi
+from pilot.models.pi import Pi, Prefix
 from pilot.nn.attention import KV
 from pilot.tokenizers.grammar import Allowed
 
 
 class PlainEngine:
-    """The model's own `read`, `speak` and `act` behind the engine's face: what the engine is measured against."""
+    """An engine that calls the model's own methods; the fast engine is checked against it."""
 
     def __init__(self, model: Pi) -> None:
         self.model, self.config = model, model.config
 
     @torch.inference_mode()
-    def read(self, observation: Observation, *, room: int = 0) -> "PlainReading":
-        return PlainReading(context=self.model.read(observation, hidden=room > 0), observation=observation)
+    def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> "PlainPrefillState":
+        return PlainPrefillState(
+            context=self.model.prefill(observation, hidden=max_new_tokens > 0), observation=observation
+        )
 
     @torch.inference_mode()
-    def speak(
+    def generate(
         self,
-        reading: "PlainReading",
+        reading: "PlainPrefillState",
         *,
         eos: int,
-        max_tokens: int = 32,
+        max_new_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
-        silent: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Int[Tensor, "b n"], "PlainReading"]:
-        said, context = self.model.speak(
-            reading.context, reading.observation, eos=eos, max_tokens=max_tokens, kind=kind, allowed=allowed,
-            silent=silent,
+        skip_rows: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Int[Tensor, "b n"], "PlainPrefillState"]:
+        said, context = self.model.generate(
+            reading.context, reading.observation, eos=eos, max_new_tokens=max_new_tokens, kind=kind, allowed=allowed,
+            skip_rows=skip_rows,
         )  # fmt: skip
         return said, replace(reading, context=context)
 
     @torch.inference_mode()
-    def act(
+    def denoise(
         self,
-        reading: "PlainReading",
+        reading: "PlainPrefillState",
         state: Float[Tensor, "b ad"],
         *,
         noise: Float[Tensor, "b ah ad"],
         num_steps: int = 10,
         solver: flow.Solver = "euler",
     ) -> Float[Tensor, "n b ah ad"]:
-        return self.model.act(reading.context, state, noise=noise, num_steps=num_steps, solver=solver)
+        return self.model.denoise(reading.context, state, noise=noise, num_steps=num_steps, solver=solver)
 
     def velocity(
         self,
-        reading: "PlainReading",
+        reading: "PlainPrefillState",
         state: Float[Tensor, "b ad"],
         *,
         horizon: int,
@@ -72,10 +74,10 @@ class PlainEngine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainReading:
+class PlainPrefillState:
     """What the plain model has read, and of what."""
 
-    context: Context
+    context: Prefix
     observation: Observation
 
     @property

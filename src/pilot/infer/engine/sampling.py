@@ -1,7 +1,7 @@
 """Ways to say something that are not greedy: drawn, or word for word; how likely it was; several ways on at once.
 
-`Engine.speak` asks a `Pick` for the next token of each row. A pick may remember the tokens before: take a new one for
-each thing that is said.
+`Engine.generate` asks a `Sampler` for the next token of each row. A sampler may remember the tokens before: take a
+new one for each text.
 
 Axes: `b` batch, `v` vocabulary, `n` said tokens.
 """
@@ -16,32 +16,32 @@ from torch import Tensor
 
 from pilot.data.layout import Kind
 from pilot.infer.engine.stack import Cache
-from pilot.models.pi import likeliest
+from pilot.models.pi import argmax_token
 
 if TYPE_CHECKING:
-    from pilot.infer.engine.fast import Engine, Reading
+    from pilot.infer.engine.fast import Engine, PrefillState
 
 MAX_ROWS = 64  # ways on that are scored at once, each with a copy of what has been read
 
 
 @runtime_checkable
-class Pick(Protocol):
+class Sampler(Protocol):
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
         """The next token of each row, given the model's scores and what may be said."""
         ...
 
 
 class Greedy:
-    """The likeliest, all places together weighed against each word (`models.pi.likeliest`)."""
+    """The likeliest, all places together weighed against each word (`models.pi.argmax_token`)."""
 
     def __init__(self, places: tuple[int, int] | None) -> None:
         self.places = places
 
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
-        return likeliest(masked(logits, allowed), places=self.places)
+        return argmax_token(masked(logits, allowed), places=self.places)
 
 
-class Drawn:
+class Multinomial:
     """A draw from the model's distribution, sharper for temperatures below 1; a generator (of the CPU) per row."""
 
     def __init__(self, temperature: float, *, generators: Sequence[torch.Generator]) -> None:
@@ -52,7 +52,7 @@ class Drawn:
         return masked(logits.float() / self.temperature - waits.log().to(logits.device), allowed).argmax(-1)
 
 
-class Dictated:
+class Forced:
     """These tokens, whatever the model thinks of them; 0 behind the end of a row."""
 
     def __init__(self, rows: Sequence[Sequence[int]]) -> None:
@@ -68,13 +68,13 @@ class Dictated:
 class Scored:
     """What another pick picks; `scores` are the log-probabilities of all that each row said, up to and with `eos`."""
 
-    def __init__(self, pick: Pick, *, eos: int) -> None:
-        self.pick, self.eos = pick, eos
+    def __init__(self, sampler: Sampler, *, eos: int) -> None:
+        self.sampler, self.eos = sampler, eos
         self.scores: Any = 0.0
         self.finished: Any = False
 
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
-        token = self.pick(logits, allowed)
+        token = self.sampler(logits, allowed)
         likely = logits.float().log_softmax(-1).gather(1, token[:, None])[:, 0]
         running = torch.as_tensor(self.finished, device=token.device).logical_not().expand_as(token)
         self.scores = self.scores + torch.where(running, likely, 0.0)
@@ -86,7 +86,7 @@ def masked(logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -
     return logits if allowed is None else logits.where(allowed, -torch.inf)
 
 
-def rows_of(reading: "Reading", index: Sequence[int]) -> "Reading":
+def rows_of(reading: "PrefillState", index: Sequence[int]) -> "PrefillState":
     """A reading of its own with these rows, each as often as it is named; nothing has been said in it yet."""
     at = torch.tensor(index, device=reading.kinds.device)
     kinds = reading.kinds[at]
@@ -96,22 +96,24 @@ def rows_of(reading: "Reading", index: Sequence[int]) -> "Reading":
 
 
 @torch.inference_mode()
-def dictate(engine: "Engine", reading: "Reading", rows: Sequence[Sequence[int]], *, eos: int) -> "Reading":
+def teacher_force(
+    engine: "Engine", reading: "PrefillState", rows: Sequence[Sequence[int]], *, eos: int
+) -> "PrefillState":
     """The reading that goes on with these tokens of each row."""
-    pick = Dictated(rows)
-    return engine.speak(reading, eos=eos, max_tokens=pick.length, pick=pick)[1]
+    sampler = Forced(rows)
+    return engine.generate(reading, eos=eos, max_new_tokens=sampler.length, sampler=sampler)[1]
 
 
 @torch.inference_mode()
 def score(
-    engine: "Engine", reading: "Reading", said: Sequence[tuple[int, Sequence[int]]], *, eos: int
+    engine: "Engine", reading: "PrefillState", said: Sequence[tuple[int, Sequence[int]]], *, eos: int
 ) -> Float[Tensor, " n"]:
     """The log-probability of each `(row, tokens)`: that this row of the reading goes on with these tokens."""
     scores = []
     for start in range(0, len(said), MAX_ROWS):
         some = said[start : start + MAX_ROWS]
-        pick = Scored(Dictated([tokens for _, tokens in some]), eos=eos)
+        sampler = Scored(Forced([tokens for _, tokens in some]), eos=eos)
         longest = max(len(tokens) for _, tokens in some)
-        engine.speak(rows_of(reading, [row for row, _ in some]), eos=eos, max_tokens=longest, pick=pick)
-        scores.append(pick.scores)
+        engine.generate(rows_of(reading, [row for row, _ in some]), eos=eos, max_new_tokens=longest, sampler=sampler)
+        scores.append(sampler.scores)
     return torch.cat(scores).cpu()

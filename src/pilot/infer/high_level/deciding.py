@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float
 
 from pilot.data.layout import Kind
 from pilot.infer.engine import sampling
-from pilot.infer.engine.sampling import Drawn, Greedy, Scored, rows_of
+from pilot.infer.engine.sampling import Greedy, Multinomial, Scored, rows_of
 from pilot.infer.high_level.base import SUBTASK_TOKENS, HighLevel, check_decides
 from pilot.tokenizers.grammar import Grammar, LabelGrammar, TextGrammar
 from pilot.tokenizers.prompts import encode_target
 
 if TYPE_CHECKING:
-    from pilot.infer.engine.fast import Engine, Reading
+    from pilot.infer.engine.fast import Engine, PrefillState
     from pilot.infer.policy import Policy
     from pilot.infer.session import Turn
 
@@ -61,26 +61,26 @@ class Model(HighLevel):
 
     def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
         if self == Model():
-            said, after = policy.speak(reading, silent=silent_rows(turns, device=policy.device))
+            said, after = policy.generate(reading, skip_rows=silent_rows(turns, device=policy.device))
         else:
-            said, after = self.speak(policy, reading, turns)
+            said, after = self.generate(policy, reading, turns)
         for turn, tokens in zip(turns, said, strict=True):
             if turn.decide:
                 turn.spoken = policy.subtask_text(tokens)
         return after
 
-    def speak(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> tuple[list[list[int]], Any]:
+    def generate(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> tuple[list[list[int]], Any]:
         """What each row says, and the reading that goes on with it."""
         engine, eos = engine_of(policy), policy.subtask_end
         if self.temperature:
-            pick = Drawn(self.temperature, generators=[fork(turn.session.words_generator) for turn in turns])
+            sampler = Multinomial(self.temperature, generators=[fork(turn.session.words_generator) for turn in turns])
         else:
-            pick = Greedy(engine.config.places(Kind.TEXT))
-        scored = Scored(pick, eos=eos)
+            sampler = Greedy(engine.config.loc_token_range(Kind.TEXT))
+        scored = Scored(sampler, eos=eos)
         before = None if self.keep_margin is None else rows_of(reading, range(len(turns)))
-        tokens, after = engine.speak(
-            reading, eos=eos, max_tokens=SUBTASK_TOKENS, allowed=self.grammar(policy), pick=scored,
-            silent=silent_rows(turns, device=policy.device),
+        tokens, after = engine.generate(
+            reading, eos=eos, max_new_tokens=SUBTASK_TOKENS, allowed=self.grammar(policy), sampler=scored,
+            skip_rows=silent_rows(turns, device=policy.device),
         )  # fmt: skip
         said = tokens.tolist()
         if before is None:
@@ -89,7 +89,7 @@ class Model(HighLevel):
         if not kept:
             return said, after
         said = [kept.get(row, up_to(tokens, eos)) for row, tokens in enumerate(said)]
-        return said, sampling.dictate(engine, before, said, eos=eos)
+        return said, sampling.teacher_force(engine, before, said, eos=eos)
 
     def kept(
         self, policy: "Policy", reading: Any, turns: Sequence["Turn"], *, said: list[list[int]], scores: list[float]
@@ -163,7 +163,7 @@ class SayCan(HighLevel):
         said = [self.choose(policy, reading, row, turn=turn) for row, turn in enumerate(turns)]
         for turn, tokens in zip(turns, said, strict=True):
             turn.spoken = policy.subtask_text(tokens)
-        return sampling.dictate(engine_of(policy), reading, said, eos=policy.subtask_end)
+        return sampling.teacher_force(engine_of(policy), reading, said, eos=policy.subtask_end)
 
     def choose(self, policy: "Policy", reading: Any, row: int, *, turn: "Turn") -> list[int]:
         """The tokens of the label for one row, its box in front; what every label is worth goes into the answer."""
@@ -186,16 +186,18 @@ class SayCan(HighLevel):
 
     def draw_boxes(
         self, policy: "Policy", reading: Any, row: int, *, generator: torch.Generator
-    ) -> tuple[list[list[int]], "Reading", float]:
+    ) -> tuple[list[list[int]], "PrefillState", float]:
         """Boxes, the reading that goes on with one in each row, and how likely it is that there is one at all."""
         engine, grammar = engine_of(policy), OneBox(policy.text_grammar(boxes="first"))
         once = rows_of(reading, [row])
-        start, stop = engine.config.places(Kind.TEXT) or (0, 0)
+        start, stop = engine.config.loc_token_range(Kind.TEXT) or (0, 0)
         assert once.hidden is not None, "the reading was made without room to speak"
         likely = engine.model.logits(once.hidden).float().softmax(-1)[0, start:stop].sum()
-        pick = Drawn(1.0, generators=[generator] * self.boxes)
+        sampler = Multinomial(1.0, generators=[generator] * self.boxes)
         many = rows_of(once, [0] * self.boxes)
-        boxes, after = engine.speak(many, eos=policy.subtask_end, max_tokens=BOX_TOKENS, allowed=grammar, pick=pick)
+        boxes, after = engine.generate(
+            many, eos=policy.subtask_end, max_new_tokens=BOX_TOKENS, allowed=grammar, sampler=sampler
+        )
         return boxes.tolist(), after, float(likely)
 
 

@@ -45,7 +45,7 @@ class BaselineConfig:
     state_input: Literal["token", "none"] = "token"
 
     @property
-    def speaks(self) -> bool:
+    def generates_text(self) -> bool:
         return False
 
     @property

@@ -106,7 +106,7 @@ class Denoiser(Model):
     def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
         return {"noise": elements(batch.action_mask)}
 
-    def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], every_part: bool = False) -> Terms:
+    def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False) -> Terms:
         """Squared error of the predicted noise over unmasked elements, the mean over draws."""
         level, dims = draws["level"], batch.action_mask.any(1)[:, None, None]  # [b k], [b 1 1 ad]
         noise, repeats = draws["noise"] * dims, level.shape[1]

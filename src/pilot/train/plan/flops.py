@@ -86,7 +86,7 @@ class Losses:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Losses":
-        text = config.model.speaks and (config.text_weight > 0 or config.fast_weight > 0)
+        text = config.model.generates_text and (config.text_weight > 0 or config.fast_weight > 0)
         model = of_family(config.model)
         flow = config.alpha > 0 and model.action_expert is not None
         return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
