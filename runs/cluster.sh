@@ -14,4 +14,4 @@ python=${PYTHON:-.venv/bin/python}
 
 exec "$python" -m torch.distributed.run --nnodes "${NODES:-1}" --node-rank "${NODE:-0}" \
     --nproc-per-node "${GPUS:-gpu}" --master-addr "${HEAD:-127.0.0.1}" --master-port "${PORT:-29500}" \
-    -m pilot.cli.main train "$@"
+    -m pilot train "$@"

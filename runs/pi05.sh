@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 
 train() {
-    "$python" -m torch.distributed.run --standalone --nproc-per-node "${GPUS:-8}" -m pilot.cli.main train "$1" \
+    "$python" -m torch.distributed.run --standalone --nproc-per-node "${GPUS:-8}" -m pilot train "$1" \
         --set parallel=fsdp --set checkpointing=blocks "${@:2}"
 }
 

@@ -12,6 +12,7 @@ from contracts import examples
 
 from pilot import configs, robots
 from pilot.cli import main
+from pilot.cli.settings import override
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
@@ -42,7 +43,7 @@ def test_commands_parse(command):
     robot = getattr(arguments, "robot", None)
     assert robot in (None, "desk_arm", *robots.robot_names())  # the arm is made up on a page
     if arguments.verb == "train" and arguments.name not in MADE_UP:
-        main.override(configs.get(arguments.name), arguments.set)
+        override(configs.get(arguments.name), arguments.set)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,6 +18,7 @@ LAYERS = [
     {"eval"},
     {"configs"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 TORCH_FREE = (

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pilot import configs
-from pilot.cli.main import override
+from pilot.cli.settings import override
 from pilot.eval import while_training
 from pilot.eval.stats import wilson
 from pilot.eval.while_training import evaluator

@@ -19,7 +19,7 @@ class Verb:
 
     help: str
     example: str
-    arguments: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
 
 
@@ -149,4 +149,4 @@ def add_verbs(parsers: Any, verbs: Mapping[str, Verb]) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(parser=sub)
-        verb.arguments(sub)
+        verb.add_arguments(sub)

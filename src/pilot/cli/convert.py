@@ -1,26 +1,23 @@
 """`pilot convert SOURCE TARGET`: checkpoints of other projects in and out."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli.arguments import folder_to_write, local_path, whole_number
+from pilot.cli.arguments import Verb, folder_to_write, local_path, whole_number
+from pilot.cli.settings import override
 
 if TYPE_CHECKING:
     import torch
 
     from pilot.convert.folders import Given
-    from pilot.models.pi import PiConfig
     from pilot.types import Robot
-
-    Change = Callable[[PiConfig], PiConfig]
 
 SOURCES = ("auto", "pilot", "openpi-torch", "openpi-jax", "lerobot", "paligemma")
 TARGETS = ("pilot", "openpi-torch", "openpi-jax", "lerobot")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     remote = "folder, or hf://owner/repo[@revision][/folder], gs://…"
     parser.add_argument("source", help=remote)
     parser.add_argument(
@@ -51,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, *, change: "Change") -> None:
+def run(args: argparse.Namespace) -> None:
     from pilot.data.storage.remote import CHECKPOINT_FILES
     from pilot.robots import load_robot
 
@@ -68,12 +65,12 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
         raise ValueError(f"a checkpoint of pilot carries everything; leave {', '.join(unused)} out")
     if args.dry_run:
-        return dry_run(args, source, kind, change=change)
+        return dry_run(args, source, kind)
     if args.target is None:
         raise ValueError(f"where to? pilot convert {args.source} FOLDER")
     folders.refuse_used(args.target)
     print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
-    bundle = folders.load(source, kind, given(args, robot, change=change), dtype=dtype(args))
+    bundle = folders.load(source, kind, given(args, robot), dtype=dtype(args))
     if args.to == "pilot":
         from pilot.infer.policy import export
 
@@ -84,7 +81,7 @@ def run(args: argparse.Namespace, *, change: "Change") -> None:
     print(f"{count:,} parameters, robot '{bundle.robot.name}': {args.target}")
 
 
-def given(args: argparse.Namespace, robot: "Robot | None", *, change: "Change") -> "Given":
+def given(args: argparse.Namespace, robot: "Robot | None") -> "Given":
     """What the command line says of a source that does not say it itself."""
     from pilot.convert.folders import Given
     from pilot.tokenizers import load_action_tokenizer
@@ -96,12 +93,12 @@ def given(args: argparse.Namespace, robot: "Robot | None", *, change: "Change") 
         text=TextTokenizer(args.tokenizer) if args.tokenizer else None,
         action_tokenizer=load_action_tokenizer(args.action_tokenizer) if args.action_tokenizer else None,
         model=args.model,
-        change=change,
+        change=lambda config: override(config, args.set),
         seed=args.seed,
     )
 
 
-def dry_run(args: argparse.Namespace, source: Path, kind: str, *, change: "Change") -> None:
+def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
     """Check the weights against their table and print it, and the table of what would be written."""
     from pilot.convert import folders
     from pilot.data.storage.files import read_json
@@ -113,7 +110,7 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str, *, change: "Chang
         if args.to == "pilot":
             raise ValueError(f"{source} is a checkpoint of pilot already; convert it --to another kind")
     else:
-        start = change(folders.MODELS[args.model]()) if kind == "paligemma" else None
+        start = override(folders.MODELS[args.model](), args.set) if kind == "paligemma" else None
         _, config, table = folders.open_checkpoint(source, kind, config=start)
         print(f"{args.source} ({kind}): every key is used, none is missing\n", *folders.key_lines(table), sep="\n")
     if args.to != "pilot":
@@ -124,3 +121,13 @@ def dtype(args: argparse.Namespace) -> "torch.dtype | None":
     import torch
 
     return getattr(torch, args.dtype) if args.dtype else None
+
+
+VERB = Verb(
+    help="Checkpoints of openpi, LeRobot and PaliGemma in, those of openpi and LeRobot out.",
+    example="pilot convert gs://openpi-assets/checkpoints/pi05_libero checkpoints/pi05_libero --robot libero "
+    "--tokenizer gs://big_vision/paligemma_tokenizer.model --set action_horizon=10 --set state_input=none "
+    "--set prompt=pi0",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -2,16 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from pilot.cli.arguments import above_zero, whole_number
-
-if TYPE_CHECKING:
-    from pilot.train.config import TrainConfig
+from pilot.cli.arguments import Verb, above_zero, whole_number
+from pilot.cli.settings import override
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
     parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
@@ -26,12 +22,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines, in bytes, seconds and dollars")
 
 
-def run(args: argparse.Namespace, *, change: "Callable[[TrainConfig], TrainConfig]") -> None:
+def run(args: argparse.Namespace) -> None:
     from pilot import configs
     from pilot.train.plan.gpus import parse_gpus
 
     parse_gpus(args.gpus)
-    config = change(configs.get(args.name))
+    config = override(configs.get(args.name), args.set)
     from pilot.train.plan.estimate import plan
     from pilot.train.plan.table import to_text
 
@@ -44,3 +40,11 @@ def run(args: argparse.Namespace, *, change: "Callable[[TrainConfig], TrainConfi
         spoken=args.spoken,
     )
     print(json.dumps(made.to_json(), indent=2) if args.json else to_text(made))
+
+
+VERB = Verb(
+    help="Memory, time and price of a run before it is started, and the smallest change that makes it fit.",
+    example="pilot plan nano_stage1 --gpus 8xH100 --set batch_size=256 --samples 1e6",
+    add_arguments=add_arguments,
+    run=run,
+)

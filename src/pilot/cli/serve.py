@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import (
+    Verb,
     above_zero,
     checkpoint_at,
     chosen_high_level,
@@ -30,7 +31,7 @@ KEY_VARIABLE = "PILOT_API_KEY"
 SMALL = 50e6  # weights of a model whose operations take a core less time than it takes to wake another
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}{ADDRESSES}"
     parser.add_argument("policy", nargs="+", help="checkpoint folder, such as checkpoints/nano, or NAME=FOLDER")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
@@ -146,3 +147,11 @@ def workers_for(policy: "Policy") -> int:
         return 1
     torch.set_num_threads(1)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+VERB = Verb(
+    help="Answer observations with actions over a websocket; openpi's clients fit.",
+    example=EXAMPLE,
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -7,6 +7,7 @@ import pytest
 
 from pilot import configs
 from pilot.cli import main
+from pilot.cli.settings import override
 from pilot.models.pi import pi05
 from pilot.train.config import TrainConfig
 from pilot.train.plan.estimate import plan, smallest_change
@@ -66,7 +67,7 @@ def test_the_smallest_change_is_one_setting_and_changes_no_result():
 def test_the_change_works_when_it_is_made():
     made = plan(FULL, gpus="8xA100-40")
     assert made.best is not None and made.best.changed and "lora" not in made.best.changed
-    changed = main.override(FULL, made.best.settings())
+    changed = override(FULL, made.best.settings())
     assert plan(changed, gpus="8xA100-40").asked.memory == made.best.memory
 
 
@@ -74,7 +75,7 @@ def test_lora_comes_last_and_is_said():
     made = plan(replace(FULL, batch_size=1), gpus="1xL40S")
     assert made.best is not None and "lora" in made.best.changed
     assert made.best.settings()[-1] == "lora=true" and "--set lora=true" in to_text(made)
-    changed = main.override(replace(FULL, batch_size=1), made.best.settings())
+    changed = override(replace(FULL, batch_size=1), made.best.settings())
     assert plan(changed, gpus="1xL40S").asked.memory == made.best.memory
 
 

@@ -1,0 +1,68 @@
+"""`pilot data annotate PATH`: subtasks for a data set that has none."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilot.cli.arguments import Verb, above_zero, whole_number
+from pilot.cli.data.workers import spread_arguments, spread_of
+
+if TYPE_CHECKING:
+    from pilot.data.loading.workers import Spread
+    from pilot.data.tools.annotate import Annotated
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="folder of a LeRobot data set")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--csv", type=Path, help="a table: episode, start (seconds) or frame, subtask")
+    who.add_argument("--vlm", metavar="URL", help="an OpenAI-compatible endpoint, such as http://localhost:8000/v1")
+    who.add_argument("--by-hand", action="store_true", help="in this terminal")
+    parser.add_argument("--model", help="with --vlm: the model's name; its key comes from $OPENAI_API_KEY")
+    parser.add_argument("--per-minute", type=above_zero, default=60, help="requests to --vlm (default: %(default)s)")
+    parser.add_argument(
+        "--frames", type=whole_number(1), default=16, help="pictures in a question to --vlm (default: %(default)s)"
+    )
+    parser.add_argument("--camera", help="the camera to look through (default: the first)")
+    parser.add_argument("--subtasks", nargs="+", default=[], help="the only words that --vlm may choose from")
+    parser.add_argument("--episodes", type=whole_number(0), nargs="+", help="only these")
+    parser.add_argument("--overwrite", action="store_true", help="replace subtasks that are there")
+    spread_arguments(parser, workers=1)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.by_hand and (args.workers > 1 or args.ray is not None):
+        raise ValueError("--by-hand asks one person in this terminal; leave --workers and --ray out")
+    with spread_of(args) as spread:
+        print(annotated(args, spread))
+
+
+def annotated(args: argparse.Namespace, spread: "Spread") -> "Annotated":
+    from pilot.data.tools.annotate import CsvLabeller, annotate
+    from pilot.data.tools.annotate_by_hand import HandLabeller
+    from pilot.data.tools.annotate_with_vlm import Endpoint, VlmLabeller
+
+    episodes = args.episodes
+    if args.csv:
+        label, by = CsvLabeller(args.csv), str(args.csv)
+        episodes = label.episodes if episodes is None else episodes
+    elif args.vlm:
+        if not args.model:
+            raise ValueError("--vlm needs --model, the name under which the endpoint knows it")
+        endpoint = Endpoint(url=args.vlm, model=args.model, per_minute=args.per_minute / spread.processes)
+        label, by = (
+            VlmLabeller(endpoint=endpoint, frames=args.frames, camera=args.camera, subtasks=args.subtasks),
+            args.model,
+        )
+    else:
+        label, by = HandLabeller(camera=args.camera), "hand"
+    options = {"episodes": episodes, "overwrite": args.overwrite, "progress": not args.by_hand, "spread": spread}
+    return annotate(args.path, label, by=by, **options)
+
+
+VERB = Verb(
+    help="Write subtasks into a LeRobot set: from a CSV file, from a vision-language model, or by hand.",
+    example="pilot data annotate data/mine --vlm http://localhost:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,50 @@
+"""`pilot data convert SOURCE TARGET`: recordings of another format as a LeRobot data set."""
+
+import argparse
+from pathlib import Path
+
+from pilot.cli.arguments import Verb, above_zero, folder_to_write
+from pilot.cli.data.workers import spread_arguments, spread_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of the recordings; hf://, gs:// and the like are fetched")
+    parser.add_argument("target", type=folder_to_write, help="folder of the new set; an interrupted conversion goes on")
+    parser.add_argument("--from", dest="kind", help="lerobot_v2, rlds, hdf5 or npz (default: told by what is there)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: what the source says of its robot)")
+    parser.add_argument("--fps", type=above_zero, help="hdf5 and npz: the rate (default: the robot's)")
+    parser.add_argument("--task", help="the instruction of episodes that have none")
+    parser.add_argument("--pictures", choices=["video", "image"], help="mp4, or pictures without loss (hdf5 and rlds)")
+    parser.add_argument(
+        "--drop-idle", action="store_true", help="rlds: leave out the steps that training never starts at"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
+    spread_arguments(parser, workers=1)
+
+
+def run(args: argparse.Namespace) -> None:
+    from pilot.data.importers.base import Options
+    from pilot.data.storage.remote import fetch
+    from pilot.data.tools.import_recordings import convert
+    from pilot.datasets import load_layout
+    from pilot.robots import load_robot
+
+    options = Options(
+        robot=load_robot(args.robot) if args.robot else None,
+        fps=args.fps,
+        task=args.task,
+        pictures=args.pictures,
+        layouts=load_layout,
+        drop_idle=args.drop_idle,
+    )
+    source = fetch(args.source)
+    with spread_of(args) as spread:
+        print(convert(source, args.target, kind=args.kind, options=options, skip_bad=args.skip_bad, spread=spread))
+
+
+VERB = Verb(
+    help="Write recordings of another format (LeRobot v2.1, RLDS, ALOHA's HDF5, npz and mp4) as LeRobot v3.0.",
+    example="pilot data convert recordings/aloha data/aloha --robot aloha --task 'open the box' --skip-bad",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,49 @@
+"""`pilot data inspect PATH`: one page about a data set."""
+
+import argparse
+from pathlib import Path
+
+from pilot.cli.arguments import Verb, checkpoint_at, file_to_write, local_path, whole_number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
+    parser.add_argument("--out", type=file_to_write, help="the page (default: inspect.html in the folder)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the set names)")
+    parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would)")
+    parser.add_argument(
+        "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--episodes", type=whole_number(1), default=3, help="episodes shown whole (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from pilot.data.storage.remote import is_remote
+    from pilot.robots import load_robot
+
+    robot = load_robot(args.robot) if args.robot else None
+    checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
+    path = local_path(args.path, "give the folder of a data set, or its address: hf://owner/repo, gs://…")
+    from pilot.eval.report.inspect import inspect
+
+    found = inspect(
+        path,
+        out=args.out or (Path(f"{args.path.name}.html") if is_remote(args.path) else None),
+        robot=robot,
+        checkpoint=checkpoint,
+        action_horizon=args.action_horizon,
+        episodes=args.episodes,
+    )
+    for suspicion in found.suspicions:
+        print(f"{suspicion.check}: {suspicion.what}\n    {suspicion.remedy}")
+    print(f"{found.episodes} episodes, {len(found.suspicions)} suspicious things: {found.page}")
+
+
+VERB = Verb(
+    help="Write one HTML page about a data set: what looks wrong, what is in it, what the model will see.",
+    example="pilot data inspect data/mine --checkpoint checkpoints/nano",
+    add_arguments=add_arguments,
+    run=run,
+)

@@ -1,0 +1,119 @@
+"""`pilot data stats PATH …`: normalisation statistics of data sets, written beside them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilot.cli.arguments import Verb, folder_to_write, whole_number
+from pilot.cli.data.workers import spread_arguments, spread_of
+
+if TYPE_CHECKING:
+    from pilot.data.loading.workers import Spread
+    from pilot.data.stats import RobotStats
+    from pilot.types import NormStats, Robot
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="LeRobot or RLDS data sets: folders, hf://, gs:// …"
+    )
+    parser.add_argument(
+        "--out", type=folder_to_write, help="write into OUT/<set> instead of into the set; for those elsewhere"
+    )
+    parser.add_argument(
+        "--per", choices=["dataset", "robot", "mixture"], default="dataset", help="what shares statistics"
+    )
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each set names)")
+    parser.add_argument(
+        "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
+    )
+    spread_arguments(parser, workers=2)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, episodes that cannot be used")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Each set's own `norm_stats.json` is written into its folder; of sets that lie elsewhere, into `--out`."""
+    from pilot.data.formats.open import COLUMN_FILES
+    from pilot.data.stats import first_dims, merged, save_norm_stats
+    from pilot.data.storage.remote import fetch, is_remote
+    from pilot.robots import load_robot
+
+    if args.out is None and (remote := [str(path) for path in args.paths if is_remote(path)]):
+        raise ValueError(f"{remote[0]} is no folder to write into; say where with --out FOLDER")
+    targets = {fetch(path, only=COLUMN_FILES): args.out / path.name if args.out else path for path in args.paths}
+    args.paths = list(targets)
+    robots = {path: load_robot(args.robot or recorded_robot(path)) for path in args.paths}
+    keys = {"dataset": str, "robot": lambda path: robots[path].name, "mixture": lambda path: "mixture"}
+    groups: dict[str, list[Path]] = {}
+    for path in args.paths:
+        groups.setdefault(keys[args.per](path), []).append(path)
+    for paths in groups.values():
+        of_robot = {robots[path].name: [p for p in paths if robots[p] == robots[path]] for path in paths}
+        with spread_of(args) as spread:
+            running = [running_stats(own, robots[own[0]], args=args, spread=spread) for own in of_robot.values()]
+        skipped = [message for stats in running for message in stats.skipped]
+        print("".join(f"skipped: {message}\n" for message in skipped), end="")
+        stats = merged(running)
+        for path in paths:
+            save_norm_stats(targets[path], first_dims(stats, robots[path]))
+        widest = max((robots[path] for path in paths), key=lambda robot: robot.action_dim)
+        rows = sum(each.state.count for each in running)
+        print(f"{', '.join(map(str, paths))}: {rows:,} rows, {len(skipped)} skipped")
+        for name, labels in (("state", widest.state_names), ("actions", widest.action_names)):
+            print(stats_table(name, labels, stats[name]))
+
+
+def running_stats(paths: Sequence[Path], robot: "Robot", *, args: argparse.Namespace, spread: "Spread") -> "RobotStats":
+    """Statistics of some sets of one robot: LeRobot's files part by part, others as a whole."""
+    from pilot.data.formats.open import open_episodes
+    from pilot.data.stats import robot_stats, stats_of_files
+    from pilot.datasets import load_layout
+    from pilot.robots import load_adapter
+
+    adapter, horizon, skip_bad = load_adapter(robot), args.action_horizon, args.skip_bad
+    if all(is_lerobot(path) for path in paths):
+        return stats_of_files(paths, robot, action_horizon=horizon, adapter=adapter, spread=spread, skip_bad=skip_bad)
+    datasets = [open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad, spread=spread) for path in paths]
+    stats = robot_stats(datasets, robot, adapter=adapter)
+    stats.skipped = [f"{d.path}: episode {s.episode}: {s.reason}" for d in datasets for s in d.skipped]
+    return stats
+
+
+def is_lerobot(path: Path) -> bool:
+    return (path / "meta").exists() or not path.exists()
+
+
+def recorded_robot(path: Path) -> str:
+    """The robot that a set says it was recorded with; of RLDS sets, the one of their entry in `pilot.datasets`."""
+    from pilot.data.formats import rlds
+    from pilot.data.formats.open import unknown_error
+    from pilot.data.storage.files import read_json
+    from pilot.datasets import load_dataset
+
+    if not is_lerobot(path):
+        if not path.is_dir() or not list(path.glob("**/features.json")):
+            raise unknown_error(path, "meta/info.json (LeRobot) or features.json (RLDS)")
+        info = read_json(rlds.version_folder(path) / rlds.INFO, remedy="give the folder of a LeRobot or RLDS data set")
+        return load_dataset(info["name"]).robot
+    info = read_json(path / "meta/info.json", remedy="give the folder of a LeRobot data set")
+    if not (name := info.get("robot_type")):
+        raise ValueError(f"{path / 'meta/info.json'} names no robot_type; name it with --robot")
+    return name
+
+
+def stats_table(name: str, labels: Sequence[str], stats: "NormStats") -> str:
+    width = max(map(len, labels))
+    lines = [f"{name:{width + 2}} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}"]
+    for i, label in enumerate(labels):
+        row = (getattr(stats, column)[i] for column in ("mean", "std", "q01", "q99"))
+        lines.append(f"  {label:{width}} {' '.join(f'{value:9.4f}' for value in row)}")
+    return "\n".join(lines)
+
+
+VERB = Verb(
+    help="Write norm_stats.json, from the columns alone: true quantiles, odd dims named.",
+    example="pilot data stats data/mine --per robot --action-horizon 10",
+    add_arguments=add_arguments,
+    run=run,
+)

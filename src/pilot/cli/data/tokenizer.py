@@ -1,0 +1,63 @@
+"""`pilot data tokenizer PATH …`: an action tokenizer fitted to data sets, and a report on it."""
+
+import argparse
+from pathlib import Path
+
+from pilot.cli.arguments import Verb, above_zero, folder_to_write, whole_number
+from pilot.names import choose
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of data sets of one robot")
+    parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the tokenizer")
+    parser.add_argument("--kind", default="fast", help="fast, vq or bins (default: %(default)s)")
+    parser.add_argument("--robot", default="homes", help="a file of pilot.robots (default: %(default)s)")
+    parser.add_argument(
+        "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--vocab-size", type=whole_number(2), help="tokens (default: fast 1024; codes of vq and bins 256)"
+    )
+    parser.add_argument("--scale", type=above_zero, help="fast: larger is more exact and longer (default: 10)")
+    parser.add_argument("--tokens", type=whole_number(1), help="vq: tokens per chunk (default: 8)")
+    parser.add_argument("--norm", choices=["quantile", "zscore"], default="quantile", help="(default: %(default)s)")
+    parser.add_argument(
+        "--budget", type=whole_number(1), default=64, help="tokens left for a chunk (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+
+
+def run(args: argparse.Namespace) -> None:
+    from pilot.data.action_chunks import whole_chunks
+    from pilot.data.formats.open import open_episodes
+    from pilot.data.stats import compute_norm_stats
+    from pilot.datasets import load_layout
+    from pilot.robots import load_adapter, load_robot
+    from pilot.tokenizers import KINDS, fit_action_tokenizer
+    from pilot.tokenizers.report import report
+
+    choose("action tokenizer", args.kind, KINDS)
+    options = {"fast": {"scale": args.scale}, "vq": {"tokens": args.tokens, "seed": args.seed}, "bins": {}}[args.kind]
+    options = {name: value for name, value in {"vocab_size": args.vocab_size, **options}.items() if value is not None}
+    robot = load_robot(args.robot)
+    adapter = load_adapter(robot)
+    datasets = [open_episodes(path, args.action_horizon, layouts=load_layout) for path in args.paths]
+    stats = compute_norm_stats(datasets, robot, adapter=adapter)["actions"]
+    fitted, held_out = (
+        whole_chunks(datasets, robot, stats=stats, norm=args.norm, adapter=adapter, part=part, seed=args.seed)
+        for part in ("fitted", "held_out")
+    )
+    tokenizer = fit_action_tokenizer(args.kind, fitted, **options)
+    tokenizer.save(args.out)
+    print(
+        f"{args.out}: {args.kind} of {tokenizer.vocab_size} tokens, fitted to {len(fitted)} chunks. Held-out episodes:"
+    )
+    print(report(tokenizer, held_out, budget=args.budget, names=robot.action_names))
+
+
+VERB = Verb(
+    help="Fit an action tokenizer, and report on held-out episodes what it costs and loses.",
+    example="pilot data tokenizer data/mine --kind vq --out tokenizers/mine-vq",
+    add_arguments=add_arguments,
+    run=run,
+)

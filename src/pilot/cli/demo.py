@@ -1,0 +1,29 @@
+"""`pilot demo`: the whole recipe in minutes, and a page about it."""
+
+import argparse
+from pathlib import Path
+
+from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=folder_to_write, default=Path("outputs/demo"), help="folder of the report")
+    parser.add_argument("--quick", action="store_true", help="two minutes: few episodes, few training steps")
+    parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the shipped checkpoints/nano)")
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+
+
+def run(args: argparse.Namespace) -> None:
+    checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
+    from pilot import configs
+    from pilot.eval.demo import demo
+
+    demo(args.out, config=configs.get("nano_finetune"), quick=args.quick, checkpoint=checkpoint, seed=args.seed)
+
+
+VERB = Verb(
+    help="Watch the whole recipe: act in unseen homes, learn something new, write an HTML report.",
+    example="pilot demo --quick",
+    add_arguments=add_arguments,
+    run=run,
+)

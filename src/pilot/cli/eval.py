@@ -1,0 +1,63 @@
+"""`pilot eval POLICY`: success in unseen homes, beside controls."""
+
+import argparse
+
+from pilot.cli.arguments import (
+    Verb,
+    checkpoint_at,
+    chosen_high_level,
+    folder_to_write,
+    high_level_arguments,
+    whole_number,
+)
+from pilot.eval.suites import CONTROLS, SUITES, check_control, get_suite
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
+    parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(SUITES)} (default: all)")
+    parser.add_argument("--control", nargs="+", metavar="CONTROL", default=["none"], help=" ".join(CONTROLS))
+    parser.add_argument(
+        "--episodes", type=whole_number(1), default=200, help="per suite and control (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder for each episode's record and the table; a second run goes on"
+    )
+    high_level_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    suites = [get_suite(name) for name in args.suite or SUITES]
+    for control in args.control:
+        check_control(control)
+    policy = args.policy if args.policy == "expert" else checkpoint_at(args.policy)
+    high_level = chosen_high_level(args)
+    from pilot.eval.evaluate import evaluate_table, save_table, to_markdown
+
+    try:
+        results = evaluate_table(
+            policy,
+            suites=suites,
+            controls=args.control,
+            episodes=args.episodes,
+            seed=args.seed,
+            workers=args.workers,
+            high_level=high_level,
+            out=args.out,
+        )
+    except KeyboardInterrupt as stopped:
+        kept = "the same command goes on where it was" if args.out else "nothing is kept; with --out FOLDER it goes on"
+        raise KeyboardInterrupt(f"stopped; {kept}") from stopped
+    print(to_markdown(results))
+    if args.out:
+        save_table(results, args.out / "results.json")
+
+
+VERB = Verb(
+    help="Success in unseen homes, with intervals, beside controls that take a sense away.",
+    example="pilot eval checkpoints/nano --suite homes-l1 homes-l2 --control none blank_images --episodes 200",
+    add_arguments=add_arguments,
+    run=run,
+)

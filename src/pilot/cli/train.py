@@ -1,0 +1,45 @@
+"""`pilot train NAME`: one run of `pilot.configs`, from its first step or from where it was stopped."""
+
+import argparse
+import os
+from pathlib import Path
+
+from pilot.cli.arguments import Verb, folder_to_write, whole_number
+from pilot.cli.settings import override
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="a run of pilot.configs, such as nano_vision")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder of the run, resumed if there is one (default: outputs/NAME)"
+    )
+    parser.add_argument(
+        "--until", type=whole_number(1), metavar="STEP", help="stop there; the schedule stays that of the whole run"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
+
+
+def run(args: argparse.Namespace) -> None:
+    from pilot import configs
+
+    config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
+    evaluate = None
+    if config.eval_suite is not None:
+        from pilot.eval.while_training import evaluator
+
+        evaluate = evaluator(config)
+    from pilot.train.loop import train
+
+    policy = train(config, out=args.out or Path("outputs") / args.name, until=args.until, evaluate=evaluate)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"the policy is {policy}")
+
+
+VERB = Verb(
+    help="Train a named configuration.",
+    example="pilot train nano_finetune --out outputs/mine --set sources.new.path=data/mine "
+    "--set sources.known.path=data/known --set sources.web.path=data/mine-web",
+    add_arguments=add_arguments,
+    run=run,
+)

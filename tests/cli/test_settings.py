@@ -1,0 +1,120 @@
+"""Settings by name: `--set optim.lr=3e-4`."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from pilot import configs
+from pilot.cli.settings import override
+from pilot.nn.lora import Adapters, LoraConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    peak_lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    name: str = "nano"
+    steps: int = 100
+    ema: bool = True
+    init_from: str | None = None
+    optim: Optim = field(default_factory=Optim)
+    weights: dict[str, float] = field(default_factory=lambda: {"homes": 1.0})
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("steps=7", Run(steps=7)),
+        ("optim.peak_lr=3e-4", Run(optim=Optim(peak_lr=3e-4))),
+        ("optim.peak_lr=1", Run(optim=Optim(peak_lr=1.0))),
+        ("optim.betas=(0.8, 0.9)", Run(optim=Optim(betas=(0.8, 0.9)))),
+        ("optim.betas=[0.8, 0.9]", Run(optim=Optim(betas=(0.8, 0.9)))),
+        ("ema=false", Run(ema=False)),
+        ("name=12", Run(name="12")),
+        ("name=a=b", Run(name="a=b")),
+        ("init_from=checkpoints/nano", Run(init_from="checkpoints/nano")),
+        ("init_from=none", Run(init_from=None)),
+        ("weights.homes=2.5", Run(weights={"homes": 2.5})),
+    ],
+)
+def test_settings_by_name(assignment, expected):
+    result = override(Run(), [assignment])
+    assert result == expected
+    assert type(result.optim.peak_lr) is float
+
+
+def test_sources_are_set_by_the_names_of_their_folders():
+    run = configs.get("nano_stage1")
+    changed = override(run, ["sources.web.weight=0.5", "sources.web.path=/elsewhere/pictures"])
+    assert changed.sources[:-1] == run.sources[:-1]
+    assert (changed.sources[-1].path, changed.sources[-1].weight) == ("/elsewhere/pictures", 0.5)
+    with pytest.raises(ValueError, match="unknown setting 'l2_singel'; did you mean 'l2_single'"):
+        override(run, ["sources.l2_singel.weight=0.5"])
+    with pytest.raises(ValueError, match=r"'sources' is a group: set sources\.FIELD"):
+        override(run, ["sources=x"])
+
+
+def test_cameras_of_a_source_are_named():
+    run = override(configs.get("nano_stage1"), ["sources.l1_single.cameras.observation.top=room"])
+    named = override(run, ["sources.l1_single.cameras.side=wrist"])
+    assert named.sources[0].cameras == {"observation.top": "room", "side": "wrist"}
+    with pytest.raises(ValueError, match=r"'cameras' is a group: set cameras\.FIELD"):
+        override(run, ["sources.l1_single.cameras=room"])
+
+
+def test_a_setting_of_a_few_words_is_one_of_them():
+    model = configs.get("debug").model
+    assert override(model, ["state_input=none"]).state_input == "none"
+    with pytest.raises(ValueError, match="unknown value of 'prompt' 'pi'; did you mean 'pi0'"):
+        override(model, ["prompt=pi"])
+
+
+def test_a_group_that_may_be_none_comes_and_goes():
+    run = configs.get("debug")
+    assert override(run, ["lora=true"]).lora == LoraConfig()
+    changed = override(run, ["lora.language.rank=4", "lora.rank_stabilized=true"]).lora
+    assert changed == LoraConfig(language=Adapters(rank=4, alpha=16.0), rank_stabilized=True)
+    assert override(run, ["lora.expert.rank=4", "lora=none"]).lora is None
+    with pytest.raises(ValueError, match="unknown setting 'langauge'; did you mean 'language'"):
+        override(run, ["lora.langauge.rank=4"])
+
+
+def test_words_in_a_row_need_no_quotes():
+    run = configs.get("debug")
+    assert override(run, ["freeze=vision, language"]).freeze == ("vision", "language")
+    assert override(run, ["freeze=()"]).freeze == ()
+
+
+def test_later_settings_win_and_the_original_stays():
+    run = Run()
+    assert override(run, ["steps=2", "steps=3", "optim.peak_lr=0.1"]).steps == 3
+    assert run == Run()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("stepz=7", "unknown setting 'stepz'; did you mean 'steps'?"),
+        ("optim.peek_lr=1", "did you mean 'peak_lr'?"),
+        ("weights.home=1", "did you mean 'homes'?"),
+        ("steps", "takes FIELD=VALUE, got 'steps'"),
+        ("steps=many", "takes a int like 100, got 'many'"),
+        ("steps=1.5", "takes a int like 100, got '1.5'"),
+        ("ema=1", "takes a bool like True, got '1'"),
+        ("optim=1", "is a group: set optim.FIELD=VALUE"),
+        ("steps.x=1", "is a single value"),
+        ("steps=0", "steps must be at least 1"),
+    ],
+)
+def test_wrong_settings_say_what_is_right(assignment, message):
+    with pytest.raises(ValueError) as error:
+        override(Run(), [assignment])
+    assert message in str(error.value)
