@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from data.hub_server import instead_of_the_real_one
 
+from pilot import __version__
 from pilot.cli import arguments, data, main
 from pilot.eval import evaluate
 from pilot.infer import high_level
@@ -40,6 +41,12 @@ def test_the_example_of_a_data_word_parses(word):
     program, *arguments = shlex.split(data.WORDS[word].example)
     assert program == "pilot" and arguments[:2] == ["data", word]
     assert main.build_parser().parse_args(arguments).what == word
+
+
+def test_the_module_is_the_command():
+    command = [sys.executable, "-m", "pilot", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"pilot {__version__}\n"
 
 
 def test_help_needs_no_library():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot import missing_extra
+from pilot import __version__, missing_extra
 from pilot.cli import collect, convert, data, demo, plan, serve, train
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
@@ -91,6 +91,7 @@ def build_parser() -> Parser:
         epilog="Example: pilot demo --quick\nHelp on a verb: pilot train --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"pilot {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     add_verbs(verbs, VERBS)
     return parser
