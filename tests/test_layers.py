@@ -8,7 +8,7 @@ import pilot
 
 ROOT = Path(pilot.__file__).parent
 LAYERS = [
-    {"types", "names", "memory"},
+    {"types", "names", "memory", "extensions"},
     {"nn", "tokenizers"},
     {"data"},
     {"robots", "models", "datasets"},
@@ -25,6 +25,7 @@ TORCH_FREE = (
     "types",
     "names",
     "memory",
+    "extensions",
     "robots/",
     "sims/",
     "serve/wire",

@@ -18,6 +18,7 @@ TORCH_FREE = [
     "types",
     "names",
     "memory",
+    "extensions",
     "robots",
     "sims",
     "serve.wire",

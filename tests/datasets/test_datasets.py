@@ -1,11 +1,12 @@
 """Catalogue entries name robots that exist, and arguments that the collectors take; their homes are apart."""
 
 import inspect
+import sys
 from itertools import pairwise
 
 import pytest
 
-from pilot.datasets import all_datasets, load_dataset
+from pilot.datasets import all_datasets, layouts_from, load_dataset
 from pilot.robots import load_robot
 
 
@@ -29,3 +30,19 @@ def test_unknown_names_get_a_suggestion(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'homes-l2-multi'"):
         load_dataset("homes-l2-mult")
     assert load_dataset("homes-l2").at(tmp_path) == tmp_path / "nano/l2_single"
+
+
+def test_a_file_of_ones_own_describes_an_rlds_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    file = tmp_path / "kitchen_sets.py"
+    file.write_text(
+        "from dataclasses import replace\nfrom pilot.datasets.bridge import DATASETS as BRIDGE\n"
+        "DATASETS = tuple(replace(entry, name='kitchen') for entry in BRIDGE[:1])\nNUMBER = 3\n"
+    )
+    assert layouts_from(str(file))("kitchen").fps == 5.0
+    assert layouts_from(None)("bridge") is load_dataset("bridge").layout
+    with pytest.raises(ValueError, match=r"no entry describes the RLDS set 'bridge', known are \['kitchen'\]"):
+        layouts_from(str(file))("bridge")
+    with pytest.raises(ValueError, match="should be a tuple of Dataset, got 3"):
+        layouts_from(f"{file}:NUMBER")
+    sys.modules.pop("kitchen_sets")

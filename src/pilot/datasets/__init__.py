@@ -1,21 +1,23 @@
-"""One file per family of data sets, each with `DATASETS`; the folder is the list.
+"""One file per family of data sets, each with `DATASETS`; the folder is the list, and a file of your own is as good.
 
 An entry says where a set lies, what robot recorded it, which reader opens it and what it teaches; for sets that this
 library makes, the arguments that make it; for sets of others, how their features become the robot's state and actions.
 """
 
 import importlib
-import pkgutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from pilot.data.formats.rlds import RldsLayout
+from pilot.extensions import Extension, installed, load_file, load_installed, module_names
 from pilot.names import choose
 
 Reader = Literal["robot", "web"]
+GROUP, ATTRIBUTE = "pilot.datasets", "DATASETS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +41,61 @@ class Dataset:
         object.__setattr__(self, "collect", MappingProxyType(dict(self.collect)))
 
     def at(self, root: str | Path) -> Path:
-        """Where it lies under the data folder `root`."""
+        """Return the folder of the set under the data folder `root`."""
         return Path(root) / self.path
 
 
 def all_datasets() -> dict[str, Dataset]:
-    """Every data set there is, by name."""
-    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    return {dataset.name: dataset for module in modules for dataset in module.DATASETS}
+    """Return every data set of this folder and of entry points, by name."""
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in module_names(sys.modules[__name__])]
+    own = {dataset.name: dataset for module in modules for dataset in module.DATASETS}
+    theirs = [load_installed(GROUP, name, attribute=ATTRIBUTE, kind="data set") for name in installed(GROUP)]
+    return {name: dataset for found in theirs for name, dataset in _entries(found).items()} | own
+
+
+def datasets_in(reference: str) -> dict[str, Dataset]:
+    """Return the data sets that a file of your own defines, by name: `path/to/file.py`, or `path/to/file.py:NAME`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no `DATASETS`, or something else by that name.
+    """
+    return _entries(load_file(reference, attribute=ATTRIBUTE, kind="data set"))
+
+
+def load_dataset(name: str) -> Dataset:
+    """Return the entry of that name; an unknown name is a ValueError that suggests the nearest."""
+    known = all_datasets()
+    return known[choose("data set", name, sorted(known), note=f" (new ones are one file in {__path__[0]})")]
 
 
 def load_layout(name: str) -> RldsLayout:
-    """How the RLDS set of that name says what its robot did; a ValueError for one that no entry describes."""
-    known = {entry.name: entry.layout for entry in all_datasets().values() if entry.layout}
+    """Return how the RLDS set of that name says what its robot did; a ValueError for one that no entry describes."""
+    return _layout(name, all_datasets())
+
+
+def layouts_from(reference: str | None) -> Callable[[str], RldsLayout]:
+    """Return the `layouts` of `open_episodes`: `load_layout`, or the same for the entries of a file of your own."""
+    if reference is None:
+        return load_layout
+    entries = datasets_in(reference)
+    return lambda name: _layout(name, entries)
+
+
+def _layout(name: str, entries: Mapping[str, Dataset]) -> RldsLayout:
+    known = {entry.name: entry.layout for entry in entries.values() if entry.layout}
     if name not in known:
         raise ValueError(
             f"no entry describes the RLDS set '{name}', known are {sorted(known)}; say what its features mean in a "
-            f"file in {__path__[0]}, such as bridge.py"
+            f"file such as {__path__[0]}/bridge.py"
         )
     return known[name]
 
 
-def load_dataset(name: str) -> Dataset:
-    """The entry of that name; an unknown name is a ValueError that suggests the nearest."""
-    known = all_datasets()
-    return known[choose("data set", name, sorted(known), note=f" (new ones are one file in {__path__[0]})")]
+def _entries(found: Extension) -> dict[str, Dataset]:
+    """Return the data sets of an extension, which may define one or several."""
+    value = found.value
+    several = value if isinstance(value, tuple | list) else (value,)
+    if not several or not all(isinstance(each, Dataset) for each in several):
+        raise ValueError(f"{found.module.__file__}: {ATTRIBUTE} should be a tuple of Dataset, got {value!r}")
+    return {dataset.name: dataset for dataset in several}

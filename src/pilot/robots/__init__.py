@@ -1,48 +1,84 @@
-"""One file per embodiment, each with a `ROBOT`; the folder is the list.
+"""One file per embodiment, each with a `ROBOT`; the folder is the list, and a file of your own is as good.
 
 A file may also hold `ADAPTERS`, by name: conventions that models were pre-trained in (`Robot.adapter`), and
 `from_openpi`, which reads what openpi's client for this robot sends.
+
+`load_robot("path/to/arm.py")` reads a robot of your own; from then on this process knows it by its name too. A
+checkpoint carries its robot, so that it loads without the file, unless the robot has an adapter: that is code, which a
+checkpoint never holds. Then load the file first, or declare it as an entry point (`pilot.extensions`).
 """
 
 import importlib
-import pkgutil
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from pilot.names import choose
+from pilot.extensions import Extension, ExtensionPoint, is_file_reference, module_names
 from pilot.types import Adapter, Robot
 
 
+def _own(name: str) -> Extension:
+    module = importlib.import_module(f"{__name__}.{name}")
+    return Extension(module.ROBOT, module)
+
+
+ROBOTS = ExtensionPoint(
+    kind="robot",
+    group="pilot.robots",
+    own_names=lambda: module_names(sys.modules[__name__]),
+    load_own=_own,
+    attribute="ROBOT",
+    instance_of=Robot,
+)
+_from_files: dict[str, Extension] = {}
+"""Robots that were loaded by a path, by their name."""
+
+
 def robot_names() -> list[str]:
-    """The robots there are, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """Return the names of all robots: files of this folder, entry points, and those loaded from files."""
+    return sorted({*ROBOTS.names(), *_from_files})
 
 
-def load_robot(name: str) -> Robot:
-    """The robot described in `robots/<name>.py`; an unknown name is a ValueError that suggests the nearest."""
-    return _module(name).ROBOT
+def load_robot(reference: str) -> Robot:
+    """Return the robot that `reference` names: `ur5`, `path/to/arm.py`, `path/to/arms.py:LEFT` or an entry point.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no robot has that name (the nearest is suggested), or the file has no `ROBOT`, or another robot's
+            name.
+    """
+    return _find(reference).value
 
 
 def load_adapter(robot: Robot) -> Adapter:
-    """The convention that `robot.adapter` names, one that changes nothing if it names none."""
+    """Return the convention that `robot.adapter` names, or one that changes nothing if it names none.
+
+    Raises:
+        ValueError: the robot's file has no such adapter, or is not known here.
+    """
     if not robot.adapter:
         return Adapter()
-    known = getattr(_module(robot.name), "ADAPTERS", {})
+    if robot.name not in robot_names():
+        raise ValueError(
+            f"robot '{robot.name}' needs the adapter '{robot.adapter}' of its file, which is not known here; load the "
+            "file first (pilot.robots.load_robot), or declare it as an entry point of the group 'pilot.robots'"
+        )
+    known = getattr(_module(robot), "ADAPTERS", {})
     if robot.adapter not in known:
         raise ValueError(f"robot '{robot.name}' has no adapter '{robot.adapter}'; it has {sorted(known)}")
     return known[robot.adapter]
 
 
 def read_openpi(robot: Robot, observation: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An observation of openpi's client for `robot` in pilot's words; one that is so already is returned as it is.
+    """Translate an observation of openpi's client for `robot` into pilot's words; return others as they are.
 
     Raises:
         ValueError: it lacks a part.
     """
     if "images" in observation or robot.name not in robot_names():
         return observation
-    read = getattr(_module(robot.name), "from_openpi", None)
+    read = getattr(_module(robot), "from_openpi", None)
     if read is None:
         return observation
     try:
@@ -53,6 +89,18 @@ def read_openpi(robot: Robot, observation: Mapping[str, Any]) -> Mapping[str, An
         ) from error
 
 
-def _module(name: str) -> ModuleType:
-    choose("robot", name, robot_names(), note=f" (a new robot is one file in {__path__[0]})")
-    return importlib.import_module(f"{__name__}.{name}")
+def _find(reference: str) -> Extension:
+    if reference in _from_files:
+        return _from_files[reference]
+    found = ROBOTS.load(reference)
+    name = found.value.name
+    if is_file_reference(reference):
+        other = _find(name) if name in robot_names() else found
+        if other.value != found.value:
+            raise ValueError(f"{reference}: another robot is called '{name}'; give this one a name of its own")
+        _from_files.setdefault(name, found)
+    return found
+
+
+def _module(robot: Robot) -> ModuleType:
+    return _find(robot.name).module

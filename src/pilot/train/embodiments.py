@@ -109,7 +109,7 @@ def pipelines(
     its sources, and the others have statistics of their own.
     """
     result: dict[str, Pipeline] = {}
-    made: dict[str, Stats] = {config.robot: bundle.norm_stats}
+    made: dict[str, Stats] = {load_robot(config.robot).name: bundle.norm_stats}
     seen: set[str] = set()
     for source, (name, rows) in zip(config.sources, sources.items(), strict=True):
         robot = robot_of(source, config)
