@@ -27,12 +27,14 @@ from pilot.nn.norms import EPS, Modulation, RMSNorm
 class NormScale(NamedTuple):
     """What a norm does after dividing by the length of a token: factor, and shift and gate if it is adaptive.
 
-    The factor carries the `sqrt(d)` between the length and the root mean square.
+    The factor carries the `sqrt(d)` between the length and the root mean square. `shifted` is the shift behind the
+    matrix that follows the norm, where kernels ask for it (`nn/gemma_fused.py`).
     """
 
     factor: Float[Tensor, " d"]
     shift: Float[Tensor, " d"] | None = None
     gate: Float[Tensor, " d"] | None = None
+    shifted: Float[Tensor, " o"] | None = None
 
 
 class Weights(NamedTuple):
@@ -182,6 +184,10 @@ class InferenceStack:
             plain = cast(Sequence[RMSNorm], [*modules, gemma.final_norm])
             self.norms = [NormScale((1 + norm.weight.float()) * width**0.5) for norm in plain]
 
+    def scratch(self, *, batch: int, tokens: int) -> Scratch:
+        """What a pass over so many tokens of so many rows works in."""
+        return Scratch(self.config, batch=batch, tokens=tokens, like=self.like)
+
     def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
         """The norms of each evaluation from modulations [e 1 d] of all of them at once: one list per evaluation."""
         scale, dtype = self.config.width**0.5, self.like.dtype
@@ -199,7 +205,7 @@ class InferenceStack:
         A scratch can be handed on from a span of as many tokens.
         """
         batch, tokens = cache.keys.shape[1], angles.cos.shape[1]
-        scratch = scratch or Scratch(self.config, batch=batch, tokens=tokens, like=self.like)
+        scratch = scratch or self.scratch(batch=batch, tokens=tokens)
         return Span(slots=cache.slots(start, tokens=tokens), angles=angles, bias=bias, scratch=scratch)
 
     def normalize(self, x: Float[Tensor, "r d"], norm: NormScale, scratch: Scratch) -> Float[Tensor, "r d"]:

@@ -1,0 +1,241 @@
+"""Gemma's blocks in kernels, for a GPU: `nn/gemma_inference.py` with as few launches and as little memory moved as goes.
+
+Few tokens (a chunk of actions, a word) take products that end in what comes next (`kernels/products.py`); many take
+the library's products with one pass between them (`kernels/passes.py`). Which is which is seen from the number of rows.
+
+Axes: as in `nn/gemma_inference.py`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.gemma_inference import InferenceStack, NormScale, Scratch, Slots, Span, Weights
+from pilot.nn.kernels import attention, passes, products
+from pilot.nn.kernels.attention import Cut, Parts
+from pilot.nn.kernels.products import MAX_ROWS, Stream, Tile, Workspace
+from pilot.nn.norms import Modulation
+
+PROGRAMS = 132
+"""Programs that keep a GPU busy (an H100 has so many multiprocessors)."""
+
+
+class Tiles(NamedTuple):
+    """How the products of a block of few rows are cut; `out` and `down` have columns in common."""
+
+    qkv: Tile
+    out: Tile
+    gate_up: Tile
+    down: Tile
+
+
+def tiles_for(config: GemmaConfig, *, splits: int = 4) -> Tiles:
+    """Tiles for a stack: columns are few enough that most of a GPU has work, and divide what there is."""
+    half, width, inner = config.head_dim // 2, config.width, config.mlp_dim
+    columns = largest_divisor(width, 64)
+
+    def inputs(count: int) -> int:
+        return largest_divisor(count, 128)
+
+    heads = config.num_heads * config.head_dim
+    return Tiles(
+        qkv=Tile(largest_divisor(half, 16), inputs(width), stages=5),
+        out=Tile(columns, inputs(heads // splits), splits, stages=4),
+        gate_up=Tile(largest_divisor(inner, 32), inputs(width), stages=4),
+        down=Tile(columns, inputs(inner // (2 * splits)), 2 * splits, stages=4),
+    )
+
+
+def largest_divisor(count: int, most: int) -> int:
+    """The largest power of two that divides `count`, and is at most `most`."""
+    return min(count & -count, most)
+
+
+def can_fuse(config: GemmaConfig, like: Tensor) -> bool:
+    """Whether the kernels take such a stack: on a GPU, one key-value head, sizes that divide into tiles."""
+    sizes = (config.head_dim // 2, config.width // 16, config.mlp_dim // 8, config.num_heads * config.head_dim // 4)
+    parts = min(size & -size for size in sizes) >= 16 or config.width == 64
+    return like.is_cuda and config.num_kv_heads == 1 and config.head_dim >= 32 and parts
+
+
+def cut_for(rows: int, slots: int, *, batch: int) -> Cut:
+    """How attention is cut: keys are split until there are about as many programs as multiprocessors."""
+    if rows * batch > 64 * PROGRAMS:
+        return Cut(128, 64, warps=8)
+    tall = 16 if rows <= 16 else 32 if rows <= 32 else 64
+    parts = max(1, PROGRAMS // (-(-rows // tall) * batch))
+    part = max(64, -(-slots // parts // 64) * 64)
+    return Cut(tall, 64, part if part < slots else 0)
+
+
+class FusedScratch(Scratch):
+    """What a pass over `batch` × `tokens` tokens works in."""
+
+    def __init__(self, config: GemmaConfig, *, batch: int, tokens: int, like: Tensor, columns: int) -> None:
+        rows, self.batch, self.tokens = batch * tokens, batch, tokens
+        self.queries = like.new_empty((batch, tokens * config.num_heads, config.head_dim))
+        self.attended = torch.empty_like(self.queries)
+        self.gated = like.new_empty((rows, config.mlp_dim))
+        self.normed = like.new_empty((rows, config.width))
+        if rows <= MAX_ROWS:
+            self.squares = like.new_empty((rows, config.width // columns), dtype=torch.float32)
+        self.qkv = like.new_empty((rows, (config.num_heads + 2) * config.head_dim))
+        self.branch = like.new_empty((rows, config.width))
+        self.gate_up = like.new_empty((rows, 2 * config.mlp_dim))
+
+
+class FusedStack(InferenceStack):
+    """An `InferenceStack` in kernels. Weights are the module's own, as they lie."""
+
+    def __init__(self, gemma: Gemma, *, tiles: Tiles | None = None, early: bool = False) -> None:
+        super().__init__(gemma)
+        self.tiles, self.early = tiles or tiles_for(gemma.config), early
+        splits = max(self.tiles.out.splits, self.tiles.down.splits)
+        self.workspace = Workspace.empty(floats=splits * MAX_ROWS * self.config.width, device=self.like.device)
+
+    def scratch(self, *, batch: int, tokens: int) -> FusedScratch:
+        columns = self.tiles.out.columns
+        return FusedScratch(self.config, batch=batch, tokens=tokens, like=self.like, columns=columns)
+
+    def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
+        """As `InferenceStack.adaptive`, each shift also behind the matrix that follows."""
+        matrices = [w for weights in self.layers for w in (weights.qkv, weights.gate_up)]
+        rows = super().adaptive(modulations)
+        for i, matrix in enumerate(matrices):
+            shifts = torch.stack([norms[i].shift for norms in rows])
+            for norms, shifted in zip(rows, shifts @ matrix.float(), strict=True):
+                norms[i] = norms[i]._replace(shifted=shifted)
+        return rows
+
+    def run(
+        self,
+        x: Float[Tensor, "r d"],
+        span: Span,
+        *,
+        norms: list[NormScale],
+        only: Int[Tensor, " b"] | None = None,
+        stop: bool = False,
+    ) -> Float[Tensor, "u d"] | None:
+        """As `InferenceStack.run`."""
+        few = len(x) <= MAX_ROWS and only is None and norms[0].factor.ndim == 1
+        if few and (norms[0].shift is None or norms[0].shifted is not None):
+            return self.run_few(x, span, norms=norms, stop=stop)
+        return self.run_many(x, span, norms=norms, only=only, stop=stop)
+
+    # --- few rows ----------------------------------------------------------------------------------------------------
+
+    def run_few(
+        self, x: Float[Tensor, "r d"], span: Span, *, norms: list[NormScale], stop: bool
+    ) -> Float[Tensor, "r d"] | None:
+        """At most six launches for each block."""
+        scratch = span.scratch
+        assert isinstance(scratch, FusedScratch)
+        stream = Stream(x, scratch.normed, scratch.squares)
+        products.begin(stream, norms[0].factor, early=self.early)
+        if not self.run_stream(stream, span, norms=norms, stop=stop):
+            return None
+        passes.add_norm(x, None, None, norms[-1].factor, norms[-1].shift, out=scratch.branch)
+        return scratch.branch
+
+    def run_stream(self, stream: Stream, span: Span, *, norms: list[NormScale], stop: bool = False) -> bool:
+        """All blocks, from a stream that has begun to one that the final norm can be taken of; False if stopped."""
+        scratch, tiles, early = span.scratch, self.tiles, self.early
+        queries = scratch.queries.view(len(stream.x), -1)
+        attended = scratch.attended.view(len(stream.x), -1)
+        cut, parts = self.cut(span)
+        bias = None if span.bias is None else span.bias[:, 0, 0]
+        adding = {"stream": stream, "workspace": self.workspace, "early": early}
+        for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
+            before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
+            products.project_heads(
+                stream, weights.qkv.T, before_attention.shifted, cos=span.angles.cos, sin=span.angles.high,
+                queries=queries, keys=slots.new_keys, values=slots.new_values, tile=tiles.qkv, early=early,
+            )  # fmt: skip
+            if stop and i == len(self.layers) - 1:
+                return False
+            attention.attend(
+                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=cut, parts=parts, early=early
+            )
+            products.add_product(
+                attended, weights.out.T, before_attention.gate, factor=before_mlp.factor, tile=tiles.out, **adding
+            )
+            products.gated_product(
+                stream, weights.gate_up.T, before_mlp.shifted, out=scratch.gated, tile=tiles.gate_up, early=early
+            )
+            products.add_product(
+                scratch.gated, weights.down.T, before_mlp.gate, factor=after.factor, tile=tiles.down, **adding
+            )
+        return True
+
+    def cut(self, span: Span) -> tuple[Cut, Parts | None]:
+        queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
+        cut = cut_for(queries.shape[1], slots, batch=len(queries))
+        return cut, Parts.empty(queries, slots=slots, part=cut.part) if cut.part else None
+
+    # --- many rows ---------------------------------------------------------------------------------------------------
+
+    def run_many(
+        self,
+        x: Float[Tensor, "r d"],
+        span: Span,
+        *,
+        norms: list[NormScale],
+        only: Int[Tensor, " b"] | None,
+        stop: bool,
+    ) -> Float[Tensor, "u d"] | None:
+        """The library's products, and one pass over the tokens between them."""
+        scratch, bias = span.scratch, span.bias
+        assert isinstance(scratch, FusedScratch)
+        passes.add_norm(x, None, None, norms[0].factor, norms[0].shift, out=scratch.normed)
+        for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
+            before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
+            torch.mm(scratch.normed, weights.qkv, out=scratch.qkv)
+            passes.rotate_into(
+                scratch.qkv, cos=span.angles.cos, sin=span.angles.high, queries=scratch.queries.view(len(x), -1),
+                keys=slots.new_keys, values=slots.new_values,
+            )  # fmt: skip
+            if i == len(self.layers) - 1:
+                if stop:
+                    return None
+                if only is not None:
+                    x, bias, scratch = self.narrow(x, only, bias=bias, scratch=scratch)
+            self.attend_many(scratch, slots, bias=bias)
+            torch.mm(scratch.attended.view(len(x), -1), weights.out, out=scratch.branch)
+            norm = before_mlp
+            passes.add_norm(x, scratch.branch, before_attention.gate, norm.factor, norm.shift, out=scratch.normed)
+            self.mlp(weights, scratch)
+            passes.add_norm(x, scratch.branch, before_mlp.gate, after.factor, after.shift, out=scratch.normed)
+        return scratch.normed
+
+    def mlp(self, weights: Weights, scratch: FusedScratch) -> None:
+        torch.mm(scratch.normed, weights.gate_up, out=scratch.gate_up)
+        passes.gelu_product(scratch.gate_up, out=scratch.gated)
+        torch.mm(scratch.gated, weights.down, out=scratch.branch)
+
+    def attend_many(self, scratch: FusedScratch, slots: Slots, *, bias: Tensor | None) -> None:
+        """With a mask of its own for each query the library's attention, else the kernel."""
+        if bias is not None and bias.shape[2] > 1:
+            q = scratch.queries[:, None]
+            scratch.attended.copy_(F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=bias)[:, 0])
+            return
+        row_bias = None if bias is None else bias[:, 0, 0]
+        cut = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
+        parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=cut.part) if cut.part else None
+        attention.attend(
+            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=cut, parts=parts
+        )  # fmt: skip
+
+    def narrow(
+        self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
+    ) -> tuple[Tensor, Tensor | None, FusedScratch]:
+        """As `InferenceStack.narrow`."""
+        rows = torch.arange(scratch.batch, device=x.device)
+        small = self.scratch(batch=scratch.batch, tokens=1)
+        small.queries.copy_(scratch.queries.unflatten(1, (scratch.tokens, -1))[rows, only])
+        if bias is not None and bias.shape[2] > 1:
+            bias = bias.unflatten(2, (scratch.tokens, -1))[rows, :, only]  # [b 1 g s]
+        return x.unflatten(0, (scratch.batch, -1))[rows, only], bias, small
