@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pilot.infer.engine.fast import engine_for
+from pilot.infer.engine.choose import engine_for
 from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import Bundle

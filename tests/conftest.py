@@ -10,6 +10,8 @@ import jaxtyping
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels on tensors of the CPU; read when Triton is imported
 torch.set_num_threads(1)  # what is computed here is small: two would mostly wait for each other
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from infer.weights import model
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.data.pipeline import Pipeline
-from pilot.infer.engine.fast import Engine, engine_for
+from pilot.infer.engine.choose import engine_for
+from pilot.infer.engine.fast import Engine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.rtc import (
     Leftover,

@@ -1,6 +1,5 @@
 """Each Triton kernel does what its twin in PyTorch does: on a GPU, or elsewhere under Triton's interpreter."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -8,18 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 pytest.importorskip("triton", reason="kernels are for GPUs, where Triton comes with PyTorch")
 
 import triton.language as tl
 
 from pilot.nn.attention import rotary_angles
-from pilot.nn.kernels import attention, passes, products
+from pilot.nn.kernels import attention, passes, products, steps
 from pilot.nn.kernels.attention import Cut, Parts
 from pilot.nn.kernels.products import Stream, Tile, Workspace
 
+CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 CLOSE = {torch.float32: {"atol": 2e-5, "rtol": 2e-5}, torch.bfloat16: {"atol": 2e-2, "rtol": 2e-2}}
@@ -45,19 +42,27 @@ def same(ours: Tensor | Stream | tuple, theirs: Tensor | Stream | tuple, dtype: 
 
 
 @pytest.fixture(autouse=not CUDA)
-def bfloat16_products(monkeypatch) -> None:
-    """The interpreter multiplies the bits of bfloat16 as if they were whole numbers: here they are widened before."""
+def bfloat16_arithmetic(monkeypatch) -> None:
+    """The interpreter multiplies the bits of bfloat16 as whole numbers, and cuts where a GPU rounds: mended here."""
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    def wide(operand: TensorHandle) -> np.ndarray:
-        if operand.dtype.scalar != tl.bfloat16:
-            return operand.data
-        return (operand.data.astype(np.uint32) << 16).view(np.float32)
+    cast = InterpreterBuilder.cast_impl
+
+    def wide(x: TensorHandle) -> np.ndarray:
+        return (x.data.astype(np.uint32) << 16).view(np.float32) if x.dtype.scalar == tl.bfloat16 else x.data
 
     def create_dot(self: Any, a: TensorHandle, b: TensorHandle, d: TensorHandle, *_: Any) -> TensorHandle:
         return TensorHandle(np.matmul(wide(a), wide(b)) + d.data, d.dtype.scalar)
 
+    def cast_impl(self: Any, x: TensorHandle, to: Any) -> TensorHandle:
+        if (x.dtype.scalar, to.scalar) == (tl.float32, tl.bfloat16):
+            rounded = torch.from_numpy(np.ascontiguousarray(x.data)).bfloat16()
+            return TensorHandle(rounded.view(torch.uint16).numpy(), tl.bfloat16)
+        widens = (x.dtype.scalar, to.scalar) == (tl.bfloat16, tl.float32)
+        return TensorHandle(wide(x), tl.float32) if widens else cast(self, x, to)
+
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+    monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast_impl)
 
 
 class Places:
@@ -159,7 +164,9 @@ def test_residual_and_norm(parts, own, dtype):
     rows, width = 7, 48
     x, constants = draw(rows, width, seed=0, dtype=dtype), (rows, width) if own else (width,)
     branch = None if parts == "norm" else draw(rows, width, seed=1, dtype=dtype)
-    gate, shift = (draw(*constants, seed=2, dtype=dtype), draw(*constants, seed=3)) if parts == "gated" else (None, None)
+    gate, shift = (
+        (draw(*constants, seed=2, dtype=dtype), draw(*constants, seed=3)) if parts == "gated" else (None, None)
+    )
     factor = draw(*constants, seed=4) * width**0.5
     ours, theirs = ((x.clone(), torch.empty_like(x)) for _ in range(2))
     passes.add_norm(ours[0], branch, gate, factor, shift, out=ours[1])
@@ -199,3 +206,32 @@ def test_gelu_product(inner, dtype):
     passes.gelu_product(gate_up, out=ours)
     passes.plain_gelu_product(gate_up, out=theirs)
     same(ours, theirs, dtype)
+
+
+def linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:
+    made = nn.Linear(inputs, outputs, device=DEVICE, dtype=dtype)
+    with torch.no_grad():
+        made.weight.copy_(draw(outputs, inputs, seed=11) / inputs**0.5)
+        made.bias.copy_(draw(outputs, seed=12))
+    return made.requires_grad_(False)
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [10, 70])
+def test_actions_begin_a_stream(rows, dtype):
+    ours, actions, factor = stream(rows, 64, dtype), draw(rows, 7, seed=1), draw(64, seed=2)
+    theirs, layer = copy(ours), linear(7, 64, dtype)
+    steps.embed_actions(actions, layer, stream=ours, factor=factor)
+    steps.plain_embed_actions(actions, layer, stream=theirs, factor=factor)
+    same(ours, theirs, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("shifted", [True, False], ids=["shifted", "plain"])
+@pytest.mark.parametrize("rows", [10, 70])
+def test_a_step_along_the_flow(rows, shifted, dtype):
+    end, layer, start = stream(rows, 64, dtype), linear(64, 7, dtype), draw(rows, 7, seed=1)
+    shift, ours, theirs = draw(7, seed=2) if shifted else None, torch.empty_like(start), torch.empty_like(start)
+    steps.step_along(end, layer, shift, start=start, by=-0.1, end=ours)
+    steps.plain_step_along(end, layer, shift, start=start, by=-0.1, end=theirs)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

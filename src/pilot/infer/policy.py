@@ -19,7 +19,8 @@ from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
-from pilot.infer.engine.fast import Engine, engine_for
+from pilot.infer.engine.choose import engine_for
+from pilot.infer.engine.fast import Engine
 from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, Model, Silent, named
 from pilot.infer.record import Record
 from pilot.infer.session import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from infer.weights import model
 from pilot.data.layout import Kind, Observation
-from pilot.infer.engine.fast import MAX_PLANS, Engine, engine_for
+from pilot.infer.engine.choose import engine_for
+from pilot.infer.engine.fast import MAX_PLANS, Engine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig

@@ -25,12 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation, backbone_mask, seen_by_flow
-from pilot.infer.engine.direct import DirectEngine
-from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.engine.sampling import Greedy, Sampler
 from pilot.infer.engine.stack import Angles, AngleTable, Cache, InferenceStack, NormScale, Scratch, Span, check_weights
 from pilot.models import flow
-from pilot.models.base import Model
 from pilot.models.pi import Pi
 from pilot.nn.attention import KV, MASKED, additive_mask
 from pilot.nn.encoder_decoder import Towers
@@ -48,17 +45,6 @@ def pad(rows: list[list[int]], length: int) -> list[list[int]]:
     """Rows of one length; what is filled in is never seen."""
     assert int(Kind.PAD) == 0
     return [row + [0] * (length - len(row)) for row in rows]
-
-
-def engine_for(model: Model) -> "Engine | PlainEngine | DirectEngine":
-    """The engine, on a GPU in CUDA graphs; for π0-small and the baselines the plain model behind the same face."""
-    from pilot.infer.engine.graphs import GraphEngine  # builds on this file
-
-    if not isinstance(model, Pi):
-        return DirectEngine(model)
-    if model.config.expert_reads != "layers" or not model.config.generates_text:
-        return PlainEngine(model)
-    return GraphEngine(model) if model.embedding.weight.is_cuda else Engine(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +149,18 @@ class Engine:
             raise ValueError("the engine runs experts that read the backbone's layers; take engine_for(model)")
         check_weights(model)
         self.model, self.config = model, config
-        self.vlm = InferenceStack(model.vlm)
+        self.vlm = self.stack(model.vlm)
         self.angles = AngleTable(config.vlm.head_dim, model.embedding.weight.device)
         self.plans: dict[tuple[int, flow.Solver], Plan] = {}
         self.state_tokens = int(config.state_input == "token")
         self.flow_tokens = 0
         if config.action_expert is not None:
-            self.expert = InferenceStack(cast(Gemma, model.action_expert))
+            self.expert = self.stack(cast(Gemma, model.action_expert))
             self.flow_tokens = self.state_tokens + config.action_horizon
+
+    def stack(self, gemma: Gemma) -> InferenceStack:
+        """A stack as this engine runs it."""
+        return InferenceStack(gemma)
 
     def sample_actions(
         self,
@@ -249,8 +239,12 @@ class Engine:
         order: Int[Tensor, "b s"],
     ) -> Float[Tensor, "r d"]:
         """All that there is to read, embedded, then brought into the order of each row."""
-        patches = [tower(x).flatten(0, 1) for (tower, _), x in zip(layout.calls, pictures, strict=True)]
+        patches = [self.see(tower, x).flatten(0, 1) for (tower, _), x in zip(layout.calls, pictures, strict=True)]
         return torch.cat((*patches, self.embed_tokens(tokens.flatten())))[order.flatten()]
+
+    def see(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
+        """What a tower makes of pictures."""
+        return tower(pictures)
 
     def embed_tokens(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
         return self.model.embedding.weight[tokens].mul_(math.sqrt(self.config.vlm.width))
@@ -344,7 +338,7 @@ class Engine:
 
     def decoder(self, reading: PrefillState, saying: DecodeState, *, kind: Kind, eos: int) -> DecodeStep:
         """Takes in a token that was said."""
-        scratch = Scratch(self.config.vlm, batch=reading.batch_size, tokens=1, like=self.vlm.like)
+        scratch = self.vlm.scratch(batch=reading.batch_size, tokens=1)
         return lambda token, end: self.decode_step(
             token, end, saying, cache=reading.cache, kind=kind, eos=eos, scratch=scratch
         )  # fmt: skip
@@ -436,7 +430,7 @@ class Engine:
             return replace(plan, time_bias=tuple(torch.where(rows, clean.time_bias[0], b) for b in plan.time_bias))
 
         def own(zero: NormScale, norm: NormScale) -> NormScale:
-            parts = zip(cast(list[Tensor], zero), cast(list[Tensor], norm), strict=True)  # adaptive: none is missing
+            parts = zip(cast(list[Tensor], zero[:3]), cast(list[Tensor], norm[:3]), strict=True)  # none is missing
             return NormScale(*(torch.where(rows, a, b) for a, b in parts))
 
         norms = [[own(*pair) for pair in zip(clean.norms[0], norms, strict=True)] for norms in plan.norms]

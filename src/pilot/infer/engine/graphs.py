@@ -160,7 +160,7 @@ class GraphEngine(Engine):
             state=torch.zeros(batch, config.action_dim, **numbers),
             noise=torch.zeros(batch, config.action_horizon, config.action_dim, **numbers),
             heard=tokens.new_zeros(batch),
-            scratch=Scratch(config.vlm, batch=batch, tokens=1, like=self.vlm.like),
+            scratch=self.vlm.scratch(batch=batch, tokens=1),
             saying=DecodeState(
                 hidden=self.vlm.like.new_zeros(batch, config.vlm.width),
                 kinds=kinds,

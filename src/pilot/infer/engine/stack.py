@@ -28,7 +28,7 @@ class NormScale(NamedTuple):
     """What a norm does after dividing by the length of a token: factor, and shift and gate if it is adaptive.
 
     The factor carries the `sqrt(d)` between the length and the root mean square. `shifted` is the shift behind the
-    matrix that follows the norm, where kernels ask for it (`nn/gemma_fused.py`).
+    matrix that follows the norm, where kernels ask for it (`fused_stack.py`).
     """
 
     factor: Float[Tensor, " d"]
@@ -267,7 +267,7 @@ class InferenceStack:
     ) -> tuple[Tensor, Tensor | None, Scratch]:
         """One token of each row: its residual stream, its bias, and a scratch with its queries."""
         rows = torch.arange(scratch.batch, device=x.device)
-        small = Scratch(self.config, batch=scratch.batch, tokens=1, like=self.like)
+        small = self.scratch(batch=scratch.batch, tokens=1)
         small.queries_by_token.copy_(scratch.queries_by_token[rows, only][:, None])
         if bias is not None and bias.shape[2] > 1:
             bias = bias.unflatten(2, (scratch.tokens, -1))[rows, :, only]  # [b 1 g s]

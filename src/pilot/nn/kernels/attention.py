@@ -93,7 +93,7 @@ def _combine_kernel(averages, logarithms, out, rows, parts, HEAD_DIM: tl.constex
     weights = tl.zeros((BLOCK_M,), tl.float32)
     total = tl.zeros((BLOCK_M, HEAD_DIM), tl.float32)
     _wait(EARLY)
-    for part in range(0, parts):
+    for part in range(parts):
         at = (batch * parts + part) * rows + row
         logarithm = tl.load(logarithms + at, mask=live, other=0.0)
         average = tl.load(averages + at[:, None] * HEAD_DIM + h[None, :], mask=live[:, None], other=0.0)

@@ -3,9 +3,9 @@
 A norm is taken apart so that no pass over the tokens stands alone. Who writes the residual stream `x` also writes
 `scaled = x · factor` and, for each tile of columns, the sums of squares of the rows. Who reads it takes `scaled` as it
 is and divides the finished product by the length of each row; a shift has been through the matrix beforehand
-(`shift @ W`, `shifted`), since it is the same in every row. So a block is five or six launches: queries, keys and values
-(rotated, into the cache); attention (`kernels/attention.py`); its projection (`add_product`); gate and up
-(`gated_product`); down (`add_product`).
+(`shift @ W`, `shifted`), since it is the same in every row. So a block is at most six launches: queries, keys and
+values (rotated, into the cache); attention (`kernels/attention.py`, one or two); its projection (`add_product`); gate
+and up (`gated_product`); down (`add_product`).
 
 Weights are those of `nn.Linear`, [out in], as they lie. Products are summed in fp32, always in the same order.
 
@@ -69,7 +69,7 @@ def block_rows(rows: int) -> int:
     return 16 if rows <= 16 else 32 if rows <= 32 else 64
 
 
-# --- parts of kernels (Triton inlines them; `no_type_check` keeps the shape checks of tests out of compiled code) --------
+# --- parts of kernels (`no_type_check` keeps the shape checks of tests out of what Triton compiles) -------------------
 
 
 @triton.jit
@@ -123,7 +123,7 @@ def _finish(total, x, gate, factor, scaled, squares, row, live, column, tile, WI
     tl.store(scaled + at, by_factor.to(scaled.dtype.element_ty), mask=inside)
 
 
-# --- kernels -------------------------------------------------------------------------------------------------------------
+# --- kernels ---------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -235,7 +235,7 @@ def _begin_kernel(x, factor, scaled, squares, WIDTH: tl.constexpr, COLUMNS: tl.c
     tl.store(scaled + row * WIDTH + column, by_factor.to(scaled.dtype.element_ty))
 
 
-# --- launches ------------------------------------------------------------------------------------------------------------
+# --- launches --------------------------------------------------------------------------------------------------------
 
 
 def options(tile: Tile, early: bool) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Gemma's blocks in kernels, for a GPU: `nn/gemma_inference.py` with as few launches and as little memory moved as goes.
+"""Gemma's blocks and SigLIP's in kernels, for a GPU: the numbers of `stack.py` in fewer launches, moving less memory.
 
-Few tokens (a chunk of actions, a word) take products that end in what comes next (`kernels/products.py`); many take
-the library's products with one pass between them (`kernels/passes.py`). Which is which is seen from the number of rows.
+Few tokens (a chunk of actions, a word) take products that end in what comes next (`nn/kernels/products.py`); many take
+the library's products with one pass between them (`nn/kernels/passes.py`). The number of rows decides.
 
-Axes: as in `nn/gemma_inference.py`.
+Axes: as in `stack.py`; `p` patches, `o` output width.
 """
 
 from typing import NamedTuple
@@ -13,13 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pilot.infer.engine.stack import InferenceStack, NormScale, Scratch, Slots, Span, Weights
 from pilot.nn.gemma import Gemma, GemmaConfig
-from pilot.nn.gemma_inference import InferenceStack, NormScale, Scratch, Slots, Span, Weights
 from pilot.nn.kernels import attention, passes, products
 from pilot.nn.kernels.attention import Cut, Parts
 from pilot.nn.kernels.products import MAX_ROWS, Stream, Tile, Workspace
 from pilot.nn.norms import Modulation
+from pilot.nn.siglip import Siglip, SiglipBlock, cut
 
+SMALLEST = 16
+"""Rows, columns or inputs that a tensor core takes at least."""
 PROGRAMS = 132
 """Programs that keep a GPU busy (an H100 has so many multiprocessors)."""
 
@@ -33,20 +36,20 @@ class Tiles(NamedTuple):
     down: Tile
 
 
-def tiles_for(config: GemmaConfig, *, splits: int = 4) -> Tiles:
-    """Tiles for a stack: columns are few enough that most of a GPU has work, and divide what there is."""
-    half, width, inner = config.head_dim // 2, config.width, config.mlp_dim
+def tiles_for(config: GemmaConfig) -> Tiles:
+    """Tiles for a stack: so many programs that most of a GPU has work, in sizes that divide what there is."""
+    heads, width, inner = config.num_heads * config.head_dim, config.width, config.mlp_dim
     columns = largest_divisor(width, 64)
 
-    def inputs(count: int) -> int:
-        return largest_divisor(count, 128)
+    def adding(inputs: int, most: int) -> Tile:
+        splits = min(most, largest_divisor(inputs, inputs) // SMALLEST)
+        return Tile(columns, largest_divisor(inputs // splits, 128), splits)
 
-    heads = config.num_heads * config.head_dim
     return Tiles(
-        qkv=Tile(largest_divisor(half, 16), inputs(width), stages=5),
-        out=Tile(columns, inputs(heads // splits), splits, stages=4),
-        gate_up=Tile(largest_divisor(inner, 32), inputs(width), stages=4),
-        down=Tile(columns, inputs(inner // (2 * splits)), 2 * splits, stages=4),
+        qkv=Tile(largest_divisor(config.head_dim // 2, 16), largest_divisor(width, 128)),
+        out=adding(heads, 8),
+        gate_up=Tile(largest_divisor(inner, 32), largest_divisor(width, 128)),
+        down=adding(inner, 8),
     )
 
 
@@ -55,11 +58,10 @@ def largest_divisor(count: int, most: int) -> int:
     return min(count & -count, most)
 
 
-def can_fuse(config: GemmaConfig, like: Tensor) -> bool:
-    """Whether the kernels take such a stack: on a GPU, one key-value head, sizes that divide into tiles."""
-    sizes = (config.head_dim // 2, config.width // 16, config.mlp_dim // 8, config.num_heads * config.head_dim // 4)
-    parts = min(size & -size for size in sizes) >= 16 or config.width == 64
-    return like.is_cuda and config.num_kv_heads == 1 and config.head_dim >= 32 and parts
+def can_fuse(config: GemmaConfig) -> bool:
+    """Whether the kernels take such a stack: one key-value head, and sizes that divide into tiles."""
+    sizes = (config.head_dim // 2, config.width, config.mlp_dim)
+    return config.num_kv_heads == 1 and all(size % SMALLEST == 0 for size in sizes)
 
 
 def cut_for(rows: int, slots: int, *, batch: int) -> Cut:
@@ -146,7 +148,7 @@ class FusedStack(InferenceStack):
         scratch, tiles, early = span.scratch, self.tiles, self.early
         queries = scratch.queries.view(len(stream.x), -1)
         attended = scratch.attended.view(len(stream.x), -1)
-        cut, parts = self.cut(span)
+        how, parts = self.cut_of(span)
         bias = None if span.bias is None else span.bias[:, 0, 0]
         adding = {"stream": stream, "workspace": self.workspace, "early": early}
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
@@ -158,7 +160,7 @@ class FusedStack(InferenceStack):
             if stop and i == len(self.layers) - 1:
                 return False
             attention.attend(
-                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=cut, parts=parts, early=early
+                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=how, parts=parts, early=early
             )
             products.add_product(
                 attended, weights.out.T, before_attention.gate, factor=before_mlp.factor, tile=tiles.out, **adding
@@ -171,10 +173,10 @@ class FusedStack(InferenceStack):
             )
         return True
 
-    def cut(self, span: Span) -> tuple[Cut, Parts | None]:
+    def cut_of(self, span: Span) -> tuple[Cut, Parts | None]:
         queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
-        cut = cut_for(queries.shape[1], slots, batch=len(queries))
-        return cut, Parts.empty(queries, slots=slots, part=cut.part) if cut.part else None
+        how = cut_for(queries.shape[1], slots, batch=len(queries))
+        return how, Parts.empty(queries, slots=slots, part=how.part) if how.part else None
 
     # --- many rows ---------------------------------------------------------------------------------------------------
 
@@ -223,11 +225,11 @@ class FusedStack(InferenceStack):
             scratch.attended.copy_(F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=bias)[:, 0])
             return
         row_bias = None if bias is None else bias[:, 0, 0]
-        cut = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
-        parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=cut.part) if cut.part else None
+        how = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
+        parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=how.part) if how.part else None
         attention.attend(
-            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=cut, parts=parts
-        )  # fmt: skip
+            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=how, parts=parts
+        )
 
     def narrow(
         self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
@@ -239,3 +241,39 @@ class FusedStack(InferenceStack):
         if bias is not None and bias.shape[2] > 1:
             bias = bias.unflatten(2, (scratch.tokens, -1))[rows, :, only]  # [b 1 g s]
         return x.unflatten(0, (scratch.batch, -1))[rows, only], bias, small
+
+
+class FusedSiglip:
+    """A `Siglip` as it acts. Weights are the module's own."""
+
+    def __init__(self, siglip: Siglip) -> None:
+        self.siglip = siglip
+
+    def __call__(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p o"]:
+        siglip, size = self.siglip, self.siglip.config.patch_size
+        rows, columns = images.shape[1] // size, images.shape[2] // size
+        patches = siglip.stem(images) if siglip.stem else cut(images, size)
+        x = (siglip.patch(patches) + siglip.positions(rows, columns)).flatten(0, 1)
+        normed, branch, bias = torch.empty_like(x), None, None
+        for block in siglip.blocks:
+            assert isinstance(block, SiglipBlock)
+            passes.add_layer_norm(x, branch, bias, block.attention_norm, out=normed)
+            branch, bias = self.attend(block, normed, pictures=len(images)), block.out.bias
+            passes.add_layer_norm(x, branch, bias, block.mlp_norm, out=normed)
+            branch, bias = torch.mm(gelu_linear(normed, block.up), block.down.weight.T), block.down.bias
+        passes.add_layer_norm(x, branch, bias, siglip.final_norm, out=normed)
+        return siglip.head(normed).unflatten(0, (len(images), -1))
+
+    def attend(self, block: SiglipBlock, normed: Float[Tensor, "r d"], *, pictures: int) -> Float[Tensor, "r d"]:
+        """The attention branch before its bias, each patch seeing all of its picture."""
+        qkv = block.qkv(normed).view(pictures, -1, 3, block.num_heads, normed.shape[1] // block.num_heads)
+        q, k, v = qkv.transpose(1, 3).unbind(2)  # [b n p h]
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(normed.shape)
+        return torch.mm(attended, block.out.weight.T)
+
+
+def gelu_linear(x: Float[Tensor, "r d"], linear: torch.nn.Linear) -> Float[Tensor, "r o"]:
+    """A linear layer and tanh's GELU; on a GPU the product ends in it."""
+    if x.is_cuda:
+        return torch._addmm_activation(linear.bias, x, linear.weight.T, use_gelu=True)
+    return F.gelu(linear(x), approximate="tanh")

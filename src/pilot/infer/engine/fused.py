@@ -1,0 +1,99 @@
+"""The engine in CUDA graphs whose stacks are Triton kernels: what acts on an NVIDIA GPU.
+
+All is as in `graphs.py` but what a graph holds: stacks and towers of `fused_stack.py`, and denoising steps whose ends
+are kernels too (`nn/kernels/steps.py`), so that a step is some hundred launches. What these do not take (many chunks at
+once, actions that are given, tokens that do not all see the same) is worked with PyTorch's matrix products.
+"""
+
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pilot.infer.engine.fast import Plan, PrefillState
+from pilot.infer.engine.fused_stack import FusedScratch, FusedSiglip, FusedStack, can_fuse
+from pilot.infer.engine.graphs import GraphBuffers, GraphEngine
+from pilot.infer.engine.stack import Span
+from pilot.models import flow
+from pilot.models.pi import Pi, PiConfig
+from pilot.nn.gemma import Gemma
+from pilot.nn.kernels import products, steps
+from pilot.nn.kernels.products import MAX_ROWS, Stream
+from pilot.nn.siglip import Siglip
+
+
+def can_fuse_model(config: PiConfig) -> bool:
+    """Whether both stacks of a model have kernels."""
+    return all(can_fuse(stack) for stack in (config.vlm, config.action_expert) if stack is not None)
+
+
+class FusedEngine(GraphEngine):
+    """A `GraphEngine` in kernels. `early`: a kernel of few rows is set up while the one before it runs (Hopper)."""
+
+    def __init__(self, model: Pi, *, early: bool = False) -> None:
+        self.early, self.towers = early, dict[int, FusedSiglip]()
+        super().__init__(model)
+
+    def stack(self, gemma: Gemma) -> FusedStack:
+        return FusedStack(gemma, early=self.early)
+
+    def see(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
+        if id(tower) not in self.towers:
+            self.towers[id(tower)] = FusedSiglip(cast(Siglip, tower))
+        return self.towers[id(tower)](pictures)
+
+    def make_plan(self, times: Float[Tensor, " n"]) -> Plan:
+        """As `Engine.make_plan`; the shift of the final norm goes through `action_out` beforehand."""
+        plan, matrix = super().make_plan(times), self.model.action_out.weight.float()
+        for norms in plan.norms:
+            if (shift := norms[-1].shift) is not None:
+                norms[-1] = norms[-1]._replace(shifted=shift @ matrix.T)
+        return plan
+
+    def act_arena(self, arena: GraphBuffers, *, num_steps: int, solver: flow.Solver) -> Float[Tensor, "n b ah ad"]:
+        slots = arena.kinds.shape[1] - self.flow_tokens
+        reading = PrefillState(cache=arena.cache, kinds=arena.kinds, length=slots, hidden=None, ragged=True, fast=True)
+        adaptive = self.config.time_conditioning == "adarms"
+        if arena.noise.shape[:2].numel() > MAX_ROWS or (adaptive and self.state_tokens):
+            return super().act_arena(arena, num_steps=num_steps, solver=solver)
+        plan = self.plan(num_steps, solver=solver)
+        read_state, actions = self.flow_spans(reading, horizon=arena.noise.shape[1])
+        if read_state is not None:
+            state = self.model.state_in(arena.state.to(self.model.dtype))
+            self.expert.run(state, read_state, norms=plan.norms[0], stop=True)
+        return self.integrate(plan, actions, arena.noise, num_steps=num_steps, solver=solver)
+
+    def integrate(
+        self, plan: Plan, span: Span, noise: Float[Tensor, "b ah ad"], *, num_steps: int, solver: flow.Solver
+    ) -> Float[Tensor, "n b ah ad"]:
+        """`flow.integrate` in kernels: all points on the way."""
+        points = noise.new_empty(num_steps + 1, *noise.shape)
+        points[0].copy_(noise)
+        halfway = torch.empty_like(noise)
+        for step in range(num_steps):
+            here, there = points[step], points[step + 1]
+            if solver == "midpoint":
+                self.advance(plan, 2 * step, span, at=here, start=here, by=-0.5 / num_steps, end=halfway)
+                self.advance(plan, 2 * step + 1, span, at=halfway, start=here, by=-1 / num_steps, end=there)
+            else:
+                self.advance(plan, step, span, at=here, start=here, by=-1 / num_steps, end=there)
+        return points
+
+    def advance(self, plan: Plan, i: int, span: Span, *, at: Tensor, start: Tensor, by: float, end: Tensor) -> None:
+        """`end = start + by · velocity` with the `i`-th evaluation of the velocity, which looks at `at`."""
+        expert, scratch, norms = cast(FusedStack, self.expert), span.scratch, plan.norms[i]
+        assert isinstance(scratch, FusedScratch)
+        x_t, model = at.flatten(0, 1), self.model
+        if plan.mixing is None:
+            stream = Stream(scratch.branch, scratch.normed, scratch.squares)
+            steps.embed_actions(x_t, model.action_in, stream=stream, factor=norms[0].factor, early=self.early)
+        else:
+            embedded = self.embed_actions(x_t.to(model.dtype), plan, i)
+            stream = Stream(embedded, scratch.normed, scratch.squares)
+            products.begin(stream, norms[0].factor, early=self.early)
+        expert.run_stream(stream, span, norms=norms)
+        steps.step_along(
+            stream, model.action_out, norms[-1].shifted, start=start.flatten(0, 1), by=by, end=end.flatten(0, 1),
+            early=self.early,
+        )  # fmt: skip

@@ -1,0 +1,39 @@
+"""The engine in kernels acts as the model does: graphs are played as in `test_graphs.py`, or captured on a GPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from infer.engine.test_fast import BATCHES, noise, observation
+from infer.engine.test_fused_stack import BACKBONE, CLOSE, CONFIGS, EXPERT
+from infer.weights import model
+from nn.test_kernels import DEVICE, bfloat16_arithmetic  # noqa: F401
+from pilot.infer.engine.fused import FusedEngine, can_fuse_model
+from pilot.infer.engine.plain import PlainEngine
+from pilot.models.pi import pi0_fast, pi05
+
+STATE_TOKEN = replace(
+    pi05("debug", state_input="token"), vlm=BACKBONE, action_expert=replace(EXPERT, cond_width=EXPERT.width)
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "solver"),
+    [(CONFIGS["pi05"], "midpoint"), (CONFIGS["pi0"], "euler"), (STATE_TOKEN, "euler")],
+    ids=["pi05", "pi0", "pi05-state-token"],
+)
+def test_actions_are_those_of_the_model(config, solver, no_shape_checks):
+    pi = model(config).to(DEVICE)
+    engine, plain = FusedEngine(pi), PlainEngine(pi)
+    kinds, masks = BATCHES["ragged"]
+    obs = observation(config, kinds, masks=masks).map(lambda x: x.to(DEVICE))
+    start = noise(config, len(kinds)).to(DEVICE)
+    ours = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=1, solver=solver)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=1, solver=solver)
+    torch.testing.assert_close(ours, wanted, **CLOSE)
+
+
+def test_which_models_have_kernels():
+    assert can_fuse_model(pi05("2b")) and can_fuse_model(pi05("nano")) and can_fuse_model(pi0_fast("2b"))
+    assert not can_fuse_model(pi05("debug")), "24 columns do not divide into tiles"
