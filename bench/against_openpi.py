@@ -189,7 +189,7 @@ def pilot_step(size: dict[str, Any], model: str, folder: Path) -> Call:
         actions=given["actions"],
         action_mask=torch.ones_like(given["actions"], dtype=torch.bool),
         sources=("bench",) * batch,
-        places=tuple(range(batch)),
+        row_ids=tuple(range(batch)),
     )
     learner = Learner(pi, config)
 

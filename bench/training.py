@@ -63,9 +63,9 @@ SIZES: dict[str, Callable[[], PiConfig]] = {
 }
 
 
-def part(config: PiConfig, places: range, *, cluster: bool) -> Batch:
+def part(config: PiConfig, row_ids: range, *, cluster: bool) -> Batch:
     """Rows of a batch, all of them whole."""
-    rows, words = len(places), CLUSTER if cluster else HOMES
+    rows, words = len(row_ids), CLUSTER if cluster else HOMES
     kinds = torch.tensor([int(kind) for kind in words]).expand(rows, -1).contiguous()
     cameras = {"room": False, "wrist": True} | ({"right_wrist": True} if cluster else {})
     sizes = {camera: config.image_size(wrist=wrist) for camera, wrist in cameras.items()}
@@ -83,7 +83,7 @@ def part(config: PiConfig, places: range, *, cluster: bool) -> Batch:
         actions=actions,
         action_mask=torch.ones_like(actions, dtype=torch.bool),
         sources=("homes",) * rows,
-        places=tuple(places),
+        row_ids=tuple(row_ids),
     )
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pilot.names import choose, instead
+from pilot.names import check_name, suggest_names
 
 FILE_REFERENCE = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w+))?")
 
@@ -75,7 +75,7 @@ class ExtensionPoint:
             found = self.load_own(reference)
         else:
             note = f" (one of your own: path/to/file.py, or an entry point '{self.group}')"
-            choose(self.kind, reference, self.names(), note=note)
+            check_name(self.kind, reference, self.names(), note=note)
             found = load_installed(self.group, reference, attribute=self.attribute, kind=self.kind)
         if not isinstance(found.value, self.instance_of):
             raise ValueError(
@@ -157,5 +157,7 @@ def _defined(module: ModuleType, name: str | None, *, where: str, kind: str) -> 
     if name is None:
         raise ValueError(f"say which {kind} of {where} you mean: {where}:NAME")
     if not hasattr(module, name):
-        raise ValueError(f"{where} defines no {name}, which a {kind} needs; {instead(name, public, listed='it has')}")
+        raise ValueError(
+            f"{where} defines no {name}, which a {kind} needs; {suggest_names(name, public, listed='it has')}"
+        )
     return Extension(getattr(module, name), module)

@@ -8,7 +8,7 @@ FEW = 12  # names that are worth listing beside the nearest
 NEAR = 0.5  # of 1, which is equal: less alike than this is not what was meant
 
 
-def choose(what: str, name: str, known: Iterable[str], *, note: str = "") -> str:
+def check_name(what: str, name: str, known: Iterable[str], *, note: str = "") -> str:
     """`name`, if it is known; `note` is what else to say if it is not.
 
     Raises:
@@ -17,10 +17,10 @@ def choose(what: str, name: str, known: Iterable[str], *, note: str = "") -> str
     known = list(known)
     if name in known:
         return name
-    raise ValueError(f"unknown {what} '{name}'; {instead(name, known)}{note}")
+    raise ValueError(f"unknown {what} '{name}'; {suggest_names(name, known)}{note}")
 
 
-def instead(name: str, known: Iterable[str], *, listed: str = "known:") -> str:
+def suggest_names(name: str, known: Iterable[str], *, listed: str = "known:") -> str:
     """What to say to a person who gave a `name` that is not `known`: "did you mean 'homes'?", "known: aloha, homes"."""
     known = list(known)
     lower = {other.lower(): other for other in known}
@@ -30,7 +30,7 @@ def instead(name: str, known: Iterable[str], *, listed: str = "known:") -> str:
     return " ".join(part for part in (meant, every) if part)
 
 
-def shortened(names: Iterable[Any], *, limit: int = 12) -> str:
+def shorten(names: Iterable[Any], *, limit: int = 12) -> str:
     """Names or numbers for a message: all of them, or the first few and how many more."""
     words = [str(name) for name in sorted(names)]
     more = f" and {len(words) - limit} more" if len(words) > limit else ""

@@ -1,4 +1,4 @@
-"""The words everything else is written in: robots, samples, statistics, policies. Free of torch.
+"""The words everything else is written in: robots, samples, statistics. Free of torch.
 
 Time, stated once: **t = 1 is noise, t = 0 is data** (openpi's direction; the papers print the opposite).
 `x_t = t * noise + (1 - t) * actions`, `u_t = noise - actions`, and sampling integrates from 1 to 0.
@@ -11,7 +11,7 @@ Axes: `h w` picture height and width, `ah` action horizon, `ad` action dims of t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -98,12 +98,12 @@ class Robot:
         return self.slots[self.cameras.index(camera)] if self.slots else camera
 
 
-def bool_mask(*runs: int) -> tuple[bool, ...]:
-    """`bool_mask(6, -1, 6, -1)`: six True, one False, six True, one False."""
+def make_bool_mask(*runs: int) -> tuple[bool, ...]:
+    """`make_bool_mask(6, -1, 6, -1)`: six True, one False, six True, one False."""
     return tuple(run > 0 for run in runs for _ in range(abs(run)))
 
 
-def unchanged(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def identity(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     return values
 
 
@@ -114,13 +114,13 @@ class Adapter:
     The inverses undo their function up to rounding, in the range that the robot can reach.
     """
 
-    state: Callable[[np.ndarray], np.ndarray] = unchanged
-    state_back: Callable[[np.ndarray], np.ndarray] = unchanged
-    actions: Callable[[np.ndarray], np.ndarray] = unchanged
-    actions_back: Callable[[np.ndarray], np.ndarray] = unchanged
+    state: Callable[[np.ndarray], np.ndarray] = identity
+    state_inverse: Callable[[np.ndarray], np.ndarray] = identity
+    actions: Callable[[np.ndarray], np.ndarray] = identity
+    actions_inverse: Callable[[np.ndarray], np.ndarray] = identity
 
 
-def checked_adapter(robot: Robot, adapter: Adapter | None) -> Adapter:
+def require_adapter(robot: Robot, adapter: Adapter | None) -> Adapter:
     """`adapter`, or for a robot that needs none, one that changes nothing.
 
     Raises:
@@ -166,20 +166,3 @@ class Sample:
     answer: str | None = None
     source: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
-
-
-class Policy(Protocol):
-    """Raw observation in, raw actions out."""
-
-    metadata: dict[str, Any]
-
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """From `{"images": {camera: uint8 [h w 3]}, "state": [sd], "prompt": str}` to a chunk.
-
-        The answer is `{"actions": [ah ad], "subtask", …}`.
-        """
-        ...
-
-    def session(self) -> "Policy":
-        """The same weights with state of its own (the high level's clock), for one robot or one connection."""
-        ...

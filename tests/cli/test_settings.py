@@ -6,7 +6,7 @@ import pytest
 
 from pilot import configs
 from pilot.cli.settings import override
-from pilot.nn.lora import Adapters, LoraConfig
+from pilot.nn.lora import LoraConfig, LoraGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def test_a_group_that_may_be_none_comes_and_goes():
     run = configs.get("debug")
     assert override(run, ["lora=true"]).lora == LoraConfig()
     changed = override(run, ["lora.language.rank=4", "lora.rank_stabilized=true"]).lora
-    assert changed == LoraConfig(language=Adapters(rank=4, alpha=16.0), rank_stabilized=True)
+    assert changed == LoraConfig(language=LoraGroup(rank=4, alpha=16.0), rank_stabilized=True)
     assert override(run, ["lora.expert.rank=4", "lora=none"]).lora is None
     with pytest.raises(ValueError, match="unknown setting 'langauge'; did you mean 'language'"):
         override(run, ["lora.langauge.rank=4"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pilot import configs
-from pilot.models.kinds import build
+from pilot.models.registry import build_model
 from pilot.robots import robot_names
 from pilot.train.config import TrainConfig
 
@@ -24,7 +24,7 @@ def test_it_is_called_like_its_function(config):
 
 def test_its_model_builds_without_memory(config):
     with torch.device("meta"):
-        model = build(config.model)
+        model = build_model(config.model)
     assert sum(weight.numel() for weight in model.parameters()) > 1000
 
 

@@ -57,8 +57,8 @@ def test_its_adapter_goes_back(robot):
     """State and actions of its own range, one or many."""
     adapter, sample = load_adapter(robot), examples.sample(robot, horizon=20)
     for vector, there, back in (
-        (sample.state, adapter.state, adapter.state_back),
-        (sample.actions, adapter.actions, adapter.actions_back),
+        (sample.state, adapter.state, adapter.state_inverse),
+        (sample.actions, adapter.actions, adapter.actions_inverse),
     ):
         before = vector.copy()
         np.testing.assert_allclose(back(there(vector)), vector, atol=2e-5)

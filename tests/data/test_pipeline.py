@@ -145,7 +145,7 @@ def test_z_scores_are_a_models_choice():
 
 def test_an_adapter_stands_before_everything_and_is_undone_last():
     arm = replace(ROBOT, adapter="mirrored")
-    mirrored = Adapter(state=np.negative, state_back=np.negative, actions=np.negative, actions_back=np.negative)
+    mirrored = Adapter(state=np.negative, state_inverse=np.negative, actions=np.negative, actions_inverse=np.negative)
     stats = examples.norm_stats(ROBOT)
     adapted = Pipeline(arm, CONFIG, norm_stats=stats, text=TextTokenizer(), adapter=mirrored)
     plain = Pipeline(ROBOT, CONFIG, norm_stats=stats, text=TextTokenizer())

@@ -28,7 +28,7 @@ from pilot.infer.rtc import (
 from pilot.models import flow
 from pilot.models.pi import Pi, pi0, pi0_small, pi05
 from pilot.tokenizers.text import TextTokenizer
-from pilot.types import NormStats, Robot, bool_mask
+from pilot.types import NormStats, Robot, make_bool_mask
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 HORIZON, DIMS = 6, 8
@@ -260,7 +260,7 @@ def test_guidance_through_a_model_is_its_autograd(models, name):
     x_t = start
     for t, weight in ((1.0, 5.0), (0.5, 2.0)):
         x = x_t.clone().requires_grad_()
-        v_t = pi.velocity(block, x, pi.time_condition(torch.tensor([t]), torch.float32))
+        v_t = pi.velocity(block, x, pi.embed_time(torch.tensor([t]), torch.float32))
         x_0 = x - t * v_t
         (pull,) = torch.autograd.grad(x_0, x, (weights * (left.actions - x_0)).detach())
         x_t = (x_t - (v_t - weight * pull) / 2).detach()
@@ -349,7 +349,7 @@ def test_draws_of_a_row_are_given_delays_of_their_own(models):
 
 def test_delays_are_drawn_evenly_and_keep_the_time_of_what_is_sought():
     time = flow.sample_time(9000, torch.Generator().manual_seed(0)).view(3000, 3)
-    each = flow.given_first(time, HORIZON, max_delay=2, generator=torch.Generator().manual_seed(1))
+    each = flow.zero_given_times(time, HORIZON, max_delay=2, generator=torch.Generator().manual_seed(1))
     given = (each == 0).sum(-1)
     assert torch.equal(each[..., -1], time) and each.shape == (3000, 3, HORIZON)
     assert torch.equal(each == 0, torch.arange(HORIZON) < given[..., None]), "the first ones"
@@ -363,7 +363,7 @@ def test_delays_are_drawn_evenly_and_keep_the_time_of_what_is_sought():
 
 ARM = Robot(
     name="arm", cameras=("room",), state_names=("x", "y", "z"), action_names=("x", "y", "close"),
-    delta_mask=bool_mask(2, -1), control_hz=10,
+    delta_mask=make_bool_mask(2, -1), control_hz=10,
 )  # fmt: skip
 
 

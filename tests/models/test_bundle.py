@@ -14,7 +14,7 @@ import torch
 from contracts import examples
 from safetensors.torch import load_file, save_file
 
-from pilot.models.bundle import Bundle, load_bundle, model_config, save_bundle
+from pilot.models.bundle import Bundle, config_from_dict, load_bundle, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0_small, pi05
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.base import ActionTokenizer
@@ -59,7 +59,7 @@ def test_checkpoints_that_call_it_fast_are_read(folder):
 
 @pytest.mark.parametrize("config", [pi05("debug"), pi0_small("debug"), pi0_small("nano", vision_towers=("room",))])
 def test_configs_survive_json(config):
-    assert model_config(json.loads(json.dumps(asdict(config)))) == config
+    assert config_from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_bfloat16_weights_stay_so(folder):

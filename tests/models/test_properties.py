@@ -100,7 +100,7 @@ def in_one_pass(pi: Pi, obs: Observation, x_t: Tensor, time: Tensor) -> Tensor:
     positions = torch.cat((token_positions(kinds), flow_positions(kinds, length=below.shape[1])), dim=1)
     angles = rotary_angles(positions, pi.config.vlm.head_dim)
     x = torch.cat((images, pi.embed_text(obs)), dim=1)  # [b s d]
-    y, condition = pi.action_in(x_t), pi.time_condition(time, x_t.dtype)
+    y, condition = pi.action_in(x_t), pi.embed_time(time, x_t.dtype)
     if condition.features is not None:
         y = pi.time_mlp_out(F.silu(pi.time_mlp_in(torch.cat((y, condition.features.expand_as(y)), dim=-1))))
     if state_token:
@@ -143,7 +143,7 @@ def test_denoising_carries_nothing_from_step_to_step(models, name):
     for step in range(3):
         context, time = pi.prefill(obs), torch.full((3,), 1 - step / 3)
         block = pi.flow_block(context.cache, context.kinds, obs.state, horizon=6)
-        x_t = x_t - pi.velocity(block, x_t, pi.time_condition(time, x_t.dtype)) / 3
+        x_t = x_t - pi.velocity(block, x_t, pi.embed_time(time, x_t.dtype)) / 3
     torch.testing.assert_close(pi.sample_actions(obs, noise=noise, num_steps=3), x_t, **CLOSE)
 
 

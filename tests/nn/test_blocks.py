@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pilot.nn.attention import additive_mask, attend, concatenate, for_groups, rotary_angles, rotate
+from pilot.nn.attention import additive_mask, attend, concatenate, repeat_for_groups, rotary_angles, rotate
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import AdaRMSNorm, RMSNorm
 from pilot.nn.siglip import Siglip, SiglipConfig
@@ -60,8 +60,10 @@ def test_few_queries_of_a_group_are_those_of_one_head(kv_heads):
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 4, 3, 8), torch.randn(2, kv_heads, 20, 8), torch.randn(2, kv_heads, 20, 8)
     mask = additive_mask(torch.rand(2, 3, 20) > 0.3, torch.float32)
-    grouped = for_groups(mask, 4 // kv_heads)
-    assert grouped.shape[2] == 3 * 4 // kv_heads and for_groups(mask, 7) is mask, "21 queries of 20 keys are not few"
+    grouped = repeat_for_groups(mask, 4 // kv_heads)
+    assert grouped.shape[2] == 3 * 4 // kv_heads and repeat_for_groups(mask, 7) is mask, (
+        "21 queries of 20 keys are not few"
+    )
     found = []
     for bias in (mask, grouped):
         leaves = [x.clone().requires_grad_() for x in (q, k, v)]

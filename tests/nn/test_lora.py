@@ -8,9 +8,9 @@ import torch
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_small, pi05
 from pilot.nn.lora import (
-    Adapters,
     Description,
     LoraConfig,
+    LoraGroup,
     LoraLinear,
     adapted,
     applied,
@@ -72,7 +72,7 @@ def test_backbone_and_expert_have_them_the_time_mlp_too_and_nothing_else_of_thei
 
 def test_ranks_scales_and_targets_are_fields():
     lora = LoraConfig(
-        language=Adapters(rank=2, alpha=6.0), expert=Adapters(rank=0, alpha=1.0), vision=Adapters(rank=4, alpha=4.0),
+        language=LoraGroup(rank=2, alpha=6.0), expert=LoraGroup(rank=0, alpha=1.0), vision=LoraGroup(rank=4, alpha=4.0),
         targets=("qkv", "up"), rank_stabilized=True,
     )  # fmt: skip
     model = made(FAMILY["pi05"], lora)
@@ -124,7 +124,7 @@ def test_base_weights_of_half_precision_take_detours_in_full():
 
 
 def test_what_was_learned_is_small_and_added_to_a_base():
-    lora = LoraConfig(language=Adapters(rank=2, alpha=2.0), expert=Adapters(rank=2, alpha=2.0))
+    lora = LoraConfig(language=LoraGroup(rank=2, alpha=2.0), expert=LoraGroup(rank=2, alpha=2.0))
     base, model = made(FAMILY["pi05"]).state_dict(), shaken(made(FAMILY["pi05"], lora, freeze=("vision",)))
     own = {name: weight + 1.0 for name, weight in model.state_dict().items() if name in learned(model)}
     assert sum(w.numel() for w in own.values()) < sum(w.numel() for w in base.values()) / 5
@@ -159,4 +159,4 @@ def test_what_does_not_fit_is_said(tmp_path):
     with pytest.raises(ValueError, match="no layer of this model is among the LoRA targets nothing"):
         made(FAMILY["pi05"], LoraConfig(targets=("nothing",)))
     with pytest.raises(ValueError, match="alpha above 0"):
-        Adapters(rank=2, alpha=0.0)
+        LoraGroup(rank=2, alpha=0.0)

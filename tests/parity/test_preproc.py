@@ -19,7 +19,7 @@ from pilot.data.stats import RunningStats, load_norm_stats
 from pilot.models.flow import sample_time
 from pilot.robots import aloha, droid, libero, load_adapter, read_openpi, ur5
 from pilot.tokenizers.prompts import state_bins
-from pilot.types import NormStats, bool_mask
+from pilot.types import NormStats, make_bool_mask
 
 FOLDER = Path(__file__).parent / "data/preproc"
 CASES, NOTES = load_file(FOLDER / "preproc.safetensors"), json.loads((FOLDER / "preproc.json").read_text())
@@ -102,7 +102,7 @@ def test_vectors_are_padded(dims):
 
 def test_masks_are_written_in_runs():
     for runs, mask in NOTES["make_bool_mask"].items():
-        assert list(bool_mask(*json.loads(f"[{runs.strip('()')}]"))) == mask
+        assert list(make_bool_mask(*json.loads(f"[{runs.strip('()')}]"))) == mask
 
 
 @pytest.mark.filterwarnings("ignore:state dim")
@@ -127,7 +127,7 @@ def test_aloha_in_pis_convention():
     state, actions = CASES["aloha/in/state"], CASES["aloha/in/actions"]
     close(adapter.state(state), CASES["aloha/adaptTrue/state"])
     close(adapter.actions(actions), CASES["aloha/adaptTrue/actions"])
-    close(adapter.actions_back(actions), CASES["aloha/adaptTrue/out_actions"])
+    close(adapter.actions_inverse(actions), CASES["aloha/adaptTrue/out_actions"])
     for kept in ("state", "actions", "out_actions"):
         close(state if kept == "state" else actions, CASES[f"aloha/adaptFalse/{kept}"])
 

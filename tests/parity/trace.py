@@ -90,7 +90,7 @@ def prefix_values(model: Pi, observation: Observation, context: Prefix) -> dict[
 def suffix_values(model: Pi, context: Prefix, state: Tensor, x_t: Tensor, time: Tensor) -> dict[str, Tensor]:
     seen = watch(model.action_expert), watch(model.action_out)
     block = model.flow_block(context.cache, context.kinds, state, horizon=x_t.shape[1])
-    values = {"v_t": model.velocity(block, x_t, model.time_condition(time, model.dtype))}
+    values = {"v_t": model.velocity(block, x_t, model.embed_time(time, model.dtype))}
     expert, out = (calls[0] for calls in seen)
     values |= {"suffix_embs": expert, "suffix_tokens": expert, "suffix_hidden": out}
     features = flow.time_features(time, model.action_in.out_features)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
+from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer, mirror_into_vocab
 from pilot.tokenizers.bins import BinsTokenizer
 from pilot.tokenizers.fast import FastTokenizer
@@ -17,7 +17,7 @@ from pilot.tokenizers.vq import VqTokenizer
 GOLDEN = Path(__file__).parents[1] / "data_golden"
 CASES = json.loads((GOLDEN / "tokenizers.json").read_text())["fast"]
 ARRAYS = load_file(GOLDEN / "tokenizers.safetensors")
-ALL = [kind for _, kind in KINDS.values()]
+ALL = [kind for _, kind in ACTION_TOKENIZERS.values()]
 
 
 def smooth_chunks(n, *, seed=0, t=16, d=3):

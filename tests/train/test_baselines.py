@@ -17,8 +17,8 @@ from pilot.models.baselines.act import Act, act
 from pilot.models.baselines.diffusion_policy import diffusion_policy
 from pilot.models.baselines.octo import octo
 from pilot.models.bundle import load_bundle
-from pilot.models.kinds import ModelConfig
 from pilot.models.pi import pi0_fast
+from pilot.models.registry import ModelConfig
 from pilot.nn.resnet import ResNet, ResNetConfig
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.bins import BinsTokenizer

@@ -10,7 +10,7 @@ import torch
 
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import load_bundle
-from pilot.nn.lora import DESCRIPTION, WEIGHTS, Adapters, LoraConfig
+from pilot.nn.lora import DESCRIPTION, WEIGHTS, LoraConfig, LoraGroup
 from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
@@ -18,7 +18,7 @@ from train import ranks
 from train.toy import config, record, same, weights
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
-LORA = LoraConfig(language=Adapters(rank=2, alpha=4.0), expert=Adapters(rank=3, alpha=3.0))
+LORA = LoraConfig(language=LoraGroup(rank=2, alpha=4.0), expert=LoraGroup(rank=3, alpha=3.0))
 PLAIN = OptimConfig(peak_lr=3e-3, warmup_steps=2, eps=1e-3)  # a large eps: no step hangs on the sign of a zero
 
 

@@ -115,7 +115,7 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
     assert torch.equal(load_policy(address, device="cpu").model.embedding.weight, bundle.model.embedding.weight)
 
 
-def of_family(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Path:
+def require_pi(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Path:
     bundle = Bundle(
         model=model(config), robot=robot, norm_stats=examples.norm_stats(robot), text=TextTokenizer(),
         action_tokenizer=None,
@@ -126,7 +126,7 @@ def of_family(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Path
 @pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")
 def test_weights_alone_of_another_robot_s_checkpoint(data, tmp_path):
     made = pi05("debug", max_tokens=80)
-    folder = of_family(made, tmp_path, robot=load_robot("pusht"))
+    folder = require_pi(made, tmp_path, robot=load_robot("pusht"))
     with pytest.raises(ValueError, match="was trained for robot 'pusht', this run is for 'homes'; to take its weights"):
         start(config(data, init_from=str(folder)), tmp_path / "whole")
     want = replace(made, action_horizon=3, prompt="pi05")
@@ -140,7 +140,7 @@ def test_weights_alone_of_another_robot_s_checkpoint(data, tmp_path):
 def test_an_expert_starts_from_nothing_where_there_was_none_or_another(data, tmp_path):
     want = pi05("debug", max_tokens=80)
     for i, held in enumerate((replace(want, action_expert=None), pi0("debug", max_tokens=80), want)):
-        folder = of_family(held, tmp_path / str(i))
+        folder = require_pi(held, tmp_path / str(i))
         run = config(data, init_from=str(folder), model=want, fresh=("expert",), seed=7)
         own, base = start(run, tmp_path / f"out{i}").model, load_bundle(folder).model
         assert own.config == want
@@ -153,7 +153,7 @@ def test_an_expert_starts_from_nothing_where_there_was_none_or_another(data, tmp
 
 
 def test_weights_that_do_not_fit_are_named(data, tmp_path):
-    folder = of_family(replace(pi05("debug", max_tokens=80), action_expert=None), tmp_path)
+    folder = require_pi(replace(pi05("debug", max_tokens=80), action_expert=None), tmp_path)
     want = config(data, init_from=f"weights:{folder}")
     with pytest.raises(ValueError, match=r"do not fit the model that this run asks for: action_expert\..*in `fresh`"):
         start(want, tmp_path / "out")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pilot.names import choose, instead
+from pilot.names import check_name, suggest_names
 
 HIGH_LEVELS = ("model", "none", "implicit", "saycan", "oracle", "human", "vlm")  # those of `pilot.infer.high_level`
 
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         option = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
         if option is not None:
             known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
-            self.error(f"unknown option '{option}'; {instead(option, known)}")
+            self.error(f"unknown option '{option}'; {suggest_names(option, known)}")
         if words:
             self.error(f"'{words[0]}' is one word too many")
 
@@ -129,7 +129,7 @@ def chosen_high_level(args: argparse.Namespace) -> Any:
         if given:
             raise ValueError("options of a high level need one: --high-level NAME")
         return None
-    choose("high level", args.high_level, HIGH_LEVELS)
+    check_name("high level", args.high_level, HIGH_LEVELS)
     if args.labels is not None:
         lines = Path(args.labels).read_text(encoding="utf-8").splitlines()
         given["labels"] = [line.strip() for line in lines if line.strip()]

@@ -102,11 +102,11 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
     """Check the weights against their table and print it, and the table of what would be written."""
     from pilot.convert import folders
     from pilot.data.storage.files import read_json
-    from pilot.models.kinds import model_config, of_family
+    from pilot.models.registry import config_from_dict, require_pi
 
     if kind == "pilot":
         stored = read_json(source / "config.json", remedy="fetch the checkpoint again")
-        config = of_family(model_config(stored["model"], kind=stored.get("kind", "pi")))
+        config = require_pi(config_from_dict(stored["model"], kind=stored.get("kind", "pi")))
         if args.to == "pilot":
             raise ValueError(f"{source} is a checkpoint of pilot already; convert it --to another kind")
     else:

@@ -18,7 +18,7 @@ from pilot import __version__, missing_extra
 from pilot.cli import collect, convert, data, demo, plan, serve, train
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
-from pilot.names import choose
+from pilot.names import check_name
 
 VERBS = {
     "demo": demo.VERB,
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
-        choose("verb", arguments[0], VERBS)
+        check_name("verb", arguments[0], VERBS)
     if arguments[:1] == ["data"] and arguments[1:] and not arguments[1].startswith("-"):
-        choose("word after 'pilot data'", arguments[1], data.WORDS)
+        check_name("word after 'pilot data'", arguments[1], data.WORDS)
     namespace, rest = build_parser().parse_known_args(arguments or ["--help"])
     namespace.parser.refuse_unknown(rest)
     VERBS[namespace.verb].run(namespace)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pilot.names import choose
+from pilot.names import check_name
 
 Config = TypeVar("Config")
 
@@ -28,7 +28,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 def replaced(config: Any, path: list[str], *, text: str) -> Any:
     name, *rest = path
     members = named_members(config)
-    choose("setting", name, members)
+    check_name("setting", name, members)
     old, optional = members[name], optional_group(config, name)
     if rest and gives_words(config, name):
         return dataclasses.replace(config, **{name: {**old, ".".join(rest): text}})
@@ -42,7 +42,7 @@ def replaced(config: Any, path: list[str], *, text: str) -> Any:
     if rest:
         new = replaced(old, rest, text=text)
     elif words := words_of(config, name):
-        new = choose(f"value of '{name}'", text, words)
+        new = check_name(f"value of '{name}'", text, words)
     else:
         new = parsed(text, old, name=name)
     if isinstance(config, tuple):

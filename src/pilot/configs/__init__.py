@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.names import choose
+from pilot.names import check_name
 
 if TYPE_CHECKING:
     from pilot.train.config import TrainConfig
@@ -29,7 +29,7 @@ def get(name: str) -> "TrainConfig":
         ValueError: no such run; the nearest is suggested.
     """
     modules = _modules()
-    module = importlib.import_module(f"{__name__}.{modules[choose('run', name, sorted(modules))]}")
+    module = importlib.import_module(f"{__name__}.{modules[check_name('run', name, sorted(modules))]}")
     return getattr(module, name)()
 
 

@@ -14,8 +14,8 @@ from pilot.configs.nano import DATA, PIXEL_GRID
 from pilot.models.baselines.act import act
 from pilot.models.baselines.diffusion_policy import diffusion_policy
 from pilot.models.baselines.octo import octo
-from pilot.models.kinds import ModelConfig
 from pilot.models.pi import pi0_fast
+from pilot.models.registry import ModelConfig
 from pilot.models.sizes import Size
 from pilot.train.config import OptimConfig, Source, TrainConfig
 

@@ -9,7 +9,7 @@ import torch
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.bundle import load_bundle
 from pilot.models.pi import Pi, PiConfig
-from pilot.names import instead
+from pilot.names import suggest_names
 
 Source = Literal["openpi-torch", "openpi-jax", "lerobot", "pilot"]
 READERS = {"openpi-torch": "openpi_torch", "openpi-jax": "openpi_jax", "lerobot": "lerobot"}
@@ -32,7 +32,9 @@ def load_model(
     if source == "pilot":
         return _own(fetch(path, only=CHECKPOINT_FILES), config, dtype)
     if source not in READERS:
-        raise ValueError(f"no checkpoint source '{source}'; {instead(source, [*READERS, 'pilot'], listed='there are')}")
+        raise ValueError(
+            f"no checkpoint source '{source}'; {suggest_names(source, [*READERS, 'pilot'], listed='there are')}"
+        )
     reader = import_module(f"{__name__}.{READERS[source]}")  # each knows a format that the others need not
     return reader.load(fetch(path, only=CHECKPOINT_FILES), config, dtype=dtype or torch.float32)
 

@@ -29,7 +29,7 @@ from pilot.data.storage.files import names_in, read_json, write_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
-from pilot.names import shortened
+from pilot.names import shorten
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot
@@ -205,7 +205,7 @@ def changed(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
     wanted = {name: tuple(weight.shape) for name, weight in empty_model(config).state_dict().items()}
     held = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if differ := [name for name in wanted.keys() | held.keys() if wanted.get(name) != held.get(name)]:
-        raise ValueError(f"the weights do not fit the changed config: {shortened(differ)}")
+        raise ValueError(f"the weights do not fit the changed config: {shorten(differ)}")
     return config
 
 

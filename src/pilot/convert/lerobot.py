@@ -28,8 +28,8 @@ from pilot.convert.load import load_pi, settle, shape_of
 from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma, linear, one, siglip
 from pilot.convert.renaming import Renamed
 from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
-from pilot.models.kinds import model_config, of_family
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
+from pilot.models.registry import config_from_dict, require_pi
 
 FAMILIES = {"pi0": pi0, "pi05": pi05, "pi0_fast": pi0_fast}
 EMBEDDING, HEAD = f"{PALIGEMMA}{LANGUAGE}{TIED}", f"{PALIGEMMA}lm_head.weight"
@@ -171,7 +171,7 @@ def read_policy_config(path: Path) -> dict[str, Any]:
 
 def _own_config(path: Path) -> PiConfig | None:
     file = path / OWN_FILE
-    return of_family(model_config(json.loads(file.read_text())["model"])) if file.is_file() else None
+    return require_pi(config_from_dict(json.loads(file.read_text())["model"])) if file.is_file() else None
 
 
 def read_shape(source: TensorSource, base: PiConfig | None) -> PiConfig:

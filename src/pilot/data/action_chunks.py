@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from pilot.data.formats.episodes import EpisodeDataset
 from pilot.data.transforms import NormKind, normalize, to_delta
-from pilot.types import Adapter, NormStats, Robot, checked_adapter
+from pilot.types import Adapter, NormStats, Robot, require_adapter
 
 MAX_CHUNKS = 20_000
 HOLD_OUT = 10  # every so many-th episode is held out
@@ -34,7 +34,7 @@ def whole_chunks(
     Raises:
         ValueError: no whole chunk, or statistics or an adapter that are not this robot's.
     """
-    adapter, rng, chunks = checked_adapter(robot, adapter), np.random.default_rng(seed), []
+    adapter, rng, chunks = require_adapter(robot, adapter), np.random.default_rng(seed), []
     for dataset in datasets:
         rows = rng.permutation(_rows(dataset, part))[: MAX_CHUNKS // len(datasets)]
         actions, is_pad = dataset.windows(rows)

@@ -88,7 +88,7 @@ class Observation:
 class Batch:
     """Rows of any kind together. A row with no True in `action_mask` has no flow loss.
 
-    `places` are those of the rows in the batch of the step, of which this may be a part. `action_rows` is
+    `row_ids` are those of the rows in the batch of the step, of which this may be a part. `action_rows` is
     what `with_indices` has found on the host.
     """
 
@@ -96,16 +96,16 @@ class Batch:
     actions: Float[Tensor, "b ah ad"]
     action_mask: Bool[Tensor, "b ah ad"]
     sources: tuple[str, ...]
-    places: tuple[int, ...] = ()
+    row_ids: tuple[int, ...] = ()
     action_rows: Int[Tensor, " r"] | None = None
 
-    def with_actions(self) -> Int[Tensor, " r"]:
+    def rows_with_actions(self) -> Int[Tensor, " r"]:
         """The rows that have actions."""
         return self.action_mask.flatten(1).any(1).nonzero()[:, 0] if self.action_rows is None else self.action_rows
 
     def with_indices(self) -> "Batch":
         """As `Observation.with_indices`."""
-        return replace(self, observation=self.observation.with_indices(), action_rows=self.with_actions())
+        return replace(self, observation=self.observation.with_indices(), action_rows=self.rows_with_actions())
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with `f` applied to every tensor."""

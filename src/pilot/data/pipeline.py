@@ -22,7 +22,7 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.prompts import FORMATS, encode_actions, encode_prompt, encode_target, state_bins
 from pilot.tokenizers.text import TextTokenizer, split_box
-from pilot.types import Adapter, NormStats, Robot, Sample, checked_adapter
+from pilot.types import Adapter, NormStats, Robot, Sample, require_adapter
 
 
 class ModelInputs(Protocol):
@@ -53,7 +53,7 @@ class ModelInputs(Protocol):
 class Row:
     """One row of a batch, before it is padded to its neighbours.
 
-    `plans`: what training does to its pictures. `place`: which row of its step's batch it is.
+    `plans`: what training does to its pictures. `row_id`: which row of its step's batch it is.
     """
 
     images: dict[str, np.ndarray]
@@ -65,7 +65,7 @@ class Row:
     action_mask: np.ndarray
     source: str
     plans: dict[str, Augmentation] = field(default_factory=dict)
-    place: int = 0
+    row_id: int = 0
 
     def say(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
         self.tokens += tokens
@@ -93,7 +93,7 @@ class Pipeline:
         action_tokenizer: ActionTokenizer | None = None,
         adapter: Adapter | None = None,
     ) -> None:
-        self.adapter = checked_adapter(robot, adapter)
+        self.adapter = require_adapter(robot, adapter)
         self.robot, self.model, self.text, self.action_tokenizer = robot, model, text, action_tokenizer
         for name, dims in (("state", robot.state_dim), ("actions", robot.action_dim)):
             if name not in norm_stats:
@@ -244,7 +244,7 @@ class Pipeline:
         )  # fmt: skip
         start = self.adapter.state(np.asarray(state, np.float32))
         absolute = transforms.to_absolute(own, start, self.robot.delta_mask)
-        return self.adapter.actions_back(absolute).astype(np.float32)
+        return self.adapter.actions_inverse(absolute).astype(np.float32)
 
     @staticmethod
     def words_and_box(subtask: str) -> tuple[str, tuple[float, float, float, float] | None]:
@@ -299,7 +299,7 @@ def collate(
         actions=torch.from_numpy(np.stack([row.actions for row in rows])).to(device),
         action_mask=torch.from_numpy(np.stack([row.action_mask for row in rows])).to(device),
         sources=tuple(row.source for row in rows),
-        places=tuple(row.place for row in rows),
+        row_ids=tuple(row.row_id for row in rows),
     )
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from pilot.data.formats.columns import Columns, Part, find_parts, read_part
 from pilot.data.loading.workers import Spread, here
 from pilot.data.storage.files import read_json, write_json
-from pilot.types import Adapter, NormStats, Robot, checked_adapter
+from pilot.types import Adapter, NormStats, Robot, require_adapter
 
 BUFFER_ROWS = 65_536
 BLOCK_ROWS = 32_768
@@ -242,7 +242,7 @@ def robot_stats(datasets: Sequence[Loaded], robot: Robot, *, adapter: Adapter | 
     total, first = RobotStats(robot), 0
     for dataset in datasets:
         recipe = Recipe.of(
-            robot, adapter=checked_adapter(robot, adapter), action_horizon=dataset.action_horizon, rows=rows
+            robot, adapter=require_adapter(robot, adapter), action_horizon=dataset.action_horizon, rows=rows
         )
         total.add(in_memory(dataset, first), recipe)
         first += len(dataset)
@@ -282,7 +282,7 @@ def stats_of_files(
     found = [find_parts(path, skip_bad=skip_bad) for path in paths]
     recipe = Recipe.of(
         robot,
-        adapter=checked_adapter(robot, adapter),
+        adapter=require_adapter(robot, adapter),
         action_horizon=action_horizon,
         rows=sum(f.rows for f in found),
         skip_bad=skip_bad,

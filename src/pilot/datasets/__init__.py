@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pilot.data.formats.rlds import RldsLayout
 from pilot.extensions import Extension, installed, load_file, load_installed, module_names
-from pilot.names import choose
+from pilot.names import check_name
 
 Reader = Literal["robot", "web"]
 GROUP, ATTRIBUTE = "pilot.datasets", "DATASETS"
@@ -66,7 +66,7 @@ def datasets_in(reference: str) -> dict[str, Dataset]:
 def load_dataset(name: str) -> Dataset:
     """Return the entry of that name; an unknown name is a ValueError that suggests the nearest."""
     known = all_datasets()
-    return known[choose("data set", name, sorted(known), note=f" (new ones are one file in {__path__[0]})")]
+    return known[check_name("data set", name, sorted(known), note=f" (new ones are one file in {__path__[0]})")]
 
 
 def load_layout(name: str) -> RldsLayout:

@@ -11,7 +11,7 @@ with its box, so that what is left to fail is the low level. The same seeds are 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pilot.names import choose
+from pilot.names import check_name
 
 if TYPE_CHECKING:
     from pilot.sims.homes import HomesEnv
@@ -65,9 +65,9 @@ SUITES = {
 
 def get_suite(name: str) -> Suite:
     """The suite of that name; ValueError with the nearest names otherwise."""
-    return SUITES[choose("suite", name, SUITES)]
+    return SUITES[check_name("suite", name, SUITES)]
 
 
 def check_control(name: str) -> None:
     """ValueError with the nearest name for one that is none of `CONTROLS`."""
-    choose("control", name, CONTROLS)
+    check_name("control", name, CONTROLS)

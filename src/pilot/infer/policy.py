@@ -27,7 +27,7 @@ from pilot.infer.session import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
 from pilot.models.baselines.diffusion import Denoiser
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import Pi
-from pilot.nn.devices import device_of
+from pilot.nn.devices import resolve_device
 from pilot.robots import read_openpi
 from pilot.tokenizers.base import action_ids
 from pilot.tokenizers.grammar import ActionGrammar, Grammar, TextGrammar
@@ -57,7 +57,7 @@ def load_policy(
         ValueError: the checkpoint is damaged or contradicts itself, or it does not act as it was recorded; or it is
             one of another project, which `pilot convert` reads; or there is no such device.
     """
-    device = str(device_of(device))
+    device = str(resolve_device(device))
     path = fetch(path, only=CHECKPOINT_FILES)
     try:
         bundle = load_bundle(path, device=device)

@@ -145,7 +145,7 @@ def made_up(policy: "Policy", *, seed: int = 0) -> dict[str, Any]:
     tiles = {camera: rng.integers(0, 256, (*TILES, 3), dtype=np.uint8) for camera in policy.bundle.robot.cameras}
     images = {camera: tile.repeat(TILE_PIXELS, axis=0).repeat(TILE_PIXELS, axis=1) for camera, tile in tiles.items()}
     state = stats.q01 + rng.uniform(0.05, 0.95, len(stats.q01)) * (stats.q99 - stats.q01)
-    state = policy.pipeline.adapter.state_back(state.astype(np.float32)).astype(np.float32)
+    state = policy.pipeline.adapter.state_inverse(state.astype(np.float32)).astype(np.float32)
     return {"images": images, "state": state, "prompt": PROMPT}
 
 
@@ -174,7 +174,7 @@ def differences(recorded: Outcome, got: Outcome, pipeline: Pipeline, *, toleranc
     if got.subtask != recorded.subtask:
         found.append(f"the subtask is now {got.subtask!r}, was {recorded.subtask!r}")
     found += _apart("the noise", got.noise, recorded.noise, tolerance=1e-6)
-    low, high = (pipeline.adapter.actions_back(getattr(pipeline.norm_stats["actions"], q)) for q in ("q01", "q99"))
+    low, high = (pipeline.adapter.actions_inverse(getattr(pipeline.norm_stats["actions"], q)) for q in ("q01", "q99"))
     spread = np.where(high != low, np.abs(high - low), 1.0)  # a dim that never moves is compared in its own unit
     pair = got.actions / spread, recorded.actions / spread
     dims, unit = pipeline.robot.action_names, " of a dim's range from q01 to q99"

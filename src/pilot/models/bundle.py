@@ -29,8 +29,8 @@ from pilot.data.pipeline import Pipeline
 from pilot.data.stats import load_norm_stats, save_norm_stats
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.base import Model
-from pilot.models.kinds import ModelConfig, build, kind_of, model_config, of_family
 from pilot.models.pi import Pi, PiConfig
+from pilot.models.registry import ModelConfig, build_model, config_from_dict, model_kind, require_pi
 from pilot.nn import lora
 from pilot.robots import load_adapter
 from pilot.tokenizers import load_action_tokenizer
@@ -84,7 +84,7 @@ class Bundle:
     @property
     def pi(self) -> Pi:
         """The model, for what only the π0 family can do; raises `ValueError` where it is of another kind."""
-        of_family(self.model.config)
+        require_pi(self.model.config)
         return cast(Pi, self.model)
 
     @property
@@ -121,7 +121,7 @@ def save_bundle(
             "preprocessing_version": PREPROCESSING_VERSION,
             "loc_stride": bundle.loc_stride,
             "robot": asdict(bundle.robot),
-            "kind": kind_of(bundle.model.config),
+            "kind": model_kind(bundle.model.config),
             "model": asdict(bundle.model.config),
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -170,7 +170,7 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights
                 f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME"
             )
     config = _read_config(path / "config.json")
-    shape = model_config(config["model"], kind=config.get("kind", "pi"))
+    shape = config_from_dict(config["model"], kind=config.get("kind", "pi"))
     if not weights:
         model = empty_model(shape)
     elif has_adapters:
@@ -211,7 +211,7 @@ def empty_model(config: ModelConfig) -> Model: ...
 def empty_model(config: ModelConfig) -> Model:
     """A model on the meta device: names and shapes, neither memory nor random numbers."""
     with torch.device("meta"), _Uninitialized():
-        return build(config)
+        return build_model(config)
 
 
 class _Uninitialized(TorchFunctionMode):

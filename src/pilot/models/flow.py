@@ -32,7 +32,7 @@ def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> 
     return (1 - s) + s * uniform ** (1 / 1.5)
 
 
-def given_first(
+def zero_given_times(
     time: Float[Tensor, "*b"], horizon: int, *, max_delay: int, generator: torch.Generator
 ) -> Float[Tensor, "*b ah"]:
     """The time of each action, where the first 0 to `max_delay` of a chunk (evenly drawn) are given: t = 0.

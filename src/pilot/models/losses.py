@@ -58,7 +58,7 @@ def flow_rows(
     Actions that are given (at time 0, where each has a time of its own) have none. `at_least_one` takes the first row
     where none has actions.
     """
-    rows, action_mask = batch.with_actions(), batch.action_mask
+    rows, action_mask = batch.rows_with_actions(), batch.action_mask
     if at_least_one and not len(rows):
         rows = rows.new_zeros(1)
     each = rows.repeat_interleave(draws)
@@ -89,7 +89,7 @@ def flow_terms(
         action_rows = each[::draws]
         cache = [(k[action_rows], v[action_rows]) for k, v in cache]
     block = model.flow_block(cache, kinds[each], state[each], horizon=x_t.shape[1])
-    v_t = model.velocity(block, x_t, model.time_condition(time, model.dtype))
+    v_t = model.velocity(block, x_t, model.embed_time(time, model.dtype))
     error, count = ((v_t - u_t).square() * mask).sum((1, 2)) / draws, mask.sum((1, 2)) / draws
     zeros = error.new_zeros(rows)
     return zeros.index_add(0, each, error), zeros.index_add(0, each, count.to(zeros.dtype))

@@ -339,7 +339,7 @@ class Pi(Model):
         noise = torch.randn(shape, generator=generator, device=device)
         time = flow.sample_time(rows * flow_draws, generator, s=time_s).view(rows, flow_draws)
         if c.rtc_max_delay:
-            time = flow.given_first(time, c.action_horizon, max_delay=c.rtc_max_delay, generator=generator)
+            time = flow.zero_given_times(time, c.action_horizon, max_delay=c.rtc_max_delay, generator=generator)
         return {"noise": noise, "time": time}
 
     def blocks(self) -> list[nn.Module]:
@@ -363,7 +363,7 @@ class Pi(Model):
         prefix = self.state_in(state.to(self.dtype))[:, None] if state_token else None
         return FlowBlock(cache=cache, state=prefix, attention=self.attention(positions, mask, self.dtype))
 
-    def time_condition(self, time: Float[Tensor, " b"] | Float[Tensor, "b #ah"], dtype: torch.dtype) -> TimeCondition:
+    def embed_time(self, time: Float[Tensor, " b"] | Float[Tensor, "b #ah"], dtype: torch.dtype) -> TimeCondition:
         """What the expert is told of the flow time, one for all or one for each action.
 
         That is modulations of its norms (π0.5) or features beside each action (π0).
@@ -411,7 +411,7 @@ class Pi(Model):
     ) -> Float[Tensor, "n b ah ad"]:
         """All points on the way from noise to actions; the last is the chunk."""
         block = self.flow_block(context.cache, context.kinds, state, horizon=noise.shape[1])
-        times = self.time_condition(flow.solver_times(num_steps, solver, device=noise.device), self.dtype).unbind()
+        times = self.embed_time(flow.solver_times(num_steps, solver, device=noise.device), self.dtype).unbind()
         return flow.integrate(
             lambda x_t, i: self.velocity(block, x_t, times[i]), noise, num_steps=num_steps, solver=solver
         )

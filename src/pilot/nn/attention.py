@@ -49,11 +49,11 @@ def attend(
     v: Float[Tensor, "p k s h"],
     mask: Float[Tensor, "b 1 m s"],
 ) -> Float[Tensor, "b t nh"]:
-    """Softmax attention scaled by `h**-0.5`; keys and values are shared, never copied.
+    """Compute softmax attention scaled by `h**-0.5`; keys and values are shared and never copied.
 
-    Where they have fewer rows, each is for as many rows of queries, which follow each other. Heads share them too: with
-    a mask `for_groups` those of a group are queries of one head, and gradients of keys and values are then as large as
-    these, and not once more for each head.
+    They may have fewer rows than the queries: then each of their rows serves the same number of consecutive query rows.
+    Heads share them too. With a mask from `repeat_for_groups`, the heads of a group become queries of one head, so the
+    gradients of keys and values are as large as the keys and values, and not that large once for each head.
     """
     if (rows := len(q) // len(k)) > 1:
         assert mask.shape[2] == q.shape[2], "a mask for groups of heads is not for rows that share"
@@ -69,7 +69,7 @@ def attend(
     return out.reshape(len(q), heads, queries, -1).transpose(1, 2).flatten(2)
 
 
-def for_groups(mask: Float[Tensor, "b 1 t s"], groups: int) -> Float[Tensor, "b 1 m s"]:
+def repeat_for_groups(mask: Float[Tensor, "b 1 t s"], groups: int) -> Float[Tensor, "b 1 m s"]:
     """A mask for all heads that share a key-value head, one after the other, if queries are so few that it is small."""
     return mask.repeat(1, 1, groups, 1) if groups * mask.shape[2] <= mask.shape[3] else mask
 

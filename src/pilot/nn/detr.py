@@ -21,7 +21,7 @@ class DetrConfig:
     num_heads: int = 8
 
 
-class Attention(nn.Module):
+class DetrAttention(nn.Module):
     """Multi-head attention; `seen` is False for keys that nobody looks at."""
 
     def __init__(self, config: DetrConfig) -> None:
@@ -45,7 +45,7 @@ class Attention(nn.Module):
 class EncoderLayer(nn.Module):
     def __init__(self, config: DetrConfig) -> None:
         super().__init__()
-        self.attention, self.attention_norm = Attention(config), nn.LayerNorm(config.width)
+        self.attention, self.attention_norm = DetrAttention(config), nn.LayerNorm(config.width)
         self.up, self.down = nn.Linear(config.width, config.mlp_dim), nn.Linear(config.mlp_dim, config.width)
         self.mlp_norm = nn.LayerNorm(config.width)
 
@@ -62,7 +62,7 @@ class DecoderLayer(EncoderLayer):
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__(config)
-        self.memory, self.memory_norm = Attention(config), nn.LayerNorm(config.width)
+        self.memory, self.memory_norm = DetrAttention(config), nn.LayerNorm(config.width)
 
     def forward(  # type: ignore[override]
         self,

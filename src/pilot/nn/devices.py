@@ -3,7 +3,7 @@
 import torch
 
 
-def device_of(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """`auto` is a GPU if there is one, else the CPU; any other name is that of a device.
 
     Raises:

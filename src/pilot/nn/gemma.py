@@ -6,7 +6,7 @@ Nothing ever attends to the expert, so the two run one after the other and share
 prefill and denoising are the same code, and insulation is a `detach` of the cache.
 
 Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head dim, `d` width, `c` condition width,
-`m` rows of a mask (`attention.for_groups`).
+`m` rows of a mask (`attention.repeat_for_groups`).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pilot.nn.attention import KV, attend, concatenate, for_groups, rotate
+from pilot.nn.attention import KV, attend, concatenate, repeat_for_groups, rotate
 from pilot.nn.norms import AdaRMSNorm, Modulation, RMSNorm
 
 
@@ -132,7 +132,7 @@ class Gemma(nn.Module):
         """
         cache = []
         if tail is None or tail == x.shape[1]:
-            bias = for_groups(bias, self.config.num_heads // self.config.num_kv_heads)
+            bias = repeat_for_groups(bias, self.config.num_heads // self.config.num_kv_heads)
         for i, block in enumerate(self.blocks):
             if inputs is not None:
                 inputs.append(x)

@@ -26,7 +26,7 @@ TIME = ("time_mlp_in", "time_mlp_out")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapters:
+class LoraGroup:
     """The detours of one group of weights: how wide, and scaled by `alpha / rank`. Rank 0 is none: all of it learns."""
 
     rank: int
@@ -47,14 +47,14 @@ class LoraConfig:
     `targets` are layers by the last part of their names. `rank_stabilized` scales by `alpha / √rank` (2312.03732).
     """
 
-    language: Adapters = Adapters(rank=16, alpha=16.0)
-    expert: Adapters = Adapters(rank=32, alpha=32.0)
-    vision: Adapters = Adapters(rank=0, alpha=16.0)
+    language: LoraGroup = LoraGroup(rank=16, alpha=16.0)
+    expert: LoraGroup = LoraGroup(rank=32, alpha=32.0)
+    vision: LoraGroup = LoraGroup(rank=0, alpha=16.0)
     targets: tuple[str, ...] = ATTENTION + MLP + TIME
     whole: tuple[str, ...] = ("action_in", "action_out", "state_in")
     rank_stabilized: bool = False
 
-    def scale(self, adapters: Adapters) -> float:
+    def scale(self, adapters: LoraGroup) -> float:
         return adapters.alpha / (adapters.rank**0.5 if self.rank_stabilized else adapters.rank)
 
 
@@ -105,7 +105,7 @@ def inject(
     """
     left_out = {*config.whole, *frozen}
     for group, parts in groups.items():
-        adapters: Adapters = getattr(config, group)
+        adapters: LoraGroup = getattr(config, group)
         for part in parts if adapters.rank else ():
             if part in left_out or not hasattr(model, part):
                 continue

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from pilot.types import Adapter, Gripper, Robot, bool_mask
+from pilot.types import Adapter, Gripper, Robot, make_bool_mask
 
 _JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
 _NAMES = tuple(f"{arm}_{joint}" for arm in ("left", "right") for joint in _JOINTS)
@@ -31,7 +31,7 @@ ROBOT = Robot(
     action_names=_NAMES,
     state_units=_UNITS,
     action_units=_UNITS,
-    delta_mask=bool_mask(6, -1, 6, -1),
+    delta_mask=make_bool_mask(6, -1, 6, -1),
     grippers=tuple(
         Gripper(action=name, open=1.0, closed=0.0, state=name, state_open=1.0, state_closed=0.0)
         for name in ("left_gripper", "right_gripper")
@@ -68,7 +68,7 @@ def actions_from_pi(actions: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*
 
 ADAPTERS = {
     "pi": Adapter(
-        state=state_to_pi, state_back=state_from_pi, actions=actions_to_pi, actions_back=actions_from_pi
+        state=state_to_pi, state_inverse=state_from_pi, actions=actions_to_pi, actions_inverse=actions_from_pi
     )
 }  # fmt: skip
 

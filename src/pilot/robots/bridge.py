@@ -5,7 +5,7 @@ the hand moves in this step, relative already [m, rad], and the gripper's target
 over the shoulder and is in every episode, the wrist camera `image_3` in few.
 """
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="bridge",
@@ -16,7 +16,7 @@ ROBOT = Robot(
     action_names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     state_units=("m",) * 3 + ("rad",) * 3 + ("0 to 1",),
     action_units=("m per step",) * 3 + ("rad per step",) * 3 + ("0 or 1",),
-    delta_mask=bool_mask(-7),
+    delta_mask=make_bool_mask(-7),
     grippers=(Gripper(action="gripper", open=1.0, closed=0.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=5.0,
 )

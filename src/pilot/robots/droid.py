@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="droid",
@@ -21,7 +21,7 @@ ROBOT = Robot(
     action_names=(*(f"velocity_{i}" for i in range(7)), "gripper"),
     state_units=("rad",) * 7 + ("0 to 1",),
     action_units=("0.2 rad per step",) * 7 + ("0 to 1",),
-    delta_mask=bool_mask(-8),
+    delta_mask=make_bool_mask(-8),
     grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper", state_open=0.0, state_closed=1.0),),
     control_hz=15.0,
 )

@@ -5,7 +5,7 @@ Action: how far the hand moves in this step, relative already [m, rad], and the 
 The recorded command is a change of the gripper (1 close, −1 open, 0 as it is); readers turn it into the target.
 """
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="google_robot",
@@ -15,7 +15,7 @@ ROBOT = Robot(
     action_names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     state_units=("m",) * 3 + ("1",) * 4 + ("0 to 1",),
     action_units=("m per step",) * 3 + ("rad per step",) * 3 + ("0 or 1",),
-    delta_mask=bool_mask(-7),
+    delta_mask=make_bool_mask(-7),
     grippers=(
         Gripper(action="gripper", open=1.0, closed=0.0, state="gripper_closed", state_open=0.0, state_closed=1.0),
     ),

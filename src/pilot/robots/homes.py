@@ -4,7 +4,7 @@ State: pad position x y z [m], last suction command (0 or 1), holding (0 or 1, a
 Action: absolute target x y z [m] of the next control step, and suction (above 0.5 is on).
 """
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="homes",
@@ -14,7 +14,7 @@ ROBOT = Robot(
     action_names=("x", "y", "z", "suction"),
     state_units=("m", "m", "m", "0 or 1", "0 or 1"),
     action_units=("m", "m", "m", "0 or 1"),
-    delta_mask=bool_mask(3, -1),
+    delta_mask=make_bool_mask(3, -1),
     grippers=(Gripper(action="suction", open=0.0, closed=1.0, state="suction", state_open=0.0, state_closed=1.0),),
     control_hz=10.0,
 )

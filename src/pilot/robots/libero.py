@@ -8,7 +8,7 @@ closes. Pictures are turned by 180° from how the simulator renders them, in dat
 from collections.abc import Mapping
 from typing import Any
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="libero",
@@ -19,7 +19,7 @@ ROBOT = Robot(
     action_names=("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper"),
     state_units=("m",) * 3 + ("rad",) * 3 + ("m",) * 2,
     action_units=("5 cm per step",) * 3 + ("0.5 rad per step",) * 3 + ("-1 or 1",),
-    delta_mask=bool_mask(-7),
+    delta_mask=make_bool_mask(-7),
     grippers=(
         Gripper(action="gripper", open=-1.0, closed=1.0, state="finger_left", state_open=0.04, state_closed=0.0),
     ),

@@ -7,12 +7,12 @@ need it; new training does without (`libero`), as openpi's recipe for π0.5 does
 from dataclasses import replace
 
 from pilot.robots import libero
-from pilot.types import bool_mask
+from pilot.types import make_bool_mask
 
 ROBOT = replace(
     libero.ROBOT,
     name="libero_delta",
     action_names=(*libero.ROBOT.state_names[:6], "gripper"),  # what each command is taken relative to
-    delta_mask=bool_mask(6, -1),
+    delta_mask=make_bool_mask(6, -1),
 )
 from_openpi = libero.from_openpi

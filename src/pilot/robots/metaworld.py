@@ -4,7 +4,7 @@ State: position x y z [m] of the hand, gripper from 0 (closed) to 1 (open). Acti
 relative already (1 is 1 cm), and the gripper's effort, −1 opens and 1 closes.
 """
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="metaworld",
@@ -15,7 +15,7 @@ ROBOT = Robot(
     action_names=("dx", "dy", "dz", "effort"),
     state_units=("m",) * 3 + ("0 to 1",),
     action_units=("1 cm per step",) * 3 + ("-1 to 1",),
-    delta_mask=bool_mask(-4),
+    delta_mask=make_bool_mask(-4),
     grippers=(Gripper(action="effort", open=-1.0, closed=1.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=80.0,
 )

@@ -1,7 +1,7 @@
 """PushT: a disc on a plane that pushes a T, at 10 Hz. State and action: where the disc is and shall be, in pixels of a
 512 × 512 plane."""
 
-from pilot.types import Robot, bool_mask
+from pilot.types import Robot, make_bool_mask
 
 ROBOT = Robot(
     name="pusht",
@@ -11,6 +11,6 @@ ROBOT = Robot(
     action_names=("x", "y"),
     state_units=("px", "px"),
     action_units=("px", "px"),
-    delta_mask=bool_mask(2),
+    delta_mask=make_bool_mask(2),
     control_hz=10.0,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.types import Gripper, Robot, bool_mask
+from pilot.types import Gripper, Robot, make_bool_mask
 
 _NAMES = ("base", "shoulder", "elbow", "wrist_1", "wrist_2", "wrist_3", "gripper")
 _UNITS = ("rad",) * 6 + ("0 to 1",)
@@ -22,7 +22,7 @@ ROBOT = Robot(
     action_names=_NAMES,
     state_units=_UNITS,
     action_units=_UNITS,
-    delta_mask=bool_mask(6, -1),
+    delta_mask=make_bool_mask(6, -1),
     grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper", state_open=0.0, state_closed=1.0),),
     control_hz=20.0,
 )

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble, repeat, zero
-from pilot.names import instead
+from pilot.names import suggest_names
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = 
         ValueError: there is no such executor.
     """
     if name not in EXECUTORS:
-        raise ValueError(f"no executor '{name}'; {instead(name, EXECUTORS, listed='there are')}")
+        raise ValueError(f"no executor '{name}'; {suggest_names(name, EXECUTORS, listed='there are')}")
     return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late or standing_still(metadata))
 
 

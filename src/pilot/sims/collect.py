@@ -20,7 +20,7 @@ from pilot.data.formats.web import PACKED, ROWS, WebWriter
 from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.data.loading.workers import in_processes
 from pilot.data.storage.files import read_json, write_json
-from pilot.names import shortened
+from pilot.names import shorten
 from pilot.robots.homes import ROBOT
 from pilot.sims.homes import HomesEnv
 from pilot.sims.homes.demonstrations import Demonstration, DriveFn, Noise, demonstrate
@@ -209,7 +209,7 @@ def _refuse_used(out: Path, *, ours: tuple[str, ...]) -> None:
     """A folder for a new set is empty, or has no more than what is there before the first home is finished."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if others := [name for name in names if name not in ours and not name.startswith(".")]:
-        raise ValueError(f"{out} holds {shortened(others)}, not what this command collects; choose another folder")
+        raise ValueError(f"{out} holds {shorten(others)}, not what this command collects; choose another folder")
 
 
 def _same(out: Path, known: dict[str, Any], mine: dict[str, Any]) -> Path:

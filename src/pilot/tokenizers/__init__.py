@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pilot.names import choose
+from pilot.names import check_name
 from pilot.tokenizers import bins, fast, vq
 from pilot.tokenizers.base import ActionTokenizer
 
-KINDS: dict[str, tuple[str, Any]] = {
+ACTION_TOKENIZERS: dict[str, tuple[str, Any]] = {
     "fast": (fast.CONFIG_FILE, fast.FastTokenizer),
     "vq": (vq.CONFIG_FILE, vq.VqTokenizer),
     "bins": (bins.CONFIG_FILE, bins.BinsTokenizer),
@@ -26,10 +26,10 @@ def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
         FileNotFoundError: none was.
         ValueError: its files are damaged.
     """
-    for marker, kind in KINDS.values():
+    for marker, kind in ACTION_TOKENIZERS.values():
         if (Path(folder) / marker).is_file():
             return kind.load(folder)
-    markers = ", ".join(marker for marker, _ in KINDS.values())
+    markers = ", ".join(marker for marker, _ in ACTION_TOKENIZERS.values())
     raise FileNotFoundError(
         f"no action tokenizer in {folder}: it has none of {markers}; make one with: pilot data tokenizer"
     )
@@ -38,9 +38,9 @@ def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
 def fit_action_tokenizer(
     kind: str, chunks: Float[np.ndarray, "n t d"], **options: "float | Sequence[np.ndarray]"
 ) -> ActionTokenizer:
-    """A new action tokenizer of one of `KINDS`. `options` are those of its `fit`, such as `vocab_size`.
+    """A new action tokenizer of one of `ACTION_TOKENIZERS`. `options` are those of its `fit`, such as `vocab_size`.
 
     Raises:
         ValueError: an unknown kind, or chunks that it cannot be fitted to.
     """
-    return KINDS[choose("action tokenizer", kind, KINDS)][1].fit(chunks, **options)
+    return ACTION_TOKENIZERS[check_name("action tokenizer", kind, ACTION_TOKENIZERS)][1].fit(chunks, **options)

@@ -22,7 +22,7 @@ from itertools import takewhile
 import numpy as np
 from jaxtyping import Float, Int
 
-from pilot.names import choose
+from pilot.names import check_name
 from pilot.tokenizers.base import ActionTokenizer, DecodeResult, mirror_into_vocab
 from pilot.tokenizers.text import Ids, TextTokenizer
 
@@ -186,7 +186,7 @@ def _clean(prompt_format: PromptFormat, text: str) -> str:
 
 
 def _find(name: str) -> PromptFormat:
-    return FORMATS[choose("prompt format", name, FORMATS)]
+    return FORMATS[check_name("prompt format", name, FORMATS)]
 
 
 def _names_with_target() -> str:

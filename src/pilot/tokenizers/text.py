@@ -15,7 +15,7 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int
 
-from pilot.names import instead
+from pilot.names import suggest_names
 
 Box = tuple[float, float, float, float]
 Ids = Iterable[SupportsInt]  # a list, an array or a tensor of token ids
@@ -40,7 +40,7 @@ class TextTokenizer:
         if not self.path.is_file():
             beside = sorted(path.name for path in self.path.parent.glob("*.model"))
             ours = f"the small model that ships with pilot is {NANO_MODEL}"
-            hint = instead(self.path.name, beside, listed="beside it there are") if beside else ours
+            hint = suggest_names(self.path.name, beside, listed="beside it there are") if beside else ours
             raise FileNotFoundError(f"no SentencePiece model at {self.path}; {hint}")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))

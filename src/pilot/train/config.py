@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pilot.data.mixture import POWER
-from pilot.models.kinds import ModelConfig
+from pilot.models.registry import ModelConfig
 from pilot.nn.lora import LoraConfig
 
 

@@ -172,7 +172,7 @@ def _check(config: TrainConfig, count: int) -> None:
 
 def device_of(config: TrainConfig) -> torch.device:
     """The device of this process: its own GPU where there are any."""
-    device = devices.device_of(config.device)
+    device = devices.resolve_device(config.device)
     if config.device == "auto" and device.type == "cuda":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device

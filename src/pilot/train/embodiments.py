@@ -17,7 +17,7 @@ from pilot.data.mixture import Rows
 from pilot.data.pipeline import Pipeline
 from pilot.data.stats import RobotStats, check_dims, first_dims, load_norm_stats, merged, robot_stats, save_norm_stats
 from pilot.models.bundle import Bundle
-from pilot.models.kinds import of_family
+from pilot.models.registry import require_pi
 from pilot.robots import load_adapter, load_robot
 from pilot.train.config import Source, TrainConfig
 from pilot.types import NormStats, Robot
@@ -95,7 +95,7 @@ def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Row
         if name == robot_name or not long:
             continue
         robot, stats = load_robot(name), stats_of(name, config, sources)["actions"]
-        options = {"norm": of_family(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
+        options = {"norm": require_pi(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
         found.append(whole_chunks(long, robot, stats=stats, **options))
     return found
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pilot.names import instead
+from pilot.names import suggest_names
 from pilot.nn.lora import LoraConfig, inject
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -39,7 +39,7 @@ def parts_of(model: nn.Module, names: Iterable[str], *, field: str = "freeze") -
     found: dict[str, None] = {}
     for name in names:
         if name not in known:
-            hint = instead(name, known, listed="it has")
+            hint = suggest_names(name, known, listed="it has")
             raise ValueError(f"{field} names '{name}', which the model has not; {hint}")
         found |= dict.fromkeys(known[name])
     return list(found)

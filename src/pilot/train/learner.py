@@ -84,7 +84,7 @@ class Learner:
         if config.noise_per == "step":
             return [model.draw(len(part.actions), generator, **options) for part in batch]
         of_rows = model.draw(config.batch_size, generator, **options)
-        return [{name: values[list(part.places)] for name, values in of_rows.items()} for part in batch]
+        return [{name: values[list(part.row_ids)] for name, values in of_rows.items()} for part in batch]
 
     def scales(self, batch: list[Batch], draws: list[Draws]) -> Scales:
         """Of each loss of the objective, for the batch of all ranks."""

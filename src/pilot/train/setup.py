@@ -16,11 +16,11 @@ from pilot.data.storage.files import write_json
 from pilot.data.storage.frame_cache import cache_frames
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.datasets import load_layout
-from pilot.models.bundle import Bundle, load_bundle, model_config, ordered_tokens
-from pilot.models.kinds import build, kind_of, of_family
+from pilot.models.bundle import Bundle, config_from_dict, load_bundle, ordered_tokens
 from pilot.models.pi import Pi, PiConfig
+from pilot.models.registry import build_model, model_kind, require_pi
 from pilot.robots import load_adapter, load_robot
-from pilot.tokenizers import KINDS, fit_action_tokenizer, load_action_tokenizer
+from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import checkpoint
@@ -112,7 +112,7 @@ def _claim(config: TrainConfig, out: Path, *, resume: bool, write: bool) -> Path
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
         theirs = json.loads(file.read_text())
-        theirs = _with_what_is_new(theirs, kind=kind_of(config.model))
+        theirs = _with_what_is_new(theirs, kind=model_kind(config.model))
         free = {"skip_bad", "loader_workers", "threads", "log_every", "save_every"}
         free |= {"validate_every", "validate_rows", "eval_suite", "eval_every", "eval_episodes"}
         free |= {"loss_spike", "grad_spike", "log_to", "keep", "keep_every"}
@@ -131,7 +131,7 @@ def _with_what_is_new(values: dict[str, Any], *, kind: str) -> dict[str, Any]:
     """A stored config with the defaults of fields that are younger than it, as JSON."""
     missing = [f for f in fields(TrainConfig) if f.name not in values and f.default_factory is MISSING]
     values = {f.name: f.default for f in missing if f.default is not MISSING} | values
-    values["model"] = asdict(model_config(values["model"], kind=kind))
+    values["model"] = asdict(config_from_dict(values["model"], kind=kind))
     values["optim"] = asdict(OptimConfig()) | values["optim"]
     values["sources"] = [asdict(Source(**source)) for source in values["sources"]]
     return json.loads(json.dumps(values))
@@ -188,7 +188,7 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
         if isinstance(have, PiConfig) and isinstance(want, PiConfig):
             have = replace(have, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay)
         if config.fresh and resumed is None:
-            model = restarted(bundle.pi, of_family(want), fresh=config.fresh, generator=generator)
+            model = restarted(bundle.pi, require_pi(want), fresh=config.fresh, generator=generator)
             return replace(bundle, model=model)
         if have != want:
             raise ValueError(f"{path} holds a model of another shape than the config '{config.name}' asks for")
@@ -216,11 +216,11 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
 
 def _baseline(config: TrainConfig, robot: Robot, *, stats: dict[str, NormStats], generator: torch.Generator) -> Bundle:
     """A baseline from nothing, or looking with a published ResNet. It says no actions."""
-    model, init_from = build(config.model).initialize(generator), config.init_from or ""
+    model, init_from = build_model(config.model).initialize(generator), config.init_from or ""
     if init_from.startswith(TORCHVISION):
         looking_with(model, init_from.removeprefix(TORCHVISION))
     elif init_from:
-        raise ValueError(f"a {kind_of(config.model)} starts from a checkpoint of its own, not from {init_from}")
+        raise ValueError(f"a {model_kind(config.model)} starts from a checkpoint of its own, not from {init_from}")
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None,
         loc_stride=config.loc_stride,
@@ -235,7 +235,7 @@ def _of_weights(config: TrainConfig, robot: Robot, sources: dict[str, Rows], *, 
     if actions is None and config.fast_weight > 0:
         actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
     generator = torch.Generator().manual_seed(config.seed)
-    model = restarted(base.pi, of_family(config.model), fresh=config.fresh, generator=generator)
+    model = restarted(base.pi, require_pi(config.model), fresh=config.fresh, generator=generator)
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=base.text, action_tokenizer=actions,
         loc_stride=config.loc_stride,
@@ -250,11 +250,11 @@ def make_action_tokenizer(
     FAST is fitted to those of all robots of the run; codebooks and bins, which are of certain dims, to the run's own.
     """
     kind = config.action_tokenizer
-    if kind not in KINDS:
+    if kind not in ACTION_TOKENIZERS:
         return load_action_tokenizer(fetch(kind))
     adapter, datasets = load_adapter(robot), datasets_of(robot.name, config, sources)
     chunks = whole_chunks(datasets, robot, stats=stats, norm=config.model.norm, adapter=adapter, seed=config.seed)
-    size = of_family(config.model).fast_vocab_size
+    size = require_pi(config.model).fast_vocab_size
     options: dict[str, Any] = {"fast": {"vocab_size": size, "scale": config.fast_scale}, "vq": {"seed": config.seed}}
     if kind == "fast":
         options["fast"]["others"] = other_chunks(robot.name, config, sources)

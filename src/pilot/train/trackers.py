@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from pilot.names import instead
+from pilot.names import suggest_names
 
 Values = Mapping[str, float]
 
@@ -34,7 +34,7 @@ def open_trackers(
     opened: list[Tracker] = []
     for name in names:
         if name not in TRACKERS:
-            raise ValueError(f"log_to names '{name}', which is no tracker; {instead(name, TRACKERS)}")
+            raise ValueError(f"log_to names '{name}', which is no tracker; {suggest_names(name, TRACKERS)}")
         tracker = TRACKERS[name](out, title, start, settings)
         if tracker is not None:
             opened.append(tracker)

@@ -9,7 +9,7 @@ from pilot.models.base import Model
 from pilot.models.baselines.act import Act
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
-from pilot.names import shortened
+from pilot.names import shorten
 from pilot.train.freezing import GROUPS, parts_of
 
 
@@ -42,7 +42,7 @@ def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: to
     shapes = [{(name, tuple(weight.shape)) for name, weight in weights.items()} for weights in (wanted, held)]
     if differ := {name for name, _ in shapes[0] ^ shapes[1]}:
         raise ValueError(
-            f"the weights to start from do not fit the model that this run asks for: {shortened(differ)}; parts that "
+            f"the weights to start from do not fit the model that this run asks for: {shorten(differ)}; parts that "
             "are to start from nothing are named in `fresh`"
         )
     rest = {name: weight for name, weight in model.state_dict().items() if name not in wanted}

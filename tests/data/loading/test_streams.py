@@ -40,7 +40,7 @@ def loader(path: Path, pipeline: Pipeline, *, draws: str = "windows", streams: i
 
 
 def numbers(rows: list) -> list[tuple[int, list[int]]]:
-    return [(row.place, row.tokens) for row in rows]
+    return [(row.row_id, row.tokens) for row in rows]
 
 
 def test_a_picture_is_that_of_its_row(path, pipeline):
@@ -102,7 +102,7 @@ def test_processes_make_the_same_batches(path, pipeline):
     with loader(path, pipeline, streams=2, workers=2).prefetch(7, 9) as batches:
         for step, batch in enumerate(batches, 7):
             mine = expected.batch(step)
-            assert [part.places for part in batch] == [part.places for part in mine]
+            assert [part.row_ids for part in batch] == [part.row_ids for part in mine]
             for part, own in zip(batch, mine, strict=True):
                 assert all((part.observation.images[c] == own.observation.images[c]).all() for c in ("room",))
 

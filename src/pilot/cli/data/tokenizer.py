@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pilot.cli.arguments import Verb, above_zero, folder_to_write, whole_number
-from pilot.names import choose
+from pilot.names import check_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> None:
     from pilot.data.stats import compute_norm_stats
     from pilot.datasets import load_layout
     from pilot.robots import load_adapter, load_robot
-    from pilot.tokenizers import KINDS, fit_action_tokenizer
+    from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer
     from pilot.tokenizers.report import report
 
-    choose("action tokenizer", args.kind, KINDS)
+    check_name("action tokenizer", args.kind, ACTION_TOKENIZERS)
     options = {"fast": {"scale": args.scale}, "vq": {"tokens": args.tokens, "seed": args.seed}, "bins": {}}[args.kind]
     options = {name: value for name, value in {"vocab_size": args.vocab_size, **options}.items() if value is not None}
     robot = load_robot(args.robot)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from pilot.data.formats.folder import Folder
 from pilot.data.storage.column_cache import ABOUT, ColumnWriter, mapped
 from pilot.data.storage.files import read_json, write_json
-from pilot.names import instead
+from pilot.names import suggest_names
 
 Stored = TypeVar("Stored")
 COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed", "drawable")  # of `Steps`
@@ -380,5 +380,5 @@ def choose_cameras(known: Sequence[str], wanted: Sequence[str] | None, *, path: 
     """`wanted`, or all that are known. An unknown one is a `ValueError` that suggests the nearest."""
     for camera in wanted or ():
         if camera not in known:
-            raise ValueError(f"{path} has no camera '{camera}'; {instead(camera, known, listed='it has')}")
+            raise ValueError(f"{path} has no camera '{camera}'; {suggest_names(camera, known, listed='it has')}")
     return tuple(known if wanted is None else wanted)

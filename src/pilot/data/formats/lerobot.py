@@ -30,7 +30,7 @@ from pilot.data.formats.lerobot_layout import EpisodeFiles
 from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, filled
 from pilot.data.storage.files import cache_folder, read_json
-from pilot.names import shortened
+from pilot.names import shorten
 
 Item = TypeVar("Item", EpisodeFiles, Episode)
 MAPPED_FRAMES = 100_000  # from so many on the columns are kept on disk and mapped
@@ -289,7 +289,7 @@ def chosen(episodes: Sequence[Item], indices: Sequence[int] | None, *, path: Pat
     known = {episode.index: episode for episode in episodes}
     wanted = list(known) if indices is None else list(indices)
     if unknown := [index for index in wanted if index not in known]:
-        raise ValueError(f"{path} has episodes {min(known)} to {max(known)}, not {shortened(unknown)}")
+        raise ValueError(f"{path} has episodes {min(known)} to {max(known)}, not {shorten(unknown)}")
     return [known[index] for index in wanted]
 
 

@@ -29,7 +29,7 @@ from pilot.data.loading.windows import WINDOW, WindowCache, plan, windows_of
 from pilot.data.loading.workers import worker_pool
 from pilot.data.mixture import Draw, Mixture, Rows
 from pilot.data.pipeline import Pipeline, Row, collate, in_one_order
-from pilot.names import choose
+from pilot.names import check_name
 from pilot.types import Sample
 
 AHEAD = 4
@@ -128,7 +128,7 @@ class RobotRows:
 def check_teaches(source: str, teaches: Iterable[str]) -> None:
     """Raises `ValueError` for what is no loss on rows of robots."""
     for loss in teaches:
-        choose("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")
+        check_name("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")
 
 
 def split(rows: list[Row]) -> list[list[Row]]:
@@ -232,7 +232,7 @@ class Loader:
         says_actions = self.say_actions and sample.extra.get("whole", True)
         flow = sample.extra.get("flow", True)
         row = self.pipelines[draw.source].encode(sample, say_actions=says_actions, flow=flow, rng=rng)
-        row.place = draw.seed[-1]
+        row.row_id = draw.seed[-1]
         return row
 
     def together(self, rows: list[Row]) -> list[Batch]:
@@ -273,7 +273,7 @@ class Loader:
             while coming:
                 rows = [row for part in coming.popleft() for row in part.result()]
                 coming.extend([pool.submit(_rows_in_worker, step) for pool in pools] for step in islice(steps, 1))
-                yield self.together(sorted(rows, key=lambda row: row.place))
+                yield self.together(sorted(rows, key=lambda row: row.row_id))
 
         with ExitStack() as stack:
             ready = [partial(_keep_in_worker, self, number) for number in range(self.workers)]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pilot.names import shortened
+from pilot.names import shorten
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
 
 def names_in(path: Path) -> str:
     """For a message: what lies in a folder, or the name of a file."""
-    return shortened(child.name for child in path.iterdir()) if path.is_dir() else path.name
+    return shorten(child.name for child in path.iterdir()) if path.is_dir() else path.name
 
 
 def cache_folder(path: Path) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
 from pilot.data.storage.files import atomic_write, write_json
-from pilot.names import shortened
+from pilot.names import shorten
 
 HUB = re.compile(
     r"hf://(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>[\w.-]+/[\w.-]+?)"
@@ -61,7 +61,7 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
         return _earlier_copy(record, url, error)
     wanted = {name: size for name, size in found.items() if not name or matches(name, only)}
     if not wanted:
-        raise FileNotFoundError(f"nothing to fetch at {url}: of {list(only)} there is nothing among {shortened(found)}")
+        raise FileNotFoundError(f"nothing to fetch at {url}: of {list(only)} there is nothing among {shorten(found)}")
     folder = place.download(wanted)
     write_json(record, {"url": url, "folder": str(folder), "files": sorted(wanted)})
     return folder
@@ -131,7 +131,7 @@ class HubFolder:
         self.commit = info.sha
         sizes = {item.rfilename: item.size for item in info.siblings or []}
         if not (inside := _inside(list(sizes), self.folder)):
-            raise FileNotFoundError(f"'{self.repo}' has no '{self.folder}'; it has {shortened(sizes)}")
+            raise FileNotFoundError(f"'{self.repo}' has no '{self.folder}'; it has {shorten(sizes)}")
         return {name: sizes[str(PurePosixPath(self.folder, name))] for name in inside}
 
     def version(self) -> str:
@@ -190,7 +190,7 @@ class StoredFolder:
             raise FileNotFoundError(f"nothing lies at {self.url}")
         names = {path: path[len(self.root) :].lstrip("/") for path in found}
         if unsafe := [name for name in names.values() if ".." in PurePosixPath(name).parts]:
-            raise ValueError(f"{self.url} has names that lead out of it: {shortened(unsafe)}")
+            raise ValueError(f"{self.url} has names that lead out of it: {shorten(unsafe)}")
         self.stamps = {names[p]: str([entry.get(key) for key in ("size", *STAMPS)]) for p, entry in found.items()}
         return {names[p]: entry.get("size") for p, entry in found.items()}
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from pilot.data.formats.folder import Folder, Opened
 from pilot.data.storage.files import read_json, write_json
 from pilot.data.storage.remote import AT_ONCE, Place, cache, matches, place_of
-from pilot.names import shortened
+from pilot.names import shorten
 
 FOLDER, LOCKS = "streamed", "locks"
 STAYS = (".json", ".jsonl")
@@ -57,7 +57,7 @@ class StreamedFolder(Folder):
             known = read_json(record, remedy=f"remove {record}")
             return known["sizes"], known["version"]
         if unsafe := [name for name in sizes if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute()]:
-            raise ValueError(f"{self.place.url} has names that lead out of it: {shortened(unsafe)}")
+            raise ValueError(f"{self.place.url} has names that lead out of it: {shorten(unsafe)}")
         write_json(record, {"sizes": sizes, "version": self.place.version()})
         return sizes, self.place.version()
 
@@ -173,7 +173,7 @@ class StreamedFolder(Folder):
         if file.exists():
             return
         if name not in self.sizes:
-            there = shortened(self.sizes)
+            there = shorten(self.sizes)
             raise FileNotFoundError(f"{file} is missing: {self.place.url} has no '{name}', it has {there}")
         with self._alone(name):
             if file.exists():

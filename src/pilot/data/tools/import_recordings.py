@@ -22,7 +22,7 @@ from pilot.data.formats.writer import LeRobotWriter
 from pilot.data.importers.base import Options, Source
 from pilot.data.loading.workers import Spread, here
 from pilot.data.storage.files import names_in, read_json, write_json
-from pilot.names import choose
+from pilot.names import check_name
 
 REPORT = "meta/conversion.json"
 STAGED = f"{fmt.RECORDING}/staged"
@@ -78,7 +78,7 @@ def convert(
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
     kind = kind or recognised(source)
-    choose("format", kind, kinds())
+    check_name("format", kind, kinds())
     done = _earlier(target, Conversion(source=str(source.resolve()), kind=kind))
     if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
         return done

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pilot.data.formats.episodes import Episode, EpisodeDataset
-from pilot.names import shortened
+from pilot.names import shorten
 
 FLAT = 1e-6  # a range below it, as a share of the value, is none
 FEW_VALUES = 8  # a dim with no more different values is a switch
@@ -253,7 +253,7 @@ def idle_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
         Suspicion(
             check="idle episodes",
             what=f"the robot stands still most of the time in {len(idle)} of {len(dataset.episodes)} episodes: "
-            f"{shortened([e.index for e in idle], limit=SHOWN)}",
+            f"{shorten([e.index for e in idle], limit=SHOWN)}",
             remedy="cut the pauses at begin and end: a policy learns them, and waits for ever",
             episodes=tuple(e.index for e in idle),
         )
@@ -268,7 +268,7 @@ def short_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
         Suspicion(
             check="short episodes",
             what=f"{len(short)} of {len(dataset.episodes)} episodes are shorter than a chunk of "
-            f"{dataset.action_horizon} actions: {shortened(short, limit=SHOWN)}",
+            f"{dataset.action_horizon} actions: {shorten(short, limit=SHOWN)}",
             remedy="they teach no whole chunk; broken off recordings? Leave them out, or take a shorter chunk",
             episodes=tuple(short),
         )
@@ -283,7 +283,7 @@ def missing_words(dataset: EpisodeDataset) -> list[Suspicion]:
         Suspicion(
             check="no words",
             what=f"{len(silent)} of {len(dataset.episodes)} episodes have no instruction: "
-            f"{shortened(silent, limit=SHOWN)}",
+            f"{shorten(silent, limit=SHOWN)}",
             remedy="write one per episode into the set's tasks; a policy without words cannot be told anything",
             episodes=tuple(silent),
         )

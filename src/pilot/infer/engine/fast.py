@@ -483,7 +483,7 @@ class Engine:
 
     def make_plan(self, times: Float[Tensor, " n"]) -> Plan:
         model = self.model
-        time = model.time_condition(times, model.dtype)
+        time = model.embed_time(times, model.dtype)
         if time.modulations is not None:
             return Plan(norms=self.expert.adaptive(time.modulations))
         assert time.features is not None

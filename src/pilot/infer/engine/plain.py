@@ -99,7 +99,7 @@ def plain_velocity(
     block = model.flow_block(*seen, state, horizon=horizon)
     times = flow.solver_times(num_steps, solver, device=state.device)
     if given is None:
-        conditions = model.time_condition(times, model.dtype).unbind()
+        conditions = model.embed_time(times, model.dtype).unbind()
     else:
-        conditions = [model.time_condition(time * ~given, model.dtype) for time in times]
+        conditions = [model.embed_time(time * ~given, model.dtype) for time in times]
     return lambda x_t, i: model.velocity(block, x_t, conditions[i])

@@ -23,7 +23,7 @@ from pilot.data.tools.vlm_endpoint import Endpoint
 from pilot.infer.high_level.advising import Human, Oracle, Vlm
 from pilot.infer.high_level.base import SUBTASK_TOKENS, Advisor, HighLevel, Implicit, Silent
 from pilot.infer.high_level.deciding import Affordance, Model, SayCan
-from pilot.names import instead
+from pilot.names import suggest_names
 
 __all__ = [
     "NAMED",
@@ -64,7 +64,7 @@ def named(
         ValueError: there is none, it needs an option that is missing, or does not have one that is given.
     """
     if name not in NAMED:
-        raise ValueError(f"no high level '{name}'; {instead(name, NAMED, listed='there are')}")
+        raise ValueError(f"no high level '{name}'; {suggest_names(name, NAMED, listed='there are')}")
     values = {"labels": tuple(labels) or None, "keep_margin": keep_margin, "url": url, "model": model}
     given = {option: value for option, value in values.items() if value is not None}
     if wrong := sorted(given.keys() - set(OPTIONS.get(name, ()))):

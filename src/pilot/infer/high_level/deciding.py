@@ -160,12 +160,12 @@ class SayCan(HighLevel):
         return values
 
     def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
-        said = [self.choose(policy, reading, row, turn=turn) for row, turn in enumerate(turns)]
+        said = [self.check_name(policy, reading, row, turn=turn) for row, turn in enumerate(turns)]
         for turn, tokens in zip(turns, said, strict=True):
             turn.spoken = policy.subtask_text(tokens)
         return sampling.teacher_force(engine_of(policy), reading, said, eos=policy.subtask_end)
 
-    def choose(self, policy: "Policy", reading: Any, row: int, *, turn: "Turn") -> list[int]:
+    def check_name(self, policy: "Policy", reading: Any, row: int, *, turn: "Turn") -> list[int]:
         """The tokens of the label for one row, its box in front; what every label is worth goes into the answer."""
         engine, eos, labels = engine_of(policy), policy.subtask_end, label_ids(policy, self.labels)
         likely = bare = np.array(self.scores(engine, reading, [(row, ids) for ids in labels], eos=eos))

@@ -124,7 +124,7 @@ class Act(Model):
     def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
         return {"l1": elements(batch.action_mask), "kl": batch.action_mask.flatten(1).any(1).float()}
 
-    def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], every_part: bool = False) -> Terms:
+    def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False) -> Terms:
         """The distance to the chunk, over its unmasked elements, and the divergence of its style, one per row."""
         mask = batch.action_mask
         counts = self.loss_counts(batch, draws, losses=losses)

@@ -104,7 +104,7 @@ class StandardizedConv(nn.Conv2d):
         return F.conv2d(input, weight, self.bias, self.stride, self.padding)
 
 
-class Stem(nn.Module):
+class PatchEncoder(nn.Module):
     """Pictures of one camera → a token for each patch, with its position."""
 
     def __init__(self, config: OctoConfig, camera: str) -> None:
@@ -172,7 +172,7 @@ class Octo(Denoiser):
         self.words = nn.Embedding(config.vocab_size, config.word_width)
         self.word_in = nn.Linear(config.word_width, config.width)
         self.word_position = nn.Parameter(torch.zeros(config.max_tokens, config.width))
-        self.vision = nn.ModuleDict({camera: Stem(config, camera) for camera in config.vision_towers})
+        self.vision = nn.ModuleDict({camera: PatchEncoder(config, camera) for camera in config.vision_towers})
         self.state_in = nn.Linear(config.action_dim, config.width) if config.state_input == "token" else None
         self.readout = nn.Parameter(torch.zeros(config.width))
         self.transformer = nn.ModuleList(SiglipBlock(config.block) for _ in range(config.depth))

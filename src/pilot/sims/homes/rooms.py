@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilot.names import choose
+from pilot.names import check_name
 from pilot.sims.homes import language
 from pilot.sims.homes.objects import VESSELS, Vec3
 
@@ -81,7 +81,7 @@ class Home:
 
 def home_seed(split: str, home: int) -> int:
     """The seed of home `home` of a split; the two splits' seeds are disjoint."""
-    choose("split", split, SPLITS)
+    check_name("split", split, SPLITS)
     if not 0 <= home < FIRST_TEST_SEED:
         raise ValueError(f"home {home} is not in [0, {FIRST_TEST_SEED})")
     seed = home if split == "train" else FIRST_TEST_SEED + home

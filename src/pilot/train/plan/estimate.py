@@ -13,8 +13,8 @@ from itertools import product
 from typing import Any, cast, get_args
 
 from pilot.models.bundle import empty_model
-from pilot.models.kinds import of_family
 from pilot.models.pi import Pi, PiConfig
+from pilot.models.registry import require_pi
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
@@ -195,7 +195,7 @@ class Variant:
     @classmethod
     def of(cls, config: TrainConfig, *, lora: bool) -> "Variant":
         adapters = (config.lora or LoraConfig()) if lora else None
-        model = choose_learning(empty_model(of_family(config.model)), freeze=config.freeze, lora=adapters)
+        model = choose_learning(empty_model(require_pi(config.model)), freeze=config.freeze, lora=adapters)
         return cls(model=model, counts=Counts.of(model, config), costs=costs(config, model))
 
 
@@ -228,7 +228,7 @@ class Options:
             changed.remove("parallel")  # one GPU needs none, whatever the config says
         changed += ["lora"] if lora and config.lora is None else []
         fits = used.peak <= self.gpu.memory
-        flops = per_row(of_family(config.model), work, variant.costs)
+        flops = per_row(require_pi(config.model), work, variant.costs)
         return Choice(
             layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
         )  # fmt: skip

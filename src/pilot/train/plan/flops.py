@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from pilot.data.layout import Batch
-from pilot.models.kinds import of_family
 from pilot.models.pi import PiConfig
+from pilot.models.registry import require_pi
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted
 from pilot.nn.siglip import SiglipConfig
@@ -67,7 +67,7 @@ def of_batch(config: TrainConfig, batch: list[Batch]) -> Workload:
     ]
     losses = Losses.of(config)
     side = round((sum(p * p for p in pictures) / max(1, len(pictures))) ** 0.5)
-    flow_rows = sum(len(part.with_actions()) for part in batch)
+    flow_rows = sum(len(part.rows_with_actions()) for part in batch)
     return Workload(
         pictures=(side,) * round(len(pictures) / rows),
         text=sum(part.observation.tokens.numel() for part in batch) / rows,
@@ -87,7 +87,7 @@ class Losses:
     @classmethod
     def of(cls, config: TrainConfig) -> "Losses":
         text = config.model.generates_text and (config.text_weight > 0 or config.fast_weight > 0)
-        model = of_family(config.model)
+        model = require_pi(config.model)
         flow = config.alpha > 0 and model.action_expert is not None
         return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
 
@@ -221,7 +221,7 @@ class Meter:
     def of(self, batch: list[Batch]) -> float:
         if not self.costs:
             return 0.0
-        return sum(per_row(of_family(self.config.model), of_batch(self.config, batch), self.costs).values())
+        return sum(per_row(require_pi(self.config.model), of_batch(self.config, batch), self.costs).values())
 
 
 def per_row(model: PiConfig, work: Workload, costs: Costs) -> dict[str, float]:

@@ -8,7 +8,7 @@ demand in 2025; they differ by a factor of two between clouds: give your own wit
 import re
 from dataclasses import dataclass
 
-from pilot.names import instead
+from pilot.names import suggest_names
 
 GIB = 2**30
 GPUS_PER_NODE = 8
@@ -61,5 +61,5 @@ def parse_gpus(text: str) -> tuple[int, str]:
     aliases = plain | {known.removeprefix("RTX"): known for known in GPUS} | {"A100": "A100-80"}
     name = aliases.get(typed.replace("-", "").removesuffix("GB"))
     if name is None:
-        raise ValueError(f"unknown GPU '{found[2]}'; {instead(typed, GPUS)}")
+        raise ValueError(f"unknown GPU '{found[2]}'; {suggest_names(typed, GPUS)}")
     return int(found[1] or 1), name

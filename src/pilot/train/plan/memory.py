@@ -16,8 +16,8 @@ from typing import Literal
 
 from torch import nn
 
-from pilot.models.kinds import of_family
 from pilot.models.pi import Pi, PiConfig
+from pilot.models.registry import require_pi
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted
 from pilot.nn.siglip import SiglipConfig
@@ -141,7 +141,7 @@ def reached_parts(model: Pi, losses: Losses) -> list[str]:
 
 def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layout) -> Memory:
     """Of a step of the run."""
-    losses, keeping, rows, model = Losses.of(config), layout.keeping, layout.rows, of_family(config.model)
+    losses, keeping, rows, model = Losses.of(config), layout.keeping, layout.rows, require_pi(config.model)
     parts = kept(model, work, losses=losses, keeping=keeping)
     logits = parts.pop("logits", 0.0)
     logits += work.spoken * model.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient

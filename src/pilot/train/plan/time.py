@@ -8,7 +8,7 @@ choosing; `bench/training.py` and a run's own line say what is.
 
 from dataclasses import dataclass
 
-from pilot.models.kinds import of_family
+from pilot.models.registry import require_pi
 from pilot.train.config import TrainConfig
 from pilot.train.plan.flops import Costs, Losses, Workload, forward, per_row
 from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
@@ -57,7 +57,7 @@ def step_time(
     """Of one step of the run."""
     rows = layout.rows * layout.accumulate
     operations = rows * (
-        sum(per_row(of_family(config.model), work, costs).values()) + again(config, work, layout=layout, costs=costs)
+        sum(per_row(require_pi(config.model), work, costs).values()) + again(config, work, layout=layout, costs=costs)
     )
     products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
     traffic = rows * moved(config, work, layout=layout, costs=costs) / (BANDWIDTH * gpu.bandwidth)
@@ -77,14 +77,14 @@ def moved(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) 
     """Bytes of a row that go through memory beside products; a part that is only run has no way back."""
     losses, keeping = Losses.of(config), layout.keeping
     run = Losses(text=losses.text, flow=losses.flow, backbone=True)
-    parts = kept(of_family(config.model), work, losses=run, keeping=Keeping(c=keeping.c, compiled=keeping.compiled))
+    parts = kept(require_pi(config.model), work, losses=run, keeping=Keeping(c=keeping.c, compiled=keeping.compiled))
     return sum((TRAFFIC if costs.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
 
 
 def again(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
     """Operations of a row that are done a second time to keep less."""
     share = {"none": 0.0, "selective": SELECTIVE_AGAIN, "blocks": 1.0}[layout.checkpointing]
-    parts = forward(of_family(config.model), work)
+    parts = forward(require_pi(config.model), work)
     return share * sum(ops.total for part, ops in parts.items() if part != "head" and costs.get(part, 0) > 1)
 
 

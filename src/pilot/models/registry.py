@@ -12,7 +12,7 @@ from pilot.models.pi import Pi, PiConfig
 
 ModelConfig = PiConfig | ActConfig | DiffusionPolicyConfig | OctoConfig
 
-KINDS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
+MODEL_KINDS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
     "pi": (PiConfig, Pi),
     "act": (ActConfig, Act),
     "diffusion_policy": (DiffusionPolicyConfig, DiffusionPolicy),
@@ -20,35 +20,35 @@ KINDS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
 }
 
 
-def kind_of(config: ModelConfig) -> str:
-    return next(name for name, (kind, _) in KINDS.items() if type(config) is kind)
+def model_kind(config: ModelConfig) -> str:
+    return next(name for name, (kind, _) in MODEL_KINDS.items() if type(config) is kind)
 
 
-def build(config: ModelConfig) -> Model:
+def build_model(config: ModelConfig) -> Model:
     """A model of this config; its weights are torch's, to be initialised or loaded."""
-    return KINDS[kind_of(config)][1](config)
+    return MODEL_KINDS[model_kind(config)][1](config)
 
 
-def of_family(config: ModelConfig) -> PiConfig:
+def require_pi(config: ModelConfig) -> PiConfig:
     """The config, for what only the π0 family can do.
 
     Raises:
         ValueError: it is of another kind.
     """
     if not isinstance(config, PiConfig):
-        raise ValueError(f"this is for the π0 family, and the model is of kind '{kind_of(config)}'")
+        raise ValueError(f"this is for the π0 family, and the model is of kind '{model_kind(config)}'")
     return config
 
 
-def model_config(values: Mapping[str, Any], *, kind: str = "pi") -> ModelConfig:
+def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi") -> ModelConfig:
     """A config from its `asdict` form.
 
     Raises:
         ValueError: an unknown kind, unknown fields, missing ones or unknown choices.
     """
-    if kind not in KINDS:
-        raise ValueError(f"this version of pilot has no model of kind '{kind}'; known: {', '.join(KINDS)}")
-    config = KINDS[kind][0]
+    if kind not in MODEL_KINDS:
+        raise ValueError(f"this version of pilot has no model of kind '{kind}'; known: {', '.join(MODEL_KINDS)}")
+    config = MODEL_KINDS[kind][0]
     if unknown := set(values) - {field.name for field in fields(config)}:
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
