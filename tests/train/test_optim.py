@@ -75,10 +75,10 @@ def test_average_follows_the_weights():
     model.weight.data.fill_(0.0)
     ema = Ema(model, decay=0.9)
     model.weight.data.fill_(1.0)
-    ema.update(model)
+    ema.update()
     assert ema.weights["weight"].item() == pytest.approx(1 - 2 / 11)  # the first updates forget the start quickly
     for _ in range(200):
-        ema.update(model)
+        ema.update()
     assert ema.weights["weight"].item() == pytest.approx(1.0, abs=1e-4)
 
 
@@ -88,5 +88,5 @@ def test_average_without_a_warm_up_is_openpi_s():
     ema = Ema(model, decay=0.9, warmup=False)
     model.weight.data.fill_(1.0)
     for _ in range(3):
-        ema.update(model)
+        ema.update()
     assert ema.weights["weight"].item() == pytest.approx(1 - 0.9**3)

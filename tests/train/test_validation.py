@@ -12,7 +12,8 @@ from pilot.train.config import Source, TrainConfig
 from pilot.train.loop import Run, train
 from pilot.train.metrics import read_metrics, read_notes
 from pilot.train.setup import prepare
-from pilot.train.validation import Validation, wearing
+from pilot.train.ema import swap_weights
+from pilot.train.validation import Validation
 from train import ranks
 from train.toy import config, record, record_web
 
@@ -123,7 +124,7 @@ def test_a_run_logs_what_it_finds_and_goes_on_as_if_it_had_not_looked(data, web,
 def test_the_average_is_tried_and_the_weights_come_back():
     model = torch.nn.Linear(2, 2)
     own, average = model.weight.detach().clone(), torch.ones(2, 2)
-    with pytest.raises(RuntimeError), wearing(model, {"weight": average}):
+    with pytest.raises(RuntimeError), swap_weights(model, {"weight": average}):
         assert torch.equal(model.weight, torch.ones(2, 2))
         raise RuntimeError
     assert torch.equal(model.weight, own) and torch.equal(average, torch.ones(2, 2))

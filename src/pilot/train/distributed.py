@@ -9,9 +9,9 @@ Every rank holds its own rows of every batch; `parallel` says what it holds of t
 | `fsdp` | one part of n each; a block is gathered when it runs | weights gathered, gradients summed and spread |
 | `hsdp` | as `fsdp` within groups of `shards` ranks, as `ddp` between the groups | both |
 
-All of them are FSDP2 (`fully_shard`) on meshes of another shape, with the model's blocks as units; so is a run of one
-process that computes in bf16, since that is where weights in fp32 are cast block by block. Ranks wait for each other in
-every block. They therefore run the same blocks in the same order whatever rows they have (`run_all_modules` in
+All of them are FSDP2 (`fully_shard`) on meshes of another shape, with the model's blocks as units. A run of one process
+has nothing to share: its model stays a plain one, and where it computes in bf16 the fp32 weights stand beside it
+(`master_weights.py`). Ranks wait for each other in every block. They therefore run the same blocks in the same order whatever rows they have (`every_part` in
 `models/base.py`), and what each must know of the others before a step (counts of losses, a wish to stop, a failure)
 goes round in every step, on the CPU, so that no GPU is waited for.
 """
@@ -139,22 +139,20 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
     if joined:
         count, rank = dist.get_world_size(), dist.get_rank()
     _check(config, count)
-    device = device_of(config)
-    spread = config.parallel != "none" or bf16(config, device)
-    if spread and not joined:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+    device = device_of(config, ranks=count)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if count == 1:
+        yield Ranks(device=device)
+        return
+    if not joined:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        alone = {"store": dist.HashStore(), "rank": 0, "world_size": 1} if count == 1 else {}
-        dist.init_process_group(backend, timeout=TIMEOUT, **alone)
+        dist.init_process_group(backend, timeout=TIMEOUT)
     try:
-        if not spread:
-            yield Ranks(device=device)
-            return
         host, files = (cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT)) for _ in range(2))
         yield Ranks(rank=rank, count=count, device=device, mesh=_mesh(config, count, device), host=host, files=files)
     finally:
-        if spread and not joined:
+        if not joined:
             dist.destroy_process_group()
 
 
@@ -170,11 +168,19 @@ def _check(config: TrainConfig, count: int) -> None:
         )
 
 
-def device_of(config: TrainConfig) -> torch.device:
-    """The device of this process: its own GPU where there are any."""
+def device_of(config: TrainConfig, *, ranks: int = 1) -> torch.device:
+    """Return the device of this process; `auto` and `cuda` mean its own GPU, by its number among those of the machine.
+
+    Raises:
+        ValueError: there is no such device here, or it is one GPU and there are several `ranks`.
+    """
     device = devices.resolve_device(config.device)
-    if config.device == "auto" and device.type == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type != "cuda":
+        return device
+    if device.index is None:
+        return devices.resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+    if ranks > 1:
+        raise ValueError(f"device='{config.device}' is one GPU, and there are {ranks} processes; set device=cuda")
     return device
 
 

@@ -1,9 +1,12 @@
 """A moving average of the weights: what is evaluated and shipped."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from pilot.train.distributed import local
+from pilot.train.distributed import local, regather
 
 
 class Ema:
@@ -12,24 +15,53 @@ class Ema:
     With `warmup` the decay is `(1 + n) / (10 + n)` early on, so that the average does not remember the random start for
     long; openpi, whose runs start from trained weights, has none.
 
-    Weights that do not learn are their own average and take no memory. Of a model that is spread over ranks, each rank
-    averages its own part.
+    Weights that do not learn are their own average and take no memory. Of a model that is sharded over ranks, each rank
+    averages its own part. `masters` are the weights to follow where the model holds copies of them in bf16.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float, warmup: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, *, decay: float, warmup: bool = True, masters: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.decay, self.warmup, self.updates = decay, warmup, 0
+        parameters = masters if masters is not None else dict(model.named_parameters())
         self.learned = [name for name, p in model.named_parameters() if p.requires_grad]
         self.weights = {name: p.detach() for name, p in model.state_dict().items()}
-        self.weights |= {name: self.weights[name].clone() for name in self.learned}
+        self.weights |= {name: parameters[name].detach().clone() for name in self.learned}
+        self._current = {name: parameters[name] for name in self.learned}
+
+    def next_decay(self) -> float:
+        """Count an update, and return the share of the average that it leaves as it is."""
+        self.updates += 1
+        return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
-        averages, current = self._pairs(model)
-        torch._foreach_lerp_(averages, current, 1 - decay)
+    def update(self) -> None:
+        """Move the average towards the weights of now."""
+        decay = self.next_decay()
+        averages = [local(self.weights[name]) for name in self.learned]
+        torch._foreach_lerp_(averages, [local(self._current[name].detach()) for name in self.learned], 1 - decay)
 
-    def _pairs(self, model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-        """Averages and weights that learn, this rank's part of them."""
-        current = dict(model.named_parameters())
-        return [local(self.weights[n]) for n in self.learned], [local(current[n].detach()) for n in self.learned]
+
+@contextmanager
+def swap_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give the model these weights within a `with` block, and its own back behind it.
+
+    Weights change places one by one, so memory for one tensor is enough.
+    """
+    own = model.state_dict()
+
+    def change() -> None:
+        regather(model)
+        for name, other in weights.items():
+            mine = own[name].detach()
+            before = mine.clone()
+            mine.copy_(other)
+            other.copy_(before)
+
+    with torch.no_grad():
+        change()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            change()

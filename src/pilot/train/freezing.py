@@ -9,7 +9,7 @@ Parts of a model are its direct children (`vision`, `vlm`, `action_expert`, …)
 | `expert` | action expert, its way in and out, and its time MLP |
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 import torch
@@ -61,6 +61,20 @@ def choose_learning(
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ValueError(f"nothing is left to learn: freeze={tuple(freeze)} is all of the model")
     return model
+
+
+def freeze_unreached(model: nn.Module, losses: Collection[str]) -> list[str]:
+    """Freeze the parts that no loss reaches and return their names, so that they take no memory for learning.
+
+    That is the backbone of an insulated model under the flow loss alone: training would leave it as it is.
+    """
+    config = getattr(model, "config", None)
+    if set(losses) != {"flow"} or not getattr(config, "insulate", False):
+        return []
+    parts = parts_of(model, ["vision", "language"])
+    for part in parts:
+        model.get_submodule(part).requires_grad_(False)
+    return parts
 
 
 def halve_frozen(model: nn.Module) -> None:

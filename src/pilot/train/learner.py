@@ -8,8 +8,9 @@ What is random about a step is a function of (seed, step) and of the row's place
 same run, and so is one on another number of ranks up to rounding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +20,10 @@ from pilot.data.layout import Batch
 from pilot.models.base import Draws, Model, Terms
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import Ranks, bf16, spread
-from pilot.train.ema import Ema
-from pilot.train.freezing import choose_learning, halve_frozen
+from pilot.train.ema import Ema, swap_weights
+from pilot.train.freezing import choose_learning, freeze_unreached, halve_frozen
+from pilot.train.fused_adamw import FusedAdamW
+from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer
 
 Scales = Mapping[str, Tensor]
@@ -52,21 +55,42 @@ class Learner:
         self.config, self.ranks, self.step = config, ranks or Ranks(), 0
         self.model = model.train()
         choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
-        if config.lora is not None and bf16(config, self.ranks.device):
+        low = bf16(config, self.ranks.device)
+        if config.lora is not None and low:
             halve_frozen(self.model)
+        alone = self.ranks.mesh is None
+        if alone and low and config.lora is None:
+            freeze_unreached(self.model, config.losses)
         spread(self.model, config, self.ranks)
-        self.optimizer = Optimizer(self.model, config.optim, steps=config.steps)
-        self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup)
+        self.masters = MasterWeights(self.model, many_passes=config.accumulate > 1) if alone and low else None
+        weights = None if self.masters is None else self.masters.weights
+        self.optimizer = Optimizer(self.model, config.optim, steps=config.steps, masters=weights)
+        self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup, masters=weights)
+        fused = self.masters is not None and FusedAdamW.fits(self.optimizer, self.ranks.device)
+        self.fused = FusedAdamW(self.optimizer, self.ema, self.masters) if fused and self.masters else None
         self.pool = ThreadPoolExecutor(config.threads) if in_threads(config, self.ranks) else None
 
     def advance(self, batch: list[Batch]) -> Outcome:
         """One step on this rank's rows of a batch."""
         terms, loss = self.gradients(batch)
-        lr, grad_norm = self.optimizer.step(self.step)
-        self.ema.update(self.model)
+        lr, grad_norm = self.update()
         self.step += 1
         sources = [source for part in batch for source in part.sources]
         return Outcome(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
+
+    def update(self) -> tuple[float, Tensor]:
+        """Change the weights by the gradients of the step; the learning rate, and the norm before clipping."""
+        if self.fused is not None:
+            return self.fused.step(self.step)
+        if self.masters is not None:
+            for name, gradient in self.masters.gradients().items():
+                self.masters.weights[name].grad = gradient.float()
+            self.masters.clear_gradients()
+        result = self.optimizer.step(self.step)
+        self.ema.update()
+        if self.masters is not None:
+            self.masters.refresh()
+        return result
 
     def gradients(self, batch: list[Batch]) -> tuple[Terms, Tensor]:
         """Have every weight that learns hold its gradient; the terms of this rank's rows, and their objective."""
@@ -129,7 +153,8 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a step depends on, each tensor as it is spread over the ranks."""
-        own = {f"model/{name}": weight for name, weight in self.model.state_dict().items()}
+        masters = {} if self.masters is None else {n: p.detach() for n, p in self.masters.weights.items()}
+        own = {f"model/{name}": weight for name, weight in (self.model.state_dict() | masters).items()}
         own |= {f"ema/{name}": self.ema.weights[name] for name in self.ema.learned}
         return own | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
 
@@ -139,6 +164,26 @@ class Learner:
         self.optimizer.make_room({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return self.tensors()
 
+    def loaded(self) -> None:
+        """Take note that `tensors_to_read` have been written over."""
+        if self.masters is not None:
+            self.masters.refresh()
+
+    @contextmanager
+    def average_parameters(self) -> Iterator[Model]:
+        """Give the model the weights of the moving average within a `with` block."""
+        if self.masters is None:
+            with swap_weights(self.model, self.ema.weights):
+                yield self.model
+            return
+        with torch.no_grad():
+            for name, copy in self.masters.copies.items():
+                copy.copy_(self.ema.weights[name])
+        try:
+            yield self.model
+        finally:
+            self.masters.refresh()
+
     def close(self) -> None:
         if self.pool is not None:
             self.pool.shutdown()
@@ -146,7 +191,8 @@ class Learner:
 
 def in_threads(config: TrainConfig, ranks: Ranks) -> bool:
     """Whether the parts of a batch are worked on at the same time."""
-    return ranks.mesh is None and ranks.device.type == "cpu" and config.accumulate == 1 and not config.compile
+    plain = ranks.mesh is None and not bf16(config, ranks.device) and not config.compile
+    return plain and ranks.device.type == "cpu" and config.accumulate == 1
 
 
 def weighted(terms: Terms, scales: Scales) -> Tensor:

@@ -28,7 +28,7 @@ from pilot.train.learner import Learner
 from pilot.train.metrics import Metrics
 from pilot.train.plan.flops import Meter
 from pilot.train.setup import Setup, prepare
-from pilot.train.validation import Validation, wearing
+from pilot.train.validation import Validation
 
 Evaluate = Callable[[Path], dict[str, float]]
 """From the folder of a policy to what is logged of it (`eval/while_training.py`)."""
@@ -144,8 +144,8 @@ class Run:
         """What validation and evaluation say of the moving average, if it is time for them."""
         found: dict[str, float] = {}
         if (every := self.config.validate_every) and self.step % every == 0:
-            with wearing(self.learner.model, self.learner.ema.weights):
-                found |= self.validation.run(self.learner.model)
+            with self.learner.average_parameters() as model:
+                found |= self.validation.run(model)
         if evaluate is not None and (every := self.config.eval_every) and self.step % every == 0:
             self.export()
             with self.ranks.together():
@@ -179,6 +179,7 @@ class Run:
         self.setup.loader.mixture.check(values["mixture"])
         tensors = self.learner.tensors_to_read(checkpoint.names_in(folder))
         checkpoint.read_tensors(folder, tensors, ranks=self.ranks)
+        self.learner.loaded()
         self.learner.step, self.learner.ema.updates = values["step"], values["ema_updates"]
         if self.ranks.main:  # it counts for all until now
             self.drawn.update(values["drawn"])

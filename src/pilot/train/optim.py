@@ -1,7 +1,7 @@
 """The optimizer and its schedule."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,22 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 class Optimizer:
-    """One or two torch optimizers stepped together; weight decay on matrices only, never on norms, biases or tables."""
+    """One or two torch optimizers stepped together; weight decay on matrices only, never on norms, biases or tables.
 
-    def __init__(self, model: nn.Module, config: OptimConfig, *, steps: int) -> None:
+    `masters` are the weights to change, by name, where the model holds copies of them in bf16.
+    """
+
+    def __init__(
+        self, model: nn.Module, config: OptimConfig, *, steps: int, masters: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.config, self.steps = config, steps
-        self.names = {id(p): name for name, p in model.named_parameters()}
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        matrices = [p for m in model.modules() if isinstance(m, nn.Linear) for p in (m.weight,) if p.requires_grad]
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        weights = {name: p if masters is None else masters[name] for name, p in learning.items()}
+        self.names = {id(p): name for name, p in weights.items()}
+        self.parameters = list(weights.values())
+        linear = [f"{name}.weight".lstrip(".") for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+        matrices = [weights[name] for name in linear if name in weights]
         others = [p for p in self.parameters if id(p) not in {id(m) for m in matrices}]
-        assert all(id(m) not in tables for m in matrices)
         use_muon = config.name == "muon"
         groups = [{"params": others, "weight_decay": 0.0}]
         if not use_muon:

@@ -13,14 +13,13 @@ Axes: `n` rows, `ah` action horizon, `ad` action dims.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import Rows
@@ -28,7 +27,6 @@ from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.base import Model
 from pilot.models.baselines.diffusion import Denoiser
 from pilot.train.config import TrainConfig
-from pilot.train.distributed import regather
 from pilot.types import Robot, Sample
 
 AT_ONCE = 16
@@ -191,25 +189,3 @@ class Validation:
 def can_act(model: Model) -> bool:
     """Whether `sample_actions` gives chunks; π0-FAST writes them as text, which is judged by its loss."""
     return getattr(model.config, "action_expert", True) is not None
-
-
-@contextmanager
-def wearing(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it the model has these weights. They change places one by one, so memory for one tensor is enough."""
-    own = model.state_dict()
-
-    def change() -> None:
-        regather(model)
-        for name, other in weights.items():
-            mine = own[name].detach()
-            before = mine.clone()
-            mine.copy_(other)
-            other.copy_(before)
-
-    with torch.no_grad():
-        change()
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            change()

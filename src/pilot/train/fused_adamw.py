@@ -1,0 +1,158 @@
+"""Clipping, AdamW, moving average and the bf16 copies in one pass over memory, for a GPU.
+
+A step of a large model reads and writes fp32 weights, two moments, their average and a bf16 copy: 36 bytes a weight,
+however it is done. torch does it in some hundred launches that go over the weights three times. Here two launches go
+over all tensors at once: one sums the squares of the gradients, one changes everything else.
+
+`update_plain` is what the kernel computes, in plain torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from pilot.train.ema import Ema
+from pilot.train.master_weights import MasterWeights
+from pilot.train.optim import Optimizer, learning_rate
+
+BLOCK = 4096
+"""Elements of one tensor that one program works on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficients:
+    """The numbers of one step that are the same for all weights."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    ema_decay: float
+
+
+@torch.no_grad()
+def update_plain(
+    gradient: Tensor,
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    average: Tensor,
+    copy: Tensor,
+    *,
+    step: float,
+    clip: Tensor,
+    weight_decay: float,
+    c: Coefficients,
+) -> None:
+    """Change one weight and everything kept of it, in place; `clip` scales the gradient, `step` counts from 1."""
+    gradient = gradient.float() * clip
+    weight.mul_(1 - c.lr * weight_decay)
+    exp_avg.lerp_(gradient, 1 - c.beta1)
+    exp_avg_sq.mul_(c.beta2).addcmul_(gradient, gradient, value=1 - c.beta2)
+    denominator = exp_avg_sq.sqrt() / (1 - c.beta2**step) ** 0.5 + c.eps
+    weight.addcdiv_(exp_avg, denominator, value=-c.lr / (1 - c.beta1**step))
+    average.lerp_(weight, 1 - c.ema_decay)
+    copy.copy_(weight)
+
+
+class FusedAdamW:
+    """The step of an `Optimizer` that has AdamW alone, of a moving average and of master weights, in two launches.
+
+    It works on the state of these three, so what they save and load is the same with it and without.
+    """
+
+    def __init__(self, optimizer: Optimizer, ema: Ema, masters: MasterWeights) -> None:
+        self.optimizer, self.ema, self.masters = optimizer, ema, masters
+        self.names = list(masters.weights)
+        self.device = next(iter(masters.weights.values())).device
+        sizes = [masters.weights[name].numel() for name in self.names]
+        blocks = [torch.arange(-(-size // BLOCK), dtype=torch.int32) for size in sizes]
+        tensors = [torch.full_like(block, i) for i, block in enumerate(blocks)]
+        of_block = torch.stack((torch.cat(tensors), torch.cat(blocks)), dim=1)
+        self.of_block = of_block.contiguous().to(self.device)
+        self.sizes = sizes
+        decay = {id(p): group["weight_decay"] for group in optimizer.parts[0].param_groups for p in group["params"]}
+        self.decays = torch.tensor([decay[id(masters.weights[name])] for name in self.names], device=self.device)
+        self.sums = torch.empty(len(of_block), device=self.device)
+        self.steps = torch.zeros(0)
+
+    @staticmethod
+    def fits(optimizer: Optimizer, device: torch.device) -> bool:
+        """Whether the kernel can take the place of this optimizer on this device."""
+        return find_spec("triton") is not None and device.type == "cuda" and len(optimizer.parts) == 1
+
+    def step(self, step: int) -> tuple[float, Tensor]:
+        """Clip, update, average, refresh the copies, clear the gradients; returns what `Optimizer.step` returns."""
+        from pilot.train import adamw_kernels  # where there is a GPU there is triton
+
+        config, count, gradients = self.optimizer.config, len(self.names), self.masters.gradients()
+        lr = learning_rate(config, step, self.optimizer.steps)
+        beta1, beta2 = config.betas
+        known = [self._aligned(gradients.get(name)) for name in self.names]
+        table, exists = self._table(known)
+        self._take_steps()
+        self.steps += exists
+        steps = self.steps.double().clamp(min=1)
+        corrections = torch.stack((1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt())).float()
+        bf16 = all(gradient.dtype == torch.bfloat16 for gradient in gradients.values())
+        even, grid = all(size % 16 == 0 for size in self.sizes), (len(self.of_block),)
+        adamw_kernels.sum_squares[grid](
+            table, self.of_block, self.sums, count, BF16=bf16, EVEN=even, BLOCK=BLOCK
+        )  # fmt: skip
+        norm = self.sums.sum().sqrt()
+        clip = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        adamw_kernels.update[grid](
+            table, self.of_block, self.decays, corrections, clip, count,
+            lr, beta1, beta2, config.eps, self.ema.next_decay(),
+            BF16=bf16, EVEN=even, BLOCK=BLOCK, num_warps=8,
+        )  # fmt: skip
+        self.masters.clear_gradients()
+        return lr, norm
+
+    @staticmethod
+    def _aligned(gradient: Tensor | None) -> Tensor | None:
+        """The gradient as the kernel reads it: in one piece, at an address that 16 divides."""
+        if gradient is None or (gradient.is_contiguous() and gradient.data_ptr() % 16 == 0):
+            return gradient
+        return gradient.clone(memory_format=torch.contiguous_format)
+
+    def _table(self, gradients: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Addresses and sizes [8 tensors] of all that the kernels read, and which weights have a gradient (0 or 1)."""
+        rows = [[0 if g is None else g.data_ptr() for g in gradients]]
+        state = self._state()
+        for kept in (
+            self.masters.weights,
+            {name: state[name]["exp_avg"] for name in self.names},
+            {name: state[name]["exp_avg_sq"] for name in self.names},
+            self.ema.weights,
+            self.masters.copies,
+        ):
+            rows.append([kept[name].data_ptr() for name in self.names])
+        rows.append([0 if g is None else size for g, size in zip(gradients, self.sizes, strict=True)])
+        rows.append(self.sizes)
+        table = torch.tensor(rows)
+        if self.device.type == "cuda":  # from pinned memory, so that nothing waits
+            table = table.pin_memory().to(self.device, non_blocking=True)
+        return table, table[0].ne(0).float()
+
+    def _state(self) -> Mapping[str, dict[str, Tensor]]:
+        """What AdamW remembers of each weight, made where there is none yet, under torch's own names."""
+        state = self.optimizer.parts[0].state
+        for p in self.masters.weights.values():
+            if "exp_avg" not in state[p]:
+                state[p] |= {"step": torch.zeros((), device=self.device)}
+                state[p] |= {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
+        return {name: state[p] for name, p in self.masters.weights.items()}
+
+    def _take_steps(self) -> None:
+        """Have the counts of all weights stand in one tensor, whose elements are those of the optimizer's state."""
+        state, size = self._state(), self.steps.element_size()
+        counts = [state[name]["step"] for name in self.names]
+        if all(count.data_ptr() == self.steps.data_ptr() + i * size for i, count in enumerate(counts)):
+            return
+        self.steps = torch.stack(counts).float()
+        for i, name in enumerate(self.names):
+            state[name]["step"] = self.steps[i]
