@@ -18,5 +18,8 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch):
     assert resolve_device("cuda") == torch.device("cuda") and resolve_device("cuda:0").index == 0
     with pytest.raises(ValueError, match="sees 1 GPUs here, not 'cuda:1'; choose auto or cpu"):
         resolve_device("cuda:1")
-    with pytest.raises(ValueError, match="no device 'cuba'; choose auto, cpu or cuda"):
-        resolve_device("cuba")
+    for name in ("cuba", "mps"):
+        with pytest.raises(ValueError, match=f"no device '{name}'.*choose auto"):
+            resolve_device(name)
+    with pytest.raises(ValueError, match="does not compute on 'meta'"):
+        resolve_device("meta")

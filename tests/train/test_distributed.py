@@ -194,6 +194,31 @@ def test_a_dead_rank_is_noticed_and_the_last_checkpoint_is_whole(data, tmp_path)
     assert checkpoint.read_all(last)
 
 
+@pytest.mark.parametrize(("name", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0)])
+def test_a_gpu_goes_by_any_of_its_names(data, monkeypatch, name, index):
+    """The process takes the GPU of its own number among those of the machine, unless it is told which."""
+    taken: list[torch.device] = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    with connect(mixed(data, device=name)) as alone:
+        assert alone.device == torch.device("cuda", index) and taken == [alone.device]
+        assert alone.mesh is None and not dist.is_initialized(), "one process needs no group"
+
+
+def test_a_gpu_that_cannot_be_taken_is_refused_by_name(data, monkeypatch):
+    cases = {"cuda": "sees 0 GPUs here, not 'cuda'", "gpu": "no device 'gpu'; choose auto, cpu or cuda"}
+    for name, message in cases.items():
+        with pytest.raises(ValueError, match=message), connect(mixed(data, device=name)):
+            pass
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = "'cuda:1' is one GPU, and there are 2 processes; set device=cuda"
+    with pytest.raises(ValueError, match=refused), connect(mixed(data, device="cuda:1", parallel="fsdp")):
+        pass
+
+
 def test_settings_that_do_not_fit_the_processes_are_refused(data, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     cases = {

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
-pytest.importorskip("triton", reason="kernels are for GPUs, where Triton comes with PyTorch")
-
 from pilot.train import fused_adamw
 from pilot.train.config import OptimConfig
 from pilot.train.ema import Ema
 from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+pytest.importorskip("triton", reason="kernels are for GPUs, where Triton comes with PyTorch")
 
 CONFIG = OptimConfig(peak_lr=1e-2, warmup_steps=2, weight_decay=0.1, clip_norm=0.5)
 STEPS = 4

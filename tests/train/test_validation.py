@@ -9,10 +9,10 @@ import torch
 
 from pilot.models.pi import pi0_fast
 from pilot.train.config import Source, TrainConfig
+from pilot.train.ema import swap_weights
 from pilot.train.loop import Run, train
 from pilot.train.metrics import read_metrics, read_notes
 from pilot.train.setup import prepare
-from pilot.train.ema import swap_weights
 from pilot.train.validation import Validation
 from train import ranks
 from train.toy import config, record, record_web

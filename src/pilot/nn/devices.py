@@ -15,6 +15,10 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"there is no device '{name}'; choose auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"pilot does not compute on '{name}'; choose auto, cpu or cuda")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"there is no device '{name}' here; choose auto or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here, not '{name}'; choose auto or cpu"

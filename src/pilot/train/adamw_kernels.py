@@ -2,7 +2,8 @@
 
 Both take tensors of any sizes at once. `table` [8 tensors] holds addresses of gradients, weights, first and second
 moments, averages and bf16 copies, then how many elements have a gradient (all or none), and how many there are.
-`EVEN` says that 16 divides all sizes. Program `i` works on one block of one tensor, and `of_block` [i 2] holds the tensor's number and the block's.
+`EVEN` says that 16 divides all sizes. Program `i` works on one block of one tensor, and `of_block` [i 2] holds the
+tensor's number and the block's.
 """
 
 from typing import no_type_check

@@ -11,9 +11,11 @@ Every rank holds its own rows of every batch; `parallel` says what it holds of t
 
 All of them are FSDP2 (`fully_shard`) on meshes of another shape, with the model's blocks as units. A run of one process
 has nothing to share: its model stays a plain one, and where it computes in bf16 the fp32 weights stand beside it
-(`master_weights.py`). Ranks wait for each other in every block. They therefore run the same blocks in the same order whatever rows they have (`every_part` in
-`models/base.py`), and what each must know of the others before a step (counts of losses, a wish to stop, a failure)
-goes round in every step, on the CPU, so that no GPU is waited for.
+(`master_weights.py`).
+
+Ranks wait for each other in every block. They therefore run the same blocks in the same order whatever rows they have
+(`every_part` in `models/base.py`), and what each must know of the others before a step (counts of losses, a wish to
+stop, a failure) goes round in every step, on the CPU, so that no GPU is waited for.
 """
 
 import os
