@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models import flow
+from pilot.nn.cross_entropy import cross_entropy
 
 if TYPE_CHECKING:
     from pilot.models.pi import Pi, Prefix
@@ -36,8 +36,8 @@ def text_counts(observation: Observation) -> dict[str, Float[Tensor, " b"]]:
 def text_terms(model: "Pi", observation: Observation, context: "Prefix") -> dict[str, Term]:
     """Cross-entropy of the tokens marked in `token_loss`, each from the hidden state of the token before it."""
     row, column = observation.target_positions()
-    logits = model.logits(context.hidden[row, column - 1])  # [said v]
-    nll = F.cross_entropy(logits.float(), observation.tokens[row, column], reduction="none")
+    hidden = context.hidden[row, column - 1]  # [said d]
+    nll = cross_entropy(hidden, model.embedding.weight, observation.tokens[row, column])
     kinds = observation.token_kinds[row, column]
     zeros, counts = nll.new_zeros(observation.batch_size), text_counts(observation)
     return {name: (zeros.index_add(0, row, nll * (kinds == kind).float()), counts[name]) for name, kind in SAID.items()}

@@ -14,8 +14,8 @@ has nothing to share: its model stays a plain one, and where it computes in bf16
 (`master_weights.py`).
 
 Ranks wait for each other in every block. They therefore run the same blocks in the same order whatever rows they have
-(`every_part` in `models/base.py`), and what each must know of the others before a step (counts of losses, a wish to
-stop, a failure) goes round in every step, on the CPU, so that no GPU is waited for.
+(`run_all_modules` in `models/base.py`), and what each must know of the others before a step (counts of losses, a wish
+to stop, a failure) goes round in every step, on the CPU, so that no GPU is waited for.
 """
 
 import os
