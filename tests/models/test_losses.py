@@ -37,7 +37,7 @@ def test_a_located_batch_has_the_same_losses_and_asks_nothing(config, no_shape_c
         terms = pi.loss_terms(with_indices, draws, losses=LOSSES)
         torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
         optimizer.step(0)
-        ema.update(pi)
+        ema.update()
     for name, (total, count) in wanted.items():
         assert torch.equal(total, terms[name][0]) and torch.equal(count, terms[name][1]), name
 

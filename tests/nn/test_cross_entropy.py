@@ -66,11 +66,11 @@ def test_kernels_do_what_their_twins_do(dtype):
     hidden, weight, targets, scales = drawn()
     scores, scales = (hidden @ weight.T * 3).to(dtype), scales.float()
     sums = scores.float().logsumexp(-1)
-    torch.testing.assert_close(kernels.run_log_sum_exp(scores), sums, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(kernels.log_sum_exp(scores), sums, rtol=1e-6, atol=1e-5)
     if not CUDA:
         assert torch.equal(log_sum_exp(scores), sums)
     plain = scores.cpu()
-    scores_to_gradients(plain, targets.cpu(), sums.cpu(), scales.cpu())
-    kernels.run_scores_to_gradients(scores, targets, sums, scales)
+    scores_to_gradients(plain, targets.cpu(), sums=sums.cpu(), scales=scales.cpu())
+    kernels.scores_to_gradients(scores, targets, sums=sums, scales=scales)
     close = {"rtol": 1e-5, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-7}
     torch.testing.assert_close(scores.cpu(), plain, **close)

@@ -104,13 +104,13 @@ def test_the_plain_twin_is_torch_s_adamw():
     adamw = torch.optim.AdamW([weight], lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     own, average = weight.detach().clone(), weight.detach().clone()
     first, second, copy = torch.zeros(64), torch.zeros(64), torch.empty(64, dtype=torch.bfloat16)
-    c = fused_adamw.Coefficients(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, ema_decay=0.5)
     for step, gradient in enumerate(gradients, start=1):
         weight.grad = 0.25 * gradient
         adamw.step()
         expected = average.lerp(weight.detach(), 0.5)
         fused_adamw.update_plain(
-            gradient, own, first, second, average, copy, step=step, clip=torch.tensor(0.25), weight_decay=0.1, c=c
+            gradient, own, first, second, average, copy, step=step, clip=torch.tensor(0.25), weight_decay=0.1,
+            lr=1e-2, betas=(0.9, 0.95), eps=1e-8, ema_decay=0.5,
         )  # fmt: skip
         torch.testing.assert_close(own, weight.detach(), rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-7)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.debugging import aot_eager_decomp_partition
 
 from pilot.data.layout import Batch
 from pilot.data.loading.loader import Loader
@@ -211,3 +212,30 @@ def test_bf16_computes_in_bf16_and_keeps_fp32(data, setup, passes):
             if full[1][name].any():
                 assert not torch.equal(before[f"model/{name}"], after[f"model/{name}"]), name
             assert torch.equal(copy, after[f"model/{name}"].bfloat16()) and copy.grad is None
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "blocks"])
+def test_compiled_blocks_share_graphs_and_learn_the_same(data, setup, monkeypatch, checkpointing):
+    """A stack of any depth is compiled once (and its last layer, which says the words), whatever may be kept of it."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return aot_eager_decomp_partition(graph, inputs)  # all of the compiler but its kernels
+
+    def compiled(function: object, *, dynamic: bool) -> object:
+        return own(function, backend=backend, dynamic=dynamic)
+
+    own, budget = torch.compile, torch._functorch.config.activation_memory_budget
+    monkeypatch.setattr(torch, "compile", compiled)
+    settings = mixed(data, accumulate=2)
+    torch._dynamo.reset()
+    try:
+        learner = fresh(replace(settings, compile=True, checkpointing=checkpointing), setup)
+        own_loader = loader(setup, 1)
+        batch = own_loader.together([row for row in own_loader.rows(0) if row.source == "toy"])
+        assert_same(gradients(learner, batch), gradients(fresh(settings, setup), batch))
+        assert len(graphs) == 5, "one of the vision tower, two of the backbone, two of the action expert"
+    finally:
+        torch._dynamo.reset()
+        torch._functorch.config.activation_memory_budget = budget

@@ -51,7 +51,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.rows):
             part = slice(start, start + ctx.rows)
             scores = hidden[part] @ weight.T
-            scores_to_gradients(scores, targets[part], sums[part], gradients[0][part])
+            scores_to_gradients(scores, targets[part], sums=sums[part], scales=gradients[0][part])
             if of_hidden is not None:
                 torch.mm(scores, weight, out=of_hidden[part])
             if ctx.needs_input_grad[1]:
@@ -71,18 +71,18 @@ def log_sum_exp(scores: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:
     if _with_kernels(scores):
         from pilot.nn import cross_entropy_kernels as kernels
 
-        return kernels.run_log_sum_exp(scores)
+        return kernels.log_sum_exp(scores)
     return scores.float().logsumexp(-1)
 
 
 def scores_to_gradients(
-    scores: Float[Tensor, "n v"], targets: Int[Tensor, " n"], sums: Float[Tensor, " n"], scales: Float[Tensor, " n"]
+    scores: Float[Tensor, "n v"], targets: Int[Tensor, " n"], *, sums: Float[Tensor, " n"], scales: Float[Tensor, " n"]
 ) -> None:
     """Write over scores with their gradients: `(softmax − one at the target) · scale`, with `sums` of `log_sum_exp`."""
     if _with_kernels(scores):
         from pilot.nn import cross_entropy_kernels as kernels
 
-        return kernels.run_scores_to_gradients(scores, targets, sums, scales)
+        return kernels.scores_to_gradients(scores, targets, sums=sums, scales=scales)
     likelihood = (scores.float() - sums[:, None]).exp_()
     likelihood[torch.arange(len(targets), device=targets.device), targets] -= 1
     scores.copy_(likelihood.mul_(scales[:, None]))

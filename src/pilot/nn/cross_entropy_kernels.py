@@ -16,7 +16,7 @@ BLOCK = 4096
 
 @triton.jit
 @no_type_check
-def log_sum_exp(scores, sums, words, BLOCK: tl.constexpr):
+def _log_sum_exp(scores, sums, words, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     scores += row.to(tl.int64) * words
     columns = tl.arange(0, BLOCK)
@@ -33,7 +33,7 @@ def log_sum_exp(scores, sums, words, BLOCK: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def scores_to_gradients(scores, targets, sums, scales, words, BLOCK: tl.constexpr):
+def _scores_to_gradients(scores, targets, sums, scales, words, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     scores += row.to(tl.int64) * words
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -44,20 +44,20 @@ def scores_to_gradients(scores, targets, sums, scales, words, BLOCK: tl.constexp
     tl.store(scores + columns, (likelihood * tl.load(scales + row)).to(scores.dtype.element_ty), mask=inside)
 
 
-def run_log_sum_exp(scores: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:
+def log_sum_exp(scores: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:
     """Return what `cross_entropy.log_sum_exp` does."""
     assert scores.is_contiguous()
     sums = torch.empty(len(scores), device=scores.device)
-    log_sum_exp[(len(scores),)](scores, sums, scores.shape[1], BLOCK=BLOCK, num_warps=8)
+    _log_sum_exp[(len(scores),)](scores, sums, scores.shape[1], BLOCK=BLOCK, num_warps=8)
     return sums
 
 
-def run_scores_to_gradients(
-    scores: Float[Tensor, "n v"], targets: Int[Tensor, " n"], sums: Float[Tensor, " n"], scales: Float[Tensor, " n"]
+def scores_to_gradients(
+    scores: Float[Tensor, "n v"], targets: Int[Tensor, " n"], *, sums: Float[Tensor, " n"], scales: Float[Tensor, " n"]
 ) -> None:
     """Do what `cross_entropy.scores_to_gradients` does, in place."""
     assert scores.is_contiguous()
     grid = (len(scores), triton.cdiv(scores.shape[1], BLOCK))
-    scores_to_gradients[grid](
+    _scores_to_gradients[grid](
         scores, targets, sums.contiguous(), scales.contiguous(), scores.shape[1], BLOCK=BLOCK, num_warps=8
     )  # fmt: skip

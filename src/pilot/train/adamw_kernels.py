@@ -8,13 +8,19 @@ tensor's number and the block's.
 
 from typing import no_type_check
 
+import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK = 4096
+"""Elements of one tensor that one program works on."""
 
 
 @triton.jit
 @no_type_check
-def sum_squares(table, of_block, sums, count, BF16: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr):
+def _sum_squares(table, of_block, sums, count, BF16: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr):
     program = tl.program_id(0)
     tensor = tl.load(of_block + 2 * program)
     start = tl.load(of_block + 2 * program + 1).to(tl.int64) * BLOCK
@@ -31,7 +37,7 @@ def sum_squares(table, of_block, sums, count, BF16: tl.constexpr, EVEN: tl.const
 
 @triton.jit
 @no_type_check
-def update(
+def _update(
     table, of_block, decays, corrections, clip, count,
     lr, beta1, beta2, eps, ema_decay,
     BF16: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr,
@@ -69,3 +75,37 @@ def update(
     tl.store(seconds + offsets, v, mask=changes)
     tl.store(averages + offsets, a + (1 - ema_decay) * (w - a), mask=inside)
     tl.store(copies + offsets, w.to(tl.bfloat16, fp_downcast_rounding="rtne"), mask=changes)
+
+
+def sum_squares(
+    table: Int[Tensor, "8 n"], of_block: Int[Tensor, "i 2"], *, bf16: bool, even: bool
+) -> Float[Tensor, " i"]:
+    """Return the sum of the squares of the gradients in each block; `bf16` says what gradients are in."""
+    sums = table.new_empty(len(of_block), dtype=torch.float32)
+    _sum_squares[(len(of_block),)](table, of_block, sums, table.shape[1], BF16=bf16, EVEN=even, BLOCK=BLOCK)
+    return sums
+
+
+def update(
+    table: Int[Tensor, "8 n"],
+    of_block: Int[Tensor, "i 2"],
+    *,
+    decays: Float[Tensor, " n"],
+    corrections: Float[Tensor, "2 n"],
+    clip: Float[Tensor, ""],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    ema_decay: float,
+    bf16: bool,
+    even: bool,
+) -> None:
+    """Change all tensors of `table` as `fused_adamw.update_plain` would change each.
+
+    `decays` are the weight decays, `corrections` the factors that make up for moments that start at zero.
+    """
+    _update[(len(of_block),)](
+        table, of_block, decays, corrections, clip, table.shape[1],
+        lr, *betas, eps, ema_decay,
+        BF16=bf16, EVEN=even, BLOCK=BLOCK, num_warps=8,
+    )  # fmt: skip

@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
+import torch._functorch.config
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -58,6 +59,11 @@ COSTLY = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 )
 """What `selective` checkpointing keeps; everything else in a block is cheap to compute again."""
+
+
+BUDGETS = {"none": 1.0, "selective": 0.5, "blocks": 0.0}
+"""What compiled blocks may keep for the backward pass, by `checkpointing`: a share of what they would keep by default,
+where 0 is what enters a block. The compiler chooses what to compute again, and none of it is dispatched from Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,14 +219,14 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
     """
     model.to(ranks.device)
     for block in model.blocks():
-        forward = block.forward
-        if config.checkpointing != "none":
-            forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False, **_kept(config))
-        if config.compile:
-            forward = torch.compile(forward, dynamic=False)  # lengths are padded to one; torch 2.13 fails on many
-            torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of rows with actions
-        if config.checkpointing != "none" or config.compile:
-            block.forward = forward
+        if config.compile:  # all blocks of a stack share one graph: their weights are its inputs
+            block.forward = torch.compile(block.forward, dynamic=False)  # lengths are padded; torch 2.13 fails on many
+        elif config.checkpointing != "none":
+            options = {"use_reentrant": False, "preserve_rng_state": False, **_kept(config)}
+            block.forward = partial(checkpoint, block.forward, **options)
+    if config.compile:
+        torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of rows with actions
+        torch._functorch.config.activation_memory_budget = BUDGETS[config.checkpointing]
     if ranks.mesh is None:
         return model
     if getattr(config.model, "point_layer", None) is not None:

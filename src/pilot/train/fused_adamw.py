@@ -8,7 +8,6 @@ over all tensors at once: one sums the squares of the gradients, one changes eve
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
@@ -17,20 +16,6 @@ from torch import Tensor
 from pilot.train.ema import Ema
 from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer, learning_rate
-
-BLOCK = 4096
-"""Elements of one tensor that one program works on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coefficients:
-    """The numbers of one step that are the same for all weights."""
-
-    lr: float
-    beta1: float
-    beta2: float
-    eps: float
-    ema_decay: float
 
 
 @torch.no_grad()
@@ -45,16 +30,19 @@ def update_plain(
     step: float,
     clip: Tensor,
     weight_decay: float,
-    c: Coefficients,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    ema_decay: float,
 ) -> None:
     """Change one weight and everything kept of it, in place; `clip` scales the gradient, `step` counts from 1."""
-    gradient = gradient.float() * clip
-    weight.mul_(1 - c.lr * weight_decay)
-    exp_avg.lerp_(gradient, 1 - c.beta1)
-    exp_avg_sq.mul_(c.beta2).addcmul_(gradient, gradient, value=1 - c.beta2)
-    denominator = exp_avg_sq.sqrt() / (1 - c.beta2**step) ** 0.5 + c.eps
-    weight.addcdiv_(exp_avg, denominator, value=-c.lr / (1 - c.beta1**step))
-    average.lerp_(weight, 1 - c.ema_decay)
+    gradient, (beta1, beta2) = gradient.float() * clip, betas
+    weight.mul_(1 - lr * weight_decay)
+    exp_avg.lerp_(gradient, 1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    denominator = exp_avg_sq.sqrt() / (1 - beta2**step) ** 0.5 + eps
+    weight.addcdiv_(exp_avg, denominator, value=-lr / (1 - beta1**step))
+    average.lerp_(weight, 1 - ema_decay)
     copy.copy_(weight)
 
 
@@ -65,18 +53,19 @@ class FusedAdamW:
     """
 
     def __init__(self, optimizer: Optimizer, ema: Ema, masters: MasterWeights) -> None:
-        self.optimizer, self.ema, self.masters = optimizer, ema, masters
+        from pilot.train import adamw_kernels  # where there is a GPU there is Triton
+
+        self.kernels, self.optimizer, self.ema, self.masters = adamw_kernels, optimizer, ema, masters
         self.names = list(masters.weights)
         self.device = next(iter(masters.weights.values())).device
         sizes = [masters.weights[name].numel() for name in self.names]
-        blocks = [torch.arange(-(-size // BLOCK), dtype=torch.int32) for size in sizes]
+        blocks = [torch.arange(-(-size // adamw_kernels.BLOCK), dtype=torch.int32) for size in sizes]
         tensors = [torch.full_like(block, i) for i, block in enumerate(blocks)]
         of_block = torch.stack((torch.cat(tensors), torch.cat(blocks)), dim=1)
         self.of_block = of_block.contiguous().to(self.device)
-        self.sizes = sizes
+        self.sizes, self.even = sizes, all(size % 16 == 0 for size in sizes)
         decay = {id(p): group["weight_decay"] for group in optimizer.parts[0].param_groups for p in group["params"]}
         self.decays = torch.tensor([decay[id(masters.weights[name])] for name in self.names], device=self.device)
-        self.sums = torch.empty(len(of_block), device=self.device)
         self.steps = torch.zeros(0)
 
     @staticmethod
@@ -86,9 +75,7 @@ class FusedAdamW:
 
     def step(self, step: int) -> tuple[float, Tensor]:
         """Clip, update, average, refresh the copies, clear the gradients; returns what `Optimizer.step` returns."""
-        from pilot.train import adamw_kernels  # where there is a GPU there is triton
-
-        config, count, gradients = self.optimizer.config, len(self.names), self.masters.gradients()
+        config, gradients = self.optimizer.config, self.masters.gradients()
         lr = learning_rate(config, step, self.optimizer.steps)
         beta1, beta2 = config.betas
         known = [self._aligned(gradients.get(name)) for name in self.names]
@@ -97,17 +84,14 @@ class FusedAdamW:
         self.steps += exists
         steps = self.steps.double().clamp(min=1)
         corrections = torch.stack((1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt())).float()
-        bf16 = all(gradient.dtype == torch.bfloat16 for gradient in gradients.values())
-        even, grid = all(size % 16 == 0 for size in self.sizes), (len(self.of_block),)
-        adamw_kernels.sum_squares[grid](
-            table, self.of_block, self.sums, count, BF16=bf16, EVEN=even, BLOCK=BLOCK
-        )  # fmt: skip
-        norm = self.sums.sum().sqrt()
+        kinds = {
+            "bf16": all(gradient.dtype == torch.bfloat16 for gradient in gradients.values()), "even": self.even
+        }  # fmt: skip
+        norm = self.kernels.sum_squares(table, self.of_block, **kinds).sum().sqrt()
         clip = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        adamw_kernels.update[grid](
-            table, self.of_block, self.decays, corrections, clip, count,
-            lr, beta1, beta2, config.eps, self.ema.next_decay(),
-            BF16=bf16, EVEN=even, BLOCK=BLOCK, num_warps=8,
+        self.kernels.update(
+            table, self.of_block, decays=self.decays, corrections=corrections, clip=clip, lr=lr, betas=config.betas,
+            eps=config.eps, ema_decay=self.ema.next_decay(), **kinds,
         )  # fmt: skip
         self.masters.clear_gradients()
         return lr, norm
