@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 
 from pilot import configs, robots
 from pilot.cli import main
 from pilot.cli.settings import override
+from pilot.contracts import examples
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
@@ -99,7 +99,7 @@ def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     robot, config = robots.load_robot("homes"), pi05("debug", max_tokens=80)
-    pipeline = examples.pipeline(robot, config, says_actions=True)
+    pipeline = examples.make_pipeline(robot, config, with_fast=True)
     bundle = Bundle(
         model=Pi(config).initialize(torch.Generator().manual_seed(0)),
         robot=robot,

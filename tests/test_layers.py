@@ -17,6 +17,7 @@ LAYERS = [
     {"sims", "serve"},
     {"eval"},
     {"configs"},
+    {"contracts"},
     {"cli"},
     {"__main__"},
 ]

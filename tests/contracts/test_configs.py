@@ -1,53 +1,29 @@
-"""Every run in `configs/` can be built: its model on paper, its robot and its sources by name."""
+"""Every run in `configs/` keeps the contract of runs."""
 
 import dataclasses
-import json
 
 import pytest
-import torch
 
 from pilot import configs
-from pilot.models.registry import build_model
-from pilot.robots import robot_names
+from pilot.contracts import run as contract
 from pilot.train.config import TrainConfig
 
 
-@pytest.fixture(params=configs.names())
-def config(request) -> TrainConfig:
-    return configs.get(request.param)
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", configs.names())
+def test_run(name, check):
+    def run() -> TrainConfig:
+        return configs.get(name)
+
+    run.__name__ = name
+    check(run)
 
 
-def test_it_is_called_like_its_function(config):
-    assert config.name in configs.names()
-    assert configs.get(config.name) == config
-
-
-def test_its_model_builds_without_memory(config):
-    with torch.device("meta"):
-        model = build_model(config.model)
-    assert sum(weight.numel() for weight in model.parameters()) > 1000
-
-
-def test_its_numbers_make_sense(config):
-    assert config.robot in robot_names()
-    assert config.optim.warmup_steps < config.steps or config.steps < 100
-    assert config.optim.final_lr <= config.optim.peak_lr
-    assert config.alpha == 0 or getattr(config.model, "action_expert", True) is not None, "a flow needs an expert"
-    assert config.sources and len({source.path for source in config.sources}) == len(config.sources)
-    weights = [source.weight for source in config.sources]
-    assert all(w is None for w in weights) or sum(w for w in weights if w) == pytest.approx(1.0)
-
-
-def test_each_loss_is_taught_by_a_source_and_each_source_teaches_one(config):
-    taught = {loss for source in config.sources for loss in (source.teaches if source.kind == "robot" else ("text",))}
-    asked = {name for name in ("text", "fast", "flow") if config.weight_of(name) > 0}
-    assert asked <= taught or config.losses == {"name"}
-    assert all(set(source.teaches) & asked for source in config.sources if source.kind == "robot") or not asked
-
-
-def test_it_survives_json(config):
-    """A run writes its config beside its checkpoints, and compares it when it goes on."""
-    assert json.loads(json.dumps(dataclasses.asdict(config)))["steps"] == config.steps
+def test_a_loss_that_no_source_teaches_is_named():
+    config = configs.get("nano_finetune")
+    only_flow = tuple(dataclasses.replace(source, kind="robot", teaches=("flow",)) for source in config.sources)
+    with pytest.raises(ValueError, match="no source teaches"):
+        contract.check_losses(lambda: dataclasses.replace(config, sources=only_flow))
 
 
 def test_an_unknown_run_suggests_the_nearest():

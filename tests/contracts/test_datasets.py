@@ -1,16 +1,24 @@
-"""Every entry of `datasets/` has a robot, a reader and a place of its own, and the run that makes it agrees."""
+"""Every entry of `datasets/` keeps the contract of data sets, has a folder of its own, and agrees with the run that
+makes it."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from pilot.cli import main
+from pilot.contracts import dataset as contract
 from pilot.datasets import Dataset, all_datasets, load_dataset
-from pilot.robots import load_robot
 
 ROOT = Path(__file__).parents[2]
 DATASETS = all_datasets()
+
+
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", DATASETS)
+def test_dataset(name, check):
+    check(load_dataset(name))
 
 
 @pytest.fixture(params=DATASETS)
@@ -24,11 +32,6 @@ def collected() -> dict[str, dict]:
     lines = [line for script in scripts for line in re.findall(r"\$pilot (collect .+)", script)]
     parsed = [vars(main.build_parser().parse_args(line.split())) for line in lines]
     return {str(arguments["out"].relative_to("data")): arguments for arguments in parsed}
-
-
-def test_its_robot_exists_and_it_says_what_it_teaches(dataset):
-    assert load_robot(dataset.robot).name == dataset.robot
-    assert dataset.objective and dataset.reader in ("robot", "web")
 
 
 def test_no_two_share_a_folder():
@@ -49,6 +52,13 @@ def test_the_run_collects_what_the_entry_says(dataset):
     names = {"episodes_per_home": "episodes", "rows": "web"}
     differ = {k: (v, arguments[names.get(k, k)]) for k, v in dataset.collect.items() if arguments[names.get(k, k)] != v}
     assert not differ, f"entry and run: {differ}"
+
+
+def test_cameras_that_the_robot_lacks_are_named():
+    bridge = load_dataset("bridge")
+    layout = dataclasses.replace(bridge.layout, cameras={"periscope": "observation/image"})
+    with pytest.raises(ValueError, match="periscope"):
+        contract.check_layout(dataclasses.replace(bridge, layout=layout))
 
 
 def test_an_unknown_name_suggests_the_nearest():

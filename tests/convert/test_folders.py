@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 from safetensors.torch import load_file, save_file
 
 from convert import lerobot_files as files
 from pilot.cli import main
+from pilot.contracts import examples
 from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
@@ -27,7 +27,7 @@ GIVEN = ["--robot", "homes", "--tokenizer", str(NANO_MODEL)]
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     config = replace(files.CONFIGS["pi05"], prompt="pi05", action_horizon=7, max_tokens=100)
-    text, stats = TextTokenizer(), examples.norm_stats(HOMES)
+    text, stats = TextTokenizer(), examples.make_norm_stats(HOMES)
     return Bundle(model=files.model(config).eval(), robot=HOMES, norm_stats=stats, text=text, action_tokenizer=None)
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 from safetensors.torch import load_file, save_file
 
 from convert import lerobot_files as files
+from pilot.contracts import examples
 from pilot.convert import lerobot, lerobot_export, lerobot_policy
 from pilot.data.transforms import normalize, unnormalize
 from pilot.infer.policy import Policy
@@ -34,7 +34,7 @@ ROBOT = Robot(
 
 def bundle(kind: str, robot: Robot = ROBOT) -> Bundle:
     config = replace(files.CONFIGS[kind], prompt=kind, norm="zscore" if kind == "pi0" else "quantile", max_tokens=456)
-    pipeline = examples.pipeline(robot, config, says_actions=True)
+    pipeline = examples.make_pipeline(robot, config, with_fast=True)
     return Bundle(
         model=files.model(config).eval(),
         robot=robot,
@@ -76,7 +76,7 @@ def test_there_and_back_is_the_same_policy(exported):
     assert files.same(back.model, made.model)
     assert (back.model.config, back.robot) == (made.model.config, made.robot)
     observation = {
-        "images": examples.sample(ROBOT, horizon=2).images,
+        "images": examples.make_sample(ROBOT, horizon=2).images,
         "state": np.linspace(-1, 1, 5, dtype=np.float32),
         "prompt": "Put the red_cup in the sink",
     }
@@ -90,7 +90,7 @@ def test_pi0_fast_there_and_back(tmp_path):
         folder = lerobot_export.save_bundle(made, tmp_path / "policy", dtype=torch.float32)
     back = lerobot_policy.load_bundle(folder)
     assert files.same(back.model, made.model) and back.model.config == made.model.config
-    chunk = examples.sample(ROBOT, horizon=6).actions
+    chunk = examples.make_sample(ROBOT, horizon=6).actions
     assert back.action_tokenizer.encode(chunk) == made.action_tokenizer.encode(chunk)
 
 
@@ -342,5 +342,5 @@ def test_a_base_policy_needs_a_robot(tmp_path, debug_vision):
     with pytest.raises(ValueError, match="a base policy has no robot; name one"):
         lerobot_policy.load_bundle(tmp_path)
     homes = load_robot("homes")
-    stats = examples.norm_stats(homes)
+    stats = examples.make_norm_stats(homes)
     assert lerobot_policy.load_bundle(tmp_path, robot=homes, norm_stats=stats, text=TextTokenizer()).robot == homes

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from contracts import examples
 
 import pilot
+from pilot.contracts import examples
 from pilot.convert import lerobot_export, openpi_jax, openpi_torch
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
@@ -21,7 +21,7 @@ def model() -> Pi:
 
 
 def bundle(model: Pi) -> Bundle:
-    stats = examples.norm_stats(ROBOT)
+    stats = examples.make_norm_stats(ROBOT)
     return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from contracts import examples
 
+from pilot.contracts import examples
 from pilot.data.layout import Kind
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.pi import pi0, pi05
@@ -18,7 +18,7 @@ CONFIG = pi05("debug")
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    return examples.pipeline(ROBOT, CONFIG, says_actions=True)
+    return examples.make_pipeline(ROBOT, CONFIG, with_fast=True)
 
 
 def web(answer: str = "a red cup") -> Sample:
@@ -26,7 +26,7 @@ def web(answer: str = "a red cup") -> Sample:
 
 
 def test_a_robot_row_reads_prompt_then_says_subtask_then_fast(pipeline):
-    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon))
+    row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon))
     text = TextTokenizer()
     prompt = text.decode([t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.PREFIX])
     said = text.decode([t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.TEXT])
@@ -37,13 +37,13 @@ def test_a_robot_row_reads_prompt_then_says_subtask_then_fast(pipeline):
 
 
 def test_padded_steps_and_dims_are_masked(pipeline):
-    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon))
+    row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon))
     assert row.action_mask[:-1, : ROBOT.action_dim].all()
     assert not row.action_mask[-1].any() and not row.action_mask[:, ROBOT.action_dim :].any()
 
 
 def test_a_chunk_that_is_not_whole_has_no_fast_tokens(pipeline):
-    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon), say_actions=False)
+    row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon), say_actions=False)
     assert Kind.FAST not in row.kinds and row.action_mask.any()
 
 
@@ -55,7 +55,7 @@ def test_a_web_row_has_neither_state_nor_actions(pipeline):
 
 
 def test_fast_tokens_decode_to_the_chunk(pipeline):
-    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     row = pipeline.encode(sample)
     text = pipeline.text
     fast = [t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.FAST]
@@ -65,13 +65,13 @@ def test_fast_tokens_decode_to_the_chunk(pipeline):
 
 
 def test_actions_come_back_in_the_robots_units(pipeline):
-    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     row = pipeline.encode(sample)
     np.testing.assert_allclose(pipeline.decode_actions(row.actions, sample.state), sample.actions, atol=1e-4)
 
 
 def test_rows_of_every_kind_share_a_batch(pipeline):
-    robot = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon))
+    robot = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon))
     batch = collate([robot, pipeline.encode(web())])
     observation = batch.observation
     assert observation.image_masks["wrist"].tolist() == [True, False]
@@ -81,7 +81,7 @@ def test_rows_of_every_kind_share_a_batch(pipeline):
 
 
 def test_what_a_person_did_wrong_is_said(pipeline):
-    good = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    good = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     cases = {
         "5 state dims": replace(good, state=np.zeros(3, np.float32)),
         "NaN": replace(good, state=np.full(5, np.nan, np.float32)),
@@ -97,7 +97,7 @@ def test_what_a_person_did_wrong_is_said(pipeline):
 
 
 def test_wrist_pictures_are_recoloured_only_and_boxes_stay_in_place(pipeline):
-    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     plans = pipeline.encode(sample, rng=np.random.default_rng(0)).plans
     assert plans["room"].moves and not plans["wrist"].moves
     boxed = replace(sample, subtask="<loc0001><loc0002><loc0003><loc0004>pick up the red cup")
@@ -119,16 +119,16 @@ def test_cameras_of_a_batch_are_in_every_rows_own_order(pipeline):
 
 def test_cameras_come_in_the_robots_order_by_their_slots():
     arm = replace(ROBOT, cameras=("room", "side", "wrist"), slots=("base_0_rgb", None, "left_wrist_0_rgb"))
-    sample = examples.sample(arm, horizon=CONFIG.action_horizon)
+    sample = examples.make_sample(arm, horizon=CONFIG.action_horizon)
     sample.images = dict(reversed(sample.images.items()))
-    assert list(examples.pipeline(arm, CONFIG).encode(sample).images) == ["base_0_rgb", "left_wrist_0_rgb"]
+    assert list(examples.make_pipeline(arm, CONFIG).encode(sample).images) == ["base_0_rgb", "left_wrist_0_rgb"]
 
 
 def test_cameras_that_are_always_shown_are_black_where_the_robot_has_none():
     """π0-FAST was trained so, and on DROID with the black one in the middle."""
     config = replace(CONFIG, always_shown=("room", "side", "wrist"))
-    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
-    row, plain = (examples.pipeline(ROBOT, c).encode(sample) for c in (config, CONFIG))
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
+    row, plain = (examples.make_pipeline(ROBOT, c).encode(sample) for c in (config, CONFIG))
     assert list(row.images) == ["room", "side", "wrist"] and not row.images["side"].any()
     assert all(np.array_equal(row.images[camera], picture) for camera, picture in plain.images.items())
     observation = collate([row]).observation
@@ -137,7 +137,7 @@ def test_cameras_that_are_always_shown_are_black_where_the_robot_has_none():
 
 def test_z_scores_are_a_models_choice():
     config = pi0("debug")
-    pipeline, sample = examples.pipeline(ROBOT, config), examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    pipeline, sample = examples.make_pipeline(ROBOT, config), examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     row, stats = pipeline.encode(sample), pipeline.norm_stats["state"]
     np.testing.assert_allclose(row.state[:5], (sample.state - stats.mean) / (stats.std + 1e-6), rtol=1e-5)
     np.testing.assert_allclose(pipeline.decode_actions(row.actions, sample.state), sample.actions, atol=1e-4)
@@ -146,10 +146,10 @@ def test_z_scores_are_a_models_choice():
 def test_an_adapter_stands_before_everything_and_is_undone_last():
     arm = replace(ROBOT, adapter="mirrored")
     mirrored = Adapter(state=np.negative, state_inverse=np.negative, actions=np.negative, actions_inverse=np.negative)
-    stats = examples.norm_stats(ROBOT)
+    stats = examples.make_norm_stats(ROBOT)
     adapted = Pipeline(arm, CONFIG, norm_stats=stats, text=TextTokenizer(), adapter=mirrored)
     plain = Pipeline(ROBOT, CONFIG, norm_stats=stats, text=TextTokenizer())
-    sample = examples.sample(ROBOT, horizon=CONFIG.action_horizon)
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     other = replace(sample, state=-sample.state, actions=-sample.actions)
     np.testing.assert_array_equal(adapted.encode(sample).actions, plain.encode(other).actions)
     chunk = adapted.encode(sample).actions
@@ -159,14 +159,14 @@ def test_an_adapter_stands_before_everything_and_is_undone_last():
 
 
 def test_a_row_may_teach_words_only(pipeline):
-    row = pipeline.encode(examples.sample(ROBOT, horizon=CONFIG.action_horizon), flow=False)
+    row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon), flow=False)
     assert not row.action_mask.any() and Kind.FAST in row.kinds
 
 
 def test_missing_statistics_name_the_command():
     with pytest.raises(ValueError, match="pilot data stats"):
         Pipeline(ROBOT, CONFIG, norm_stats={}, text=TextTokenizer())
-    stats = examples.norm_stats(ROBOT)
+    stats = examples.make_norm_stats(ROBOT)
     broken = stats | {"actions": replace(stats["actions"], q99=np.full(ROBOT.action_dim, np.nan))}
     with pytest.raises(ValueError, match="of 'actions' hold NaN or infinity; make them anew: pilot data stats"):
         Pipeline(ROBOT, CONFIG, norm_stats=broken, text=TextTokenizer())

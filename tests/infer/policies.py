@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contracts import examples
 
 from infer.weights import model
+from pilot.contracts import examples
 from pilot.infer.policy import Policy
 from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi05
@@ -18,7 +18,7 @@ TOLD = BOX + "pick up the red cup"
 
 
 def bundle_of(model: Pi, text: TextTokenizer) -> Bundle:
-    pipeline = examples.pipeline(ROBOT, model.config, says_actions=True)
+    pipeline = examples.make_pipeline(ROBOT, model.config, with_fast=True)
     return Bundle(
         model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
         action_tokenizer=pipeline.action_tokenizer, loc_stride=16,

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 from safetensors.torch import load_file, save_file
 
 import pilot
 from infer.policies import TOLD, observation, save_toy
+from pilot.contracts import examples
 from pilot.infer.policy import Policy, load_policy
 from pilot.infer.rtc import Rtc
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
@@ -171,7 +171,7 @@ def test_a_missing_part_of_the_observation_is_named(policy):
 
 
 def fresh(config: PiConfig, *, says_actions: bool = False) -> Bundle:
-    text, pipeline = TextTokenizer(), examples.pipeline(ROBOT, config, says_actions=says_actions)
+    text, pipeline = TextTokenizer(), examples.make_pipeline(ROBOT, config, with_fast=says_actions)
     model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
     stats, actions = pipeline.norm_stats, pipeline.action_tokenizer
     return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=text, action_tokenizer=actions)
@@ -188,7 +188,7 @@ def test_a_model_without_a_high_level_acts_on_the_prompt(config):
 @pytest.mark.parametrize("prompt", ["pi0_fast", "subtask"])
 def test_a_model_without_an_expert_writes_whole_chunks(prompt):
     """Untrained, so that nothing but the grammar makes them whole; two robots at once, of different prompts."""
-    policy = Policy(fresh(pi0_fast("debug", prompt=prompt), says_actions=True))
+    policy = Policy(fresh(pi0_fast("debug", prompt=prompt), with_fast=True))
     wishes = [observation(), observation(prompt="put the large blue ball in the bin")]
     answers = policy.infer_many([policy.session(), policy.session()], wishes)
     for answer, wish in zip(answers, wishes, strict=True):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 from safetensors.torch import load_file, save_file
 
+from pilot.contracts import examples
 from pilot.data import transforms
 from pilot.infer.policy import Policy, export, load_policy
 from pilot.infer.record import FILE, Record, differences, made_up
@@ -27,7 +27,7 @@ def bundle(config: PiConfig) -> Bundle:
     for name, weight in model.named_parameters():  # a fresh model has closed gates, and its actions are its noise
         if not weight.any() and "action" in name:
             torch.nn.init.normal_(weight, std=0.1, generator=generator)
-    pipeline = examples.pipeline(ROBOT, config, says_actions=config.action_expert is None)
+    pipeline = examples.make_pipeline(ROBOT, config, with_fast=config.action_expert is None)
     stats, actions = pipeline.norm_stats, pipeline.action_tokenizer
     return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=text, action_tokenizer=actions)
 

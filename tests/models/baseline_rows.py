@@ -1,7 +1,6 @@
 """Rows that the tests of the baselines share."""
 
-from contracts import examples
-
+from pilot.contracts import examples
 from pilot.data.layout import Batch
 from pilot.data.pipeline import collate
 from pilot.models.baselines.base import BaselineConfig
@@ -10,6 +9,6 @@ from pilot.robots.homes import ROBOT
 
 def rows(config: BaselineConfig, *, count: int = 3) -> Batch:
     """Examples of the homes' robot; the last step of each chunk is padding, and so are the dims that it has not."""
-    pipeline = examples.pipeline(ROBOT, config)
-    samples = [examples.sample(ROBOT, horizon=config.action_horizon, seed=seed) for seed in range(count)]
+    pipeline = examples.make_pipeline(ROBOT, config)
+    samples = [examples.make_sample(ROBOT, horizon=config.action_horizon, seed=seed) for seed in range(count)]
     return collate([pipeline.encode(sample) for sample in samples])

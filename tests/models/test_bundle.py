@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 from safetensors.torch import load_file, save_file
 
+from pilot.contracts import examples
 from pilot.models.bundle import Bundle, config_from_dict, load_bundle, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0_small, pi05
 from pilot.robots.homes import ROBOT
@@ -34,7 +34,7 @@ TOKENIZERS: dict[str, Callable[[], ActionTokenizer | None]] = {
 
 def bundle(config: PiConfig | None = None, *, actions: ActionTokenizer | None = None) -> Bundle:
     model = Pi(config or pi05("debug", max_tokens=80)).initialize(torch.Generator().manual_seed(0))
-    stats = examples.norm_stats(ROBOT)
+    stats = examples.make_norm_stats(ROBOT)
     return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=actions)
 
 

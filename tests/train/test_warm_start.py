@@ -8,9 +8,9 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 
 from convert.lerobot_files import CONFIGS, model
+from pilot.contracts import examples
 from pilot.convert import openpi_jax
 from pilot.convert.keymap import export
 from pilot.data.formats import lerobot_layout as fmt
@@ -105,7 +105,7 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
     bundle = Bundle(
         model=model(made),
         robot=ROBOT,
-        norm_stats=examples.norm_stats(ROBOT),
+        norm_stats=examples.make_norm_stats(ROBOT),
         text=TextTokenizer(),
         action_tokenizer=None,
     )
@@ -117,7 +117,7 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
 
 def require_pi(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Path:
     bundle = Bundle(
-        model=model(config), robot=robot, norm_stats=examples.norm_stats(robot), text=TextTokenizer(),
+        model=model(config), robot=robot, norm_stats=examples.make_norm_stats(robot), text=TextTokenizer(),
         action_tokenizer=None,
     )  # fmt: skip
     return save_bundle(bundle, tmp_path / "base")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot import __version__, missing_extra
-from pilot.cli import collect, convert, data, demo, plan, serve, train
+from pilot.cli import check, collect, convert, data, demo, plan, serve, train
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
 from pilot.names import check_name
@@ -29,6 +29,7 @@ VERBS = {
     "serve": serve.VERB,
     "data": data.VERB,
     "convert": convert.VERB,
+    "check": check.VERB,
 }
 
 

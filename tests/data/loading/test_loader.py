@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from contracts import examples
 from data.recordings import ROBOT, episode, record
 
+from pilot.contracts import examples
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows, WebWriter
@@ -26,7 +26,7 @@ ROWS = 16
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    return examples.pipeline(ROBOT, CONFIG, says_actions=True)
+    return examples.make_pipeline(ROBOT, CONFIG, with_fast=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from contracts import examples
 from data.recordings import ROBOT, number_of, record_numbered_films
 
+from pilot.contracts import examples
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import video
 from pilot.data.formats.lerobot import LeRobotDataset
@@ -21,7 +21,7 @@ EPISODES, LENGTH, BATCH = 8, 24, 16
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    return examples.pipeline(ROBOT, CONFIG, says_actions=False)
+    return examples.make_pipeline(ROBOT, CONFIG, with_fast=False)
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts import examples
 from data.formats.test_lerobot_v2 import write as write_v2
 from data.hub_server import Hub, serving
 from data.recordings import ROBOT, episode, number_of, record, record_numbered_films
 from data.records import LAYOUT, RECORDS, copy_tiny_arm, messages, write_records
 
+from pilot.contracts import examples
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.episodes import EpisodeDataset
 from pilot.data.formats.lerobot import LeRobotDataset
@@ -271,7 +271,7 @@ def loader_of(address: str, *, batch_size: int, streams: int = 1, **options) -> 
     config = pi05("debug", action_horizon=4)
     dataset = open_episodes(address, 4, layouts=lambda _: LAYOUT, cameras=["room"])
     mixture = Mixture({"robot": RobotRows("robot", dataset, loc_stride=1)}, seed=1, streams=streams, draws="windows")
-    return Loader(mixture, examples.pipeline(ROBOT, config, says_actions=False), batch_size=batch_size, **options)
+    return Loader(mixture, examples.make_pipeline(ROBOT, config, with_fast=False), batch_size=batch_size, **options)
 
 
 def folder_of(loader: Loader) -> StreamedFolder:

@@ -10,11 +10,12 @@ from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot, Sample
 
 
-def sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
+def make_sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
+    """Return a sample of random pictures and numbers, within what the robot's grippers can do."""
     rng = np.random.default_rng(seed)
     state = rng.uniform(-1, 1, robot.state_dim).astype(np.float32)
     actions = rng.uniform(-1, 1, (horizon, robot.action_dim)).astype(np.float32)
-    for gripper in robot.grippers:  # within what it can do
+    for gripper in robot.grippers:
         dim = robot.action_names.index(gripper.action)
         actions[:, dim] = rng.uniform(*sorted((gripper.open, gripper.closed)), horizon)
         if gripper.state is not None:
@@ -31,8 +32,8 @@ def sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
     )
 
 
-def norm_stats(robot: Robot) -> dict[str, NormStats]:
-    """Uneven on purpose: a pipeline that mixes dims up does not come back to where it started."""
+def make_norm_stats(robot: Robot) -> dict[str, NormStats]:
+    """Return statistics that differ from dim to dim, so that a pipeline that mixes dims up is found out."""
 
     def uneven(dims: int) -> NormStats:
         centre, width = np.linspace(-0.5, 0.5, dims), np.linspace(1.0, 3.0, dims)
@@ -41,13 +42,14 @@ def norm_stats(robot: Robot) -> dict[str, NormStats]:
     return {"state": uneven(robot.state_dim), "actions": uneven(robot.action_dim)}
 
 
-def pipeline(robot: Robot, config: PiConfig, *, says_actions: bool = False) -> Pipeline:
+def make_pipeline(robot: Robot, config: PiConfig, *, with_fast: bool = False) -> Pipeline:
+    """Return the pipeline of `robot` for a model; `with_fast` fits it a FAST tokenizer to random chunks."""
     chunks = np.random.default_rng(1).uniform(-1, 1, (64, config.action_horizon, robot.action_dim)).astype(np.float32)
-    fast = FastTokenizer.fit(chunks, vocab_size=config.fast_vocab_size) if says_actions else None
+    fast = FastTokenizer.fit(chunks, vocab_size=config.fast_vocab_size) if with_fast else None
     return Pipeline(
         robot,
         config,
-        norm_stats=norm_stats(robot),
+        norm_stats=make_norm_stats(robot),
         text=TextTokenizer(),
         action_tokenizer=fast,
         adapter=load_adapter(robot),
