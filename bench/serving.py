@@ -38,7 +38,7 @@ from pilot.models.pi import Pi, pi05
 from pilot.models.sizes import SIZES
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyClient
-from pilot.serve.hosted_policy import Hosted
+from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
@@ -111,7 +111,7 @@ def serve_policy(talk: Connection, kind: str, checkpoint: Path | None, workers: 
         policy: Policy = small_model(THREE_CAMERAS)
     else:
         policy = load_policy(checkpoint, device="cpu") if checkpoint else Policy(bundle(ROBOT, Pi(pi05("nano"))))
-    hosted = Hosted("policy", policy, workers=workers)
+    hosted = HostedPolicy("policy", policy, workers=workers)
     with serve_in_background(hosted, limits=Limits(observations_per_second=1e6)) as port:
         talk.send(port)
         while talk.recv() is not None:

@@ -20,14 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import pilot
-from pilot.serve.auth import Keys, key_of
+from pilot.serve.auth import ApiKeys, read_api_key
 from pilot.serve.client import PolicyClient
-from pilot.serve.hosted_policy import Hosted, warm_up
-from pilot.serve.http import Refusal, session_name
+from pilot.serve.hosted_policy import HostedPolicy, warm_up
+from pilot.serve.http import RequestRefused, session_name
 from pilot.serve.limits import Limits
-from pilot.serve.server import RETURNED
+from pilot.serve.server import REPLACED
 from pilot.serve.sessions import RobotSession
-from pilot.serve.state import State
+from pilot.serve.state import ServerState
 from pilot.serve.wire import OVER, pack
 
 try:
@@ -45,9 +45,9 @@ class Robots:
     """One replica: one model, many robots."""
 
     def __init__(self, checkpoint: str, api_key: str | None) -> None:
-        hosted = Hosted("policy", pilot.load_policy(checkpoint))
+        hosted = HostedPolicy("policy", pilot.load_policy(checkpoint))
         warm_up(hosted.policy, max_batch=hosted.batcher.max_batch)
-        self.state = State(policies={"policy": hosted}, keys=Keys([api_key] if api_key else []))
+        self.state = ServerState(policies={"policy": hosted}, keys=ApiKeys([api_key] if api_key else []))
         self.hosted, self.replica = hosted, serve.get_replica_context().replica_tag
 
     @app.websocket("/")
@@ -55,9 +55,9 @@ class Robots:
         """What `pilot serve` does with a robot, over Ray's websocket."""
         headers = {name.lower(): value for name, value in websocket.headers.items()}
         try:
-            owner = self.state.keys.owner(key_of(headers))
+            owner = self.state.keys.owner(read_api_key(headers))
             session = session_name(headers, websocket.url.query)
-        except (PermissionError, Refusal) as error:
+        except (PermissionError, RequestRefused) as error:
             await websocket.close(code=4003, reason=str(error))
             return
         await websocket.accept()
@@ -70,22 +70,26 @@ class Robots:
                     code = message.get("code")
                     break
                 sent = message.get("bytes") or message.get("text") or b""
-                reply = await self.state.conversations["policy"].answer(robot, sent)
+                reply = await self.state.handlers["policy"].answer(robot, sent)
                 await (websocket.send_text(reply) if isinstance(reply, str) else websocket.send_bytes(reply))
         except WebSocketDisconnect as gone:
             code = gone.code
         finally:
-            self.state.sessions.leave(robot, websocket, over=code == OVER)
+            self.state.sessions.disconnect(robot, websocket, over=code == OVER)
 
     async def seat(self, websocket: WebSocket, owner: str, session: str | None) -> RobotSession:
         """The robot's session; a connection that it had before, and that hangs, makes room."""
         robot = self.state.sessions.open(
-            session, owner=owner, policy="policy", begin=self.hosted.begin, metadata=self.hosted.metadata
+            session,
+            owner=owner,
+            policy="policy",
+            start_session=self.hosted.start_session,
+            metadata=self.hosted.metadata,
         )
-        before, robot.connection, robot.left = robot.connection, websocket, None
+        before, robot.connection, robot.disconnected = robot.connection, websocket, None
         if before is not None:
             with contextlib.suppress(RuntimeError):  # it has just ended by itself
-                await before.close(RETURNED, "the robot came back on another connection")
+                await before.close(REPLACED, "the robot came back on another connection")
         return robot
 
 

@@ -16,6 +16,7 @@ _NEEDS = {
     "torch": ("torch", "safetensors", "sentencepiece", "tokenizers"),
     "data": ("pyarrow", "tqdm"),
     "client": ("websockets", "msgpack"),
+    "serve": ("prometheus_client",),
     "sim": ("gymnasium", "mujoco"),
 }
 

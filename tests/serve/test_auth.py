@@ -5,40 +5,41 @@ from pathlib import Path
 
 import pytest
 
-from pilot.serve.auth import Keys, check_origin, key_of, tls_context
+from pilot.serve.auth import ApiKeys, check_origin, read_api_key, tls_context
 
 HERE = Path(__file__).parent
 FOREIGN, RENAMED = "http://evil.example", {"host": "evil.example:8000"}
 
 
 def test_without_keys_everyone_is_one():
-    keys = Keys()
+    keys = ApiKeys()
     assert not keys and keys.owner(None) == keys.owner("anything") == ""
 
 
 def test_each_key_is_an_owner_of_its_own():
-    keys = Keys(["first-key", "second-key"])
+    keys = ApiKeys(["first-key", "second-key"])
     assert keys and keys.owner("first-key") != keys.owner("second-key")
     assert "first" not in keys.owner("first-key")
 
 
 @pytest.mark.parametrize(
-    ("key", "words"), [(None, "needs an API key: .*Api-Key"), ("first", "not known"), ("first-keyé", "not known")]
+    ("key", "words"),
+    [(None, "needs an API key: .*Api-Key"), ("first", "does not know"), ("first-keyé", "does not know")],
 )
 def test_who_has_no_key_is_told(key, words):
     with pytest.raises(PermissionError, match=words):
-        Keys(["first-key"]).owner(key)
+        ApiKeys(["first-key"]).owner(key)
 
 
 def test_keys_are_lines_of_a_file(tmp_path):
     file = tmp_path / "keys.txt"
     file.write_text("# robots\nfirst-key\n\n  second-key \n")
-    assert Keys.read(file).owner("second-key")
+    assert ApiKeys.read(file).owner("second-key")
     file.write_text("# nobody\n")
     with pytest.raises(ValueError, match="no API key in"):
-        Keys.read(file)
-    with pytest.raises(ValueError, match="8 letters or more"):
-        Keys(["short"])
+        ApiKeys.read(file)
+    with pytest.raises(ValueError, match="8 characters or more"):
+        ApiKeys(["short"])
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,8 @@ def test_keys_are_lines_of_a_file(tmp_path):
     ],
 )
 def test_how_a_key_comes(header, key):
-    assert key_of({"authorization": header}) == key
-    assert key_of({}) is None
+    assert read_api_key({"authorization": header}) == key
+    assert read_api_key({}) is None
 
 
 HOST = {"host": "127.0.0.1:8000"}

@@ -16,13 +16,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.client import PolicyError
-from pilot.serve.http import PIECE, Visitor
+from pilot.serve.connection import READ_BYTES, IncomingConnection
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
 from serve.policies import OBSERVATION, CountingPolicy, eventually, gauge, robot
 
-LIMITS = Limits(message_bytes=100_000, robots=8, strangers=8)
+LIMITS = Limits(message_bytes=100_000, robots=8, pending_connections=8)
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +162,15 @@ def good_of_few():
 def test_what_comes_at_once_is_looked_at_in_pieces_and_no_further_than_needed(monkeypatch):
     pieces = []
 
-    def look(visitor, piece):
+    def look(connection, piece):
         pieces.append(piece)
-        visitor.transport.closing = len(pieces) == 3
+        connection.transport.closing = len(pieces) == 3
 
     monkeypatch.setattr(ServerConnection, "data_received", look)
-    visitor, data = Visitor.__new__(Visitor), bytes(range(256)) * 1024
-    visitor.transport = Line()
-    visitor.data_received(data)
-    assert b"".join(pieces) == data[: 3 * PIECE] and len(pieces) == 3
+    connection, data = IncomingConnection.__new__(IncomingConnection), bytes(range(256)) * 1024
+    connection.transport = Line()
+    connection.data_received(data)
+    assert b"".join(pieces) == data[: 3 * READ_BYTES] and len(pieces) == 3
 
 
 class Line:
@@ -240,7 +240,7 @@ def test_a_thousand_connects(port, good):
 
 
 def test_no_more_come_in_at_once_than_there_is_room_for(port, good):
-    crowd = [knock(port) for _ in range(LIMITS.strangers)]
+    crowd = [knock(port) for _ in range(LIMITS.pending_connections)]
     for raw in crowd:
         raw.sendall(HANDSHAKE)
     statuses = [first_line(raw) for raw in crowd]
@@ -251,7 +251,7 @@ def test_no_more_come_in_at_once_than_there_is_room_for(port, good):
 
 
 def test_who_knocks_and_says_nothing_makes_room_for_others(port, good):
-    silent = [knock(port) for _ in range(LIMITS.strangers + 20)]
+    silent = [knock(port) for _ in range(LIMITS.pending_connections + 20)]
     assert all(is_over(raw) for raw in silent[:20]), "the longest here go first"
     with robot(port) as newcomer:
         assert newcomer.infer(OBSERVATION)["seen"] == 1

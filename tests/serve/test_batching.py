@@ -49,10 +49,10 @@ def batcher(model):
 
 def ask_while_busy(batcher, model, numbers, *, robots=()):
     """The first is being answered while all others are asked."""
-    first = batcher.ask("s", {"n": 0})
+    first = batcher.submit("s", {"n": 0})
     assert model.begun.wait(60)
     names = robots or [f"robot {i}" for i in range(len(numbers))]
-    others = [batcher.ask(robot, {"n": n}) for robot, n in zip(names, numbers, strict=True)]
+    others = [batcher.submit(robot, {"n": n}) for robot, n in zip(names, numbers, strict=True)]
     return first, others
 
 
@@ -61,8 +61,8 @@ def test_who_comes_while_it_computes_is_in_the_next_batch(batcher, model):
     model.go.set()
     assert [f.result(60).reply["double"] for f in (first, *others)] == [0, 2, 4, 6, 8, 10, 12]
     assert model.batches == [[0], [1, 2, 3, 4], [5, 6]]
-    assert [f.result().batch for f in (first, *others)] == [1, 4, 4, 4, 4, 2, 2]
-    assert all(f.result().queued >= 0 and f.result().took > 0 for f in others)
+    assert [f.result().batch_size for f in (first, *others)] == [1, 4, 4, 4, 4, 2, 2]
+    assert all(f.result().queue_seconds >= 0 and f.result().infer_seconds > 0 for f in others)
 
 
 def test_who_asks_twice_is_answered_in_two_batches(batcher, model):
@@ -92,8 +92,8 @@ def test_who_breaks_the_model_breaks_it_for_nobody_else(batcher, model):
 
 def test_a_call_comes_between_two_batches_in_its_turn(batcher, model):
     _, before = ask_while_busy(batcher, model, [1, 2])
-    job = batcher.call(lambda: model.batches.append("job"))
-    after = batcher.ask("s", {"n": 3})
+    job = batcher.run_alone(lambda: model.batches.append("job"))
+    after = batcher.submit("s", {"n": 3})
     model.go.set()
     after.result(60)
     assert job.done() and all(f.done() for f in before)
@@ -103,8 +103,8 @@ def test_a_call_comes_between_two_batches_in_its_turn(batcher, model):
 def test_the_error_of_a_call_is_its_own(batcher, model):
     model.go.set()
     with pytest.raises(ZeroDivisionError):
-        batcher.call(lambda: 1 / 0).result(60)
-    assert batcher.ask("s", {"n": 1}).result(60).reply == {"double": 2}
+        batcher.run_alone(lambda: 1 / 0).result(60)
+    assert batcher.submit("s", {"n": 1}).result(60).reply == {"double": 2}
 
 
 def test_who_does_not_want_an_answer_any_more_is_not_asked_for(batcher, model):
@@ -124,9 +124,9 @@ def test_a_queue_of_those_who_left_does_not_grow(batcher, model):
     for n in range(20):
         observation = Seen(n=n)
         gone.append(weakref.ref(observation))
-        batcher.ask(f"robot {n}", observation).cancel()
+        batcher.submit(f"robot {n}", observation).cancel()
         del observation
-    last = batcher.ask("s", {"n": 99})
+    last = batcher.submit("s", {"n": 99})
     assert [ref() for ref in gone] == [None] * 20
     model.go.set()
     assert last.result(60).reply["double"] == 198 and model.batches == [[0], [99]]
@@ -136,10 +136,10 @@ def test_a_model_that_wants_to_end_the_program_ends_nothing(batcher, model):
     """Some libraries crash with what is no `Exception`; the thread that others wait for goes on."""
     model.go.set()
     with pytest.raises(RuntimeError, match="SystemExit: enough"):
-        batcher.ask("s", {"n": Fatal()}).result(60)
+        batcher.submit("s", {"n": Fatal()}).result(60)
     with pytest.raises(RuntimeError, match="SystemExit: enough"):
-        batcher.call(lambda: sys.exit("enough")).result(60)
-    assert batcher.ask("s", {"n": 1}).result(60).reply == {"double": 2}
+        batcher.run_alone(lambda: sys.exit("enough")).result(60)
+    assert batcher.submit("s", {"n": 1}).result(60).reply == {"double": 2}
 
 
 class Fatal:
@@ -151,7 +151,7 @@ def test_what_waits_is_answered_when_it_closes_and_nothing_after(batcher, model)
     _, others = ask_while_busy(batcher, model, [1, 2])
     batcher.close()
     with pytest.raises(RuntimeError, match="stopping"):
-        batcher.ask("s", {"n": 3})
+        batcher.submit("s", {"n": 3})
     model.go.set()
     assert [f.result(60).reply["double"] for f in others] == [2, 4]
 
@@ -171,17 +171,17 @@ def answered_together(batcher, model):
 
 def test_who_was_answered_together_is_waited_for(patient, model):
     answered_together(patient, model)
-    early = [patient.ask("one", {"n": 4}), patient.ask("s", {"n": 5})]
+    early = [patient.submit("one", {"n": 4}), patient.submit("s", {"n": 5})]
     time.sleep(0.05)
     assert not any(f.done() for f in early)
-    late = patient.ask("two", {"n": 6})
+    late = patient.submit("two", {"n": 6})
     assert [f.result(60).reply["double"] for f in (*early, late)] == [8, 10, 12]
     assert model.batches == [[0], [1, 2, 3], [4, 5, 6]]
 
 
 def test_who_does_not_come_back_keeps_nobody_waiting_for_long(batcher, model):
     answered_together(batcher, model)
-    assert batcher.ask("one", {"n": 4}).result(60).reply["double"] == 8
+    assert batcher.submit("one", {"n": 4}).result(60).reply["double"] == 8
     assert model.batches == [[0], [1, 2, 3], [4]]
 
 
@@ -198,13 +198,13 @@ def test_who_stops_being_expected_at_any_moment_keeps_nobody_waiting(model, monk
 
 def test_who_is_alone_does_not_wait(patient, model):
     model.go.set()
-    assert [patient.ask("s", {"n": n}).result(60).reply["double"] for n in range(3)] == [0, 2, 4]
+    assert [patient.submit("s", {"n": n}).result(60).reply["double"] for n in range(3)] == [0, 2, 4]
     assert model.batches == [[0], [1], [2]]
 
 
 def test_nobody_is_waited_for_when_it_closes(patient, model):
     answered_together(patient, model)
-    alone = patient.ask("one", {"n": 4})
+    alone = patient.submit("one", {"n": 4})
     patient.close()
     assert alone.result(60).reply["double"] == 8
 
@@ -229,8 +229,8 @@ class Meeting:
 def test_workers_share_who_waits():
     meeting = Meeting(2)
     batcher = Batcher(meeting, workers=2)
-    ready, done = threading.Event(), batcher.call(lambda: ready.wait(60))
-    answers = [batcher.ask(f"robot {n}", {"n": n}) for n in range(6)]
+    ready, done = threading.Event(), batcher.run_alone(lambda: ready.wait(60))
+    answers = [batcher.submit(f"robot {n}", {"n": n}) for n in range(6)]
     ready.set()
     assert done.result(60)
     assert [answer.result(60).reply["double"] for answer in answers] == [0, 2, 4, 6, 8, 10]
@@ -240,9 +240,9 @@ def test_workers_share_who_waits():
 
 def test_no_robot_is_in_two_batches_at_once(model):
     batcher = Batcher(model, workers=2, max_batch=1)
-    first = batcher.ask("a robot", {"n": 0})
+    first = batcher.submit("a robot", {"n": 0})
     assert model.begun.wait(60)
-    again, other = batcher.ask("a robot", {"n": 1}), batcher.ask("another", {"n": 2})
+    again, other = batcher.submit("a robot", {"n": 1}), batcher.submit("another", {"n": 2})
     assert other.result(60).reply["double"] == 4 and not again.done()
     model.go.set()
     assert first.result(60).reply["double"] == 0 and again.result(60).reply["double"] == 2
@@ -252,9 +252,9 @@ def test_no_robot_is_in_two_batches_at_once(model):
 
 def test_a_job_waits_until_nothing_is_computed_and_nothing_overtakes_it(model):
     batcher = Batcher(model, workers=2)
-    first = batcher.ask("a", {"n": 0})
+    first = batcher.submit("a", {"n": 0})
     assert model.begun.wait(60)
-    job, later = batcher.call(lambda: len(model.batches)), batcher.ask("b", {"n": 1})
+    job, later = batcher.run_alone(lambda: len(model.batches)), batcher.submit("b", {"n": 1})
     assert not job.done() and not later.done() and model.batches == [[0]]
     model.go.set()
     assert job.result(60) == 1 and later.result(60).reply["double"] == 2 and first.result(60)

@@ -15,8 +15,16 @@ from websockets.http11 import Response
 from websockets.sync.server import serve as listen
 
 from pilot.data.transforms import resize_with_pad
-from pilot.serve.auth import Keys, tls_context
-from pilot.serve.client import SESSION_HEADER, Backoff, Latency, PolicyClient, PolicyError, send_within, shrunk
+from pilot.serve.auth import ApiKeys, tls_context
+from pilot.serve.client import (
+    SESSION_HEADER,
+    Backoff,
+    Latency,
+    PolicyClient,
+    PolicyError,
+    set_send_timeout,
+    shrink_pictures,
+)
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import OVER, pack, unpack
 
@@ -186,7 +194,7 @@ def test_an_answer_that_is_none_is_said(rubbish):
 def test_nobody_is_written_to_for_ever():
     here, there = socket.socketpair()
     with here, there:
-        send_within(here, 0.05)
+        set_send_timeout(here, 0.05)
         with pytest.raises(OSError, match="unavailable"):
             here.sendall(bytes(2**26))
 
@@ -248,26 +256,26 @@ def test_percentiles_of_the_last_answers():
 def test_pictures_shrink_to_what_the_model_looks_at_pixel_by_pixel():
     rng = np.random.default_rng(0)
     room, wrist = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((120, 160, 3), (32, 32, 3)))
-    sent = shrunk({**OBSERVATION, "images": {"room": room, "wrist": wrist, "ceiling": room}}, METADATA)
+    sent = shrink_pictures({**OBSERVATION, "images": {"room": room, "wrist": wrist, "ceiling": room}}, METADATA)
     assert set(sent["images"]) == {"room", "wrist"}, "nobody looks at the ceiling"
     assert np.array_equal(sent["images"]["room"], resize_with_pad(room, 64))
     assert sent["images"]["wrist"] is wrist and sent["prompt"] == "go"
-    floats = shrunk({"images": {"room": room.transpose(2, 0, 1) / 255}}, METADATA)["images"]["room"]
+    floats = shrink_pictures({"images": {"room": room.transpose(2, 0, 1) / 255}}, METADATA)["images"]["room"]
     assert np.array_equal(floats, resize_with_pad((room / 255 * 255).astype(np.uint8), 64))
 
 
 def test_small_pictures_unknown_cameras_and_other_layouts_are_sent_as_they_are():
     small = np.zeros((16, 48, 3), np.uint8)
     odd = {"images": {"room": small, "basement": small}}
-    assert shrunk(odd, METADATA)["images"] == odd["images"]
-    assert shrunk({"observation/image": small}, METADATA) == {"observation/image": small}
+    assert shrink_pictures(odd, METADATA)["images"] == odd["images"]
+    assert shrink_pictures({"observation/image": small}, METADATA) == {"observation/image": small}
     large = {"images": {"room": np.zeros((100, 100, 3), np.uint8)}}
-    assert shrunk(large, {})["images"]["room"].shape == (100, 100, 3), "a server of others says no sizes"
+    assert shrink_pictures(large, {})["images"]["room"].shape == (100, 100, 3), "a server of others says no sizes"
 
 
 def test_what_is_no_picture_is_said_before_it_is_sent():
     with pytest.raises(ValueError, match=r"a picture is uint8 \[h w 3\]"):
-        shrunk({"images": {"room": np.zeros((100, 100, 4), np.uint8)}}, METADATA)
+        shrink_pictures({"images": {"room": np.zeros((100, 100, 4), np.uint8)}}, METADATA)
 
 
 class Slow:
@@ -357,8 +365,8 @@ def test_over_tls_the_server_must_be_who_it_says():
 
 
 def test_over_a_real_socket_a_wrong_key_is_refused_at_once():
-    with serve_in_background(Counting(), keys=Keys(["open sesame"])) as port:
+    with serve_in_background(Counting(), keys=ApiKeys(["open sesame"])) as port:
         with PolicyClient(port=port, api_key="open sesame") as client:
             assert client.infer(OBSERVATION)["seen"] == 1
-        with pytest.raises(ConnectionError, match="401: this API key is not known here"):
+        with pytest.raises(ConnectionError, match="401: this server does not know this API key"):
             PolicyClient(port=port, api_key="open barley")

@@ -244,11 +244,11 @@ def test_over_a_real_socket_the_loop_goes_on_while_the_policy_thinks():
             assert controller.next().status == "wait" and held.asked.wait(60)
             assert [controller.next().status for _ in range(100)] == ["wait"] * 100
             held.go.set()
-            flying, _ = controller._flying
+            flying, _ = controller._pending
             flying.result(60)
             # The chunk began 101 ticks ago and is of no use any more; the next one is.
             assert controller.next().status == "wait"
-            controller._flying[0].result(60)
+            controller._pending[0].result(60)
             assert controller.next().status == "run"
 
 

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from pilot.serve.auth import Keys
+from pilot.serve.auth import ApiKeys
 from pilot.serve.client import PolicyClient
 from pilot.serve.server import serve_in_background
 from serve.browser import browse, chromium
@@ -316,7 +316,7 @@ def test_page_and_robots_come_back_when_the_server_does(page):
 
 def test_a_key_is_asked_for_and_kept(page):
     with (
-        serve_in_background(Speaker(), keys=Keys(["open sesame"])) as port,
+        serve_in_background(Speaker(), keys=ApiKeys(["open sesame"])) as port,
         PolicyClient(port=port, api_key="open sesame") as client,
     ):
         client.infer(sight("wash up"))

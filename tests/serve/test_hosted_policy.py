@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pilot.serve.hosted_policy import Hosted, made_up
+from pilot.serve.hosted_policy import HostedPolicy, dummy_observation
 from pilot.serve.server import PolicyServer, serve_in_background
 from serve.policies import METADATA, OBSERVATION, CountingPolicy, get, robot
 
@@ -61,9 +61,9 @@ def test_a_policy_that_cannot_answer_does_not_get_to_serve():
 
 
 def test_made_up_observations_are_for_policies_that_say_what_they_see():
-    observation = made_up({"cameras": ["room"], "state_names": ["x", "y"]})
+    observation = dummy_observation({"cameras": ["room"], "state_names": ["x", "y"]})
     assert observation["images"]["room"].shape == (224, 224, 3) and observation["state"].shape == (2,)
-    assert made_up({}) is None
+    assert dummy_observation({}) is None
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def numbered():
         loaded[0] += 1
         return WarmPolicy(loaded[0], state_names=("x",) * (5 if loaded[0] != 3 else 4))
 
-    return Hosted("numbered", WarmPolicy(1), load=load)
+    return HostedPolicy("numbered", WarmPolicy(1), load=load)
 
 
 def test_a_policy_is_loaded_anew_while_robots_act(numbered):
@@ -106,7 +106,7 @@ def test_a_policy_is_loaded_anew_while_robots_act(numbered):
 def test_a_silent_robot_does_not_keep_the_old_model_in_memory(numbered):
     async def change():
         server = PolicyServer(numbered)
-        server.state.sessions.open("r1", owner="", policy="numbered", begin=numbered.begin, metadata={})
+        server.state.sessions.open("r1", owner="", policy="numbered", start_session=numbered.start_session, metadata={})
         old = weakref.ref(numbered.policy)
         await server.reload()
         gc.collect()
@@ -123,11 +123,11 @@ def test_a_robot_that_comes_while_the_policy_changes_is_brought_along(numbered):
     class Changing(WarmPolicy):
         def session(self):
             session = WarmSession(old)
-            numbered._change_to(WarmPolicy(2))  # in the other thread, at the worst moment
+            numbered._replace(WarmPolicy(2))  # in the other thread, at the worst moment
             return session
 
     numbered.policy = Changing()
-    state, generation = numbered.begin()
+    state, generation = numbered.start_session()
     robot = SimpleNamespace(state=state, generation=generation)
     assert numbered._infer([robot], [OBSERVATION])[0]["number"] == 2
     numbered.batcher.close()
@@ -143,7 +143,7 @@ def test_a_policy_that_cannot_be_loaded_changes_nothing(failure, caplog):
         return policy
 
     old = CountingPolicy()
-    server = PolicyServer(Hosted("numbered", old, load=load))
+    server = PolicyServer(HostedPolicy("numbered", old, load=load))
     asyncio.run(server.reload())
     (hosted,) = server.state.policies.values()
     assert hosted.policy is old and hosted.generation == 0 and "the old policy stays" in caplog.text
@@ -152,6 +152,6 @@ def test_a_policy_that_cannot_be_loaded_changes_nothing(failure, caplog):
 
 def test_another_robots_policy_does_not_take_over(numbered):
     numbered.load()
-    with pytest.raises(ValueError, match="cannot be changed while it serves: state_names was"):
+    with pytest.raises(ValueError, match="cannot be replaced while it serves: state_names was"):
         asyncio.run(numbered.reload())
     numbered.batcher.close()

@@ -7,7 +7,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from pilot.serve.auth import Keys
+from pilot.serve.auth import ApiKeys
 from pilot.serve.server import serve_in_background
 from serve.policies import OBSERVATION, CountingPolicy, get, robot
 
@@ -23,7 +23,7 @@ def port():
 
 @pytest.fixture(scope="module")
 def keyed():
-    with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port:
+    with serve_in_background(CountingPolicy(), keys=ApiKeys([KEY])) as port:
         yield port
 
 
@@ -45,8 +45,9 @@ def test_metrics_count_by_policy(port):
         client.infer(OBSERVATION)
         text = get(port, "/metrics")[1]
     lines = text.splitlines()
-    assert 'pilot_answers_total{policy="second"} 1' in lines and "pilot_ready 1" in lines and "pilot_robots 1" in lines
-    assert 'pilot_batch_robots_count{policy="second"} 1' in lines
+    assert 'pilot_answers_total{policy="second"} 1.0' in lines
+    assert "pilot_ready 1.0" in lines and "pilot_robots 1.0" in lines
+    assert 'pilot_batch_robots_count{policy="second"} 1.0' in lines
 
 
 def test_live_is_json(port):
@@ -107,7 +108,7 @@ def test_a_key_is_needed_for_all_but_health(keyed):
     assert code == 401 and "Authorization: Api-Key" in words
     assert status(f"ws://127.0.0.1:{keyed}", Authorization="Api-Key wrong-key") == (
         401,
-        "this API key is not known here\n",
+        "this server does not know this API key\n",
     )
     with robot(keyed, api_key=KEY) as client:
         assert client.infer(OBSERVATION)["seen"] == 1

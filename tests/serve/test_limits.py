@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pilot.serve.limits import Limits, Rate, check_observation
+from pilot.serve.limits import Limits, RateLimit, check_observation
 from serve.policies import OBSERVATION
 
 LIMITS = Limits(prompt_letters=50, pictures=3, picture_pixels=100 * 100)
@@ -51,7 +51,7 @@ def test_what_is_no_observation(observation):
 
 def test_a_rate_lets_a_second_through_at_once_and_then_what_flows_in():
     now = [100.0]
-    rate = Rate(10, clock=lambda: now[0])
+    rate = RateLimit(10, clock=lambda: now[0])
     for _ in range(10):
         rate.take()
     with pytest.raises(ValueError, match="more than 10 observations in a second; the next in 100 ms"):
@@ -70,12 +70,12 @@ def test_a_rate_lets_a_second_through_at_once_and_then_what_flows_in():
 
 def test_a_slow_rate_still_lets_one_through():
     now = [0.0]
-    rate = Rate(0.5, clock=lambda: now[0])
+    rate = RateLimit(0.5, clock=lambda: now[0])
     rate.take()
     with pytest.raises(ValueError, match="the next in 2000 ms"):
         rate.take()
 
 
 def test_limits_are_above_nothing():
-    with pytest.raises(ValueError, match="robots is a number above 0, got 0"):
+    with pytest.raises(ValueError, match="robots must be above 0, got 0"):
         Limits(robots=0)

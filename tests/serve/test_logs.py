@@ -45,5 +45,5 @@ def test_errors_come_with_their_traceback(formatter):
 
 
 def test_an_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="text or json, not 'xml'"):
+    with pytest.raises(ValueError, match="text or json, got 'xml'"):
         log_to_stderr("xml")

@@ -1,40 +1,62 @@
 """What Prometheus reads."""
 
-from pilot.serve.metrics import Counter, Histogram, Metrics
+from pilot.serve.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    """Every sample of the text by its name and labels."""
+    lines = [line for line in metrics.to_text().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 def test_counters_count_by_label():
-    counter = Counter("robots_total", "Robots.")
-    counter.add(policy="a")
-    counter.add(policy="a")
-    counter.add(2, policy='b"\\\n')
-    assert list(counter.lines()) == ['robots_total{policy="a"} 2', 'robots_total{policy="b\\"\\\\\\n"} 2']
+    metrics = Metrics()
+    metrics.refused.labels("a", "robot").inc()
+    metrics.refused.labels("a", "robot").inc()
+    metrics.refused.labels('b"\\\n', "policy").inc()
+    counted = samples(metrics)
+    assert counted['pilot_refused_total{by="robot",policy="a"}'] == 2
+    assert counted['pilot_refused_total{by="policy",policy="b\\"\\\\\\n"}'] == 1
 
 
 def test_histograms_are_cumulative():
-    histogram = Histogram("seconds", "Time.", (0.1, 1.0))
-    for value in (0.05, 0.1, 0.5, 7.0):
-        histogram.add(value)
-    assert list(histogram.lines()) == [
-        'seconds_bucket{le="0.1"} 2', 'seconds_bucket{le="1.0"} 3', 'seconds_bucket{le="+Inf"} 4',
-        "seconds_sum 7.650000", "seconds_count 4",
-    ]  # fmt: skip
-
-
-def test_every_metric_says_what_it_is():
     metrics = Metrics()
-    metrics.batch.add(3, policy="nano")
-    text = metrics.text({"pilot_robots": ("Robots that are connected.", 2.0)})
-    assert "# TYPE pilot_robots gauge\npilot_robots 2\n" in text
+    for robots in (1, 3, 3, 100):
+        metrics.batch_size.labels("nano").observe(robots)
+    counted = samples(metrics)
+    buckets = {
+        bound: counted[f'pilot_batch_robots_bucket{{le="{bound}",policy="nano"}}']
+        for bound in ("1.0", "2.0", "4.0", "64.0", "+Inf")
+    }
+    assert buckets == {"1.0": 1, "2.0": 1, "4.0": 3, "64.0": 3, "+Inf": 4}
     assert (
-        'pilot_batch_robots_bucket{policy="nano",le="2"} 0\npilot_batch_robots_bucket{policy="nano",le="4"} 1' in text
+        counted['pilot_batch_robots_sum{policy="nano"}'] == 107
+        and counted['pilot_batch_robots_count{policy="nano"}'] == 4
     )
-    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) and all(f"# HELP {name} " in text for name in names)
 
 
-def test_large_numbers_keep_their_digits():
-    counter = Counter("robots_total", "Robots.")
-    counter.add(12_345_678)
-    assert list(counter.lines()) == ["robots_total 12345678"]
-    assert "\nstarted 1795316426.5\n" in Metrics().text({"started": ("When.", 1795316426.5)})
+def test_the_names_that_dashboards_use_stay():
+    text = Metrics().to_text()
+    kinds = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE pilot_"))
+    assert {name: kind for name, kind in kinds.items() if not name.endswith("_created")} == {
+        "pilot_answers_total": "counter",
+        "pilot_refused_total": "counter",
+        "pilot_turned_away_total": "counter",
+        "pilot_commands_total": "counter",
+        "pilot_reloads_total": "counter",
+        "pilot_answer_seconds": "histogram",
+        "pilot_queue_seconds": "histogram",
+        "pilot_infer_seconds": "histogram",
+        "pilot_batch_robots": "histogram",
+        "pilot_ready": "gauge",
+        "pilot_robots": "gauge",
+        "pilot_viewers": "gauge",
+        "pilot_answering": "gauge",
+        "pilot_start_time_seconds": "gauge",
+    }
+
+
+def test_two_servers_in_a_process_count_apart():
+    first, second = Metrics(), Metrics()
+    first.commands.inc()
+    assert samples(first)["pilot_commands_total"] == 1 and samples(second)["pilot_commands_total"] == 0

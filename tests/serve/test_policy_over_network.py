@@ -13,7 +13,7 @@ from infer.policies import TOLD, save_toy
 from pilot.infer.policy import Policy, load_policy
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyError
-from pilot.serve.hosted_policy import Hosted
+from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.server import serve_in_background
 from serve.policies import eventually, gauge, robot
 
@@ -29,8 +29,8 @@ def policy(folder) -> Policy:
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
-def hosted(request, policy) -> Hosted:
-    return Hosted("toy", policy, max_batch=8, workers=request.param)
+def hosted(request, policy) -> HostedPolicy:
+    return HostedPolicy("toy", policy, max_batch=8, workers=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_bad_robots_fail_alone_in_a_batch_with_good_ones(policy, hosted, port):
     expected = [policy.session().infer(observation(seed))["actions"] for seed in range(2)]
     questions = [observation(0), *(observation(**changes) for changes, _ in BAD), observation(1)]
     go = threading.Event()
-    busy = hosted.batcher.call(lambda: go.wait(60))
+    busy = hosted.batcher.run_alone(lambda: go.wait(60))
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(questions)) as pool:
         clients = [stack.enter_context(robot(port)) for _ in questions]
         answers = [pool.submit(client.infer, question) for client, question in zip(clients, questions)]
@@ -107,7 +107,7 @@ def test_sessions_go_on_with_a_policy_that_is_loaded_anew(folder, policy):
     expected = [session.infer(observation())["actions"]]
     session.move_to(other)
     expected.append(session.infer(observation())["actions"])
-    hosted = Hosted("toy", policy, load=lambda: load_policy(folder, num_steps=3), max_batch=1)
+    hosted = HostedPolicy("toy", policy, load=lambda: load_policy(folder, num_steps=3), max_batch=1)
     with serve_in_background(hosted) as port, robot(port) as client:
         before = client.infer(observation())["actions"]
         asyncio.run(hosted.reload())

@@ -65,7 +65,9 @@ def test_policies_have_names_and_the_first_needs_none(port):
 
     def answers(name):
         lines = get(port, "/metrics")[1].splitlines()
-        return sum(int(line.split()[-1]) for line in lines if line.startswith(f'pilot_answers_total{{policy="{name}"'))
+        return sum(
+            float(line.split()[-1]) for line in lines if line.startswith(f'pilot_answers_total{{policy="{name}"')
+        )
 
     before = answers("first"), answers("second")
     with robot(port, policy="second") as second, robot(port, policy="first") as first:
@@ -195,7 +197,7 @@ def test_who_never_said_what_it_wants_is_not_waited_for_at_the_end():
         server = PolicyServer(CountingPolicy(), limits=Limits(handshake_seconds=1e6))
         port = await server.start("127.0.0.1", 0)
         _, silent = await asyncio.open_connection("127.0.0.1", port)
-        while not server._visitors.knocking:
+        while not server._connections.pending:
             await asyncio.sleep(0)
         async with asyncio.timeout(60):
             await server.stop()
@@ -268,7 +270,7 @@ def test_a_reset_that_fails_is_logged(caplog):
 
     with serve_in_background(Broken()) as port, robot(port) as client:
         assert client.infer({})["resets"] == 0
-    assert "not reset for a new robot: stuck" in caplog.text
+    assert "reset for a new robot failed: stuck" in caplog.text
 
 
 def test_no_server_is_an_error_that_names_it():
@@ -299,7 +301,7 @@ SERVING = """
 import sys
 from pathlib import Path
 import numpy as np
-from pilot.serve.hosted_policy import Hosted
+from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.server import serve
 
 folder = Path(sys.argv[1])
@@ -311,7 +313,7 @@ class Policy:
         return {"number": self.number}
 
 watch = float(sys.argv[2]) if len(sys.argv) > 2 else None
-serve([Hosted("numbered", Policy(), load=Policy, folder=folder)], port=0, watch_seconds=watch, log_format="json")
+serve([HostedPolicy("numbered", Policy(), load=Policy, folder=folder)], port=0, watch_seconds=watch, log_format="json")
 """
 
 
@@ -373,7 +375,7 @@ def test_a_hangup_signal_loads_anew(tmp_path):
         (tmp_path / "number").write_text("2")
         process.send_signal(signal.SIGHUP)
         eventually(lambda: client.infer({})["number"] == 2)
-    assert "loaded anew" in end(process)
+    assert "reloaded" in end(process)
 
 
 def test_changed_files_load_anew_where_that_is_wanted(tmp_path):
@@ -396,13 +398,13 @@ def test_files_that_cannot_be_read_for_a_while_are_looked_at_again(monkeypatch, 
         return {"file": (now, now)}
 
     class Server:
-        async def reload_one(self, hosted):
+        async def reload_policy(self, hosted):
             raise asyncio.CancelledError
 
     monkeypatch.setattr("pilot.serve.server.fingerprint", fingerprint)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(_watch(Server(), SimpleNamespace(name="p", folder=HERE), seconds=0.0))
-    assert "cannot see whether it changed: stale file handle" in caplog.text
+    assert "cannot see whether the files changed: stale file handle" in caplog.text
 
 
 @pytest.mark.parametrize("package", ["websockets", "msgpack"])

@@ -5,7 +5,7 @@ import pytest
 
 from pilot.serve import sessions as module
 from pilot.serve.limits import Limits
-from pilot.serve.sessions import HISTORY, PICTURE_SIDE, Sessions
+from pilot.serve.sessions import HISTORY, PICTURE_SIDE, SessionStore
 from serve.policies import OBSERVATION
 
 TIMING = {"infer_ms": 3.0, "queue_ms": 1.0, "total_ms": 5.0}
@@ -18,19 +18,23 @@ def now():
 
 @pytest.fixture
 def sessions(now):
-    return Sessions(Limits(resume_seconds=60, robots=2), clock=lambda: now[0])
+    return SessionStore(Limits(resume_seconds=60, robots=2), clock=lambda: now[0])
 
 
 def enter(sessions, name=None, *, owner="", policy="nano", connection=None):
     robot = sessions.open(
-        name, owner=owner, policy=policy, begin=lambda: (object(), 0), metadata={"robot": "homes", "control_hz": 10.0}
+        name,
+        owner=owner,
+        policy=policy,
+        start_session=lambda: (object(), 0),
+        metadata={"robot": "homes", "control_hz": 10.0},
     )
-    robot.connection, robot.left = connection or object(), None
+    robot.connection, robot.disconnected = connection or object(), None
     return robot
 
 
 def leave(sessions, robot):
-    sessions.leave(robot, robot.connection)
+    sessions.disconnect(robot, robot.connection)
 
 
 def test_who_comes_back_in_time_goes_on(sessions, now):
@@ -64,7 +68,7 @@ def test_the_end_of_an_old_connection_is_not_the_end_of_the_new_one(sessions, no
     old = object()
     robot = enter(sessions, "r1", connection=old)
     enter(sessions, "r1", connection=(new := object()))
-    sessions.leave(robot, old)
+    sessions.disconnect(robot, old)
     assert robot.connection is new and sessions.connected() == [robot]
     now[0] += 10_000
     assert enter(sessions, "r1", connection=new) is robot
@@ -76,7 +80,7 @@ def test_no_more_of_the_gone_are_remembered_than_may_be_connected(sessions, now)
         robots.append(enter(sessions, name))
         leave(sessions, robots[-1])
         now[0] += 1
-    sessions.forget()
+    sessions.drop_expired()
     assert list(sessions) == robots[2:]
 
 
@@ -92,36 +96,36 @@ def test_the_name_is_not_shown(sessions):
 
 def test_a_command_stands_until_the_robot_says_something_new(sessions):
     robot = enter(sessions)
-    assert robot.hear(OBSERVATION)["prompt"] == OBSERVATION["prompt"]
-    robot.obey("dance")
-    assert [robot.hear(OBSERVATION)["prompt"] for _ in range(3)] == ["dance"] * 3
+    assert robot.receive(OBSERVATION)["prompt"] == OBSERVATION["prompt"]
+    robot.set_command("dance")
+    assert [robot.receive(OBSERVATION)["prompt"] for _ in range(3)] == ["dance"] * 3
     assert OBSERVATION["prompt"] != "dance", "the robot's own is left alone"
-    assert robot.hear({**OBSERVATION, "prompt": "sit"})["prompt"] == "sit" and robot.command is None
-    robot.obey("dance")
-    robot.obey(None)
-    assert robot.hear({**OBSERVATION, "prompt": "sit"})["prompt"] == "sit"
+    assert robot.receive({**OBSERVATION, "prompt": "sit"})["prompt"] == "sit" and robot.command is None
+    robot.set_command("dance")
+    robot.set_command(None)
+    assert robot.receive({**OBSERVATION, "prompt": "sit"})["prompt"] == "sit"
 
 
 def test_a_command_before_the_first_observation_waits_for_it(sessions):
     robot = enter(sessions)
-    robot.obey("dance")
-    assert robot.hear(OBSERVATION)["prompt"] == "dance"
+    robot.set_command("dance")
+    assert robot.receive(OBSERVATION)["prompt"] == "dance"
 
 
 def told(robot, rows, subtask=None):
-    robot.told({"actions": np.zeros((rows, 2)), "subtask": subtask}, TIMING)
+    robot.record_reply({"actions": np.zeros((rows, 2)), "subtask": subtask}, TIMING)
 
 
 def test_how_much_of_a_chunk_was_done_is_said_or_seen(sessions):
     robot = enter(sessions)
     told(robot, 10)
-    assert "executed" not in robot.hear({**OBSERVATION, "executed": 4})
+    assert "executed" not in robot.receive({**OBSERVATION, "executed": 4})
     told(robot, 10)
-    assert robot.before.executed == 4
-    robot.hear({**OBSERVATION, "previous": {"actions": np.zeros((7, 2)), "delay": 2}})
+    assert robot.previous_chunk.executed == 4
+    robot.receive({**OBSERVATION, "previous": {"actions": np.zeros((7, 2)), "delay": 2}})
     told(robot, 10)
-    assert robot.before.executed == 3
-    robot.hear({**OBSERVATION, "executed": 99})
+    assert robot.previous_chunk.executed == 3
+    robot.receive({**OBSERVATION, "executed": 99})
     assert robot.chunk.executed == 10
 
 
@@ -131,7 +135,7 @@ def test_else_the_clock_tells(sessions, monkeypatch):
     told(robot, 10)
     assert robot.chunk.executed_by(50.35, control_hz=10) == 3 and robot.chunk.executed_by(99, control_hz=10) == 10
     clock[0] += 0.25
-    robot.hear(OBSERVATION)
+    robot.receive(OBSERVATION)
     assert robot.chunk.executed == 2
 
 
@@ -149,19 +153,19 @@ def test_pictures_for_people_are_few_and_small(sessions, monkeypatch):
     robot, clock = enter(sessions), [50.0]
     monkeypatch.setattr(module.time, "time", lambda: clock[0])
     large = np.zeros((1080, 1920, 3), np.uint8)
-    robot.hear({"images": {"room": large, "bad": np.zeros(3), "worse": None, "flat": np.zeros((0, 4, 3), np.uint8)}})
+    robot.receive({"images": {"room": large, "bad": np.zeros(3), "worse": None, "flat": np.zeros((0, 4, 3), np.uint8)}})
     (picture,) = robot.pictures.values()
     assert max(picture.image.shape) <= PICTURE_SIDE and not np.shares_memory(picture.image, large)
     assert picture.jpeg.startswith(b"\xff\xd8")
-    robot.hear(OBSERVATION)
+    robot.receive(OBSERVATION)
     assert set(robot.pictures) == {"room"}, "too soon for the next"
     clock[0] += 0.3
-    robot.hear(OBSERVATION)
+    robot.receive(OBSERVATION)
     assert set(robot.pictures) == {"room", "wrist"}
 
 
 @pytest.mark.parametrize("images", [None, [1], 3, {"room": "text"}])
 def test_no_pictures_is_no_trouble(sessions, images):
     robot = enter(sessions)
-    robot.hear({"images": images})
+    robot.receive({"images": images})
     assert robot.pictures == {}

@@ -8,11 +8,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pilot.serve.auth import Keys
-from pilot.serve.limits import Limits, Rate
+from pilot.serve.auth import ApiKeys
+from pilot.serve.limits import Limits, RateLimit
 from pilot.serve.server import serve_in_background
-from pilot.serve.state import State, hosted_by_name
-from pilot.serve.viewers import Viewer, show
+from pilot.serve.state import ServerState, to_hosted
+from pilot.serve.viewers import Viewer, serve_viewer
 from serve.policies import OBSERVATION, CountingPolicy, robot
 
 KEY = "a-key-for-tests"
@@ -101,17 +101,17 @@ def test_what_is_not_understood_is_said(port, message, words):
 def test_a_command_is_words(port, prompt):
     with robot(port), look(port) as viewer:
         say(viewer, session=session_after(viewer, observations=0), prompt=prompt)
-        assert "a command is 1 to 400 letters" in next_of(viewer, "error")["error"]
+        assert "a command has 1 to 400 letters" in next_of(viewer, "error")["error"]
 
 
 def test_half_a_letter_is_no_word(port):
     with robot(port), look(port) as viewer:
         say(viewer, session=session_after(viewer, observations=0), prompt="go \ud800")
-        assert "a command is text, got half a letter" in next_of(viewer, "error")["error"]
+        assert "a command must be valid text, got half a character" in next_of(viewer, "error")["error"]
 
 
 def test_who_looks_needs_a_key_where_robots_need_one():
-    with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port:
+    with serve_in_background(CountingPolicy(), keys=ApiKeys([KEY])) as port:
         with look(port) as viewer:
             assert json.loads(viewer.recv(timeout=300)) == {"kind": "key"}
             say(viewer, key=KEY)
@@ -145,7 +145,7 @@ class Page:
     def abort(self):
         self.cut = True
 
-    async def say(self, message):
+    async def send_message(self, message):
         if self.fails is not None:
             raise self.fails
         self.heard.append(json.loads(message))
@@ -157,31 +157,31 @@ class Page:
 
 @pytest.fixture
 def state():
-    state = State(policies=hosted_by_name(CountingPolicy(), max_batch=1))
+    state = ServerState(policies=to_hosted(CountingPolicy(), max_batch=1))
     yield state
     for hosted in state.policies.values():
         hosted.batcher.close()
 
 
 def test_what_cannot_be_shown_is_logged_and_the_viewer_is_cut_off(state, monkeypatch, caplog):
-    monkeypatch.setattr("pilot.serve.live.view", lambda *args, **more: {"box": object()})
+    monkeypatch.setattr("pilot.serve.live.build_view", lambda *args, **more: {"box": object()})
     page = Page()
-    asyncio.run(Viewer(state, page).keep_showing())
-    assert page.cut and "cannot be shown" in caplog.text and "not JSON serializable" in caplog.text
+    asyncio.run(Viewer(state, page).send_views())
+    assert page.cut and "a view could not be sent" in caplog.text and "not JSON serializable" in caplog.text
 
 
 def test_who_talks_too_much_is_told(state):
     viewer = Viewer(state, Page())
-    viewer.rate = Rate(3.0, what="messages", clock=lambda: 0.0)
-    kinds = [viewer.listen('{"watch": null}')["kind"] for _ in range(4)]
+    viewer.rate = RateLimit(3.0, what="messages", clock=lambda: 0.0)
+    kinds = [viewer.handle_message('{"watch": null}')["kind"] for _ in range(4)]
     assert kinds == ["view"] * 3 + ["error"]
-    assert "more than 3 messages in a second" in viewer.listen('{"watch": null}')["error"]
+    assert "more than 3 messages in a second" in viewer.handle_message('{"watch": null}')["error"]
 
 
 def test_who_talks_without_a_pause_lets_others_speak(state):
     async def visit():
         others = asyncio.create_task(count())
-        await show(state, Page(*["nonsense"] * 100))
+        await serve_viewer(state, Page(*["nonsense"] * 100))
         others.cancel()
 
     turns = []
@@ -196,6 +196,6 @@ def test_who_talks_without_a_pause_lets_others_speak(state):
 
 
 def test_half_a_letter_is_no_key():
-    with serve_in_background(CountingPolicy(), keys=Keys([KEY])) as port, look(port) as viewer:
+    with serve_in_background(CountingPolicy(), keys=ApiKeys([KEY])) as port, look(port) as viewer:
         say(viewer, key="\ud800")
-        assert next_of(viewer, "error")["error"] == "this API key is not known here"
+        assert next_of(viewer, "error")["error"] == "this server does not know this API key"

@@ -19,8 +19,8 @@ from pilot.cli.arguments import (
 if TYPE_CHECKING:
     from pilot.infer.high_level import HighLevel
     from pilot.infer.policy import Policy
-    from pilot.serve.auth import Keys
-    from pilot.serve.hosted_policy import Hosted
+    from pilot.serve.auth import ApiKeys
+    from pilot.serve.hosted_policy import HostedPolicy
 
 EXAMPLE = "pilot serve checkpoints/nano mine=outputs/mine/policy --host 0.0.0.0 --api-keys keys.txt --watch 10"
 ADDRESSES = """
@@ -115,17 +115,17 @@ def by_name(policies: Iterable[str]) -> dict[str, str]:
     return folders
 
 
-def keys(file: Path | None) -> "Keys":
-    from pilot.serve.auth import Keys
+def keys(file: Path | None) -> "ApiKeys":
+    from pilot.serve.auth import ApiKeys
 
     if file is not None:
-        return Keys.read(file)
-    return Keys([os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else [])
+        return ApiKeys.read(file)
+    return ApiKeys([os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else [])
 
 
-def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLevel | None") -> "Hosted":
+def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLevel | None") -> "HostedPolicy":
     import pilot
-    from pilot.serve.hosted_policy import Hosted
+    from pilot.serve.hosted_policy import HostedPolicy
 
     def load() -> pilot.Policy:
         policy = pilot.load_policy(folder, device=args.device, replan_steps=args.replan_steps)
@@ -135,7 +135,7 @@ def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLeve
 
     here, policy = Path(folder) if Path(folder).is_dir() else None, load()
     count = workers_for(policy) if args.workers is None else args.workers
-    return Hosted(name, policy, load=load, folder=here, max_batch=args.max_batch, workers=count)
+    return HostedPolicy(name, policy, load=load, folder=here, max_batch=args.max_batch, workers=count)
 
 
 def workers_for(policy: "Policy") -> int:

@@ -1,12 +1,12 @@
 """Many robots, one model: while it computes for some, the others queue up, and are the next batch.
 
 A robot that is alone is answered at once, and the busier the server, the larger the batches. Robots that were answered
-together ask again at almost the same time, but one after the other: the first is kept for a moment (`LINGER`), else it
-would be a batch by itself that all others wait for. Whatever else is to be done to the model (`call`) happens while no
-batch is computed.
+together send their next observations at almost the same time, but one after the other. So the first of them waits a
+moment for the others (`LINGER`); otherwise it would be a batch of one, and all others would wait until that is
+computed. Other work on the model (`Batcher.run_alone`, such as loading new weights) runs while no batch is computed.
 
 One thread computes, or several `workers` for a small model on a CPU: its operations are too short to be shared by
-cores, so each core takes robots of its own. No robot is in two batches at once, nor twice in one.
+cores, so each core computes batches of its own. A robot is never in two batches at once, nor twice in one.
 """
 
 import threading
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-LINGER = 0.05  # how long those who were just answered are waited for, as a share of the time that it took
+LINGER = 0.05
+"""How long to wait for robots that were just answered, as a share of the time that their last batch took."""
 
 Reply = Mapping[str, Any]
 Infer = Callable[[Sequence[Any], Sequence[Mapping[str, Any]]], Sequence[Reply | Exception]]
@@ -26,19 +27,19 @@ Infer = Callable[[Sequence[Any], Sequence[Mapping[str, Any]]], Sequence[Reply | 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A reply, seconds in the queue, seconds in the model, and how many robots shared them."""
+    """A reply, with the seconds it spent in the queue and in the model, and the size of its batch."""
 
     reply: Reply
-    queued: float
-    took: float
-    batch: int
+    queue_seconds: float
+    infer_seconds: float
+    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Question:
+class _Request:
     session: Any
     observation: Mapping[str, Any]
-    asked: float
+    arrived: float
     future: Future[Answer]
 
 
@@ -49,164 +50,180 @@ class _Job:
 
 
 class Batcher:
-    """`ask(session, observation)` from any thread: a future of the `Answer`, or of the error that is its own alone.
+    """Collects requests from any thread into batches; `submit` returns a future of the `Answer`.
 
-    `infer` answers several at once; it gives an exception in the place of one that cannot be answered. If it raises,
-    each question of that batch is asked again on its own, so that one who breaks the model breaks it for nobody else.
-    A question whose future is cancelled before its turn is not asked: whoever waited is gone.
+    `infer(sessions, observations)` answers several requests at once and returns an exception in the place of one that
+    it cannot answer. If it raises, each request of the batch runs again alone: a request that breaks the model breaks
+    it for nobody else. A request whose future is cancelled before its turn is dropped, since nobody waits for it.
     """
 
     def __init__(
         self, infer: Infer, *, max_batch: int = 16, workers: int = 1, linger: float = LINGER, name: str = "policy"
     ) -> None:
         if max_batch < 1 or workers < 1:
-            raise ValueError(f"a batch holds 1 or more and has a worker, got max_batch={max_batch}, workers={workers}")
-        self.infer, self.max_batch, self.workers, self.linger = infer, max_batch, workers, linger
-        self._waiting: deque[_Question | _Job] = deque()
-        self._busy: set[int] = set()  # sessions that are being answered
-        self._expected: dict[int, float] = {}  # sessions that were answered just now: waited for until then
-        self._computing, self._alone, self._closing = 0, False, False
+            raise ValueError(f"max_batch and workers must be 1 or more, got max_batch={max_batch}, workers={workers}")
+        self.infer = infer
+        self.max_batch = max_batch
+        self.workers = workers
+        self.linger = linger
+        self._waiting: deque[_Request | _Job] = deque()
+        self._busy: set[int] = set()  # ids of sessions in a batch that is being computed
+        self._expected: dict[int, float] = {}  # ids of sessions just answered → until when to wait for them
+        self._computing = 0  # how many workers compute
+        self._job_running = False
+        self._closing = False
         self._changed = threading.Condition()
         for i in range(workers):
             threading.Thread(target=self._work, name=f"{name} {i}", daemon=True).start()
 
-    def ask(self, session: Any, observation: Mapping[str, Any]) -> Future[Answer]:
-        question = _Question(session=session, observation=observation, asked=time.perf_counter(), future=Future())
-        self._put(question)
-        return question.future
+    def submit(self, session: Any, observation: Mapping[str, Any]) -> Future[Answer]:
+        """Queue an observation of one robot's session."""
+        request = _Request(session=session, observation=observation, arrived=time.perf_counter(), future=Future())
+        self._put(request)
+        return request.future
 
-    def call(self, run: Callable[[], Any]) -> Future[Any]:
-        """Do something to the model when it is not computing."""
+    def run_alone(self, run: Callable[[], Any]) -> Future[Any]:
+        """Queue a call that runs while no batch is computed."""
         job = _Job(run=run, future=Future())
         self._put(job)
         return job.future
 
     def close(self) -> None:
-        """Answer what waits, then end the threads. Does not wait for them."""
+        """Answer what is queued, then end the threads. Returns at once."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
 
-    def _put(self, item: "_Question | _Job") -> None:
+    def _put(self, item: "_Request | _Job") -> None:
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping")
-            self._waiting = deque(other for other in self._waiting if not other.future.cancelled())  # who left is gone
-            if isinstance(item, _Question):
+            # Drop requests of clients that have left: their pictures would fill the memory.
+            self._waiting = deque(other for other in self._waiting if not other.future.cancelled())
+            if isinstance(item, _Request):
                 self._expected.pop(id(item.session), None)
             self._waiting.append(item)
             self._changed.notify()
 
     def _work(self) -> None:
+        """Run one worker thread: take work, do it, hand out the results."""
         while (work := self._take()) is not None:
             start = time.perf_counter()
             if isinstance(work, _Job):
-                outcomes = [(work.future, attempt(work.run))] if work.future.set_running_or_notify_cancel() else []
+                results = [(work.future, attempt(work.run))] if work.future.set_running_or_notify_cancel() else []
             else:
-                outcomes = self._answers([q for q in work if q.future.set_running_or_notify_cancel()])
-            self._done(work, took=time.perf_counter() - start)
-            for future, outcome in outcomes:  # last: from here on whoever asked wants the interpreter for himself
-                if isinstance(outcome, Exception):
-                    future.set_exception(outcome)
+                results = self._answer([r for r in work if r.future.set_running_or_notify_cancel()])
+            self._finish(work, seconds=time.perf_counter() - start)
+            # Last, because each result wakes a thread that then competes with this one for the interpreter.
+            for future, result in results:
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    future.set_result(outcome)
+                    future.set_result(result)
 
-    def _take(self) -> "list[_Question] | _Job | None":
-        """What comes next, once something does: a job, or the questions that wait before the next job."""
+    def _take(self) -> "list[_Request] | _Job | None":
+        """Wait for the next work: a job, or a batch of requests; None when the batcher has closed."""
         with self._changed:
-            while (work := self._next(now := time.perf_counter())) is None:
+            while (work := self._next_work(now := time.perf_counter())) is None:
                 if self._closing and not self._waiting:
                     return None
-                self._changed.wait(self._patience(now) if self._waiting else None)
-            if self._waiting:  # the rest may be for another worker
+                self._changed.wait(self._linger_left(now) if self._waiting else None)
+            if self._waiting:  # another worker can take the rest
                 self._changed.notify()
             self._computing += 1
             if isinstance(work, _Job):
-                self._alone = True
+                self._job_running = True
             else:
-                self._busy |= {id(question.session) for question in work}
+                self._busy |= {id(request.session) for request in work}
             return work
 
-    def _next(self, now: float) -> "list[_Question] | _Job | None":
-        """Off the queue: a job if nothing is computed, or a worker's share of the questions."""
-        if self._alone or not self._waiting:
+    def _next_work(self, now: float) -> "list[_Request] | _Job | None":
+        """Take from the queue a job if nothing is computed, or one worker's share of the requests."""
+        if self._job_running or not self._waiting:
             return None
         if isinstance(first := self._waiting[0], _Job):
             if self._computing:
                 return None
             self._waiting.popleft()
             return first
-        free = self._free()
-        coming = 0 if self._closing else self._coming(now)
-        share = min(self.max_batch, -(-(len(free) + len(self._busy) + coming) // self.workers))
-        if coming and len(free) < share:
-            return None
-        for question in free[:share]:
-            self._waiting.remove(question)
-        return free[:share] or None
+        ready = self._ready_requests()
+        expected = 0 if self._closing else self._count_expected(now)
+        share = min(self.max_batch, -(-(len(ready) + len(self._busy) + expected) // self.workers))
+        if expected and len(ready) < share:
+            return None  # linger: the others are about to ask
+        for request in ready[:share]:
+            self._waiting.remove(request)
+        return ready[:share] or None
 
-    def _free(self) -> list[_Question]:
-        """The questions before the next job, one of each robot that is not being answered.
+    def _ready_requests(self) -> list[_Request]:
+        """Return the requests before the next job, at most one per robot and none of a robot that is being answered.
 
-        A robot that was too long without an answer connects anew and asks again: that is for a later batch.
+        A robot that waited too long connects again and asks again; its second request is for a later batch.
         """
-        free: dict[int, _Question] = {}
-        for item in takewhile(lambda item: isinstance(item, _Question), self._waiting):
-            if isinstance(item, _Question) and id(item.session) not in self._busy:
-                free.setdefault(id(item.session), item)
-        return list(free.values())
+        ready: dict[int, _Request] = {}
+        for item in takewhile(lambda item: isinstance(item, _Request), self._waiting):
+            if isinstance(item, _Request) and id(item.session) not in self._busy:
+                ready.setdefault(id(item.session), item)
+        return list(ready.values())
 
-    def _coming(self, now: float) -> int:
-        """How many are still expected to ask again any moment."""
+    def _count_expected(self, now: float) -> int:
+        """Return how many robots that were just answered may send their next observation any moment."""
         self._expected = {session: until for session, until in self._expected.items() if until > now}
         return len(self._expected)
 
-    def _patience(self, now: float) -> float | None:
-        """For how many seconds more the first of them is waited for, if anybody is.
+    def _linger_left(self, now: float) -> float | None:
+        """Return the seconds until the wait for the first expected robot ends; None if no robot is expected.
 
-        By the same `now` as `_next`: were nobody expected any more a moment later, nothing would end the wait.
+        `now` must be the time that `_next_work` saw. With a later one, the last robot could drop out of `_expected`
+        between the two calls; this would return None, and nothing would wake the worker.
         """
-        return min(self._expected.values()) - now if self._coming(now) else None
+        return min(self._expected.values()) - now if self._count_expected(now) else None
 
-    def _done(self, work: "list[_Question] | _Job", *, took: float) -> None:
+    def _finish(self, work: "list[_Request] | _Job", *, seconds: float) -> None:
         with self._changed:
-            self._computing, self._alone = self._computing - 1, False
+            self._computing -= 1
+            self._job_running = False
             if not isinstance(work, _Job):
-                sessions = {id(question.session) for question in work}
+                sessions = {id(request.session) for request in work}
                 self._busy -= sessions
-                until = time.perf_counter() + self.linger * took
-                back = {id(item.session) for item in self._waiting if isinstance(item, _Question)}
-                self._expected |= dict.fromkeys(sessions - back, until)
+                until = time.perf_counter() + self.linger * seconds
+                asked_again = {id(item.session) for item in self._waiting if isinstance(item, _Request)}
+                self._expected |= dict.fromkeys(sessions - asked_again, until)
             self._changed.notify_all()
 
-    def _answers(self, questions: list[_Question]) -> list[tuple[Future[Any], Any]]:
-        """The answer of each question, or the exception in its place."""
-        if not questions:
+    def _answer(self, requests: list[_Request]) -> list[tuple[Future[Any], Any]]:
+        """Compute one batch: for each request its future, and the answer or the exception."""
+        if not requests:
             return []
         start = time.perf_counter()
-        replies = attempt(lambda: self._replies(questions))
+        replies = attempt(lambda: self._infer(requests))
         if isinstance(replies, Exception):
-            if len(questions) == 1:
-                return [(questions[0].future, replies)]
-            return [outcome for question in questions for outcome in self._answers([question])]
-        took = time.perf_counter() - start
-        outcomes: list[tuple[Future[Any], Any]] = []
-        for question, reply in zip(questions, replies):
+            if len(requests) == 1:
+                return [(requests[0].future, replies)]
+            return [result for request in requests for result in self._answer([request])]
+        seconds = time.perf_counter() - start
+        results: list[tuple[Future[Any], Any]] = []
+        for request, reply in zip(requests, replies):
             if not isinstance(reply, Exception):
-                queued = start - question.asked
-                reply = Answer(reply=reply, queued=queued, took=took, batch=len(questions))
-            outcomes.append((question.future, reply))
-        return outcomes
+                queue_seconds = start - request.arrived
+                reply = Answer(
+                    reply=reply, queue_seconds=queue_seconds, infer_seconds=seconds, batch_size=len(requests)
+                )
+            results.append((request.future, reply))
+        return results
 
-    def _replies(self, questions: list[_Question]) -> Sequence[Reply | Exception]:
-        replies = self.infer([q.session for q in questions], [q.observation for q in questions])
-        assert len(replies) == len(questions), (len(replies), len(questions))
+    def _infer(self, requests: list[_Request]) -> Sequence[Reply | Exception]:
+        replies = self.infer([r.session for r in requests], [r.observation for r in requests])
+        assert len(replies) == len(requests), (len(replies), len(requests))
         return replies
 
 
 def attempt(run: Callable[[], Any]) -> Any:
-    """What comes of it, or the exception that does. Nothing may end a thread that others wait for, nor their event
-    loop: `SystemExit` and its like, with which some libraries crash, become a `RuntimeError`."""
+    """Return the result of `run()`, or the exception that it raises.
+
+    Nothing may end a worker thread or the event loop: `SystemExit` and its like, with which some libraries crash,
+    become a `RuntimeError`.
+    """
     try:
         return run()
     except Exception as error:

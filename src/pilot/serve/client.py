@@ -79,11 +79,11 @@ def websocket(address: Address) -> Iterator[Connection]:
         compression=None,  # pixels do not shrink, and a robot waits
         max_size=MAX_BYTES,
     ) as connection:
-        send_within(connection.socket, address.timeout_s)
+        set_send_timeout(connection.socket, address.timeout_s)
         yield connection
 
 
-def send_within(line: socket.socket, seconds: float) -> None:
+def set_send_timeout(line: socket.socket, seconds: float) -> None:
     """Whoever reads nothing for so long is gone: a question is larger than what the system takes in for it, and where a
     cable was pulled or a server hangs, sending would last for ever."""
     windows = sys.platform == "win32"
@@ -198,7 +198,7 @@ class PolicyClient:
         """
         self.connect()
         start = self._clock()
-        message = pack(shrunk(observation, self.metadata))
+        message = pack(shrink_pictures(observation, self.metadata))
         sent = self._clock()
         reply = self._exchange(message)
         if isinstance(reply, str):
@@ -321,7 +321,7 @@ def refusal(error: Exception) -> str:
     return str(error)
 
 
-def shrunk(observation: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+def shrink_pictures(observation: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The observation with its pictures as large as the model's (`metadata["image_sizes"]`), where they are larger.
 
     A picture of a camera that the model is not shown stays at home. Nothing else changes, and nothing at all where the

@@ -1,79 +1,82 @@
-"""One message of a robot, and what it is told: the whole of serving but the network.
+"""A websocket that a robot or a viewer opened, guarded against clients that say nothing, send floods or hang."""
 
-`server.py` speaks it over its own websockets; anything else that carries bytes can as well (`examples/ray_serve.py`).
-"""
+import asyncio
+from typing import Any, ClassVar, Literal
 
-import logging
-import time
-from collections.abc import Mapping
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode, Frame
+from websockets.protocol import OPEN
 
-from pilot.serve.batching import Answer
-from pilot.serve.hosted_policy import Hosted
-from pilot.serve.limits import Limits, check_observation
-from pilot.serve.metrics import Metrics
-from pilot.serve.sessions import RobotSession
-from pilot.serve.wire import WireError, pack, unpack
+from pilot.serve.hosted_policy import HostedPolicy
+from pilot.serve.limits import Limits, RateLimit
 
-log = logging.getLogger(__name__)
-
-ERROR_LETTERS = 2000  # what the policy says of an observation may quote it
+CLOSE_SECONDS = 1.0  # how long a client may take to answer the closing of its connection; one that hangs never does
+READ_BYTES = 2**14  # parsed without a pause: a few thousand of the smallest frames
+SMALL_FRAME = 2**10  # bytes; a smaller frame costs more to parse than to transfer
 
 
-class Conversation:
-    """`await answer(robot, message)`: bytes, or a text that says what is wrong with the message. Never raises.
+class IncomingConnection(ServerConnection):
+    """A connection to this server; `role` is known once its request has been accepted."""
 
-    The reply is the policy's, with `"server_timing"` added: ms in the queue (`queue_ms`), in the model (`infer_ms`),
-    and in all from the message's arrival to the answer (`total_ms`).
+    limits: ClassVar[Limits]
+    pending: ClassVar[dict["IncomingConnection", None]]  # without a request so far, the oldest first
+    accepted: ClassVar[set["IncomingConnection"]]  # robots and viewers, until their connection is lost
+    role: Literal["none", "robot", "viewer"] = "none"
+    hosted: HostedPolicy
+    owner: str = ""
+    session: str | None = None
+    answer_task: asyncio.Task[Any] | None = None  # the answer that this robot waits for
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note a new connection; where too many are pending, drop the oldest."""
+        super().connection_made(transport)
+        most = max(self.limits.small_frames_per_second, 2 * self.limits.observations_per_second)
+        self.small_frames = RateLimit(most, what="small frames")
+        self.pending[self] = None
+        if len(self.pending) > self.limits.pending_connections:
+            oldest = next(iter(self.pending))
+            del self.pending[oldest]
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection, and cancel the answer that nobody waits for any more."""
+        self.pending.pop(self, None)
+        self.accepted.discard(self)
+        if self.answer_task is not None:
+            self.answer_task.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived in pieces: 256 KB of the smallest frames at once would block all others for a second."""
+        for start in range(0, len(data), READ_BYTES):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + READ_BYTES])
+
+    def process_event(self, event: Any) -> None:
+        """Handle a frame; close the connection of a client that floods the server with small ones."""
+        super().process_event(event)
+        if isinstance(event, Frame) and len(event.data) < SMALL_FRAME and self.state is OPEN:
+            try:
+                self.small_frames.take()
+            except ValueError as error:
+                self.protocol.fail(CloseCode.POLICY_VIOLATION, str(error))
+                self.send_data()
+                self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    async def send_message(self, message: str | bytes) -> None:
+        """Send a message.
+
+        Raises:
+            TimeoutError: the client does not receive it within `Limits.send_seconds`.
+            ConnectionClosed: the client is gone.
+        """
+        async with asyncio.timeout(self.limits.send_seconds):
+            await self.send(message)
+
+
+def connection_class(limits: Limits) -> type[IncomingConnection]:
+    """Return a class for the connections of one server.
+
+    The websockets library constructs the connections itself and passes nothing on, so what they share is in the class.
     """
-
-    def __init__(self, hosted: Hosted, *, limits: Limits, metrics: Metrics) -> None:
-        self.hosted, self.limits, self.metrics = hosted, limits, metrics
-
-    async def answer(self, robot: RobotSession, message: str | bytes) -> str | bytes:
-        received = time.perf_counter()
-        try:
-            robot.rate.take()
-            observation = robot.hear(check_observation(read(message, self.limits), self.limits))
-            answer = await self.hosted.infer(robot, observation)
-            timing = self._count(answer, received)
-            reply = pack({**answer.reply, "server_timing": timing})
-        except ValueError as error:  # for people: it says what to do
-            return self._refuse(robot, str(error), by="robot")
-        except Exception as error:
-            if worth_a_line(robot.errors + 1):
-                log.exception("the policy failed", extra=self._who(robot))
-            what = f"the policy failed on this observation ({type(error).__name__}: {error})"
-            return self._refuse(robot, f"{what}; the server's log has the details", by="policy")
-        robot.told(answer.reply, timing)
-        return reply
-
-    def _count(self, answer: Answer, received: float) -> Mapping[str, float]:
-        total, metrics, policy = time.perf_counter() - received, self.metrics, self.hosted.name
-        metrics.answers.add(policy=policy)
-        metrics.total.add(total, policy=policy)
-        metrics.queued.add(answer.queued, policy=policy)
-        metrics.infer.add(answer.took, policy=policy)
-        metrics.batch.add(answer.batch, policy=policy)
-        return {"infer_ms": 1e3 * answer.took, "queue_ms": 1e3 * answer.queued, "total_ms": 1e3 * total}
-
-    def _refuse(self, robot: RobotSession, error: str, *, by: str) -> str:
-        error = error if len(error) <= ERROR_LETTERS else f"{error[:ERROR_LETTERS]}…"
-        self.metrics.refused.add(policy=self.hosted.name, by=by)
-        robot.refused(error)
-        if worth_a_line(robot.errors):
-            log.warning("refused %d so far, now: %s", robot.errors, error, extra=self._who(robot))
-        return error
-
-    def _who(self, robot: RobotSession) -> dict[str, str]:
-        return {"session": robot.id, "policy": self.hosted.name, "address": robot.address}
-
-
-def read(message: str | bytes, limits: Limits) -> object:
-    if isinstance(message, str):
-        raise WireError("got a text; an observation is sent as msgpack bytes")
-    return unpack(message, max_bytes=limits.message_bytes)
-
-
-def worth_a_line(errors: int) -> bool:
-    """The 1st, 2nd, 4th, 8th, … of a robot: nobody can fill a disk with our log."""
-    return errors & (errors - 1) == 0
+    return type("LimitedConnection", (IncomingConnection,), {"limits": limits, "pending": {}, "accepted": set()})

@@ -92,7 +92,7 @@ class Controller:
         self.reply: dict[str, Any] = {}
         self.error: Exception | None = None
         self._worker: Worker = worker or ThreadPoolExecutor(1, thread_name_prefix="policy")
-        self._flying: tuple[Future[Any], Request | None] | None = None
+        self._pending: tuple[Future[Any], Request | None] | None = None
         self._quiet, self._forget, self._lost = 0, False, False
 
     def next(self, *, missed: int = 0) -> Command:
@@ -100,7 +100,7 @@ class Controller:
         self.executor.skip(missed)
         self._land()
         self._quiet = max(0, self._quiet - 1 - missed)
-        if self._flying is None and not self._quiet:
+        if self._pending is None and not self._quiet:
             self._send_off()
         return self.executor.next()
 
@@ -125,7 +125,7 @@ class Controller:
     def _send_off(self) -> None:
         """What is wanted now, if anything; no question before there is somebody to ask."""
         if self._lost:
-            self._flying = self._worker.submit(self.policy.connect), None
+            self._pending = self._worker.submit(self.policy.connect), None
         elif (request := self.executor.request()) is not None:
             self._ask(request)
 
@@ -145,13 +145,13 @@ class Controller:
                 self.policy.reset()
             return self.policy.infer(observation)
 
-        self._flying = self._worker.submit(ask), request
+        self._pending = self._worker.submit(ask), request
 
     def _land(self) -> None:
         """See what became of the last thing that was sent off, if it is back."""
-        if self._flying is None or not self._flying[0].done():
+        if self._pending is None or not self._pending[0].done():
             return
-        (future, request), self._flying = self._flying, None
+        (future, request), self._pending = self._pending, None
         try:
             reply = future.result()
             self._lost = False

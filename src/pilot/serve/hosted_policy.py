@@ -1,4 +1,4 @@
-"""A policy that is served under a name: its sessions, its batches, warming it up, and changing it while robots act."""
+"""A policy that is served under a name: its sessions, batches and warm-up, and its replacement while robots act."""
 
 import asyncio
 import contextlib
@@ -19,15 +19,16 @@ from pilot.serve.wire import pack
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-SAME = ("robot", "cameras", "state_names", "action_names")  # what a policy must share with the one it replaces
+FIXED_METADATA = ("robot", "cameras", "state_names", "action_names")
+"""What a new policy must share with the one that it replaces: robots that act have been told it."""
 
 
-class Hosted:
-    """`policy.infer(observation) -> dict` is all that is needed. What else there is of `policy.metadata`,
-    `policy.session()`, `session.move_to(policy)` and `policy.infer_many(sessions, observations, errors="return")` is
-    used.
+class HostedPolicy:
+    """A policy with a batcher, under a name.
 
-    `load` makes the policy anew from what lies on disk, in `folder`. Batches are computed by `workers` threads.
+    The policy needs no more than `infer(observation) -> dict`. If it has them, `metadata`, `session()`,
+    `infer_many(sessions, observations, errors="return")` and, for its sessions, `move_to(policy)` are used too. `load`
+    reads the policy again from `folder`. `workers` threads compute batches.
     """
 
     def __init__(
@@ -41,113 +42,131 @@ class Hosted:
         workers: int = 1,
     ) -> None:
         if not NAME.fullmatch(name):
-            raise ValueError(f"a policy is served under letters, digits, '-', '_' and '.', got the name {name!r}")
-        self.name, self.policy, self.load, self.folder = name, policy, load, folder
-        self.generation = 0
+            raise ValueError(
+                f"the name of a policy holds letters, digits, '-', '_' and '.' (64 at most), got {name!r}; "
+                "give it one: NAME=FOLDER"
+            )
+        self.name = name
+        self.policy = policy
+        self.load = load
+        self.folder = folder
+        self.generation = 0  # how often the policy has been replaced
         self.ready = False
-        self._loading = asyncio.Lock()
         self.greeting = pack(self.metadata)
         self.batcher = Batcher(self._infer, max_batch=max_batch, workers=workers, name=f"policy {name}")
+        self._loading = asyncio.Lock()
 
     @property
     def metadata(self) -> Mapping[str, Any]:
+        """What the policy says of itself; empty if it says nothing."""
         return getattr(self.policy, "metadata", {})
 
-    def begin(self, *, alone: bool = True) -> tuple[Any, int]:
-        """State of its own for a robot, and of which generation. A policy that can only be reset is reset while no
-        other robot would notice, and while it does not compute."""
-        generation = self.generation  # first: a session of a newer policy is only brought along once too often
+    def start_session(self, *, alone: bool = True) -> tuple[Any, int]:
+        """Return a robot's own session with the policy, and the generation of that policy.
+
+        A policy without sessions is shared by all robots. It is reset for a new one, in the batcher's thread, if
+        `alone` says that no other robot would notice.
+        """
+        # Read the generation first: if the policy is replaced in between, the session is merely moved once too often.
+        generation = self.generation
         policy = self.policy
         if hasattr(policy, "session"):
             return policy.session(), generation
         if hasattr(policy, "reset") and alone:
-            self.batcher.call(policy.reset).add_done_callback(self._say_if_failed)
+            self.batcher.run_alone(policy.reset).add_done_callback(self._log_failed_reset)
         return policy, generation
 
-    def _say_if_failed(self, reset: Future[Any]) -> None:
+    def _log_failed_reset(self, reset: Future[Any]) -> None:
         if not reset.cancelled() and (error := reset.exception()) is not None:
-            log.error("not reset for a new robot: %s", error, exc_info=error, extra={"policy": self.name})
+            log.error("reset for a new robot failed: %s", error, exc_info=error, extra={"policy": self.name})
 
     async def infer(self, robot: RobotSession, observation: Mapping[str, Any]) -> Answer:
-        """The policy's answer to a robot.
+        """Return the policy's answer to a robot.
 
         Raises:
-            ValueError: the observation is not what the policy takes; and whatever else the policy raises.
+            ValueError: the observation is not what the policy takes. Other errors of the policy come as they are.
         """
-        return await asyncio.wrap_future(self.batcher.ask(robot, observation))
+        return await asyncio.wrap_future(self.batcher.submit(robot, observation))
 
     async def warm_up(self) -> None:
-        """Answer a made-up observation, alone and in a batch, before robots wait for it: the first answers are slow.
+        """Answer a dummy observation, alone and in a batch, before robots come: the first answers are slow.
 
         Raises:
-            Exception: of the policy, which then cannot answer anything.
+            Exception: the policy's own; it cannot answer anything then.
         """
-        await asyncio.wrap_future(self.batcher.call(lambda: warm_up(self.policy, max_batch=self.batcher.max_batch)))
+        await asyncio.wrap_future(
+            self.batcher.run_alone(lambda: warm_up(self.policy, max_batch=self.batcher.max_batch))
+        )
         self.ready = True
 
     async def reload(self, robots: Callable[[], Sequence[RobotSession]] = list) -> None:
-        """Load the policy anew while the old one goes on answering; change over between two batches. The `robots` that
-        are here by then come along, lest one that is silent keeps the old model in memory.
+        """Load the policy again while the old one goes on answering, and replace it between two batches.
+
+        `robots` returns the robots to move to the new policy: one that sends nothing would otherwise keep the old
+        model in memory.
 
         Raises:
-            ValueError: it is for another robot, or cannot be loaded; the old one stays.
+            ValueError: the new policy is for another robot, or cannot be loaded; the old one stays.
         """
         if self.load is None:
             raise ValueError(f"policy '{self.name}' was not loaded from a folder")
-        async with self._loading:  # one at a time: each is a model more in memory
-            loaded = await asyncio.to_thread(attempt, self._load_warm)
+        async with self._loading:  # one at a time: each holds one more model in memory
+            loaded = await asyncio.to_thread(attempt, self._load_and_warm_up)
             if isinstance(loaded, Exception):
                 raise loaded
             policy, greeting = loaded
-            await asyncio.wrap_future(self.batcher.call(lambda: self._change_to(policy)))
+            await asyncio.wrap_future(self.batcher.run_alone(lambda: self._replace(policy)))
             self.greeting = greeting
-            here = robots()
-            await asyncio.wrap_future(self.batcher.call(lambda: [attempt(partial(self._bring_along, r)) for r in here]))
+            present = robots()
+            await asyncio.wrap_future(
+                self.batcher.run_alone(lambda: [attempt(partial(self._move_session, robot)) for robot in present])
+            )
 
-    def _load_warm(self) -> tuple[Any, bytes]:
-        """The new policy, and what it says of itself: from here on nothing can fail."""
+    def _load_and_warm_up(self) -> tuple[Any, bytes]:
+        """Return the new policy and its greeting; all that can fail is done here, before the replacement."""
         assert self.load is not None
         policy = self.load()
         old, new = self.metadata, getattr(policy, "metadata", {})
-        if changed := [key for key in SAME if old.get(key) != new.get(key)]:
+        if changed := [key for key in FIXED_METADATA if old.get(key) != new.get(key)]:
             raise ValueError(
-                f"policy '{self.name}' cannot be changed while it serves: {changed[0]} was {old.get(changed[0])!r}, "
-                f"now {new.get(changed[0])!r}; start another server"
+                f"policy '{self.name}' cannot be replaced while it serves: {changed[0]} was {old.get(changed[0])!r} "
+                f"and is now {new.get(changed[0])!r}; start another server"
             )
         warm_up(policy, max_batch=self.batcher.max_batch)
         return policy, pack(new)
 
-    def _change_to(self, policy: Any) -> None:
-        """In the batcher's thread, while robots connect in another (`begin`)."""
+    def _replace(self, policy: Any) -> None:
+        """Runs in the batcher's thread, while robots may connect in another (`start_session`)."""
         self.policy = policy
         self.generation += 1
 
     def _infer(
         self, robots: Sequence[RobotSession], observations: Sequence[Mapping[str, Any]]
     ) -> Sequence[Reply | Exception]:
-        """In the batcher's thread."""
+        """Runs in the batcher's thread."""
         for robot in robots:
-            self._bring_along(robot)
+            self._move_session(robot)
         if hasattr(self.policy, "infer_many"):
             return self.policy.infer_many([robot.state for robot in robots], observations, errors="return")
         return [attempt(partial(robot.state.infer, observation)) for robot, observation in zip(robots, observations)]
 
-    def _bring_along(self, robot: RobotSession) -> None:
-        """A session that an earlier policy began goes on with the one that is here now; if it cannot, whoever asks is
-        told."""
+    def _move_session(self, robot: RobotSession) -> None:
+        """Move a session of an earlier policy to the present one; if that fails, the robot that asks is told."""
         if robot.generation == self.generation:
             return
         if hasattr(robot.state, "move_to"):
             robot.state.move_to(self.policy)
         else:
-            robot.state, _ = self.begin(alone=False)
+            robot.state, _ = self.start_session(alone=False)
         robot.generation = self.generation
 
 
 def warm_up(policy: Any, *, max_batch: int) -> None:
-    """Answer a made-up observation alone and `max_batch` of them together. A policy that does not say what it sees, or
-    has no sessions to spare, is left alone."""
-    observation = made_up(getattr(policy, "metadata", {}))
+    """Answer one dummy observation, then `max_batch` of them together.
+
+    Does nothing for a policy that has no sessions or does not say what it sees.
+    """
+    observation = dummy_observation(getattr(policy, "metadata", {}))
     if observation is None or not hasattr(policy, "session"):
         return
     policy.session().infer(observation)
@@ -155,10 +174,10 @@ def warm_up(policy: Any, *, max_batch: int) -> None:
         policy.infer_many([policy.session() for _ in range(max_batch)], [observation] * max_batch)
 
 
-def made_up(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Grey pictures and a state of zeros, for a policy that says what its cameras and its state are.
+def dummy_observation(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return grey pictures and a state of zeros; None if the metadata names no cameras or state.
 
-    It is told what to do, so that nobody outside of the model is asked.
+    Its subtask is given, so that a high level outside of the model (a person, another server) is not asked.
     """
     if "cameras" not in metadata or "state_names" not in metadata:
         return None
@@ -169,10 +188,10 @@ def made_up(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[int, int]]:
-    """Sizes and times of the files in a checkpoint folder: changes when it does. Files may come and go meanwhile."""
-    found = {}
+    """Return the size and modification time of every file in a folder, to see whether it changes."""
+    stats = {}
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # files may come and go meanwhile
             stat = path.stat()
-            found[str(path.relative_to(folder))] = (stat.st_size, stat.st_mtime_ns)
-    return found
+            stats[str(path.relative_to(folder))] = (stat.st_size, stat.st_mtime_ns)
+    return stats

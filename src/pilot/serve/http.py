@@ -1,246 +1,192 @@
-"""The paths of a server, and who may go in where.
+"""The paths of a server, and who may use them.
 
     /               a websocket: the first policy; a browser: the dashboard
     /NAME           a websocket: the policy of that name; otherwise a file of the dashboard
     /live           a websocket or JSON: what people see (`serve/live.py`)
-    /healthz        the process answers            /readyz    the policies are warm, and it is not stopping
-    /metrics        Prometheus
+    /healthz        200 as soon as the process runs
+    /readyz         200 when the policies are warm and the server is not stopping
+    /metrics        metrics for Prometheus
 
-A robot may name its session, in the header `X-Pilot-Session` or as `?session=`; a load balancer that always sends a
-name to the same server lets the robot come back to what it was doing.
+A robot may name its session, in the header `X-Pilot-Session` or as `?session=`. A load balancer that sends equal names
+to the same server lets the robot continue its session after a lost connection.
 """
 
-import asyncio
 import json
 import re
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
-from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN
 
 from pilot.serve import live
-from pilot.serve.auth import check_origin, key_of
-from pilot.serve.hosted_policy import Hosted
-from pilot.serve.limits import Limits, Rate
-from pilot.serve.state import State
+from pilot.serve.auth import check_origin, read_api_key
+from pilot.serve.connection import IncomingConnection
+from pilot.serve.state import ServerState
 
 DASHBOARD = Path(__file__).parent / "dashboard"
-KINDS = {
+CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-SAFE = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-GOODBYE_SECONDS = 1.0  # a client that is gone or stuck does not answer a goodbye
-PIECE = 2**14  # bytes that are looked at in one go: a few thousand of the smallest frames
-SMALL = 2**10  # bytes of a frame that costs more to look at than to carry
-SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+SESSION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-class Visitor(ServerConnection):
-    """A connection, and what it came for once that is known."""
+class RequestRefused(Exception):
+    """A request that gets an error: its HTTP status, a text for the client, and a short reason for the metrics."""
 
-    limits: ClassVar[Limits]
-    knocking: ClassVar[dict["Visitor", None]]  # who has not said anything yet, the longest here first
-    inside: ClassVar[set["Visitor"]]  # who was let in, until the connection is lost
-    wants: Literal["nothing", "to act", "to look"] = "nothing"
-    hosted: Hosted
-    owner: str = ""
-    session: str | None = None
-    answering: asyncio.Task[Any] | None = None  # the answer that this connection waits for
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Where too many knock and say nothing, the one who has done so longest has to go."""
-        super().connection_made(transport)
-        most = max(self.limits.small_frames_per_second, 2 * self.limits.observations_per_second)
-        self.small = Rate(most, what="small frames")
-        self.knocking[self] = None
-        if len(self.knocking) > self.limits.strangers:
-            longest = next(iter(self.knocking))
-            del self.knocking[longest]
-            longest.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.knocking.pop(self, None)
-        self.inside.discard(self)
-        if self.answering is not None:  # nobody is there to hear it: the model has others to answer
-            self.answering.cancel()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """A quarter of a megabyte of the smallest frames is a second in which nobody else is heard."""
-        for start in range(0, len(data), PIECE):
-            if not self.transport.is_closing():
-                super().data_received(data[start : start + PIECE])
-
-    def process_event(self, event: Any) -> None:
-        """Who floods us with small frames has to go: no robot needs them, and looking at them keeps us from others."""
-        super().process_event(event)
-        if isinstance(event, Frame) and len(event.data) < SMALL and self.state is OPEN:
-            try:
-                self.small.take()
-            except ValueError as error:
-                self.protocol.fail(CloseCode.POLICY_VIOLATION, str(error))
-                self.send_data()
-                self.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
-
-    async def say(self, message: str | bytes) -> None:
-        """Send.
-
-        Raises:
-            TimeoutError: it is not taken in.
-            ConnectionClosed: nobody is there.
-        """
-        async with asyncio.timeout(self.limits.send_seconds):
-            await self.send(message)
-
-
-def visitors(limits: Limits) -> type[Visitor]:
-    """The visitors of one server; websockets makes them, and leaves no other way to tell them of it."""
-    return type("LimitedVisitor", (Visitor,), {"limits": limits, "knocking": {}, "inside": set()})
-
-
-class Refusal(Exception):
-    """A request that is not granted: status, words for who made it, and the reason in short for our counts."""
-
-    def __init__(self, status: HTTPStatus, words: str, *, reason: str) -> None:
-        super().__init__(words)
+    def __init__(self, status: HTTPStatus, text: str, *, reason: str) -> None:
+        super().__init__(text)
         self.status, self.reason = status, reason
 
 
-def answer(state: State, visitor: Visitor, request: Request) -> Response | None:
-    """What a request gets; nothing for a websocket, which goes on with what `visitor.wants`."""
-    visitor.knocking.pop(visitor, None)
-    method = getattr(request, "method", "GET")  # websockets before 17 lets nothing else through
+def handle_request(state: ServerState, connection: IncomingConnection, request: Request) -> Response | None:
+    """Return the response to a request; None for a websocket, which goes on as `connection.role` says."""
+    connection.pending.pop(connection, None)
+    method = getattr(request, "method", "GET")  # websockets before 17 accepts nothing else
     try:
         if method not in ("GET", "HEAD"):
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, f"only GET, got {method:.20}", reason="method")
-        headers = lower(request.headers)
+            raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, f"only GET, got {method:.20}", reason="method")
+        headers = normalize_headers(request.headers)
         url = urlsplit(request.path)
         if headers.get("upgrade", "").lower() == "websocket":
-            enter(state, visitor, headers, path=unquote(url.path), query=url.query)
-            visitor.inside.add(visitor)
+            accept_websocket(state, connection, headers, path=unquote(url.path), query=url.query)
+            connection.accepted.add(connection)
             return None
-        response = page(state, headers, path=unquote(url.path), query=url.query)
-    except Refusal as refusal:
-        state.metrics.turned_away.add(reason=refusal.reason)
-        response = plain(refusal.status, f"{refusal}\n")
-    except ValueError as error:  # a path that is none
-        response = plain(HTTPStatus.BAD_REQUEST, f"{error}\n")
+        response = get_page(state, headers, path=unquote(url.path), query=url.query)
+    except RequestRefused as refused:
+        state.metrics.turned_away.labels(refused.reason).inc()
+        response = text_response(refused.status, f"{refused}\n")
+    except ValueError as error:  # not a valid URL
+        response = text_response(HTTPStatus.BAD_REQUEST, f"{error}\n")
     if method == "HEAD":
         response.body = b""
     return response
 
 
-def lower(headers: Headers) -> dict[str, str]:
-    """Names in lower case; what came twice is joined, and so matches nothing."""
-    found: dict[str, str] = {}
+def normalize_headers(headers: Headers) -> dict[str, str]:
+    """Return headers with names in lower case; the values of one that came twice are joined, so that no key matches."""
+    values: dict[str, str] = {}
     for name, value in headers.raw_items():
         name = name.lower()
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+        values[name] = f"{values[name]}, {value}" if name in values else value
+    return values
 
 
-def enter(state: State, visitor: Visitor, headers: dict[str, str], *, path: str, query: str) -> None:
-    """Let a websocket in, for a policy or to look.
+def accept_websocket(
+    state: ServerState, connection: IncomingConnection, headers: dict[str, str], *, path: str, query: str
+) -> None:
+    """Accept a websocket as a robot's or a viewer's, and note on the connection what it is.
 
     Raises:
-        Refusal: not here, not now, or not this one.
+        RequestRefused: it names no policy of this server, has no key, or the server is full or not ready.
     """
-    guard_origin(state, headers, page=False)
+    require_origin(state, headers, page=False)
     if path == "/live":
-        viewers = sum(other.wants == "to look" for other in visitor.inside)
+        viewers = sum(other.role == "viewer" for other in connection.accepted)
         if viewers >= state.limits.viewers:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {viewers} people look", reason="full")
-        visitor.wants = "to look"
+            raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {viewers} viewers", reason="full")
+        connection.role = "viewer"
         return
-    visitor.owner = owner_of(state, headers)
-    hosted = state.policy(path.strip("/"))
+    connection.owner = authenticate(state, headers)
+    hosted = state.find_policy(path.strip("/"))
     if hosted is None:
-        words = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
-        raise Refusal(HTTPStatus.NOT_FOUND, words, reason="unknown policy")
-    visitor.hosted, visitor.session = hosted, session_name(headers, query)
+        text = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
+        raise RequestRefused(HTTPStatus.NOT_FOUND, text, reason="unknown policy")
+    connection.hosted, connection.session = hosted, session_name(headers, query)
     if not state.ready:
-        raise Refusal(
+        raise RequestRefused(
             HTTPStatus.SERVICE_UNAVAILABLE, "stopping" if state.stopping else "warming up", reason="not ready"
         )
-    robots = [other for other in visitor.inside if other.wants == "to act"]
-    back = visitor.session is not None and visitor.session in [other.session for other in robots]  # that one makes room
-    if len(robots) >= state.limits.robots and not back:
-        raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(robots)} robots are connected", reason="full")
-    visitor.wants = "to act"
+    robots = [other for other in connection.accepted if other.role == "robot"]
+    # A robot that reconnects replaces its own old connection, so it fits even where the server is full.
+    returns = connection.session is not None and connection.session in [other.session for other in robots]
+    if len(robots) >= state.limits.robots and not returns:
+        raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(robots)} robots are connected", reason="full")
+    connection.role = "robot"
 
 
-def page(state: State, headers: dict[str, str], *, path: str, query: str) -> Response:
-    """What a browser, a probe or Prometheus asks for.
+def get_page(state: ServerState, headers: dict[str, str], *, path: str, query: str) -> Response:
+    """Return what a browser, a health check or Prometheus asks for.
 
     Raises:
-        Refusal: there is no such thing, or it needs a key.
+        RequestRefused: there is nothing at this path, or it needs a key.
     """
     if path == "/healthz":
-        return plain(HTTPStatus.OK, "ok\n")
+        return text_response(HTTPStatus.OK, "ok\n")
     if path == "/readyz":
-        words = "stopping\n" if state.stopping else "ready\n" if state.ready else "warming up\n"
-        return plain(HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE, words)
+        text = "stopping\n" if state.stopping else "ready\n" if state.ready else "warming up\n"
+        return text_response(HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE, text)
     if path == "/metrics":
-        owner_of(state, headers)
-        text = state.metrics.text(state.gauges()).encode()
-        return reply(HTTPStatus.OK, text, kind="text/plain; version=0.0.4; charset=utf-8")
+        authenticate(state, headers)
+        text = state.metrics.to_text()
+        return make_response(HTTPStatus.OK, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
     if path == "/live":
-        guard_origin(state, headers, page=True)
-        owner_of(state, headers)
+        require_origin(state, headers, page=True)
+        authenticate(state, headers)
         watch = parse_qs(query).get("watch", [None])[0]
-        view = live.view(state.sessions, policies=state.described(), ready=state.ready, watch=watch)
-        return reply(HTTPStatus.OK, json.dumps(view).encode(), kind="application/json")
-    return dashboard(path)
+        view = live.build_view(state.sessions, policies=state.describe_policies(), ready=state.ready, watch=watch)
+        return make_response(HTTPStatus.OK, json.dumps(view).encode(), content_type="application/json")
+    return dashboard_file(path)
 
 
-def dashboard(path: str) -> Response:
-    """A file of the dashboard's folder, which has no folders in it."""
+def dashboard_file(path: str) -> Response:
+    """Return a file of the dashboard's folder, which has no subfolders.
+
+    Raises:
+        RequestRefused: there is no such file.
+    """
     file = DASHBOARD / (path.strip("/") or "index.html")
-    if file not in DASHBOARD.iterdir() or file.suffix not in KINDS:
-        raise Refusal(HTTPStatus.NOT_FOUND, f"nothing at {path!r:.80}; a robot connects to a websocket", reason="path")
-    return reply(HTTPStatus.OK, file.read_bytes(), kind=KINDS[file.suffix])
+    if file not in DASHBOARD.iterdir() or file.suffix not in CONTENT_TYPES:
+        text = f"nothing at {path!r:.80}; a robot connects to a websocket"
+        raise RequestRefused(HTTPStatus.NOT_FOUND, text, reason="path")
+    return make_response(HTTPStatus.OK, file.read_bytes(), content_type=CONTENT_TYPES[file.suffix])
 
 
-def guard_origin(state: State, headers: dict[str, str], *, page: bool) -> None:
+def require_origin(state: ServerState, headers: dict[str, str], *, page: bool) -> None:
+    """Refuse a request that another site's page made a browser send (`auth.check_origin`)."""
     try:
         check_origin(headers, keyed=bool(state.keys), page=page)
     except PermissionError as error:
-        raise Refusal(HTTPStatus.FORBIDDEN, str(error), reason="origin") from error
+        raise RequestRefused(HTTPStatus.FORBIDDEN, str(error), reason="origin") from error
 
 
-def owner_of(state: State, headers: dict[str, str]) -> str:
+def authenticate(state: ServerState, headers: dict[str, str]) -> str:
+    """Return the owner of the API key in a request; refuse one without a valid key."""
     try:
-        return state.keys.owner(key_of(headers))
+        return state.keys.owner(read_api_key(headers))
     except PermissionError as error:
-        raise Refusal(HTTPStatus.UNAUTHORIZED, str(error), reason="key") from error
+        raise RequestRefused(HTTPStatus.UNAUTHORIZED, str(error), reason="key") from error
 
 
 def session_name(headers: dict[str, str], query: str) -> str | None:
+    """Return the name that a robot gives its session, or None.
+
+    Raises:
+        RequestRefused: the name has other characters than it may have.
+    """
     name = headers.get("x-pilot-session") or parse_qs(query).get("session", [None])[0]
-    if name is not None and not SESSION.fullmatch(name):
-        words = f"a session is named with 1 to 64 letters, digits, '-', '_' and '.', got {name!r:.80}"
-        raise Refusal(HTTPStatus.BAD_REQUEST, words, reason="session")
+    if name is not None and not SESSION_NAME.fullmatch(name):
+        text = f"the name of a session has 1 to 64 letters, digits, '-', '_' and '.', got {name!r:.80}"
+        raise RequestRefused(HTTPStatus.BAD_REQUEST, text, reason="session")
     return name
 
 
-def plain(status: HTTPStatus, words: str) -> Response:
-    return reply(status, words.encode(errors="replace"), kind="text/plain; charset=utf-8")
+def text_response(status: HTTPStatus, text: str) -> Response:
+    """Return a response of plain text."""
+    return make_response(status, text.encode(errors="replace"), content_type="text/plain; charset=utf-8")
 
 
-def reply(status: HTTPStatus, body: bytes, *, kind: str) -> Response:
-    headers = Headers({"Connection": "close", "Content-Length": str(len(body)), "Content-Type": kind, **SAFE})
-    return Response(status.value, status.phrase, headers, body)
+def make_response(status: HTTPStatus, body: bytes, *, content_type: str) -> Response:
+    """Return a response with the headers that all responses of this server have."""
+    own = {"Connection": "close", "Content-Length": str(len(body)), "Content-Type": content_type}
+    return Response(status.value, status.phrase, Headers({**own, **SECURITY_HEADERS}), body)

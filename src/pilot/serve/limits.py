@@ -1,6 +1,6 @@
-"""What a stranger may send: how large, how often, and of what kind. The policy itself says what its robot looks like.
+"""What a client may send: how much, how often, and of what kind. The policy itself checks what its robot looks like.
 
-Whoever exceeds a limit is told what was expected and what came. Nobody else notices.
+Who exceeds a limit is told what was expected and what came. Other robots notice nothing.
 """
 
 import time
@@ -12,63 +12,68 @@ import numpy as np
 
 from pilot.serve.wire import MAX_BYTES
 
-NAME_LETTERS, DEPTH = 200, 16  # of a name in an observation, and how deep it may be nested
+NAME_LETTERS = 200  # length of a key in an observation
+MAX_DEPTH = 16  # levels of nested dicts and lists in an observation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Of one server. `strangers` are connections that have not yet said what they want; times are in seconds."""
+    """The limits of one server; times are in seconds."""
 
     message_bytes: int = MAX_BYTES
     pictures: int = 16
     picture_pixels: int = 4096 * 3072
     prompt_letters: int = 4000
     observations_per_second: float = 200.0
-    small_frames_per_second: float = 1000.0  # pings and crumbs; not less than twice the observations
+    small_frames_per_second: float = 1000.0  # pings and tiny messages; at least twice the observations
     robots: int = 64
     viewers: int = 16
-    strangers: int = 128
+    pending_connections: int = 128  # those that have not yet sent a request
     handshake_seconds: float = 10.0
-    ping_seconds: float = 20.0  # a robot that does not answer a ping for as long again is gone
-    send_seconds: float = 10.0  # to take in an answer
-    resume_seconds: float = 60.0  # a robot that comes back within these goes on where it was
-    drain_seconds: float = 10.0  # for answers under way when the server stops
+    ping_seconds: float = 20.0  # a robot that does not answer a ping within this time is disconnected
+    send_seconds: float = 10.0  # how long a client may take to receive an answer
+    resume_seconds: float = 60.0  # a robot that reconnects within this time continues its session
+    drain_seconds: float = 10.0  # how long a stopping server finishes answers
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value <= 0:
-                raise ValueError(f"the limit {name} is a number above 0, got {value}")
+                raise ValueError(f"the limit {name} must be above 0, got {value}")
 
 
-class Rate:
-    """A second's worth of observations, or `what` else, may come at once, then as many as flow in (a token bucket)."""
+class RateLimit:
+    """A token bucket: `per_second` events may come at once, then as many as flow in. `what` names them in the error."""
 
     def __init__(
         self, per_second: float, *, what: str = "observations", clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.per_second, self.what, self.clock = per_second, what, clock
-        self.room, self.seen = max(1.0, per_second), clock()
+        self.per_second = per_second
+        self.what = what
+        self.clock = clock
+        self.tokens = max(1.0, per_second)
+        self.updated = clock()
 
     def take(self) -> None:
-        """Count one.
+        """Count one event.
 
         Raises:
-            ValueError: one too many.
+            ValueError: the rate is exceeded; the message says when the next event is allowed.
         """
         now = self.clock()
-        self.room = min(max(1.0, self.per_second), self.room + (now - self.seen) * self.per_second)
-        self.seen = now
-        if self.room < 1:
-            wait = (1 - self.room) / self.per_second
+        self.tokens = min(max(1.0, self.per_second), self.tokens + (now - self.updated) * self.per_second)
+        self.updated = now
+        if self.tokens < 1:
+            wait = (1 - self.tokens) / self.per_second
             raise ValueError(f"more than {self.per_second:g} {self.what} in a second; the next in {1e3 * wait:.0f} ms")
-        self.room -= 1
+        self.tokens -= 1
 
 
 def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
-    """What any robot's observation must be, whatever the robot.
+    """Return the observation if it is one that any robot could send.
 
     Raises:
-        ValueError: no dict with names, names, words or pictures beyond the limits, or numbers that are NaN or infinite.
+        ValueError: it is not a dict with string keys; names, texts or pictures exceed the limits; a number is NaN or
+            infinite.
     """
     if not isinstance(observation, dict) or not all(isinstance(key, str) for key in observation):
         got = type(observation).__name__
@@ -79,7 +84,7 @@ def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
     images = observation.get("images")
     if isinstance(images, Mapping) and len(images) > limits.pictures:
         raise ValueError(f"{len(images)} pictures, the limit is {limits.pictures}")
-    for name, leaf in leaves(observation):
+    for name, leaf in iter_leaves(observation):
         if isinstance(leaf, np.ndarray):
             check_array(leaf, name, limits=limits)
         elif isinstance(leaf, str) and len(leaf) > limits.prompt_letters:
@@ -87,20 +92,29 @@ def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
     return observation
 
 
-def leaves(value: Any, name: str = "", *, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """What is in nested dicts and lists, with the way to it: `images.wrist`. Names are short, for errors tell them."""
+def iter_leaves(value: Any, name: str = "", *, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the values in nested dicts and lists with their paths, such as `images.wrist`.
+
+    Raises:
+        ValueError: nested too deep, or a name is too long to be quoted in an error.
+    """
     if not isinstance(value, Mapping | list):
         yield name, value
         return
-    if depth > DEPTH:
-        raise ValueError(f"an observation is nested {DEPTH} deep at most, this one is deeper at '{name}'")
-    for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+    if depth > MAX_DEPTH:
+        raise ValueError(f"an observation is nested {MAX_DEPTH} deep at most, this one is deeper at '{name}'")
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
         if isinstance(key, str | bytes) and len(key) > NAME_LETTERS:
             raise ValueError(f"a name has {len(key)} letters, the limit is {NAME_LETTERS}; it begins with {key[:20]!r}")
-        yield from leaves(part, f"{name}.{key}" if name else str(key), depth=depth + 1)
+        yield from iter_leaves(item, f"{name}.{key}" if name else str(key), depth=depth + 1)
 
 
 def check_array(array: np.ndarray, name: str, *, limits: Limits) -> None:
+    """Check one array of an observation.
+
+    Raises:
+        ValueError: it has too many dimensions or pixels, or numbers that are NaN or infinite.
+    """
     if array.ndim > 4:
         raise ValueError(f"'{name}' has {array.ndim} dimensions {list(array.shape)}; pictures are [h w 3], states [n]")
     if array.ndim >= 3 and array.size > 3 * limits.picture_pixels:
@@ -109,5 +123,5 @@ def check_array(array: np.ndarray, name: str, *, limits: Limits) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(
-            f"'{name}' ({array.dtype} {list(array.shape)}) is {array[first]} at {list(first)}; send numbers"
+            f"'{name}' ({array.dtype} {list(array.shape)}) is {array[first]} at {list(first)}; send finite numbers"
         )

@@ -1,16 +1,16 @@
-"""What people see of a server, and what they can say to its robots. Plain JSON, made only while someone looks.
+"""What people see of a server, and the commands that they give to its robots, as plain JSON.
 
-`GET /live` gives one view. A websocket at `/live` gets one as a text message whenever something is new, at most every
-`SECONDS`, and takes these messages, each a JSON object:
+`GET /live` returns one view. A websocket at `/live` sends one as a text message whenever something has changed, at most
+every `SECONDS`, and takes these messages, each a JSON object:
 
-    {"key": "…"}                            first, where the server has API keys
-    {"watch": "1a2b3c4d"}                   whose details to send, from now on; else of who connected first
-    {"session": "1a2b3c4d", "prompt": "…"}  a command: stands in place of the robot's own prompt until that changes
-    {"session": "1a2b3c4d", "prompt": null} the robot's own prompt again
+    {"key": "…"}                            the first message, where the server has API keys
+    {"watch": "1a2b3c4d"}                   the robot to send in detail from now on; by default the first that connected
+    {"session": "1a2b3c4d", "prompt": "…"}  a command: it replaces the robot's own prompt until that changes
+    {"session": "1a2b3c4d", "prompt": null} return to the robot's own prompt
 
-Every message of the server has a `kind`: `view` (below), `key` (say it), `done` (a command was taken) or `error` with
-its words as `error`. Times are seconds since 1970, latencies milliseconds. Everything that robots sent is theirs: show
-it as text, never as markup.
+Every message of the server has a `kind`: `view` (below), `key` (send your key), `done` (a command was accepted) or
+`error` with its text as `error`. Times are in seconds since 1970, latencies in milliseconds. Everything that robots
+sent is theirs: show it as text, never as markup. Views are made only while somebody looks.
 """
 
 import base64
@@ -22,33 +22,37 @@ from typing import Any
 
 import numpy as np
 
-from pilot.serve.sessions import Chunk, Picture, RobotSession, Sessions
+from pilot.serve.sessions import CameraPicture, RobotSession, SentChunk, SessionStore
 
 SECONDS = 0.25
 COMMAND_LETTERS = 400
-ACTIONS = 200  # of a chunk that are shown
-RECENT = 50  # answers of each robot that the whole server's latency is of
+ACTIONS = 200  # actions of a chunk that are shown
+RECENT = 50  # answers of each robot that count for the latency of the whole server
 
 
-def view(sessions: Sessions, *, policies: list[dict[str, Any]], ready: bool, watch: str | None) -> dict[str, Any]:
-    """The server, every robot in short, and one of them in full."""
-    sessions.forget()
+def build_view(
+    sessions: SessionStore, *, policies: list[dict[str, Any]], ready: bool, watch: str | None
+) -> dict[str, Any]:
+    """Return the server, a summary of every robot, and all about the robot `watch`."""
+    sessions.drop_expired()
     robots = sorted(sessions, key=lambda robot: robot.since)
     watched = next((robot for robot in robots if robot.id == watch), None)
     if watch is None:
         watched = next((robot for robot in robots if robot.connection is not None), next(iter(robots), None))
+    recent = (timing for robot in robots for timing in islice(reversed(robot.latency), RECENT))
     return {
         "kind": "view",
         "time": time.time(),
         "ready": ready,
         "policies": policies,
-        "latency_ms": percentiles(timing for robot in robots for timing in islice(reversed(robot.latency), RECENT)),
-        "robots": [in_short(robot) for robot in robots],
-        "watched": None if watched is None else in_full(watched),
+        "latency_ms": latency_percentiles(recent),
+        "robots": [summarize_robot(robot) for robot in robots],
+        "watched": None if watched is None else describe_robot(watched),
     }
 
 
-def in_short(robot: RobotSession) -> dict[str, Any]:
+def summarize_robot(robot: RobotSession) -> dict[str, Any]:
+    """Return what the list of robots shows of one."""
     return {
         "session": robot.id,
         "policy": robot.policy,
@@ -65,28 +69,29 @@ def in_short(robot: RobotSession) -> dict[str, Any]:
     }
 
 
-def in_full(robot: RobotSession) -> dict[str, Any]:
-    """Beside what is said in short: pictures as JPEG in base64, subtasks (newest last), chunks, latencies, errors.
+def describe_robot(robot: RobotSession) -> dict[str, Any]:
+    """Return the summary with pictures (JPEG in base64), subtasks (newest last), chunks, latencies and the last error.
 
-    `chunk` was sent last, `before` is the one before it. `executed` counts the actions done: as the robot said with its
-    next observation, else by the clock.
+    `chunk` was sent last, `before` is the one before it. `executed` counts the actions that the robot has executed: as
+    it said with its next observation, else by the clock.
     """
     hz = float(robot.metadata.get("control_hz") or 0)
     box = np.asarray(robot.box).tolist() if robot.box is not None else None
-    return in_short(robot) | {
+    return summarize_robot(robot) | {
         "last_error": robot.last_error,
         "box": box,
-        "history": [{"time": then, "subtask": subtask} for then, subtask in robot.history],
+        "history": [{"time": start, "subtask": subtask} for start, subtask in robot.history],
         "action_names": list(robot.metadata.get("action_names", [])),
         "control_hz": hz or None,
-        "chunk": chunk_view(robot.chunk, hz=hz),
-        "before": chunk_view(robot.before, hz=hz),
-        "latency_ms": percentiles(robot.latency),
-        "cameras": [camera_view(name, picture) for name, picture in robot.pictures.items()],
+        "chunk": describe_chunk(robot.chunk, hz=hz),
+        "before": describe_chunk(robot.previous_chunk, hz=hz),
+        "latency_ms": latency_percentiles(robot.latency),
+        "cameras": [describe_camera(name, picture) for name, picture in robot.pictures.items()],
     }
 
 
-def chunk_view(chunk: Chunk | None, *, hz: float) -> dict[str, Any] | None:
+def describe_chunk(chunk: SentChunk | None, *, hz: float) -> dict[str, Any] | None:
+    """Return the actions of a chunk and how many of them have been executed."""
     if chunk is None:
         return None
     executed = chunk.executed_by(time.time(), control_hz=hz)
@@ -94,35 +99,36 @@ def chunk_view(chunk: Chunk | None, *, hz: float) -> dict[str, Any] | None:
     return {"time": chunk.sent, "executed": executed, "actions": actions}
 
 
-def percentiles(timings: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """p50, p90 and p99 of each part of an answer's time in the server: `total`, `queue`, `infer`; of how many."""
+def latency_percentiles(timings: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return p50, p90 and p99 [ms] of an answer's time in the server: `total`, `queue`, `infer`; `n` counts answers."""
     timings = list(timings)
     if not timings:
         return {}
-    found: dict[str, dict[str, float]] = {}
+    percentiles: dict[str, dict[str, float]] = {}
     for name in ("total_ms", "queue_ms", "infer_ms"):
         p50, p90, p99 = np.percentile([timing[name] for timing in timings], [50, 90, 99]).round(2).tolist()
-        found[name.removesuffix("_ms")] = {"p50": p50, "p90": p90, "p99": p99, "n": len(timings)}
-    return found
+        percentiles[name.removesuffix("_ms")] = {"p50": p50, "p90": p90, "p99": p99, "n": len(timings)}
+    return percentiles
 
 
-def camera_view(name: str, picture: Picture) -> dict[str, Any]:
+def describe_camera(name: str, picture: CameraPicture) -> dict[str, Any]:
+    """Return a camera's picture as JPEG in base64."""
     height, width = picture.image.shape[:2]
     return {"name": name, "width": width, "height": height, "jpeg": base64.b64encode(picture.jpeg).decode()}
 
 
-def command(sessions: Sessions, message: Mapping[str, Any]) -> RobotSession:
-    """Say something to a robot; returns it.
+def set_command(sessions: SessionStore, message: Mapping[str, Any]) -> RobotSession:
+    """Give a robot the command in a viewer's message, and return the robot.
 
     Raises:
-        ValueError: no such robot, or no words.
+        ValueError: there is no such robot, or the command is not words.
     """
     robot, prompt = sessions.find(str(message.get("session"))), message.get("prompt")
     if robot is None:
         raise ValueError(f"no robot has the session {message.get('session')!r}; there are {[r.id for r in sessions]}")
     if prompt is not None and (not isinstance(prompt, str) or not 0 < len(prompt.strip()) <= COMMAND_LETTERS):
-        raise ValueError(f"a command is 1 to {COMMAND_LETTERS} letters, or null to end one; got {prompt!r:.60}")
-    if prompt is not None and any("\ud800" <= letter <= "\udfff" for letter in prompt):
-        raise ValueError(f"a command is text, got half a letter in {prompt!r:.60}")  # JSON can say it, no model read it
-    robot.obey(prompt.strip() if prompt is not None else None)
+        raise ValueError(f"a command has 1 to {COMMAND_LETTERS} letters, null ends the present one; got {prompt!r:.60}")
+    if prompt is not None and any("\ud800" <= letter <= "\udfff" for letter in prompt):  # valid JSON, but no UTF-8
+        raise ValueError(f"a command must be valid text, got half a character in {prompt!r:.60}")
+    robot.set_command(prompt.strip() if prompt is not None else None)
     return robot

@@ -1,6 +1,6 @@
-"""Structured logs: one line for each event, for people (`text`) or for machines (`json`), to stderr.
+"""Structured logs on stderr: one line per event, for people (`text`) or for machines (`json`).
 
-Both carry the same fields beside the message, where an event has them: `session`, `policy`, `address`, `reason`.
+Beside the message, both carry the same fields where an event has them: `policy`, `session`, `address`, `reason`.
 """
 
 import json
@@ -12,46 +12,48 @@ FORMATS = ("text", "json")
 
 
 class TextFormatter(logging.Formatter):
-    """`12:00:01 info    connected policy=nano session=1a2b3c4d`"""
+    """Formats an event as `12:00:01 info    connected policy=nano session=1a2b3c4d`."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        fields = "".join(f" {name}={value}" for name, value in fields_of(record).items())
-        line = f"{clock} {record.levelname.lower():<7} {printable(record.getMessage() + fields)}"
+        fields = "".join(f" {name}={value}" for name, value in read_fields(record).items())
+        line = f"{clock} {record.levelname.lower():<7} {escape_unprintable(record.getMessage() + fields)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
-    """`{"time": "2026-01-01T12:00:01.250Z", "level": "info", "message": "connected", "policy": "nano", …}`"""
+    """Formats an event as `{"time": "2026-01-01T12:00:01.250Z", "level": "info", "message": "connected", …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
         second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         event = {"time": f"{second}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
-        event |= {"message": record.getMessage(), **fields_of(record)}
+        event |= {"message": record.getMessage(), **read_fields(record)}
         if record.exc_info:
             event["error"] = self.formatException(record.exc_info)
         return json.dumps(event, default=str)
 
 
-def fields_of(record: logging.LogRecord) -> dict[str, str]:
+def read_fields(record: logging.LogRecord) -> dict[str, str]:
+    """Return the fields of `FIELDS` that an event has."""
     return {name: str(value) for name in FIELDS if (value := getattr(record, name, None)) not in (None, "")}
 
 
-def printable(text: str) -> str:
-    """On one line, whatever a stranger sent: nobody writes a second line into our log."""
+def escape_unprintable(text: str) -> str:
+    """Escape line breaks and control characters: a stranger's message must not write a second line into the log."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def log_to_stderr(kind: str = "text") -> None:
-    """Everything that `pilot.serve` has to say from now on.
+    """Write all events of `pilot.serve` to stderr from now on.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: `kind` is not one of `FORMATS`.
     """
     if kind not in FORMATS:
-        raise ValueError(f"logs are {' or '.join(FORMATS)}, not '{kind}'")
+        raise ValueError(f"a log is {' or '.join(FORMATS)}, got '{kind}'")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())
     logger = logging.getLogger("pilot.serve")
-    logger.handlers, logger.propagate = [handler], False
+    logger.handlers = [handler]
+    logger.propagate = False
     logger.setLevel(logging.INFO)

@@ -1,12 +1,13 @@
 """Policies behind websockets, for any number of robots, and for the people who look after them.
 
-On connecting a robot gets the policy's metadata; then each observation it sends is answered by the policy's reply with
-the added key `"server_timing"`. Bytes are messages (`serve/wire.py`). A text is an error: it says what was wrong with
-that one observation, and the connection goes on. openpi's public client speaks this.
+When a robot connects, it receives the policy's metadata. Then each observation that it sends is answered with the
+policy's reply and the added key `"server_timing"`. Messages are bytes (`serve/wire.py`). A text is an error: it says
+what was wrong with that one observation, and the connection goes on. openpi's public client speaks this protocol.
 
-Every robot has a session of its own (`serve/sessions.py`); a model answers many at once (`serve/batching.py`), in a
-thread that the network never waits for. What else there is at the same address: `serve/http.py`. How to run it for
-others: `docs/serving.md`.
+From a message to actions: `PolicyServer` (the network, here) → `MessageHandler` (checks and counts) → `HostedPolicy`
+and its `Batcher` (one batch of many robots, in a thread of its own) → `Policy.infer_many`. Other files: `connection.py`
+guards a websocket, `http.py` has the paths, `sessions.py` what is known of a robot, `viewers.py` and `live.py` the
+dashboard. How to run a server for others: `docs/serving.md`.
 """
 
 import asyncio
@@ -21,27 +22,29 @@ from typing import Any
 
 try:
     import msgpack  # noqa: F401 (serve/wire.py needs it)
+    import prometheus_client  # noqa: F401 (serve/metrics.py needs it)
     from websockets.asyncio.server import Server, ServerConnection
     from websockets.asyncio.server import serve as listen
     from websockets.exceptions import ConnectionClosed
+    from websockets.http11 import Request, Response
 except ModuleNotFoundError as error:
     raise ImportError(f"serving needs {error.name}: pip install 'pilot[serve]'") from error
 
 from pilot.memory import keep_freed_memory
 from pilot.serve import http
-from pilot.serve.auth import Keys, load_certificate, tls_context
-from pilot.serve.hosted_policy import Hosted, fingerprint
-from pilot.serve.http import GOODBYE_SECONDS, Visitor, visitors
+from pilot.serve.auth import ApiKeys, load_certificate, tls_context
+from pilot.serve.connection import CLOSE_SECONDS, IncomingConnection, connection_class
+from pilot.serve.hosted_policy import HostedPolicy, fingerprint
 from pilot.serve.limits import Limits
 from pilot.serve.logs import log_to_stderr
 from pilot.serve.sessions import RobotSession
-from pilot.serve.state import State, hosted_by_name
-from pilot.serve.viewers import show
+from pilot.serve.state import ServerState, to_hosted
+from pilot.serve.viewers import serve_viewer
 from pilot.serve.wire import OVER
 
 log = logging.getLogger(__name__)
 
-RETURNED = 4001  # a websocket's code: the robot came back on another connection
+REPLACED = 4001  # a websocket's close code: the robot came back on another connection
 
 
 def serve(
@@ -49,7 +52,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
-    keys: Keys | None = None,
+    keys: ApiKeys | None = None,
     limits: Limits | None = None,
     certificate: Path | None = None,
     certificate_key: Path | None = None,
@@ -57,14 +60,15 @@ def serve(
     watch_seconds: float | None = None,
     log_format: str = "text",
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM; robots that wait for an answer then still get it.
+    """Serve policies until Ctrl-C or SIGTERM; robots that wait for an answer then still get it.
 
-    `policies` is one policy, or policies by name, or a list of `Hosted`. On SIGHUP those that know how are loaded anew,
-    and with `watch_seconds` also when their files change; robots notice nothing. The certificate is read again as well.
+    `policies` is one policy, policies by name, or a list of `HostedPolicy`. On SIGHUP, all policies that were loaded
+    from a folder are loaded again, and so is the certificate; with `watch_seconds`, also when the files of a policy
+    change. Robots notice nothing of it.
 
     Raises:
-        OSError: the address is taken or not ours.
-        ValueError: a policy cannot answer a made-up observation of its robot; the certificate is none.
+        OSError: the address is taken, or not of this machine.
+        ValueError: a policy cannot answer a dummy observation of its robot; the certificate is damaged.
     """
     keep_freed_memory()
     log_to_stderr(log_format)
@@ -85,11 +89,14 @@ def serve_in_background(
     host: str = "127.0.0.1",
     *,
     port: int = 0,
-    keys: Keys | None = None,
+    keys: ApiKeys | None = None,
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
-    """`with serve_in_background(policy) as port:`: the same server in a thread; port 0 takes a free one."""
+    """Serve policies in a thread of this process, while the `with` block runs; yields the port.
+
+    Port 0 takes a free one. Usage: `with serve_in_background(policy) as port: …`.
+    """
     loop, server = asyncio.new_event_loop(), PolicyServer(policies, keys=keys, limits=limits, tls=tls)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -103,45 +110,48 @@ def serve_in_background(
 
 
 class PolicyServer:
-    """The network's side; `start`, `reload` and `stop` belong to one event loop."""
+    """The server's network side; `start`, `reload` and `stop` belong to one event loop."""
 
     def __init__(
         self,
         policies: Any,
         *,
-        keys: Keys | None = None,
+        keys: ApiKeys | None = None,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
         max_batch: int = 16,
     ) -> None:
-        self.state = State(
-            policies=hosted_by_name(policies, max_batch=max_batch), keys=keys or Keys(), limits=limits or Limits()
+        self.state = ServerState(
+            policies=to_hosted(policies, max_batch=max_batch), keys=keys or ApiKeys(), limits=limits or Limits()
         )
         self.tls = tls
-        self._visitors = visitors(self.state.limits)
+        self._connections = connection_class(self.state.limits)
         self._server: Server | None = None
-        self._visits: set[asyncio.Task[Any]] = set()
-        self._goodbyes: set[asyncio.Future[None]] = set()
+        self._connection_tasks: set[asyncio.Task[Any]] = set()
+        self._closing_tasks: set[asyncio.Future[None]] = set()
 
     async def start(self, host: str, port: int, *, on_listening: Callable[[int], None] = lambda port: None) -> int:
-        """Listen, then warm up: health is answered at once, robots are taken when all is ready. Returns the port."""
+        """Listen, then warm up the policies; return the port.
+
+        `/healthz` answers at once; robots are accepted when all policies are warm.
+        """
         limits = self.state.limits
         self._server = await listen(
-            self._visit,
+            self._handle_connection,
             host,
             port,
-            process_request=self._answer_http,
-            create_connection=self._visitors,
+            process_request=self._handle_request,
+            create_connection=self._connections,
             ssl=self.tls,
             ssl_handshake_timeout=limits.handshake_seconds if self.tls else None,
-            compression=None,  # pixels do not shrink, and a robot waits
+            compression=None,  # pixels do not compress, and a robot waits
             max_size=limits.message_bytes,
             max_queue=1,  # a client that sends without reading fills its own socket, not our memory
             open_timeout=limits.handshake_seconds,
             ping_interval=limits.ping_seconds,
             ping_timeout=limits.ping_seconds,
-            close_timeout=GOODBYE_SECONDS,
-            logger=quiet(),
+            close_timeout=CLOSE_SECONDS,
+            logger=websockets_logger(),
         )
         port = self._server.sockets[0].getsockname()[1]
         on_listening(port)
@@ -155,128 +165,137 @@ class PolicyServer:
         return port
 
     async def stop(self) -> None:
-        """Take no one new, finish the answers under way, then say goodbye."""
+        """Accept no new robots, finish the answers in progress, then close all connections."""
         self.state.stopping = True
         try:
             async with asyncio.timeout(self.state.limits.drain_seconds):
                 while self.state.answering:
                     await asyncio.sleep(0.01)
         except TimeoutError:
-            log.warning("%d answers are not given any more", self.state.answering)
-            for visit in self._visits:
-                visit.cancel()
+            log.warning("stopping without the %d answers in progress", self.state.answering)
+            for task in self._connection_tasks:
+                task.cancel()
         if self._server is not None:
             self._server.close()
-            await asyncio.sleep(0)  # from here on nobody comes
-            for stranger in list(self._visitors.knocking):
-                stranger.transport.abort()  # who has not said what it wants is not waited for
+            await asyncio.sleep(0)  # from here on nobody can connect
+            for pending in list(self._connections.pending):
+                pending.transport.abort()  # a client without a request would keep `wait_closed` waiting
             await self._server.wait_closed()
         self.close()
 
     def close(self) -> None:
-        """End the threads that compute, once they have answered what waits."""
+        """End the threads that compute, once they have answered what is queued."""
         for hosted in self.state.policies.values():
             hosted.batcher.close()
 
     async def reload(self) -> None:
-        """Load every policy anew that knows how; one that cannot be stays as it is."""
+        """Load all policies again that came from a folder; one that fails to load stays as it is."""
         for hosted in self.state.policies.values():
             if hosted.load is not None:
-                await self.reload_one(hosted)
+                await self.reload_policy(hosted)
 
-    async def reload_one(self, hosted: Hosted) -> None:
+    async def reload_policy(self, hosted: HostedPolicy) -> None:
+        """Load one policy again; if that fails, log why and keep the old one."""
         try:
             await hosted.reload(lambda: [robot for robot in self.state.sessions if robot.policy == hosted.name])
         except Exception as error:
-            self.state.metrics.reloads.add(policy=hosted.name, result="failed")
-            log.exception("not loaded anew, the old policy stays: %s", error, extra={"policy": hosted.name})
+            self.state.metrics.reloads.labels(hosted.name, "failed").inc()
+            log.exception("reload failed, the old policy stays: %s", error, extra={"policy": hosted.name})
         else:
-            self.state.metrics.reloads.add(policy=hosted.name, result="done")
-            log.info("loaded anew", extra={"policy": hosted.name})
+            self.state.metrics.reloads.labels(hosted.name, "done").inc()
+            log.info("reloaded", extra={"policy": hosted.name})
 
-    def _answer_http(self, visitor: ServerConnection, request: http.Request) -> http.Response | None:
-        assert isinstance(visitor, Visitor)
-        return http.answer(self.state, visitor, request)
+    def _handle_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, IncomingConnection)
+        return http.handle_request(self.state, connection, request)
 
-    async def _visit(self, visitor: ServerConnection) -> None:
-        assert isinstance(visitor, Visitor)
-        visit = asyncio.current_task()
-        assert visit is not None
-        self._visits.add(visit)
+    async def _handle_connection(self, connection: ServerConnection) -> None:
+        """Serve one websocket until it ends, whatever happens to it."""
+        assert isinstance(connection, IncomingConnection)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connection_tasks.add(task)
         try:
-            await (show(self.state, visitor) if visitor.wants == "to look" else self._converse(visitor))
+            if connection.role == "viewer":
+                await serve_viewer(self.state, connection)
+            else:
+                await self._serve_robot(connection)
         except ConnectionClosed:
             pass
-        except asyncio.CancelledError:  # by `stop`, or because nobody is there for the answer
-            visitor.transport.abort()
+        except asyncio.CancelledError:  # by `stop`, or because the client left before its answer
+            connection.transport.abort()
         except TimeoutError:
-            log.warning("took nothing in for too long", extra={"address": address(visitor)})
-            visitor.transport.abort()
+            log.warning("the client did not receive its answer in time", extra={"address": address_of(connection)})
+            connection.transport.abort()
         except Exception:
-            log.exception("a conversation failed", extra={"address": address(visitor)})
+            log.exception("a connection failed", extra={"address": address_of(connection)})
         finally:
-            self._visits.discard(visit)
+            self._connection_tasks.discard(task)
 
-    async def _converse(self, visitor: Visitor) -> None:
-        """A robot's whole stay."""
-        state, hosted = self.state, visitor.hosted
-        robot = self._seat(visitor)
+    async def _serve_robot(self, connection: IncomingConnection) -> None:
+        """Answer one robot's observations until it leaves."""
+        state, hosted = self.state, connection.hosted
+        robot = self._open_session(connection)
         who = {"policy": hosted.name, "session": robot.id, "address": robot.address}
         log.info("connected, %d in all", len(state.sessions.connected()), extra=who)
         reason = "done"
         try:
-            await visitor.say(hosted.greeting)
-            async for message in visitor:
-                await self._reply(visitor, robot, message)
+            await connection.send_message(hosted.greeting)
+            async for message in connection:
+                await self._answer(connection, robot, message)
                 if state.stopping:
                     break
         except ConnectionClosed as closed:
-            reason = "done" if visitor.close_code == OVER else str(closed)
+            reason = "done" if connection.close_code == OVER else str(closed)
         except asyncio.CancelledError:
             reason = "stopping" if state.stopping else "left before it was answered"
             raise
         finally:
-            state.sessions.leave(robot, visitor, over=visitor.close_code == OVER)
-            log.info("gone", extra={**who, "reason": reason})
+            state.sessions.disconnect(robot, connection, over=connection.close_code == OVER)
+            log.info("disconnected", extra={**who, "reason": reason})
 
-    def _seat(self, visitor: Visitor) -> RobotSession:
-        """The robot's session; a connection that it had before and that has not ended by itself ends now."""
-        state, hosted = self.state, visitor.hosted
+    def _open_session(self, connection: IncomingConnection) -> RobotSession:
+        """Return the robot's session; an older connection of this robot that has not ended is closed now."""
+        state, hosted = self.state, connection.hosted
         robot = state.sessions.open(
-            visitor.session,
-            owner=visitor.owner,
+            connection.session,
+            owner=connection.owner,
             policy=hosted.name,
-            begin=lambda: hosted.begin(alone=not state.sessions.connected()),
+            start_session=lambda: hosted.start_session(alone=not state.sessions.connected()),
             metadata=hosted.metadata,
         )
         if robot.connection is not None:
-            self._later(robot.connection.close(RETURNED, "the robot came back on another connection"))
-        robot.connection, robot.left, robot.address = visitor, None, address(visitor)
+            self._close_later(robot.connection.close(REPLACED, "the robot came back on another connection"))
+        robot.connection = connection
+        robot.disconnected = None
+        robot.address = address_of(connection)
         return robot
 
-    async def _reply(self, visitor: Visitor, robot: RobotSession, message: str | bytes) -> None:
+    async def _answer(self, connection: IncomingConnection, robot: RobotSession, message: str | bytes) -> None:
         self.state.answering += 1
         try:
-            conversation = self.state.conversations[visitor.hosted.name]
-            visitor.answering = asyncio.create_task(conversation.answer(robot, message))
-            await visitor.say(await visitor.answering)
+            handler = self.state.handlers[connection.hosted.name]
+            # A task, so that the connection can cancel it when the robot leaves before it is answered.
+            connection.answer_task = asyncio.create_task(handler.answer(robot, message))
+            await connection.send_message(await connection.answer_task)
         finally:
             self.state.answering -= 1
-            visitor.answering = None
+            connection.answer_task = None
 
-    def _later(self, goodbye: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(goodbye)
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
+    def _close_later(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(closing)
+        self._closing_tasks.add(task)  # asyncio itself keeps no reference to a task
+        task.add_done_callback(self._closing_tasks.discard)
 
 
-def address(visitor: Visitor) -> str:
-    peer = visitor.remote_address
+def address_of(connection: IncomingConnection) -> str:
+    """Return the client's address as `HOST:PORT`."""
+    peer = connection.remote_address
     return f"{peer[0]}:{peer[1]}" if peer else ""
 
 
-def quiet() -> logging.Logger:
-    """What websockets says of every stranger that does not speak HTTP is for debugging only."""
+def websockets_logger() -> logging.Logger:
+    """Return a silent logger: the websockets library logs a traceback for every port scan."""
     logger = logging.getLogger("pilot.serve.websockets")
     logger.setLevel(logging.CRITICAL)
     return logger
@@ -285,54 +304,55 @@ def quiet() -> logging.Logger:
 async def _serve_until_stopped(
     server: PolicyServer, host: str, *, port: int, reload: Callable[[], Awaitable[None]], watch_seconds: float | None
 ) -> None:
-    loop, stopped, changed = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop, stopped, hangup = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    loop.add_signal_handler(signal.SIGHUP, changed.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     scheme = "s" if server.tls else ""
 
-    def say(port: int) -> None:
+    def print_address(port: int) -> None:
         print(
-            f"serving at ws{scheme}://{host}:{port}, to look at: http{scheme}://{host}:{port}/; Ctrl-C stops",
+            f"serving at ws{scheme}://{host}:{port}, dashboard at http{scheme}://{host}:{port}/; Ctrl-C stops",
             flush=True,
         )
 
-    tasks = [asyncio.create_task(_reload_when(changed, reload))]
+    tasks = [asyncio.create_task(_reload_on(hangup, reload))]
     if watch_seconds is not None:
         watched = [hosted for hosted in server.state.policies.values() if hosted.folder is not None]
         tasks += [asyncio.create_task(_watch(server, hosted, seconds=watch_seconds)) for hosted in watched]
-    start, stop = asyncio.create_task(server.start(host, port, on_listening=say)), asyncio.create_task(stopped.wait())
+    start = asyncio.create_task(server.start(host, port, on_listening=print_address))
+    stop = asyncio.create_task(stopped.wait())
     await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
     if start.done():
-        await start
+        await start  # raises what went wrong with it
         await stop
     for task in (*tasks, start):
         task.cancel()
     await server.stop()
 
 
-async def _reload_when(changed: asyncio.Event, reload: Callable[[], Awaitable[None]]) -> None:
+async def _reload_on(hangup: asyncio.Event, reload: Callable[[], Awaitable[None]]) -> None:
     while True:
-        await changed.wait()
-        changed.clear()
+        await hangup.wait()
+        hangup.clear()
         try:
             await reload()
         except Exception:
-            log.exception("not loaded anew")
+            log.exception("reload failed")
 
 
-async def _watch(server: PolicyServer, hosted: Hosted, *, seconds: float) -> None:
-    """Load a policy anew when the files in its folder have changed, and have then been left alone for a while."""
+async def _watch(server: PolicyServer, hosted: HostedPolicy, *, seconds: float) -> None:
+    """Reload a policy when the files in its folder have changed and have then stayed the same for `seconds`."""
     assert hosted.folder is not None
-    loaded = before = fingerprint(hosted.folder)
+    loaded = previous = fingerprint(hosted.folder)
     while True:
         await asyncio.sleep(seconds)
         try:
-            now = await asyncio.to_thread(fingerprint, hosted.folder)
-        except OSError as error:  # a disk of the network may be away for a while
-            log.warning("cannot see whether it changed: %s", error, extra={"policy": hosted.name})
+            present = await asyncio.to_thread(fingerprint, hosted.folder)
+        except OSError as error:  # a network disk may be away for a while
+            log.warning("cannot see whether the files changed: %s", error, extra={"policy": hosted.name})
             continue
-        if now != loaded and now == before:
-            loaded = now
-            await server.reload_one(hosted)
-        before = now
+        if present != loaded and present == previous:  # not in the middle of being written
+            loaded = present
+            await server.reload_policy(hosted)
+        previous = present

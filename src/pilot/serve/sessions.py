@@ -1,7 +1,7 @@
 """What a server knows of each robot: the policy's session with it, and what people may look at.
 
-A robot that loses its connection and comes back under the same session name goes on where it was, within
-`Limits.resume_seconds`. All of this belongs to the server's event loop; nothing here is shared with other threads.
+A robot that loses its connection and comes back under the same session name within `Limits.resume_seconds` continues
+where it was. All of this belongs to the server's event loop; nothing here is shared with other threads.
 """
 
 import hashlib
@@ -17,25 +17,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pilot.serve.limits import Limits, Rate
+from pilot.serve.limits import Limits, RateLimit
 
-HISTORY = 50  # subtasks remembered of a robot
-LATENCIES = 500  # answers that percentiles are of
-PICTURE_SECONDS, PICTURE_SIDE = 0.2, 192  # how often a picture for people is kept, and how large
+HISTORY = 50  # subtasks remembered per robot
+LATENCIES = 500  # answers per robot that the percentiles are computed from
+PICTURE_SECONDS = 0.2  # how often a picture is kept for people to look at
+PICTURE_SIDE = 192  # its longest side in pixels
 
 Timing = Mapping[str, float]
 
 
 @dataclass(kw_only=True)
-class Chunk:
-    """Actions [ah ad] that were sent, and how many of them the robot did before the next chunk, once that is known."""
+class SentChunk:
+    """Actions [ah ad] that were sent, and how many of them the robot executed, once that is known."""
 
     actions: np.ndarray
     sent: float
     executed: int | None = None
 
     def executed_by(self, now: float, *, control_hz: float) -> int:
-        """How many have been done: by the clock, as long as the robot has not said it."""
+        """Return how many actions have been executed: as the robot said, or estimated by the clock."""
         if self.executed is not None:
             return self.executed
         return min(len(self.actions), int((now - self.sent) * control_hz))
@@ -43,20 +44,23 @@ class Chunk:
 
 @dataclass(kw_only=True, eq=False)
 class RobotSession:
-    """One robot's conversation. `state` is the policy's own session, `generation` the policy that made it."""
+    """One robot that acts with a policy.
+
+    `state` is the policy's own session with it, and `generation` counts the reloads before the policy that made it.
+    """
 
     name: str
     policy: str
     state: Any
     generation: int
     metadata: Mapping[str, Any]
-    rate: Rate
+    rate: RateLimit
     owner: str = ""
     address: str = ""
     connection: Any = None
     since: float = field(default_factory=time.time)
-    seen: float = 0.0
-    left: float | None = None  # by the monotonic clock
+    seen: float = 0.0  # when the last observation came
+    disconnected: float | None = None  # when the connection ended, by the monotonic clock
     observations: int = 0
     errors: int = 0
     last_error: str | None = None
@@ -65,21 +69,27 @@ class RobotSession:
     subtask: str | None = None
     box: Any = None
     history: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    chunk: Chunk | None = None
-    before: Chunk | None = None
-    pictures: dict[str, "Picture"] = field(default_factory=dict)
-    pictured: float = 0.0
+    chunk: SentChunk | None = None
+    previous_chunk: SentChunk | None = None
+    pictures: dict[str, "CameraPicture"] = field(default_factory=dict)
+    pictures_taken: float = 0.0
     latency: deque[Timing] = field(default_factory=lambda: deque(maxlen=LATENCIES))
 
     @property
     def id(self) -> str:
-        """What people see. Who knows the name itself can take the session over, so that is not shown. Robots of other
-        keys and policies may have the same name."""
+        """The name that people see.
+
+        Whoever knows the session's own name can take it over, so that one stays secret. Robots with other keys or
+        policies may have the same name, so these are part of the id.
+        """
         return hashlib.sha256(f"{self.owner}/{self.policy}/{self.name}".encode()).hexdigest()[:8]
 
-    def hear(self, observation: dict[str, Any]) -> dict[str, Any]:
-        """The observation to act on: with a person's command in place of the prompt. A robot that says something new
-        itself is heard again. `executed`, how many actions of the last chunk were done, is for people only."""
+    def receive(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """Note an observation, and return the one to act on: with a person's command in place of the prompt.
+
+        A command ends when the robot itself sends another prompt. `executed`, the number of actions of the last chunk
+        that were executed, is for the dashboard alone: the policy does not see it.
+        """
         self.observations += 1
         self.seen = time.time()
         observation, executed = dict(observation), observation.get("executed")
@@ -93,8 +103,8 @@ class RobotSession:
         self._keep_pictures(observation.get("images"))
         return observation if self.command is None else {**observation, "prompt": self.command}
 
-    def told(self, reply: Mapping[str, Any], timing: Timing) -> None:
-        """Remember an answer."""
+    def record_reply(self, reply: Mapping[str, Any], timing: Timing) -> None:
+        """Note the policy's reply and how long it took."""
         self.latency.append(timing)
         self.box, subtask = reply.get("box"), reply.get("subtask")
         if isinstance(subtask, str) and subtask != self.subtask:
@@ -102,18 +112,19 @@ class RobotSession:
         self.subtask = subtask if isinstance(subtask, str) else None
         actions = reply.get("actions")
         if isinstance(actions, np.ndarray) and actions.ndim == 2:
-            self.before, self.chunk = self.chunk, Chunk(actions=actions, sent=time.time())
+            self.previous_chunk, self.chunk = self.chunk, SentChunk(actions=actions, sent=time.time())
 
-    def refused(self, error: str) -> None:
+    def record_error(self, error: str) -> None:
+        """Note that an observation was refused."""
         self.errors += 1
         self.last_error = error
 
-    def obey(self, command: str | None) -> None:
-        """Act on a person's words until the robot itself says something new, or None: on its own prompt again."""
+    def set_command(self, command: str | None) -> None:
+        """Act on a person's words until the robot sends another prompt; None returns to the robot's own prompt."""
         self.command = command
 
     def _end_chunk(self, executed: Any, previous: Any) -> None:
-        """How much of the last chunk was done: said by the robot, or seen from what it has left."""
+        """Note how much of the last chunk was executed: as the robot says, else from what it has left of it."""
         if self.chunk is None:
             return
         total = len(self.chunk.actions)
@@ -126,40 +137,43 @@ class RobotSession:
             self.chunk.executed = self.chunk.executed_by(time.time(), control_hz=hz)
 
     def _keep_pictures(self, images: Any) -> None:
-        """Every so often small copies, so that looking costs the robot nothing and the memory of a robot is bounded."""
-        if not isinstance(images, Mapping) or self.seen - self.pictured < PICTURE_SECONDS:
+        """Keep small copies now and then, so that watching costs the robot nothing and memory stays bounded."""
+        if not isinstance(images, Mapping) or self.seen - self.pictures_taken < PICTURE_SECONDS:
             return
         pictures = {str(name): image for name, image in images.items() if is_picture(image)}
-        self.pictures, self.pictured = {name: Picture(smaller(image)) for name, image in pictures.items()}, self.seen
+        self.pictures = {name: CameraPicture(downsample(image)) for name, image in pictures.items()}
+        self.pictures_taken = self.seen
 
 
-class Picture:
-    """A small picture of a camera, as JPEG once somebody looks."""
+class CameraPicture:
+    """A small picture of a camera; it becomes JPEG only when somebody looks."""
 
     def __init__(self, image: np.ndarray) -> None:
         self.image = image
 
     @cached_property
     def jpeg(self) -> bytes:
+        """The picture as a JPEG file."""
         file = io.BytesIO()
         Image.fromarray(self.image).save(file, "JPEG", quality=90, subsampling=0)
         return file.getvalue()
 
 
 def is_picture(image: Any) -> bool:
+    """Return whether `image` is a picture that can be shown: uint8 [h w 3]."""
     if not isinstance(image, np.ndarray) or image.ndim != 3:
         return False
     return image.dtype == np.uint8 and image.shape[2] == 3 and min(image.shape) > 0
 
 
-def smaller(image: np.ndarray) -> np.ndarray:
-    """[h w 3] → every n-th pixel, a copy of at most `PICTURE_SIDE` on a side."""
+def downsample(image: np.ndarray) -> np.ndarray:
+    """Return a copy of [h w 3] with every n-th pixel, at most `PICTURE_SIDE` on a side."""
     step = -(-max(image.shape[:2]) // PICTURE_SIDE)
     return image[::step, ::step].copy()
 
 
-class Sessions:
-    """The robots that are connected, and those that may come back."""
+class SessionStore:
+    """The sessions of all robots that are connected, and of those that may come back."""
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
@@ -169,42 +183,50 @@ class Sessions:
         return iter(list(self._robots.values()))
 
     def connected(self) -> list[RobotSession]:
+        """Return the robots that have a connection."""
         return [robot for robot in self if robot.connection is not None]
 
-    def find(self, public: str) -> RobotSession | None:
-        """By what people see."""
-        return next((robot for robot in self if robot.id == public), None)
+    def find(self, id: str) -> RobotSession | None:
+        """Return the robot with the id that people see."""
+        return next((robot for robot in self if robot.id == id), None)
 
     def open(
-        self, name: str | None, *, owner: str, policy: str, begin: Callable[[], tuple[Any, int]],
+        self, name: str | None, *, owner: str, policy: str, start_session: Callable[[], tuple[Any, int]],
         metadata: Mapping[str, Any],
     ) -> RobotSession:  # fmt: skip
-        """The session of that name that the same owner (API key) has with that policy, or a new one."""
-        self.forget()
+        """Return the session of that name that this owner (API key) has with that policy, or a new one."""
+        self.drop_expired()
         name = name or uuid.uuid4().hex
         key = (owner, policy, name)
         if key not in self._robots:
-            state, generation = begin()
-            rate = Rate(self.limits.observations_per_second)
+            state, generation = start_session()
+            rate = RateLimit(self.limits.observations_per_second)
             self._robots[key] = RobotSession(
                 name=name, policy=policy, owner=owner, state=state, generation=generation, metadata=metadata, rate=rate
             )
         return self._robots[key]
 
-    def leave(self, robot: RobotSession, connection: Any, *, over: bool = False) -> None:
-        """That connection of the robot is over; unless another has taken its place, the time to come back begins, or,
-        if the robot said that all is over, what is known of it is forgotten."""
+    def disconnect(self, robot: RobotSession, connection: Any, *, over: bool = False) -> None:
+        """Note that a connection of the robot has ended; from now on the robot may come back for a while.
+
+        `over` says that it will not come back: its session is dropped. Nothing happens if another connection has
+        taken the place of this one.
+        """
         if robot.connection is not connection:
             return
-        robot.connection, robot.left = None, self.clock()
+        robot.connection = None
+        robot.disconnected = self.clock()
         if over:
             self._robots = {key: other for key, other in self._robots.items() if other is not robot}
 
-    def forget(self) -> None:
-        """Drop those that did not come back in time, and the longest gone where there are too many."""
-        gone = [(robot.left, key) for key, robot in self._robots.items() if robot.left is not None]
-        gone = sorted((left, key) for left, key in gone if self._robots[key].connection is None)
-        late = [key for left, key in gone if self.clock() - left > self.limits.resume_seconds]
-        crowd = [key for _, key in gone[: max(0, len(gone) - self.limits.robots)]]
-        for key in {*late, *crowd}:
+    def drop_expired(self) -> None:
+        """Drop robots that did not come back in time and, where too many are away, those away the longest."""
+        away = sorted(
+            (robot.disconnected, key)
+            for key, robot in self._robots.items()
+            if robot.connection is None and robot.disconnected is not None
+        )
+        expired = [key for since, key in away if self.clock() - since > self.limits.resume_seconds]
+        too_many = [key for _, key in away[: max(0, len(away) - self.limits.robots)]]
+        for key in {*expired, *too_many}:
             del self._robots[key]

@@ -1,82 +1,83 @@
-"""All that one server holds; what answers HTTP, robots and people reads and writes it in one event loop."""
+"""All that one server holds; the code for HTTP, robots and viewers reads and writes it in one event loop."""
 
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pilot.serve.auth import Keys
-from pilot.serve.connection import Conversation
-from pilot.serve.hosted_policy import Hosted
+from pilot.serve.auth import ApiKeys
+from pilot.serve.handler import MessageHandler
+from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.limits import Limits
 from pilot.serve.metrics import Metrics
-from pilot.serve.sessions import Sessions
+from pilot.serve.sessions import SessionStore
+
+RESERVED = "live"  # the path of the viewers
 
 
 @dataclass(kw_only=True)
-class State:
-    """The policies by name, the first of which is meant where none is named; the robots; what is counted."""
+class ServerState:
+    """The policies by name (the first is the default), the robots' sessions, and the metrics."""
 
-    policies: Mapping[str, Hosted]
+    policies: Mapping[str, HostedPolicy]
     limits: Limits = field(default_factory=Limits)
-    keys: Keys = field(default_factory=Keys)
+    keys: ApiKeys = field(default_factory=ApiKeys)
     metrics: Metrics = field(default_factory=Metrics)
-    sessions: Sessions = field(init=False)
-    conversations: dict[str, Conversation] = field(init=False)
-    started: float = field(default_factory=time.time)
+    sessions: SessionStore = field(init=False)
+    handlers: dict[str, MessageHandler] = field(init=False)
     answering: int = 0
     viewers: int = 0
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self.sessions = Sessions(self.limits)
-        self.conversations = {
-            name: Conversation(hosted, limits=self.limits, metrics=self.metrics)
+        self.sessions = SessionStore(self.limits)
+        self.handlers = {
+            name: MessageHandler(hosted, limits=self.limits, metrics=self.metrics)
             for name, hosted in self.policies.items()
         }
+        self.metrics.start_time.set(time.time())
+        self.metrics.ready.set_function(lambda: self.ready)
+        self.metrics.robots.set_function(lambda: len(self.sessions.connected()))
+        self.metrics.viewers.set_function(lambda: self.viewers)
+        self.metrics.answering.set_function(lambda: self.answering)
 
     @property
     def ready(self) -> bool:
+        """Whether the server accepts robots: all policies are warm, and it is not stopping."""
         return not self.stopping and all(hosted.ready for hosted in self.policies.values())
 
-    def policy(self, name: str) -> Hosted | None:
+    def find_policy(self, name: str) -> HostedPolicy | None:
+        """Return the policy of that name; without a name, the first."""
         return self.policies.get(name) if name else next(iter(self.policies.values()))
 
-    def described(self) -> list[dict[str, Any]]:
-        """The policies, for people."""
+    def describe_policies(self) -> list[dict[str, Any]]:
+        """Return what the dashboard shows of each policy."""
         shown = ("robot", "cameras", "action_names", "action_horizon", "replan_steps", "control_hz")
         return [
             {"name": hosted.name, "reloads": hosted.generation, **{key: hosted.metadata.get(key) for key in shown}}
             for hosted in self.policies.values()
         ]
 
-    def gauges(self) -> dict[str, tuple[str, float]]:
-        return {
-            "pilot_ready": ("Whether robots are taken.", float(self.ready)),
-            "pilot_robots": ("Robots that are connected.", float(len(self.sessions.connected()))),
-            "pilot_viewers": ("People who look.", float(self.viewers)),
-            "pilot_answering": ("Observations being answered.", float(self.answering)),
-            "pilot_start_time_seconds": ("When the server started, since 1970.", self.started),
-        }
 
-
-def hosted_by_name(policies: Any, *, max_batch: int) -> dict[str, Hosted]:
-    """From one policy, policies by name, or some that are `Hosted` already.
+def to_hosted(policies: Any, *, max_batch: int) -> dict[str, HostedPolicy]:
+    """Return hosted policies by name, from one policy, policies by name, or a list of hosted ones.
 
     Raises:
-        ValueError: none, or two of one name.
+        ValueError: there is no policy, or two have one name.
     """
-    if isinstance(policies, Hosted):
+    if isinstance(policies, HostedPolicy):
         policies = [policies]
     if isinstance(policies, Mapping):
-        policies = [Hosted(name, policy, max_batch=max_batch) for name, policy in policies.items()]
+        policies = [HostedPolicy(name, policy, max_batch=max_batch) for name, policy in policies.items()]
     if not isinstance(policies, Iterable):
-        policies = [Hosted("policy", policies, max_batch=max_batch)]
-    hosted: dict[str, Hosted] = {}
-    for one in policies:
-        if one.name in hosted or one.name == "live":
-            raise ValueError(f"the name '{one.name}' is taken; serve each policy under a name of its own: NAME=FOLDER")
-        hosted[one.name] = one
+        policies = [HostedPolicy("policy", policies, max_batch=max_batch)]
+    hosted: dict[str, HostedPolicy] = {}
+    for policy in policies:
+        if policy.name in hosted or policy.name == RESERVED:
+            raise ValueError(
+                f"the name '{policy.name}' is taken; serve each policy under a name of its own: NAME=FOLDER"
+            )
+        hosted[policy.name] = policy
     if not hosted:
         raise ValueError("there is no policy to serve")
     return hosted

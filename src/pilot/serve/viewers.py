@@ -1,4 +1,4 @@
-"""People who look: a websocket that tells them what is new, and takes what they say to robots (`serve/live.py`)."""
+"""People who watch: a websocket that sends them what has changed and takes their commands (`serve/live.py`)."""
 
 import asyncio
 import json
@@ -8,99 +8,102 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from pilot.serve import live
-from pilot.serve.http import Visitor
-from pilot.serve.limits import Rate
-from pilot.serve.state import State
+from pilot.serve.connection import IncomingConnection
+from pilot.serve.limits import RateLimit
+from pilot.serve.state import ServerState
 
 log = logging.getLogger(__name__)
 
 MESSAGE_LETTERS = 4000
-MESSAGES_PER_SECOND = 10.0  # of one person
-NO_KEY = 4003  # a websocket's code
+MESSAGES_PER_SECOND = 10.0  # of one viewer
+WRONG_KEY = 4003  # a websocket's close code
 
 
-async def show(state: State, visitor: Visitor) -> None:
-    """A viewer's whole stay: one task says what is new, this one listens."""
+async def serve_viewer(state: ServerState, connection: IncomingConnection) -> None:
+    """Serve one viewer until the connection ends: one task sends views, this one handles messages."""
     state.viewers += 1
     try:
-        viewer = Viewer(state, visitor)
-        if state.keys and not await viewer.has_key():
-            await visitor.close(NO_KEY, "not a key of this server")
+        viewer = Viewer(state, connection)
+        if state.keys and not await viewer.check_key():
+            await connection.close(WRONG_KEY, "this server does not know this key")
             return
-        showing = asyncio.create_task(viewer.keep_showing())
+        sending = asyncio.create_task(viewer.send_views())
         try:
-            async for message in visitor:
-                await visitor.say(json.dumps(viewer.listen(message)))
-                await asyncio.sleep(0)  # what it sends faster than we read does not keep us from others
+            async for message in connection:
+                await connection.send_message(json.dumps(viewer.handle_message(message)))
+                await asyncio.sleep(0)  # a viewer that sends without a pause must not block the event loop
         finally:
-            showing.cancel()
-            await asyncio.gather(showing, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
     finally:
         state.viewers -= 1
 
 
 class Viewer:
-    def __init__(self, state: State, visitor: Visitor) -> None:
-        self.state, self.visitor = state, visitor
-        self.watch: str | None = None
-        self.rate = Rate(MESSAGES_PER_SECOND, what="messages")
+    """One person who watches robots over a websocket, and the robot that is shown in detail."""
 
-    async def has_key(self) -> bool:
-        """Pages cannot send headers with a websocket, so the key is the first message."""
-        await self.visitor.say(json.dumps({"kind": "key"}))
+    def __init__(self, state: ServerState, connection: IncomingConnection) -> None:
+        self.state, self.connection = state, connection
+        self.watch: str | None = None
+        self.rate = RateLimit(MESSAGES_PER_SECOND, what="messages")
+
+    async def check_key(self) -> bool:
+        """Ask for the API key as the first message: a page cannot send headers with a websocket."""
+        await self.connection.send_message(json.dumps({"kind": "key"}))
         async with asyncio.timeout(10 * self.state.limits.handshake_seconds):  # a person types it
-            message = parsed(await self.visitor.recv())
+            message = parse_message(await self.connection.recv())
         try:
             self.state.keys.owner(str(message.get("key")) if message is not None else None)
         except PermissionError as error:
-            self.state.metrics.turned_away.add(reason="key")
-            await self.visitor.say(json.dumps({"kind": "error", "error": str(error)}))
+            self.state.metrics.turned_away.labels("key").inc()
+            await self.connection.send_message(json.dumps({"kind": "error", "error": str(error)}))
             return False
         return True
 
-    async def keep_showing(self) -> None:
-        """A view at once, then whenever it differs from the last; a stuck viewer is cut off."""
-        before = None
+    async def send_views(self) -> None:
+        """Send a view now, and another whenever it has changed; disconnect a viewer that does not receive it."""
+        previous = None
         try:
             while True:
                 view = self.view()
-                if (new := {**view, "time": None}) != before:
-                    await self.visitor.say(json.dumps(view))
-                    before = new
+                if (new := {**view, "time": None}) != previous:
+                    await self.connection.send_message(json.dumps(view))
+                    previous = new
                 await asyncio.sleep(live.SECONDS)
         except ConnectionClosed:
             pass
         except TimeoutError:
-            self.visitor.transport.abort()
+            self.connection.transport.abort()
         except Exception:
-            log.exception("cannot be shown", extra={"address": str(self.visitor.remote_address)})
-            self.visitor.transport.abort()  # the page says that we are away, instead of showing what was
+            log.exception("a view could not be sent", extra={"address": str(self.connection.remote_address)})
+            self.connection.transport.abort()  # so that the page says "disconnected" instead of showing an old view
 
     def view(self) -> dict[str, Any]:
+        """Return the present view."""
         state = self.state
-        return live.view(state.sessions, policies=state.described(), ready=state.ready, watch=self.watch)
+        return live.build_view(state.sessions, policies=state.describe_policies(), ready=state.ready, watch=self.watch)
 
-    def listen(self, message: str | bytes) -> dict[str, Any]:
-        """What to say to a message."""
-        said = parsed(message)
-        if said is None:
+    def handle_message(self, message: str | bytes) -> dict[str, Any]:
+        """Return the reply to a viewer's message: a view, `done`, or an error."""
+        content = parse_message(message)
+        if content is None:
             return {"kind": "error", "error": 'a message is JSON: {"watch": …} or {"session": …, "prompt": …}'}
         try:
             self.rate.take()
-            if "watch" in said:
-                self.watch = None if said["watch"] is None else str(said["watch"])
+            if "watch" in content:
+                self.watch = None if content["watch"] is None else str(content["watch"])
                 return self.view()
-            robot = live.command(self.state.sessions, said)
+            robot = live.set_command(self.state.sessions, content)
         except ValueError as error:
             return {"kind": "error", "error": str(error)}
-        self.state.metrics.commands.add()
-        who = {"policy": robot.policy, "session": robot.id, "address": str(self.visitor.remote_address)}
-        log.info("a person says: %s", robot.command or "(as the robot itself says)", extra=who)
+        self.state.metrics.commands.inc()
+        who = {"policy": robot.policy, "session": robot.id, "address": str(self.connection.remote_address)}
+        log.info("command from a viewer: %s", robot.command or "(the robot's own prompt)", extra=who)
         return {"kind": "done", "session": robot.id, "command": robot.command}
 
 
-def parsed(message: str | bytes) -> dict[str, Any] | None:
-    """A short JSON object in a text message; nothing if it is not one."""
+def parse_message(message: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object in a short text message, or None if it is something else."""
     if not isinstance(message, str) or len(message) > MESSAGE_LETTERS:
         return None
     try:

@@ -1,0 +1,86 @@
+"""From one message of a robot to the reply: all of serving but the network.
+
+`server.py` calls it for websockets of its own; anything else that carries bytes can as well (`examples/ray_serve.py`).
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from pilot.serve.batching import Answer
+from pilot.serve.hosted_policy import HostedPolicy
+from pilot.serve.limits import Limits, check_observation
+from pilot.serve.metrics import Metrics
+from pilot.serve.sessions import RobotSession
+from pilot.serve.wire import WireError, pack, unpack
+
+log = logging.getLogger(__name__)
+
+ERROR_LETTERS = 2000  # a policy's error may quote the observation: cut it
+
+
+class MessageHandler:
+    """Answers the messages of all robots that act with one policy.
+
+    `await answer(robot, message)` returns bytes, or a text that says what is wrong with the message; it never raises.
+    The reply is the policy's with `"server_timing"` added: ms in the queue (`queue_ms`), in the model (`infer_ms`),
+    and from the message's arrival to the answer (`total_ms`).
+    """
+
+    def __init__(self, hosted: HostedPolicy, *, limits: Limits, metrics: Metrics) -> None:
+        self.hosted, self.limits, self.metrics = hosted, limits, metrics
+
+    async def answer(self, robot: RobotSession, message: str | bytes) -> str | bytes:
+        received = time.perf_counter()
+        try:
+            robot.rate.take()
+            observation = robot.receive(check_observation(read_message(message, self.limits), self.limits))
+            answer = await self.hosted.infer(robot, observation)
+            timing = self._count(answer, received)
+            reply = pack({**answer.reply, "server_timing": timing})
+        except ValueError as error:  # the observation is wrong, and the message says what to do
+            return self._refuse(robot, str(error), by="robot")
+        except Exception as error:  # the policy is
+            if is_worth_logging(robot.errors + 1):
+                log.exception("the policy failed", extra=self._log_fields(robot))
+            what = f"the policy failed on this observation ({type(error).__name__}: {error})"
+            return self._refuse(robot, f"{what}; the server's log has the details", by="policy")
+        robot.record_reply(answer.reply, timing)
+        return reply
+
+    def _count(self, answer: Answer, received: float) -> Mapping[str, float]:
+        total, metrics, policy = time.perf_counter() - received, self.metrics, self.hosted.name
+        metrics.answers.labels(policy).inc()
+        metrics.total_seconds.labels(policy).observe(total)
+        metrics.queue_seconds.labels(policy).observe(answer.queue_seconds)
+        metrics.infer_seconds.labels(policy).observe(answer.infer_seconds)
+        metrics.batch_size.labels(policy).observe(answer.batch_size)
+        return {"infer_ms": 1e3 * answer.infer_seconds, "queue_ms": 1e3 * answer.queue_seconds, "total_ms": 1e3 * total}
+
+    def _refuse(self, robot: RobotSession, error: str, *, by: str) -> str:
+        error = error if len(error) <= ERROR_LETTERS else f"{error[:ERROR_LETTERS]}…"
+        self.metrics.refused.labels(self.hosted.name, by).inc()
+        robot.record_error(error)
+        if is_worth_logging(robot.errors):
+            log.warning("%d observations refused so far; the last: %s", robot.errors, error,
+                        extra=self._log_fields(robot))  # fmt: skip
+        return error
+
+    def _log_fields(self, robot: RobotSession) -> dict[str, str]:
+        return {"session": robot.id, "policy": self.hosted.name, "address": robot.address}
+
+
+def read_message(message: str | bytes, limits: Limits) -> object:
+    """Unpack a robot's message.
+
+    Raises:
+        WireError: it is a text, or not a message of the protocol.
+    """
+    if isinstance(message, str):
+        raise WireError("got a text; send an observation as msgpack bytes")
+    return unpack(message, max_bytes=limits.message_bytes)
+
+
+def is_worth_logging(errors: int) -> bool:
+    """Return whether `errors` is 1, 2, 4, 8, …: a robot that fails all the time must not fill the disk with our log."""
+    return errors & (errors - 1) == 0
