@@ -24,7 +24,7 @@ from pilot.infer.engine.fast import Engine
 from pilot.infer.engine.graphs import GraphEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi05
-from pilot.models.sizes import Size
+from pilot.models.pi_config import Size
 from pilot.train.plan import flops
 from pilot.train.plan.gpus import GPUS, Gpu
 

@@ -35,7 +35,7 @@ from pilot.infer.policy import Policy, load_policy
 from pilot.memory import keep_freed_memory
 from pilot.models.bundle import Bundle
 from pilot.models.pi import Pi, pi05
-from pilot.models.sizes import SIZES
+from pilot.models.pi_config import SIZES
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyClient
 from pilot.serve.hosted_policy import HostedPolicy

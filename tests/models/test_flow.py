@@ -8,8 +8,8 @@ from pilot.models import flow
 
 def test_the_ends_of_the_path():
     actions, noise = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
-    at_data, velocity = flow.path(actions, noise, torch.zeros(2))
-    at_noise, _ = flow.path(actions, noise, torch.ones(2))
+    at_data, velocity = flow.interpolate(actions, noise, torch.zeros(2))
+    at_noise, _ = flow.interpolate(actions, noise, torch.ones(2))
     assert torch.equal(at_data, actions) and torch.equal(at_noise, noise) and torch.equal(velocity, noise - actions)
 
 

@@ -135,7 +135,7 @@ def test_greedy_words_are_the_arg_max_of_a_full_pass():
             )
             logits = pi.logits(pi.prefill(alone).hidden[:, -1])
             places = (pi.config.loc_start, pi.config.loc_start + 1024)
-            assert argmax_token(logits, places=places).item() == word
+            assert argmax_token(logits, loc_range=places).item() == word
             tokens = torch.cat((tokens, torch.tensor([[word]])), 1)
 
 
@@ -170,7 +170,7 @@ def test_only_allowed_words_are_said():
 
 def test_places_are_weighed_together_against_each_word():
     logits = torch.log(torch.tensor([[0.4, 0.3, 0.3], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]))  # a word and two places
-    assert argmax_token(logits, places=(1, 3)).tolist() == [1, 0, 2]
+    assert argmax_token(logits, loc_range=(1, 3)).tolist() == [1, 0, 2]
 
 
 def test_masked_elements_carry_no_flow_loss():

@@ -37,11 +37,11 @@ def test_its_parts_and_their_sizes():
     assert counts["vision"] / 3 == pytest.approx(23e6, rel=0.05)  # ViT-S
 
 
-def test_it_has_a_flow_loss_and_says_nothing():
+def test_it_has_a_flow_loss_and_writes_no_text():
     pi, obs = model(), observation()
     losses = pi.loss(obs, torch.zeros(2, 6, 8), noise=torch.randn(2, 6, 8), time=torch.rand(2))
     assert set(losses) == {"flow"} and losses["flow"].shape == (2,)
-    with pytest.raises(ValueError, match="says none"):
+    with pytest.raises(ValueError, match="writes none"):
         pi.generate_text(obs, eos=1)
 
 
@@ -68,7 +68,7 @@ def test_it_learns_a_chunk_and_samples_it(no_shape_checks):
 def test_each_camera_has_a_tower_of_its_own():
     pi, obs = model(), observation(1)
     swapped = {"room": obs.images["wrist"], "wrist": obs.images["room"]}
-    same = [pi.vision.of("room")(obs.images["room"]), pi.vision.of("wrist")(obs.images["room"])]
+    same = [pi.vision.tower("room")(obs.images["room"]), pi.vision.tower("wrist")(obs.images["room"])]
     assert not torch.allclose(*same)
     masks = obs.image_masks
     images, _ = pi.embed_images(obs)
@@ -95,7 +95,7 @@ def test_the_expert_reads_what_the_encoder_puts_out():
     assert len(context.cache) == pi.config.action_expert.depth
     assert context.cache[0][0].shape == (2, 2, context.kinds.shape[1], 16)
     h = torch.randn(2, 5, 32)
-    k, v = decoder.remember(h)[1]
+    k, v = decoder.project_memory(h)[1]
     by_hand = decoder.blocks[1].memory_kv(h).view(2, 5, 4, 16).permute(0, 2, 1, 3)
     assert torch.equal(k, by_hand[:, :2]) and torch.equal(v, by_hand[:, 2:])
 

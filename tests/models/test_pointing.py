@@ -25,15 +25,15 @@ def observation() -> Observation:
 
 
 def test_boxes_are_found_where_they_are_said():
-    row, first = pointing.spoken_boxes(observation(), LOC)
+    row, first = pointing.find_boxes(observation(), LOC)
     assert row.tolist() == [0] and first.tolist() == [2]
     asked = replace(observation(), token_loss=torch.zeros(2, 7, dtype=torch.bool))
-    assert not len(pointing.spoken_boxes(asked, LOC)[0])
+    assert not len(pointing.find_boxes(asked, LOC)[0])
 
 
 def test_patches_that_a_box_touches():
     boxes = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.3, 0.3, 0.6, 0.4], [0.7, 0.7, 0.7, 0.7]])
-    assert pointing.covered(boxes, 2).long().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+    assert pointing.covers(boxes, 2).long().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
 
 
 def test_shares_of_a_box_in_the_patches():
@@ -59,9 +59,9 @@ def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
 
 def test_attention_is_the_layers_own():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
-    context = model.prefill(obs, inputs=True)
+    context = model.prefill(obs, keep_block_inputs=True)
     row, queries = torch.tensor([0, 1]), torch.tensor([[5], [5]])
-    weights = pointing.attention(model, context, layer=1, row=row, queries=queries).exp()
+    weights = pointing.log_attention(model.vlm.blocks[1], context, layer=1, row=row, queries=queries).exp()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1))
     assert not weights[:, :, 6:].any()  # nothing of what is said later
 
@@ -71,7 +71,8 @@ def test_learning_to_point_moves_the_attention_into_the_box(no_shape_checks):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(30):
         optimizer.zero_grad()
-        total, count = pointing.terms(model, obs, model.prefill(obs, inputs=True))
+        prefix, block = model.prefill(obs, keep_block_inputs=True), model.vlm.blocks[1]
+        total, count = pointing.pointing_terms(obs, prefix, block, layer=1, loc_start=LOC, grid=2)
         total.sum().backward()
         optimizer.step()
     assert count.tolist() == [1.0, 0.0] and total[1] == 0

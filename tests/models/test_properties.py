@@ -86,7 +86,7 @@ def test_what_is_said_from_a_cache_is_what_a_whole_pass_says(models, name):
     for row in range(2):
         ends = torch.tensor([last[row], 3, 4, 5])  # from these the four words are said
         logits = pi.logits(again.hidden[row, ends])
-        assert argmax_token(logits, places=places).tolist() == said[row].tolist()
+        assert argmax_token(logits, loc_range=places).tolist() == said[row].tolist()
 
 
 def in_one_pass(pi: Pi, obs: Observation, x_t: Tensor, time: Tensor) -> Tensor:

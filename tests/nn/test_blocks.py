@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pilot.nn.attention import additive_mask, attend, concatenate, repeat_for_groups, rotary_angles, rotate
+from pilot.nn.attention import additive_mask, append_kv, attend, repeat_for_groups, rotary_angles, rotate
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.norms import AdaRMSNorm, RMSNorm
 from pilot.nn.siglip import Siglip, SiglipConfig
@@ -76,7 +76,7 @@ def test_few_queries_of_a_group_are_those_of_one_head(kv_heads):
 def test_a_past_of_fewer_rows_stands_before_several():
     torch.manual_seed(0)
     past, new = torch.randn(2, 1, 5, 8), torch.randn(6, 1, 3, 8)
-    k, v = concatenate((past, past + 1), new, new + 1)
+    k, v = append_kv((past, past + 1), new, new + 1)
     copied = past.repeat_interleave(3, dim=0)
     assert k.equal(torch.cat((copied, new), dim=2)) and v.equal(torch.cat((copied, new), dim=2) + 1)
     q, mask = torch.randn(6, 4, 3, 8), additive_mask(torch.rand(6, 3, 5) > 0.3, torch.float32)
@@ -85,7 +85,7 @@ def test_a_past_of_fewer_rows_stands_before_several():
 
 def test_without_remembering_the_output_is_the_same():
     model, x = gemma(), torch.randn(2, 5, CONFIG.width)
-    h, cache = model(x, **attention(5), remember=False)
+    h, cache = model(x, **attention(5), use_cache=False)
     assert not cache and h.equal(model(x, **attention(5))[0])
 
 

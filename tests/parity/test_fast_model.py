@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from parity.cases import Case, cases, load_case
+from parity.openpi_fast import OPENPI, FastQuirks, generate, loss
 from parity.test_flow_models import CURVE, assert_gradients, train
 
 from pilot.data.layout import Kind, backbone_mask, token_positions
-from pilot.models.openpi_fast import OPENPI, FastQuirks, generate, loss
 from pilot.models.pi import Pi
 
 LOGITS, LOSS, HIDDEN = 1e-4, 5e-5, 2e-5
@@ -38,13 +38,13 @@ def test_there_is_a_case():
 def test_training_batch(case, model):
     """Logits, hidden states and log-probabilities of the tokens that are there, and who sees whom."""
     observation, arrays = case.observation(), case.arrays
-    context = model.prefill(observation, inputs=True)
+    context = model.prefill(observation, keep_block_inputs=True)
     shown = context.kinds != Kind.PAD
     images = case.output("input_embs").shape[1] - observation.tokens.shape[1]
     recorded = torch.cat((cameras(case, "inputs", images), arrays["inputs/tokenized_prompt_mask"]), dim=1)
     said = arrays["inputs/tokenized_prompt_mask"][:, :-1]
     logits = model.logits(context.hidden[:, :-1])
-    close(context.inputs[0][shown], case.output("input_embs")[recorded], HIDDEN)
+    close(context.block_inputs[0][shown], case.output("input_embs")[recorded], HIDDEN)
     close(context.hidden[:, :-1][said], case.output("pre_logits")[:, images:][said], HIDDEN)
     close(logits[said], case.output("logits")[said], LOGITS)
     next_token = observation.tokens[:, 1:, None]

@@ -61,9 +61,9 @@ def trace(case: Case, model: Pi) -> Trace:
     """Run `model` over the case."""
     observation, arrays = case.observation(), case.arrays
     noise, time, actions = arrays["inputs/noise"], arrays["inputs/time"], arrays["inputs/actions"]
-    context = model.prefill(observation, inputs=True)
+    context = model.prefill(observation, keep_block_inputs=True)
     values = prefix_values(model, observation, context)
-    values["x_t"], values["u_t"] = flow.path(actions, noise, time)
+    values["x_t"], values["u_t"] = flow.interpolate(actions, noise, time)
     values |= suffix_values(model, context, observation.state, values["x_t"], time)
     error = (values["v_t"] - values["u_t"]).square()
     values["loss_elementwise"], values["loss"] = error, error if case.framework == "torch" else error.mean(-1)
@@ -78,8 +78,8 @@ def trace(case: Case, model: Pi) -> Trace:
 def prefix_values(model: Pi, observation: Observation, context: Prefix) -> dict[str, Tensor]:
     kinds = context.kinds
     shown = kinds != Kind.PAD
-    x = context.inputs[0]
-    hidden, _ = model.vlm(x, **model.attention(token_positions(kinds), backbone_mask(kinds), x.dtype))
+    x = context.block_inputs[0]
+    hidden, _ = model.vlm(x, **model.attention_inputs(token_positions(kinds), backbone_mask(kinds), x.dtype))
     values = {f"image_embs/{name}": model.vision(images.to(model.dtype)) for name, images in observation.images.items()}
     values |= {"prefix_embs": x[shown], "prefix_tokens": x[shown], "prefix_hidden": hidden[shown]}
     for layer, (k, v) in enumerate(context.cache):

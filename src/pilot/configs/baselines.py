@@ -15,8 +15,8 @@ from pilot.models.baselines.act import act
 from pilot.models.baselines.diffusion_policy import diffusion_policy
 from pilot.models.baselines.octo import octo
 from pilot.models.pi import pi0_fast
+from pilot.models.pi_config import Size
 from pilot.models.registry import ModelConfig
-from pilot.models.sizes import Size
 from pilot.train.config import OptimConfig, Source, TrainConfig
 
 HOMES = {"l1_single": 0.20, "l2_single": 0.45, "l2_multi": 0.35}

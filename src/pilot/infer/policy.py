@@ -24,9 +24,7 @@ from pilot.infer.engine.fast import Engine
 from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, Model, Silent, named
 from pilot.infer.record import Record
 from pilot.infer.session import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
-from pilot.models.baselines.diffusion import Denoiser
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
-from pilot.models.pi import Pi
 from pilot.nn.devices import resolve_device
 from pilot.robots import read_openpi
 from pilot.tokenizers.base import action_ids
@@ -133,14 +131,14 @@ class Policy:
         self.engine = engine_for(self.model)
         self.rtc = rtc.Rtc(mode="trained" if self.model.config.rtc_max_delay else "guided")
         self.pipeline: Pipeline = bundle.pipeline
-        self.masks_cameras = isinstance(self.model, Pi)
+        self.masks_cameras = not self.model.needs_all_cameras
         self.own_high_level: HighLevel | None = None
         self.takes_subtasks = FORMATS[bundle.model.config.prompt].target is not None
         self.decides = bundle.model.config.generates_text and self.takes_subtasks
         self.subtask_end = bundle.text.encode("x" + SUBTASK_END)[-1]
         self.words = self.text_grammar(boxes="first") if self.decides else None
         self.grammars: dict[Hashable, Grammar] = {}
-        self.chunks = self._chunks() if getattr(bundle.model.config, "action_expert", True) is None else None
+        self.chunks = None if self.model.samples_actions else self._chunks()
         self.metadata: dict[str, Any] = {
             "robot": bundle.robot.name,
             "cameras": list(bundle.robot.cameras),
@@ -151,7 +149,7 @@ class Policy:
             "replan_steps": replan_steps,
             "control_hz": bundle.robot.control_hz,
             "image_sizes": self._image_sizes(),
-            "rtc": isinstance(self.model, Pi) and self.chunks is None,
+            "rtc": self.model.has_flow,
         }
 
     @property
@@ -388,7 +386,7 @@ class Policy:
     def noise(self, generator: torch.Generator) -> torch.Tensor:
         config = self.model.config
         noise = torch.randn(1, config.action_horizon, config.action_dim, generator=generator)
-        if isinstance(self.model, Denoiser):
+        if self.model.needs_zeros_in_padded_dims:
             noise[..., self.bundle.robot.action_dim :] = 0
         return noise.to(self.device)
 

@@ -4,14 +4,14 @@ t = 1 is noise, t = 0 is data: `x_t = t·noise + (1 − t)·actions`, `u_t = noi
 `u_t`, and sampling walks from 1 to 0 with `dt = −1/num_steps`. Source: π0 (arXiv 2410.24164) section IV, in openpi's
 direction of time.
 
-An action that is given and not sought (trained real-time chunking) is at t = 0 all the way, and is not learned.
+An action that is given, because the robot is committed to it (trained real-time chunking), stays at t = 0 all the way
+and has no loss.
 
 Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width, `e` evaluations of the velocity.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,12 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pilot.nn.attention import KV
-from pilot.nn.norms import Modulation
-
 
 def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> Float[Tensor, " b"]:
-    """Times `(1 − s) + s·Beta(1.5, 1)`: most of them near noise, none at exactly 0.
+    """Draw times `(1 − s) + s·Beta(1.5, 1)`: most of them near noise, none at exactly 0.
 
     Beta(1.5, 1) is `uniform^(1/1.5)`.
     """
@@ -35,7 +32,7 @@ def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> 
 def zero_given_times(
     time: Float[Tensor, "*b"], horizon: int, *, max_delay: int, generator: torch.Generator
 ) -> Float[Tensor, "*b ah"]:
-    """The time of each action, where the first 0 to `max_delay` of a chunk (evenly drawn) are given: t = 0.
+    """Return a time for each action, where the first 0 to `max_delay` (drawn evenly) are given and have t = 0.
 
     Source: training-time real-time chunking (arXiv 2512.05964).
     """
@@ -44,14 +41,14 @@ def zero_given_times(
     return time[..., None] * (torch.arange(horizon, device=time.device) >= delay)
 
 
-def path(
+def interpolate(
     actions: Float[Tensor, "b ah ad"],
     noise: Float[Tensor, "b ah ad"],
     time: Float[Tensor, " b"] | Float[Tensor, "b #ah"],
 ) -> tuple[Float[Tensor, "b ah ad"], Float[Tensor, "b ah ad"]]:
-    """The point `x_t` on the straight way from noise to actions, and the velocity `u_t` along it.
+    """Return the point `x_t` on the straight way from noise to actions, and the velocity `u_t` along it.
 
-    One time per chunk, or one for each action.
+    There is one time per chunk, or one for each action.
     """
     t = time.reshape(len(time), -1, 1)
     return t * noise + (1 - t) * actions, noise - actions
@@ -60,9 +57,10 @@ def path(
 def time_features(
     time: Float[Tensor, "*b"], width: int, *, min_period: float = 4e-3, max_period: float = 4.0
 ) -> Float[Tensor, "*b d"]:
-    """Sines then cosines of `2π·time / period`, periods geometric from `min_period` to `max_period`, in fp32.
+    """Return sines then cosines of `2π·time / period`, periods geometric from `min_period` to `max_period`, in fp32.
 
-    The fastest angle is 1570 at t = 1, where one fp32 rounding is 1e-4: they are those of openpi's JAX, to the bit.
+    The fastest angle is 1570 at t = 1, where one fp32 rounding is 1e-4: the steps below give the angles of openpi's
+    JAX, to the bit.
     """
     if width % 2:
         raise ValueError(f"time features need an even width, got {width}")
@@ -72,34 +70,8 @@ def time_features(
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlowBlock:
-    """What the denoising steps of one chunk share."""
-
-    cache: list[KV]
-    state: Float[Tensor, "b 1 e"] | None
-    attention: dict
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeCondition:
-    """One flow time, or one for each token, as the expert takes it; one of the two is set."""
-
-    features: Float[Tensor, "b #t e"] | None = None
-    modulations: list[Modulation] | None = None
-
-    def unbind(self) -> list["TimeCondition"]:
-        """One condition per row, to be broadcast over a batch: the times of the Euler steps, computed at once."""
-        if self.features is not None:
-            return [TimeCondition(features=row[None]) for row in self.features]
-        assert self.modulations is not None
-        columns = [[part.split(1) for part in modulation] for modulation in self.modulations]
-        steps = range(len(columns[0][0]))
-        return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]
-
-
 def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Tensor, " n"]:
-    """Where each Euler step looks: 1, 1 − 1/n, …, 1/n, each from the one before and rounded to fp32, as in openpi."""
+    """Return the time of each Euler step, 1, 1 − 1/n, …, 1/n: each from the one before in fp32, as in openpi."""
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     steps = np.full(num_steps, -1 / num_steps, np.float32)
@@ -108,11 +80,11 @@ def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Ten
 
 
 Solver = Literal["euler", "midpoint"]
-"""How a step of the flow is taken: from the velocity where it starts, or from that halfway (two evaluations)."""
+"""How a step of the flow is taken: by the velocity where it starts, or by that halfway (two evaluations)."""
 
 
 def solver_times(num_steps: int, solver: Solver, *, device: torch.device | None = None) -> Float[Tensor, " e"]:
-    """The time of every evaluation of the velocity that `integrate` asks for, in order."""
+    """Return the time of every evaluation of the velocity in `integrate`, in order."""
     times = euler_times(num_steps, device)
     if solver == "euler":
         return times
@@ -132,9 +104,9 @@ def integrate(
     num_steps: int,
     solver: Solver = "euler",
 ) -> Float[Tensor, "n b ah ad"]:
-    """Steps from noise (t = 1) to actions (t = 0); `velocity(x_t, i)` at the `i`-th of the `solver_times`.
+    """Walk from noise (t = 1) to actions (t = 0) and return all `num_steps + 1` points.
 
-    All `num_steps + 1` points are returned.
+    `velocity(x_t, i)` is evaluated at the `i`-th of the `solver_times`.
     """
     points = [noise]
     for step in range(num_steps):

@@ -1,92 +1,124 @@
-"""Looking at a thing while saying where it is, and naming what is there: supervision that a small model needs.
+"""Looking at a thing while writing where it is, and naming what is there: supervision that a small model needs.
 
-A model trained from scratch must find out at once that words name things, where things are, and how a place is
+A model trained from scratch must find out at once that words name things, where things are, and how a position is
 written; none of the three helps before the others are there, and cross-entropy on `<loc>` tokens stays on a plateau for
 long. The released weights come from a pre-trained VLM and need none of this. Here one head is told where to look: the
-tokens from which a box is said (`y0 x0 y1 x1`) must attend, in the first head of `point_layer`, to the patches that the
-box covers. Nothing is added to the model, and nothing changes when it acts. An addition of pilot's, after
+tokens from which a box is predicted (`y0 x0 y1 x1`) must attend, in the first head of `point_layer`, to the patches
+that the box covers. Nothing is added to the model, and nothing changes when it acts. An addition of pilot's, after
 `docs/log.md`.
 
-Axes: `b` batch, `n` boxes, `w` words, `s` backbone tokens, `p` patches.
+Boxes are those of the target text; they are positions in the picture of the first camera.
+
+Axes: `b` batch, `n` boxes, `w` words, `q` queries, `s` backbone tokens, `p` patches, `d` width, `v` vocabulary.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pilot.data.layout import Kind, Observation, backbone_mask, token_positions
+from pilot.models.context import Prefix
+from pilot.models.losses import Term
 from pilot.nn.attention import additive_mask, rotary_angles
+from pilot.nn.gemma import GemmaBlock
 from pilot.tokenizers.text import LOC_BINS
 
-if TYPE_CHECKING:
-    from pilot.models.pi import Pi, Prefix
-
-SPEAKING = 6  # the tokens from which y0, x0, y1, x1 and the two words after them are said
-WORDS = 6  # of a phrase, such as "pick up the red cup"
+NUM_QUERIES = 6  # the tokens from which y0, x0, y1, x1 and the two words after them are predicted
+MAX_WORDS = 6  # of a phrase, such as "pick up the red cup"
 
 
-def terms(model: "Pi", observation: Observation, context: "Prefix") -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Sum and count per row of `−log` of the attention inside the box, over the tokens that say it and its first words.
+def count_boxes(observation: Observation, loc_start: int) -> Float[Tensor, " b"]:
+    """Count the boxes in the target text of each row."""
+    row, _ = find_boxes(observation, loc_start)
+    return torch.bincount(row, minlength=observation.batch_size).float()
 
-    Boxes are those of the text to be said; they are meant in the picture of the first camera.
+
+def pointing_terms(
+    observation: Observation, prefix: Prefix, block: GemmaBlock, *, layer: int, loc_start: int, grid: int
+) -> Term:
+    """Sum `−log` of the attention that falls inside each box, the mean over the tokens that predict it.
+
+    `block` is the backbone's `layer`, `grid` the patches along a side of a picture. The count is that of boxes.
     """
-    config, layer = model.config, model.config.point_layer
-    zeros = context.hidden.new_zeros(observation.batch_size)
-    row, first = spoken_boxes(observation, config.loc_start)
-    if not len(row) or layer is None:
+    zeros = prefix.hidden.new_zeros(observation.batch_size)
+    row, first = find_boxes(observation, loc_start)
+    if not len(row):
         return zeros, zeros
-    inside = covered(corners(observation, row, first, config.loc_start), config.vision.grid)
-    pictures = context.kinds.shape[1] - observation.tokens.shape[1]
-    speaking = pictures + first[:, None] - 1 + torch.arange(SPEAKING, device=row.device)  # [n q]
-    speaking = speaking.clamp(max=context.kinds.shape[1] - 1)
-    weights = attention(model, context, layer=layer, row=row, queries=speaking)  # [n q s], logarithms
+    # 1) The patches that each box covers.
+    inside = covers(box_edges(observation, row, first, loc_start), grid)
+    # 2) The tokens that predict the box; a token's logits come from the token before it.
+    num_patches = prefix.kinds.shape[1] - observation.tokens.shape[1]
+    queries = num_patches + first[:, None] - 1 + torch.arange(NUM_QUERIES, device=row.device)  # [n q]
+    queries = queries.clamp(max=prefix.kinds.shape[1] - 1)
+    # 3) The share of their attention that lands on these patches.
+    weights = log_attention(block, prefix, layer=layer, row=row, queries=queries)  # [n q s]
     patches = weights[:, :, : inside.shape[1]].masked_fill(~inside[:, None], -torch.inf)
     loss = -patches.logsumexp(-1).mean(-1)  # [n]
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
 
-def counts(loc_start: int, observation: Observation) -> Float[Tensor, " b"]:
-    """How many boxes a row is to say."""
-    row, _ = spoken_boxes(observation, loc_start)
-    return torch.bincount(row, minlength=observation.batch_size).float()
+def log_attention(
+    block: GemmaBlock, prefix: Prefix, *, layer: int, row: Int[Tensor, " n"], queries: Int[Tensor, "n q"]
+) -> Float[Tensor, "n q s"]:
+    """Return the logarithm of the attention that the first head of a layer pays from some tokens to all."""
+    x = prefix.block_inputs[layer][row[:, None], queries]  # [n q d]
+    positions = token_positions(prefix.kinds)[row[:, None], queries]
+    q, _, _ = block.project(block.attention_norm(x, None), rotary_angles(positions, block.config.head_dim))
+    keys = prefix.cache[layer][0][row, 0]  # [n s h]
+    bias = additive_mask(backbone_mask(prefix.kinds)[row[:, None], queries], x.dtype)[:, 0]
+    return torch.log_softmax(q[:, 0] @ keys.mT * q.shape[-1] ** -0.5 + bias, dim=-1)
 
 
-def naming_counts(loc_start: int, observation: Observation) -> Float[Tensor, " b"]:
-    """How many boxes with words behind them a row is to say."""
-    row, first = spoken_boxes(observation, loc_start)
-    _, said = following_words(observation, row, first, loc_start)
-    return torch.bincount(row[said.any(1)], minlength=observation.batch_size).float()
+def count_named_boxes(observation: Observation, loc_start: int) -> Float[Tensor, " b"]:
+    """Count the boxes in the target text of each row that are followed by words."""
+    row, first = find_boxes(observation, loc_start)
+    _, is_word = following_words(observation, row, first, loc_start)
+    return torch.bincount(row[is_word.any(1)], minlength=observation.batch_size).float()
 
 
 def naming_terms(
-    model: "Pi", observation: Observation, pictures: Float[Tensor, "b p d"]
-) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Sum and count per row of the cross-entropy of the words said of a box, from its patches alone.
+    observation: Observation,
+    patches: Float[Tensor, "b p d"],
+    logits: Callable[[Tensor], Tensor],
+    *,
+    loc_start: int,
+    grid: int,
+) -> Term:
+    """Sum the cross-entropy of the words that follow each box, from its patches alone.
 
-    The mean of the vision tower's tokens in a box, each by how much of it the box covers, is scored against the
-    embedding table and must predict the bag of words that follows the box: what the vision tower of a pre-trained VLM
-    has learned from captions.
+    The mean of the vision tower's tokens in a box, each by how much of it the box covers, is scored by the text head
+    (`logits`) and must predict the bag of words that follows the box: what the vision tower of a pre-trained VLM has
+    learned from captions. The count is that of boxes with words.
     """
-    config = model.config
-    zeros = pictures.new_zeros(observation.batch_size)
-    row, first = spoken_boxes(observation, config.loc_start)
-    words, said = following_words(observation, row, first, config.loc_start)
-    keep = said.any(1)
-    row, first, words, said = row[keep], first[keep], words[keep], said[keep].float()
+    zeros = patches.new_zeros(observation.batch_size)
+    row, first = find_boxes(observation, loc_start)
+    words, is_word = following_words(observation, row, first, loc_start)
+    has_words = is_word.any(1)
+    row, first, words, is_word = row[has_words], first[has_words], words[has_words], is_word[has_words].float()
     if not len(row):
         return zeros, zeros
-    weight = overlap(corners(observation, row, first, config.loc_start), config.vision.grid)
-    patches = pictures[row, : weight.shape[1]]  # [n p d]
-    region = (weight[:, None] @ patches)[:, 0]  # [n d]
-    likely = torch.log_softmax(model.logits(region), dim=-1).gather(1, words)  # [n w]
-    loss = -(likely * said).sum(1) / said.sum(1)
+    weight = overlap(box_edges(observation, row, first, loc_start), grid)
+    region = (weight[:, None] @ patches[row, : weight.shape[1]])[:, 0]  # [n d]
+    log_probs = torch.log_softmax(logits(region), dim=-1).gather(1, words)  # [n w]
+    loss = -(log_probs * is_word).sum(1) / is_word.sum(1)
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
 
-def corners(observation: Observation, row: Tensor, first: Tensor, loc_start: int) -> Float[Tensor, "n 4"]:
-    """Boxes `y0 x0 y1 x1` in [0, 1] from their tokens."""
+def find_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Return the row and the first token of every box in the target text."""
+    tokens = observation.tokens
+    loc = (tokens >= loc_start) & (tokens < loc_start + LOC_BINS) & observation.token_loss
+    starts = loc.clone()
+    starts[:, 1:] &= ~loc[:, :-1]
+    starts[:, -3:] = False  # the token budget cut the box off
+    row, first = starts.nonzero(as_tuple=True)
+    return row, first
+
+
+def box_edges(observation: Observation, row: Tensor, first: Tensor, loc_start: int) -> Float[Tensor, "n 4"]:
+    """Return boxes as `y0 x0 y1 x1` in [0, 1]."""
     tokens = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]
     return (tokens - loc_start).float() / LOC_BINS
 
@@ -94,53 +126,29 @@ def corners(observation: Observation, row: Tensor, first: Tensor, loc_start: int
 def following_words(
     observation: Observation, row: Tensor, first: Tensor, loc_start: int
 ) -> tuple[Int[Tensor, "n w"], Bool[Tensor, "n w"]]:
-    """The tokens after each box and which of them are its words.
+    """Return the `MAX_WORDS` tokens after each box, and which of them are its words.
 
-    Words go up to the next box, the end of the text, or `WORDS`.
+    Its words end at the next box or at the end of the text.
     """
-    places = first[:, None] + 4 + torch.arange(WORDS, device=row.device)
-    inside = places < observation.tokens.shape[1]
-    places = places.clamp(max=observation.tokens.shape[1] - 1)
-    words = observation.tokens[row[:, None], places]
+    columns = first[:, None] + 4 + torch.arange(MAX_WORDS, device=row.device)
+    exists = columns < observation.tokens.shape[1]
+    columns = columns.clamp(max=observation.tokens.shape[1] - 1)
+    words = observation.tokens[row[:, None], columns]
     loc = (words >= loc_start) & (words < loc_start + LOC_BINS)
-    text = observation.token_kinds[row[:, None], places] == Kind.TEXT
-    return words, (inside & text & ~loc).cumprod(1).bool()
+    text = observation.token_kinds[row[:, None], columns] == Kind.TEXT
+    return words, (exists & text & ~loc).cumprod(1).bool()
 
 
-def spoken_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Row and first token of every box that is to be said."""
-    tokens = observation.tokens
-    loc = (tokens >= loc_start) & (tokens < loc_start + LOC_BINS) & observation.token_loss
-    starts = loc.clone()
-    starts[:, 1:] &= ~loc[:, :-1]
-    starts[:, -3:] = False  # cut off
-    row, first = starts.nonzero(as_tuple=True)
-    return row, first
-
-
-def covered(boxes: Float[Tensor, "n 4"], grid: int) -> Bool[Tensor, "n p"]:
-    """Which patches of a square grid a box touches; the one at its centre at least."""
+def covers(boxes: Float[Tensor, "n 4"], grid: int) -> Bool[Tensor, "n p"]:
+    """Return which patches of a square grid each box touches; the one at its centre at least."""
     return overlap(boxes, grid) > 0
 
 
 def overlap(boxes: Float[Tensor, "n 4"], grid: int) -> Float[Tensor, "n p"]:
-    """How much of a box lies in each patch of a square grid, in shares that sum to 1."""
+    """Return how much of each box lies in each patch of a square grid, in shares that sum to 1."""
     low = torch.arange(grid, device=boxes.device) / grid
     y0, x0, y1, x1 = (edge[:, None] for edge in boxes.unbind(1))
     rows = (torch.minimum(low + 1 / grid, torch.maximum(y1, y0 + 1e-3)) - torch.maximum(low, y0)).clamp(min=0)
     columns = (torch.minimum(low + 1 / grid, torch.maximum(x1, x0 + 1e-3)) - torch.maximum(low, x0)).clamp(min=0)
     shares = (rows[:, :, None] * columns[:, None, :]).flatten(1)
     return shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
-
-
-def attention(
-    model: "Pi", context: "Prefix", *, layer: int, row: Int[Tensor, " n"], queries: Int[Tensor, "n q"]
-) -> Float[Tensor, "n q s"]:
-    """Logarithm of the attention that the first head of a layer pays from some tokens to all."""
-    block = model.vlm.blocks[layer]
-    x = context.inputs[layer][row[:, None], queries]  # [n q d]
-    positions = token_positions(context.kinds)[row[:, None], queries]
-    q, _, _ = block.project(block.attention_norm(x, None), rotary_angles(positions, model.config.vlm.head_dim))
-    keys = context.cache[layer][0][row, 0]  # [n s h]
-    bias = additive_mask(backbone_mask(context.kinds)[row[:, None], queries], x.dtype)[:, 0]
-    return torch.log_softmax(q[:, 0] @ keys.mT * q.shape[-1] ** -0.5 + bias, dim=-1)

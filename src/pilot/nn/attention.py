@@ -19,9 +19,9 @@ KV = tuple[Tensor, Tensor]
 def rotary_angles(
     positions: Int[Tensor, "b t"], head_dim: int, base: float = 10_000.0
 ) -> tuple[Float[Tensor, "b 1 t h"], Float[Tensor, "b 1 t h"]]:
-    """Cosines and signed sines for `rotate`, in fp32.
+    """Return cosines and signed sines for `rotate`, in fp32.
 
-    The reference's PyTorch port rounds them to bf16, its JAX does not.
+    openpi's PyTorch port rounds them to bf16, its JAX does not.
     """
     exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
     angles = positions[:, None, :, None].float() * base**-exponent
@@ -32,14 +32,17 @@ def rotary_angles(
 def rotate(
     x: Float[Tensor, "b n t h"], angles: tuple[Float[Tensor, "b 1 t h"], Float[Tensor, "b 1 t h"]]
 ) -> Float[Tensor, "b n t h"]:
-    """Half-split rotary embedding: dim `i` of the first half pairs with dim `i` of the second."""
+    """Apply the half-split rotary embedding: dim `i` of the first half pairs with dim `i` of the second."""
     cos, signed_sin = angles
     x_ = x.float()
     return torch.addcmul(x_ * cos, x_.roll(x.shape[-1] // 2, dims=-1), signed_sin).to(x.dtype)
 
 
 def additive_mask(mask: Bool[Tensor, "b t s"], dtype: torch.dtype) -> Float[Tensor, "b 1 t s"]:
-    """0 where a query may look, a very negative number elsewhere: a row that sees nothing averages, it is never NaN."""
+    """Return 0 where a query may look, and a very negative number elsewhere.
+
+    It is not −inf: a query that sees nothing averages over all keys, and is never NaN.
+    """
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, MASKED)[:, None]
 
 
@@ -70,19 +73,22 @@ def attend(
 
 
 def repeat_for_groups(mask: Float[Tensor, "b 1 t s"], groups: int) -> Float[Tensor, "b 1 m s"]:
-    """A mask for all heads that share a key-value head, one after the other, if queries are so few that it is small."""
+    """Repeat a mask for the heads that share a key-value head, so that `attend` can treat them as queries of one head.
+
+    Where queries are many the mask would be large: it comes back as it is.
+    """
     return mask.repeat(1, 1, groups, 1) if groups * mask.shape[2] <= mask.shape[3] else mask
 
 
-def concatenate(past: KV, k: Tensor, v: Tensor) -> KV:
-    """The layer's keys and values with new ones behind.
+def append_kv(past: KV, k: Tensor, v: Tensor) -> KV:
+    """Return a layer's keys and values with new ones behind.
 
-    Where the past has fewer rows, each of its rows stands before as many of the new ones, which follow each other.
+    The past may have fewer rows: then each of its rows stands in front of the same number of consecutive new rows.
     """
-    return _behind(past[0], k), _behind(past[1], v)
+    return _append(past[0], k), _append(past[1], v)
 
 
-def _behind(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Float[Tensor, "b k s+t h"]:
+def _append(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Float[Tensor, "b k s+t h"]:
     if len(past) == len(new):
         return torch.cat((past, new), dim=2)
     several = new.unflatten(0, (len(past), -1))  # [p b/p k t h]
@@ -90,5 +96,5 @@ def _behind(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Fl
 
 
 def detach(cache: list[KV]) -> list[KV]:
-    """The same numbers without a way back for gradients: knowledge insulation (arXiv 2505.23705)."""
+    """Return the cache without its gradients: knowledge insulation (arXiv 2505.23705)."""
     return [(k.detach(), v.detach()) for k, v in cache]

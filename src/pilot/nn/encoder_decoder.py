@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.nn.attention import KV, attend
-from pilot.nn.gemma import GemmaBlock, GemmaConfig, norm, residual
+from pilot.nn.gemma import GemmaBlock, GemmaConfig, make_norm, residual
 from pilot.nn.norms import AdaRMSNorm, Modulation
 from pilot.nn.siglip import Siglip, SiglipConfig
 
@@ -27,7 +27,8 @@ class Towers(nn.ModuleDict):
     def __init__(self, config: SiglipConfig, out_width: int, *, cameras: tuple[str, ...]) -> None:
         super().__init__({camera: Siglip(config, out_width) for camera in cameras})
 
-    def of(self, camera: str) -> Siglip:
+    def tower(self, camera: str) -> Siglip:
+        """Return the tower of a camera."""
         if camera not in self:
             raise ValueError(f"no vision tower for camera '{camera}'; vision_towers names {', '.join(self)}")
         return cast(Siglip, self[camera])
@@ -39,13 +40,13 @@ class DecoderBlock(GemmaBlock):
     def __init__(self, config: GemmaConfig, memory_width: int) -> None:
         super().__init__(config)
         heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.memory_norm = norm(config)
+        self.memory_norm = make_norm(config)
         self.memory_q = nn.Linear(config.width, heads * head_dim, bias=False)
         self.memory_kv = nn.Linear(memory_width, 2 * kv_heads * head_dim, bias=False)
         self.memory_out = nn.Linear(heads * head_dim, config.width, bias=False)
 
-    def remember(self, memory: Float[Tensor, "b s m"]) -> KV:
-        """Keys and values of the encoder's output, unrotated: the encoder has given it its positions."""
+    def project_memory(self, memory: Float[Tensor, "b s m"]) -> KV:
+        """Return keys and values of the encoder's output, unrotated: the encoder has seen its positions already."""
         kv = self.memory_kv(memory).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # [b 2k s h]
         k, v = kv.chunk(2, dim=1)
         return k, v
@@ -70,21 +71,21 @@ class DecoderBlock(GemmaBlock):
 
 
 class Decoder(nn.Module):
-    """A stack of decoder blocks with the face of `Gemma`: the cache that it is given is the memory."""
+    """A stack of decoder blocks, called like `Gemma`: the cache that it is given is the memory."""
 
     def __init__(self, config: GemmaConfig, memory_width: int) -> None:
         super().__init__()
         self.config = config
         blocks = nn.ModuleList(DecoderBlock(config, memory_width) for _ in range(config.depth))
         self.blocks = cast(Sequence[DecoderBlock], blocks)  # a ModuleList does not say what it holds
-        self.final_norm = norm(config)
+        self.final_norm = make_norm(config)
 
-    def remember(self, memory: Float[Tensor, "b s m"]) -> list[KV]:
-        """What every layer keeps of the encoder's output."""
-        return [block.remember(memory) for block in self.blocks]
+    def project_memory(self, memory: Float[Tensor, "b s m"]) -> list[KV]:
+        """Return every layer's keys and values of the encoder's output."""
+        return [block.project_memory(memory) for block in self.blocks]
 
     def modulate(self, cond: Float[Tensor, "b #t c"]) -> list[Modulation]:
-        """What every adaptive norm makes of a condition, in order: three per block, then the final one."""
+        """Return the modulation of every adaptive norm for a condition, in order: three per block, then the final."""
         norms = [n for block in self.blocks for n in (block.attention_norm, block.memory_norm, block.mlp_norm)]
         return [cast(AdaRMSNorm, n).modulate(cond) for n in [*norms, self.final_norm]]
 
@@ -97,16 +98,16 @@ class Decoder(nn.Module):
         past: list[KV] | None,
         modulations: list[Modulation] | None,
         tail: int,
-        remember: bool = True,
+        use_cache: bool = True,
     ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
-        """Hidden states of the last `tail` tokens after the final norm, and to `remember` the memory as it came.
+        """Return hidden states of the last `tail` tokens after the final norm, and with `use_cache` the memory.
 
-        The memory may have fewer rows, see `attend`. `bias` is the `additive_mask` over the memory and then over the
-        decoder's own tokens.
+        `past` is the memory of each layer; it may have fewer rows, see `attend`. `bias` is the `additive_mask` over the
+        memory and then over the decoder's own tokens.
         """
         assert past and modulations, "a decoder has something to read, and a condition"
         memory_bias, own_bias = bias.split([past[0][0].shape[2], x.shape[1]], dim=-1)
         for i, (block, memory) in enumerate(zip(self.blocks, past, strict=True)):
             three = modulations[3 * i], modulations[3 * i + 1], modulations[3 * i + 2]
             x = block(x, angles, bias=own_bias, memory=memory, memory_bias=memory_bias, modulations=three)
-        return self.final_norm(x[:, x.shape[1] - tail :], modulations[-1]), past if remember else []
+        return self.final_norm(x[:, x.shape[1] - tail :], modulations[-1]), past if use_cache else []

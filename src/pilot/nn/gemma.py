@@ -18,13 +18,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pilot.nn.attention import KV, attend, concatenate, repeat_for_groups, rotate
+from pilot.nn.attention import KV, append_kv, attend, repeat_for_groups, rotate
 from pilot.nn.norms import AdaRMSNorm, Modulation, RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
 class GemmaConfig:
-    """Shape of one stack. `cond_width` > 0 makes every norm adaptive."""
+    """The shape of one stack."""
 
     width: int
     depth: int
@@ -32,14 +32,14 @@ class GemmaConfig:
     num_heads: int
     num_kv_heads: int = 1
     head_dim: int
-    cond_width: int = 0
+    cond_width: int = 0  # above 0 every norm is adaptive, with a condition of this width
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
 
 
-def norm(config: GemmaConfig) -> RMSNorm | AdaRMSNorm:
+def make_norm(config: GemmaConfig) -> RMSNorm | AdaRMSNorm:
     return AdaRMSNorm(config.width, config.cond_width) if config.cond_width else RMSNorm(config.width)
 
 
@@ -51,15 +51,15 @@ class GemmaBlock(nn.Module):
         self.config = config
         heads, kv_heads, head_dim = config.num_heads, config.num_kv_heads, config.head_dim
         self.splits = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
-        self.attention_norm = norm(config)
+        self.attention_norm = make_norm(config)
         self.qkv = nn.Linear(config.width, sum(self.splits), bias=False)
         self.out = nn.Linear(heads * head_dim, config.width, bias=False)
-        self.mlp_norm = norm(config)
+        self.mlp_norm = make_norm(config)
         self.gate_up = nn.Linear(config.width, 2 * config.mlp_dim, bias=False)
         self.down = nn.Linear(config.mlp_dim, config.width, bias=False)
 
     def project(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [b n t h], keys and values [b k t h] of normed tokens; queries and keys rotated."""
+        """Return queries [b n t h], keys and values [b k t h] of normed tokens, queries and keys rotated."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # [b n+2k t h]
         qk = rotate(qkv[:, : heads + kv_heads], angles)
@@ -75,13 +75,13 @@ class GemmaBlock(nn.Module):
         modulations: tuple[Modulation, Modulation] | tuple[None, None],
         tail: int | None,
     ) -> tuple[Float[Tensor, "b u d"], KV]:
-        """The block's output for the last `tail` tokens (all if None) and the layer's keys and values.
+        """Return the block's output for the last `tail` tokens (all if None), and the layer's keys and values.
 
-        Those of the past stand in front; it may have fewer rows (`concatenate`).
+        Those of the past stand in front. The past may have fewer rows (see `append_kv`).
         """
         attention_modulation, mlp_modulation = modulations
         q, k, v = self.project(self.attention_norm(x, attention_modulation), angles)
-        kv = concatenate(past, k, v) if past is not None else (k.clone(), v.clone())  # views would hold the queries
+        kv = append_kv(past, k, v) if past is not None else (k.clone(), v.clone())  # views would hold the queries
         if tail is not None:
             first = x.shape[1] - tail
             x, q, bias = x[:, first:], q[:, :, first:], bias[:, :, first:]
@@ -104,12 +104,12 @@ class Gemma(nn.Module):
         self.config = config
         blocks = nn.ModuleList(GemmaBlock(config) for _ in range(config.depth))
         self.blocks = cast(Sequence[GemmaBlock], blocks)  # a ModuleList does not say what it holds
-        self.final_norm = norm(config)
+        self.final_norm = make_norm(config)
 
     def modulate(self, cond: Float[Tensor, "b #t c"]) -> list[Modulation]:
-        """What every adaptive norm makes of a condition, in order: two per block, then the final one."""
-        norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)] + [self.final_norm]
-        return [cast(AdaRMSNorm, norm).modulate(cond) for norm in norms]
+        """Return the modulation of every adaptive norm for a condition, in order: two per block, then the final one."""
+        norms = [norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)]
+        return [cast(AdaRMSNorm, norm).modulate(cond) for norm in [*norms, self.final_norm]]
 
     def forward(
         self,
@@ -120,26 +120,26 @@ class Gemma(nn.Module):
         past: list[KV] | None = None,
         modulations: list[Modulation] | None = None,
         tail: int | None = None,
-        inputs: list[Tensor] | None = None,
-        remember: bool = True,
+        block_inputs: list[Tensor] | None = None,
+        use_cache: bool = True,
     ) -> tuple[Float[Tensor, "b u d"], list[KV]]:
-        """Hidden states after the final norm and the cache of every layer, past keys and values in front.
+        """Return hidden states after the final norm and the cache of every layer, past keys and values in front.
 
         `angles` are `rotary_angles` of the tokens' positions, `bias` is the `additive_mask` of who sees whom. With
         `tail`, the last layer is computed for the last `tail` tokens only (0: keys and values alone), which is all that
-        a text head or a denoising loop needs. What enters each block is appended to `inputs`. Without `remember` the
-        cache is empty, and no layer's outlives the layer.
+        a text head or a denoising loop needs. What enters each block is appended to `block_inputs`. Without `use_cache`
+        the returned cache is empty, and no layer's keys and values outlive the layer.
         """
         cache = []
         if tail is None or tail == x.shape[1]:
             bias = repeat_for_groups(bias, self.config.num_heads // self.config.num_kv_heads)
         for i, block in enumerate(self.blocks):
-            if inputs is not None:
-                inputs.append(x)
+            if block_inputs is not None:
+                block_inputs.append(x)
             pair = (modulations[2 * i], modulations[2 * i + 1]) if modulations else (None, None)
             last = tail if i == len(self.blocks) - 1 else None
             x, kv = block(x, angles, bias, past=past[i] if past else None, modulations=pair, tail=last)
-            if remember:
+            if use_cache:
                 cache.append(kv)
             del kv
         return self.final_norm(x, modulations[-1] if modulations else None), cache

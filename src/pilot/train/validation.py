@@ -25,7 +25,6 @@ from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import Rows
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.base import Model
-from pilot.models.baselines.diffusion import Denoiser
 from pilot.train.config import TrainConfig
 from pilot.types import Robot, Sample
 
@@ -136,7 +135,7 @@ class Validation:
                 sums[f"val/{term}/{name}"] += total
                 counts[f"val/{term}/{name}"] += count
             action_rows = [case for case in cases if case.row.action_mask.any()]
-            if not action_rows or not can_act(model):
+            if not action_rows or not model.samples_actions:
                 continue
             for measure, errors in self._action_errors(model, action_rows, robot, generator):
                 sums[f"val/{measure.format(name)}"] += float(errors.sum())
@@ -166,7 +165,7 @@ class Validation:
         rows = [case.pipeline.encode(case.sample, say_actions=False) for case in cases]
         observation = collate(rows).observation.map(self._moved)
         noise = torch.randn(len(rows), *rows[0].actions.shape, generator=generator)
-        if isinstance(model, Denoiser):
+        if model.needs_zeros_in_padded_dims:
             noise[..., robot.action_dim :] = 0
         noise = self._moved(noise)
         chunks = model.sample_actions(observation, noise=noise, num_steps=NUM_STEPS).float().cpu().numpy()
@@ -184,8 +183,3 @@ class Validation:
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)
-
-
-def can_act(model: Model) -> bool:
-    """Whether `sample_actions` gives chunks; π0-FAST writes them as text, which is judged by its loss."""
-    return getattr(model.config, "action_expert", True) is not None

@@ -6,7 +6,6 @@ import torch
 
 from pilot.convert.paligemma import freshen
 from pilot.models.base import Model
-from pilot.models.baselines.act import Act
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
 from pilot.names import shorten
@@ -59,9 +58,5 @@ def looking_with(model: Model, file: str) -> Model:
         FileNotFoundError: no such file.
         ValueError: the model looks with something else, or the weights do not fit.
     """
-    if not isinstance(model, Act):
-        raise ValueError(
-            f"weights of torchvision are for ACT, which looks with a ResNet, not for {type(model).__name__}"
-        )
-    model.vision.load_torchvision(file)
+    model.load_image_weights(file)
     return model

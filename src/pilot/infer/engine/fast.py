@@ -224,7 +224,7 @@ class Engine:
 
     def tower(self, camera: str) -> nn.Module:
         vision = self.model.vision
-        return vision.of(camera) if isinstance(vision, Towers) else vision
+        return vision.tower(camera) if isinstance(vision, Towers) else vision
 
     def pictures(self, observation: Observation, cameras: dict[str, list[int]]) -> Float[Tensor, "n h w 3"]:
         """The pictures of these cameras and rows, camera after camera."""

@@ -25,7 +25,7 @@ class PlainEngine:
     @torch.inference_mode()
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> "PlainPrefillState":
         return PlainPrefillState(
-            context=self.model.prefill(observation, hidden=max_new_tokens > 0), observation=observation
+            context=self.model.prefill(observation, compute_hidden=max_new_tokens > 0), observation=observation
         )
 
     @torch.inference_mode()

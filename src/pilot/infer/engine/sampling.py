@@ -38,7 +38,7 @@ class Greedy:
         self.places = places
 
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
-        return argmax_token(masked(logits, allowed), places=self.places)
+        return argmax_token(masked(logits, allowed), loc_range=self.places)
 
 
 class Multinomial:

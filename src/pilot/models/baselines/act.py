@@ -19,6 +19,7 @@ style dims.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
@@ -175,6 +176,9 @@ class Act(Model):
         return self.decode(observation, style).to(noise.dtype)
 
     # --- starting ----------------------------------------------------------------------------------------------------
+
+    def load_image_weights(self, file: str | Path) -> None:
+        self.vision.load_torchvision(file)
 
     def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Act":
         """Fresh weights."""

@@ -86,6 +86,10 @@ class Denoiser(Model):
 
     config: DiffusionConfig
 
+    @property
+    def needs_zeros_in_padded_dims(self) -> bool:
+        return True
+
     @abstractmethod
     def observe(self, observation: Observation) -> Float[Tensor, "b d"]:
         """What is conditioned on, the same at every level."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from pilot.data.layout import Kind, Observation, backbone_mask, token_positions
-from pilot.models.losses import text_terms
-from pilot.models.pi import Pi, Prefix
+from pilot.models.pi import Pi
 from pilot.nn.attention import KV
 
 
@@ -52,10 +52,13 @@ def loss(model: Pi, observation: Observation, *, quirks: FastQuirks = OPENPI) ->
     """The mean cross-entropy of each row's FAST tokens."""
     x, kinds = embed(model, observation)
     positions = torch.arange(x.shape[1]).expand(len(x), -1) if quirks.counted_masks else token_positions(kinds)
-    attention = model.attention(positions.to(x.device), backbone_mask(kinds), x.dtype)
-    h, cache = model.vlm(x, **attention, tail=observation.tokens.shape[1])
-    total, count = text_terms(model, observation, Prefix(cache=cache, kinds=kinds, hidden=h))["fast"]
-    return total / count.clamp(min=1)
+    attention = model.attention_inputs(positions.to(x.device), backbone_mask(kinds), x.dtype)
+    h, _ = model.vlm(x, **attention, tail=observation.tokens.shape[1])
+    row, column = observation.target_positions()
+    logits = model.logits(h[row, column - 1]).float()
+    nll = functional.cross_entropy(logits, observation.tokens[row, column], reduction="none")
+    zeros = nll.new_zeros(observation.batch_size)
+    return zeros.index_add(0, row, nll) / zeros.index_add(0, row, torch.ones_like(nll)).clamp(min=1)
 
 
 @torch.no_grad()
@@ -78,7 +81,7 @@ def generate(
         if (ends if quirks.stop_together else finished).all():
             break
         mask = torch.cat((visible, visible.new_ones(len(visible), step + 1)), dim=1)[:, None]
-        attention = model.attention(seen + step + int(quirks.late_positions), mask, x.dtype)
+        attention = model.attention_inputs(seen + step + int(quirks.late_positions), mask, x.dtype)
         h, cache = model.vlm(model.embed_tokens(token[:, None]), **attention, past=cache)
         hidden = h[:, 0]
     assert cache[0][0].shape[2] <= length + max_tokens
@@ -97,7 +100,7 @@ def prefill(
     past = [(x.new_zeros(shape), x.new_zeros(shape)) for _ in range(config.depth)]
     mask = backbone_mask(kinds)
     mask = torch.cat((mask.new_zeros(*mask.shape[:2], empty), mask), dim=2)
-    h, cache = model.vlm(x, **model.attention(token_positions(kinds), mask, x.dtype), past=past)
+    h, cache = model.vlm(x, **model.attention_inputs(token_positions(kinds), mask, x.dtype), past=past)
     last = ends_of(kinds) - 1
     return [(k[:, :, empty:], v[:, :, empty:]) for k, v in cache], h[torch.arange(len(h)), last]
 
