@@ -96,7 +96,7 @@ def test_garbage_gets_a_text_and_the_connection_goes_on(port, good, message):
     [
         ({"state": np.array([0, 1, np.nan, 3, 4])}, r"'state' .* is nan at \[2\]"),
         ({"state": np.zeros(4)}, "state has 4 dims, robot 'homes' declares 5"),
-        ({"prompt": "x" * 5000}, "5000 letters, the limit is 4000"),
+        ({"prompt": "x" * 5000}, "5000 characters, the limit is 4000"),
         ({"prompt": "crash"}, "RuntimeError: out of luck"),
         ({"images": {"room": np.zeros((2, 2, 2, 2, 3), np.uint8)}}, "5 dimensions"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from pilot.serve.limits import Limits, RateLimit, check_observation
 from serve.policies import OBSERVATION
 
-LIMITS = Limits(prompt_letters=50, pictures=3, picture_pixels=100 * 100)
+LIMITS = Limits(prompt_characters=50, pictures=3, picture_pixels=100 * 100)
 
 
 def nested(depth):
@@ -23,7 +23,7 @@ def test_a_good_one_passes_as_it_is():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"prompt": "a" * 51}, "the prompt has 51 letters, the limit is 50"),
+        ({"prompt": "a" * 51}, "the prompt has 51 characters, the limit is 50"),
         ({"images": dict.fromkeys("abcd", np.zeros((2, 2, 3), np.uint8))}, "4 pictures, the limit is 3"),
         ({"images": {"room": np.zeros((100, 101, 3), np.uint8)}}, r"'images.room' is uint8 \[100, 101, 3\].*10000 pix"),
         ({"images": {"room": np.zeros((1, 1, 1, 1, 1))}}, r"'images.room' has 5 dimensions"),
@@ -31,9 +31,9 @@ def test_a_good_one_passes_as_it_is():
         ({"state": np.array([np.inf])}, r"'state' \(float64 \[1\]\) is inf at \[0\]"),
         ({"previous": {"actions": np.full((2, 3), np.nan), "delay": 1}}, r"'previous.actions'.* is nan at \[0, 0\]"),
         ({"more": [np.zeros(2), np.array([-np.inf])]}, r"'more.1'.* is -inf"),
-        ({"more": [{"said": "a" * 51}]}, "'more.0.said' has 51 letters, the limit is 50"),
-        ({"b" * 201: 1}, "a name has 201 letters, the limit is 200; it begins with 'bbbb"),
-        ({"images": {b"c" * 201: None}}, "a name has 201 letters"),
+        ({"more": [{"said": "a" * 51}]}, "'more.0.said' has 51 characters, the limit is 50"),
+        ({"b" * 201: 1}, "a name has 201 characters, the limit is 200; it begins with 'bbbb"),
+        ({"images": {b"c" * 201: None}}, "a name has 201 characters"),
         ({"more": nested(17)}, "nested 16 deep at most, this one is deeper at 'more.0.0"),
         ({"more": nested(5000)}, "nested 16 deep at most"),
     ],

@@ -101,7 +101,7 @@ def test_what_is_not_understood_is_said(port, message, words):
 def test_a_command_is_words(port, prompt):
     with robot(port), look(port) as viewer:
         say(viewer, session=session_after(viewer, observations=0), prompt=prompt)
-        assert "a command has 1 to 400 letters" in next_of(viewer, "error")["error"]
+        assert "a command has 1 to 400 characters" in next_of(viewer, "error")["error"]
 
 
 def test_half_a_letter_is_no_word(port):

@@ -1,8 +1,8 @@
-"""`pilot serve`: policies for robots elsewhere."""
+"""`pilot serve POLICY …`: policies for robots elsewhere."""
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,63 +22,70 @@ if TYPE_CHECKING:
     from pilot.serve.auth import ApiKeys
     from pilot.serve.hosted_policy import HostedPolicy
 
-EXAMPLE = "pilot serve checkpoints/nano mine=outputs/mine/policy --host 0.0.0.0 --api-keys keys.txt --watch 10"
 ADDRESSES = """
 
-The first policy is at ws://HOST:PORT, each at ws://HOST:PORT/NAME, and at http://HOST:PORT a page to look at them.
-`kill -HUP` loads them anew while robots act. Everything else: docs/serving.md"""
+The first policy is at ws://HOST:PORT, each at ws://HOST:PORT/NAME, and http://HOST:PORT is the dashboard.
+`kill -HUP` reloads the policies while robots act. All else: docs/serving.md"""
 KEY_VARIABLE = "PILOT_API_KEY"
-SMALL = 50e6  # weights of a model whose operations take a core less time than it takes to wake another
+SMALL_MODEL = 50e6
+"""Parameters up to which an operation takes a core less time than waking another core."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description}{ADDRESSES}"
     parser.add_argument("policy", nargs="+", help="checkpoint folder, such as checkpoints/nano, or NAME=FOLDER")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument(
-        "--max-batch", type=whole_number(1), default=16, help="robots answered together (default: %(default)s)"
+        "--max-batch", type=whole_number(1), default=16, help="most robots answered together (default: %(default)s)"
     )
     parser.add_argument(
         "--workers",
         type=whole_number(1),
-        help="batches computed at once, each on a core (default: 1; small models on a CPU: cores)",
+        help="batches computed at the same time, each on a core (default: 1; for small models on a CPU: all cores)",
     )
     parser.add_argument(
         "--replan-steps",
         type=whole_number(1),
         metavar="TICKS",
-        help="control ticks after which a robot that does not choose otherwise asks again (default: 2)",
+        help="control ticks between two observations of a robot that does not choose otherwise (default: 2)",
     )
     parser.add_argument(
-        "--max-robots", type=whole_number(1), default=64, help="robots connected (default: %(default)s)"
+        "--max-robots", type=whole_number(1), default=64, help="most robots connected (default: %(default)s)"
     )
     parser.add_argument(
-        "--max-rate", type=above_zero, default=200.0, help="observations per second of a robot (default: %(default)g)"
+        "--max-rate",
+        type=above_zero,
+        default=200.0,
+        help="most observations per second from a robot (default: %(default)g)",
     )
     parser.add_argument(
-        "--max-mib", type=above_zero, default=32.0, help="size of an observation (default: %(default)g)"
+        "--max-mib", type=above_zero, default=32.0, help="largest observation, in MiB (default: %(default)g)"
     )
     parser.add_argument(
-        "--api-keys", type=Path, metavar="FILE", help=f"one key a line; without it the key in ${KEY_VARIABLE}, or none"
+        "--api-keys",
+        type=Path,
+        metavar="FILE",
+        help=f"one key per line (default: the key in ${KEY_VARIABLE}; if there is none, no key is needed)",
     )
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="serve over TLS (wss://, https://)")
-    parser.add_argument("--certificate-key", type=Path, metavar="PEM", help="where it is in a file of its own")
-    parser.add_argument("--watch", type=above_zero, metavar="SECONDS", help="load a policy anew when its files change")
-    parser.add_argument("--log", choices=["text", "json"], default="text", help="(default: %(default)s)")
+    parser.add_argument(
+        "--certificate-key", type=Path, metavar="PEM", help="its private key (default: in the same file)"
+    )
+    parser.add_argument("--watch", type=above_zero, metavar="SECONDS", help="reload a policy when its files change")
+    parser.add_argument("--log", choices=["text", "json"], default="text", help="format (default: %(default)s)")
     high_level_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    folders = by_name(args.policy)
-    for folder in folders.values():
-        checkpoint_at(folder)
+    addresses = policies_by_name(args.policy)
+    folders = {name: checkpoint_at(address) for name, address in addresses.items()}
     if args.certificate_key and not args.certificate:
-        raise ValueError("--certificate-key belongs to a --certificate")
+        raise ValueError("--certificate-key needs --certificate")
     for file in filter(None, (args.certificate, args.certificate_key)):
         local_path(file, "give a PEM file")
-    allowed, level = keys(args.api_keys), chosen_high_level(args)
+    keys, level = read_keys(args.api_keys), chosen_high_level(args)
     from pilot.serve.server import Limits, serve
 
     limits = Limits(
@@ -87,10 +94,10 @@ def run(args: argparse.Namespace) -> None:
         message_bytes=int(args.max_mib * 2**20),
     )
     serve(
-        [hosted(name, folder, args, level=level) for name, folder in folders.items()],
+        [load_hosted(name, folders[name], args, address=addresses[name], level=level) for name in addresses],
         host=args.host,
         port=args.port,
-        keys=allowed,
+        keys=keys,
         limits=limits,
         certificate=args.certificate,
         certificate_key=args.certificate_key,
@@ -99,23 +106,24 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def by_name(policies: Iterable[str]) -> dict[str, str]:
-    """`NAME=FOLDER`, or a folder that gives the name.
+def policies_by_name(policies: Iterable[str]) -> dict[str, str]:
+    """Return addresses by name, from `NAME=FOLDER` or from a folder whose own name is taken.
 
     Raises:
-        ValueError: two of one name.
+        ValueError: two policies have one name.
     """
-    folders: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for policy in policies:
-        name, equals, folder = policy.partition("=")
-        name, folder = (name, folder) if equals else (Path(policy).name, policy)
-        if name in folders:
-            raise ValueError(f"two policies are named '{name}'; give them names of their own: NAME=FOLDER")
-        folders[name] = folder
-    return folders
+        name, equals, address = policy.partition("=")
+        name, address = (name, address) if equals else (Path(policy).name, policy)
+        if name in addresses:
+            raise ValueError(f"two policies are named '{name}'; give each its own name: NAME=FOLDER")
+        addresses[name] = address
+    return addresses
 
 
-def keys(file: Path | None) -> "ApiKeys":
+def read_keys(file: Path | None) -> "ApiKeys":
+    """Return the keys in a file, or else the one in the environment."""
     from pilot.serve.auth import ApiKeys
 
     if file is not None:
@@ -123,26 +131,39 @@ def keys(file: Path | None) -> "ApiKeys":
     return ApiKeys([os.environ[KEY_VARIABLE]] if os.environ.get(KEY_VARIABLE) else [])
 
 
-def hosted(name: str, folder: str, args: argparse.Namespace, *, level: "HighLevel | None") -> "HostedPolicy":
-    import pilot
+def load_hosted(
+    name: str, folder: Path, args: argparse.Namespace, *, address: str, level: "HighLevel | None"
+) -> "HostedPolicy":
+    """Return the policy in `folder`, ready to be served; a reload looks at its `address` again."""
     from pilot.serve.hosted_policy import HostedPolicy
 
-    def load() -> pilot.Policy:
-        policy = pilot.load_policy(folder, device=args.device, replan_steps=args.replan_steps)
+    load = policy_loader(args, level)
+    policy = load(folder)  # which is on this machine: the address, if it is the hub's, has been asked already
+    workers = count_workers(policy) if args.workers is None else args.workers
+    watched = Path(address) if Path(address).is_dir() else None
+    return HostedPolicy(
+        name, policy, load=lambda: load(address), folder=watched, max_batch=args.max_batch, workers=workers
+    )
+
+
+def policy_loader(args: argparse.Namespace, level: "HighLevel | None") -> "Callable[[str | Path], Policy]":
+    """Return a function that loads a policy as the command line says."""
+    import pilot
+
+    def load(address: str | Path) -> "Policy":
+        policy = pilot.load_policy(address, device=args.device, replan_steps=args.replan_steps)
         if level is not None:
             policy.high_level = level
         return policy
 
-    here, policy = Path(folder) if Path(folder).is_dir() else None, load()
-    count = workers_for(policy) if args.workers is None else args.workers
-    return HostedPolicy(name, policy, load=load, folder=here, max_batch=args.max_batch, workers=count)
+    return load
 
 
-def workers_for(policy: "Policy") -> int:
-    """Cores, where they gain more from robots of their own than from sharing each operation; else 1."""
+def count_workers(policy: "Policy") -> int:
+    """Return the number of cores for a small model on a CPU, where a batch per core is faster than sharing; else 1."""
     import torch
 
-    small = sum(weight.numel() for weight in policy.model.parameters()) <= SMALL
+    small = sum(weight.numel() for weight in policy.model.parameters()) <= SMALL_MODEL
     if policy.device != "cpu" or not small:
         return 1
     torch.set_num_threads(1)
@@ -150,8 +171,8 @@ def workers_for(policy: "Policy") -> int:
 
 
 VERB = Verb(
-    help="Answer observations with actions over a websocket; openpi's clients fit.",
-    example=EXAMPLE,
+    help="Serve policies to robots over a websocket; openpi's clients can connect.",
+    example="pilot serve checkpoints/nano mine=outputs/mine/policy --host 0.0.0.0 --api-keys keys.txt --watch 10",
     add_arguments=add_arguments,
     run=run,
 )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-MIN_KEY_LETTERS = 8
+MIN_KEY_LENGTH = 8
 
 
 class ApiKeys:
@@ -24,9 +24,9 @@ class ApiKeys:
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._keys = [key.encode() for key in keys]
-        if any(len(key) < MIN_KEY_LETTERS for key in self._keys):
+        if any(len(key) < MIN_KEY_LENGTH for key in self._keys):
             raise ValueError(
-                f"an API key needs {MIN_KEY_LETTERS} characters or more; make one with: openssl rand -hex 16"
+                f"an API key needs {MIN_KEY_LENGTH} characters or more; make one with: openssl rand -hex 16"
             )
 
     @classmethod

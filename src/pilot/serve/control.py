@@ -1,4 +1,4 @@
-"""A robot under the commands of a policy elsewhere: `next` at every control tick, and never a wait.
+"""A robot that moves at its own rate while a policy elsewhere computes: `next` at every control tick never waits.
 
     policy = PolicyClient(host, port)
     with Controller(policy, executor_for("rtc", policy.metadata), observe=look) as robot:
@@ -8,10 +8,10 @@
             if command.action is not None:
                 send(command.action)
 
-All that waits for the network happens in one other thread: questions, answers, connecting again. The control loop looks
-whether there is an answer, hands it to the executor (`infer/executor.py`), which decides what is done at each tick, and
-asks the next question with what the robot sees now. No clock is read here: the same answers at the same ticks give the
-same commands. Numpy only.
+One other thread does all that waits for the network: requests, answers, connecting again. At each tick the control loop
+checks for an answer, hands it to the executor (`infer/executor.py`), which decides what the robot does, and sends the
+next request with what the robot sees now. No clock is read here: the same answers at the same ticks give the same
+commands. Numpy only.
 """
 
 import logging
@@ -31,11 +31,12 @@ EXECUTORS: dict[str, type[Executor]] = {"rtc": Executor, "open-loop": OpenLoop, 
 
 
 def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = None) -> Executor:
-    """The executor of that name for a policy that calls itself `metadata`.
+    """Return the executor of that name for a policy with this metadata.
 
-    `rtc` goes on with the old chunk while the next is made to join it; `open-loop` does so many actions of a chunk,
-    then stands until the next; `ensemble` averages what all chunks say of a moment. `late` says what is done when no
-    answer comes in time; if not given, the robot stands still (`standing_still`).
+    `rtc` goes on with the old chunk while the next one is computed to continue it. `open-loop` executes
+    `replan_steps` actions of a chunk, then stands still until the next. `ensemble` averages what all chunks say of a
+    moment. `late` says what the robot does when no answer comes in time; by default it stands still
+    (`standing_still`).
 
     Raises:
         ValueError: there is no such executor.
@@ -46,15 +47,15 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = 
 
 
 def standing_still(metadata: Mapping[str, Any]) -> Late:
-    """The last command again, without its steps and velocities, by their units: "rad per step", "m/s"."""
+    """Return a rule that repeats the last command, with zero for steps and velocities (units "rad per step", "m/s")."""
     units = metadata.get("action_units") or ()
     moving = [dim for dim, unit in enumerate(units) if unit.endswith(("per step", "per second", "/s"))]
     still = zero(*moving) if moving else repeat
     return Late(hold=still, stop=still)
 
 
-class Policy(Protocol):
-    """Who is asked: a `serve.client.PolicyClient`, or what behaves like one."""
+class RemotePolicy(Protocol):
+    """A policy elsewhere: `serve.client.PolicyClient`, or something that behaves like it."""
 
     metadata: dict[str, Any]
 
@@ -65,52 +66,60 @@ class Policy(Protocol):
 
 
 class Worker(Protocol):
-    """Where waiting is done: a pool of one thread, or in tests a clock that is turned by hand."""
+    """Runs jobs that wait for the network: a pool of one thread, or in tests a clock that is turned by hand."""
 
     def submit(self, job: Callable[[], Any], /) -> Future[Any]: ...
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
 
 
 class Controller:
-    """Commands for one robot. `observe` returns at once with what the cameras and joints last said.
+    """Commands for one robot; `observe` must return at once, with the latest pictures and joint positions.
 
-    What goes wrong is logged, kept in `error` until there is an answer again, and asked anew: a lost connection as soon
-    as it is back, a refused observation or who does not want us after `pause` ticks. Meanwhile the executor holds, and
-    then stops. `reply` is the last answer, with the subtask in it.
+    An error is logged and kept in `error` until there is an answer again. A lost connection is opened again as soon as
+    possible; after a refused observation or a refused connection the controller pauses for `pause` ticks. Meanwhile
+    the executor holds the last command, then stops. `reply` is the last answer, with the subtask in it.
     """
 
     def __init__(
         self,
-        policy: Policy,
+        policy: RemotePolicy,
         executor: Executor,
         *,
         observe: Callable[[], Mapping[str, Any]],
         pause: int = 10,
         worker: Worker | None = None,
     ) -> None:
-        self.policy, self.executor, self.observe, self.pause = policy, executor, observe, pause
+        self.policy = policy
+        self.executor = executor
+        self.observe = observe
+        self.pause = pause
         self.reply: dict[str, Any] = {}
         self.error: Exception | None = None
         self._worker: Worker = worker or ThreadPoolExecutor(1, thread_name_prefix="policy")
         self._pending: tuple[Future[Any], Request | None] | None = None
-        self._quiet, self._forget, self._lost = 0, False, False
+        self._pause_left = 0  # ticks until the next request
+        self._reset_policy = False  # before the next request
+        self._lost = False  # the connection
 
     def next(self, *, missed: int = 0) -> Command:
-        """The command of this tick; `missed` ticks have passed since the last without one."""
+        """Return the command of this tick; `missed` ticks have passed without a call since the last one."""
         self.executor.skip(missed)
-        self._land()
-        self._quiet = max(0, self._quiet - 1 - missed)
-        if self._pending is None and not self._quiet:
-            self._send_off()
+        self._collect()
+        self._pause_left = max(0, self._pause_left - 1 - missed)
+        if self._pending is None and not self._pause_left:
+            self._submit_next()
         return self.executor.next()
 
     def reset(self) -> None:
-        """Another task: the robot waits, with no memory of what it did, and so will the policy."""
+        """Begin another task: the robot waits, and neither the executor nor the policy remembers the last one."""
         self.executor.reset()
-        self.reply, self.error, self._forget, self._quiet = {}, None, True, 0
+        self.reply = {}
+        self.error = None
+        self._reset_policy = True
+        self._pause_left = 0
 
     def close(self) -> None:
-        """Hang up. Closes the policy's connection too, since the other thread may be waiting at it."""
+        """End the connection to the policy, which ends what the other thread waits for, and then that thread."""
         self.policy.close()
         self._worker.shutdown(wait=True, cancel_futures=True)
 
@@ -122,33 +131,33 @@ class Controller:
     ) -> None:
         self.close()
 
-    def _send_off(self) -> None:
-        """What is wanted now, if anything; no question before there is somebody to ask."""
+    def _submit_next(self) -> None:
+        """Submit what is needed now, if anything: first a connection, then a request."""
         if self._lost:
             self._pending = self._worker.submit(self.policy.connect), None
         elif (request := self.executor.request()) is not None:
-            self._ask(request)
+            self._submit_request(request)
 
-    def _ask(self, request: Request) -> None:
+    def _submit_request(self, request: Request) -> None:
         rtc = self.policy.metadata.get("rtc")
         try:
-            observation = question(self.observe(), request, joins=self.executor.joins and bool(rtc))
+            observation = build_observation(self.observe(), request, joins=self.executor.joins and bool(rtc))
         except BaseException:
             self.executor.give_up(request)
             raise
         if rtc is not None and (executed := self.executor.executed()) is not None:
-            observation["executed"] = executed  # for people who look at a server of ours; others know no such key
-        forget, self._forget = self._forget, False
+            observation["executed"] = executed  # for the dashboard of our server; openpi's does not know this key
+        reset, self._reset_policy = self._reset_policy, False
 
-        def ask() -> dict[str, Any]:
-            if forget:
+        def infer() -> dict[str, Any]:
+            if reset:
                 self.policy.reset()
             return self.policy.infer(observation)
 
-        self._pending = self._worker.submit(ask), request
+        self._pending = self._worker.submit(infer), request
 
-    def _land(self) -> None:
-        """See what became of the last thing that was sent off, if it is back."""
+    def _collect(self) -> None:
+        """Take the result of what was submitted last, if it is done."""
         if self._pending is None or not self._pending[0].done():
             return
         (future, request), self._pending = self._pending, None
@@ -163,18 +172,18 @@ class Controller:
             self._failed(error, request)
 
     def _failed(self, error: Exception, request: Request | None) -> None:
-        if str(error) != str(self.error):  # once, however often it is tried
+        if str(error) != str(self.error):  # log it once, however often it is tried again
             log.warning("%s: %s", type(error).__name__, error)
         self.error = error
         if request is not None:
             self.executor.give_up(request)
         self._lost = isinstance(error, ConnectionError)
         if request is None or not self._lost:
-            self._quiet = self.pause
+            self._pause_left = self.pause
 
 
-def question(observation: Mapping[str, Any], request: Request, *, joins: bool) -> dict[str, Any]:
-    """The observation, and what the robot does meanwhile if the next chunk is to be joined to it."""
+def build_observation(observation: Mapping[str, Any], request: Request, *, joins: bool) -> dict[str, Any]:
+    """Return the observation to send; if the next chunk `joins` the old one, with the actions executed meanwhile."""
     if not joins or not len(request.leftover):
         return dict(observation)
     return {**observation, "previous": {"actions": request.leftover, "delay": request.delay}}

@@ -16,7 +16,7 @@ from pilot.serve.wire import WireError, pack, unpack
 
 log = logging.getLogger(__name__)
 
-ERROR_LETTERS = 2000  # a policy's error may quote the observation: cut it
+ERROR_LENGTH = 2000  # a policy's error may quote the observation: cut it
 
 
 class MessageHandler:
@@ -58,7 +58,7 @@ class MessageHandler:
         return {"infer_ms": 1e3 * answer.infer_seconds, "queue_ms": 1e3 * answer.queue_seconds, "total_ms": 1e3 * total}
 
     def _refuse(self, robot: RobotSession, error: str, *, by: str) -> str:
-        error = error if len(error) <= ERROR_LETTERS else f"{error[:ERROR_LETTERS]}…"
+        error = error if len(error) <= ERROR_LENGTH else f"{error[:ERROR_LENGTH]}…"
         self.metrics.refused.labels(self.hosted.name, by).inc()
         robot.record_error(error)
         if is_worth_logging(robot.errors):

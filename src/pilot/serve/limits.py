@@ -12,7 +12,7 @@ import numpy as np
 
 from pilot.serve.wire import MAX_BYTES
 
-NAME_LETTERS = 200  # length of a key in an observation
+NAME_LENGTH = 200  # length of a key in an observation
 MAX_DEPTH = 16  # levels of nested dicts and lists in an observation
 
 
@@ -23,7 +23,7 @@ class Limits:
     message_bytes: int = MAX_BYTES
     pictures: int = 16
     picture_pixels: int = 4096 * 3072
-    prompt_letters: int = 4000
+    prompt_characters: int = 4000
     observations_per_second: float = 200.0
     small_frames_per_second: float = 1000.0  # pings and tiny messages; at least twice the observations
     robots: int = 64
@@ -79,16 +79,16 @@ def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
         got = type(observation).__name__
         raise ValueError(f"an observation is a dict with images, state and prompt by name, got a {got}")
     prompt = observation.get("prompt")
-    if isinstance(prompt, str) and len(prompt) > limits.prompt_letters:
-        raise ValueError(f"the prompt has {len(prompt)} letters, the limit is {limits.prompt_letters}")
+    if isinstance(prompt, str) and len(prompt) > limits.prompt_characters:
+        raise ValueError(f"the prompt has {len(prompt)} characters, the limit is {limits.prompt_characters}")
     images = observation.get("images")
     if isinstance(images, Mapping) and len(images) > limits.pictures:
         raise ValueError(f"{len(images)} pictures, the limit is {limits.pictures}")
     for name, leaf in iter_leaves(observation):
         if isinstance(leaf, np.ndarray):
             check_array(leaf, name, limits=limits)
-        elif isinstance(leaf, str) and len(leaf) > limits.prompt_letters:
-            raise ValueError(f"'{name}' has {len(leaf)} letters, the limit is {limits.prompt_letters}")
+        elif isinstance(leaf, str) and len(leaf) > limits.prompt_characters:
+            raise ValueError(f"'{name}' has {len(leaf)} characters, the limit is {limits.prompt_characters}")
     return observation
 
 
@@ -104,8 +104,10 @@ def iter_leaves(value: Any, name: str = "", *, depth: int = 0) -> Iterator[tuple
     if depth > MAX_DEPTH:
         raise ValueError(f"an observation is nested {MAX_DEPTH} deep at most, this one is deeper at '{name}'")
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-        if isinstance(key, str | bytes) and len(key) > NAME_LETTERS:
-            raise ValueError(f"a name has {len(key)} letters, the limit is {NAME_LETTERS}; it begins with {key[:20]!r}")
+        if isinstance(key, str | bytes) and len(key) > NAME_LENGTH:
+            raise ValueError(
+                f"a name has {len(key)} characters, the limit is {NAME_LENGTH}; it begins with {key[:20]!r}"
+            )
         yield from iter_leaves(item, f"{name}.{key}" if name else str(key), depth=depth + 1)
 
 

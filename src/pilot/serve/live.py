@@ -25,7 +25,7 @@ import numpy as np
 from pilot.serve.sessions import CameraPicture, RobotSession, SentChunk, SessionStore
 
 SECONDS = 0.25
-COMMAND_LETTERS = 400
+COMMAND_LENGTH = 400
 ACTIONS = 200  # actions of a chunk that are shown
 RECENT = 50  # answers of each robot that count for the latency of the whole server
 
@@ -126,8 +126,10 @@ def set_command(sessions: SessionStore, message: Mapping[str, Any]) -> RobotSess
     robot, prompt = sessions.find(str(message.get("session"))), message.get("prompt")
     if robot is None:
         raise ValueError(f"no robot has the session {message.get('session')!r}; there are {[r.id for r in sessions]}")
-    if prompt is not None and (not isinstance(prompt, str) or not 0 < len(prompt.strip()) <= COMMAND_LETTERS):
-        raise ValueError(f"a command has 1 to {COMMAND_LETTERS} letters, null ends the present one; got {prompt!r:.60}")
+    if prompt is not None and (not isinstance(prompt, str) or not 0 < len(prompt.strip()) <= COMMAND_LENGTH):
+        raise ValueError(
+            f"a command has 1 to {COMMAND_LENGTH} characters, null ends the present one; got {prompt!r:.60}"
+        )
     if prompt is not None and any("\ud800" <= letter <= "\udfff" for letter in prompt):  # valid JSON, but no UTF-8
         raise ValueError(f"a command must be valid text, got half a character in {prompt!r:.60}")
     robot.set_command(prompt.strip() if prompt is not None else None)

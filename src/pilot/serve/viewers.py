@@ -14,7 +14,7 @@ from pilot.serve.state import ServerState
 
 log = logging.getLogger(__name__)
 
-MESSAGE_LETTERS = 4000
+MESSAGE_LENGTH = 4000
 MESSAGES_PER_SECOND = 10.0  # of one viewer
 WRONG_KEY = 4003  # a websocket's close code
 
@@ -104,7 +104,7 @@ class Viewer:
 
 def parse_message(message: str | bytes) -> dict[str, Any] | None:
     """Return the JSON object in a short text message, or None if it is something else."""
-    if not isinstance(message, str) or len(message) > MESSAGE_LETTERS:
+    if not isinstance(message, str) or len(message) > MESSAGE_LENGTH:
         return None
     try:
         value = json.loads(message)
