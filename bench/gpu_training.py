@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.pi import Pi, pi05
 from pilot.nn.cross_entropy import cross_entropy
-from pilot.nn.lora import LoraGroup, LoraConfig
+from pilot.nn.lora import LoraConfig, LoraGroup
 from pilot.nn.siglip import Siglip, SiglipConfig
 from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.distributed import connect
