@@ -155,7 +155,7 @@ def failing(error: BaseException):
         (OSError(errno.EADDRINUSE, "port 80 is taken"), 2, "pilot: port 80 is taken; choose another --port"),
         (OSError("cannot write run/000500; is the disk full?"), 2, "cannot write run/000500"),
         (FloatingPointError("the flow loss is NaN at step 3"), 2, "NaN at step 3"),
-        (KeyboardInterrupt(), 130, "the same command goes on where it was"),
+        (KeyboardInterrupt(), 130, "run the same command again to continue"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
@@ -184,15 +184,15 @@ def test_what_an_evaluation_keeps_when_it_is_stopped(out, message, capsys, monke
     [
         ("eval x --epsiodes 5", "unknown option '--epsiodes'; did you mean '--episodes'?"),
         ("data stats x --pre=robot", "unknown option '--pre'; did you mean '--per'?"),
-        ("plan nano_stage1 extra", "'extra' is one word too many (pilot plan --help)"),
-        ("data stat x", "unknown word after 'pilot data' 'stat'; did you mean 'stats'?"),
+        ("plan nano_stage1 extra", "unexpected argument 'extra' (pilot plan --help)"),
+        ("data stat x", "unknown verb 'data stat'; did you mean 'data stats'?"),
         ("eval", "the following arguments are required: policy (pilot eval --help)"),
-        ("eval x --episodes 0", "argument --episodes: takes a whole number of 1 or more, got '0'"),
-        ("collect x --homes many", "argument --homes: takes a whole number of 1 or more, got 'many'"),
-        ("collect x --level 3", "argument --level: takes a whole number from 1 to 2, got '3'"),
-        ("serve x --port 99999", "argument --port: takes a whole number from 0 to 65535, got '99999'"),
-        ("serve x --watch 0", "argument --watch: takes a number above 0, got '0'"),
-        ("plan nano_stage1 --price nan", "argument --price: takes a number above 0, got 'nan'"),
+        ("eval x --episodes 0", "argument --episodes: must be a whole number of 1 or more, got '0'"),
+        ("collect x --homes many", "argument --homes: must be a whole number of 1 or more, got 'many'"),
+        ("collect x --level 3", "argument --level: must be a whole number from 1 to 2, got '3'"),
+        ("serve x --port 99999", "argument --port: must be a whole number from 0 to 65535, got '99999'"),
+        ("serve x --watch 0", "argument --watch: must be a number above 0, got '0'"),
+        ("plan nano_stage1 --price nan", "argument --price: must be a number above 0, got 'nan'"),
         ("data stats x --per robt", "argument --per: invalid choice: 'robt'"),
     ],
 )
@@ -215,8 +215,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, cap
 
 
 def test_a_warning_of_ours_is_one_line():
-    assert main.warned("two homes dropped", UserWarning, main.__file__, 3) == "pilot: two homes dropped\n"
-    assert main.warned("old", DeprecationWarning, "/lib/numpy.py", 3) == "/lib/numpy.py:3: DeprecationWarning: old\n"
+    assert main.format_warning("two homes dropped", UserWarning, main.__file__, 3) == "pilot: two homes dropped\n"
+    assert (
+        main.format_warning("old", DeprecationWarning, "/lib/numpy.py", 3)
+        == "/lib/numpy.py:3: DeprecationWarning: old\n"
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), AssertionError((1, 2)), KeyError("state")])
@@ -236,7 +239,7 @@ def test_debug_shows_every_traceback(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--labels", "nothing.txt"], "need one: --high-level NAME"),
+        (["--labels", "nothing.txt"], "--labels: needs --high-level NAME as well"),
         (["--high-level", "saycan"], "'saycan' needs labels"),
         (["--high-level", "vlm", "--vlm", "http://localhost:1/v1"], "'vlm' needs model"),
         (["--high-level", "none", "--keep-margin", "1"], "'none' has no option keep_margin"),

@@ -135,7 +135,7 @@ def test_a_dry_run_prints_the_table_and_writes_nothing(made, tmp_path, capsys):
     assert "vlm.blocks.1.qkv.weight  <-  PaliGemma/llm/layers/attn/q_einsum/w[1] [2, 32, 16] + " in shown
     assert sorted(tmp_path.rglob("*")) == before
     assert convert(made["pilot"], "--dry-run", "--to", "openpi-torch") == 0
-    assert "as openpi-torch:" in capsys.readouterr().out
+    assert "written as openpi-torch:" in capsys.readouterr().out
 
 
 def test_a_start_from_paligemma(bundle, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_model_that_nobody_else_builds_is_refused(bundle, tmp_path, kind):
 def test_options_that_a_checkpoint_of_pilot_has_no_use_for_are_refused(made, tmp_path, capsys):
     source = made["pilot"]
     assert convert(source, tmp_path / "out", "--set", "horizon=9", "--stats", source / "norm_stats.json") == 2
-    assert "carries everything; leave --set, --stats out" in capsys.readouterr().err
+    assert "needs no --set, --stats; leave them out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -224,7 +224,7 @@ def test_what_is_there_is_not_replaced(made, tmp_path, capsys):
         assert convert(made["lerobot"], tmp_path / "out", "--to", to) == 2
         assert "is not empty; choose another folder" in capsys.readouterr().err
     assert convert(made["lerobot"]) == 2
-    assert "where to?" in capsys.readouterr().err
+    assert "name the folder to write" in capsys.readouterr().err
 
 
 def test_nothing_half_written_is_left(made, bundle, tmp_path, monkeypatch):

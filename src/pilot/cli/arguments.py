@@ -1,4 +1,7 @@
-"""What a word after `pilot` is, and how the wrong word is answered; free of the library, so that help is instant."""
+"""What verbs are made of: the parser, the types of options, and the options that several verbs share.
+
+Nothing heavy of the library is imported here, so that `--help` is instant.
+"""
 
 import argparse
 import dataclasses
@@ -10,12 +13,15 @@ from typing import Any, NoReturn
 
 from pilot.names import check_name, suggest_names
 
-HIGH_LEVELS = ("model", "none", "implicit", "saycan", "oracle", "human", "vlm")  # those of `pilot.infer.high_level`
+HIGH_LEVELS = ("model", "none", "implicit", "saycan", "oracle", "human", "vlm")
+"""The names of `pilot.infer.high_level`, which takes seconds to import; a test keeps them equal."""
+OPTIONS = {"labels": "--labels", "keep_margin": "--keep-margin", "url": "--vlm", "model": "--vlm-model"}
+"""Options of a high level, by the names of its fields."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verb:
-    """One word after `pilot`: how it is explained, what it takes, what it does."""
+    """One word after `pilot`: its help, an example to copy, its arguments, and the function that runs it."""
 
     help: str
     example: str
@@ -24,57 +30,58 @@ class Verb:
 
 
 class Parser(argparse.ArgumentParser):
-    """One line about what is wrong, where argparse prints the whole usage."""
+    """A parser that raises its errors, so that they are one line; argparse itself prints the whole usage and exits."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise the message as a `ValueError`."""
         raise ValueError(f"{message} ({self.prog} --help)")
 
     def refuse_unknown(self, words: list[str]) -> None:
-        """`words` are what is left of the command line when all that is known has been taken."""
+        """Raise an error for `words` that are left of the command line when all known ones have been parsed."""
         option = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
         if option is not None:
             known = re.findall(r"--[a-z][a-z-]*", self.format_usage())
             self.error(f"unknown option '{option}'; {suggest_names(option, known)}")
         if words:
-            self.error(f"'{words[0]}' is one word too many")
+            self.error(f"unexpected argument '{words[0]}'")
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """What reads an option that counts something."""
+    """Return a parser of whole numbers within these limits, to be the `type` of an option."""
 
     def read(text: str) -> int:
         if re.fullmatch(r"-?\d+", text) and least <= int(text) and (most is None or int(text) <= most):
             return int(text)
         limits = f"of {least} or more" if most is None else f"from {least} to {most}"
-        raise argparse.ArgumentTypeError(f"takes a whole number {limits}, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got '{text}'")
 
     return read
 
 
 def above_zero(text: str) -> float:
-    """An option that measures something."""
+    """Parse a number above 0."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"takes a number above 0, got '{text}'")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
     return value
 
 
 def folder_to_write(text: str) -> Path:
-    """A folder that is there or can be made: refused before hours of work, not after."""
+    """Parse the path of a folder that exists or can be created, so that a mistake shows before hours of work."""
     path = Path(text)
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise argparse.ArgumentTypeError(f"'{there}' is a file; give a folder to write into")
-    if not os.access(there, os.W_OK):
-        raise argparse.ArgumentTypeError(f"'{there}' may not be written to; give another folder")
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise argparse.ArgumentTypeError(f"'{existing}' is a file; give a folder to write into")
+    if not os.access(existing, os.W_OK):
+        raise argparse.ArgumentTypeError(f"no permission to write into '{existing}'; give another folder")
     return path
 
 
 def file_to_write(text: str) -> Path:
-    """A file that is there or can be made."""
+    """Parse the path of a file that exists or can be created."""
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"'{path}' is a folder; give a file to write")
@@ -83,12 +90,12 @@ def file_to_write(text: str) -> Path:
 
 
 def local_path(address: str | Path, remedy: str, *, only: Sequence[str] = ("**",)) -> Path:
-    """Where on this machine lies what a person named; `only` those files are fetched of what lies elsewhere.
+    """Return the local path of a file or folder; if `address` is remote, fetch the files that match `only`.
 
-    Verbs ask before they import what reads it, which may take seconds.
+    Verbs call this before they import what reads the files: a mistake is reported at once, an import takes seconds.
 
     Raises:
-        FileNotFoundError: nothing is there; the message says `remedy`.
+        FileNotFoundError: there is nothing; the message ends with `remedy`.
     """
     from pilot.data.storage.remote import fetch
 
@@ -99,7 +106,11 @@ def local_path(address: str | Path, remedy: str, *, only: Sequence[str] = ("**",
 
 
 def checkpoint_at(address: str | Path) -> Path:
-    """The folder of a checkpoint."""
+    """Return the local folder of a checkpoint, fetched if it is remote.
+
+    Raises:
+        FileNotFoundError: there is nothing at this address.
+    """
     from pilot.data.storage.remote import CHECKPOINT_FILES
 
     remedy = "give the folder of a checkpoint (pilot train makes one), or its address: hf://owner/repo, gs://…"
@@ -107,27 +118,32 @@ def checkpoint_at(address: str | Path) -> Path:
 
 
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose what decides on subtasks."""
     group = parser.add_argument_group("high level")
     group.add_argument("--high-level", metavar="NAME", help="what decides on subtasks (default: the model, if it can): "
                        f"{' '.join(HIGH_LEVELS)}")  # fmt: skip
-    group.add_argument("--labels", metavar="FILE", help="subtasks to choose from, one a line: model, saycan, vlm")
-    group.add_argument("--keep-margin", type=float, metavar="NATS", help="model: how much likelier another subtask is")
-    group.add_argument("--vlm", metavar="URL", help="vlm: an OpenAI-compatible endpoint, http://localhost:8000/v1")
-    group.add_argument("--vlm-model", metavar="NAME", help="vlm: the model there; its key is in $OPENAI_API_KEY")
+    group.add_argument("--labels", metavar="FILE", help="for model, saycan, vlm: subtasks to choose from, one per line")
+    group.add_argument(
+        "--keep-margin", type=float, metavar="NATS", help="for model: how much likelier a new subtask must be"
+    )
+    group.add_argument(
+        "--vlm", metavar="URL", help="for vlm: an OpenAI-compatible endpoint, such as http://localhost:8000/v1"
+    )
+    group.add_argument("--vlm-model", metavar="NAME", help="for vlm: its model; the API key is in $OPENAI_API_KEY")
 
 
 def chosen_high_level(args: argparse.Namespace) -> Any:
-    """The high level that the options say, None if they say nothing.
+    """Return the high level that the options name, or None if they name none.
 
     Raises:
-        ValueError: options without a high level, or that do not belong to it.
+        ValueError: there are options without a high level, or that do not belong to it.
         OSError: the labels cannot be read.
     """
     options = {"labels": args.labels, "keep_margin": args.keep_margin, "url": args.vlm, "model": args.vlm_model}
     given = {name: value for name, value in options.items() if value is not None}
     if args.high_level is None:
         if given:
-            raise ValueError("options of a high level need one: --high-level NAME")
+            raise ValueError(f"{', '.join(OPTIONS[name] for name in given)}: needs --high-level NAME as well")
         return None
     check_name("high level", args.high_level, HIGH_LEVELS)
     if args.labels is not None:
@@ -139,7 +155,7 @@ def chosen_high_level(args: argparse.Namespace) -> Any:
 
 
 def add_verbs(parsers: Any, verbs: Mapping[str, Verb]) -> None:
-    """A parser for each verb, whose help ends with a command to copy. `parsers` is what `add_subparsers` gave."""
+    """Add a parser for each verb to `parsers`, the result of `add_subparsers`; its help ends with the example."""
     for name, verb in verbs.items():
         sub = parsers.add_parser(
             name,

@@ -1,4 +1,4 @@
-"""`pilot convert SOURCE TARGET`: checkpoints of other projects in and out."""
+"""`pilot convert SOURCE TARGET`: weights of other projects in and out (`pilot/convert`)."""
 
 import argparse
 from pathlib import Path
@@ -21,30 +21,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remote = "folder, or hf://owner/repo[@revision][/folder], gs://…"
     parser.add_argument("source", help=remote)
     parser.add_argument(
-        "target", type=folder_to_write, nargs="?", help="folder to write; new or empty (not needed to --dry-run)"
+        "target", type=folder_to_write, nargs="?", help="folder to write, new or empty (not needed with --dry-run)"
     )
-    parser.add_argument("--from", dest="kind", choices=SOURCES, default="auto", help="(default: by what lies there)")
-    parser.add_argument("--to", choices=TARGETS, default="pilot", help="(default: %(default)s)")
-    parser.add_argument("--robot", help="a file of pilot.robots; where the source does not say it, or says too little")
-    parser.add_argument("--tokenizer", metavar="FILE", help="the SentencePiece model, where the source has none")
-    parser.add_argument("--action-tokenizer", metavar="FOLDER", help="for π0-FAST, where the source has none")
-    parser.add_argument("--stats", metavar="FILE", help="norm_stats.json, where the source has none or several")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16"], help="of the written weights (default: as they are)"
+        "--from",
+        dest="kind",
+        choices=SOURCES,
+        default="auto",
+        help="format of the source (default: recognised by its files)",
     )
-    parser.add_argument("--model", choices=["pi0", "pi05", "pi0_fast"], default="pi05", help="to start from PaliGemma")
+    parser.add_argument("--to", choices=TARGETS, default="pilot", help="format to write (default: %(default)s)")
+    parser.add_argument("--robot", help="a file of pilot.robots, for a source that does not describe its robot")
+    parser.add_argument("--tokenizer", metavar="FILE", help="the SentencePiece model, for a source without one")
+    parser.add_argument("--action-tokenizer", metavar="FOLDER", help="for a source of π0-FAST without one")
+    parser.add_argument("--stats", metavar="FILE", help="norm_stats.json, for a source with none or several")
     parser.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of what PaliGemma does not have (default: %(default)s)"
+        "--dtype", choices=["float32", "bfloat16"], help="type of the written weights (default: as in the source)"
+    )
+    parser.add_argument(
+        "--model",
+        choices=["pi0", "pi05", "pi0_fast"],
+        default="pi05",
+        help="for a source of PaliGemma: the model to start (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0),
+        default=0,
+        help="for the weights that PaliGemma does not have (default: %(default)s)",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="of the model's config, such as action_horizon=16",
+        help="change the model's config, such as action_horizon=16",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, print which key goes where, write nothing"
+        "--dry-run", action="store_true", help="check everything and print which key goes where; write nothing"
     )
 
 
@@ -63,14 +77,14 @@ def run(args: argparse.Namespace) -> None:
     kind = folders.detect(source) if args.kind == "auto" else args.kind
     parts = ("set", "tokenizer", "action_tokenizer", "stats")
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
-        raise ValueError(f"a checkpoint of pilot carries everything; leave {', '.join(unused)} out")
+        raise ValueError(f"a checkpoint of pilot needs no {', '.join(unused)}; leave them out")
     if args.dry_run:
         return dry_run(args, source, kind)
     if args.target is None:
-        raise ValueError(f"where to? pilot convert {args.source} FOLDER")
+        raise ValueError(f"name the folder to write: pilot convert {args.source} FOLDER")
     folders.refuse_used(args.target)
     print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
-    bundle = folders.load(source, kind, given(args, robot), dtype=dtype(args))
+    bundle = folders.load(source, kind, given(args, robot), dtype=parse_dtype(args))
     if args.to == "pilot":
         from pilot.infer.policy import export
 
@@ -82,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def given(args: argparse.Namespace, robot: "Robot | None") -> "Given":
-    """What the command line says of a source that does not say it itself."""
+    """Return what the command line says about a source that does not say it itself."""
     from pilot.convert.folders import Given
     from pilot.tokenizers import load_action_tokenizer
     from pilot.tokenizers.text import TextTokenizer
@@ -99,7 +113,7 @@ def given(args: argparse.Namespace, robot: "Robot | None") -> "Given":
 
 
 def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
-    """Check the weights against their table and print it, and the table of what would be written."""
+    """Check the weights against their table, and print it and the table of what would be written."""
     from pilot.convert import folders
     from pilot.data.storage.files import read_json
     from pilot.models.registry import config_from_dict, require_pi
@@ -112,19 +126,19 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
     else:
         start = override(folders.MODELS[args.model](), args.set) if kind == "paligemma" else None
         _, config, table = folders.open_checkpoint(source, kind, config=start)
-        print(f"{args.source} ({kind}): every key is used, none is missing\n", *folders.key_lines(table), sep="\n")
+        print(f"{args.source} ({kind}): every key is used and none is missing\n", *folders.key_lines(table), sep="\n")
     if args.to != "pilot":
-        print(f"\nas {args.to}:\n", *folders.key_lines(folders.table_of(args.to, config)), sep="\n")
+        print(f"\nwritten as {args.to}:\n", *folders.key_lines(folders.table_of(args.to, config)), sep="\n")
 
 
-def dtype(args: argparse.Namespace) -> "torch.dtype | None":
+def parse_dtype(args: argparse.Namespace) -> "torch.dtype | None":
     import torch
 
     return getattr(torch, args.dtype) if args.dtype else None
 
 
 VERB = Verb(
-    help="Checkpoints of openpi, LeRobot and PaliGemma in, those of openpi and LeRobot out.",
+    help="Convert checkpoints of openpi, LeRobot and PaliGemma to pilot, and pilot's to openpi and LeRobot.",
     example="pilot convert gs://openpi-assets/checkpoints/pi05_libero checkpoints/pi05_libero --robot libero "
     "--tokenizer gs://big_vision/paligemma_tokenizer.model --set action_horizon=10 --set state_input=none "
     "--set prompt=pi0",

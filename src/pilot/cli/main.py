@@ -1,8 +1,8 @@
 """`pilot VERB …`: from the command line to the library, and nothing else.
 
-Each verb is three lines of arguments and one call. What is heavy of the library is imported when its verb runs, and has
-looked at the names that it was given: help is instant, and so is the answer to a wrong name. What people can put right
-comes back as one line that says how; `PILOT_DEBUG=1` shows the traceback.
+Each verb is one file beside this one: its arguments, and a `run` that makes one call. `run` checks the names that it
+was given before it imports what is heavy, so help is instant, and so is the answer to a wrong name. An error that the
+person can correct becomes one line that says how; `PILOT_DEBUG=1` shows the traceback.
 """
 
 import argparse
@@ -34,58 +34,62 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `pilot`. Returns the exit code: 0, 2 for what the caller can put right, 130 for Ctrl-C."""
-    warnings.formatwarning = warned
+    """Run a command line, and return the exit code: 0, 2 for an error that the person can correct, 130 for Ctrl-C."""
+    warnings.formatwarning = format_warning
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except (KeyboardInterrupt, ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("PILOT_DEBUG"):
             raise
-        print(f"pilot: {explained(error)}", file=sys.stderr)
+        print(f"pilot: {describe_error(error)}", file=sys.stderr)
         return 130 if isinstance(error, KeyboardInterrupt) else 2
     return 0
 
 
 def run(arguments: list[str]) -> None:
+    """Parse a command line and run its verb."""
     if arguments and not arguments[0].startswith("-"):
         check_name("verb", arguments[0], VERBS)
     if arguments[:1] == ["data"] and arguments[1:] and not arguments[1].startswith("-"):
-        check_name("word after 'pilot data'", arguments[1], data.WORDS)
+        check_name("verb", f"data {arguments[1]}", [f"data {word}" for word in data.WORDS])
     namespace, rest = build_parser().parse_known_args(arguments or ["--help"])
     namespace.parser.refuse_unknown(rest)
     VERBS[namespace.verb].run(namespace)
 
 
-def explained(error: BaseException) -> str:
-    """What to tell the person at the keyboard. Errors of ours already say what to do; some of the system's do not."""
+def describe_error(error: BaseException) -> str:
+    """Return the line to print for an error: pilot's own messages say what to do, some of the system's do not."""
     if isinstance(error, KeyboardInterrupt):
-        return str(error) or "stopped; the same command goes on where it was"
+        return str(error) or "stopped; run the same command again to continue"
     if isinstance(error, OSError) and error.errno is not None:
-        return explained_by_system(error)
+        return describe_system_error(error)
     if isinstance(error, ModuleNotFoundError):
         return str(missing_extra(error))
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-def explained_by_system(error: OSError) -> str:
+def describe_system_error(error: OSError) -> str:
+    """Return the line to print for an error of the operating system, with the file and what to do."""
     what = error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
-        return f"{what}; choose another --port, or stop what listens there"
-    if error.errno == errno.ENOSPC and (error.filename or what == os.strerror(errno.ENOSPC)):  # else they are our words
+        return f"{what}; choose another --port, or stop the program that listens there"
+    # Pilot's own message about a full disk already names the file and what to do.
+    if error.errno == errno.ENOSPC and (error.filename or what == os.strerror(errno.ENOSPC)):
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run the same command again"
     if error.filename is None:
         return what
     return f"'{error.filename}' cannot be read or written: {what[0].lower()}{what[1:]}"
 
 
-def warned(message: Warning | str, category: type[Warning], filename: str, *line: Any) -> str:
-    """A warning of ours is one line too; those of others say where they come from."""
+def format_warning(message: Warning | str, category: type[Warning], filename: str, *line: Any) -> str:
+    """Return a warning as one line; those of other libraries also say where they come from."""
     if Path(filename).is_relative_to(Path(__file__).parents[1]):
         return f"pilot: {message}\n"
     return f"{filename}:{line[0]}: {category.__name__}: {message}\n"
 
 
 def build_parser() -> Parser:
+    """Return the parser of all verbs."""
     parser = Parser(
         prog="pilot",
         description="Robots that act on words: collect, train, evaluate and serve the π0 family.",

@@ -1,4 +1,4 @@
-"""`pilot plan NAME --gpus 8xH100`: what a run needs before it is started."""
+"""`pilot plan NAME --gpus 8xH100`: memory, time and price of a run before it is started."""
 
 import argparse
 import json
@@ -11,15 +11,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
     parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
+    parser.add_argument("--samples", type=above_zero, help="rows to train on (default: steps × batch_size of the run)")
     parser.add_argument(
-        "--samples", type=above_zero, help="rows to learn from (default: steps × batch_size of the run)"
+        "--price", type=above_zero, metavar="DOLLARS", help="price of a GPU per hour (default: that of 2025)"
     )
-    parser.add_argument("--price", type=above_zero, metavar="DOLLARS", help="of a GPU per hour (default: of 2025)")
     parser.add_argument(
-        "--tokens", type=whole_number(1), help="text tokens of a row, with padding (default: max_tokens)"
+        "--tokens", type=whole_number(1), help="text tokens in a row, padding included (default: max_tokens)"
     )
-    parser.add_argument("--spoken", type=whole_number(0), help="how many of them are said (default: 44 %%)")
-    parser.add_argument("--json", action="store_true", help="for machines, in bytes, seconds and dollars")
+    parser.add_argument("--spoken", type=whole_number(0), help="how many of these the model generates (default: 44 %%)")
+    parser.add_argument("--json", action="store_true", help="print JSON, in bytes, seconds and dollars")
 
 
 def run(args: argparse.Namespace) -> None:
