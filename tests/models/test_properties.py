@@ -196,7 +196,7 @@ def test_a_ragged_batch_says_what_its_rows_say_alone(models, name):
 @pytest.mark.parametrize("camera", CAMERAS)
 @torch.no_grad()
 def test_a_camera_dropped_is_that_camera_masked(models, name, camera):
-    """For everyone: all losses and the chunk; its pixels reach nobody. `max_new_tokens` leads, `wrist` trails."""
+    """For everyone: all losses and the chunk; its pixels reach nobody. `room` leads, `wrist` trails."""
     pi, (noise, time) = models[name], drawn(2)
     masked = observation([RAGGED[0]] * 2, masks={c: [c != camera] * 2 for c in CAMERAS})
     other = next(c for c in CAMERAS if c != camera)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.baseline_rows import rows
+from pilot.configs import get as get_config
 from pilot.configs.baselines import openvla_nano
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
@@ -16,7 +18,7 @@ from pilot.infer.policy import load_policy
 from pilot.models.baselines.act import Act, act
 from pilot.models.baselines.diffusion_policy import diffusion_policy
 from pilot.models.baselines.octo import octo
-from pilot.models.bundle import load_bundle
+from pilot.models.bundle import empty_model, load_bundle
 from pilot.models.pi import pi0_fast
 from pilot.models.registry import ModelConfig
 from pilot.nn.resnet import ResNet, ResNetConfig
@@ -148,6 +150,14 @@ def test_act_looks_with_imagenets_resnet(data, tmp_path):
         train(replace(frozen, init_from="torchvision:nowhere.pth"), out=tmp_path / "none", progress=False)
     with pytest.raises(ValueError, match="for ACT, which looks with a ResNet, not for Octo"):
         train(replace(frozen, model=octo("debug"), freeze=()), out=tmp_path / "octo", progress=False)
+
+
+def test_binned_tokens_learn_their_papers_loss_alone():
+    """Cross-entropy of bins and answers, and neither pointing nor naming, which pilot's own small model learns too."""
+    batch = rows(get_config("nano_stage1").model)
+    for name, losses in (("openvla_nano", {"text", "fast"}), ("nano_stage1", {"text", "fast", "point", "name"})):
+        run = get_config(name)
+        assert empty_model(run.model).loss_counts(batch, {}, losses=run.losses).keys() == losses, name
 
 
 def test_binned_rows_say_one_bin_for_each_action_dim(trained):

@@ -152,8 +152,8 @@ def test_a_camera_that_is_not_there_is_not_seen(model, batch):
     observation, gone = batch.observation, torch.zeros(3, dtype=torch.bool)
     masked = replace(observation, image_masks=observation.image_masks | {"wrist": gone})
     other = replace(masked, images=observation.images | {"wrist": torch.ones_like(observation.images["wrist"])})
-    max_new_tokens = [{"room": part["room"]} for part in (observation.images, observation.image_masks)]
-    without = replace(observation, images=max_new_tokens[0], image_masks=max_new_tokens[1])
+    images, masks = ({"room": part["room"]} for part in (observation.images, observation.image_masks))
+    without = replace(observation, images=images, image_masks=masks)
     before = seen(opened(model), masked)
     assert not torch.allclose(before, seen(model, observation))
     assert torch.equal(before, seen(model, other))

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from models.baseline_rows import rows
-from pilot.models.baselines.diffusion_policy import DiffusionPolicy, diffusion_policy, level_features
+from pilot.configs.baselines import diffusion_policy_pusht
+from pilot.models.baselines.diffusion_policy import DiffusionPolicy, FilmBlock, diffusion_policy, level_features
+from pilot.models.bundle import empty_model
 
 
 def model() -> DiffusionPolicy:
@@ -13,14 +15,16 @@ def model() -> DiffusionPolicy:
     return it
 
 
-def test_the_published_size():
-    """LeRobot's `diffusion_pusht` has 262,709,026 weights: one camera, 2 dims, two observation steps of 64 + 2."""
-    two_steps = 2 * (64 + 2)
-    with torch.device("meta"):
-        one, wide = (DiffusionPolicy(diffusion_policy(feature_width=width)) for width in (64, two_steps - 2))
-    counts = [sum(p.numel() for p in part.parameters()) for part in (wide.unet, one.vision)]
-    assert sum(counts) == 262_709_026
-    assert counts[0] == pytest.approx(256e6, rel=0.02), "the paper's table"
+def test_the_published_size_less_the_second_observation_step():
+    """LeRobot's `diffusion_pusht` has 262,709,026 weights: one camera, 2 dims, two observation steps of 64 + 2.
+
+    The model that the configs build sees one step, so each block's FiLM layer has 66 inputs less.
+    """
+    model = empty_model(diffusion_policy_pusht().model)
+    built, unet = (sum(p.numel() for p in part.parameters()) for part in (model, model.unet))
+    second_step = 66 * sum(block.film.out_features for block in model.modules() if isinstance(block, FilmBlock))
+    assert built == 260_816_674 and built + second_step == 262_709_026
+    assert unet + second_step == pytest.approx(256e6, rel=0.02), "the paper's table"
 
 
 def test_horizons_that_do_not_halve_are_refused():
@@ -32,9 +36,9 @@ def test_horizons_that_do_not_halve_are_refused():
 
 def test_each_camera_has_an_encoder_of_its_own():
     it, batch = model(), rows(diffusion_policy("debug"))
-    max_new_tokens = batch.observation.images["room"]
+    room = batch.observation.images["room"]
     with torch.no_grad():
-        assert not torch.allclose(it.vision["room"](max_new_tokens), it.vision["wrist"](max_new_tokens))
+        assert not torch.allclose(it.vision["room"](room), it.vision["wrist"](room))
 
 
 def test_a_level_is_told_from_others():
