@@ -43,10 +43,10 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def random_model(size: Size, *, dtype: torch.dtype, device: str) -> Pi:
+def random_model(config: PiConfig, *, dtype: torch.dtype, device: str) -> Pi:
     """Drawn where it is used: at `2b` there are 3.4 billion weights."""
     with torch.device("meta"):
-        model = Pi(pi05(size)).to(dtype).eval()
+        model = Pi(config).to(dtype).eval()
     model = model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def main() -> None:
     args = parser.parse_args()
     if not cuda:
         torch.set_num_threads(1)
-    model = random_model(args.size, dtype=getattr(torch, args.dtype), device=args.device)
+    model = random_model(pi05(args.size), dtype=getattr(torch, args.dtype), device=args.device)
     config = model.config
     seen = observation(config, cameras=args.cameras, words=args.words, device=args.device)
     noise = torch.randn(1, config.action_horizon, config.action_dim, device=args.device)

@@ -29,14 +29,14 @@ def can_fuse_model(config: PiConfig) -> bool:
 
 
 class FusedEngine(GraphEngine):
-    """A `GraphEngine` in kernels. `early`: a kernel of few rows is set up while the one before it runs (Hopper)."""
+    """A `GraphEngine` in kernels. For `early` and `ahead` see `FusedStack`."""
 
-    def __init__(self, model: Pi, *, early: bool = False) -> None:
-        self.early, self.towers = early, dict[int, FusedSiglip]()
+    def __init__(self, model: Pi, *, early: bool = False, ahead: bool = False) -> None:
+        self.early, self.ahead, self.towers = early, ahead, dict[int, FusedSiglip]()
         super().__init__(model)
 
     def stack(self, gemma: Gemma) -> FusedStack:
-        return FusedStack(gemma, early=self.early)
+        return FusedStack(gemma, early=self.early, ahead=self.ahead)
 
     def see(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
         if id(tower) not in self.towers:

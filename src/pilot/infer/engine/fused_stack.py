@@ -91,11 +91,15 @@ class FusedScratch(Scratch):
 
 
 class FusedStack(InferenceStack):
-    """An `InferenceStack` in kernels. Weights are the module's own, as they lie."""
+    """An `InferenceStack` in kernels. Weights are the module's own, as they lie.
 
-    def __init__(self, gemma: Gemma, *, tiles: Tiles | None = None, early: bool = False) -> None:
+    On Hopper, kernels of few rows can be set up while the one before them runs (`early`), and fetch weights into the
+    cache that are read soon (`ahead`).
+    """
+
+    def __init__(self, gemma: Gemma, *, early: bool = False, ahead: bool = False) -> None:
         super().__init__(gemma)
-        self.tiles, self.early = tiles or tiles_for(gemma.config), early
+        self.tiles, self.early, self.ahead = tiles_for(gemma.config), early, ahead
         splits = max(self.tiles.out.splits, self.tiles.down.splits)
         self.workspace = Workspace.empty(floats=splits * MAX_ROWS * self.config.width, device=self.like.device)
 
@@ -145,33 +149,41 @@ class FusedStack(InferenceStack):
 
     def run_stream(self, stream: Stream, span: Span, *, norms: list[NormScale], stop: bool = False) -> bool:
         """All blocks, from a stream that has begun to one that the final norm can be taken of; False if stopped."""
-        scratch, tiles, early = span.scratch, self.tiles, self.early
-        queries = scratch.queries.view(len(stream.x), -1)
-        attended = scratch.attended.view(len(stream.x), -1)
+        scratch, last = span.scratch, len(self.layers) - 1
+        assert isinstance(scratch, FusedScratch)
         how, parts = self.cut_of(span)
         bias = None if span.bias is None else span.bias[:, 0, 0]
-        adding = {"stream": stream, "workspace": self.workspace, "early": early}
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
             before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
+            following = self.layers[0 if i == last else i + 1]
             products.project_heads(
                 stream, weights.qkv.T, before_attention.shifted, cos=span.angles.cos, sin=span.angles.high,
-                queries=queries, keys=slots.new_keys, values=slots.new_values, tile=tiles.qkv, early=early,
+                queries=scratch.queries.view(len(stream.x), -1), keys=slots.new_keys, values=slots.new_values,
+                tile=self.tiles.qkv, early=self.early, ahead=self.soon(weights.out),
             )  # fmt: skip
-            if stop and i == len(self.layers) - 1:
+            if stop and i == last:
                 return False
             attention.attend(
-                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=how, parts=parts, early=early
-            )
+                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=how, parts=parts,
+                early=self.early, ahead=self.soon(weights.gate_up),
+            )  # fmt: skip
             products.add_product(
-                attended, weights.out.T, before_attention.gate, factor=before_mlp.factor, tile=tiles.out, **adding
-            )
+                scratch.attended.view(len(stream.x), -1), weights.out.T, before_attention.gate, stream=stream,
+                factor=before_mlp.factor, workspace=self.workspace, tile=self.tiles.out, early=self.early,
+            )  # fmt: skip
             products.gated_product(
-                stream, weights.gate_up.T, before_mlp.shifted, out=scratch.gated, tile=tiles.gate_up, early=early
-            )
+                stream, weights.gate_up.T, before_mlp.shifted, out=scratch.gated, tile=self.tiles.gate_up,
+                early=self.early, ahead=self.soon(weights.down),
+            )  # fmt: skip
             products.add_product(
-                scratch.gated, weights.down.T, before_mlp.gate, factor=after.factor, tile=tiles.down, **adding
-            )
+                scratch.gated, weights.down.T, before_mlp.gate, stream=stream, factor=after.factor,
+                workspace=self.workspace, tile=self.tiles.down, early=self.early, ahead=self.soon(following.qkv),
+            )  # fmt: skip
         return True
+
+    def soon(self, matrix: Tensor) -> Tensor | None:
+        """Weights to be fetched into the cache while the memory is idle."""
+        return matrix if self.ahead else None
 
     def cut_of(self, span: Span) -> tuple[Cut, Parts | None]:
         queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
