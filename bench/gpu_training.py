@@ -1,6 +1,6 @@
 """Training π0.5 at `2b` on one GPU: samples per second, memory and where the time goes, in some minutes.
 
-    python bench/gpu_training.py [--seconds 200] [--only all-8 flow-32 …] [--json FILE]
+    python bench/gpu_training.py [--seconds 165] [--only all-8 flow-32 …] [--json FILE]
 
 Weights are random and made on the GPU. Rows have three cameras of 224², and, where words are learned, 340 text tokens
 of which 140 are said; 4 tokens of padding make lengths that 8 divides. A part that fails prints its error and the rest
@@ -18,7 +18,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ class Case:
     batch: int
     words: list[Kind] = field(default_factory=lambda: ALL_WORDS)
     changes: dict[str, Any] = field(default_factory=dict)
-    profile: bool = False
 
 
 def case(batch: int, *, checkpointing: str = "none", compiled: bool = True, **changes: Any) -> Case:
@@ -64,19 +63,18 @@ def case(batch: int, *, checkpointing: str = "none", compiled: bool = True, **ch
 
 
 CASES: dict[str, Case] = {
-    "all-8-eager": case(8, compiled=False),
-    "all-8-selective": case(8, checkpointing="selective"),
-    "all-16-blocks": replace(case(16, checkpointing="blocks"), profile=True),
-    "flow-32": replace(case(32, **FLOW_ONLY), profile=True),
-    "lora-8-blocks": case(8, checkpointing="blocks", lora=LORA),
     "all-8": case(8),
+    "flow-32": case(32, **FLOW_ONLY),
     "all-16-selective": case(16, checkpointing="selective"),
-    "all-32-blocks": case(32, checkpointing="blocks"),
+    "lora-8-blocks": case(8, checkpointing="blocks", lora=LORA),
+    "all-8-selective": case(8, checkpointing="selective"),
+    "all-16": case(16),
     "all-32-selective": case(32, checkpointing="selective"),
-    "flow-64": case(64, **FLOW_ONLY),
     "all-32": case(32),
+    "all-32-blocks": case(32, checkpointing="blocks"),
+    "flow-64": case(64, **FLOW_ONLY),
+    "all-8-eager": case(8, compiled=False),
 }
-"""In the order of their worth: what there is no time for is left out."""
 
 
 def batch_of(rows: int, words: list[Kind]) -> Batch:
@@ -131,12 +129,10 @@ def measure(config: TrainConfig, case: Case, *, steps: int) -> dict[str, Any]:
             "reserved_gb": torch.cuda.max_memory_reserved() / 1e9, "before_first_step_s": ready - began,
             "loss": [*losses, outcome.loss.item()],
         }  # fmt: skip
-        if case.profile:
-            found["kernels"] = kernels_of(lambda: learner.advance(batch))
-        return found
+        return found | {"kernels": kernels_of(lambda: learner.advance(batch))}
 
 
-def kernels_of(step: Callable[[], Any], *, top: int = 32) -> dict[str, Any]:
+def kernels_of(step: Callable[[], Any], *, top: int = 28) -> dict[str, Any]:
     """Launches and kernel time of one step, and the kernels that take most of it."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
@@ -147,7 +143,7 @@ def kernels_of(step: Callable[[], Any], *, top: int = 32) -> dict[str, Any]:
     table = [(e.key[:110], e.count, e.self_device_time_total / 1e3) for e in events]
     found = {"launches": sum(n for _, n, _ in table), "ms": sum(ms for *_, ms in table), "top": table[:top]}
     print(f"    {found['launches']} launches, {found['ms']:.1f} ms of kernels")
-    for name, count, ms in table[:top]:
+    for name, count, ms in found["top"]:
         print(f"    {ms:9.2f} ms {count:6d} ×  {name}")
     return found
 
@@ -318,27 +314,18 @@ def settings(case: Case) -> TrainConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=200.0, help="no part begins when so many have gone by")
+    parser.add_argument("--seconds", type=float, default=165.0, help="no part begins when so many have gone by")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--only", nargs="+", help="parts by name")
     parser.add_argument("--json", type=Path, default=Path(os.environ.get("OUT", ".")) / "gpu_training.json")
     args = parser.parse_args()
-    began, results, left_out = (
-        time.perf_counter(),
-        {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__},
-        [],
-    )
+    began, left_out = time.perf_counter(), []
+    results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     print(f"{results['gpu']}, torch {results['torch']}", flush=True)
-    parts: dict[str, Callable[[], Any]] = {"ceilings": ceilings, "checks": checks}
-    parts |= {
-        name: lambda case=case: measure(settings(case), case, steps=args.steps)
-        for name, case in list(CASES.items())[:5]
-    }
-    parts |= {"products": products, "attentions": attentions, "vision": vision}
-    parts |= {
-        name: lambda case=case: measure(settings(case), case, steps=args.steps)
-        for name, case in list(CASES.items())[5:]
-    }
+    runs = {name: lambda c=c: measure(settings(c), c, steps=args.steps) for name, c in CASES.items()}
+    first = {name: runs.pop(name) for name in ("all-8", "flow-32")}
+    small = {"products": products, "attentions": attentions, "vision": vision}
+    parts = {"ceilings": ceilings, "checks": checks, **first, **small, **runs}  # in the order of their worth
     for name, work in parts.items():
         if args.only and name not in args.only:
             continue
