@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
     evaluate = None
     if config.eval_suite is not None:
-        from pilot.eval.while_training import evaluator
+        from pilot.eval.during_training import evaluator
 
         evaluate = evaluator(config)
     from pilot.train.loop import train

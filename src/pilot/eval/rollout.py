@@ -1,4 +1,4 @@
-"""One episode in a simulated home: a policy looks, acts for a few steps, looks again; the record says what came of it.
+"""One episode in a simulator: a policy looks, acts for a few steps, looks again; the record says what came of it.
 
 A policy plans a chunk of `action_horizon` actions, of which the first `replan_steps` are executed open loop. Pictures
 are rendered only when the policy looks. Physics repeats itself exactly, so an episode is filmed afterwards, from its
@@ -14,26 +14,31 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from pilot.eval.suites import check_control
-from pilot.sims.homes import Expert, HomesEnv
+from pilot.sims.base import Info, Observation, SimEnv, Suite
 from pilot.tokenizers.text import box_to_locs
 
 GREY = 128  # the middle of the range: nothing of a picture's brightness is left
 
 
 @runtime_checkable
-class Session(Protocol):
-    """What acts in one episode: raw observation in, `{"actions": [ah ad], "subtask": str | None, …}` out."""
+class Actor(Protocol):
+    """What acts in one episode: a session of a policy, or an expert."""
 
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]: ...
+    def infer(self, observation: Observation) -> dict[str, Any]:
+        """Return `{"actions": [ah ad], "subtask": str | None, "timing": {…}, …}` for a raw observation."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRecord:
-    """What happened in one episode. `subtasks` are the words spoken, each with the control step it began at."""
+    """What happened in one episode. `subtasks` are the policy's own words, each with the control step it began at.
+
+    `prompt` is the episode's instruction, `asked` the one that the policy got. `placed` of `targets` goals were reached.
+    """
 
     suite: str
     control: str
-    home: int
+    scene: int
     episode: int
     seed: int
     prompt: str
@@ -47,17 +52,23 @@ class EpisodeRecord:
     targets: int
     subtasks: tuple[tuple[int, str], ...]
     infer_ms: float
+    replan_steps: int | None = None  # logs of before these were recorded do not have them
+    num_steps: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the record as logs hold it; there the scene is called "home", whatever the simulator."""
+        return {"home" if name == "scene" else name: value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> "EpisodeRecord":
-        return cls(**{**row, "subtasks": tuple((int(step), words) for step, words in row["subtasks"])})
+        """Return the record that `to_json` wrote."""
+        values = {"scene" if name == "home" else name: value for name, value in row.items()}
+        values["subtasks"] = tuple((int(step), words) for step, words in row["subtasks"])
+        return cls(**values)
 
 
-Game = Generator[dict[str, Any], dict[str, Any], tuple[EpisodeRecord, np.ndarray]]
-"""An episode under way: what the policy is shown out, its answer in; then the record and its actions [steps 4]."""
+Rollout = Generator[Observation, dict[str, Any], tuple[EpisodeRecord, np.ndarray]]
+"""An episode under way: yields observations, takes the policy's answers, returns the record and the actions [t ad]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,117 +85,123 @@ class ExpertPolicy:
 
     metadata: ClassVar[dict[str, Any]] = {"replan_steps": 1, "fingerprint": "expert"}
 
-    def __init__(self, env: HomesEnv, *, seed: int) -> None:
-        self.expert = Expert(env, np.random.default_rng(seed))
+    def __init__(self, suite: Suite, env: SimEnv, *, seed: int) -> None:
+        self.expert = suite.expert(env, np.random.default_rng(seed))
 
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+    def infer(self, observation: Observation) -> dict[str, Any]:
         words, box = self.expert.subtask
         return {"actions": self.expert.act()[None], "subtask": words, "box": box, "timing": {}}
 
 
-def controlled(
-    observation: dict[str, Any],
+def apply_control(
+    observation: Observation,
     control: str,
     *,
-    info: dict[str, Any],
+    info: Info,
     prompt: str,
     loc_stride: int,
-    truth: bool = False,
-) -> dict[str, Any]:
-    """What the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says.
+    true_subtask: bool = False,
+) -> Observation:
+    """Return what the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says.
 
-    With `truth`, or as control `oracle`, the true subtask with its box, written in steps of `loc_stride`.
+    With `true_subtask`, or under the control `oracle`, it holds the true subtask with its box, in steps of `loc_stride`.
     """
     shown = {**observation, "prompt": prompt}
     if control == "blank_images":
         shown["images"] = {name: np.full_like(picture, GREY) for name, picture in observation["images"].items()}
-    if truth or control == "oracle":
+    if true_subtask or control == "oracle":
         box = box_to_locs(info["box"], stride=loc_stride) if info["box"] else ""
         shown["subtask"] = box + info["subtask"]
     return shown
 
 
 def run_episode(
-    env: HomesEnv, make_session: Callable[[HomesEnv], Session], plan: "Plan"
+    env: SimEnv, make_actor: Callable[[SimEnv], Actor], setup: "EpisodeSetup"
 ) -> tuple[EpisodeRecord, np.ndarray]:
-    """One episode → the record, and the actions [steps 4] that were executed.
+    """Run one episode; return its record and the executed actions [t ad].
 
-    `make_session` is called once the home stands, so that an actor may hold on to it. Raises ValueError for an unknown
-    control.
+    `make_actor` is called once the scene stands, because an expert looks at it.
+
+    Raises:
+        ValueError: an unknown control.
     """
-    game = play(env, plan)
-    shown = next(game)
-    session = make_session(env)
+    rollout = roll_out(env, setup)
+    shown = next(rollout)
+    actor = make_actor(env)
     while True:
         try:
-            shown = game.send(session.infer(shown))
+            shown = rollout.send(actor.infer(shown))
         except StopIteration as end:
             return end.value
 
 
-def run_together(
-    games: Iterable[tuple[Any, Game, Session]], infer_many: Callable[..., list[dict[str, Any]]], *, slots: int
+def run_batched(
+    rollouts: Iterable[tuple[Any, Rollout, Actor]],
+    infer_many: Callable[..., list[dict[str, Any]]],
+    *,
+    batch_size: int,
 ) -> Iterator[tuple[Any, EpisodeRecord]]:
-    """Episodes in step, `slots` at a time, with one batched question to the policy; each `(name, record)` as it ends.
+    """Run episodes in step, with one batched call of the policy for all; yield each `(name, record)` as it ends.
 
-    `games` gives `(name, game, session)` and is asked for the next one when a slot is free, so that one environment can
-    serve one slot after the other.
+    `rollouts` gives `(name, rollout, actor)`. It is asked for the next one only when another has ended, so that one
+    environment can serve several in turn.
     """
-    games, waiting = iter(games), {}
-    for name, game, session in itertools.islice(games, slots):
-        waiting[name] = (game, session, next(game))
-    while waiting:
-        names = list(waiting)
-        answers = infer_many([waiting[name][1] for name in names], [waiting[name][2] for name in names])
+    rollouts, running = iter(rollouts), {}
+    for name, rollout, actor in itertools.islice(rollouts, batch_size):
+        running[name] = (rollout, actor, next(rollout))
+    while running:
+        names = list(running)
+        answers = infer_many([running[name][1] for name in names], [running[name][2] for name in names])
         for name, answer in zip(names, answers):
-            game, session, _ = waiting[name]
+            rollout, actor, _ = running[name]
             try:
-                waiting[name] = (game, session, game.send(answer))
+                running[name] = (rollout, actor, rollout.send(answer))
             except StopIteration as end:
-                del waiting[name]
+                del running[name]
                 yield name, end.value[0]
-                for name, game, session in itertools.islice(games, 1):
-                    waiting[name] = (game, session, next(game))
+                for name, rollout, actor in itertools.islice(rollouts, 1):
+                    running[name] = (rollout, actor, next(rollout))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which episode, and how the policy is asked.
-
-    `prompt` replaces the episode's own instruction (success is still judged by the episode's own). `truth`: each
-    observation holds the true subtask. `loc_stride` is how the policy writes boxes, for that and for the oracle.
-    """
+class EpisodeSetup:
+    """Which episode to run, and how the policy is asked."""
 
     suite: str
-    home: int
+    scene: int
     episode: int
     seed: int
-    replan_steps: int
+    replan_steps: int  # actions of a chunk that are executed before the policy looks again
+    num_steps: int | None = None  # denoising steps of the policy, for the record
     control: str = "none"
-    prompt: str | None = None
-    truth: bool = False
-    loc_stride: int = 1
+    prompt: str | None = None  # replaces the episode's instruction; success is still judged by the episode's own
+    true_subtask: bool = False  # each observation holds the true subtask
+    loc_stride: int = 1  # the steps in which the policy writes boxes, for the true subtask and the oracle
 
 
-def play(env: HomesEnv, plan: Plan) -> Game:
-    """Act until the task is done or the steps run out: yields what the policy is shown, takes its answer."""
-    check_control(plan.control)
-    observation, info = env.reset(seed=plan.seed, options={"home": plan.home, "episode": plan.episode})
-    asked = plan.prompt if plan.prompt is not None else observation["prompt"]
+def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
+    """Act until the task is done or the steps run out: yield what the policy is shown, take its answer."""
+    check_control(setup.control)
+    observation, info = env.reset_to(setup.scene, episode=setup.episode, seed=setup.seed)
+    asked = setup.prompt if setup.prompt is not None else observation["prompt"]
     spoken: list[tuple[int, str]] = []
     seconds: list[float] = []
     executed: list[np.ndarray] = []
     done = False
     while not done:
-        shown = controlled(
-            observation, plan.control, info=info, prompt=asked, loc_stride=plan.loc_stride, truth=plan.truth
-        )  # fmt: skip
-        answer = yield shown
+        answer = yield apply_control(
+            observation,
+            setup.control,
+            info=info,
+            prompt=asked,
+            loc_stride=setup.loc_stride,
+            true_subtask=setup.true_subtask,
+        )
         seconds.append(answer["timing"].get("total", 0.0))
         words = answer["subtask"]
         if words and (not spoken or spoken[-1][1] != words):
             spoken.append((len(executed), words))
-        for action in answer["actions"][: plan.replan_steps]:
+        for action in answer["actions"][: setup.replan_steps]:
             info = env.advance(action)
             executed.append(action)
             done = info["success"] or len(executed) >= env.max_steps
@@ -192,30 +209,33 @@ def play(env: HomesEnv, plan: Plan) -> Game:
                 break
         if not done:
             observation = env.observe()
+    first_grasped, wrong_object = info.get("first_grasped"), bool(info.get("wrong_object", False))
     record = EpisodeRecord(
-        suite=plan.suite,
-        control=plan.control,
-        home=plan.home,
-        episode=plan.episode,
-        seed=plan.seed,
+        suite=setup.suite,
+        control=setup.control,
+        scene=setup.scene,
+        episode=setup.episode,
+        seed=setup.seed,
         prompt=observation["prompt"],
         asked=asked,
         success=bool(info["success"]),
         steps=len(executed),
-        first_grasped=info["first_grasped"],
-        wrong_object=bool(info["wrong_object"]),
-        right_object_first=info["first_grasped"] is not None and not info["wrong_object"],
-        placed=int(info["placed"]),
-        targets=int(info["targets"]),
+        first_grasped=first_grasped,
+        wrong_object=wrong_object,
+        right_object_first=first_grasped is not None and not wrong_object,
+        placed=int(info.get("placed", info["success"])),  # without a rubric, success is the one goal
+        targets=int(info.get("targets", 1)),
         subtasks=tuple(spoken),
         infer_ms=1e3 * float(np.median(seconds)),
+        replan_steps=setup.replan_steps,
+        num_steps=setup.num_steps,
     )
     return record, np.array(executed)
 
 
-def film(env: HomesEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
-    """The episode again, with a picture at every step; `env` is the same world, its pictures of any size."""
-    env.reset(seed=record.seed, options={"home": record.home, "episode": record.episode})
+def film(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
+    """Repeat an episode with a picture at every step; `env` is of the same suite, its pictures of any size."""
+    env.reset_to(record.scene, episode=record.episode, seed=record.seed)
     frames, info = [env.render()], {}
     for action in actions:
         info = env.advance(action)

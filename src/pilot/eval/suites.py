@@ -1,73 +1,118 @@
-"""What a policy can be asked, by name: suites of tasks in unseen homes, and controls that take a sense away from it.
+"""What a policy can be asked, by name: the suites of every simulator, and controls that take a sense away from it.
 
-A suite fixes level, task and vocabulary; episode `i` happens in test home `i`, so a suite of 200 episodes sees 200
-homes and the episodes are independent. The simulator is imported by who asks for a home: names are known at once.
+A suite is evaluated in its scenes 0, 1, 2, …, one episode in each, so that the episodes are independent: 200 episodes
+of a suite of homes see 200 homes. The names are read without importing any physics. A simulator of your own is a file
+with `SUITES` (see `sims/base.py`): name it by its path, `--suite path/to/mine.py`, or declare it as an entry point
+(`pilot.extensions`).
 
-A *control* takes away one thing the policy needs, so that its success can be told from luck: `blank_images` (flat grey
-pictures), `shuffled_prompts` (the instruction of another episode). `oracle` gives instead: the true subtask in words,
-with its box, so that what is left to fail is the low level. The same seeds are used for all of them.
+A *control* takes away one thing that the policy needs, so that its success can be told from luck: `blank_images` (flat
+grey pictures), `shuffled_prompts` (the instruction of another scene). `oracle` gives instead: the true subtask in words,
+with its box, so that only the low level is left to fail. All of them run from the same starts.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import importlib
+import pkgutil
+from collections.abc import Iterable
 
+import pilot.sims
+from pilot.extensions import Extension, ExtensionPoint, is_file_reference
 from pilot.names import check_name
-
-if TYPE_CHECKING:
-    from pilot.sims.homes import HomesEnv
+from pilot.sims.base import Lesson, Suite
 
 CONTROLS = ("none", "blank_images", "shuffled_prompts", "oracle")
+NOT_SIMULATORS = ("base", "collect", "demonstrate", "gl")  # modules of `pilot.sims` that serve all simulators
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suite:
-    """What is asked of a policy, `title` in words. `kinds` and `receptacles` None are all those of training."""
-
-    name: str
-    title: str
-    level: int
-    task: str
-    split: str = "test"
-    kinds: tuple[str, ...] | None = None
-    receptacles: tuple[str, ...] | None = None
-
-    def make_env(self, *, image_size: int = 64) -> "HomesEnv":
-        from pilot.sims.homes import HomesEnv
-
-        return HomesEnv(
-            level=self.level,
-            task=self.task,
-            split=self.split,
-            image_size=image_size,
-            kinds=self.kinds,
-            receptacles=self.receptacles,
-        )
-
-    def prompt(self, home: int) -> str:
-        """What is asked in that home's first episode, without building the home."""
-        from pilot.sims.homes.episodes import draw_episode
-        from pilot.sims.homes.rooms import draw_home, home_seed
-
-        env = self.make_env()
-        drawn = draw_home(home_seed(self.split, home), self.level, kinds=env.kinds, receptacles=env.receptacles)
-        return draw_episode(drawn, 0, task=self.task).prompt
+def _own_names() -> list[str]:
+    """Our own simulators, which are folders, come before the adapters of others, which are single files."""
+    infos = sorted(pkgutil.iter_modules(pilot.sims.__path__), key=lambda info: (not info.ispkg, info.name))
+    return [info.name for info in infos if info.name not in NOT_SIMULATORS]
 
 
-SUITES = {
-    suite.name: suite
-    for suite in (
-        Suite(name="homes-l1", title="one move", level=1, task="single"),
-        Suite(name="homes-l2", title="one move among look-alikes", level=2, task="single"),
-        Suite(name="homes-l2-multi", title="several moves", level=2, task="multi"),
-    )
-}
+def _load_own(name: str) -> Extension:
+    module = importlib.import_module(f"pilot.sims.{name}")
+    return Extension(module.SUITES, module)
 
 
-def get_suite(name: str) -> Suite:
-    """The suite of that name; ValueError with the nearest names otherwise."""
-    return SUITES[check_name("suite", name, SUITES)]
+SIMULATORS = ExtensionPoint(
+    kind="simulator",
+    group="pilot.sims",
+    own_names=_own_names,
+    load_own=_load_own,
+    attribute="SUITES",
+    instance_of=tuple,
+)
 
 
-def check_control(name: str) -> None:
-    """ValueError with the nearest name for one that is none of `CONTROLS`."""
+def simulators() -> list[Extension]:
+    """Return the suites and the module of every simulator that is known without a path."""
+    own = _own_names()
+    return [SIMULATORS.load(name) for name in [*own, *(name for name in SIMULATORS.names() if name not in own)]]
+
+
+def all_suites() -> dict[str, Suite]:
+    """Return every suite by name."""
+    return {suite.name: suite for simulator in simulators() for suite in simulator.value}
+
+
+def load_suites(references: Iterable[str]) -> list[Suite]:
+    """Return the suites of these names, and all suites of the files among them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown name (the nearest is suggested), or a file without `SUITES`.
+    """
+    known, chosen = all_suites(), []
+    for reference in references:
+        if is_file_reference(reference):
+            chosen += SIMULATORS.load(reference).value
+        else:
+            note = " (one of your own: path/to/file.py)"
+            chosen.append(known[check_name("suite", reference, known, note=note)])
+    return chosen
+
+
+def load_suite(reference: str) -> Suite:
+    """Return the suite of that name, or the only one of a file; raises as `load_suites` does."""
+    suites = load_suites([reference])
+    if len(suites) != 1:
+        raise ValueError(f"{reference} has {len(suites)} suites ({', '.join(s.name for s in suites)}), give one suite")
+    return suites[0]
+
+
+def suites_for(robot: str) -> list[Suite]:
+    """Return the suites that the robot of that name acts in.
+
+    Raises:
+        ValueError: there are none.
+    """
+    known = all_suites().values()
+    if suites := [suite for suite in known if suite.robot.name == robot]:
+        return suites
+    robots = ", ".join(dict.fromkeys(f"'{suite.robot.name}'" for suite in known))
+    raise ValueError(f"no simulator has a suite for robot '{robot}'; there are suites for {robots}")
+
+
+def lesson_for(robot: str) -> Lesson:
+    """Return the lesson of the simulator that the robot of that name acts in.
+
+    Raises:
+        ValueError: no simulator teaches that robot anything.
+    """
+    lessons = [simulator.module.LESSON for simulator in simulators() if hasattr(simulator.module, "LESSON")]
+    for lesson in lessons:
+        if lesson.new.robot.name == robot:
+            return lesson
+    taught = ", ".join(f"'{lesson.new.robot.name}'" for lesson in lessons)
+    raise ValueError(f"there is no demo for robot '{robot}'; there is one for {taught}")
+
+
+def check_control(name: str, suite: Suite | None = None) -> None:
+    """Check the name of a control, and that it works in `suite`.
+
+    Raises:
+        ValueError: an unknown control (the nearest is suggested), or one that the suite cannot give.
+    """
     check_name("control", name, CONTROLS)
+    if name == "oracle" and suite is not None and not suite.has_subtasks:
+        raise ValueError(f"suite '{suite.name}' knows no subtasks, so there is no control 'oracle' in it")

@@ -1,44 +1,170 @@
-"""What every simulator of `pilot` offers; evaluation, collection and demos know no more than this."""
+"""What a simulator offers. Evaluation, collection and the demo speak to this file and know no simulator by name.
 
-from typing import Any, Protocol
+A simulator is a module or a folder in `pilot/sims` with `SUITES`, a tuple of `Suite`s, and, if the demo can teach a
+policy something in it, a `LESSON`. Names are listed often, so the module itself imports nothing heavy: physics and
+rendering are imported by the methods that need them.
+
+A *scene* is a numbered place to act in (a home, a table with an initial state); an *episode* is a numbered start in it.
+The same suite, scene, episode and seed give the same start, bit for bit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from pilot.types import Robot
 
+Observation = dict[str, Any]
+"""`{"images": {camera: uint8 [h w 3]}, "state": float32 [sd], "prompt": str}`, in the robot's own units."""
+
+Box = tuple[float, float, float, float]
+"""`(y0, x0, y1, x1)` in [0, 1] of the first camera's picture."""
+
+Info = dict[str, Any]
+"""What the simulator knows about the episode now. `success` (bool) is always there; a simulator may add
+
+- `subtask`: what to do next, in words, and `box`: where in the picture that is (`Box` or None),
+- `placed`, `targets`: how many goals are reached, of how many: the rubric,
+- `first_grasped`: the name of the first object that was lifted (or None), `wrong_object`: it was not asked for.
+"""
+
+Question = tuple[str, str]
+"""A question about a picture, and its answer."""
+
+DriveFn = Callable[[Observation], np.ndarray]
+"""From an observation to an action [ad]: a policy that drives while the expert's answers are recorded."""
+
+DONE = "done"  # the subtask of an expert with nothing left to do
+
 
 class SimEnv(Protocol):
-    """A Gymnasium environment whose physics and pictures can be asked for separately: pictures cost the most.
-
-    An observation is `{"images": {camera: uint8 [h w 3]}, "state": float32 [sd], "prompt": str}`, an action [ad],
-    both in the robot's own units. `info["success"]` is always there.
-    """
+    """One environment of a suite. Physics and pictures are separate calls, because pictures cost the most."""
 
     robot: Robot
-    max_steps: int
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start an episode → (observation, info)."""
+    @property
+    def max_steps(self) -> int:
+        """Control steps until the episode is cut off."""
         ...
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """`advance`, then `observe` → (observation, reward, terminated, truncated, info)."""
+    def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
+        """Begin episode `episode` in scene `scene`."""
         ...
 
-    def advance(self, action: np.ndarray) -> dict[str, Any]:
-        """One control step of physics, no pictures → info."""
+    def advance(self, action: np.ndarray) -> Info:
+        """Run one control step of physics with an action [ad], without pictures."""
         ...
 
-    def observe(self) -> dict[str, Any]:
-        """The observation now."""
+    def observe(self) -> Observation:
+        """Return the observation now."""
         ...
 
-    def annotations(self) -> list[dict[str, Any]]:
-        """Ground truth of the current picture, one entry per object and receptacle; may be empty."""
+    def render(self) -> np.ndarray:
+        """Return a picture for people, uint8 [h w 3]."""
         ...
 
     def close(self) -> None:
-        """Free what the simulator holds."""
+        """Free what the environment holds."""
         ...
+
+
+class ScriptedExpert(Protocol):
+    """A scripted policy that reads the simulator's state."""
+
+    @property
+    def subtask(self) -> tuple[str | None, Box | None]:
+        """The subtask that the next action belongs to (None without words), and its box."""
+        ...
+
+    def act(self) -> np.ndarray:
+        """Return the next action [ad]."""
+        ...
+
+
+class Disturbance:
+    """Changes what is executed of an expert's actions. This one changes nothing."""
+
+    def apply(self, state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return the executed action, and whether it differs so much that it must not be learned from."""
+        return action, False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A named set of tasks in one simulator; a subclass says how its environments are made.
+
+    The flags say what a suite offers beyond an environment; the methods that belong to a flag are called only where it
+    is set. Subclasses are frozen dataclasses: suites are compared, hashed, and sent to worker processes.
+    """
+
+    name: str
+    title: str  # what is asked of the robot, in a few words
+    split: str = "test"  # which scenes: "train" or "test"
+
+    scene: ClassVar[str] = "scene"  # what people call a scene: "17 of 20 homes"
+    has_expert: ClassVar[bool] = False  # `expert`: demonstrations can be collected
+    has_subtasks: ClassVar[bool] = False  # `Info` has "subtask" and "box": the control "oracle" works
+    has_supervisor: ClassVar[bool] = False  # `utterances`: verbal demonstrations
+    has_questions: ClassVar[bool] = False  # `web_rows`: pictures with questions and answers
+
+    @property
+    def robot(self) -> Robot:
+        """The robot that acts here."""
+        raise NotImplementedError
+
+    def make_env(self, *, image_size: int = 64) -> SimEnv:
+        """Make an environment whose pictures have `image_size` pixels on a side.
+
+        Raises:
+            ValueError: the suite's options do not fit together.
+        """
+        raise NotImplementedError
+
+    def prompt(self, scene: int) -> str:
+        """Return the instruction of a scene's first episode. Override it where that is possible without physics."""
+        env = self.make_env()
+        try:
+            return env.reset_to(scene)[0]["prompt"]
+        finally:
+            env.close()
+
+    def expert(self, env: SimEnv, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
+        """Make an expert for the episode that `env` stands in; `rng` draws its style.
+
+        `shuffle`: it works through its goals in an order drawn by `rng`, so that words are needed to foresee it.
+        """
+        raise NotImplementedError
+
+    def disturb(self, env: SimEnv, rng: np.random.Generator) -> Disturbance:
+        """Make a demonstration harder: move `env` to an odd start, and return what disturbs the steps that follow."""
+        return Disturbance()
+
+    def utterances(self, subtask: str) -> tuple[str, ...]:
+        """Return what a supervisor may say to ask for a subtask."""
+        raise NotImplementedError
+
+    def web_rows(self, scene: int, *, rows: int, seed: int) -> list[tuple[bytes, list[Question]]]:
+        """Return about `rows` questions on pictures of a scene, as (PNG, questions with answers)."""
+        raise NotImplementedError
+
+    def labels(self, *, scene: int, episode: int) -> dict[str, Any]:
+        """Return what is stored with a demonstration; `group` is the task that mixtures weigh it by."""
+        return {"group": self.name, self.scene: scene, "episode": episode}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that decide what is collected, as JSON; stored with the set and compared when it grows."""
+        return {"suite": self.name, "split": self.split}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """Something new for the demo to teach. The `new` task is in no data that the policy was trained on.
+
+    `known` is a task that it must not forget, `questions` a suite whose web rows are about both.
+    """
+
+    new: Suite
+    known: Suite
+    questions: Suite

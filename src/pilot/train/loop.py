@@ -31,7 +31,7 @@ from pilot.train.setup import Setup, prepare
 from pilot.train.validation import Validation
 
 Evaluate = Callable[[Path], dict[str, float]]
-"""From the folder of a policy to what is logged of it (`eval/while_training.py`)."""
+"""From the folder of a policy to what is logged of it (`eval/during_training.py`)."""
 
 
 def train(

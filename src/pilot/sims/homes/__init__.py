@@ -1,6 +1,16 @@
 """Generated homes in MuJoCo: pick things up, put them where they belong, in homes never seen before."""
 
-from pilot.sims.homes.env import HomesEnv
-from pilot.sims.homes.expert import Expert
+import importlib
+from typing import Any
 
-__all__ = ["Expert", "HomesEnv"]
+from pilot.sims.homes.suites import LESSON, SUITES, HomesSuite
+
+__all__ = ["LESSON", "SUITES", "Expert", "HomesEnv", "HomesSuite"]
+_PHYSICS = {"HomesEnv": "pilot.sims.homes.env", "Expert": "pilot.sims.homes.expert"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import MuJoCo when the environment or its expert is used, so that names of suites are known at once."""
+    if name not in _PHYSICS:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PHYSICS[name]), name)

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from pilot.robots.homes import ROBOT
+from pilot.sims.base import Info
 from pilot.sims.homes import language
 from pilot.sims.homes.episodes import TASKS, Episode, draw_episode
 from pilot.sims.homes.mjcf import LIMITS
@@ -60,7 +61,7 @@ class HomesEnv(gymnasium.Env):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[dict[str, Any], Info]:
         """Start episode `options["episode"]` of home `options["home"]`; what is not given is drawn from `seed`."""
         super().reset(seed=seed)
         wanted = dict(options or {})
@@ -76,6 +77,10 @@ class HomesEnv(gymnasium.Env):
         self._first_grasped: int | None = None
         self._steps = 0
         return self.observe(), self._info()
+
+    def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[dict[str, Any], Info]:
+        """Begin episode `episode` of home `scene`."""
+        return self.reset(seed=seed, options={"home": scene, "episode": episode})
 
     def _enter(self, seed: int) -> None:
         """Compile the home, unless we are in it."""
@@ -97,7 +102,7 @@ class HomesEnv(gymnasium.Env):
         truncated = self._steps >= self.max_steps
         return self.observe(), float(info["success"]), info["success"], truncated, info
 
-    def advance(self, action: np.ndarray) -> dict[str, Any]:
+    def advance(self, action: np.ndarray) -> Info:
         """One control step (0.1 s) of physics without pictures → info."""
         action = np.asarray(action, float)
         if action.shape != (4,) or not np.isfinite(action).all():
@@ -176,7 +181,7 @@ class HomesEnv(gymnasium.Env):
             rows.append(row | {"box": self.world.receptacle_box(r), "in": None})
         return rows
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self) -> Info:
         missing, held, first = self.missing(), self.world.held(), self._first_grasped
         targets = self.target_items()
         subtask, box = self.next_subtask()

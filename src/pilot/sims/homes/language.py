@@ -4,6 +4,8 @@ The whole grammar is here; the text model learns exactly these sentences. Held-o
 of no home, unless a home is asked for by naming them.
 """
 
+from pilot.sims.base import DONE
+
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 KINDS = ("cup", "bowl", "plate", "block", "ball", "bottle", "book")
 HELD_OUT_KINDS = ("hat",)
@@ -11,7 +13,6 @@ CATEGORIES = {"dishes": ("cup", "bowl", "plate"), "toys": ("block", "ball")}
 RECEPTACLES = ("sink", "basket", "tray", "bin")
 HELD_OUT_RECEPTACLES = ("crate",)
 
-DONE = "done"
 _PICK, _PUT = "pick up the ", "put it in the "
 
 

@@ -4,48 +4,39 @@ Answers are short. Dense detection ("list everything") names every object with i
 so it comes with every picture; the other kinds are drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pilot.data.formats.writer import encode_png
-from pilot.sims.homes import Expert, HomesEnv
-from pilot.sims.homes.demonstrations import wander, wander_with_wrong_object
+from pilot.sims.base import Question
+from pilot.sims.homes.env import HomesEnv
+from pilot.sims.homes.expert import Expert
 from pilot.sims.homes.language import CATEGORIES, COLOURS
+from pilot.sims.homes.odd_starts import wander, wander_with_wrong_object
 from pilot.tokenizers.text import box_to_locs
 
 Note = dict[str, Any]  # a row of HomesEnv.annotations()
-Question = tuple[str, str]
 QUESTIONS_PER_PICTURE = 6
 PICTURES_PER_EPISODE = 4
 
 
 def pictures_of_home(
-    home: int,
-    *,
-    level: int,
-    split: str,
-    seed: int,
-    rows: int,
-    kinds: Sequence[str] | None = None,
-    receptacles: Sequence[str] | None = None,
+    env: HomesEnv, home: int, *, rows: int, seed: int
 ) -> list[tuple[bytes, list[Question]]]:
-    """About `rows` questions on pictures of one home, as (PNG of the room, questions).
+    """Return about `rows` questions on pictures of one home, as (PNG of the room, questions with answers).
 
     The pictures look like acting: between them the expert or chance moves the gripper, so things are held and placed.
     """
-    task = "multi" if level == 2 else "single"
-    env = HomesEnv(level=level, task=task, split=split, kinds=_names(kinds), receptacles=_names(receptacles))
     rng = np.random.default_rng((seed, home, 1))
     pictures = []
     for episode in range(-(-rows // (QUESTIONS_PER_PICTURE * PICTURES_PER_EPISODE))):
-        env.reset(seed=int(rng.integers(2**31)), options={"home": home, "episode": 100_000 + episode})
+        env.reset_to(home, episode=100_000 + episode, seed=int(rng.integers(2**31)))
         for _ in range(PICTURES_PER_EPISODE):
             _act_a_while(env, rng)
             picture = env.observe()["images"]["room"]
             pictures.append((encode_png(picture), ask(env.annotations(), rng, count=QUESTIONS_PER_PICTURE)))
-    env.close()
     return pictures
 
 
@@ -161,7 +152,3 @@ def _receptacles(notes: list[Note]) -> list[Note]:
 
 def _draw(notes: list[Note], rng: np.random.Generator) -> Note | None:
     return notes[rng.integers(len(notes))] if notes else None
-
-
-def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return tuple(names) if names else None

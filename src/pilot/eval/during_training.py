@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pilot.eval.evaluate import evaluate
-from pilot.eval.suites import get_suite
+from pilot.eval.suites import load_suite
 from pilot.infer.policy import load_policy
 from pilot.train.config import TrainConfig
 
@@ -17,7 +17,7 @@ def evaluator(config: TrainConfig) -> Callable[[Path], dict[str, float]] | None:
     """
     if config.eval_suite is None:
         return None
-    suite, episodes = get_suite(config.eval_suite), config.eval_episodes
+    suite, episodes = load_suite(config.eval_suite), config.eval_episodes
     if episodes < 1:
         raise ValueError(f"eval_episodes is at least 1, got {episodes}")
 

@@ -7,9 +7,9 @@ import pytest
 
 from pilot import configs
 from pilot.cli.settings import override
-from pilot.eval import while_training
+from pilot.eval import during_training
 from pilot.eval.stats import wilson
-from pilot.eval.while_training import evaluator
+from pilot.eval.during_training import evaluator
 
 
 def debug(*assignments: str):
@@ -23,8 +23,8 @@ def test_success_comes_with_its_interval(monkeypatch):
         asked.append((policy, options["suite"].name, options["episodes"]))
         return SimpleNamespace(rate=0.25, n=4, interval=wilson(1, 4))
 
-    monkeypatch.setattr(while_training, "load_policy", lambda path: f"policy in {path}")
-    monkeypatch.setattr(while_training, "evaluate", evaluate)
+    monkeypatch.setattr(during_training, "load_policy", lambda path: f"policy in {path}")
+    monkeypatch.setattr(during_training, "evaluate", evaluate)
     run = evaluator(debug("eval_suite=homes-l1", "eval_every=10", "eval_episodes=4"))
     assert run is not None
     found = run(Path("out/policy"))

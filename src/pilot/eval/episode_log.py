@@ -1,0 +1,105 @@
+"""The log of an evaluation, and the fingerprints that say whether an episode in it still holds.
+
+Every finished episode is one line of a JSONL file under a key: fingerprints of policy, code and suite, control, seed,
+scene. Change the weights, the simulator or how a policy acts, and the key changes with them.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pilot
+import pilot.sims
+from pilot.data.storage.files import clear_disk_errors
+from pilot.eval.rollout import EpisodeRecord
+from pilot.eval.runner import Job
+from pilot.sims.base import Suite
+
+
+class EpisodeLog:
+    """The finished episodes of one policy by job, appended to a JSONL file if there is one.
+
+    A line that a crash cut short is dropped, and its episode runs again.
+    """
+
+    def __init__(self, path: Path | None, *, policy: str) -> None:
+        self.path = path
+        self.policy = f"{policy}/{code_fingerprint()}"
+        self.records: dict[str, EpisodeRecord] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        whole, _, cut = path.read_bytes().rpartition(b"\n")
+        if cut:
+            os.truncate(path, len(whole) + 1 if whole else 0)
+        for line in whole.splitlines():
+            row = json.loads(line)
+            self.records[row["key"]] = EpisodeRecord.from_json(row["record"])
+
+    def key(self, job: Job) -> str:
+        """Return what an episode is stored under: everything that decides how it goes."""
+        pool = job.episodes if job.control == "shuffled_prompts" else ""  # prompts are drawn from that many scenes
+        suite = f"{job.suite.name}/{suite_fingerprint(job.suite)}"
+        return f"{self.policy}/{suite}/{job.control}/{pool}/{job.seed}/{job.scene}"
+
+    def __contains__(self, job: Job) -> bool:
+        return self.key(job) in self.records
+
+    def __getitem__(self, job: Job) -> EpisodeRecord:
+        return self.records[self.key(job)]
+
+    def add(self, job: Job, record: EpisodeRecord) -> None:
+        """Store the record of a job, in the file too."""
+        self.records[self.key(job)] = record
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with clear_disk_errors(self.path), self.path.open("a") as file:
+            file.write(json.dumps({"key": self.key(job), "record": record.to_json()}) + "\n")
+
+    def running(self, job: Job) -> str:
+        """Return the successes so far of the job's suite and control, as "12/20"."""
+        same = self.key(job).rpartition("/")[0] + "/"
+        done = [record.success for key, record in self.records.items() if key.startswith(same)]
+        return f"{sum(done)}/{len(done)}"
+
+
+def fingerprint(policy: Any) -> str:
+    """Return twelve hex digits of a checkpoint's files, or the fingerprint in a policy object's metadata."""
+    if policy == "expert":
+        return "expert"
+    if not isinstance(policy, str | Path):
+        return str(policy.metadata.get("fingerprint", "unnamed"))
+    files = sorted(path for path in Path(policy).rglob("*") if path.is_file())
+    if not files:
+        raise FileNotFoundError(f"no checkpoint at {policy}; give a folder that pilot train wrote, or checkpoints/nano")
+    return _digest(files)
+
+
+def code_fingerprint() -> str:
+    """Return twelve hex digits of the source that every policy acts through; simulators have fingerprints of their own."""
+    root = Path(pilot.__path__[0])
+    folders = ("robots", "tokenizers", "data", "nn", "models", "infer")
+    return _digest(sorted(path for folder in folders for path in (root / folder).rglob("*.py")))
+
+
+@cache
+def suite_fingerprint(suite: Suite) -> str:
+    """Return twelve hex digits of a suite's options and of its simulator's source."""
+    source = Path(inspect.getfile(type(suite)))
+    is_folder = source.parent != Path(pilot.sims.__path__[0]) and (source.parent / "__init__.py").exists()
+    return _digest(sorted(source.parent.rglob("*.py")) if is_folder else [source], more=repr(suite))
+
+
+def _digest(files: Sequence[Path], *, more: str = "") -> str:
+    digest = hashlib.sha256(more.encode())
+    for path in files:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

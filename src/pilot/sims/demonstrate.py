@@ -1,0 +1,80 @@
+"""One demonstration: a scripted expert solves an episode, in any simulator, while things go wrong on purpose.
+
+A policy trained on flawless demonstrations never sees what its own mistakes lead to. So the suite disturbs the episode,
+or a policy drives the first steps; the expert, which answers any state, recovers. The recorded action is always the
+expert's answer to the recorded state, even where something else was executed: those steps are marked `perturbed`, and
+readers end a chunk's supervision there (`EpisodeDataset.windows`).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pilot.sims.base import DONE, Box, DriveFn, Observation, SimEnv, Suite
+
+REST_STEPS = 4  # after the goal is reached, before the recording ends
+
+
+@dataclass(kw_only=True)
+class Demonstration:
+    """The recorded columns of one episode, one entry per frame."""
+
+    prompt: str = ""
+    images: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    states: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+    perturbed: list[bool] = field(default_factory=list)
+    subtasks: list[tuple[int, str]] = field(default_factory=list)  # (first frame, text), one per change
+    events: list[tuple[int, str]] = field(default_factory=list)  # (frame, what a supervisor says)
+
+    def add(self, observation: Observation, action: np.ndarray, *, subtask: str | None, box: Box | None) -> None:
+        """Record one frame: the observation, the expert's answer, and what the expert is doing."""
+        if subtask is not None and (not self.subtasks or self.subtasks[-1][1] != subtask):
+            self.subtasks.append((len(self.states), subtask))
+        self.prompt = observation["prompt"]
+        for camera, picture in observation["images"].items():
+            self.images.setdefault(camera, []).append(picture)
+        self.states.append(np.asarray(observation["state"], np.float32))
+        self.actions.append(action)
+        self.boxes.append(np.full(4, np.nan, np.float32) if box is None else np.asarray(box, np.float32))
+
+
+def demonstrate(
+    suite: Suite,
+    env: SimEnv,
+    *,
+    scene: int,
+    episode: int,
+    seed: int,
+    verbal: bool = False,
+    policy: DriveFn | None = None,
+) -> Demonstration | None:
+    """Record one episode of a scene; None if the expert ran out of time.
+
+    `verbal`: a supervisor asks for each next subtask, in an order drawn at random.
+    `policy`: drives the first 4 to 24 steps from what it observes; the expert finishes (DAgger, 1011.0686).
+    """
+    rng = np.random.default_rng((seed, scene, episode))
+    env.reset_to(scene, episode=episode, seed=int(rng.integers(2**31)))
+    expert = suite.expert(env, rng, shuffle=verbal)
+    disturbance = suite.disturb(env, rng)
+    takeover = int(rng.integers(4, 25)) if policy else 0
+    record, resting = Demonstration(), 0
+    for step in range(env.max_steps):
+        observation = env.observe()
+        action = np.asarray(expert.act(), np.float32)
+        subtask, box = expert.subtask
+        record.add(observation, action, subtask=subtask, box=box)
+        if verbal and (step, subtask) == record.subtasks[-1] and subtask != DONE:
+            record.events.append((step, str(rng.choice(suite.utterances(subtask)))))
+        if policy and step < takeover:
+            executed, perturbed = np.asarray(policy(observation), np.float32), True
+        else:
+            executed, perturbed = disturbance.apply(observation["state"], action)
+        record.perturbed.append(perturbed)
+        info = env.advance(executed)
+        resting = resting + 1 if info["success"] and expert.subtask[0] in (DONE, None) else 0
+        if resting > REST_STEPS:
+            return record
+    return None
