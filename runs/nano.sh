@@ -12,11 +12,11 @@ export OMP_WAIT_POLICY=passive
 pilot=${PILOT:-.venv/bin/pilot}
 
 collect() {
-    $pilot collect data/nano/l1_single --level 1 --task single --homes 160 --episodes 4 --seed 0
-    $pilot collect data/nano/l2_single --level 2 --task single --homes 700 --episodes 3 --first-home 10000 --seed 1
-    $pilot collect data/nano/l2_multi --level 2 --task multi --homes 300 --episodes 3 --first-home 20000 --seed 2
-    $pilot collect data/nano/l2_verbal --level 2 --task multi --homes 60 --episodes 3 --first-home 30000 --seed 3 --verbal
-    $pilot collect data/nano/web --level 2 --web 36000 --homes 1500 --first-home 40000 --seed 4
+    $pilot collect data/nano/l1_single --suite homes-l1 --homes 160 --episodes 4 --seed 0
+    $pilot collect data/nano/l2_single --suite homes-l2 --homes 700 --episodes 3 --first-home 10000 --seed 1
+    $pilot collect data/nano/l2_multi --suite homes-l2-multi --homes 300 --episodes 3 --first-home 20000 --seed 2
+    $pilot collect data/nano/l2_verbal --suite homes-l2-multi --homes 60 --episodes 3 --first-home 30000 --seed 3 --verbal
+    $pilot collect data/nano/web --suite homes-l2-multi --web 36000 --homes 1500 --first-home 40000 --seed 4
 }
 vision() { $pilot train nano_vision --out outputs/nano/vision; }
 stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }

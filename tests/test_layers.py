@@ -178,3 +178,30 @@ def test_the_list_of_known_cycles_is_no_longer_than_it_must_be():
     left = {name for group in cycles(imports) for name in group}
     gone = [name for group in KNOWN_CYCLES for name in group if name not in left]
     assert not gone, f"take these out of KNOWN_CYCLES: {gone}"
+
+
+KNOW_HOMES = ("sims/homes/", "robots/homes.py", "datasets/homes.py", "configs/nano.py", "configs/baselines.py")
+
+
+def code_words(path: Path) -> set[str]:
+    """Strings in the code of a file, docstrings left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    statements = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    docstrings = {id(value) for value in statements if isinstance(value, ast.Constant)}
+    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
+def test_nothing_but_the_homes_themselves_knows_that_there_are_homes():
+    """Everything else speaks to `sims/base.py`, so that another simulator is as good as ours."""
+    others = [path for path in module_files() if not str(path.relative_to(ROOT)).startswith(KNOW_HOMES)]
+    imports = [
+        f"{path.relative_to(ROOT)} imports {n}" for path in others for n in imported_names(path) if ".homes" in n
+    ]
+    words = [
+        f"{path.relative_to(ROOT)} names '{word}'"
+        for path in others
+        for word in code_words(path)
+        if word == "homes" or (word.startswith("homes-") and " " not in word)
+    ]
+    assert not imports + words, "\n".join(imports + words)

@@ -41,15 +41,15 @@ def test_no_two_share_a_folder():
 
 def test_no_two_share_a_home():
     made = [d.collect for d in DATASETS.values() if d.collect]
-    homes = [home for c in made for home in range(c["first_home"], c["first_home"] + c["homes"])]
-    assert len(set(homes)) == len(homes)
+    scenes = [scene for c in made for scene in range(c["first_scene"], c["first_scene"] + c["scenes"])]
+    assert len(set(scenes)) == len(scenes)
 
 
 def test_the_run_collects_what_the_entry_says(dataset):
     arguments = collected().get(dataset.path)
     if not dataset.collect or arguments is None:
         pytest.skip("made elsewhere")
-    names = {"episodes_per_home": "episodes", "rows": "web"}
+    names = {"episodes_per_scene": "episodes", "rows": "web"}
     differ = {k: (v, arguments[names.get(k, k)]) for k, v in dataset.collect.items() if arguments[names.get(k, k)] != v}
     assert not differ, f"entry and run: {differ}"
 

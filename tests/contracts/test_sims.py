@@ -1,38 +1,67 @@
-"""Every simulator in `sims/` keeps the contract of simulators."""
+"""Every suite of every simulator keeps the contract of simulators; a simulator from elsewhere is judged by the same."""
 
-import importlib
-import pkgutil
+import subprocess
+import sys
+from dataclasses import dataclass
 
+import gymnasium
+import numpy as np
 import pytest
 
-import pilot.sims
 from pilot.contracts import sim as contract
+from pilot.eval.suites import all_suites, simulators
+from pilot.sims.homes import SUITES, HomesEnv
+from sims import foreign
 
-
-def environments() -> dict[str, type]:
-    """What can be played in, by the file or folder that defines it."""
-    modules = [importlib.import_module(f"pilot.sims.{info.name}") for info in pkgutil.iter_modules(pilot.sims.__path__)]
-    found = {module.__name__: list(contract.find_in(module).values()) for module in modules}
-    return {name: makes[0] for name, makes in found.items() if makes and name != "pilot.sims.base"}
-
-
-ENVIRONMENTS = environments()
-
-
-def test_there_are_simulators():
-    assert "pilot.sims.homes" in ENVIRONMENTS
+FOREIGN = contract.find_in(foreign)
+KNOWN = all_suites() | FOREIGN
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize("name", KNOWN)
 def test_simulator(name, check):
-    check(ENVIRONMENTS[name])
+    check(KNOWN[name])
 
 
-def test_a_simulator_that_forgets_its_seed_is_named():
-    class Forgetful(ENVIRONMENTS["pilot.sims.homes"]):
-        def reset(self, *, seed=None, options=None):
-            return super().reset(seed=0, options=options)
+def test_the_names_of_suites_are_known_without_physics():
+    assert {suite.name for suite in SUITES} <= set(all_suites()) and list(FOREIGN) == ["dots"]
+    heavy = "mujoco", "gymnasium", "torch"
+    listing = "import sys; from pilot.eval.suites import all_suites; all_suites(); "
+    code = listing + f"print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
-    with pytest.raises(ValueError, match="seeds 3 and 4 gave the same start"):
-        contract.check_seed(Forgetful)
+
+def test_lessons_are_about_one_robot():
+    lessons = [module.LESSON for _, module in simulators() if hasattr(module, "LESSON")]
+    assert lessons
+    for lesson in lessons:
+        assert lesson.new.robot == lesson.known.robot == lesson.questions.robot
+        assert lesson.new.has_expert and lesson.known.has_expert and lesson.questions.has_questions
+
+
+def test_a_simulator_that_forgets_its_numbers_is_named():
+    class Forgetful(foreign.DotEnv):
+        def reset_to(self, scene, *, episode=0, seed=0):
+            return super().reset_to(0)
+
+    @dataclass(frozen=True, kw_only=True)
+    class ForgetfulSuite(foreign.DotSuite):
+        def make_env(self, *, image_size=64):
+            return Forgetful()
+
+    with pytest.raises(ValueError, match="scenes 3 and 4 gave the same start"):
+        contract.check_starts(ForgetfulSuite(name="forgetful", title=""))
+
+
+def test_homes_are_a_gymnasium_environment_whose_step_is_advance_then_observe():
+    env = HomesEnv()
+    assert isinstance(env, gymnasium.Env) and env.action_space.shape == (env.robot.action_dim,)
+    action = np.full(4, 0.1, np.float32)
+    env.reset(seed=5)
+    stepped, _, _, _, info = env.step(action)
+    env.reset(seed=5)
+    assert info == env.advance(action)
+    assert contract.is_same(stepped, env.observe())
+    assert contract.is_same(env.reset(seed=5)[0], env.reset(seed=5)[0])
+    env.close()

@@ -12,6 +12,7 @@ from pilot.robots import load_robot
 
 @pytest.mark.parametrize("name", all_datasets())
 def test_entries_fit_together(name):
+    from pilot.eval.suites import load_suite
     from pilot.sims.collect import collect, collect_web
 
     dataset = load_dataset(name)
@@ -19,10 +20,11 @@ def test_entries_fit_together(name):
     if dataset.collect:
         maker = collect if dataset.reader == "robot" else collect_web
         inspect.signature(maker).bind("out", **dataset.collect)
+        assert load_suite(dataset.collect["suite"]).robot.name == dataset.robot
 
 
 def test_homes_are_in_one_set_only():
-    spans = sorted((d.collect["first_home"], d.collect["homes"]) for d in all_datasets().values() if d.collect)
+    spans = sorted((d.collect["first_scene"], d.collect["scenes"]) for d in all_datasets().values() if d.collect)
     assert all(first + homes <= following for (first, homes), (following, _) in pairwise(spans))
 
 

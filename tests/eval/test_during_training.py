@@ -8,8 +8,8 @@ import pytest
 from pilot import configs
 from pilot.cli.settings import override
 from pilot.eval import during_training
-from pilot.eval.stats import wilson
 from pilot.eval.during_training import evaluator
+from pilot.eval.stats import wilson
 
 
 def debug(*assignments: str):

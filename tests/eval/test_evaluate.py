@@ -11,21 +11,17 @@ from data.hub_server import instead_of_the_real_one
 from eval.checkpoints import save_random_policy
 from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import Endpoint
-from pilot.eval import evaluate as evaluating
-from pilot.eval.evaluate import (
-    Job,
-    SuiteResult,
-    checked_high_level,
-    evaluate,
-    evaluate_table,
-    other_prompt,
-    save_table,
-)
+from pilot.eval import episode_log, runner
+from pilot.eval.episode_log import EpisodeLog
+from pilot.eval.evaluate import checked_high_level, evaluate, evaluate_table
+from pilot.eval.results import SuiteResult, save_table
 from pilot.eval.rollout import EpisodeRecord
+from pilot.eval.runner import Job, other_prompt
 from pilot.eval.stats import wilson
-from pilot.eval.suites import SUITES, Suite
+from pilot.eval.suites import load_suite
 from pilot.infer.high_level import Implicit, Oracle, Vlm
 from pilot.infer.high_level.advising import at_once
+from pilot.sims.homes import HomesSuite
 
 
 class Still:
@@ -47,15 +43,16 @@ class Still:
 
 def record(**changes) -> EpisodeRecord:
     base = {
-        "suite": "homes-l1", "control": "none", "home": 0, "episode": 0, "seed": 0, "prompt": "p", "asked": "p",
+        "suite": "homes-l1", "control": "none", "scene": 0, "episode": 0, "seed": 0, "prompt": "p", "asked": "p",
         "success": True, "steps": 20, "first_grasped": "red cup", "wrong_object": False, "right_object_first": True,
         "placed": 1, "targets": 1, "subtasks": (), "infer_ms": 5.0,
     }  # fmt: skip
     return EpisodeRecord(**(base | changes))
 
 
-def job(home: int = 0, **changes) -> Job:
-    return Job(**({"suite": SUITES["homes-l1"], "control": "none", "home": home, "seed": 0, "episodes": 8} | changes))
+def job(scene: int = 0, **changes) -> Job:
+    base = {"suite": load_suite("homes-l1"), "control": "none", "scene": scene, "seed": 0, "episodes": 8}
+    return Job(**(base | changes))
 
 
 def test_no_episodes_and_two_workers_for_one_object_are_refused():
@@ -84,14 +81,14 @@ def test_a_checkpoint_of_another_robot_is_refused(tmp_path):
 def test_a_checkpoint_on_the_hub_is_fetched_once(tmp_path, monkeypatch, capsys):
     folder = save_random_policy(tmp_path / "policy")
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    monkeypatch.setattr(evaluating, "code_fingerprint", lambda: "as it is")
+    monkeypatch.setattr(episode_log, "code_fingerprint", lambda: "as it is")
     command = f"eval hf://desk/pi --suite homes-l1 --episodes 1 --workers 1 --out {tmp_path / 'out'}".split()
     with instead_of_the_real_one(tmp_path, monkeypatch) as hub:
         hub.commit("desk/pi", files | {"optimizer.pt": b"nobody needs it to act"})
         assert main.main(command) == 0
         table = capsys.readouterr().out
         assert "| homes-l1 | none |" in table and sorted(hub.fetched()) == sorted(files)
-        monkeypatch.setattr(evaluating, "load", None)  # nothing runs, nor comes, again
+        monkeypatch.setattr(runner, "load", None)  # nothing runs, nor comes, again
         hub.asked.clear()
         assert main.main(command) == 0 and not hub.fetched()
         assert capsys.readouterr().out == table
@@ -114,7 +111,7 @@ def test_one_process_and_two_find_the_same():
     parallel = evaluate("expert", suite="homes-l1", episodes=4, workers=2, progress=False)
     without_time = [[{**r.to_json(), "infer_ms": 0} for r in result.records] for result in (serial, parallel)]
     assert without_time[0] == without_time[1]
-    assert serial.successes == serial.n == 4 and [r.home for r in serial.records] == [0, 1, 2, 3]
+    assert serial.successes == serial.n == 4 and [r.scene for r in serial.records] == [0, 1, 2, 3]
 
 
 def test_finished_episodes_are_read_not_run_again(tmp_path):
@@ -133,26 +130,26 @@ def test_other_weights_or_other_code_are_run_anew(tmp_path, monkeypatch):
     evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
     monkeypatch.setattr(policy, "metadata", policy.metadata | {"fingerprint": "trained on"})
     evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    monkeypatch.setattr(evaluating, "code_fingerprint", lambda: "other")
+    monkeypatch.setattr(episode_log, "code_fingerprint", lambda: "other")
     evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
     assert policy.sessions == 3
 
 
 def test_a_line_cut_short_is_dropped(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    log = evaluating.Log(path, policy="p")
-    log.add(job(0), record(home=0))
-    log.add(job(1), record(home=1))
+    log = EpisodeLog(path, policy="p")
+    log.add(job(0), record(scene=0))
+    log.add(job(1), record(scene=1))
     path.write_bytes(path.read_bytes()[:-20])
-    log = evaluating.Log(path, policy="p")
+    log = EpisodeLog(path, policy="p")
     assert job(0) in log and job(1) not in log
-    log.add(job(1), record(home=1))
+    log.add(job(1), record(scene=1))
     assert [json.loads(line)["record"]["home"] for line in path.read_text().splitlines()] == [0, 1]
 
 
 def test_suites_of_other_words_are_kept_apart(tmp_path):
-    log = evaluating.Log(None, policy="p")
-    hats = Suite(name="homes-l1", title="hats", level=1, task="single", kinds=("hat",))
+    log = EpisodeLog(None, policy="p")
+    hats = HomesSuite(name="homes-l1", title="hats", level=1, task="single", kinds=("hat",))
     log.add(job(0), record())
     assert job(0) in log and job(0, suite=hats) not in log
 

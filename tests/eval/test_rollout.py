@@ -1,6 +1,7 @@
 """An episode and its record: what the policy is shown, how often it looks, what is written down, and the film."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,14 @@ import pytest
 from pilot.eval.rollout import (
     GREY,
     EpisodeRecord,
+    EpisodeSetup,
     ExpertPolicy,
-    Plan,
     film,
-    play,
+    roll_out,
+    run_batched,
     run_episode,
-    run_together,
 )
-from pilot.sims.homes import HomesEnv
+from pilot.sims.homes import SUITES, HomesEnv
 from pilot.tokenizers.text import split_box
 
 
@@ -40,8 +41,8 @@ class Watcher:
 
 
 def run(env, session=None, **changes):
-    settings = {"suite": "homes-l1", "home": 3, "episode": 0, "seed": 0, "replan_steps": 4} | changes
-    return run_episode(env, lambda env: session or ExpertPolicy(env, seed=0), Plan(**settings))
+    settings = {"suite": "homes-l1", "scene": 3, "episode": 0, "seed": 0, "replan_steps": 4} | changes
+    return run_episode(env, lambda env: session or ExpertPolicy(SUITES[0], env, seed=0), EpisodeSetup(**settings))
 
 
 def test_the_expert_puts_the_right_thing_away(env):
@@ -59,7 +60,10 @@ def test_the_expert_puts_the_right_thing_away(env):
 
 def test_a_record_comes_back_from_json_as_it_was(env):
     record, _ = run(env, replan_steps=1)
-    assert EpisodeRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+    row = json.loads(json.dumps(record.to_json()))
+    assert EpisodeRecord.from_json(row) == record and row["home"] == 3
+    older = {name: value for name, value in row.items() if name not in ("replan_steps", "num_steps")}
+    assert EpisodeRecord.from_json(older) == replace(record, replan_steps=None)
 
 
 def test_it_looks_once_per_replan_steps_and_stops_at_the_limit(env):
@@ -115,22 +119,22 @@ def test_a_film_shows_every_step_of_the_same_episode_with_what_was_said(env):
 
 def test_episodes_in_step_are_the_episodes_alone(env):
     """Five homes on two slots: each record is that of the home alone, and slots are filled again as they fall free."""
-    alone = {home: run(env, replan_steps=1, home=home)[0] for home in range(5)}
+    alone = {home: run(env, replan_steps=1, scene=home)[0] for home in range(5)}
     free = [HomesEnv(level=1, split="test") for _ in range(2)]
     everything, used, asked = list(free), {}, []
 
-    def games():
+    def rollouts():
         for home in alone:
             used[home] = free.pop()
-            plan = Plan(suite="homes-l1", home=home, episode=0, seed=0, replan_steps=1)
-            yield home, play(used[home], plan), ExpertPolicy(used[home], seed=0)
+            setup = EpisodeSetup(suite="homes-l1", scene=home, episode=0, seed=0, replan_steps=1)
+            yield home, roll_out(used[home], setup), ExpertPolicy(SUITES[0], used[home], seed=0)
 
     def infer_many(sessions, observations):
         asked.append(len(sessions))
         return [session.infer(observation) for session, observation in zip(sessions, observations, strict=True)]
 
     together = {}
-    for home, record in run_together(games(), infer_many, slots=2):
+    for home, record in run_batched(rollouts(), infer_many, batch_size=2):
         together[home] = record
         free.append(used.pop(home))
     for each in everything:

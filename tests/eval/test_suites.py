@@ -2,12 +2,13 @@
 
 import pytest
 
-from pilot.eval.suites import SUITES, check_control, get_suite
+from pilot.eval.suites import all_suites, check_control, lesson_for, load_suite, suites_for
+from pilot.sims.homes import LESSON, SUITES
 
 
 def test_an_unknown_suite_gets_the_nearest_name():
     with pytest.raises(ValueError, match=r"homes-l2-mult'.*did you mean 'homes-l2-multi'"):
-        get_suite("homes-l2-mult")
+        load_suite("homes-l2-mult")
 
 
 def test_an_unknown_control_is_named():
@@ -15,11 +16,19 @@ def test_an_unknown_control_is_named():
         check_control("blank_image")
 
 
-@pytest.mark.parametrize("name", SUITES)
-def test_prompts_are_known_without_building_the_home(name):
-    suite = SUITES[name]
+def test_suites_of_a_robot():
+    assert suites_for("homes") == list(SUITES) == list(all_suites().values())[: len(SUITES)]
+    assert lesson_for("homes") is LESSON
+    with pytest.raises(ValueError, match=r"no simulator has a suite for robot 'ur5'; there are suites for 'homes'"):
+        suites_for("ur5")
+    with pytest.raises(ValueError, match=r"there is no demo for robot 'ur5'; there is one for 'homes'"):
+        lesson_for("ur5")
+
+
+@pytest.mark.parametrize("suite", [*SUITES, LESSON.new], ids=lambda suite: suite.name)
+def test_prompts_are_known_without_building_the_home(suite):
     env = suite.make_env()
     for home in (0, 5):
-        observation, _ = env.reset(seed=0, options={"home": home, "episode": 0})
+        observation, _ = env.reset_to(home)
         assert suite.prompt(home) == observation["prompt"]
     env.close()

@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 from pilot import configs
-from pilot.eval import demo
+from pilot.eval import demo_stages
 from pilot.eval.demo import demo as run_demo
-from pilot.sims import homes
 from pilot.sims.collect import collect
-from pilot.sims.homes import HomesEnv
+from pilot.sims.homes import SUITES, HomesEnv, env
 from pilot.train.config import Source
 from pilot.train.loop import train
 
@@ -20,7 +19,7 @@ class ShortEnv(HomesEnv):
 
 def tiny_checkpoint(folder):
     """The debug model after a few steps on a handful of demonstrations, and a config to go on with."""
-    data = collect(folder / "data", level=1, task="single", homes=2, episodes_per_home=2, workers=1, progress=False)
+    data = collect(folder / "data", SUITES[0], scenes=2, episodes_per_scene=2, workers=1, progress=False)
     config = replace(configs.get("debug"), sources=(Source(path=str(data)),), steps=4, save_every=4)
     policy = train(config, out=folder / "run", progress=False)
     sources = (Source(path="new", weight=0.5), Source(path="web", kind="web", weight=0.5))
@@ -29,11 +28,11 @@ def tiny_checkpoint(folder):
 
 def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_shape_checks):
     checkpoint, config = tiny_checkpoint(tmp_path)
-    monkeypatch.setattr(homes, "HomesEnv", ShortEnv)
+    monkeypatch.setattr(env, "HomesEnv", ShortEnv)
     path = run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
     page = path.read_text()
     assert path == tmp_path / "demo" / "report.html" and len(page) > 50_000
-    assert f"{demo.QUICK.steps} training steps" in page and "of 2 homes" in page
+    assert f"{demo_stages.QUICK.steps} training steps" in page and "of 2 homes" in page
     said = capsys.readouterr().out
     assert "[7/7]" in said and "done before" not in said and str(path) in said
 
@@ -41,6 +40,6 @@ def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_
         raise AssertionError("ran again")
 
     for name in ("train", "collect", "evaluate_table", "attention_picture", "film"):
-        monkeypatch.setattr(demo, name, forbidden)
+        monkeypatch.setattr(demo_stages, name, forbidden)
     run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
     assert capsys.readouterr().out.count("done before") == 7

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,16 +12,19 @@ from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows
 from pilot.sims import collect as collecting
 from pilot.sims.collect import collect, collect_web
-from pilot.sims.homes import HomesEnv
-from pilot.sims.homes.demonstrations import Disturbance, Noise, demonstrate
+from pilot.sims.demonstrate import demonstrate
+from pilot.sims.homes import HomesSuite
+from pilot.sims.homes.disturbances import HomesDisturbance, Noise
 
 NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
-SMALL = {"level": 1, "task": "single", "episodes_per_home": 2, "workers": 1, "progress": False}
+SUITE = HomesSuite(name="homes", title="one move", split="train")
+WEB = replace(SUITE, level=2, task="multi")
+SMALL = {"suite": SUITE, "episodes_per_scene": 2, "workers": 1, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    return collect(tmp_path_factory.mktemp("homes") / "set", homes=2, **SMALL)
+    return collect(tmp_path_factory.mktemp("homes") / "set", scenes=2, **SMALL)
 
 
 def same(first: LeRobotDataset, second: LeRobotDataset) -> None:
@@ -31,8 +35,8 @@ def same(first: LeRobotDataset, second: LeRobotDataset) -> None:
 
 
 def test_a_demonstration_reads_back(collected):
-    env = HomesEnv(level=1, task="single")
-    recorded = demonstrate(env, home=0, episode=0, seed=0, noise=Noise())
+    env = SUITE.make_env()
+    recorded = demonstrate(SUITE, env, scene=0, episode=0, seed=0)
     env.close()
     dataset = LeRobotDataset(collected, 8)
     length = len(recorded.states)
@@ -52,42 +56,42 @@ def test_a_demonstration_reads_back(collected):
 
 
 def test_two_workers_record_the_same(collected, tmp_path):
-    other = collect(tmp_path / "set", homes=2, **(SMALL | {"workers": 2}))
+    other = collect(tmp_path / "set", scenes=2, **(SMALL | {"workers": 2}))
     same(LeRobotDataset(other, 8), LeRobotDataset(collected, 8))
 
 
 def test_goes_on_after_an_interruption(collected, tmp_path, monkeypatch):
     out, finished = tmp_path / "set", iter([False, True])
-    job = collecting._demonstrate_home
+    job = collecting._demonstrate_scene
 
-    def interrupted(settings, policy, home):
+    def interrupted(settings, policy, scene):
         if next(finished):
             raise KeyboardInterrupt
-        return job(settings, policy, home)
+        return job(settings, policy, scene)
 
     with monkeypatch.context() as patch:
-        patch.setattr(collecting, "_demonstrate_home", interrupted)
+        patch.setattr(collecting, "_demonstrate_scene", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            collect(out, homes=2, **SMALL)
+            collect(out, scenes=2, **SMALL)
     with pytest.raises(ValueError, match=r"unfinished recording"):
         LeRobotDataset(out, 8)
     # An interruption between writing an episode and counting its home: that episode is recorded again.
     shutil.copy(out / "recording/000001.parquet", out / "recording/000002.parquet")
-    same(LeRobotDataset(collect(out, homes=2, **SMALL), 8), LeRobotDataset(collected, 8))
+    same(LeRobotDataset(collect(out, scenes=2, **SMALL), 8), LeRobotDataset(collected, 8))
 
 
 def test_more_homes_append_and_a_repeat_does_nothing(collected, tmp_path):
-    out = collect(tmp_path / "set", homes=1, **SMALL)
-    collect(out, homes=2, **SMALL)
+    out = collect(tmp_path / "set", scenes=1, **SMALL)
+    collect(out, scenes=2, **SMALL)
     same(LeRobotDataset(out, 8), LeRobotDataset(collected, 8))
     before = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
-    collect(out, homes=2, **SMALL)
+    collect(out, scenes=2, **SMALL)
     assert sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*")) == before
 
 
 def test_other_settings_are_refused(collected):
     with pytest.raises(ValueError, match=r"was collected with seed=0, now 1"):
-        collect(collected, homes=2, seed=1, **SMALL)
+        collect(collected, scenes=2, seed=1, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -96,28 +100,29 @@ def test_other_settings_are_refused(collected):
         ({"task": "mult"}, "no task 'mult'"),
         ({"level": 3}, "levels 1 and 2, got 3"),
         ({"split": "tset"}, "did you mean 'test'"),
-        ({"kinds": ["cupp"]}, "cupp"),
+        ({"kinds": ("cupp",)}, "cupp"),
     ],
 )
 def test_what_cannot_be_collected_is_said_before_a_folder_is_made(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
-        collect(tmp_path / "set", homes=1, **(SMALL | wrong))
+        collect(tmp_path / "set", scenes=1, **(SMALL | {"suite": replace(SUITE, **wrong)}))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_something_else_in_it_is_refused(collected, tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"holds model.safetensors, not what this command collects"):
-        collect(tmp_path, homes=1, **SMALL)
+        collect(tmp_path, scenes=1, **SMALL)
     with pytest.raises(ValueError, match=r"holds collect.json, data, meta, not what this command collects"):
-        collect_web(collected, rows=4, homes=1, workers=1, progress=False)
-    web = collect_web(tmp_path / "web", rows=4, homes=1, workers=1, progress=False)
+        collect_web(collected, WEB, rows=4, scenes=1, workers=1, progress=False)
+    web = collect_web(tmp_path / "web", WEB, rows=4, scenes=1, workers=1, progress=False)
     with pytest.raises(ValueError, match=r"web-style rows"):
-        collect(web, homes=1, **SMALL)
+        collect(web, scenes=1, **SMALL)
 
 
 def test_verbal_episodes_say_every_step(tmp_path):
-    out = collect(tmp_path, level=2, task="multi", homes=1, episodes_per_home=2, workers=1, verbal=True, progress=False)
+    suite = replace(SUITE, level=2, task="multi")
+    out = collect(tmp_path, suite, scenes=1, episodes_per_scene=2, workers=1, verbal=True, progress=False)
     dataset = LeRobotDataset(out, 8)
     assert dataset.episodes[0].group == "verbal"
     for i in range(len(dataset)):
@@ -133,7 +138,7 @@ def test_the_policy_drives_first_and_the_expert_is_recorded(tmp_path):
         seen.append(observation["images"]["room"].shape)
         return np.append(observation["state"][:3] + [0.03, 0, 0.01], 0.0)
 
-    out = collect(tmp_path, homes=1, policy=drive, noise=NO_NOISE, **SMALL)
+    out = collect(tmp_path, scenes=1, policy=drive, **(SMALL | {"suite": replace(SUITE, noise=NO_NOISE)}))
     dataset = LeRobotDataset(out, 8)
     for episode in dataset.episodes:
         driven = np.flatnonzero(dataset.perturbed[episode.start : episode.stop])
@@ -145,7 +150,7 @@ def test_the_policy_drives_first_and_the_expert_is_recorded(tmp_path):
 
 def test_without_noise_the_expert_is_executed():
     rng, action = np.random.default_rng(0), np.array([0.1, 0.1, 0.2, 0.0], np.float32)
-    executed, perturbed = Disturbance(rng, NO_NOISE).apply(np.zeros(5, np.float32), action)
+    executed, perturbed = HomesDisturbance(rng, NO_NOISE).apply(np.zeros(5, np.float32), action)
     np.testing.assert_array_equal(executed, action)
     assert not perturbed
 
@@ -155,7 +160,7 @@ def test_disturbances_are_marked_and_end():
     noise = Noise(bursts=1.0, burst_rate=0.1, missed_grasps=1.0)
     state, above = np.array([0.1, 0.1, 0.2, 0, 0], np.float32), np.array([0.1, 0.1, 0.15, 0], np.float32)
     marks = []
-    disturbance = Disturbance(rng, noise)
+    disturbance = HomesDisturbance(rng, noise)
     for _ in range(200):
         executed, perturbed = disturbance.apply(state, above)
         marks.append(perturbed)
@@ -164,7 +169,7 @@ def test_disturbances_are_marked_and_end():
 
 
 def test_web_rows_are_true(tmp_path):
-    out = collect_web(tmp_path / "web", rows=60, homes=2, workers=1, progress=False)
+    out = collect_web(tmp_path / "web", WEB, rows=60, scenes=2, workers=1, progress=False)
     rows = WebRows(out)
     assert 60 <= len(rows) <= 120
     for picture in {image for image, _, _ in rows.rows}:
@@ -175,9 +180,9 @@ def test_web_rows_are_true(tmp_path):
                 assert answer in listed
             if question.startswith("what is at "):
                 assert f"{question.removeprefix('what is at ')} {answer}" in listed
-    assert collect_web(tmp_path / "web", rows=60, homes=2, workers=1, progress=False) == out
+    assert collect_web(tmp_path / "web", WEB, rows=60, scenes=2, workers=1, progress=False) == out
     with pytest.raises(ValueError, match=r"was collected with rows=60, now 61"):
-        collect_web(tmp_path / "web", rows=61, homes=2, progress=False)
+        collect_web(tmp_path / "web", WEB, rows=61, scenes=2, progress=False)
 
 
 def test_progress_is_readable(collected):

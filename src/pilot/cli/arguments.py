@@ -30,7 +30,20 @@ class Verb:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises its errors, so that they are one line; argparse itself prints the whole usage and exits."""
+    """A parser that raises its errors, so that they are one line; argparse itself prints the whole usage and exits.
+
+    `fill` adds the arguments of a verb when that verb is parsed: a verb may look up names for its help without keeping
+    the others waiting.
+    """
+
+    fill: Callable[["Parser"], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, with the arguments of the verb."""
+        if self.fill is not None:
+            fill, self.fill = self.fill, None
+            fill(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise the message as a `ValueError`."""
@@ -165,4 +178,4 @@ def add_verbs(parsers: Any, verbs: Mapping[str, Verb]) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(parser=sub)
-        verb.add_arguments(sub)
+        sub.fill = verb.add_arguments

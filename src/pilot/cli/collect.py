@@ -1,73 +1,97 @@
-"""`pilot collect OUT`: demonstrations of a scripted expert, or web-style rows."""
+"""`pilot collect OUT`: demonstrations of a simulator's scripted expert, or web-style rows about its pictures."""
 
 import argparse
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 from pilot.cli.arguments import Verb, folder_to_write, whole_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from pilot.eval.suites import all_suites
+
+    suites = [suite for suite in all_suites().values() if suite.has_expert or suite.has_questions]
+    scenes = dict.fromkeys(suite.scene for suite in suites)  # "home": --homes is as good as --scenes
     parser.add_argument("out", type=folder_to_write, help="folder of the data set; an unfinished one is continued")
+    names = " ".join(suite.name for suite in suites)
+    parser.add_argument("--suite", default=suites[0].name, help=f"{names}, or a file of yours (default: %(default)s)")
+    parser.add_argument("--scenes", *(f"--{scene}s" for scene in scenes), type=whole_number(1), default=20,
+                        help="number of scenes (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--first-scene", *(f"--first-{scene}" for scene in scenes), type=whole_number(0), default=0,
+                        help="number of the first scene (default: %(default)s)")  # fmt: skip
     parser.add_argument(
-        "--level", type=whole_number(1, 2), default=1, help="1: two objects; 2: distractors (default: %(default)s)"
+        "--episodes", type=whole_number(1), default=10, help="episodes per scene (default: %(default)s)"
     )
-    parser.add_argument(
-        "--task", choices=["single", "multi"], default="single", help="one move, or several (default: %(default)s)"
-    )
-    parser.add_argument("--homes", type=whole_number(1), default=20, help="number of homes (default: %(default)s)")
-    parser.add_argument(
-        "--first-home", type=whole_number(0), default=0, help="index of the first home (default: %(default)s)"
-    )
-    parser.add_argument("--episodes", type=whole_number(1), default=10, help="episodes per home (default: %(default)s)")
-    parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step aloud")
+    parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step")
     parser.add_argument("--video", action="store_true", help="mp4 files instead of pictures in the tables")
-    parser.add_argument("--kinds", nargs="+", help="only these kinds of object")
-    parser.add_argument("--receptacles", nargs="+", help="only these receptacles")
     parser.add_argument(
         "--web", type=whole_number(1), metavar="ROWS", help="instead: this many captions, questions and boxes"
     )
-    parser.add_argument("--split", choices=["train", "test"], default="train", help="homes (default: %(default)s)")
+    parser.add_argument(
+        "--split", choices=["train", "test"], default="train", help="which scenes (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=whole_number(0), default=0)
     parser.add_argument("--workers", type=whole_number(1), default=2, help="processes (default: %(default)s)")
+    group = parser.add_argument_group("changes to the suite")
+    for option in suite_options(suites).values():
+        add_suite_option(group, option)
+
+
+def suite_options(suites: Iterable[Any]) -> dict[str, dataclasses.Field]:
+    """Return the fields that suites offer as options, by name: those that have a help text."""
+    return {f.name: f for suite in suites for f in dataclasses.fields(suite) if "help" in f.metadata}
+
+
+def add_suite_option(group: Any, option: dataclasses.Field) -> None:
+    more = {name: value for name, value in option.metadata.items() if name != "help"}
+    if isinstance(option.default, int):
+        more["type"] = whole_number(0)
+    group.add_argument(f"--{option.name}", help=f"{option.metadata['help']} (default: what the suite says)", **more)
+
+
+def chosen_suite(args: argparse.Namespace) -> Any:
+    """Return the suite that the arguments name, with the changes that they make to it.
+
+    Raises:
+        ValueError: an unknown suite, or an option that belongs to another simulator's suites.
+    """
+    from pilot.eval.suites import all_suites, load_suite
+
+    suite, changes = load_suite(args.suite), {"split": args.split}
+    own = suite_options([suite])
+    for name in suite_options(all_suites().values()):
+        value = getattr(args, name)
+        if value is not None and name not in own:
+            raise ValueError(f"suite '{suite.name}' has no option --{name}")
+        if value is not None:
+            changes[name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(suite, **changes)
 
 
 def run(args: argparse.Namespace) -> None:
+    suite = chosen_suite(args)
     from pilot.sims.collect import collect, collect_web
 
+    where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
     if args.web is not None:
-        collect_web(
-            args.out,
-            rows=args.web,
-            split=args.split,
-            homes=args.homes,
-            seed=args.seed,
-            level=args.level,
-            first_home=args.first_home,
-            workers=args.workers,
-            kinds=args.kinds,
-            receptacles=args.receptacles,
-        )
+        collect_web(args.out, suite, rows=args.web, workers=args.workers, **where)
         print(f"the set is {args.out}")
         return
     collect(
         args.out,
-        level=args.level,
-        task=args.task,
-        split=args.split,
-        homes=args.homes,
-        episodes_per_home=args.episodes,
-        first_home=args.first_home,
+        suite,
+        episodes_per_scene=args.episodes,
         workers=args.workers,
-        seed=args.seed,
         verbal=args.verbal,
         image_format="video" if args.video else "image",
-        kinds=args.kinds,
-        receptacles=args.receptacles,
+        **where,
     )
     print(f"the set is {args.out}; to look at it: pilot data inspect {args.out}")
 
 
 VERB = Verb(
-    help="Write demonstrations of a scripted expert, or web-style rows, from generated homes.",
+    help="Write demonstrations of a scripted expert, or web-style rows, from a simulator.",
     example="pilot collect data/mine --level 2 --task multi --homes 40 --episodes 10",
     add_arguments=add_arguments,
     run=run,

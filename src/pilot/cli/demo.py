@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 VERB = Verb(
-    help="Watch the whole recipe: act in unseen homes, learn something new, write an HTML report.",
+    help="Watch the whole recipe: act in scenes never seen, learn something new, write an HTML report.",
     example="pilot demo --quick",
     add_arguments=add_arguments,
     run=run,

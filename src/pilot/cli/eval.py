@@ -1,4 +1,4 @@
-"""`pilot eval POLICY`: success in unseen homes, beside controls."""
+"""`pilot eval POLICY`: success in a simulator's scenes, beside controls."""
 
 import argparse
 
@@ -10,17 +10,23 @@ from pilot.cli.arguments import (
     high_level_arguments,
     whole_number,
 )
-from pilot.eval.suites import CONTROLS, SUITES, check_control, get_suite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from pilot.eval.suites import CONTROLS, all_suites
+
     parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
-    parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(SUITES)} (default: all)")
+    parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(all_suites())}, or a file of "
+                        "yours (default: all of the policy's robot)")  # fmt: skip
     parser.add_argument("--control", nargs="+", metavar="CONTROL", default=["none"], help=" ".join(CONTROLS))
     parser.add_argument(
         "--episodes", type=whole_number(1), default=200, help="per suite and control (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the starts (default: %(default)s)")
+    parser.add_argument("--num-steps", type=whole_number(1), help="denoising steps (default: the policy's own)")
+    parser.add_argument(
+        "--replan-steps", type=whole_number(1), help="actions executed per chunk (default: the policy's own)"
+    )
     parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
     parser.add_argument(
         "--out", type=folder_to_write, help="folder for each episode's record and the table; a second run goes on"
@@ -29,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    suites = [get_suite(name) for name in args.suite or SUITES]
+    from pilot.eval.suites import check_control, load_suites
+
+    suites = None if args.suite is None else load_suites(args.suite)
     for control in args.control:
         check_control(control)
     policy = args.policy if args.policy == "expert" else checkpoint_at(args.policy)
     high_level = chosen_high_level(args)
-    from pilot.eval.evaluate import evaluate_table, save_table, to_markdown
+    from pilot.eval.evaluate import evaluate_table
+    from pilot.eval.results import save_table, to_markdown
 
     try:
         results = evaluate_table(
@@ -44,6 +53,8 @@ def run(args: argparse.Namespace) -> None:
             episodes=args.episodes,
             seed=args.seed,
             workers=args.workers,
+            num_steps=args.num_steps,
+            replan_steps=args.replan_steps,
             high_level=high_level,
             out=args.out,
         )
@@ -56,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 VERB = Verb(
-    help="Success in unseen homes, with intervals, beside controls that take a sense away.",
+    help="Measure success in scenes never seen, with intervals, beside controls that take a sense away.",
     example="pilot eval checkpoints/nano --suite homes-l1 homes-l2 --control none blank_images --episodes 200",
     add_arguments=add_arguments,
     run=run,

@@ -25,7 +25,8 @@ class Dataset:
     """One data set by name.
 
     `path` is relative to the data folder. `reader`: "robot" is a set of demonstrations, "web" is rows of pictures with
-    questions and answers. `collect`: arguments of `collect` ("robot") or `collect_web` in `pilot.sims`. `layout`: for
+    questions and answers. `collect`: arguments of `collect` ("robot") or `collect_web` in
+    `pilot.sims`, the suite by its name. `layout`: for
     RLDS sets, whose `name` is then the one in `dataset_info.json`.
     """
 

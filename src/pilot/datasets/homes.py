@@ -14,7 +14,7 @@ DATASETS = (
         robot="homes",
         reader="robot",
         objective=_BOTH,
-        collect={"level": 1, "task": "single", "homes": 160, "episodes_per_home": 4, "first_home": 0, "seed": 0},
+        collect={"suite": "homes-l1", "scenes": 160, "episodes_per_scene": 4, "first_scene": 0, "seed": 0},
     ),
     Dataset(
         name="homes-l2",
@@ -22,7 +22,7 @@ DATASETS = (
         robot="homes",
         reader="robot",
         objective=_BOTH,
-        collect={"level": 2, "task": "single", "homes": 700, "episodes_per_home": 3, "first_home": 10_000, "seed": 1},
+        collect={"suite": "homes-l2", "scenes": 700, "episodes_per_scene": 3, "first_scene": 10_000, "seed": 1},
     ),
     Dataset(
         name="homes-l2-multi",
@@ -30,7 +30,7 @@ DATASETS = (
         robot="homes",
         reader="robot",
         objective=_BOTH,
-        collect={"level": 2, "task": "multi", "homes": 300, "episodes_per_home": 3, "first_home": 20_000, "seed": 2},
+        collect={"suite": "homes-l2-multi", "scenes": 300, "episodes_per_scene": 3, "first_scene": 20_000, "seed": 2},
     ),
     Dataset(
         name="homes-verbal",
@@ -39,11 +39,10 @@ DATASETS = (
         reader="robot",
         objective=_BOTH + "; half of the prompts are what a person said last",
         collect={
-            "level": 2,
-            "task": "multi",
-            "homes": 60,
-            "episodes_per_home": 3,
-            "first_home": 30_000,
+            "suite": "homes-l2-multi",
+            "scenes": 60,
+            "episodes_per_scene": 3,
+            "first_scene": 30_000,
             "seed": 3,
             "verbal": True,
         },
@@ -54,6 +53,6 @@ DATASETS = (
         robot="homes",
         reader="web",
         objective="text on answers; no actions",
-        collect={"rows": 36_000, "homes": 1500, "level": 2, "first_home": 40_000, "seed": 4},
+        collect={"suite": "homes-l2-multi", "rows": 36_000, "scenes": 1500, "first_scene": 40_000, "seed": 4},
     ),
 )

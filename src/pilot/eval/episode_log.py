@@ -83,7 +83,7 @@ def fingerprint(policy: Any) -> str:
 
 
 def code_fingerprint() -> str:
-    """Return twelve hex digits of the source that every policy acts through; simulators have fingerprints of their own."""
+    """Return twelve hex digits of the source that every policy acts through; simulators have their own."""
     root = Path(pilot.__path__[0])
     folders = ("robots", "tokenizers", "data", "nn", "models", "infer")
     return _digest(sorted(path for folder in folders for path in (root / folder).rglob("*.py")))

@@ -1,6 +1,5 @@
 """What an evaluation found: a result per suite and control, as a table and as files."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -33,7 +33,7 @@ class Actor(Protocol):
 class EpisodeRecord:
     """What happened in one episode. `subtasks` are the policy's own words, each with the control step it began at.
 
-    `prompt` is the episode's instruction, `asked` the one that the policy got. `placed` of `targets` goals were reached.
+    `prompt` is the episode's instruction, `asked` what the policy got; `placed` of `targets` goals were reached.
     """
 
     suite: str
@@ -104,7 +104,7 @@ def apply_control(
 ) -> Observation:
     """Return what the policy is shown: `observation` with `prompt` as its instruction, changed as `control` says.
 
-    With `true_subtask`, or under the control `oracle`, it holds the true subtask with its box, in steps of `loc_stride`.
+    With `true_subtask`, or under the control `oracle`, it holds the true subtask and its box, in steps of `loc_stride`.
     """
     shown = {**observation, "prompt": prompt}
     if control == "blank_images":

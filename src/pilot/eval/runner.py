@@ -79,7 +79,7 @@ class Runner:
         )
 
     def run_many(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, EpisodeRecord]]:
-        """Run jobs, `BATCH_SIZE` at a time where the policy answers several at once; yield each record as it is done."""
+        """Run jobs, `BATCH_SIZE` at a time where the policy can answer several; yield each record as it is done."""
         if not hasattr(self.policy, "infer_many"):
             yield from ((job, self.run(job)[0]) for job in jobs)
             return

@@ -6,8 +6,8 @@ with `SUITES` (see `sims/base.py`): name it by its path, `--suite path/to/mine.p
 (`pilot.extensions`).
 
 A *control* takes away one thing that the policy needs, so that its success can be told from luck: `blank_images` (flat
-grey pictures), `shuffled_prompts` (the instruction of another scene). `oracle` gives instead: the true subtask in words,
-with its box, so that only the low level is left to fail. All of them run from the same starts.
+grey pictures), `shuffled_prompts` (the instruction of another scene). `oracle` gives instead: the true subtask in
+words, with its box, so that only the low level is left to fail. All of them run from the same starts.
 """
 
 import importlib

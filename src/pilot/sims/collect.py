@@ -19,7 +19,7 @@ from pilot.data.formats.web import PACKED, ROWS, WebWriter
 from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.data.loading.workers import in_processes
 from pilot.data.storage.files import read_json, write_json
-from pilot.names import shortened
+from pilot.names import shorten
 from pilot.sims.base import DriveFn, Suite
 from pilot.sims.demonstrate import Demonstration, demonstrate
 
@@ -116,11 +116,11 @@ def collect_web(
     workers: int = 2,
     progress: bool = True,
 ) -> Path:
-    """Write about `rows` question-and-answer rows on pictures of `scenes` scenes, with the robot in the way; return `out`.
+    """Write about `rows` question-and-answer rows on pictures of `scenes` scenes; return `out`.
 
     Raises:
-        ValueError: the suite has no questions, its options do not fit together, or `out` holds rows collected with other
-            settings.
+        ValueError: the suite has no questions, its options do not fit together, or `out` holds rows collected with
+            other settings.
     """
     check_offers(suite, questions=True)
     settings = suite.settings() | {"rows": rows, f"{suite.scene}s": scenes, "seed": seed}
@@ -182,9 +182,7 @@ def add_demonstration(
     )
 
 
-def _demonstrate_scene(
-    settings: CollectSettings, policy: DriveFn | None, scene: int
-) -> list[Demonstration | None]:
+def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene: int) -> list[Demonstration | None]:
     """All episodes of one scene, with pictures compressed here, in the worker."""
     env = settings.suite.make_env()
     recorded = []
@@ -220,7 +218,7 @@ def _refuse_used(out: Path, *, ours: tuple[str, ...]) -> None:
     """Refuse a folder that holds more than what is there before the first scene is finished."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if others := [name for name in names if name not in ours and not name.startswith(".")]:
-        raise ValueError(f"{out} holds {shortened(others)}, not what this command collects; choose another folder")
+        raise ValueError(f"{out} holds {shorten(others)}, not what this command collects; choose another folder")
 
 
 def _same(out: Path, known: dict[str, Any], mine: dict[str, Any]) -> Path:

@@ -47,12 +47,13 @@ class Attention:
 
 
 @torch.inference_mode()
-def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str = "room") -> Attention:
-    """Attention on the patches of one camera's picture while the policy says its subtask, place first.
+def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str | None = None) -> Attention:
+    """Return the attention on the patches of one camera's picture (the first) while the policy says its subtask.
 
     It is that of the pointing head (`models/pointing.py`) where the model has one, else the mean over layers and heads.
     Raises ValueError for a camera that the robot has not, or a model without an action expert.
     """
+    camera = policy.bundle.robot.cameras[0] if camera is None else camera
     with RecordAttention() as recorded:
         read, _, said = think(policy, observation, recorder=recorded)
     columns = patch_columns(policy, list(read.images), camera)

@@ -59,9 +59,7 @@ class HomesEnv(gymnasium.Env):
         self.episode: Episode
         self._world_seed: int | None = None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Info]:
         """Start episode `options["episode"]` of home `options["home"]`; what is not given is drawn from `seed`."""
         super().reset(seed=seed)
         wanted = dict(options or {})

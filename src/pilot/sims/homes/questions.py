@@ -22,9 +22,7 @@ QUESTIONS_PER_PICTURE = 6
 PICTURES_PER_EPISODE = 4
 
 
-def pictures_of_home(
-    env: HomesEnv, home: int, *, rows: int, seed: int
-) -> list[tuple[bytes, list[Question]]]:
+def pictures_of_home(env: HomesEnv, home: int, *, rows: int, seed: int) -> list[tuple[bytes, list[Question]]]:
     """Return about `rows` questions on pictures of one home, as (PNG of the room, questions with answers).
 
     The pictures look like acting: between them the expert or chance moves the gripper, so things are held and placed.

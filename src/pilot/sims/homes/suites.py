@@ -36,7 +36,7 @@ class HomesSuite(Suite):
     task: str = _option("single", "one move, or several", choices=TASKS)
     kinds: tuple[str, ...] | None = _option(None, "only these kinds of object", nargs="+")
     receptacles: tuple[str, ...] | None = _option(None, "only these receptacles", nargs="+")
-    noise: Noise = Noise()  # what goes wrong in demonstrations
+    noise: Noise = field(default_factory=Noise)  # what goes wrong in demonstrations
 
     @property
     def robot(self) -> Robot:
