@@ -7,7 +7,19 @@ from pilot.models.pi import PiConfig
 from pilot.robots import load_adapter
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import TextTokenizer
-from pilot.types import NormStats, Robot, Sample
+from pilot.types import Gripper, NormStats, Robot, Sample, make_bool_mask
+
+ARM = Robot(
+    name="example",
+    cameras=("front", "wrist"),
+    wrist_cameras=("wrist",),
+    state_names=("x", "y", "z", "gripper", "force"),
+    action_names=("x", "y", "z", "gripper"),
+    delta_mask=make_bool_mask(3, -1),
+    grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper"),),
+    control_hz=10.0,
+)
+"""A robot for models, which must work with any."""
 
 
 def make_sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:

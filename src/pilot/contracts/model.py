@@ -19,7 +19,6 @@ from pilot.contracts import examples, require
 from pilot.data.layout import Batch
 from pilot.data.pipeline import Row, collate
 from pilot.models.base import Model
-from pilot.robots import load_robot
 
 ROWS = 3
 STEPS, LEARNED = 25, 0.8  # so many steps on one batch bring each loss below this share of what it was
@@ -134,7 +133,7 @@ def check_full_size(constructor: Constructor) -> None:
 
 def rows_for(model: Model) -> list[Row]:
     """Return some rows of random samples for a model."""
-    robot, horizon = load_robot("homes"), model.config.action_horizon
+    robot, horizon = examples.ARM, model.config.action_horizon
     with_fast = hasattr(model.config, "fast_vocab_size")
     pipeline = examples.make_pipeline(robot, model.config, with_fast=with_fast)
     return [pipeline.encode(examples.make_sample(robot, horizon=horizon, seed=seed)) for seed in range(ROWS)]

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from pilot.cli.arguments import Verb, above_zero, folder_to_write, whole_number
+from pilot.cli.data.stats import recorded_robot
 from pilot.names import check_name
 
 
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of data sets of one robot")
     parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the tokenizer")
     parser.add_argument("--kind", default="fast", help="fast, vq or bins (default: %(default)s)")
-    parser.add_argument("--robot", default="homes", help="a file of pilot.robots (default: %(default)s)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the first set names)")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     check_name("action tokenizer", args.kind, ACTION_TOKENIZERS)
     options = {"fast": {"scale": args.scale}, "vq": {"tokens": args.tokens, "seed": args.seed}, "bins": {}}[args.kind]
     options = {name: value for name, value in {"vocab_size": args.vocab_size, **options}.items() if value is not None}
-    robot = load_robot(args.robot)
+    robot = load_robot(args.robot or recorded_robot(args.paths[0]))
     adapter = load_adapter(robot)
     datasets = [open_episodes(path, args.action_horizon, layouts=load_layout) for path in args.paths]
     stats = compute_norm_stats(datasets, robot, adapter=adapter)["actions"]

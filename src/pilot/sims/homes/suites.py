@@ -17,11 +17,6 @@ from pilot.sims.homes.rooms import draw_home, home_seed
 from pilot.types import Robot
 
 
-def _option(default: Any, help: str, **more: Any) -> Any:
-    """A field that `pilot collect` offers as an option of the same name."""
-    return field(default=default, metadata={"help": help, **more})
-
-
 @dataclass(frozen=True, kw_only=True)
 class HomesSuite(Suite):
     """Tasks of one level in generated homes; without `kinds` or `receptacles`, all those of training are there."""
@@ -32,10 +27,11 @@ class HomesSuite(Suite):
     has_supervisor: ClassVar[bool] = True
     has_questions: ClassVar[bool] = True
 
-    level: int = _option(1, "1: two objects; 2: more objects, some alike", choices=(1, 2))
-    task: str = _option("single", "one move, or several", choices=TASKS)
-    kinds: tuple[str, ...] | None = _option(None, "only these kinds of object", nargs="+")
-    receptacles: tuple[str, ...] | None = _option(None, "only these receptacles", nargs="+")
+    # Fields with a help text are options of `pilot collect`.
+    level: int = field(default=1, metadata={"help": "1: two objects; 2: more objects, some alike", "choices": (1, 2)})
+    task: str = field(default="single", metadata={"help": "one move, or several", "choices": TASKS})
+    kinds: tuple[str, ...] | None = field(default=None, metadata={"help": "only these kinds of object", "nargs": "+"})
+    receptacles: tuple[str, ...] | None = field(default=None, metadata={"help": "only these receptacles", "nargs": "+"})
     noise: Noise = field(default_factory=Noise)  # what goes wrong in demonstrations
 
     @property
