@@ -11,9 +11,9 @@ Who sees whom (a row is a query, `#` sees, `\\` sees itself and what came before
     FAST        #      #     \\
     flow        #      #            #
 
-A row leaves out what it has not: web rows have no flow block, π0 rows no TEXT and no FAST. Padding is seen by nobody
-and takes no position. The flow block's positions follow on PREFIX and TEXT and skip FAST, so that training equals
-acting.
+A row leaves out what it does not have: web rows have no flow block, π0 rows no TEXT and no FAST. Padding is seen by
+nobody and takes no position. The positions of the flow block continue those of PREFIX and TEXT and skip FAST, so that
+training equals acting.
 
 Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` all backbone tokens, `t` flow tokens, `h w` pixels, `ad`
 action dims.
@@ -30,7 +30,7 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """What a token is; decides what it sees and which loss it carries."""
+    """What a token is: it decides what the token sees and which loss it carries."""
 
     PAD = 0
     PREFIX = 1
@@ -40,43 +40,43 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a model sees. `token_loss` marks the tokens that the text head is trained to say.
+    """What a model sees, and the text that it is trained to write behind its prompt."""
 
-    `found` holds what `with_indices` has found on the host; it is for these very rows.
-    """
-
-    images: dict[str, Float[Tensor, "b h w 3"]]
-    image_masks: dict[str, Bool[Tensor, " b"]]
-    state: Float[Tensor, "b ad"]
+    images: dict[str, Float[Tensor, "b h w 3"]]  # by camera, in [-1, 1]
+    image_masks: dict[str, Bool[Tensor, " b"]]  # False where a row has no such camera
+    state: Float[Tensor, "b ad"]  # normalised, padded with zeros
     tokens: Int[Tensor, "b l"]
-    token_kinds: Int[Tensor, "b l"]
-    token_loss: Bool[Tensor, "b l"]
-    indices: dict[str, Int[Tensor, " n"]] = field(default_factory=dict)
+    token_kinds: Int[Tensor, "b l"]  # of `Kind`
+    token_loss: Bool[Tensor, "b l"]  # the targets of the text head
+    indices: dict[str, Int[Tensor, " n"]] = field(default_factory=dict)  # of these very rows: see `with_indices`
 
     @property
     def batch_size(self) -> int:
         return self.tokens.shape[0]
 
     def rows_with(self, camera: str) -> Int[Tensor, " r"]:
-        """The rows that have this camera."""
-        known = self.indices.get(f"camera/{camera}")
-        return self.image_masks[camera].nonzero()[:, 0] if known is None else known
+        """Return the rows that have this camera."""
+        rows = self.indices.get(f"camera/{camera}")
+        return self.image_masks[camera].nonzero()[:, 0] if rows is None else rows
 
     def target_positions(self) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """Row and column of every token to be said, without those in the first column."""
-        if "said/row" in self.indices:
-            return self.indices["said/row"], self.indices["said/column"]
+        """Return row and column of every target token; none is in the first column, where no token is before it."""
+        if "target/row" in self.indices:
+            return self.indices["target/row"], self.indices["target/column"]
         row, before = self.token_loss[:, 1:].nonzero(as_tuple=True)
         return row, before + 1
 
     def with_indices(self) -> "Observation":
-        """With all this found beforehand: asked of a GPU, each answer would be waited for."""
+        """Return the observation with these indices found in advance, while it is still on the CPU.
+
+        On a GPU each of the questions above would make the CPU wait for everything that the GPU has yet to do.
+        """
         row, column = self.target_positions()
         cameras = {f"camera/{camera}": self.rows_with(camera) for camera in self.images}
-        return replace(self, indices=cameras | {"said/row": row, "said/column": column})
+        return replace(self, indices=cameras | {"target/row": row, "target/column": column})
 
     def map(self, f: Any) -> "Observation":
-        """The observation with `f` applied to every tensor, for instance to move or to select rows."""
+        """Apply `f` to every tensor, for instance to move them to a device."""
         changed = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -86,29 +86,25 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of any kind together. A row with no True in `action_mask` has no flow loss.
-
-    `row_ids` are those of the rows in the batch of the step, of which this may be a part. `action_rows` is
-    what `with_indices` has found on the host.
-    """
+    """Rows of any kind together: what the model sees, and the actions that it is to learn."""
 
     observation: Observation
     actions: Float[Tensor, "b ah ad"]
-    action_mask: Bool[Tensor, "b ah ad"]
-    sources: tuple[str, ...]
-    row_ids: tuple[int, ...] = ()
-    action_rows: Int[Tensor, " r"] | None = None
+    action_mask: Bool[Tensor, "b ah ad"]  # False in padded steps and dims, and all over rows without actions
+    sources: tuple[str, ...]  # the data set of each row
+    row_ids: tuple[int, ...] = ()  # which rows of the step's whole batch these are, where they are a part of it
+    action_rows: Int[Tensor, " r"] | None = None  # see `with_indices`
 
     def rows_with_actions(self) -> Int[Tensor, " r"]:
-        """The rows that have actions."""
+        """Return the rows that have actions."""
         return self.action_mask.flatten(1).any(1).nonzero()[:, 0] if self.action_rows is None else self.action_rows
 
     def with_indices(self) -> "Batch":
-        """As `Observation.with_indices`."""
+        """Return the batch with its indices found in advance, see `Observation.with_indices`."""
         return replace(self, observation=self.observation.with_indices(), action_rows=self.rows_with_actions())
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
-        """The batch with `f` applied to every tensor."""
+        """Apply `f` to every tensor."""
         return replace(
             self,
             observation=self.observation.map(f),
@@ -119,12 +115,12 @@ class Batch:
 
 
 def token_positions(kinds: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
-    """Position of each token: how many tokens that are not padding stand before it."""
+    """Return the position of each token: how many tokens that are not padding stand before it."""
     return (kinds != Kind.PAD).long().cumsum(1) - 1
 
 
 def backbone_mask(kinds: Int[Tensor, "b s"]) -> Bool[Tensor, "b s s"]:
-    """True where query `s₁` sees key `s₂`: the upper left three rows of the table above."""
+    """Return True where query `s₁` sees key `s₂`: the upper three rows of the table above."""
     causal = kinds >= Kind.TEXT
     order = torch.arange(kinds.shape[1], device=kinds.device)
     earlier = causal[:, :, None] & causal[:, None, :] & (order[None, :, None] >= order[None, None, :])
@@ -133,13 +129,14 @@ def backbone_mask(kinds: Int[Tensor, "b s"]) -> Bool[Tensor, "b s s"]:
 
 
 def seen_by_flow(kinds: Int[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+    """Return the backbone tokens that the flow block sees: its prompt and the text behind it, no FAST tokens."""
     return (kinds == Kind.PREFIX) | (kinds == Kind.TEXT)
 
 
 def flow_mask(kinds: Int[Tensor, "b s"], *, horizon: int, state_token: bool = False) -> Bool[Tensor, "b t st"]:
-    """Mask of the flow block's queries over backbone keys and then its own: the last row of the table.
+    """Return the mask of the flow block's queries over backbone keys and then its own: the last row of the table.
 
-    With a state token (π0) the token stands first and does not see the actions.
+    A state token (π0) stands first and does not see the actions.
     """
     own = torch.ones(horizon + state_token, horizon + state_token, dtype=torch.bool, device=kinds.device)
     if state_token:
@@ -149,5 +146,5 @@ def flow_mask(kinds: Int[Tensor, "b s"], *, horizon: int, state_token: bool = Fa
 
 
 def flow_positions(kinds: Int[Tensor, "b s"], *, length: int) -> Int[Tensor, "b t"]:
-    """Positions of the flow block's `length` tokens: on from what the block sees."""
+    """Return positions of the flow block's `length` tokens, which continue those of what the block sees."""
     return seen_by_flow(kinds).long().sum(1, keepdim=True) + torch.arange(length, device=kinds.device)
