@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pilot.nn.resnet import FrozenBatchNorm, ResNet, ResNetConfig, SpatialSoftmax, imagenet_colours
+from pilot.nn.resnet import FrozenBatchNorm, ResNet, ResNetConfig, SpatialSoftmax, normalize_imagenet
 
 SMALL = ResNetConfig(widths=(16, 32), blocks=1, norm="frozen_batch")
 
@@ -62,7 +62,7 @@ def test_the_grid_of_features():
 
 
 def test_colours_are_imagenets():
-    x = imagenet_colours(torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 1, 1, 3))
+    x = normalize_imagenet(torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 1, 1, 3))
     assert torch.allclose(x[0, :, 0, 0], torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
     assert torch.allclose(x[1, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
 
@@ -74,5 +74,5 @@ def test_a_spatial_softmax_says_where():
         softmax.points.bias.zero_()
         x = torch.zeros(1, 1, 5, 3)
         x[0, 0, 4, 0] = 1.0
-        assert torch.allclose(softmax.places(x), torch.tensor([[[1.0, -1.0]]]), atol=1e-4)
+        assert torch.allclose(softmax.keypoints(x), torch.tensor([[[1.0, -1.0]]]), atol=1e-4)
         assert softmax(x).shape == (1, 4)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pilot.nn.siglip import Siglip, SiglipConfig, cut
+from pilot.nn.siglip import Siglip, SiglipConfig, patchify
 
 PLAIN = SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=16, num_heads=2)
 STEM = SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=16, num_heads=2, stem=(4, 6, 8))
@@ -11,7 +11,7 @@ STEM = SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=16, n
 
 def test_patches_are_cut_in_rows():
     pixels = torch.arange(2 * 4 * 4 * 3, dtype=torch.float32).view(2, 4, 4, 3)
-    patches = cut(pixels, 2)
+    patches = patchify(pixels, 2)
     assert patches.shape == (2, 4, 12)
     torch.testing.assert_close(patches[1, 1], pixels[1, :2, 2:].flatten())
 

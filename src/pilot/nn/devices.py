@@ -1,10 +1,10 @@
-"""Where a model computes, by the name that a person gives."""
+"""The device that a person names."""
 
 import torch
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is a GPU if there is one, else the CPU; any other name is that of a device.
+    """Return the device of a name; `auto` is a GPU if there is one, else the CPU.
 
     Raises:
         ValueError: torch knows no such device, or has none here.

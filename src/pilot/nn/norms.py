@@ -1,4 +1,4 @@
-"""RMS norms, plain and adaptive. Statistics and scales are computed in fp32, as the reference does.
+"""RMS norms, plain and adaptive. Statistics and scales are computed in fp32, as in openpi.
 
 Axes: `b` batch, `t` token, `d` width, `c` width of the condition.
 """
@@ -11,7 +11,7 @@ EPS = 1e-6
 
 
 def rms_normalize(x: Float[Tensor, "b t d"], eps: float = EPS) -> Float[Tensor, "b t d"]:
-    """`x / sqrt(mean(x²) + eps)` over the last axis, in fp32."""
+    """Divide by the root mean square over the last axis, in fp32: `x / sqrt(mean(x²) + eps)`."""
     x = x.float()
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
@@ -21,7 +21,7 @@ Modulation = tuple[Tensor, Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
-    """Gemma's RMS norm: scales by `1 + weight`, the weight starting at zero."""
+    """Gemma's RMS norm: it scales by `1 + weight`, and the weight starts at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -45,6 +45,7 @@ class AdaRMSNorm(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def modulate(self, cond: Float[Tensor, "b #t c"]) -> Modulation:
+        """Return what a condition makes of this norm."""
         scale, shift, gate = self.modulation(cond).float().chunk(3, dim=-1)
         return 1 + scale, shift, gate
 

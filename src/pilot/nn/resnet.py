@@ -1,10 +1,10 @@
 """ResNets of basic blocks under torchvision's names: ResNet-18, and narrower or shorter ones for small pictures.
 
-ResNet-18 (He et al., arXiv 1512.03385) is what ACT and Diffusion Policy look with. Its norms are either batch norms
-that stay as they were learned (`frozen_batch`: ACT, with weights from ImageNet) or group norms of 16 channels
-(`group`: Diffusion Policy, from scratch: a moving average of weights does not go with running statistics).
+ResNet-18 (He et al., arXiv 1512.03385) is the image encoder of ACT and Diffusion Policy. Its norms are either batch
+norms that stay as they were learned (`frozen_batch`: ACT, with weights from ImageNet) or group norms of 16 channels
+(`group`: Diffusion Policy, which trains from scratch; a moving average of weights does not go with running statistics).
 
-Axes: `b` pictures, `h w` pixels or places, `c` channels, `k` points, `o` output width.
+Axes: `b` pictures, `h w` pixels or cells of a feature map, `c` channels, `k` points, `o` output width.
 """
 
 from dataclasses import dataclass
@@ -25,15 +25,14 @@ CHANNELS_PER_GROUP = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
-    """`widths` are the channels of each stage, every one after the first at half the resolution of the one before.
+    """The shape of a ResNet; the defaults are ResNet-18.
 
-    ResNet-18 has two `blocks` in each of four stages. Without the max-`pool` behind the first convolution, and with
-    fewer stages, small pictures keep a grid worth looking at: `stride` pixels to a place.
+    Without `pool`, and with fewer stages, the feature map of a small picture keeps enough cells to be worth reading.
     """
 
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    blocks: int = 2
-    pool: bool = True
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of each stage, at half the resolution of the one before
+    blocks: int = 2  # in each stage
+    pool: bool = True  # a max-pool behind the first convolution
     norm: Literal["frozen_batch", "group"] = "group"
 
     def __post_init__(self) -> None:
@@ -43,15 +42,16 @@ class ResNetConfig:
 
     @property
     def stride(self) -> int:
+        """Pixels to a cell of the feature map."""
         return (4 if self.pool else 2) * 2 ** (len(self.widths) - 1)
 
     def grid(self, image_size: int) -> int:
-        """Places along a side of a square picture."""
+        """Return the cells along a side of a square picture's feature map."""
         return -(-image_size // self.stride)
 
 
 class FrozenBatchNorm(nn.Module):
-    """A batch norm of which nothing is learned any more: one factor and one shift per channel."""
+    """A batch norm that no longer learns: one factor and one shift per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -64,25 +64,26 @@ class FrozenBatchNorm(nn.Module):
         return x * factor.to(x.dtype) + (bias - mean * factor).to(x.dtype)
 
 
-def norm(channels: int, config: ResNetConfig) -> nn.Module:
+def make_norm(channels: int, config: ResNetConfig) -> nn.Module:
+    """Return the norm that the config names."""
     if config.norm == "frozen_batch":
         return FrozenBatchNorm(channels)
     return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input goes, itself or by a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions with a residual around them: the input, or a 1x1 convolution of it where shapes differ."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, config: ResNetConfig) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = norm(outputs, config)
+        self.bn1 = make_norm(outputs, config)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = norm(outputs, config)
+        self.bn2 = make_norm(outputs, config)
         self.downsample = None
         if stride != 1 or inputs != outputs:
             short = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(short, norm(outputs, config))
+            self.downsample = nn.Sequential(short, make_norm(outputs, config))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         residual = x if self.downsample is None else self.downsample(x)
@@ -91,14 +92,14 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures in [-1, 1] → a map of features; no pooling over it and no classes."""
+    """Pictures in [-1, 1] to a feature map, without the pooling over it and the classifier."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
         first = config.widths[0]
         self.conv1 = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
-        self.bn1 = norm(first, config)
+        self.bn1 = make_norm(first, config)
         for i, (inputs, outputs) in enumerate(pairwise((first, *config.widths)), start=1):
             blocks = [
                 BasicBlock(outputs if n else inputs, outputs, stride=2 if i > 1 and not n else 1, config=config)
@@ -108,21 +109,22 @@ class ResNet(nn.Module):
 
     @property
     def layers(self) -> list[nn.Module]:
+        """The stages, in order."""
         return [self.get_submodule(f"layer{i}") for i in range(1, len(self.config.widths) + 1)]
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c h2 w2"]:
-        x = F.relu(self.bn1(self.conv1(imagenet_colours(images))))
+        x = F.relu(self.bn1(self.conv1(normalize_imagenet(images))))
         x = F.max_pool2d(x, 3, stride=2, padding=1) if self.config.pool else x
         for layer in self.layers:
             x = layer(x)
         return x
 
     def load_torchvision(self, file: str | Path) -> None:
-        """Weights published for torchvision's `resnet18` (.pth or .safetensors); its classifier is left out.
+        """Load weights published for torchvision's `resnet18` (.pth or .safetensors), without the classifier.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: they are not this network's, or it has group norms, for which there are none.
+            ValueError: the weights are not this network's, or it has group norms, for which none are published.
         """
         if not (path := Path(file)).is_file():
             raise FileNotFoundError(f"{path} is not there; it is published at {PUBLISHED}")
@@ -138,14 +140,14 @@ class ResNet(nn.Module):
             raise ValueError(f"{path} does not fit this ResNet (norm '{self.config.norm}'): {error}") from error
 
 
-def imagenet_colours(images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """Each colour as the published weights saw it: minus its mean over ImageNet, divided by its deviation."""
+def normalize_imagenet(images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+    """Normalise each colour as the published weights saw it: by its mean and deviation over ImageNet."""
     scales = [(0.5 / std, (0.5 - mean) / std) for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     return torch.stack([images[..., i] * factor + shift for i, (factor, shift) in enumerate(scales)], dim=1)
 
 
 class SpatialSoftmax(nn.Module):
-    """Where `points` things are in a map of features: the mean place of each, in [-1, 1], brought to `out_width`.
+    """The mean positions of `points` things in a feature map, in [-1, 1], projected to `out_width`.
 
     Source: Finn et al. (arXiv 1509.06113), in the form of Diffusion Policy's image encoder.
     """
@@ -155,12 +157,12 @@ class SpatialSoftmax(nn.Module):
         self.points = nn.Conv2d(channels, points, 1)
         self.out = nn.Linear(2 * points, out_width)
 
-    def places(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k 2"]:
-        """Row and column of each point."""
+    def keypoints(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k 2"]:
+        """Return row and column of each point."""
         h, w = x.shape[-2:]
         attention = self.points(x).flatten(2).softmax(-1).unflatten(-1, (h, w))  # [b k h w]
         rows, columns = (torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in (h, w))
         return torch.stack((attention.sum(3) @ rows, attention.sum(2) @ columns), dim=-1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o"]:
-        return self.out(self.places(x).flatten(1))
+        return self.out(self.keypoints(x).flatten(1))

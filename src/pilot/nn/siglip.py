@@ -1,4 +1,4 @@
-"""SigLIP's vision transformer: patches in, one token per patch out, projected to the width of the language model.
+"""SigLIP's vision transformer: it turns each patch of a picture into a token as wide as the language model.
 
 Axes: `b` pictures, `h w` pixels, `p` patches, `d` width, `o` output width.
 """
@@ -14,15 +14,15 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class SiglipConfig:
-    """`image_size` is the size whose patch grid the position table has; other sizes resample the table.
+    """The shape of a tower; the defaults are SigLIP So400m/14.
 
     `stem` puts convolutions in front of the patches, for small towers that train from scratch: their channels, the
     first at full resolution and each of the others at half of the one before, so that `patch_size` is
-    `2**(len(stem) - 1)`. They learn shapes from far fewer pictures (Xiao et al., arXiv 2106.14881). Empty: SigLIP's
-    own, which cuts patches.
+    `2**(len(stem) - 1)`. They learn shapes from far fewer pictures (Xiao et al., arXiv 2106.14881). Empty is SigLIP's
+    own way, which cuts patches.
     """
 
-    image_size: int = 224
+    image_size: int = 224  # the position table is for this size, and is resampled for others
     patch_size: int = 14
     width: int = 1152
     depth: int = 27
@@ -40,10 +40,13 @@ class SiglipConfig:
 
     @property
     def grid(self) -> int:
+        """Patches along a side of a picture."""
         return self.image_size // self.patch_size
 
 
 class SiglipBlock(nn.Module):
+    """Pre-norm attention and MLP; all patches see each other."""
+
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
@@ -57,7 +60,7 @@ class SiglipBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b p d"], bias: Float[Tensor, "b 1 p p"] | None = None
     ) -> Float[Tensor, "b p d"]:
-        """`bias` is the `additive_mask` of who sees whom; without, all see all."""
+        """Return the block's output; `bias` is the `additive_mask` of who sees whom, where not all see all."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1))  # [b p 3 n h]
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         x = x + self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
@@ -65,7 +68,7 @@ class SiglipBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """Pictures → what each patch holds [b p c], by 3x3 convolutions that halve the picture."""
+    """3x3 convolutions that turn a picture into features of each patch [b p c], each halving the resolution."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class Stem(nn.Module):
 
 
 class Siglip(nn.Module):
-    """Pictures in [-1, 1] → patch tokens [b p o]."""
+    """The tower: pictures in [-1, 1] to patch tokens [b p o]."""
 
     def __init__(self, config: SiglipConfig, out_width: int) -> None:
         super().__init__()
@@ -95,7 +98,7 @@ class Siglip(nn.Module):
         self.head = nn.Linear(config.width, out_width)
 
     def positions(self, rows: int, columns: int) -> Float[Tensor, "p d"]:
-        """The position table, resampled when the picture's grid is another."""
+        """Return the position table, resampled where the grid of the picture is another."""
         grid = self.config.grid
         if (rows, columns) == (grid, grid):
             return self.position
@@ -108,20 +111,21 @@ class Siglip(nn.Module):
         if images.shape[1] % size or images.shape[2] % size:
             raise ValueError(f"pictures of {tuple(images.shape[1:3])} pixels do not divide into patches of {size}")
         rows, columns = images.shape[1] // size, images.shape[2] // size
-        x = self.patch(self.stem(images) if self.stem else cut(images, size)) + self.positions(rows, columns)  # [b p d]
+        patches = self.stem(images) if self.stem else patchify(images, size)  # [b p c]
+        x = self.patch(patches) + self.positions(rows, columns)  # [b p d]
         for block in self.blocks:
             x = block(x)
         return self.head(self.final_norm(x))
 
 
-def cut(images: Float[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b p c"]:
-    """Square patches in rows, each as its pixels in rows."""
+def patchify(images: Float[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b p c"]:
+    """Cut pictures into square patches, row by row, each a vector of its pixels."""
     patches = images.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # [b rows size columns size 3]
     return patches.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def sincos_table(grid: int, width: int) -> Float[Tensor, "p d"]:
-    """Sine-cosine codes of a square grid, rows in the first half of the channels and columns in the second."""
+    """Return sine-cosine codes of a square grid, rows in the first half of the channels, columns in the second."""
     steps = (torch.arange(grid) + 0.5) / grid
     axis = fourier_features(steps, width // 2)
     rows = axis[:, None].expand(grid, grid, -1)
@@ -129,7 +133,7 @@ def sincos_table(grid: int, width: int) -> Float[Tensor, "p d"]:
 
 
 def fourier_features(values: Float[Tensor, " p"], width: int) -> Float[Tensor, "p d"]:
-    """Sines and cosines of values in [0, 1] at geometric frequencies: near values get near vectors."""
+    """Return sines and cosines of values in [0, 1] at geometric frequencies: near values get near vectors."""
     frequencies = torch.pi * 2.0 ** torch.linspace(-1.0, 6.0, width // 2)
     angles = values[:, None] * frequencies
     return torch.cat((angles.sin(), angles.cos()), dim=-1)

@@ -134,7 +134,7 @@ def seen(model: Model, observation: Observation) -> torch.Tensor:
     """What a model makes of an observation, before it is cut off at the range of actions."""
     if isinstance(model, Act):
         return model.decode(observation, torch.zeros(observation.batch_size, model.config.style_dim))
-    return model.observe(observation)
+    return model.encode(observation)
 
 
 @torch.no_grad()

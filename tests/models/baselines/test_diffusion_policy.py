@@ -48,11 +48,11 @@ def test_a_level_is_told_from_others():
 
 def test_the_unet_sees_the_level_and_the_observation_at_every_step_of_the_chunk():
     it = model()
-    noisy, seen = torch.zeros(1, 6, 8), torch.zeros(1, it.config.seen_width)
+    noisy, seen = torch.zeros(1, 6, 8), torch.zeros(1, it.config.observation_width)
     with torch.no_grad():
-        base = it.predict(noisy, torch.tensor([3]), seen)
+        base = it.predict_noise(noisy, torch.tensor([3]), seen)
         other_level, other_seen = (
-            it.predict(noisy, torch.tensor([50]), seen),
-            it.predict(noisy, torch.tensor([3]), seen + 1),
+            it.predict_noise(noisy, torch.tensor([50]), seen),
+            it.predict_noise(noisy, torch.tensor([3]), seen + 1),
         )
     assert (base != other_level).all() and (base != other_seen).all()

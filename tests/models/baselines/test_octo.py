@@ -39,10 +39,10 @@ def test_the_task_sees_no_picture_and_nothing_sees_the_readout():
 
     it.transformer[-1].register_forward_hook(keep)
     with torch.no_grad():
-        it.observe(observation)
-        it.observe(other)
+        it.encode(observation)
+        it.encode(other)
         it.readout += 1.0
-        it.observe(observation)
+        it.encode(observation)
     words = observation.token_kinds == Kind.PREFIX
     length = words.shape[1]
     assert torch.equal(seen[0][:, :length][words], seen[1][:, :length][words])
@@ -57,7 +57,7 @@ def test_the_state_is_a_token_where_it_is_asked_for():
     for state_input, sees in (("token", True), ("none", False)):
         it = model(state_input=state_input)
         with torch.no_grad():
-            assert torch.equal(it.observe(batch.observation), it.observe(moved)) != sees
+            assert torch.equal(it.encode(batch.observation), it.encode(moved)) != sees
 
 
 def test_weights_of_the_stem_are_standardised():
@@ -72,4 +72,4 @@ def test_weights_of_the_stem_are_standardised():
 def test_cameras_of_another_size_than_told_are_named():
     it, batch = model(wrist_picture_size=8, wrist_towers=()), rows(octo("debug", wrist_picture_size=8))
     with pytest.raises(ValueError, match="camera 'wrist' shows 4 patches, the model has positions for 16"):
-        it.observe(batch.observation)
+        it.encode(batch.observation)

@@ -19,7 +19,7 @@ from pilot.nn.kernels import attention, passes, products
 from pilot.nn.kernels.attention import Cut, Parts
 from pilot.nn.kernels.products import MAX_ROWS, Stream, Tile, Workspace
 from pilot.nn.norms import Modulation
-from pilot.nn.siglip import Siglip, SiglipBlock, cut
+from pilot.nn.siglip import Siglip, SiglipBlock, patchify
 
 SMALLEST = 16
 """Rows, columns or inputs that a tensor core takes at least."""
@@ -164,7 +164,7 @@ class FusedStack(InferenceStack):
             if stop and i == last:
                 return False
             attention.attend(
-                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=how, parts=parts,
+                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, patchify=how, parts=parts,
                 early=self.early, ahead=self.soon(weights.gate_up),
             )  # fmt: skip
             products.add_product(
@@ -240,7 +240,7 @@ class FusedStack(InferenceStack):
         how = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
         parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=how.part) if how.part else None
         attention.attend(
-            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=how, parts=parts
+            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, patchify=how, parts=parts
         )
 
     def narrow(
@@ -264,7 +264,7 @@ class FusedSiglip:
     def __call__(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p o"]:
         siglip, size = self.siglip, self.siglip.config.patch_size
         rows, columns = images.shape[1] // size, images.shape[2] // size
-        patches = siglip.stem(images) if siglip.stem else cut(images, size)
+        patches = siglip.stem(images) if siglip.stem else patchify(images, size)
         x = (siglip.patch(patches) + siglip.positions(rows, columns)).flatten(0, 1)
         normed, branch, bias = torch.empty_like(x), None, None
         for block in siglip.blocks:

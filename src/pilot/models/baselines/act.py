@@ -1,20 +1,20 @@
 """ACT: action chunking with transformers (Zhao et al., arXiv 2304.13705), the paper's form.
 
 A conditional variational autoencoder (section IV-B, figure 4). The style encoder, used in training alone, reads state
-and the demonstrated chunk and says in what style `z` it was done: a normal distribution. The policy reads pictures,
-state and `z`, and its decoder answers all steps of the chunk at once. The loss is the L1 distance to the demonstrated
+and demonstrated chunk and estimates in what style `z` it was done, as a normal distribution. The policy reads pictures,
+state and `z`, and its decoder puts out all steps of the chunk at once. The loss is the L1 distance to the demonstrated
 chunk plus 10 times the divergence of the style from a standard normal (algorithm 1; the weights are those of the run,
-`TrainConfig.loss_weights`). Acting, `z` is 0.
+`TrainConfig.loss_weights`). When the policy acts, `z` is 0.
 
 The paper's dims: width 512, MLP 3200, 8 heads, 4 encoder and 7 decoder layers, chunks of 100, ResNet-18. As in its
-code, one ResNet serves all cameras and the queries are learned. That code reads the first of the seven decoder layers;
-here, as the paper has it, the last.
+code, one ResNet serves all cameras and the queries are learned. That code uses the output of the first of the seven
+decoder layers; here, as in the paper, it is that of the last.
 
-Not the paper's: it learns one task and hears none. With `reads_text` the mean of the prompt's word vectors is one
-more token beside state and style; without, ACT can only do what its data does most. No dropout (the paper has 0.1):
-see `nn/detr.py`. Execution over overlapping chunks (temporal ensembling) is `infer/executor.py`.
+Not the paper's: a prompt. The paper learns one task and reads no text; with `reads_text` the mean of the prompt's word
+vectors is one more token beside state and style. Nor is there dropout (the paper has 0.1): see `nn/detr.py`. Execution
+over overlapping chunks (temporal ensembling) is `infer/executor.py`.
 
-Axes: `b` batch, `s` tokens that are read, `p` picture tokens, `ah` action horizon, `ad` action dims, `d` width, `z`
+Axes: `b` batch, `s` encoder tokens, `p` picture tokens, `ah` action horizon, `ad` action dims, `d` width, `z`
 style dims.
 """
 
@@ -27,18 +27,18 @@ from torch import Tensor, nn
 
 from pilot.data.layout import Batch, Observation
 from pilot.models.base import Draws, Model, Terms
-from pilot.models.baselines.base import BaselineConfig, Size, Words, elements, initialize
-from pilot.nn.detr import DecoderLayer, DetrConfig, EncoderLayer, grid_positions, sines
+from pilot.models.baselines.base import BaselineConfig, PromptEncoder, Size, count_elements, initialize
+from pilot.nn.detr import DecoderLayer, DetrConfig, EncoderLayer, grid_positions, sine_features
 from pilot.nn.resnet import ResNet, ResNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActConfig(BaselineConfig):
-    """`style_dim` dims of style `z`. `encoder_depth` is that of both encoders, of the style and of the observation."""
+    """The shape of an ACT; the defaults are the paper's."""
 
     resnet: ResNetConfig
     transformer: DetrConfig
-    encoder_depth: int = 4
+    encoder_depth: int = 4  # of both encoders, that of the style and that of the observation
     decoder_depth: int = 7
     style_dim: int = 32
 
@@ -62,18 +62,19 @@ SIZES: dict[str, ActConfig] = {
 
 
 def act(size: Size = "paper", **changes: object) -> ActConfig:
-    """ACT by size. The paper's is for ALOHA's 14 dims, and its ResNet starts from ImageNet (`load_torchvision`)."""
+    """Return ACT by size. `paper` is for ALOHA's 14 dims; its ResNet starts from ImageNet (`load_image_weights`)."""
     return replace(SIZES[size], **changes)
 
 
 class StyleEncoder(nn.Module):
-    """In what style a chunk was done: mean and log variance of `z`, from a token of its own beside state and chunk."""
+    """Mean and log variance of a chunk's style `z`, from a learned token that reads state and chunk."""
 
     def __init__(self, config: ActConfig) -> None:
         super().__init__()
         width = config.transformer.width
         self.token = nn.Parameter(torch.zeros(width))
-        self.state_in, self.action_in = nn.Linear(config.action_dim, width), nn.Linear(config.action_dim, width)
+        self.state_in = nn.Linear(config.action_dim, width)
+        self.action_in = nn.Linear(config.action_dim, width)
         self.layers = nn.ModuleList(EncoderLayer(config.transformer) for _ in range(config.encoder_depth))
         self.out = nn.Linear(width, 2 * config.style_dim)
 
@@ -83,16 +84,16 @@ class StyleEncoder(nn.Module):
         token = self.token.expand(len(state), 1, -1)
         x = torch.cat((token, self.state_in(state)[:, None], self.action_in(actions * action_mask)), dim=1)
         steps = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
-        positions = sines(steps, x.shape[-1]).to(x.dtype)[None]
-        seen = torch.cat((torch.ones_like(action_mask[:, :2, 0]), action_mask.any(-1)), dim=1)
+        positions = sine_features(steps, x.shape[-1]).to(x.dtype)[None]
+        mask = torch.cat((torch.ones_like(action_mask[:, :2, 0]), action_mask.any(-1)), dim=1)
         for layer in self.layers:
-            x = layer(x, positions, seen)
+            x = layer(x, positions, mask)
         mean, log_variance = self.out(x[:, 0]).chunk(2, dim=-1)
         return mean, log_variance
 
 
 class Act(Model):
-    """`loss_terms` "l1" and "kl"; the chunk of a state and its pictures is one, whatever the noise."""
+    """The policy and its style encoder. A chunk follows from the observation alone; its losses are "l1" and "kl"."""
 
     config: ActConfig
 
@@ -103,7 +104,7 @@ class Act(Model):
         self.vision = ResNet(config.resnet)
         self.image_in = nn.Conv2d(config.resnet.widths[-1], width, 1)
         self.state_in = nn.Linear(config.action_dim, width)
-        self.words = Words(config.vocab_size, width) if config.reads_text else None
+        self.words = PromptEncoder(config.vocab_size, width) if config.reads_text else None
         self.style = StyleEncoder(config)
         self.style_in = nn.Linear(config.style_dim, width)
         self.places = nn.Parameter(torch.zeros(2 + config.reads_text, width))
@@ -119,19 +120,19 @@ class Act(Model):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def draw(self, rows: int, generator: torch.Generator, *, flow_draws: int = 1, time_s: float = 0.999) -> Draws:
-        """A style's deviation from its mean, for each row; there is nothing else to draw."""
+        """Draw the deviation of each row's style from its mean; nothing else is random."""
         return {"style": torch.randn(rows, self.config.style_dim, generator=generator, device=generator.device)}
 
     def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
-        return {"l1": elements(batch.action_mask), "kl": batch.action_mask.flatten(1).any(1).float()}
+        return {"l1": count_elements(batch.action_mask), "kl": batch.action_mask.flatten(1).any(1).float()}
 
     def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False) -> Terms:
-        """The distance to the chunk, over its unmasked elements, and the divergence of its style, one per row."""
+        """Return the distance to the chunk over its unmasked elements, and the divergence of its style, one per row."""
         mask = batch.action_mask
         counts = self.loss_counts(batch, draws, losses=losses)
         dtype = self.queries.dtype
-        told = self.style(batch.observation.state.to(dtype), batch.actions.to(dtype), mask)
-        mean, log_variance = (part.float() for part in told)
+        mean, log_variance = self.style(batch.observation.state.to(dtype), batch.actions.to(dtype), mask)
+        mean, log_variance = mean.float(), log_variance.float()
         style = mean + (log_variance / 2).exp() * draws["style"]
         distance = (self.decode(batch.observation, style.to(dtype)).float() - batch.actions).abs() * mask
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1) / 2
@@ -139,34 +140,36 @@ class Act(Model):
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
-    def look(
+    def encode_images(
         self, observation: Observation
     ) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "p d"], Bool[Tensor, "b p"]]:
-        """Tokens of all pictures, their places in them, and which are there."""
-        tokens, places, seen = [], [], []
+        """Return the tokens of all pictures, their positions and their mask."""
+        tokens, positions, masks = [], [], []
         for name, images in observation.images.items():
             features = self.image_in(self.vision(images.to(self.queries.dtype)))  # [b d rows columns]
             rows, columns = features.shape[-2:]
-            places.append(grid_positions(rows, columns, features.shape[1], like=features))
+            positions.append(grid_positions(rows, columns, features.shape[1], like=features))
             tokens.append(features.flatten(2).mT)
-            seen.append(observation.image_masks[name][:, None].expand(-1, tokens[-1].shape[1]))
-        return torch.cat(tokens, dim=1), torch.cat(places), torch.cat(seen, dim=1)
+            masks.append(observation.image_masks[name][:, None].expand(-1, tokens[-1].shape[1]))
+        return torch.cat(tokens, dim=1), torch.cat(positions), torch.cat(masks, dim=1)
 
     def decode(self, observation: Observation, style: Float[Tensor, "b z"]) -> Float[Tensor, "b ah ad"]:
-        """The chunk of a style."""
+        """Return the chunk that is done in a style."""
         first = [self.style_in(style), self.state_in(observation.state.to(style.dtype))]
         if self.words is not None:
             first.append(self.words(observation))
-        pictures, places, seen = self.look(observation)
-        x = torch.cat((torch.stack(first, dim=1), pictures), dim=1)  # [b s d]
-        positions = torch.cat((self.places, places))[None]
-        seen = torch.cat((seen.new_ones(len(x), len(first)), seen), dim=1)
+        # 1) The encoder reads style, state, prompt and pictures.
+        images, image_positions, image_mask = self.encode_images(observation)
+        x = torch.cat((torch.stack(first, dim=1), images), dim=1)  # [b s d]
+        positions = torch.cat((self.places, image_positions))[None]
+        mask = torch.cat((image_mask.new_ones(len(x), len(first)), image_mask), dim=1)
         for layer in self.encoder:
-            x = layer(x, positions, seen)
-        answer = torch.zeros_like(self.queries).expand(len(x), -1, -1)
+            x = layer(x, positions, mask)
+        # 2) The decoder turns one query for each step of the chunk into an action.
+        steps = torch.zeros_like(self.queries).expand(len(x), -1, -1)
         for layer in self.decoder:
-            answer = layer(answer, self.queries[None], memory=x, memory_positions=positions, seen=seen)
-        return self.action_out(self.final_norm(answer))
+            steps = layer(steps, self.queries[None], memory=x, memory_positions=positions, memory_mask=mask)
+        return self.action_out(self.final_norm(steps))
 
     def sample_actions(
         self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
@@ -181,6 +184,6 @@ class Act(Model):
         self.vision.load_torchvision(file)
 
     def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Act":
-        """Fresh weights."""
+        """Draw fresh weights."""
         initialize(self, generator)
         return self

@@ -1,11 +1,11 @@
-"""What the baselines have in common: their inputs, how they hear the task, and how a loss is counted.
+"""What the baselines have in common: their inputs, how they read the task, and how a loss is counted.
 
 ACT (`act.py`), Diffusion Policy (`diffusion_policy.py`) and Octo (`octo.py`) see the same rows as the π0 family. They
-read the prompt of a row and never its subtask, say nothing, and are judged by their actions alone.
+read the prompt of a row and never its subtask, write no text, and are trained and judged by their actions alone.
 
-**One observation.** Diffusion Policy and Octo were published with two observation steps. A row of the pipeline shows
-one moment, for every model of the library alike, so these see one: a comparison is then of models and not of what they
-are shown. Everything else that a paper says of shapes is kept.
+**One observation step.** Diffusion Policy and Octo were published with two. A row of the pipeline shows one moment, to
+every model of the library alike, so these see one: a comparison is then of models and not of their inputs. Everything
+else that a paper says of shapes is kept.
 
 Axes: `b` batch, `k` noise draws, `l` text tokens, `ah` action horizon, `ad` action dims, `d` width.
 """
@@ -25,19 +25,14 @@ Size = Literal["debug", "nano", "paper"]
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
-    """The inputs of a baseline.
-
-    `picture_size` is what pictures are scaled to; those of wrist cameras may be smaller. `vision_towers` are the
-    robot's cameras, where each has an encoder of its own. `reads_text` gives a paper's model that knows one task the
-    words of the prompt.
-    """
+    """The inputs of a baseline, and the answers to what the pipeline asks of every model's config."""
 
     action_dim: int
     action_horizon: int
-    picture_size: int
-    wrist_picture_size: int | None = None
-    vision_towers: tuple[str, ...] = ()
-    reads_text: bool = True
+    picture_size: int  # pictures are scaled to it
+    wrist_picture_size: int | None = None  # pictures of wrist cameras may be smaller
+    vision_towers: tuple[str, ...] = ()  # the robot's cameras, where each has an encoder of its own
+    reads_text: bool = True  # shows the prompt to a model whose paper trains it for one task
     vocab_size: int = 257_152
     max_tokens: int = 200
     norm: Literal["quantile", "zscore"] = "quantile"
@@ -61,43 +56,45 @@ class BaselineConfig:
         return ()
 
     def image_size(self, *, wrist: bool) -> int:
+        """Return the side in pixels to which pictures of a camera are scaled."""
         return self.wrist_picture_size if wrist and self.wrist_picture_size else self.picture_size
 
 
-class Words(nn.Module):
-    """The task as one vector: the mean over the words of the prompt, each with a vector that is learned."""
+class PromptEncoder(nn.Module):
+    """The task as one vector: the mean of the learned vectors of the prompt's tokens."""
 
     def __init__(self, vocab_size: int, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, width)
 
     def forward(self, observation: Observation) -> Float[Tensor, "b d"]:
-        read = prompt_mask(observation)[..., None]
-        words = self.embedding(observation.tokens) * read
-        return words.sum(1) / read.sum(1).clamp(min=1)
+        mask = prompt_mask(observation)[..., None]
+        words = self.embedding(observation.tokens) * mask
+        return words.sum(1) / mask.sum(1).clamp(min=1)
 
 
 def prompt_mask(observation: Observation) -> Bool[Tensor, "b l"]:
-    """Which tokens a baseline reads: the prompt's."""
+    """Return which tokens a baseline reads: those of the prompt."""
     return observation.token_kinds == Kind.PREFIX
 
 
 def squared_error(
-    predicted: Float[Tensor, "b *k ah ad"], wanted: Float[Tensor, "b *k ah ad"], action_mask: Bool[Tensor, "b ah ad"]
+    predicted: Float[Tensor, "b *k ah ad"], target: Float[Tensor, "b *k ah ad"], action_mask: Bool[Tensor, "b ah ad"]
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """Sum over the elements that count, and their number, per row; the mean over its draws."""
+    """Return the sum over the unmasked elements of each row, the mean over its draws, and their number."""
     mask = action_mask.unsqueeze(1) if predicted.ndim == 4 else action_mask
     draws = predicted[0].numel() // action_mask[0].numel()
-    return ((predicted - wanted).square() * mask).flatten(1).sum(1) / draws, elements(action_mask)
+    return ((predicted - target).square() * mask).flatten(1).sum(1) / draws, count_elements(action_mask)
 
 
-def elements(action_mask: Bool[Tensor, "b ah ad"]) -> Float[Tensor, " b"]:
+def count_elements(action_mask: Bool[Tensor, "b ah ad"]) -> Float[Tensor, " b"]:
+    """Count the unmasked action elements of each row."""
     return action_mask.flatten(1).sum(1).float()
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, generator: torch.Generator) -> None:
-    """Fresh weights: normal, with the variance of their inputs kept; norms start plain and biases at zero."""
+    """Draw fresh weights: normal ones that keep the variance of their inputs; norms start plain, biases at zero."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d):
             rows = module.weight.transpose(0, 1) if isinstance(module, nn.ConvTranspose1d) else module.weight

@@ -1,11 +1,11 @@
-"""Denoising diffusion, what Diffusion Policy and Octo share: noise is predicted, in levels, along a squared cosine.
+"""Denoising diffusion, which Diffusion Policy and Octo share: the model predicts the noise in a chunk.
 
-At level `n` of `levels` a chunk is `sqrt(a_n)·actions + sqrt(1 − a_n)·noise`; `a` falls from nearly 1 (level 0) to
-nearly 0, so that high levels are noise, in the direction of t (`types.py`). Chunks are drawn by DDIM without noise of
-its own: the same start gives the same chunk. Sources: DDPM (arXiv 2006.11239), the squared cosine (2102.09672), DDIM
-(2010.02502).
+At level `n` of `levels` a chunk is `sqrt(a_n)·actions + sqrt(1 − a_n)·noise`; `a` falls along a squared cosine from
+nearly 1 (level 0) to nearly 0, so high levels are noise, in the direction of t (`types.py`). Chunks are drawn by DDIM
+without fresh noise: the same start gives the same chunk. Sources: DDPM (arXiv 2006.11239), the squared cosine
+(2102.09672), DDIM (2010.02502).
 
-Axes: `b` batch, `k` noise draws, `ah` action horizon, `ad` action dims, `n` levels, `d` width of what is seen.
+Axes: `b` batch, `k` noise draws, `ah` action horizon, `ad` action dims, `n` levels, `d` width of the condition.
 """
 
 import math
@@ -19,14 +19,17 @@ from torch import Tensor
 
 from pilot.data.layout import Batch, Observation
 from pilot.models.base import Draws, Model, Terms
-from pilot.models.baselines.base import BaselineConfig, elements, squared_error
+from pilot.models.baselines.base import BaselineConfig, count_elements, squared_error
 
 Denoise = Callable[[Tensor, int], Tensor]
-"""The noise that is seen in a noisy chunk [b ah ad] of a level."""
+"""The noise that a model predicts in a noisy chunk [b ah ad] of a level."""
 
 
-def kept(levels: int) -> Float[Tensor, " n"]:
-    """`a`: the share of the actions' variance that is left at each level, from factors of at least 1/1000."""
+def alphas_cumprod(levels: int) -> Float[Tensor, " n"]:
+    """Return `a`, the share of the actions' variance that is left at each level.
+
+    Each level keeps at least 1/1000 of the one below.
+    """
 
     def signal(time: float) -> float:
         return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -35,16 +38,16 @@ def kept(levels: int) -> Float[Tensor, " n"]:
     return torch.tensor(factors, dtype=torch.float64).cumprod(0).float()
 
 
-def noisy(
+def add_noise(
     actions: Float[Tensor, "b ah ad"], noise: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], *, levels: int
 ) -> Float[Tensor, "b ah ad"]:
-    """Chunks at a level each."""
-    a = kept(levels).to(actions.device)[level][:, None, None]
+    """Return noisy chunks, each at a level of its own."""
+    a = alphas_cumprod(levels).to(actions.device)[level][:, None, None]
     return a.sqrt() * actions + (1 - a).sqrt() * noise
 
 
-def steps_down(levels: int, num_steps: int) -> list[int]:
-    """The levels at which DDIM looks, evenly from the highest down; never more than there are.
+def ddim_levels(levels: int, num_steps: int) -> list[int]:
+    """Return the levels at which DDIM predicts noise, evenly from the highest down; never more than there are.
 
     Raises:
         ValueError: fewer than one step.
@@ -58,30 +61,32 @@ def steps_down(levels: int, num_steps: int) -> list[int]:
 def ddim(
     denoise: Denoise, noise: Float[Tensor, "b ah ad"], *, levels: int, num_steps: int, clip: float
 ) -> Float[Tensor, "b ah ad"]:
-    """From noise to actions. What a step takes the actions to be is kept within ±`clip`, where actions can be."""
-    a = [*kept(levels).tolist(), 1.0]  # below level 0, at index −1, are the actions themselves
-    looks = steps_down(levels, num_steps)
+    """Walk from noise to actions; the actions that a step estimates are kept within ±`clip`, where actions can be."""
+    a = [*alphas_cumprod(levels).tolist(), 1.0]  # below level 0, at index −1, are the actions themselves
+    visited = ddim_levels(levels, num_steps)
     x = noise
-    for level, below in zip(looks, [*looks[1:], -1], strict=True):
+    for level, below in zip(visited, [*visited[1:], -1], strict=True):
+        # 1) Estimate the actions, and the noise that would make `x` of them.
         actions = ((x - math.sqrt(1 - a[level]) * denoise(x, level)) / math.sqrt(a[level])).clamp(-clip, clip)
-        seen = (x - math.sqrt(a[level]) * actions) / math.sqrt(1 - a[level])  # the noise that goes with these actions
-        x = math.sqrt(a[below]) * actions + math.sqrt(1 - a[below]) * seen
+        implied = (x - math.sqrt(a[level]) * actions) / math.sqrt(1 - a[level])
+        # 2) Mix the two again at the level below.
+        x = math.sqrt(a[below]) * actions + math.sqrt(1 - a[below]) * implied
     return x
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig(BaselineConfig):
-    """`levels` of noise; `clip`: how far from 0 actions can be."""
+    """The inputs of a baseline that diffuses, and its noise."""
 
-    levels: int
-    clip: float
+    levels: int  # of noise
+    clip: float  # how far from 0 actions can be
 
 
 class Denoiser(Model):
-    """A model that predicts the noise in a chunk from one vector of what it sees: `observe`, then `predict`.
+    """A model that predicts the noise in a chunk from one vector about the observation: `encode`, then `predict_noise`.
 
-    Dims that a robot lacks hold no noise: they are 0 in training, and where a chunk starts from no noise in a dim it
-    stays 0 there.
+    Dims that a robot lacks hold no noise: they are 0 in training, and a chunk that starts without noise in a dim stays
+    0 there.
     """
 
     config: DiffusionConfig
@@ -91,45 +96,45 @@ class Denoiser(Model):
         return True
 
     @abstractmethod
-    def observe(self, observation: Observation) -> Float[Tensor, "b d"]:
-        """What is conditioned on, the same at every level."""
+    def encode(self, observation: Observation) -> Float[Tensor, "b d"]:
+        """Return the condition, which is the same at every level."""
 
     @abstractmethod
-    def predict(
-        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+    def predict_noise(
+        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
-        """The noise in chunks of a level each."""
+        """Return the noise in chunks, each at a level of its own."""
 
     def draw(self, rows: int, generator: torch.Generator, *, flow_draws: int = 1, time_s: float = 0.999) -> Draws:
-        """`flow_draws` noises and levels for each row; every level is as likely."""
+        """Draw `flow_draws` noises and levels for each row; all levels are equally likely."""
         shape, device = (rows, flow_draws), generator.device
         chunk = (self.config.action_horizon, self.config.action_dim)
         noise = torch.randn(*shape, *chunk, generator=generator, device=device)
         return {"noise": noise, "level": torch.randint(self.config.levels, shape, generator=generator, device=device)}
 
     def loss_counts(self, batch: Batch, draws: Draws, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
-        return {"noise": elements(batch.action_mask)}
+        return {"noise": count_elements(batch.action_mask)}
 
     def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False) -> Terms:
-        """Squared error of the predicted noise over unmasked elements, the mean over draws."""
+        """Return the squared error of the predicted noise over unmasked elements, the mean over draws."""
         level, dims = draws["level"], batch.action_mask.any(1)[:, None, None]  # [b k], [b 1 1 ad]
         noise, repeats = draws["noise"] * dims, level.shape[1]
         actions = batch.actions[:, None].expand_as(noise)
-        x = noisy(actions.flatten(0, 1), noise.flatten(0, 1), level.flatten(), levels=self.config.levels)
+        x = add_noise(actions.flatten(0, 1), noise.flatten(0, 1), level.flatten(), levels=self.config.levels)
         x = x * dims.expand(-1, repeats, -1, -1).flatten(0, 1)
-        seen = self.observe(batch.observation).repeat_interleave(repeats, dim=0)
-        predicted = self.predict(x.to(seen.dtype), level.flatten(), seen).float()
+        condition = self.encode(batch.observation).repeat_interleave(repeats, dim=0)
+        predicted = self.predict_noise(x.to(condition.dtype), level.flatten(), condition).float()
         return {"noise": squared_error(predicted.unflatten(0, level.shape), noise, batch.action_mask)}
 
     def sample_actions(
         self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
     ) -> Float[Tensor, "b ah ad"]:
         """A chunk of normalised actions per row."""
-        seen, dims = self.observe(observation), (noise != 0).any(1, keepdim=True)
+        condition, dims = self.encode(observation), (noise != 0).any(1, keepdim=True)
 
         def denoise(x: Tensor, level: int) -> Tensor:
             levels = torch.full((len(x),), level, device=x.device)
-            return self.predict(x.to(seen.dtype), levels, seen).to(x.dtype) * dims
+            return self.predict_noise(x.to(condition.dtype), levels, condition).to(x.dtype) * dims
 
         config = self.config
         return ddim(denoise, noise, levels=config.levels, num_steps=num_steps, clip=config.clip)

@@ -1,22 +1,22 @@
 """Diffusion Policy with its convolutional network (Chi et al., arXiv 2303.04137), the paper's form.
 
-Every camera has a ResNet-18 of its own, from scratch, with group norms in place of batch norms and a spatial softmax
-in place of pooling ("visual encoder"). What it finds, the state and nothing else make one vector. A U-Net over the
-steps of a chunk ("CNN-based Diffusion Policy") sees noisy actions, and in each of its blocks vector and noise level
-scale and shift the channels (FiLM). It predicts the noise, in 100 levels of a squared cosine; chunks are drawn by DDIM
+Every camera has a ResNet-18 of its own, trained from scratch, with group norms in place of batch norms and a spatial
+softmax in place of pooling ("visual encoder"). Their outputs and the state make one vector. A U-Net over the steps of a
+chunk ("CNN-based Diffusion Policy") reads noisy actions, and in each of its blocks this vector and the noise level
+scale and shift the channels (FiLM). It predicts the noise, at 100 levels of a squared cosine; chunks are drawn by DDIM
 (`diffusion.py`).
 
 Dims of the paper's runs from pictures: 512, 1024 and 2048 channels, kernels of 5, 8 groups, chunks of 16 of which 8
-are executed. Actions are kept within ±1 in sampling, as theirs are scaled to their range; ours are to their 1 % and
-99 % quantiles, so that rarer ones are cut off.
+are executed. Sampling keeps actions within ±1, to which the paper scales their whole range. Here ±1 are the 1 % and
+99 % quantiles, so rarer actions are cut off.
 
 Not the paper's: one observation step instead of two (`base.py`), so that the first action of a chunk is now, and 1.9 M
 of 262.7 M weights are not there. The paper's policy learns one task and reads no text; with `reads_text` the mean of
 the prompt's word vectors joins the vector. The moving average of weights that it needs is the trainer's, as are random
 crops (`augments`).
 
-Axes: `b` batch, `s` steps of a chunk at some resolution, `c` channels, `g` width of the condition, `d` of what is seen,
-`ah` action horizon, `ad` action dims.
+Axes: `b` batch, `s` steps of a chunk at some resolution, `c` channels, `d` width of the observation's vector, `g` with
+the noise level beside it, `ah` action horizon, `ad` action dims.
 """
 
 import math
@@ -29,25 +29,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import Observation
-from pilot.models.baselines.base import Size, Words, initialize
+from pilot.models.baselines.base import PromptEncoder, Size, initialize
 from pilot.models.baselines.diffusion import Denoiser, DiffusionConfig
 from pilot.nn.resnet import ResNet, ResNetConfig, SpatialSoftmax
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionPolicyConfig(DiffusionConfig):
-    """`channels` of the U-Net at each resolution, each half of the one before: the horizon must halve that often.
+    """The shape of a Diffusion Policy.
 
-    `feature_width` is what is kept of a picture, `text_width` of the prompt, `level_width` of the noise level.
+    Raises:
+        ValueError: a horizon that does not halve at every resolution, or no cameras.
     """
 
     resnet: ResNetConfig
-    channels: tuple[int, ...] = (512, 1024, 2048)
+    channels: tuple[int, ...] = (512, 1024, 2048)  # of the U-Net at each resolution, half of the one before
     kernel: int = 5
-    groups: int = 8
-    level_width: int = 128
-    feature_width: int = 64
-    text_width: int = 64
+    groups: int = 8  # of the norms
+    level_width: int = 128  # of the noise level's features
+    feature_width: int = 64  # of what is kept of a picture
+    text_width: int = 64  # of what is kept of the prompt
     levels: int = 100
     clip: float = 1.0
 
@@ -62,8 +63,8 @@ class DiffusionPolicyConfig(DiffusionConfig):
             raise ValueError("Diffusion Policy has an encoder for each camera: name them in vision_towers")
 
     @property
-    def seen_width(self) -> int:
-        """Of the observation's vector."""
+    def observation_width(self) -> int:
+        """The width of the observation's vector."""
         return len(self.vision_towers) * self.feature_width + self.action_dim + self.reads_text * self.text_width
 
 
@@ -86,12 +87,12 @@ SIZES: dict[str, DiffusionPolicyConfig] = {
 
 
 def diffusion_policy(size: Size = "paper", **changes: object) -> DiffusionPolicyConfig:
-    """Diffusion Policy by size; `vision_towers` are the robot's cameras. `paper` is that of PushT, with one camera."""
+    """Return a Diffusion Policy by size; `paper` is that of PushT. `vision_towers` are the robot's cameras."""
     return replace(SIZES[size], **changes)
 
 
-class Eye(nn.Sequential):
-    """One camera's encoder: pictures → `feature_width` numbers."""
+class ImageEncoder(nn.Sequential):
+    """One camera's encoder: pictures to `feature_width` numbers."""
 
     def __init__(self, config: DiffusionPolicyConfig) -> None:
         vision = ResNet(config.resnet)
@@ -99,14 +100,16 @@ class Eye(nn.Sequential):
 
 
 class FilmBlock(nn.Module):
-    """Two convolutions over the steps; between them the condition scales and shifts each channel."""
+    """Two convolutions over the steps of a chunk; between them the condition scales and shifts each channel (FiLM)."""
 
     def __init__(self, inputs: int, outputs: int, condition: int, *, config: DiffusionPolicyConfig) -> None:
         super().__init__()
         kernel, pad = config.kernel, config.kernel // 2
-        self.first, self.first_norm = nn.Conv1d(inputs, outputs, kernel, padding=pad), _norm(outputs, config)
+        self.first = nn.Conv1d(inputs, outputs, kernel, padding=pad)
+        self.first_norm = nn.GroupNorm(config.groups, outputs)
         self.film = nn.Linear(condition, 2 * outputs)
-        self.second, self.second_norm = nn.Conv1d(outputs, outputs, kernel, padding=pad), _norm(outputs, config)
+        self.second = nn.Conv1d(outputs, outputs, kernel, padding=pad)
+        self.second_norm = nn.GroupNorm(config.groups, outputs)
         self.around = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
@@ -115,14 +118,10 @@ class FilmBlock(nn.Module):
         return F.mish(self.second_norm(self.second(h))) + self.around(x)
 
 
-def _norm(channels: int, config: DiffusionPolicyConfig) -> nn.GroupNorm:
-    return nn.GroupNorm(config.groups, channels)
-
-
 class UNet(nn.Module):
-    """Noisy chunks and what they are conditioned on → the noise in them.
+    """The noise in noisy chunks, given a condition.
 
-    Each resolution but the first hands what it found over to its way up: the published network does not use the first.
+    On the way up each resolution but the first joins its features from the way down, as in the published network.
     """
 
     def __init__(self, config: DiffusionPolicyConfig) -> None:
@@ -131,7 +130,7 @@ class UNet(nn.Module):
         self.level_in, self.level_out = nn.Linear(level, 4 * level), nn.Linear(4 * level, level)
 
         def pair(inputs: int, outputs: int) -> nn.ModuleList:
-            width = level + config.seen_width
+            width = level + config.observation_width
             return nn.ModuleList(FilmBlock(n, outputs, width, config=config) for n in (inputs, outputs))
 
         self.down = nn.ModuleList(pair(inputs, outputs) for inputs, outputs in pairwise(channels))
@@ -142,34 +141,34 @@ class UNet(nn.Module):
         self.upsample = nn.ModuleList(nn.ConvTranspose1d(n, n, 4, stride=2, padding=1) for _, n in upwards)
         first = config.channels[0]
         self.last = nn.Conv1d(first, first, config.kernel, padding=config.kernel // 2)
-        self.last_norm = _norm(first, config)
+        self.last_norm = nn.GroupNorm(config.groups, first)
         self.out = nn.Conv1d(first, config.action_dim, 1)
 
     def forward(
-        self, x: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+        self, x: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
         features = level_features(level, self.level_in.in_features).to(x.dtype)
-        condition = torch.cat((self.level_out(F.mish(self.level_in(features))), seen), dim=-1)
-        x, passed = x.mT, []  # [b c s]
+        condition = torch.cat((self.level_out(F.mish(self.level_in(features))), condition), dim=-1)  # [b g]
+        x, skips = x.mT, []  # [b c s]
         for i, pair in enumerate(self.down):
-            x = both(pair, x, condition)
-            passed.append(x)
+            x = run_pair(pair, x, condition)
+            skips.append(x)
             x = self.downsample[i](x) if i < len(self.downsample) else x
-        x = both(self.middle, x, condition)
+        x = run_pair(self.middle, x, condition)
         for pair, upsample in zip(self.up, self.upsample, strict=True):
-            x = upsample(both(pair, torch.cat((x, passed.pop()), dim=1), condition))
+            x = upsample(run_pair(pair, torch.cat((x, skips.pop()), dim=1), condition))
         return self.out(F.mish(self.last_norm(self.last(x)))).mT
 
 
-def both(blocks: nn.Module, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
-    """Through the two blocks of a resolution."""
+def run_pair(blocks: nn.Module, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
+    """Run the two blocks of a resolution."""
     for block in blocks.children():
         x = block(x, condition)
     return x
 
 
 def level_features(level: Int[Tensor, " b"], width: int) -> Float[Tensor, "b g"]:
-    """Sines, then cosines, of a noise level at geometric periods from 2π to 10,000 · 2π."""
+    """Return sines, then cosines, of a noise level at geometric periods from 2π to 10,000 · 2π."""
     half = width // 2
     frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, device=level.device))
     angles = level[:, None] * frequencies
@@ -177,46 +176,45 @@ def level_features(level: Int[Tensor, " b"], width: int) -> Float[Tensor, "b g"]
 
 
 class DiffusionPolicy(Denoiser):
-    """A chunk is denoised by the U-Net, given pictures and state."""
+    """The U-Net denoises a chunk, given pictures and state."""
 
     config: DiffusionPolicyConfig
 
     def __init__(self, config: DiffusionPolicyConfig) -> None:
         super().__init__()
         self.config = config
-        self.vision = nn.ModuleDict({camera: Eye(config) for camera in config.vision_towers})
-        self.words = Words(config.vocab_size, config.text_width) if config.reads_text else None
+        self.vision = nn.ModuleDict({camera: ImageEncoder(config) for camera in config.vision_towers})
+        self.words = PromptEncoder(config.vocab_size, config.text_width) if config.reads_text else None
         self.unet = UNet(config)
 
     def blocks(self) -> list[nn.Module]:
         unet = self.unet
         return [*self.vision.values(), *(m for m in unet.modules() if isinstance(m, FilmBlock))]
 
-    def observe(self, observation: Observation) -> Float[Tensor, "b d"]:
-        """What every camera shows, 0 where it is not there; then the state and, if it is read, the task."""
-        dtype = self.unet.out.weight.dtype
-        found = [self._look(camera, observation) for camera in self.vision]
-        found.append(observation.state.to(dtype))
+    def encode(self, observation: Observation) -> Float[Tensor, "b d"]:
+        """Return the features of every camera, 0 where there is none, then the state and, if it is read, the prompt."""
+        features = [self._encode_image(camera, observation) for camera in self.vision]
+        features.append(observation.state.to(self.unet.out.weight.dtype))
         if self.words is not None:
-            found.append(self.words(observation))
-        return torch.cat(found, dim=-1)
+            features.append(self.words(observation))
+        return torch.cat(features, dim=-1)
 
-    def _look(self, camera: str, observation: Observation) -> Float[Tensor, "b f"]:
+    def _encode_image(self, camera: str, observation: Observation) -> Float[Tensor, "b f"]:
         images = observation.images.get(camera)
         if images is None:
             return self.unet.out.weight.new_zeros(observation.batch_size, self.config.feature_width)
         present = observation.image_masks[camera][:, None]
         return self.vision[camera](images.to(self.unet.out.weight.dtype)) * present
 
-    def predict(
-        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+    def predict_noise(
+        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
-        return self.unet(noisy, level, seen)
+        return self.unet(noisy, level, condition)
 
     def initialize(
         self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()
     ) -> "DiffusionPolicy":
-        """Fresh weights; at first no noise is predicted."""
+        """Draw fresh weights; at first no noise is predicted."""
         initialize(self, generator)
         nn.init.zeros_(self.unet.out.weight)
         return self

@@ -1,9 +1,9 @@
 """A policy in the form of Octo (arXiv 2405.12213): a transformer reads task and pictures, a small diffusion head acts.
 
 Words of the task and patches of every camera are tokens; one more, the readout, is learned and sees all of them, and
-nobody sees it (section III, "architecture"). Its output is the one vector that the head is conditioned on: an MLP with
-residual blocks that predicts the noise in a flattened chunk, in 20 levels of a squared cosine. Norms stand before each
-layer, positions are learned, for every camera its own. The paper sums the loss over the 7 action dims, which here is a
+nobody sees it (section III, "architecture"). Its output is the vector that conditions the head: an MLP with residual
+blocks that predicts the noise in a flattened chunk, at 20 levels of a squared cosine. Norms come before each layer, and
+positions are learned, for each camera separately. The paper sums the loss over the 7 action dims, which here is a
 weight of 7 (`TrainConfig.loss_weights`).
 
 Dims: ViT-S (width 384, 12 layers, 27 M parameters) is Octo-Small, ViT-B (768, 93 M) is Octo-Base, here `paper`;
@@ -11,8 +11,8 @@ patches of 16 behind four convolutions with standardised weights, pictures of 25
 chunks of 4, head of 3 blocks of width 256.
 
 Not the paper's: words come from a table that is learned with the rest, as wide as T5-base's (the paper's are what a
-frozen T5-base makes of them, another 111 M); no goal pictures; one observation step instead of two (`baselines.py`);
-DDIM in place of sampling with fresh noise at each level, so that a chunk follows from the noise that it starts from.
+frozen T5-base makes of them, another 111 M); no goal pictures; one observation step instead of two (`base.py`); DDIM
+in place of sampling with fresh noise at each level, so that a chunk follows from the noise that it starts from.
 `state_input="token"` adds the state as a token, as the paper does in fine-tuning.
 
 Axes: `b` batch, `s` tokens, `p` patches, `h w` pixels or patches, `ah` action horizon, `ad` action dims, `d` width.
@@ -36,23 +36,19 @@ from pilot.nn.siglip import SiglipBlock, SiglipConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OctoConfig(DiffusionConfig):
-    """`stem` are the channels of the convolutions, each of which halves the picture; `stem_width` is that of a patch.
-
-    `wrist_towers` are those of `vision_towers` whose pictures have the size of wrist cameras.
-    The head has `head_blocks` of `head_width`, and `level_width` for the noise level.
-    """
+    """The shape of the transformer and its head; the defaults are Octo-Base."""
 
     width: int = 768
     depth: int = 12
     mlp_dim: int = 3072
     num_heads: int = 12
     word_width: int = 768
-    stem: tuple[int, ...] = (32, 96, 192, 384)
-    stem_width: int = 512
+    stem: tuple[int, ...] = (32, 96, 192, 384)  # channels of convolutions that each halve the picture
+    stem_width: int = 512  # of a patch behind them
     head_width: int = 256
     head_blocks: int = 3
-    wrist_towers: tuple[str, ...] = ()
-    level_width: int = 32
+    wrist_towers: tuple[str, ...] = ()  # those of `vision_towers` whose pictures have the size of wrist cameras
+    level_width: int = 32  # of the noise level's features
     levels: int = 20
     clip: float = 5.0
     state_input: Literal["token", "none"] = "none"
@@ -60,11 +56,11 @@ class OctoConfig(DiffusionConfig):
 
     @property
     def block(self) -> SiglipConfig:
-        """A layer's dims."""
+        """The shape of a layer."""
         return SiglipConfig(width=self.width, mlp_dim=self.mlp_dim, num_heads=self.num_heads)
 
     def patches(self, camera: str) -> int:
-        """Patches of a camera's picture."""
+        """Return the number of patches of a camera's picture."""
         return (self.image_size(wrist=camera in self.wrist_towers) // 2 ** len(self.stem)) ** 2
 
 
@@ -87,7 +83,7 @@ SIZES: dict[str, OctoConfig] = {
 
 
 def octo(size: Size = "paper", **changes: object) -> OctoConfig:
-    """By size; `paper` is Octo-Base. `vision_towers` are the robot's cameras."""
+    """Return Octo's form by size; `paper` is Octo-Base. `vision_towers` are the robot's cameras."""
     return replace(SIZES[size], **changes)
 
 
@@ -105,7 +101,7 @@ class StandardizedConv(nn.Conv2d):
 
 
 class PatchEncoder(nn.Module):
-    """Pictures of one camera → a token for each patch, with its position."""
+    """A token for each patch of one camera's pictures, with its position."""
 
     def __init__(self, config: OctoConfig, camera: str) -> None:
         super().__init__()
@@ -113,7 +109,8 @@ class PatchEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(32, channels) for channels in config.stem)
         self.patch = nn.Conv2d(config.stem[-1], config.stem_width, 1)
         self.out = nn.Linear(config.stem_width, config.width)
-        self.camera, self.position = camera, nn.Parameter(torch.zeros(config.patches(camera), config.width))
+        self.position = nn.Parameter(torch.zeros(config.patches(camera), config.width))
+        self.camera = camera
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p d"]:
         x = images.permute(0, 3, 1, 2)  # [b 3 h w]
@@ -129,40 +126,44 @@ class PatchEncoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
+    """A norm and an MLP with a residual around them."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         return x + self.down(F.silu(self.up(self.norm(x))))
 
 
-class Head(nn.Module):
-    """A noisy chunk, its noise level and the readout → the noise in it, all steps and dims at once."""
+class DiffusionHead(nn.Module):
+    """The noise in a noisy chunk, given its level and the readout, for all steps and dims at once."""
 
     def __init__(self, config: OctoConfig) -> None:
         super().__init__()
         level, width, chunk = config.level_width, config.head_width, config.action_horizon * config.action_dim
         self.frequencies = nn.Parameter(torch.zeros(level // 2))
-        self.level_in, self.level_out = nn.Linear(level, 2 * level), nn.Linear(2 * level, level)
+        self.level_in = nn.Linear(level, 2 * level)
+        self.level_out = nn.Linear(2 * level, level)
         self.enter = nn.Linear(level + config.width + chunk, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(config.head_blocks))
         self.out = nn.Linear(width, chunk)
 
     def forward(
-        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
         angles = 2 * torch.pi * level[:, None] * self.frequencies.float()
-        features = self.level_in(torch.cat((angles.cos(), angles.sin()), dim=-1).to(seen.dtype))
-        x = self.enter(torch.cat((self.level_out(F.silu(features)), seen, noisy.flatten(1)), dim=-1))
+        features = self.level_in(torch.cat((angles.cos(), angles.sin()), dim=-1).to(condition.dtype))
+        x = self.enter(torch.cat((self.level_out(F.silu(features)), condition, noisy.flatten(1)), dim=-1))
         for block in self.blocks:
             x = block(x)
         return self.out(F.silu(x)).view_as(noisy)
 
 
 class Octo(Denoiser):
-    """A chunk is denoised by the head, given the transformer's readout."""
+    """The head denoises a chunk, given the transformer's readout."""
 
     config: OctoConfig
 
@@ -177,44 +178,43 @@ class Octo(Denoiser):
         self.readout = nn.Parameter(torch.zeros(config.width))
         self.transformer = nn.ModuleList(SiglipBlock(config.block) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width, eps=1e-6)
-        self.head = Head(config)
+        self.head = DiffusionHead(config)
 
     def blocks(self) -> list[nn.Module]:
         return [*self.vision.values(), *self.transformer]
 
     def tokens(self, observation: Observation) -> tuple[Float[Tensor, "b s d"], Bool[Tensor, "b s"], Int[Tensor, " s"]]:
-        """All tokens, which are there, and of which group each is: 0 the task, 1 what is observed, 2 the readout."""
+        """Return all tokens, their mask, and the group of each: 0 the task, 1 the observation, 2 the readout."""
         rows, dtype = observation.batch_size, self.readout.dtype
         words = self.word_in(self.words(observation.tokens)) + self.word_position[: observation.tokens.shape[1]]
-        found = [(words, prompt_mask(observation), 0)]
+        blocks = [(words, prompt_mask(observation), 0)]
         for camera, stem in self.vision.items():
             if camera in observation.images:
                 patches = stem(observation.images[camera].to(dtype))
-                there = observation.image_masks[camera][:, None].expand(-1, patches.shape[1])
-                found.append((patches, there, 1))
+                mask = observation.image_masks[camera][:, None].expand(-1, patches.shape[1])
+                blocks.append((patches, mask, 1))
         one = torch.ones(rows, 1, dtype=torch.bool, device=words.device)
         if self.state_in is not None:
-            found.append((self.state_in(observation.state.to(dtype))[:, None], one, 1))
-        found.append((self.readout.expand(rows, 1, -1), one, 2))
-        groups = [torch.full((x.shape[1],), group, device=words.device) for x, _, group in found]
-        return torch.cat([x for x, _, _ in found], 1), torch.cat([there for _, there, _ in found], 1), torch.cat(groups)
+            blocks.append((self.state_in(observation.state.to(dtype))[:, None], one, 1))
+        blocks.append((self.readout.expand(rows, 1, -1), one, 2))
+        groups = [torch.full((x.shape[1],), group, device=words.device) for x, _, group in blocks]
+        return torch.cat([x for x, _, _ in blocks], 1), torch.cat([mask for _, mask, _ in blocks], 1), torch.cat(groups)
 
-    def observe(self, observation: Observation) -> Float[Tensor, "b d"]:
-        """The readout. Each group of tokens sees itself and those before it, and nothing sees a token that is not."""
-        x, there, groups = self.tokens(observation)
-        sees = (groups[:, None] >= groups[None, :]) & there[:, None, :]  # [b s s]
-        bias = additive_mask(sees, x.dtype)
+    def encode(self, observation: Observation) -> Float[Tensor, "b d"]:
+        """Return the readout. Each group of tokens sees itself and those before it, and nobody sees a masked token."""
+        x, mask, groups = self.tokens(observation)
+        bias = additive_mask((groups[:, None] >= groups[None, :]) & mask[:, None, :], x.dtype)
         for block in self.transformer:
             x = block(x, bias)
         return self.final_norm(x[:, -1])
 
-    def predict(
-        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], seen: Float[Tensor, "b d"]
+    def predict_noise(
+        self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
-        return self.head(noisy, level, seen)
+        return self.head(noisy, level, condition)
 
     def initialize(self, generator: torch.Generator, *, ordered_tokens: tuple[list[int], ...] = ()) -> "Octo":
-        """Fresh weights; at first no noise is predicted."""
+        """Draw fresh weights; at first no noise is predicted."""
         initialize(self, generator)
         nn.init.normal_(self.head.frequencies, std=0.2, generator=generator)
         nn.init.zeros_(self.head.out.weight)
