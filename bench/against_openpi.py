@@ -134,7 +134,7 @@ def write_weights(size: dict[str, Any], model: str, folder: Path) -> None:
 def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -> Call:
     from pilot.convert import openpi_torch
     from pilot.data.layout import Kind, Observation
-    from pilot.infer.engine.fast import Engine
+    from pilot.infer.engine.fast import FastEngine
     from pilot.models.bundle import load_weights
     from pilot.models.pi import Pi
 
@@ -143,7 +143,7 @@ def pilot_call(size: dict[str, Any], model: str, folder: Path, *, plain: bool) -
     given = inputs(size, model)
     kinds = torch.where(given["known"], int(Kind.PREFIX), int(Kind.PAD))
     assert isinstance(pi, Pi)
-    acting = pi if plain else Engine(pi)
+    acting = pi if plain else FastEngine(pi)
 
     @torch.inference_mode()
     def call(cameras: int) -> np.ndarray:

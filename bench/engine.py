@@ -20,7 +20,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pilot.data.layout import Kind, Observation
-from pilot.infer.engine.fast import Engine
+from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.graphs import GraphEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi05
@@ -129,14 +129,14 @@ def main() -> None:
     chip = torch.cuda.get_device_name() if cuda else "one core"
     print(f"pi05 {args.size}, {args.dtype}, {args.cameras} cameras, {args.words} words, {args.steps} steps; {chip}")
     print(f"{'':12}{'read':>8}{'act':>8}{'chunk p50':>11}{'p99':>8}{'high level':>12}{'ms/word':>9}{'launches':>10}")
-    for name, engine in (("plain", PlainEngine(model)), ("engine", Engine(model)), ("graphs", GraphEngine(model))):
-        reading: Any = engine.prefill(seen)
+    for name, engine in (("plain", PlainEngine(model)), ("engine", FastEngine(model)), ("graphs", GraphEngine(model))):
+        prefilled: Any = engine.prefill(seen)
 
         def prefill(engine: Any = engine) -> Any:
             return engine.prefill(seen)
 
-        def denoise(engine: Any = engine, reading: Any = reading) -> Any:
-            return engine.denoise(reading, seen.state, noise=noise, num_steps=args.steps)
+        def denoise(engine: Any = engine, prefilled: Any = prefilled) -> Any:
+            return engine.denoise(prefilled, seen.state, noise=noise, num_steps=args.steps)
 
         def chunk(engine: Any = engine) -> Any:
             return engine.denoise(engine.prefill(seen), seen.state, noise=noise, num_steps=args.steps)

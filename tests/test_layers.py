@@ -42,7 +42,6 @@ TORCH_FREE = (
 )
 """What runs beside a simulator or a robot: these modules, and all under them where they are folders."""
 KNOWN_CYCLES = {
-    ("pilot.infer.engine.fast", "pilot.infer.engine.sampling"),
     (
         "pilot",
         "pilot.infer.high_level",

@@ -98,7 +98,8 @@ def test_into_pilot(made, bundle, tmp_path, debug_vision, kind, more, capsys):
     assert convert(made[kind], tmp_path / "out", *more) == 0
     back = load_bundle(tmp_path / "out")
     assert files.same(back.model, bundle.model) and back.robot == HOMES
-    differ = {"loc_start", "fast_vocab_size", "fast_offset", "num_heads"}
+    differ = {"loc_start", "fast_vocab_size", "fast_offset", "num_heads", "integrate_padded_dims"}
+    assert back.pi.config.integrate_padded_dims == (kind != "lerobot"), "as openpi acts; this LeRobot folder is pilot's"
     assert {n for n, v in vars(back.model.config).items() if v != getattr(bundle.model.config, n)} <= differ
     assert np.allclose(back.norm_stats["state"].q99, bundle.norm_stats["state"].q99)
     assert (tmp_path / "out" / "record.safetensors").is_file()

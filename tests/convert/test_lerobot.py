@@ -131,7 +131,8 @@ def test_the_config_is_read_off_the_folder(tmp_path, kind, published_vision):
     config = lerobot.load(tmp_path).config
     expected = files.CONFIGS[kind]
     untold = ("loc_start", "fast_vocab_size", *(() if kind == "pi0_fast" else ("fast_offset",)))
-    assert config == replace(expected, prompt=kind, **{name: getattr(config, name) for name in untold})
+    own = {"prompt": kind, "integrate_padded_dims": kind != "pi0_fast"}
+    assert config == replace(expected, **own, **{name: getattr(config, name) for name in untold})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Raw observations in, robot commands out, and the high level on its own clock."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_sessions_repeat_themselves_and_do_not_share(policy):
     assert np.array_equal(two.infer(observation())["actions"], first[0])
     one.reset()
     assert np.array_equal(one.infer(observation())["actions"], first[0])
+
+
+@pytest.mark.parametrize("integrated", [False, True], ids=["pilot", "openpi"])
+def test_dims_that_the_robot_lacks_are_treated_as_in_training(folder, monkeypatch, integrated):
+    """The homes' robot has 4 of the model's 8: with weights of pilot the others go to 0, with openpi's as it says."""
+    bundle = load_bundle(folder)
+    bundle.model.config = replace(bundle.model.config, integrate_padded_dims=integrated)
+    policy, chunks = Policy(bundle), []
+    decode = policy.pipeline.decode_actions
+    monkeypatch.setattr(policy.pipeline, "decode_actions", lambda chunk, *a: chunks.append(chunk) or decode(chunk, *a))
+    out = policy.infer(observation(subtask=TOLD))
+    read = policy.observe(policy.sample(observation(), subtask=TOLD))
+    noise = policy.noise(torch.Generator().manual_seed(policy.seed))
+    lacks = None if integrated else torch.arange(8)[None] >= 4
+    by_hand = bundle.pi.sample_actions(read, noise=noise, padded_dims=lacks).detach()
+    np.testing.assert_allclose(chunks[0], by_hand[0].numpy(), atol=1e-4)
+    padding = np.abs(chunks[0][:, 4:])
+    assert (padding.max() < 1e-6) != integrated and out["actions"].shape == (6, 4)
 
 
 def test_a_chunk_goes_on_from_what_the_robot_does_meanwhile(policy):

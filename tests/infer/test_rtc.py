@@ -12,7 +12,7 @@ from infer.weights import model
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.data.pipeline import Pipeline
 from pilot.infer.engine.choose import engine_for
-from pilot.infer.engine.fast import Engine
+from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.rtc import (
     Leftover,
@@ -232,10 +232,10 @@ def test_the_engine_and_the_plain_model_agree_in_every_mode(models, name, mode, 
     pi, obs = models[name], observation()
     chunks = []
     for engine in (engine_for(pi), PlainEngine(pi)):
-        reading = engine.prefill(obs)
+        prefilled = engine.prefill(obs)
         with torch.inference_mode():  # as policies run
             points = denoise(
-                engine, reading, obs.state, noise=noise(), leftover=leftover(), rtc=Rtc(mode=mode), num_steps=3,
+                engine, prefilled, obs.state, noise=noise(), leftover=leftover(), rtc=Rtc(mode=mode), num_steps=3,
                 solver=solver,
             )  # fmt: skip
         assert points.shape == (4, 3, HORIZON, DIMS) and points.isfinite().all()
@@ -243,17 +243,34 @@ def test_the_engine_and_the_plain_model_agree_in_every_mode(models, name, mode, 
     torch.testing.assert_close(chunks[0], chunks[1], atol=1e-4, rtol=1e-4)
     if mode != "guided":
         assert torch.equal(chunks[0][GIVEN], leftover().actions[GIVEN]), "bit by bit"
-    plain = engine.denoise(reading, obs.state, noise=noise(), num_steps=3, solver=solver)[-1]
+    plain = engine.denoise(prefilled, obs.state, noise=noise(), num_steps=3, solver=solver)[-1]
     assert (chunks[1][:2, 5] - plain[:2, 5]).abs().max() > 1e-3, "what follows goes on from what was given"
     torch.testing.assert_close(chunks[1][2], plain[2], **CLOSE, msg="nothing is left: joined to nothing")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_padded_dims_end_at_zero_in_every_mode(models, name, mode):
+    """Guidance pulls at whatever leads to a chunk, and is kept from them too."""
+    pi, obs, padded = models[name], observation(), torch.arange(DIMS)[None] >= 5
+    left = leftover()
+    left = Leftover(actions=left.actions * ~padded, known=left.known & ~padded, delay=left.delay)
+    engine = engine_for(pi)
+    chunk = denoise(
+        engine, engine.prefill(obs), obs.state, noise=noise(), leftover=left, rtc=Rtc(mode=mode), num_steps=4,
+        padded_dims=padded,
+    )[-1]  # fmt: skip
+    assert chunk[..., 5:].abs().max() < 1e-6 and chunk[..., :5].isfinite().all()
+    if mode != "guided":
+        assert torch.equal(chunk[GIVEN], left.actions[GIVEN]), "bit by bit"
 
 
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 def test_guidance_through_a_model_is_its_autograd(models, name):
     pi, obs, left, start = models[name], observation(), leftover(), noise()
-    engine = Engine(pi)
-    reading = engine.prefill(obs)
-    points = denoise(engine, reading, obs.state, noise=start, leftover=left, rtc=Rtc(mode="guided"), num_steps=2)
+    engine = FastEngine(pi)
+    prefilled = engine.prefill(obs)
+    points = denoise(engine, prefilled, obs.state, noise=start, leftover=left, rtc=Rtc(mode="guided"), num_steps=2)
     context = pi.prefill(obs)
     block = pi.flow_block(context.cache, context.kinds, obs.state, horizon=HORIZON)
     weights = prefix_weights(HORIZON, delay=left.delay, left=left.left)[..., None] * left.known
@@ -270,7 +287,7 @@ def test_guidance_through_a_model_is_its_autograd(models, name):
 
 def test_guidance_of_zero_is_plain_sampling(models):
     pi, obs = models["pi05"], observation()
-    engine = Engine(pi)
+    engine = FastEngine(pi)
     rtc = Rtc(mode="guided", max_guidance=0.0)
     ours = denoise(engine, engine.prefill(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc, num_steps=3)
     wanted = pi.denoise(pi.prefill(obs), obs.state, noise=noise(), num_steps=3)
@@ -281,10 +298,10 @@ def test_only_what_was_learned_can_be_given(models):
     pi, obs = model(pi05("debug")), observation()
     rtc = Rtc(mode="trained")
     with pytest.raises(ValueError, match="rtc_max_delay"):
-        engine = Engine(pi)
+        engine = FastEngine(pi)
         denoise(engine, engine.prefill(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc)
     shorter = model(pi05("debug", rtc_max_delay=1))
-    engine = Engine(shorter)
+    engine = FastEngine(shorter)
     chunk = denoise(engine, engine.prefill(obs), obs.state, noise=noise(), leftover=leftover(), rtc=rtc)[-1]
     same = (chunk == leftover().actions).all(-1)
     assert same.sum(1).tolist() == [1, 1, 0], "of a longer delay, as many as were learned"

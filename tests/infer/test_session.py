@@ -32,14 +32,15 @@ def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
         decides = turn % 2 == 0  # every 0.4 s, and a turn takes 0.2
         read = policy.observe(policy.sample(shown, subtask=None if decides else subtask))
         with torch.inference_mode():
-            reading = engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
+            prefilled = engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
             if decides:
-                said, reading = engine.generate(
-                    reading, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
+                said, prefilled = engine.generate(
+                    prefilled, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
                 )
                 subtask = policy.bundle.text.decode(said[0].tolist()).split(";\n")[0]
             noise = torch.randn(1, 6, policy.model.config.action_dim, generator=generator)
-            chunk = engine.denoise(reading, read.state, noise=noise, num_steps=policy.num_steps)[-1][0].numpy()
+            steps = {"noise": noise, "num_steps": policy.num_steps, "padded_dims": policy.padded_dims}
+            chunk = engine.denoise(prefilled, read.state, **steps)[-1][0].numpy()
         np.testing.assert_array_equal(answer["actions"], pipeline.decode_actions(chunk, shown["state"]))
         assert (answer["subtask"], answer["box"]) == pipeline.words_and_box(subtask) and session.subtask == subtask
 
@@ -131,6 +132,7 @@ def test_nobody_decides_where_the_high_level_is_none_or_implicit(policy, monkeyp
             policy.observe(policy.sample(observation())),
             noise=policy.noise(torch.Generator().manual_seed(policy.seed)),
             num_steps=policy.num_steps,
+            padded_dims=policy.padded_dims,
         )
         np.testing.assert_array_equal(
             answers[0]["actions"], policy.pipeline.decode_actions(by_hand[0].numpy(), np.zeros(5, np.float32))

@@ -21,6 +21,25 @@ def test_the_true_velocity_leads_to_the_actions(steps):
     torch.testing.assert_close(points[-1], actions, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+def test_padded_dims_are_where_they_were_in_training(solver):
+    """At every evaluation at `t·noise`, as `interpolate` has it for actions of 0, whatever the model says of them."""
+    noise, padded = torch.randn(2, 3, 4), torch.tensor([[False, False, True, True], [False, False, False, True]])
+    times, seen = flow.solver_times(4, solver), []
+
+    def velocity(x_t, i):
+        seen.append(x_t)
+        return torch.full_like(x_t, 3.0)
+
+    points = flow.integrate(velocity, noise, num_steps=4, solver=solver, padded_dims=padded)
+    where = padded[:, None].expand_as(noise)
+    for x_t, t in zip(seen, times, strict=True):
+        trained, _ = flow.interpolate(torch.zeros_like(noise), noise, t.expand(2))
+        torch.testing.assert_close(x_t[where], trained[where], atol=1e-6, rtol=1e-6)
+    assert points[-1][where].abs().max() < 1e-6
+    torch.testing.assert_close(points[-1][~where], (noise - 3.0)[~where], atol=1e-5, rtol=1e-5)
+
+
 def test_euler_looks_at_one_down_to_one_over_n():
     torch.testing.assert_close(flow.euler_times(4), torch.tensor([1.0, 0.75, 0.5, 0.25]))
     with pytest.raises(ValueError, match="at least 1"):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
-from pilot.models.pi import Pi, PiConfig, argmax_token, pi0, pi0_fast, pi05
+from pilot.models.generation import argmax_token
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 
 EOS = 1
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation, backbone_mask, flow_mask, flow_positions, token_positions
-from pilot.models.pi import Pi, PiConfig, argmax_token, pi0, pi0_fast, pi0_small, pi05
+from pilot.models.generation import argmax_token
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.attention import additive_mask, attend, rotary_angles
 from pilot.nn.gemma import residual
 

@@ -183,7 +183,8 @@ def _model(path: Path, kind: str, given: Given, dtype: torch.dtype | None) -> Pi
         return paligemma.start(config, path, generator=generator, dtype=dtype or torch.float32)
     source, config, table = open_checkpoint(path, kind)
     model = load_pi(table, source, config, dtype=dtype or prevailing_dtype(source))
-    model.config = replace(model.config, prompt=family(config))
+    flows = config.action_expert is not None  # and was trained with a loss on padded dims too
+    model.config = replace(model.config, prompt=family(config), integrate_padded_dims=flows)
     model.config = changed(model, given.change)
     return model
 

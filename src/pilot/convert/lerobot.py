@@ -193,6 +193,7 @@ def _told_by_policy(policy: Mapping[str, Any], shape: PiConfig) -> PiConfig:
     says = replace(
         shape,
         prompt=policy["type"],
+        integrate_padded_dims=shape.action_expert is not None,
         action_horizon=policy.get("chunk_size", 50),
         max_tokens=policy.get("tokenizer_max_length", shape.max_tokens),
     )

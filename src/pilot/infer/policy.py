@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.infer import rtc
 from pilot.infer.engine.choose import engine_for
-from pilot.infer.engine.fast import Engine
 from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, Model, Silent, named
 from pilot.infer.record import Record
 from pilot.infer.session import REPLAN_STEPS, SUBTASK_SECONDS, Session, Turn
@@ -129,6 +128,8 @@ class Policy:
         self.replan_steps = replan_steps
         self.model = bundle.model.eval()
         self.engine = engine_for(self.model)
+        padded_dims = self.model.padded_dims(bundle.robot.action_dim)
+        self.padded_dims = None if padded_dims is None else padded_dims.to(device)
         self.rtc = rtc.Rtc(mode="trained" if self.model.config.rtc_max_delay else "guided")
         self.pipeline: Pipeline = bundle.pipeline
         self.masks_cameras = not self.model.needs_all_cameras
@@ -281,13 +282,13 @@ class Policy:
             return
         read = collate(rows, device=self.device).observation
         decider = turns[0].session.decider if any(turn.decide for turn in turns) else None
-        reading = self.engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decider is not None else 0)
+        prefilled = self.engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decider is not None else 0)
         decided = time.perf_counter()
         if decider is not None:
-            reading = decider.decide(self, reading, turns)
+            prefilled = decider.decide(self, prefilled, turns)
         spoke = time.perf_counter()
         if self.chunks is None:
-            chunks = list(self.denoise(reading, read.state, turns).cpu().numpy())
+            chunks = list(self.denoise(prefilled, read.state, turns).cpu().numpy())
         else:
             turns, chunks = without_errors(turns, self.spell(turns, self.chunks, errors=errors))
         for turn, chunk in zip(turns, chunks, strict=True):
@@ -303,31 +304,36 @@ class Policy:
         own = turn.spoken is not None and not turn.told
         return self.pipeline.encode(replace(turn.sample, subtask=turn.spoken), say_actions=False, bounded=not own)
 
-    def denoise(self, reading: Any, state: torch.Tensor, turns: list[Turn]) -> torch.Tensor:
+    def denoise(self, prefilled: Any, state: torch.Tensor, turns: list[Turn]) -> torch.Tensor:
         """A chunk for each turn, joined to what is left of the one before where it is said (`infer/rtc.py`)."""
         noise = torch.cat([self.noise(turn.session.generator) for turn in turns])
         previous = [turn.previous for turn in turns]
         if not any(previous):
-            return self.engine.denoise(reading, state, noise=noise, num_steps=self.num_steps)[-1]
+            return self.engine.denoise(
+                prefilled, state, noise=noise, num_steps=self.num_steps, padded_dims=self.padded_dims
+            )[-1]
         states = [turn.sample.state for turn in turns if turn.sample.state is not None]
         left = rtc.encode(self.pipeline, previous, states, device=self.device)
         steps = self.num_steps
-        engine = cast(Engine, self.engine)  # `Session` refuses what is left over for models without a flow
-        return rtc.denoise(engine, reading, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps)[-1]
+        engine = self.engine  # `Session` refuses what is left over for models without a flow
+        return rtc.denoise(
+            engine, prefilled, state, noise=noise, leftover=left, rtc=self.rtc, num_steps=steps,
+            padded_dims=self.padded_dims,
+        )[-1]  # fmt: skip
 
     def observe(self, sample: Sample) -> Observation:
         return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
 
-    def generate(self, reading: Any, *, skip_rows: torch.Tensor | None = None) -> tuple[list[list[int]], Any]:
+    def generate(self, prefilled: Any, *, skip_rows: torch.Tensor | None = None) -> tuple[list[list[int]], Any]:
         """The next subtask of each row, greedily: a box or none, then words, and never a token of actions.
 
         Rows that are `skip_rows` say nothing. Also returns the reading that goes on with it.
         """
-        end, engine = self.subtask_end, cast(Engine, self.engine)
-        tokens, reading = engine.generate(
-            reading, eos=end, max_new_tokens=SUBTASK_TOKENS, allowed=self.words, skip_rows=skip_rows
+        end, engine = self.subtask_end, self.engine
+        tokens, prefilled = engine.generate(
+            prefilled, eos=end, max_new_tokens=SUBTASK_TOKENS, allowed=self.words, skip_rows=skip_rows
         )  # fmt: skip
-        return tokens.tolist(), reading
+        return tokens.tolist(), prefilled
 
     def subtask_text(self, tokens: Sequence[int]) -> str | None:
         """What was said, up to its end; None if that is nothing."""
@@ -345,9 +351,9 @@ class Policy:
             return rows
         read = collate(readable, device=self.device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
-        engine = cast(Engine, self.engine)  # what writes its actions can speak
-        reading = engine.prefill(read, max_new_tokens=longest)
-        said, _ = engine.generate(reading, eos=text.eos_id, max_new_tokens=longest, kind=Kind.FAST, allowed=grammar)
+        engine = self.engine  # what writes its actions can speak
+        prefilled = engine.prefill(read, max_new_tokens=longest)
+        said, _ = engine.generate(prefilled, eos=text.eos_id, max_new_tokens=longest, kind=Kind.FAST, allowed=grammar)
         shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
 
         def chunk(row: list[int]) -> np.ndarray:

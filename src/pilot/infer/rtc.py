@@ -33,8 +33,8 @@ from torch import Tensor
 
 from pilot.data import transforms
 from pilot.data.pipeline import Pipeline
-from pilot.infer.engine.fast import Engine
-from pilot.infer.engine.plain import PlainEngine, plain_velocity
+from pilot.infer.engine.plain import plain_velocity
+from pilot.infer.engine.protocol import Engine
 from pilot.models import flow
 from pilot.types import Robot, Sample
 
@@ -139,8 +139,8 @@ def encode(
 
 
 def denoise(
-    engine: Engine | PlainEngine,
-    reading: Any,
+    engine: Engine,
+    prefilled: Any,
     state: Float[Tensor, "b ad"],
     *,
     noise: Float[Tensor, "b ah ad"],
@@ -148,8 +148,9 @@ def denoise(
     rtc: Rtc,
     num_steps: int = 10,
     solver: flow.Solver = "euler",
+    padded_dims: Bool[Tensor, "#b ad"] | None = None,
 ) -> Float[Tensor, "p b ah ad"]:
-    """`Engine.denoise`, joined to what is left: all points on the way from noise to actions, the last is the chunk.
+    """`FastEngine.denoise`, joined to what is left: all points on the way from noise to actions, the last is the chunk.
 
     In modes `prefix` and `trained` the chunk begins with the actions of the delay, bit by bit. A model that was trained
     for shorter delays is given the first `rtc_max_delay` of them.
@@ -159,7 +160,9 @@ def denoise(
     """
     steps: dict[str, Any] = {"num_steps": num_steps, "solver": solver}
     if rtc.mode == "guided":
-        return guided_points(engine, reading, state, noise=noise, leftover=leftover, rtc=rtc, **steps)
+        return guided_points(
+            engine, prefilled, state, noise=noise, leftover=leftover, rtc=rtc, padded_dims=padded_dims, **steps
+        )
     most = noise.shape[1] if rtc.mode == "prefix" else engine.config.rtc_max_delay
     if not most:
         raise ValueError(
@@ -168,7 +171,7 @@ def denoise(
     with torch.inference_mode():
         given = leftover.given(most)
         clean = given if rtc.mode == "trained" else None
-        velocity = engine.velocity(reading, state, horizon=noise.shape[1], given=clean, **steps)
+        velocity = engine.velocity(prefilled, state, horizon=noise.shape[1], given=clean, **steps)
         where, actions = given[..., None], leftover.actions.to(noise)
         start = noise if clean is None else torch.where(where, actions, noise)
         way = start - actions  # from what is given to where it starts: nothing for clean actions
@@ -176,14 +179,14 @@ def denoise(
         def held(x_t: Tensor, i: int) -> Tensor:
             return torch.where(where, way, velocity(x_t, i))
 
-        points = flow.integrate(held, start, **steps)
+        points = flow.integrate(held, start, padded_dims=padded_dims, **steps)
         points[-1] = torch.where(where, actions, points[-1])  # exactly, where steps have been rounded
         return points
 
 
 def guided_points(
-    engine: Engine | PlainEngine,
-    reading: Any,
+    engine: Engine,
+    prefilled: Any,
     state: Tensor,
     *,
     noise: Tensor,
@@ -191,10 +194,11 @@ def guided_points(
     rtc: Rtc,
     num_steps: int,
     solver: flow.Solver,
+    padded_dims: Bool[Tensor, "#b ad"] | None = None,
 ) -> Float[Tensor, "p b ah ad"]:
     """`denoise` in mode `guided`. Only what leads from `x_t` to the velocity is differentiated, no weight is."""
     with torch.inference_mode(False), torch.no_grad():
-        cache, kinds = reading.seen
+        cache, kinds = prefilled.cache_and_kinds
         cache = [(k.clone(), v.clone()) for k, v in cache]  # autograd does not keep what was made in inference mode
         horizon, noise = noise.shape[1], noise.clone()
         velocity = plain_velocity(
@@ -208,7 +212,7 @@ def guided_points(
             times=flow.solver_times(num_steps, solver).tolist(),
             max_guidance=rtc.max_guidance,
         )
-        return flow.integrate(steered, noise, num_steps=num_steps, solver=solver)
+        return flow.integrate(steered, noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims)
 
 
 def guided(

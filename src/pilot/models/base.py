@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pilot.data.layout import Batch, Observation
@@ -113,8 +113,25 @@ class Model(nn.Module, ABC):
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
+    def padded_dims(self, action_dim: int) -> Bool[Tensor, "1 ad"] | None:
+        """Return which action dims a robot with `action_dim` of them lacks, for `sample_actions`.
+
+        None where it lacks none, or where the model has learned to bring them to 0 itself.
+        """
+        if action_dim == self.config.action_dim or self.config.integrate_padded_dims:
+            return None
+        return torch.arange(self.config.action_dim)[None] >= action_dim
+
     @abstractmethod
     def sample_actions(
-        self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+        self,
+        observation: Observation,
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "b ah ad"]:
-        """Return a chunk of normalised actions per row. A model that does not start from noise ignores it."""
+        """Return a chunk of normalised actions per row. A model that does not start from noise ignores it.
+
+        `padded_dims` are action dims that a row's robot lacks, to be treated as in training.
+        """

@@ -7,6 +7,11 @@ direction of time.
 An action that is given, because the robot is committed to it (trained real-time chunking), stays at t = 0 all the way
 and has no loss.
 
+**Padded dims.** Actions are padded with zeros up to the model's dims, and padded dims have no loss. So in training they
+are at `t·noise`, whatever the model says of them. A solver that took the model's velocity there would leave them at
+noise, and show the model what it has never seen; `integrate(…, padded_dims=…)` moves them along the path of training.
+Weights of openpi were trained with a loss on padded dims too, and bring them to 0 by themselves.
+
 Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width, `e` evaluations of the velocity.
 """
 
@@ -16,7 +21,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -103,11 +108,15 @@ def integrate(
     *,
     num_steps: int,
     solver: Solver = "euler",
+    padded_dims: Bool[Tensor, "#b ad"] | None = None,
 ) -> Float[Tensor, "n b ah ad"]:
     """Walk from noise (t = 1) to actions (t = 0) and return all `num_steps + 1` points.
 
-    `velocity(x_t, i)` is evaluated at the `i`-th of the `solver_times`.
+    `velocity(x_t, i)` is evaluated at the `i`-th of the `solver_times`. `padded_dims` are those that a row's robot
+    lacks, where they had no loss in training.
     """
+    if padded_dims is not None:
+        velocity = with_padding(velocity, noise, padded_dims)
     points = [noise]
     for step in range(num_steps):
         x = points[-1]
@@ -116,3 +125,9 @@ def integrate(
         v = velocity(x, 2 * step + 1 if solver == "midpoint" else step)
         points.append(torch.add(points[-1], v, alpha=-1 / num_steps))
     return torch.stack(points)
+
+
+def with_padding(velocity: Velocity, noise: Float[Tensor, "b ah ad"], padded_dims: Bool[Tensor, "#b ad"]) -> Velocity:
+    """Return `velocity`, but for `u_t = noise − 0` in padded dims: they go from noise to 0 as in training."""
+    padded = padded_dims[:, None]  # [#b 1 ad]
+    return lambda x_t, i: torch.where(padded, noise, velocity(x_t, i))

@@ -23,6 +23,7 @@ from pilot.data.layout import Batch, Kind, Observation, backbone_mask, flow_mask
 from pilot.models import flow, pointing
 from pilot.models.base import Draws, Model, Terms
 from pilot.models.context import FlowBlock, Prefix, TimeCondition
+from pilot.models.generation import Greedy, Sampler, generate_tokens
 from pilot.models.losses import (
     TEXT_LOSSES,
     Term,
@@ -39,26 +40,9 @@ from pilot.nn.encoder_decoder import Decoder, DecoderBlock, Towers
 from pilot.nn.gemma import Gemma, GemmaBlock
 from pilot.nn.norms import AdaRMSNorm
 from pilot.nn.siglip import Siglip, SiglipBlock, fourier_features, sincos_table
-from pilot.tokenizers.grammar import Allowed, allowed_mask
+from pilot.tokenizers.grammar import Allowed
 
-__all__ = ["Pi", "PiConfig", "Prefix", "argmax_token", "pi0", "pi0_fast", "pi0_small", "pi05"]
-
-
-def argmax_token(logits: Float[Tensor, "b v"], *, loc_range: tuple[int, int] | None) -> Int[Tensor, " b"]:
-    """Return the most likely token, where all `<loc>` tokens together first compete with each word.
-
-    "Somewhere here" spreads its probability over many `<loc>` tokens, each of which may be less likely than a word that
-    is wrong. Nothing changes where no word competes with them. `loc_range` is `PiConfig.loc_token_range`.
-    """
-    if loc_range is None:
-        return logits.argmax(-1)
-    start, stop = loc_range
-    any_loc = logits[:, start:stop].logsumexp(-1)
-    best_word = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
-    words_only = logits.clone()
-    words_only[:, start:stop] = -torch.inf
-    best_loc = logits[:, start:stop].argmax(-1) + start
-    return torch.where(any_loc > best_word, best_loc, words_only.argmax(-1))
+__all__ = ["Pi", "PiConfig", "Prefix", "pi0", "pi0_fast", "pi0_small", "pi05"]
 
 
 class Pi(Model):
@@ -333,11 +317,18 @@ class Pi(Model):
         return self.action_out(h[:, -x_t.shape[1] :]).to(x_t.dtype)
 
     def sample_actions(
-        self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+        self,
+        observation: Observation,
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "b ah ad"]:
-        """Return a chunk of normalised actions per row."""
+        """Return a chunk of normalised actions per row; `padded_dims` as in `flow.integrate`."""
         prefix = self.prefill(observation, compute_hidden=False)
-        return self.denoise(prefix, observation.state, noise=noise, num_steps=num_steps)[-1]
+        return self.denoise(
+            prefix, observation.state, noise=noise, num_steps=num_steps, padded_dims=padded_dims
+        )[-1]  # fmt: skip
 
     def denoise(
         self,
@@ -347,13 +338,15 @@ class Pi(Model):
         noise: Float[Tensor, "b ah ad"],
         num_steps: int = 10,
         solver: flow.Solver = "euler",
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "n b ah ad"]:
         """Return all points on the way from noise to actions; the last is the chunk."""
         block = self.flow_block(prefix.cache, prefix.kinds, state, horizon=noise.shape[1])
         times = self.embed_time(flow.solver_times(num_steps, solver, device=noise.device), self.dtype).unbind()
         return flow.integrate(
-            lambda x_t, i: self.velocity(block, x_t, times[i]), noise, num_steps=num_steps, solver=solver
-        )
+            lambda x_t, i: self.velocity(block, x_t, times[i]), noise,
+            num_steps=num_steps, solver=solver, padded_dims=padded_dims,
+        )  # fmt: skip
 
     # --- acting: text ------------------------------------------------------------------------------------------------
 
@@ -372,9 +365,10 @@ class Pi(Model):
         max_new_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
+        sampler: Sampler | None = None,
         skip_rows: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], Prefix]:
-        """Decode greedily from `prefix` (see `argmax_token`); return the tokens, and the prefix with them appended.
+        """Decode from `prefix`, greedily or by `sampler`; return the tokens, and the prefix with them appended.
 
         `allowed` limits the vocabulary: a mask, or a grammar (one for all rows, or one each). Rows in `skip_rows`, and
         those that have written `eos`, are padded.
@@ -385,23 +379,24 @@ class Pi(Model):
         last = observation.token_kinds.count_nonzero(dim=1).clamp(max=prefix.hidden.shape[1]) - 1
         h = prefix.hidden[torch.arange(len(last)), last]  # [b d]
         cache, kinds = prefix.cache, prefix.kinds
-        tokens: list[Tensor] = []
         finished = torch.zeros_like(last, dtype=torch.bool) if skip_rows is None else skip_rows
-        while len(tokens) < max_new_tokens and not finished.all():
-            # 1) Choose the next token of each row.
-            logits = self.logits(h)
-            if allowed is not None:
-                logits = logits.masked_fill(~allowed_mask(allowed, tokens, finished), -torch.inf)
-            token = argmax_token(logits, loc_range=self.config.loc_token_range(kind))
-            tokens.append(token.masked_fill(finished, 0))
-            # 2) Read it: rows that are finished read padding, which nothing sees and which takes no position.
+
+        def decode_step(token: Tensor) -> tuple[Tensor, Tensor]:
+            nonlocal h, cache, kinds, finished
+            # Rows that are finished read padding, which nothing sees and which takes no position.
             new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)
             kinds = torch.cat((kinds, new[:, None]), dim=1)
-            x = self.embed_tokens(tokens[-1][:, None])
+            x = self.embed_tokens(token[:, None])
             positions, mask = token_positions(kinds)[:, -1:], backbone_mask(kinds)[:, -1:]
             after, cache = self.vlm(x, **self.attention_inputs(positions, mask, x.dtype), past=cache)
             h = torch.where(finished[:, None], h, after[:, 0])
             finished = finished | (token == eos)
+            return h, finished
+
+        tokens = generate_tokens(
+            h, finished, decode_step=decode_step, logits=self.logits, max_new_tokens=max_new_tokens, allowed=allowed,
+            sampler=sampler or Greedy(self.config.loc_token_range(kind)),
+        )  # fmt: skip
         written = torch.stack(tokens, dim=1) if tokens else observation.tokens[:, :0]
         return written, Prefix(cache=cache, kinds=kinds, hidden=h[:, None])
 

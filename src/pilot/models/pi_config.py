@@ -38,6 +38,7 @@ class PiConfig:
     time_conditioning: Literal["adarms", "concat"] = "adarms"  # in the norms (π0.5), or beside each action (π0)
     insulate: bool = True  # no gradient of the flow loss reaches the backbone
     rtc_max_delay: int = 0  # the flow learns to continue from up to this many given actions (`infer/rtc.py`)
+    integrate_padded_dims: bool = False  # take the model's velocity in padded dims, as openpi does (`models/flow.py`)
     expert_reads: Literal["layers", "output"] = "layers"  # each layer of the backbone, or its output (π0-small)
 
     # Pictures.

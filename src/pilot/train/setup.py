@@ -186,7 +186,8 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
             )
         have, want = bundle.model.config, config.model
         if isinstance(have, PiConfig) and isinstance(want, PiConfig):
-            have = replace(have, insulate=want.insulate, rtc_max_delay=want.rtc_max_delay)
+            own = {name: getattr(want, name) for name in ("insulate", "rtc_max_delay", "integrate_padded_dims")}
+            have = replace(have, **own)
         if config.fresh and resumed is None:
             model = restarted(bundle.pi, require_pi(want), fresh=config.fresh, generator=generator)
             return replace(bundle, model=model)

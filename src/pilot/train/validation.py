@@ -164,11 +164,11 @@ class Validation:
         """Errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
         rows = [case.pipeline.encode(case.sample, say_actions=False) for case in cases]
         observation = collate(rows).observation.map(self._moved)
-        noise = torch.randn(len(rows), *rows[0].actions.shape, generator=generator)
-        if model.needs_zeros_in_padded_dims:
-            noise[..., robot.action_dim :] = 0
-        noise = self._moved(noise)
-        chunks = model.sample_actions(observation, noise=noise, num_steps=NUM_STEPS).float().cpu().numpy()
+        noise = self._moved(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
+        if (padded_dims := model.padded_dims(robot.action_dim)) is not None:
+            padded_dims = self._moved(padded_dims)
+        steps = {"noise": noise, "num_steps": NUM_STEPS, "padded_dims": padded_dims}
+        chunks = model.sample_actions(observation, **steps).float().cpu().numpy()
         grips = np.array([any(name == gripper.action for gripper in robot.grippers) for name in robot.action_names])
         for case, chunk in zip(cases, chunks, strict=True):
             yield "action_mse/{}", np.square(chunk - case.row.actions)[case.row.action_mask]

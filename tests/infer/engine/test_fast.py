@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from infer.weights import model
 from pilot.data.layout import Kind, Observation
 from pilot.infer.engine.choose import engine_for
-from pilot.infer.engine.fast import MAX_PLANS, Engine
+from pilot.infer.engine.fast import MAX_PLANS, FastEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig
@@ -48,9 +48,9 @@ def noise(config: PiConfig, batch: int) -> Tensor:
     return torch.randn(batch, config.action_horizon, config.action_dim, generator=torch.Generator().manual_seed(3))
 
 
-def both(config: PiConfig) -> tuple[Engine, PlainEngine]:
+def both(config: PiConfig) -> tuple[FastEngine, PlainEngine]:
     pi = model(config)
-    return Engine(pi), PlainEngine(pi)
+    return FastEngine(pi), PlainEngine(pi)
 
 
 GROUPED = replace(
@@ -76,16 +76,38 @@ def test_actions_are_those_of_the_model(config, kinds, masks):
     torch.testing.assert_close(ours, plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=2), **CLOSE)
 
 
+def padded_dims(config: PiConfig) -> Tensor:
+    """Rows of robots with 3, 8 (all) and 5 dims."""
+    return torch.arange(config.action_dim) >= torch.tensor([[3], [config.action_dim], [5]])
+
+
+def test_padded_dims_end_at_zero_and_others_see_it():
+    config = ACTING["pi05"]
+    engine, plain = both(config)
+    obs, start, padded = observation(config, [WHOLE] * 3), noise(config, 3), padded_dims(config)
+    ours = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=3, padded_dims=padded)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=3, padded_dims=padded)
+    torch.testing.assert_close(ours, wanted, **CLOSE)
+    torch.testing.assert_close(
+        engine.sample_actions(obs, noise=start, num_steps=3, padded_dims=padded), ours[-1], **CLOSE
+    )
+    where = padded[:, None].expand_as(start)
+    assert ours[-1][where].abs().max() < 1e-6
+    free = plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=3)[-1]
+    own = (ours[-1] - free).abs().masked_fill(where, 0).amax((1, 2))
+    assert (own > 1e-4).tolist() == [True, False, True], "what stands beside them is another chunk"
+
+
 @pytest.mark.parametrize("config", [pi0("debug"), pi05("debug")], ids=["pi0", "pi05"])
 def test_one_row_needs_no_mask_and_gets_the_same_actions(config, monkeypatch):
     """Padding and absent cameras leave before the backbone: a batch of one sees all that is in its cache."""
     engine, plain = both(config)
     obs = observation(config, [[1, 1, 0, 0, 0, 0]], masks={"side": [False]})
     wanted = plain.denoise(plain.prefill(obs), obs.state, noise=noise(config, 1))
-    reading = engine.prefill(obs)
+    prefilled = engine.prefill(obs)
     patches = config.vision.grid**2 + (config.vision.grid // 2) ** 2
-    assert reading.length == patches + 2 and not reading.ragged
-    torch.testing.assert_close(engine.denoise(reading, obs.state, noise=noise(config, 1)), wanted, **CLOSE)
+    assert prefilled.length == patches + 2 and not prefilled.ragged
+    torch.testing.assert_close(engine.denoise(prefilled, obs.state, noise=noise(config, 1)), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint"])
@@ -93,16 +115,16 @@ def test_steps_and_solver_are_chosen_per_call(solver, no_shape_checks):
     config = pi0("debug")
     engine, plain = both(config)
     obs, start = observation(config, [WHOLE]), noise(config, 1)
-    reading, context = engine.prefill(obs), plain.prefill(obs)
+    prefilled, context = engine.prefill(obs), plain.prefill(obs)
     for steps in (1, 4, 2):
-        ours = engine.denoise(reading, obs.state, noise=start, num_steps=steps, solver=solver)
+        ours = engine.denoise(prefilled, obs.state, noise=start, num_steps=steps, solver=solver)
         assert len(ours) == steps + 1
         wanted = plain.denoise(context, obs.state, noise=start, num_steps=steps, solver=solver)
         torch.testing.assert_close(ours, wanted, **CLOSE)
     with pytest.raises(ValueError, match="no solver 'rk4'"):
-        engine.denoise(reading, obs.state, noise=start, solver="rk4")
+        engine.denoise(prefilled, obs.state, noise=start, solver="rk4")
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        engine.denoise(reading, obs.state, noise=start, num_steps=0)
+        engine.denoise(prefilled, obs.state, noise=start, num_steps=0)
 
 
 @pytest.mark.parametrize("config", [pi0_fast("debug"), GROUPED], ids=["pi0-fast", "grouped-heads"])
@@ -110,19 +132,19 @@ def test_steps_and_solver_are_chosen_per_call(solver, no_shape_checks):
 def test_words_are_those_of_the_model(config, kinds, masks):
     engine, plain = both(config)
     obs = observation(config, kinds, masks=masks)
-    reading, context = engine.prefill(obs, max_new_tokens=4), plain.prefill(obs, max_new_tokens=4)
+    prefilled, context = engine.prefill(obs, max_new_tokens=4), plain.prefill(obs, max_new_tokens=4)
     last = obs.token_kinds.count_nonzero(1) - 1
-    torch.testing.assert_close(reading.hidden, context.context.hidden[torch.arange(3), last], **CLOSE)
-    ours, reading = engine.generate(reading, eos=EOS, max_new_tokens=4)
+    torch.testing.assert_close(prefilled.hidden, context.prefix.hidden[torch.arange(3), last], **CLOSE)
+    ours, prefilled = engine.generate(prefilled, eos=EOS, max_new_tokens=4)
     wanted, context = plain.generate(context, eos=EOS, max_new_tokens=4)
     assert torch.equal(ours, wanted)
-    torch.testing.assert_close(reading.hidden, context.context.hidden[:, 0], **CLOSE)
+    torch.testing.assert_close(prefilled.hidden, context.prefix.hidden[:, 0], **CLOSE)
 
 
-def ending(engine: Engine, obs: Observation) -> int:
+def ending(engine: FastEngine, obs: Observation) -> int:
     """A token that one row says early: taken for `eos`, rows end at different times."""
-    said, _ = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=-1, max_new_tokens=6)
-    return int(said[1, 1])
+    generated, _ = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=-1, max_new_tokens=6)
+    return int(generated[1, 1])
 
 
 @pytest.mark.parametrize("config", [pi0("debug"), pi05("debug")], ids=["pi0", "pi05"])
@@ -130,44 +152,46 @@ def test_rows_end_one_by_one_and_act_on_what_they_said(config):
     engine, plain = both(config)
     obs, start = observation(config, RAGGED, masks=SOME), noise(config, 3)
     eos = ending(engine, obs)
-    ours, reading = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=eos, max_new_tokens=6)
+    ours, prefilled = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=eos, max_new_tokens=6)
     wanted, context = plain.generate(plain.prefill(obs, max_new_tokens=6), eos=eos, max_new_tokens=6)
     assert torch.equal(ours, wanted) and (ours[1, 2:] == 0).all()
-    chunk = engine.denoise(reading, obs.state, noise=start, num_steps=2)
+    chunk = engine.denoise(prefilled, obs.state, noise=start, num_steps=2)
     wanted = plain.denoise(context, obs.state, noise=start, num_steps=2)
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("config", [pi0("debug"), GROUPED], ids=["pi0", "grouped-heads"])
-@pytest.mark.parametrize("of", [Engine, PlainEngine])
+@pytest.mark.parametrize("of", [FastEngine, PlainEngine])
 def test_a_row_goes_on_from_its_last_word_whatever_others_said_since(of, config):
     """Rows that are silent, or have said `eos`, wait: what they say later is what they would have said at once."""
     engine, obs, start = of(model(config)), observation(config, RAGGED, masks=SOME), noise(config, 3)
     at_once, after = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=-1, max_new_tokens=4)
     skip_rows = torch.tensor([True, False, True])
-    first, reading = engine.generate(
+    first, prefilled = engine.generate(
         engine.prefill(obs, max_new_tokens=8), eos=-1, max_new_tokens=4, skip_rows=skip_rows
     )
-    second, reading = engine.generate(reading, eos=-1, max_new_tokens=4, skip_rows=~skip_rows)
+    second, prefilled = engine.generate(prefilled, eos=-1, max_new_tokens=4, skip_rows=~skip_rows)
     assert torch.equal(torch.where(skip_rows[:, None], second, first), at_once)
-    chunk, wanted = (engine.denoise(one, obs.state, noise=start, num_steps=2) for one in (reading, after))
+    chunk, wanted = (engine.denoise(one, obs.state, noise=start, num_steps=2) for one in (prefilled, after))
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
-@pytest.mark.parametrize("of", [Engine, PlainEngine])
+@pytest.mark.parametrize("of", [FastEngine, PlainEngine])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_nothing_is_heard_where_all_are_silent(of, rows):
     config = pi05("debug")
     engine, obs, start = of(model(config)), observation(config, [WHOLE] * rows), noise(config, rows)
     words = {"eos": EOS, "max_new_tokens": 4, "allowed": NoWords(), "skip_rows": torch.ones(rows, dtype=torch.bool)}
-    said, reading = engine.generate(engine.prefill(obs, max_new_tokens=4), **words)
-    assert said.shape == (rows, 0)
-    chunk, wanted = (engine.denoise(one, obs.state, noise=start, num_steps=2) for one in (reading, engine.prefill(obs)))
+    generated, prefilled = engine.generate(engine.prefill(obs, max_new_tokens=4), **words)
+    assert generated.shape == (rows, 0)
+    chunk, wanted = (
+        engine.denoise(one, obs.state, noise=start, num_steps=2) for one in (prefilled, engine.prefill(obs))
+    )
     torch.testing.assert_close(chunk, wanted, **CLOSE)
 
 
 class NoWords:
-    def allowed(self, said: Sequence[int]):
+    def allowed(self, generated: Sequence[int]):
         raise AssertionError("asked for what nobody says")
 
 
@@ -176,14 +200,14 @@ def test_rows_that_are_silent_stay_as_they_are(config):
     engine, plain = both(config)
     obs, start = observation(config, MIXED, masks=SOME), noise(config, 3)
     skip_rows = torch.tensor([True, False, True])
-    ours, reading = engine.generate(
+    ours, prefilled = engine.generate(
         engine.prefill(obs, max_new_tokens=6), eos=EOS, max_new_tokens=6, skip_rows=skip_rows
     )
     wanted, context = plain.generate(
         plain.prefill(obs, max_new_tokens=6), eos=EOS, max_new_tokens=6, skip_rows=skip_rows
     )
     assert torch.equal(ours, wanted) and not ours[skip_rows].any() and ours[1].any()
-    chunk = engine.denoise(reading, obs.state, noise=start, num_steps=2)
+    chunk = engine.denoise(prefilled, obs.state, noise=start, num_steps=2)
     torch.testing.assert_close(chunk, plain.denoise(context, obs.state, noise=start, num_steps=2), **CLOSE)
     unasked = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2)
     torch.testing.assert_close(chunk[:, skip_rows], unasked[:, skip_rows], **CLOSE)
@@ -192,10 +216,10 @@ def test_rows_that_are_silent_stay_as_they_are(config):
 def test_everything_said_ends_the_loop():
     engine, _ = both(pi05("debug"))
     obs = observation(engine.config, [WHOLE], masks={})
-    said, _ = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=-1, max_new_tokens=6)
-    first = int(said[0, 0])
-    said, reading = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=first, max_new_tokens=6)
-    assert said.tolist() == [[first]] and not reading.ragged
+    generated, _ = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=-1, max_new_tokens=6)
+    first = int(generated[0, 0])
+    generated, prefilled = engine.generate(engine.prefill(obs, max_new_tokens=6), eos=first, max_new_tokens=6)
+    assert generated.tolist() == [[first]] and not prefilled.ragged
 
 
 def test_fast_tokens_are_kept_from_the_flow_block():
@@ -206,14 +230,14 @@ def test_fast_tokens_are_kept_from_the_flow_block():
     torch.testing.assert_close(
         engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=2), wanted, **CLOSE
     )
-    _, reading = engine.generate(engine.prefill(obs, max_new_tokens=3), eos=-1, max_new_tokens=3, kind=Kind.FAST)
-    torch.testing.assert_close(engine.denoise(reading, obs.state, noise=start, num_steps=2), wanted, **CLOSE)
+    _, prefilled = engine.generate(engine.prefill(obs, max_new_tokens=3), eos=-1, max_new_tokens=3, kind=Kind.FAST)
+    torch.testing.assert_close(engine.denoise(prefilled, obs.state, noise=start, num_steps=2), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_weights_of_another_dtype_are_refused(dtype):
     with pytest.raises(ValueError, match=f"float32 or bfloat16, got {dtype}"):
-        Engine(model(pi05("debug")).to(dtype))
+        FastEngine(model(pi05("debug")).to(dtype))
 
 
 def test_adapters_are_not_left_out_in_silence():
@@ -232,7 +256,7 @@ def test_adapters_are_not_left_out_in_silence():
         obs, start = observation(pi.config, [WHOLE]), noise(pi.config, 1)
         with torch.no_grad():
             wanted = pi.sample_actions(obs, noise=start, num_steps=2)
-        torch.testing.assert_close(Engine(merged).sample_actions(obs, noise=start, num_steps=2), wanted, **CLOSE)
+        torch.testing.assert_close(FastEngine(merged).sample_actions(obs, noise=start, num_steps=2), wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("longer", [-2, 9])
@@ -253,9 +277,9 @@ class Counting:
     def __init__(self, first: int) -> None:
         self.first = first
 
-    def allowed(self, said: Sequence[int]) -> np.ndarray:
+    def allowed(self, generated: Sequence[int]) -> np.ndarray:
         mask = np.zeros(pi05("debug").vocab_size, bool)
-        mask[said[-1] + 1 if said else self.first] = True
+        mask[generated[-1] + 1 if generated else self.first] = True
         return mask
 
 
@@ -281,12 +305,12 @@ def test_a_reading_is_acted_on_again_and_again():
     config = pi0("debug")
     engine, plain = both(config)
     obs = observation(config, [WHOLE] * 2)
-    reading, context = engine.prefill(obs), plain.prefill(obs)
+    prefilled, context = engine.prefill(obs), plain.prefill(obs)
     for seed in range(3):
         start = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(seed))
         state = obs.state + seed
         wanted = plain.denoise(context, state, noise=start, num_steps=2)
-        torch.testing.assert_close(engine.denoise(reading, state, noise=start, num_steps=2), wanted, **CLOSE)
+        torch.testing.assert_close(engine.denoise(prefilled, state, noise=start, num_steps=2), wanted, **CLOSE)
 
 
 def test_many_robots_are_each_robot_alone():
@@ -332,8 +356,8 @@ def test_bf16_stays_near_fp32():
     config = pi05("debug")
     pi = model(config)
     obs, start = observation(config, RAGGED, masks=SOME), noise(config, 3)
-    wanted = Engine(pi).sample_actions(obs, noise=start)
-    ours, plain = Engine(pi.bfloat16()).sample_actions(obs, noise=start), pi.sample_actions(obs, noise=start)
+    wanted = FastEngine(pi).sample_actions(obs, noise=start)
+    ours, plain = FastEngine(pi.bfloat16()).sample_actions(obs, noise=start), pi.sample_actions(obs, noise=start)
     assert ours.dtype == torch.float32
     assert (ours - wanted).abs().mean() <= 1.5 * (plain - wanted).abs().mean() + 1e-3
 
@@ -352,9 +376,9 @@ def test_what_cannot_be_done_is_said():
 def test_plans_are_few():
     engine, _ = both(pi05("debug"))
     for steps in range(1, MAX_PLANS + 3):
-        engine.plan(steps)
-    assert len(engine.plans) == MAX_PLANS and engine.plan(steps) is engine.plan(steps)
+        engine.denoise_plan(steps)
+    assert len(engine.plans) == MAX_PLANS and engine.denoise_plan(steps) is engine.denoise_plan(steps)
 
 
 def test_a_model_gets_the_engine_that_runs_it():
-    assert isinstance(engine_for(model(pi05("debug"))), Engine)
+    assert isinstance(engine_for(model(pi05("debug"))), FastEngine)

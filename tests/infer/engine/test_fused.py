@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from infer.engine.test_fast import BATCHES, noise, observation
+from infer.engine.test_fast import BATCHES, noise, observation, padded_dims
 from infer.engine.test_fused_stack import BACKBONE, CLOSE, CONFIGS, EXPERT
 from infer.weights import model
 from nn.test_kernels import DEVICE, bfloat16_arithmetic  # noqa: F401
@@ -29,8 +29,11 @@ def test_actions_are_those_of_the_model(config, solver, no_shape_checks):
     kinds, masks = BATCHES["ragged"]
     obs = observation(config, kinds, masks=masks).map(lambda x: x.to(DEVICE))
     start = noise(config, len(kinds)).to(DEVICE)
-    ours = engine.denoise(engine.prefill(obs), obs.state, noise=start, num_steps=1, solver=solver)
-    wanted = plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=1, solver=solver)
+    steps = {"noise": start, "num_steps": 1, "solver": solver}
+    if config is not STATE_TOKEN:
+        steps["padded_dims"] = padded_dims(config).to(DEVICE)
+    ours = engine.denoise(engine.prefill(obs), obs.state, **steps)
+    wanted = plain.denoise(plain.prefill(obs), obs.state, **steps)
     torch.testing.assert_close(ours, wanted, **CLOSE)
 
 

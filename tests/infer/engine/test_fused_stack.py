@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from infer.engine.test_fast import RAGGED, SOME, WHOLE, noise, observation
 from infer.weights import model
 from nn.test_kernels import DEVICE, bfloat16_arithmetic  # noqa: F401
-from pilot.infer.engine.fast import Engine
+from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.fused_stack import FusedSiglip, FusedStack, can_fuse, tiles_for
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import pi0, pi05
@@ -19,13 +19,13 @@ from pilot.nn.siglip import Siglip, SiglipConfig
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
 
 
-class Stacks(Engine):
+class Stacks(FastEngine):
     """Every stack and tower in kernels, without graphs."""
 
     def stack(self, gemma: Gemma) -> FusedStack:
         return FusedStack(gemma)
 
-    def see(self, tower: nn.Module, pictures: Tensor) -> Tensor:
+    def embed_images(self, tower: nn.Module, pictures: Tensor) -> Tensor:
         return FusedSiglip(tower)(pictures)
 
 
@@ -54,10 +54,10 @@ def test_words_are_those_of_the_model():
     pi = model(config).to(DEVICE)
     engine, plain = Stacks(pi), PlainEngine(pi)
     obs = observation(config, RAGGED, masks=SOME).map(lambda x: x.to(DEVICE))
-    ours, reading = engine.generate(engine.prefill(obs, max_new_tokens=3), eos=1, max_new_tokens=3)
+    ours, prefilled = engine.generate(engine.prefill(obs, max_new_tokens=3), eos=1, max_new_tokens=3)
     wanted, context = plain.generate(plain.prefill(obs, max_new_tokens=3), eos=1, max_new_tokens=3)
     assert torch.equal(ours, wanted)
-    torch.testing.assert_close(reading.hidden, context.context.hidden[:, 0], **CLOSE)
+    torch.testing.assert_close(prefilled.hidden, context.prefix.hidden[:, 0], **CLOSE)
 
 
 def test_vision():

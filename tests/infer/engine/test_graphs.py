@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from infer.engine.test_fast import ACTING, BATCHES, CLOSE, EOS, GROUPED, RAGGED, SOME, noise, observation
+from infer.engine.test_fast import ACTING, BATCHES, CLOSE, EOS, GROUPED, RAGGED, SOME, noise, observation, padded_dims
 from infer.weights import model
 from nothing_asked import NothingAsked
 from pilot.data.layout import Kind
 from pilot.infer.engine import graphs
 from pilot.infer.engine.graphs import STEP, GraphEngine
 from pilot.infer.engine.plain import PlainEngine
-from pilot.infer.engine.sampling import rows_of
+from pilot.infer.engine.sampling import select_rows
 from pilot.models.pi import pi05
 
 
@@ -79,8 +79,25 @@ def test_actions_are_those_of_the_model_whatever_was_there_before(config):
         torch.testing.assert_close(
             ours, plain.denoise(plain.prefill(obs), obs.state, noise=start, num_steps=2), **CLOSE
         )
-    (arena,) = engine.arenas.values()
-    assert len(arena.graphs) == 3, "read with and without words to be heard in turn; act"
+    (buffers,) = engine.buffers_by_kind.values()
+    assert len(buffers.graphs) == 3, "read with and without words to be heard in turn; act"
+
+
+def test_padded_dims_are_an_input_and_a_graph_of_their_own():
+    config = CONFIGS["pi05-state-token"]
+    pi = model(config)
+    engine, plain = GraphEngine(pi), PlainEngine(pi)
+    start = noise(config, 3)
+    for seed, padded in enumerate((padded_dims(config), None, padded_dims(config).flip(0), padded_dims(config)[:1])):
+        obs = observation(config, BATCHES["whole"][0], seed=seed)
+        steps = {"noise": start, "num_steps": 2, "padded_dims": padded}
+        ours = engine.denoise(engine.prefill(obs), obs.state, **steps)
+        torch.testing.assert_close(ours, plain.denoise(plain.prefill(obs), obs.state, **steps), **CLOSE)
+    (buffers,) = engine.buffers_by_kind.values()
+    assert [key for key in buffers.graphs if key[0] == "denoise"] == [
+        ("denoise", 2, "euler", True),
+        ("denoise", 2, "euler", False),
+    ]
 
 
 def test_words_are_those_of_the_model_and_rows_end_at_different_times():
@@ -91,11 +108,11 @@ def test_words_are_those_of_the_model_and_rows_end_at_different_times():
         obs = observation(config, kinds, masks=masks, seed=seed)
         first = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4)[0]
         eos = int(first[seed % 3, 1])
-        ours, going_on = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=eos, max_new_tokens=4)
+        ours, after = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=eos, max_new_tokens=4)
         wanted, context = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=eos, max_new_tokens=4)
         assert torch.equal(ours, wanted)
         going = ~(ours == eos).any(1)
-        torch.testing.assert_close(going_on.hidden[going], context.context.hidden[going, 0], **CLOSE)
+        torch.testing.assert_close(after.hidden[going], context.prefix.hidden[going, 0], **CLOSE)
 
 
 def test_rows_that_are_silent_stay_as_they_are():
@@ -104,9 +121,9 @@ def test_rows_that_are_silent_stay_as_they_are():
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     for seed, skip_rows in enumerate(([True, False, True], [False, True, False])):
         obs, options = observation(config, RAGGED, masks=SOME, seed=seed), {"skip_rows": torch.tensor(skip_rows)}
-        said, _ = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4, **options)
+        generated, _ = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4, **options)
         assert torch.equal(
-            said, plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4, **options)[0]
+            generated, plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=4, **options)[0]
         )
 
 
@@ -116,18 +133,19 @@ def test_acting_on_what_was_said():
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     for seed, tokens in enumerate((4, 2, 4)):
         obs, start = observation(config, *[BATCHES["ragged"][0]], masks=SOME, seed=seed), noise(config, 3)
-        said, ours = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=tokens)
+        generated, ours = engine.generate(engine.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=tokens)
         wanted, theirs = plain.generate(plain.prefill(obs, max_new_tokens=4), eos=EOS, max_new_tokens=tokens)
-        assert torch.equal(said, wanted)
+        assert torch.equal(generated, wanted)
         actions = engine.denoise(ours, obs.state, noise=start, num_steps=3, solver="midpoint")
         expected = plain.denoise(theirs, obs.state, noise=start, num_steps=3, solver="midpoint")
         torch.testing.assert_close(actions, expected, **CLOSE)
         torch.testing.assert_close(
             engine.denoise(ours, obs.state, noise=start, num_steps=3, solver="midpoint"), actions
         )
-    (arena,) = engine.arenas.values()
-    assert set(arena.graphs) == {
-        ("read", False, True), *(("hear", STEP + slot, Kind.TEXT, EOS) for slot in range(4)), ("act", 3, "midpoint")
+    (buffers,) = engine.buffers_by_kind.values()
+    assert set(buffers.graphs) == {
+        ("prefill", False, True), *(("decode", STEP + slot, Kind.TEXT, EOS) for slot in range(4)),
+        ("denoise", 3, "midpoint", False),
     }  # fmt: skip
 
 
@@ -136,11 +154,11 @@ def test_prompts_of_about_the_same_length_share_graphs_and_few_kinds_are_kept(mo
     engine = GraphEngine(model(config))
     for words in (1, 2, 5):
         engine.prefill(observation(config, [[1] * words + [0] * (6 - words)]))
-    assert [len(arena.graphs) for arena in engine.arenas.values()] == [1]
-    monkeypatch.setattr(graphs, "MAX_ARENAS", 2)
+    assert [len(buffers.graphs) for buffers in engine.buffers_by_kind.values()] == [1]
+    monkeypatch.setattr(graphs, "MAX_BUFFERS", 2)
     for batch in (2, 3):
         engine.prefill(observation(config, [[1] * 6] * batch))
-    assert [len(arena.order) for arena in engine.arenas.values()] == [2, 3], "the oldest made room"
+    assert [len(buffers.order) for buffers in engine.buffers_by_kind.values()] == [2, 3], "the oldest made room"
 
 
 def test_a_reading_made_of_others_is_worked_without_graphs():
@@ -148,11 +166,11 @@ def test_a_reading_made_of_others_is_worked_without_graphs():
     pi = model(config)
     engine, plain = GraphEngine(pi), PlainEngine(pi)
     obs, start = observation(config, [[1] * 6] * 3), noise(config, 2)
-    chosen = rows_of(engine.prefill(obs, max_new_tokens=2), [2, 0])
-    said, chosen = engine.generate(chosen, eos=EOS, max_new_tokens=2)
+    chosen = select_rows(engine.prefill(obs, max_new_tokens=2), [2, 0])
+    generated, chosen = engine.generate(chosen, eos=EOS, max_new_tokens=2)
     two = obs.map(lambda x: x[[2, 0]])
     wanted, context = plain.generate(plain.prefill(two, max_new_tokens=2), eos=EOS, max_new_tokens=2)
-    assert torch.equal(said, wanted)
+    assert torch.equal(generated, wanted)
     actions = engine.denoise(chosen, two.state, noise=start, num_steps=2)
     torch.testing.assert_close(actions, plain.denoise(context, two.state, noise=start, num_steps=2), **CLOSE)
 

@@ -7,17 +7,18 @@ import torch
 from infer.policies import TOLD, observation, policy_of
 from pilot.data.layout import Kind
 from pilot.data.pipeline import collate
-from pilot.infer.engine.fast import Engine
+from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.graphs import GraphEngine
-from pilot.infer.engine.sampling import Forced, Greedy, Multinomial, Scored, rows_of, score, teacher_force
+from pilot.infer.engine.sampling import Forced, Multinomial, Scored, score, select_rows, teacher_force
 from pilot.infer.policy import SUBTASK_TOKENS, Policy
+from pilot.models.generation import Greedy
 from pilot.models.pi import pi05
 from pilot.tokenizers.prompts import encode_target
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")  # as in the tests of graphs
 
 
-@pytest.fixture(scope="module", params=[Engine, GraphEngine])
+@pytest.fixture(scope="module", params=[FastEngine, GraphEngine])
 def policy(request) -> Policy:
     made = policy_of(pi05("debug", max_tokens=80))
     made.engine = request.param(made.model)
@@ -28,7 +29,7 @@ def tokens(policy: Policy, *subtasks: str) -> list[list[int]]:
     return [encode_target(policy.bundle.text, "subtask", text=subtask) for subtask in subtasks]
 
 
-def reading(policy: Policy, *seeds: int):
+def prefilled(policy: Policy, *seeds: int):
     """Of prompts of different lengths, so that rows are padded."""
     prompts = ["put the red cup in the sink", "tidy up"]
     samples = [policy.sample(observation(seed, prompt=prompts[seed % 2])) for seed in seeds]
@@ -45,21 +46,21 @@ def plain_score(policy: Policy, seed: int, subtask: str) -> float:
     with torch.inference_mode():
         hidden = policy.model.prefill(observed).hidden
         likely = policy.model.logits(hidden).log_softmax(-1)[0]
-    said = tokens(policy, subtask)[0]
-    first = observed.tokens.shape[1] - len(said)
-    return sum(float(likely[first + n - 1, token]) for n, token in enumerate(said))
+    generated = tokens(policy, subtask)[0]
+    first = observed.tokens.shape[1] - len(generated)
+    return sum(float(likely[first + n - 1, token]) for n, token in enumerate(generated))
 
 
 def test_a_score_is_the_plain_models_log_probability(policy):
     subtasks = [TOLD, "done", "pick up the red cup"]
-    said = [(row, ids) for row in (0, 1) for ids in tokens(policy, *subtasks)]
-    got = score(policy.engine, reading(policy, 0, 1), said, eos=policy.subtask_end)
+    generated = [(row, ids) for row in (0, 1) for ids in tokens(policy, *subtasks)]
+    got = score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_end)
     want = [plain_score(policy, seed, subtask) for seed in (0, 1) for subtask in subtasks]
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_dictated_is_read_as_if_it_had_been_said(policy):
-    read = reading(policy, 0, 1)
+    read = prefilled(policy, 0, 1)
     after = teacher_force(policy.engine, read, tokens(policy, TOLD, "done"), eos=policy.subtask_end)
     state, noise = torch.zeros(2, 32), torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
     state, noise = state[:, : policy.model.config.action_dim], noise[..., : policy.model.config.action_dim]
@@ -76,20 +77,22 @@ def test_what_is_dictated_is_read_as_if_it_had_been_said(policy):
 def test_ways_on_leave_what_was_read_as_it_was(policy):
     state = torch.zeros(2, policy.model.config.action_dim)
     noise = torch.randn(2, 6, policy.model.config.action_dim, generator=torch.Generator().manual_seed(0))
-    untouched, used = reading(policy, 0, 1), reading(policy, 0, 1)
+    untouched, used = prefilled(policy, 0, 1), prefilled(policy, 0, 1)
     score(policy.engine, used, [(row, ids) for row in (1, 0, 1) for ids in tokens(policy, TOLD)], eos=9)
     torch.testing.assert_close(
         policy.engine.denoise(used, state, noise=noise), policy.engine.denoise(untouched, state, noise=noise)
     )
-    twice = rows_of(used, [1, 1])
+    twice = select_rows(used, [1, 1])
     assert twice.batch_size == 2 and torch.equal(twice.hidden[0], used.hidden[1])
 
 
 def test_scores_do_not_depend_on_how_many_fit_at_once(policy, monkeypatch):
-    said = [(row % 2, ids) for row, ids in enumerate(tokens(policy, TOLD, "done", "tidy", "pick up the red cup", "a"))]
-    whole = score(policy.engine, reading(policy, 0, 1), said, eos=policy.subtask_end)
+    generated = [
+        (row % 2, ids) for row, ids in enumerate(tokens(policy, TOLD, "done", "tidy", "pick up the red cup", "a"))
+    ]
+    whole = score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_end)
     monkeypatch.setattr("pilot.infer.engine.sampling.MAX_ROWS", 2)
-    torch.testing.assert_close(score(policy.engine, reading(policy, 0, 1), said, eos=policy.subtask_end), whole)
+    torch.testing.assert_close(score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_end), whole)
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -137,6 +140,6 @@ def test_greedily_by_a_pick_is_greedily(policy):
     places = policy.model.config.loc_token_range(Kind.TEXT)
     for rows in ((0,), (0, 1)):
         options = {"eos": policy.subtask_end, "max_new_tokens": SUBTASK_TOKENS, "allowed": policy.words}
-        want, _ = policy.engine.generate(reading(policy, *rows), **options)
-        got, _ = policy.engine.generate(reading(policy, *rows), **options, sampler=Greedy(places))
+        want, _ = policy.engine.generate(prefilled(policy, *rows), **options)
+        got, _ = policy.engine.generate(prefilled(policy, *rows), **options, sampler=Greedy(places))
         assert torch.equal(got, want)

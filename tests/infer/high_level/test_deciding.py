@@ -24,9 +24,9 @@ def policy() -> Policy:
 
 def scores(policy: Policy, *subtasks: str, seed: int = 0) -> list[float]:
     """Log-probabilities, for the observation of this seed."""
-    reading = policy.engine.prefill(policy.observe(policy.sample(observation(seed))), max_new_tokens=SUBTASK_TOKENS)
+    prefilled = policy.engine.prefill(policy.observe(policy.sample(observation(seed))), max_new_tokens=SUBTASK_TOKENS)
     said = [(0, encode_target(policy.bundle.text, "subtask", text=subtask)) for subtask in subtasks]
-    return score(policy.engine, reading, said, eos=policy.subtask_end).tolist()
+    return score(policy.engine, prefilled, said, eos=policy.subtask_end).tolist()
 
 
 def decided(policy: Policy, level: HighLevel, *seeds: int) -> list[str | None]:
@@ -156,11 +156,11 @@ def test_saycan_counts_what_is_said_behind_boxes(policy, monkeypatch):
     monkeypatch.setattr("pilot.infer.high_level.deciding.Multinomial", lambda *_, **__: _dictated(ids))
     session = policy.session(high_level=level)
     answer = session.infer(observation())
-    reading = policy.engine.prefill(policy.observe(policy.sample(observation())), max_new_tokens=SUBTASK_TOKENS)
+    prefilled = policy.engine.prefill(policy.observe(policy.sample(observation())), max_new_tokens=SUBTASK_TOKENS)
     start, stop = policy.model.config.loc_start, policy.model.config.loc_start + 1024
     with torch.inference_mode():
-        any_box = policy.model.logits(reading.hidden).softmax(-1)[0, start:stop].sum().item()
-    places = [score(policy.engine, reading, [(0, box)], eos=-1).item() for box in ids]
+        any_box = policy.model.logits(prefilled.hidden).softmax(-1)[0, start:stop].sum().item()
+    places = [score(policy.engine, prefilled, [(0, box)], eos=-1).item() for box in ids]
     with_box = [np.exp(np.subtract(scores(policy, *(box + label for label in LABELS)), place))
                 for box, place in zip(known, places, strict=True)]  # fmt: skip
     bare = np.exp(scores(policy, *LABELS))

@@ -80,7 +80,8 @@ def flow_trajectory(
 ) -> Float[np.ndarray, "s ah ad"]:
     """The chunk at every Euler step from noise to actions, in the robot's own units."""
     read, context, _ = think(policy, observation)
-    points = policy.bundle.pi.denoise(context, read.state, noise=noise(policy), num_steps=num_steps)[:, 0].cpu().numpy()
+    steps = {"noise": noise(policy), "num_steps": num_steps, "padded_dims": policy.padded_dims}
+    points = policy.bundle.pi.denoise(context, read.state, **steps)[:, 0].cpu().numpy()
     state = np.asarray(observation["state"], np.float32)
     return np.stack([policy.pipeline.decode_actions(point, state) for point in points])
 

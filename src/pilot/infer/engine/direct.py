@@ -1,13 +1,16 @@
-"""A model that answers a chunk in one call, behind an engine's face: the baselines. Nothing is kept between calls.
+"""The engine of models that answer a chunk in one call: the baselines. Nothing is kept between calls.
 
 Axes: `b` batch, `ah` action horizon, `ad` action dims.
 """
 
+from typing import NoReturn
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pilot.data.layout import Observation
+from pilot.models import flow
 from pilot.models.base import Model
 
 
@@ -15,14 +18,28 @@ class DirectEngine:
     """`prefill` keeps the observation, `denoise` asks the model."""
 
     def __init__(self, model: Model) -> None:
-        self.model, self.config = model, model.config
+        self.model = model
+        self.config = model.config
 
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> Observation:
         return observation
 
     @torch.inference_mode()
     def denoise(
-        self, reading: Observation, state: Float[Tensor, "b ad"], *, noise: Float[Tensor, "b ah ad"], num_steps: int
+        self,
+        prefilled: Observation,
+        state: Float[Tensor, "b ad"],
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        solver: flow.Solver = "euler",
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "1 b ah ad"]:
-        """Of the way from noise to actions only its end is known: the chunk."""
-        return self.model.sample_actions(reading, noise=noise, num_steps=num_steps)[None]
+        """Return the chunk, the one point on the way from noise to actions that is known."""
+        return self.model.sample_actions(prefilled, noise=noise, num_steps=num_steps, padded_dims=padded_dims)[None]
+
+    def generate(self, prefilled: Observation, **options: object) -> NoReturn:
+        raise ValueError(f"a {type(self.model).__name__} generates no text")
+
+    def velocity(self, prefilled: Observation, state: Tensor, **options: object) -> NoReturn:
+        raise ValueError(f"a {type(self.model).__name__} has no flow: chunks of it are not joined")

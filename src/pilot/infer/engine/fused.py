@@ -8,13 +8,13 @@ once, actions that are given, tokens that do not all see the same) is worked wit
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pilot.infer.engine.fast import Plan, PrefillState
 from pilot.infer.engine.fused_stack import FusedScratch, FusedSiglip, FusedStack, can_fuse
 from pilot.infer.engine.graphs import GraphBuffers, GraphEngine
 from pilot.infer.engine.stack import Span
+from pilot.infer.engine.state import DenoisePlan
 from pilot.models import flow
 from pilot.models.pi import Pi, PiConfig
 from pilot.nn.gemma import Gemma
@@ -38,49 +38,71 @@ class FusedEngine(GraphEngine):
     def stack(self, gemma: Gemma) -> FusedStack:
         return FusedStack(gemma, early=self.early, ahead=self.ahead)
 
-    def see(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
+    def embed_images(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
         if id(tower) not in self.towers:
             self.towers[id(tower)] = FusedSiglip(cast(Siglip, tower))
         return self.towers[id(tower)](pictures)
 
-    def make_plan(self, times: Float[Tensor, " n"]) -> Plan:
-        """As `Engine.make_plan`; the shift of the final norm goes through `action_out` beforehand."""
-        plan, matrix = super().make_plan(times), self.model.action_out.weight.float()
+    def make_denoise_plan(self, times: Float[Tensor, " n"]) -> DenoisePlan:
+        """As `FastEngine.make_denoise_plan`; the shift of the final norm goes through `action_out` beforehand."""
+        plan, matrix = super().make_denoise_plan(times), self.model.action_out.weight.float()
         for norms in plan.norms:
             if (shift := norms[-1].shift) is not None:
                 norms[-1] = norms[-1]._replace(shifted=shift @ matrix.T)
         return plan
 
-    def act_arena(self, arena: GraphBuffers, *, num_steps: int, solver: flow.Solver) -> Float[Tensor, "n b ah ad"]:
-        slots = arena.kinds.shape[1] - self.flow_tokens
-        reading = PrefillState(cache=arena.cache, kinds=arena.kinds, length=slots, hidden=None, ragged=True, fast=True)
+    def denoise_graph(
+        self, buffers: GraphBuffers, *, num_steps: int, solver: flow.Solver, pads: bool
+    ) -> Float[Tensor, "n b ah ad"]:
+        slots = buffers.kinds.shape[1] - self.flow_tokens
+        prefilled = buffers.with_all_slots(slots)
         adaptive = self.config.time_conditioning == "adarms"
-        if arena.noise.shape[:2].numel() > MAX_ROWS or (adaptive and self.state_tokens):
-            return super().act_arena(arena, num_steps=num_steps, solver=solver)
-        plan = self.plan(num_steps, solver=solver)
-        read_state, actions = self.flow_spans(reading, horizon=arena.noise.shape[1])
+        if buffers.noise.shape[:2].numel() > MAX_ROWS or (adaptive and self.state_tokens):
+            return super().denoise_graph(buffers, num_steps=num_steps, solver=solver, pads=pads)
+        plan = self.denoise_plan(num_steps, solver=solver)
+        read_state, actions = self.flow_spans(prefilled, horizon=buffers.noise.shape[1])
         if read_state is not None:
-            state = self.model.state_in(arena.state.to(self.model.dtype))
+            state = self.model.state_in(buffers.state.to(self.model.dtype))
             self.expert.run(state, read_state, norms=plan.norms[0], stop=True)
-        return self.integrate(plan, actions, arena.noise, num_steps=num_steps, solver=solver)
+        padded_dims = buffers.padded_dims if pads else None
+        return self.integrate(
+            plan, actions, buffers.noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims
+        )  # fmt: skip
 
     def integrate(
-        self, plan: Plan, span: Span, noise: Float[Tensor, "b ah ad"], *, num_steps: int, solver: flow.Solver
+        self,
+        plan: DenoisePlan,
+        span: Span,
+        noise: Float[Tensor, "b ah ad"],
+        *,
+        num_steps: int,
+        solver: flow.Solver,
+        padded_dims: Bool[Tensor, "b ad"] | None,
     ) -> Float[Tensor, "n b ah ad"]:
-        """`flow.integrate` in kernels: all points on the way."""
+        """Return all points on the way, as `flow.integrate` does, in kernels."""
         points = noise.new_empty(num_steps + 1, *noise.shape)
         points[0].copy_(noise)
         halfway = torch.empty_like(noise)
+
+        def pad(end: Tensor, steps: float) -> None:
+            """Put padded dims where they are in training after so many steps."""
+            if padded_dims is not None:
+                torch.where(padded_dims[:, None], noise * (1 - steps / num_steps), end, out=end)
+
         for step in range(num_steps):
             here, there = points[step], points[step + 1]
             if solver == "midpoint":
                 self.advance(plan, 2 * step, span, at=here, start=here, by=-0.5 / num_steps, end=halfway)
+                pad(halfway, step + 0.5)
                 self.advance(plan, 2 * step + 1, span, at=halfway, start=here, by=-1 / num_steps, end=there)
             else:
                 self.advance(plan, step, span, at=here, start=here, by=-1 / num_steps, end=there)
+            pad(there, step + 1)
         return points
 
-    def advance(self, plan: Plan, i: int, span: Span, *, at: Tensor, start: Tensor, by: float, end: Tensor) -> None:
+    def advance(
+        self, plan: DenoisePlan, i: int, span: Span, *, at: Tensor, start: Tensor, by: float, end: Tensor
+    ) -> None:
         """`end = start + by · velocity` with the `i`-th evaluation of the velocity, which looks at `at`."""
         expert, scratch, norms = cast(FusedStack, self.expert), span.scratch, plan.norms[i]
         assert isinstance(scratch, FusedScratch)

@@ -18,18 +18,19 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from pilot.data.layout import Kind, Observation
-from pilot.infer.engine.fast import DecodeState, DecodeStep, Engine, Layout, PrefillState
+from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.stack import Cache, Scratch
+from pilot.infer.engine.state import DecodeState, DecodeStep, PrefillPlan, PrefillState
 from pilot.models import flow
 from pilot.models.pi import Pi
 
 STEP = 32
-MAX_ARENAS = 16
+MAX_BUFFERS = 16
 LONGEST = 4096
 """Positions whose angles are there from the start: a graph keeps the addresses that it was made with."""
 
@@ -76,75 +77,80 @@ class GraphBuffers:
     cache: Cache
     state: Float[Tensor, "b ad"]
     noise: Float[Tensor, "b ah ad"]
-    heard: Int[Tensor, " b"]
-    saying: DecodeState
+    padded_dims: Bool[Tensor, "b ad"]
+    next_token: Int[Tensor, " b"]
+    decoding: DecodeState
     scratch: Scratch
     graphs: dict[Any, Graph] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
-        """What is read, padding included."""
+        """How many tokens are prefilled, padding included."""
         return self.order.shape[1]
 
+    def with_all_slots(self, slots: int) -> PrefillState:
+        """Return the state in which all slots before the flow block are in use; masks hide those that are not."""
+        return PrefillState(cache=self.cache, kinds=self.kinds, length=slots, hidden=None, ragged=True, fast=True)
 
-class GraphEngine(Engine):
-    """An engine for CUDA. Everything that `Engine` does, the usual things in graphs."""
+
+class GraphEngine(FastEngine):
+    """An engine for CUDA. Everything that `FastEngine` does, the usual things in graphs."""
 
     def __init__(self, model: Pi) -> None:
         super().__init__(model)
         self.angles.at(torch.zeros(1, 1, dtype=torch.long, device=self.angles.device), limit=LONGEST)
-        self.arenas: OrderedDict[Any, GraphBuffers] = OrderedDict()
+        self.buffers_by_kind: OrderedDict[Any, GraphBuffers] = OrderedDict()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> PrefillState:
-        """As `Engine.prefill`; valid until the next reading of as many pictures and (about) as many words."""
-        layout = self.arrange(observation)
-        pictures = [self.pictures(observation, cameras) for _, cameras in layout.calls]
-        arena = self.arena(layout, observation, pictures, max_new_tokens=max_new_tokens)
-        order, kinds = layout.tensors(arena.length, arena.order.device)
-        for place, value in zip(arena.pictures, pictures, strict=True):
+        """As `FastEngine.prefill`; valid until the next reading of as many pictures and (about) as many words."""
+        layout = self.plan_prefill(observation)
+        pictures = [self.gather_images(observation, cameras) for _, cameras in layout.calls]
+        buffers = self.buffers(layout, observation, pictures, max_new_tokens=max_new_tokens)
+        order, kinds = layout.tensors(buffers.length, buffers.order.device)
+        for place, value in zip(buffers.pictures, pictures, strict=True):
             place.copy_(value)
-        arena.tokens.copy_(observation.tokens)
-        arena.order.copy_(order)
-        arena.kinds.copy_(F.pad(kinds, (0, arena.kinds.shape[1] - arena.length), value=int(Kind.PAD)))
+        buffers.tokens.copy_(observation.tokens)
+        buffers.order.copy_(order)
+        buffers.kinds.copy_(F.pad(kinds, (0, buffers.kinds.shape[1] - buffers.length), value=int(Kind.PAD)))
         hidden = self.run(
-            arena,
-            ("read", layout.causal, max_new_tokens > 0),
-            lambda: self.take_in_arena(arena, layout, max_new_tokens),
+            buffers,
+            ("prefill", layout.causal, max_new_tokens > 0),
+            lambda: self.prefill_graph(buffers, layout, max_new_tokens),
         )
         return PrefillState(
-            cache=arena.cache,
-            kinds=arena.kinds,
-            length=arena.length,
+            cache=buffers.cache,
+            kinds=buffers.kinds,
+            length=buffers.length,
             hidden=hidden,
             ragged=True,
             fast=layout.fast,
         )
 
-    def arena(
-        self, layout: Layout, observation: Observation, pictures: list[Tensor], *, max_new_tokens: int
+    def buffers(
+        self, layout: PrefillPlan, observation: Observation, pictures: list[Tensor], *, max_new_tokens: int
     ) -> GraphBuffers:
         """The arena for such a reading, a new one for the first of its kind. The oldest makes room for it."""
         length, max_new_tokens = round_up(layout.length), round_up(max_new_tokens)
         towers = tuple((id(tower), x.shape) for (tower, _), x in zip(layout.calls, pictures, strict=True))
         key = (towers, observation.tokens.shape, length, max_new_tokens)
-        if key not in self.arenas:
+        if key not in self.buffers_by_kind:
             if length + max_new_tokens + self.flow_tokens > LONGEST:
                 raise ValueError(
                     f"{length} tokens to read and {max_new_tokens} to generate are more than {LONGEST}: "
                     "see infer/engine/graphs.py"
                 )
-            if len(self.arenas) == MAX_ARENAS:
-                self.arenas.popitem(last=False)
-            self.arenas[key] = self.make_arena(
+            if len(self.buffers_by_kind) == MAX_BUFFERS:
+                self.buffers_by_kind.popitem(last=False)
+            self.buffers_by_kind[key] = self.make_buffers(
                 pictures, observation.tokens, length=length, max_new_tokens=max_new_tokens
             )
-        self.arenas.move_to_end(key)
-        return self.arenas[key]
+        self.buffers_by_kind.move_to_end(key)
+        return self.buffers_by_kind[key]
 
-    def make_arena(self, pictures: list[Tensor], tokens: Tensor, *, length: int, max_new_tokens: int) -> GraphBuffers:
+    def make_buffers(self, pictures: list[Tensor], tokens: Tensor, *, length: int, max_new_tokens: int) -> GraphBuffers:
         """Nothing that is hidden may be NaN, so the cache is empty and not unset."""
         config, batch, slots = self.config, len(tokens), length + max_new_tokens + self.flow_tokens
         cache = Cache.empty(config.vlm, batch=batch, slots=slots, like=self.vlm.like)
@@ -159,9 +165,10 @@ class GraphEngine(Engine):
             cache=cache,
             state=torch.zeros(batch, config.action_dim, **numbers),
             noise=torch.zeros(batch, config.action_horizon, config.action_dim, **numbers),
-            heard=tokens.new_zeros(batch),
+            padded_dims=torch.zeros(batch, config.action_dim, dtype=torch.bool, device=tokens.device),
+            next_token=tokens.new_zeros(batch),
             scratch=self.vlm.scratch(batch=batch, tokens=1),
-            saying=DecodeState(
+            decoding=DecodeState(
                 hidden=self.vlm.like.new_zeros(batch, config.vlm.width),
                 kinds=kinds,
                 bias=self.vlm.like.new_zeros(batch, 1, 1, slots),
@@ -170,44 +177,50 @@ class GraphEngine(Engine):
             ),
         )
 
-    def take_in_arena(self, arena: GraphBuffers, layout: Layout, max_new_tokens: int) -> Float[Tensor, "b d"] | None:
-        x = self.embed(layout, arena.pictures, arena.tokens, arena.order)
-        kinds = arena.kinds[:, : arena.length]
-        return self.take_in(x, kinds, arena.cache, causal=layout.causal, ragged=True, stop=not max_new_tokens)
+    def prefill_graph(
+        self, buffers: GraphBuffers, layout: PrefillPlan, max_new_tokens: int
+    ) -> Float[Tensor, "b d"] | None:
+        x = self.embed(layout, buffers.pictures, buffers.tokens, buffers.order)
+        kinds = buffers.kinds[:, : buffers.length]
+        return self.run_backbone(x, kinds, buffers.cache, causal=layout.causal, ragged=True, stop=not max_new_tokens)
 
-    def run(self, arena: GraphBuffers, key: Any, function: Callable[[], Any], *, changes: Sequence[Tensor] = ()) -> Any:
-        """`function` as the graph of that name in an arena."""
-        if key not in arena.graphs:
+    def run(
+        self, buffers: GraphBuffers, key: Any, function: Callable[[], Any], *, changes: Sequence[Tensor] = ()
+    ) -> Any:
+        """Run `function` as the graph of that name, captured at its first run."""
+        if key not in buffers.graphs:
             plans = list(self.plans.values())
-            arena.graphs[key] = Graph(function, device=arena.order.device, changes=changes, keeps=plans)
-        return arena.graphs[key]()
+            buffers.graphs[key] = Graph(function, device=buffers.order.device, changes=changes, keeps=plans)
+        return buffers.graphs[key]()
 
-    def home(self, reading: PrefillState) -> GraphBuffers | None:
+    def buffers_of(self, prefilled: PrefillState) -> GraphBuffers | None:
         """Where a reading was made; None for one that was made of others."""
-        return next((arena for arena in self.arenas.values() if arena.cache is reading.cache), None)
+        return next((buffers for buffers in self.buffers_by_kind.values() if buffers.cache is prefilled.cache), None)
 
     # --- saying ------------------------------------------------------------------------------------------------------
 
-    def begin(self, reading: PrefillState) -> DecodeState:
-        saying, arena = super().begin(reading), self.home(reading)
-        if arena is None:
-            return saying
-        for place, value in ((p, getattr(saying, name)) for name, p in vars(arena.saying).items() if name != "kinds"):
-            place.copy_(value)
-        return arena.saying
+    def start_decoding(self, prefilled: PrefillState) -> DecodeState:
+        decoding, buffers = super().start_decoding(prefilled), self.buffers_of(prefilled)
+        if buffers is None:
+            return decoding
+        for name, place in vars(buffers.decoding).items():
+            if name != "kinds":
+                place.copy_(getattr(decoding, name))
+        return buffers.decoding
 
-    def decoder(self, reading: PrefillState, saying: DecodeState, *, kind: Kind, eos: int) -> DecodeStep:
+    def make_decode_step(self, prefilled: PrefillState, decoding: DecodeState, *, kind: Kind, eos: int) -> DecodeStep:
         """A graph for each slot."""
-        arena = self.home(reading)
-        if arena is None:
-            return super().decoder(reading, saying, kind=kind, eos=eos)
-        inputs, fixed = arena.heard, {"cache": arena.cache, "kind": kind, "eos": eos, "scratch": arena.scratch}
-        changes = [saying.hidden, saying.finished, saying.positions, saying.kinds, cast(Tensor, saying.bias)]
+        buffers = self.buffers_of(prefilled)
+        if buffers is None:
+            return super().make_decode_step(prefilled, decoding, kind=kind, eos=eos)
+        inputs = buffers.next_token
+        fixed = {"cache": buffers.cache, "kind": kind, "eos": eos, "scratch": buffers.scratch}
+        changes = [decoding.hidden, decoding.finished, decoding.positions, decoding.kinds, cast(Tensor, decoding.bias)]
 
         def decode_step(token: Tensor, end: int) -> None:
             inputs.copy_(token)
-            key = ("hear", end, kind, eos)
-            self.run(arena, key, lambda: self.decode_step(inputs, end, saying, **fixed), changes=changes)
+            key = ("decode", end, kind, eos)
+            self.run(buffers, key, lambda: self.decode_step(inputs, end, decoding, **fixed), changes=changes)
 
         return decode_step
 
@@ -216,29 +229,42 @@ class GraphEngine(Engine):
     @torch.inference_mode()
     def denoise(
         self,
-        reading: PrefillState,
+        prefilled: PrefillState,
         state: Float[Tensor, "b ad"],
         *,
         noise: Float[Tensor, "b ah ad"],
         num_steps: int = 10,
         solver: flow.Solver = "euler",
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "n b ah ad"]:
-        arena = self.home(reading)
-        if arena is None or noise.shape != arena.noise.shape:
-            return super().denoise(reading, state, noise=noise, num_steps=num_steps, solver=solver)
-        self.plan(num_steps, solver=solver)  # before the graph, which only points to it
-        arena.state.copy_(state)
-        arena.noise.copy_(noise)
+        buffers = self.buffers_of(prefilled)
+        if buffers is None or noise.shape != buffers.noise.shape:
+            return super().denoise(
+                prefilled, state, noise=noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims
+            )
+        self.denoise_plan(num_steps, solver=solver)  # before the graph, which only points to it
+        buffers.state.copy_(state)
+        buffers.noise.copy_(noise)
+        pads = padded_dims is not None
+        if padded_dims is not None:
+            buffers.padded_dims.copy_(padded_dims)
         points = self.run(
-            arena, ("act", num_steps, solver), lambda: self.act_arena(arena, num_steps=num_steps, solver=solver)
+            buffers,
+            ("denoise", num_steps, solver, pads),
+            lambda: self.denoise_graph(buffers, num_steps=num_steps, solver=solver, pads=pads),
         )
         return points.clone()
 
-    def act_arena(self, arena: GraphBuffers, *, num_steps: int, solver: flow.Solver) -> Float[Tensor, "n b ah ad"]:
+    def denoise_graph(
+        self, buffers: GraphBuffers, *, num_steps: int, solver: flow.Solver, pads: bool
+    ) -> Float[Tensor, "n b ah ad"]:
         """The flow block stands behind all the room for words, and is kept from what is not said."""
-        slots = arena.kinds.shape[1] - self.flow_tokens
-        reading = PrefillState(cache=arena.cache, kinds=arena.kinds, length=slots, hidden=None, ragged=True, fast=True)
-        return super().denoise(reading, arena.state, noise=arena.noise, num_steps=num_steps, solver=solver)
+        slots = buffers.kinds.shape[1] - self.flow_tokens
+        prefilled = buffers.with_all_slots(slots)
+        padded_dims = buffers.padded_dims if pads else None
+        return super().denoise(
+            prefilled, buffers.state, noise=buffers.noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims
+        )
 
 
 def round_up(count: int) -> int:

@@ -1,6 +1,6 @@
 """The plain engine calls the model's own `prefill`, `generate` and `denoise`: for π0-small, and to check others.
 
-Axes: `b` batch, `s` cache slots, `n` said tokens, `ah` action horizon, `ad` action dims.
+Axes: `b` batch, `s` cache slots, `n` generated tokens, `p` points on the way, `ah` action horizon, `ad` action dims.
 """
 
 from dataclasses import dataclass, replace
@@ -11,55 +11,72 @@ from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
 from pilot.models import flow
+from pilot.models.generation import Sampler
 from pilot.models.pi import Pi, Prefix
 from pilot.nn.attention import KV
 from pilot.tokenizers.grammar import Allowed
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlainPrefillState:
+    """A model's prefix, and the observation that it was made from."""
+
+    prefix: Prefix
+    observation: Observation
+
+    @property
+    def cache_and_kinds(self) -> tuple[list[KV], Int[Tensor, "b s"]]:
+        return self.prefix.cache, self.prefix.kinds
+
+
 class PlainEngine:
-    """An engine that calls the model's own methods; the fast engine is checked against it."""
+    """An engine that calls the model's own methods; see `protocol.py` for what they are asked."""
 
     def __init__(self, model: Pi) -> None:
-        self.model, self.config = model, model.config
+        self.model = model
+        self.config = model.config
 
     @torch.inference_mode()
-    def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> "PlainPrefillState":
-        return PlainPrefillState(
-            context=self.model.prefill(observation, compute_hidden=max_new_tokens > 0), observation=observation
-        )
+    def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> PlainPrefillState:
+        prefix = self.model.prefill(observation, compute_hidden=max_new_tokens > 0)
+        return PlainPrefillState(prefix=prefix, observation=observation)
 
     @torch.inference_mode()
     def generate(
         self,
-        reading: "PlainPrefillState",
+        prefilled: PlainPrefillState,
         *,
         eos: int,
         max_new_tokens: int = 32,
         kind: Kind = Kind.TEXT,
         allowed: Allowed | None = None,
+        sampler: Sampler | None = None,
         skip_rows: Bool[Tensor, " b"] | None = None,
-    ) -> tuple[Int[Tensor, "b n"], "PlainPrefillState"]:
-        said, context = self.model.generate(
-            reading.context, reading.observation, eos=eos, max_new_tokens=max_new_tokens, kind=kind, allowed=allowed,
-            skip_rows=skip_rows,
+    ) -> tuple[Int[Tensor, "b n"], PlainPrefillState]:
+        tokens, prefix = self.model.generate(
+            prefilled.prefix, prefilled.observation, eos=eos, max_new_tokens=max_new_tokens, kind=kind,
+            allowed=allowed, sampler=sampler, skip_rows=skip_rows,
         )  # fmt: skip
-        return said, replace(reading, context=context)
+        return tokens, replace(prefilled, prefix=prefix)
 
     @torch.inference_mode()
     def denoise(
         self,
-        reading: "PlainPrefillState",
+        prefilled: PlainPrefillState,
         state: Float[Tensor, "b ad"],
         *,
         noise: Float[Tensor, "b ah ad"],
         num_steps: int = 10,
         solver: flow.Solver = "euler",
-    ) -> Float[Tensor, "n b ah ad"]:
-        return self.model.denoise(reading.context, state, noise=noise, num_steps=num_steps, solver=solver)
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
+    ) -> Float[Tensor, "p b ah ad"]:
+        return self.model.denoise(
+            prefilled.prefix, state, noise=noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims
+        )
 
     def velocity(
         self,
-        reading: "PlainPrefillState",
+        prefilled: PlainPrefillState,
         state: Float[Tensor, "b ad"],
         *,
         horizon: int,
@@ -67,27 +84,15 @@ class PlainEngine:
         solver: flow.Solver = "euler",
         given: Bool[Tensor, "b ah"] | None = None,
     ) -> flow.Velocity:
-        """As `Engine.velocity`."""
         return plain_velocity(
-            self.model, reading.seen, state, horizon=horizon, num_steps=num_steps, solver=solver, given=given
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainPrefillState:
-    """What the plain model has read, and of what."""
-
-    context: Prefix
-    observation: Observation
-
-    @property
-    def seen(self) -> tuple[list[KV], Int[Tensor, "b s"]]:
-        return self.context.cache, self.context.kinds
+            self.model, prefilled.cache_and_kinds, state,
+            horizon=horizon, num_steps=num_steps, solver=solver, given=given,
+        )  # fmt: skip
 
 
 def plain_velocity(
     model: Pi,
-    seen: tuple[list[KV], Int[Tensor, "b s"]],
+    cache_and_kinds: tuple[list[KV], Int[Tensor, "b s"]],
     state: Float[Tensor, "b ad"],
     *,
     horizon: int,
@@ -95,8 +100,8 @@ def plain_velocity(
     solver: flow.Solver,
     given: Bool[Tensor, "b ah"] | None = None,
 ) -> flow.Velocity:
-    """`Engine.velocity` of the plain model, which can be differentiated."""
-    block = model.flow_block(*seen, state, horizon=horizon)
+    """Return `Engine.velocity` of the plain model, which can be differentiated."""
+    block = model.flow_block(*cache_and_kinds, state, horizon=horizon)
     times = flow.solver_times(num_steps, solver, device=state.device)
     if given is None:
         conditions = model.embed_time(times, model.dtype).unbind()

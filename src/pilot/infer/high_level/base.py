@@ -62,7 +62,7 @@ class HighLevel:
         """Whether `decide` also takes turns that do not decide now, and leaves them as they are."""
         return False
 
-    def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
+    def decide(self, policy: "Policy", prefilled: Any, turns: Sequence["Turn"]) -> Any:
         """Set `spoken` of each turn, a row of the reading each; returns the reading that goes on with it."""
         raise NotImplementedError(f"high level '{self.name}' does not decide")
 

@@ -13,13 +13,15 @@ from jaxtyping import Bool, Float
 
 from pilot.data.layout import Kind
 from pilot.infer.engine import sampling
-from pilot.infer.engine.sampling import Greedy, Multinomial, Scored, rows_of
+from pilot.infer.engine.sampling import Multinomial, Scored, select_rows
 from pilot.infer.high_level.base import SUBTASK_TOKENS, HighLevel, check_decides
+from pilot.models.generation import Greedy
 from pilot.tokenizers.grammar import Grammar, LabelGrammar, TextGrammar
 from pilot.tokenizers.prompts import encode_target
 
 if TYPE_CHECKING:
-    from pilot.infer.engine.fast import Engine, PrefillState
+    from pilot.infer.engine.fast import FastEngine
+    from pilot.infer.engine.state import PrefillState
     from pilot.infer.policy import Policy
     from pilot.infer.session import Turn
 
@@ -59,17 +61,17 @@ class Model(HighLevel):
         """What is drawn, or weighed against an old subtask, is so for rows that decide."""
         return not self.temperature and self.keep_margin is None
 
-    def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
+    def decide(self, policy: "Policy", prefilled: Any, turns: Sequence["Turn"]) -> Any:
         if self == Model():
-            said, after = policy.generate(reading, skip_rows=silent_rows(turns, device=policy.device))
+            said, after = policy.generate(prefilled, skip_rows=silent_rows(turns, device=policy.device))
         else:
-            said, after = self.generate(policy, reading, turns)
+            said, after = self.generate(policy, prefilled, turns)
         for turn, tokens in zip(turns, said, strict=True):
             if turn.decide:
                 turn.spoken = policy.subtask_text(tokens)
         return after
 
-    def generate(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> tuple[list[list[int]], Any]:
+    def generate(self, policy: "Policy", prefilled: Any, turns: Sequence["Turn"]) -> tuple[list[list[int]], Any]:
         """What each row says, and the reading that goes on with it."""
         engine, eos = engine_of(policy), policy.subtask_end
         if self.temperature:
@@ -77,9 +79,9 @@ class Model(HighLevel):
         else:
             sampler = Greedy(engine.config.loc_token_range(Kind.TEXT))
         scored = Scored(sampler, eos=eos)
-        before = None if self.keep_margin is None else rows_of(reading, range(len(turns)))
+        before = None if self.keep_margin is None else select_rows(prefilled, range(len(turns)))
         tokens, after = engine.generate(
-            reading, eos=eos, max_new_tokens=SUBTASK_TOKENS, allowed=self.grammar(policy), sampler=scored,
+            prefilled, eos=eos, max_new_tokens=SUBTASK_TOKENS, allowed=self.grammar(policy), sampler=scored,
             skip_rows=silent_rows(turns, device=policy.device),
         )  # fmt: skip
         said = tokens.tolist()
@@ -92,7 +94,7 @@ class Model(HighLevel):
         return said, sampling.teacher_force(engine, before, said, eos=eos)
 
     def kept(
-        self, policy: "Policy", reading: Any, turns: Sequence["Turn"], *, said: list[list[int]], scores: list[float]
+        self, policy: "Policy", prefilled: Any, turns: Sequence["Turn"], *, said: list[list[int]], scores: list[float]
     ) -> dict[int, list[int]]:
         """The tokens of the old subtask, in the rows where it stays: `said` is another one, and not enough likelier."""
         assert self.keep_margin is not None
@@ -104,7 +106,7 @@ class Model(HighLevel):
                 rivals += [(row, ids)] if len(ids) <= SUBTASK_TOKENS else []
         if not rivals:
             return {}
-        old = sampling.score(engine_of(policy), reading, rivals, eos=policy.subtask_end).tolist()
+        old = sampling.score(engine_of(policy), prefilled, rivals, eos=policy.subtask_end).tolist()
         pairs = zip(rivals, old, strict=True)
         return {row: ids for (row, ids), likely in pairs if scores[row] - likely < self.keep_margin}
 
@@ -159,19 +161,19 @@ class SayCan(HighLevel):
             raise ValueError("the affordance allows none of the labels; let it allow one at least, such as 'done'")
         return values
 
-    def decide(self, policy: "Policy", reading: Any, turns: Sequence["Turn"]) -> Any:
-        said = [self.check_name(policy, reading, row, turn=turn) for row, turn in enumerate(turns)]
+    def decide(self, policy: "Policy", prefilled: Any, turns: Sequence["Turn"]) -> Any:
+        said = [self.check_name(policy, prefilled, row, turn=turn) for row, turn in enumerate(turns)]
         for turn, tokens in zip(turns, said, strict=True):
             turn.spoken = policy.subtask_text(tokens)
-        return sampling.teacher_force(engine_of(policy), reading, said, eos=policy.subtask_end)
+        return sampling.teacher_force(engine_of(policy), prefilled, said, eos=policy.subtask_end)
 
-    def check_name(self, policy: "Policy", reading: Any, row: int, *, turn: "Turn") -> list[int]:
+    def check_name(self, policy: "Policy", prefilled: Any, row: int, *, turn: "Turn") -> list[int]:
         """The tokens of the label for one row, its box in front; what every label is worth goes into the answer."""
         engine, eos, labels = engine_of(policy), policy.subtask_end, label_ids(policy, self.labels)
-        likely = bare = np.array(self.scores(engine, reading, [(row, ids) for ids in labels], eos=eos))
+        likely = bare = np.array(self.scores(engine, prefilled, [(row, ids) for ids in labels], eos=eos))
         boxes, by_box = [], np.zeros((0, len(labels)))
         if self.boxes:
-            boxes, after, any_box = self.draw_boxes(policy, reading, row, generator=turn.session.words_generator)
+            boxes, after, any_box = self.draw_boxes(policy, prefilled, row, generator=turn.session.words_generator)
             found = self.scores(engine, after, [(k, ids) for k in range(self.boxes) for ids in labels], eos=eos)
             by_box = any_box * np.reshape(found, (self.boxes, -1))
             likely = bare + by_box.mean(0)
@@ -181,20 +183,22 @@ class SayCan(HighLevel):
         with_box = likely[best] > 2 * bare[best]  # more of it with a box than without
         return [*(boxes[int(by_box[:, best].argmax())] if with_box else []), *labels[best]]
 
-    def scores(self, engine: "Engine", reading: Any, said: list[tuple[int, list[int]]], *, eos: int) -> list[float]:
-        return sampling.score(engine, reading, said, eos=eos).double().exp().tolist()
+    def scores(
+        self, engine: "FastEngine", prefilled: Any, said: list[tuple[int, list[int]]], *, eos: int
+    ) -> list[float]:
+        return sampling.score(engine, prefilled, said, eos=eos).double().exp().tolist()
 
     def draw_boxes(
-        self, policy: "Policy", reading: Any, row: int, *, generator: torch.Generator
+        self, policy: "Policy", prefilled: Any, row: int, *, generator: torch.Generator
     ) -> tuple[list[list[int]], "PrefillState", float]:
         """Boxes, the reading that goes on with one in each row, and how likely it is that there is one at all."""
         engine, grammar = engine_of(policy), OneBox(policy.text_grammar(boxes="first"))
-        once = rows_of(reading, [row])
+        once = select_rows(prefilled, [row])
         start, stop = engine.config.loc_token_range(Kind.TEXT) or (0, 0)
         assert once.hidden is not None, "the reading was made without room to speak"
         likely = engine.model.logits(once.hidden).float().softmax(-1)[0, start:stop].sum()
         sampler = Multinomial(1.0, generators=[generator] * self.boxes)
-        many = rows_of(once, [0] * self.boxes)
+        many = select_rows(once, [0] * self.boxes)
         boxes, after = engine.generate(
             many, eos=policy.subtask_end, max_new_tokens=BOX_TOKENS, allowed=grammar, sampler=sampler
         )
@@ -211,9 +215,9 @@ class OneBox:
         return self.grammar.allowed(said) if said else self.grammar.places
 
 
-def engine_of(policy: "Policy") -> "Engine":
+def engine_of(policy: "Policy") -> "FastEngine":
     """What decides can speak."""
-    return cast("Engine", policy.engine)
+    return cast("FastEngine", policy.engine)
 
 
 def silent_rows(turns: Sequence["Turn"], *, device: str) -> Bool[torch.Tensor, " b"] | None:

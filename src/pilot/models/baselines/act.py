@@ -172,9 +172,14 @@ class Act(Model):
         return self.action_out(self.final_norm(steps))
 
     def sample_actions(
-        self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+        self,
+        observation: Observation,
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "b ah ad"]:
-        """The chunk of the mean style, 0. Neither `noise` nor `num_steps` has a part in it."""
+        """Return the chunk of the mean style, 0, into which nothing but the observation enters."""
         style = self.queries.new_zeros(len(noise), self.config.style_dim)
         return self.decode(observation, style).to(noise.dtype)
 

@@ -52,6 +52,10 @@ class BaselineConfig:
         return 0
 
     @property
+    def integrate_padded_dims(self) -> bool:
+        return False
+
+    @property
     def always_shown(self) -> tuple[str, ...]:
         return ()
 

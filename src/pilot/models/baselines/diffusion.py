@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pilot.data.layout import Batch, Observation
@@ -127,9 +127,16 @@ class Denoiser(Model):
         return {"noise": squared_error(predicted.unflatten(0, level.shape), noise, batch.action_mask)}
 
     def sample_actions(
-        self, observation: Observation, *, noise: Float[Tensor, "b ah ad"], num_steps: int = 10
+        self,
+        observation: Observation,
+        *,
+        noise: Float[Tensor, "b ah ad"],
+        num_steps: int = 10,
+        padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "b ah ad"]:
-        """A chunk of normalised actions per row."""
+        """Return a chunk of normalised actions per row."""
+        if padded_dims is not None:
+            noise = noise.masked_fill(padded_dims[:, None], 0)
         condition, dims = self.encode(observation), (noise != 0).any(1, keepdim=True)
 
         def denoise(x: Tensor, level: int) -> Tensor:

@@ -1,0 +1,78 @@
+"""The loop that makes text and action tokens, one token of each row at a time; shared by the model and the engines.
+
+Axes: `b` batch, `v` vocabulary, `d` width.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pilot.tokenizers.grammar import Allowed, allowed_mask
+
+DecodeStep = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Takes in a token [b] of each row; returns hidden states [b d] after it, and which rows [b] have finished."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
+        """Choose the next token of each row, given the model's scores and what may be said."""
+        ...
+
+
+class Greedy:
+    """The likeliest token, where all `<loc>` tokens together are weighed against each word (`argmax_token`)."""
+
+    def __init__(self, loc_range: tuple[int, int] | None) -> None:
+        self.loc_range = loc_range
+
+    def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
+        return argmax_token(masked(logits, allowed), loc_range=self.loc_range)
+
+
+def generate_tokens(
+    hidden: Float[Tensor, "b d"],
+    finished: Bool[Tensor, " b"],
+    *,
+    decode_step: DecodeStep,
+    logits: Callable[[Tensor], Tensor],
+    max_new_tokens: int,
+    sampler: Sampler,
+    allowed: Allowed | None,
+) -> list[Int[Tensor, " b"]]:
+    """Generate tokens of each row until all have finished, 0 for those that have.
+
+    `hidden` are the states after the last token of each row, from which `logits` makes scores of the next.
+    """
+    tokens: list[Tensor] = []
+    while len(tokens) < max_new_tokens and not finished.all():
+        mask = None if allowed is None else allowed_mask(allowed, tokens, finished)
+        token = sampler(logits(hidden), mask)
+        tokens.append(token.masked_fill(finished, 0))
+        hidden, finished = decode_step(tokens[-1])
+    return tokens
+
+
+def argmax_token(logits: Float[Tensor, "b v"], *, loc_range: tuple[int, int] | None) -> Int[Tensor, " b"]:
+    """Return the most likely token, where first all `<loc>` tokens together are weighed against each other word.
+
+    "Somewhere here" spreads its probability over many `<loc>` tokens, each of which may be less likely than a word that
+    is wrong. Nothing changes where no word stands against them, or without a `loc_range` (`PiConfig.loc_token_range`).
+    """
+    if loc_range is None:
+        return logits.argmax(-1)
+    start, stop = loc_range
+    anywhere = logits[:, start:stop].logsumexp(-1)
+    words = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
+    nowhere = logits.clone()
+    nowhere[:, start:stop] = -torch.inf
+    where = logits[:, start:stop].argmax(-1) + start
+    return torch.where(anywhere > words, where, nowhere.argmax(-1))
+
+
+def masked(logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Float[Tensor, "b v"]:
+    """Set the scores of tokens that are not allowed to minus infinity."""
+    return logits if allowed is None else logits.where(allowed, -torch.inf)
