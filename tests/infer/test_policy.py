@@ -189,8 +189,8 @@ def test_a_missing_part_of_the_observation_is_named(policy):
         policy.infer({k: v for k, v in observation().items() if k != "state"})
 
 
-def fresh(config: PiConfig, *, says_actions: bool = False) -> Bundle:
-    text, pipeline = TextTokenizer(), examples.make_pipeline(ROBOT, config, with_fast=says_actions)
+def fresh(config: PiConfig, *, with_fast: bool = False) -> Bundle:
+    text, pipeline = TextTokenizer(), examples.make_pipeline(ROBOT, config, with_fast=with_fast)
     model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
     stats, actions = pipeline.norm_stats, pipeline.action_tokenizer
     return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=text, action_tokenizer=actions)
