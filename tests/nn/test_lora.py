@@ -8,16 +8,16 @@ import torch
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_small, pi05
 from pilot.nn.lora import (
-    Description,
+    AdapterDescription,
     LoraConfig,
     LoraGroup,
     LoraLinear,
-    adapted,
-    applied,
-    learned,
+    adapted_layers,
+    adapter_scales,
+    apply_adapters,
     matrices_in,
-    merge,
-    scales_of,
+    merge_adapters,
+    trainable_names,
 )
 from pilot.train.freezing import choose_learning
 
@@ -33,7 +33,7 @@ def shaken(model: Pi) -> Pi:
     """Adapters as after training: not zero."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for layer in adapted(model).values():
+        for layer in adapted_layers(model).values():
             layer.lora_b.normal_(0.0, 0.3, generator=generator)
     return model
 
@@ -43,14 +43,13 @@ def test_step_zero_is_the_base_model_and_merging_gives_the_same_model_as_the_det
     config = FAMILY[name]
     model = made(config, LoraConfig())
     base = made(config)
-    assert all(
-        torch.equal(weight, base.state_dict()[n]) for n, weight in merge(model.state_dict(), scales_of(model)).items()
-    )
+    merged = merge_adapters(model.state_dict(), adapter_scales(model))
+    assert all(torch.equal(weight, base.state_dict()[n]) for n, weight in merged.items())
     shaken(model)
     merged = Pi(config)
-    merged.load_state_dict(merge(model.state_dict(), scales_of(model)))
+    merged.load_state_dict(merge_adapters(model.state_dict(), adapter_scales(model)))
     generator = torch.Generator().manual_seed(2)
-    for layer_name, layer in adapted(model).items():
+    for layer_name, layer in adapted_layers(model).items():
         x = torch.randn(3, layer.in_features, generator=generator)
         plain = merged.get_submodule(layer_name)
         assert not isinstance(plain, LoraLinear)
@@ -60,13 +59,13 @@ def test_step_zero_is_the_base_model_and_merging_gives_the_same_model_as_the_det
 
 def test_backbone_and_expert_have_them_the_time_mlp_too_and_nothing_else_of_theirs_learns():
     model = made(FAMILY["pi05"], LoraConfig())
-    names = set(scales_of(model))
+    names = set(adapter_scales(model))
     layers = [f"{stack}.blocks.{i}.{part}" for stack in ("vlm", "action_expert") for i in (0, 1) for part in
               ("qkv", "out", "gate_up", "down")]  # fmt: skip
     assert names == {*layers, "time_mlp_in", "time_mlp_out"}
-    of_stacks = [n for n in learned(model) if n.split(".")[0] not in ("vision", "action_in", "action_out")]
+    of_stacks = [n for n in trainable_names(model) if n.split(".")[0] not in ("vision", "action_in", "action_out")]
     assert of_stacks and all("lora_" in name for name in of_stacks)
-    assert [n for n in learned(model) if n.startswith(("vision.", "action_in.", "action_out."))]
+    assert [n for n in trainable_names(model) if n.startswith(("vision.", "action_in.", "action_out."))]
     assert not model.embedding.weight.requires_grad and not model.vlm.final_norm.weight.requires_grad
 
 
@@ -76,10 +75,10 @@ def test_ranks_scales_and_targets_are_fields():
         targets=("qkv", "up"), rank_stabilized=True,
     )  # fmt: skip
     model = made(FAMILY["pi05"], lora)
-    assert {n.rpartition(".")[2] for n in adapted(model)} == {"qkv", "up"}
-    qkv = adapted(model)["vlm.blocks.0.qkv"]
+    assert {n.rpartition(".")[2] for n in adapted_layers(model)} == {"qkv", "up"}
+    qkv = adapted_layers(model)["vlm.blocks.0.qkv"]
     assert qkv.scale == pytest.approx(6 / math.sqrt(2)) and qkv.lora_b.shape[1] == 2
-    assert {n.split(".")[0] for n in learned(model) if "lora_" not in n} == {
+    assert {n.split(".")[0] for n in trainable_names(model) if "lora_" not in n} == {
         "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"
     }  # fmt: skip
 
@@ -94,7 +93,7 @@ def test_each_head_and_gate_and_up_has_a_detour_of_its_own():
 def test_openpi_s_ranks_at_the_published_size_are_the_default():
     """gemma_2b_lora and gemma_300m_lora: 16 and 32, scaled by 1; the number of adapter weights follows."""
     model = choose_learning(empty_model(pi0()), lora=LoraConfig())
-    scales = {layer.scale for layer in adapted(model).values()}
+    scales = {layer.scale for layer in adapted_layers(model).values()}
     assert scales == {1.0}
 
     def per_layer(width: int, mlp: int, rank: int) -> int:
@@ -110,8 +109,8 @@ def test_openpi_s_ranks_at_the_published_size_are_the_default():
 
 def test_frozen_parts_get_no_adapters():
     model = made(FAMILY["pi05"], LoraConfig(), freeze=("language",))
-    assert {name.split(".")[0] for name in adapted(model)} == {"action_expert", "time_mlp_in", "time_mlp_out"}
-    assert not [name for name in learned(model) if name.startswith(("vlm.", "embedding."))]
+    assert {name.split(".")[0] for name in adapted_layers(model)} == {"action_expert", "time_mlp_in", "time_mlp_out"}
+    assert not [name for name in trainable_names(model) if name.startswith(("vlm.", "embedding."))]
 
 
 def test_base_weights_of_half_precision_take_detours_in_full():
@@ -126,36 +125,36 @@ def test_base_weights_of_half_precision_take_detours_in_full():
 def test_what_was_learned_is_small_and_added_to_a_base():
     lora = LoraConfig(language=LoraGroup(rank=2, alpha=2.0), expert=LoraGroup(rank=2, alpha=2.0))
     base, model = made(FAMILY["pi05"]).state_dict(), shaken(made(FAMILY["pi05"], lora, freeze=("vision",)))
-    own = {name: weight + 1.0 for name, weight in model.state_dict().items() if name in learned(model)}
+    own = {name: weight + 1.0 for name, weight in model.state_dict().items() if name in trainable_names(model)}
     assert sum(w.numel() for w in own.values()) < sum(w.numel() for w in base.values()) / 5
-    result = applied(base, own, scales_of(model))
-    whole = merge(model.state_dict() | own, scales_of(model))
+    result = apply_adapters(base, own, scales=adapter_scales(model))
+    whole = merge_adapters(model.state_dict() | own, adapter_scales(model))
     assert result.keys() == base.keys() and all(torch.equal(weight, whole[name]) for name, weight in result.items())
     assert torch.equal(result["action_in.bias"], base["action_in.bias"] + 1.0)
 
 
 def test_a_description_comes_back(tmp_path):
-    description = Description(base="checkpoints/base", scales={"vlm.blocks.0.qkv": 0.5})
+    description = AdapterDescription(base="checkpoints/base", scales={"vlm.blocks.0.qkv": 0.5})
     description.save(tmp_path)
-    assert Description.load(tmp_path) == description
+    assert AdapterDescription.load(tmp_path) == description
 
 
 def test_what_does_not_fit_is_said(tmp_path):
     model = made(FAMILY["pi05"], LoraConfig())
-    base, scales = made(FAMILY["pi05"]).state_dict(), scales_of(model)
-    own = {name: weight for name, weight in model.state_dict().items() if name in learned(model)}
+    base, scales = made(FAMILY["pi05"]).state_dict(), adapter_scales(model)
+    own = {name: weight for name, weight in model.state_dict().items() if name in trainable_names(model)}
     with pytest.raises(
         ValueError, match=r"adapters of vlm\.blocks\.0\.qkv do not fit their base: .*lora_a' is missing"
     ):
-        applied(base, {n: w for n, w in own.items() if n != "vlm.blocks.0.qkv.lora_a"}, scales)
+        apply_adapters(base, {n: w for n, w in own.items() if n != "vlm.blocks.0.qkv.lora_a"}, scales=scales)
     with pytest.raises(ValueError, match=r"add up to \(64, 32\), the weight of their base is \(32, 32\)"):
-        applied(base | {"vlm.blocks.0.qkv.weight": torch.zeros(32, 32)}, own, scales)
-    Description(base="", scales={}).save(tmp_path)
+        apply_adapters(base | {"vlm.blocks.0.qkv.weight": torch.zeros(32, 32)}, own, scales=scales)
+    AdapterDescription(base="", scales={}).save(tmp_path)
     with pytest.raises(ValueError, match="whose base was never a checkpoint; use the run's folder policy"):
-        Description.load(tmp_path)
+        AdapterDescription.load(tmp_path)
     (tmp_path / "adapters.json").write_text('{"base": ""')
     with pytest.raises(ValueError, match=r"adapters\.json is damaged"):
-        Description.load(tmp_path)
+        AdapterDescription.load(tmp_path)
     with pytest.raises(ValueError, match="no layer of this model is among the LoRA targets nothing"):
         made(FAMILY["pi05"], LoraConfig(targets=("nothing",)))
     with pytest.raises(ValueError, match="alpha above 0"):

@@ -246,10 +246,10 @@ def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device 
 
 def _with_adapters(config: ModelConfig, folder: Path, device: str | torch.device) -> Model:
     """The model of a checkpoint with adapters: the weights of its base, and what was learned."""
-    description = lora.Description.load(folder)
+    description = lora.AdapterDescription.load(folder)
     base = load_bundle(fetch(description.base, only=CHECKPOINT_FILES), device=device).model.state_dict()
     stored = _read_weights(folder / lora.WEIGHTS, device)
-    return _filled(config, lora.applied(base, stored, description.scales), where=folder / lora.WEIGHTS)
+    return _filled(config, lora.apply_adapters(base, stored, scales=description.scales), where=folder / lora.WEIGHTS)
 
 
 def _read_weights(file: Path, device: str | torch.device) -> dict[str, torch.Tensor]:

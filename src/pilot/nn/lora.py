@@ -2,9 +2,10 @@
 
     y = x Wᵀ + scale · (x Aᵀ) Bᵀ        A: [r in], B: [out r], B zero at the start: step 0 is the base model
 
-A fused matrix holds several (the heads of queries, keys and values; gate and up), and each of them has a detour of its
-own, as each is a matrix of its own in openpi, whose ranks and scales are the defaults here. Adapters are put into a
-model from outside (`inject`) and the matrices keep their names, so base weights load as before. `merge` folds them in.
+A fused matrix holds several (the heads of queries, keys and values; gate and up), and each of them has its own detour,
+as each is a matrix of its own in openpi, whose ranks and scales are the defaults here. Adapters are put into a model
+from outside (`inject_adapters`) and the matrices keep their names, so base weights load as before. `merge_adapters`
+folds them in.
 
 Axes: `p` matrices in one, `r` rank, `o` outputs of one of them, `i` inputs.
 """
@@ -27,10 +28,10 @@ TIME = ("time_mlp_in", "time_mlp_out")
 
 @dataclass(frozen=True, kw_only=True)
 class LoraGroup:
-    """The detours of one group of weights: how wide, and scaled by `alpha / rank`. Rank 0 is none: all of it learns."""
+    """The adapters of one group of weights. With rank 0 it has none and learns whole."""
 
     rank: int
-    alpha: float
+    alpha: float  # the detour is scaled by alpha / rank
 
     def __post_init__(self) -> None:
         if self.rank < 0 or (self.rank and self.alpha <= 0):
@@ -41,25 +42,25 @@ class LoraGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """What learns through adapters: everything else in a group that has them is frozen, but for the parts in `whole`.
+    """What learns through adapters. Everything else in a group that has them is frozen, but for the parts in `whole`.
 
     Ranks and alphas are those of openpi's `gemma_2b_lora` and `gemma_300m_lora`, which leave the vision tower without.
-    `targets` are layers by the last part of their names. `rank_stabilized` scales by `alpha / √rank` (2312.03732).
     """
 
     language: LoraGroup = LoraGroup(rank=16, alpha=16.0)
     expert: LoraGroup = LoraGroup(rank=32, alpha=32.0)
     vision: LoraGroup = LoraGroup(rank=0, alpha=16.0)
-    targets: tuple[str, ...] = ATTENTION + MLP + TIME
-    whole: tuple[str, ...] = ("action_in", "action_out", "state_in")
-    rank_stabilized: bool = False
+    targets: tuple[str, ...] = ATTENTION + MLP + TIME  # layers by the last part of their names
+    whole: tuple[str, ...] = ("action_in", "action_out", "state_in")  # parts of the model that learn whole
+    rank_stabilized: bool = False  # scale by alpha / √rank (arXiv 2312.03732)
 
     def scale(self, adapters: LoraGroup) -> float:
+        """Return what the detours of a group are scaled by."""
         return adapters.alpha / (adapters.rank**0.5 if self.rank_stabilized else adapters.rank)
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer, its own weights frozen, with detours. `parts`: how many matrices of one size stand in it."""
+    """A frozen linear layer with detours that learn; `parts` matrices of one size stand in it."""
 
     def __init__(
         self, base: nn.Linear, *, rank: int, scale: float, parts: int = 1, generator: torch.Generator | None = None
@@ -88,7 +89,7 @@ class LoraLinear(nn.Linear):
         return y + self.scale * wide.flatten(-2)
 
 
-def inject(
+def inject_adapters(
     model: nn.Module,
     config: LoraConfig,
     *,
@@ -96,9 +97,9 @@ def inject(
     frozen: Iterable[str] = (),
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Freeze what `config` adapts and put adapters there; parts in `frozen` get none, and stay as they are.
+    """Freeze what `config` adapts and put adapters there. Parts in `frozen` get none and stay as they are.
 
-    `groups`: the model's parts by "vision", "language" and "expert".
+    `groups` are the model's parts by "vision", "language" and "expert".
 
     Raises:
         ValueError: no layer of the model is a target.
@@ -115,7 +116,7 @@ def inject(
                 base = getattr(owner, last)
                 options = {"rank": adapters.rank, "scale": config.scale(adapters), "generator": generator}
                 setattr(owner, last, LoraLinear(base, parts=matrices_in(owner, last), **options))
-    if not adapted(model):
+    if not adapted_layers(model):
         raise ValueError(f"no layer of this model is among the LoRA targets {', '.join(config.targets)}")
     return model
 
@@ -131,7 +132,7 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def matrices_in(block: nn.Module, name: str) -> int:
-    """How many matrices stand in the layer `name` of a block: one per head, gate and up, or it is a single one."""
+    """Return how many matrices stand in the layer `name` of a block: one per head, gate and up, or just one."""
     layer = block.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     if name == "gate_up":
@@ -144,24 +145,24 @@ def matrices_in(block: nn.Module, name: str) -> int:
     return layer.out_features // head_dim
 
 
-def adapted(model: nn.Module) -> dict[str, LoraLinear]:
-    """The layers that have adapters, by name."""
+def adapted_layers(model: nn.Module) -> dict[str, LoraLinear]:
+    """Return the layers that have adapters, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
-def scales_of(model: nn.Module) -> dict[str, float]:
-    """By the names of its adapted layers, what their detours are scaled by: all that `merge` must know of a model."""
-    return {name: layer.scale for name, layer in adapted(model).items()}
+def adapter_scales(model: nn.Module) -> dict[str, float]:
+    """Return what each adapted layer's detour is scaled by, which is all that `merge_adapters` must know of a model."""
+    return {name: layer.scale for name, layer in adapted_layers(model).items()}
 
 
-def learned(model: nn.Module) -> list[str]:
-    """The names of the weights that learn: adapters, and parts that learn whole."""
+def trainable_names(model: nn.Module) -> list[str]:
+    """Return the names of the weights that learn: adapters, and parts that learn whole."""
     return [name for name, weight in model.named_parameters() if weight.requires_grad]
 
 
 @torch.no_grad()
-def merge(weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """The weights of the model without adapters that does the same, in fp32: `W + scale · B A`.
+def merge_adapters(weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """Return the weights of the model without adapters that computes the same, in fp32: `W + scale · B A`.
 
     `weights` are whole tensors by name, for instance a moving average.
     """
@@ -178,7 +179,7 @@ def merge(weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[st
 
 
 def delta(a: Float[Tensor, "pr i"], b: Float[Tensor, "po r"]) -> Float[Tensor, "po i"]:
-    """`B A` of each of the matrices that stand in one, in fp32."""
+    """Return `B A` of each of the matrices that stand in one, in fp32."""
     rank = b.shape[1]
     a, b = a.float().unflatten(0, (-1, rank)), b.float().unflatten(0, (len(a) // rank, -1))
     return (b @ a).flatten(0, 1)
@@ -188,33 +189,40 @@ def delta(a: Float[Tensor, "pr i"], b: Float[Tensor, "po r"]) -> Float[Tensor, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
-    """What adapters on disk belong to: where the weights beside them come from, and their scales by layer."""
+class AdapterDescription:
+    """What adapters on disk belong to."""
 
-    base: str
-    scales: dict[str, float]
+    base: str  # the checkpoint that they were trained on
+    scales: dict[str, float]  # by layer
 
     def save(self, folder: Path) -> None:
+        """Write the description into a folder."""
         (folder / DESCRIPTION).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> "Description":
-        """Raises `ValueError` where the file is damaged, or its adapters belong to no checkpoint."""
+    def load(cls, folder: Path) -> "AdapterDescription":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is damaged, or its adapters belong to no checkpoint.
+        """
         file = folder / DESCRIPTION
         try:
-            found = cls(**json.loads(file.read_text()))
+            description = cls(**json.loads(file.read_text()))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{file} is damaged ({error}); fetch it again") from error
-        if not found.base:
+        if not description.base:
             raise ValueError(f"{folder} has adapters whose base was never a checkpoint; use the run's folder policy/")
-        return found
+        return description
 
 
-def applied(base: Mapping[str, Tensor], stored: Mapping[str, Tensor], scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """The weights of `base` with what was learned: adapters merged, other weights in place of its own.
+def apply_adapters(
+    base: Mapping[str, Tensor], stored: Mapping[str, Tensor], *, scales: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Return the weights of `base` with what was learned: adapters merged, other weights in place of its own.
 
     Raises:
-        ValueError: adapters for a layer that the base has not, or that are of another shape.
+        ValueError: adapters for a layer that the base does not have, or of another shape.
     """
     for layer in scales:
         try:
@@ -224,4 +232,4 @@ def applied(base: Mapping[str, Tensor], stored: Mapping[str, Tensor], scales: Ma
             raise ValueError(f"the adapters of {layer} do not fit their base: {error} is missing") from error
         if shape != own:
             raise ValueError(f"the adapters of {layer} add up to {shape}, the weight of their base is {own}")
-    return merge({**base, **stored}, scales)
+    return merge_adapters({**base, **stored}, scales)

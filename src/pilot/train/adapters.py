@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pilot.models.bundle import Bundle, save_bundle
-from pilot.nn.lora import WEIGHTS, Description, learned, scales_of
+from pilot.nn.lora import WEIGHTS, AdapterDescription, adapter_scales, trainable_names
 from pilot.train.config import TrainConfig
 from pilot.train.warm_start import fresh_parts
 
@@ -18,12 +18,14 @@ def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], 
     checkpoint has no base, and the folder is good for looking at only.
     """
     model = bundle.model
-    own = {*learned(model)} | {n for n in average if n.split(".")[0] in fresh_parts(model, config.fresh)}
+    own = {*trainable_names(model)} | {n for n in average if n.split(".")[0] in fresh_parts(model, config.fresh)}
     base = (config.init_from or "").removeprefix("weights:")
     return save_bundle(
         bundle,
         path,
         weights={name: average[name] for name in sorted(own)},
         weights_file=WEIGHTS,
-        finish=Description(base="" if base.startswith("paligemma:") else base, scales=scales_of(model)).save,
+        finish=AdapterDescription(
+            base="" if base.startswith("paligemma:") else base, scales=adapter_scales(model)
+        ).save,
     )

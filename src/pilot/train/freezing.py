@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pilot.names import suggest_names
-from pilot.nn.lora import LoraConfig, inject
+from pilot.nn.lora import LoraConfig, inject_adapters
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -55,7 +55,7 @@ def choose_learning(
     """
     frozen = parts_of(model, freeze)
     if lora is not None:
-        inject(model, lora, groups=GROUPS, frozen=frozen, generator=torch.Generator().manual_seed(seed))
+        inject_adapters(model, lora, groups=GROUPS, frozen=frozen, generator=torch.Generator().manual_seed(seed))
     for part in frozen:
         model.get_submodule(part).requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):

@@ -17,7 +17,7 @@ from pilot.data.layout import Batch
 from pilot.infer.policy import export
 from pilot.memory import ALL, keep_freed_memory
 from pilot.models.base import Terms
-from pilot.nn.lora import merge, scales_of
+from pilot.nn.lora import adapter_scales, merge_adapters
 from pilot.train import checkpoint
 from pilot.train.adapters import save_adapters
 from pilot.train.anomalies import Spikes
@@ -170,7 +170,7 @@ class Run:
         with self.ranks.together():
             if not self.ranks.main:
                 return
-            export(bundle, self.out / "policy", weights=merge(average, scales_of(self.learner.model)))
+            export(bundle, self.out / "policy", weights=merge_adapters(average, adapter_scales(self.learner.model)))
             if self.config.lora is not None:
                 save_adapters(bundle, self.out / "adapters", average=average, config=self.config)
 

@@ -15,7 +15,7 @@ from pilot.infer.engine.fast import MAX_PLANS, FastEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.nn.gemma import GemmaConfig
-from pilot.nn.lora import LoraConfig, adapted, inject, merge, scales_of
+from pilot.nn.lora import LoraConfig, adapted_layers, adapter_scales, inject_adapters, merge_adapters
 
 EOS = 1
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -244,15 +244,15 @@ def test_adapters_are_not_left_out_in_silence():
     """Merged they act; beside the weights the engine would not see them, not even those of the time."""
     for targets in (("qkv",), ("time_mlp_in",)):
         pi = model(pi05("debug"))
-        inject(
+        inject_adapters(
             pi, LoraConfig(targets=targets), groups={"language": ["vlm"], "expert": ["action_expert", "time_mlp_in"]}
         )
         with pytest.raises(ValueError, match="layers have adapters, which must be merged before acting"):
             engine_for(pi)
-        for layer in adapted(pi).values():
+        for layer in adapted_layers(pi).values():
             nn.init.normal_(layer.lora_b, std=0.1, generator=torch.Generator().manual_seed(0))
         merged = Pi(pi.config)
-        merged.load_state_dict(merge(pi.state_dict(), scales_of(pi)))
+        merged.load_state_dict(merge_adapters(pi.state_dict(), adapter_scales(pi)))
         obs, start = observation(pi.config, [WHOLE]), noise(pi.config, 1)
         with torch.no_grad():
             wanted = pi.sample_actions(obs, noise=start, num_steps=2)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from pilot.nn.attention import rotary_angles
 from pilot.nn.gemma import Gemma, GemmaConfig
-from pilot.nn.lora import adapted
+from pilot.nn.lora import adapted_layers
 from pilot.nn.norms import EPS, Modulation, RMSNorm
 
 
@@ -159,10 +159,10 @@ def check_weights(model: nn.Module) -> None:
     """
     if other := {weight.dtype for weight in model.parameters()} - {torch.float32, torch.bfloat16}:
         raise ValueError(f"acting takes weights in float32 or bfloat16, got {other.pop()}; model.float() has them")
-    if adapters := adapted(model):
+    if adapters := adapted_layers(model):
         raise ValueError(
-            f"{len(adapters)} layers have adapters, which must be merged before acting: nn/lora.py has merge, and the "
-            "policy that a run writes has them merged"
+            f"{len(adapters)} layers have adapters, which must be merged before acting: take the policy that a run "
+            "writes, or merge them by merge_adapters of nn/lora.py"
         )
 
 

@@ -16,7 +16,7 @@ from pilot.data.layout import Batch
 from pilot.models.pi import PiConfig
 from pilot.models.registry import require_pi
 from pilot.nn.gemma import GemmaConfig
-from pilot.nn.lora import adapted
+from pilot.nn.lora import adapted_layers
 from pilot.nn.siglip import SiglipConfig
 from pilot.robots import load_robot
 from pilot.train.config import TrainConfig
@@ -208,7 +208,7 @@ def costs(config: TrainConfig, model: nn.Module) -> Costs:
 def learning_parts(model: nn.Module) -> dict[str, str]:
     """The parts that learn: "whole", or through "adapters" beside frozen matrices."""
     parts = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
-    return {name: "adapters" if adapted(part) else "whole" for name, part in parts.items()}
+    return {name: "adapters" if adapted_layers(part) else "whole" for name, part in parts.items()}
 
 
 class Meter:

@@ -19,7 +19,7 @@ from torch import nn
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import require_pi
 from pilot.nn.gemma import GemmaConfig
-from pilot.nn.lora import adapted
+from pilot.nn.lora import adapted_layers
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
@@ -122,7 +122,7 @@ class Counts:
             everything=everything,
             learning=learning,
             reached=sum(p.numel() for part in reached for p in part.parameters() if p.requires_grad),
-            halved=everything - learning if adapted(model) else 0,
+            halved=everything - learning if adapted_layers(model) else 0,
             muon=sum(p.numel() for p in linear) if config.optim.name == "muon" else 0,
             outside=everything - sum(units),
             largest=max(units),
