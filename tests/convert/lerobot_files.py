@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from pilot.convert import lerobot
+from pilot.convert import lerobot_weights
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 
 CONFIGS = {
@@ -29,7 +29,7 @@ def model(config: PiConfig, *, seed: int = 0) -> Pi:
 def write(folder: Path, kind: str, *, seed: int = 0, **changes: object) -> Pi:
     """Weights and config.json; `changes` of the latter."""
     made = model(CONFIGS[kind], seed=seed)
-    lerobot.save(made, folder, dtype=torch.float32)
+    lerobot_weights.save(made, folder, dtype=torch.float32)
     write_config(folder, kind, **changes)
     return made
 

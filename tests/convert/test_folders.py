@@ -14,6 +14,7 @@ from convert import lerobot_files as files
 from pilot.cli import main
 from pilot.contracts import examples
 from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
+from pilot.convert.keymap import export_arrays
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
@@ -38,7 +39,7 @@ def made(bundle, tmp_path_factory) -> dict[str, Path]:
     folders_of = {kind: root / kind for kind in ("pilot", "lerobot", "openpi-torch", "openpi-jax")}
     save_bundle(bundle, folders_of["pilot"])
     for kind, folder in list(folders_of.items())[1:]:
-        folders.save(bundle, folder, kind)
+        folders.save_checkpoint(bundle, folder, kind)
     return folders_of
 
 
@@ -57,30 +58,30 @@ def convert(*arguments: object) -> int:
 
 
 def test_every_kind_is_recognised(made, tmp_path):
-    assert {kind: folders.detect(folder) for kind, folder in made.items()} == {kind: kind for kind in made}
-    assert folders.detect(made["openpi-jax"] / "params") == "openpi-jax"
-    assert folders.detect(made["openpi-torch"] / "model.safetensors") == "openpi-torch"
+    assert {kind: folders.detect_kind(folder) for kind, folder in made.items()} == {kind: kind for kind in made}
+    assert folders.detect_kind(made["openpi-jax"] / "params") == "openpi-jax"
+    assert folders.detect_kind(made["openpi-torch"] / "model.safetensors") == "openpi-torch"
     (tmp_path / "pt_224.npz").touch()
-    assert folders.detect(tmp_path) == folders.detect(tmp_path / "pt_224.npz") == "paligemma"
+    assert folders.detect_kind(tmp_path) == folders.detect_kind(tmp_path / "pt_224.npz") == "paligemma"
 
 
 def test_paligemma_of_hugging_face_is_recognised(tmp_path):
     save_file({"language_model.model.norm.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
-    assert folders.detect(tmp_path) == "paligemma"
+    assert folders.detect_kind(tmp_path) == "paligemma"
 
 
 def test_an_ambiguous_or_unknown_folder_lists_what_it_has(made, tmp_path):
     both = shutil.copytree(made["openpi-jax"], tmp_path / "both")
     shutil.copy(made["openpi-torch"] / "model.safetensors", both)
-    with pytest.raises(ValueError, match=r"may be openpi-jax or openpi-torch; say which: it has assets, model\.safe"):
-        folders.detect(both)
+    with pytest.raises(ValueError, match=r"or openpi-torch; choose with --from: it has assets, model\.safe"):
+        folders.detect_kind(both)
     (tmp_path / "other").mkdir()
     save_file({"conv.weight": torch.zeros(2)}, tmp_path / "other" / "model.safetensors")
     (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"no checkpoint that pilot knows: it has model\.safetensors, notes\.txt"):
-        folders.detect(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"not a checkpoint that pilot knows: it has model\.safetensors, notes\.txt"):
+        folders.detect_kind(tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        folders.detect(tmp_path / "none")
+        folders.detect_kind(tmp_path / "none")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def test_out_of_pilot_and_from_one_to_another(made, tmp_path, kind):
     assert convert(made["pilot"], tmp_path / "out", "--to", kind) == 0
     assert convert(made["lerobot"], tmp_path / "other", "--to", kind) == 0
     for folder in (tmp_path / "out", tmp_path / "other"):
-        assert folders.detect(folder) == kind
+        assert folders.detect_kind(folder) == kind
         if kind != "openpi-jax":
             mine, theirs = (load_file(f / "model.safetensors") for f in (folder, made[kind]))
             assert mine.keys() == theirs.keys() and all(torch.equal(mine[n], theirs[n]) for n in mine)
@@ -142,8 +143,8 @@ def test_a_dry_run_prints_the_table_and_writes_nothing(made, tmp_path, capsys):
 def test_a_start_from_paligemma(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "MODELS", {"pi05": lambda: pi05("debug")})
     base = files.model(files.CONFIGS["pi0_fast"])
-    names = openpi_jax.table(base.config)
-    arrays = folders.paligemma.keymap.export(names, base.state_dict(), dtype=torch.float32)
+    names = openpi_jax.key_map(base.config)
+    arrays = export_arrays(names, base.state_dict(), dtype=torch.float32)
     np.savez(tmp_path / "pt.npz", **{key.replace("PaliGemma/", "params/"): array.numpy() for key, array in arrays})
     shutil.copy(NANO_MODEL, tmp_path / "tokenizer.model")
     save_bundle(bundle, tmp_path / "stats")
@@ -160,8 +161,8 @@ def test_a_start_from_paligemma(bundle, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "does not say which robot it is for (--robot NAME), PaliGemma's text model (--tokenizer gs://big_vision"),
-        (["--robot", "homes"], "does not say PaliGemma's text model (--tokenizer gs://big_vision/paligemma_tokenizer"),
+        ([], "lacks the robot (--robot NAME), PaliGemma's text model (--tokenizer gs://big_vision"),
+        (["--robot", "homes"], "lacks PaliGemma's text model (--tokenizer gs://big_vision/paligemma_tokenizer"),
         ([*GIVEN, "--robot", "hommes"], "did you mean 'homes'?"),
         ([*GIVEN, "--set", "action_dim=9"], "the weights do not fit the changed config: action_in.weight"),
         ([*GIVEN, "--set", "horizon=9"], "unknown setting 'horizon'"),
@@ -179,8 +180,8 @@ def test_what_a_folder_lacks_is_asked_for(made, tmp_path, more, message, capsys)
 def test_a_model_that_nobody_else_builds_is_refused(bundle, tmp_path, kind):
     config = bundle.pi.config
     own = replace(config, vision=replace(config.vision, patch_size=8, stem=(4, 4, 8, 8)))
-    with pytest.raises(ValueError, match=r"convolutions .*for which '.*' has no place"):
-        folders.table_of(kind, own)
+    with pytest.raises(ValueError, match=r"convolutions .*which '.*' has not"):
+        folders.key_map_for(kind, own)
 
 
 def test_options_that_a_checkpoint_of_pilot_has_no_use_for_are_refused(made, tmp_path, capsys):
@@ -234,5 +235,5 @@ def test_nothing_half_written_is_left(made, bundle, tmp_path, monkeypatch):
 
     monkeypatch.setattr(lerobot_export, "write_json", fails)
     with pytest.raises(OSError, match="no space"):
-        folders.save(bundle, tmp_path / "out", "lerobot")
+        folders.save_checkpoint(bundle, tmp_path / "out", "lerobot")
     assert list(tmp_path.iterdir()) == []

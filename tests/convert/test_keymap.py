@@ -8,28 +8,28 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pilot.convert.keymap import Piece, Slot, Table, export, load
+from pilot.convert.keymap import Entry, KeyMap, Slice, export_arrays, load_tensors
 from pilot.convert.tensor_files import NpzSource, SafetensorsSource, write_safetensors
 
 LAYERS, WIDTH, HEADS, HEAD_DIM, VOCAB = 2, 4, 3, 2, 5
-TABLE = Table(
-    slots=(
-        Slot("embedding", (Piece("table", (VOCAB, WIDTH)),)),
-        Slot("patch", (Piece("conv", (2, 3, WIDTH), axes=(2, 0, 1)),)),
+TABLE = KeyMap(
+    entries=(
+        Entry("embedding", (Slice("table", (VOCAB, WIDTH)),)),
+        Entry("patch", (Slice("conv", (2, 3, WIDTH), axes=(2, 0, 1)),)),
         *(
-            Slot(
+            Entry(
                 f"{layer}.qkv",
                 (
-                    Piece("q", (HEADS, WIDTH, HEAD_DIM), axes=(0, 2, 1), index=(layer,)),
-                    Piece("kv", (1, WIDTH, HEAD_DIM), axes=(0, 2, 1), index=(layer, 0)),
-                    Piece("kv", (1, WIDTH, HEAD_DIM), axes=(0, 2, 1), index=(layer, 1)),
+                    Slice("q", (HEADS, WIDTH, HEAD_DIM), axes=(0, 2, 1), index=(layer,)),
+                    Slice("kv", (1, WIDTH, HEAD_DIM), axes=(0, 2, 1), index=(layer, 0)),
+                    Slice("kv", (1, WIDTH, HEAD_DIM), axes=(0, 2, 1), index=(layer, 1)),
                 ),
             )
             for layer in range(LAYERS)
         ),
     ),
     aliases={"head": "table"},
-    dead={"old_head": (VOCAB, 3)},
+    unused={"old_head": (VOCAB, 3)},
 )
 
 
@@ -49,7 +49,7 @@ def empty() -> dict[str, Tensor]:
 def loaded(path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     save_file(arrays, path / "model.safetensors")
     target = empty()
-    load(TABLE, SafetensorsSource(path), target)
+    load_tensors(TABLE, SafetensorsSource(path), target)
     return target
 
 
@@ -70,7 +70,7 @@ def test_parts_stand_where_the_table_says(tmp_path):
 def test_there_and_back_keeps_every_bit(tmp_path, dtype):
     arrays = {name: array.to(dtype) for name, array in foreign().items()}
     target = loaded(tmp_path, arrays)
-    back = dict(export(TABLE, target, dtype=dtype))
+    back = dict(export_arrays(TABLE, target, dtype=dtype))
     assert torch.equal(back.pop("old_head"), torch.zeros(VOCAB, 3, dtype=dtype))
     assert back.keys() == arrays.keys()
     assert all(torch.equal(back[name], arrays[name]) and back[name].dtype == dtype for name in arrays)
@@ -100,7 +100,7 @@ def test_all_that_does_not_fit_is_named_at_once_and_nothing_is_written(tmp_path)
     save_file(arrays, tmp_path / "model.safetensors")
     target = empty()
     with pytest.raises(ValueError) as error:
-        load(TABLE, SafetensorsSource(tmp_path), target)
+        load_tensors(TABLE, SafetensorsSource(tmp_path), target)
     for problem in (
         "missing: q (2, 3, 4, 2)", "left over: extra (1,)", "wrong shape: conv is (3, 2, 4), not (2, 3, 4)",
         "wrong shape: old_head is (1,), not (5, 3)", "wrong dtype: table is torch.int32",
@@ -110,11 +110,11 @@ def test_all_that_does_not_fit_is_named_at_once_and_nothing_is_written(tmp_path)
 
 
 def test_a_table_that_uses_a_part_twice_or_not_at_all_is_refused():
-    once, again = Piece("a", (2,), index=(0,)), Piece("a", (2,), index=(0,))
+    once, again = Slice("a", (2,), index=(0,)), Slice("a", (2,), index=(0,))
     with pytest.raises(AssertionError, match="not used once"):
-        Table(slots=(Slot("x", (once, again)),)).shapes()
+        KeyMap(entries=(Entry("x", (once, again)),)).shapes()
     with pytest.raises(AssertionError, match="not used once"):
-        Table(slots=(Slot("x", (Piece("a", (2,), index=(1,)),)),)).shapes()
+        KeyMap(entries=(Entry("x", (Slice("a", (2,), index=(1,)),)),)).shapes()
 
 
 def shards(path, arrays: dict[str, Tensor]) -> dict[str, str]:
@@ -139,7 +139,7 @@ class OneAtATime(SafetensorsSource):
 def test_one_array_is_in_memory_at_a_time(tmp_path):
     save_file(foreign() | {"old_head": torch.ones(VOCAB, 3)}, tmp_path / "model.safetensors")
     source = OneAtATime(tmp_path)
-    load(TABLE, source, empty())
+    load_tensors(TABLE, source, empty())
     assert source.last is not None and source.last() is None
 
 
@@ -151,7 +151,7 @@ def test_shards_are_one_checkpoint(tmp_path):
     arrays = foreign()
     write_index(tmp_path, shards(tmp_path, arrays))
     source, target = SafetensorsSource(tmp_path), empty()
-    load(TABLE, source, target)
+    load_tensors(TABLE, source, target)
     assert torch.equal(target["0.qkv"], loaded(tmp_path, arrays)["0.qkv"])
     files = [source._shard[key] for key in source.keys()]  # noqa: SIM118
     assert files == sorted(files)  # each is opened once
@@ -190,7 +190,7 @@ def test_npz_is_a_checkpoint_too(tmp_path):
     arrays = foreign()
     np.savez(tmp_path / "w.npz", **{name: array.numpy() for name, array in arrays.items()})
     source, target = NpzSource(tmp_path / "w.npz"), empty()
-    load(TABLE, source, target)
+    load_tensors(TABLE, source, target)
     assert torch.equal(target["1.qkv"], loaded(tmp_path, arrays)["1.qkv"])
     (tmp_path / "w.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:-40])
     with pytest.raises(ValueError, match="truncated or damaged"):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from convert import lerobot_files as files
 from pilot.contracts import examples
-from pilot.convert import lerobot, lerobot_export, lerobot_policy
+from pilot.convert import lerobot_export, lerobot_policy, lerobot_weights
 from pilot.data.transforms import normalize, unnormalize
 from pilot.infer.policy import Policy
 from pilot.models.bundle import Bundle
@@ -58,13 +58,15 @@ def edit(file, change) -> None:
 
 def without_own_file(folder) -> None:
     """As LeRobot itself would have written it."""
-    (folder / lerobot.OWN_FILE).unlink()
+    (folder / lerobot_weights.PILOT_FILE).unlink()
 
 
 @pytest.fixture
 def debug_vision(monkeypatch):
-    read = lerobot.openpi_torch.read_siglip
-    monkeypatch.setattr(lerobot.openpi_torch, "read_siglip", lambda s, k, b: read(s, k, b or files.CONFIGS["pi05"]))
+    read = lerobot_weights.openpi_torch.read_siglip
+    monkeypatch.setattr(
+        lerobot_weights.openpi_torch, "read_siglip", lambda s, k, b: read(s, k, b or files.CONFIGS["pi05"])
+    )
 
 
 # --- there and back ---------------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def test_pi0_fast_there_and_back(tmp_path):
 def test_a_folder_of_lerobots_own_tells_the_robot(exported, debug_vision):
     made, folder = exported
     without_own_file(folder)
-    with pytest.warns(UserWarning, match="30 Hz is taken"):
+    with pytest.warns(UserWarning, match="30 Hz is assumed"):
         back = lerobot_policy.load_bundle(folder)
     assert back.robot == replace(
         ROBOT, name="lerobot", state_names=tuple(f"state_{i}" for i in range(5)), control_hz=30.0
@@ -181,7 +183,7 @@ def test_a_camera_that_the_model_is_not_shown_is_left_out(tmp_path):
 def test_what_lerobot_cannot_do_is_refused(tmp_path):
     for change, message in (
         ({"state_input": "none"}, "no policy with state_input 'none'"),
-        ({"wrist_image_size": 8}, "all cameras at one size"),
+        ({"wrist_image_size": 8}, "one picture size for all cameras"),
     ):
         made = bundle("pi05")
         made.model.config = replace(made.model.config, **change)
@@ -231,12 +233,12 @@ def test_every_mode_of_normalisation_gives_lerobots_numbers(mode):
     stats = {"mean": data.mean(0), "std": data.std(0), "min": data.min(0), "max": data.max(0), "count": np.array([100])}
     stats |= {f"q{q:02d}": np.quantile(data, q / 100, axis=0) for q in (1, 10, 90, 99)}
     for norm in ("quantile", "zscore") if mode == "MEAN_STD" else ("quantile",):
-        made = lerobot_policy.to_norm_stats(stats, mode, dims=3, norm=norm, where="x")
+        made = lerobot_policy.to_norm_stats(stats, mode, dims=3, norm=norm, location="x")
         expected = MODES[mode](data, stats)
         assert np.allclose(normalize(data, made, norm), expected, rtol=1e-4, atol=1e-4)
         assert np.allclose(unnormalize(normalize(data, made, norm), made, norm), data, atol=1e-4)
     assert np.array_equal(
-        lerobot_policy.to_norm_stats(stats, "MEAN_STD", dims=3, norm="zscore", where="x").q01, stats["q01"]
+        lerobot_policy.to_norm_stats(stats, "MEAN_STD", dims=3, norm="zscore", location="x").q01, stats["q01"]
     )
 
 
@@ -312,7 +314,7 @@ def remove_text(folder):
         (truncate_stats, ValueError, "cannot be read.*truncated"),
         (break_steps, ValueError, "lists no steps"),
         (unknown_mode, ValueError, "unknown normalization \\['WHITEN'\\]"),
-        (remove_text, FileNotFoundError, "pass PaliGemma's SentencePiece model"),
+        (remove_text, FileNotFoundError, "give PaliGemma's SentencePiece model"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_damaged_is_said(exported, damage, error, message):

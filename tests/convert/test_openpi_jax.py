@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pilot.convert import load_model, openpi_jax
-from pilot.convert.keymap import export
+from pilot.convert.keymap import export_arrays
 from pilot.convert.orbax import OrbaxSource, write_orbax
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 
@@ -47,7 +47,7 @@ def test_a_config_that_contradicts_the_arrays_is_told_where(tmp_path):
 def test_every_array_is_used_or_named(tmp_path):
     config = pi0_fast("debug")
     made = model(config)
-    arrays = dict(export(openpi_jax.table(config), made.state_dict(), dtype=torch.float32))
+    arrays = dict(export_arrays(openpi_jax.key_map(config), made.state_dict(), dtype=torch.float32))
     lost = "PaliGemma/llm/layers/mlp/gating_einsum"
     del arrays[lost]
     write_orbax(tmp_path, [*arrays.items(), ("PaliGemma/llm/layers/attn/q_einsum/lora_a", torch.ones(2))])
@@ -58,7 +58,7 @@ def test_every_array_is_used_or_named(tmp_path):
 
 
 def test_published_names_and_shapes():
-    shapes = openpi_jax.table(pi0()).shapes()
+    shapes = openpi_jax.key_map(pi0()).shapes()
     assert shapes["PaliGemma/llm/layers/attn/kv_einsum_1/w"] == (18, 2, 1, 1024, 256)
     assert shapes["PaliGemma/llm/layers/mlp/gating_einsum"] == (18, 2, 2048, 16_384)
     attention = "PaliGemma/img/Transformer/encoderblock/MultiHeadDotProductAttention_0"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pilot.convert import load_model, openpi_jax, openpi_lora
-from pilot.convert.keymap import export
+from pilot.convert.keymap import export_arrays
 from pilot.convert.orbax import write_orbax
 from pilot.models.pi import Pi, pi05
 
@@ -37,7 +37,7 @@ def adapters(key: str, shape: tuple[int, ...], generator: torch.Generator) -> di
 
 def written(made: Pi, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The base arrays and their adapters, as they lie at `path`."""
-    base = dict(export(openpi_jax.table(made.config), made.state_dict(), dtype=torch.float32))
+    base = dict(export_arrays(openpi_jax.key_map(made.config), made.state_dict(), dtype=torch.float32))
     generator, added = torch.Generator().manual_seed(1), {}
     for key in ARRAYS:
         for suffix in ("", "_1"):
@@ -55,8 +55,8 @@ def test_merged_as_openpi_adds_them_up(tmp_path):
     made = Pi(pi05("debug")).initialize(torch.Generator().manual_seed(0))
     base, added = written(made, tmp_path)
     merged = dict(
-        export(
-            openpi_jax.table(made.config),
+        export_arrays(
+            openpi_jax.key_map(made.config),
             load_model(tmp_path, "openpi-jax", config=made.config).state_dict(),
             dtype=torch.float32,
         )

@@ -34,7 +34,7 @@ def test_the_shape_is_read_off_the_weights(tmp_path):
         config = family("debug")
         openpi_torch.save(model(config), tmp_path)
         source = openpi_torch.SafetensorsSource(tmp_path)
-        with pytest.raises(ValueError, match="number of heads of a vision tower of width 16"):
+        with pytest.raises(ValueError, match="how many heads a vision tower of width 16 has"):
             openpi_torch.read_config(source)
         assert openpi_torch.read_config(source, config) == config
 
@@ -55,13 +55,13 @@ def test_every_array_is_used_or_named(tmp_path):
     config = pi05("debug")
     file = openpi_torch.save(model(config), tmp_path)
     arrays = load_file(file)
-    lost, dead = "time_mlp_in.bias", "paligemma_with_expert.gemma_expert.lm_head.weight"
+    lost, unused = "time_mlp_in.bias", "paligemma_with_expert.gemma_expert.lm_head.weight"
     del arrays[lost]
     save_file(arrays | {"lora_a": torch.ones(1)}, file)
     with pytest.raises(ValueError) as error:
         load_model(tmp_path, "openpi-torch", config=config)
     assert f"missing: {lost}" in str(error.value) and "left over: lora_a" in str(error.value)
-    assert dead not in str(error.value)
+    assert unused not in str(error.value)
 
 
 def test_what_is_no_such_checkpoint_is_refused(tmp_path):
@@ -71,12 +71,12 @@ def test_what_is_no_such_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has no action_in_proj\.weight"):
         load_model(tmp_path, "openpi-torch")
     with pytest.raises(ValueError, match="openpi's PyTorch has no π0-FAST"):
-        openpi_torch.table(pi0_fast("debug"))
+        openpi_torch.key_map(pi0_fast("debug"))
 
 
 def test_published_names_and_shapes():
     """A few of the names that the published files have, at the published size."""
-    shapes = openpi_torch.table(pi05()).shapes()
+    shapes = openpi_torch.key_map(pi05()).shapes()
     prefix = "paligemma_with_expert.paligemma.model."
     assert shapes[f"{prefix}vision_tower.vision_model.embeddings.patch_embedding.weight"] == (1152, 3, 14, 14)
     assert shapes[f"{prefix}language_model.layers.17.self_attn.k_proj.weight"] == (256, 2048)

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from convert.lerobot_files import model
-from pilot.convert import lerobot, openpi_jax, paligemma
-from pilot.convert.keymap import export
+from pilot.convert import lerobot_weights, openpi_jax, paligemma
+from pilot.convert.keymap import export_arrays
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.tokenizers.text import NANO_MODEL
 
@@ -30,14 +30,14 @@ def start(config: PiConfig, path: Path) -> Pi:
 
 
 def write_npz(path: Path, base: Pi) -> Path:
-    arrays = export(openpi_jax.table(BASE), base.state_dict(), dtype=torch.float32)
+    arrays = export_arrays(openpi_jax.key_map(BASE), base.state_dict(), dtype=torch.float32)
     np.savez(path / "pt_224.npz", **{key.replace("PaliGemma/", "params/"): array.numpy() for key, array in arrays})
     return path / "pt_224.npz"
 
 
 def hugging_face(base: Pi) -> dict[str, torch.Tensor]:
     """The newer tree, the embedding under the head's name."""
-    arrays = export(lerobot.backbone_table(BASE), base.state_dict(), dtype=torch.float32)
+    arrays = export_arrays(lerobot_weights.backbone_key_map(BASE), base.state_dict(), dtype=torch.float32)
     return {key.removeprefix(PREFIX): array for key, array in arrays}
 
 
@@ -80,7 +80,7 @@ def test_a_folder_with_one_npz(tmp_path, base):
     write_npz(tmp_path, base)
     assert torch.equal(start(BASE, tmp_path).embedding.weight, base.embedding.weight)
     shutil.copy(tmp_path / "pt_224.npz", tmp_path / "pt_448.npz")
-    with pytest.raises(ValueError, match=r"several npz files, name one: pt_224\.npz, pt_448\.npz"):
+    with pytest.raises(ValueError, match=r"several npz files; name one of them: pt_224\.npz, pt_448\.npz"):
         start(BASE, tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_another_size_is_refused(tmp_path, base, config, message):
 def test_bad_files(tmp_path, base):
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
         start(BASE, tmp_path)
-    with pytest.raises(ValueError, match="baseline without PaliGemma"):
+    with pytest.raises(ValueError, match="has no PaliGemma inside"):
         start(pi0_small("debug"), tmp_path)
     file = write_npz(tmp_path, base)
     arrays = dict(np.load(file))
@@ -157,6 +157,6 @@ def test_bad_files(tmp_path, base):
 def test_the_text_model_lies_beside_the_weights(tmp_path, base):
     file = write_npz(tmp_path, base)
     with pytest.raises(FileNotFoundError, match="put PaliGemma's beside its weights"):
-        paligemma.find_text(file)
+        paligemma.find_text_tokenizer(file)
     shutil.copy(NANO_MODEL, tmp_path / "tokenizer.model")
-    assert paligemma.find_text(file).vocab_size == paligemma.find_text(tmp_path).vocab_size > 0
+    assert paligemma.find_text_tokenizer(file).vocab_size == paligemma.find_text_tokenizer(tmp_path).vocab_size > 0

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pilot.convert import openpi_jax, openpi_torch
-from pilot.convert.keymap import Table, TensorSource
-from pilot.convert.load import load_pi
+from pilot.convert.keymap import KeyMap, TensorSource
+from pilot.convert.model_loading import load_pi
 from pilot.convert.orbax import OrbaxSource
 from pilot.data.layout import Kind, Observation
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
@@ -34,7 +34,7 @@ class Weights:
     """The arrays of a case that stand below `weights/`, as a checkpoint."""
 
     def __init__(self, arrays: dict[str, Tensor], where: str) -> None:
-        self.where, self._arrays = where, arrays
+        self.location, self._arrays = where, arrays
 
     def keys(self) -> list[str]:
         return list(self._arrays)
@@ -91,8 +91,8 @@ class Case:
             insulate=False,
         )  # fmt: skip
 
-    def table(self, framework: str | None = None) -> Table:
-        return FORMATS[framework or self.framework].table(self.config)
+    def table(self, framework: str | None = None) -> KeyMap:
+        return FORMATS[framework or self.framework].key_map(self.config)
 
     def model(self, dtype: torch.dtype = torch.float32) -> Pi:
         """The model with the weights of the case."""

@@ -54,7 +54,7 @@ def test_torch(path, tmp_path):
     written = openpi_torch.save(model, tmp_path, dtype=kind)
     ours, theirs = SafetensorsSource(written), SafetensorsSource(path)
     assert ours.keys() == theirs.keys()
-    dead = openpi_torch.table(case.config).dead
+    dead = openpi_torch.key_map(case.config).unused
     for key in theirs.keys():  # noqa: SIM118
         assert (ours.shape(key), ours.dtype(key)) == (theirs.shape(key), theirs.dtype(key))
         assert torch.equal(ours.read(key), theirs.read(key)) or (key in dead and not ours.read(key).any()), key

@@ -8,7 +8,7 @@ import torch
 from parity.cases import Case, Weights, cases, load_case
 from parity.trace import IMPLIED, Trace, trace
 
-from pilot.convert.keymap import export
+from pilot.convert.keymap import export_arrays
 from pilot.models.pi import Pi
 from pilot.train.config import OptimConfig
 from pilot.train.optim import Optimizer
@@ -102,7 +102,7 @@ def assert_gradients(case: Case, model: Pi, loss: torch.Tensor) -> None:
     table = case.table()
     aliases = {theirs: alias for alias, theirs in table.aliases.items()}
     compared = 0
-    for name, grad in export(table, ours, dtype=torch.float32):
+    for name, grad in export_arrays(table, ours, dtype=torch.float32):
         expected = recorded.get(name, recorded.get(aliases.get(name, "")))
         if expected is None:
             assert not grad.any(), name
@@ -168,7 +168,7 @@ def test_what_is_masked_is_never_seen(case, model):
 
 
 def test_a_case_can_carry_its_own_weights(case, model):
-    arrays = dict(export(case.table(), model.state_dict(), dtype=torch.float32))
+    arrays = dict(export_arrays(case.table(), model.state_dict(), dtype=torch.float32))
     whole = Case(path=case.path, meta=case.meta, arrays={f"weights/{name}": x for name, x in arrays.items()})
     assert isinstance(Weights(arrays, "here").read(next(iter(arrays))), torch.Tensor)
     again = whole.model().state_dict()

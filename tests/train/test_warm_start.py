@@ -12,7 +12,7 @@ import torch
 from convert.lerobot_files import CONFIGS, model
 from pilot.contracts import examples
 from pilot.convert import openpi_jax
-from pilot.convert.keymap import export
+from pilot.convert.keymap import export_arrays
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
@@ -47,7 +47,7 @@ def data(tmp_path_factory) -> Path:
 def paligemma(tmp_path_factory) -> tuple[Path, Pi]:
     """An npz as published, its text model beside it."""
     folder, base = tmp_path_factory.mktemp("paligemma"), model(BASE)
-    arrays = export(openpi_jax.table(BASE), base.state_dict(), dtype=torch.float32)
+    arrays = export_arrays(openpi_jax.key_map(BASE), base.state_dict(), dtype=torch.float32)
     np.savez(folder / "pt.npz", **{key.replace("PaliGemma/", "params/"): array.numpy() for key, array in arrays})
     shutil.copy(NANO_MODEL, folder / "paligemma_tokenizer.model")
     return folder, base

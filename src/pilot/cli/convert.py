@@ -10,7 +10,7 @@ from pilot.cli.settings import override
 if TYPE_CHECKING:
     import torch
 
-    from pilot.convert.folders import Given
+    from pilot.convert.folders import ConvertOptions
     from pilot.types import Robot
 
 SOURCES = ("auto", "pilot", "openpi-torch", "openpi-jax", "lerobot", "paligemma")
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
             setattr(args, part, local_path(address, remedy))
     from pilot.convert import folders
 
-    kind = folders.detect(source) if args.kind == "auto" else args.kind
+    kind = folders.detect_kind(source) if args.kind == "auto" else args.kind
     parts = ("set", "tokenizer", "action_tokenizer", "stats")
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
         raise ValueError(f"a checkpoint of pilot needs no {', '.join(unused)}; leave them out")
@@ -82,32 +82,32 @@ def run(args: argparse.Namespace) -> None:
         return dry_run(args, source, kind)
     if args.target is None:
         raise ValueError(f"name the folder to write: pilot convert {args.source} FOLDER")
-    folders.refuse_used(args.target)
+    folders.require_empty(args.target)
     print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
-    bundle = folders.load(source, kind, given(args, robot), dtype=parse_dtype(args))
+    bundle = folders.load_checkpoint(source, kind, read_options(args, robot), dtype=parse_dtype(args))
     if args.to == "pilot":
         from pilot.infer.policy import export
 
         export(bundle, args.target)
     else:
-        folders.save(bundle, args.target, args.to)
+        folders.save_checkpoint(bundle, args.target, args.to)
     count = sum(weight.numel() for weight in bundle.model.parameters())
     print(f"{count:,} parameters, robot '{bundle.robot.name}': {args.target}")
 
 
-def given(args: argparse.Namespace, robot: "Robot | None") -> "Given":
+def read_options(args: argparse.Namespace, robot: "Robot | None") -> "ConvertOptions":
     """Return what the command line says about a source that does not say it itself."""
-    from pilot.convert.folders import Given
+    from pilot.convert.folders import ConvertOptions
     from pilot.tokenizers import load_action_tokenizer
     from pilot.tokenizers.text import TextTokenizer
 
-    return Given(
+    return ConvertOptions(
         robot=robot,
         norm_stats=args.stats,
         text=TextTokenizer(args.tokenizer) if args.tokenizer else None,
         action_tokenizer=load_action_tokenizer(args.action_tokenizer) if args.action_tokenizer else None,
         model=args.model,
-        change=lambda config: override(config, args.set),
+        change_config=lambda config: override(config, args.set),
         seed=args.seed,
     )
 
@@ -125,10 +125,14 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
             raise ValueError(f"{source} is a checkpoint of pilot already; convert it --to another kind")
     else:
         start = override(folders.MODELS[args.model](), args.set) if kind == "paligemma" else None
-        _, config, table = folders.open_checkpoint(source, kind, config=start)
-        print(f"{args.source} ({kind}): every key is used and none is missing\n", *folders.key_lines(table), sep="\n")
+        _, config, key_map = folders.open_checkpoint(source, kind, config=start)
+        print(
+            f"{args.source} ({kind}): every key is used and none is missing\n",
+            *folders.format_key_map(key_map),
+            sep="\n",
+        )
     if args.to != "pilot":
-        print(f"\nwritten as {args.to}:\n", *folders.key_lines(folders.table_of(args.to, config)), sep="\n")
+        print(f"\nwritten as {args.to}:\n", *folders.format_key_map(folders.key_map_for(args.to, config)), sep="\n")
 
 
 def parse_dtype(args: argparse.Namespace) -> "torch.dtype | None":

@@ -1,14 +1,14 @@
-"""From a checkpoint folder of one kind to one of another: what lies in a folder, what is missing from it, who reads it.
+"""From a checkpoint folder of one kind to one of another: recognise the kind, find what is missing, read, write.
 
-| kind           | told by                                   | has, beside weights                      |
+| kind           | recognised by                             | has, beside weights                      |
 |----------------|-------------------------------------------|------------------------------------------|
 | `pilot`        | config.json with `preprocessing_version`  | everything                               |
-| `lerobot`      | config.json with a policy `type`          | robot in part, statistics, tokenizers    |
+| `lerobot_weights`      | config.json with a policy `type`          | robot in part, statistics, tokenizers    |
 | `openpi-torch` | safetensors with `paligemma_with_expert.` | statistics (`assets/…/norm_stats.json`)  |
 | `openpi-jax`   | an orbax folder (`params/_METADATA`)      | statistics (`assets/…/norm_stats.json`)  |
 | `paligemma`    | npz, or safetensors of PaliGemma's names  | the text model, from Hugging Face        |
 
-A checkpoint of pilot carries everything, so what a folder lacks has to be given (`Given`).
+A checkpoint of pilot holds everything, so what a folder lacks must be supplied (`ConvertOptions`).
 """
 
 import shutil
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilot.convert import lerobot, lerobot_export, lerobot_policy, openpi_jax, openpi_torch, paligemma
-from pilot.convert.keymap import Table, TensorSource
+from pilot.convert import lerobot_export, lerobot_policy, lerobot_weights, openpi_jax, openpi_torch, paligemma
+from pilot.convert.keymap import KeyMap, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
-from pilot.convert.load import load_pi, settle
+from pilot.convert.model_loading import load_pi, resolve_config
 from pilot.convert.tensor_files import SafetensorsSource, find_safetensors, read_header
 from pilot.data.storage.files import names_in, read_json, write_json
 from pilot.data.transforms import NormKind
@@ -38,11 +38,11 @@ MODELS = {"pi0": pi0, "pi05": pi05, "pi0_fast": pi0_fast}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What the folder lacks, or what is to be taken instead of its own.
+class ConvertOptions:
+    """What is supplied beside a folder: parts that it lacks, or that replace its own.
 
-    `model` is the kind of model to start from PaliGemma. `change` is applied to the model's config, for what weights do
-    not tell.
+    `model` is the kind of model to start from PaliGemma. `change_config` is applied to the model's config, for what
+    weights do not tell. `seed` draws the weights that PaliGemma does not have.
     """
 
     robot: Robot | None = None
@@ -50,32 +50,32 @@ class Given:
     text: TextTokenizer | None = None
     action_tokenizer: ActionTokenizer | None = None
     model: str = "pi05"
-    change: Callable[[PiConfig], PiConfig] = lambda config: config
+    change_config: Callable[[PiConfig], PiConfig] = lambda config: config
     seed: int = 0
 
 
-# --- what lies in a folder -------------------------------------------------------------------------------------------
+# --- recognising ------------------------------------------------------------------------------------------------
 
 
-def detect(path: str | Path) -> str:
-    """The kind of checkpoint at `path`.
+def detect_kind(path: str | Path) -> str:
+    """Return the kind of checkpoint at `path`.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: none that pilot knows, or more than one; the message lists what was found.
+        ValueError: it is of no kind that pilot knows, or of several; the message lists the files.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a folder, or hf://owner/repo, gs://…")
-    kinds = sorted(set(_kinds(path)))
+    kinds = sorted(set(_possible_kinds(path)))
     if len(kinds) == 1:
         return kinds[0]
-    what = f"may be {' or '.join(kinds)}; say which" if kinds else "is no checkpoint that pilot knows"
+    what = f"may be {' or '.join(kinds)}; choose with --from" if kinds else "is not a checkpoint that pilot knows"
     raise ValueError(f"{path} {what}: it has {names_in(path)}")
 
 
-def _kinds(path: Path) -> Iterator[str]:
-    """Every kind that `path` looks like."""
+def _possible_kinds(path: Path) -> Iterator[str]:
+    """Yield every kind that `path` looks like."""
     if path.suffix == ".npz" or any(path.glob("*.npz")):
         yield "paligemma"
     if any((folder / "_METADATA").is_file() for folder in (path, path / "params")):
@@ -84,7 +84,7 @@ def _kinds(path: Path) -> Iterator[str]:
     config = read_json(file, remedy="fetch the checkpoint again") if file.is_file() else {}
     if "preprocessing_version" in config:
         yield "pilot"
-    elif ("type" in config and "input_features" in config) or config.get("type") in lerobot.FAMILIES:
+    elif ("type" in config and "input_features" in config) or config.get("type") in lerobot_weights.FAMILIES:
         yield "lerobot"
     elif keys := _safetensors_keys(path):
         prefixes = {"paligemma_with_expert.": "openpi-torch", "model.paligemma_with_expert.": "lerobot"}
@@ -105,102 +105,106 @@ def _safetensors_keys(path: Path) -> list[str]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def open_checkpoint(path: Path, kind: str, *, config: PiConfig | None = None) -> tuple[TensorSource, PiConfig, Table]:
-    """Weights, the model's config and the table that maps one to the other; everything fits, nothing is read yet.
+def open_checkpoint(path: Path, kind: str, *, config: PiConfig | None = None) -> tuple[TensorSource, PiConfig, KeyMap]:
+    """Return weights, the model's config, and the key map between them; all fit together, and no array is read yet.
 
     Raises:
         FileNotFoundError: weights are missing.
-        ValueError: a file is damaged, or weights and config do not fit each other.
+        ValueError: a file is damaged, or weights and config contradict each other.
     """
     if kind == "lerobot":
-        source: TensorSource = lerobot.open_weights(path)
-        config = lerobot.settle_config(path, source, config)
-        return source, config, lerobot.table(config, source)
+        source: TensorSource = lerobot_weights.open_weights(path)
+        config = lerobot_weights.resolve_policy_config(path, source, config)
+        return source, config, lerobot_weights.key_map(config, source)
     if kind == "paligemma":
         config = config or pi05()
-        source, table, _ = paligemma.open_weights(path, config)
-        return source, config, table
+        source, key_map, _ = paligemma.open_weights(path, config)
+        return source, config, key_map
     module = {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax}[kind]
     source = SafetensorsSource(path) if kind == "openpi-torch" else openpi_jax.open_weights(path)
-    config = settle(source, config, read_config=module.read_config, table=module.table)
-    return source, config, module.table(config)
+    config = resolve_config(source, config, read_config=module.read_config, key_map=module.key_map)
+    return source, config, module.key_map(config)
 
 
-def prevailing_dtype(source: TensorSource) -> torch.dtype:
-    """bfloat16 if most of the weights are, else float32."""
+def most_common_dtype(source: TensorSource) -> torch.dtype:
+    """Return bfloat16 if most of the weights have it, else float32."""
     sizes = {key: torch.Size(source.shape(key)).numel() for key in source.keys()}  # noqa: SIM118
     half = sum(size for key, size in sizes.items() if source.dtype(key) == torch.bfloat16)
     return torch.bfloat16 if 2 * half > sum(sizes.values()) else torch.float32
 
 
-def load(path: Path, kind: str, given: Given, *, dtype: torch.dtype | None = None) -> Bundle:
-    """The checkpoint at `path` with everything that belongs to it; its weights in `dtype`, by default their own.
+def load_checkpoint(path: Path, kind: str, options: ConvertOptions, *, dtype: torch.dtype | None = None) -> Bundle:
+    """Return the checkpoint at `path` with all its parts; weights in `dtype`, by default their own.
 
     Raises:
-        FileNotFoundError: nothing at `path`.
-        ValueError: parts are missing, in the folder and in `given`, or damaged, or contradict each other.
+        FileNotFoundError: there is nothing at `path`.
+        ValueError: parts are missing both in the folder and in `options`, are damaged, or contradict each other.
     """
     if kind == "pilot":
         bundle = load_bundle(path)
         bundle.model.to(dtype or bundle.model.dtype)
-        return replace(bundle, robot=given.robot or bundle.robot)
+        return replace(bundle, robot=options.robot or bundle.robot)
     if kind == "lerobot":
         bundle = lerobot_policy.load_bundle(
             path,
-            robot=given.robot,
-            norm_stats=_given_stats(given, "quantile"),
-            text=given.text,
-            action_tokenizer=given.action_tokenizer,
-            dtype=dtype or prevailing_dtype(lerobot.open_weights(path)),
+            robot=options.robot,
+            norm_stats=_supplied_stats(options, "quantile"),
+            text=options.text,
+            action_tokenizer=options.action_tokenizer,
+            dtype=dtype or most_common_dtype(lerobot_weights.open_weights(path)),
         )
-        bundle.model.config = changed(bundle.pi, given.change)
+        bundle.model.config = changed_config(bundle.pi, options.change_config)
         return bundle
-    refuse_incomplete(path, kind, given)
-    return _with_parts(_model(path, kind, given, dtype), path, kind, given)
+    check_complete(path, kind, options)
+    return _with_parts(_model(path, kind, options, dtype), path, kind, options)
 
 
-def refuse_incomplete(path: Path, kind: str, given: Given) -> None:
-    """Raises `ValueError` for what neither the folder nor `given` says: all of it, before gigabytes are read."""
-    config = MODELS[given.model]() if kind == "paligemma" else open_checkpoint(path, kind)[1]
+def check_complete(path: Path, kind: str, options: ConvertOptions) -> None:
+    """Check that the folder and `options` together have all parts, before gigabytes are read.
+
+    Raises:
+        ValueError: parts are missing; all of them are named.
+    """
+    config = MODELS[options.model]() if kind == "paligemma" else open_checkpoint(path, kind)[1]
     lacks = []
-    if given.robot is None:
-        lacks.append("which robot it is for (--robot NAME)")
-    if given.text is None and kind != "paligemma":
+    if options.robot is None:
+        lacks.append("the robot (--robot NAME)")
+    if options.text is None and kind != "paligemma":
         lacks.append(f"PaliGemma's text model (--tokenizer {paligemma.PUBLISHED_TEXT})")
-    if config.action_expert is None and given.action_tokenizer is None:
+    if config.action_expert is None and options.action_tokenizer is None:
         lacks.append("the action tokenizer of π0-FAST (--action-tokenizer hf://physical-intelligence/fast)")
-    if given.norm_stats is None and len(found := stats_files(path)) != 1:
-        those = f"one of {', '.join(map(str, found))}" if found else "of your data: pilot data stats DATASET"
-        lacks.append(f"whose statistics to take (--stats FILE; {those})")
+    if options.norm_stats is None and len(found := find_norm_stats(path)) != 1:
+        those = f"one of {', '.join(map(str, found))}" if found else "those of your data: pilot data stats DATASET"
+        lacks.append(f"normalisation statistics (--stats FILE; {those})")
     if lacks:
-        raise ValueError(f"{path} ({kind}) does not say {', '.join(lacks)}")
+        raise ValueError(f"{path} ({kind}) lacks {', '.join(lacks)}")
 
 
-def _model(path: Path, kind: str, given: Given, dtype: torch.dtype | None) -> Pi:
+def _model(path: Path, kind: str, options: ConvertOptions, dtype: torch.dtype | None) -> Pi:
     if kind == "paligemma":
-        config = given.change(MODELS[given.model]())
-        generator = torch.Generator().manual_seed(given.seed)
+        config = options.change_config(MODELS[options.model]())
+        generator = torch.Generator().manual_seed(options.seed)
         return paligemma.start(config, path, generator=generator, dtype=dtype or torch.float32)
-    source, config, table = open_checkpoint(path, kind)
-    model = load_pi(table, source, config, dtype=dtype or prevailing_dtype(source))
-    flows = config.action_expert is not None  # and was trained with a loss on padded dims too
-    model.config = replace(model.config, prompt=family(config), integrate_padded_dims=flows)
-    model.config = changed(model, given.change)
+    source, config, key_map = open_checkpoint(path, kind)
+    model = load_pi(key_map, source, config, dtype=dtype or most_common_dtype(source))
+    flows = config.action_expert is not None  # openpi trains it with a loss on padded dims too
+    model.config = replace(model.config, prompt=family_name(config), integrate_padded_dims=flows)
+    model.config = changed_config(model, options.change_config)
     return model
 
 
-def family(config: PiConfig) -> str:
-    """The member of the π0 family, by its name in openpi and LeRobot."""
+def family_name(config: PiConfig) -> str:
+    """Return the name of the model's family in openpi and LeRobot."""
     if config.action_expert is None:
         return "pi0_fast"
     return "pi05" if config.time_conditioning == "adarms" else "pi0"
 
 
-def changed(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
-    """The model's config with a change that its weights allow.
+def changed_config(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
+    """Return the model's config with a change that its weights allow.
 
     Raises:
-        ValueError: they do not.
+        ValueError: the changed config needs other weights.
     """
     config = change(model.config)
     wanted = {name: tuple(weight.shape) for name, weight in empty_model(config).state_dict().items()}
@@ -210,39 +214,41 @@ def changed(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
     return config
 
 
-def _with_parts(model: Pi, path: Path, kind: str, given: Given) -> Bundle:
-    """A model whose folder has neither robot nor tokenizers; `given` has them."""
-    assert given.robot is not None, "refuse_incomplete comes first"
+def _with_parts(model: Pi, path: Path, kind: str, options: ConvertOptions) -> Bundle:
+    """Return a bundle of a model whose folder has neither robot nor tokenizers; `options` supplies them."""
+    assert options.robot is not None, "check_complete comes first"
     norm = model.config.norm
-    stats = _given_stats(given, norm) or read_norm_stats(stats_files(path)[0], given.robot, norm=norm)
-    text = given.text or paligemma.find_text(path)
-    return Bundle(model=model, robot=given.robot, norm_stats=stats, text=text, action_tokenizer=given.action_tokenizer)
+    stats = _supplied_stats(options, norm) or read_norm_stats(find_norm_stats(path)[0], options.robot, norm=norm)
+    text = options.text or paligemma.find_text_tokenizer(path)
+    return Bundle(
+        model=model, robot=options.robot, norm_stats=stats, text=text, action_tokenizer=options.action_tokenizer
+    )
 
 
-def _given_stats(given: Given, norm: NormKind) -> dict[str, NormStats] | None:
-    if given.norm_stats is None:
+def _supplied_stats(options: ConvertOptions, norm: NormKind) -> dict[str, NormStats] | None:
+    if options.norm_stats is None:
         return None
-    if given.robot is None:
-        raise ValueError("statistics alone do not say which robot they are of; name it too (--robot)")
-    return read_norm_stats(given.norm_stats, given.robot, norm=norm)
+    if options.robot is None:
+        raise ValueError("statistics do not say which robot they belong to; name it (--robot)")
+    return read_norm_stats(options.norm_stats, options.robot, norm=norm)
 
 
-def stats_files(path: Path) -> list[Path]:
-    """openpi's statistics: `assets/<robot>/norm_stats.json` of a checkpoint."""
+def find_norm_stats(path: Path) -> list[Path]:
+    """Return the files of openpi's statistics in a checkpoint: `assets/<robot>/norm_stats.json`."""
     folders = [path, path.parent] if path.name == "params" else [path]
     return sorted(file for folder in folders for file in (folder / "assets").rglob("norm_stats.json"))
 
 
 def read_norm_stats(path: Path, robot: Robot, *, norm: NormKind) -> dict[str, NormStats]:
-    """pilot's or openpi's norm_stats.json, of which the robot's own dims count: openpi pads some of its vectors.
+    """Read pilot's or openpi's norm_stats.json, cut to the robot's own dims: openpi pads some of its vectors.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: there is no such file.
         ValueError: it is damaged, or lacks what `norm` needs.
     """
     file = path / "norm_stats.json" if path.is_dir() else path
     content = read_json(file, remedy="make it with: pilot data stats DATASET")
-    made = {}
+    norm_stats = {}
     for name, dims in (("state", robot.state_dim), ("actions", robot.action_dim)):
         try:
             vectors = content["norm_stats"][name]
@@ -250,22 +256,22 @@ def read_norm_stats(path: Path, robot: Robot, *, norm: NormKind) -> dict[str, No
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(f"{file} is not a norm stats file: no usable '{name}' ({error!r})") from error
         mode = "MEAN_STD" if norm == "zscore" else "QUANTILES"
-        made[name] = to_norm_stats(values, mode, dims=dims, norm=norm, where=f"{file}: {name}")
-    return made
+        norm_stats[name] = to_norm_stats(values, mode, dims=dims, norm=norm, location=f"{file}: {name}")
+    return norm_stats
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def save(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype | None = None) -> Path:
-    """Write a checkpoint for another project, under another name first: a folder that exists is whole.
+def save_checkpoint(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype | None = None) -> Path:
+    """Write a checkpoint for another project. The folder appears when it is complete, or not at all.
 
     Raises:
-        FileExistsError: `path` holds something.
+        FileExistsError: `path` is not empty.
         ValueError: that project has no such model.
     """
-    refuse_used(path)
-    refuse_unpublished(bundle.pi.config, kind)
+    require_empty(path)
+    check_published(bundle.pi.config, kind)
     dtype = dtype or bundle.model.dtype
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -288,27 +294,35 @@ def _openpi_stats(norm_stats: dict[str, NormStats]) -> dict[str, Any]:
     return {"norm_stats": vectors}
 
 
-def refuse_used(path: Path) -> None:
-    """Raises `FileExistsError` where something would be replaced."""
+def require_empty(path: Path) -> None:
+    """Check that `path` is a new or empty folder.
+
+    Raises:
+        FileExistsError: something would be replaced.
+    """
     if path.exists() and (path.is_file() or any(path.iterdir())):
         raise FileExistsError(f"{path} is not empty; choose another folder, or remove it first")
 
 
-# --- telling ---------------------------------------------------------------------------------------------------------
+# --- describing ------------------------------------------------------------------------------------------------------
 
 
-def table_of(kind: str, config: PiConfig) -> Table:
-    """How `kind` names the tensors of a model of this config.
+def key_map_for(kind: str, config: PiConfig) -> KeyMap:
+    """Return the key map of a model of this config in the format `kind`.
 
     Raises:
-        ValueError: it has no such model.
+        ValueError: that project has no such model.
     """
-    refuse_unpublished(config, kind)
-    return {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax, "lerobot": lerobot}[kind].table(config)
+    check_published(config, kind)
+    return {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax, "lerobot": lerobot_weights}[kind].key_map(config)
 
 
-def refuse_unpublished(config: PiConfig, kind: str) -> None:
-    """Raises `ValueError` for what only pilot builds, such as the small models that start from nothing."""
+def check_published(config: PiConfig, kind: str) -> None:
+    """Check that a model has only parts that other projects have.
+
+    Raises:
+        ValueError: it has parts that only pilot builds, such as the small models that are trained from nothing.
+    """
     parts = {
         "convolutions in front of its patches (stem)": config.vision.stem,
         "several vision towers": config.vision_towers,
@@ -316,15 +330,15 @@ def refuse_unpublished(config: PiConfig, kind: str) -> None:
         "an expert that reads one layer": config.expert_reads != "layers",
     }
     if own := [part for part, there in parts.items() if there]:
-        raise ValueError(f"this model has {' and '.join(own)}, for which '{kind}' has no place; only pilot reads it")
+        raise ValueError(f"this model has {' and '.join(own)}, which '{kind}' has not; only pilot can read it")
 
 
-def key_lines(table: Table) -> Iterator[str]:
-    """The table for people: each tensor of pilot and the arrays that stand in it, then the arrays that nothing uses."""
-    for slot in table.slots:
-        parts = [f"{piece.key}{list(piece.index) if piece.index else ''} {list(piece.shape)}" for piece in slot.pieces]
-        yield f"{slot.name}  <-  {' + '.join(parts)}"
-    for alias, name in table.aliases.items():
+def format_key_map(key_map: KeyMap) -> Iterator[str]:
+    """Yield a key map as lines: each tensor of pilot with the arrays that fill it, then aliases and unused arrays."""
+    for entry in key_map.entries:
+        parts = [f"{part.key}{list(part.index) if part.index else ''} {list(part.shape)}" for part in entry.slices]
+        yield f"{entry.name}  <-  {' + '.join(parts)}"
+    for alias, name in key_map.aliases.items():
         yield f"{alias}  is another name of  {name}"
-    for key, shape in table.dead.items():
+    for key, shape in key_map.unused.items():
         yield f"{key} {list(shape)}  is used by nothing"

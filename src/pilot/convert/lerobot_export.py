@@ -1,7 +1,7 @@
-"""A checkpoint of pilot as a policy folder that LeRobot loads: weights, config.json, processors and their statistics.
+"""LeRobot's policies: a `Bundle` as a policy folder that LeRobot loads, with weights, config.json and processors.
 
-What LeRobot cannot do is refused. What it can, but for other sizes than the published ones or other tokenizers than its
-own, is written with a warning, since pilot reads it back all the same.
+What LeRobot cannot do is refused. A model of another size than the published ones, or with another tokenizer than
+LeRobot's own, is written with a warning: LeRobot cannot use it, but pilot can read it back.
 """
 
 import warnings
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from pilot.convert import lerobot
-from pilot.convert.lerobot import OWN_FILE, variant
+from pilot.convert import lerobot_weights
 from pilot.convert.lerobot_policy import ACTION, IMAGES, POSTPROCESSOR, PREPROCESSOR, STATE, relative_mask
+from pilot.convert.lerobot_weights import PILOT_FILE, variant_name
 from pilot.data.storage.files import write_json
 from pilot.models.bundle import Bundle
 from pilot.models.pi import PiConfig, pi05
@@ -33,7 +33,7 @@ ACTION_TOKENS = 256
 
 
 def save_bundle(bundle: Bundle, path: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write the folder `path`, which must be new or empty.
+    """Write the policy folder `path`, which must be new or empty.
 
     Raises:
         ValueError: LeRobot has no such policy.
@@ -42,7 +42,7 @@ def save_bundle(bundle: Bundle, path: str | Path, *, dtype: torch.dtype = torch.
     kind = policy_type(bundle)
     _warn_about_lerobot(bundle, kind)
     path.mkdir(parents=True, exist_ok=True)
-    lerobot.save(bundle.pi, path, dtype=dtype)
+    lerobot_weights.save(bundle.pi, path, dtype=dtype)
     write_json(path / "config.json", policy_config(bundle, kind, dtype))
     (path / "tokenizer").mkdir(exist_ok=True)
     copyfile(bundle.text.path, path / "tokenizer" / "tokenizer.model")
@@ -51,20 +51,20 @@ def save_bundle(bundle: Bundle, path: str | Path, *, dtype: torch.dtype = torch.
     for name, steps in ((PREPROCESSOR, input_steps(bundle, kind)), (POSTPROCESSOR, output_steps(bundle))):
         _write_processor(path, name, steps, bundle.norm_stats)
     own = {"model": asdict(bundle.model.config), "robot": asdict(bundle.robot), "loc_stride": bundle.loc_stride}
-    write_json(path / OWN_FILE, own)
+    write_json(path / PILOT_FILE, own)
     return path
 
 
 def policy_type(bundle: Bundle) -> str:
-    """LeRobot's name of this kind of policy.
+    """Return LeRobot's name for this kind of policy.
 
     Raises:
-        ValueError: it has none; says what is in the way.
+        ValueError: LeRobot has no such policy; the message says why.
     """
     config = bundle.model.config
-    lerobot.table(config)
+    lerobot_weights.key_map(config)
     if config.wrist_image_size is not None and bundle.robot.wrist_cameras:
-        raise ValueError("LeRobot shows all cameras at one size; this model has wrist pictures of another")
+        raise ValueError("LeRobot has one picture size for all cameras; this model has another for wrist cameras")
     if config.action_expert is None:
         return "pi0_fast"
     form = (config.state_input, config.time_conditioning)
@@ -75,7 +75,7 @@ def policy_type(bundle: Bundle) -> str:
 
 
 def policy_config(bundle: Bundle, kind: str, dtype: torch.dtype) -> dict[str, Any]:
-    """config.json; what is not in it has LeRobot's default."""
+    """Return the content of config.json; LeRobot has defaults for the rest."""
     config, mode = bundle.model.config, _mode(bundle.model.config)
     values = {
         "type": kind,
@@ -85,7 +85,7 @@ def policy_config(bundle: Bundle, kind: str, dtype: torch.dtype) -> dict[str, An
         "device": None,
         "push_to_hub": False,
         "dtype": str(dtype).removeprefix("torch."),
-        "paligemma_variant": variant(config.vlm.width),
+        "paligemma_variant": variant_name(config.vlm.width),
         "chunk_size": config.action_horizon,
         "n_action_steps": config.action_horizon,
         "max_state_dim": config.action_dim,
@@ -95,14 +95,14 @@ def policy_config(bundle: Bundle, kind: str, dtype: torch.dtype) -> dict[str, An
         "tokenizer_max_length": config.max_tokens,
     }
     if config.action_expert is not None:
-        return {**values, "action_expert_variant": variant(config.action_expert.width), **_relative(bundle.robot)}
+        return {**values, "action_expert_variant": variant_name(config.action_expert.width), **_relative(bundle.robot)}
     length = max(config.max_tokens - ACTION_TOKENS, 1)
     fast = {"tokenizer_max_length": length, "max_action_tokens": ACTION_TOKENS, "fast_skip_tokens": config.fast_offset}
     return {**values, **fast, **_relative(bundle.robot)}
 
 
 def input_features(bundle: Bundle) -> dict[str, Any]:
-    """Pictures in the robot's order, then the state."""
+    """Return the policy's inputs: pictures in the robot's order, then the state."""
     size = bundle.model.config.vision.image_size
     shown = [camera for camera in bundle.robot.cameras if bundle.robot.slot(camera) is not None]
     pictures = {f"{IMAGES}{camera}": {"type": "VISUAL", "shape": [3, size, size]} for camera in shown}
@@ -110,7 +110,7 @@ def input_features(bundle: Bundle) -> dict[str, Any]:
 
 
 def input_steps(bundle: Bundle, kind: str) -> list[dict[str, Any]]:
-    """Steps of the preprocessor, in the order in which LeRobot's own policy of this type has them."""
+    """Return the steps of the preprocessor, in the order of LeRobot's own policy of this type."""
     config, robot = bundle.model.config, bundle.robot
     features = {**input_features(bundle), **_vector(ACTION, "ACTION", robot.action_dim)}
     text = {
@@ -131,7 +131,7 @@ def input_steps(bundle: Bundle, kind: str) -> list[dict[str, Any]]:
 
 
 def output_steps(bundle: Bundle) -> list[dict[str, Any]]:
-    """Steps of the postprocessor."""
+    """Return the steps of the postprocessor."""
     features = _vector(ACTION, "ACTION", bundle.robot.action_dim)
     absolute = [_step("absolute_actions_processor", enabled=True)] if any(bundle.robot.delta_mask) else []
     device = _step("device_processor", device="cpu", float_dtype=None)
@@ -179,7 +179,7 @@ def _mode(config: PiConfig) -> str:
 
 
 def _relative(robot: Robot) -> dict[str, Any]:
-    """The settings of a policy with relative actions; left out otherwise, for versions that do not know them."""
+    """Return the settings of a policy with relative actions; {} for others, since older versions do not know them."""
     if not any(robot.delta_mask):
         return {}
     step = _relative_step(robot)
@@ -191,7 +191,10 @@ def _relative(robot: Robot) -> dict[str, Any]:
 
 
 def _relative_step(robot: Robot) -> dict[str, Any]:
-    """Names by which LeRobot's rule finds exactly the dims that are not relative: the robot's, numbered if need be."""
+    """Return settings by which LeRobot's rule finds exactly the dims that are not relative.
+
+    The rule looks for words inside names, so the robot's names are numbered if one contains another.
+    """
     numbered = [f"{i:02d}:{name}" for i, name in enumerate(robot.action_names)]
     for names in (list(robot.action_names), numbered):
         excluded = [name for name, relative in zip(names, robot.delta_mask) if not relative]
@@ -202,12 +205,12 @@ def _relative_step(robot: Robot) -> dict[str, Any]:
 
 
 def _warn_about_lerobot(bundle: Bundle, kind: str) -> None:
-    """Say what LeRobot will not do with the folder as pilot does."""
+    """Warn about everything that LeRobot does not do with this folder as pilot does."""
     config, published = bundle.model.config, pi05()
     same = config.vision == published.vision and config.vlm == published.vlm
     if not same or config.vocab_size != published.vocab_size:
         warnings.warn(
-            "LeRobot builds models of the published size only; pilot reads this folder, LeRobot does not", stacklevel=3
+            "LeRobot builds models of the published size only: pilot can read this folder, LeRobot cannot", stacklevel=3
         )
     if kind == "pi0_fast" and isinstance(bundle.action_tokenizer, FastTokenizer):
         warnings.warn(

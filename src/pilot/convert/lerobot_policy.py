@@ -1,4 +1,4 @@
-"""LeRobot's policy folders: all that stands around the weights, as a `Bundle` and back.
+"""LeRobot's policies: a policy folder with all its parts as a `Bundle`.
 
 config.json                           the policy type, its inputs and outputs by name and shape, how each is normalised
 policy_preprocessor.json              steps: rename, relative actions, normalise, prompt, tokenize
@@ -6,9 +6,8 @@ policy_postprocessor.json             steps: unnormalise, absolute actions
 policy_*_step_N_*.safetensors         statistics, as `observation.state.mean`, `action.q01`, …
 tokenizer/, action_tokenizer/         what the steps tokenize with (newer folders; older ones name a repository)
 
-A folder says of the robot only the names of its cameras and the dims of its vectors. What it leaves out (names of dims,
-rate) is in `pilot.json`, which `save_bundle` adds and LeRobot ignores; where that is missing, in the robot that the
-caller names.
+A folder tells only the names of the robot's cameras and the size of its vectors. The rest (names of dims, rate) is in
+`pilot.json`, which `lerobot_export.save_bundle` adds and LeRobot ignores; without that file, the caller names a robot.
 """
 
 import json
@@ -21,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilot.convert import lerobot
-from pilot.convert.lerobot import BUFFERS, OWN_FILE, read_policy_config
+from pilot.convert import lerobot_weights
+from pilot.convert.lerobot_weights import PILOT_FILE, STATS_BUFFERS, read_policy_config
 from pilot.convert.paligemma import PUBLISHED_TEXT
 from pilot.convert.tensor_files import SafetensorsSource
 from pilot.data.transforms import NormKind
@@ -37,7 +36,7 @@ PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor", "policy_postprocessor"
 RANGES = {"QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90"), "MIN_MAX": ("min", "max")}
 DEFAULT_MODES = {"pi0": "MEAN_STD", "pi05": "QUANTILES", "pi0_fast": "MEAN_STD"}
 LEROBOT_HZ = 30.0
-"""The rate at which LeRobot records unless it is told otherwise; its policies do not say theirs."""
+"""LeRobot's default recording rate; its policies do not store theirs."""
 
 Stats = dict[str, dict[str, np.ndarray]]
 
@@ -51,16 +50,16 @@ def load_bundle(
     action_tokenizer: ActionTokenizer | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Bundle:
-    """A policy folder as a checkpoint of pilot. What is given takes the place of what the folder says.
+    """Return a policy folder as a bundle. Arguments replace parts of the folder.
 
     Raises:
         FileNotFoundError: config.json, weights, statistics or a tokenizer are missing.
-        ValueError: parts are damaged or contradict each other; the robot's cameras or dims are others.
+        ValueError: parts are damaged or contradict each other, or the robot has other cameras or dims.
     """
     path = Path(path)
     policy = read_policy_config(path)
     steps = read_steps(path)
-    own = json.loads((path / OWN_FILE).read_text()) if (path / OWN_FILE).is_file() else {}
+    own = json.loads((path / PILOT_FILE).read_text()) if (path / PILOT_FILE).is_file() else {}
     if robot is None:
         robot = Robot.from_dict(own["robot"]) if own else describe_robot(policy, steps)
     check_robot(robot, policy)
@@ -69,11 +68,11 @@ def load_bundle(
     if norm_stats is None:
         norm_stats = read_norm_stats(path, steps, modes, robot=robot, norm=norm)
     elif norm == "quantile" and set(modes.values()) != {"QUANTILES"}:
-        raise ValueError(f"{path} is normalised by {modes}, for which pilot's own statistics do not do")
+        raise ValueError(f"{path} is normalised by {modes}; statistics of pilot do not have these, leave --stats out")
     if policy["type"] == "pi0_fast" and action_tokenizer is None:
         action_tokenizer = _action_tokenizer(path, policy)
     text = text or _text(path)
-    model = lerobot.load(path, dtype=dtype)
+    model = lerobot_weights.load(path, dtype=dtype)
     model.config = replace(model.config, norm=norm)
     return Bundle(model=model, robot=robot, norm_stats=norm_stats, text=text, action_tokenizer=action_tokenizer)
 
@@ -82,18 +81,19 @@ def load_bundle(
 
 
 def describe_robot(policy: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Robot:
-    """The robot as far as the folder tells: cameras by the names of its pictures, dims by number or action name.
+    """Return the robot as far as the folder tells: cameras by their pictures' names, dims by number or action name.
 
-    A camera that the policy was trained on under another name has its own name, and that one as its slot.
+    A camera that the policy saw under another name in training keeps its own name, with the other as its slot.
 
     Raises:
-        ValueError: the folder names no inputs (a base policy, which was not trained for one robot).
+        ValueError: the folder names no inputs: it is a base policy, which was not trained for one robot.
     """
     keys = camera_keys(policy)
     if not keys or not _dims(policy, "output_features", ACTION):
-        raise ValueError("config.json declares no cameras or no action: a base policy has no robot; name one")
+        raise ValueError("config.json names no cameras or no action: a base policy has no robot; name one (--robot)")
     warnings.warn(
-        f"the folder does not say the robot's rate, {LEROBOT_HZ:g} Hz is taken; name a robot to say it", stacklevel=3
+        f"the folder does not say the robot's rate; {LEROBOT_HZ:g} Hz is assumed, name a robot (--robot) to change it",
+        stacklevel=3,
     )
     renamed = {new: old for old, new in _settings(steps, "rename_observations_processor").get("rename_map", {}).items()}
     cameras = tuple(_camera(renamed.get(key, key)) for key in keys)
@@ -117,7 +117,7 @@ def describe_robot(policy: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]
 
 
 def check_robot(robot: Robot, policy: Mapping[str, Any]) -> None:
-    """Whether the folder was trained for this robot, as far as it tells.
+    """Check that the folder was trained for this robot, as far as it tells.
 
     Raises:
         ValueError: it has other cameras or dims.
@@ -137,13 +137,13 @@ def check_robot(robot: Robot, policy: Mapping[str, Any]) -> None:
 
 
 def camera_keys(policy: Mapping[str, Any]) -> list[str]:
-    """The policy's pictures in the order in which it reads them, without those that are always empty."""
+    """Return the keys of the policy's pictures in the order in which it reads them, without those always empty."""
     features = policy.get("input_features") or {}
     return [key for key, value in features.items() if value["type"] == "VISUAL" and "empty_camera" not in key]
 
 
 def relative_mask(settings: Mapping[str, Any], dims: int) -> tuple[bool, ...]:
-    """Which dims of the action are relative, by LeRobot's rule: all but those whose name contains an excluded word."""
+    """Return which action dims are relative, by LeRobot's rule: all whose names contain no excluded word."""
     excluded = [str(name).lower() for name in settings.get("exclude_joints") or [] if name]
     names = [str(name).lower() for name in settings.get("action_names") or []][:dims] if excluded else []
     mask = [not any(word in name for word in excluded) for name in names]
@@ -163,13 +163,15 @@ def _dims(policy: Mapping[str, Any], features: str, key: str) -> int:
 
 
 def norm_modes(policy: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """How state and action are normalised: as the step says, else config.json, else the policy's default.
+    """Return how state and action are normalised: by the step, else config.json, else the policy type's default.
 
     Raises:
-        ValueError: in a way that LeRobot does not have.
+        ValueError: LeRobot has no such normalisation.
     """
-    said = _settings(steps, "normalizer_processor").get("norm_map") or policy.get("normalization_mapping") or {}
-    modes = {key: said.get(kind, DEFAULT_MODES[policy["type"]]) for key, kind in ((STATE, "STATE"), (ACTION, "ACTION"))}
+    chosen = _settings(steps, "normalizer_processor").get("norm_map") or policy.get("normalization_mapping") or {}
+    modes = {
+        key: chosen.get(kind, DEFAULT_MODES[policy["type"]]) for key, kind in ((STATE, "STATE"), (ACTION, "ACTION"))
+    }
     if unknown := set(modes.values()) - {"MEAN_STD", "IDENTITY", *RANGES}:
         raise ValueError(
             f"unknown normalization {sorted(unknown)}; pilot knows MEAN_STD, IDENTITY, {', '.join(RANGES)}"
@@ -180,39 +182,43 @@ def norm_modes(policy: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) ->
 def read_norm_stats(
     path: Path, steps: Sequence[Mapping[str, Any]], modes: Mapping[str, str], *, robot: Robot, norm: NormKind
 ) -> dict[str, NormStats]:
-    """Statistics of state and action, from the normaliser's file or, in old folders, from among the weights.
+    """Read statistics of state and action from the normaliser's file or, in old folders, from among the weights.
 
     Raises:
         FileNotFoundError: the folder has none.
-        ValueError: what a mode needs is missing or of other dims than the robot's, or the two normalisers differ.
+        ValueError: statistics that a mode needs are missing or have other dims than the robot, or the two normalisers
+            differ.
     """
     stats = _step_stats(path, steps) or _buffered_stats(path)
     if missing := [key for key in (STATE, ACTION) if modes[key] != "IDENTITY" and key not in stats]:
         raise FileNotFoundError(
-            f"{path} has no statistics of {' and '.join(missing)}: a base policy has none; pass those of your data"
+            f"{path} has no statistics of {' and '.join(missing)}: a base policy has none; give those of your data "
+            "(--stats)"
         )
     parts = (("state", STATE, robot.state_dim), ("actions", ACTION, robot.action_dim))
     return {
-        name: to_norm_stats(stats.get(key, {}), modes[key], dims=dims, norm=norm, where=f"{path}: {key}")
+        name: to_norm_stats(stats.get(key, {}), modes[key], dims=dims, norm=norm, location=f"{path}: {key}")
         for name, key, dims in parts
     }
 
 
-def to_norm_stats(stats: Mapping[str, np.ndarray], mode: str, *, dims: int, norm: NormKind, where: str) -> NormStats:
-    """LeRobot's statistics of one vector, such that pilot's formula of kind `norm` gives LeRobot's numbers.
+def to_norm_stats(stats: Mapping[str, np.ndarray], mode: str, *, dims: int, norm: NormKind, location: str) -> NormStats:
+    """Return LeRobot's statistics of one vector, such that pilot's formula of kind `norm` gives LeRobot's numbers.
 
-    With "quantile", the range by which the policy is normalised stands in `q01` and `q99`, whatever it is: for z-scores
-    that is one deviation around the mean.
+    With "quantile", `q01` and `q99` hold the range by which the policy is normalised, whatever it is: for z-scores, one
+    standard deviation around the mean.
 
     Raises:
-        ValueError: `mode` needs statistics that are not there, or they have other dims.
+        ValueError: `mode` needs statistics that are missing, or they have other dims.
     """
     needed = {"MEAN_STD": ("mean", "std"), "IDENTITY": (), **RANGES}[mode]
     if missing := [name for name in needed if name not in stats]:
-        raise ValueError(f"{where} is normalised by {mode}, but has no {' and '.join(missing)}; it has {sorted(stats)}")
+        raise ValueError(
+            f"{location} is normalised by {mode}, but has no {' and '.join(missing)}; it has {sorted(stats)}"
+        )
     values = {name: np.asarray(value, np.float64).reshape(-1) for name, value in stats.items()}
     if wrong := {name: len(value) for name, value in values.items() if name != "count" and len(value) != dims}:
-        raise ValueError(f"{where}: statistics of other dims than the robot's {dims}: {wrong}")
+        raise ValueError(f"{location}: statistics of other dims than the robot's {dims}: {wrong}")
     low, high = -np.ones(dims), np.ones(dims)
     if mode == "MEAN_STD":
         low, high = values["mean"] - values["std"], values["mean"] + values["std"]
@@ -245,7 +251,7 @@ def _buffered_stats(path: Path) -> Stats:
     source, found = SafetensorsSource(path), {}
     names = {STATE.replace(".", "_"): STATE, ACTION: ACTION}
     for key in source.keys():  # noqa: SIM118
-        if (match := BUFFERS.fullmatch(key)) and match[1] in names:
+        if (match := STATS_BUFFERS.fullmatch(key)) and match[1] in names:
             found.setdefault(names[match[1]], {})[match[2]] = source.read(key).double().numpy()
     return found
 
@@ -254,7 +260,7 @@ def _buffered_stats(path: Path) -> Stats:
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """The steps of both processors with their registered names; none where there are no processor files.
+    """Read the steps of both processors with their registered names; [] where there are no processor files.
 
     Raises:
         ValueError: a file is damaged or lists no steps.
@@ -280,8 +286,8 @@ def _text(path: Path) -> TextTokenizer:
         if file.is_file():
             return TextTokenizer(file)
     raise FileNotFoundError(
-        f"{path} has no tokenizer.model; pass PaliGemma's SentencePiece model: {PUBLISHED_TEXT}, or tokenizer.model of "
-        "hf://google/paligemma-3b-pt-224"
+        f"{path} has no tokenizer.model; give PaliGemma's SentencePiece model (--tokenizer): {PUBLISHED_TEXT}, or "
+        "tokenizer.model of hf://google/paligemma-3b-pt-224"
     )
 
 
@@ -289,5 +295,7 @@ def _action_tokenizer(path: Path, policy: Mapping[str, Any]) -> ActionTokenizer:
     folder = path / "action_tokenizer"
     if not folder.is_dir():
         named = policy.get("action_tokenizer_name", "lerobot/fast-action-tokenizer")
-        raise FileNotFoundError(f"{path} has no action_tokenizer/; its config names hf://{named}: fetch and pass that")
+        raise FileNotFoundError(
+            f"{path} has no action_tokenizer/; its config names hf://{named}; give that with --action-tokenizer"
+        )
     return FastTokenizer.load(folder)

@@ -1,4 +1,4 @@
-"""openpi's LoRA checkpoints, seen as checkpoints without: each adapter is added to the array that it stands beside.
+"""openpi's LoRA checkpoints as checkpoints without LoRA: each adapter is added to the array beside which it is stored.
 
 | array | adapters | adds |
 |---|---|---|
@@ -17,9 +17,10 @@ from pilot.convert.keymap import TensorSource
 SUMMED = "attn_vec_einsum"
 
 
-class Merged:
-    """`source` with its adapters added, in fp32. One without its other half or without its array is left standing, to
-    be named as left over.
+class MergedLoraSource:
+    """A `TensorSource` whose adapters are added to their arrays, in fp32.
+
+    An adapter without its other half or without its array stays, and is then reported as left over.
     """
 
     def __init__(self, source: TensorSource) -> None:
@@ -31,8 +32,8 @@ class Merged:
         self._keys = [key for key in names if key not in used]
 
     @property
-    def where(self) -> str:
-        return self._source.where
+    def location(self) -> str:
+        return self._source.location
 
     def keys(self) -> list[str]:
         return self._keys
@@ -52,7 +53,9 @@ class Merged:
         if SUMMED in key:
             b = b.sum(dim=-3, keepdim=True)
         if (got := torch.broadcast_shapes(a.shape[:-1] + (1,), b.shape[:-2] + (1, b.shape[-1]))) != array.shape:
-            raise ValueError(f"{self.where}: the adapters of {key} add up to {tuple(got)}, it is {tuple(array.shape)}")
+            raise ValueError(
+                f"{self.location}: the adapters of {key} add up to {tuple(got)}, it is {tuple(array.shape)}"
+            )
         merged = array.float()
         for layer, (down, up) in enumerate(zip(a, b, strict=True)):  # layer by layer: a whole stack is gigabytes
             merged[layer] += down @ up
@@ -60,6 +63,6 @@ class Merged:
 
 
 def adapters_of(key: str) -> tuple[str, str]:
-    """What the two adapters beside an array are called."""
+    """Return the names of the two adapters of an array."""
     stem = key.removesuffix("w") if key.endswith("/w") else f"{key}_"
     return f"{stem}lora_a", f"{stem}lora_b"

@@ -26,10 +26,10 @@ DICT_KEY = 2
 
 
 def tensorstore() -> Any:
-    """The library, which is not among pilot's own requirements.
+    """Return the tensorstore library, which is an extra of pilot.
 
     Raises:
-        ImportError: it is not installed; says how to.
+        ImportError: it is not installed; the message says how to install it.
     """
     try:
         import tensorstore
@@ -41,11 +41,11 @@ def tensorstore() -> Any:
 
 
 def find_params(path: str | Path) -> Path:
-    """The orbax folder that `path` is, or that it holds under the name `params`.
+    """Return the orbax folder that `path` is, or that it holds as `params`.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: there is one, of a kind that openpi does not write.
+        ValueError: it is of a kind that openpi does not write.
     """
     path = Path(path)
     for folder in (path / ROOT, path):
@@ -67,7 +67,7 @@ class OrbaxSource:
             ValueError: it is damaged, or no tree of openpi's.
         """
         folder = find_params(path)
-        self.where = str(folder)
+        self.location = str(folder)
         metadata = read_json(folder / "_METADATA", remedy="fetch the checkpoint again")
         if metadata.get("use_zarr3"):
             raise ValueError(f"{folder} is written in zarr 3; openpi's checkpoints are zarr 2")
@@ -84,20 +84,20 @@ class OrbaxSource:
         return torch_dtype(self._arrays[key].dtype.numpy_dtype)
 
     def read(self, key: str) -> Tensor:
-        """One array.
+        """Read one array.
 
         Raises:
-            ValueError: its bytes are damaged or not there.
+            ValueError: its bytes are damaged or missing.
         """
         try:
             array = self._arrays[key].read().result()
         except ValueError as error:
-            raise ValueError(f"{self.where}: {key} cannot be read ({error}); fetch the checkpoint again") from error
+            raise ValueError(f"{self.location}: {key} cannot be read ({error}); fetch the checkpoint again") from error
         return to_torch(np.ascontiguousarray(array))
 
 
 def _names(paths: list[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """Our name of each leaf: without `params` in front and, if all leaves have it, `value` behind."""
+    """Return pilot's name of each leaf: without `params` in front and, if all leaves have it, `value` behind."""
     inner = [path[1:] if path[0] == ROOT else path for path in paths]
     if all(path[-1] == LEAF for path in inner):
         inner = [path[:-1] for path in inner]
@@ -145,14 +145,14 @@ def _write(folder: Path, name: str, array: Tensor) -> tuple[int, ...]:
 
 
 def to_numpy(array: Tensor) -> np.ndarray:
-    """The same numbers as a numpy array; numpy learns bfloat16 from `ml_dtypes`, which comes with tensorstore."""
+    """Return a tensor as a numpy array; bfloat16 is a type of `ml_dtypes`, which comes with tensorstore."""
     if array.dtype == torch.bfloat16:
         return array.contiguous().view(torch.int16).numpy().view(tensorstore().bfloat16.numpy_dtype)
     return array.contiguous().numpy()
 
 
 def _write_metadata(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """The tree of names, and the mark of a finished checkpoint."""
+    """Write the tree of names, and the file that marks a finished checkpoint."""
     tree = {}
     for name, shape in shapes.items():
         path = (ROOT, *name.split("/"))

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pilot.convert import keymap, lerobot, openpi_jax
-from pilot.convert.keymap import Table, TensorSource
-from pilot.convert.load import settle, shape_of
+from pilot.convert import lerobot_weights, openpi_jax
+from pilot.convert.keymap import KeyMap, TensorSource, load_tensors
+from pilot.convert.model_loading import require_shape, resolve_config
 from pilot.convert.openpi_torch import PALIGEMMA
-from pilot.convert.renaming import Renamed
+from pilot.convert.renamed_source import RenamedSource
 from pilot.convert.tensor_files import NpzSource, SafetensorsSource
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
@@ -33,29 +33,29 @@ TRUNCATED = 0.87962566103423978
 
 
 def start(config: PiConfig, path: str | Path, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Pi:
-    """A model whose backbone is PaliGemma and whose action expert is fresh.
+    """Return a model whose backbone is PaliGemma and whose action expert is new.
 
-    `path` is an npz file, a folder with one, or a folder of safetensors. Tokens that PaliGemma does not have (a larger
-    `vocab_size`) start small, as Gemma's embedding does in openpi.
+    `path` is an npz file, a folder with one, or a folder of safetensors. Embeddings of tokens that PaliGemma does not
+    have (with a larger `vocab_size`) start small, as Gemma's do in openpi.
 
     Raises:
-        FileNotFoundError: no weights there.
+        FileNotFoundError: there are no weights.
         ValueError: a file is damaged, or the weights are of another shape than `config`; all that differs is named.
     """
-    source, table, rows = open_weights(Path(path), config)
+    source, key_map, rows = open_weights(Path(path), config)
     model = empty_model(config).to(dtype).to_empty(device="cpu").eval()
     weights = model.state_dict()
-    backbone = {slot.name for slot in table.slots}
-    freshen({name: weight for name, weight in weights.items() if name not in backbone}, generator)
-    table_rows, more_rows = weights["embedding.weight"].split((rows, config.vocab_size - rows))
-    more_rows.normal_(0.0, 0.01, generator=generator)
-    keymap.load(table, source, weights | {"embedding.weight": table_rows})
+    backbone = {entry.name for entry in key_map.entries}
+    init_action_expert({name: weight for name, weight in weights.items() if name not in backbone}, generator)
+    known_rows, new_rows = weights["embedding.weight"].split((rows, config.vocab_size - rows))
+    new_rows.normal_(0.0, 0.01, generator=generator)
+    load_tensors(key_map, source, weights | {"embedding.weight": known_rows})
     return model
 
 
 @torch.no_grad()
-def freshen(weights: dict[str, Tensor], generator: torch.Generator) -> None:
-    """Draw the weights of an action expert and its projections as openpi's JAX does."""
+def init_action_expert(weights: dict[str, Tensor], generator: torch.Generator) -> None:
+    """Initialise the weights of an action expert and its projections as openpi's JAX does."""
     for name, weight in weights.items():
         if weight.ndim != 2 or ".modulation." in name:
             weight.zero_()
@@ -66,11 +66,11 @@ def freshen(weights: dict[str, Tensor], generator: torch.Generator) -> None:
         weight.copy_(drawn)
 
 
-def find_text(path: str | Path) -> TextTokenizer:
-    """PaliGemma's SentencePiece model, which lies beside its weights.
+def find_text_tokenizer(path: str | Path) -> TextTokenizer:
+    """Return PaliGemma's SentencePiece model from the folder of its weights.
 
     Raises:
-        FileNotFoundError: it does not.
+        FileNotFoundError: the folder has none, or several.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     found = sorted(folder.glob("*.model"))
@@ -82,31 +82,31 @@ def find_text(path: str | Path) -> TextTokenizer:
     return TextTokenizer(found[0])
 
 
-def open_weights(path: Path, config: PiConfig) -> tuple[TensorSource, Table, int]:
-    """The weights, the table of the backbone in their layout, and how many rows of the embedding they have.
+def open_weights(path: Path, config: PiConfig) -> tuple[TensorSource, KeyMap, int]:
+    """Return the weights, the key map of the backbone in their format, and the number of rows of their embedding.
 
     Raises:
-        FileNotFoundError: no weights there.
+        FileNotFoundError: there are no weights.
         ValueError: they are damaged, or do not fit `config`.
     """
     if config.text_encoder is not None:
-        raise ValueError("π0-small is the baseline without PaliGemma; start π0, π0.5 or π0-FAST from it")
+        raise ValueError("π0-small has no PaliGemma inside; start π0, π0.5 or π0-FAST from it")
     if path.suffix == ".npz" or any(path.glob("*.npz")):
         source, embedding = (
-            Renamed(NpzSource(_only_npz(path)), _jax_name),
+            RenamedSource(NpzSource(_only_npz(path)), _jax_name),
             f"{openpi_jax.LANGUAGE}/embedder/input_embedding",
         )
-        read, table = openpi_jax.read_config, openpi_jax.table
+        read, key_map = openpi_jax.read_config, openpi_jax.key_map
     else:
-        source = Renamed(SafetensorsSource(path), lambda key: lerobot.today(PALIGEMMA + key))
-        embedding = lerobot.EMBEDDING if lerobot.EMBEDDING in source.keys() else lerobot.HEAD  # noqa: SIM118
-        read, table = lerobot.read_shape, lerobot.backbone_table
-    rows = shape_of(source, embedding)[0]
+        source = RenamedSource(SafetensorsSource(path), lambda key: lerobot_weights.modern_key(PALIGEMMA + key))
+        embedding = lerobot_weights.EMBEDDING if lerobot_weights.EMBEDDING in source.keys() else lerobot_weights.HEAD  # noqa: SIM118
+        read, key_map = lerobot_weights.read_config, lerobot_weights.backbone_key_map
+    rows = require_shape(source, embedding)[0]
     if 0 < rows - config.vocab_size <= PADDING:
         rows = config.vocab_size
-        source = Renamed(source, str, rows={embedding: rows, lerobot.HEAD: rows})
+        source = RenamedSource(source, str, rows={embedding: rows, lerobot_weights.HEAD: rows})
     backbone = replace(config, action_expert=None, vocab_size=min(rows, config.vocab_size))
-    return source, table(settle(source, backbone, read_config=read, table=table)), rows
+    return source, key_map(resolve_config(source, backbone, read_config=read, key_map=key_map)), rows
 
 
 def _only_npz(path: Path) -> Path:
@@ -114,7 +114,7 @@ def _only_npz(path: Path) -> Path:
         return path
     found = sorted(path.glob("*.npz"))
     if len(found) > 1:
-        raise ValueError(f"{path} has several npz files, name one: {', '.join(file.name for file in found)}")
+        raise ValueError(f"{path} has several npz files; name one of them: {', '.join(file.name for file in found)}")
     return found[0]
 
 

@@ -1,6 +1,6 @@
 """Checkpoint files as `keymap.TensorSource`: safetensors (one file, or shards and their index) and npz.
 
-Only one file is open at a time and it is mapped, not read: what is in memory at once is one array.
+Only one file is open at a time, and it is memory-mapped: one array is in memory at once.
 """
 
 import json
@@ -25,12 +25,12 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+ArrayLayout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and dtype of every array of a file, in their order."""
 
 
 def find_safetensors(path: str | Path) -> Path:
-    """The index or the file of weights that `path` is or holds.
+    """Return the file or the index of weights that `path` is or holds.
 
     Raises:
         FileNotFoundError: there is none.
@@ -55,7 +55,7 @@ class SafetensorsSource:
             ValueError: a file is truncated, or the index and the shards do not agree.
         """
         file = find_safetensors(path)
-        self.where = str(file)
+        self.location = str(file)
         indexed = _read_index(file) if file.name.endswith(".index.json") else None
         shards = [file] if indexed is None else sorted({file.parent / name for name in indexed.values()})
         self._headers = {shard: read_header(shard) for shard in shards}
@@ -67,7 +67,7 @@ class SafetensorsSource:
             raise ValueError(f"{file} and its shards disagree on where these are: {', '.join(differ)}")
 
     def keys(self) -> list[str]:
-        """Shard by shard, and in each shard as they stand in it."""
+        """Return all names, shard by shard and in the order of the file."""
         return [key for header in self._headers.values() for key in header]
 
     def shape(self, key: str) -> tuple[int, ...]:
@@ -102,13 +102,13 @@ def _read_index(file: Path) -> dict[str, str]:
 
 
 def read_header(file: str | Path) -> dict[str, Any]:
-    """Shape, dtype and place of every array in a safetensors file, in the order of their bytes.
+    """Return shape, dtype and offsets of every array in a safetensors file, in the order of their bytes.
 
     Raises:
         ValueError: the file is truncated or not a safetensors file.
     """
     file = Path(file)
-    _open_shard(file)  # the library's own checks: the header is whole and the bytes are all there
+    _open_shard(file)  # the library checks that the header is complete and all bytes are there
     with file.open("rb") as stream:
         header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
     header.pop("__metadata__", None)
@@ -116,11 +116,15 @@ def read_header(file: str | Path) -> dict[str, Any]:
 
 
 def write_safetensors(
-    path: str | Path, arrays: Iterable[tuple[str, Tensor]], *, layout: Layout, metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    arrays: Iterable[tuple[str, Tensor]],
+    *,
+    layout: ArrayLayout,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write arrays as they come, one in memory at a time; the file is whole or absent.
+    """Write arrays as they come, one in memory at a time; the file is complete or absent.
 
-    `layout` says what will come: the header stands in front.
+    `layout` says what will come, since the header stands in front.
     """
     path = Path(path)
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -154,7 +158,7 @@ class NpzSource:
             FileNotFoundError: no such file.
             ValueError: it is truncated or not an npz file.
         """
-        self.where = str(path)
+        self.location = str(path)
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist")
         try:
@@ -185,14 +189,14 @@ def _npy_header(file: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """The torch dtype of a numpy one; bfloat16 as `ml_dtypes` names it, or as two bare bytes."""
+    """Return the torch dtype of a numpy one; bfloat16 may have `ml_dtypes`' name, or be two raw bytes."""
     if dtype.name == "bfloat16" or dtype == np.dtype("V2"):
         return torch.bfloat16
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def to_torch(array: np.ndarray) -> Tensor:
-    """The same numbers as a tensor, without a copy; numpy itself has no bfloat16."""
+    """Return a numpy array as a tensor without copying it; also bfloat16, which numpy itself does not have."""
     if torch_dtype(array.dtype) == torch.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

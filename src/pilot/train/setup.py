@@ -204,7 +204,7 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed:
     if not isinstance(config.model, PiConfig):
         return _baseline(config, robot, stats=stats, generator=generator)
     base = fetch(init_from.removeprefix(PALIGEMMA), only=CHECKPOINT_FILES) if init_from else None
-    text = paligemma.find_text(base) if base is not None else TextTokenizer()
+    text = paligemma.find_text_tokenizer(base) if base is not None else TextTokenizer()
     actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
     if base is not None:
         model = paligemma.start(config.model, base, generator=generator)

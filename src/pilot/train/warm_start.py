@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pilot.convert.paligemma import freshen
+from pilot.convert.paligemma import init_action_expert
 from pilot.models.base import Model
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
@@ -46,7 +46,7 @@ def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: to
         )
     rest = {name: weight for name, weight in model.state_dict().items() if name not in wanted}
     drawn = {name: torch.empty(weight.shape, dtype=base.dtype) for name, weight in rest.items()}
-    freshen(drawn, generator)
+    init_action_expert(drawn, generator)
     model.load_state_dict(held | drawn, assign=True)
     return model.eval()
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from convert import lerobot_files as files
-from pilot.convert import lerobot
+from pilot.convert import lerobot_weights
 from pilot.models.pi import Pi, pi0, pi0_fast, pi05
 
 P = "model.paligemma_with_expert.paligemma."
@@ -18,7 +18,7 @@ KINDS = list(files.CONFIGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back(tmp_path, kind):
     made = files.write(tmp_path, kind)
-    assert files.same(lerobot.load(tmp_path, files.CONFIGS[kind]), made)
+    assert files.same(lerobot_weights.load(tmp_path, files.CONFIGS[kind]), made)
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,16 @@ def test_there_and_back(tmp_path, kind):
 )
 def test_the_published_size_has_the_names_of_lerobots_model(constructor, count, millions):
     """Numbers of tensors and parameters of LeRobot's own modules, dead heads and second names counted."""
-    names = lerobot.table(constructor())
-    shapes = [*names.shapes().values(), *names.dead.values(), *(names.shapes()[key] for key in names.aliases.values())]
+    names = lerobot_weights.key_map(constructor())
+    shapes = [
+        *names.shapes().values(),
+        *names.unused.values(),
+        *(names.shapes()[key] for key in names.aliases.values()),
+    ]
     assert len(shapes) == count
     assert round(sum(torch.Size(shape).numel() for shape in shapes) / 1e6) == millions
     with torch.device("meta"):
-        assert {slot.name for slot in names.slots} == Pi(constructor()).state_dict().keys()
+        assert {entry.name for entry in names.entries} == Pi(constructor()).state_dict().keys()
 
 
 def before_transformers_4_52(arrays):
@@ -76,7 +80,7 @@ def with_buffers(arrays):
 def test_every_tree_is_the_same_model(tmp_path, kind, tree):
     made = files.write(tmp_path, kind)
     files.change(tmp_path, tree)
-    assert files.same(lerobot.load(tmp_path, files.CONFIGS[kind]), made)
+    assert files.same(lerobot_weights.load(tmp_path, files.CONFIGS[kind]), made)
 
 
 def test_shards(tmp_path):
@@ -87,7 +91,7 @@ def test_shards(tmp_path):
     for shard in set(where.values()):
         save_file({n: a for n, a in arrays.items() if where[n] == shard}, tmp_path / shard)
     (tmp_path / "model.safetensors.index.json").write_text(str({"weight_map": where}).replace("'", '"'))
-    assert files.same(lerobot.load(tmp_path, files.CONFIGS["pi05"]), made)
+    assert files.same(lerobot_weights.load(tmp_path, files.CONFIGS["pi05"]), made)
 
 
 def moved_embedding(arrays):
@@ -97,7 +101,7 @@ def moved_embedding(arrays):
 def test_words_are_read_with_embed_tokens_where_training_moved_it(tmp_path):
     made = files.write(tmp_path, "pi05")
     files.change(tmp_path, moved_embedding)
-    loaded = lerobot.load(tmp_path, files.CONFIGS["pi05"])
+    loaded = lerobot_weights.load(tmp_path, files.CONFIGS["pi05"])
     assert torch.equal(loaded.embedding.weight, made.embedding.weight + 1)
 
 
@@ -105,13 +109,13 @@ def test_pi0_fast_uses_both_and_pilot_ties_them(tmp_path):
     files.write(tmp_path, "pi0_fast")
     files.change(tmp_path, moved_embedding)
     with pytest.raises(ValueError, match=r"embed_tokens.* and .*lm_head\.weight are names of one array"):
-        lerobot.load(tmp_path, files.CONFIGS["pi0_fast"])
+        lerobot_weights.load(tmp_path, files.CONFIGS["pi0_fast"])
 
 
 def test_dtypes(tmp_path):
     made = files.write(tmp_path, "pi0")
-    lerobot.save(made, tmp_path)
-    half = lerobot.load(tmp_path, files.CONFIGS["pi0"], dtype=torch.bfloat16)
+    lerobot_weights.save(made, tmp_path)
+    half = lerobot_weights.load(tmp_path, files.CONFIGS["pi0"], dtype=torch.bfloat16)
     assert files.same(half, made.to(torch.bfloat16))
 
 
@@ -121,14 +125,16 @@ def test_dtypes(tmp_path):
 @pytest.fixture
 def published_vision(monkeypatch):
     """Debug sizes told by config.json alone: LeRobot's vision tower has one size, whose heads weights do not tell."""
-    read = lerobot.openpi_torch.read_siglip
-    monkeypatch.setattr(lerobot.openpi_torch, "read_siglip", lambda s, k, b: read(s, k, b or files.CONFIGS["pi05"]))
+    read = lerobot_weights.openpi_torch.read_siglip
+    monkeypatch.setattr(
+        lerobot_weights.openpi_torch, "read_siglip", lambda s, k, b: read(s, k, b or files.CONFIGS["pi05"])
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_config_is_read_off_the_folder(tmp_path, kind, published_vision):
     files.write(tmp_path, kind)
-    config = lerobot.load(tmp_path).config
+    config = lerobot_weights.load(tmp_path).config
     expected = files.CONFIGS[kind]
     untold = ("loc_start", "fast_vocab_size", *(() if kind == "pi0_fast" else ("fast_offset",)))
     own = {"prompt": kind, "integrate_padded_dims": kind != "pi0_fast"}
@@ -153,19 +159,19 @@ def test_the_config_is_read_off_the_folder(tmp_path, kind, published_vision):
 def test_a_config_that_contradicts_the_weights(tmp_path, published_vision, changes, message):
     files.write(tmp_path, "pi05", **changes)
     with pytest.raises(ValueError, match=message):
-        lerobot.load(tmp_path)
+        lerobot_weights.load(tmp_path)
 
 
 def test_pi0_state_and_action_dims_are_one(tmp_path, published_vision):
     files.write(tmp_path, "pi0", max_state_dim=9)
     with pytest.raises(ValueError, match="max_state_dim is 9, the weights say 8"):
-        lerobot.load(tmp_path)
+        lerobot_weights.load(tmp_path)
 
 
 def test_a_config_of_the_caller_that_contradicts_the_weights(tmp_path):
     files.write(tmp_path, "pi05")
     with pytest.raises(ValueError, match=r"action_dim is 8 in the weights and 9 in the config"):
-        lerobot.load(tmp_path, pi05("debug", action_dim=9))
+        lerobot_weights.load(tmp_path, pi05("debug", action_dim=9))
 
 
 # --- bad files --------------------------------------------------------------------------------------------------------
@@ -191,7 +197,7 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, edit, message):
     files.write(tmp_path, "pi05")
     files.change(tmp_path, edit)
     with pytest.raises(ValueError, match=message):
-        lerobot.load(tmp_path, files.CONFIGS["pi05"])
+        lerobot_weights.load(tmp_path, files.CONFIGS["pi05"])
 
 
 def test_truncated_weights(tmp_path):
@@ -199,24 +205,24 @@ def test_truncated_weights(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"model\.safetensors cannot be read.*truncated"):
-        lerobot.load(tmp_path, files.CONFIGS["pi05"])
+        lerobot_weights.load(tmp_path, files.CONFIGS["pi05"])
 
 
 def test_what_is_no_policy_folder(tmp_path):
     files.write(tmp_path, "pi05")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
-        lerobot.load(tmp_path)
+        lerobot_weights.load(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
-        lerobot.load(tmp_path)
+        lerobot_weights.load(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="PEFT adapter"):
-        lerobot.load(tmp_path)
+        lerobot_weights.load(tmp_path)
 
 
 def test_lerobot_has_no_pi0_small():
     from pilot.models.pi import pi0_small
 
     with pytest.raises(ValueError, match="no π0-small"):
-        lerobot.table(pi0_small("debug"))
+        lerobot_weights.key_map(pi0_small("debug"))

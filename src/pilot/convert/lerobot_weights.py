@@ -1,15 +1,18 @@
-"""LeRobot's π0, π0.5 and π0-FAST: their weights. What surrounds them in a policy folder is `lerobot_policy.py`.
+"""LeRobot's policies: the weights of π0, π0.5 and π0-FAST.
+
+The rest of a policy folder is read by `lerobot_policy.py` and written by `lerobot_export.py`; data sets of LeRobot are
+in `data/formats`.
 
 The names are openpi's (`openpi_torch.py`) behind `model.`, with these differences between files of different times:
 
 - before Hugging Face's tree of PaliGemma changed (transformers 4.52), `paligemma.language_model.model.…` and
   `paligemma.vision_tower.…` stood for today's `paligemma.model.language_model.…` and `paligemma.model.vision_tower.…`;
 - the oldest hold normalisation statistics as buffers of the model (`normalize_inputs.buffer_…`);
-- `embed_tokens` is missing from the base checkpoints: it is the head's array. Where a file has both, π0 and π0.5 read
-  words with `embed_tokens` and never use the head, whose array is then left aside; π0-FAST uses both, as one array;
+- the base checkpoints have no `embed_tokens`: it is the head's array. Where a file has both, π0 and π0.5 embed text
+  with `embed_tokens` and never use the head, whose array is then left out; π0-FAST uses both, as one array;
 - the action expert has a head that no computation uses.
 
-LeRobot's loader wants every name of its model to be there, dead ones too, so all of them are written.
+LeRobot's loader requires every name of its model, unused ones too, so all of them are written.
 """
 
 import json
@@ -23,19 +26,19 @@ import torch
 from torch import Tensor
 
 from pilot.convert import openpi_torch
-from pilot.convert.keymap import Table, TensorSource, export
-from pilot.convert.load import load_pi, settle, shape_of
+from pilot.convert.keymap import KeyMap, TensorSource, export_arrays
+from pilot.convert.model_loading import load_pi, require_shape, resolve_config
 from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma, linear, one, siglip
-from pilot.convert.renaming import Renamed
+from pilot.convert.renamed_source import RenamedSource
 from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.models.registry import config_from_dict, require_pi
 
 FAMILIES = {"pi0": pi0, "pi05": pi05, "pi0_fast": pi0_fast}
 EMBEDDING, HEAD = f"{PALIGEMMA}{LANGUAGE}{TIED}", f"{PALIGEMMA}lm_head.weight"
-BUFFERS = re.compile(r"(?:normalize_inputs|normalize_targets|unnormalize_outputs)\.buffer_(\w+)\.(\w+)")
-OWN_FILE = "pilot.json"
-"""Written beside LeRobot's files, which ignore it: the model's config and the robot, of which they tell only a part."""
+STATS_BUFFERS = re.compile(r"(?:normalize_inputs|normalize_targets|unnormalize_outputs)\.buffer_(\w+)\.(\w+)")
+PILOT_FILE = "pilot.json"
+"""Written beside LeRobot's files: the model's config and the robot, which they describe only in part."""
 
 _TREES = (
     (r"\b_orig_mod\.", ""),  # of compiled modules
@@ -48,25 +51,25 @@ _TREES = (
 
 
 def load(path: str | Path, config: PiConfig | None = None, *, dtype: torch.dtype = torch.float32) -> Pi:
-    """The model in a policy folder of LeRobot.
+    """Return the model in a policy folder of LeRobot.
 
     Raises:
         FileNotFoundError: config.json or the weights are missing.
-        ValueError: another policy, or weights that do not fit each other, config.json or `config`.
+        ValueError: it is another kind of policy, or the weights contradict each other, config.json or `config`.
     """
     path = Path(path)
     source = open_weights(path)
-    config = settle_config(path, source, config)
-    return load_pi(table(config, source), source, config, dtype=dtype)
+    config = resolve_policy_config(path, source, config)
+    return load_pi(key_map(config, source), source, config, dtype=dtype)
 
 
 def save(model: Pi, path: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write `path`/model.safetensors with all the names that LeRobot's model has."""
-    names = table(model.config)
+    """Write `path`/model.safetensors with all names of LeRobot's model."""
+    names = key_map(model.config)
     layout = {}
     for key, entry in names.layout(dtype).items():
         layout |= {f"model.{name}": entry for name in ((HEAD, EMBEDDING) if key == HEAD else (key,))}
-    arrays = _named_twice(export(names, model.state_dict(), dtype=dtype))
+    arrays = _named_twice(export_arrays(names, model.state_dict(), dtype=dtype))
     return write_safetensors(Path(path) / "model.safetensors", arrays, layout=layout, metadata={"format": "pt"})
 
 
@@ -77,29 +80,29 @@ def _named_twice(arrays: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Te
             yield f"model.{EMBEDDING}", array
 
 
-def open_weights(path: Path) -> Renamed:
-    """The weights of a policy folder under today's names, without `model.`.
+def open_weights(path: Path) -> RenamedSource:
+    """Open the weights of a policy folder, under the present names without `model.`.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: damaged, or an adapter without its base.
+        ValueError: they are damaged, or an adapter without its base.
     """
     if (path / "adapter_config.json").is_file():
         raise ValueError(f"{path} is a PEFT adapter, not a model; merge it into its base with peft, then convert that")
-    return Renamed(SafetensorsSource(path), today)
+    return RenamedSource(SafetensorsSource(path), modern_key)
 
 
-def today(key: str) -> str | None:
-    """An array's name in today's tree, without `model.`; None for statistics among the weights."""
-    if BUFFERS.fullmatch(key):
+def modern_key(key: str) -> str | None:
+    """Return an array's name in the present tree, without `model.`; None for statistics among the weights."""
+    if STATS_BUFFERS.fullmatch(key):
         return None
     for pattern, new in _TREES:
         key = re.sub(pattern, new, key)
     return key
 
 
-def table(config: PiConfig, source: TensorSource | None = None) -> Table:
-    """Every tensor under today's names; `source` decides which of the two names of the embedding counts.
+def key_map(config: PiConfig, source: TensorSource | None = None) -> KeyMap:
+    """Return the key map of the present names; `source` decides which of the embedding's two names counts.
 
     Raises:
         ValueError: LeRobot has no such model.
@@ -107,55 +110,55 @@ def table(config: PiConfig, source: TensorSource | None = None) -> Table:
     if config.text_encoder is not None or config.vision_towers or config.expert_reads != "layers":
         raise ValueError("LeRobot has no π0-small")
     if config.action_expert is None:
-        return backbone_table(config)
-    names = openpi_torch.table(config)
+        return backbone_key_map(config)
+    names = openpi_torch.key_map(config)
     if source is None or EMBEDDING not in source.keys():  # noqa: SIM118
         return names
     shape = (config.vocab_size, config.vlm.width)
-    slots = [one(s.name, EMBEDDING, shape) if s.name == "embedding.weight" else s for s in names.slots]
-    return Table(slots=tuple(slots), dead={**names.dead, HEAD: shape})
+    entries = [one(s.name, EMBEDDING, shape) if s.name == "embedding.weight" else s for s in names.entries]
+    return KeyMap(entries=tuple(entries), unused={**names.unused, HEAD: shape})
 
 
-def backbone_table(config: PiConfig) -> Table:
-    """Vision tower and backbone: all of π0-FAST, and of PaliGemma."""
+def backbone_key_map(config: PiConfig) -> KeyMap:
+    """Return the key map of vision tower and backbone: all of π0-FAST, and all of PaliGemma."""
     projector = (config.vlm.width, config.vision.width)
-    slots = [
+    entries = [
         *siglip(config.vision, PALIGEMMA + VISION),
         *linear("vision.head", f"{PALIGEMMA}model.multi_modal_projector.linear", projector),
         one("embedding.weight", HEAD, (config.vocab_size, config.vlm.width)),
         *gemma("vlm", config.vlm, PALIGEMMA + LANGUAGE),
     ]
-    return Table(slots=tuple(slots), aliases={EMBEDDING: HEAD})
+    return KeyMap(entries=tuple(entries), aliases={EMBEDDING: HEAD})
 
 
 # --- the model's shape -----------------------------------------------------------------------------------------------
 
 
-def settle_config(path: Path, source: TensorSource, config: PiConfig | None = None) -> PiConfig:
-    """The model's config: `config` or that of `pilot.json`, else read off config.json and the weights.
+def resolve_policy_config(path: Path, source: TensorSource, config: PiConfig | None = None) -> PiConfig:
+    """Return the model's config: `config`, else that in `pilot.json`, else that of config.json and the weights.
 
     Raises:
-        ValueError: another policy; or the weights contradict what is said of them. All contradictions are named.
+        ValueError: it is another kind of policy, or the weights contradict it; all contradictions are named.
     """
     policy = read_policy_config(path)
-    given = config or _own_config(path)
-    shape = read_shape(source, given)
-    _check_claims(policy, shape, source.where)
-    if given is None:
-        given = _told_by_policy(policy, shape)
-    return settle(source, given, read_config=read_shape, table=lambda settled: table(settled, source))
+    base = config or _read_pilot_file(path)
+    in_weights = read_config(source, base)
+    _check_policy_config(policy, in_weights, source.location)
+    if base is None:
+        base = _apply_policy_config(policy, in_weights)
+    return resolve_config(source, base, read_config=read_config, key_map=lambda config: key_map(config, source))
 
 
 def read_policy_config(path: Path) -> dict[str, Any]:
-    """config.json of a π policy.
+    """Read config.json of a policy of the π0 family.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, of another policy, or of one that uses what pilot does not have.
+        ValueError: it is damaged, of another kind of policy, or has settings that pilot's models do not have.
     """
     file = path / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{path} is no policy folder of LeRobot: it has no config.json")
+        raise FileNotFoundError(f"{path} is not a policy folder of LeRobot: it has no config.json")
     try:
         policy = json.loads(file.read_text())
     except ValueError as error:
@@ -169,13 +172,13 @@ def read_policy_config(path: Path) -> dict[str, Any]:
     return policy
 
 
-def _own_config(path: Path) -> PiConfig | None:
-    file = path / OWN_FILE
+def _read_pilot_file(path: Path) -> PiConfig | None:
+    file = path / PILOT_FILE
     return require_pi(config_from_dict(json.loads(file.read_text())["model"])) if file.is_file() else None
 
 
-def read_shape(source: TensorSource, base: PiConfig | None) -> PiConfig:
-    """What the weights tell; as `openpi_torch.read_config`, and of a model without action expert too."""
+def read_config(source: TensorSource, base: PiConfig | None) -> PiConfig:
+    """Read the model's config from the weights, as `openpi_torch.read_config`, also without an action expert."""
     if any(key.startswith(openpi_torch.EXPERT) for key in source.keys()):  # noqa: SIM118
         return openpi_torch.read_config(source, base)
     held = EMBEDDING if EMBEDDING in source.keys() else HEAD  # noqa: SIM118
@@ -183,14 +186,14 @@ def read_shape(source: TensorSource, base: PiConfig | None) -> PiConfig:
         base or pi0_fast(),
         vision=openpi_torch.read_siglip(source, PALIGEMMA + VISION, base),
         vlm=openpi_torch.read_gemma(source, PALIGEMMA + LANGUAGE),
-        vocab_size=shape_of(source, held)[0],
+        vocab_size=require_shape(source, held)[0],
         action_expert=None,
     )
 
 
-def _told_by_policy(policy: Mapping[str, Any], shape: PiConfig) -> PiConfig:
-    """`shape` with what only config.json tells."""
-    says = replace(
+def _apply_policy_config(policy: Mapping[str, Any], shape: PiConfig) -> PiConfig:
+    """Return `shape` with what only config.json tells."""
+    config = replace(
         shape,
         prompt=policy["type"],
         integrate_padded_dims=shape.action_expert is not None,
@@ -198,33 +201,34 @@ def _told_by_policy(policy: Mapping[str, Any], shape: PiConfig) -> PiConfig:
         max_tokens=policy.get("tokenizer_max_length", shape.max_tokens),
     )
     if policy["type"] != "pi0_fast":
-        return says
+        return config
     return replace(
-        says,
+        config,
         action_dim=policy.get("max_action_dim", 32),
         fast_offset=policy.get("fast_skip_tokens", 128),
-        max_tokens=says.max_tokens + policy.get("max_action_tokens", 256),
+        max_tokens=config.max_tokens + policy.get("max_action_tokens", 256),
     )
 
 
-def _check_claims(policy: Mapping[str, Any], shape: PiConfig, where: str) -> None:
+def _check_policy_config(policy: Mapping[str, Any], shape: PiConfig, location: str) -> None:
     """Compare config.json with the weights."""
     expert = shape.action_expert
     kind = "pi0_fast" if expert is None else "pi05" if shape.time_conditioning == "adarms" else "pi0"
-    found: dict[str, Any] = {
+    in_weights: dict[str, Any] = {
         "type": kind,
         "image_resolution": [shape.vision.image_size] * 2,
-        "paligemma_variant": variant(shape.vlm.width),
+        "paligemma_variant": variant_name(shape.vlm.width),
     }
     if expert is not None:
-        found |= {"action_expert_variant": variant(expert.width), "max_action_dim": shape.action_dim}
+        in_weights |= {"action_expert_variant": variant_name(expert.width), "max_action_dim": shape.action_dim}
     if shape.state_input == "token":
-        found["max_state_dim"] = shape.action_dim
-    claims = [f"{n} is {policy[n]}, the weights say {v}" for n, v in found.items() if policy.get(n, v) not in (v, None)]
-    if claims:
-        raise ValueError(f"config.json contradicts {where}: {'; '.join(claims)}")
+        in_weights["max_state_dim"] = shape.action_dim
+    differ = {name: value for name, value in in_weights.items() if policy.get(name, value) not in (value, None)}
+    if differ:
+        lines = [f"{name} is {policy[name]}, the weights say {value}" for name, value in differ.items()]
+        raise ValueError(f"config.json contradicts {location}: {'; '.join(lines)}")
 
 
-def variant(width: int) -> str:
-    """LeRobot's name for a language stack of this width; it builds no others than the first two."""
+def variant_name(width: int) -> str:
+    """Return LeRobot's name for a language stack of this width; it builds no others than the first two."""
     return {2048: "gemma_2b", 1024: "gemma_300m"}.get(width, f"width_{width}")

@@ -1,4 +1,4 @@
-"""A checkpoint seen under other names: trees that differ in names only are one format to the tables of `keymap`."""
+"""A checkpoint under other names, so that one key map reads formats that differ in names only."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,10 +8,10 @@ from torch import Tensor
 from pilot.convert.keymap import TensorSource
 
 
-class Renamed:
-    """`source` with the names that `rename` gives its arrays; None leaves one aside.
+class RenamedSource:
+    """A `TensorSource` whose arrays have the names that `rename` returns; None leaves an array out.
 
-    Of the arrays named in `rows`, only that many first rows are seen (tables that were padded to a round size).
+    `rows` says how many first rows to read of some arrays: embeddings may be padded to a round size.
 
     Raises:
         ValueError: two arrays get one name.
@@ -27,13 +27,13 @@ class Renamed:
                 continue
             if name in self._old:
                 raise ValueError(
-                    f"{source.where}: {key} and {self._old[name]} are both {name}; the file is no checkpoint"
+                    f"{source.location}: {key} and {self._old[name]} are both {name}; this is not a checkpoint"
                 )
             self._old[name] = key
 
     @property
-    def where(self) -> str:
-        return self._source.where
+    def location(self) -> str:
+        return self._source.location
 
     def keys(self) -> list[str]:
         return list(self._old)
