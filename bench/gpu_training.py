@@ -108,18 +108,18 @@ def measure(config: TrainConfig, case: Case, *, steps: int) -> dict[str, Any]:
         model.initialize(torch.Generator(ranks.device).manual_seed(0))
         learner = Learner(model, config, ranks=ranks)
         batch = [batch_of(case.batch, case.words)]
-        losses = [learner.advance(batch).loss.item() for _ in range(3)]
+        losses = [learner.train_step(batch).loss.item() for _ in range(3)]
         torch.cuda.synchronize()
         ready = time.perf_counter()
         hosts = []
         for _ in range(steps):
             start = time.perf_counter()
-            outcome = learner.advance(batch)
+            outcome = learner.train_step(batch)
             hosts.append(time.perf_counter() - start)
         torch.cuda.synchronize()
         step = (time.perf_counter() - ready) / steps
         start = time.perf_counter()
-        learner.advance(batch)
+        learner.train_step(batch)
         host = time.perf_counter() - start  # nothing was in the device's queue, so this is the host's own time
         torch.cuda.synchronize()
         flops = Meter(config, model).of(batch)
@@ -129,7 +129,7 @@ def measure(config: TrainConfig, case: Case, *, steps: int) -> dict[str, Any]:
             "reserved_gb": torch.cuda.max_memory_reserved() / 1e9, "before_first_step_s": ready - began,
             "loss": [*losses, outcome.loss.item()],
         }  # fmt: skip
-        return found | {"kernels": kernels_of(lambda: learner.advance(batch))}
+        return found | {"kernels": tried(lambda: kernels_of(lambda: learner.train_step(batch)))}
 
 
 def kernels_of(step: Callable[[], Any], *, top: int = 28) -> dict[str, Any]:

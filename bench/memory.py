@@ -25,7 +25,7 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.train.config import TrainConfig
-from pilot.train.distributed import connect, local, spread
+from pilot.train.distributed import connect, local_shard, parallelize
 from pilot.train.ema import Ema
 from pilot.train.live_bytes import LiveBytes
 from pilot.train.optim import Optimizer
@@ -54,14 +54,14 @@ def rows_of(config: PiConfig, rows: int, *, pictures: dict[str, int], row: list[
 
 
 def bytes_of(tensors: Iterable[Tensor | None]) -> float:
-    return sum(local(t).untyped_storage().nbytes() for t in tensors if t is not None)
+    return sum(local_shard(t).untyped_storage().nbytes() for t in tensors if t is not None)
 
 
 def measured(config: TrainConfig, batch: Batch) -> dict[str, float]:
     """Bytes of a step of the trainer's own parts: model, losses, optimizer, moving average."""
     with connect(config) as ranks:
         assert isinstance(config.model, PiConfig)
-        model = spread(Pi(config.model), config, ranks)
+        model = parallelize(Pi(config.model), config, ranks)
         optimizer, average = Optimizer(model, config.optim, steps=10), Ema(model, decay=0.99)
         draws = model.draw(len(batch.actions), torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
         draws = {name: tensor.to(ranks.device) for name, tensor in draws.items()}

@@ -36,7 +36,7 @@ from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import Ranks, connect
-from pilot.train.learner import Learner, in_threads
+from pilot.train.learner import Learner, uses_threads
 
 HOMES = [Kind.PREFIX] * 16 + [Kind.TEXT] * 10 + [Kind.FAST] * 12
 CLUSTER = [Kind.PREFIX] * 200 + [Kind.TEXT] * 20 + [Kind.FAST] * 120
@@ -97,8 +97,8 @@ def settings(config: PiConfig, args: argparse.Namespace, *, batch: int, threads:
 
 def batch_of(run: TrainConfig, ranks: Ranks, *, cluster: bool) -> list[Batch]:
     """This rank's rows in as many parts as it takes them in."""
-    rows = run.batch_size // ranks.count
-    parts = run.threads if in_threads(run, ranks) else run.accumulate
+    rows = run.batch_size // ranks.world_size
+    parts = run.threads if uses_threads(run, ranks) else run.accumulate
     edges = [rows * i // parts for i in range(parts + 1)]
     assert isinstance(run.model, PiConfig)
     return [part(run.model, range(a, b), cluster=cluster) for a, b in pairwise(edges)]
@@ -117,11 +117,11 @@ class Measured:
 def measure(learner: Learner, batch: list[Batch], *, steps: int, ranks: Ranks) -> Measured:
     """Samples per second of all ranks."""
     for _ in range(3):
-        learner.advance(batch)
+        learner.train_step(batch)
     wait(ranks)
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(steps):
-        learner.advance(batch)
+        learner.train_step(batch)
     wait(ranks)
     samples = steps * learner.config.batch_size
     memory = (
@@ -171,10 +171,10 @@ def overhead(run: TrainConfig, *, steps: int, cluster: bool) -> float:
     clock.around(torch.Tensor, "backward")
     clock.around(learner.optimizer, "step")
     for _ in range(2):
-        learner.advance(batch)
+        learner.train_step(batch)
     clock.seconds, start = 0.0, time.thread_time()
     for _ in range(steps):
-        learner.advance(batch)
+        learner.train_step(batch)
     return 1 - clock.seconds / (time.thread_time() - start)
 
 
@@ -225,10 +225,10 @@ def main() -> None:
                 learner = Learner(Pi(config).initialize(torch.Generator().manual_seed(0)), run, ranks=ranks)
                 found = measure(learner, batch_of(run, ranks, cluster=cluster), steps=args.steps, ranks=ranks)
                 learner.close()
-                if in_threads(run, ranks):
+                if uses_threads(run, ranks):
                     found = replace(found, overhead=overhead(run, steps=args.steps, cluster=cluster))
                 results.setdefault(size, {})[batch] = found
-                main_rank = ranks.main
+                main_rank = ranks.is_main
         if main_rank:
             parameters = sum(p.numel() for p in learner.model.parameters()) / 1e6
             print(f"{size}: {parameters:.2f} M parameters, {args.threads} threads\n{table(size, results[size])}\n")

@@ -18,7 +18,7 @@ from pilot.infer.policy import load_policy
 from pilot.train import checkpoint
 from pilot.train.config import OptimConfig, Source, TrainConfig
 from pilot.train.distributed import connect
-from pilot.train.learner import Learner, Outcome
+from pilot.train.learner import Learner, StepResult
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train import ranks
@@ -71,16 +71,16 @@ def two_ranks(data: Path, out: Path) -> dict[str, str]:
 def stopped_at(step: int, config: TrainConfig, out: Path) -> str:
     """The end of a run of which the last rank is told to stop during a step."""
 
-    def advance(self: Learner, batch: list[Batch]) -> Outcome:
+    def advance(self: Learner, batch: list[Batch]) -> StepResult:
         if self.step + 1 == step and dist.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return own(self, batch)
 
-    own, Learner.advance = Learner.advance, advance
+    own, Learner.train_step = Learner.train_step, advance
     try:
         return error_of(config, out)
     finally:
-        Learner.advance = own
+        Learner.train_step = own
 
 
 def without_data(step: int, config: TrainConfig, out: Path) -> str:
@@ -109,12 +109,12 @@ def error_of(config: TrainConfig, out: Path) -> str:
 def killed(data: Path, out: Path, step: int) -> str:
     """The end of a run of which the last rank dies during a step, as the others see it."""
 
-    def advance(self: Learner, batch: list[Batch]) -> Outcome:
+    def advance(self: Learner, batch: list[Batch]) -> StepResult:
         if self.step + 1 == step and dist.get_rank() == 1:
             os._exit(9)
         return own(self, batch)
 
-    own, Learner.advance = Learner.advance, advance
+    own, Learner.train_step = Learner.train_step, advance
     return error_of(mixed(data, parallel="fsdp", save_every=2, steps=6), out)
 
 

@@ -64,7 +64,7 @@ def fresh(config: TrainConfig, setup: Setup, *, ranks: Ranks | None = None) -> L
 
 def gradients(learner: Learner, batch: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective, and the gradient of every weight that has one."""
-    _, loss = learner.gradients(batch)
+    _, loss = learner.compute_gradients(batch)
     return loss, {name: p.grad for name, p in learner.model.named_parameters() if p.grad is not None}
 
 
@@ -99,7 +99,7 @@ def test_the_loop_is_the_plain_one_to_the_bit(data, tmp_path):
     adam = torch.optim.AdamW(groups, betas=settings.optim.betas, eps=settings.optim.eps, fused=True)
     for step in range(6):
         batch = setup.loader.batch(step)
-        learner.advance(batch)
+        learner.train_step(batch)
         (part,) = batch
         draws = model.draw(4, torch.Generator().manual_seed(step))
         terms = model.loss_terms(part, draws, losses=frozenset({"text", "fast", "flow"}))
@@ -139,7 +139,7 @@ def test_compiled_blocks_see_one_length_of_text(data, tmp_path):
 
 def test_counts_are_known_before_anything_is_computed(data, setup):
     learner = fresh(mixed(data, flow_draws=3), setup)
-    for part, draws in zip(batch := setup.loader.batch(1), learner.draws(batch), strict=True):
+    for part, draws in zip(batch := setup.loader.batch(1), learner.draw(batch), strict=True):
         terms = learner.model.loss_terms(part, draws, losses=learner.config.losses)
         counts = learner.model.loss_counts(part, draws, losses=learner.config.losses)
         assert terms.keys() == counts.keys() == {"text", "fast", "flow"}
@@ -151,13 +151,13 @@ def test_many_draws_of_one_reading_are_as_many_readings(data, setup):
     settings = mixed(data, flow_draws=3, accumulate=2)
     batch = loader(setup, 1).batch(0)
     together = fresh(settings, setup)
-    draws = together.draws(batch)[0]
+    draws = together.draw(batch)[0]
     at_once = gradients(together, batch)
     singly = fresh(replace(settings, flow_draws=1), setup)
     losses = []
     for k in range(3):
         own = {name: values[:, k : k + 1] for name, values in draws.items()}
-        singly.draws = lambda _, own=own: [own]
+        singly.draw = lambda _, own=own: [own]
         losses.append(gradients(singly, batch)[0])  # gradients add up
     mean = {name: p.grad / 3 for name, p in singly.model.named_parameters() if p.grad is not None}
     assert_same(at_once, (torch.stack(losses).mean(), mean))
@@ -196,7 +196,7 @@ def test_bf16_computes_in_bf16_and_keeps_fp32(data, setup, passes):
         learner.model.vlm.blocks[0].qkv.register_forward_hook(lambda _, x, y: seen.append((x[0].dtype, y.dtype)))
         assert ranks.mesh is None, "one process shares nothing, and needs no FSDP"
         before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
-        _, loss = learner.gradients(loader(setup, passes).batch(0))
+        _, loss = learner.compute_gradients(loader(setup, passes).batch(0))
         assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
         found = learner.masters.gradients()
         assert found.keys() == full[1].keys()

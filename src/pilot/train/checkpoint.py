@@ -51,9 +51,9 @@ class Checkpoints:
         """
         self.finish()
         temporary = self._temporary(step)
-        if self.ranks.main:
+        if self.ranks.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
-        self.ranks.gathered(None)
+        self.ranks.gather(None)
         try:
             written = dcp.async_save(dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files)
         except (OSError, RuntimeError) as error:
@@ -70,7 +70,7 @@ class Checkpoints:
             return
         (step, named), self._writing = self._writing, None
         failed = named.exception()
-        if reasons := [reason for reason in self.ranks.gathered(failed and told(failed)) if reason is not None]:
+        if reasons := [reason for reason in self.ranks.gather(failed and told(failed)) if reason is not None]:
             raise self._failed(step, reasons[0])
 
     def settle(self) -> None:
@@ -85,7 +85,7 @@ class Checkpoints:
         def name(written: Future[Any]) -> None:
             try:
                 written.result()
-                if self.ranks.main:
+                if self.ranks.is_main:
                     self._name(step, values)
             except BaseException as error:  # of whatever kind: DCP wraps what happened on other ranks
                 named.set_exception(error)
@@ -108,7 +108,7 @@ class Checkpoints:
         return self.out / "checkpoints" / f".{step:06d}.tmp"
 
     def _failed(self, step: int, reason: str) -> OSError:
-        if self.ranks.main:
+        if self.ranks.is_main:
             shutil.rmtree(self._temporary(step), ignore_errors=True)
         return OSError(
             f"cannot write the checkpoint of step {step}: {reason}; is the disk full? "

@@ -49,7 +49,7 @@ CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up: longer than a policy takes to be written."""
 
-COSTLY = (
+SAVED_OPERATIONS = (
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
@@ -61,7 +61,7 @@ COSTLY = (
 """What `selective` checkpointing keeps; everything else in a block is cheap to compute again."""
 
 
-BUDGETS = {"none": 1.0, "selective": 0.5, "blocks": 0.0}
+MEMORY_BUDGETS = {"none": 1.0, "selective": 0.5, "blocks": 0.0}
 """What compiled blocks may keep for the backward pass, by `checkpointing`: a share of what they would keep by default,
 where 0 is what enters a block. The compiler chooses what to compute again, and none of it is dispatched from Python."""
 
@@ -71,7 +71,7 @@ class Ranks:
     """The processes of a run, as one of them sees them. `mesh` is None where the model is a plain one."""
 
     rank: int = 0
-    count: int = 1
+    world_size: int = 1
     device: torch.device = CPU
     mesh: DeviceMesh | None = None
     host: dist.ProcessGroup | None = None
@@ -80,32 +80,32 @@ class Ranks:
     """For checkpoints, which are written by a thread of their own."""
 
     @property
-    def main(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the rank that logs and writes the policy."""
         return self.rank == 0
 
-    def summed(self, numbers: list[float]) -> list[float]:
+    def sum(self, numbers: list[float]) -> list[float]:
         """Each number summed over the ranks, in double precision."""
-        if self.count == 1:
+        if self.world_size == 1:
             return numbers
         total = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(total, group=self.host)
         return total.tolist()
 
-    def gathered(self, value: Value) -> list[Value]:
+    def gather(self, value: Value) -> list[Value]:
         """What every rank gave, in their order."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self.host)
         return values
 
     def any(self, yes: bool) -> bool:
         """Whether it is so on at least one rank."""
-        return self.summed([float(yes)])[0] > 0
+        return self.sum([float(yes)])[0] > 0
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def fail_together(self) -> Iterator[None]:
         """What fails within on one rank fails on all of them, so that none waits for one that is not coming.
 
         Raises:
@@ -117,18 +117,18 @@ class Ranks:
         except Exception as error:
             failed = error
         if self.any(failed is not None):
-            reasons = self.gathered(None if failed is None else f"{type(failed).__name__}: {failed}")
+            reasons = self.gather(None if failed is None else f"{type(failed).__name__}: {failed}")
             if failed is not None:
                 raise failed
             rank, reason = next((rank, reason) for rank, reason in enumerate(reasons) if reason is not None)
             raise RuntimeError(f"rank {rank} has failed: {reason}")
 
-    def first(self, work: Callable[[], Value]) -> Value:
+    def main_first(self, work: Callable[[], Value]) -> Value:
         """`work` done by the main rank before the others do it too: they find what it has left on disk."""
         results: list[Value] = []
         for turn in (True, False):
-            with self.together():
-                if self.main == turn:
+            with self.fail_together():
+                if self.is_main == turn:
                     results.append(work())
         return results[0]
 
@@ -146,8 +146,8 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
     joined = dist.is_initialized()
     if joined:
         count, rank = dist.get_world_size(), dist.get_rank()
-    _check(config, count)
-    device = device_of(config, ranks=count)
+    _check_world_size(config, count)
+    device = process_device(config, ranks=count)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if count == 1:
@@ -158,17 +158,19 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
         dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         host, files = (cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT)) for _ in range(2))
-        yield Ranks(rank=rank, count=count, device=device, mesh=_mesh(config, count, device), host=host, files=files)
+        yield Ranks(
+            rank=rank, world_size=count, device=device, mesh=_make_mesh(config, count, device), host=host, files=files
+        )
     finally:
         if not joined:
             dist.destroy_process_group()
 
 
-def _check(config: TrainConfig, count: int) -> None:
+def _check_world_size(config: TrainConfig, count: int) -> None:
     if config.parallel == "none" and count > 1:
         raise ValueError(f"{count} processes were started and parallel is 'none'; set parallel to ddp, fsdp or hsdp")
-    if config.parallel == "hsdp" and count % shards(config):
-        raise ValueError(f"{count} ranks do not split into groups of {shards(config)} (field `shards`)")
+    if config.parallel == "hsdp" and count % num_shards(config):
+        raise ValueError(f"{count} ranks do not split into groups of {num_shards(config)} (field `shards`)")
     if config.noise_per == "step" and (count > 1 or config.accumulate > 1):
         raise ValueError(
             f"noise_per='step' is for one process that takes its batch at once, not for {count} ranks of "
@@ -176,7 +178,7 @@ def _check(config: TrainConfig, count: int) -> None:
         )
 
 
-def device_of(config: TrainConfig, *, ranks: int = 1) -> torch.device:
+def process_device(config: TrainConfig, *, ranks: int = 1) -> torch.device:
     """Return the device of this process; `auto` and `cuda` mean its own GPU, by its number among those of the machine.
 
     Raises:
@@ -192,24 +194,24 @@ def device_of(config: TrainConfig, *, ranks: int = 1) -> torch.device:
     return device
 
 
-def bf16(config: TrainConfig, device: torch.device) -> bool:
+def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether blocks compute in bf16."""
     return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
 
 
-def shards(config: TrainConfig) -> int:
+def num_shards(config: TrainConfig) -> int:
     """Ranks that share one copy of the model under `hsdp`: by default those of one machine."""
     return config.shards or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def _mesh(config: TrainConfig, count: int, device: torch.device) -> DeviceMesh:
+def _make_mesh(config: TrainConfig, count: int, device: torch.device) -> DeviceMesh:
     if config.parallel == "fsdp":
         return init_device_mesh(device.type, (count,), mesh_dim_names=("shard",))
-    inner = shards(config) if config.parallel == "hsdp" else 1
+    inner = num_shards(config) if config.parallel == "hsdp" else 1
     return init_device_mesh(device.type, (count // inner, inner), mesh_dim_names=("replicate", "shard"))
 
 
-def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
+def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
     """The model on its device, with its blocks checkpointed, compiled and shared out as the run asks for.
 
     Names of weights stay as they are.
@@ -222,18 +224,20 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         if config.compile:  # all blocks of a stack share one graph: their weights are its inputs
             block.forward = torch.compile(block.forward, dynamic=False)  # lengths are padded; torch 2.13 fails on many
         elif config.checkpointing != "none":
-            options = {"use_reentrant": False, "preserve_rng_state": False, **_kept(config)}
+            options = {"use_reentrant": False, "preserve_rng_state": False, **_checkpoint_options(config)}
             block.forward = partial(checkpoint, block.forward, **options)
     if config.compile:
         torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of rows with actions
-        torch._functorch.config.activation_memory_budget = BUDGETS[config.checkpointing]
+        torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.checkpointing]
     if ranks.mesh is None:
         return model
     if getattr(config.model, "point_layer", None) is not None:
         raise ValueError(
             "a model with a point_layer looks into a block from outside: train it in fp32 with parallel='none'"
         )
-    low = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if bf16(config, ranks.device) else {}
+    low = (
+        {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if computes_in_bf16(config, ranks.device) else {}
+    )
     options = {"mesh": ranks.mesh, "mp_policy": MixedPrecisionPolicy(**low, cast_forward_inputs=False)}
     if separate_modules := model.separate_modules():
         fully_shard(separate_modules, **options)
@@ -245,44 +249,44 @@ def spread(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
     return model
 
 
-def _kept(config: TrainConfig) -> dict[str, Any]:
+def _checkpoint_options(config: TrainConfig) -> dict[str, Any]:
     if config.checkpointing != "selective":
         return {}
 
     def policy(_context: Any, operation: Any, *_args: Any, **_options: object) -> CheckpointPolicy:
-        return CheckpointPolicy.MUST_SAVE if operation in COSTLY else CheckpointPolicy.PREFER_RECOMPUTE
+        return CheckpointPolicy.MUST_SAVE if operation in SAVED_OPERATIONS else CheckpointPolicy.PREFER_RECOMPUTE
 
     return {"context_fn": partial(create_selective_checkpoint_contexts, policy)}
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor that is spread, or the tensor itself; they share their memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that is spread, on every rank, or the tensor itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
+def gather_weights(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """All of the weights in the memory of the main rank; on the others nothing."""
     result = {}
     for name, weight in weights.items():
-        gathered = whole(weight)  # every rank takes part
-        if ranks.main:
-            result[name] = gathered.cpu()
+        full = full_tensor(weight)  # every rank takes part
+        if ranks.is_main:
+            result[name] = full.cpu()
     return result
 
 
-def regather(model: nn.Module) -> None:
+def reshard(model: nn.Module) -> None:
     """Have the model gather its weights anew when it runs next: they have been changed where they are kept."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
-def like(part: Tensor, tensor: Tensor) -> Tensor:
+def shard_like(part: Tensor, tensor: Tensor) -> Tensor:
     """This rank's part of something that is spread as `tensor` is."""
     if not isinstance(tensor, DTensor):
         return part
@@ -291,7 +295,7 @@ def like(part: Tensor, tensor: Tensor) -> Tensor:
     )
 
 
-def own_part(full: Tensor, tensor: Tensor) -> Tensor:
+def shard_of(full: Tensor, tensor: Tensor) -> Tensor:
     """This rank's part of `full`, which every rank has, if it were spread as `tensor` is."""
     if not isinstance(tensor, DTensor):
         return full

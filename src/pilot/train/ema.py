@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pilot.train.distributed import local, regather
+from pilot.train.distributed import local_shard, reshard
 
 
 class Ema:
@@ -38,8 +38,8 @@ class Ema:
     def update(self) -> None:
         """Move the average towards the weights of now."""
         decay = self.next_decay()
-        averages = [local(self.weights[name]) for name in self.learned]
-        torch._foreach_lerp_(averages, [local(self._current[name].detach()) for name in self.learned], 1 - decay)
+        averages = [local_shard(self.weights[name]) for name in self.learned]
+        torch._foreach_lerp_(averages, [local_shard(self._current[name].detach()) for name in self.learned], 1 - decay)
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def swap_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[No
     own = model.state_dict()
 
     def change() -> None:
-        regather(model)
+        reshard(model)
         for name, other in weights.items():
             mine = own[name].detach()
             before = mine.clone()

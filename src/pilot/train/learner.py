@@ -19,7 +19,7 @@ from torch import Tensor
 from pilot.data.layout import Batch
 from pilot.models.base import Draws, Model, Terms
 from pilot.train.config import TrainConfig
-from pilot.train.distributed import Ranks, bf16, spread
+from pilot.train.distributed import Ranks, computes_in_bf16, parallelize
 from pilot.train.ema import Ema, swap_weights
 from pilot.train.freezing import choose_learning, freeze_unreached, halve_frozen
 from pilot.train.fused_adamw import FusedAdamW
@@ -31,7 +31,7 @@ Scales = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StepResult:
     """What one step came to. Tensors are on the model's device: nothing has waited for them.
 
     `terms` are this rank's rows, in the order of `sources`; `loss` is their part of the objective.
@@ -55,28 +55,28 @@ class Learner:
         self.config, self.ranks, self.step = config, ranks or Ranks(), 0
         self.model = model.train()
         choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
-        low = bf16(config, self.ranks.device)
+        low = computes_in_bf16(config, self.ranks.device)
         if config.lora is not None and low:
             halve_frozen(self.model)
         alone = self.ranks.mesh is None
         if alone and low and config.lora is None:
             freeze_unreached(self.model, config.losses)
-        spread(self.model, config, self.ranks)
+        parallelize(self.model, config, self.ranks)
         self.masters = MasterWeights(self.model, many_passes=config.accumulate > 1) if alone and low else None
         weights = None if self.masters is None else self.masters.weights
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps, masters=weights)
         self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup, masters=weights)
         fused = self.masters is not None and FusedAdamW.fits(self.optimizer, self.ranks.device)
         self.fused = FusedAdamW(self.optimizer, self.ema, self.masters) if fused and self.masters else None
-        self.pool = ThreadPoolExecutor(config.threads) if in_threads(config, self.ranks) else None
+        self.pool = ThreadPoolExecutor(config.threads) if uses_threads(config, self.ranks) else None
 
-    def advance(self, batch: list[Batch]) -> Outcome:
+    def train_step(self, batch: list[Batch]) -> StepResult:
         """One step on this rank's rows of a batch."""
-        terms, loss = self.gradients(batch)
+        terms, loss = self.compute_gradients(batch)
         lr, grad_norm = self.update()
         self.step += 1
         sources = [source for part in batch for source in part.sources]
-        return Outcome(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
+        return StepResult(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
 
     def update(self) -> tuple[float, Tensor]:
         """Change the weights by the gradients of the step; the learning rate, and the norm before clipping."""
@@ -92,15 +92,15 @@ class Learner:
             self.masters.refresh()
         return result
 
-    def gradients(self, batch: list[Batch]) -> tuple[Terms, Tensor]:
+    def compute_gradients(self, batch: list[Batch]) -> tuple[Terms, Tensor]:
         """Have every weight that learns hold its gradient; the terms of this rank's rows, and their objective."""
-        draws = self.draws(batch)
-        scales = self.scales(batch, draws)
+        draws = self.draw(batch)
+        scales = self.loss_scales(batch, draws)
         parts = self._in_threads(batch, draws, scales) if self.pool else self._in_turn(batch, draws, scales)
-        terms = joined(parts)
-        return terms, weighted(terms, scales).detach()
+        terms = concatenate_terms(parts)
+        return terms, weighted_loss(terms, scales).detach()
 
-    def draws(self, batch: list[Batch]) -> list[Draws]:
+    def draw(self, batch: list[Batch]) -> list[Draws]:
         """What is random about every part."""
         config, model = self.config, self.model
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
@@ -110,13 +110,13 @@ class Learner:
         of_rows = model.draw(config.batch_size, generator, **options)
         return [{name: values[list(part.row_ids)] for name, values in of_rows.items()} for part in batch]
 
-    def scales(self, batch: list[Batch], draws: list[Draws]) -> Scales:
+    def loss_scales(self, batch: list[Batch], draws: list[Draws]) -> Scales:
         """Of each loss of the objective, for the batch of all ranks."""
         losses = self.config.losses
         counts = [self.model.loss_counts(part, d, losses=losses) for part, d in zip(batch, draws, strict=True)]
         own = {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
-        if self.ranks.count > 1:
-            totals = self.ranks.summed([total.item() for total in own.values()])
+        if self.ranks.world_size > 1:
+            totals = self.ranks.sum([total.item() for total in own.values()])
             own = {name: torch.tensor(total) for name, total in zip(own, totals, strict=True)}
         return {name: self.config.weight_of(name) / total.float().clamp(min=1) for name, total in own.items()}
 
@@ -125,29 +125,29 @@ class Learner:
 
         Ranks are in step: each runs all parts of the model.
         """
-        device, count, results = self.ranks.device, self.ranks.count, []
+        device, count, results = self.ranks.device, self.ranks.world_size, []
         for part, own in zip(batch, draws, strict=True):
             part = part.map(lambda t: t.to(device, non_blocking=True))
             own = {name: t.to(device, non_blocking=True) for name, t in own.items()}
             terms = self.model.loss_terms(part, own, losses=self.config.losses, run_all_modules=count > 1)
-            (count * weighted(terms, scales)).backward()
-            results.append(detached(terms))
+            (count * weighted_loss(terms, scales)).backward()
+            results.append(detach_terms(terms))
         return results
 
     def _in_threads(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> list[Terms]:
         """All parts at once; their gradients are summed in the order of the parts, so a step is the same each time."""
         assert self.pool is not None
-        results = list(self.pool.map(self._gradients, batch, draws, [scales] * len(batch)))
+        results = list(self.pool.map(self._gradients_of_part, batch, draws, [scales] * len(batch)))
         for p, *parts in zip(self.optimizer.parameters, *(gradients for _, gradients in results), strict=True):
             known = [g for g in parts if g is not None]
             p.grad = torch.stack(known).sum(0) if known else None
         return [terms for terms, _ in results]
 
-    def _gradients(self, part: Batch, draws: Draws, scales: Scales) -> tuple[Terms, tuple[Tensor | None, ...]]:
+    def _gradients_of_part(self, part: Batch, draws: Draws, scales: Scales) -> tuple[Terms, tuple[Tensor | None, ...]]:
         """The losses of one part, and the gradients of their weighted sum."""
         terms = self.model.loss_terms(part, draws, losses=self.config.losses)
-        loss = weighted(terms, scales)
-        return detached(terms), torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
+        loss = weighted_loss(terms, scales)
+        return detach_terms(terms), torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
 
     # --- on disk -----------------------------------------------------------------------------------------------------
 
@@ -158,14 +158,14 @@ class Learner:
         own |= {f"ema/{name}": self.ema.weights[name] for name in self.ema.learned}
         return own | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
 
-    def tensors_to_read(self, names: set[str]) -> dict[str, Tensor]:
+    def allocate_tensors(self, names: set[str]) -> dict[str, Tensor]:
         """`tensors`, with room for what the optimizer remembers in a checkpoint that has these `names`."""
         prefix = "optimizer/"
         self.optimizer.make_room({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return self.tensors()
 
-    def loaded(self) -> None:
-        """Take note that `tensors_to_read` have been written over."""
+    def after_load(self) -> None:
+        """Take note that `allocate_tensors` have been written over."""
         if self.masters is not None:
             self.masters.refresh()
 
@@ -189,22 +189,22 @@ class Learner:
             self.pool.shutdown()
 
 
-def in_threads(config: TrainConfig, ranks: Ranks) -> bool:
+def uses_threads(config: TrainConfig, ranks: Ranks) -> bool:
     """Whether the parts of a batch are worked on at the same time."""
-    plain = ranks.mesh is None and not bf16(config, ranks.device) and not config.compile
+    plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compile
     return plain and ranks.device.type == "cpu" and config.accumulate == 1
 
 
-def weighted(terms: Terms, scales: Scales) -> Tensor:
+def weighted_loss(terms: Terms, scales: Scales) -> Tensor:
     """The objective, as far as these rows go."""
     return torch.stack([scales[name] * total.sum() for name, (total, _) in terms.items()]).sum()
 
 
-def detached(terms: Terms) -> Terms:
+def detach_terms(terms: Terms) -> Terms:
     return {name: (total.detach(), count) for name, (total, count) in terms.items()}
 
 
-def joined(parts: list[Terms]) -> Terms:
+def concatenate_terms(parts: list[Terms]) -> Terms:
     """Sums and counts of all rows, part after part."""
     return {
         name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))

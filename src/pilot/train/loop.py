@@ -23,7 +23,7 @@ from pilot.train.adapters import save_adapters
 from pilot.train.anomalies import Spikes
 from pilot.train.checkpoint import Checkpoints
 from pilot.train.config import TrainConfig
-from pilot.train.distributed import Ranks, connect, gathered
+from pilot.train.distributed import Ranks, connect, gather_weights
 from pilot.train.learner import Learner
 from pilot.train.metrics import Metrics
 from pilot.train.plan.flops import Meter
@@ -60,7 +60,7 @@ def train(
         if ranks.device.type == "cpu":
             torch.set_num_threads(1)
             keep_freed_memory(ALL)
-        setup = ranks.first(lambda: prepare(config, out, resume=resume, progress=progress, ranks=ranks))
+        setup = ranks.main_first(lambda: prepare(config, out, resume=resume, progress=progress, ranks=ranks))
         run = Run(config, setup, out, ranks=ranks)
         try:
             run.go(until=until, progress=progress, evaluate=evaluate)
@@ -100,13 +100,13 @@ class Run:
         config, ranks, last = self.config, self.ranks, min(until or self.config.steps, self.config.steps)
         metrics = Metrics(
             self.out, steps=config.steps, start=self.step, title=config.name, progress=progress, log_to=config.log_to,
-            settings=asdict(config), device=ranks.device, ranks=ranks.count, main=ranks.main,
+            settings=asdict(config), device=ranks.device, ranks=ranks.world_size, main=ranks.is_main,
         )  # fmt: skip
         try:
             with stop_signals() as stopped, self.setup.loader.prefetch(self.step, last) as batches:
                 coming = metrics.waiting(batches)
                 while self.step < last:
-                    with ranks.together():
+                    with ranks.fail_together():
                         batch = next(coming)
                     number = self.step + 1
                     values = self.advance(batch, logging=number % config.log_every == 0 or number == last)
@@ -129,15 +129,15 @@ class Run:
 
     def advance(self, batch: list[Batch], *, logging: bool) -> dict[str, float]:
         """One step; the values to log if `logging`, those of all ranks."""
-        outcome = self.learner.advance(batch)
+        outcome = self.learner.train_step(batch)
         self.drawn.update(outcome.sources)
-        with self.ranks.together():
+        with self.ranks.fail_together():
             self.spikes.watch(self.step, batch, loss=outcome.loss, grad_norm=outcome.grad_norm)
         if not logging:
             return {}
-        drawn = sum(self.ranks.gathered(self.drawn), Counter())
+        drawn = sum(self.ranks.gather(self.drawn), Counter())
         shares = {f"share/{source}": count / drawn.total() for source, count in sorted(drawn.items())}
-        losses = means(self.ranks.gathered(tally(outcome.terms, outcome.sources)))
+        losses = means(self.ranks.gather(tally(outcome.terms, outcome.sources)))
         return losses | shares | {"lr": outcome.lr, "grad_norm": outcome.grad_norm.item()}
 
     def looked_at(self, evaluate: Evaluate | None) -> dict[str, float]:
@@ -148,27 +148,27 @@ class Run:
                 found |= self.validation.run(model)
         if evaluate is not None and (every := self.config.eval_every) and self.step % every == 0:
             self.export()
-            with self.ranks.together():
-                found |= evaluate(self.out / "policy") if self.ranks.main else {}
+            with self.ranks.fail_together():
+                found |= evaluate(self.out / "policy") if self.ranks.is_main else {}
         return found
 
     def save(self) -> None:
         """Write the policy, and begin to write the checkpoint."""
-        with self.ranks.together():
+        with self.ranks.fail_together():
             self.spikes.settle()
         self.export()
         values = {
             "ema_updates": self.learner.ema.updates,
             "mixture": self.setup.loader.mixture.state_dict(),
-            "drawn": dict(sum(self.ranks.gathered(self.drawn), Counter())),
+            "drawn": dict(sum(self.ranks.gather(self.drawn), Counter())),
         }
         self.checkpoints.save(self.step, self.learner.tensors(), values=values)
 
     def export(self) -> None:
         """Write the moving average as a policy; with LoRA also what was learned, as a small one."""
-        bundle, average = self.setup.bundle, gathered(self.learner.ema.weights, self.ranks)
-        with self.ranks.together():
-            if not self.ranks.main:
+        bundle, average = self.setup.bundle, gather_weights(self.learner.ema.weights, self.ranks)
+        with self.ranks.fail_together():
+            if not self.ranks.is_main:
                 return
             export(bundle, self.out / "policy", weights=merge_adapters(average, adapter_scales(self.learner.model)))
             if self.config.lora is not None:
@@ -177,11 +177,11 @@ class Run:
     def _load(self, folder: Path) -> None:
         values = checkpoint.read_values(folder)
         self.setup.loader.mixture.check(values["mixture"])
-        tensors = self.learner.tensors_to_read(checkpoint.names_in(folder))
+        tensors = self.learner.allocate_tensors(checkpoint.names_in(folder))
         checkpoint.read_tensors(folder, tensors, ranks=self.ranks)
-        self.learner.loaded()
+        self.learner.after_load()
         self.learner.step, self.learner.ema.updates = values["step"], values["ema_updates"]
-        if self.ranks.main:  # it counts for all until now
+        if self.ranks.is_main:  # it counts for all until now
             self.drawn.update(values["drawn"])
 
 

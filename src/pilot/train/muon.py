@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pilot.train.distributed import like, local, own_part, whole
+from pilot.train.distributed import full_tensor, local_shard, shard_like, shard_of
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -58,11 +58,11 @@ class Muon(torch.optim.Optimizer):
         for p in matrices:
             assert p.grad is not None
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            own, gradient = local(momentum), local(p.grad)
+            own, gradient = local_shard(momentum), local_shard(p.grad)
             own.lerp_(gradient, 1 - group["momentum"])
-            directions.append(whole(like(torch.lerp(gradient, own, group["momentum"]), p)))
+            directions.append(full_tensor(shard_like(torch.lerp(gradient, own, group["momentum"]), p)))
         rows, columns = matrices[0].shape
         scale = max(1, rows / columns) ** 0.5
         for p, direction in zip(matrices, orthogonalize(torch.stack(directions)), strict=True):
-            part = local(p)
-            part.mul_(1 - group["lr"] * group["weight_decay"]).sub_(own_part(direction, p), alpha=group["lr"] * scale)
+            part = local_shard(p)
+            part.mul_(1 - group["lr"] * group["weight_decay"]).sub_(shard_of(direction, p), alpha=group["lr"] * scale)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pilot.train.config import OptimConfig
-from pilot.train.distributed import whole
+from pilot.train.distributed import full_tensor
 from pilot.train.muon import Muon
 
 
@@ -54,7 +54,7 @@ class Optimizer:
 
     def step(self, step: int) -> tuple[float, Tensor]:
         """Clip, update, clear; returns the learning rate and the gradient norm before clipping, still on its device."""
-        norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
+        norm = full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
         lr = learning_rate(self.config, step, self.steps)
         for part, peak in zip(self.parts, self.peaks, strict=False):
             for group in part.param_groups:

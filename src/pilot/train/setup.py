@@ -36,7 +36,7 @@ from pilot.train.embodiments import (
     shown_cameras,
     stats_of,
 )
-from pilot.train.learner import in_threads
+from pilot.train.learner import uses_threads
 from pilot.train.validation import Numbers, hold_out
 from pilot.train.warm_start import looking_with, restarted
 from pilot.types import NormStats, Robot
@@ -69,8 +69,8 @@ def prepare(
         ValueError: the folder holds another run, or sources, robot and model do not fit together.
     """
     ranks = ranks or Ranks()
-    check_config(config, ranks=ranks.count)
-    last = _claim(config, out, resume=resume, write=ranks.main)
+    check_config(config, ranks=ranks.world_size)
+    last = _claim(config, out, resume=resume, write=ranks.is_main)
     robot = load_robot(config.robot)
     sources: dict[str, Rows] = {}
     held_out: dict[str, Numbers] = {}
@@ -90,14 +90,14 @@ def prepare(
     )
     loader = Loader(
         mixture,
-        pipelines(config, bundle, sources, out=out, resumed=last is not None or not ranks.main),
+        pipelines(config, bundle, sources, out=out, resumed=last is not None or not ranks.is_main),
         batch_size=config.batch_size,
         say_actions=config.fast_weight > 0,
         augments=config.augments,
         workers=config.loader_workers,
         rank=ranks.rank,
-        ranks=ranks.count,
-        passes=None if in_threads(config, ranks) else config.accumulate,
+        ranks=ranks.world_size,
+        passes=None if uses_threads(config, ranks) else config.accumulate,
         length=config.model.max_tokens if config.compile else 0,
         pin=ranks.device.type == "cuda",
     )

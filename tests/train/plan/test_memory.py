@@ -10,7 +10,7 @@ from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import OptimConfig, TrainConfig
-from pilot.train.distributed import Ranks, spread
+from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
 from pilot.train.live_bytes import LiveBytes
 from pilot.train.optim import Optimizer
@@ -40,7 +40,7 @@ RUNS = [
 
 def peak_of(config: TrainConfig) -> int:
     """The most bytes that live at once in a step of `ROWS` rows, beside weights."""
-    model = spread(Pi(config.model), config, Ranks())
+    model = parallelize(Pi(config.model), config, Ranks())
     batch = rows_of(config.model, ROWS)
     draws = model.draw(ROWS, torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
     with LiveBytes(model.parameters()) as live:
