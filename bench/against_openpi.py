@@ -165,7 +165,7 @@ def pilot_step(size: dict[str, Any], model: str, folder: Path) -> Call:
 
     from pilot.data.layout import Batch, Kind, Observation
     from pilot.models.bundle import load_weights
-    from pilot.train.config import OptimConfig, TrainConfig
+    from pilot.train.config import ObjectiveConfig, OptimConfig, ParallelConfig, TrainConfig
     from pilot.train.learner import Learner
 
     batch = size["batch"]
@@ -174,8 +174,8 @@ def pilot_step(size: dict[str, Any], model: str, folder: Path) -> Call:
     pi.draw = lambda *_, **__: {"noise": given["noise"][:, None], "time": given["time"][:, None]}
     optim = OptimConfig(peak_lr=LR, final_lr=LR, warmup_steps=0, weight_decay=DECAY, eps=EPS)
     config = TrainConfig(
-        name="bench", model=pi.config, sources=(), robot="libero", steps=1000, batch_size=batch, optim=optim,
-        alpha=1.0, text_weight=0.0, fast_weight=0.0, threads=1,
+        name="bench", model=pi.config, robot="libero", steps=1000, batch_size=batch, optim=optim,
+        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0), parallel=ParallelConfig(threads=1),
     )  # fmt: skip
     rows = Batch(
         observation=Observation(

@@ -24,7 +24,7 @@ from torch import Tensor
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
-from pilot.train.config import TrainConfig
+from pilot.train.config import ComputeConfig, ObjectiveConfig, TrainConfig
 from pilot.train.distributed import connect, local_shard, parallelize
 from pilot.train.ema import Ema
 from pilot.train.live_bytes import LiveBytes
@@ -63,11 +63,11 @@ def measured(config: TrainConfig, batch: Batch) -> dict[str, float]:
         assert isinstance(config.model, PiConfig)
         model = parallelize(Pi(config.model), config, ranks)
         optimizer, average = Optimizer(model, config.optim, steps=10), Ema(model, decay=0.99)
-        draws = model.draw(len(batch.actions), torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
+        draws = model.draw(len(batch.actions), torch.Generator().manual_seed(0), flow_draws=config.objective.flow_draws)
         draws = {name: tensor.to(ranks.device) for name, tensor in draws.items()}
         on_cpu = ranks.device.type == "cpu"
         with LiveBytes(model.parameters()) if on_cpu else nullcontext() as live:
-            terms = model.loss_terms(batch, draws, losses=config.losses)
+            terms = model.loss_terms(batch, draws, losses=config.objective.losses)
             torch.stack([(total / count.clamp(min=1)).sum() for total, count in terms.values()]).sum().backward()
             gradients = bytes_of(p.grad for p in model.parameters())
         optimizer.step(0)
@@ -80,7 +80,7 @@ def measured(config: TrainConfig, batch: Batch) -> dict[str, float]:
 
 def predicted(config: TrainConfig, work: Workload, *, rows: int, device: str) -> dict[str, float]:
     precision = "bf16" if device == "cuda" else "fp32"
-    layout = Layout(gpus=1, parallel="none", rows=rows, checkpointing=config.checkpointing, precision=precision)
+    layout = Layout(gpus=1, parallel="none", rows=rows, checkpointing=config.compute.checkpointing, precision=precision)
     model = cast(Pi, empty_model(config.model))
     told = memory(config, Counts.of(model, config), work=work, layout=layout)
     found = {name: getattr(told, name) for name in ("weights", "gradients", "optimizer", "average")}
@@ -105,8 +105,8 @@ def main() -> None:
         small = model.image_size(wrist=True)
         pictures = {"base": model.vision.image_size, "left": small, "right": small}
         config = TrainConfig(
-            name=name, model=model, sources=(), robot="aloha", steps=1, batch_size=args.rows, flow_draws=args.draws,
-            checkpointing=checkpointing,
+            name=name, model=model, robot="aloha", steps=1, batch_size=args.rows,
+            objective=ObjectiveConfig(flow_draws=args.draws), compute=ComputeConfig(checkpointing=checkpointing),
         )  # fmt: skip
         spoken = sum(kind >= Kind.TEXT for kind in row)
         work = Workload(pictures=tuple(pictures.values()), text=len(row), spoken=spoken, draws=args.draws)

@@ -34,7 +34,7 @@ from pilot.memory import ALL, keep_freed_memory
 from pilot.models.pi import Pi, PiConfig, pi05
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.siglip import SiglipConfig
-from pilot.train.config import TrainConfig
+from pilot.train.config import ComputeConfig, ParallelConfig, TrainConfig
 from pilot.train.distributed import Ranks, connect
 from pilot.train.learner import Learner, uses_threads
 
@@ -89,16 +89,18 @@ def part(config: PiConfig, row_ids: range, *, cluster: bool) -> Batch:
 
 def settings(config: PiConfig, args: argparse.Namespace, *, batch: int, threads: int) -> TrainConfig:
     return TrainConfig(
-        name="bench", model=config, sources=(), robot="homes", steps=1000, batch_size=batch, threads=threads,
-        device=args.device, parallel=args.parallel, precision=args.precision, accumulate=args.accumulate,
-        checkpointing=args.checkpointing, compile=args.compile,
+        name="bench", model=config, robot="homes", steps=1000, batch_size=batch,
+        parallel=ParallelConfig(strategy=args.parallel, accumulate=args.accumulate, threads=threads),
+        compute=ComputeConfig(
+            device=args.device, precision=args.precision, checkpointing=args.checkpointing, compile=args.compile
+        ),
     )  # fmt: skip
 
 
 def batch_of(run: TrainConfig, ranks: Ranks, *, cluster: bool) -> list[Batch]:
     """This rank's rows in as many parts as it takes them in."""
     rows = run.batch_size // ranks.world_size
-    parts = run.threads if uses_threads(run, ranks) else run.accumulate
+    parts = run.parallel.threads if uses_threads(run, ranks) else run.parallel.accumulate
     edges = [rows * i // parts for i in range(parts + 1)]
     assert isinstance(run.model, PiConfig)
     return [part(run.model, range(a, b), cluster=cluster) for a, b in pairwise(edges)]
@@ -162,7 +164,7 @@ class Clock:
 
 def overhead(run: TrainConfig, *, steps: int, cluster: bool) -> float:
     """The share of a step outside of forward, backward and optimizer: draws, counts, sums, the moving average."""
-    run = replace(run, threads=1, accumulate=2)  # in turn, in this thread
+    run = replace(run, parallel=replace(run.parallel, threads=1, accumulate=2))  # in turn, in this thread
     assert isinstance(run.model, PiConfig)
     learner = Learner(Pi(run.model).initialize(torch.Generator().manual_seed(0)), run)
     batch = batch_of(run, Ranks(), cluster=cluster)

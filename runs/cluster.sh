@@ -3,10 +3,10 @@
 # for NODE. Data, code and the output folder are shared, or at least lie under the same paths; checkpoints are written
 # by every rank, so the output folder must be shared.
 #
-#   NODES=2 NODE=0 HEAD=10.0.0.1 runs/cluster.sh pi05_stage1 --set parallel=hsdp --set checkpointing=blocks
-#   NODES=2 NODE=1 HEAD=10.0.0.1 runs/cluster.sh pi05_stage1 --set parallel=hsdp --set checkpointing=blocks
+#   NODES=2 NODE=0 HEAD=10.0.0.1 runs/cluster.sh pi05_stage1 --set parallel.strategy=hsdp --set compute.checkpointing=blocks
+#   NODES=2 NODE=1 HEAD=10.0.0.1 runs/cluster.sh pi05_stage1 --set parallel.strategy=hsdp --set compute.checkpointing=blocks
 #
-# On one machine: runs/cluster.sh NAME --set parallel=fsdp. Started again, also on another number of machines or GPUs, it
+# On one machine: runs/cluster.sh NAME --set parallel.strategy=fsdp. Started again, also on another number of machines or GPUs, it
 # goes on from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -12,7 +12,7 @@ python=${PYTHON:-.venv/bin/python}
 
 train() {
     "$python" -m torch.distributed.run --standalone --nproc-per-node "${GPUS:-8}" -m pilot train "$1" \
-        --set parallel=fsdp --set checkpointing=blocks "${@:2}"
+        --set parallel.strategy=fsdp --set compute.checkpointing=blocks "${@:2}"
 }
 
 run=${1:-stage1}

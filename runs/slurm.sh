@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A run on several machines of a Slurm cluster, one task per GPU.
 #
-#   sbatch --nodes 2 runs/slurm.sh pi05_stage1 --set parallel=hsdp --set checkpointing=blocks
+#   sbatch --nodes 2 runs/slurm.sh pi05_stage1 --set parallel.strategy=hsdp --set compute.checkpointing=blocks
 #
 # `hsdp` keeps one copy of the model per machine; `fsdp` spreads one copy over all of them. Five minutes before its time
 # is up every task is told to stop: they save after the step they are in, and the job goes on where it was. No launcher

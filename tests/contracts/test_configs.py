@@ -21,9 +21,10 @@ def test_run(name, check):
 
 def test_a_loss_that_no_source_teaches_is_named():
     config = configs.get("nano_finetune")
-    only_flow = tuple(dataclasses.replace(source, kind="robot", teaches=("flow",)) for source in config.sources)
+    only_flow = tuple(dataclasses.replace(source, kind="robot", teaches=("flow",)) for source in config.data.sources)
+    data = dataclasses.replace(config.data, sources=only_flow)
     with pytest.raises(ValueError, match="no source teaches"):
-        contract.check_losses(lambda: dataclasses.replace(config, sources=only_flow))
+        contract.check_losses(lambda: dataclasses.replace(config, data=data))
 
 
 def test_an_unknown_run_suggests_the_nearest():

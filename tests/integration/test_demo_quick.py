@@ -1,7 +1,5 @@
 """`pilot demo --quick` from a checkpoint to a report, and again: the second time everything is only read."""
 
-from dataclasses import replace
-
 from pilot import configs
 from pilot.eval import demo_stages
 from pilot.eval.demo import demo as run_demo
@@ -9,6 +7,7 @@ from pilot.sims.collect import collect
 from pilot.sims.homes import SUITES, HomesEnv, env
 from pilot.train.config import Source
 from pilot.train.loop import train
+from train.toy import changed
 
 
 class ShortEnv(HomesEnv):
@@ -20,10 +19,12 @@ class ShortEnv(HomesEnv):
 def tiny_checkpoint(folder):
     """The debug model after a few steps on a handful of demonstrations, and a config to go on with."""
     data = collect(folder / "data", SUITES[0], scenes=2, episodes_per_scene=2, workers=1, progress=False)
-    config = replace(configs.get("debug"), sources=(Source(path=str(data)),), steps=4, save_every=4)
+    config = changed(
+        configs.get("debug"), steps=4, data={"sources": (Source(path=str(data)),)}, checkpoints={"save_every": 4}
+    )
     policy = train(config, out=folder / "run", progress=False)
     sources = (Source(path="new", weight=0.5), Source(path="web", kind="web", weight=0.5))
-    return policy, replace(config, name="finetune", sources=sources, save_every=4)
+    return policy, changed(config, name="finetune", data={"sources": sources}, checkpoints={"save_every": 4})
 
 
 def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_shape_checks):

@@ -4,8 +4,9 @@ import torch
 
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.pi import PiConfig
-from pilot.train.config import TrainConfig
+from pilot.train.config import ObjectiveConfig, TrainConfig
 from pilot.train.plan.flops import Losses, Workload
+from train.toy import changed
 
 ROW = [Kind.PREFIX] * 16 + [Kind.TEXT] * 10 + [Kind.FAST] * 12
 SPOKEN = 22
@@ -33,11 +34,10 @@ def sides_of(model: PiConfig) -> tuple[int, int]:
 
 def run_of(model: PiConfig, *, losses: str = "text flow", **changes: object) -> TrainConfig:
     """A run with these losses and two flow blocks per row."""
-    weights = {"alpha": float("flow" in losses), "text_weight": float("text" in losses)}
-    return TrainConfig(
-        name="toy", model=model, sources=(), robot="homes", steps=10, batch_size=8, flow_draws=2,
-        fast_weight=weights["text_weight"], **weights, **changes,
-    )  # fmt: skip
+    flow, text = float("flow" in losses), float("text" in losses)
+    objective = ObjectiveConfig(alpha=flow, text_weight=text, fast_weight=text, flow_draws=2)
+    run = TrainConfig(name="toy", model=model, robot="homes", steps=10, batch_size=8, objective=objective)
+    return changed(run, **changes)
 
 
 def work_of(config: TrainConfig) -> Workload:
@@ -46,5 +46,5 @@ def work_of(config: TrainConfig) -> Workload:
         pictures=sides_of(config.model),
         text=len(ROW),
         spoken=SPOKEN if losses.text else 0,
-        draws=config.flow_draws if losses.flow else 0,
+        draws=config.objective.flow_draws if losses.flow else 0,
     )

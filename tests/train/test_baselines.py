@@ -24,9 +24,19 @@ from pilot.models.registry import ModelConfig
 from pilot.nn.resnet import ResNet, ResNetConfig
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.bins import BinsTokenizer
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import (
+    DataConfig,
+    InitFrom,
+    LoggingConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    ParallelConfig,
+    Source,
+    TrainConfig,
+)
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
+from train.toy import changed
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
@@ -59,13 +69,16 @@ def data(tmp_path_factory) -> Path:
 
 def config(data: Path, model: ModelConfig, **changes) -> TrainConfig:
     binned = model is BINNED
+    source = Source(path=str(data), teaches=("fast",) if binned else ("flow",))
     base = TrainConfig(
-        name="toy", model=model, sources=(Source(path=str(data), teaches=("fast",) if binned else ("flow",)),),
-        robot="homes", steps=3, batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=1), threads=1, log_every=1,
-        alpha=0.0 if binned else 1.0, text_weight=0.0, fast_weight=1.0 if binned else 0.0, loss_weights={"kl": 10.0},
-        action_tokenizer="bins", log_to=(),
+        name="toy", model=model, data=DataConfig(sources=(source,), action_tokenizer="bins"), robot="homes", steps=3,
+        batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=1), parallel=ParallelConfig(threads=1),
+        logging=LoggingConfig(log_every=1, log_to=()),
+        objective=ObjectiveConfig(
+            alpha=0.0 if binned else 1.0, text_weight=0.0, fast_weight=1.0 if binned else 0.0, loss_weights={"kl": 10.0}
+        ),
     )  # fmt: skip
-    return replace(base, **changes)
+    return changed(base, **changes)
 
 
 def observation(prompt: str = "put the red cup in the sink", *, seed: int = 0) -> dict:
@@ -109,7 +122,7 @@ def test_it_trains_and_acts(trained, name):
 @pytest.mark.parametrize("name", ["act", "diffusion_policy", "octo"])
 def test_in_bf16_with_blocks_computed_twice_it_learns_nearly_the_same(data, tmp_path, trained, name):
     """Weights stay fp32; blocks are spread and checkpointed as units."""
-    low = config(data, MODELS[name], precision="bf16", checkpointing="blocks")
+    low = config(data, MODELS[name], compute={"precision": "bf16", "checkpointing": "blocks"})
     out = train(low, out=tmp_path, progress=False)
     curves = [[sum(v for n, v in r.items() if n.count("/") == 1 and n.startswith("loss/")) for r in read_metrics(run)]
               for run in (trained(name), tmp_path)]  # fmt: skip
@@ -129,7 +142,11 @@ def test_another_kind_in_the_same_folder_is_refused(data, tmp_path, trained):
     with pytest.raises(ValueError, match="unknown fields"):
         train(config(data, MODELS["act"]), out=trained("octo"), progress=False)
     with pytest.raises(ValueError, match="a model of another shape"):
-        train(config(data, MODELS["act"], init_from=str(trained("octo") / "policy")), out=tmp_path, progress=False)
+        train(
+            config(data, MODELS["act"], init_from=InitFrom(str(trained("octo") / "policy"))),
+            out=tmp_path,
+            progress=False,
+        )
 
 
 def test_act_looks_with_imagenets_resnet(data, tmp_path):
@@ -140,14 +157,18 @@ def test_act_looks_with_imagenets_resnet(data, tmp_path):
         data,
         act("debug", resnet=shape),
         steps=1,
-        init_from=f"torchvision:{tmp_path / 'resnet.pth'}",
+        init_from=InitFrom(str(tmp_path / "resnet.pth"), kind="torchvision"),
         freeze=("vision",),
     )
     model = load_bundle(train(frozen, out=tmp_path / "run", progress=False)).model
     assert isinstance(model, Act)
     assert all(torch.allclose(t, published[n]) for n, t in model.vision.state_dict().items())
     with pytest.raises(FileNotFoundError, match="it is published at https"):
-        train(replace(frozen, init_from="torchvision:nowhere.pth"), out=tmp_path / "none", progress=False)
+        train(
+            replace(frozen, init_from=InitFrom("nowhere.pth", kind="torchvision")),
+            out=tmp_path / "none",
+            progress=False,
+        )
     with pytest.raises(ValueError, match="for ACT, which looks with a ResNet, not for Octo"):
         train(replace(frozen, model=octo("debug"), freeze=()), out=tmp_path / "octo", progress=False)
 
@@ -157,7 +178,7 @@ def test_binned_tokens_learn_their_papers_loss_alone():
     batch = rows(get_config("nano_stage1").model)
     for name, losses in (("openvla_nano", {"text", "fast"}), ("nano_stage1", {"text", "fast", "point", "name"})):
         run = get_config(name)
-        assert empty_model(run.model).loss_counts(batch, {}, losses=run.losses).keys() == losses, name
+        assert empty_model(run.model).loss_counts(batch, {}, losses=run.objective.losses).keys() == losses, name
 
 
 def test_binned_rows_say_one_bin_for_each_action_dim(trained):

@@ -13,11 +13,17 @@ from pilot.models.pi import pi0, pi0_fast, pi05
 from pilot.nn.lora import LoraConfig
 from pilot.robots.homes import ROBOT
 from pilot.train.checks import check_config, shared_ids
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import DataConfig, InitFrom, OptimConfig, Source, TrainConfig
 from pilot.train.setup import prepare
+from train.toy import changed
 
 RUN = TrainConfig(
-    name="toy", model=pi05("debug"), sources=(Source(path="data/toy"),), robot="homes", steps=4, batch_size=8
+    name="toy",
+    model=pi05("debug"),
+    data=DataConfig(sources=(Source(path="data/toy"),)),
+    robot="homes",
+    steps=4,
+    batch_size=8,
 )
 ARM, WEB = Source(path="data/arm"), Source(path="data/web", kind="web")
 WRONG = {
@@ -25,28 +31,28 @@ WRONG = {
     "batch_size is at least 1, got 0": {"batch_size": 0},
     r"optim\.warmup_steps is at least 0": {"optim": OptimConfig(warmup_steps=-1)},
     r"peak_lr and optim\.clip_norm are above 0, got 0": {"optim": OptimConfig(peak_lr=0.0)},
-    "ema_decay is from 0": {"ema_decay": 1.0},
-    "time_s is above 0": {"time_s": 0.0},
-    "8 rows does not split over 1 ranks of 3 passes each; make batch_size a multiple of 3": {"accumulate": 3},
-    "has no sources": {"sources": ()},
-    "the same folder name": {"sources": (ARM, Source(path="elsewhere/arm"))},
-    "to every source or to none": {"sources": (replace(ARM, weight=1.0), WEB)},
+    "ema_decay is from 0": {"ema": {"decay": 1.0}},
+    "time_s is above 0": {"objective": {"time_s": 0.0}},
+    "8 rows does not split over 1 ranks of 3 passes each; make batch_size a mult": {"parallel": {"accumulate": 3}},
+    "has no sources": {"data": {"sources": ()}},
+    "the same folder name": {"data": {"sources": (ARM, Source(path="elsewhere/arm"))}},
+    "to every source or to none": {"data": {"sources": (replace(ARM, weight=1.0), WEB)}},
     "unknown loss 'flows'; did you mean 'flow'.*'data/arm' teaches it": {
-        "sources": (replace(ARM, teaches=("flows",)),)
+        "data": {"sources": (replace(ARM, teaches=("flows",)),)}
     },
     "robot 'aloha' has 14 state dims, the model's action_dim is 8; raise it": {"robot": "aloha"},
-    "robot 'droidd'; did you mean 'droid'": {"sources": (ARM, Source(path="data/b", robot="droidd"))},
+    "robot 'droidd'; did you mean 'droid'": {"data": {"sources": (ARM, Source(path="data/b", robot="droidd"))}},
     "alpha is 10, but the model has no action expert": {"model": pi0_fast("debug")},
     r"teaches 'flow', whose weight is 10; set it to 0 \(alpha\)": {
-        "sources": (replace(ARM, teaches=("text", "fast")),)
+        "data": {"sources": (replace(ARM, teaches=("text", "fast")),)}
     },
     r"teaches 'text', whose weight is 1; set it to 0 \(text_weight\)": {
-        "sources": (replace(ARM, teaches=("fast", "flow")),)
+        "data": {"sources": (replace(ARM, teaches=("fast", "flow")),)}
     },
     r"1024 FAST ids are also <loc> tokens.*such as 1152": {"model": pi05(), "robot": "droid"},
     "freeze names 'vlmm', which the model has not; did you mean 'vlm'": {"freeze": ("vlmm",)},
-    "fresh names 'experts'": {"fresh": ("experts",)},
-    "fresh names vlm; only parts of the expert": {"fresh": ("expert", "vlm")},
+    "fresh names 'experts'": {"init_from": InitFrom("checkpoints/x", fresh=("experts",))},
+    "fresh names vlm; only parts of the expert": {"init_from": InitFrom("checkpoints/x", fresh=("expert", "vlm"))},
     "nothing is left to learn": {"freeze": ("vision", "language", "expert")},
     "among the LoRA targets qvk": {"lora": LoraConfig(targets=("qvk",))},
 }
@@ -56,18 +62,20 @@ WRONG = {
 def test_what_cannot_work_is_said(message):
     check_config(RUN)
     with pytest.raises(ValueError, match=message):
-        check_config(replace(RUN, **WRONG[message]))
+        check_config(changed(RUN, **WRONG[message]))
 
 
 def test_a_batch_splits_over_ranks_and_passes():
-    check_config(replace(RUN, accumulate=2), ranks=4)
+    check_config(changed(RUN, parallel={"accumulate": 2}), ranks=4)
     with pytest.raises(ValueError, match="over 3 ranks of 1 passes each; make batch_size a multiple of 3"):
         check_config(RUN, ranks=3)
 
 
 def test_a_model_that_does_not_speak_needs_no_words():
     check_config(
-        replace(RUN, model=pi0("debug", prompt="pi0"), sources=(replace(ARM, teaches=("text", "fast", "flow")),))
+        changed(
+            RUN, model=pi0("debug", prompt="pi0"), data={"sources": (replace(ARM, teaches=("text", "fast", "flow")),)}
+        )
     )
 
 
@@ -102,20 +110,21 @@ def test_data_that_cannot_teach_what_is_asked_of_it_is_refused(tmp_path):
     told, mute = recording(tmp_path / "told", subtask=True), recording(tmp_path / "mute", subtask=False)
 
     def run(out: str, **changes: object) -> None:
-        whole = {"sources": (Source(path=str(told)), Source(path=str(mute))), "model": pi05("debug", max_tokens=80)}
-        prepare(replace(RUN, frame_cache=False, **(whole | changes)), tmp_path / out, resume=True, progress=False)
+        both = (Source(path=str(told)), Source(path=str(mute)))
+        base = changed(RUN, model=pi05("debug", max_tokens=80), data={"frame_cache": False, "sources": both})
+        prepare(changed(base, **changes), tmp_path / out, resume=True, progress=False)
 
     with pytest.raises(
         ValueError, match=r"sources \['mute'\] have no subtasks to say.*pilot data annotate.*text_weight=0"
     ):
         run("words")
-    run("flow", sources=(Source(path=str(told)), Source(path=str(mute), teaches=("fast", "flow"))))
-    run("quiet", text_weight=0.0)
+    run("flow", data={"sources": (Source(path=str(told)), Source(path=str(mute), teaches=("fast", "flow")))})
+    run("quiet", objective={"text_weight": 0.0})
     long = pi05("debug", max_tokens=80, action_horizon=10)
     with pytest.raises(
         ValueError, match="the longest episode of 'told' has 9 steps and the model's action_horizon is 10"
     ):
-        run("long", model=long, sources=(Source(path=str(told)),))
+        run("long", model=long, data={"sources": (Source(path=str(told)),)})
     with pytest.raises(ValueError, match="a batch of 8 rows does not split over 1 ranks of 3 passes each"):
-        run("passes", accumulate=3)
+        run("passes", parallel={"accumulate": 3})
     assert not (tmp_path / "passes").exists(), "nothing is written for a run that cannot work"

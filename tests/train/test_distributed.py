@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pilot.train.learner import Learner, StepResult
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train import ranks
-from train.toy import config, same, weights
+from train.toy import changed, config, same, weights
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -36,15 +35,25 @@ def mixed(data: Path, **changes: object) -> TrainConfig:
     """Four rows of a robot and four of the web per step: ranks differ in cameras, lengths and who has actions."""
     sources = Source(path=str(data / "toy"), weight=0.5), Source(path=str(data / "web"), kind="web", weight=0.5)
     slow = OptimConfig(peak_lr=1e-3, warmup_steps=2, eps=1e-3)  # a large eps: no step hangs on the sign of a zero
-    base = config(data, sources=sources, batch_size=8, optim=slow, steps=STEPS, save_every=STEPS, frame_cache=False)
-    return replace(base, **changes)
+    base = config(
+        data,
+        batch_size=8,
+        optim=slow,
+        steps=STEPS,
+        data={"sources": sources, "frame_cache": False},
+        checkpoints={"save_every": STEPS},
+    )
+    return changed(base, **changes)
 
 
 MODES: dict[str, dict[str, Any]] = {
-    "ddp": {"parallel": "ddp"},
-    "fsdp": {"parallel": "fsdp"},
-    "passes": {"parallel": "fsdp", "accumulate": 2, "checkpointing": "selective"},
-    "muon": {"parallel": "fsdp", "optim": OptimConfig(name="muon", peak_lr=1e-3, warmup_steps=2, eps=1e-3)},
+    "ddp": {"parallel": {"strategy": "ddp"}},
+    "fsdp": {"parallel": {"strategy": "fsdp"}},
+    "passes": {"parallel": {"strategy": "fsdp", "accumulate": 2}, "compute": {"checkpointing": "selective"}},
+    "muon": {
+        "parallel": {"strategy": "fsdp"},
+        "optim": OptimConfig(name="muon", peak_lr=1e-3, warmup_steps=2, eps=1e-3),
+    },
 }
 
 
@@ -55,7 +64,7 @@ def train_all(data: Path, out: Path, modes: dict[str, dict[str, Any]]) -> None:
 
 def two_ranks(data: Path, out: Path) -> dict[str, str]:
     """Every mode; a run that is stopped and goes on, one that goes on from one process, one that loses its data."""
-    shared = mixed(data, parallel="fsdp")
+    shared = mixed(data, parallel={"strategy": "fsdp"})
     train_all(data, out, MODES)
     found = {"stopped": stopped_at(2, shared, out / "stopped")}
     if dist.get_rank() == 0:
@@ -64,7 +73,9 @@ def two_ranks(data: Path, out: Path) -> dict[str, str]:
     dist.barrier()
     train(shared, out=out / "stopped", progress=False)
     train(shared, out=out / "onto_two", progress=False)
-    found["vanished"] = without_data(3, mixed(data, parallel="fsdp", save_every=2), out / "vanished")
+    found["vanished"] = without_data(
+        3, mixed(data, parallel={"strategy": "fsdp"}, checkpoints={"save_every": 2}), out / "vanished"
+    )
     return found
 
 
@@ -115,7 +126,7 @@ def killed(data: Path, out: Path, step: int) -> str:
         return own(self, batch)
 
     own, Learner.train_step = Learner.train_step, advance
-    return error_of(mixed(data, parallel="fsdp", save_every=2, steps=6), out)
+    return error_of(mixed(data, steps=6, parallel={"strategy": "fsdp"}, checkpoints={"save_every": 2}), out)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +136,7 @@ def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_all(data, path / "one", {"plain": {}, "muon": {"optim": MODES["muon"]["optim"]}})
     train(mixed(data), out=path / "one" / "half", until=2, progress=False)
     ranks.run(two_ranks, ranks=2, folder=path / "meet2", options={"data": data, "out": path / "two"})
-    four = {"data": data, "out": path / "four", "modes": {"hsdp": {"parallel": "hsdp", "shards": 2}}}
+    four = {"data": data, "out": path / "four", "modes": {"hsdp": {"parallel": {"strategy": "hsdp", "shards": 2}}}}
     ranks.run(train_all, ranks=4, folder=path / "meet4", options=four)
     return path
 
@@ -202,7 +213,7 @@ def test_a_gpu_goes_by_any_of_its_names(data, monkeypatch, name, index):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    with connect(mixed(data, device=name)) as alone:
+    with connect(mixed(data, compute={"device": name})) as alone:
         assert alone.device == torch.device("cuda", index) and taken == [alone.device]
         assert alone.mesh is None and not dist.is_initialized(), "one process needs no group"
 
@@ -210,12 +221,15 @@ def test_a_gpu_goes_by_any_of_its_names(data, monkeypatch, name, index):
 def test_a_gpu_that_cannot_be_taken_is_refused_by_name(data, monkeypatch):
     cases = {"cuda": "sees 0 GPUs here, not 'cuda'", "gpu": "no device 'gpu'; choose auto, cpu or cuda"}
     for name, message in cases.items():
-        with pytest.raises(ValueError, match=message), connect(mixed(data, device=name)):
+        with pytest.raises(ValueError, match=message), connect(mixed(data, compute={"device": name})):
             pass
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused = "'cuda:1' is one GPU, and there are 2 processes; set device=cuda"
-    with pytest.raises(ValueError, match=refused), connect(mixed(data, device="cuda:1", parallel="fsdp")):
+    with (
+        pytest.raises(ValueError, match=refused),
+        connect(mixed(data, compute={"device": "cuda:1"}, parallel={"strategy": "fsdp"})),
+    ):
         pass
 
 
@@ -223,8 +237,8 @@ def test_settings_that_do_not_fit_the_processes_are_refused(data, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     cases = {
         "parallel is 'none'": mixed(data),
-        "groups of 2": mixed(data, parallel="hsdp", shards=2),
-        "noise_per='step'": mixed(data, parallel="ddp", noise_per="step"),
+        "groups of 2": mixed(data, parallel={"strategy": "hsdp", "shards": 2}),
+        "noise_per='step'": mixed(data, parallel={"strategy": "ddp"}, objective={"noise_per": "step"}),
     }
     for message, wrong in cases.items():
         with pytest.raises(ValueError, match=message), connect(wrong):

@@ -14,11 +14,19 @@ from pilot.infer.policy import load_policy
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
 from pilot.train import checkpoint
-from pilot.train.config import Source, TrainConfig
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    LoggingConfig,
+    ParallelConfig,
+    Source,
+    TrainConfig,
+)
 from pilot.train.embodiments import other_chunks
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
+from train.toy import changed
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -36,17 +44,18 @@ def data(tmp_path_factory) -> Path:
     return path
 
 
-def config(data: Path, **changes) -> TrainConfig:
+def config(folder: Path, **changes) -> TrainConfig:
     sources = (
-        Source(path=str(data / "arm"), weight=0.5),
-        Source(path=str(data / "disc"), robot="pusht", weight=0.25),
-        Source(path=str(data / "arm2"), weight=0.25),
+        Source(path=str(folder / "arm"), weight=0.5),
+        Source(path=str(folder / "disc"), robot="pusht", weight=0.25),
+        Source(path=str(folder / "arm2"), weight=0.25),
     )
     base = TrainConfig(
-        name="bodies", model=pi05("debug", max_tokens=120), sources=sources, robot="ur5", steps=4, batch_size=8,
-        threads=1, log_every=1, save_every=2, frame_cache=False,
+        name="bodies", model=pi05("debug", max_tokens=120), data=DataConfig(sources=sources, frame_cache=False),
+        robot="ur5", steps=4, batch_size=8, parallel=ParallelConfig(threads=1), logging=LoggingConfig(log_every=1),
+        checkpoints=CheckpointConfig(save_every=2),
     )  # fmt: skip
-    return replace(base, **changes)
+    return changed(base, **changes)
 
 
 def test_rows_of_every_body_share_batches_masked_and_normalised_by_their_own(data, tmp_path):
@@ -74,7 +83,7 @@ def test_the_shares_drawn_are_logged_and_as_weighed(data, tmp_path):
 def test_a_resumed_run_is_the_same_with_processes_that_read_ahead(data, tmp_path):
     train(config(data), out=tmp_path / "straight", progress=False)
     train(config(data), out=tmp_path / "broken", until=2, progress=False)
-    train(config(data, loader_workers=1), out=tmp_path / "broken", progress=False)
+    train(config(data, data={"workers": 1}), out=tmp_path / "broken", progress=False)
     folders = [checkpoint.last_checkpoint(tmp_path / name) for name in ("straight", "broken")]
     one, other = (checkpoint.read_all(folder) for folder in folders)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -96,7 +105,7 @@ def test_other_data_is_refused_on_resume(data, tmp_path):
     ("per", "files"), [("robot", {"pusht"}), ("dataset", {"arm2", "pusht"}), ("mixture", {"pusht"})]
 )
 def test_who_shares_statistics_is_a_choice(data, tmp_path, per, files):
-    setup = prepare(config(data, stats_per=per), tmp_path, resume=True, progress=False)
+    setup = prepare(config(data, data={"stats_per": per}), tmp_path, resume=True, progress=False)
     assert {file.stem for file in (tmp_path / "norm_stats").iterdir()} == files
     deviation = {name: pipeline.norm_stats["state"].std.mean() for name, pipeline in setup.loader.pipelines.items()}
     expected = {
@@ -116,7 +125,7 @@ def test_a_source_teaches_what_it_is_asked_to(data, tmp_path):
         Source(path=str(data / "arm"), teaches=("flow",)),
         Source(path=str(data / "arm2"), teaches=("text", "fast")),
     )
-    loader = prepare(config(data, sources=sources), tmp_path, resume=True, progress=False).loader
+    loader = prepare(config(data, data={"sources": sources}), tmp_path, resume=True, progress=False).loader
     for row in (row for step in range(3) for row in loader.rows(step)):
         if row.source == "arm":
             assert not any(row.spoken) and row.action_mask.any()
@@ -128,9 +137,9 @@ def test_cameras_by_another_name_are_mapped_and_missing_ones_masked(data, tmp_pa
     record_robot(tmp_path / "named", UR5, seed=4, cameras=("top", "side"))
     named = Source(path=str(tmp_path / "named"), cameras={"top": "base_rgb"})
     with pytest.warns(UserWarning, match=r"no \['wrist_rgb'\] of robot 'ur5': masked"):
-        loader = prepare(config(data, sources=(named,)), tmp_path / "run", resume=True, progress=False).loader
+        loader = prepare(config(data, data={"sources": (named,)}), tmp_path / "run", resume=True, progress=False).loader
     assert list(loader.rows(0)[0].images) == ["base_0_rgb"]
-    mixed = config(data, sources=(named, Source(path=str(data / "arm"))))
+    mixed = config(data, data={"sources": (named, Source(path=str(data / "arm")))})
     with pytest.warns(UserWarning, match="masked"):
         loader = prepare(mixed, tmp_path / "mixed", resume=True, progress=False).loader
     assert {tuple(row.images) for row in loader.rows(0)} == {("base_0_rgb",), ("base_0_rgb", "left_wrist_0_rgb")}
@@ -158,8 +167,8 @@ def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
     }
     for message, source in cases.items():
         with pytest.raises(ValueError, match=message):
-            prepare(config(data, sources=(source,)), tmp_path / "wrong", resume=True, progress=False)
-    unlike = config(data, robot="pusht", sources=(Source(path=str(slow)),))
+            prepare(config(data, data={"sources": (source,)}), tmp_path / "wrong", resume=True, progress=False)
+    unlike = config(data, robot="pusht", data={"sources": (Source(path=str(slow)),)})
     with pytest.warns(UserWarning, match="3 frames per second, robot 'pusht' is controlled at 10 Hz"):
         prepare(unlike, tmp_path / "run", resume=True, progress=False)
 
@@ -167,12 +176,14 @@ def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
 def test_action_tokens_are_fitted_to_every_body(data, tmp_path):
     """The disc's chunks take fewer tokens than with a tokenizer of the arm alone."""
     both = prepare(config(data), tmp_path / "both", resume=True, progress=False)
-    one = replace(config(data), sources=config(data).sources[:1])
+    one = changed(config(data), data={"sources": config(data).data.sources[:1]})
     alone = prepare(one, tmp_path / "one", resume=True, progress=False)
     sources = both.loader.mixture.sources
     (discs,) = other_chunks("ur5", config(data), sources)
     assert discs.shape[1:] == (pi05("debug").action_horizon, PUSHT.action_dim)
-    silent = replace(config(data), sources=tuple(replace(s, teaches=("flow",)) for s in config(data).sources))
+    silent = changed(
+        config(data), data={"sources": tuple(replace(s, teaches=("flow",)) for s in config(data).data.sources)}
+    )
     assert other_chunks("ur5", silent, sources) == [], "whose rows say no actions"
     fitted, plain = (setup.bundle.action_tokenizer for setup in (both, alone))
     assert sum(map(len, fitted.encode_batch(discs))) < sum(map(len, plain.encode_batch(discs)))

@@ -18,7 +18,7 @@ from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.optim import learning_rate
 from pilot.train.setup import Setup, prepare
-from train.toy import config
+from train.toy import changed, config
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -43,7 +43,7 @@ RECORDED = {
 
 def mixed(data: Path, **changes: object) -> TrainConfig:
     sources = Source(path=str(data / "toy"), weight=0.5), Source(path=str(data / "web"), kind="web", weight=0.5)
-    return config(data, sources=sources, batch_size=8, frame_cache=False, **changes)
+    return config(data, batch_size=8, data={"sources": sources, "frame_cache": False}, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +77,14 @@ def assert_same(a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, 
 
 def test_twenty_steps_are_those_of_before(data, tmp_path):
     """Recorded from the loop that trained the first shipped weights: a change that is none leaves them as they are."""
-    before = config(data / "toy", steps=20, save_every=20, noise_per="step")
+    before = config(data / "toy", steps=20, checkpoints={"save_every": 20}, objective={"noise_per": "step"})
     train(before, out=tmp_path, progress=False)
     for name, losses in RECORDED.items():
         assert [r[f"loss/{name}"] for r in read_metrics(tmp_path)] == pytest.approx(losses, rel=5e-3), name
 
 
 def test_the_loop_is_the_plain_one_to_the_bit(data, tmp_path):
-    settings = config(data / "toy", steps=6, save_every=6, noise_per="step")
+    settings = config(data / "toy", steps=6, checkpoints={"save_every": 6}, objective={"noise_per": "step"})
     setup = prepare(settings, tmp_path, resume=True, progress=False)
     learner = fresh(settings, setup)
     model = fresh(settings, setup).model
@@ -115,14 +115,17 @@ def test_the_loop_is_the_plain_one_to_the_bit(data, tmp_path):
 
 
 def test_parts_and_padding_change_neither_losses_nor_gradients(data, setup):
-    settings = mixed(data, flow_draws=2)
-    whole = gradients(fresh(replace(settings, accumulate=2), setup), loader(setup, 1).batch(0))
+    settings = mixed(data, objective={"flow_draws": 2})
+    whole = gradients(fresh(changed(settings, parallel={"accumulate": 2}), setup), loader(setup, 1).batch(0))
     for passes in (2, 4):
-        assert_same(gradients(fresh(replace(settings, accumulate=2), setup), loader(setup, passes).batch(0)), whole)
+        assert_same(
+            gradients(fresh(changed(settings, parallel={"accumulate": 2}), setup), loader(setup, passes).batch(0)),
+            whole,
+        )
     assert len(setup.loader.batch(0)) > 1
     assert_same(gradients(fresh(settings, setup), setup.loader.batch(0)), whole)
     longer = [padded(part) for part in loader(setup, 1).batch(0)]
-    assert_same(gradients(fresh(replace(settings, accumulate=2), setup), longer), whole)
+    assert_same(gradients(fresh(changed(settings, parallel={"accumulate": 2}), setup), longer), whole)
 
 
 def padded(part: Batch) -> Batch:
@@ -133,27 +136,27 @@ def padded(part: Batch) -> Batch:
 
 
 def test_compiled_blocks_see_one_length_of_text(data, tmp_path):
-    compiled = prepare(mixed(data, compile=True), tmp_path, resume=True, progress=False).loader
+    compiled = prepare(mixed(data, compute={"compile": True}), tmp_path, resume=True, progress=False).loader
     assert {part.observation.tokens.shape for step in range(3) for part in compiled.batch(step)} == {(8, 80)}
 
 
 def test_counts_are_known_before_anything_is_computed(data, setup):
-    learner = fresh(mixed(data, flow_draws=3), setup)
+    learner = fresh(mixed(data, objective={"flow_draws": 3}), setup)
     for part, draws in zip(batch := setup.loader.batch(1), learner.draw(batch), strict=True):
-        terms = learner.model.loss_terms(part, draws, losses=learner.config.losses)
-        counts = learner.model.loss_counts(part, draws, losses=learner.config.losses)
+        terms = learner.model.loss_terms(part, draws, losses=learner.config.objective.losses)
+        counts = learner.model.loss_counts(part, draws, losses=learner.config.objective.losses)
         assert terms.keys() == counts.keys() == {"text", "fast", "flow"}
         assert all(torch.equal(counts[name], count) for name, (_, count) in terms.items())
 
 
 def test_many_draws_of_one_reading_are_as_many_readings(data, setup):
     """K noise draws share a pass of the backbone: losses and gradients are the mean over K passes with one each."""
-    settings = mixed(data, flow_draws=3, accumulate=2)
+    settings = mixed(data, objective={"flow_draws": 3}, parallel={"accumulate": 2})
     batch = loader(setup, 1).batch(0)
     together = fresh(settings, setup)
     draws = together.draw(batch)[0]
     at_once = gradients(together, batch)
-    singly = fresh(replace(settings, flow_draws=1), setup)
+    singly = fresh(changed(settings, objective={"flow_draws": 1}), setup)
     losses = []
     for k in range(3):
         own = {name: values[:, k : k + 1] for name, values in draws.items()}
@@ -165,7 +168,7 @@ def test_many_draws_of_one_reading_are_as_many_readings(data, setup):
 
 @pytest.mark.parametrize("checkpointing", ["blocks", "selective"])
 def test_computing_blocks_again_changes_nothing(data, setup, checkpointing):
-    plain, again = (fresh(mixed(data, checkpointing=kind), setup) for kind in ("none", checkpointing))
+    plain, again = (fresh(mixed(data, compute={"checkpointing": kind}), setup) for kind in ("none", checkpointing))
     assert_same(gradients(again, setup.loader.batch(0)), gradients(plain, setup.loader.batch(0)))
 
 
@@ -188,8 +191,8 @@ def test_ranks_in_step_run_every_part_whatever_their_rows(data, setup):
 
 @pytest.mark.parametrize("passes", [1, 2])
 def test_bf16_computes_in_bf16_and_keeps_fp32(data, setup, passes):
-    full = gradients(fresh(mixed(data, accumulate=2), setup), loader(setup, 2).batch(0))
-    settings = mixed(data, accumulate=passes, precision="bf16")
+    full = gradients(fresh(mixed(data, parallel={"accumulate": 2}), setup), loader(setup, 2).batch(0))
+    settings = mixed(data, parallel={"accumulate": passes}, compute={"precision": "bf16"})
     with connect(settings) as ranks:
         learner = fresh(settings, setup, ranks=ranks)
         seen = []
@@ -228,10 +231,10 @@ def test_compiled_blocks_share_graphs_and_learn_the_same(data, setup, monkeypatc
 
     own, budget = torch.compile, torch._functorch.config.activation_memory_budget
     monkeypatch.setattr(torch, "compile", compiled)
-    settings = mixed(data, accumulate=2)
+    settings = mixed(data, parallel={"accumulate": 2})
     torch._dynamo.reset()
     try:
-        learner = fresh(replace(settings, compile=True, checkpointing=checkpointing), setup)
+        learner = fresh(changed(settings, compute={"compile": True, "checkpointing": checkpointing}), setup)
         own_loader = loader(setup, 1)
         batch = own_loader.together([row for row in own_loader.rows(0) if row.source == "toy"])
         assert_same(gradients(learner, batch), gradients(fresh(settings, setup), batch))

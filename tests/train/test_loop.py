@@ -11,7 +11,7 @@ import torch
 from pilot.infer.policy import load_policy
 from pilot.models.pi import pi0, pi0_fast, pi0_small, pi05
 from pilot.train import checkpoint
-from pilot.train.config import OptimConfig, Source
+from pilot.train.config import InitFrom, OptimConfig, Source
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
@@ -29,7 +29,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def test_every_loss_falls(data, tmp_path):
-    train(config(data, steps=80, save_every=80), out=tmp_path, progress=False)
+    train(config(data, steps=80, checkpoints={"save_every": 80}), out=tmp_path, progress=False)
     records = read_metrics(tmp_path)
     assert [r["step"] for r in records] == list(range(1, 81))
     for name in ("text", "fast", "flow"):
@@ -48,16 +48,21 @@ def test_a_resumed_run_is_the_same_run_to_the_bit(data, tmp_path):
 
 
 def test_stage_one_has_no_flow_loss_and_stage_two_starts_from_it(data, tmp_path):
-    one = train(config(data, alpha=0.0), out=tmp_path / "one", progress=False)
+    one = train(config(data, objective={"alpha": 0.0}), out=tmp_path / "one", progress=False)
     assert "loss/flow" not in read_metrics(tmp_path / "one")[-1]
-    two = config(data, alpha=10.0, init_from=str(one), steps=1, ema_decay=0.0)
+    two = config(data, init_from=InitFrom(str(one)), steps=1, objective={"alpha": 10.0}, ema={"decay": 0.0})
     setup = prepare(two, tmp_path / "two", resume=True, progress=False)
     first = load_policy(one).model.state_dict()
     assert same(dict(setup.bundle.model.state_dict()), dict(first))
 
 
 def test_insulated_stage_two_leaves_words_to_the_words(data, tmp_path):
-    quiet = config(data, steps=2, text_weight=0.0, fast_weight=0.0, optim=OptimConfig(weight_decay=0.0, warmup_steps=0))
+    quiet = config(
+        data,
+        steps=2,
+        optim=OptimConfig(weight_decay=0.0, warmup_steps=0),
+        objective={"text_weight": 0.0, "fast_weight": 0.0},
+    )
     setup = prepare(quiet, tmp_path / "look", resume=True, progress=False)
     before = {n: p.clone() for n, p in setup.bundle.model.state_dict().items()}
     train(quiet, out=tmp_path / "run", progress=False)
@@ -68,7 +73,10 @@ def test_insulated_stage_two_leaves_words_to_the_words(data, tmp_path):
 
 def test_frozen_parts_stay_and_the_expert_learns_alone(data, tmp_path):
     alone = config(
-        data, freeze=("vision", "vlm", "embedding"), text_weight=0.0, fast_weight=0.0, box_jitter=0.02, flow_draws=3
+        data,
+        freeze=("vision", "vlm", "embedding"),
+        objective={"text_weight": 0.0, "fast_weight": 0.0, "flow_draws": 3},
+        data={"box_jitter": 0.02},
     )
     setup = prepare(alone, tmp_path / "look", resume=True, progress=False)
     before = {n: p.clone() for n, p in setup.bundle.model.state_dict().items()}
@@ -96,14 +104,14 @@ def test_the_policy_folder_is_the_moving_average(data, tmp_path):
 def test_the_rest_of_the_family_trains_and_acts(data, tmp_path, family):
     model = family("debug", max_tokens=80)
     alpha = 0.0 if family is pi0_fast else 10.0
-    out = train(config(data, model=model, steps=4, alpha=alpha), out=tmp_path, progress=False)
+    out = train(config(data, model=model, steps=4, objective={"alpha": alpha}), out=tmp_path, progress=False)
     assert load_policy(out, verify=True).model.config == model
     flow = [name for name in read_metrics(tmp_path)[-1] if name.startswith("loss/flow")]
     assert bool(flow) == (family is not pi0_fast)
 
 
 def test_old_checkpoints_go_and_the_last_stay(data, tmp_path):
-    train(config(data, save_every=2), out=tmp_path, progress=False)
+    train(config(data, checkpoints={"save_every": 2}), out=tmp_path, progress=False)
     assert [folder.name for folder in checkpoint.checkpoints(tmp_path)] == ["000006", "000008"]
 
 
@@ -117,7 +125,8 @@ def test_a_run_of_before_a_field_was_there_goes_on(data, tmp_path):
     train(config(data, steps=4), out=tmp_path, progress=False, until=2)
     file = tmp_path / "config.json"
     stored = json.loads(file.read_text())
-    del stored["ema_warmup"], stored["lora"], stored["optim"]["decay_steps"], stored["sources"][0]["teaches"]
+    del stored["ema"]["warmup"], stored["lora"], stored["optim"]["decay_steps"], stored["compute"]
+    del stored["data"]["sources"][0]["teaches"]
     file.write_text(json.dumps(stored))
     train(config(data, steps=4), out=tmp_path, progress=False)
     assert checkpoint.last_checkpoint(tmp_path).name == "000004"
@@ -127,12 +136,12 @@ def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
     (tmp_path / "twin").symlink_to(data)
     cases = {
         "nothing does not exist": config(tmp_path / "nothing"),
-        "another shape": config(data, init_from=str(_other_policy(data, tmp_path))),
+        "another shape": config(data, init_from=InitFrom(str(_other_policy(data, tmp_path)))),
         "to every source or to none": config(
-            data, sources=(Source(path=str(data), weight=1.0), Source(path=str(tmp_path / "twin")))
+            data, data={"sources": (Source(path=str(data), weight=1.0), Source(path=str(tmp_path / "twin")))}
         ),
-        "the same folder name": config(data, sources=(Source(path=str(data)), Source(path=str(data)))),
-        "no robot source": config(data, robot="pusht", sources=(Source(path=str(data), robot="homes"),)),
+        "the same folder name": config(data, data={"sources": (Source(path=str(data)), Source(path=str(data)))}),
+        "no robot source": config(data, robot="pusht", data={"sources": (Source(path=str(data), robot="homes"),)}),
     }
     for message, wrong in cases.items():
         with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -145,14 +154,14 @@ def _other_policy(data: Path, tmp_path: Path) -> Path:
 
 
 def test_a_damaged_checkpoint_is_named(data, tmp_path):
-    train(config(data, save_every=2), out=tmp_path, until=4, progress=False)
+    train(config(data, checkpoints={"save_every": 2}), out=tmp_path, until=4, progress=False)
     last = checkpoint.last_checkpoint(tmp_path)
     file = next(last.glob("*.distcp"))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"000004 is damaged .* remove .*000004 to go on from .*000002"):
-        train(config(data, save_every=2), out=tmp_path, progress=False)
+        train(config(data, checkpoints={"save_every": 2}), out=tmp_path, progress=False)
     shutil.rmtree(last)
-    train(config(data, save_every=2), out=tmp_path, until=4, progress=False)
+    train(config(data, checkpoints={"save_every": 2}), out=tmp_path, until=4, progress=False)
     assert checkpoint.last_checkpoint(tmp_path) == last
 
 
@@ -164,5 +173,5 @@ def test_half_a_line_of_metrics_is_dropped(data, tmp_path):
 
 
 def test_a_run_shorter_than_its_log_says_how_it_ended(data, tmp_path):
-    train(config(data, steps=3, log_every=20), out=tmp_path, progress=False)
+    train(config(data, steps=3, logging={"log_every": 20}), out=tmp_path, progress=False)
     assert [r["step"] for r in read_metrics(tmp_path)] == [3]

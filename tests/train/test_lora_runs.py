@@ -11,7 +11,7 @@ import torch
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import load_bundle
 from pilot.nn.lora import DESCRIPTION, WEIGHTS, LoraConfig, LoraGroup
-from pilot.train.config import OptimConfig, TrainConfig
+from pilot.train.config import InitFrom, OptimConfig, TrainConfig
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train import ranks
@@ -23,7 +23,13 @@ PLAIN = OptimConfig(peak_lr=3e-3, warmup_steps=2, eps=1e-3)  # a large eps: no s
 
 
 def tuned(data: Path, base: Path, **changes: object) -> TrainConfig:
-    whole = {"lora": LORA, "init_from": str(base), "freeze": ("vision",), "optim": PLAIN, "ema_decay": 0.5}
+    whole = {
+        "lora": LORA,
+        "init_from": InitFrom(str(base)),
+        "freeze": ("vision",),
+        "optim": PLAIN,
+        "ema": {"decay": 0.5},
+    }
     return config(data, **(whole | changes))
 
 
@@ -92,7 +98,7 @@ def test_a_small_checkpoint_is_the_same_policy_as_long_as_its_base_is_there(out,
 
 
 def test_an_expert_from_nothing_is_in_the_small_checkpoint_too(data, base, tmp_path):
-    train(tuned(data, base, fresh=("expert",), steps=1), out=tmp_path, progress=False)
+    train(tuned(data, base, steps=1, init_from=InitFrom(str(base), fresh=("expert",))), out=tmp_path, progress=False)
     small, whole = (dict(load_policy(tmp_path / name).model.state_dict()) for name in ("adapters", "policy"))
     assert same(small, whole)
     assert not torch.equal(
@@ -107,7 +113,7 @@ def test_a_resumed_run_is_the_same_run_to_the_bit(data, base, out, tmp_path):
 
 
 def test_two_ranks_that_share_the_model_train_the_same_adapters(data, base, out, tmp_path):
-    options = {"data": data, "base": base, "out": tmp_path / "two", "changes": {"parallel": "fsdp"}}
+    options = {"data": data, "base": base, "out": tmp_path / "two", "changes": {"parallel": {"strategy": "fsdp"}}}
     ranks.run(train_in, ranks=2, folder=tmp_path / "meet", options=options)
     for of in ("model", "ema", "optimizer"):
         mine, theirs = weights(tmp_path / "two", of), weights(out, of)
@@ -128,7 +134,7 @@ def test_adapters_of_openpi_leave_the_vision_tower_to_learn_whole(data, base, tm
 
 
 def test_in_bf16_what_is_frozen_is_kept_in_bf16_and_the_policy_is_in_fp32(data, base, out, tmp_path):
-    train(tuned(data, base, precision="bf16", steps=2), out=tmp_path, progress=False)
+    train(tuned(data, base, steps=2, compute={"precision": "bf16"}), out=tmp_path, progress=False)
     kept = {name: weight.dtype for name, weight in weights(tmp_path).items()}
     assert {kept[name] for name in kept if "lora_" in name or name.startswith("action_in")} == {torch.float32}
     assert {kept["embedding.weight"], kept["vlm.blocks.0.qkv.weight"], kept["vision.patch.weight"]} == {torch.bfloat16}

@@ -1,6 +1,5 @@
 """What is held out is never trained on, and how a run does on it is measured in the robot's own units."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from pilot.train.metrics import read_metrics, read_notes
 from pilot.train.setup import prepare
 from pilot.train.validation import Validation
 from train import ranks
-from train.toy import config, record, record_web
+from train.toy import changed, config, record, record_web
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 
@@ -32,7 +31,7 @@ def web(tmp_path_factory) -> Path:
 
 def mixed(data: Path, web: Path, **changes: object) -> TrainConfig:
     sources = (Source(path=str(data), weight=0.5), Source(path=str(web), kind="web", weight=0.5))
-    return config(data, sources=sources, held_out=0.34, **changes)
+    return config(data, data={"sources": sources, "held_out": 0.34}, **changes)
 
 
 def validation(config: TrainConfig, out: Path) -> tuple[Validation, Run]:
@@ -61,7 +60,7 @@ def test_the_seed_chooses_the_episodes(data, web, tmp_path):
 
 
 def test_losses_and_errors_of_every_source(data, web, tmp_path):
-    judge, run = validation(mixed(data, web, validate_every=4, validate_rows=5), tmp_path)
+    judge, run = validation(mixed(data, web, evaluation={"validate_every": 4, "validate_rows": 5}), tmp_path)
     found = judge.run(run.learner.model)
     assert set(found) == {
         "val/text/toy", "val/fast/toy", "val/flow/toy", "val/text/web",
@@ -98,12 +97,14 @@ def test_a_policy_that_knows_the_answer_has_no_error(data, web, tmp_path, monkey
 
 
 def test_a_model_that_writes_its_actions_is_judged_by_its_losses(data, web, tmp_path):
-    judge, run = validation(mixed(data, web, model=pi0_fast("debug", max_tokens=80), alpha=0.0), tmp_path)
+    judge, run = validation(
+        mixed(data, web, model=pi0_fast("debug", max_tokens=80), objective={"alpha": 0.0}), tmp_path
+    )
     assert set(judge.run(run.learner.model)) == {"val/text/toy", "val/fast/toy", "val/text/web"}
 
 
 def test_a_run_logs_what_it_finds_and_goes_on_as_if_it_had_not_looked(data, web, tmp_path):
-    looking = mixed(data, web, steps=4, validate_every=2, validate_rows=4)
+    looking = mixed(data, web, steps=4, evaluation={"validate_every": 2, "validate_rows": 4})
     given: list[Path] = []
 
     def evaluate(policy: Path) -> dict[str, float]:
@@ -111,8 +112,8 @@ def test_a_run_logs_what_it_finds_and_goes_on_as_if_it_had_not_looked(data, web,
         assert (policy / "model.safetensors").exists()
         return {"eval/toy/success": 0.5}
 
-    train(replace(looking, eval_every=4), out=tmp_path / "look", progress=False, evaluate=evaluate)
-    train(replace(looking, validate_every=0), out=tmp_path / "blind", progress=False)
+    train(changed(looking, evaluation={"every": 4}), out=tmp_path / "look", progress=False, evaluate=evaluate)
+    train(changed(looking, evaluation={"validate_every": 0}), out=tmp_path / "blind", progress=False)
     notes = read_notes(tmp_path / "look")
     assert [note["step"] for note in notes] == [2, 4]
     assert "val/flow/toy" in notes[0] and "eval/toy/success" in notes[1]
@@ -132,14 +133,21 @@ def test_the_average_is_tried_and_the_weights_come_back():
 
 def test_what_cannot_be_held_out_is_said(data, web, tmp_path):
     with pytest.raises(ValueError, match="a share of episodes from 0"):
-        prepare(replace(mixed(data, web), held_out=1.0), tmp_path / "all", resume=True, progress=False)
+        prepare(changed(mixed(data, web), data={"held_out": 1.0}), tmp_path / "all", resume=True, progress=False)
     with pytest.raises(ValueError, match="validates and holds nothing out"):
-        validation(config(data, validate_every=2), tmp_path / "none")
+        validation(config(data, evaluation={"validate_every": 2}), tmp_path / "none")
 
 
 def judged(path: str, out: str) -> list[dict[str, float]]:
     """What a run notes, in each of two processes that share the model."""
-    run = config(Path(path), steps=2, held_out=0.34, validate_every=1, validate_rows=4, parallel="fsdp", seed=1)
+    run = config(
+        Path(path),
+        steps=2,
+        seed=1,
+        data={"held_out": 0.34},
+        evaluation={"validate_every": 1, "validate_rows": 4},
+        parallel={"strategy": "fsdp"},
+    )
     train(run, out=out, progress=False)
     return read_notes(Path(out))
 
@@ -148,7 +156,7 @@ def test_ranks_that_share_a_model_find_what_one_process_finds(data, tmp_path):
     shared = ranks.run(
         judged, ranks=2, folder=tmp_path / "meet", options={"path": str(data), "out": str(tmp_path / "two")}
     )
-    alone = config(data, steps=2, held_out=0.34, validate_every=1, validate_rows=4, seed=1)
+    alone = config(data, steps=2, seed=1, data={"held_out": 0.34}, evaluation={"validate_every": 1, "validate_rows": 4})
     train(alone, out=tmp_path / "one", progress=False)
     expected = read_notes(tmp_path / "one")
     assert shared[0] == shared[1] and [note["step"] for note in shared[0]] == [1, 2]

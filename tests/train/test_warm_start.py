@@ -21,9 +21,10 @@ from pilot.models.pi import Pi, PiConfig, pi0, pi05
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
-from pilot.train.config import Source, TrainConfig
+from pilot.train.config import DataConfig, InitFrom, ObjectiveConfig, Source, TrainConfig
 from pilot.train.setup import prepare
 from pilot.types import Robot
+from train.toy import changed
 
 BASE = CONFIGS["pi0_fast"]
 
@@ -70,10 +71,11 @@ def stored(tmp_path, monkeypatch):
 
 def config(data: Path, **changes: object) -> TrainConfig:
     base = TrainConfig(
-        name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes",
-        steps=1, batch_size=2, text_weight=0.0, frame_cache=False,
+        name="toy", model=pi05("debug", max_tokens=80), robot="homes", steps=1, batch_size=2,
+        data=DataConfig(sources=(Source(path=str(data)),), frame_cache=False),
+        objective=ObjectiveConfig(text_weight=0.0),
     )  # fmt: skip
-    return replace(base, **changes)
+    return changed(base, **changes)
 
 
 def start(config: TrainConfig, out: Path) -> Bundle:
@@ -84,7 +86,7 @@ def start(config: TrainConfig, out: Path) -> Bundle:
 def test_a_run_starts_from_paligemma(data, paligemma, tmp_path, stored):
     folder, base = paligemma
     for i, path in enumerate((folder, stored(folder))):
-        bundle = start(config(data, init_from=f"paligemma:{path}"), tmp_path / str(i))
+        bundle = start(config(data, init_from=InitFrom(str(path), kind="paligemma")), tmp_path / str(i))
         assert torch.equal(bundle.model.embedding.weight, base.embedding.weight)
         assert torch.equal(bundle.model.vlm.blocks[1].down.weight, base.vlm.blocks[1].down.weight)
         assert bundle.model.action_in.weight.any() and not bundle.model.action_in.bias.any()
@@ -95,9 +97,11 @@ def test_a_run_says_what_paligemma_lacks(data, paligemma, tmp_path):
     (tmp_path / "base").mkdir()
     shutil.copy(paligemma[0] / "pt.npz", tmp_path / "base")
     with pytest.raises(FileNotFoundError, match="put PaliGemma's beside its weights"):
-        start(config(data, init_from=f"paligemma:{tmp_path}/base"), tmp_path / "out")
+        start(config(data, init_from=InitFrom(f"{tmp_path}/base", kind="paligemma")), tmp_path / "out")
     with pytest.raises(ValueError, match=r"vision\.depth is 1 in the weights and 2 in the config"):
-        start(config(data, init_from=f"paligemma:{paligemma[0]}", model=pi05("nano")), tmp_path / "out")
+        start(
+            config(data, init_from=InitFrom(str(paligemma[0]), kind="paligemma"), model=pi05("nano")), tmp_path / "out"
+        )
 
 
 def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, stored):
@@ -110,7 +114,7 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
         action_tokenizer=None,
     )
     address = stored(save_bundle(bundle, tmp_path / "policy"))
-    started = start(config(data, init_from=address), tmp_path / "out")
+    started = start(config(data, init_from=InitFrom(address)), tmp_path / "out")
     assert torch.equal(started.model.embedding.weight, bundle.model.embedding.weight)
     assert torch.equal(load_policy(address, device="cpu").model.embedding.weight, bundle.model.embedding.weight)
 
@@ -128,9 +132,9 @@ def test_weights_alone_of_another_robot_s_checkpoint(data, tmp_path):
     made = pi05("debug", max_tokens=80)
     folder = require_pi(made, tmp_path, robot=load_robot("pusht"))
     with pytest.raises(ValueError, match="was trained for robot 'pusht', this run is for 'homes'; to take its weights"):
-        start(config(data, init_from=str(folder)), tmp_path / "whole")
+        start(config(data, init_from=InitFrom(str(folder))), tmp_path / "whole")
     want = replace(made, action_horizon=3, prompt="pi05")
-    bundle = start(config(data, init_from=f"weights:{folder}", model=want), tmp_path / "weights")
+    bundle = start(config(data, init_from=InitFrom(str(folder), kind="weights"), model=want), tmp_path / "weights")
     assert bundle.robot == ROBOT and bundle.model.config == want
     assert torch.equal(bundle.model.action_in.weight, load_bundle(folder).model.action_in.weight)
     assert len(bundle.norm_stats["state"].mean) == ROBOT.state_dim and bundle.action_tokenizer is not None
@@ -141,7 +145,7 @@ def test_an_expert_starts_from_nothing_where_there_was_none_or_another(data, tmp
     want = pi05("debug", max_tokens=80)
     for i, held in enumerate((replace(want, action_expert=None), pi0("debug", max_tokens=80), want)):
         folder = require_pi(held, tmp_path / str(i))
-        run = config(data, init_from=str(folder), model=want, fresh=("expert",), seed=7)
+        run = config(data, init_from=InitFrom(str(folder), fresh=("expert",)), model=want, seed=7)
         own, base = start(run, tmp_path / f"out{i}").model, load_bundle(folder).model
         assert own.config == want
         assert torch.equal(own.vlm.blocks[1].qkv.weight, base.vlm.blocks[1].qkv.weight)
@@ -154,8 +158,8 @@ def test_an_expert_starts_from_nothing_where_there_was_none_or_another(data, tmp
 
 def test_weights_that_do_not_fit_are_named(data, tmp_path):
     folder = require_pi(replace(pi05("debug", max_tokens=80), action_expert=None), tmp_path)
-    want = config(data, init_from=f"weights:{folder}")
+    want = config(data, init_from=InitFrom(str(folder), kind="weights"))
     with pytest.raises(ValueError, match=r"do not fit the model that this run asks for: action_expert\..*in `fresh`"):
         start(want, tmp_path / "out")
     with pytest.raises(ValueError, match="fresh names 'experts', which the model has not; did you mean 'expert'"):
-        start(replace(want, fresh=("experts",)), tmp_path / "out")
+        start(changed(want, init_from={"fresh": ("experts",)}), tmp_path / "out")

@@ -12,7 +12,15 @@ from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.models.pi import pi05
 from pilot.robots.homes import ROBOT
 from pilot.train import checkpoint
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    LoggingConfig,
+    OptimConfig,
+    ParallelConfig,
+    Source,
+    TrainConfig,
+)
 
 
 def record(path: Path) -> Path:
@@ -48,13 +56,20 @@ def record_web(path: Path) -> Path:
     return path
 
 
-def config(data: Path, **changes: object) -> TrainConfig:
+def changed(run: TrainConfig, **changes: object) -> TrainConfig:
+    """A copy of a run with other settings; a dict changes fields of a group: `data={"held_out": 0.1}`."""
+    groups = {name: replace(getattr(run, name), **new) for name, new in changes.items() if isinstance(new, dict)}
+    return replace(run, **changes | groups)
+
+
+def config(path: Path, **changes: object) -> TrainConfig:
     base = TrainConfig(
-        name="toy", model=pi05("debug", max_tokens=80), sources=(Source(path=str(data)),), robot="homes",
-        steps=8, batch_size=4, optim=OptimConfig(peak_lr=3e-3, warmup_steps=2),
-        loc_stride=64, threads=1, log_every=1, save_every=4,
+        name="toy", model=pi05("debug", max_tokens=80), robot="homes", steps=8, batch_size=4,
+        data=DataConfig(sources=(Source(path=str(path)),), loc_stride=64),
+        optim=OptimConfig(peak_lr=3e-3, warmup_steps=2), parallel=ParallelConfig(threads=1),
+        logging=LoggingConfig(log_every=1), checkpoints=CheckpointConfig(save_every=4),
     )  # fmt: skip
-    return replace(base, **changes)
+    return changed(base, **changes)
 
 
 def weights(out: Path, of: str = "model") -> dict[str, torch.Tensor]:

@@ -1,47 +1,64 @@
-"""Settings by name: `--set optim.lr=3e-4` on a frozen, nested dataclass."""
+"""Settings by name: `--set optim.peak_lr=3e-4` changes a field of a frozen, nested dataclass, `--show` prints them all.
+
+A class may say under which name an old setting is to be found now (`OLD_NAMES`); old names are still read, with a line
+that says the new one. A class may read itself from a word (`parse`): `init_from=checkpoints/nano`.
+"""
 
 import ast
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pilot.names import check_name
 
 Config = TypeVar("Config")
+MISSING = dataclasses.MISSING
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """A copy of a frozen (nested) dataclass with `"optim.lr=3e-4"`-like assignments applied.
+    """Return a copy of a frozen (nested) dataclass with assignments like `"optim.peak_lr=3e-4"` applied.
 
     Raises:
-        ValueError: An unknown field (nearest suggested), or a value of another type than the field's.
+        ValueError: an unknown field (the nearest is suggested), or a value of another type than the field's.
     """
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set takes FIELD=VALUE, got '{assignment}'")
-        config = replaced(config, path.strip().split("."), text=text.strip())
+        names = current_names(config, path.strip().split("."))
+        config = replaced(config, names, text=text.strip())
     return config
 
 
+def current_names(config: Any, path: list[str]) -> list[str]:
+    """Return the path that a setting has now, with a warning if `path` is an old one."""
+    name, *rest = path
+    new = getattr(config, "OLD_NAMES", {}).get(name)
+    is_current = name in named_members(config) and (rest or not is_group(getattr(config, name)))
+    if new is None or is_current:
+        return path
+    names = [*new.split("."), *rest]
+    warnings.warn(f"the setting {'.'.join(path)} is now {'.'.join(names)}", stacklevel=3)
+    return names
+
+
 def replaced(config: Any, path: list[str], *, text: str) -> Any:
+    """Return a copy of a group with the setting at `path`, a field or a field of a field, read from `text`."""
     name, *rest = path
     members = named_members(config)
     check_name("setting", name, members)
-    old, optional = members[name], optional_group(config, name)
-    if rest and gives_words(config, name):
-        return dataclasses.replace(config, **{name: {**old, ".".join(rest): text}})
-    if optional is not None and not rest and text.lower() in ("true", "none"):
-        return dataclasses.replace(config, **{name: optional() if text.lower() == "true" else None})
-    if optional is not None and rest and old is None:
-        old = optional()
-    if is_group(old) != bool(rest):
-        what = f"a group: set {name}.FIELD=VALUE" if is_group(old) else "a single value, without fields"
-        raise ValueError(f"setting '{name}' is {what}")
-    if rest:
-        new = replaced(old, rest, text=text)
-    elif words := words_of(config, name):
+    old = members[name]
+    if rest and is_free_form(config, name):
+        new: Any = {**old, ".".join(rest): text}
+    elif rest:
+        new = replaced(group_to_change(config, name, old), rest, text=text)
+    elif (group := optional_group(config, name)) is not None:
+        new = group_from_text(group, text, name=name)
+    elif is_group(old):
+        raise ValueError(f"setting '{name}' is a group: set {name}.FIELD=VALUE")
+    elif words := literal_values(config, name):
         new = check_name(f"value of '{name}'", text, words)
     else:
         new = parsed(text, old, name=name)
@@ -50,46 +67,78 @@ def replaced(config: Any, path: list[str], *, text: str) -> Any:
     return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
 
 
-def words_of(group: Any, name: str) -> list[str]:
-    """The words that a setting is one of, where it is; "none" may be one of them."""
+def group_to_change(config: Any, name: str, old: Any) -> Any:
+    """Return the group whose field is to be set: `old`, or where that is None, the group with its defaults.
+
+    Raises:
+        ValueError: there is no group, or it cannot be made from defaults alone.
+    """
+    if is_group(old):
+        return old
+    kind = optional_group(config, name)
+    if kind is None:
+        raise ValueError(f"setting '{name}' is a single value, without fields")
+    if required_fields(kind):
+        raise ValueError(f"setting '{name}' is none; first set {name}=VALUE, then its fields")
+    return kind()
+
+
+def group_from_text(group: type, text: str, *, name: str) -> Any:
+    """Read a group that may be None: `none`, `true` for its defaults, or a word that the group can read itself."""
+    if text.lower() == "none":
+        return None
+    if hasattr(group, "parse"):
+        value = group.parse(text)
+        if str(value) != value.path:
+            warnings.warn(f"{name}={text} is now {name}={value.path} {name}.kind={value.kind}", stacklevel=4)
+        return value
+    if text.lower() == "true" and not required_fields(group):
+        return group()
+    raise ValueError(f"setting '{name}' is a group: set {name}=none, {name}=true or {name}.FIELD=VALUE")
+
+
+def literal_values(group: Any, name: str) -> list[str]:
+    """Return the words that a setting may be, if its type lists them ("none" may be one of them)."""
     if not dataclasses.is_dataclass(group):
         return []
     hint = get_type_hints(type(group))[name]
     return [word for word in get_args(hint) if isinstance(word, str)] if get_origin(hint) is Literal else []
 
 
-def gives_words(group: Any, name: str) -> bool:
-    """Whether a setting has words by names of one's own: `sources.mine.cameras.top=cam_high`."""
+def is_free_form(group: Any, name: str) -> bool:
+    """Return whether a setting maps names of one's own to words: `data.sources.mine.cameras.top=cam_high`."""
     return dataclasses.is_dataclass(group) and get_type_hints(type(group))[name] == Mapping[str, str]
 
 
-def optional_group(group: Any, name: str) -> Callable[[], Any] | None:
-    """What makes the group that a setting may be, where it may also be None: `lora=true` is one as it comes."""
+def optional_group(group: Any, name: str) -> type | None:
+    """Return the type of a group that may also be None, such as `lora`; None for any other setting."""
     choices = get_args(get_type_hints(type(group))[name]) if dataclasses.is_dataclass(group) else ()
-    kind = next((kind for kind in choices if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
-    if kind is None or type(None) not in choices:
-        return None
-    missing = dataclasses.MISSING
-    return None if any(f.default is f.default_factory is missing for f in dataclasses.fields(kind)) else kind
+    kinds = [kind for kind in choices if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    return kinds[0] if kinds and type(None) in choices else None
+
+
+def required_fields(kind: type) -> list[str]:
+    """Return the names of the fields of a dataclass that have no default."""
+    return [f.name for f in dataclasses.fields(kind) if f.default is MISSING and f.default_factory is MISSING]
 
 
 def is_group(value: Any) -> bool:
-    """Whether a setting has settings of its own: a dataclass, a dict, or several dataclasses in a row."""
+    """Return whether a setting has settings of its own: a dataclass, a dict, or several dataclasses in a row."""
     row = isinstance(value, tuple) and bool(value) and all(dataclasses.is_dataclass(item) for item in value)
     return dataclasses.is_dataclass(value) or isinstance(value, dict) or row
 
 
 def named_members(group: Any) -> dict[str, Any]:
-    """The settings of a group; those in a row go by the last part of their path (`sources.droid.path=…`)."""
+    """Return the settings of a group; of several in a row, the name is the last part of their path."""
     if isinstance(group, tuple):
         return {Path(item.path).name: item for item in group}
-    return (
-        dict(group) if isinstance(group, dict) else {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
-    )
+    if isinstance(group, dict):
+        return dict(group)
+    return {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
 
 
 def parsed(text: str, old: Any, *, name: str) -> Any:
-    """The value that `text` stands for, of the type that `old` has; anything may become, or cease to be, None."""
+    """Return the value that `text` stands for, of the type of `old`; anything may become, or cease to be, None."""
     try:
         value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
@@ -105,3 +154,48 @@ def parsed(text: str, old: Any, *, name: str) -> Any:
     if old is None or value is None or type(value) is type(old):
         return value
     raise ValueError(f"setting '{name}' takes a {type(old).__name__} like {old!r}, got '{text}'")
+
+
+def show(config: Any) -> str:
+    """Return all settings as lines `PATH = VALUE`, as `--set` takes them; * marks those that are not the default."""
+    rows = list(listed(config, defaults_of(config)))
+    width = max(len(path) for path, _, _ in rows)
+    lines = []
+    for path, value, default in rows:
+        is_changed = default is not MISSING and value != default
+        beside = f"   (default: {as_text(default)})" if is_changed else ""
+        lines.append(f"{'*' if is_changed else ' '} {path:<{width}} = {as_text(value)}{beside}")
+    return "\n".join(lines)
+
+
+def listed(group: Any, defaults: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield path, value and default (`MISSING` where there is none) of every setting in a group, from top to bottom."""
+    for name, value in named_members(group).items():
+        default = defaults.get(name, MISSING)
+        if not (is_group(value) and value):
+            yield f"{prefix}{name}", value, default
+            continue
+        members = named_members(value)
+        if default is None:  # a group that the run has and others have not: all of it is news
+            inner: Mapping[str, Any] = dict.fromkeys(members)
+        else:
+            inner = named_members(default) if dataclasses.is_dataclass(default) else defaults_of(value)
+        yield from listed(value, inner, prefix=f"{prefix}{name}.")
+
+
+def defaults_of(group: Any) -> dict[str, Any]:
+    """Return the defaults of a dataclass's fields; settings that go by names of one's own have none."""
+    if not dataclasses.is_dataclass(group):
+        return {}
+    fields = dataclasses.fields(group)
+    values = {f.name: f.default for f in fields if f.default is not MISSING}
+    return values | {f.name: f.default_factory() for f in fields if f.default_factory is not MISSING}
+
+
+def as_text(value: Any) -> str:
+    """Return a value as `--set` reads it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple) and value and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return str(value)

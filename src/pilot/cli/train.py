@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from pilot.cli.arguments import Verb, folder_to_write, whole_number
-from pilot.cli.settings import override
+from pilot.cli.settings import override, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,15 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--until", type=whole_number(1), metavar="STEP", help="stop there; the schedule stays that of the whole run"
     )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
+    parser.add_argument("--show", action="store_true", help="print all settings, mark those that are not the default")
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
 
 
 def run(args: argparse.Namespace) -> None:
     from pilot import configs
 
-    config = override(configs.get(args.name), args.set + ["skip_bad=True"] * args.skip_bad)
+    config = override(configs.get(args.name), args.set + ["data.skip_bad=true"] * args.skip_bad)
+    if args.show:
+        print(show(config))
+        return
     evaluate = None
-    if config.eval_suite is not None:
+    if config.evaluation.suite is not None:
         from pilot.eval.during_training import evaluator
 
         evaluate = evaluator(config)
@@ -38,8 +42,8 @@ def run(args: argparse.Namespace) -> None:
 
 VERB = Verb(
     help="Train a named configuration.",
-    example="pilot train nano_finetune --out outputs/mine --set sources.new.path=data/mine "
-    "--set sources.known.path=data/known --set sources.web.path=data/mine-web",
+    example="pilot train nano_finetune --out outputs/mine --set data.sources.new.path=data/mine "
+    "--set data.sources.known.path=data/known --set data.sources.web.path=data/mine-web",
     add_arguments=add_arguments,
     run=run,
 )

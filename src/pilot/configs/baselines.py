@@ -17,29 +17,36 @@ from pilot.models.baselines.octo import octo
 from pilot.models.pi import pi0_fast
 from pilot.models.pi_config import Size
 from pilot.models.registry import ModelConfig
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    EmaConfig,
+    InitFrom,
+    ObjectiveConfig,
+    OptimConfig,
+    Source,
+    TrainConfig,
+)
 
 HOMES = {"l1_single": 0.20, "l2_single": 0.45, "l2_multi": 0.35}
+ACTIONS = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0)
+"""Of models that have no words: their action loss at weight 1."""
 UNCLIPPED = 1e6  # the norm at which gradients are clipped, where a paper clips none
 
 
-def _homes(name: str, model: ModelConfig, *, ema_decay: float = 0.999, **weights: float) -> TrainConfig:
+def _homes(name: str, model: ModelConfig, **weights: float) -> TrainConfig:
     """The homes' demonstrations for a model that is judged by its actions alone."""
+    sources = tuple(Source(path=f"{DATA}/{folder}", weight=w, teaches=("flow",)) for folder, w in HOMES.items())
     return TrainConfig(
         name=name,
         model=model,
-        sources=tuple(Source(path=f"{DATA}/{folder}", weight=w, teaches=("flow",)) for folder, w in HOMES.items()),
+        data=DataConfig(sources=sources, loc_stride=PIXEL_GRID),
         robot="homes",
         steps=6000,
         batch_size=64,
+        objective=replace(ACTIONS, loss_weights=weights),
         optim=OptimConfig(peak_lr=1e-3, final_lr=1e-5, warmup_steps=100),
-        alpha=1.0,
-        text_weight=0.0,
-        fast_weight=0.0,
-        loss_weights=weights,
-        ema_decay=ema_decay,
-        loc_stride=PIXEL_GRID,
-        save_every=500,
+        checkpoints=CheckpointConfig(save_every=500),
     )
 
 
@@ -55,19 +62,19 @@ def diffusion_policy_nano() -> TrainConfig:
 
 def octo_nano() -> TrainConfig:
     """A small transformer with Octo's head, and several noise draws for each time that it looks."""
-    return replace(_homes("octo_nano", octo("nano"), noise=7.0), flow_draws=4)
+    run = _homes("octo_nano", octo("nano"), noise=7.0)
+    return replace(run, objective=replace(run.objective, flow_draws=4))
 
 
 def openvla_nano() -> TrainConfig:
     """Binned tokens: one action at a time, no state, beside web rows."""
     robot = tuple(Source(path=f"{DATA}/{name}", weight=0.7 * w, teaches=("fast",)) for name, w in HOMES.items())
+    run = _homes("openvla_nano", _binned("nano", max_tokens=80))
+    sources = (*robot, Source(path=f"{DATA}/web", kind="web", weight=0.3))
     return replace(
-        _homes("openvla_nano", _binned("nano", max_tokens=80)),
-        sources=(*robot, Source(path=f"{DATA}/web", kind="web", weight=0.3)),
-        alpha=0.0,
-        text_weight=1.0,
-        fast_weight=1.0,
-        action_tokenizer="bins",
+        run,
+        data=replace(run.data, sources=sources, action_tokenizer="bins"),
+        objective=ObjectiveConfig(alpha=0.0, text_weight=1.0, fast_weight=1.0),
     )
 
 
@@ -82,19 +89,16 @@ def act_aloha() -> TrainConfig:
     return TrainConfig(
         name="act_aloha",
         model=act(),
-        sources=(Source(path="data/aloha_sim_transfer_cube", teaches=("flow",)),),
+        data=DataConfig(sources=(Source(path="data/aloha_sim_transfer_cube", teaches=("flow",)),)),
         robot="aloha",
         steps=10_000,
         batch_size=8,
+        init_from=InitFrom("checkpoints/resnet18-f37072fd.pth", kind="torchvision"),
+        objective=replace(ACTIONS, loss_weights={"kl": 10.0}),
         optim=OptimConfig(
             peak_lr=1e-5, final_lr=1e-5, warmup_steps=0, betas=(0.9, 0.999), weight_decay=1e-4, clip_norm=UNCLIPPED
         ),
-        alpha=1.0,
-        text_weight=0.0,
-        fast_weight=0.0,
-        loss_weights={"kl": 10.0},
-        ema_decay=0.0,
-        init_from="torchvision:checkpoints/resnet18-f37072fd.pth",
+        ema=EmaConfig(decay=0.0),
     )
 
 
@@ -103,18 +107,15 @@ def diffusion_policy_pusht() -> TrainConfig:
     return TrainConfig(
         name="diffusion_policy_pusht",
         model=diffusion_policy(),
-        sources=(Source(path="data/pusht", teaches=("flow",)),),
+        data=DataConfig(sources=(Source(path="data/pusht", teaches=("flow",)),), augment=True),
         robot="pusht",
         steps=200_000,
         batch_size=64,
+        objective=ACTIONS,
         optim=OptimConfig(
             peak_lr=1e-4, final_lr=0.0, warmup_steps=500, betas=(0.95, 0.999), weight_decay=1e-6, clip_norm=UNCLIPPED
         ),
-        alpha=1.0,
-        text_weight=0.0,
-        fast_weight=0.0,
-        ema_decay=0.9999,
-        augments=True,
+        ema=EmaConfig(decay=0.9999),
     )
 
 
@@ -123,18 +124,14 @@ def octo_bridge() -> TrainConfig:
     return TrainConfig(
         name="octo_bridge",
         model=octo(),
-        sources=(Source(path="data/bridge_dataset", teaches=("flow",)),),
+        data=DataConfig(sources=(Source(path="data/bridge_dataset", teaches=("flow",)),), augment=True),
         robot="bridge",
         steps=300_000,
         batch_size=2048,
+        objective=replace(ACTIONS, loss_weights={"noise": 7.0}),
         optim=OptimConfig(
             peak_lr=3e-4, final_lr=0.0, warmup_steps=2000, betas=(0.9, 0.999), weight_decay=0.1, clip_norm=1.0
         ),
-        alpha=1.0,
-        text_weight=0.0,
-        fast_weight=0.0,
-        loss_weights={"noise": 7.0},
-        augments=True,
     )
 
 
@@ -143,14 +140,11 @@ def openvla_bridge() -> TrainConfig:
     return TrainConfig(
         name="openvla_bridge",
         model=_binned("2b", fast_offset=1152),
-        sources=(Source(path="data/bridge_dataset", teaches=("fast",)),),
+        data=DataConfig(sources=(Source(path="data/bridge_dataset", teaches=("fast",)),), action_tokenizer="bins"),
         robot="bridge",
         steps=100_000,
         batch_size=2048,
+        init_from=InitFrom("checkpoints/paligemma-3b-pt-224", kind="paligemma"),
+        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=1.0),
         optim=OptimConfig(peak_lr=2e-5, final_lr=2e-5, warmup_steps=0, weight_decay=0.0),
-        alpha=0.0,
-        text_weight=0.0,
-        fast_weight=1.0,
-        action_tokenizer="bins",
-        init_from="paligemma:checkpoints/paligemma-3b-pt-224",
     )

@@ -10,41 +10,53 @@ from dataclasses import replace
 from typing import Literal
 
 from pilot.models.pi import pi05
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    EmaConfig,
+    InitFrom,
+    LoggingConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    ParallelConfig,
+    Source,
+    TrainConfig,
+)
 
 DATA = "data/nano"
 PIXEL_GRID = 16  # boxes snap to the pixels of a 64-pixel picture
 DEBUG_DATA = "data/debug"
 
 
-def _mixture(**weights: float) -> tuple[Source, ...]:
-    """Sources of `DATA` by folder, with their shares of the rows drawn."""
+def _sources(**weights: float) -> tuple[Source, ...]:
+    """Return the sets of `DATA` by folder, with their shares of the rows."""
     kinds: dict[str, Literal["robot", "web"]] = {"web": "web"}
     return tuple(Source(path=f"{DATA}/{name}", kind=kinds.get(name, "robot"), weight=w) for name, w in weights.items())
 
 
+def _mixture(**weights: float) -> DataConfig:
+    return DataConfig(sources=_sources(**weights), loc_stride=PIXEL_GRID)
+
+
 def nano_vision() -> TrainConfig:
     """The vision tower alone names everything in pictures, region by region."""
-    robot = _mixture(l1_single=0.05, l2_single=0.10, l2_multi=0.05)
+    robot = _sources(l1_single=0.05, l2_single=0.10, l2_multi=0.05)
     return TrainConfig(
         name="nano_vision",
         model=pi05("nano"),
-        sources=(*robot, Source(path=f"{DATA}/web", kind="web", weight=0.80, question="list everything")),
+        data=DataConfig(
+            sources=(*robot, Source(path=f"{DATA}/web", kind="web", weight=0.80, question="list everything")),
+            loc_stride=PIXEL_GRID,
+        ),
         robot="homes",
         steps=900,
         batch_size=96,
-        optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=60),
-        alpha=0.0,
-        text_weight=0.0,
-        fast_weight=0.0,
-        name_weight=1.0,
-        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
-        ema_decay=0.99,
-        loc_stride=PIXEL_GRID,
-        threads=2,
-        noise_per="step",
-        save_every=300,
         seed=4,
+        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
+        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step"),
+        optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=60),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=300),
     )
 
 
@@ -53,17 +65,14 @@ def nano_stage1() -> TrainConfig:
     return TrainConfig(
         name="nano_stage1",
         model=pi05("nano"),
-        sources=_mixture(l1_single=0.12, l2_single=0.28, l2_multi=0.28, web=0.32),
+        data=_mixture(l1_single=0.12, l2_single=0.28, l2_multi=0.28, web=0.32),
         robot="homes",
         steps=1000,
         batch_size=64,
+        init_from=InitFrom("outputs/nano/vision/policy"),
+        objective=ObjectiveConfig(alpha=0.0, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=60),
-        alpha=0.0,
-        loc_stride=PIXEL_GRID,
-        threads=2,
-        noise_per="step",
-        init_from="outputs/nano/vision/policy",
-        save_every=200,
+        checkpoints=CheckpointConfig(save_every=200),
     )
 
 
@@ -72,13 +81,12 @@ def nano_stage2() -> TrainConfig:
     return replace(
         nano_stage1(),
         name="nano_stage2",
-        sources=_mixture(l1_single=0.12, l2_single=0.26, l2_multi=0.26, l2_verbal=0.06, web=0.30),
+        data=_mixture(l1_single=0.12, l2_single=0.26, l2_multi=0.26, l2_verbal=0.06, web=0.30),
         steps=2600,
-        optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=60),
-        alpha=10.0,
-        flow_draws=1,
-        init_from="outputs/nano/stage1/policy",
         seed=1,
+        init_from=InitFrom("outputs/nano/stage1/policy"),
+        objective=ObjectiveConfig(alpha=10.0, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=60),
     )
 
 
@@ -90,18 +98,14 @@ def nano_expert() -> TrainConfig:
     return replace(
         nano_stage2(),
         name="nano_expert",
-        sources=_mixture(l1_single=0.18, l2_single=0.40, l2_multi=0.34, l2_verbal=0.08),
+        data=replace(_mixture(l1_single=0.18, l2_single=0.40, l2_multi=0.34, l2_verbal=0.08), box_jitter=0.015),
         steps=1600,
-        alpha=1.0,
-        text_weight=0.0,
-        fast_weight=0.0,
-        freeze=("vision", "vlm", "embedding"),
-        box_jitter=0.015,
-        flow_draws=6,
-        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=40),
-        ema_decay=0.995,
-        init_from="outputs/nano/stage2/policy",
         seed=3,
+        init_from=InitFrom("outputs/nano/stage2/policy"),
+        freeze=("vision", "vlm", "embedding"),
+        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=6, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=40),
+        ema=EmaConfig(decay=0.995),
     )
 
 
@@ -111,17 +115,20 @@ def nano_finetune() -> TrainConfig:
     return replace(
         nano_stage2(),
         name="nano_finetune",
-        sources=(
-            Source(path="data/finetune/new", weight=0.6),
-            Source(path="data/finetune/known", weight=0.28),
-            Source(path="data/finetune/web", kind="web", weight=0.12),
+        data=DataConfig(
+            sources=(
+                Source(path="data/finetune/new", weight=0.6),
+                Source(path="data/finetune/known", weight=0.28),
+                Source(path="data/finetune/web", kind="web", weight=0.12),
+            ),
+            loc_stride=PIXEL_GRID,
         ),
         steps=300,
         batch_size=48,
-        optim=OptimConfig(peak_lr=6e-4, final_lr=2e-5, warmup_steps=20),
-        init_from="checkpoints/nano",
-        save_every=100,
         seed=2,
+        init_from=InitFrom("checkpoints/nano"),
+        optim=OptimConfig(peak_lr=6e-4, final_lr=2e-5, warmup_steps=20),
+        checkpoints=CheckpointConfig(save_every=100),
     )
 
 
@@ -130,13 +137,12 @@ def debug() -> TrainConfig:
     return TrainConfig(
         name="debug",
         model=pi05("debug", max_tokens=80),
-        sources=(Source(path=f"{DEBUG_DATA}/single"),),
+        data=DataConfig(sources=(Source(path=f"{DEBUG_DATA}/single"),), loc_stride=64),
         robot="homes",
         steps=20,
         batch_size=4,
-        loc_stride=64,
-        threads=1,
-        noise_per="step",
-        log_every=5,
-        save_every=10,
+        objective=ObjectiveConfig(noise_per="step"),
+        parallel=ParallelConfig(threads=1),
+        logging=LoggingConfig(log_every=5),
+        checkpoints=CheckpointConfig(save_every=10),
     )

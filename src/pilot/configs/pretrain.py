@@ -9,9 +9,18 @@ replaced by one's own: `--set sources.droid.path=…`.
 from dataclasses import replace
 
 from pilot.models.pi import PiConfig, pi0, pi0_fast, pi05
-from pilot.train.config import OptimConfig, Source, TrainConfig
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    InitFrom,
+    LoggingConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    Source,
+    TrainConfig,
+)
 
-PALIGEMMA = "paligemma:checkpoints/paligemma-3b-pt-224"
+PALIGEMMA = InitFrom("checkpoints/paligemma-3b-pt-224", kind="paligemma")
 HORIZON = 16  # a second of DROID, of whose arm the policies are
 CLEAR_OF_PLACES = 1152  # FAST ids below the 1024 <loc> tokens, which end 128 below the top of PaliGemma's vocabulary
 UNPUBLISHED = OptimConfig(
@@ -46,40 +55,45 @@ def web(*, share: float) -> tuple[Source, ...]:
     return tuple(Source(path=f"data/web/{name}", kind="web", weight=share / len(WEB)) for name in WEB)
 
 
-def from_paligemma(name: str, model: PiConfig, *, sources: tuple[Source, ...], steps: int) -> TrainConfig:
+def from_paligemma(
+    name: str, model: PiConfig, *, sources: tuple[Source, ...], steps: int, objective: ObjectiveConfig
+) -> TrainConfig:
     """What all of these runs have in common."""
     return TrainConfig(
         name=name,
         model=model,
-        sources=sources,
+        data=DataConfig(
+            sources=sources,
+            action_tokenizer="hf://physical-intelligence/fast",
+            augment=True,
+            frame_cache=False,
+            workers=8,
+        ),
         robot="droid",
         steps=steps,
         batch_size=BATCH,
-        optim=UNPUBLISHED,
         init_from=PALIGEMMA,
-        action_tokenizer="hf://physical-intelligence/fast",
-        augments=True,
-        frame_cache=False,
-        loader_workers=8,
-        log_every=100,
-        save_every=5_000,
-        keep_every=50_000,
+        objective=objective,
+        optim=UNPUBLISHED,
+        logging=LoggingConfig(log_every=100),
+        checkpoints=CheckpointConfig(save_every=5_000, keep_every=50_000),
     )
 
 
 def pi0_pretrain() -> TrainConfig:
     """π0 (2410.24164, §V): flow matching alone, on every robot's demonstrations; a task of n rows weighs n^0.43."""
     model = pi0(action_horizon=HORIZON, prompt="pi0")
-    run = from_paligemma("pi0_pretrain", model, sources=robots(MANY_HOMES + LABS, teaches=("flow",)), steps=700_000)
-    return replace(run, alpha=1.0, text_weight=0.0, fast_weight=0.0)
+    sources = robots(MANY_HOMES + LABS, teaches=("flow",))
+    objective = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0)
+    return from_paligemma("pi0_pretrain", model, sources=sources, steps=700_000, objective=objective)
 
 
 def pi0_fast_pretrain() -> TrainConfig:
     """π0-FAST (2501.09747, §VI): the backbone alone, actions as tokens. It learns five times as fast as π0."""
     model = pi0_fast(action_horizon=HORIZON, prompt="pi0_fast", max_tokens=250)
     sources = robots(MANY_HOMES + LABS, teaches=("fast",))
-    run = from_paligemma("pi0_fast_pretrain", model, sources=sources, steps=140_000)
-    return replace(run, alpha=0.0, text_weight=0.0)
+    objective = ObjectiveConfig(alpha=0.0, text_weight=0.0)
+    return from_paligemma("pi0_fast_pretrain", model, sources=sources, steps=140_000, objective=objective)
 
 
 def pi05_stage1() -> TrainConfig:
@@ -90,8 +104,8 @@ def pi05_stage1() -> TrainConfig:
         *robots(SUBTASKS, teaches=("text", "fast"), share=0.20),
         *web(share=0.25),
     )
-    run = from_paligemma("pi05_stage1", discrete(), sources=sources, steps=280_000)
-    return replace(run, alpha=0.0)
+    objective = ObjectiveConfig(alpha=0.0)
+    return from_paligemma("pi05_stage1", discrete(), sources=sources, steps=280_000, objective=objective)
 
 
 def pi05_stage2() -> TrainConfig:
@@ -107,15 +121,16 @@ def pi05_stage2() -> TrainConfig:
         *robots(VERBAL, teaches=every, share=0.11 * subtasks),
         *web(share=0.30),
     )
-    run = from_paligemma("pi05_stage2", with_expert(insulate=False), sources=sources, steps=80_000)
-    return replace(run, alpha=10.0, init_from="outputs/pi05_stage1/policy", fresh=("expert",))
+    model, objective = with_expert(insulate=False), ObjectiveConfig(alpha=10.0)
+    run = from_paligemma("pi05_stage2", model, sources=sources, steps=80_000, objective=objective)
+    return replace(run, init_from=InitFrom("outputs/pi05_stage1/policy", fresh=("expert",)))
 
 
 def pi05_insulated() -> TrainConfig:
     """Knowledge insulation (2505.23705): both stages in one, α = 1, no gradient from the expert to the backbone."""
-    sources = tuple(replace(source, teaches=(*source.teaches, "flow")) for source in pi05_stage1().sources)
-    run = from_paligemma("pi05_insulated", with_expert(insulate=True), sources=sources, steps=280_000)
-    return replace(run, alpha=1.0)
+    sources = tuple(replace(source, teaches=(*source.teaches, "flow")) for source in pi05_stage1().data.sources)
+    model, objective = with_expert(insulate=True), ObjectiveConfig(alpha=1.0)
+    return from_paligemma("pi05_insulated", model, sources=sources, steps=280_000, objective=objective)
 
 
 def with_expert(*, insulate: bool) -> PiConfig:

@@ -45,7 +45,7 @@ def check_model(run: Run) -> None:
 def check_robots(run: Run) -> None:
     """Its robots exist, and the model has room for their dims."""
     config = run()
-    for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.sources))):
+    for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.data.sources))):
         robot, room = load_robot(name), config.model.action_dim
         dims = max(robot.state_dim, robot.action_dim)
         require(dims <= room, f"robot '{robot.name}' has {dims} dims, the model's action_dim is {room}")
@@ -62,7 +62,7 @@ def check_schedule(run: Run) -> None:
 
 def check_sources(run: Run) -> None:
     """It has sources of different paths, with weights that add up to 1, or with none."""
-    sources = run().sources
+    sources = run().data.sources
     require(bool(sources), "it has no sources")
     require(len({source.path for source in sources}) == len(sources), "two sources have the same path")
     weights = [source.weight for source in sources if source.weight is not None]
@@ -73,13 +73,13 @@ def check_sources(run: Run) -> None:
 def check_losses(run: Run) -> None:
     """Every loss that it asks for is taught by a source, and every source teaches one that it asks for."""
     config = run()
-    needs_expert = config.alpha > 0 and getattr(config.model, "action_expert", True) is None
+    needs_expert = config.objective.alpha > 0 and getattr(config.model, "action_expert", True) is None
     require(not needs_expert, "alpha is above 0, and the model has no action expert")
-    robots = [source for source in config.sources if source.kind == "robot"]
+    robots = [source for source in config.data.sources if source.kind == "robot"]
     taught = {loss for source in robots for loss in source.teaches}
-    taught |= {"text" for source in config.sources if source.kind == "web"}
-    asked = {name for name in ("text", "fast", "flow") if config.weight_of(name) > 0}
-    require(asked <= taught or config.losses == {"name"}, f"no source teaches {sorted(asked - taught)}")
+    taught |= {"text" for source in config.data.sources if source.kind == "web"}
+    asked = {name for name in ("text", "fast", "flow") if config.objective.weight_of(name) > 0}
+    require(asked <= taught or config.objective.losses == {"name"}, f"no source teaches {sorted(asked - taught)}")
     idle = [source.path for source in robots if asked and not set(source.teaches) & asked]
     require(not idle, f"sources {idle} teach nothing that the run asks for, which is {sorted(asked)}")
 

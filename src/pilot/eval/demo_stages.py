@@ -24,7 +24,7 @@ from pilot.eval.runner import Job, Runner
 from pilot.infer.policy import load_policy
 from pilot.sims.base import Lesson, Suite
 from pilot.sims.collect import collect, collect_web
-from pilot.train.config import TrainConfig
+from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.loop import train
 
 CONTROLS = {"none": "the policy", "blank_images": "pictures blanked", "shuffled_prompts": "prompts shuffled"}
@@ -216,12 +216,15 @@ class DemoRun:
     def fine_tune(self, folder: Path) -> dict[str, str]:
         """Train `config`, from the shipped weights, on what was just collected."""
         collected = self.results["collect"]
+        run = self.config
+        sources = tuple(replace(source, path=collected[Path(source.path).name]) for source in run.data.sources)
+        log_every = min(run.logging.log_every, max(self.steps // 8, 1))
         config = replace(
-            self.config,
-            init_from=str(self.checkpoint),
-            sources=tuple(replace(source, path=collected[Path(source.path).name]) for source in self.config.sources),
+            run,
+            init_from=InitFrom(str(self.checkpoint)),
+            data=replace(run.data, sources=sources),
             steps=self.steps,
-            log_every=min(self.config.log_every, max(self.steps // 8, 1)),
+            logging=replace(run.logging, log_every=log_every),
             seed=self.seed,
         )
         return {"policy": str(train(config, out=folder / "run")), "run": str(folder / "run")}

@@ -15,11 +15,11 @@ def evaluator(config: TrainConfig) -> Callable[[Path], dict[str, float]] | None:
     Raises:
         ValueError: an unknown suite, or no episodes, said before the first step.
     """
-    if config.eval_suite is None:
+    if config.evaluation.suite is None:
         return None
-    suite, episodes = load_suite(config.eval_suite), config.eval_episodes
+    suite, episodes = load_suite(config.evaluation.suite), config.evaluation.episodes
     if episodes < 1:
-        raise ValueError(f"eval_episodes is at least 1, got {episodes}")
+        raise ValueError(f"evaluation.episodes is at least 1, got {episodes}")
 
     def evaluated(policy: Path) -> dict[str, float]:
         result = evaluate(load_policy(policy), suite=suite, episodes=episodes, seed=config.seed, progress=False)

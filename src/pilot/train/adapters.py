@@ -17,15 +17,16 @@ def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], 
     `load_bundle` reads the folder as long as it finds `config.init_from` where it was. A run that did not start from a
     checkpoint has no base, and the folder is good for looking at only.
     """
-    model = bundle.model
-    own = {*trainable_names(model)} | {n for n in average if n.split(".")[0] in fresh_parts(model, config.fresh)}
-    base = (config.init_from or "").removeprefix("weights:")
+    model, start = bundle.model, config.init_from
+    own = {*trainable_names(model)}
+    if start is not None:
+        anew = fresh_parts(model, start.fresh)
+        own |= {name for name in average if name.split(".")[0] in anew}
+    has_base = start is not None and start.kind in ("checkpoint", "weights")
     return save_bundle(
         bundle,
         path,
         weights={name: average[name] for name in sorted(own)},
         weights_file=WEIGHTS,
-        finish=AdapterDescription(
-            base="" if base.startswith("paligemma:") else base, scales=adapter_scales(model)
-        ).save,
+        finish=AdapterDescription(base=start.path if has_base else "", scales=adapter_scales(model)).save,
     )

@@ -28,46 +28,51 @@ def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
     if isinstance(config.model, PiConfig):
         _check_losses(config, config.model)
         model = empty_model(config.model)
-        fresh_parts(model, config.fresh)
+        if config.init_from is not None:
+            fresh_parts(model, config.init_from.fresh)
         choose_learning(model, freeze=config.freeze, lora=config.lora)
 
 
 def _check_numbers(config: TrainConfig, ranks: int) -> None:
     optim = config.optim
-    least = {"steps": (config.steps, 1), "batch_size": (config.batch_size, 1), "flow_draws": (config.flow_draws, 1)}
-    least |= {"optim.warmup_steps": (optim.warmup_steps, 0), "accumulate": (config.accumulate, 1)}
+    least = {
+        "steps": (config.steps, 1),
+        "batch_size": (config.batch_size, 1),
+        "flow_draws": (config.objective.flow_draws, 1),
+    }
+    least |= {"optim.warmup_steps": (optim.warmup_steps, 0), "accumulate": (config.parallel.accumulate, 1)}
     for name, (value, low) in least.items():
         if value < low:
             raise ValueError(f"{name} is at least {low}, got {value}")
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay is from 0 (no average) to below 1, got {config.ema_decay}")
-    if not 0 < config.time_s <= 1:
-        raise ValueError(f"time_s is above 0 and at most 1, got {config.time_s}")
+    if not 0 <= config.ema.decay < 1:
+        raise ValueError(f"ema_decay is from 0 (no average) to below 1, got {config.ema.decay}")
+    if not 0 < config.objective.time_s <= 1:
+        raise ValueError(f"time_s is above 0 and at most 1, got {config.objective.time_s}")
     if optim.peak_lr <= 0 or optim.clip_norm <= 0:
         raise ValueError(f"optim.peak_lr and optim.clip_norm are above 0, got {optim.peak_lr} and {optim.clip_norm}")
-    if config.batch_size % (passes := ranks * config.accumulate):
+    if config.batch_size % (passes := ranks * config.parallel.accumulate):
         raise ValueError(
-            f"a batch of {config.batch_size} rows does not split over {ranks} ranks of {config.accumulate} passes "
-            f"each; make batch_size a multiple of {passes}"
+            f"a batch of {config.batch_size} rows does not split over {ranks} ranks of "
+            f"{config.parallel.accumulate} passes each; make batch_size a multiple of {passes}"
         )
 
 
 def _check_manifest(config: TrainConfig) -> None:
-    if not config.sources:
+    if not config.data.sources:
         raise ValueError(f"run '{config.name}' has no sources; name sets of demonstrations in `sources`")
-    counts = Counter(Path(source.path).name for source in config.sources)
+    counts = Counter(Path(source.path).name for source in config.data.sources)
     if twice := sorted(name for name, count in counts.items() if count > 1):
         raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
-    if 0 < sum(source.weight is None for source in config.sources) < len(config.sources):
+    if 0 < sum(source.weight is None for source in config.data.sources) < len(config.data.sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
-    for source in config.sources:
+    for source in config.data.sources:
         check_teaches(source.path, source.teaches)
 
 
 def _check_robots(config: TrainConfig) -> None:
     """The model has room for every robot's numbers."""
     room = config.model.action_dim
-    for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.sources))):
+    for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.data.sources))):
         robot = load_robot(name)
         for what, dims in (("state", robot.state_dim), ("action", robot.action_dim)):
             if dims > room:
@@ -78,20 +83,22 @@ def _check_robots(config: TrainConfig) -> None:
 
 def _check_losses(config: TrainConfig, model: PiConfig) -> None:
     """Every loss that the run asks for is one that the model has and that a source teaches."""
-    if "flow" in config.losses and model.action_expert is None:
-        raise ValueError(f"alpha is {config.alpha:g}, but the model has no action expert; set alpha=0, or give it one")
+    if "flow" in config.objective.losses and model.action_expert is None:
+        raise ValueError(
+            f"alpha is {config.objective.alpha:g}, but the model has no action expert; set alpha=0, or give it one"
+        )
     if {"text", "fast"} <= asked(config) and (shared := shared_ids(model)):
         raise ValueError(
             f"{len(shared)} FAST ids are also <loc> tokens, which boxes are said in; set model.fast_offset so that its "
             f"{model.fast_vocab_size} ids lie elsewhere, such as {model.vocab_size - model.loc_start}"
         )
-    taught = set().union(*({"text"} if s.kind == "web" else s.teaches for s in config.sources))
-    if "name" in config.losses and len(config.losses) == 1:
+    taught = set().union(*({"text"} if s.kind == "web" else s.teaches for s in config.data.sources))
+    if "name" in config.objective.losses and len(config.objective.losses) == 1:
         return
     for loss in sorted(asked(config) - taught):
         raise ValueError(
-            f"no source of run '{config.name}' teaches '{loss}', whose weight is {config.weight_of(loss):g}; set it to "
-            f"0 ({'alpha' if loss == 'flow' else loss + '_weight'}), or name it in a source's `teaches`"
+            f"no source of run '{config.name}' teaches '{loss}', whose weight is {config.objective.weight_of(loss):g}; "
+            f"set it to 0 ({'alpha' if loss == 'flow' else loss + '_weight'}), or name it in a source's `teaches`"
         )
 
 
@@ -104,17 +111,17 @@ def shared_ids(model: PiConfig) -> range:
 def asked(config: TrainConfig) -> frozenset[str]:
     """The losses on rows of robots that the run asks for and its model can have."""
     able = {"text", "fast", "flow"} if config.model.generates_text else {"flow"}
-    return frozenset(name for name in able if config.weight_of(name) > 0)
+    return frozenset(name for name in able if config.objective.weight_of(name) > 0)
 
 
 def check_sources(config: TrainConfig, sources: Mapping[str, Rows]) -> None:
     """Raises `ValueError` for sets that cannot teach what their sources promise."""
-    pairs = list(zip(config.sources, sources.items(), strict=True))
+    pairs = list(zip(config.data.sources, sources.items(), strict=True))
     demonstrations = [(source, name, rows) for source, (name, rows) in pairs if isinstance(rows, RobotRows)]
     if mute := [name for source, name, rows in demonstrations if _promises_words(config, source) and not says(rows)]:
         raise ValueError(
-            f"sources {mute} have no subtasks to say, and the text loss weighs {config.text_weight:g}; annotate them "
-            "(pilot data annotate), give them teaches=('fast', 'flow'), or set text_weight=0"
+            f"sources {mute} have no subtasks to say, and the text loss weighs {config.objective.text_weight:g}; "
+            "annotate them (pilot data annotate), give them teaches=('fast', 'flow'), or set text_weight=0"
         )
     horizon = config.model.action_horizon
     for _, name, rows in demonstrations:
@@ -127,7 +134,11 @@ def check_sources(config: TrainConfig, sources: Mapping[str, Rows]) -> None:
 
 
 def _promises_words(config: TrainConfig, source: Source) -> bool:
-    asks = config.text_weight > 0 and config.model.generates_text and FORMATS[config.model.prompt].target is not None
+    asks = (
+        config.objective.text_weight > 0
+        and config.model.generates_text
+        and FORMATS[config.model.prompt].target is not None
+    )
     return asks and "text" in source.teaches
 
 

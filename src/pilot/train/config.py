@@ -1,189 +1,110 @@
-"""What a training run is: one frozen value. `configs/` holds the functions that return them."""
+"""A training run as one frozen value, in groups: what it learns from, what it learns, how and where it is computed.
+
+`configs/` holds the functions that return them; `pilot train NAME --show` prints one, `--set GROUP.FIELD=VALUE` changes
+it. A run that goes on from its last checkpoint must have the settings that it began with, but for the groups and fields
+marked `may_change`: they change how a step is computed or watched, not what is learned.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from pilot.data.mixture import POWER
 from pilot.models.registry import ModelConfig
 from pilot.nn.lora import LoraConfig
 
+MAY_CHANGE: dict[str, Any] = {"may_change": True}
+"""Metadata of what may differ from the run in the folder when that run is resumed (`train/resume.py`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One source of rows: demonstrations (`robot`) or web rows (`web`), in any format of `data/formats/open.py`.
+    """One source of rows: demonstrations of a robot, or web rows, in any format of `data/formats/open.py`."""
 
-    `weight` is the share of rows drawn from it relative to the others; None counts its rows to the power
-    `TrainConfig.mixture_power`. `prompt` stands in place of a set's own tasks. Of web rows, `question` takes only those
-    that ask exactly this.
-
-    `robot` is the body that recorded it, by default the run's. `cameras` gives the robot's names for cameras that the
-    set calls otherwise (`{"top": "cam_high"}`). `teaches` names the losses that its rows carry: "text" (subtasks),
-    "fast" and "flow" (actions).
-    """
-
+    # A folder, an address (hf://…, gs://…), or whatever else `data/formats/open.py` opens.
     path: str
+    # "robot": episodes of demonstrations; "web": pictures with questions and answers.
     kind: Literal["robot", "web"] = "robot"
+    # Share of the rows relative to other sources; None: by its number of rows, to the power `data.mixture_power`.
     weight: float | None = None
+    # Web rows: take only those that ask exactly this.
     question: str | None = None
+    # Demonstrations: used in place of the set's own tasks.
     prompt: str | None = None
+    # The robot that recorded it; None: the robot of the run.
     robot: str | None = None
+    # The robot's names for cameras that the set calls otherwise: {"top": "cam_high"}.
     cameras: Mapping[str, str] = field(default_factory=dict)
+    # The losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions).
     teaches: tuple[str, ...] = ("text", "fast", "flow")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with warm-up and cosine decay. `muon` uses Muon for the hidden matrices and AdamW for everything else.
+class DataConfig:
+    """What a run learns from, and how its rows are drawn and changed."""
 
-    The cosine reaches `final_lr` at step `decay_steps`, by default the run's last; `final_lr` = `peak_lr` is constant.
-    """
-
-    name: Literal["adamw", "muon"] = "adamw"
-    peak_lr: float = 1e-3
-    final_lr: float = 1e-5
-    warmup_steps: int = 100
-    decay_steps: int | None = None
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 1e-2
-    clip_norm: float = 1.0
-    muon_lr: float = 2e-2
+    # Sets of demonstrations, and of web rows; their folders have different names.
+    sources: tuple[Source, ...] = ()
+    # A task of n rows is drawn in proportion to n to this power; 1 draws every row alike.
+    mixture_power: float = POWER
+    # "windows" takes rows from a few windows of neighbouring rows at a time: for video read without `frame_cache`.
+    draws: Literal["rows", "windows"] = "rows"
+    # Give each rank files of its own; a multiple of the ranks. Batches depend on it, not on the number of ranks.
+    streams: int = 1
+    # What shares statistics: sources of one robot, none of them (the policy has those of the first), or all of them.
+    stats_per: Literal["robot", "dataset", "mixture"] = "robot"
+    # A kind to fit to the sources (fast, vq, bins), or the folder or address of a fitted one.
+    action_tokenizer: str = "fast"
+    # Coefficients are multiplied by this before rounding, in a FAST tokenizer that is fitted here.
+    fast_scale: float = 10.0
+    # Boxes in text snap to every n-th <loc> token.
+    loc_stride: int = 1
+    # Shift boxes of robot rows by this share of the picture (one standard deviation), like the high level's own boxes.
+    box_jitter: float = 0.0
+    # Crop, turn and recolour pictures (`data/augment.py`).
+    augment: bool = False
+    # Share of each source's episodes (of web sources, of rows) that is never trained on.
+    held_out: float = 0.0
+    # Keep decoded pictures on disk beside the set, so that each is decoded once.
+    frame_cache: bool = True
+    # Leave out, and list, episodes and pictures that cannot be read, instead of stopping.
+    skip_bad: bool = field(default=False, metadata=MAY_CHANGE)
+    # Gigabytes of remote files to keep on this machine; None: all that are read.
+    cache_gb: float | None = field(default=None, metadata=MAY_CHANGE)
+    # Processes that read ahead; 0: a thread of this process.
+    workers: int = field(default=0, metadata=MAY_CHANGE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A run.
+class ObjectiveConfig:
+    """The loss: a weighted sum, in which each term is a mean over its own tokens or elements in the whole batch."""
 
-    Its loss is `text_weight`·text + `fast_weight`·fast + `alpha`·flow, and `point_weight`·point for models with a
-    `point_layer`; `alpha` = 0 leaves the flow out (stage 1). With no text and no flow either, the vision tower learns
-    alone, to name what it sees. Losses of other models weigh 1, or what `loss_weights` says by name.
-
-    A model with `rtc_max_delay` learns trained real-time chunking: in every row 0 to that many actions, evenly drawn,
-    are given clean and have no loss.
-
-    `freeze` names parts of the model that stay as they are (`vision`, `vlm`, `embedding`, …), or groups of them
-    (`vision`, `language`, `expert`: `train/freezing.py`). With `lora` the backbone and the expert learn through
-    adapters only (`nn/lora.py`); the run writes them into `adapters/`, and its policy has them merged.
-
-    `box_jitter` shifts the boxes of robot rows by that much of a picture (one standard deviation), as the high level's
-    own boxes are shifted. With `ema_warmup` the moving average forgets faster at first (`train/ema.py`).
-
-    `action_tokenizer` is a kind to fit to the sources (`fast`, `vq` or `bins`), or the folder of one to read, made by
-    `pilot data tokenizer` or published. `fast_scale` is that of a `fast` to fit.
-
-    `mixture_power`: a task of n rows is drawn in proportion to n to this power; 1 draws every row alike.
-
-    `draws="windows"` takes rows from a few windows of neighbouring rows at a time: for sets of video that are read
-    without `frame_cache`. `streams`, a multiple of the ranks, gives each rank files of its own; batches depend on it
-    but not on the ranks (`data/loading/shuffle.py`). Sources that lie elsewhere are read file by file, of which
-    `cache_gb` gigabytes stay here (`data/storage/streaming.py`; None: all).
-
-    `stats_per` says what shares statistics: sources of one `robot`, none (`dataset`; the policy carries those of the
-    first), or the whole `mixture`. `augments` crops, turns and recolours pictures (`data/augment.py`). `loader_workers`
-    processes read ahead; 0 is a thread.
-
-    `skip_bad` leaves out, and lists, episodes and pictures that cannot be read, instead of stopping.
-
-    `init_from` starts from the weights, statistics and tokenizers of a checkpoint (a folder, `hf://…`, `gs://…`); with
-    "paligemma:" in front of the path, from PaliGemma's weights and text model; with "weights:", from the weights and
-    tokenizers of a checkpoint of any robot. The rest is made from the sources. Parts of the expert in `fresh`, or all
-    of it (`expert`), start from nothing all the same.
-    `flow_draws` is the number of noise draws per row and step, `threads` how many parts of a batch are worked on at
-    once.
-
-    `held_out` is the share of each source's episodes (of web rows, of rows) that is never trained on. Every
-    `validate_every` steps the moving average is tried on `validate_rows` rows of each: losses, and how far sampled
-    chunks are from the recorded ones (`train/validation.py`). Every `eval_every` steps it runs `eval_episodes` episodes
-    of `eval_suite`. 0 is never.
-
-    A loss or gradient norm that is not a number, or above `loss_spike` or `grad_spike` times its running median, stops
-    the run and saves the batch (`train/anomalies.py`); a factor of 0 looks for NaN alone. `log_to` names where metrics
-    go besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
-
-    `batch_size` rows are those of all ranks together, which take them in `accumulate` passes; how ranks share the model
-    says `parallel` (`train/distributed.py`), with `shards` ranks to a copy under `hsdp` (by default those of a
-    machine). Weights, optimizer and sums are fp32; `precision` is that of the blocks: `auto` is bf16 on a GPU and fp32
-    on a CPU. `checkpointing` computes blocks a second time in the backward pass instead of keeping what they hold, all
-    of it or (`selective`) all but products and attention. `compile` compiles each block, for text that is
-    padded to `max_tokens`.
-
-    `noise_per="row"`: noise and flow times of a row follow from (seed, step, row), on however many ranks. `"step"`: all
-    of a step's come from one stream over the parts of its batch, which needs one process.
-
-    Of the checkpoints, one after every `save_every` steps, the last `keep` stay, and those of steps that `keep_every`
-    divides.
-    """
-
-    name: str
-    model: ModelConfig
-    sources: tuple[Source, ...]
-    robot: str
-    steps: int
-    batch_size: int
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    # Weight of flow matching; 0 leaves the flow out, as in stage 1 of π0.5.
     alpha: float = 10.0
+    # Weights of the cross-entropy of text (subtasks, answers) and of FAST tokens.
     text_weight: float = 1.0
     fast_weight: float = 1.0
+    # Weight of attending to the named place, for models with a `point_layer`.
     point_weight: float = 1.0
+    # Weight of naming what is seen, region by region; with no text and no flow it is the only loss.
     name_weight: float = 0.5
+    # Weights of losses that other models have, by name; 1 where nothing is given.
     loss_weights: Mapping[str, float] = field(default_factory=dict)
-    freeze: tuple[str, ...] = ()
-    lora: LoraConfig | None = None
-    box_jitter: float = 0.0
+    # Noise draws per row and step.
     flow_draws: int = 1
+    # The largest flow time is drawn below this (s of π0).
     time_s: float = 0.999
-    ema_decay: float = 0.999
-    ema_warmup: bool = True
-    seed: int = 0
-    init_from: str | None = None
-    fresh: tuple[str, ...] = ()
-    loc_stride: int = 1
-    action_tokenizer: str = "fast"
-    fast_scale: float = 10.0
-    frame_cache: bool = True
-    skip_bad: bool = False
-    mixture_power: float = POWER
-    draws: Literal["rows", "windows"] = "rows"
-    streams: int = 1
-    cache_gb: float | None = None
-    stats_per: Literal["robot", "dataset", "mixture"] = "robot"
-    augments: bool = False
-    loader_workers: int = 0
-    threads: int = 2
-    held_out: float = 0.0
-    validate_every: int = 0
-    validate_rows: int = 64
-    eval_suite: str | None = None
-    eval_every: int = 0
-    eval_episodes: int = 20
-    loss_spike: float = 10.0
-    grad_spike: float = 100.0
-    log_to: tuple[str, ...] = ("tensorboard",)
-    log_every: int = 20
-    save_every: int = 500
-    keep: int = 2
-    keep_every: int | None = None
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    parallel: Literal["none", "ddp", "fsdp", "hsdp"] = "none"
-    shards: int | None = None
-    accumulate: int = 1
-    checkpointing: Literal["none", "blocks", "selective"] = "none"
-    compile: bool = False
+    # "row": noise follows from (seed, step, row), on any number of ranks; "step": one stream, for one process.
     noise_per: Literal["row", "step"] = "row"
 
     @property
     def losses(self) -> frozenset[str]:
-        """What a model is asked to learn: those losses of the family that the objective has."""
+        """The losses of the π0 family that have a part in this objective."""
         words = {"text", "fast", "point", "name"} if self.text_weight > 0 or self.fast_weight > 0 else set()
         return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or {"name"})
 
     def weight_of(self, loss: str) -> float:
-        """Weight of a loss in the objective, their weighted sum.
-
-        Each is a mean over its own tokens or elements in the whole batch.
-        """
+        """Return the weight of the loss of this name."""
         family = {
             "text": self.text_weight,
             "fast": self.fast_weight,
@@ -192,3 +113,188 @@ class TrainConfig:
             "name": self.name_weight,
         }
         return (family | dict(self.loss_weights)).get(loss, 1.0)
+
+
+@dataclass(frozen=True)
+class InitFrom:
+    """Weights that a run starts from.
+
+    Kinds: "checkpoint" takes a policy's weights, robot, statistics and tokenizers; "weights" takes the weights and
+    tokenizers of a checkpoint of any robot; "paligemma" takes PaliGemma's vision tower, language model and text
+    tokenizer; "torchvision" takes a ResNet-18 for a model that has one (ACT). What a kind does not bring is made from
+    the sources.
+    """
+
+    # A folder, a file (torchvision), or an address: hf://…, gs://….
+    path: str
+    kind: Literal["checkpoint", "weights", "paligemma", "torchvision"] = "checkpoint"
+    # Parts of the action expert that start from random weights all the same; "expert": all of it.
+    fresh: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.path if self.kind == "checkpoint" else f"{self.kind}:{self.path}"
+
+    @classmethod
+    def parse(cls, text: str) -> "InitFrom":
+        """Read `PATH`, or `KIND:PATH` as it was written before kinds had a field of their own."""
+        kind, colon, path = text.partition(":")
+        match kind if colon else "":
+            case "weights" | "paligemma" | "torchvision" as known:
+                return cls(path, kind=known)
+        return cls(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, or Muon for the hidden matrices and AdamW for the rest, with warm-up and cosine decay."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    peak_lr: float = 1e-3
+    # Where the cosine ends; equal to `peak_lr` for a constant rate.
+    final_lr: float = 1e-5
+    warmup_steps: int = 100
+    # The step at which `final_lr` is reached; None: the run's last.
+    decay_steps: int | None = None
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 1e-2
+    # Gradients are scaled down to this norm.
+    clip_norm: float = 1.0
+    # Peak rate of the matrices that Muon moves.
+    muon_lr: float = 2e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """The moving average of the weights, which becomes the policy."""
+
+    # Share of the average that stays at each step; 0: no average.
+    decay: float = 0.999
+    # Forget faster at first (`train/ema.py`).
+    warmup: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How the rows of a batch are shared between processes, passes and threads."""
+
+    # How ranks share the model: each a copy (ddp), pieces (fsdp), or pieces within a machine (hsdp).
+    strategy: Literal["none", "ddp", "fsdp", "hsdp"] = "none"
+    # Ranks to a copy of the model under hsdp; None: those of a machine.
+    shards: int | None = None
+    # Passes, one after the other, in which each rank takes its rows of a batch.
+    accumulate: int = 1
+    # Parts of a batch that are worked on at once, by one process on a CPU.
+    threads: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """What a step runs on, and what it trades for memory or speed."""
+
+    # auto, cpu, cuda, cuda:N or mps.
+    device: str = "auto"
+    # Of the blocks; weights, optimizer and sums are fp32. "auto": bf16 on a GPU, fp32 on a CPU.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # Recompute blocks in the backward pass instead of saving activations; "selective": all but products and attention.
+    checkpointing: Literal["none", "blocks", "selective"] = "none"
+    # Compile each block, for text that is padded to `model.max_tokens`.
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """What is logged, where, and what stops a run that has gone wrong."""
+
+    # Steps between two lines of metrics.
+    log_every: int = 20
+    # Where metrics go besides `metrics.jsonl`: tensorboard, wandb, trackio.
+    log_to: tuple[str, ...] = ("tensorboard",)
+    # Stop, and save the batch, at a loss or gradient norm of this many times its running median; 0: only at NaN.
+    loss_spike: float = 10.0
+    grad_spike: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the moving average is tried as the run goes on."""
+
+    # Steps between two validations on the rows that `data.held_out` keeps back; 0: never.
+    validate_every: int = 0
+    # Rows of each source in a validation.
+    validate_rows: int = 64
+    # A suite of simulated tasks, such as homes-l1.
+    suite: str | None = None
+    # Steps between two evaluations in that suite; 0: never.
+    every: int = 0
+    # Episodes in each evaluation.
+    episodes: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Which checkpoints are written, and which of them stay."""
+
+    # Steps between two checkpoints.
+    save_every: int = 500
+    # How many of the last ones stay.
+    keep: int = 2
+    # Those of steps that this divides stay too.
+    keep_every: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A run."""
+
+    # The function in `configs/` that returns it, and its folder in `outputs/`.
+    name: str
+    model: ModelConfig
+    # The robot whose policy is trained; its statistics go into the policy. Sources may be of other robots.
+    robot: str
+    steps: int
+    # Rows of all ranks together in one step.
+    batch_size: int
+    # Data order, noise, and the weights that start from nothing follow from it.
+    seed: int = 0
+    # None: random weights.
+    init_from: InitFrom | None = None
+    # Parts of the model that do not learn (vision, vlm, embedding, …), or groups of them (`train/freezing.py`).
+    freeze: tuple[str, ...] = ()
+    # Learn through adapters only (`nn/lora.py`): written into `adapters/`, and merged into the run's policy.
+    lora: LoraConfig | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig, metadata=MAY_CHANGE)
+    compute: ComputeConfig = field(default_factory=ComputeConfig, metadata=MAY_CHANGE)
+    logging: LoggingConfig = field(default_factory=LoggingConfig, metadata=MAY_CHANGE)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata=MAY_CHANGE)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=MAY_CHANGE)
+
+    # Before there were groups, all settings stood side by side. Commands and run folders of that time are still read.
+    OLD_NAMES: ClassVar[Mapping[str, str]] = {
+        **{name: f"data.{name}" for name in (
+            "sources", "mixture_power", "draws", "streams", "stats_per", "action_tokenizer", "fast_scale",
+            "loc_stride", "box_jitter", "held_out", "frame_cache", "skip_bad", "cache_gb",
+        )},
+        "augments": "data.augment",
+        "loader_workers": "data.workers",
+        **{name: f"objective.{name}" for name in (
+            "alpha", "text_weight", "fast_weight", "point_weight", "name_weight", "loss_weights", "flow_draws",
+            "time_s", "noise_per",
+        )},
+        "fresh": "init_from.fresh",
+        "ema_decay": "ema.decay",
+        "ema_warmup": "ema.warmup",
+        "parallel": "parallel.strategy",
+        **{name: f"parallel.{name}" for name in ("shards", "accumulate", "threads")},
+        **{name: f"compute.{name}" for name in ("device", "precision", "checkpointing", "compile")},
+        **{name: f"logging.{name}" for name in ("log_every", "log_to", "loss_spike", "grad_spike")},
+        **{name: f"evaluation.{name}" for name in ("validate_every", "validate_rows")},
+        "eval_suite": "evaluation.suite",
+        "eval_every": "evaluation.every",
+        "eval_episodes": "evaluation.episodes",
+        **{name: f"checkpoints.{name}" for name in ("save_every", "keep", "keep_every")},
+    }  # fmt: skip

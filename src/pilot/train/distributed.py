@@ -167,14 +167,14 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
 
 
 def _check_world_size(config: TrainConfig, count: int) -> None:
-    if config.parallel == "none" and count > 1:
+    if config.parallel.strategy == "none" and count > 1:
         raise ValueError(f"{count} processes were started and parallel is 'none'; set parallel to ddp, fsdp or hsdp")
-    if config.parallel == "hsdp" and count % num_shards(config):
+    if config.parallel.strategy == "hsdp" and count % num_shards(config):
         raise ValueError(f"{count} ranks do not split into groups of {num_shards(config)} (field `shards`)")
-    if config.noise_per == "step" and (count > 1 or config.accumulate > 1):
+    if config.objective.noise_per == "step" and (count > 1 or config.parallel.accumulate > 1):
         raise ValueError(
             f"noise_per='step' is for one process that takes its batch at once, not for {count} ranks of "
-            f"{config.accumulate} passes; set noise_per=row"
+            f"{config.parallel.accumulate} passes; set noise_per=row"
         )
 
 
@@ -184,30 +184,32 @@ def process_device(config: TrainConfig, *, ranks: int = 1) -> torch.device:
     Raises:
         ValueError: there is no such device here, or it is one GPU and there are several `ranks`.
     """
-    device = devices.resolve_device(config.device)
+    device = devices.resolve_device(config.compute.device)
     if device.type != "cuda":
         return device
     if device.index is None:
         return devices.resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
     if ranks > 1:
-        raise ValueError(f"device='{config.device}' is one GPU, and there are {ranks} processes; set device=cuda")
+        raise ValueError(
+            f"device='{config.compute.device}' is one GPU, and there are {ranks} processes; set device=cuda"
+        )
     return device
 
 
 def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether blocks compute in bf16."""
-    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    return config.compute.precision == "bf16" or (config.compute.precision == "auto" and device.type == "cuda")
 
 
 def num_shards(config: TrainConfig) -> int:
     """Ranks that share one copy of the model under `hsdp`: by default those of one machine."""
-    return config.shards or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return config.parallel.shards or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _make_mesh(config: TrainConfig, count: int, device: torch.device) -> DeviceMesh:
-    if config.parallel == "fsdp":
+    if config.parallel.strategy == "fsdp":
         return init_device_mesh(device.type, (count,), mesh_dim_names=("shard",))
-    inner = num_shards(config) if config.parallel == "hsdp" else 1
+    inner = num_shards(config) if config.parallel.strategy == "hsdp" else 1
     return init_device_mesh(device.type, (count // inner, inner), mesh_dim_names=("replicate", "shard"))
 
 
@@ -221,14 +223,14 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
     """
     model.to(ranks.device)
     for block in model.blocks():
-        if config.compile:  # all blocks of a stack share one graph: their weights are its inputs
+        if config.compute.compile:  # all blocks of a stack share one graph: their weights are its inputs
             block.forward = torch.compile(block.forward, dynamic=False)  # lengths are padded; torch 2.13 fails on many
-        elif config.checkpointing != "none":
+        elif config.compute.checkpointing != "none":
             options = {"use_reentrant": False, "preserve_rng_state": False, **_checkpoint_options(config)}
             block.forward = partial(checkpoint, block.forward, **options)
-    if config.compile:
+    if config.compute.compile:
         torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of rows with actions
-        torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.checkpointing]
+        torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.compute.checkpointing]
     if ranks.mesh is None:
         return model
     if getattr(config.model, "point_layer", None) is not None:
@@ -250,7 +252,7 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
 
 
 def _checkpoint_options(config: TrainConfig) -> dict[str, Any]:
-    if config.checkpointing != "selective":
+    if config.compute.checkpointing != "selective":
         return {}
 
     def policy(_context: Any, operation: Any, *_args: Any, **_options: object) -> CheckpointPolicy:

@@ -65,30 +65,30 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
 
 def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[EpisodeDataset]:
     """The demonstrations of one robot, in the order of the sources."""
-    pairs = zip(config.sources, sources.values(), strict=True)
+    pairs = zip(config.data.sources, sources.values(), strict=True)
     own = [rows for source, rows in pairs if robot_of(source, config).name == robot_name]
     return [rows.dataset for rows in own if isinstance(rows, RobotRows)]
 
 
 def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> Stats:
-    """Statistics of one robot in a run, of the sources that `config.stats_per` says."""
+    """Statistics of one robot in a run, of the sources that `data.stats_per` says."""
     robot = load_robot(robot_name)
-    if config.stats_per == "mixture":
-        names = dict.fromkeys(robot_of(source, config).name for source in config.sources)
+    if config.data.stats_per == "mixture":
+        names = dict.fromkeys(robot_of(source, config).name for source in config.data.sources)
         groups = {name: datasets_of(name, config, sources) for name in names}
         each = [_running(load_robot(name), datasets) for name, datasets in groups.items() if datasets]
         return first_dims(merged(each), robot)
     datasets = datasets_of(robot_name, config, sources)
-    return _running(robot, datasets[:1] if config.stats_per == "dataset" else datasets).result()
+    return _running(robot, datasets[:1] if config.data.stats_per == "dataset" else datasets).result()
 
 
 def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[np.ndarray]:
     """Whole chunks [n ah ad] of each other robot of a run that says its actions, by that robot's own statistics."""
     found = []
-    for name in dict.fromkeys(robot_of(source, config).name for source in config.sources):
+    for name in dict.fromkeys(robot_of(source, config).name for source in config.data.sources):
         datasets = [
             rows.dataset
-            for source, rows in zip(config.sources, sources.values(), strict=True)
+            for source, rows in zip(config.data.sources, sources.values(), strict=True)
             if isinstance(rows, RobotRows) and robot_of(source, config).name == name and "fast" in source.teaches
         ]
         long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
@@ -111,12 +111,12 @@ def pipelines(
     result: dict[str, Pipeline] = {}
     made: dict[str, Stats] = {load_robot(config.robot).name: bundle.norm_stats}
     seen: set[str] = set()
-    for source, (name, rows) in zip(config.sources, sources.items(), strict=True):
+    for source, (name, rows) in zip(config.data.sources, sources.items(), strict=True):
         robot = robot_of(source, config)
         if not isinstance(rows, RobotRows):
             result[name] = bundle.pipeline
             continue
-        alone = config.stats_per == "dataset" and robot.name in seen
+        alone = config.data.stats_per == "dataset" and robot.name in seen
         seen.add(robot.name)
         key = name if alone else robot.name
         if key not in made:

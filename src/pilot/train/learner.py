@@ -60,15 +60,15 @@ class Learner:
             halve_frozen(self.model)
         alone = self.ranks.mesh is None
         if alone and low and config.lora is None:
-            freeze_unreached(self.model, config.losses)
+            freeze_unreached(self.model, config.objective.losses)
         parallelize(self.model, config, self.ranks)
-        self.masters = MasterWeights(self.model, many_passes=config.accumulate > 1) if alone and low else None
+        self.masters = MasterWeights(self.model, many_passes=config.parallel.accumulate > 1) if alone and low else None
         weights = None if self.masters is None else self.masters.weights
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps, masters=weights)
-        self.ema = Ema(self.model, decay=config.ema_decay, warmup=config.ema_warmup, masters=weights)
+        self.ema = Ema(self.model, decay=config.ema.decay, warmup=config.ema.warmup, masters=weights)
         fused = self.masters is not None and FusedAdamW.fits(self.optimizer, self.ranks.device)
         self.fused = FusedAdamW(self.optimizer, self.ema, self.masters) if fused and self.masters else None
-        self.pool = ThreadPoolExecutor(config.threads) if uses_threads(config, self.ranks) else None
+        self.pool = ThreadPoolExecutor(config.parallel.threads) if uses_threads(config, self.ranks) else None
 
     def train_step(self, batch: list[Batch]) -> StepResult:
         """One step on this rank's rows of a batch."""
@@ -104,21 +104,21 @@ class Learner:
         """What is random about every part."""
         config, model = self.config, self.model
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        options = {"flow_draws": config.flow_draws, "time_s": config.time_s}
-        if config.noise_per == "step":
+        options = {"flow_draws": config.objective.flow_draws, "time_s": config.objective.time_s}
+        if config.objective.noise_per == "step":
             return [model.draw(len(part.actions), generator, **options) for part in batch]
         of_rows = model.draw(config.batch_size, generator, **options)
         return [{name: values[list(part.row_ids)] for name, values in of_rows.items()} for part in batch]
 
     def loss_scales(self, batch: list[Batch], draws: list[Draws]) -> Scales:
         """Of each loss of the objective, for the batch of all ranks."""
-        losses = self.config.losses
+        losses = self.config.objective.losses
         counts = [self.model.loss_counts(part, d, losses=losses) for part, d in zip(batch, draws, strict=True)]
         own = {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
         if self.ranks.world_size > 1:
             totals = self.ranks.sum([total.item() for total in own.values()])
             own = {name: torch.tensor(total) for name, total in zip(own, totals, strict=True)}
-        return {name: self.config.weight_of(name) / total.float().clamp(min=1) for name, total in own.items()}
+        return {name: self.config.objective.weight_of(name) / total.float().clamp(min=1) for name, total in own.items()}
 
     def _in_turn(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> list[Terms]:
         """Part after part; gradients add up where they are kept. Those of all ranks are averaged, so they are scaled.
@@ -129,7 +129,7 @@ class Learner:
         for part, own in zip(batch, draws, strict=True):
             part = part.map(lambda t: t.to(device, non_blocking=True))
             own = {name: t.to(device, non_blocking=True) for name, t in own.items()}
-            terms = self.model.loss_terms(part, own, losses=self.config.losses, run_all_modules=count > 1)
+            terms = self.model.loss_terms(part, own, losses=self.config.objective.losses, run_all_modules=count > 1)
             (count * weighted_loss(terms, scales)).backward()
             results.append(detach_terms(terms))
         return results
@@ -145,7 +145,7 @@ class Learner:
 
     def _gradients_of_part(self, part: Batch, draws: Draws, scales: Scales) -> tuple[Terms, tuple[Tensor | None, ...]]:
         """The losses of one part, and the gradients of their weighted sum."""
-        terms = self.model.loss_terms(part, draws, losses=self.config.losses)
+        terms = self.model.loss_terms(part, draws, losses=self.config.objective.losses)
         loss = weighted_loss(terms, scales)
         return detach_terms(terms), torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
 
@@ -191,8 +191,8 @@ class Learner:
 
 def uses_threads(config: TrainConfig, ranks: Ranks) -> bool:
     """Whether the parts of a batch are worked on at the same time."""
-    plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compile
-    return plain and ranks.device.type == "cpu" and config.accumulate == 1
+    plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compute.compile
+    return plain and ranks.device.type == "cpu" and config.parallel.accumulate == 1
 
 
 def weighted_loss(terms: Terms, scales: Scales) -> Tensor:

@@ -48,7 +48,7 @@ def train(
     Started by `torchrun`, all its processes are one run (`distributed.py`).
 
     Stops cleanly after a step on SIGINT or SIGTERM (to any rank), with a checkpoint. `until` ends the run early at that
-    step (the schedule stays that of `config.steps`). Every `config.eval_every` steps `evaluate` is given the policy.
+    step (the schedule stays that of `config.steps`). Every `evaluation.every` steps `evaluate` is given the policy.
 
     Raises:
         ValueError: the folder holds another run, or the config cannot work.
@@ -80,13 +80,15 @@ class Run:
     def __init__(self, config: TrainConfig, setup: Setup, out: Path, *, ranks: Ranks | None = None) -> None:
         self.config, self.setup, self.out, self.ranks = config, setup, out, ranks or Ranks()
         self.learner = Learner(setup.bundle.model, config, ranks=self.ranks)
-        self.checkpoints = Checkpoints(out, ranks=self.ranks, keep=config.keep, every=config.keep_every)
+        self.checkpoints = Checkpoints(
+            out, ranks=self.ranks, keep=config.checkpoints.keep, every=config.checkpoints.keep_every
+        )
         self.drawn: Counter[str] = Counter()
         self.meter = Meter(config, self.learner.model)
         self.validation = Validation(config, setup.loader, setup.held_out, device=self.ranks.device)
         self.spikes = Spikes(
-            out=out, text=setup.bundle.text, rank=self.ranks.rank, loss_factor=config.loss_spike,
-            grad_factor=config.grad_spike,
+            out=out, text=setup.bundle.text, rank=self.ranks.rank, loss_factor=config.logging.loss_spike,
+            grad_factor=config.logging.grad_spike,
         )  # fmt: skip
         if setup.resume_from is not None:
             self._load(setup.resume_from)
@@ -99,8 +101,9 @@ class Run:
         """All steps that are left, up to `until`; logs, looks and saves on the way."""
         config, ranks, last = self.config, self.ranks, min(until or self.config.steps, self.config.steps)
         metrics = Metrics(
-            self.out, steps=config.steps, start=self.step, title=config.name, progress=progress, log_to=config.log_to,
-            settings=asdict(config), device=ranks.device, ranks=ranks.world_size, main=ranks.is_main,
+            self.out, steps=config.steps, start=self.step, title=config.name, progress=progress,
+            log_to=config.logging.log_to, settings=asdict(config), device=ranks.device,
+            ranks=ranks.world_size, main=ranks.is_main,
         )  # fmt: skip
         try:
             with stop_signals() as stopped, self.setup.loader.prefetch(self.step, last) as batches:
@@ -109,13 +112,13 @@ class Run:
                     with ranks.fail_together():
                         batch = next(coming)
                     number = self.step + 1
-                    values = self.advance(batch, logging=number % config.log_every == 0 or number == last)
+                    values = self.advance(batch, logging=number % config.logging.log_every == 0 or number == last)
                     metrics.advance()
                     if values:
                         flops = self.meter.of(batch)
                         metrics.log(self.step, values, samples_per_step=config.batch_size, flops_per_sample=flops)
                     stopping = ranks.any(stopped())
-                    if self.step % config.save_every == 0 or self.step == last or stopping:
+                    if self.step % config.checkpoints.save_every == 0 or self.step == last or stopping:
                         self.save()
                     with metrics.paused():
                         if found := self.looked_at(evaluate):
@@ -143,10 +146,10 @@ class Run:
     def looked_at(self, evaluate: Evaluate | None) -> dict[str, float]:
         """What validation and evaluation say of the moving average, if it is time for them."""
         found: dict[str, float] = {}
-        if (every := self.config.validate_every) and self.step % every == 0:
+        if (every := self.config.evaluation.validate_every) and self.step % every == 0:
             with self.learner.average_parameters() as model:
                 found |= self.validation.run(model)
-        if evaluate is not None and (every := self.config.eval_every) and self.step % every == 0:
+        if evaluate is not None and (every := self.config.evaluation.every) and self.step % every == 0:
             self.export()
             with self.ranks.fail_together():
                 found |= evaluate(self.out / "policy") if self.ranks.is_main else {}

@@ -103,14 +103,14 @@ class Validation:
         *,
         device: str | torch.device = "cpu",
     ) -> None:
-        if config.validate_every and not any(len(numbers) for numbers in held_out.values()):
+        if config.evaluation.validate_every and not any(len(numbers) for numbers in held_out.values()):
             raise ValueError(f"run '{config.name}' validates and holds nothing out; --set held_out=0.05")
         self.config, self.loader, self.device = config, loader, torch.device(device)
         self.numbers = {name: self._chosen(name, numbers) for name, numbers in held_out.items() if len(numbers)}
 
     def _chosen(self, name: str, numbers: Numbers) -> Numbers:
         rng = np.random.default_rng((self.config.seed, crc32(name.encode()), 1))
-        return np.sort(rng.choice(numbers, min(self.config.validate_rows, len(numbers)), replace=False))
+        return np.sort(rng.choice(numbers, min(self.config.evaluation.validate_rows, len(numbers)), replace=False))
 
     @torch.no_grad()
     def run(self, model: Model) -> dict[str, float]:
@@ -152,10 +152,10 @@ class Validation:
     def _losses(
         self, model: Model, cases: list[Case], generator: torch.Generator
     ) -> Iterator[tuple[str, float, float]]:
-        draws = model.draw(len(cases), generator, time_s=self.config.time_s)
+        draws = model.draw(len(cases), generator, time_s=self.config.objective.time_s)
         draws = {key: self._moved(value) for key, value in draws.items()}
         batch = collate([case.row for case in cases]).map(self._moved)
-        for term, (total, count) in model.loss_terms(batch, draws, losses=self.config.losses).items():
+        for term, (total, count) in model.loss_terms(batch, draws, losses=self.config.objective.losses).items():
             yield term, float(total.sum()), float(count.sum())
 
     def _action_errors(

@@ -9,13 +9,19 @@ from pilot import configs
 from pilot.cli import main
 from pilot.cli.settings import override
 from pilot.models.pi import pi05
-from pilot.train.config import TrainConfig
+from pilot.train.config import ObjectiveConfig, TrainConfig
 from pilot.train.plan.estimate import plan, smallest_change
 from pilot.train.plan.gpus import GIB, GPUS, find_gpu, parse_gpus
 from pilot.train.plan.table import table, to_text
+from train.toy import changed
 
 FULL = TrainConfig(
-    name="full", model=pi05("2b"), sources=(), robot="aloha", steps=1000, batch_size=64, alpha=1.0, flow_draws=1
+    name="full",
+    model=pi05("2b"),
+    robot="aloha",
+    steps=1000,
+    batch_size=64,
+    objective=ObjectiveConfig(alpha=1.0, flow_draws=1),
 )
 
 
@@ -52,16 +58,16 @@ def test_what_fits_is_left_as_it_is():
 
 def test_several_gpus_need_a_way_to_share():
     made = plan(configs.get("nano_stage2"), gpus="2xH100")
-    assert made.best == made.asked and made.asked.settings() == ["parallel=ddp"]
-    assert "GiB to spare: --set parallel=ddp" in to_text(made)
+    assert made.best == made.asked and made.asked.settings() == ["parallel.strategy=ddp"]
+    assert "GiB to spare: --set parallel.strategy=ddp" in to_text(made)
 
 
 def test_the_smallest_change_is_one_setting_and_changes_no_result():
     made = plan(FULL, gpus="8xH100")
     assert not made.asked.fits and made.best is not None and made.best.fits
-    assert made.best.settings() == ["parallel=fsdp"]
+    assert made.best.settings() == ["parallel.strategy=fsdp"]
     assert made.best.memory.peak <= GPUS["H100"].memory < made.asked.memory.peak
-    assert "--set parallel=fsdp" in to_text(made)
+    assert "--set parallel.strategy=fsdp" in to_text(made)
 
 
 def test_the_change_works_when_it_is_made():
@@ -81,7 +87,7 @@ def test_lora_comes_last_and_is_said():
 
 @pytest.mark.parametrize("name", ["debug", "nano_vision", "nano_expert", "pi05_libero_lora", "pi0_fast_libero"])
 def test_runs_of_every_kind_have_a_plan(name):
-    made = plan(replace(configs.get(name), batch_size=2, accumulate=1), gpus="2xH200")
+    made = plan(changed(configs.get(name), batch_size=2, parallel={"accumulate": 1}), gpus="2xH200")
     assert to_text(made) and json.loads(json.dumps(made.to_json()))["asked"]["fits"]
 
 
@@ -113,15 +119,17 @@ def test_time_and_price_follow_from_samples():
 
 
 def test_two_nodes_are_faster_where_their_network_is_spared():
-    runs = {way: replace(FULL, batch_size=64 * n, parallel=way) for way, n in (("fsdp", 2), ("hsdp", 2))}
+    runs = {way: changed(FULL, batch_size=64 * n, parallel={"strategy": way}) for way, n in (("fsdp", 2), ("hsdp", 2))}
     across, within = (plan(run, gpus="16xH100").asked for run in runs.values())
-    node = plan(replace(FULL, parallel="fsdp"), gpus="8xH100").asked
+    node = plan(changed(FULL, parallel={"strategy": "fsdp"}), gpus="8xH100").asked
     assert across.time.sending > within.time.sending > node.time.sending
     assert 64 / node.time.total < 128 / within.time.total < 2 * 64 / node.time.total
 
 
 def test_checkpointing_trades_time_for_memory():
-    none, blocks = (plan(replace(FULL, checkpointing=way), gpus="8xH100").asked for way in ("none", "blocks"))
+    none, blocks = (
+        plan(changed(FULL, compute={"checkpointing": way}), gpus="8xH100").asked for way in ("none", "blocks")
+    )
     assert blocks.memory.activations < 0.4 * none.memory.activations
     assert blocks.time.products > none.time.products
     assert blocks.flops == none.flops, "what is done again is not the model's work"

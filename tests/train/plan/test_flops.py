@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.lora import LoraConfig
-from pilot.train.config import TrainConfig
+from pilot.train.config import ObjectiveConfig, TrainConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import Meter, costs, forward, of_batch, per_row, planned
 from train.counted_rows import ROW, rows_of, run_of, work_of
@@ -33,9 +33,9 @@ def counted(config: TrainConfig) -> tuple[float, float]:
     """Operations that torch counts per row: forward, and forward and backward."""
     model = choose_learning(Pi(config.model), freeze=config.freeze, lora=config.lora)
     batch = rows_of(config.model, ROWS)
-    draws = model.draw(ROWS, torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
+    draws = model.draw(ROWS, torch.Generator().manual_seed(0), flow_draws=config.objective.flow_draws)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        terms = model.loss_terms(batch, draws, losses=config.losses)
+        terms = model.loss_terms(batch, draws, losses=config.objective.losses)
         ahead = counter.get_total_flops()
         torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
     return ahead / ROWS, counter.get_total_flops() / ROWS
@@ -88,8 +88,13 @@ def test_a_full_row_of_the_published_shape():
     """3 pictures, 320 tokens of which 140 are said, 5 flow blocks: 25 samples/s are 39 % of an H200 by parameters and
     tokens alone (15.3 TFLOP); attention scores, logits and the adaptive norms make it 16.0."""
     config = TrainConfig(
-        name="full", model=pi05("2b", max_tokens=320), sources=(), robot="aloha", steps=1, batch_size=1, flow_draws=5
-    )  # fmt: skip
+        name="full",
+        model=pi05("2b", max_tokens=320),
+        robot="aloha",
+        steps=1,
+        batch_size=1,
+        objective=ObjectiveConfig(flow_draws=5),
+    )
     work = planned(config)
     assert (work.pictures, work.text, work.spoken, work.draws) == ((224, 224, 224), 320, 141, 5)
     model = empty_model(config.model)

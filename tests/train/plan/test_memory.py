@@ -42,16 +42,16 @@ def peak_of(config: TrainConfig) -> int:
     """The most bytes that live at once in a step of `ROWS` rows, beside weights."""
     model = parallelize(Pi(config.model), config, Ranks())
     batch = rows_of(config.model, ROWS)
-    draws = model.draw(ROWS, torch.Generator().manual_seed(0), flow_draws=config.flow_draws)
+    draws = model.draw(ROWS, torch.Generator().manual_seed(0), flow_draws=config.objective.flow_draws)
     with LiveBytes(model.parameters()) as live:
-        terms = model.loss_terms(batch, draws, losses=config.losses)
+        terms = model.loss_terms(batch, draws, losses=config.objective.losses)
         torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
     return live.peak
 
 
 @pytest.mark.parametrize(("name", "losses", "checkpointing"), RUNS)
 def test_a_step_holds_what_is_told(name, losses, checkpointing):
-    config = run_of(MODELS[name], losses=losses, checkpointing=checkpointing)
+    config = run_of(MODELS[name], losses=losses, compute={"checkpointing": checkpointing})
     counts = Counts.of(empty_model(config.model), config)
     told = memory(config, counts, work=work_of(config), layout=replace(ALONE, checkpointing=checkpointing))
     assert told.passing == pytest.approx(peak_of(config), rel=TOLERANCE)

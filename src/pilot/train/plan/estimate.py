@@ -23,8 +23,13 @@ from pilot.train.plan.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
 from pilot.train.plan.memory import Checkpointing, Counts, Layout, Memory, Parallel, memory
 from pilot.train.plan.time import StepTime, step_time
 
-SETTINGS = ("parallel", "accumulate", "checkpointing", "lora")
-"""What the search may change."""
+SETTINGS = {
+    "parallel": "parallel.strategy",
+    "accumulate": "parallel.accumulate",
+    "checkpointing": "compute.checkpointing",
+    "lora": "lora",
+}
+"""What the search may change: fields of a layout, and the settings of a run that they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,8 @@ class Choice:
 
     def settings(self) -> list[str]:
         """The changes as `--set` takes them."""
-        return ["lora=true" if name == "lora" else f"{name}={getattr(self.layout, name)}" for name in self.changed]
+        values = {name: "true" if name == "lora" else getattr(self.layout, name) for name in self.changed}
+        return [f"{SETTINGS[name]}={value}" for name, value in values.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,21 +172,21 @@ def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
     Raises:
         ValueError: the batch does not split over them.
     """
-    if config.batch_size % (gpus * config.accumulate):
+    if config.batch_size % (gpus * config.parallel.accumulate):
         raise ValueError(
-            f"a batch of {config.batch_size} rows does not split over {gpus} GPUs of {config.accumulate} passes each; "
-            "--set batch_size=… to a multiple"
+            f"a batch of {config.batch_size} rows does not split over {gpus} GPUs of {config.parallel.accumulate} "
+            "passes each; --set batch_size=… to a multiple"
         )
-    parallel = "none" if gpus == 1 else "ddp" if config.parallel == "none" else config.parallel
+    parallel = "none" if gpus == 1 else "ddp" if config.parallel.strategy == "none" else config.parallel.strategy
     return Layout(
         gpus=gpus,
         parallel=parallel,
-        rows=config.batch_size // gpus // config.accumulate,
-        accumulate=config.accumulate,
-        inside=config.shards or GPUS_PER_NODE,
-        checkpointing=config.checkpointing,
-        precision="fp32" if config.precision == "fp32" else "bf16",
-        compiled=config.compile,
+        rows=config.batch_size // gpus // config.parallel.accumulate,
+        accumulate=config.parallel.accumulate,
+        inside=config.parallel.shards or GPUS_PER_NODE,
+        checkpointing=config.compute.checkpointing,
+        precision="fp32" if config.compute.precision == "fp32" else "bf16",
+        compiled=config.compute.compile,
     )
 
 
@@ -223,7 +229,12 @@ class Options:
         config, work, variant = self.config, self.work, self.variants[lora]
         used = memory(config, variant.counts, work=work, layout=layout)
         seconds = step_time(config, variant.counts, work, layout=layout, gpu=self.gpu, costs=variant.costs)
-        changed = [name for name in SETTINGS if name != "lora" and getattr(layout, name) != getattr(config, name)]
+        own = {
+            "parallel": config.parallel.strategy,
+            "accumulate": config.parallel.accumulate,
+            "checkpointing": config.compute.checkpointing,
+        }
+        changed = [name for name, value in own.items() if getattr(layout, name) != value]
         if layout.gpus == 1 and "parallel" in changed:
             changed.remove("parallel")  # one GPU needs none, whatever the config says
         changed += ["lora"] if lora and config.lora is None else []

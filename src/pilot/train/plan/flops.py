@@ -52,7 +52,7 @@ def planned(config: TrainConfig, *, text: int | None = None, spoken: int | None 
         pictures=tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in shown),
         text=text,
         spoken=(round(0.44 * text) if spoken is None else spoken) if loss.text else 0,
-        draws=config.flow_draws if loss.flow else 0,
+        draws=config.objective.flow_draws if loss.flow else 0,
     )
 
 
@@ -72,7 +72,7 @@ def of_batch(config: TrainConfig, batch: list[Batch]) -> Workload:
         pictures=(side,) * round(len(pictures) / rows),
         text=sum(part.observation.tokens.numel() for part in batch) / rows,
         spoken=sum(int(part.observation.token_loss.sum()) for part in batch) / rows if losses.text else 0,
-        draws=config.flow_draws * flow_rows / rows if losses.flow else 0,
+        draws=config.objective.flow_draws * flow_rows / rows if losses.flow else 0,
     )
 
 
@@ -86,9 +86,9 @@ class Losses:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Losses":
-        text = config.model.generates_text and (config.text_weight > 0 or config.fast_weight > 0)
+        text = config.model.generates_text and (config.objective.text_weight > 0 or config.objective.fast_weight > 0)
         model = require_pi(config.model)
-        flow = config.alpha > 0 and model.action_expert is not None
+        flow = config.objective.alpha > 0 and model.action_expert is not None
         return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
 
 

@@ -77,7 +77,7 @@ def verdict(plan: Plan) -> list[str]:
     if plan.best is None:
         least = plan.least
         lines.append(f"Nothing that was tried fits; the least is {gib(least.memory.peak)} GiB, {said(least)}.")
-        return [*lines, "More GPUs with parallel=fsdp, or GPUs with more memory, are needed."]
+        return [*lines, "More GPUs with parallel.strategy=fsdp, or GPUs with more memory, are needed."]
     if not asked.fits:
         lines.append(f"The smallest change that fits: {said(plan.best)}")
     if plan.fastest is not None and plan.fastest.time.total < 0.98 * plan.chosen.time.total:

@@ -1,0 +1,99 @@
+"""Whose run a folder holds: the config beside its checkpoints, and what of it may be changed when the run goes on.
+
+Which settings may change stands beside them in `train/config.py` (`MAY_CHANGE`).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pilot.data.storage.files import read_json, write_json
+from pilot.models.bundle import config_from_dict
+from pilot.models.registry import model_kind
+from pilot.train import checkpoint
+from pilot.train.config import InitFrom, Source, TrainConfig
+
+FILE = "config.json"
+
+
+def claim(out: Path, config: TrainConfig, *, resume: bool, write: bool) -> Path | None:
+    """Write the config into a fresh folder, or check that a used one holds the same run; return its last checkpoint.
+
+    Raises:
+        ValueError: the folder holds a run that is not to be resumed, or a run with other settings.
+    """
+    last = checkpoint.last_checkpoint(out)
+    if (out / FILE).exists() and last is not None:
+        if not resume:
+            raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
+        if changed := list(differences(config, read_config(out, like=config))):
+            raise ValueError(
+                f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config"
+            )
+    if write:
+        write_json(out / FILE, as_json(config))
+    return last
+
+
+def as_json(config: Any) -> Any:
+    """Return a (nested) dataclass as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def read_config(out: Path, *, like: TrainConfig) -> dict[str, Any]:
+    """Read the config of the run in `out`, of whatever age; fields younger than it have the defaults of `like`'s types.
+
+    Raises:
+        FileNotFoundError: no run there.
+    """
+    values = read_json(out / FILE, remedy="choose another folder")
+    if "data" not in values:
+        values = grouped(values)
+    values["model"] = as_json(config_from_dict(values["model"], kind=model_kind(like.model)))
+    values["data"]["sources"] = [as_json(Source(path="")) | source for source in values["data"]["sources"]]
+    return with_defaults(values, like)
+
+
+def grouped(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Sort the settings of a config from before there were groups into them."""
+    values: dict[str, Any] = {}
+    init_from = flat.get("init_from")
+    if init_from is not None:
+        values["init_from"] = as_json(InitFrom.parse(init_from))
+    for name, value in flat.items():
+        group, dot, field = TrainConfig.OLD_NAMES.get(name, name).partition(".")
+        if group == "init_from":
+            if dot and init_from is not None:
+                values[group][field] = value
+        elif dot:
+            values.setdefault(group, {})[field] = value
+        else:
+            values[group] = value
+    return values
+
+
+def with_defaults(values: Mapping[str, Any], like: Any) -> dict[str, Any]:
+    """Add the defaults of fields that a stored config does not have yet, in each of its groups."""
+    known = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(like)
+             if f.default is not MISSING or f.default_factory is not MISSING}  # fmt: skip
+    defaults = {name: as_json(value) if is_dataclass(value) else value for name, value in known.items()}
+    result = json.loads(json.dumps(defaults)) | dict(values)
+    for f in fields(like):
+        group = getattr(like, f.name)
+        if is_dataclass(group) and f.name != "model" and isinstance(result.get(f.name), Mapping):
+            result[f.name] = with_defaults(result[f.name], group)
+    return result
+
+
+def differences(config: Any, stored: Mapping[str, Any], *, group: str = "") -> Iterator[str]:
+    """Yield the settings that must be those of the run in the folder and are not, as `--set` names them."""
+    for f in fields(config):
+        mine, theirs = getattr(config, f.name), stored.get(f.name)
+        if f.metadata.get("may_change"):
+            continue
+        if is_dataclass(mine) and isinstance(theirs, Mapping) and f.name != "model":
+            yield from differences(mine, theirs, group=f"{group}{f.name}.")
+        elif (as_json(mine) if is_dataclass(mine) else json.loads(json.dumps(mine, default=asdict))) != theirs:
+            yield f"{group}{f.name}"
