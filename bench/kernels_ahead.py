@@ -113,7 +113,7 @@ def launches_of(size: str, *, early: bool) -> dict[str, Counter[Launch]]:
     with torch.inference_mode(), torch.device("meta"):
         with recorded() as made["vision"]:
             FusedSiglip(tower)(like.new_empty(3, config.vision.image_size, config.vision.image_size, 3))
-        vlm, expert = (FusedStack(stack, early=early, ahead=early) for stack in stacks)
+        vlm, expert = (FusedStack(stack, early=early) for stack in stacks)
         for name, stack, count, first in (("prefill", vlm, tokens, 0), ("expert", expert, actions, tokens),
                                           ("word", vlm, 1, tokens)):  # fmt: skip
             at = angles.at(torch.zeros(1, count, dtype=torch.long), limit=1)

@@ -75,4 +75,4 @@ def test_which_stacks_divide_into_tiles():
     assert can_fuse(pi05("2b").vlm) and can_fuse(pi05("nano").action_expert)
     assert not can_fuse(pi05("debug").action_expert), "24 columns do not"
     tiles = tiles_for(pi05("2b").action_expert)
-    assert tiles.out.columns == tiles.down.columns == 64 and tiles.down.splits == 8
+    assert tiles.out.columns == tiles.down.columns == 32 and tiles.down.splits == 4

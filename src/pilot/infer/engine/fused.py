@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pilot.infer.engine.fused_stack import FusedScratch, FusedSiglip, FusedStack, can_fuse
+from pilot.infer.engine.fused_stack import FusedScratch, FusedSiglip, FusedStack, can_fuse, can_launch_early
 from pilot.infer.engine.graphs import GraphBuffers, GraphEngine
 from pilot.infer.engine.stack import Span
 from pilot.infer.engine.state import DenoisePlan
@@ -29,14 +29,15 @@ def can_fuse_model(config: PiConfig) -> bool:
 
 
 class FusedEngine(GraphEngine):
-    """A `GraphEngine` in kernels. For `early` and `ahead` see `FusedStack`."""
+    """A `GraphEngine` in kernels. For `early` see `FusedStack`."""
 
-    def __init__(self, model: Pi, *, early: bool = False, ahead: bool = False) -> None:
-        self.early, self.ahead, self.towers = early, ahead, dict[int, FusedSiglip]()
+    def __init__(self, model: Pi, *, early: bool | None = None) -> None:
+        self.early = can_launch_early(model.embedding.weight.device) if early is None else early
+        self.towers: dict[int, FusedSiglip] = {}
         super().__init__(model)
 
     def stack(self, gemma: Gemma) -> FusedStack:
-        return FusedStack(gemma, early=self.early, ahead=self.ahead)
+        return FusedStack(gemma, early=self.early)
 
     def embed_images(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
         if id(tower) not in self.towers:

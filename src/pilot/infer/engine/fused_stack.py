@@ -37,20 +37,43 @@ class Tiles(NamedTuple):
 
 
 def tiles_for(config: GemmaConfig) -> Tiles:
-    """Tiles for a stack: so many programs that most of a GPU has work, in sizes that divide what there is."""
+    """Choose tiles for a stack, in sizes that divide what there is: the fastest at `2b` on an H100."""
     heads, width, inner = config.num_heads * config.head_dim, config.width, config.mlp_dim
-    columns = largest_divisor(width, 64)
+    narrow = width <= 1024
+    columns = largest_divisor(width, 32)
 
     def adding(inputs: int, most: int) -> Tile:
         splits = min(most, largest_divisor(inputs, inputs) // SMALLEST)
         return Tile(columns, largest_divisor(inputs // splits, 128), splits)
 
     return Tiles(
-        qkv=Tile(largest_divisor(config.head_dim // 2, 16), largest_divisor(width, 128)),
-        out=adding(heads, 8),
-        gate_up=Tile(largest_divisor(inner, 32), largest_divisor(width, 128)),
-        down=adding(inner, 8),
+        qkv=Tile(
+            largest_divisor(config.head_dim // 2, 16 if narrow else 32),
+            largest_divisor(width, 128),
+            stages=6 if narrow else 4,
+        ),
+        out=adding(heads, 2 if narrow else 4),
+        gate_up=Tile(largest_divisor(inner, 16 if narrow else 32), largest_divisor(width, 128)),
+        down=adding(inner, 4),
     )
+
+
+def fit_tiles(tiles: Tiles, like: Tensor) -> Tiles:
+    """Take as many stages as a multiprocessor's shared memory holds of these numbers: an RTX has half of an H100's."""
+    if not like.is_cuda:
+        return tiles
+    room = torch.cuda.get_device_properties(like.device).shared_memory_per_block_optin
+
+    def fitted(tile: Tile, weights: int) -> Tile:
+        stage = (64 + weights * tile.columns) * tile.inputs * like.element_size()  # rows, and columns of the weights
+        return tile._replace(stages=max(2, min(tile.stages, room // stage)))
+
+    return Tiles(*(fitted(tile, weights) for tile, weights in zip(tiles, (2, 1, 2, 1), strict=True)))
+
+
+def can_launch_early(device: torch.device) -> bool:
+    """Whether a kernel can be set up while the one before it runs."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def largest_divisor(count: int, most: int) -> int:
@@ -66,9 +89,7 @@ def can_fuse(config: GemmaConfig) -> bool:
 
 def cut_for(rows: int, slots: int, *, batch: int) -> Cut:
     """How attention is cut: keys are split until there are about as many programs as multiprocessors."""
-    if rows * batch > 64 * PROGRAMS:
-        return Cut(128, 64, warps=8)
-    tall = 16 if rows <= 16 else 32 if rows <= 32 else 64
+    tall = 16 if rows <= 16 else 32 if rows * batch <= 32 * PROGRAMS else 64
     parts = max(1, PROGRAMS // (-(-rows // tall) * batch))
     part = max(64, -(-slots // parts // 64) * 64)
     return Cut(tall, 64, part if part < slots else 0)
@@ -93,13 +114,14 @@ class FusedScratch(Scratch):
 class FusedStack(InferenceStack):
     """An `InferenceStack` in kernels. Weights are the module's own, as they lie.
 
-    On Hopper, kernels of few rows can be set up while the one before them runs (`early`), and fetch weights into the
-    cache that are read soon (`ahead`).
+    With `early`, kernels of few rows are set up while the one before them still runs (programmatic dependent launches);
+    by default where the GPU can do so, from Hopper on.
     """
 
-    def __init__(self, gemma: Gemma, *, early: bool = False, ahead: bool = False) -> None:
+    def __init__(self, gemma: Gemma, *, early: bool | None = None) -> None:
         super().__init__(gemma)
-        self.tiles, self.early, self.ahead = tiles_for(gemma.config), early, ahead
+        self.early = can_launch_early(self.like.device) if early is None else early
+        self.tiles = fit_tiles(tiles_for(gemma.config), self.like)
         splits = max(self.tiles.out.splits, self.tiles.down.splits)
         self.workspace = Workspace.empty(floats=splits * MAX_ROWS * self.config.width, device=self.like.device)
 
@@ -151,21 +173,20 @@ class FusedStack(InferenceStack):
         """All blocks, from a stream that has begun to one that the final norm can be taken of; False if stopped."""
         scratch, last = span.scratch, len(self.layers) - 1
         assert isinstance(scratch, FusedScratch)
-        how, parts = self.cut_of(span)
+        cut, parts = self.cut_of(span)
         bias = None if span.bias is None else span.bias[:, 0, 0]
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
             before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
-            following = self.layers[0 if i == last else i + 1]
             products.project_heads(
                 stream, weights.qkv.T, before_attention.shifted, cos=span.angles.cos, sin=span.angles.high,
                 queries=scratch.queries.view(len(stream.x), -1), keys=slots.new_keys, values=slots.new_values,
-                tile=self.tiles.qkv, early=self.early, ahead=self.soon(weights.out),
+                tile=self.tiles.qkv, early=self.early,
             )  # fmt: skip
             if stop and i == last:
                 return False
             attention.attend(
-                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, patchify=how, parts=parts,
-                early=self.early, ahead=self.soon(weights.gate_up),
+                scratch.queries, slots.keys, slots.values, bias, out=scratch.attended, cut=cut, parts=parts,
+                early=self.early,
             )  # fmt: skip
             products.add_product(
                 scratch.attended.view(len(stream.x), -1), weights.out.T, before_attention.gate, stream=stream,
@@ -173,22 +194,18 @@ class FusedStack(InferenceStack):
             )  # fmt: skip
             products.gated_product(
                 stream, weights.gate_up.T, before_mlp.shifted, out=scratch.gated, tile=self.tiles.gate_up,
-                early=self.early, ahead=self.soon(weights.down),
+                early=self.early,
             )  # fmt: skip
             products.add_product(
                 scratch.gated, weights.down.T, before_mlp.gate, stream=stream, factor=after.factor,
-                workspace=self.workspace, tile=self.tiles.down, early=self.early, ahead=self.soon(following.qkv),
+                workspace=self.workspace, tile=self.tiles.down, early=self.early,
             )  # fmt: skip
         return True
 
-    def soon(self, matrix: Tensor) -> Tensor | None:
-        """Weights to be fetched into the cache while the memory is idle."""
-        return matrix if self.ahead else None
-
     def cut_of(self, span: Span) -> tuple[Cut, Parts | None]:
         queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
-        how = cut_for(queries.shape[1], slots, batch=len(queries))
-        return how, Parts.empty(queries, slots=slots, part=how.part) if how.part else None
+        cut = cut_for(queries.shape[1], slots, batch=len(queries))
+        return cut, Parts.empty(queries, slots=slots, part=cut.part) if cut.part else None
 
     # --- many rows ---------------------------------------------------------------------------------------------------
 
@@ -237,10 +254,10 @@ class FusedStack(InferenceStack):
             scratch.attended.copy_(F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=bias)[:, 0])
             return
         row_bias = None if bias is None else bias[:, 0, 0]
-        how = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
-        parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=how.part) if how.part else None
+        cut = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
+        parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=cut.part) if cut.part else None
         attention.attend(
-            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, patchify=how, parts=parts
+            scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=cut, parts=parts
         )
 
     def narrow(

@@ -72,7 +72,7 @@ class GraphBuffers:
 
     pictures: list[Float[Tensor, "_ _ _ 3"]]
     tokens: Int[Tensor, "b l"]
-    order: Int[Tensor, "b s"]
+    order: Int[Tensor, "b n"]
     kinds: Int[Tensor, "b s"]
     cache: Cache
     state: Float[Tensor, "b ad"]

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from pilot.nn.kernels.products import Tile, _fetch, _wait, fetched, options
+from pilot.nn.kernels.products import Tile, _wait, options
 
 _HIDDEN = tl.constexpr(-1e30)  # less than any score, and a row of nothing else averages
 _LOG2_E = 1.4426950408889634
@@ -45,10 +45,9 @@ class Parts(NamedTuple):
 
 @triton.jit
 @no_type_check
-def _attend_kernel(queries, keys, values, bias, out, logarithms, ahead, rows, slots, key_stride, bias_stride, scale,
+def _attend_kernel(queries, keys, values, bias, out, logarithms, rows, slots, key_stride, bias_stride, scale,
                    PART: tl.constexpr, SPLIT: tl.constexpr, BIASED: tl.constexpr, HEAD_DIM: tl.constexpr,
-                   BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EARLY: tl.constexpr,
-                   AHEAD: tl.constexpr):  # fmt: skip
+                   BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     part, batch = tl.program_id(1), tl.program_id(2)
     row, h = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, HEAD_DIM)
     live = row < rows
@@ -59,8 +58,6 @@ def _attend_kernel(queries, keys, values, bias, out, logarithms, ahead, rows, sl
     total = tl.zeros((BLOCK_M, HEAD_DIM), tl.float32)
     first = part * PART
     end = min(first + PART, slots)
-    programs = tl.num_programs(0) * tl.num_programs(1)
-    _fetch(ahead, part * tl.num_programs(0) + tl.program_id(0), programs, AHEAD)
     _wait(EARLY)
     q = tl.load(queries + (batch * rows + row)[:, None] * HEAD_DIM + h[None, :], mask=live[:, None], other=0.0)
     for start in range(first, end, BLOCK_N):
@@ -119,7 +116,6 @@ def attend(
     cut: Cut,
     parts: Parts | None = None,
     early: bool = False,
-    ahead: Tensor | None = None,
 ) -> None:
     """Softmax attention scaled by `h**-0.5`. `bias` is 0 where a slot is seen and very negative elsewhere.
 
@@ -132,10 +128,10 @@ def attend(
     assert queries.is_contiguous() and out.is_contiguous() and cut.part % cut.slots == 0
     tile, scale = Tile(0, 0, warps=cut.warps, stages=cut.stages), head_dim**-0.5 * _LOG2_E
     _attend_kernel[(triton.cdiv(rows, cut.rows), count, batch)](
-        queries, keys, values, bias, parts.averages if parts else out, parts.logarithms if parts else None, ahead, rows,
+        queries, keys, values, bias, parts.averages if parts else out, parts.logarithms if parts else None, rows,
         slots, keys.stride(0), 0 if bias is None else bias.stride(0), scale, PART=cut.part or 1 << 30,
         SPLIT=split, BIASED=bias is not None, HEAD_DIM=head_dim, BLOCK_M=cut.rows, BLOCK_N=cut.slots, EARLY=early,
-        AHEAD=fetched(ahead), **options(tile, early),
+        **options(tile, early),
     )  # fmt: skip
     if parts is not None:
         tall = 4

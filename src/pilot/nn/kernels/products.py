@@ -83,19 +83,6 @@ def _wait(EARLY: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _fetch(weight, program, programs, BYTES: tl.constexpr):
-    """Bring weights that a later kernel reads into the L2 cache: this one leaves the memory idle (Hopper)."""
-    if BYTES > 0:
-        piece = weight.to(tl.int64) + tl.arange(0, 128) * 512
-        for block in range(program, BYTES // 65536, programs):
-            tl.inline_asm_elementwise(
-                "cp.async.bulk.prefetch.L2.global [$1], 512; mov.u32 $0, 0;", "=r,l", [piece + block * 65536],
-                dtype=tl.int32, is_pure=False, pack=1,
-            )  # fmt: skip
-
-
-@triton.jit
-@no_type_check
 def _lengths(squares, row, live, FLOOR: tl.constexpr, TILES: tl.constexpr):
     """One over the length of each row, from the squares of its tiles."""
     tiles = tl.arange(0, TILES)
@@ -141,17 +128,16 @@ def _finish(total, x, gate, factor, scaled, squares, row, live, column, tile, WI
 
 @triton.jit
 @no_type_check
-def _heads_kernel(scaled, squares, weight, shifted, cos, sin, queries, keys, values, ahead, rows, tokens, angle_stride,
+def _heads_kernel(scaled, squares, weight, shifted, cos, sin, queries, keys, values, slot, rows, tokens, angle_stride,
                   key_stride, HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, INPUTS: tl.constexpr, FLOOR: tl.constexpr,
-                  TILES: tl.constexpr, SHIFTED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                  BLOCK_K: tl.constexpr, EARLY: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
+                  TILES: tl.constexpr, SHIFTED: tl.constexpr, SLOTTED: tl.constexpr, BLOCK_M: tl.constexpr,
+                  BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     """A program has columns of the lower half of one head and the same of the upper, which the rotation mixes."""
     HALF: tl.constexpr = HEAD_DIM // 2
     tile = tl.program_id(0)
     head, low = tile // (HALF // BLOCK_N), (tile % (HALF // BLOCK_N)) * BLOCK_N + tl.arange(0, BLOCK_N)
     row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     live = row < rows
-    _fetch(ahead, tile, tl.num_programs(0), AHEAD)
     _wait(EARLY)
     first = head * HEAD_DIM + low
     one, two = _two_sums(scaled, weight, row, live, first, first + HALF, INPUTS, BLOCK_K)
@@ -169,29 +155,29 @@ def _heads_kernel(scaled, squares, weight, shifted, cos, sin, queries, keys, val
         one, two = one * c - two * s, two * c + one * s
     one, two = one.to(queries.dtype.element_ty), two.to(queries.dtype.element_ty)
     at = row[:, None] * (HEADS * HEAD_DIM) + first[None, :]
-    slot = batch[:, None] * key_stride + token[:, None] * HEAD_DIM + low[None, :]
+    place = batch[:, None] * key_stride + token[:, None] * HEAD_DIM + low[None, :]
+    if SLOTTED:
+        place += tl.load(slot) * HEAD_DIM
     if head < HEADS:
         tl.store(queries + at, one, mask=inside)
         tl.store(queries + at + HALF, two, mask=inside)
     elif head == HEADS:
-        tl.store(keys + slot, one, mask=inside)
-        tl.store(keys + slot + HALF, two, mask=inside)
+        tl.store(keys + place, one, mask=inside)
+        tl.store(keys + place + HALF, two, mask=inside)
     else:
-        tl.store(values + slot, one, mask=inside)
-        tl.store(values + slot + HALF, two, mask=inside)
+        tl.store(values + place, one, mask=inside)
+        tl.store(values + place + HALF, two, mask=inside)
 
 
 @triton.jit
 @no_type_check
-def _gated_kernel(scaled, squares, weight, shifted, out, ahead, rows, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
+def _gated_kernel(scaled, squares, weight, shifted, out, rows, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
                   FLOOR: tl.constexpr, TILES: tl.constexpr, SHIFTED: tl.constexpr, BLOCK_M: tl.constexpr,
-                  BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
-                  AHEAD: tl.constexpr):  # fmt: skip
+                  BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr):  # fmt: skip
     """GELU of the gate times up: the same columns of both halves of the weights."""
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     live = row < rows
-    _fetch(ahead, tl.program_id(0), tl.num_programs(0), AHEAD)
     _wait(EARLY)
     gate, up = _two_sums(scaled, weight, row, live, column, column + OUTPUTS, INPUTS, BLOCK_K)
     length = _lengths(squares, row, live, FLOOR, TILES)
@@ -207,10 +193,10 @@ def _gated_kernel(scaled, squares, weight, shifted, out, ahead, rows, OUTPUTS: t
 
 @triton.jit
 @no_type_check
-def _add_kernel(a, weight, x, gate, factor, scaled, squares, parts, arrivals, ahead, rows, WIDTH: tl.constexpr,
+def _add_kernel(a, weight, x, gate, factor, scaled, squares, parts, arrivals, rows, WIDTH: tl.constexpr,
                 INPUTS: tl.constexpr, TILES: tl.constexpr, GATED: tl.constexpr, SPLITS: tl.constexpr,
                 BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-                EARLY: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
+                EARLY: tl.constexpr):  # fmt: skip
     """Each program sums a part of the inputs; the last of a tile to arrive adds the parts up, in their order."""
     PART: tl.constexpr = INPUTS // SPLITS
     tile, split, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -218,7 +204,6 @@ def _add_kernel(a, weight, x, gate, factor, scaled, squares, parts, arrivals, ah
     row = group * BLOCK_M + tl.arange(0, BLOCK_M)
     live, k = row < rows, split * PART + tl.arange(0, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    _fetch(ahead, tile * SPLITS + split, tl.num_programs(0) * SPLITS, AHEAD)
     _wait(EARLY)
     for start in range(0, PART, BLOCK_K):
         some = tl.load(a + row[:, None] * INPUTS + (start + k)[None, :], mask=live[:, None], other=0.0)
@@ -260,11 +245,6 @@ def options(tile: Tile, early: bool) -> dict[str, Any]:
     return {"num_warps": tile.warps, "num_stages": tile.stages} | ({"launch_pdl": True} if early else {})
 
 
-def fetched(ahead: Tensor | None) -> int:
-    """Bytes of weights that a kernel fetches ahead, in whole blocks."""
-    return 0 if ahead is None else ahead.numel() * ahead.element_size() // 65536 * 65536
-
-
 def begin(stream: Stream, factor: Float[Tensor, " d"], *, early: bool = False) -> None:
     """`scaled` and `squares` of a stream of which there is only `x`."""
     rows, width = stream.x.shape
@@ -290,27 +270,27 @@ def project_heads(
     cos: Float[Tensor, "_ t 1 h"],
     sin: Float[Tensor, "_ t 1 _"],
     queries: Float[Tensor, "r nh"],
-    keys: Float[Tensor, "b 1 t h"],
-    values: Float[Tensor, "b 1 t h"],
+    keys: Float[Tensor, "b 1 s h"],
+    values: Float[Tensor, "b 1 s h"],
     tile: Tile,
+    slot: Int[Tensor, " 1"] | None = None,
     early: bool = False,
-    ahead: Tensor | None = None,
 ) -> None:
     """Queries, and keys and values into their slots; queries and keys rotated. `sin` is that of the upper half.
 
-    Angles are for each row of the batch, or one for all. There is one key-value head. `ahead` are weights that a kernel
-    behind this one reads, to be fetched into the cache (Hopper).
+    Angles are for each row of the batch, or one for all. There is one key-value head. With `slot`, keys and values are
+    the whole cache, and the new ones begin at that slot of it.
     """
     rows, width = stream.x.shape
-    tokens, head_dim = keys.shape[2:]
+    tokens, head_dim = rows // len(keys), keys.shape[3]
     heads, tall = queries.shape[1] // head_dim, block_rows(rows)
     assert keys.stride()[2:] == values.stride()[2:] == (head_dim, 1) and cos.stride(1) == sin.stride(1) == head_dim
     grid = ((heads + 2) * (head_dim // 2) // tile.columns, triton.cdiv(rows, tall))
     _heads_kernel[grid](
-        stream.scaled, stream.squares, weight, shifted, cos, sin, queries, keys, values, ahead, rows, tokens,
+        stream.scaled, stream.squares, weight, shifted, cos, sin, queries, keys, values, slot, rows, tokens,
         0 if len(cos) == 1 else cos.stride(0), keys.stride(0), HEADS=heads, HEAD_DIM=head_dim, INPUTS=width,
-        FLOOR=width * EPS, TILES=stream.squares.shape[1], SHIFTED=shifted is not None, BLOCK_M=tall,
-        BLOCK_N=tile.columns, BLOCK_K=tile.inputs, EARLY=early, AHEAD=fetched(ahead), **options(tile, early),
+        FLOOR=width * EPS, TILES=stream.squares.shape[1], SHIFTED=shifted is not None, SLOTTED=slot is not None,
+        BLOCK_M=tall, BLOCK_N=tile.columns, BLOCK_K=tile.inputs, EARLY=early, **options(tile, early),
     )  # fmt: skip
 
 
@@ -329,11 +309,15 @@ def plain_project_heads(
     cos: Float[Tensor, "_ t 1 h"],
     sin: Float[Tensor, "_ t 1 _"],
     queries: Float[Tensor, "r nh"],
-    keys: Float[Tensor, "b 1 t h"],
-    values: Float[Tensor, "b 1 t h"],
+    keys: Float[Tensor, "b 1 s h"],
+    values: Float[Tensor, "b 1 s h"],
+    slot: Int[Tensor, " 1"] | None = None,
 ) -> None:
     """`project_heads` in PyTorch."""
-    batch, _, tokens, head_dim = keys.shape
+    batch, head_dim = len(keys), keys.shape[3]
+    tokens = len(queries) // batch
+    if slot is not None:
+        keys, values = (cache[:, :, int(slot) : int(slot) + tokens] for cache in (keys, values))
     product = normed_product(stream, weight, shifted).view(batch, tokens, -1, head_dim)
     low, high = product[:, :, :-1].chunk(2, dim=-1)
     c = cos[..., : head_dim // 2]
@@ -351,15 +335,14 @@ def gated_product(
     out: Float[Tensor, "r i"],
     tile: Tile,
     early: bool = False,
-    ahead: Tensor | None = None,
 ) -> None:
     """`GELU(gate) · up` of what is behind the norm; gate and up are the halves of the weight."""
     rows, width = stream.x.shape
     outputs, tall = out.shape[1], block_rows(rows)
     _gated_kernel[(outputs // tile.columns, triton.cdiv(rows, tall))](
-        stream.scaled, stream.squares, weight, shifted, out, ahead, rows, OUTPUTS=outputs, INPUTS=width,
+        stream.scaled, stream.squares, weight, shifted, out, rows, OUTPUTS=outputs, INPUTS=width,
         FLOOR=width * EPS, TILES=stream.squares.shape[1], SHIFTED=shifted is not None, BLOCK_M=tall,
-        BLOCK_N=tile.columns, BLOCK_K=tile.inputs, EARLY=early, AHEAD=fetched(ahead), **options(tile, early),
+        BLOCK_N=tile.columns, BLOCK_K=tile.inputs, EARLY=early, **options(tile, early),
     )  # fmt: skip
 
 
@@ -381,7 +364,6 @@ def add_product(
     workspace: Workspace,
     tile: Tile,
     early: bool = False,
-    ahead: Tensor | None = None,
 ) -> None:
     """`x += gate · (a @ weight.T)`, and what the norm behind takes from the new `x` (its `factor`)."""
     (rows, inputs), width, tall = a.shape, stream.x.shape[1], block_rows(len(a))
@@ -389,9 +371,9 @@ def add_product(
     assert tiles == stream.squares.shape[1], "the stream has a sum of squares for each tile"
     assert tile.splits * rows * width <= workspace.parts.numel() and tiles * groups <= workspace.arrivals.numel()
     _add_kernel[(tiles, tile.splits, groups)](
-        a, weight, stream.x, gate, factor, stream.scaled, stream.squares, workspace.parts, workspace.arrivals, ahead,
-        rows, WIDTH=width, INPUTS=inputs, TILES=tiles, GATED=gate is not None, SPLITS=tile.splits, BLOCK_M=tall,
-        BLOCK_N=tile.columns, BLOCK_K=tile.inputs, EARLY=early, AHEAD=fetched(ahead), **options(tile, early),
+        a, weight, stream.x, gate, factor, stream.scaled, stream.squares, workspace.parts, workspace.arrivals, rows,
+        WIDTH=width, INPUTS=inputs, TILES=tiles, GATED=gate is not None, SPLITS=tile.splits, BLOCK_M=tall,
+        BLOCK_N=tile.columns, BLOCK_K=tile.inputs, EARLY=early, **options(tile, early),
     )  # fmt: skip
 
 
