@@ -1,29 +1,34 @@
-"""Memory that is used again.
+"""Keep freed memory in the process, instead of giving it back to the system each time.
 
-By default the C library gives large pieces back to the system as soon as they are free. Every observation, and every
-step of training on a CPU, then pays for new pages, which can cost more than everything else that is done to it.
+By default the C library returns large blocks to the system as soon as they are freed. Every observation, and every
+training step on a CPU, then pays for new pages, which can cost more than the computation itself.
 """
 
 import contextlib
 import ctypes
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
-KEEP, LARGE = 128 * 2**20, 4 * 2**20
-"""What is kept, and how large a piece goes back at once: the pictures of an observation stay, but not the 20 MB that
-somebody sends now and then, between which nothing else would fit."""
-ALL, HUGE, HEAP = 2**31 - 1, 32 * 2**20, 64 * 2**20
-"""For `keep`: whatever was needed once. Then the largest `LARGE` that older versions of glibc take, and the size of the
-pieces that other threads than the first allocate from."""
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3)
+KEEP = 128 * 2**20
+"""Freed bytes that a process keeps by default."""
+LARGE = 4 * 2**20
+"""Blocks above this size go back to the system at once. An observation's pictures are smaller and stay; a rare message
+of 20 MB does not, since nothing else would fit into the gap that it leaves."""
+ALL = 2**31 - 1
+"""For `keep`: keep whatever was once needed."""
+HUGE = 32 * 2**20
+"""With `ALL`, the value for `LARGE`: the largest that older versions of glibc accept."""
+HEAP = 64 * 2**20
+"""The size of the blocks from which threads other than the first allocate."""
 
 
 def keep_freed_memory(keep: int = KEEP) -> None:
-    """From now on this process keeps up to `keep` freed bytes for itself. Does nothing where there is no glibc.
+    """Let this process keep up to `keep` bytes of freed memory for itself; does nothing where there is no glibc.
 
-    `ALL` is for work that needs the same memory in every step, on any thread: the most that it takes stays the same.
+    `ALL` is for work that needs the same memory in every step, on any thread: its peak stays the same.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(MMAP_THRESHOLD, HUGE if keep == ALL else LARGE)
         mallopt(TRIM_THRESHOLD, keep)
         if keep == ALL:
-            mallopt(TOP_PAD, HEAP)  # else a thread's heap goes back as soon as nothing is left in it
+            mallopt(TOP_PAD, HEAP)  # else a thread's heap goes back to the system as soon as it is empty

@@ -101,9 +101,9 @@ def test_what_a_robot_does_is_on_the_page(page, size):
         assert pictures == [["What the camera room sees", 64, 48], ["What the camera wrist sees", 64, 64]]
         names = page.value("[...document.querySelectorAll('#chunk figcaption b')].map((b) => b.textContent)")
         assert names == ["x", "y", "z"]
-        page.until(shown("#chunk-time") + ".startsWith('4 of 4 actions done')")  # the clock runs on
+        page.until(shown("#chunk-time") + ".startsWith('4 of 4 actions executed')")  # the clock runs on
         rows = page.value("[...document.querySelectorAll('#latency tbody tr')].map((r) => r.children.length)")
-        assert rows == [4, 4, 4] and "1 question" in page.value(shown("#counts"))
+        assert rows == [4, 4, 4] and "1 observation" in page.value(shown("#counts"))
         assert page.value("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
         assert page.said == []
 
@@ -144,14 +144,14 @@ def test_a_command_by_keyboard_alone(page, size):
             tab_to(page, "#words")
         page.type("put the ball in the bin")
         page.press("Enter")
-        page.until(shown("#heard") + ".includes('It heard “put the ball in the bin”')")
+        page.until(shown("#heard") + ".includes('Command sent: “put the ball in the bin”')")
         client.infer(sight("put the cup in the sink"))
         assert policy.heard[-1] == "put the ball in the bin"
         page.until(shown("#subtask") + " === 'do: put the ball in the bin'")
         assert page.value("document.activeElement.matches('#words') && document.activeElement.value === ''")
         tab_to(page, "#own")
         page.press("Enter")
-        page.until(shown("#heard") + " === 'It follows its own prompt.'")
+        page.until(shown("#heard") + " === 'The robot follows its own prompt.'")
         client.infer(sight("put the cup in the sink"))
         assert policy.heard[-1] == "put the cup in the sink"
         page.until("document.getElementById('own').hidden")
@@ -204,12 +204,12 @@ def test_it_can_be_heard(page):
             role for role, name in roles if role in {"button", "textbox", "link", "image", "table"} and not name
         ] == []
         assert {"banner", "main", "complementary"} <= {role for role, _ in roles}
-        assert ("textbox", "Say what it should do") in roles
+        assert ("textbox", "Tell the robot what to do") in roles
         live = "document.getElementById('subtask')"
         assert page.value(f"{live}.getAttribute('aria-live')") == "polite"
         page.value(f"window.changes = 0; new MutationObserver(() => changes++).observe({live}, {{childList: true}})")
         client.infer(sight("put the cup in the sink"))
-        page.until(shown("#counts") + ".includes('2 questions')")
+        page.until(shown("#counts") + ".includes('2 observations')")
         assert page.value("window.changes") == 0, "a view came, and the words are the same"
 
 
@@ -302,7 +302,7 @@ def test_page_and_robots_come_back_when_the_server_does(page):
             page.press("Enter")
             page.until(shown("#prompt") + " === 'dry up'")
             relay.cut()
-        page.until(shown("#link") + " === 'the server is away'")
+        page.until(shown("#link") + " === 'disconnected'")
         assert page.value(shown("#prompt")) == "dry up", "what was seen last stays"
         with serve_in_background(Speaker()) as relay.target:
             again(clients[0], "wash up")

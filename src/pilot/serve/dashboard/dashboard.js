@@ -1,25 +1,25 @@
-// What `serve/live.py` says, shown as it is said. Everything that robots and people wrote becomes text, never markup.
+// Shows the views that `serve/live.py` sends. Everything that robots and people wrote becomes text, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
-const FIRST_WAIT = 500, LONGEST_WAIT = 5000; // ms between attempts to come back
-const NO_KEY = 4003; // the code with which a server closes when it does not know a key
+const FIRST_WAIT = 500, LONGEST_WAIT = 5000; // ms between attempts to reconnect
+const WRONG_KEY = 4003; // the code with which a server closes when it does not know the key
 const SMALL = 128; // pictures below so many pixels are enlarged without smoothing
 
 const $ = (id) => document.getElementById(id);
 
 let socket = null;
-let admitted = false; // whether this connection has shown us anything
+let accepted = false; // whether this connection has sent a view
 let wait = FIRST_WAIT;
-let wish = null; // the robot that a person chose; null: the server chooses
-let told = null; // the robot that this connection's server was told to show
+let chosen = null; // the robot that a person chose; null: the server chooses
+let requested = null; // the robot that this connection asked the server to show
 let view = null;
 let ahead = 0; // how far the server's clock is ahead of ours, in seconds
-const ranges = new Map(); // of the watched robot's dimensions: all that has been seen, so that plots do not jump
+const ranges = new Map(); // of all values so far, by dimension of the watched robot, so that plots do not jump
 
 // --- small tools -----------------------------------------------------------------------------------------------------
 
-/** Set a text only if it is another one, so that nothing is read aloud twice and no selection is lost. */
-function say(node, text) {
+/** Set a text only if it has changed, so that a screen reader does not repeat it and no selection is lost. */
+function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -36,8 +36,8 @@ function draw(name, attributes) {
   return node;
 }
 
-/** A child for each item, in the order in which they came; that of the same key is kept, with its focus. */
-function each(parent, items, { key = (_, i) => i, create, update }) {
+/** Update `parent` to one child per item; a child with the same key is kept, and with it the focus. */
+function renderList(parent, items, { key = (_, i) => i, create, update }) {
   const kept = new Map([...parent.children].map((node) => [node.dataset.key, node]));
   const nodes = items.map((item, i) => {
     const name = String(key(item, i));
@@ -58,18 +58,18 @@ function duration(seconds) {
 const now = () => Date.now() / 1000 + ahead;
 const quoted = (words) => `“${words}”`;
 
-// --- the line to the server ------------------------------------------------------------------------------------------
+// --- the connection to the server ------------------------------------------------------------------------------------
 
 function connect() {
   const url = new URL("live", location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  admitted = false;
-  told = null;
+  accepted = false;
+  requested = null;
   socket = new WebSocket(url);
   socket.onmessage = (event) => receive(JSON.parse(event.data));
   socket.onclose = (event) => {
-    if (event.code === NO_KEY || !$("door").hidden) return; // a person is needed
-    badge("the server is away", "bad");
+    if (event.code === WRONG_KEY || !$("door").hidden) return; // wait for a person to enter the key
+    setBadge("disconnected", "bad");
     document.body.classList.add("away");
     setTimeout(connect, wait);
     wait = Math.min(2 * wait, LONGEST_WAIT);
@@ -78,68 +78,68 @@ function connect() {
 
 function receive(message) {
   if (message.kind === "view") {
-    if (view?.watched?.session !== message.watched?.session) meet();
-    admitted = true;
+    if (view?.watched?.session !== message.watched?.session) resetRobot();
+    accepted = true;
     wait = FIRST_WAIT;
     view = message;
     ahead = message.time - Date.now() / 1000;
     show();
-    choose();
+    requestRobot();
   } else if (message.kind === "key") {
-    enter();
+    sendKey();
   } else if (message.kind === "done") {
-    note(message.command === null ? "It follows its own prompt." : `It heard ${quoted(message.command)}.`);
+    note(message.command === null ? "The robot follows its own prompt." : `Command sent: ${quoted(message.command)}.`);
   } else if (message.kind === "error") {
-    if (admitted) note(message.error, true);
-    else refuse(message.error);
+    if (accepted) note(message.error, true);
+    else askAgain(message.error);
   }
 }
 
 function send(message) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
-  else note("The server is away; nothing was said.", true);
+  else note("Not connected: the command was not sent.", true);
 }
 
-/** Look at the robot that was chosen while it is there, also after it or the server was away; else at any. */
-function choose() {
-  const there = view.robots.some((robot) => robot.session === wish) ? wish : null;
-  if (there !== told) send({ watch: (told = there) });
+/** Request the robot that a person chose, as long as it is there, and after a reconnection too. */
+function requestRobot() {
+  const wanted = view.robots.some((robot) => robot.session === chosen) ? chosen : null;
+  if (wanted !== requested) send({ watch: (requested = wanted) });
 }
 
-/** Another robot: nothing that was seen of the last one or said to it is about this one. */
-function meet() {
+/** Forget ranges and notes of the last robot. */
+function resetRobot() {
   ranges.clear();
   note("");
 }
 
-/** Say the key that we have, or ask for one. */
-function enter() {
+/** Send the key that was entered before, or ask for one. */
+function sendKey() {
   const key = sessionStorage.getItem("key");
   if (key !== null) return send({ key });
-  ask();
+  askForKey();
 }
 
-function ask() {
+function askForKey() {
   $("door").hidden = false;
-  badge("locked", "");
+  setBadge("locked", "");
   socket.close();
   $("key").focus();
 }
 
-function refuse(words) {
+function askAgain(words) {
   sessionStorage.removeItem("key");
-  say($("refused"), words);
-  ask();
+  setText($("refused"), words);
+  askForKey();
 }
 
-// --- what people do --------------------------------------------------------------------------------------------------
+// --- input -----------------------------------------------------------------------------------------------------------
 
 $("door").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("key", $("key").value);
   $("key").value = "";
   $("door").hidden = true;
-  say($("refused"), "");
+  setText($("refused"), "");
   connect();
 });
 
@@ -159,26 +159,26 @@ $("own").addEventListener("click", () => {
 $("robots").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button === null) return;
-  wish = button.parentElement.dataset.key;
-  choose();
+  chosen = button.parentElement.dataset.key;
+  requestRobot();
 });
 
 function note(words, wrong = false) {
-  say($("heard"), words);
+  setText($("heard"), words);
   $("heard").classList.toggle("wrong", wrong);
 }
 
-function badge(words, kind) {
-  say($("link"), words);
+function setBadge(words, kind) {
+  setText($("link"), words);
   $("link").className = `badge ${kind}`;
 }
 
-// --- what is shown ---------------------------------------------------------------------------------------------------
+// --- rendering -------------------------------------------------------------------------------------------------------
 
 function show() {
   document.body.classList.remove("away");
-  badge(view.ready ? "live" : "not ready", view.ready ? "good" : "");
-  say($("policies"), view.policies.map(described).join(", "));
+  setBadge(view.ready ? "live" : "not ready", view.ready ? "good" : "");
+  setText($("policies"), view.policies.map(describePolicy).join(", "));
   const robot = view.watched;
   $("nobody").hidden = view.robots.length > 0;
   $("choice").hidden = view.robots.length === 0;
@@ -192,21 +192,21 @@ function show() {
   showLatency(robot);
 }
 
-function described({ name, robot, control_hz: hz }) {
+function describePolicy({ name, robot, control_hz: hz }) {
   return [name, robot, hz && `${hz} Hz`].filter(Boolean).join(" · ");
 }
 
 function showWords(robot) {
   const words = robot.command ?? robot.prompt;
-  say($("prompt"), words === null ? "" : robot.command === null ? words : `${words} (said here)`);
-  say($("subtask"), robot.subtask ?? (robot.connected ? "acting" : "gone"));
+  setText($("prompt"), words === null ? "" : robot.command === null ? words : `${words} (command)`);
+  setText($("subtask"), robot.subtask ?? (robot.connected ? "acting" : "disconnected"));
   $("subtask").classList.toggle("silent", robot.subtask === null);
   $("words").placeholder = robot.prompt ?? "";
   $("own").hidden = robot.command === null;
 }
 
 function showRobots(robots, watched) {
-  each($("robots"), robots, {
+  renderList($("robots"), robots, {
     key: (robot) => robot.session,
     create: () => make("li", {}, make("button", { type: "button" }, make("i"), make("b"), make("code"), make("small"))),
     update: (item, robot) => {
@@ -214,16 +214,16 @@ function showRobots(robots, watched) {
       const [, name, id, words] = button.children;
       button.setAttribute("aria-pressed", robot.session === watched?.session);
       button.classList.toggle("here", robot.connected);
-      say(name, robot.robot ?? "robot");
-      say(id, robot.session);
-      say(words, robot.connected ? (robot.subtask ?? robot.prompt ?? "connected") : "gone");
+      setText(name, robot.robot ?? "robot");
+      setText(id, robot.session);
+      setText(words, robot.connected ? (robot.subtask ?? robot.prompt ?? "connected") : "disconnected");
     },
   });
 }
 
 function showCameras(robot) {
   const first = view.policies.find((policy) => policy.name === robot.policy)?.cameras?.[0] ?? robot.cameras[0]?.name;
-  each($("cameras"), robot.cameras, {
+  renderList($("cameras"), robot.cameras, {
     create: () => make("figure", {}, make("div", { class: "screen" }, make("img")), make("figcaption")),
     update: (figure, camera) => {
       const [screen, caption] = figure.children;
@@ -234,7 +234,7 @@ function showCameras(robot) {
       image.alt = `What the camera ${camera.name} sees`;
       image.style.height = "auto";
       image.classList.toggle("small", camera.width < SMALL);
-      say(caption, camera.name);
+      setText(caption, camera.name);
       showBox(screen, camera.name === first ? robot.box : null, camera);
     },
   });
@@ -260,31 +260,31 @@ function showChunk(robot) {
   const chunk = robot.chunk;
   const dims = chunk?.actions[0]?.length ?? 0;
   const past = robot.before?.actions.slice(0, robot.before.executed) ?? [];
-  each($("chunk"), Array.from({ length: dims }), {
-    create: plot,
+  renderList($("chunk"), Array.from({ length: dims }), {
+    create: createPlot,
     update: (figure, _, dim) => {
       const name = robot.action_names[dim] ?? `action ${dim}`;
       const [gone, values] = [past, chunk.actions].map((actions) => actions.map((action) => action[dim]));
-      fill(figure, { name, range: seen(dim, [...gone, ...values]), past: gone, values, executed: chunk.executed });
+      updatePlot(figure, { name, range: updateRange(dim, [...gone, ...values]), past: gone, values, executed: chunk.executed });
     },
   });
-  say($("chunk-time"), dims === 0 ? "No chunk yet." : timing(chunk, robot.control_hz));
+  setText($("chunk-time"), dims === 0 ? "No chunk yet." : timing(chunk, robot.control_hz));
 }
 
 function timing(chunk, hz) {
   const length = chunk.actions.length;
-  const done = `${chunk.executed} of ${length} actions done`;
+  const done = `${chunk.executed} of ${length} actions executed`;
   return hz === null ? done : `${done}, ${((length - chunk.executed) / hz).toFixed(1)} s planned ahead`;
 }
 
-function plot() {
+function createPlot() {
   const svg = draw("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img" });
   svg.append(draw("rect", { x: 0, y: 0, height: 100 }), draw("line", { y1: 0, y2: 100 }));
   for (const part of ["before", "planned", "done"]) svg.append(draw("polyline", { class: part }));
   return make("figure", {}, svg, make("figcaption", {}, make("b"), make("span"), make("small")));
 }
 
-function fill(figure, { name, range, past, values, executed }) {
+function updatePlot(figure, { name, range, past, values, executed }) {
   const [svg, caption] = figure.children;
   const last = past.length + values.length - 1;
   const x = (i) => (last === 0 ? 50 : (100 * i) / last);
@@ -302,16 +302,16 @@ function fill(figure, { name, range, past, values, executed }) {
   planned.setAttribute("points", line(past.length + here, values.slice(here)));
   const value = values[here];
   svg.setAttribute("aria-label", `${name}: now ${short(value)}, at the end of the chunk ${short(values.at(-1))}`);
-  say(caption.children[0], name);
+  setText(caption.children[0], name);
   caption.children[0].title = name;
-  say(caption.children[1], short(value));
-  say(caption.children[2], `${short(range.low)} to ${short(range.high)}`);
+  setText(caption.children[1], short(value));
+  setText(caption.children[2], `${short(range.low)} to ${short(range.high)}`);
 }
 
 const short = (value) => (Number.isFinite(value) ? value.toFixed(Math.abs(value) < 10 ? 3 : 1).replace("-", "−") : "–");
 
-/** The range of all values of a dimension so far. */
-function seen(dim, values) {
+/** Extend the range of a dimension by new values, and return it. */
+function updateRange(dim, values) {
   const range = ranges.get(dim) ?? { low: Infinity, high: -Infinity };
   for (const value of values) {
     if (value === null) continue;
@@ -322,36 +322,36 @@ function seen(dim, values) {
   return range;
 }
 
-// --- what was before -------------------------------------------------------------------------------------------------
+// --- history ---------------------------------------------------------------------------------------------------------
 
 function showHistory(history) {
   const newest = [...history].reverse();
-  each($("history"), newest, {
+  renderList($("history"), newest, {
     create: () => make("li", {}, make("span"), make("small")),
     update: (item, { subtask, time }, i) => {
-      say(item.children[0], subtask);
-      say(item.children[1], i === 0 ? `since ${duration(now() - time)}` : `for ${duration(newest[i - 1].time - time)}`);
+      setText(item.children[0], subtask);
+      setText(item.children[1], i === 0 ? `since ${duration(now() - time)}` : `for ${duration(newest[i - 1].time - time)}`);
     },
   });
 }
 
-const PARTS = { total: "in all", queue: "waiting", infer: "thinking" };
+const PARTS = { total: "total", queue: "queue", infer: "model" };
 
 function showLatency(robot) {
   const parts = Object.keys(PARTS).filter((part) => part in robot.latency_ms);
-  each($("latency").tBodies[0], parts, {
+  renderList($("latency").tBodies[0], parts, {
     create: () => make("tr", {}, make("th", { scope: "row" }), make("td"), make("td"), make("td")),
     update: (row, part) => {
-      const found = robot.latency_ms[part];
-      say(row.children[0], PARTS[part]);
-      ["p50", "p90", "p99"].forEach((p, i) => say(row.children[i + 1], found[p].toFixed(found[p] < 10 ? 1 : 0)));
+      const percentiles = robot.latency_ms[part];
+      setText(row.children[0], PARTS[part]);
+      ["p50", "p90", "p99"].forEach((p, i) => setText(row.children[i + 1], percentiles[p].toFixed(percentiles[p] < 10 ? 1 : 0)));
     },
   });
-  const answers = robot.observations === 1 ? "1 question" : `${robot.observations} questions`;
+  const answers = robot.observations === 1 ? "1 observation" : `${robot.observations} observations`;
   const refused = robot.errors ? `, ${robot.errors} refused: ${robot.last_error}` : "";
-  say($("counts"), `ms in the server; ${answers}${refused}`);
+  setText($("counts"), `ms in the server; ${answers}${refused}`);
 }
 
-say($("address"), new URL("/", location.href).href.replace("http", "ws"));
+setText($("address"), new URL("/", location.href).href.replace("http", "ws"));
 setInterval(() => view?.watched && showHistory(view.watched.history), 1000);
 connect();
