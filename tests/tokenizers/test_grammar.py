@@ -131,7 +131,7 @@ def test_what_is_no_chunk_says_why(nano, fast):
     options = {"actions": fast, "horizon": HORIZON, "dim": DIM, "vocab_size": VOCAB}
     good = encode_actions(nano, fast.encode(CHUNKS[0]), vocab_size=VOCAB)
     assert decode_actions(nano, good, **options).ok
-    assert decode_actions(nano, good[1:], **options).error == "no 'Action: ' was said"
+    assert decode_actions(nano, good[1:], **options).error == "there is no 'Action: ' among the tokens"
     word = decode_actions(nano, [*good[:3], *nano.encode("cup"), *good[3:]], **options)
     assert (word.position, word.actions) == (2, None) and "action tokens" in word.error
     assert "needs 18" in decode_actions(nano, good[:-3], **options).error

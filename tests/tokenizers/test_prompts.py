@@ -13,7 +13,7 @@ from pilot.tokenizers.prompts import (
     encode_actions,
     encode_prompt,
     encode_target,
-    find_actions,
+    extract_action_ids,
     format_prompt,
     state_bins,
 )
@@ -64,16 +64,16 @@ def test_fast_sequences_are_openpis(case):
 
 def test_actions_are_found_in_what_a_model_said():
     said = ARRAYS["fast/extract/generated_tokens"]
-    assert find_actions(ByteTokenizer(), said, vocab_size=PALIGEMMA, offset=128) == CASES["fast"]["tokens"][2]
-    assert find_actions(ByteTokenizer(), said[3:], vocab_size=PALIGEMMA, offset=128) is None
+    assert extract_action_ids(ByteTokenizer(), said, vocab_size=PALIGEMMA, offset=128) == CASES["fast"]["tokens"][2]
+    assert extract_action_ids(ByteTokenizer(), said[3:], vocab_size=PALIGEMMA, offset=128) is None
 
 
 def test_actions_survive_beside_the_small_model(nano):
     ids = [0, 7, 511]
     said = encode_actions(nano, ids, vocab_size=nano.vocab_size + 512)
     assert min(said[1:-2]) >= nano.vocab_size
-    assert find_actions(nano, said, vocab_size=nano.vocab_size + 512) == ids
-    assert find_actions(nano, said[:-2], vocab_size=nano.vocab_size + 512) == ids, "cut off at the token limit"
+    assert extract_action_ids(nano, said, vocab_size=nano.vocab_size + 512) == ids
+    assert extract_action_ids(nano, said[:-2], vocab_size=nano.vocab_size + 512) == ids, "cut off at the token limit"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_braces_in_a_prompt_are_only_text():
 def test_targets_end_where_the_model_should_stop(nano):
     assert nano.decode(encode_target(nano, "subtask", text="done")) == "done;\n"
     assert encode_target(nano, "web", text="yes") == [*nano.encode("yes"), nano.eos_id]
-    with pytest.raises(ValueError, match="no text to say; those that do: subtask"):
+    with pytest.raises(ValueError, match="no target text; those that have one: subtask"):
         encode_target(nano, "pi05", text="done")
     with pytest.raises(ValueError, match="empty"):
         encode_target(nano, "web", text=" ")
@@ -159,8 +159,8 @@ def test_a_state_far_outside_its_range_is_cut_with_a_warning_per_dim():
         assert state_bins(np.array([0.0, 2.1, -7.0, 1.0, -1.0])).tolist() == [128, 255, 0, 255, 0]
     said = [str(warning.message) for warning in caught]
     assert [words.split(":")[0] for words in said] == [
-        "state dim 1 is far above what it was in training and reads as bin 255",
-        "state dim 2 is far below what it was in training and reads as bin 0",
+        "state dim 1 is far above what it was in training and becomes bin 255",
+        "state dim 2 is far below what it was in training and becomes bin 0",
     ]
     assert all("norm_stats" in words for words in said)
 

@@ -16,14 +16,14 @@ ACTION_TOKENIZERS: dict[str, tuple[str, Any]] = {
     "vq": (vq.CONFIG_FILE, vq.VqTokenizer),
     "bins": (bins.CONFIG_FILE, bins.BinsTokenizer),
 }
-"""Each kind of action tokenizer: the file that marks its folder, and its class."""
+"""Every kind of action tokenizer: the file that marks its folder, and its class."""
 
 
 def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
-    """Whichever action tokenizer was saved in `folder`.
+    """Load the action tokenizer that was saved in `folder`, of whatever kind.
 
     Raises:
-        FileNotFoundError: none was.
+        FileNotFoundError: there is none.
         ValueError: its files are damaged.
     """
     for marker, kind in ACTION_TOKENIZERS.values():
@@ -38,7 +38,7 @@ def load_action_tokenizer(folder: str | Path) -> ActionTokenizer:
 def fit_action_tokenizer(
     kind: str, chunks: Float[np.ndarray, "n t d"], **options: "float | Sequence[np.ndarray]"
 ) -> ActionTokenizer:
-    """A new action tokenizer of one of `ACTION_TOKENIZERS`. `options` are those of its `fit`, such as `vocab_size`.
+    """Fit a new action tokenizer of one of `ACTION_TOKENIZERS`; `options` are those of its `fit`, such as `vocab_size`.
 
     Raises:
         ValueError: an unknown kind, or chunks that it cannot be fitted to.

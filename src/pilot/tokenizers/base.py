@@ -1,7 +1,7 @@
-"""What every action tokenizer is: chunks of normalised actions in, token ids out, and back.
+"""What every action tokenizer does: it turns chunks of normalised actions into token ids, and back.
 
-A sequence that a model wrote itself may be malformed. `decode` then says so in its result, and where; it never answers
-with zeros, which a robot would take for a command. `allowed` keeps a decoder from writing such a sequence at all.
+A sequence that a model wrote may be malformed. The result of `decode` then says so, and where; it is never zeros, which
+a robot would take for a command. `allowed` keeps a decoder from writing such a sequence at all.
 
 Axes: `n` chunks, `t` steps of a chunk, `d` action dims, `v` ids.
 """
@@ -20,18 +20,15 @@ from pilot.tokenizers.text import Ids
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeResult:
-    """Actions, or why there are none: exactly one of `actions` and `error` is set.
-
-    `position` is the first token that cannot belong to a chunk (the length of the sequence, if it ends too soon); None
-    where no single token is to blame.
-    """
+    """Actions, or why there are none: exactly one of `actions` and `error` is set."""
 
     actions: Float[np.ndarray, "t d"] | None = None
     error: str | None = None
-    position: int | None = None
+    position: int | None = None  # the first token that cannot belong to a chunk, or where the sequence ends too soon
 
     @property
     def ok(self) -> bool:
+        """Whether there are actions."""
         return self.error is None
 
 
@@ -52,7 +49,7 @@ class ActionTokenizer(Protocol):
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult: ...
 
     def allowed(self, ids: Sequence[int], horizon: int, dim: int) -> Bool[np.ndarray, " v"]:
-        """Which ids may follow `ids` on the way to a chunk `[horizon dim]`; none, once it is whole."""
+        """Return which ids may follow `ids` on the way to a chunk `[horizon dim]`; none, once it is whole."""
         ...
 
     def save(self, folder: str | Path) -> None: ...
@@ -62,7 +59,7 @@ class ActionTokenizer(Protocol):
 
 
 def mirror_into_vocab(ids: Int[np.ndarray, " n"], vocab_size: int, *, offset: int) -> Int[np.ndarray, " n"]:
-    """Place action ids at the top of a text vocabulary, id 0 highest; the same function brings them back.
+    """Map action ids to the top of a text vocabulary, id 0 highest; the same function maps them back.
 
     `offset` leaves the last ids of the vocabulary alone: 128 for the released π0-FAST weights (PaliGemma's `<seg>`
     tokens), 0 where the top of the table belongs to the actions. Source: FAST (2501.09747) as trained by openpi.
@@ -71,21 +68,22 @@ def mirror_into_vocab(ids: Int[np.ndarray, " n"], vocab_size: int, *, offset: in
 
 
 def action_ids(vocab_size: int, actions: int, *, offset: int = 0) -> range:
-    """Where `actions` action tokens lie in a model's vocabulary."""
+    """Return the ids of `actions` action tokens in a model's vocabulary."""
     return range(vocab_size - offset - actions, vocab_size - offset)
 
 
 def check_ids(ids: Ids, vocab_size: int) -> list[int] | DecodeResult:
-    """`ids` as a list, or what is wrong with the first one outside `range(vocab_size)`."""
+    """Return `ids` as a list, or the error of the first one outside `range(vocab_size)`."""
     numbers = [int(i) for i in ids]
-    wrong = next((n for n, i in enumerate(numbers) if not 0 <= i < vocab_size), None)
-    if wrong is None:
+    position = next((n for n, i in enumerate(numbers) if not 0 <= i < vocab_size), None)
+    if position is None:
         return numbers
-    return DecodeResult(error=f"token {numbers[wrong]} is none of the {vocab_size} action tokens", position=wrong)
+    error = f"token {numbers[position]} is none of the {vocab_size} action tokens"
+    return DecodeResult(error=error, position=position)
 
 
 def check_count(numbers: list[int], count: int) -> DecodeResult | None:
-    """What is wrong with a sequence of a fixed length, if it has another."""
+    """Return the error of a sequence that has not the length `count`; None where it has."""
     if len(numbers) == count:
         return None
     return DecodeResult(error=f"{len(numbers)} tokens, a chunk needs {count}", position=min(len(numbers), count))

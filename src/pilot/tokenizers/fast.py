@@ -2,10 +2,10 @@
 
 Neighbouring actions are alike, so a cosine transform over time leaves a few large numbers, the low frequencies. They
 are scaled, rounded, put in a row with the lowest frequency of all dims first, written as one character each, and
-compressed by byte-level BPE. Reads and writes the folder of the published processor (`processor_config.json`,
+compressed by byte-level BPE. The folder on disk is that of the published processor (`processor_config.json`,
 `tokenizer.json`), so the released tokenizer and ones fitted here are interchangeable.
 
-The reference keeps silent about what it loses; here the same tokens come with a word: a rounded coefficient that a
+The published code does not tell what it loses. This one makes the same tokens and tells: a rounded coefficient that a
 tokenizer cannot write is a warning, and a sequence that is no chunk decodes to an error, not to zeros.
 
 Axes: `n` chunks, `t` steps (and frequencies), `d` action dims, `v` ids.
@@ -30,10 +30,10 @@ MAX_SYMBOL = 0xD7FF  # the last character before UTF-16's surrogates, which no t
 
 
 class FastTokenizer:
-    """`scale` trades length for accuracy; symbol 0 stands for the rounded coefficient `min_token`.
+    """FAST. `scale` trades length for accuracy; symbol 0 stands for the rounded coefficient `min_token`.
 
-    `max_token`, of tokenizers fitted here, is the largest coefficient with a symbol of its own: beyond it, as below
-    `min_token`, encoding saturates. Published folders have none.
+    `max_token` is the largest coefficient with a symbol of its own: beyond it, as below `min_token`, encoding
+    saturates. Published folders have none, tokenizers fitted here have one.
     """
 
     def __init__(self, bpe: Tokenizer, *, scale: float, min_token: int, max_token: int | None = None) -> None:
@@ -81,12 +81,12 @@ class FastTokenizer:
         return cls(_train_bpe(texts, vocab_size, alphabet), scale=scale, min_token=low, max_token=high)
 
     def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]:
-        """Ids of one chunk, as many as it needs."""
+        """Return the ids of one chunk, as many as it needs."""
         check_chunks(chunk, 2)
         return self.encode_batch(chunk[None])[0]
 
     def encode_batch(self, chunks: Float[np.ndarray, "n t d"]) -> list[list[int]]:
-        """Ids of each chunk. Warns where a coefficient has no symbol.
+        """Return the ids of each chunk; warn where a coefficient has no symbol.
 
         Raises:
             ValueError: chunks with NaN, or so far from [-1, 1] that no symbol could stand for them.
@@ -96,33 +96,33 @@ class FastTokenizer:
         return [encoding.ids for encoding in self.bpe.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
-        """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
+        """Return the chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
         numbers = check_ids(ids, self.vocab_size)
         if isinstance(numbers, DecodeResult):
             return numbers
-        text, pending, wrong = self._read(numbers, horizon, dim)
-        if wrong:
-            return wrong
+        text, pending, error = self._read(numbers, horizon, dim)
+        if error:
+            return error
         if pending or len(text) < horizon * dim:
-            error = f"{len(text)} coefficients, a chunk of {horizon} x {dim} needs {horizon * dim}"
-            return DecodeResult(error=error, position=len(numbers))
+            message = f"{len(text)} coefficients, a chunk of {horizon} x {dim} needs {horizon * dim}"
+            return DecodeResult(error=message, position=len(numbers))
         symbols = np.fromiter(map(ord, text), np.int64, len(text)).reshape(horizon, dim)
         return DecodeResult(actions=_dct_matrix(horizon).T @ ((symbols + self.min_token) / self.scale))
 
     def allowed(self, ids: Sequence[int], horizon: int, dim: int) -> Bool[np.ndarray, " v"]:
-        """The ids that make whole characters after `ids`, and no more of them than a chunk has coefficients.
+        """Return the ids that make whole characters after `ids`, and no more of them than a chunk has coefficients.
 
         Raises:
             ValueError: `ids` are malformed already.
         """
-        text, pending, wrong = self._read(ids, horizon, dim)
-        if wrong:
-            raise ValueError(f"nothing may follow token {wrong.position}: {wrong.error}")
+        text, pending, error = self._read(ids, horizon, dim)
+        if error:
+            raise ValueError(f"nothing may follow token {error.position}: {error.error}")
         needed = self._follow(pending)
         return (needed > 0) & (len(text) + needed <= horizon * dim)
 
     def _read(self, ids: Sequence[int], horizon: int, dim: int) -> tuple[str, bytes, DecodeResult | None]:
-        """The characters of `ids`, the bytes of an unfinished one at the end, and what is wrong, if anything."""
+        """Return the characters of `ids`, the bytes of an unfinished one at the end, and the error, if there is one."""
         text, pending = "", b""
         for position, i in enumerate(ids):
             try:
@@ -137,7 +137,7 @@ class FastTokenizer:
         return text, pending, None
 
     def _follow(self, pending: bytes) -> Int[np.ndarray, " v"]:
-        """How many characters each id begins or ends after `pending`; 0 where it cannot follow or leads nowhere."""
+        """Return how many characters each id begins or ends after `pending`; 0 where it cannot follow."""
         if pending not in self._followers:
             self._followers[pending] = np.array([self._needed(pending + written) for written in self._bytes])
         return self._followers[pending]
@@ -150,7 +150,7 @@ class FastTokenizer:
         return len(text) + bool(pending) if self._can_finish(pending) else 0
 
     def _can_finish(self, pending: bytes) -> bool:
-        """Whether tokens exist that finish this character and write nothing behind it."""
+        """Return whether tokens exist that finish this character and write nothing behind it."""
         if pending not in self._finishable:
             self._finishable[pending] = not pending or any(self._finishes(pending, end) for end in self._bytes)
         return self._finishable[pending]
@@ -223,7 +223,7 @@ class FastTokenizer:
 
 @cache
 def _dct_matrix(t: int) -> Float[np.ndarray, "t t"]:
-    """The orthonormal DCT-II: row `k` is the cosine of frequency `k`, and the inverse is the transpose."""
+    """Return the orthonormal DCT-II: row `k` is the cosine of frequency `k`, and the inverse is the transpose."""
     steps = np.arange(t)
     matrix = np.cos(np.pi / t * (steps + 0.5) * steps[:, None]) * np.sqrt(2 / t)
     matrix[0] /= np.sqrt(2)
@@ -236,33 +236,33 @@ def _coefficients(chunks: Float[np.ndarray, "n t d"], scale: float) -> Int[np.nd
 
 
 def _texts(symbols: Int[np.ndarray, "n t d"]) -> list[str]:
-    """One character per coefficient; row-major, so all dims of the lowest frequency come first."""
+    """Write one character per coefficient; row-major, so all dims of the lowest frequency come first."""
     rows = symbols.reshape(len(symbols), -1).astype("<u4")
     return [row.tobytes().decode("utf-32-le") for row in rows]
 
 
 def _whole_characters(written: bytes) -> tuple[str, bytes]:
-    """The characters of UTF-8 that may end within one, and the bytes of that one."""
+    """Decode UTF-8 that may end within a character; return the whole characters, and the bytes of that one."""
     text, length = codecs.utf_8_decode(written, "strict", False)
     return text, written[length:]
 
 
 @cache
 def _byte_of_symbol() -> dict[str, int]:
-    """Byte-level BPE's stand-ins: printable bytes stand for themselves, the others follow from U+0100 on (GPT-2)."""
+    """Return byte-level BPE's symbols: printable bytes stand for themselves, the others follow from U+0100 (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def _bytes_of(piece: str) -> bytes:
-    """What a piece writes; published alphabets also hold characters that are no stand-ins."""
+    """Return the bytes that a piece writes; published alphabets also hold characters that are no such symbols."""
     table = _byte_of_symbol()
     return bytes(table[symbol] for symbol in piece) if all(s in table for s in piece) else piece.encode()
 
 
 def _byte_symbols(text: str) -> set[str]:
-    """The printable stand-ins by which byte-level BPE writes the UTF-8 bytes of `text`."""
+    """Return the printable symbols by which byte-level BPE writes the UTF-8 bytes of `text`."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     return {symbol for part, _ in byte_level.pre_tokenize_str(text) for symbol in part}
 

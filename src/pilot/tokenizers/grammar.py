@@ -1,9 +1,10 @@
-"""What a model may say next, so that what it says can be read.
+"""Which tokens a model may write next, so that what it writes can be parsed.
 
-A grammar answers for one row: of the ids that it has said so far, which ids of the model's vocabulary may follow. A
-decoder that heeds it (`Pi.speak`) writes words without `<loc>` or action tokens, boxes of four `<loc>`, one of a list
-of labels, or action tokens that decode to a whole chunk; the model only chooses among these. An id belongs to one mode:
-where action ids lie over words or places of the text model, as in the released π0-FAST weights, they are no words.
+A grammar answers for one row: given the ids that it has generated so far, which ids of the model's vocabulary may
+follow. A decoder that obeys it (`Pi.generate`) writes words without `<loc>` or action tokens, boxes of four `<loc>`,
+one of a list of labels, or action tokens that decode to a whole chunk; the model only chooses among these. Each id is
+of one kind only: where action ids lie over words or `<loc>` tokens of the text model, as in the released π0-FAST
+weights, they are not words.
 
 Axes: `b` rows, `v` the model's vocabulary.
 """
@@ -24,21 +25,23 @@ from pilot.tokenizers.text import LOC_BINS, TextTokenizer
 
 @runtime_checkable
 class Grammar(Protocol):
-    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
-        """The ids that may follow `said`, at least one. The caller may not write into the mask."""
+    """What restricts a decoder: `TextGrammar`, `LabelGrammar`, `ActionGrammar`, or your own."""
+
+    def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        """Return the ids that may follow `generated`, at least one. The caller may not write into the mask."""
         ...
 
 
 Allowed = Bool[Tensor, " v"] | Grammar | Sequence[Grammar]
-"""What may be said: a mask over the vocabulary, or a grammar for all rows or for each."""
+"""What may be generated: a mask over the vocabulary, or a grammar for all rows or for each."""
 
 
 class TextGrammar:
-    """Words, then `end`; `boxes` says where a box may stand.
+    """Words, then `end`; `boxes` tells where a box may stand.
 
-    `none`: nowhere. `first`: before the first word (a subtask). `any`: before any word (what detection answers). A box
-    is four `<loc>` in the order y0 x0 y1 x1 with y0 ≤ y1 and x0 ≤ x1, and is followed by a word. `actions` are ids of
-    the model's vocabulary that belong to action tokens.
+    `none`: nowhere. `first`: before the first word (a subtask). `any`: before any word (the answer of a detection). A
+    box is four `<loc>` in the order y0 x0 y1 x1 with y0 ≤ y1 and x0 ≤ x1, and is followed by a word. `actions` are ids
+    of the model's vocabulary that belong to action tokens.
     """
 
     def __init__(
@@ -57,33 +60,33 @@ class TextGrammar:
         self._word[text.word_ids] = True
         self._word[list(actions)] = False
         self._word[end] = False
-        self.places = np.zeros(vocab_size, bool)
-        self.places[self.loc_ids] = True
-        self._word_or_place = self._word | self.places
-        self._go_on = self._word_or_place.copy() if boxes == "any" else self._word.copy()
-        self._go_on[end] = True
+        self.loc_mask = np.zeros(vocab_size, bool)
+        self.loc_mask[self.loc_ids] = True
+        self._word_or_loc = self._word | self.loc_mask
+        self._after_word = self._word_or_loc.copy() if boxes == "any" else self._word.copy()
+        self._after_word[end] = True
 
-    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
-        corners = [self.bins[i] for i in takewhile(self.bins.__contains__, reversed(said))][::-1]
-        if not said:
-            return self._word_or_place
+    def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        corners = [self.bins[i] for i in takewhile(self.bins.__contains__, reversed(generated))][::-1]
+        if not generated:
+            return self._word_or_loc
         if not corners:
-            return self._go_on
+            return self._after_word
         if len(corners) >= 4:
             return self._word
-        return self.places if len(corners) == 1 else self._from(corners[len(corners) - 2])
+        return self.loc_mask if len(corners) == 1 else self._from(corners[len(corners) - 2])
 
     def _from(self, corner: int) -> Bool[np.ndarray, " v"]:
-        """The places that are not before `corner`, the same edge of the other side."""
-        mask = np.zeros_like(self.places)
+        """Return the `<loc>` tokens that are not before `corner`, the edge on the opposite side."""
+        mask = np.zeros_like(self.loc_mask)
         mask[self.loc_ids[corner:]] = True
         return mask
 
 
 class LabelGrammar:
-    """One of `labels`, written and ended as the target of prompt format `name`: a model chooses, it cannot invent.
+    """One of `labels`, written and ended as the target of prompt format `name`: the model chooses, it cannot invent.
 
-    `boxes`, a grammar with boxes: one may stand in front of the label.
+    With `boxes`, a grammar that has boxes, one may stand in front of the label.
     """
 
     def __init__(
@@ -104,14 +107,14 @@ class LabelGrammar:
             for n, following in enumerate(ids):
                 self._next.setdefault(tuple(ids[:n]), set()).add(following)
 
-    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
+    def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
         if self.boxes is None:
-            return _only(self.vocab_size, *self._next[tuple(said)])
-        corners = sum(1 for _ in takewhile(self.boxes.bins.__contains__, said))
+            return _only(self.vocab_size, *self._next[tuple(generated)])
+        corners = sum(1 for _ in takewhile(self.boxes.bins.__contains__, generated))
         if 0 < corners < 4:
-            return self.boxes.allowed(said)
-        mask = _only(self.vocab_size, *self._next[tuple(said[corners:])])
-        return mask if said else mask | self.boxes.places
+            return self.boxes.allowed(generated)
+        mask = _only(self.vocab_size, *self._next[tuple(generated[corners:])])
+        return mask if generated else mask | self.boxes.loc_mask
 
 
 class ActionGrammar:
@@ -140,11 +143,11 @@ class ActionGrammar:
                 f"tokens {shared} would mean actions and the end of actions; raise vocab_size or the offset"
             )
 
-    def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
-        if len(said) < len(self.start):
-            return _only(self.vocab_size, self.start[len(said)])
-        chunk = list(takewhile(self.ids.__contains__, said[len(self.start) :]))
-        ended = len(said) - len(self.start) - len(chunk)
+    def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        if len(generated) < len(self.start):
+            return _only(self.vocab_size, self.start[len(generated)])
+        chunk = list(takewhile(self.ids.__contains__, generated[len(self.start) :]))
+        ended = len(generated) - len(self.start) - len(chunk)
         following = self.actions.allowed(self._mirrored(chunk), self.horizon, self.dim) if not ended else np.zeros(0)
         if not following.any():
             return _only(self.vocab_size, self.end[ended])
@@ -155,17 +158,17 @@ class ActionGrammar:
 
 
 def allowed_mask(
-    allowed: Allowed, said: Sequence[Int[Tensor, " b"]], finished: Bool[Tensor, " b"]
+    allowed: Allowed, generated: Sequence[Int[Tensor, " b"]], finished: Bool[Tensor, " b"]
 ) -> Bool[Tensor, "*b v"]:
-    """What each row of a batch may say next: a fixed mask, by one grammar for all rows, or by one for each.
+    """Return what each row of a batch may write next, by a fixed mask, one grammar for all rows, or one for each.
 
-    `said` holds the tokens of the steps so far. A row that has `finished` may say anything; nobody listens.
+    `generated` holds the tokens of the steps so far. A row that has `finished` may write anything: it is discarded.
     """
     if isinstance(allowed, Tensor):
         return allowed
     done = finished.tolist()
     grammars = [allowed] * len(done) if isinstance(allowed, Grammar) else allowed
-    rows = torch.stack(list(said), 1).tolist() if said else [[] for _ in done]
+    rows = torch.stack(list(generated), 1).tolist() if generated else [[] for _ in done]
     masks = [None if d else g.allowed(row) for g, row, d in zip(grammars, rows, done, strict=True)]
     size = next(len(mask) for mask in masks if mask is not None)
     return torch.from_numpy(np.stack([np.ones(size, bool) if m is None else m for m in masks])).to(finished.device)

@@ -1,6 +1,6 @@
 """Prompts, byte exact: one table of the family's formats, and the state as numbers in them.
 
-| format    | bidirectional prefix (after `<bos>`)                  | said by the model        | source            |
+| format    | bidirectional prefix (after `<bos>`)                  | written by the model     | source            |
 |-----------|-------------------------------------------------------|--------------------------|-------------------|
 | `pi0`     | `{text}`, then `\\n` tokenised by itself               |                          | openpi            |
 | `pi05`    | `Task: {text}, State: {bins};\\nAction: `              |                          | openpi            |
@@ -10,9 +10,9 @@
 | `subtask_stateless` | `Task: {text};\\nSubtask: `                  | `{subtask};\\n`           | pilot             |
 | `web`     | `Question: {text}\\nAnswer: `                          | `{answer}<eos>`          | pilot             |
 
-The released weights saw the first three exactly so, and a prompt cut off at the token budget; there a cut is a
-warning. A model of pilot's own reads the end of its prompt to know what to say next; there it is an error. They also
-saw "-1" for a state below -1 (`clips_state`); ours reads 0 there.
+The released weights were trained on exactly the first three, and on prompts cut off at the token budget: there a cut is
+a warning. A model of pilot's own learns from the end of its prompt what to write next: there a cut is an error. The
+released weights were also trained on "-1" for a state below -1 (`clips_state`); in pilot's own formats it is 0.
 """
 
 import warnings
@@ -31,26 +31,24 @@ ACTION_START, ACTION_END = "Action: ", "|"
 SUBTASK_END = ";\n"
 
 _EDGES = np.linspace(-1, 1, STATE_BINS + 1)[:-1]
-FAR = 2.0  # half a range beyond q01 or q99
+FAR = 2.0  # a normalised state this far out is half a range beyond q01 or q99
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """`parts` are tokenised one by one and joined; `target` is the text that the model is to say.
+    """How a prompt is written, and what the model writes behind it."""
 
-    `clips_state`: which rule of `state_bins` the weights were trained with.
-    """
-
-    parts: tuple[str, ...]
-    target: str | None = None
-    target_eos: bool = False
+    parts: tuple[str, ...]  # tokenised one by one and joined
+    target: str | None = None  # the text that the model is to write
+    target_eos: bool = False  # whether `<eos>` ends it
     lower: bool = False
     keep_newlines: bool = False
-    truncates: bool = False
-    clips_state: bool = True
+    truncates: bool = False  # at the token budget, with a warning
+    clips_state: bool = True  # the rule of `state_bins` that the weights were trained with
 
     @property
     def reads_state(self) -> bool:
+        """Whether the prompt has the state in it."""
         return any("{bins}" in part for part in self.parts)
 
 
@@ -68,7 +66,7 @@ FORMATS = {
 
 
 def format_prompt(name: str, text: str, *, bins: Ids | None = None) -> str:
-    """The prompt as people read it.
+    """Return the prompt as people read it.
 
     Raises:
         ValueError: unknown format, empty text, or state bins given or missing against the format.
@@ -79,10 +77,10 @@ def format_prompt(name: str, text: str, *, bins: Ids | None = None) -> str:
 def encode_prompt(
     tokenizer: TextTokenizer, name: str, *, text: str, bins: Ids | None = None, max_tokens: int | None = None
 ) -> list[int]:
-    """`<bos>` and the prompt's tokens, at most `max_tokens`.
+    """Return `<bos>` and the prompt's tokens, at most `max_tokens`.
 
     Raises:
-        ValueError: as `format_prompt`; or over the budget where the format does not truncate (else a warning).
+        ValueError: as in `format_prompt`; or over the budget, where the format does not truncate with a warning.
     """
     ids = [i for n, part in enumerate(_filled_parts(name, text, bins)) for i in tokenizer.encode(part, add_bos=n == 0)]
     if max_tokens is None or len(ids) <= max_tokens:
@@ -95,28 +93,28 @@ def encode_prompt(
 
 
 def encode_target(tokenizer: TextTokenizer, name: str, *, text: str) -> list[int]:
-    """The tokens that a model is trained to say after prompt `name`: a subtask or an answer, with its end.
+    """Return the tokens that a model is trained to write after prompt `name`: a subtask or an answer, with its end.
 
     Raises:
-        ValueError: unknown format, one that says nothing, or empty text.
+        ValueError: unknown format, one without a target, or empty text.
     """
-    prompt_format = _find(name)
+    prompt_format = _format(name)
     if prompt_format.target is None:
-        raise ValueError(f"prompt format '{name}' has no text to say; those that do: {_names_with_target()}")
+        raise ValueError(f"prompt format '{name}' has no target text; those that have one: {_names_with_target()}")
     if not text.strip():
         raise ValueError(f"empty text as the target of prompt format '{name}'")
     return tokenizer.encode(prompt_format.target.format(text=text), add_eos=prompt_format.target_eos)
 
 
 def encode_actions(tokenizer: TextTokenizer, action_ids: Ids, *, vocab_size: int, offset: int = 0) -> list[int]:
-    """`Action: `, the action ids placed in a model vocabulary of `vocab_size`, `|` and `<eos>`."""
+    """Return `Action: `, the action ids mapped into a model vocabulary of `vocab_size`, `|` and `<eos>`."""
     mirrored = mirror_into_vocab(np.array([int(i) for i in action_ids], np.int64), vocab_size, offset=offset).tolist()
     return tokenizer.encode(ACTION_START) + mirrored + tokenizer.encode(ACTION_END, add_eos=True)
 
 
 def decode_actions(
     tokenizer: TextTokenizer,
-    said: Ids,
+    generated: Ids,
     *,
     actions: ActionTokenizer,
     horizon: int,
@@ -124,29 +122,29 @@ def decode_actions(
     vocab_size: int,
     offset: int = 0,
 ) -> DecodeResult:
-    """The chunk that a model said, or what is wrong; positions count from the first token after `Action: `."""
-    ids = find_actions(tokenizer, said, vocab_size=vocab_size, offset=offset)
+    """Return the chunk that a model wrote, or its error; positions count from the first token after `Action: `."""
+    ids = extract_action_ids(tokenizer, generated, vocab_size=vocab_size, offset=offset)
     if ids is None:
-        return DecodeResult(error=f"no '{ACTION_START}' was said")
+        return DecodeResult(error=f"there is no '{ACTION_START}' among the tokens")
     return actions.decode(ids, horizon, dim)
 
 
-def find_actions(tokenizer: TextTokenizer, said: Ids, *, vocab_size: int, offset: int = 0) -> list[int] | None:
-    """The action ids between `Action: ` and `|` (or the end) of what a model said; None if it said no `Action: `."""
+def extract_action_ids(tokenizer: TextTokenizer, tokens: Ids, *, vocab_size: int, offset: int = 0) -> list[int] | None:
+    """Return the action ids between `Action: ` and `|` (or the end); None where no `Action: ` was generated."""
     start, (end, *_) = tokenizer.encode(ACTION_START), tokenizer.encode(ACTION_END)
-    tokens = [int(token) for token in said]
-    found = [i for i in range(len(tokens) - len(start) + 1) if tokens[i : i + len(start)] == start]
-    if not found:
+    ids = [int(token) for token in tokens]
+    starts = [i for i in range(len(ids) - len(start) + 1) if ids[i : i + len(start)] == start]
+    if not starts:
         return None
-    inside = list(takewhile(lambda token: token not in (end, tokenizer.eos_id), tokens[found[0] + len(start) :]))
+    inside = list(takewhile(lambda token: token not in (end, tokenizer.eos_id), ids[starts[0] + len(start) :]))
     return mirror_into_vocab(np.array(inside, np.int64), vocab_size, offset=offset).tolist()
 
 
 def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.ndarray, " d"]:
-    """Normalised state → bin of 256 per dim over [-1, 1].
+    """Return the bin of each dim of a normalised state: one of 256 over [-1, 1].
 
-    One state in fifty lies outside by the meaning of q01 and q99, which goes unsaid; a dim that is `FAR` outside does
-    not belong to these statistics, and is warned of once per dim and side.
+    By the meaning of q01 and q99 one state in fifty lies outside, which needs no warning. A dim that is `FAR` outside
+    does not fit these statistics, and is warned of once per dim and side.
 
     `clip=False` is openpi's rule, for its weights: anything below -1 is bin -1. Above 1 both rules give 255.
 
@@ -160,7 +158,7 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
     for dim in np.flatnonzero(np.abs(state) > FAR):  # no values in the text, or every row would warn anew
         side = "above" if state[dim] > 1 else "below"
         warnings.warn(
-            f"state dim {dim} is far {side} what it was in training and reads as bin {bins[dim]}: "
+            f"state dim {dim} is far {side} what it was in training and becomes bin {bins[dim]}: "
             "are these the robot's units, and the right norm_stats?",
             stacklevel=2,
         )
@@ -168,10 +166,10 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
 
 
 def _filled_parts(name: str, text: str, bins: Ids | None) -> list[str]:
-    prompt_format = _find(name)
+    prompt_format = _format(name)
     if prompt_format.reads_state != (bins is not None):
-        wish = "needs" if prompt_format.reads_state else "takes no"
-        raise ValueError(f"prompt format '{name}' {wish} state bins")
+        verb = "needs" if prompt_format.reads_state else "takes no"
+        raise ValueError(f"prompt format '{name}' {verb} state bins")
     numbers = " ".join(str(int(b)) for b in bins) if bins is not None else ""
     clean = _clean(prompt_format, text)
     return [part.format(text=clean, bins=numbers) for part in prompt_format.parts]
@@ -180,12 +178,12 @@ def _filled_parts(name: str, text: str, bins: Ids | None) -> list[str]:
 def _clean(prompt_format: PromptFormat, text: str) -> str:
     clean = text.strip().replace("_", " ")
     if not clean.strip():
-        raise ValueError(f"empty prompt {text!r}; say what the robot is to do, such as 'put the red cup in the sink'")
+        raise ValueError(f"empty prompt {text!r}; tell the robot what to do, such as 'put the red cup in the sink'")
     clean = clean if prompt_format.keep_newlines else clean.replace("\n", " ")
     return clean.lower() if prompt_format.lower else clean
 
 
-def _find(name: str) -> PromptFormat:
+def _format(name: str) -> PromptFormat:
     return FORMATS[check_name("prompt format", name, FORMATS)]
 
 

@@ -1,4 +1,4 @@
-"""What an action tokenizer costs and loses on a set of chunks: the numbers to choose `vocab_size` and `scale` by."""
+"""How many tokens an action tokenizer needs and how much it loses, to choose `vocab_size` and `scale` by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,15 @@ from pilot.tokenizers.base import ActionTokenizer, check_chunks
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerReport:
-    """`compression` is action values per token; errors are in the chunks' own (normalised) units, per action dim.
+    """Tokens and errors on a set of chunks. Errors are in the chunks' own (normalised) units, per action dim."""
 
-    `share_over_budget` is None where no budget was given.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the action dims
     chunks: int
     tokens_mean: float
     tokens_p99: float
     tokens_max: int
-    compression: float
-    share_over_budget: float | None
+    compression: float  # action values per token
+    share_over_budget: float | None  # None where no budget was given
     share_undecodable: float
     rms_error: Float[np.ndarray, " d"]
     max_error: Float[np.ndarray, " d"]
@@ -48,7 +45,10 @@ def report(
     budget: int | None = None,
     names: Sequence[str] | None = None,
 ) -> TokenizerReport:
-    """Encode and decode every chunk. `budget` is the most tokens that a model leaves for a chunk, `names` the dims'."""
+    """Encode and decode every chunk, and report tokens and errors.
+
+    `budget` is the most tokens that a model leaves for a chunk, `names` are those of the dims.
+    """
     check_chunks(chunks, 3)
     n, t, d = chunks.shape
     ids = tokenizer.encode_batch(chunks)

@@ -1,8 +1,8 @@
 """Text tokens: any SentencePiece model, `<loc>` tokens, and boxes written with them.
 
 A box is `(y0, x0, y1, x1)` in [0, 1] of its picture and becomes four tokens in that order, each one of 1024 bins:
-PaliGemma's convention (2407.07726, section 3.2), whose own model this module loads as readily as the small one that
-ships here.
+PaliGemma's convention (2407.07726, section 3.2). This module loads PaliGemma's own model and the small one that ships
+here alike.
 """
 
 import re
@@ -28,7 +28,7 @@ _FOUR_LOCS = re.compile(r"((?:<loc\d{4}>){4})(?!<loc)(.*)", re.DOTALL)
 
 
 class TextTokenizer:
-    """A SentencePiece model. Ids and text are exact inverses, save that a literal "▁" comes back as a space.
+    """A SentencePiece model. Encoding and decoding are exact inverses, except that a literal "▁" becomes a space.
 
     Raises:
         FileNotFoundError: no file at `path`.
@@ -52,7 +52,7 @@ class TextTokenizer:
         self.pad_id: int = self._processor.pad_id()
 
     def encode(self, text: str, *, add_bos: bool = False, add_eos: bool = False) -> list[int]:
-        """The ids of `text`.
+        """Return the ids of `text`.
 
         Raises:
             ValueError: `<bos>` or `<eos>` asked of a model that has none.
@@ -62,7 +62,7 @@ class TextTokenizer:
         return self._processor.encode(text, add_bos=add_bos, add_eos=add_eos)
 
     def decode(self, ids: Ids) -> str:
-        """The text of `ids`; `<pad>`, `<bos>` and `<eos>` are silent.
+        """Return the text of `ids`; `<pad>`, `<bos>` and `<eos>` leave no trace in it.
 
         Raises:
             ValueError: an id outside the vocabulary.
@@ -73,11 +73,11 @@ class TextTokenizer:
         return self._processor.decode(numbers)
 
     def pieces(self, text: str) -> list[str]:
-        """How `text` is cut, for people: a leading space shows as "▁"."""
+        """Return the pieces of `text` as people read them: a leading space is shown as "▁"."""
         return self._processor.encode(text, out_type=str)
 
     def piece(self, token: int) -> str:
-        """The piece that an id stands for, written as in `pieces`.
+        """Return the piece that an id stands for, written as in `pieces`.
 
         Raises:
             ValueError: an id outside the vocabulary.
@@ -87,7 +87,7 @@ class TextTokenizer:
         return self._processor.id_to_piece(token)
 
     def token_id(self, piece: str) -> int:
-        """The id of one whole piece, written as in `pieces`.
+        """Return the id of one whole piece, written as in `pieces`.
 
         Raises:
             ValueError: the model has no such piece.
@@ -98,7 +98,7 @@ class TextTokenizer:
         return index
 
     def loc_id(self, n: int) -> int:
-        """The id of `<loc{n}>`.
+        """Return the id of `<loc{n}>`.
 
         Raises:
             ValueError: `n` outside [0, 1023], or a model without `<loc>` tokens.
@@ -107,7 +107,7 @@ class TextTokenizer:
 
     @cached_property
     def word_ids(self) -> Int[np.ndarray, " n"]:
-        """Ids that are text: neither control tokens nor PaliGemma's `<loc>` (places) and `<seg>` (outlines)."""
+        """The ids that are text: neither control tokens nor PaliGemma's `<loc>` (positions) and `<seg>` (outlines)."""
         ids, processor = list(range(self.vocab_size)), self._processor
         silent = np.array([processor.is_control(ids), processor.is_unknown(ids), processor.is_unused(ids)]).any(0)
         marked = np.array([_NO_WORD.fullmatch(piece) is not None for piece in processor.id_to_piece(ids)])
@@ -121,7 +121,7 @@ def loc_token(n: int) -> str:
 
 
 def box_to_locs(box: Sequence[float], *, stride: int = 1) -> str:
-    """`(y0, x0, y1, x1)` in [0, 1] → "<loc…><loc…><loc…><loc…>".
+    """Write a box `(y0, x0, y1, x1)` in [0, 1] as "<loc…><loc…><loc…><loc…>".
 
     `stride` snaps to every stride-th bin (16 puts edges on the pixels of a 64² picture, so a small model meets 64
     tokens and not 1024); the far edge of the picture is always bin 1023.
@@ -141,7 +141,7 @@ def box_to_locs(box: Sequence[float], *, stride: int = 1) -> str:
 
 
 def split_box(text: str) -> tuple[Box | None, str]:
-    """The box in front of `text` and what follows it; `(None, text)` unless exactly four `<loc>` make a real box."""
+    """Split off the box in front of `text`; `(None, text)` unless exactly four `<loc>` make a real box."""
     match = _FOUR_LOCS.fullmatch(text)
     if not match:
         return None, text

@@ -1,12 +1,12 @@
 """A learned codebook: every chunk of actions is the same small number of tokens (by default 8 of 256 codes).
 
-Residual vector quantisation. The first code says roughly what the chunk is, each further one corrects what is left of
-it, and the codes' sum is the chunk. As in VQ-BeT (2403.03181), which writes chunks of actions so, and in SoundStream
-(2107.03312, section III-C), from which the codebooks' learning is taken: moving averages of what was assigned to a
-code, and codes that nobody uses begin anew at a sample. Encoding looks for the best sum with a beam (additive
-quantisation, Babenko and Lempitsky, CVPR 2014), since the nearest code at each stage is rarely on the best way: on
-chunks not fitted to that takes a sixth off the error. There is no network around the codebooks; tried on the homes'
-chunks, an encoder and a decoder took nothing off.
+Residual vector quantisation: the first code is roughly the chunk, each further one corrects what is left, and the sum
+of the codes is the chunk. VQ-BeT (2403.03181) writes chunks of actions like this. The codebooks learn as in SoundStream
+(2107.03312, section III-C): each code is a moving average of what was assigned to it, and a code that is never used is
+replaced by a sample. Encoding searches for the best sum with a beam (additive quantisation, Babenko and Lempitsky, CVPR
+2014), since the nearest code at each stage is rarely part of the best sum; on chunks that were not fitted to, this
+takes a sixth off the error. There is no network around the codebooks: on the homes' chunks an encoder and a decoder
+did not reduce the error.
 
 Axes: `n` chunks, `t` steps, `d` action dims, `q` tokens of a chunk (stages), `v` codes of each, `c` values of a chunk.
 """
@@ -27,12 +27,12 @@ CONFIG_FILE, CODES_FILE = "vq.json", "vq.safetensors"
 
 STEPS, BATCH = 400, 512
 DECAY = 0.98  # of the moving averages; each code remembers about the last 50 batches
-DEAD = 0.03  # a code used less than this share of the average code begins anew
-BEAM = 8
+DEAD = 0.03  # a code used less than this share of the average code is replaced
+BEAM = 8  # sums that the search keeps at each stage
 
 
 class VqTokenizer:
-    """`codebooks[i]` are the codes that token `i` chooses from; a chunk is always as long as those fitted to."""
+    """Codebooks: `codebooks[i]` are the codes that token `i` chooses from. All chunks have the length of the fit."""
 
     def __init__(self, codebooks: Float[np.ndarray, "q v c"], *, horizon: int, dim: int) -> None:
         if codebooks.ndim != 3 or codebooks.shape[2] != horizon * dim or not np.isfinite(codebooks).all():
@@ -42,11 +42,12 @@ class VqTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Codes of one stage: the stages share their ids, a token's place tells them apart."""
+        """The codes of one stage. The stages share their ids; a token's position tells its stage."""
         return self.codebooks.shape[1]
 
     @property
     def tokens_per_chunk(self) -> int:
+        """The number of stages."""
         return self.codebooks.shape[0]
 
     @classmethod
@@ -68,18 +69,18 @@ class VqTokenizer:
         if vocab_size < 2 or tokens < 1:
             raise ValueError(f"a codebook needs at least 1 token of 2 codes, got {tokens} of {vocab_size}")
         values = chunks.reshape(len(chunks), -1).astype(np.float32)
-        learning = _Codebooks(values, tokens=tokens, codes=vocab_size, rng=np.random.default_rng(seed))
+        fitting = _CodebookFit(values, tokens=tokens, codes=vocab_size, rng=np.random.default_rng(seed))
         for _ in range(steps):
-            learning.step(values)
-        return cls(learning.means, horizon=chunks.shape[1], dim=chunks.shape[2])
+            fitting.step(values)
+        return cls(fitting.means, horizon=chunks.shape[1], dim=chunks.shape[2])
 
     def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]:
-        """`tokens_per_chunk` ids."""
+        """Return the `tokens_per_chunk` ids of a chunk."""
         check_chunks(chunk, 2)
         return self.encode_batch(chunk[None])[0]
 
     def encode_batch(self, chunks: Float[np.ndarray, "n t d"]) -> list[list[int]]:
-        """Ids of each chunk: the best sum of codes that a beam of `BEAM` finds.
+        """Return the ids of each chunk, whose codes are the best sum that a beam of `BEAM` finds.
 
         Raises:
             ValueError: chunks with NaN, or of another shape than those fitted to.
@@ -95,20 +96,20 @@ class VqTokenizer:
         return [ids for part in parts for ids in self._search(part).tolist()]
 
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
-        """The chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
+        """Return the chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""
         if (horizon, dim) != (self.horizon, self.dim):
             fitted = f"this codebook was fitted to {self.horizon} x {self.dim}"
             return DecodeResult(error=f"a chunk of {horizon} x {dim} asked for, {fitted}")
         numbers = check_ids(ids, self.vocab_size)
         if isinstance(numbers, DecodeResult):
             return numbers
-        if wrong := check_count(numbers, self.tokens_per_chunk):
-            return wrong
+        if error := check_count(numbers, self.tokens_per_chunk):
+            return error
         values = self.codebooks[np.arange(self.tokens_per_chunk), numbers].sum(0)
         return DecodeResult(actions=values.reshape(horizon, dim).astype(np.float64))
 
     def allowed(self, ids: Sequence[int], horizon: int, dim: int) -> Bool[np.ndarray, " v"]:
-        """Every code, until there is one for each stage."""
+        """Allow every code, until there is one for each stage."""
         return np.full(self.vocab_size, len(ids) < self.tokens_per_chunk)
 
     def save(self, folder: str | Path) -> None:
@@ -143,20 +144,20 @@ class VqTokenizer:
 
     def _search(self, values: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n q"]:
         row = np.arange(len(values))[:, None]
-        left = values[:, None]  # [n beam c], what is still to be said on each of the ways
-        said = np.zeros((len(values), 1, 0), np.int64)  # [n beam q]
+        left = values[:, None]  # [n beam c], what each sum of codes still lacks
+        ids = np.zeros((len(values), 1, 0), np.int64)  # [n beam q]
         for codes in self.codebooks:
             distances = (left**2).sum(-1)[..., None] + _distances(left, codes)  # [n beam v]
             flat = distances.reshape(len(values), -1)
             best = np.argpartition(flat, min(BEAM, flat.shape[1]) - 1)[:, :BEAM]
-            way, code = best // len(codes), best % len(codes)
-            left = left[row, way] - codes[code]
-            said = np.concatenate((said[row, way], code[..., None]), axis=2)
-        return said[row[:, 0], (left**2).sum(-1).argmin(1)]
+            beam, code = best // len(codes), best % len(codes)
+            left = left[row, beam] - codes[code]
+            ids = np.concatenate((ids[row, beam], code[..., None]), axis=2)
+        return ids[row[:, 0], (left**2).sum(-1).argmin(1)]
 
 
-class _Codebooks:
-    """Codebooks while they are learned: of each code, how much was assigned to it lately, and the sum of that."""
+class _CodebookFit:
+    """Codebooks while they are fitted: for each code, moving averages of how much was assigned to it and of its sum."""
 
     def __init__(self, values: Float[np.ndarray, "n c"], *, tokens: int, codes: int, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -172,7 +173,7 @@ class _Codebooks:
         return self.sums / self.counts[..., None]
 
     def step(self, values: Float[np.ndarray, "n c"]) -> None:
-        """One batch: each stage moves towards what the stages before it have left."""
+        """Learn from one batch: each stage moves towards what the stages before it leave."""
         left = values[self.rng.integers(len(values), size=min(BATCH, len(values)))]
         for sums, counts in zip(self.sums, self.counts, strict=True):
             codes = sums / counts[:, None]
@@ -186,5 +187,5 @@ class _Codebooks:
 
 
 def _distances(values: Float[np.ndarray, "*n c"], codes: Float[np.ndarray, "v c"]) -> Float[np.ndarray, "*n v"]:
-    """Squared distance of each value to each code, less the value's own square."""
+    """Return the squared distance of each value to each code, less the value's own square."""
     return (codes**2).sum(1) - 2 * values @ codes.T

@@ -212,7 +212,7 @@ class OneBox:
         self.grammar = grammar
 
     def allowed(self, said: Sequence[int]) -> Bool[np.ndarray, " v"]:
-        return self.grammar.allowed(said) if said else self.grammar.places
+        return self.grammar.allowed(said) if said else self.grammar.loc_mask
 
 
 def engine_of(policy: "Policy") -> "FastEngine":
