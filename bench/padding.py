@@ -68,7 +68,7 @@ def main() -> None:
     sums = {way: np.zeros(3) for way in ("model", "path")}
     for first in range(0, len(numbers), BATCH):
         samples = [setup.loader.mixture.sources[name].sample(int(i), rng) for i in numbers[first : first + BATCH]]
-        rows = [pipeline.encode(sample, say_actions=False) for sample in samples]
+        rows = [pipeline.encode(sample, with_fast=False) for sample in samples]
         read = collate(rows).observation
         actions, mask = (
             torch.from_numpy(np.stack(x)) for x in ([r.actions for r in rows], [r.action_mask for r in rows])

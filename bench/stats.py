@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pilot.data.loading.workers import in_processes
-from pilot.data.stats import stats_of_files
+from pilot.data.loading.parallel import map_in_processes
+from pilot.data.stats import compute_file_stats
 from pilot.robots import load_adapter, load_robot
 
 EPISODE, FILE = 400, 250_000
@@ -60,12 +60,12 @@ def main() -> None:
         write_set(Path(folder) / "set", frames)
         for workers in (1, 2):
             wall, cpu = time.perf_counter(), processor_time()
-            stats = stats_of_files(
+            stats = compute_file_stats(
                 [Path(folder) / "set"],
                 robot,
                 adapter=load_adapter(robot),
                 action_horizon=50,
-                spread=in_processes(workers),
+                parallel_map=map_in_processes(workers),
             )
             stats.result()
             wall, cpu = time.perf_counter() - wall, processor_time() - cpu

@@ -112,7 +112,7 @@ def test_a_checkpoint_may_lie_on_the_hub(command, work, tmp_path, monkeypatch):
 
     def done(*_, **options) -> SimpleNamespace:
         asked.append(options)
-        return SimpleNamespace(suspicions=[], episodes=0, page="inspect.html")
+        return SimpleNamespace(issues=[], episodes=0, page="inspect.html")
 
     monkeypatch.setattr(f"pilot.eval.{work}", done)
     with instead_of_the_real_one(tmp_path, monkeypatch) as hub:

@@ -56,7 +56,7 @@ def write_records(file: Path, contents: list[bytes]) -> None:
     file.write_bytes(b"".join(parts))
 
 
-def place_of(file: Path, number: int) -> slice:
+def open_remote(file: Path, number: int) -> slice:
     """Where a record lies in its file, check sums included."""
     at, size = RecordFile(file).places()[number].tolist()
     return slice(at - HEADER, at + size + FOOTER)

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from pilot.data.augment import BRIGHTNESS, CROP, DEGREES, HUE, NONE, Augmentation, augment, draw, from_hsv, to_hsv
+from pilot.data.augment import (
+    BRIGHTNESS,
+    CROP,
+    DEGREES,
+    HUE,
+    UNCHANGED,
+    Augmentation,
+    augment,
+    draw_augmentation,
+    hsv_to_rgb,
+    rgb_to_hsv,
+)
 
 
 def pictures(count: int = 2, *, height: int = 40, width: int = 40) -> torch.Tensor:
@@ -25,12 +36,12 @@ def brightest(picture: torch.Tensor) -> tuple[int, int]:
 
 def test_nothing_to_do_changes_nothing():
     images = pictures()
-    assert augment(images, [NONE, NONE]) is images
+    assert augment(images, [UNCHANGED, UNCHANGED]) is images
 
 
 def test_each_picture_gets_its_own():
     images = pictures(3)
-    out = augment(images, [NONE, Augmentation(angle=0.1), Augmentation(brightness=0.2)])
+    out = augment(images, [UNCHANGED, Augmentation(angle=0.1), Augmentation(brightness=0.2)])
     assert torch.equal(out[0], images[0])
     assert not torch.allclose(out[1], images[1]) and not torch.allclose(out[2], images[2])
     alone = augment(images[2:], [Augmentation(brightness=0.2)])
@@ -63,8 +74,8 @@ def test_outside_is_black():
 def test_colours_go_to_hsv_and_back():
     light = (pictures() + 1) / 2
     light[0, 0, 0], light[0, 0, 1] = 0.0, 0.5  # black and grey have no hue
-    torch.testing.assert_close(from_hsv(*to_hsv(light)), light, atol=1e-6, rtol=0)
-    hue, saturation, value = to_hsv(torch.tensor([[[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]]]))
+    torch.testing.assert_close(hsv_to_rgb(*rgb_to_hsv(light)), light, atol=1e-6, rtol=0)
+    hue, saturation, value = rgb_to_hsv(torch.tensor([[[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]]]))
     torch.testing.assert_close(hue[0, 0], torch.tensor([0, 1 / 3, 2 / 3]))
     assert (saturation == 1).all() and (value == 1).all()
 
@@ -85,12 +96,12 @@ def test_brightness_goes_towards_white_or_black():
 
 def test_draws_follow_the_distribution():
     rng = np.random.default_rng(0)
-    drawn = [draw(rng, moves=True) for _ in range(2000)]
+    drawn = [draw_augmentation(rng, moves=True) for _ in range(2000)]
     assert all(plan.crop == CROP and abs(plan.angle) <= math.radians(DEGREES) for plan in drawn)
     assert np.std([plan.angle for plan in drawn]) == pytest.approx(math.radians(DEGREES) / math.sqrt(3), rel=0.05)
-    assert np.mean([plan.recolours for plan in drawn]) == pytest.approx(0.5, abs=0.04)
-    recoloured = [plan for plan in drawn if plan.recolours]
+    assert np.mean([plan.changes_colors for plan in drawn]) == pytest.approx(0.5, abs=0.04)
+    recoloured = [plan for plan in drawn if plan.changes_colors]
     assert np.ptp([plan.brightness for plan in recoloured]) == pytest.approx(2 * BRIGHTNESS, rel=0.02)
     assert np.ptp([plan.hue for plan in recoloured]) == pytest.approx(2 * HUE, rel=0.02)
-    wrist = [draw(rng, moves=False) for _ in range(100)]
-    assert not any(plan.moves for plan in wrist) and any(plan.recolours for plan in wrist)
+    wrist = [draw_augmentation(rng, moves=False) for _ in range(100)]
+    assert not any(plan.moves for plan in wrist) and any(plan.changes_colors for plan in wrist)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pilot.data.language import snap_locs, subtask_text, to_sample
+from pilot.data.language import format_subtask, snap_locs, to_sample
 
 FRAME = {
     "images": {},
@@ -25,8 +25,8 @@ def test_the_box_comes_first_and_snaps():
 
 
 def test_without_box_or_subtask():
-    assert subtask_text("done", None) == "done"
-    assert subtask_text(None, (0, 0, 1, 1)) is None
+    assert format_subtask("done", None) == "done"
+    assert format_subtask(None, (0, 0, 1, 1)) is None
     assert to_sample(FRAME, rng=np.random.default_rng(0), with_subtask=False).subtask is None
 
 

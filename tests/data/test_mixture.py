@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pilot.data.loading.shuffle import shuffled
+from pilot.data.loading.shuffle import shuffled_position
 from pilot.data.mixture import Draw, Mixture, count_before
 from pilot.types import Sample
 
@@ -70,15 +70,15 @@ def test_epochs_of_a_group_do_not_depend_on_how_rows_are_batched():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000])
 def test_shuffled_places_are_a_permutation(size):
-    places = [shuffled(place, size, key=(1, 2, 3)) for place in range(size)]
+    places = [shuffled_position(place, size, key=(1, 2, 3)) for place in range(size)]
     assert sorted(places) == list(range(size))
     if size > 3:
-        assert places != [shuffled(place, size, key=(1, 2, 4)) for place in range(size)] != list(range(size))
+        assert places != [shuffled_position(place, size, key=(1, 2, 4)) for place in range(size)] != list(range(size))
 
 
 def test_shuffled_places_are_spread_evenly():
     """Where place 0 goes over many keys: every tenth of the range as often."""
-    tenths = Counter(shuffled(0, 1000, key=(0, 0, epoch)) // 100 for epoch in range(1000))
+    tenths = Counter(shuffled_position(0, 1000, key=(0, 0, epoch)) // 100 for epoch in range(1000))
     assert min(tenths.values()) > 60 and max(tenths.values()) < 140
 
 

@@ -28,12 +28,12 @@ def web(answer: str = "a red cup") -> Sample:
 def test_a_robot_row_reads_prompt_then_says_subtask_then_fast(pipeline):
     row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon))
     text = TextTokenizer()
-    prompt = text.decode([t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.PREFIX])
-    said = text.decode([t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.TEXT])
+    prompt = text.decode([t for t, k in zip(row.tokens, row.token_kinds, strict=True) if k == Kind.PREFIX])
+    said = text.decode([t for t, k in zip(row.tokens, row.token_kinds, strict=True) if k == Kind.TEXT])
     assert prompt.startswith("Task: put the red cup in the sink, State: ") and prompt.endswith(";\nSubtask: ")
     assert said == "pick up the red cup;\n"
-    assert row.kinds == sorted(row.kinds) and row.kinds[-1] == Kind.FAST
-    assert row.spoken == [k != Kind.PREFIX for k in row.kinds]
+    assert row.token_kinds == sorted(row.token_kinds) and row.token_kinds[-1] == Kind.FAST
+    assert row.token_loss == [k != Kind.PREFIX for k in row.token_kinds]
 
 
 def test_padded_steps_and_dims_are_masked(pipeline):
@@ -43,13 +43,13 @@ def test_padded_steps_and_dims_are_masked(pipeline):
 
 
 def test_a_chunk_that_is_not_whole_has_no_fast_tokens(pipeline):
-    row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon), say_actions=False)
-    assert Kind.FAST not in row.kinds and row.action_mask.any()
+    row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon), with_fast=False)
+    assert Kind.FAST not in row.token_kinds and row.action_mask.any()
 
 
 def test_a_web_row_has_neither_state_nor_actions(pipeline):
     row = pipeline.encode(web())
-    assert not row.action_mask.any() and not row.state.any() and Kind.FAST not in row.kinds
+    assert not row.action_mask.any() and not row.state.any() and Kind.FAST not in row.token_kinds
     assert TextTokenizer().decode(row.tokens) == "Question: what is it\nAnswer: a red cup"
     assert row.tokens[-1] == TextTokenizer().eos_id
 
@@ -58,7 +58,7 @@ def test_fast_tokens_decode_to_the_chunk(pipeline):
     sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
     row = pipeline.encode(sample)
     text = pipeline.text
-    fast = [t for t, k in zip(row.tokens, row.kinds, strict=True) if k == Kind.FAST]
+    fast = [t for t, k in zip(row.tokens, row.token_kinds, strict=True) if k == Kind.FAST]
     ids = [CONFIG.vocab_size - 1 - CONFIG.fast_offset - t for t in fast if t >= text.vocab_size]
     decoded = pipeline.action_tokenizer.decode(ids, CONFIG.action_horizon, ROBOT.action_dim)
     np.testing.assert_allclose(decoded.actions, pipeline.normalized_actions(sample), atol=0.25)
@@ -98,11 +98,11 @@ def test_what_a_person_did_wrong_is_said(pipeline):
 
 def test_wrist_pictures_are_recoloured_only_and_boxes_stay_in_place(pipeline):
     sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
-    plans = pipeline.encode(sample, rng=np.random.default_rng(0)).plans
-    assert plans["room"].moves and not plans["wrist"].moves
+    augmentations = pipeline.encode(sample, rng=np.random.default_rng(0)).augmentations
+    assert augmentations["room"].moves and not augmentations["wrist"].moves
     boxed = replace(sample, subtask="<loc0001><loc0002><loc0003><loc0004>pick up the red cup")
-    assert not pipeline.encode(boxed, rng=np.random.default_rng(0)).plans["room"].moves
-    assert pipeline.encode(sample).plans == {}
+    assert not pipeline.encode(boxed, rng=np.random.default_rng(0)).augmentations["room"].moves
+    assert pipeline.encode(sample).augmentations == {}
 
 
 def test_cameras_of_a_batch_are_in_every_rows_own_order(pipeline):
@@ -160,7 +160,7 @@ def test_an_adapter_stands_before_everything_and_is_undone_last():
 
 def test_a_row_may_teach_words_only(pipeline):
     row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon), flow=False)
-    assert not row.action_mask.any() and Kind.FAST in row.kinds
+    assert not row.action_mask.any() and Kind.FAST in row.token_kinds
 
 
 def test_missing_statistics_name_the_command():

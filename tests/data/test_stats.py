@@ -13,21 +13,21 @@ from data.recordings import ROBOT, episode, record
 from pilot.data import stats
 from pilot.data.formats import columns
 from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.formats.columns import find_parts
+from pilot.data.formats.columns import index_columns
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.loading.workers import in_processes
+from pilot.data.loading.parallel import map_in_processes
 from pilot.data.stats import (
     NORMAL_RANGE,
     RARE_CLIP,
     Recipe,
     RobotStats,
     RunningStats,
+    compute_file_stats,
     compute_norm_stats,
-    floored,
-    in_memory,
     load_norm_stats,
+    loaded_columns,
     save_norm_stats,
-    stats_of_files,
+    widen_flat_dims,
 )
 from pilot.types import Adapter, NormStats
 
@@ -86,7 +86,7 @@ def test_constant_and_rare_dims_are_named_and_get_a_range():
     running = RunningStats(3)
     running.update(values)
     with pytest.warns(UserWarning, match=r"constant dims: .'lift'") as warned:
-        stats = floored(running, ["lift", "grip", "x"])
+        stats = widen_flat_dims(running, ["lift", "grip", "x"])
     assert any("rarely moving dims: ['grip']" in str(w.message) for w in warned)
     assert (stats.q01[0], stats.q99[0], stats.std[0]) == (6.5, 7.5, 1.0)
     assert (stats.q01[1], stats.q99[1]) == (0.0, 0.5)
@@ -98,7 +98,7 @@ def test_constant_and_rare_dims_are_named_and_get_a_range():
 def test_ordinary_stats_clip_nothing():
     running = RunningStats(1)
     running.update(np.arange(100.0)[:, None])
-    assert floored(running, ["x"]).clip is None
+    assert widen_flat_dims(running, ["x"]).clip is None
 
 
 def test_nan_is_refused():
@@ -119,17 +119,17 @@ def same(a: dict[str, NormStats], b: dict[str, NormStats]) -> bool:
 
 def test_files_and_memory_give_the_same(tmp_path):
     dataset = recorded(tmp_path)
-    from_files = stats_of_files([tmp_path], ROBOT, action_horizon=3).result()
+    from_files = compute_file_stats([tmp_path], ROBOT, action_horizon=3).result()
     assert same(from_files, compute_norm_stats([dataset], ROBOT))
 
 
 def test_parts_and_processes_do_not_change_the_result(tmp_path, monkeypatch):
     recorded(tmp_path)
-    whole = stats_of_files([tmp_path], ROBOT, action_horizon=3).result()
+    whole = compute_file_stats([tmp_path], ROBOT, action_horizon=3).result()
     monkeypatch.setattr(columns, "PART_ROWS", 8)
-    assert len(find_parts(tmp_path).parts) > 1
-    alone = stats_of_files([tmp_path], ROBOT, action_horizon=3).result()
-    together = stats_of_files([tmp_path], ROBOT, action_horizon=3, spread=in_processes(2)).result()
+    assert len(index_columns(tmp_path).parts) > 1
+    alone = compute_file_stats([tmp_path], ROBOT, action_horizon=3).result()
+    together = compute_file_stats([tmp_path], ROBOT, action_horizon=3, parallel_map=map_in_processes(2)).result()
     assert same(alone, together)
     np.testing.assert_allclose(alone["actions"].q01, whole["actions"].q01, rtol=1e-6)
     np.testing.assert_allclose(alone["actions"].mean, whole["actions"].mean, rtol=1e-5, atol=1e-7)
@@ -140,16 +140,16 @@ def test_large_sets_take_some_steps_of_each_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(stats, "MAX_CHUNK_ROWS", 400)
     dataset = recorded(tmp_path, [200, 200], perturbed=())
     some, total = compute_norm_stats([dataset], ROBOT), RobotStats(ROBOT)
-    total.add(in_memory(dataset, 0), Recipe(robot=ROBOT, adapter=Adapter(), action_horizon=3, chunk_steps=3))
+    total.add(loaded_columns(dataset, 0), Recipe(robot=ROBOT, adapter=Adapter(), action_horizon=3, chunk_steps=3))
     assert total.actions.count == 2 * (200 + 199 + 198)
     every = total.result()
     np.testing.assert_allclose(some["actions"].mean, every["actions"].mean, atol=0.05)
     np.testing.assert_allclose(some["actions"].std, every["actions"].std, rtol=0.05)
 
 
-def test_only_drawable_rows_start_chunks(tmp_path):
+def test_only_trainable_rows_start_chunks(tmp_path):
     dataset = recorded(tmp_path, [9, 6], perturbed=())
-    dataset.drawable = np.arange(15) < 4
+    dataset.trainable = np.arange(15) < 4
     idle = compute_norm_stats([dataset], ROBOT)
     np.testing.assert_allclose(idle["state"].mean, dataset.state[:4].mean(0), rtol=1e-5)
 
@@ -167,8 +167,8 @@ def test_nan_names_file_episode_and_frame_or_is_skipped_and_listed(tmp_path):
     recorded(tmp_path)
     file = put_nan(tmp_path, column=fmt.STATE, row=11)
     with pytest.raises(ValueError, match=rf"{file}: NaN or infinity in episode 1, frame 2; .*--skip-bad"):
-        stats_of_files([tmp_path], ROBOT, action_horizon=3)
-    found = stats_of_files([tmp_path], ROBOT, action_horizon=3, skip_bad=True)
+        compute_file_stats([tmp_path], ROBOT, action_horizon=3)
+    found = compute_file_stats([tmp_path], ROBOT, action_horizon=3, skip_bad=True)
     assert found.skipped == [f"{file}: NaN or infinity in episode 1, frame 2"]
     assert found.state.count == 9 + 12
 
@@ -179,23 +179,23 @@ def test_a_truncated_file_is_named_or_skipped(tmp_path):
     file.write_bytes(file.read_bytes()[:-20])
     sets = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(ValueError, match=rf"{file} cannot be read .* truncated or damaged"):
-        stats_of_files(sets, ROBOT, action_horizon=3)
+        compute_file_stats(sets, ROBOT, action_horizon=3)
     with pytest.raises(ValueError, match="no episodes to read"):
-        stats_of_files(sets, ROBOT, action_horizon=3, skip_bad=True)
+        compute_file_stats(sets, ROBOT, action_horizon=3, skip_bad=True)
 
 
 def test_what_else_is_wrong_with_a_set_is_said(tmp_path):
     recorded(tmp_path / "set")
     wider = replace(ROBOT, state_names=("x", "y", "z", "hold"))
     with pytest.raises(ValueError, match="has 3 state dims, robot 'toy' declares 4"):
-        stats_of_files([tmp_path / "set"], wider, action_horizon=3)
+        compute_file_stats([tmp_path / "set"], wider, action_horizon=3)
     with pytest.raises(FileNotFoundError, match="is not a LeRobot data set"):
-        stats_of_files([tmp_path / "nothing"], ROBOT, action_horizon=3)
+        compute_file_stats([tmp_path / "nothing"], ROBOT, action_horizon=3)
     info = json.loads((tmp_path / "set/meta/info.json").read_text())
     del info["features"][fmt.ACTION]
     (tmp_path / "set/meta/info.json").write_text(json.dumps(info))
     with pytest.raises(ValueError, match="no feature 'action'"):
-        stats_of_files([tmp_path / "set"], ROBOT, action_horizon=3)
+        compute_file_stats([tmp_path / "set"], ROBOT, action_horizon=3)
 
 
 def test_save_and_load(tmp_path):

@@ -75,7 +75,7 @@ def test_a_record_keeps_its_observation_and_its_choices(folder):
 
 def test_the_made_up_observation_is_hard_and_within_range(folder):
     policy = load_policy(folder)
-    row = policy.pipeline.encode(policy.sample(made_up(policy)), say_actions=False)
+    row = policy.pipeline.encode(policy.sample(made_up(policy)), with_fast=False)
     size = policy.model.config.image_size(wrist=False)
     assert made_up(policy)["images"]["room"].shape[:2] != (size, size)
     assert np.abs(row.state[: ROBOT.state_dim]).max() <= 1

@@ -42,7 +42,7 @@ def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
             steps = {"noise": noise, "num_steps": policy.num_steps, "padded_dims": policy.padded_dims}
             chunk = engine.denoise(prefilled, read.state, **steps)[-1][0].numpy()
         np.testing.assert_array_equal(answer["actions"], pipeline.decode_actions(chunk, shown["state"]))
-        assert (answer["subtask"], answer["box"]) == pipeline.words_and_box(subtask) and session.subtask == subtask
+        assert (answer["subtask"], answer["box"]) == pipeline.split_subtask(subtask) and session.subtask == subtask
 
 
 def test_the_high_level_decides_when_its_time_has_come(policy, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from pilot.data import transforms
-from pilot.data.augment import CROP, NONE, Augmentation, augment
+from pilot.data.augment import CROP, UNCHANGED, Augmentation, augment
 from pilot.data.pipeline import _to_float
 from pilot.data.stats import RunningStats, load_norm_stats
 from pilot.models.flow import sample_time
@@ -178,6 +178,6 @@ def test_pictures_are_augmented_as_in_jax(case):
     }  # fmt: skip
     light = {name: note[name] * note["jitter_applied"] for name in ("brightness", "contrast", "hue")}
     pictures = torch.from_numpy(np.stack([given, given])) * 2 - 1
-    got, untouched = (augment(pictures, [Augmentation(**moves, **light), NONE]).numpy() + 1) / 2
+    got, untouched = (augment(pictures, [Augmentation(**moves, **light), UNCHANGED]).numpy() + 1) / 2
     np.testing.assert_allclose(got, want, atol=1e-6 if note["wrist"] else 3e-6, rtol=0)
     np.testing.assert_allclose(untouched, given, atol=1e-6)

@@ -68,7 +68,7 @@ def test_rows_of_every_body_share_batches_masked_and_normalised_by_their_own(dat
         assert list(row.images) == (["base_0_rgb"] if row.source == "disc" else ["base_0_rgb", "left_wrist_0_rgb"])
     spread = {name: np.concatenate([r.state for r in rows if r.source == name]).std() for name in dims}
     assert 0.1 < spread["disc"] < 1, "a disc's pixels are scaled by its own statistics, not by an arm's"
-    parts = loader.together([row for row in rows[:24] if row.source != "disc"])
+    parts = loader.make_batches([row for row in rows[:24] if row.source != "disc"])
     assert any(len(set(part.sources)) == 2 for part in parts)
 
 

@@ -176,7 +176,7 @@ def test_ranks_in_step_run_every_part_whatever_their_rows(data, setup):
     """Rows of the web alone run the wrist camera's tower and the action expert too, and learn nothing from it."""
     model = fresh(mixed(data), setup).model
     rows = [row for row in loader(setup, 1).rows(0) if row.source == "web"]
-    (part,) = loader(setup, 1).together(rows)
+    (part,) = loader(setup, 1).make_batches(rows)
     assert list(part.observation.images) == ["room", "wrist"] and not part.observation.image_masks["wrist"].any()
     draws = model.draw(len(rows), torch.Generator().manual_seed(0))
     ran: list[str] = []
@@ -236,7 +236,7 @@ def test_compiled_blocks_share_graphs_and_learn_the_same(data, setup, monkeypatc
     try:
         learner = fresh(changed(settings, compute={"compile": True, "checkpointing": checkpointing}), setup)
         own_loader = loader(setup, 1)
-        batch = own_loader.together([row for row in own_loader.rows(0) if row.source == "toy"])
+        batch = own_loader.make_batches([row for row in own_loader.rows(0) if row.source == "toy"])
         assert_same(gradients(learner, batch), gradients(fresh(settings, setup), batch))
         assert len(graphs) == 5, "one of the vision tower, two of the backbone, two of the action expert"
     finally:

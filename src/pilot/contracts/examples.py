@@ -29,10 +29,11 @@ def make_sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
     actions = rng.uniform(-1, 1, (horizon, robot.action_dim)).astype(np.float32)
     for gripper in robot.grippers:
         dim = robot.action_names.index(gripper.action)
-        actions[:, dim] = rng.uniform(*sorted((gripper.open, gripper.closed)), horizon)
+        low, high = sorted((gripper.open, gripper.closed))
+        actions[:, dim] = rng.uniform(low, high, horizon)
         if gripper.state is not None:
-            ends = sorted((gripper.state_open, gripper.state_closed))
-            state[robot.state_names.index(gripper.state)] = rng.uniform(*ends)
+            low, high = sorted((gripper.state_open, gripper.state_closed))
+            state[robot.state_names.index(gripper.state)] = rng.uniform(low, high)
     return Sample(
         images={camera: rng.integers(0, 256, (24, 32, 3), dtype=np.uint8) for camera in robot.cameras},
         prompt="put the red cup in the sink",

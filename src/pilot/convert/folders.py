@@ -25,7 +25,7 @@ from pilot.convert.keymap import KeyMap, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
 from pilot.convert.model_loading import load_pi, resolve_config
 from pilot.convert.tensor_files import SafetensorsSource, find_safetensors, read_header
-from pilot.data.storage.files import names_in, read_json, write_json
+from pilot.data.storage.files import list_names, read_json, write_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
@@ -71,7 +71,7 @@ def detect_kind(path: str | Path) -> str:
     if len(kinds) == 1:
         return kinds[0]
     what = f"may be {' or '.join(kinds)}; choose with --from" if kinds else "is not a checkpoint that pilot knows"
-    raise ValueError(f"{path} {what}: it has {names_in(path)}")
+    raise ValueError(f"{path} {what}: it has {list_names(path)}")
 
 
 def _possible_kinds(path: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pilot.convert.tensor_files import to_torch, torch_dtype
-from pilot.data.storage.files import clear_disk_errors, read_json, write_json
+from pilot.data.storage.files import explain_disk_errors, read_json, write_json
 from pilot.models.bundle import replace_folder
 
 ROOT, LEAF = "params", "value"
@@ -126,7 +126,7 @@ def write_orbax(folder: str | Path, arrays: Iterable[tuple[str, Tensor]]) -> Pat
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with clear_disk_errors(folder):
+        with explain_disk_errors(folder):
             shapes = {name: _write(temporary, f"{ROOT}/{name}", array) for name, array in arrays}
             _write_metadata(temporary, shapes)
         replace_folder(temporary, folder)

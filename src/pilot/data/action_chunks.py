@@ -37,7 +37,7 @@ def whole_chunks(
     adapter, rng, chunks = require_adapter(robot, adapter), np.random.default_rng(seed), []
     for dataset in datasets:
         rows = rng.permutation(_rows(dataset, part))[: MAX_CHUNKS // len(datasets)]
-        actions, is_pad = dataset.windows(rows)
+        actions, is_pad = dataset.action_chunks(rows)
         whole = ~is_pad.any(1)
         state = adapter.state(dataset.state[rows][whole])
         chunks.append(to_delta(adapter.actions(actions[whole]), state, robot.delta_mask))

@@ -47,14 +47,14 @@ class Augmentation:
         return (self.crop, self.angle) != (1.0, 0.0)
 
     @property
-    def recolours(self) -> bool:
+    def changes_colors(self) -> bool:
         return (self.brightness, self.contrast, self.hue) != (0.0, 0.0, 0.0)
 
 
-NONE = Augmentation()
+UNCHANGED = Augmentation()
 
 
-def draw(rng: np.random.Generator, *, moves: bool) -> Augmentation:
+def draw_augmentation(rng: np.random.Generator, *, moves: bool) -> Augmentation:
     """One row's augmentation of its outer cameras (`moves`) or its wrist cameras."""
     y, x, turn, brightness, contrast, hue = rng.uniform(-1, 1, 6).tolist()
     jittered = float(rng.random() < JITTER_SHARE)
@@ -68,22 +68,26 @@ def draw(rng: np.random.Generator, *, moves: bool) -> Augmentation:
     )
 
 
-def augment(images: Float[Tensor, "b h w 3"], plans: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
-    """`images` in −1 to 1 after what `plans` says of each. Pictures that nothing happens to are not touched."""
+def augment(images: Float[Tensor, "b h w 3"], augmentations: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
+    """`images` in −1 to 1 after what `augmentations` says of each. Pictures that nothing happens to are not touched."""
     out = images
-    moved = [i for i, plan in enumerate(plans) if plan.moves]
-    recoloured = [i for i, plan in enumerate(plans) if plan.recolours]
+    moved = [i for i, plan in enumerate(augmentations) if plan.moves]
+    recoloured = [i for i, plan in enumerate(augmentations) if plan.changes_colors]
     if moved:
-        out = out.index_copy(0, _index(moved, out), move(out[moved], [plans[i] for i in moved]))
+        out = out.index_copy(0, _index(moved, out), crop_and_rotate(out[moved], [augmentations[i] for i in moved]))
     if recoloured:
-        out = out.index_copy(0, _index(recoloured, out), recolour(out[recoloured], [plans[i] for i in recoloured]))
+        out = out.index_copy(
+            0, _index(recoloured, out), change_colors(out[recoloured], [augmentations[i] for i in recoloured])
+        )
     return out
 
 
-def move(images: Float[Tensor, "b h w 3"], plans: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
+def crop_and_rotate(
+    images: Float[Tensor, "b h w 3"], augmentations: Sequence[Augmentation]
+) -> Float[Tensor, "b h w 3"]:
     """Crop, scale back and rotate, in one bilinear resampling; outside is black."""
     height, width = images.shape[1:3]
-    maps = [_pixel_map(plan, height=height, width=width) for plan in plans]
+    maps = [_pixel_map(plan, height=height, width=width) for plan in augmentations]
     theta = torch.tensor(maps, dtype=torch.float32, device=images.device)
     grid = F.affine_grid(theta, [len(images), 3, height, width], align_corners=False)
     light = (images.permute(0, 3, 1, 2) + 1) / 2  # [b 3 h w] in 0 to 1: what grid_sample adds outside is black
@@ -103,18 +107,20 @@ def _pixel_map(plan: Augmentation, *, height: int, width: int) -> list[list[floa
     ]
 
 
-def recolour(images: Float[Tensor, "b h w 3"], plans: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
+def change_colors(images: Float[Tensor, "b h w 3"], augmentations: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
     """Brightness, contrast and hue, in HSV; saturation stays."""
 
     def amounts(name: str) -> Tensor:
-        return torch.tensor([getattr(p, name) for p in plans], dtype=images.dtype, device=images.device).view(-1, 1, 1)
+        return torch.tensor([getattr(p, name) for p in augmentations], dtype=images.dtype, device=images.device).view(
+            -1, 1, 1
+        )
 
-    hue, saturation, value = to_hsv((images + 1) / 2)
+    hue, saturation, value = rgb_to_hsv((images + 1) / 2)
     value = _contrast(_brightness(value, amounts("brightness")), amounts("contrast"))
-    return from_hsv(hue + amounts("hue"), saturation, value) * 2 - 1
+    return hsv_to_rgb(hue + amounts("hue"), saturation, value) * 2 - 1
 
 
-def to_hsv(rgb: Float[Tensor, "b h w 3"]) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"], Tensor]:
+def rgb_to_hsv(rgb: Float[Tensor, "b h w 3"]) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"], Tensor]:
     """Hue (a turn is 1), saturation and value of colours in 0 to 1."""
     value, strongest = rgb.max(-1)
     spread = value - rgb.amin(-1)
@@ -126,8 +132,8 @@ def to_hsv(rgb: Float[Tensor, "b h w 3"]) -> tuple[Float[Tensor, "b h w"], Float
     return hue.masked_fill(grey, 0), saturation, value
 
 
-def from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Float[Tensor, "b h w 3"]:
-    """The inverse of `to_hsv`."""
+def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Float[Tensor, "b h w 3"]:
+    """The inverse of `rgb_to_hsv`."""
     channels = []
     for phase in (5, 3, 1):
         k = torch.remainder(phase + hue * 6, 6)

@@ -41,12 +41,12 @@ def to_sample(
         state=frame["state"],
         actions=frame["actions"],
         action_is_pad=frame["action_is_pad"],
-        subtask=subtask_text(frame["subtask"], frame["box"], loc_stride=loc_stride) if with_subtask else None,
+        subtask=format_subtask(frame["subtask"], frame["box"], loc_stride=loc_stride) if with_subtask else None,
         source=source,
     )
 
 
-def subtask_text(subtask: str | None, box: tuple[float, ...] | None, *, loc_stride: int = 1) -> str | None:
+def format_subtask(subtask: str | None, box: tuple[float, ...] | None, *, loc_stride: int = 1) -> str | None:
     """`"<loc0123><loc0456><loc0200><loc0512>pick up the red cup"`; without a box, the bare words."""
     if subtask is None:
         return None

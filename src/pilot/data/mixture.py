@@ -17,17 +17,17 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
-from pilot.data.loading.shuffle import Order
+from pilot.data.loading.shuffle import ShuffledOrder
 from pilot.types import Sample
 
 POWER = 0.43
 CIRCLE = 2**48  # points of the circle that rows walk around
 STRIDE = 173_961_102_589_771  # the golden ratio's part of it, odd: every point is met before any is met again
-Draws = Literal["rows", "windows"]
+DrawMode = Literal["rows", "windows"]
 
 
 @runtime_checkable
-class Rows(Protocol):
+class RowSource(Protocol):
     """A source of training rows."""
 
     def __len__(self) -> int: ...
@@ -42,7 +42,7 @@ class Rows(Protocol):
 
 
 @runtime_checkable
-class PlacedRows(Rows, Protocol):
+class FileRowSource(RowSource, Protocol):
     """A source whose rows lie in files, side by side."""
 
     def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
@@ -51,14 +51,14 @@ class PlacedRows(Rows, Protocol):
 
 
 @runtime_checkable
-class WindowedRows(PlacedRows, Protocol):
+class WindowRowSource(FileRowSource, Protocol):
     """A source that reads neighbouring rows more cheaply than single ones."""
 
     def read_windows(self, lanes: int) -> int:
         """Says that rows will come by windows, from `lanes` places of the set in turn; of how many windows each."""
         ...
 
-    def windows_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    def find_windows(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """A number for the window of each row."""
         ...
 
@@ -86,12 +86,12 @@ class Mixture:
 
     def __init__(
         self,
-        sources: Mapping[str, Rows],
+        sources: Mapping[str, RowSource],
         *,
         seed: int,
         weights: Mapping[str, float] | None = None,
         power: float = POWER,
-        draws: Draws = "rows",
+        draws: DrawMode = "rows",
         streams: int = 1,
     ) -> None:
         if not sources:
@@ -106,15 +106,15 @@ class Mixture:
         self._keys, self._orders, natural = [], [], []
         for name, rows in self.sources.items():
             groups = rows.groups()
-            by_windows = rows if draws == "windows" and isinstance(rows, WindowedRows) else None
+            by_windows = rows if draws == "windows" and isinstance(rows, WindowRowSource) else None
             at_once = by_windows.read_windows(len(groups) * streams) if by_windows else 1
             for group, numbers in groups.items():
-                order = Order(
+                order = ShuffledOrder(
                     np.asarray(numbers),
                     key=(seed, len(self._keys)),
                     streams=streams,
-                    files=rows.files_of(numbers) if streams > 1 and isinstance(rows, PlacedRows) else None,
-                    windows=by_windows.windows_of(numbers) if by_windows else None,
+                    files=rows.files_of(numbers) if streams > 1 and isinstance(rows, FileRowSource) else None,
+                    windows=by_windows.find_windows(numbers) if by_windows else None,
                     open_windows=at_once,
                 )
                 self._keys.append((name, group))

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 
 from pilot.data import transforms
-from pilot.data.augment import NONE, Augmentation, augment, draw
+from pilot.data.augment import UNCHANGED, Augmentation, augment, draw_augmentation
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.prompts import FORMATS, encode_actions, encode_prompt, encode_target, state_bins
@@ -53,24 +53,24 @@ class ModelInputs(Protocol):
 class Row:
     """One row of a batch, before it is padded to its neighbours.
 
-    `plans`: what training does to its pictures. `row_id`: which row of its step's batch it is.
+    `augmentations`: what training does to its pictures. `row_id`: which row of its step's batch it is.
     """
 
     images: dict[str, np.ndarray]
     tokens: list[int]
-    kinds: list[int]
-    spoken: list[bool]
+    token_kinds: list[int]
+    token_loss: list[bool]
     state: Float[np.ndarray, " ad"]
     actions: Float[np.ndarray, "ah ad"]
     action_mask: np.ndarray
     source: str
-    plans: dict[str, Augmentation] = field(default_factory=dict)
+    augmentations: dict[str, Augmentation] = field(default_factory=dict)
     row_id: int = 0
 
-    def say(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
+    def add_tokens(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
         self.tokens += tokens
-        self.kinds += [int(kind)] * len(tokens)
-        self.spoken += [loss] * len(tokens)
+        self.token_kinds += [int(kind)] * len(tokens)
+        self.token_loss += [loss] * len(tokens)
 
 
 class Pipeline:
@@ -113,30 +113,30 @@ class Pipeline:
         self,
         sample: Sample,
         *,
-        say_actions: bool = True,
+        with_fast: bool = True,
         flow: bool = True,
         rng: np.random.Generator | None = None,
         bounded: bool = True,
     ) -> Row:
         """A row with everything that the sample has: prompt, what is to be said, actions.
 
-        `say_actions=False` leaves the FAST tokens out (a chunk that is not whole has none to teach), `flow=False` takes
+        `with_fast=False` leaves the FAST tokens out (a chunk that is not whole has none to teach), `flow=False` takes
         the actions out of the flow loss. With `rng` the pictures will be augmented (`data/augment.py`); where words
         hold boxes only their colours, so that boxes stay right. If it is not `bounded`, text may be longer than
         `max_tokens`.
         """
         row = self._empty(sample)
         if rng is not None:
-            row.plans = self._plans(sample, rng)
+            row.augmentations = self._plans(sample, rng)
         if sample.answer is not None:
-            row.say(encode_prompt(self.text, "web", text=sample.prompt), Kind.PREFIX, loss=False)
-            row.say(encode_target(self.text, "web", text=sample.answer), Kind.TEXT, loss=True)
+            row.add_tokens(encode_prompt(self.text, "web", text=sample.prompt), Kind.PREFIX, loss=False)
+            row.add_tokens(encode_target(self.text, "web", text=sample.answer), Kind.TEXT, loss=True)
             return self._within_budget(row)
         state = self.normalized_state(sample)
         row.state = transforms.pad_dims(state, self.model.action_dim)
-        self._say_prompt(row, sample, state)
+        self._add_prompt(row, sample, state)
         if sample.actions is not None:
-            self._add_actions(row, sample, say_actions=say_actions, flow=flow)
+            self._add_actions(row, sample, with_fast=with_fast, flow=flow)
         return self._within_budget(row) if bounded else row
 
     def normalized_state(self, sample: Sample) -> Float[np.ndarray, " sd"]:
@@ -166,7 +166,7 @@ class Pipeline:
                 raise ValueError(f"camera '{camera}': {error}") from error
         shape = (self.model.action_horizon, self.model.action_dim)
         return Row(
-            images=images, tokens=[], kinds=[], spoken=[], state=np.zeros(shape[1], np.float32),
+            images=images, tokens=[], token_kinds=[], token_loss=[], state=np.zeros(shape[1], np.float32),
             actions=np.zeros(shape, np.float32), action_mask=np.zeros(shape, bool), source=sample.source,
         )  # fmt: skip
 
@@ -180,31 +180,35 @@ class Pipeline:
     def _plans(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
         """One draw for all outer cameras, one for all wrist cameras."""
         has_box = any("<loc" in words for words in (sample.prompt, sample.subtask, sample.answer) if words)
-        plans = {False: draw(rng, moves=not has_box), True: draw(rng, moves=False)}
+        augmentations = {False: draw_augmentation(rng, moves=not has_box), True: draw_augmentation(rng, moves=False)}
         slots = {camera: self.robot.slot(camera) for camera in sample.images}
-        return {slot: plans[camera in self.robot.wrist_cameras] for camera, slot in slots.items() if slot is not None}
+        return {
+            slot: augmentations[camera in self.robot.wrist_cameras]
+            for camera, slot in slots.items()
+            if slot is not None
+        }
 
-    def _say_prompt(self, row: Row, sample: Sample, state: np.ndarray) -> None:
+    def _add_prompt(self, row: Row, sample: Sample, state: np.ndarray) -> None:
         without_state = self.model.prompt == "subtask" and self.model.state_input != "text"
         name = "subtask_stateless" if without_state else self.model.prompt
         form = FORMATS[name]
         bins = state_bins(state, clip=form.clips_state).tolist() if form.reads_state else None
         budget = self.model.max_tokens if form.truncates else None
         tokens = encode_prompt(self.text, name, text=sample.prompt, bins=bins, max_tokens=budget)
-        row.say(tokens, Kind.PREFIX, loss=False)
+        row.add_tokens(tokens, Kind.PREFIX, loss=False)
         if sample.subtask is not None:
-            row.say(encode_target(self.text, name, text=sample.subtask), Kind.TEXT, loss=True)
+            row.add_tokens(encode_target(self.text, name, text=sample.subtask), Kind.TEXT, loss=True)
 
-    def _add_actions(self, row: Row, sample: Sample, *, say_actions: bool, flow: bool) -> None:
+    def _add_actions(self, row: Row, sample: Sample, *, with_fast: bool, flow: bool) -> None:
         actions = self.normalized_actions(sample)
         steps = min(len(actions), self.model.action_horizon)
         valid = np.ones(steps, bool) if sample.action_is_pad is None else ~sample.action_is_pad[:steps]
         row.actions[:steps] = transforms.pad_dims(actions[:steps], self.model.action_dim)
         row.action_mask[:steps, : self.robot.action_dim] = valid[:, None] & flow
-        if self.action_tokenizer is not None and say_actions:
+        if self.action_tokenizer is not None and with_fast:
             ids = self.action_tokenizer.encode(actions)
             tokens = encode_actions(self.text, ids, vocab_size=self.model.vocab_size, offset=self.model.fast_offset)
-            row.say(tokens, Kind.FAST, loss=True)
+            row.add_tokens(tokens, Kind.FAST, loss=True)
 
     def normalized_actions(self, sample: Sample) -> Float[np.ndarray, "ah rd"]:
         """The chunk relative to its first state, normalised, in the robot's own dims."""
@@ -224,13 +228,17 @@ class Pipeline:
         over = len(row.tokens) - self.model.max_tokens
         if over <= 0:
             return row
-        if row.kinds[-1] != Kind.FAST or row.kinds.count(int(Kind.FAST)) <= over:
+        if row.token_kinds[-1] != Kind.FAST or row.token_kinds.count(int(Kind.FAST)) <= over:
             raise ValueError(
                 f"{len(row.tokens)} text tokens and the model's max_tokens is {self.model.max_tokens}; shorten "
                 f"{self.text.decode(row.tokens[:20])!r}… or raise max_tokens"
             )
         warnings.warn(f"FAST tokens cut by {over}: a chunk is longer than max_tokens allows", stacklevel=2)
-        row.tokens, row.kinds, row.spoken = row.tokens[:-over], row.kinds[:-over], row.spoken[:-over]
+        row.tokens, row.token_kinds, row.token_loss = (
+            row.tokens[:-over],
+            row.token_kinds[:-over],
+            row.token_loss[:-over],
+        )
         return row
 
     # --- back to the robot -------------------------------------------------------------------------------------------
@@ -247,7 +255,7 @@ class Pipeline:
         return self.adapter.actions_inverse(absolute).astype(np.float32)
 
     @staticmethod
-    def words_and_box(subtask: str) -> tuple[str, tuple[float, float, float, float] | None]:
+    def split_subtask(subtask: str) -> tuple[str, tuple[float, float, float, float] | None]:
         """What was said, and where: the words, and the box in front of them if there is a proper one."""
         box, words = split_box(subtask)
         return words.strip(), box
@@ -276,11 +284,11 @@ def collate(
 
     shapes = {camera: (size, size, 3) for camera, size in (cameras or {}).items()}
     shapes |= {camera: image.shape for row in rows for camera, image in row.images.items()}
-    shapes = {camera: shapes[camera] for camera in in_one_order([cameras or {}, *(row.images for row in rows)])}
+    shapes = {camera: shapes[camera] for camera in common_camera_order([cameras or {}, *(row.images for row in rows)])}
     images = {camera: _pictures(rows, camera, shape, device) for camera, shape in shapes.items()}
-    if any(row.plans for row in rows):
+    if any(row.augmentations for row in rows):
         images = {
-            camera: augment(pictures, [row.plans.get(camera, NONE) for row in rows])
+            camera: augment(pictures, [row.augmentations.get(camera, UNCHANGED) for row in rows])
             for camera, pictures in images.items()
         }
     shown = np.array([[camera in row.images for row in rows] for camera in shapes], bool).reshape(
@@ -291,8 +299,8 @@ def collate(
         image_masks=dict(zip(shapes, torch.from_numpy(shown).to(device), strict=True)),
         state=torch.from_numpy(np.stack([row.state for row in rows])).to(device),
         tokens=padded("tokens", np.int64),
-        token_kinds=padded("kinds", np.int64),
-        token_loss=padded("spoken", bool),
+        token_kinds=padded("token_kinds", np.int64),
+        token_loss=padded("token_loss", bool),
     )
     return Batch(
         observation=observation,
@@ -303,7 +311,7 @@ def collate(
     )
 
 
-def in_one_order(rows: Iterable[Iterable[str]]) -> list[str]:
+def common_camera_order(rows: Iterable[Iterable[str]]) -> list[str]:
     """All cameras of some rows, in an order that is every row's own.
 
     Raises:

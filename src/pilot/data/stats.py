@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float
 
-from pilot.data.formats.columns import Columns, Part, find_parts, read_part
-from pilot.data.loading.workers import Spread, here
+from pilot.data.formats.columns import ColumnPart, Columns, index_columns, read_columns
+from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.files import read_json, write_json
 from pilot.types import Adapter, NormStats, Robot, require_adapter
 
@@ -171,8 +171,8 @@ class RobotStats:
     def _add(self, columns: Columns, recipe: Recipe) -> None:
         state = recipe.adapter.state(columns.state).astype(np.float32, copy=False)
         actions = recipe.adapter.actions(columns.actions).astype(np.float32, copy=False)
-        rows = np.arange(len(state)) if columns.drawable is None else np.flatnonzero(columns.drawable)
-        self.state.update(state if columns.drawable is None else state[rows])
+        rows = np.arange(len(state)) if columns.trainable is None else np.flatnonzero(columns.trainable)
+        self.state.update(state if columns.trainable is None else state[rows])
         base = np.zeros_like(actions)
         relative = np.flatnonzero(recipe.robot.delta_mask)
         base[:, relative] = state[:, relative]
@@ -192,7 +192,7 @@ class RobotStats:
 
     def result(self) -> dict[str, NormStats]:
         """`{"state", "actions"}`, with a usable range in every dim; odd dims are warned about by name."""
-        return merged([self])
+        return merge_stats([self])
 
 
 def check_dims(where: object, robot: Robot, *, state: np.ndarray, actions: np.ndarray, remedy: str = "") -> None:
@@ -212,7 +212,7 @@ def check_dims(where: object, robot: Robot, *, state: np.ndarray, actions: np.nd
             )
 
 
-class Loaded(Protocol):
+class ColumnDataset(Protocol):
     """A data set with its columns in memory (`LeRobotDataset` is one)."""
 
     path: Path
@@ -220,23 +220,25 @@ class Loaded(Protocol):
     state: Float[np.ndarray, "n sd"]
     actions: Float[np.ndarray, "n ad"]
     perturbed: Bool[np.ndarray, " n"] | None
-    drawable: Bool[np.ndarray, " n"] | None
+    trainable: Bool[np.ndarray, " n"] | None
     episodes: list[Any]  # each with `start` and `stop`, its rows
 
     def __len__(self) -> int: ...
 
 
 def compute_norm_stats(
-    datasets: Sequence[Loaded], robot: Robot, *, adapter: Adapter | None = None
+    datasets: Sequence[ColumnDataset], robot: Robot, *, adapter: Adapter | None = None
 ) -> dict[str, NormStats]:
     """`{"state", "actions"}` over all rows of data sets in memory.
 
     Constant and rare dims are warned about by name and get a range that does not blow small movements up.
     """
-    return robot_stats(datasets, robot, adapter=adapter).result()
+    return compute_robot_stats(datasets, robot, adapter=adapter).result()
 
 
-def robot_stats(datasets: Sequence[Loaded], robot: Robot, *, adapter: Adapter | None = None) -> RobotStats:
+def compute_robot_stats(
+    datasets: Sequence[ColumnDataset], robot: Robot, *, adapter: Adapter | None = None
+) -> RobotStats:
     """Running statistics over all rows of data sets in memory."""
     rows = sum(len(dataset) for dataset in datasets)
     total, first = RobotStats(robot), 0
@@ -244,12 +246,12 @@ def robot_stats(datasets: Sequence[Loaded], robot: Robot, *, adapter: Adapter | 
         recipe = Recipe.of(
             robot, adapter=require_adapter(robot, adapter), action_horizon=dataset.action_horizon, rows=rows
         )
-        total.add(in_memory(dataset, first), recipe)
+        total.add(loaded_columns(dataset, first), recipe)
         first += len(dataset)
     return total
 
 
-def in_memory(dataset: Loaded, first: int) -> Columns:
+def loaded_columns(dataset: ColumnDataset, first: int) -> Columns:
     """All episodes of a data set; its first row has the number `first`."""
     lengths = np.array([episode.stop - episode.start for episode in dataset.episodes])
     return Columns(
@@ -259,27 +261,27 @@ def in_memory(dataset: Loaded, first: int) -> Columns:
         actions=dataset.actions,
         stops=np.repeat(np.cumsum(lengths), lengths),
         perturbed=dataset.perturbed,
-        drawable=dataset.drawable,
+        trainable=dataset.trainable,
     )
 
 
-def stats_of_files(
+def compute_file_stats(
     paths: Sequence[str | Path],
     robot: Robot,
     *,
     action_horizon: int,
     adapter: Adapter | None = None,
-    spread: Spread = here,
+    parallel_map: ParallelMap = serial_map,
     skip_bad: bool = False,
 ) -> RobotStats:
     """Statistics over LeRobot sets on disk, of any size, read part by part.
 
-    The same to the bit whoever reads the parts (`spread`).
+    The same to the bit whoever reads the parts (`parallel_map`).
 
     Raises:
         FileNotFoundError, ValueError: as `pilot.data.formats.columns`; or dims that are not the robot's.
     """
-    found = [find_parts(path, skip_bad=skip_bad) for path in paths]
+    found = [index_columns(path, skip_bad=skip_bad) for path in paths]
     recipe = Recipe.of(
         robot,
         adapter=require_adapter(robot, adapter),
@@ -290,21 +292,21 @@ def stats_of_files(
     parts = [part for f in found for part in f.parts]
     total = RobotStats(robot)
     total.skipped = [message for f in found for message in f.skipped]
-    for stats in spread(partial(stats_of_part, recipe=recipe), parts):
+    for stats in parallel_map(partial(compute_part_stats, recipe=recipe), parts):
         total.merge(stats)
     return total
 
 
-def stats_of_part(part: Part, *, recipe: Recipe) -> RobotStats:
+def compute_part_stats(part: ColumnPart, *, recipe: Recipe) -> RobotStats:
     """One process's share of the work."""
     stats = RobotStats(recipe.robot)
-    found, stats.skipped = read_part(part, skip_bad=recipe.skip_bad)
+    found, stats.skipped = read_columns(part, skip_bad=recipe.skip_bad)
     for columns in found:
         stats.add(columns, recipe)
     return stats
 
 
-def floored(stats: RunningStats, names: Sequence[str]) -> NormStats:
+def widen_flat_dims(stats: RunningStats, names: Sequence[str]) -> NormStats:
     """The statistics with a usable range in every dim; odd dims are warned about by name.
 
     A dim that moves in less than 1 % of the rows takes its extremes for quantiles, one that never moves a range of 1 in
@@ -325,7 +327,7 @@ def floored(stats: RunningStats, names: Sequence[str]) -> NormStats:
     return NormStats(mean=result.mean, std=std, q01=q01, q99=q99, clip=clip)
 
 
-def merged(robots: Sequence[RobotStats]) -> dict[str, NormStats]:
+def merge_stats(robots: Sequence[RobotStats]) -> dict[str, NormStats]:
     """Statistics of several robots together, dim by dim; a dim that a robot has not is that of the others."""
     longest = max(robots, key=lambda stats: (stats.robot.action_dim, stats.robot.state_dim)).robot
     state_names = max((stats.robot.state_names for stats in robots), key=len)
@@ -343,11 +345,11 @@ def _merged(parts: Sequence[RunningStats], names: Sequence[str]) -> NormStats:
         for part in parts:
             if part.dims >= stop:
                 total.merge(part.select(start, stop))
-        spans.append(floored(total, names[start:stop]))
-    return joined_stats(spans)
+        spans.append(widen_flat_dims(total, names[start:stop]))
+    return concatenate_stats(spans)
 
 
-def joined_stats(spans: Sequence[NormStats]) -> NormStats:
+def concatenate_stats(spans: Sequence[NormStats]) -> NormStats:
     """Statistics of vectors side by side."""
     clips = [np.full(len(span.mean), np.inf) if span.clip is None else span.clip for span in spans]
     clip = None if all(span.clip is None for span in spans) else np.concatenate(clips)
@@ -355,7 +357,7 @@ def joined_stats(spans: Sequence[NormStats]) -> NormStats:
     return NormStats(**whole, clip=clip)
 
 
-def first_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStats]:
+def select_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStats]:
     """The dims of `robot` out of statistics that may have more."""
     return {name: _sliced(stats[name], n) for name, n in (("state", robot.state_dim), ("actions", robot.action_dim))}
 

@@ -27,7 +27,7 @@ def columns(features: EpisodeFeatures) -> RobotColumns | None:
     return RobotColumns(
         state=np.concatenate([features["observation/joint_position"], gripper], axis=1),
         actions=np.concatenate([velocity, target], axis=1),
-        drawable=moving(velocity),
+        trainable=moving(velocity),
     )
 
 
@@ -42,11 +42,11 @@ def moving(velocity: Float[np.ndarray, "t d"]) -> Bool[np.ndarray, " t"]:
     for start, stop in _runs(idle):
         if stop - start >= IDLE_STEPS:
             keep[start:stop] = False
-    drawable = np.zeros(len(velocity), bool)
+    trainable = np.zeros(len(velocity), bool)
     for start, stop in _runs(keep):
         if stop - start >= MOVING_STEPS:
-            drawable[start : stop - CUT_STEPS] = True
-    return drawable
+            trainable[start : stop - CUT_STEPS] = True
+    return trainable
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pilot
 import pilot.sims
-from pilot.data.storage.files import clear_disk_errors
+from pilot.data.storage.files import explain_disk_errors
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.runner import Job
 from pilot.sims.base import Suite
@@ -60,7 +60,7 @@ class EpisodeLog:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with clear_disk_errors(self.path), self.path.open("a") as file:
+        with explain_disk_errors(self.path), self.path.open("a") as file:
             file.write(json.dumps({"key": self.key(job), "record": record.to_json()}) + "\n")
 
     def running(self, job: Job) -> str:

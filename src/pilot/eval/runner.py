@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilot.data.loading.workers import worker_pool
+from pilot.data.loading.parallel import worker_pool
 from pilot.eval.policies import load
 from pilot.eval.rollout import (
     Actor,

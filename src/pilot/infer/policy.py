@@ -302,7 +302,7 @@ class Policy:
     def row(self, turn: Turn) -> Row:
         """What the model reads. Words of its own may be more than it was trained on, no person could shorten them."""
         own = turn.spoken is not None and not turn.told
-        return self.pipeline.encode(replace(turn.sample, subtask=turn.spoken), say_actions=False, bounded=not own)
+        return self.pipeline.encode(replace(turn.sample, subtask=turn.spoken), with_fast=False, bounded=not own)
 
     def denoise(self, prefilled: Any, state: torch.Tensor, turns: list[Turn]) -> torch.Tensor:
         """A chunk for each turn, joined to what is left of the one before where it is said (`infer/rtc.py`)."""
@@ -322,7 +322,7 @@ class Policy:
         )[-1]  # fmt: skip
 
     def observe(self, sample: Sample) -> Observation:
-        return collate([self.pipeline.encode(sample, say_actions=False)], device=self.device).observation
+        return collate([self.pipeline.encode(sample, with_fast=False)], device=self.device).observation
 
     def generate(self, prefilled: Any, *, skip_rows: torch.Tensor | None = None) -> tuple[list[list[int]], Any]:
         """The next subtask of each row, greedily: a box or none, then words, and never a token of actions.

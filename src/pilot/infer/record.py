@@ -151,7 +151,7 @@ def made_up(policy: "Policy", *, seed: int = 0) -> dict[str, Any]:
 
 def replay(policy: "Policy", observation: dict[str, Any]) -> Outcome:
     """What the policy makes of `observation`, in a session of its own."""
-    row = policy.pipeline.encode(policy.sample(observation), say_actions=False)
+    row = policy.pipeline.encode(policy.sample(observation), with_fast=False)
     session = policy.session()
     actions = session.infer(observation)["actions"]
     noise = policy.noise(torch.Generator().manual_seed(policy.seed))[0].float().cpu().numpy()

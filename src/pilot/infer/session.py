@@ -176,7 +176,7 @@ class Session:
     def _checked(self, words: Any) -> str:
         if not isinstance(words, str) or not words.strip():
             raise ValueError(f"'subtask' is words, with or without a box in front, got {words!r}")
-        plain, box = self.policy.pipeline.words_and_box(words)
+        plain, box = self.policy.pipeline.split_subtask(words)
         if box is not None and not self.policy.takes_subtasks:
             raise ValueError(
                 f"this model acts on its prompt alone and reads no boxes; say it in words, such as {plain!r}"
@@ -201,7 +201,7 @@ class Session:
         """The prompt to act on and, if one is given, a subtask that is complete."""
         if words is None:
             return asked, None
-        _, box = self.policy.pipeline.words_and_box(words)
+        _, box = self.policy.pipeline.split_subtask(words)
         return (asked, words) if box is not None or verbatim else (words, None)
 
     def _due(self, prompt: str, *, ended: bool, now: float) -> bool:
@@ -244,7 +244,7 @@ class Turn:
     error: Exception | None = None
 
     def finish(self, actions: np.ndarray) -> None:
-        words, box = self.session.policy.pipeline.words_and_box(self.spoken) if self.spoken else (None, None)
+        words, box = self.session.policy.pipeline.split_subtask(self.spoken) if self.spoken else (None, None)
         self.answer |= {"actions": actions, "subtask": words, "box": box}
         if self.session.trouble is not None:
             self.answer["trouble"] = self.session.trouble

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.web import PACKED, ROWS, WebWriter
 from pilot.data.formats.writer import LeRobotWriter, encode_png
-from pilot.data.loading.workers import in_processes
+from pilot.data.loading.parallel import map_in_processes
 from pilot.data.storage.files import read_json, write_json
 from pilot.names import shorten
 from pilot.sims.base import DriveFn, Suite
@@ -91,7 +91,7 @@ def collect(
         total=scenes, initial=done[counted], unit=suite.scene, desc=f"collecting {out.name}", disable=not progress
     )
     job = partial(_demonstrate_scene, settings, policy)
-    with bar, closing(in_processes(workers)(job, todo)) as each:
+    with bar, closing(map_in_processes(workers)(job, todo)) as each:
         for recorded in each:
             for number, episode in enumerate(recorded):
                 if episode is not None:
@@ -134,7 +134,7 @@ def collect_web(
     job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed)
     bar = tqdm(total=scenes, unit=suite.scene, desc=f"asking {out.name}", disable=not progress)
     todo = range(first_scene, first_scene + scenes)
-    with WebWriter(out) as writer, bar, closing(in_processes(workers)(job, todo)) as each:
+    with WebWriter(out) as writer, bar, closing(map_in_processes(workers)(job, todo)) as each:
         for pictures in each:
             for png, questions in pictures:
                 writer.add(png, questions)

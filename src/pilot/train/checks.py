@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pilot.data.loading.loader import RobotRows, check_teaches
-from pilot.data.mixture import Rows
+from pilot.data.mixture import RowSource
 from pilot.models.bundle import empty_model
 from pilot.models.pi import PiConfig
 from pilot.robots import load_robot
@@ -114,7 +114,7 @@ def asked(config: TrainConfig) -> frozenset[str]:
     return frozenset(name for name in able if config.objective.weight_of(name) > 0)
 
 
-def check_sources(config: TrainConfig, sources: Mapping[str, Rows]) -> None:
+def check_sources(config: TrainConfig, sources: Mapping[str, RowSource]) -> None:
     """Raises `ValueError` for sets that cannot teach what their sources promise."""
     pairs = list(zip(config.data.sources, sources.items(), strict=True))
     demonstrations = [(source, name, rows) for source, (name, rows) in pairs if isinstance(rows, RobotRows)]

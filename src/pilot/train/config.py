@@ -19,9 +19,9 @@ MAY_CHANGE: dict[str, Any] = {"may_change": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One source of rows: demonstrations of a robot, or web rows, in any format of `data/formats/open.py`."""
+    """One source of rows: demonstrations of a robot, or web rows, in any format of `data/formats/open_dataset.py`."""
 
-    # A folder, an address (hf://…, gs://…), or whatever else `data/formats/open.py` opens.
+    # A folder, an address (hf://…, gs://…), or whatever else `data/formats/open_dataset.py` opens.
     path: str
     # "robot": episodes of demonstrations; "web": pictures with questions and answers.
     kind: Literal["robot", "web"] = "robot"

@@ -13,9 +13,17 @@ import numpy as np
 from pilot.data.action_chunks import whole_chunks
 from pilot.data.formats.episodes import EpisodeDataset
 from pilot.data.loading.loader import RobotRows
-from pilot.data.mixture import Rows
+from pilot.data.mixture import RowSource
 from pilot.data.pipeline import Pipeline
-from pilot.data.stats import RobotStats, check_dims, first_dims, load_norm_stats, merged, robot_stats, save_norm_stats
+from pilot.data.stats import (
+    RobotStats,
+    check_dims,
+    compute_robot_stats,
+    load_norm_stats,
+    merge_stats,
+    save_norm_stats,
+    select_dims,
+)
 from pilot.models.bundle import Bundle
 from pilot.models.registry import require_pi
 from pilot.robots import load_adapter, load_robot
@@ -63,26 +71,26 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
     dataset.cameras = kept
 
 
-def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[EpisodeDataset]:
+def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[EpisodeDataset]:
     """The demonstrations of one robot, in the order of the sources."""
     pairs = zip(config.data.sources, sources.values(), strict=True)
     own = [rows for source, rows in pairs if robot_of(source, config).name == robot_name]
     return [rows.dataset for rows in own if isinstance(rows, RobotRows)]
 
 
-def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> Stats:
+def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> Stats:
     """Statistics of one robot in a run, of the sources that `data.stats_per` says."""
     robot = load_robot(robot_name)
     if config.data.stats_per == "mixture":
         names = dict.fromkeys(robot_of(source, config).name for source in config.data.sources)
         groups = {name: datasets_of(name, config, sources) for name in names}
         each = [_running(load_robot(name), datasets) for name, datasets in groups.items() if datasets]
-        return first_dims(merged(each), robot)
+        return select_dims(merge_stats(each), robot)
     datasets = datasets_of(robot_name, config, sources)
     return _running(robot, datasets[:1] if config.data.stats_per == "dataset" else datasets).result()
 
 
-def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Rows]) -> list[np.ndarray]:
+def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[np.ndarray]:
     """Whole chunks [n ah ad] of each other robot of a run that says its actions, by that robot's own statistics."""
     found = []
     for name in dict.fromkeys(robot_of(source, config).name for source in config.data.sources):
@@ -101,7 +109,7 @@ def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Row
 
 
 def pipelines(
-    config: TrainConfig, bundle: Bundle, sources: Mapping[str, Rows], *, out: Path, resumed: bool
+    config: TrainConfig, bundle: Bundle, sources: Mapping[str, RowSource], *, out: Path, resumed: bool
 ) -> dict[str, Pipeline]:
     """The pipeline of every source by its name, all of the bundle's model.
 
@@ -137,4 +145,4 @@ def pipelines(
 
 
 def _running(robot: Robot, datasets: list[EpisodeDataset]) -> RobotStats:
-    return robot_stats(datasets, robot, adapter=load_adapter(robot))
+    return compute_robot_stats(datasets, robot, adapter=load_adapter(robot))

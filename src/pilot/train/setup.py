@@ -8,9 +8,9 @@ import torch
 
 from pilot.convert import paligemma
 from pilot.data.action_chunks import whole_chunks
-from pilot.data.formats.open import open_episodes, open_pictures
+from pilot.data.formats.open_dataset import open_episodes, open_image_text
 from pilot.data.loading.loader import Loader, RobotRows
-from pilot.data.mixture import Mixture, Rows
+from pilot.data.mixture import Mixture, RowSource
 from pilot.data.storage.frame_cache import cache_frames
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.datasets import load_layout
@@ -64,7 +64,7 @@ def prepare(
     check_config(config, ranks=ranks.world_size)
     last = claim(out, config, resume=resume, write=ranks.is_main)
     robot = load_robot(config.robot)
-    sources: dict[str, Rows] = {}
+    sources: dict[str, RowSource] = {}
     held_out: dict[str, Numbers] = {}
     for source in config.data.sources:
         rows, name = _open(source, config, progress), _name(source.path)
@@ -84,7 +84,7 @@ def prepare(
         mixture,
         pipelines(config, bundle, sources, out=out, resumed=last is not None or not ranks.is_main),
         batch_size=config.batch_size,
-        say_actions=config.objective.fast_weight > 0,
+        with_fast=config.objective.fast_weight > 0,
         augments=config.data.augment,
         workers=config.data.workers,
         rank=ranks.rank,
@@ -100,10 +100,10 @@ def _name(path: str) -> str:
     return Path(path).name
 
 
-def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
+def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
     name, robot = _name(source.path), robot_of(source, config)
     if source.kind == "web":
-        return open_pictures(
+        return open_image_text(
             source.path,
             loc_stride=config.data.loc_stride,
             source=name,
@@ -132,7 +132,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> Rows:
     )
 
 
-def _start(config: TrainConfig, robot: Robot, sources: dict[str, Rows], resumed: Path | None) -> Bundle:
+def _start(config: TrainConfig, robot: Robot, sources: dict[str, RowSource], resumed: Path | None) -> Bundle:
     """The bundle that a run starts from: its own when resumed, that of `init_from`, or a fresh one."""
     if resumed is not None:
         return _of_checkpoint(config, robot, resumed)
@@ -210,7 +210,7 @@ def _baseline(config: TrainConfig, generator: torch.Generator) -> Model:
 
 
 def make_action_tokenizer(
-    config: TrainConfig, sources: dict[str, Rows], robot: Robot, *, stats: NormStats
+    config: TrainConfig, sources: dict[str, RowSource], robot: Robot, *, stats: NormStats
 ) -> ActionTokenizer:
     """What `data.action_tokenizer` names: a kind, fitted to whole chunks of the data, or a folder, read.
 

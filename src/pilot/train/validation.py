@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pilot.data.loading.loader import Loader, RobotRows
-from pilot.data.mixture import Rows
+from pilot.data.mixture import RowSource
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.base import Model
 from pilot.train.config import TrainConfig
@@ -37,7 +37,7 @@ Numbers = Int[np.ndarray, " n"]
 class Part:
     """Some rows of a source, by their numbers there."""
 
-    def __init__(self, rows: Rows, numbers: Numbers) -> None:
+    def __init__(self, rows: RowSource, numbers: Numbers) -> None:
         self.whole, self.numbers = rows, numbers
 
     def __len__(self) -> int:
@@ -51,7 +51,7 @@ class Part:
         return self.whole.sample(i, rng)
 
 
-def hold_out(rows: Rows, *, name: str, share: float, seed: int) -> tuple[Rows, Numbers]:
+def hold_out(rows: RowSource, *, name: str, share: float, seed: int) -> tuple[RowSource, Numbers]:
     """What training may draw of a source, and the numbers of the rows that it may not.
 
     Whole episodes are held out, at least one and never all; of pictures, rows.
@@ -71,10 +71,10 @@ def hold_out(rows: Rows, *, name: str, share: float, seed: int) -> tuple[Rows, N
     if not isinstance(rows, RobotRows):
         return Part(rows, np.setdiff1d(np.arange(units), chosen)), np.sort(chosen)
     dataset = rows.dataset
-    drawable = np.ones(len(dataset), bool) if dataset.drawable is None else dataset.drawable
+    trainable = np.ones(len(dataset), bool) if dataset.trainable is None else dataset.trainable
     held = np.isin(dataset.episode_of, chosen)
-    dataset.drawable = drawable & ~held
-    return rows, np.flatnonzero(drawable & held)
+    dataset.trainable = trainable & ~held
+    return rows, np.flatnonzero(trainable & held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +145,8 @@ class Validation:
     def _case(self, name: str, i: int) -> Case:
         sample = self.loader.mixture.sources[name].sample(i, np.random.default_rng((self.config.seed, i)))
         pipeline = self.loader.pipelines[name]
-        says = self.loader.say_actions and sample.extra.get("whole", True)
-        row = pipeline.encode(sample, say_actions=says, flow=sample.extra.get("flow", True))
+        says = self.loader.with_fast and sample.extra.get("whole", True)
+        row = pipeline.encode(sample, with_fast=says, flow=sample.extra.get("flow", True))
         return Case(sample=sample, row=row, pipeline=pipeline)
 
     def _losses(
@@ -162,7 +162,7 @@ class Validation:
         self, model: Model, cases: list[Case], robot: Robot, generator: torch.Generator
     ) -> Iterator[tuple[str, Float[np.ndarray, " n"]]]:
         """Errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
-        rows = [case.pipeline.encode(case.sample, say_actions=False) for case in cases]
+        rows = [case.pipeline.encode(case.sample, with_fast=False) for case in cases]
         observation = collate(rows).observation.map(self._moved)
         noise = self._moved(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
         if (padded_dims := model.padded_dims(robot.action_dim)) is not None:

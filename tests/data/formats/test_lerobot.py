@@ -51,7 +51,7 @@ def test_reads_back_every_column_and_picture(recorded):
 def test_windows_pad_at_the_episodes_end(recorded):
     path, episodes = recorded
     dataset = LeRobotDataset(path, 4)
-    actions, is_pad = dataset.windows(np.array([5, 6, 7]))
+    actions, is_pad = dataset.action_chunks(np.array([5, 6, 7]))
     np.testing.assert_array_equal(is_pad, [[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
     np.testing.assert_array_equal(actions[0], episodes[0][fmt.ACTION][[5, 6, 6, 6]])
     np.testing.assert_array_equal(actions[2], episodes[1][fmt.ACTION][:4])
@@ -59,7 +59,7 @@ def test_windows_pad_at_the_episodes_end(recorded):
 
 def test_supervision_ends_after_a_perturbed_step(tmp_path):
     record(tmp_path, [episode(np.random.default_rng(1), 8, perturbed=(2, 3))])
-    _, is_pad = LeRobotDataset(tmp_path, 4).windows(np.arange(8))
+    _, is_pad = LeRobotDataset(tmp_path, 4).action_chunks(np.arange(8))
     np.testing.assert_array_equal(is_pad[0], [0, 0, 0, 1])
     np.testing.assert_array_equal(is_pad[1], [0, 0, 1, 1])
     np.testing.assert_array_equal(is_pad[2], [0, 1, 1, 1])
@@ -309,14 +309,16 @@ def test_maps_do_not_travel_but_what_was_changed_does(large):
     assert dataset.state.tobytes() not in content
     copy = pickle.loads(content)
     assert isinstance(copy.state, np.memmap) and np.array_equal(copy.episode_of, dataset.episode_of)
-    np.testing.assert_array_equal(copy.windows(np.arange(len(copy)))[0], dataset.windows(np.arange(len(copy)))[0])
-    dataset.drawable = np.arange(len(dataset)) % 2 == 0  # some episodes are held out
-    assert pickle.loads(pickle.dumps(dataset)).drawable_rows().tolist() == list(range(0, len(dataset), 2))
+    np.testing.assert_array_equal(
+        copy.action_chunks(np.arange(len(copy)))[0], dataset.action_chunks(np.arange(len(copy)))[0]
+    )
+    dataset.trainable = np.arange(len(dataset)) % 2 == 0  # some episodes are held out
+    assert pickle.loads(pickle.dumps(dataset)).trainable_rows().tolist() == list(range(0, len(dataset), 2))
 
 
 def test_a_reading_that_breaks_off_keeps_nothing(large, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(lerobot.LeRobotDataset, "_note", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(lerobot.LeRobotDataset, "_save_cache", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             LeRobotDataset(large, 3)
     assert not list((large / ".pilot").glob("*")) and not list((large / ".pilot").glob(".*"))

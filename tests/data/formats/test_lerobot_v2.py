@@ -164,10 +164,10 @@ def test_a_picture_that_only_decoding_finds_bad_is_replaced_by_another_row(tmp_p
     content[start : start + 2000] = bytes(2000)  # as long as before, and nothing in it
     video.write_bytes(content)
     with pytest.raises(ValueError, match=r"episode 2, frame 4"):
-        LeRobotDataset(tmp_path, 4).sound_frame(16, np.random.default_rng(0))
+        LeRobotDataset(tmp_path, 4).readable_frame(16, np.random.default_rng(0))
     dataset = LeRobotDataset(tmp_path, 4, skip_bad=True)
-    frames = [dataset.sound_frame(16, np.random.default_rng(seed)) for seed in range(4)]
-    again = dataset.sound_frame(16, np.random.default_rng(0))
+    frames = [dataset.readable_frame(16, np.random.default_rng(seed)) for seed in range(4)]
+    again = dataset.readable_frame(16, np.random.default_rng(0))
     assert all(
         frame["episode_index"] != 2 and number_of(frame["images"]["top"]) == frame["state"][0] for frame in frames
     )

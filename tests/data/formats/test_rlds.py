@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from data.recordings import number_of
-from data.records import LAYOUT, RECORDS, columns, copy_tiny_arm, messages, place_of, write_records
+from data.records import LAYOUT, RECORDS, columns, copy_tiny_arm, messages, open_remote, write_records
 
 from pilot.data.formats import rlds
 from pilot.data.formats.rlds import EpisodeFeatures, RldsDataset, read_features
@@ -121,7 +121,7 @@ def test_travels_to_worker_processes(path):
     dataset.frame(0)
     copy = pickle.loads(pickle.dumps(dataset))
     assert numbers(copy) == numbers(dataset) and isinstance(copy.state, np.memmap)
-    np.testing.assert_array_equal(copy.windows(np.arange(9))[0], dataset.windows(np.arange(9))[0])
+    np.testing.assert_array_equal(copy.action_chunks(np.arange(9))[0], dataset.action_chunks(np.arange(9))[0])
     some = pickle.loads(pickle.dumps(read(path, episodes=[2])))
     assert numbers(some) == [6, 7, 8, 9] and some.state[:, 0].tolist() == [60, 70, 80, 90]
 
@@ -129,7 +129,7 @@ def test_travels_to_worker_processes(path):
 def damage(path, what: str) -> str:
     """Breaks the last episode and says what the error must name."""
     file = path / RECORDS
-    content, place = bytearray(file.read_bytes()), place_of(file, 2)
+    content, place = bytearray(file.read_bytes()), open_remote(file, 2)
     if what == "missing":
         file.unlink()
         return r"tiny_arm-train.tfrecord-00000-of-00001 is missing"

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from pilot.data.formats.coco import CocoRows
-from pilot.data.formats.image_text import PictureRows
+from pilot.data.formats.image_text import ImageTextRows
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.formats.llava import ChatRows
-from pilot.data.formats.open import open_episodes, open_pictures
+from pilot.data.formats.llava import LlavaRows
+from pilot.data.formats.open_dataset import open_episodes, open_image_text
 from pilot.data.formats.web import WebRows, WebWriter
-from pilot.data.formats.webdataset import TarRows
+from pilot.data.formats.webdataset import WebDatasetRows
 
 
 def jpeg(value: int) -> bytes:
@@ -30,11 +30,11 @@ def pictures(folder, *names: str) -> None:
         (folder / name).write_bytes(jpeg(10 * number))
 
 
-def value(rows: PictureRows, i: int) -> int:
+def value(rows: ImageTextRows, i: int) -> int:
     return int(rows.sample(i).images["room"][0, 0, 0])
 
 
-def said(rows: PictureRows, i: int) -> set[tuple[str, str]]:
+def said(rows: ImageTextRows, i: int) -> set[tuple[str, str]]:
     """What row `i` says over many draws."""
     samples = [rows.sample(i, np.random.default_rng(seed)) for seed in range(40)]
     assert all(sample.actions is None and sample.state is None and sample.subtask is None for sample in samples)
@@ -140,7 +140,7 @@ def test_conversations_and_questions(tmp_path, suffix):
     pictures(tmp_path / "images", "a.jpg", "b.jpg", "c.jpg")
     lines = [json.dumps(entry) for entry in ENTRIES]
     (tmp_path / f"set{suffix}").write_text("[" + ",".join(lines) + "]" if suffix == ".json" else "\n".join(lines))
-    rows = pickle.loads(pickle.dumps(ChatRows(tmp_path / f"set{suffix}")))
+    rows = pickle.loads(pickle.dumps(LlavaRows(tmp_path / f"set{suffix}")))
     assert len(rows) == 3 and [value(rows, i) for i in range(3)] == [0, 10, 20]
     assert said(rows, 0) == {("What is it?", "A cup."), ("Which colour?", "Red.")}
     assert said(rows, 1) == {("How many?", "two")}
@@ -156,16 +156,16 @@ def test_broken_entries_are_named_or_replaced(tmp_path):
     ]
     lines += ['{"image": "no.jpg", "question": "Q", "answer": "A"}']
     (tmp_path / "set.jsonl").write_text("\n".join(lines))
-    rows = ChatRows(tmp_path / "set.jsonl")
+    rows = LlavaRows(tmp_path / "set.jsonl")
     for i, message in ((1, r"set.jsonl, entry 2: no question with an answer"), (2, "entry 3: .*oh"), (3, "no.jpg")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             rows.sample(i, np.random.default_rng(0))
-    rows = ChatRows(tmp_path / "set.jsonl", skip_bad=True)
+    rows = LlavaRows(tmp_path / "set.jsonl", skip_bad=True)
     assert all(rows.sample(i, np.random.default_rng(i)).answer == "A" for i in range(4))
     assert len(rows.skipped) == 3
     (tmp_path / "set.jsonl").write_text("")
     with pytest.raises(ValueError, match="is empty"):
-        ChatRows(tmp_path / "set.jsonl")
+        LlavaRows(tmp_path / "set.jsonl")
 
 
 # --- WebDataset ---------------------------------------------------------------------------------------------------
@@ -191,21 +191,21 @@ def tars(tmp_path):
 
 def test_tars_are_read_through_an_index(tars, monkeypatch):
     for _ in range(2):
-        rows = TarRows(tars)
+        rows = WebDatasetRows(tars)
         assert [value(rows, i) for i in range(len(rows))] == [10, 20, 40]
         words = [said(rows, i) for i in range(3)]
         assert words == [{("caption", "a cup")}, {("How many?", "two")}, {("caption", "a dog")}]
         monkeypatch.setattr("pilot.data.formats.webdataset._scan", lambda *_: pytest.fail("gone through again"))
     assert [value(pickle.loads(pickle.dumps(rows)), i) for i in range(3)] == [10, 20, 40]
-    assert len(TarRows(tars / "1.tar")) == 1
+    assert len(WebDatasetRows(tars / "1.tar")) == 1
 
 
 def test_a_broken_tar_is_named_or_skipped(tars):
     whole = (tars / "1.tar").read_bytes()
     (tars / "1.tar").write_bytes(whole[:1600])
     with pytest.raises(ValueError, match=r"1.tar (cannot be read|is cut short)"):
-        TarRows(tars)
-    rows = TarRows(tars, skip_bad=True)
+        WebDatasetRows(tars)
+    rows = WebDatasetRows(tars, skip_bad=True)
     assert len(rows) == 2 and len(rows.skipped) == 1
 
 
@@ -214,7 +214,7 @@ def test_a_sample_without_words_or_with_a_damaged_picture_is_named(tars):
         tars / "2.tar",
         **{"5.jpg": jpeg(1), "5.txt": " ", "6.jpg": b"no picture", "6.txt": "x", "7.jpg": jpeg(1), "7.json": "["},
     )
-    rows = TarRows(tars / "2.tar")
+    rows = WebDatasetRows(tars / "2.tar")
     for i, message in enumerate(
         [r"2.tar, sample at byte \d+: no words", "row 1: the picture is damaged", "--skip-bad"]
     ):
@@ -232,16 +232,16 @@ def test_the_reader_is_chosen_by_what_lies_there(tmp_path, tars):
     (tmp_path / "chat.json").write_text(json.dumps(ENTRIES[1:2]))
     (tmp_path / "chat.jsonl").write_text(json.dumps(ENTRIES[1]))
     boxes = coco(tmp_path, [box(1, 7, [0, 0, 100, 50])])
-    found = {tmp_path / "own": WebRows, tars: TarRows, boxes: CocoRows}
-    found |= {tmp_path / f"chat{suffix}": ChatRows for suffix in (".json", ".jsonl")}
+    found = {tmp_path / "own": WebRows, tars: WebDatasetRows, boxes: CocoRows}
+    found |= {tmp_path / f"chat{suffix}": LlavaRows for suffix in (".json", ".jsonl")}
     for path, kind in found.items():
-        rows = open_pictures(path, source="web", loc_stride=16)
+        rows = open_image_text(path, source="web", loc_stride=16)
         assert type(rows) is kind and rows.loc_stride == 16 and rows.sample(0).source == "web"
-    assert len(open_pictures(tmp_path / "own", question="what")) == 1
+    assert len(open_image_text(tmp_path / "own", question="what")) == 1
     with pytest.raises(ValueError, match=r"'question' chooses among rows of rows\.jsonl"):
-        open_pictures(tars, question="what")
+        open_image_text(tars, question="what")
     with pytest.raises(FileNotFoundError, match=r"holds no rows.jsonl, .tar files, .*it has instances_train.json"):
-        open_pictures(tmp_path / "annotations")
+        open_image_text(tmp_path / "annotations")
 
 
 def test_demonstrations_are_told_apart(tmp_path):

@@ -15,7 +15,7 @@ from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows, WebWriter
 from pilot.data.formats.writer import encode_png
 from pilot.data.layout import Batch, Kind
-from pilot.data.loading.loader import AHEAD, Loader, RobotRows, split
+from pilot.data.loading.loader import AHEAD, Loader, RobotRows, split_by_length
 from pilot.data.mixture import Mixture
 from pilot.data.pipeline import Pipeline, Row
 from pilot.models.pi import pi05
@@ -118,7 +118,7 @@ def test_rows_come_with_their_like(loader):
 @pytest.mark.parametrize(("count", "sizes"), [(7, [7]), (9, [4, 5]), (32, [8, 8, 8, 8])])
 def test_rows_are_split_by_length_without_loss(count, sizes):
     rows = [row(length) for length in np.random.default_rng(0).integers(1, 50, count)]
-    parts = split(rows)
+    parts = split_by_length(rows)
     assert [len(part) for part in parts] == sizes
     assert {id(r) for part in parts for r in part} == {id(r) for r in rows}
     assert all(min(len(r.tokens) for r in a) >= max(len(r.tokens) for r in b) for a, b in pairwise(parts))
@@ -126,7 +126,8 @@ def test_rows_are_split_by_length_without_loss(count, sizes):
 
 def row(length: int) -> Row:
     return Row(
-        images={}, tokens=[0] * length, kinds=[1] * length, spoken=[False] * length, state=np.zeros(1, np.float32),
+        images={}, tokens=[0] * length, token_kinds=[1] * length, token_loss=[False] * length,
+        state=np.zeros(1, np.float32),
         actions=np.zeros((1, 1), np.float32), action_mask=np.zeros((1, 1), bool), source="",
     )  # fmt: skip
 
@@ -160,10 +161,10 @@ def test_augmentation_is_drawn_from_seed_step_and_row(mixture, pipeline):
     plain = Loader(mixture, pipeline, batch_size=ROWS).batch(1)
     first, again = (Loader(mixture, pipeline, batch_size=ROWS, augments=True) for _ in range(2))
     assert same(first.batch(1), again.batch(1)) and not same(first.batch(1), plain)
-    plans = [row.plans for row in first.rows(1)]
-    assert all(list(row.plans) == list(row.images) for row in first.rows(1))
-    assert plans != [row.plans for row in first.rows(2)]
-    assert len({str(plan) for plan in plans}) > ROWS // 2, "rows differ, but where nothing is drawn to be done"
+    augmentations = [row.augmentations for row in first.rows(1)]
+    assert all(list(row.augmentations) == list(row.images) for row in first.rows(1))
+    assert augmentations != [row.augmentations for row in first.rows(2)]
+    assert len({str(plan) for plan in augmentations}) > ROWS // 2, "rows differ, but where nothing is drawn to be done"
     for changed, part in zip(first.batch(1), plain, strict=True):
         assert torch.equal(changed.observation.tokens, part.observation.tokens)
         assert torch.equal(changed.actions, part.actions)

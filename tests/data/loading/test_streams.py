@@ -77,18 +77,18 @@ def test_ranks_read_files_of_their_own(path, pipeline, draws):
     """With a stream for each of four ranks; a run that goes on with two ranks draws the same batches."""
     whole, _ = read(loader(path, pipeline, draws=draws, streams=4), range(17))
     for ranks in (2, 4):
-        opened = []
+        open_cached = []
         for rank in range(ranks):
             drawn, files = read(loader(path, pipeline, draws=draws, streams=4, rank=rank, ranks=ranks), range(5, 17))
             assert drawn == [rows[rank::ranks] for rows in whole[5:]]
-            opened.append(files)
-        assert sum(map(len, opened)) == len(set.union(*opened)) == EPISODES
+            open_cached.append(files)
+        assert sum(map(len, open_cached)) == len(set.union(*open_cached)) == EPISODES
 
 
 def test_without_streams_ranks_read_the_same_files(path, pipeline):
     """What streams are for."""
-    opened = [read(loader(path, pipeline, draws="rows", rank=rank, ranks=2), range(8))[1] for rank in range(2)]
-    assert len(opened[0] & opened[1]) > EPISODES // 2
+    open_cached = [read(loader(path, pipeline, draws="rows", rank=rank, ranks=2), range(8))[1] for rank in range(2)]
+    assert len(open_cached[0] & open_cached[1]) > EPISODES // 2
 
 
 def test_ranks_make_the_rows_of_one(path, pipeline):

@@ -6,7 +6,7 @@ from data.recordings import episode, number_of, numbered, record
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.loading.windows import WindowCache, plan, window_of, windowed_order
+from pilot.data.loading.windows import WindowCache, choose_windows, find_window, windowed_order
 
 LENGTHS = (37, 4, 50)
 
@@ -24,7 +24,7 @@ def dataset(tmp_path):
 
 
 def test_windows_are_within_episodes(dataset):
-    spans = [window_of(dataset, i, window=8) for i in range(len(dataset))]
+    spans = [find_window(dataset, i, window=8) for i in range(len(dataset))]
     assert sorted(set(spans))[:6] == [(0, 8), (8, 16), (16, 24), (24, 32), (32, 37), (37, 41)]
     assert all(start <= i < stop for i, (start, stop) in enumerate(spans))
 
@@ -33,13 +33,13 @@ def test_every_row_comes_once_from_few_windows(dataset):
     order = windowed_order(dataset, np.random.default_rng(1), window=8, open_windows=3)
     assert sorted(order.tolist()) == list(range(len(dataset)))
     assert order.tolist() != windowed_order(dataset, np.random.default_rng(2), window=8, open_windows=3).tolist()
-    starts = [window_of(dataset, i, window=8)[0] for i in order.tolist()]
+    starts = [find_window(dataset, i, window=8)[0] for i in order.tolist()]
     first, last = ({s: pick(n for n, t in enumerate(starts) if t == s) for s in set(starts)} for pick in (min, max))
     assert max(sum(first[s] <= n <= last[s] for s in first) for n in range(len(order))) <= 3
 
 
 def test_rows_that_are_not_to_be_drawn_stay_out(dataset):
-    dataset.drawable = np.arange(len(dataset)) % 3 == 0
+    dataset.trainable = np.arange(len(dataset)) % 3 == 0
     order = windowed_order(dataset, np.random.default_rng(1), window=8, open_windows=3)
     assert sorted(order.tolist()) == list(range(0, len(dataset), 3))
 
@@ -55,6 +55,6 @@ def test_pictures_are_right_and_decoded_once(dataset, monkeypatch):
 
 
 def test_windows_shrink_as_places_to_read_from_grow():
-    assert plan(1) == (32, 16) and plan(4) == (32, 4) and plan(16) == (32, 1)
-    assert plan(64) == (8, 1) and plan(1000) == (4, 1)
-    assert all(lanes * at_once * rows <= 512 for lanes in range(1, 129) for rows, at_once in [plan(lanes)])
+    assert choose_windows(1) == (32, 16) and choose_windows(4) == (32, 4) and choose_windows(16) == (32, 1)
+    assert choose_windows(64) == (8, 1) and choose_windows(1000) == (4, 1)
+    assert all(lanes * at_once * rows <= 512 for lanes in range(1, 129) for rows, at_once in [choose_windows(lanes)])

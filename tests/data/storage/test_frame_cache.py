@@ -78,7 +78,7 @@ def test_bad_pictures_are_never_read_as_black_ones(path, monkeypatch):
         for i in (0, 6):
             with pytest.raises(ValueError, match=f"row {i} is damaged"):
                 dataset.picture(i, "room")
-    assert dataset.sound_frame(6, np.random.default_rng(0))["frame_index"] != 1
+    assert dataset.readable_frame(6, np.random.default_rng(0))["frame_index"] != 1
     dataset.skip_bad = False
     (path / "frames/frames.json").unlink()
     with pytest.raises(ValueError, match="row 0 is damaged"):

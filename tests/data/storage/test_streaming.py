@@ -19,7 +19,7 @@ from pilot.contracts import examples
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.episodes import EpisodeDataset
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.formats.open import open_episodes, open_pictures
+from pilot.data.formats.open_dataset import open_episodes, open_image_text
 from pilot.data.formats.rlds import RldsDataset
 from pilot.data.formats.writer import encode_png
 from pilot.data.loading.loader import Loader, RobotRows
@@ -95,7 +95,7 @@ def film(number: int, camera: str = "room") -> str:
     return f"videos/{fmt.IMAGES}{camera}/chunk-000/file-{number:03d}.mp4"
 
 
-def opened(name: str, **options) -> EpisodeDataset:
+def open_dataset(name: str, **options) -> EpisodeDataset:
     return open_episodes(f"memory://sets/{name}", 4, layouts=lambda _: LAYOUT, **options)
 
 
@@ -117,14 +117,14 @@ def same_rows(a: EpisodeDataset, b: EpisodeDataset) -> None:
 
 def test_films_come_when_a_row_is_read(store, filmed):
     store.put(filmed)
-    dataset = opened("filmed", cameras=["room"])
+    dataset = open_dataset("filmed", cameras=["room"])
     first = store.taken()
     assert "meta/info.json" in first and all(name.startswith("meta/") for name in first)
     assert number_of(dataset.picture(2 * LENGTH + 3, "room")) == 2 * LENGTH + 3
     assert number_of(dataset.picture(2 * LENGTH, "room")) == 2 * LENGTH
     assert store.taken() == [film(2)]
     store.parts.clear()
-    again = opened("filmed", cameras=["room"])
+    again = open_dataset("filmed", cameras=["room"])
     assert store.taken() == [] and store.parts == {}, "columns and what is said of the set are kept"
     assert number_of(again.picture(LENGTH, "room")) == LENGTH and store.taken() == [film(1)]
     same_rows(again, LeRobotDataset(filmed, 4, cameras=["room"]))
@@ -137,7 +137,7 @@ def test_columns_come_without_the_pictures_beside_them(store, tmp_path):
     store.put(tmp_path / "pictures")
     data = "data/chunk-000/file-000.parquet"
     size = (tmp_path / "pictures" / data).stat().st_size
-    dataset = opened("pictures")
+    dataset = open_dataset("pictures")
     assert data not in store.taken() and 0 < store.parts[data] < size / 2
     dataset.frame(0)
     assert store.taken() == [data]
@@ -147,7 +147,7 @@ def test_columns_come_without_the_pictures_beside_them(store, tmp_path):
 def test_lerobot_v2_episode_by_episode(store, tmp_path):
     write_v2(tmp_path / "old", codec={"codec": "libx264", "g": "2"})
     store.put(tmp_path / "old")
-    dataset = opened("old")
+    dataset = open_dataset("old")
     assert not [name for name in store.taken() if name.endswith(".mp4")]
     dataset.frame(0)
     assert store.taken() == ["videos/chunk-000/observation.images.top/episode_000000.mp4"]
@@ -158,13 +158,13 @@ def test_record_files_are_read_once_and_again_when_rows_are(store, tmp_path):
     path = copy_tiny_arm(tmp_path / "rlds")
     shards = split_in_two(path)
     store.put(tmp_path / "rlds")
-    dataset = opened("rlds")
+    dataset = open_dataset("rlds")
     assert isinstance(dataset, RldsDataset)
     assert [name for name in store.taken() if "tfrecord" in name] == [f"1.0.0/{name}" for name in shards]
     shutil.rmtree(dataset.path.parent / "1.0.0" / shards[0], ignore_errors=True)
     for name in shards:
         (dataset.path / name).unlink()
-    again = opened("rlds")
+    again = open_dataset("rlds")
     assert store.taken() == [], "columns and places are kept"
     again.frame(len(again) - 1)
     assert store.taken() == [f"1.0.0/{shards[1]}"]
@@ -194,11 +194,11 @@ def test_tars_come_one_by_one(store, tmp_path):
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
     store.put(tmp_path / "web")
-    rows = open_pictures("memory://sets/web")
+    rows = open_image_text("memory://sets/web")
     assert store.taken() == ["0.tar", "1.tar", "2.tar"], "to learn what is in them"
     for file in Path(rows.path).glob("*.tar"):
         file.unlink()
-    rows = open_pictures("memory://sets/web")
+    rows = open_image_text("memory://sets/web")
     assert len(rows) == 3 and store.taken() == []
     assert rows.sample(1).answer == "picture 1" and store.taken() == ["1.tar"]
 
@@ -297,15 +297,15 @@ def here(folder: StreamedFolder) -> list[str]:
 
 def read(folder: StreamedFolder, number: int) -> None:
     file = folder.path / f"{number}.bin"
-    assert folder.opened(file, lambda: file.open("rb")).read(1) in (bytes([number]), b"")
+    assert folder.open_cached(file, lambda: file.open("rb")).read(1) in (bytes([number]), b"")
 
 
 def test_the_least_lately_opened_make_room(store, tmp_path):
     plain(store, tmp_path)
     folder = StreamedFolder("memory://sets/plain", limit_gb=3500 / GB)
-    folder.bring("meta/**")
+    folder.fetch("meta/**")
     for number in (0, 1, 2):
-        with folder.held(folder.path / f"{number}.bin"):
+        with folder.hold_file(folder.path / f"{number}.bin"):
             pass
     assert here(folder) == ["0.bin", "1.bin", "2.bin"]
     for number, opened_at in ((1, 1), (0, 2), (2, 3)):  # seconds of 1970
@@ -341,7 +341,7 @@ def test_files_ahead_close_nothing(store, tmp_path):
     folder = StreamedFolder("memory://sets/plain", limit_gb=2500 / GB)
     read(folder, 0)
     read(folder, 1)
-    folder.soon([folder.path / "2.bin"])
+    folder.prefetch([folder.path / "2.bin"])
     wait_for(folder)
     assert here(folder) == ["0.bin", "1.bin"] and list(folder._open) == [folder.path / "0.bin", folder.path / "1.bin"]
     read(folder, 2)
@@ -369,7 +369,7 @@ def test_what_breaks_off_leaves_nothing(store, tmp_path, monkeypatch):
     monkeypatch.setattr(type(store.system), "get_file", breaking)
     with pytest.raises(ConnectionError, match=r"0\.bin broke off .*goes on with it"):
         read(folder, 0)
-    folder.soon([folder.path / "1.bin"])
+    folder.prefetch([folder.path / "1.bin"])
     wait_for(folder)
     assert here(folder) == [] and not list(folder.path.rglob("*.tmp"))
     monkeypatch.setattr(type(store.system), "get_file", copy)
@@ -393,7 +393,7 @@ def test_a_file_whose_opening_fails_is_let_go(store, tmp_path):
         raise ValueError("damaged")
 
     with pytest.raises(ValueError, match="damaged"):
-        folder.opened(folder.path / "0.bin", refuse)
+        folder.open_cached(folder.path / "0.bin", refuse)
     with (folder.path / "0.bin").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it
 

@@ -19,7 +19,7 @@ from pilot.data.formats.writer import LeRobotWriter
 from pilot.data.tools import annotate as annotating
 from pilot.data.tools.annotate import CsvLabeller, annotate
 from pilot.data.tools.annotate_by_hand import HandLabeller, drawing
-from pilot.data.tools.annotate_with_vlm import Endpoint, VlmLabeller
+from pilot.data.tools.annotate_with_vlm import VlmEndpoint, VlmLabeller
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ class Time:
 
 
 def asking(chat: ChatServer, time: Time, **options) -> VlmLabeller:
-    endpoint = Endpoint(url=chat.url, model="eye-1", per_minute=options.pop("per_minute", 60_000), attempts=3)
+    endpoint = VlmEndpoint(url=chat.url, model="eye-1", per_minute=options.pop("per_minute", 60_000), attempts=3)
     return VlmLabeller(endpoint=endpoint, sleep=time.sleep, clock=time.clock, **options)
 
 

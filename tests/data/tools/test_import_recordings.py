@@ -16,10 +16,10 @@ from pilot.cli import main
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
 from pilot.data.formats.video import encode_video
-from pilot.data.importers.base import Options
-from pilot.data.stats import compute_norm_stats, stats_of_files
+from pilot.data.importers.base import ImportOptions
+from pilot.data.stats import compute_file_stats, compute_norm_stats
 from pilot.data.tools import import_recordings as converting
-from pilot.data.tools.import_recordings import convert
+from pilot.data.tools.import_recordings import import_recordings
 
 pytest.importorskip("av")
 TINY = Path(__file__).parents[1] / "tiny_arm"
@@ -39,7 +39,7 @@ def shown(dataset: LeRobotDataset, camera: str) -> list[int]:
 @pytest.mark.parametrize("codec", [*CODECS.values(), None], ids=[*CODECS, "png"])
 def test_lerobot_v2_frame_by_frame(tmp_path, codec):
     write(tmp_path / "old", codec=codec)
-    report = convert(tmp_path / "old", tmp_path / "new", progress=False)
+    report = import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
     old, new = LeRobotDataset(tmp_path / "old", 4), LeRobotDataset(tmp_path / "new", 4)
     assert report.written == len(LENGTHS) and not report.skipped and report.kind == "lerobot_v2"
     assert new.info["codebase_version"] == "v3.0" and new.info["robot_type"] == "toy" and new.fps == old.fps
@@ -52,7 +52,7 @@ def test_lerobot_v2_frame_by_frame(tmp_path, codec):
 def test_videos_are_not_encoded_again(tmp_path):
     av = pytest.importorskip("av")
     write(tmp_path / "old", codec=CODECS["in order"])
-    convert(tmp_path / "old", tmp_path / "new", progress=False)
+    import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
 
     def packets(folder: Path) -> list[bytes]:
         found = []
@@ -67,7 +67,7 @@ def test_videos_are_not_encoded_again(tmp_path):
 def test_older_names_and_columns_of_lerobot_v2(tmp_path):
     more = {"subtask_index": np.where(np.arange(34) < 4, -1, np.arange(34) // 6 % 3), "next_done": np.arange(34)}
     write(tmp_path / "old", state="state", action="actions", **more)
-    convert(tmp_path / "old", tmp_path / "new", progress=False)
+    import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
     old, new = LeRobotDataset(tmp_path / "old", 4), LeRobotDataset(tmp_path / "new", 4)
     assert {"observation.state", "action", "next_done"} <= set(new.features) and "state" not in new.features
     assert "subtask_index" not in new.features
@@ -93,9 +93,9 @@ def test_bad_episodes_stop_it_or_are_counted(tmp_path, damage, message):
     write(tmp_path / "old", codec=CODECS["out of order"])
     damage(tmp_path / "old/data/chunk-000/episode_000002.parquet")
     with pytest.raises(ValueError, match=message + r"(.|\n)*--skip-bad"):
-        convert(tmp_path / "old", tmp_path / "new", progress=False)
+        import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
     with pytest.warns(UserWarning, match="was interrupted; 2 finished episodes are kept"):
-        report = convert(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False)
+        report = import_recordings(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False)
     assert report.written == 3 and [name for name, _ in report.skipped] == ["episode 2"]
     assert "1 episodes skipped:\n  episode 2: " in str(report)
     dataset = LeRobotDataset(tmp_path / "new", 4)
@@ -107,7 +107,10 @@ def test_bad_episodes_stop_it_or_are_counted(tmp_path, damage, message):
 def test_a_missing_video_is_a_bad_episode(tmp_path):
     write(tmp_path / "old", codec=CODECS["out of order"])
     next((tmp_path / "old/videos").rglob("episode_000001.mp4")).unlink()
-    assert convert(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False).skipped[0][0] == "episode 1"
+    assert (
+        import_recordings(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False).skipped[0][0]
+        == "episode 1"
+    )
 
 
 # --- resuming -------------------------------------------------------------------------------------------------------
@@ -126,34 +129,34 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(converting, "write_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            convert(tmp_path / "old", tmp_path / "new", progress=False)
+            import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
     with pytest.raises(ValueError, match="unfinished recording"):
         LeRobotDataset(tmp_path / "new", 4)
     with pytest.warns(UserWarning, match="was interrupted; 3 finished episodes are kept"):
-        assert convert(tmp_path / "old", tmp_path / "new", progress=False).written == 4
+        assert import_recordings(tmp_path / "old", tmp_path / "new", progress=False).written == 4
     assert shown(LeRobotDataset(tmp_path / "new", 4), "top") == list(range(34))
     before = (tmp_path / "new/meta/info.json").stat().st_mtime_ns
-    assert convert(tmp_path / "old", tmp_path / "new", progress=False).written == 4
+    assert import_recordings(tmp_path / "old", tmp_path / "new", progress=False).written == 4
     assert (tmp_path / "new/meta/info.json").stat().st_mtime_ns == before, "a finished one is left as it is"
 
 
 def test_what_is_in_the_way_is_said(tmp_path):
     write(tmp_path / "old")
     write(tmp_path / "other")
-    convert(tmp_path / "old", tmp_path / "new", progress=False)
+    import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
     with pytest.raises(ValueError, match=r"new was converted from .*old \(lerobot_v2\), not from .*other"):
-        convert(tmp_path / "other", tmp_path / "new", progress=False)
+        import_recordings(tmp_path / "other", tmp_path / "new", progress=False)
     with pytest.raises(ValueError, match="other holds a data set that was not converted"):
-        convert(tmp_path / "old", tmp_path / "other", progress=False)
+        import_recordings(tmp_path / "old", tmp_path / "other", progress=False)
     with pytest.raises(ValueError, match=r"is a LeRobot v3.0 set already"):
-        convert(tmp_path / "new", tmp_path / "third", progress=False)
+        import_recordings(tmp_path / "new", tmp_path / "third", progress=False)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        convert(tmp_path / "nowhere", tmp_path / "third", progress=False)
+        import_recordings(tmp_path / "nowhere", tmp_path / "third", progress=False)
     (tmp_path / "odd/meta").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"is none of hdf5, lerobot_v2, npz, rlds; it has meta"):
-        convert(tmp_path / "odd", tmp_path / "third", progress=False)
+        import_recordings(tmp_path / "odd", tmp_path / "third", progress=False)
     with pytest.raises(ValueError, match="unknown format 'zarr'"):
-        convert(tmp_path / "old", tmp_path / "third", kind="zarr", progress=False)
+        import_recordings(tmp_path / "old", tmp_path / "third", kind="zarr", progress=False)
 
 
 # --- HDF5 -----------------------------------------------------------------------------------------------------------
@@ -187,8 +190,8 @@ def write_hdf5(file: Path, *, start: int, length: int = 6, compressed: bool = Fa
 def test_aloha_hdf5(tmp_path, compressed, pictures):
     for number, start in ((10, 12), (2, 6), (0, 0)):  # by number: 0, 2, 10
         write_hdf5(tmp_path / f"raw/episode_{number}.hdf5", start=start, compressed=compressed, task=f"task {number}")
-    options = Options(fps=50, pictures=pictures)
-    report = convert(tmp_path / "raw", tmp_path / "new", options=options, progress=False)
+    options = ImportOptions(fps=50, pictures=pictures)
+    report = import_recordings(tmp_path / "raw", tmp_path / "new", options=options, progress=False)
     assert (report.kind, report.written) == ("hdf5", 3)
     dataset = LeRobotDataset(tmp_path / "new", 4)
     assert [e.task for e in dataset.episodes] == ["task 0", "task 2", "task 10"] and dataset.fps == 50
@@ -202,16 +205,18 @@ def test_aloha_hdf5(tmp_path, compressed, pictures):
 def test_what_hdf5_does_not_say(tmp_path):
     write_hdf5(tmp_path / "raw/episode_0.hdf5", start=0)
     with pytest.raises(ValueError, match="does not say at which rate it was recorded; give --fps"):
-        convert(tmp_path / "raw", tmp_path / "new", progress=False)
+        import_recordings(tmp_path / "raw", tmp_path / "new", progress=False)
     with pytest.raises(ValueError, match=r"episode_0.hdf5 has no instruction; give one .* --task"):
-        convert(tmp_path / "raw", tmp_path / "new", options=Options(fps=50), progress=False)
+        import_recordings(tmp_path / "raw", tmp_path / "new", options=ImportOptions(fps=50), progress=False)
     (tmp_path / "raw/episode_1.hdf5").write_bytes(b"\x89HDF\r\n\x1a\nbroken")
     nothing = pytest.raises(ValueError, match=r"no episode of .* can be converted")
     with nothing, pytest.warns(UserWarning, match="0 finished episodes"):
-        convert(tmp_path / "raw", tmp_path / "new", options=Options(fps=50), skip_bad=True, progress=False)
-    options = Options(fps=50, task="open the box")  # now they are looked at again
+        import_recordings(
+            tmp_path / "raw", tmp_path / "new", options=ImportOptions(fps=50), skip_bad=True, progress=False
+        )
+    options = ImportOptions(fps=50, task="open the box")  # now they are looked at again
     with pytest.warns(UserWarning, match="0 finished episodes"):
-        report = convert(tmp_path / "raw", tmp_path / "new", options=options, skip_bad=True, progress=False)
+        report = import_recordings(tmp_path / "raw", tmp_path / "new", options=options, skip_bad=True, progress=False)
     assert report.written == 1 and "episode_1.hdf5 is damaged or no ALOHA recording" in report.skipped[0][1]
 
 
@@ -226,17 +231,17 @@ def test_a_plain_folder(tmp_path):
         vectors = {"state": rows[:, None] * np.ones(3), "action": rows[:, None] * np.ones(2), "force": rows}
         np.savez(folder / f"episode_{number}.npz", **vectors, task=f"task {number}")
         encode_video(folder / f"episode_{number}.front.mp4", numbered(6, start), fps=10)
-    report = convert(folder, tmp_path / "new", options=Options(fps=10), progress=False)
+    report = import_recordings(folder, tmp_path / "new", options=ImportOptions(fps=10), progress=False)
     dataset = LeRobotDataset(tmp_path / "new", 4)
     assert (report.kind, report.written) == ("npz", 2) and dataset.cameras == ("front",)
     assert [e.task for e in dataset.episodes] == ["task 0", "task 1"] and shown(dataset, "front") == list(range(12))
     assert dataset.features["force"]["shape"] == [1]
     with pytest.raises(ValueError, match=r"runs at 10 fps, the data set says 20"):
-        convert(folder, tmp_path / "fast", options=Options(fps=20), progress=False)
+        import_recordings(folder, tmp_path / "fast", options=ImportOptions(fps=20), progress=False)
     np.savez(folder / "episode_2.npz", state=np.zeros((3, 3)))
     again = tmp_path / "again"
     with pytest.raises(ValueError, match=r"episode_2.npz has no 'action' \[t d\]; it has"):
-        convert(folder, again, options=Options(fps=10, task="x"), progress=False)
+        import_recordings(folder, again, options=ImportOptions(fps=10, task="x"), progress=False)
 
 
 # --- RLDS -----------------------------------------------------------------------------------------------------------
@@ -252,9 +257,9 @@ def test_rlds(tmp_path):
     layout = RldsLayout(
         fps=5, cameras={"top": "observation/image"}, instruction=("language_instruction",), columns=columns
     )
-    options = Options(layouts=lambda name: {"tiny_arm": layout}[name], pictures="image")
-    report = convert(tmp_path / "tiny_arm", tmp_path / "new", options=options, progress=False)
-    source = converting.kinds()["rlds"](tmp_path / "tiny_arm", options).dataset
+    options = ImportOptions(layouts=lambda name: {"tiny_arm": layout}[name], pictures="image")
+    report = import_recordings(tmp_path / "tiny_arm", tmp_path / "new", options=options, progress=False)
+    source = converting.importer_kinds()["rlds"](tmp_path / "tiny_arm", options).dataset
     dataset = LeRobotDataset(tmp_path / "new", 4)
     assert report.kind == "rlds" and report.written == len(source.episodes) > 1 and dataset.fps == 5
     np.testing.assert_array_equal(dataset.actions, source.actions)
@@ -266,7 +271,7 @@ def test_rlds(tmp_path):
 def moving(features: EpisodeFeatures) -> RobotColumns:
     """Every second step is idle."""
     found = columns(features)
-    return RobotColumns(state=found.state, actions=found.actions, drawable=np.arange(len(found.state)) % 2 == 1)
+    return RobotColumns(state=found.state, actions=found.actions, trainable=np.arange(len(found.state)) % 2 == 1)
 
 
 @pytest.mark.parametrize("drop", [False, True])
@@ -274,20 +279,20 @@ def test_idle_steps_of_rlds_are_marked_or_dropped(tmp_path, drop):
     shutil.copytree(TINY, tmp_path / "tiny_arm")
     cameras = {"top": "observation/image"}
     layout = RldsLayout(fps=5, cameras=cameras, instruction=("language_instruction",), columns=moving)
-    options = Options(layouts=lambda name: layout, pictures="image", drop_idle=drop)
-    convert(tmp_path / "tiny_arm", tmp_path / "new", options=options, progress=False)
-    source = converting.kinds()["rlds"](tmp_path / "tiny_arm", options).dataset
+    options = ImportOptions(layouts=lambda name: layout, pictures="image", drop_idle=drop)
+    import_recordings(tmp_path / "tiny_arm", tmp_path / "new", options=options, progress=False)
+    source = converting.importer_kinds()["rlds"](tmp_path / "tiny_arm", options).dataset
     new = LeRobotDataset(tmp_path / "new", 1)
-    rows = source.drawable_rows().tolist()
+    rows = source.trainable_rows().tolist()
     assert len(source) == 10 and len(rows) == 4, "one episode has one step, an idle one"
     assert len(new) == (4 if drop else 10) and len(new.episodes) == (2 if drop else 3)
-    assert new.drawable_rows().tolist() == ([0, 1, 2, 3] if drop else rows)
-    np.testing.assert_array_equal(new.actions[new.drawable_rows()], source.actions[rows])
-    for i, row in zip(new.drawable_rows().tolist(), rows, strict=True):
+    assert new.trainable_rows().tolist() == ([0, 1, 2, 3] if drop else rows)
+    np.testing.assert_array_equal(new.actions[new.trainable_rows()], source.actions[rows])
+    for i, row in zip(new.trainable_rows().tolist(), rows, strict=True):
         np.testing.assert_array_equal(new.picture(i, "top"), source.picture(row, "top"))
     if not drop:
-        robot = converting.kinds()["rlds"](tmp_path / "tiny_arm", options).robot
-        from_files = stats_of_files([tmp_path / "new"], robot, action_horizon=1).result()
+        robot = converting.importer_kinds()["rlds"](tmp_path / "tiny_arm", options).robot
+        from_files = compute_file_stats([tmp_path / "new"], robot, action_horizon=1).result()
         assert from_files["state"].mean == pytest.approx(compute_norm_stats([source], robot)["state"].mean)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pilot.data.formats.episodes import EpisodeDataset, Steps
-from pilot.data.tools.quality_checks import CHECKS, Suspicion, find_suspicions
+from pilot.data.tools.quality_checks import CHECKS, QualityIssue, find_quality_issues
 
 NAMES = ("x", "y", "gripper")
 FPS, LENGTH, LEAD = 10.0, 60, 1
@@ -57,18 +57,18 @@ def sound(*, episodes: int = 6, relative: bool = False) -> Made:
     return made
 
 
-def found(made: Made, *, action_horizon: int = 10, **options) -> list[Suspicion]:
+def found(made: Made, *, action_horizon: int = 10, **options) -> list[QualityIssue]:
     dataset = InMemory(made, action_horizon=action_horizon)
     names = {"state_names": NAMES, "action_names": NAMES} | options
-    return find_suspicions(dataset, **names)
+    return find_quality_issues(dataset, **names)
 
 
-def only(made: Made, check: str, **options) -> Suspicion:
+def only(made: Made, check: str, **options) -> QualityIssue:
     """The one suspicion about `made`, of the kind that was made."""
-    suspicions = found(made, **options)
-    assert [s.check for s in suspicions] == [check], suspicions
-    assert check in CHECKS and suspicions[0].remedy
-    return suspicions[0]
+    issues = found(made, **options)
+    assert [s.check for s in issues] == [check], issues
+    assert check in CHECKS and issues[0].remedy
+    return issues[0]
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -87,9 +87,9 @@ def test_constant_dims():
 def test_jumps():
     made = sound()
     made.states[3][20:, 0] += 40
-    suspicion = only(made, "jumps")
-    assert "state 'x' leaps from" in suspicion.what and "episode 3, frame 20" in suspicion.what
-    assert suspicion.episodes == (3,)
+    issue = only(made, "jumps")
+    assert "state 'x' leaps from" in issue.what and "episode 3, frame 20" in issue.what
+    assert issue.episodes == (3,)
 
 
 def test_an_angle_that_wraps_is_told_from_a_glitch():
@@ -109,8 +109,8 @@ def test_clipped_values():
     limit = float(np.quantile(np.concatenate(made.actions)[:, 0], 0.8))
     for actions in made.actions:
         actions[:, 0] = np.minimum(actions[:, 0], limit)
-    suspicion = only(made, "clipped values")
-    assert f"action 'x' is exactly {limit:.4g}, its highest value, in 20% of frames" in suspicion.what
+    issue = only(made, "clipped values")
+    assert f"action 'x' is exactly {limit:.4g}, its highest value, in 20% of frames" in issue.what
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_wrong_fps(times, message):
 
 
 def test_another_rate_than_the_robots():
-    suspicion = only(sound(), "frame rate", control_hz=50.0)
-    assert suspicion.what == "recorded at 10 frames per second, but the robot is controlled at 50 Hz"
+    issue = only(sound(), "frame rate", control_hz=50.0)
+    assert issue.what == "recorded at 10 frames per second, but the robot is controlled at 50 Hz"
 
 
 def test_duplicated_episodes():
@@ -136,8 +136,8 @@ def test_duplicated_episodes():
     made.states.append(made.states[2].copy())
     made.actions.append(made.actions[2].copy())
     made.tasks.append("another name")
-    suspicion = only(made, "duplicated episodes")
-    assert suspicion.what == "1 episode is a copy of another: 2 = 6" and suspicion.episodes == (6,)
+    issue = only(made, "duplicated episodes")
+    assert issue.what == "1 episode is a copy of another: 2 = 6" and issue.episodes == (6,)
 
 
 @pytest.mark.parametrize("relative", [False, True])
@@ -146,8 +146,8 @@ def test_actions_that_lag_state(relative, late, message):
     made = sound(relative=relative)
     made.states = [state[late:] for state in made.states]
     made.actions = [actions[:-late] for actions in made.actions]
-    suspicion = only(made, "actions lag state")
-    assert message in suspicion.what and f"shift actions by {late} frame" in suspicion.remedy
+    issue = only(made, "actions lag state")
+    assert message in issue.what and f"shift actions by {late} frame" in issue.remedy
 
 
 def test_dims_that_have_nothing_to_do_with_each_other_say_nothing():
@@ -162,8 +162,8 @@ def test_idle_episodes():
     made = sound()
     for values in (made.states, made.actions):
         values[4] = np.concatenate([values[4][:20], np.repeat(values[4][20:21], 60, axis=0)])
-    suspicion = only(made, "idle episodes")
-    assert "in 1 of 6 episodes: 4" in suspicion.what
+    issue = only(made, "idle episodes")
+    assert "in 1 of 6 episodes: 4" in issue.what
 
 
 def test_short_episodes():

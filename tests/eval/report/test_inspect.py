@@ -46,7 +46,7 @@ def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("sound") / "set"
     record(path, [episode(number) for number in range(4)])
     found = inspect(path, action_horizon=8, episodes=2)
-    assert found.page == path / "inspect.html" and found.suspicions == [] and found.episodes == 4
+    assert found.page == path / "inspect.html" and found.issues == [] and found.episodes == 4
     return found.page.read_text()
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_shown(tmp_path):
     pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", times), file, row_group_size=40)
     found = inspect(tmp_path / "set", episodes=1)
     assert found.episodes == 2 and found.skipped == 1
-    assert [s.check for s in found.suspicions] == ["unreadable", "frame rate"]
+    assert [s.check for s in found.issues] == ["unreadable", "frame rate"]
     assert "episode 1 cannot be read" in found.page.read_text()
 
 

@@ -33,7 +33,7 @@ def prefilled(policy: Policy, *seeds: int):
     """Of prompts of different lengths, so that rows are padded."""
     prompts = ["put the red cup in the sink", "tidy up"]
     samples = [policy.sample(observation(seed, prompt=prompts[seed % 2])) for seed in seeds]
-    rows = [policy.pipeline.encode(sample, say_actions=False) for sample in samples]
+    rows = [policy.pipeline.encode(sample, with_fast=False) for sample in samples]
     return policy.engine.prefill(collate(rows).observation, max_new_tokens=SUBTASK_TOKENS)
 
 

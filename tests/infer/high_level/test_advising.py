@@ -17,7 +17,7 @@ from PIL import Image
 
 from chat_server import ChatServer, chat_server
 from infer.policies import TOLD, observation, policy_of, says
-from pilot.data.tools.vlm_endpoint import Endpoint, NotNow
+from pilot.data.tools.vlm_endpoint import RetryLater, VlmEndpoint
 from pilot.infer.high_level import Human, Vlm, named
 from pilot.infer.high_level.advising import Keyboard, at_once, in_thread
 from pilot.infer.policy import Policy
@@ -49,7 +49,7 @@ def post() -> Post:
 
 
 def vlm(post: Post, **options) -> Vlm:
-    return Vlm(endpoint=Endpoint(url="http://127.0.0.1:9/v1", model="eye-1"), submit=post, **options)
+    return Vlm(endpoint=VlmEndpoint(url="http://127.0.0.1:9/v1", model="eye-1"), submit=post, **options)
 
 
 def test_the_low_level_acts_on_until_the_answer_is_there(policy, monkeypatch, post):
@@ -144,7 +144,7 @@ def test_trouble_is_told_and_the_old_advice_stays(policy, post):
 def test_a_server_that_asks_for_patience_is_left_alone(policy, post):
     session = policy.session(high_level=vlm(post, every=0.2, verbatim=True))
     session.infer(observation())
-    post.open.pop(0).set_exception(NotNow("HTTP 429: slower", 0.7))
+    post.open.pop(0).set_exception(RetryLater("HTTP 429: slower", 0.7))
     asked = [session.infer(observation()) and len(post.open) for _ in range(5)]  # from 0.2 s on
     assert asked == [0, 0, 0, 0, 1]
 
@@ -173,8 +173,8 @@ def chat() -> Iterator[ChatServer]:
         yield server
 
 
-def eye(chat: ChatServer) -> Endpoint:
-    return Endpoint(url=chat.url, model="eye-1")
+def eye(chat: ChatServer) -> VlmEndpoint:
+    return VlmEndpoint(url=chat.url, model="eye-1")
 
 
 def size_of(part: dict) -> tuple[int, int]:
@@ -245,7 +245,7 @@ def test_an_evaluation_waits_for_answers_and_stops_without(policy, chat):
     chat.answers = [(200, "Take the cup.")]
     assert [session.infer(observation())["subtask"] for _ in range(2)] == [None, "Take the cup"]
     slept: list[float] = []
-    tries = iter([NotNow("busy", None), NotNow("busy", 7.0), "done"])
+    tries = iter([RetryLater("busy", None), RetryLater("busy", 7.0), "done"])
 
     def job() -> str:
         if isinstance(said := next(tries), str):
@@ -253,7 +253,7 @@ def test_an_evaluation_waits_for_answers_and_stops_without(policy, chat):
         raise said
 
     assert at_once(job, sleep=slept.append).result() == "done" and slept == [1.0, 7.0]
-    tries = iter([NotNow("gone", None)] * 3)
+    tries = iter([RetryLater("gone", None)] * 3)
     with pytest.raises(ConnectionError, match="does not answer: gone"):
         at_once(job, sleep=slept.append)
     chat.answers = [(200, "word " * 50)]

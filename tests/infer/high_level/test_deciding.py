@@ -72,7 +72,7 @@ def test_what_a_robot_draws_does_not_depend_on_how_long_others_talk(policy):
 @pytest.mark.parametrize("level", [Model(labels=LABELS), Model(labels=LABELS, temperature=5.0)])
 def test_only_labels_are_said(policy, level):
     for subtask in decided(policy, level, 0, 1, 2, 3):
-        words, box = policy.pipeline.words_and_box(subtask)
+        words, box = policy.pipeline.split_subtask(subtask)
         assert words in LABELS and ("<loc" in subtask) == (box is not None)
 
 

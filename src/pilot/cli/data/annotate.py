@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import Verb, above_zero, whole_number
-from pilot.cli.data.workers import spread_arguments, spread_of
+from pilot.cli.data.workers import add_parallel_arguments, open_parallel_map
 
 if TYPE_CHECKING:
-    from pilot.data.loading.workers import Spread
-    from pilot.data.tools.annotate import Annotated
+    from pilot.data.loading.parallel import ParallelMap
+    from pilot.data.tools.annotate import AnnotationReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,20 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subtasks", nargs="+", default=[], help="the only words that --vlm may choose from")
     parser.add_argument("--episodes", type=whole_number(0), nargs="+", help="only these")
     parser.add_argument("--overwrite", action="store_true", help="replace subtasks that are there")
-    spread_arguments(parser, workers=1)
+    add_parallel_arguments(parser, workers=1)
 
 
 def run(args: argparse.Namespace) -> None:
     if args.by_hand and (args.workers > 1 or args.ray is not None):
         raise ValueError("--by-hand asks one person in this terminal; leave --workers and --ray out")
-    with spread_of(args) as spread:
-        print(annotated(args, spread))
+    with open_parallel_map(args) as parallel_map:
+        print(annotated(args, parallel_map))
 
 
-def annotated(args: argparse.Namespace, spread: "Spread") -> "Annotated":
+def annotated(args: argparse.Namespace, parallel_map: "ParallelMap") -> "AnnotationReport":
     from pilot.data.tools.annotate import CsvLabeller, annotate
     from pilot.data.tools.annotate_by_hand import HandLabeller
-    from pilot.data.tools.annotate_with_vlm import Endpoint, VlmLabeller
+    from pilot.data.tools.annotate_with_vlm import VlmEndpoint, VlmLabeller
 
     episodes = args.episodes
     if args.csv:
@@ -49,14 +49,19 @@ def annotated(args: argparse.Namespace, spread: "Spread") -> "Annotated":
     elif args.vlm:
         if not args.model:
             raise ValueError("--vlm needs --model, the name under which the endpoint knows it")
-        endpoint = Endpoint(url=args.vlm, model=args.model, per_minute=args.per_minute / spread.processes)
+        endpoint = VlmEndpoint(url=args.vlm, model=args.model, per_minute=args.per_minute / parallel_map.processes)
         label, by = (
             VlmLabeller(endpoint=endpoint, frames=args.frames, camera=args.camera, subtasks=args.subtasks),
             args.model,
         )
     else:
         label, by = HandLabeller(camera=args.camera), "hand"
-    options = {"episodes": episodes, "overwrite": args.overwrite, "progress": not args.by_hand, "spread": spread}
+    options = {
+        "episodes": episodes,
+        "overwrite": args.overwrite,
+        "progress": not args.by_hand,
+        "parallel_map": parallel_map,
+    }
     return annotate(args.path, label, by=by, **options)
 
 

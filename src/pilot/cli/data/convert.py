@@ -1,10 +1,10 @@
-"""`pilot data convert SOURCE TARGET`: recordings of another format as a LeRobot data set."""
+"""`pilot data import_recordings SOURCE TARGET`: recordings of another format as a LeRobot data set."""
 
 import argparse
 from pathlib import Path
 
 from pilot.cli.arguments import Verb, above_zero, folder_to_write
-from pilot.cli.data.workers import spread_arguments, spread_of
+from pilot.cli.data.workers import add_parallel_arguments, open_parallel_map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,17 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--drop-idle", action="store_true", help="rlds: leave out the steps that training never starts at"
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
-    spread_arguments(parser, workers=1)
+    add_parallel_arguments(parser, workers=1)
 
 
 def run(args: argparse.Namespace) -> None:
-    from pilot.data.importers.base import Options
+    from pilot.data.importers.base import ImportOptions
     from pilot.data.storage.remote import fetch
-    from pilot.data.tools.import_recordings import convert
+    from pilot.data.tools.import_recordings import import_recordings
     from pilot.datasets import load_layout
     from pilot.robots import load_robot
 
-    options = Options(
+    options = ImportOptions(
         robot=load_robot(args.robot) if args.robot else None,
         fps=args.fps,
         task=args.task,
@@ -38,8 +38,12 @@ def run(args: argparse.Namespace) -> None:
         drop_idle=args.drop_idle,
     )
     source = fetch(args.source)
-    with spread_of(args) as spread:
-        print(convert(source, args.target, kind=args.kind, options=options, skip_bad=args.skip_bad, spread=spread))
+    with open_parallel_map(args) as parallel_map:
+        print(
+            import_recordings(
+                source, args.target, kind=args.kind, options=options, skip_bad=args.skip_bad, parallel_map=parallel_map
+            )
+        )
 
 
 VERB = Verb(

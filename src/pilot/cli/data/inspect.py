@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> None:
         action_horizon=args.action_horizon,
         episodes=args.episodes,
     )
-    for suspicion in found.suspicions:
-        print(f"{suspicion.check}: {suspicion.what}\n    {suspicion.remedy}")
-    print(f"{found.episodes} episodes, {len(found.suspicions)} suspicious things: {found.page}")
+    for issue in found.issues:
+        print(f"{issue.check}: {issue.what}\n    {issue.remedy}")
+    print(f"{found.episodes} episodes, {len(found.issues)} suspicious things: {found.page}")
 
 
 VERB = Verb(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import Verb, folder_to_write, whole_number
-from pilot.cli.data.workers import spread_arguments, spread_of
+from pilot.cli.data.workers import add_parallel_arguments, open_parallel_map
 
 if TYPE_CHECKING:
-    from pilot.data.loading.workers import Spread
+    from pilot.data.loading.parallel import ParallelMap
     from pilot.data.stats import RobotStats
     from pilot.types import NormStats, Robot
 
@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
-    spread_arguments(parser, workers=2)
+    add_parallel_arguments(parser, workers=2)
     parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, episodes that cannot be used")
 
 
 def run(args: argparse.Namespace) -> None:
     """Each set's own `norm_stats.json` is written into its folder; of sets that lie elsewhere, into `--out`."""
-    from pilot.data.formats.open import COLUMN_FILES
-    from pilot.data.stats import first_dims, merged, save_norm_stats
+    from pilot.data.formats.open_dataset import COLUMN_FILES
+    from pilot.data.stats import merge_stats, save_norm_stats, select_dims
     from pilot.data.storage.remote import fetch, is_remote
     from pilot.robots import load_robot
 
@@ -50,13 +50,15 @@ def run(args: argparse.Namespace) -> None:
         groups.setdefault(keys[args.per](path), []).append(path)
     for paths in groups.values():
         of_robot = {robots[path].name: [p for p in paths if robots[p] == robots[path]] for path in paths}
-        with spread_of(args) as spread:
-            running = [running_stats(own, robots[own[0]], args=args, spread=spread) for own in of_robot.values()]
+        with open_parallel_map(args) as parallel_map:
+            running = [
+                running_stats(own, robots[own[0]], args=args, parallel_map=parallel_map) for own in of_robot.values()
+            ]
         skipped = [message for stats in running for message in stats.skipped]
         print("".join(f"skipped: {message}\n" for message in skipped), end="")
-        stats = merged(running)
+        stats = merge_stats(running)
         for path in paths:
-            save_norm_stats(targets[path], first_dims(stats, robots[path]))
+            save_norm_stats(targets[path], select_dims(stats, robots[path]))
         widest = max((robots[path] for path in paths), key=lambda robot: robot.action_dim)
         rows = sum(each.state.count for each in running)
         print(f"{', '.join(map(str, paths))}: {rows:,} rows, {len(skipped)} skipped")
@@ -64,18 +66,25 @@ def run(args: argparse.Namespace) -> None:
             print(stats_table(name, labels, stats[name]))
 
 
-def running_stats(paths: Sequence[Path], robot: "Robot", *, args: argparse.Namespace, spread: "Spread") -> "RobotStats":
+def running_stats(
+    paths: Sequence[Path], robot: "Robot", *, args: argparse.Namespace, parallel_map: "ParallelMap"
+) -> "RobotStats":
     """Statistics of some sets of one robot: LeRobot's files part by part, others as a whole."""
-    from pilot.data.formats.open import open_episodes
-    from pilot.data.stats import robot_stats, stats_of_files
+    from pilot.data.formats.open_dataset import open_episodes
+    from pilot.data.stats import compute_file_stats, compute_robot_stats
     from pilot.datasets import load_layout
     from pilot.robots import load_adapter
 
     adapter, horizon, skip_bad = load_adapter(robot), args.action_horizon, args.skip_bad
     if all(is_lerobot(path) for path in paths):
-        return stats_of_files(paths, robot, action_horizon=horizon, adapter=adapter, spread=spread, skip_bad=skip_bad)
-    datasets = [open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad, spread=spread) for path in paths]
-    stats = robot_stats(datasets, robot, adapter=adapter)
+        return compute_file_stats(
+            paths, robot, action_horizon=horizon, adapter=adapter, parallel_map=parallel_map, skip_bad=skip_bad
+        )
+    datasets = [
+        open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad, parallel_map=parallel_map)
+        for path in paths
+    ]
+    stats = compute_robot_stats(datasets, robot, adapter=adapter)
     stats.skipped = [f"{d.path}: episode {s.episode}: {s.reason}" for d in datasets for s in d.skipped]
     return stats
 
@@ -87,7 +96,7 @@ def is_lerobot(path: Path) -> bool:
 def recorded_robot(path: Path) -> str:
     """The robot that a set says it was recorded with; of RLDS sets, the one of their entry in `pilot.datasets`."""
     from pilot.data.formats import rlds
-    from pilot.data.formats.open import unknown_error
+    from pilot.data.formats.open_dataset import unknown_error
     from pilot.data.storage.files import read_json
     from pilot.datasets import load_dataset
 

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pilot.data.action_chunks import whole_chunks
-    from pilot.data.formats.open import open_episodes
+    from pilot.data.formats.open_dataset import open_episodes
     from pilot.data.stats import compute_norm_stats
     from pilot.datasets import load_layout
     from pilot.robots import load_adapter, load_robot

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from pilot.cli.arguments import whole_number
 
 if TYPE_CHECKING:
-    from pilot.data.loading.workers import Spread
+    from pilot.data.loading.parallel import ParallelMap
 
 
-def spread_arguments(parser: argparse.ArgumentParser, *, workers: int) -> None:
+def add_parallel_arguments(parser: argparse.ArgumentParser, *, workers: int) -> None:
     """Who does the work; what comes out is the same."""
     parser.add_argument("--workers", type=whole_number(1), default=workers, help="processes (default: %(default)s)")
     parser.add_argument(
@@ -23,11 +23,11 @@ def spread_arguments(parser: argparse.ArgumentParser, *, workers: int) -> None:
     )
 
 
-def spread_of(args: argparse.Namespace) -> "AbstractContextManager[Spread]":
-    from pilot.data.loading.workers import in_processes, on_ray
+def open_parallel_map(args: argparse.Namespace) -> "AbstractContextManager[ParallelMap]":
+    from pilot.data.loading.parallel import map_in_processes, map_on_ray
 
     if args.ray is None:
-        return nullcontext(in_processes(args.workers))
+        return nullcontext(map_in_processes(args.workers))
     if args.ray and (Path(args.ray).exists() or "/" in args.ray.removeprefix("ray://")):
         raise ValueError(f"'{args.ray}' is no address of a Ray cluster; write --ray last where the address is left out")
-    return on_ray(args.ray or None)
+    return map_on_ray(args.ray or None)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pilot.data.formats.image_text import PictureRows, find_folder
+from pilot.data.formats.image_text import ImageTextRows, find_folder
 from pilot.data.storage.files import read_json
 from pilot.tokenizers.text import box_to_locs
 
@@ -17,7 +17,7 @@ FETCH = "fetch it again"
 SLACK = 1.0  # pixels by which boxes of real sets reach over the edge
 
 
-class CocoRows(PictureRows):
+class CocoRows(ImageTextRows):
     """One row per picture that has something to say about it.
 
     `path` is the JSON file; pictures lie beside it, in `images/`, or in a folder named as the end of the file's name

@@ -23,7 +23,7 @@ from pilot.data.formats.lerobot import unfinished_error
 from pilot.data.storage.files import read_json
 
 PART_ROWS = 262_144
-FLAGS = (fmt.PERTURBED, fmt.DRAWABLE)
+FLAGS = (fmt.PERTURBED, fmt.TRAINABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Columns:
     """Whole episodes, one after the other. `stops[i]` is the row at which the episode of row `i` ends.
 
     `first` is the number of row 0 in its set; `perturbed` marks steps executed with another action than recorded,
-    `drawable` the rows that training may start a chunk at (None: all).
+    `trainable` the rows that training may start a chunk at (None: all).
     """
 
     where: str
@@ -40,7 +40,7 @@ class Columns:
     actions: Float[np.ndarray, "n ad"]
     stops: Int[np.ndarray, " n"]
     perturbed: Bool[np.ndarray, " n"] | None = None
-    drawable: Bool[np.ndarray, " n"] | None = None
+    trainable: Bool[np.ndarray, " n"] | None = None
 
     def blocks(self, rows: int) -> "Iterator[Columns]":
         """The same episodes in blocks of about `rows` rows, which stay in a processor's cache."""
@@ -55,13 +55,13 @@ class Columns:
                 actions=self.actions[own],
                 stops=self.stops[own] - start,
                 perturbed=None if self.perturbed is None else self.perturbed[own],
-                drawable=None if self.drawable is None else self.drawable[own],
+                trainable=None if self.trainable is None else self.trainable[own],
             )
             start = stop
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class RowSpan:
     """Rows `start` to `stop` of a parquet file: whole episodes, which begin at `edges` (relative to `start`)."""
 
     file: Path
@@ -72,25 +72,25 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ColumnPart:
     """About `PART_ROWS` rows of a set; the first of them has the number `first`.
 
     `state`, `action`: what the set calls them; `flags`: which of `FLAGS` it has.
     """
 
     first: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RowSpan, ...]
     state: str
     action: str
     flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ColumnIndex:
     """What a set holds, before its values are read."""
 
     info: dict[str, Any]
-    parts: tuple[Part, ...]
+    parts: tuple[ColumnPart, ...]
     skipped: tuple[str, ...]
 
     @property
@@ -98,7 +98,7 @@ class Found:
         return sum(piece.stop - piece.start for part in self.parts for piece in part.pieces)
 
 
-def find_parts(path: str | Path, *, skip_bad: bool = False) -> Found:
+def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
     """Where the episodes of a set lie.
 
     Raises:
@@ -121,11 +121,13 @@ def find_parts(path: str | Path, *, skip_bad: bool = False) -> Found:
     if not pieces:
         raise ValueError(f"{path} has no episodes to read; record some first, or fetch the data set again")
     flags = tuple(name for name in FLAGS if name in info["features"])
-    parts = (Part(first=first, pieces=own, state=state, action=action, flags=flags) for first, own in _cut(pieces))
-    return Found(info=info, parts=tuple(parts), skipped=tuple(skipped))
+    parts = (
+        ColumnPart(first=first, pieces=own, state=state, action=action, flags=flags) for first, own in _cut(pieces)
+    )
+    return ColumnIndex(info=info, parts=tuple(parts), skipped=tuple(skipped))
 
 
-def read_part(part: Part, *, skip_bad: bool = False) -> tuple[list[Columns], list[str]]:
+def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Columns], list[str]]:
     """The episodes of a part, and the names of those left out.
 
     Raises:
@@ -144,7 +146,7 @@ def read_part(part: Part, *, skip_bad: bool = False) -> tuple[list[Columns], lis
     return [columns for columns in found if len(columns.state)], skipped
 
 
-def _pieces(file: Path, *, total_episodes: int) -> Iterator[Piece]:
+def _pieces(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
     """A file's episodes, in pieces of about `PART_ROWS`."""
     episode = _read(file, ["episode_index"])["episode_index"].to_numpy()
     episode = episode[episode < total_episodes]  # a pack that was interrupted may have left more
@@ -156,10 +158,10 @@ def _pieces(file: Path, *, total_episodes: int) -> Iterator[Piece]:
         start, stop = int(edges[a]), int(edges[b]) if b < len(edges) else len(episode)
         own = edges[a:b]
         numbers = tuple(episode[own].tolist())
-        yield Piece(file=file, start=start, stop=stop, edges=tuple((own - start).tolist()), episodes=numbers)
+        yield RowSpan(file=file, start=start, stop=stop, edges=tuple((own - start).tolist()), episodes=numbers)
 
 
-def _cut(pieces: list[Piece]) -> Iterator[tuple[int, tuple[Piece, ...]]]:
+def _cut(pieces: list[RowSpan]) -> Iterator[tuple[int, tuple[RowSpan, ...]]]:
     """Pieces in groups of about `PART_ROWS` rows, each with the number of its first row."""
     group, rows, first = [], 0, 0
     for piece in pieces:
@@ -172,7 +174,9 @@ def _cut(pieces: list[Piece]) -> Iterator[tuple[int, tuple[Piece, ...]]]:
         yield first, tuple(group)
 
 
-def _columns(piece: Piece, table: pa.Table, part: Part, *, first: int, skip_bad: bool, skipped: list[str]) -> Columns:
+def _columns(
+    piece: RowSpan, table: pa.Table, part: ColumnPart, *, first: int, skip_bad: bool, skipped: list[str]
+) -> Columns:
     state, actions = (matrix(table[name]).astype(np.float32, copy=False) for name in (part.state, part.action))
     flags = {name: table[name].to_numpy() for name in part.flags}
     lengths = np.diff([*piece.edges, piece.stop - piece.start])
@@ -192,11 +196,11 @@ def _columns(piece: Piece, table: pa.Table, part: Part, *, first: int, skip_bad:
         actions=actions,
         stops=np.repeat(np.cumsum(lengths), lengths),
         perturbed=flags.get(fmt.PERTURBED),
-        drawable=flags.get(fmt.DRAWABLE),
+        trainable=flags.get(fmt.TRAINABLE),
     )
 
 
-def _not_finite(piece: Piece, finite: np.ndarray, lengths: np.ndarray) -> dict[int, str]:
+def _not_finite(piece: RowSpan, finite: np.ndarray, lengths: np.ndarray) -> dict[int, str]:
     """What to say of each episode of a piece that has NaN or infinity, by its place in the piece."""
     bad = np.flatnonzero(~finite)
     places, first = np.unique(np.repeat(np.arange(len(lengths)), lengths)[bad], return_index=True)
@@ -206,7 +210,7 @@ def _not_finite(piece: Piece, finite: np.ndarray, lengths: np.ndarray) -> dict[i
     }
 
 
-def _read_rows(piece: Piece, names: list[str]) -> pa.Table:
+def _read_rows(piece: RowSpan, names: list[str]) -> pa.Table:
     """Some columns of a piece, from the row groups that hold it."""
     try:
         with pq.ParquetFile(piece.file) as parquet:

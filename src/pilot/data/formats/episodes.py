@@ -18,13 +18,13 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from pilot.data.formats.folder import Folder
-from pilot.data.storage.column_cache import ABOUT, ColumnWriter, mapped
+from pilot.data.storage.column_cache import ABOUT, ColumnWriter, map_columns
 from pilot.data.storage.files import read_json, write_json
+from pilot.data.storage.folder import DatasetFolder
 from pilot.names import suggest_names
 
 Stored = TypeVar("Stored")
-COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed", "drawable")  # of `Steps`
+COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed", "trainable")  # of `Steps`
 
 
 @runtime_checkable
@@ -55,7 +55,7 @@ class Episode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skipped:
+class SkippedEpisode:
     """An episode that `skip_bad` left out, and why."""
 
     episode: int
@@ -66,7 +66,7 @@ class Skipped:
 class Steps:
     """The columns of one episode. Texts are numbered in the set's lists of them (-1: none).
 
-    `first` is where in its file the episode's frames begin. `drawable`: which steps a training row may start at
+    `first` is where in its file the episode's frames begin. `trainable`: which steps a training row may start at
     (see `pilot.datasets.droid`); None is all.
     """
 
@@ -77,7 +77,7 @@ class Steps:
     utterance: Int[np.ndarray, " t"] | None = None
     box: Float[np.ndarray, "t 4"] | None = None
     perturbed: Bool[np.ndarray, " t"] | None = None
-    drawable: Bool[np.ndarray, " t"] | None = None
+    trainable: Bool[np.ndarray, " t"] | None = None
     first: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     rephrasings: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Steps:
         return len(self.state)
 
 
-class Texts:
+class TextTable:
     """A list of different texts that grows; the number of a text is its place in `all`."""
 
     def __init__(self) -> None:
@@ -113,15 +113,15 @@ class EpisodeDataset:
     cameras: tuple[str, ...]
 
     def __init__(
-        self, path: str | Path, action_horizon: int, *, folder: Folder | None = None, skip_bad: bool = False
+        self, path: str | Path, action_horizon: int, *, folder: DatasetFolder | None = None, skip_bad: bool = False
     ) -> None:
         self.path, self.action_horizon, self.skip_bad = Path(path), action_horizon, skip_bad
-        self.folder = folder or Folder(self.path)
+        self.folder = folder or DatasetFolder(self.path)
         self.tasks, self.subtasks, self.utterances = [], [], []
         self.episodes: list[Episode] = []
-        self.skipped: list[Skipped] = []
+        self.skipped: list[SkippedEpisode] = []
         self.frames: PictureSource | None = None
-        self._kept: Path | None = None  # where the columns are mapped from
+        self._cache_folder: Path | None = None  # where the columns are mapped from
 
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture at row `i` from the set's own files. Subclasses say how."""
@@ -131,7 +131,7 @@ class EpisodeDataset:
         """The files whose sizes tell one state of the set from another."""
         raise NotImplementedError
 
-    def described(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What the set says of itself, as JSON."""
         raise NotImplementedError
 
@@ -148,7 +148,7 @@ class EpisodeDataset:
         images = {camera: self.picture(i, camera) for camera in self.cameras if camera not in missing}
         return self.row(i) | {"images": images}
 
-    def sound_frame(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
+    def readable_frame(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """`frame(i)`; with `skip_bad`, where its pictures cannot be decoded, another row, drawn from `rng`.
 
         The episode is then in `skipped`. The same `i` and generator always give the same row.
@@ -160,7 +160,7 @@ class EpisodeDataset:
                 if not self.skip_bad:
                     raise
                 self._skip_once(self.episodes[self.episode_of[i]].index, str(error))
-            i = int(rng.choice(self.drawable_rows()))
+            i = int(rng.choice(self.trainable_rows()))
         raise ValueError(f"{self.path}: 100 rows drawn in a row cannot be decoded; the last: {self.skipped[-1].reason}")
 
     def row(self, i: int) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class EpisodeDataset:
         not annotated), `box` ((y0, x0, y1, x1) of the subtask or None), `utterance` (the last thing said in this
         episode, or None), `episode_index`, `frame_index`.
         """
-        actions, is_pad = self.windows(np.array([i]))
+        actions, is_pad = self.action_chunks(np.array([i]))
         episode, subtask, utterance = self.episodes[self.episode_of[i]], self.subtask_index[i], self.utterance_index[i]
         return {
             "state": self.state[i],
@@ -191,7 +191,9 @@ class EpisodeDataset:
             return None
         return tuple(self.boxes[i].tolist())
 
-    def windows(self, rows: Int[np.ndarray, " n"]) -> tuple[Float[np.ndarray, "n ah ad"], Bool[np.ndarray, "n ah"]]:
+    def action_chunks(
+        self, rows: Int[np.ndarray, " n"]
+    ) -> tuple[Float[np.ndarray, "n ah ad"], Bool[np.ndarray, "n ah"]]:
         """The `action_horizon` actions from each row on, and which of them are padding.
 
         Past the episode's end the last action is repeated and marked as padding. So is every step after the first
@@ -208,13 +210,13 @@ class EpisodeDataset:
             is_pad |= np.cumsum(perturbed, axis=1) - perturbed > 0
         return self.actions[steps], is_pad
 
-    def drawable_rows(self) -> Int[np.ndarray, " n"]:
+    def trainable_rows(self) -> Int[np.ndarray, " n"]:
         """The rows that training may draw; all, unless the set names idle ones."""
-        return np.arange(len(self)) if self.drawable is None else np.flatnonzero(self.drawable)
+        return np.arange(len(self)) if self.trainable is None else np.flatnonzero(self.trainable)
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
         """Drawable rows by the episodes' group label."""
-        rows = self.drawable_rows()
+        rows = self.trainable_rows()
         names, numbers = np.unique([episode.group for episode in self.episodes], return_inverse=True)
         of_rows = numbers[self.episode_of[rows]]
         return {str(name): rows[of_rows == number] for number, name in enumerate(names) if (of_rows == number).any()}
@@ -229,7 +231,7 @@ class EpisodeDataset:
     def fingerprint(self) -> str:
         """Changes when the set on disk changes, or another choice of episodes is read."""
         stamps = self.folder.stamps(self.files())
-        content = json.dumps([self.described(), stamps, [e.index for e in self.episodes]], sort_keys=True)
+        content = json.dumps([self.metadata(), stamps, [e.index for e in self.episodes]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def skip_report(self) -> str:
@@ -247,9 +249,9 @@ class EpisodeDataset:
         """Fills the columns from `load(one)` → (episode index, file, steps), in order; which of `stored` were kept.
 
         Where `load` returns None nothing is kept. What cannot be read raises, or with `skip_bad` goes into `skipped`.
-        With a folder `keep` the columns are written there and mapped; `_note` then says that they are whole.
+        With a folder `keep` the columns are written there and mapped; `_save_cache` then says that they are whole.
         """
-        kept, start, columns = [], 0, ColumnWriter(keep, blank=blank) if keep else Gathered()
+        kept, start, columns = [], 0, ColumnWriter(keep, blank=blank) if keep else ColumnLists()
         for number, one in enumerate(stored):
             try:
                 if (loaded := load(one)) is None:
@@ -274,13 +276,13 @@ class EpisodeDataset:
         if not kept:
             reason = f"; the first of {len(self.skipped)} skipped: {self.skipped[0].reason}" if self.skipped else ""
             raise ValueError(f"{self.path} has no episodes to read{reason or '; record some first'}")
-        if isinstance(columns, Gathered):
+        if isinstance(columns, ColumnLists):
             self._set_columns(columns.all())
         else:
             columns.close()
         return kept
 
-    def _note(self, keep: Path, more: Mapping[str, Any]) -> None:
+    def _save_cache(self, keep: Path, more: Mapping[str, Any]) -> None:
         """Says that the columns in `keep` are whole, and what else the set is made of."""
         about = {
             "tasks": self.tasks,
@@ -291,21 +293,21 @@ class EpisodeDataset:
         }
         write_json(keep / ABOUT, about | dict(more))
 
-    def _recall(self, keep: Path) -> dict[str, Any]:
+    def _load_cache(self, keep: Path) -> dict[str, Any]:
         """Takes up what is kept in a folder; what was noted there."""
         about = read_json(keep / ABOUT, remedy=f"remove {keep}")
         self.tasks, self.subtasks, self.utterances = about["tasks"], about["subtasks"], about["utterances"]
         for row in about["episodes"]:
             row |= {name: tuple(row[name]) for name in ("rephrasings", "missing")}
         self.episodes = [Episode(**row) for row in about["episodes"]]
-        self.skipped = [Skipped(**row) for row in about["skipped"]]
-        self._kept = keep
-        self._set_columns(mapped(keep, COLUMNS))
+        self.skipped = [SkippedEpisode(**row) for row in about["skipped"]]
+        self._cache_folder = keep
+        self._set_columns(map_columns(keep, COLUMNS))
         return about
 
     def __getstate__(self) -> dict[str, Any]:
         """Maps do not travel to worker processes: of columns that are kept on disk, only where they are."""
-        if self._kept is None:
+        if self._cache_folder is None:
             return self.__dict__
         made = {"episode_of", "starts", "_stops", "subtask_index", "utterance_index"}
         maps = {name for name, value in self.__dict__.items() if isinstance(value, np.memmap)}
@@ -313,8 +315,8 @@ class EpisodeDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        if self._kept is not None:
-            self._set_columns(mapped(self._kept, COLUMNS))
+        if self._cache_folder is not None:
+            self._set_columns(map_columns(self._cache_folder, COLUMNS))
             self.__dict__ |= state  # what was changed since, such as which rows may be drawn
 
     def _set_columns(self, columns: Mapping[str, Any]) -> None:
@@ -326,17 +328,17 @@ class EpisodeDataset:
         self.task_index: Int[np.ndarray, " n"] = columns["task"]
         self.subtask_index = none if columns["subtask"] is None else columns["subtask"]
         self.utterance_index = none if columns["utterance"] is None else columns["utterance"]
-        self.boxes, self.perturbed, self.drawable = (columns[name] for name in ("box", "perturbed", "drawable"))
+        self.boxes, self.perturbed, self.trainable = (columns[name] for name in ("box", "perturbed", "trainable"))
         self.starts: Int[np.ndarray, " e"] = np.cumsum([0, *lengths])[:-1]  # the first row of each episode
         self.episode_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         self._stops = np.repeat(np.cumsum(lengths, dtype=np.int32), lengths)
 
     def _skip_once(self, episode: int, reason: str) -> None:
         if all(skip.episode != episode for skip in self.skipped):
-            self.skipped.append(Skipped(episode=episode, reason=reason))
+            self.skipped.append(SkippedEpisode(episode=episode, reason=reason))
 
 
-class Gathered:
+class ColumnLists:
     """Columns of episodes in memory, one after the other."""
 
     def __init__(self) -> None:
@@ -360,7 +362,7 @@ class Gathered:
 
 def blank(name: str) -> Any:
     """What a column says of an episode that has none of its own, where others have."""
-    return True if name == "drawable" else -1
+    return True if name == "trainable" else -1
 
 
 def check_steps(steps: Steps, *, where: str, episode: int) -> None:

@@ -1,6 +1,6 @@
 """Rows of pictures with something to say about them, whatever files they lie in; no state, no actions.
 
-A reader of a format subclasses `PictureRows`: it gives the bytes of a picture and the (question, answer) pairs about
+A reader of a format subclasses `ImageTextRows`: it gives the bytes of a picture and the (question, answer) pairs about
 it, with boxes as `<loc>` tokens. Which pair is asked is drawn anew each time.
 """
 
@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from pilot.data.formats.folder import Folder
 from pilot.data.language import snap_locs
+from pilot.data.storage.folder import DatasetFolder
 from pilot.types import Sample
 
 TRIES = 100
 
 
-class PictureRows(ABC):
+class ImageTextRows(ABC):
     """Random access to rows of pictures as training samples with text targets and no actions.
 
     `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
@@ -35,9 +35,9 @@ class PictureRows(ABC):
         loc_stride: int = 1,
         source: str = "web",
         skip_bad: bool = False,
-        folder: Folder | None = None,
+        folder: DatasetFolder | None = None,
     ) -> None:
-        self.folder = folder or Folder(Path(path))
+        self.folder = folder or DatasetFolder(Path(path))
         self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
         self.skip_bad = skip_bad
         self.skipped: list[str] = []
@@ -82,11 +82,11 @@ class PictureRows(ABC):
         content, pairs = self.read(i)
         question, answer = pairs[0 if rng is None or len(pairs) == 1 else int(rng.integers(len(pairs)))]
         prompt, answer = (snap_locs(text, stride=self.loc_stride) for text in (question, answer))
-        image = decoded(content, where=f"{self.path}, row {i}")
+        image = decode_image(content, where=f"{self.path}, row {i}")
         return Sample(images={self.camera: image}, prompt=prompt, answer=answer, source=self.source)
 
 
-def decoded(content: bytes, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(content: bytes, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
     """A picture from its file's bytes. Raises `ValueError` for a damaged one."""
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))

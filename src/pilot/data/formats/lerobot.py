@@ -23,18 +23,18 @@ from PIL import Image
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2, lerobot_v3
-from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, Texts, choose_cameras
+from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, TextTable, choose_cameras
 from pilot.data.formats.feature_stats import matrix
-from pilot.data.formats.folder import Folder
 from pilot.data.formats.lerobot_layout import EpisodeFiles
 from pilot.data.formats.video import VideoFile
-from pilot.data.storage.column_cache import ABOUT, filled
+from pilot.data.storage.column_cache import ABOUT, fill_folder
 from pilot.data.storage.files import cache_folder, read_json
+from pilot.data.storage.folder import DatasetFolder
 from pilot.names import shorten
 
 Item = TypeVar("Item", EpisodeFiles, Episode)
 MAPPED_FRAMES = 100_000  # from so many on the columns are kept on disk and mapped
-FORMAT = 1  # of the kept columns
+FORMAT = 2  # of the cached columns
 VERSIONS = {"v2": lerobot_v2, "v3": lerobot_v3}
 FETCH = "fetch the data set again"
 
@@ -57,7 +57,7 @@ class LeRobotDataset(EpisodeDataset):
         cameras: Sequence[str] | None = None,
         episodes: Sequence[int] | None = None,
         skip_bad: bool = False,
-        folder: Folder | None = None,
+        folder: DatasetFolder | None = None,
     ) -> None:
         super().__init__(path, action_horizon, folder=folder, skip_bad=skip_bad)
         self.info, version = _read_info(self.path)
@@ -66,17 +66,17 @@ class LeRobotDataset(EpisodeDataset):
         self._keys = _camera_keys(self.features)
         self.cameras = choose_cameras(list(self._keys), cameras, path=self.path)
         index = version.read_index(self.path, self.info)
-        keeps = episodes is None and (not self.folder.is_here or self.info.get("total_frames", 0) >= MAPPED_FRAMES)
+        keeps = episodes is None and (not self.folder.is_local or self.info.get("total_frames", 0) >= MAPPED_FRAMES)
         if not keeps:
-            wanted = chosen(index, episodes, path=self.path)
+            wanted = select_episodes(index, episodes, path=self.path)
             self._stored = [wanted[number] for number in self._read(wanted, version)]
             return
         keep = cache_folder(self.path) / f"columns-{self._key()}"
         if not (keep / ABOUT).exists():
-            with filled(keep) as new:
+            with fill_folder(keep) as new:
                 self._read(index, version, keep=new)
-                self._note(new, {})
-        self._recall(keep)
+                self._save_cache(new, {})
+        self._load_cache(keep)
         known = {one.index: one for one in index}
         self._stored = [known[episode.index] for episode in self.episodes]
 
@@ -90,7 +90,7 @@ class LeRobotDataset(EpisodeDataset):
         """Changes with the files, and with what is read of them."""
         meta = [file for file in (self.path / "meta").rglob("*") if file.is_file()]
         files = [*self.files(), *meta]
-        times = [file.stat().st_mtime_ns for file in files if self.folder.is_here]
+        times = [file.stat().st_mtime_ns for file in files if self.folder.is_local]
         content = [FORMAT, self.folder.stamps(files), sorted(times), self.cameras, self.skip_bad]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -98,7 +98,7 @@ class LeRobotDataset(EpisodeDataset):
         """Data and pictures; `meta/` may be rewritten without a change to either."""
         return self.folder.files(*(self.path / place for place in ("data", "videos", "images")))
 
-    def described(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return self.info
 
     def picture_files(self, episode: int) -> tuple[Path, ...]:
@@ -130,19 +130,19 @@ class LeRobotDataset(EpisodeDataset):
             path, last = self.path / stored.videos[key].file, stored.videos[key].first + stored.length
             if not self.folder.has(path):
                 raise FileNotFoundError(f"video {path} of episode {stored.index} is missing; {FETCH}")
-            if self.skip_bad and self.folder.is_here and (frames := self._video(stored, key).count) < last:
+            if self.skip_bad and self.folder.is_local and (frames := self._video(stored, key).count) < last:
                 raise ValueError(f"video {path} has {frames} frames, episode {stored.index} needs {last}; {FETCH}")
 
     def _video(self, stored: EpisodeFiles, key: str) -> VideoFile:
         path = self.path / stored.videos[key].file
-        return self.folder.opened(path, lambda: VideoFile(path, fps=self.fps))
+        return self.folder.open_cached(path, lambda: VideoFile(path, fps=self.fps))
 
     def _embedded_picture(self, stored: EpisodeFiles, key: str, *, row: int, step: int) -> UInt8[np.ndarray, "h w 3"]:
         path = self.path / stored.data
-        picture = self.folder.opened(path, lambda: _RowGroups(path)).value(key, row)
+        picture = self.folder.open_cached(path, lambda: _RowGroups(path)).value(key, row)
         try:
             if (content := picture["bytes"]) is None:
-                with self.folder.held(self.path / picture["path"]) as file:
+                with self.folder.hold_file(self.path / picture["path"]) as file:
                     content = file.read_bytes()
             source = io.BytesIO(content)
             return np.asarray(Image.open(source).convert("RGB"))
@@ -158,7 +158,7 @@ class _Words:
     def __init__(self, path: Path, features: dict[str, Any], version: Any) -> None:
         tasks = version.read_tasks(path)
         self.tasks, self.task_of = list(tasks.values()), {number: i for i, number in enumerate(tasks)}
-        self.subtasks, self.utterances = Texts(), Texts()
+        self.subtasks, self.utterances = TextTable(), TextTable()
         older = version.read_subtasks(path) if fmt.SUBTASK_INDEX in features else {}
         self.subtask_of = {number: self.subtasks.number(text) for number, text in older.items()}
 
@@ -171,7 +171,7 @@ class _DataFile:
         self.features = dataset.features
         vectors = (fmt.STATE_NAMES, fmt.ACTION_NAMES)
         self.state, self.action = (fmt.named(self.features, names, where=dataset.path) for names in vectors)
-        optional = (fmt.BOX, fmt.PERTURBED, fmt.DRAWABLE, fmt.SUBTASK_INDEX)
+        optional = (fmt.BOX, fmt.PERTURBED, fmt.TRAINABLE, fmt.SUBTASK_INDEX)
         self.names = [self.state, self.action, "episode_index", "task_index"]
         self.names += [name for name in optional if name in self.features]
         self._name = ""
@@ -194,7 +194,7 @@ class _DataFile:
             task=self._places("task_index", rows, self.words.task_of, strict=True),
             box=self._vector(fmt.BOX, rows) if fmt.BOX in self.names else None,
             perturbed=self._columns[fmt.PERTURBED][rows, 0] if fmt.PERTURBED in self.names else None,
-            drawable=self._columns[fmt.DRAWABLE][rows, 0] if fmt.DRAWABLE in self.names else None,
+            trainable=self._columns[fmt.TRAINABLE][rows, 0] if fmt.TRAINABLE in self.names else None,
             first=first,
             labels=stored.labels,
         )
@@ -231,11 +231,11 @@ class _DataFile:
             )
         return values.astype(np.float32)
 
-    def _places(self, name: str, rows: slice, place_of: dict[int, int], *, strict: bool) -> np.ndarray:
+    def _places(self, name: str, rows: slice, position_of: dict[int, int], *, strict: bool) -> np.ndarray:
         numbers, inverse = np.unique(self._columns[name][rows, 0], return_inverse=True)
-        if strict and (unknown := [int(n) for n in numbers if n not in place_of]):
+        if strict and (unknown := [int(n) for n in numbers if n not in position_of]):
             raise ValueError(f"{self._path}: {name} {unknown[0]} is not in meta/; {FETCH}")
-        return np.array([place_of.get(int(n), -1) for n in numbers])[inverse]
+        return np.array([position_of.get(int(n), -1) for n in numbers])[inverse]
 
     def _add_words(self, steps: Steps, first: int) -> None:
         """Subtasks and utterances: what is true from a moment on, and what was said last."""
@@ -280,7 +280,7 @@ class _RowGroups:
         self._file.close()
 
 
-def chosen(episodes: Sequence[Item], indices: Sequence[int] | None, *, path: Path) -> list[Item]:
+def select_episodes(episodes: Sequence[Item], indices: Sequence[int] | None, *, path: Path) -> list[Item]:
     """The episodes of the set at `path` that have these indices, in their order; None: all.
 
     Raises:

@@ -10,7 +10,7 @@
 Four columns beyond the standard ones are ours, and optional:
 `observation.subtask_box` float32 [4]: (y0, x0, y1, x1) in [0, 1] of the subtask's object in the first camera, NaN when
 there is none; `observation.perturbed` bool: the step was executed with another action than the one recorded (see
-`LeRobotDataset.windows`); `observation.drawable` bool: training may start a chunk at the step (idle ones are not); and
+`LeRobotDataset.windows`); `observation.trainable` bool: training may start a chunk at the step (idle ones are not); and
 `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
 """
 
@@ -33,7 +33,7 @@ DATA_FILE_MB, VIDEO_FILE_MB = 100, 200
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 STATE_NAMES, ACTION_NAMES = (STATE, "state"), (ACTION, "actions")  # what sets in use call them
-BOX, PERTURBED, DRAWABLE = "observation.subtask_box", "observation.perturbed", "observation.drawable"
+BOX, PERTURBED, TRAINABLE = "observation.subtask_box", "observation.perturbed", "observation.drawable"
 PERSISTENT, EVENTS = "language_persistent", "language_events"
 SUBTASK_INDEX = "subtask_index"  # how subtasks were written before the language columns
 INDEX_COLUMNS = {

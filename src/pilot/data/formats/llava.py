@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from pilot.data.formats.image_text import PictureRows, find_folder
+from pilot.data.formats.image_text import ImageTextRows, find_folder
 from pilot.data.storage.files import read_json
 
 FETCH = "correct the line, or use --skip-bad"
 ASKS, SAYS = ("human", "user"), ("gpt", "assistant")
 
 
-class ChatRows(PictureRows):
+class LlavaRows(ImageTextRows):
     """One row per entry with a picture.
 
     `path` is a `.jsonl` file, of which lines are read when asked for, or a `.json` file with one list. Pictures lie
@@ -53,7 +53,7 @@ class ChatRows(PictureRows):
     def read(self, i: int) -> tuple[bytes, list[tuple[str, str]]]:
         number = int(self._rows[i])
         entry = self._entry(number)
-        found = pairs_of(entry)
+        found = question_answer_pairs(entry)
         if not found:
             raise ValueError(
                 f"{self.path}, entry {number + 1}: no question with an answer in {str(entry)[:80]}; {FETCH}"
@@ -80,7 +80,7 @@ class ChatRows(PictureRows):
             raise ValueError(f"{self.path}, entry {number + 1}: {error} in {line[:80]!r}; {FETCH}") from error
 
 
-def pairs_of(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def question_answer_pairs(entry: dict[str, Any]) -> list[tuple[str, str]]:
     """The (question, answer) pairs of an entry, in order; empty when it has none."""
     if "conversations" in entry:
         turns = entry["conversations"]

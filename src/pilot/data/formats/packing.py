@@ -25,7 +25,7 @@ from pilot.data.formats.video import Encoding, VideoFile, join_videos
 from pilot.data.storage.files import atomic_write, write_json
 
 
-def pack(path: Path, journal: list[Path], *, features: dict[str, Any], fps: float, robot: str) -> None:
+def pack_episodes(path: Path, journal: list[Path], *, features: dict[str, Any], fps: float, robot: str) -> None:
     """Appends the episodes of `journal`, in order, to the (possibly empty) set at `path`."""
     info_path = path / fmt.INFO
     info = json.loads(info_path.read_text()) if info_path.exists() else _new_info(features, fps, robot)

@@ -24,16 +24,16 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from pilot.data.formats.episodes import COLUMNS, EpisodeDataset, Skipped, Steps, Texts, choose_cameras
-from pilot.data.formats.folder import Folder
+from pilot.data.formats.episodes import COLUMNS, EpisodeDataset, SkippedEpisode, Steps, TextTable, choose_cameras
 from pilot.data.formats.tfrecord import Example, RecordFile
-from pilot.data.loading.workers import Spread, here
-from pilot.data.storage.column_cache import ABOUT, filled
+from pilot.data.loading.parallel import ParallelMap, serial_map
+from pilot.data.storage.column_cache import ABOUT, fill_folder
 from pilot.data.storage.files import cache_folder, read_json
+from pilot.data.storage.folder import DatasetFolder
 
 FEATURES, INFO = "features.json", "dataset_info.json"
 FETCH = "fetch the data set again"
-FORMAT = 2  # of the kept columns
+FORMAT = 3  # of the cached columns
 OPEN_RECORDS = 8
 
 
@@ -52,13 +52,13 @@ class Feature:
 class RobotColumns:
     """What the columns of an episode mean, in the robot's units. Row 0 is step `first` of the record.
 
-    `drawable`: which steps a training row may start at; None is all. `missing`: cameras that did not record it.
+    `trainable`: which steps a training row may start at; None is all. `missing`: cameras that did not record it.
     """
 
     state: Float[np.ndarray, "t sd"]
     actions: Float[np.ndarray, "t ad"]
     first: int = 0
-    drawable: Bool[np.ndarray, " t"] | None = None
+    trainable: Bool[np.ndarray, " t"] | None = None
     missing: tuple[str, ...] = ()
 
 
@@ -131,7 +131,7 @@ class EpisodeFeatures:
 class RecordFiles:
     """The record files of a set, and the last few records that were read."""
 
-    def __init__(self, files: list[Path], folder: Folder) -> None:
+    def __init__(self, files: list[Path], folder: DatasetFolder) -> None:
         self.files, self.folder = files, folder
         self._recent: OrderedDict[Record, Example] = OrderedDict()
 
@@ -140,7 +140,7 @@ class RecordFiles:
 
     def file(self, number: int) -> RecordFile:
         file = self.files[number]
-        return self.folder.opened(file, lambda: RecordFile(file))
+        return self.folder.open_cached(file, lambda: RecordFile(file))
 
     def parsed(self, record: Record, *, check: bool) -> Example:
         """A record's features."""
@@ -172,8 +172,8 @@ class _Read:
 
 
 class _Shard:
-    """The first reading of one record file: `_Read` or `Skipped`, by episode; those that the layout leaves out are not
-    there."""
+    """The first reading of one record file: a `_Read` or `SkippedEpisode` per episode that the layout does not leave
+    out."""
 
     def __init__(
         self,
@@ -188,14 +188,14 @@ class _Shard:
         self.records, self.features, self.layout, self.lengths = records, features, layout, lengths
         self.skip_bad, self.check = skip_bad, check
 
-    def __call__(self, number: int) -> "list[_Read | Skipped]":
+    def __call__(self, number: int) -> "list[_Read | SkippedEpisode]":
         first, declared = sum(self.lengths[:number]), self.lengths[number]
         try:
             places = self._places(number)
         except (ValueError, OSError) as error:
             if not self.skip_bad:
                 raise
-            return [Skipped(episode=first + i, reason=str(error)) for i in range(declared)]
+            return [SkippedEpisode(episode=first + i, reason=str(error)) for i in range(declared)]
         found = [self._episode(Record(number, at, length, first + i)) for i, (at, length) in enumerate(places)]
         return [episode for episode in found if episode is not None]
 
@@ -206,7 +206,7 @@ class _Shard:
             raise ValueError(f"{name} has {len(places)} records, {INFO} says {want}; {FETCH}")
         return places
 
-    def _episode(self, record: Record) -> "_Read | Skipped | None":
+    def _episode(self, record: Record) -> "_Read | SkippedEpisode | None":
         try:
             features = EpisodeFeatures(self.records.parsed(record, check=self.check), self.features)
             texts = [words for name in self.layout.instruction for words in features.texts(name)[:1] if words.strip()]
@@ -214,14 +214,14 @@ class _Shard:
         except (ValueError, OSError) as error:
             if not self.skip_bad:
                 raise
-            return Skipped(episode=record.index, reason=str(error))
+            return SkippedEpisode(episode=record.index, reason=str(error))
         if columns is None or not texts:
             return None
         steps = Steps(
             state=columns.state.astype(np.float32),
             actions=columns.actions.astype(np.float32),
             task=np.zeros(len(columns.state), np.int64),
-            drawable=columns.drawable,
+            trainable=columns.trainable,
             first=columns.first,
             missing=columns.missing,
             rephrasings=tuple(dict.fromkeys(texts[1:])),
@@ -234,8 +234,8 @@ class RldsDataset(EpisodeDataset):
 
     `path` holds `features.json`, or one version folder that does. `cameras`: of the layout's; None reads all.
     `skip_bad` leaves out episodes that cannot be read and lists them in `skipped`. `check=False` does not compare the
-    check sums of records at the first reading: it then reads only the columns, not the pictures. `spread`: who does the
-    first reading, a record file at a time.
+    check sums of records at the first reading: it then reads only the columns, not the pictures.
+    `parallel_map` does the first reading, a record file at a time.
 
     Raises `FileNotFoundError`/`ValueError` naming the file, the episode and the remedy.
     """
@@ -252,8 +252,8 @@ class RldsDataset(EpisodeDataset):
         skip_bad: bool = False,
         check: bool = True,
         progress: bool = False,
-        spread: Spread = here,
-        folder: Folder | None = None,
+        parallel_map: ParallelMap = serial_map,
+        folder: DatasetFolder | None = None,
     ) -> None:
         super().__init__(version_folder(Path(path).absolute()), action_horizon, folder=folder, skip_bad=skip_bad)
         self.layout, self.split, self.fps = layout, split, layout.fps
@@ -264,16 +264,16 @@ class RldsDataset(EpisodeDataset):
         self._check_cameras()
         keep = cache_folder(self.path) / f"columns-{self._key()}"
         if not (keep / ABOUT).exists():
-            with filled(keep) as new:
-                self._read(new, check=check, progress=progress, spread=spread)
-        self.records = [Record(*row) for row in self._recall(keep)["records"]]
+            with fill_folder(keep) as new:
+                self._read(new, check=check, progress=progress, parallel_map=parallel_map)
+        self.records = [Record(*row) for row in self._load_cache(keep)["records"]]
         if episodes is not None:
             self._select(episodes)
 
     def files(self) -> Iterable[Path]:
         return [file for file in self._records.files if self.folder.has(file)]
 
-    def described(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         return self.info
 
     def picture_files(self, episode: int) -> tuple[Path, ...]:
@@ -299,8 +299,8 @@ class RldsDataset(EpisodeDataset):
         if unknown := [i for i in episodes if i not in known]:
             raise ValueError(f"{self.path} has no episodes {unknown[:5]} to read; it has {len(known)}")
         old, start = [self.episodes[known[i]] for i in episodes], 0
-        columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "drawable": self.drawable}
-        self._kept = None
+        columns = {"state": self.state, "actions": self.actions, "task": self.task_index, "trainable": self.trainable}
+        self._cache_folder = None
         rows = np.concatenate([np.arange(episode.start, episode.stop) for episode in old])
         self.records = [self.records[known[i]] for i in episodes]
         self.episodes = []
@@ -328,9 +328,9 @@ class RldsDataset(EpisodeDataset):
         content = json.dumps([FORMAT, self.fingerprint(), self.split, self.skip_bad, self.layout.instruction, source])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def _read(self, keep: Path, *, check: bool, progress: bool, spread: Spread) -> None:
+    def _read(self, keep: Path, *, check: bool, progress: bool, parallel_map: ParallelMap) -> None:
         """Keeps all columns, from all records."""
-        tasks, records = Texts(), []
+        tasks, records = TextTable(), []
         self.tasks = tasks.all
         lengths = _shard_lengths(self.info, self.split)
         work = _Shard(self._records, self.features, self.layout, lengths, skip_bad=self.skip_bad, check=check)
@@ -338,8 +338,8 @@ class RldsDataset(EpisodeDataset):
         def found() -> Iterator[_Read]:
             words = f"reading {self.path.parent.name}"
             with tqdm(total=sum(lengths), desc=words, unit="episode", disable=not progress) as bar:
-                for episodes, length in zip(spread(work, range(len(lengths))), lengths):
-                    self.skipped += [episode for episode in episodes if isinstance(episode, Skipped)]
+                for episodes, length in zip(parallel_map(work, range(len(lengths))), lengths):
+                    self.skipped += [episode for episode in episodes if isinstance(episode, SkippedEpisode)]
                     yield from (episode for episode in episodes if isinstance(episode, _Read))
                     bar.update(length)
 
@@ -349,7 +349,7 @@ class RldsDataset(EpisodeDataset):
             return read.index, str(self._records.files[read.record.file]), read.steps
 
         kept = self._load(found(), numbered, keep=keep)
-        self._note(keep, {"records": [records[number] for number in kept]})
+        self._save_cache(keep, {"records": [records[number] for number in kept]})
 
 
 def version_folder(path: Path) -> Path:

@@ -37,7 +37,7 @@ def _failure() -> type[Exception]:
 
 
 @runtime_checkable
-class Pictures(Protocol):
+class FrameSequence(Protocol):
     """Pictures [t h w 3] that need not be in memory: a numpy array, an HDF5 data set, or frames decoded on the way."""
 
     @property
@@ -49,7 +49,7 @@ class Pictures(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def encode_video(path: Path, frames: Pictures, *, fps: int, crf: int = 18) -> None:
+def encode_video(path: Path, frames: FrameSequence, *, fps: int, crf: int = 18) -> None:
     """Writes uint8 [t h w 3] as H.264 mp4, atomically. Height and width must be even (4:2:0 chroma)."""
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"{path}: video frames need an even height and width, got {frames.shape[1:3]}")
@@ -102,7 +102,7 @@ class Encoding:
 
 
 class VideoPictures:
-    """The frames of an mp4 as `Pictures`, decoded one by one."""
+    """The frames of an mp4 as `FrameSequence`, decoded one by one."""
 
     dtype = np.dtype(np.uint8)
 

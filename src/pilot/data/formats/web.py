@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pilot.data.formats.image_text import PictureRows
-from pilot.data.storage.files import clear_disk_errors
+from pilot.data.formats.image_text import ImageTextRows
+from pilot.data.storage.files import explain_disk_errors
 
 ROWS, PACKED, FOLDER = "rows.jsonl", "images.zip", "images"
 
@@ -33,7 +33,7 @@ class WebWriter:
     def add(self, png: bytes, questions: Sequence[tuple[str, str]]) -> None:
         """One picture and its (question, answer) pairs."""
         name = f"{self._pictures:06d}.png"
-        with clear_disk_errors(self.path):
+        with explain_disk_errors(self.path):
             self._zip.writestr(zipfile.ZipInfo(name), png)
             for question, answer in questions:
                 self._open_rows.write(json.dumps({"image": name, "question": question, "answer": answer}) + "\n")
@@ -41,7 +41,7 @@ class WebWriter:
         self.rows += len(questions)
 
     def close(self) -> None:
-        with clear_disk_errors(self.path):
+        with explain_disk_errors(self.path):
             self._zip.close()
             self._open_rows.close()
         os.replace(self.path / f".{ROWS}.tmp", self.path / ROWS)
@@ -54,7 +54,7 @@ class WebWriter:
             self.close()
 
 
-class WebRows(PictureRows):
+class WebRows(ImageTextRows):
     """Random access to web rows, one for each question. `question`: only the rows that ask exactly this.
 
     Raises `FileNotFoundError`/`ValueError` that name the file, the line and the remedy.

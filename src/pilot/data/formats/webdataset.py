@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from pilot.data.formats.image_text import PictureRows
-from pilot.data.formats.llava import pairs_of
+from pilot.data.formats.image_text import ImageTextRows
+from pilot.data.formats.llava import question_answer_pairs
 from pilot.data.storage.files import cache_folder, read_json, write_json
 
 PICTURES, WORDS = ("jpg", "jpeg", "png", "webp"), ("json", "txt")
 FORMAT = 1
 
 
-class TarRows(PictureRows):
+class WebDatasetRows(ImageTextRows):
     """One row per picture with words. `path` is a folder of `.tar` files, or one of them.
 
     Raises `FileNotFoundError`/`ValueError` that name the file, the sample and the remedy.
@@ -55,7 +55,11 @@ class TarRows(PictureRows):
         words = self._bytes(tar, words_at, words_size).decode("utf-8", errors="replace")
         where = f"{self.tars[tar]}, sample at byte {at}"
         try:
-            found = pairs_of(json.loads(words)) if is_json else [("caption", words.strip())] * bool(words.strip())
+            found = (
+                question_answer_pairs(json.loads(words))
+                if is_json
+                else [("caption", words.strip())] * bool(words.strip())
+            )
         except (ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"{where}: {error!r} in {words[:80]!r}; use --skip-bad to go on without it") from error
         if not found:
@@ -66,13 +70,13 @@ class TarRows(PictureRows):
         """The number of the tar of each row."""
         return self._index[rows, 0]
 
-    def soon(self, i: int) -> None:
+    def prefetch(self, i: int) -> None:
         """Says that row `i` will be read; of a set that lies elsewhere its file may then come ahead."""
-        self.folder.soon([self.tars[int(self._index[i, 0])]])
+        self.folder.prefetch([self.tars[int(self._index[i, 0])]])
 
     def _bytes(self, tar: int, at: int, size: int) -> bytes:
         file = self.tars[tar]
-        return os.pread(self.folder.opened(file, lambda: file.open("rb")).fileno(), size, at)
+        return os.pread(self.folder.open_cached(file, lambda: file.open("rb")).fileno(), size, at)
 
     def _places(self, tar: Path) -> np.ndarray:
         """Of each sample: offset and size of the picture, offset and size of the words, and whether they are JSON."""
@@ -80,7 +84,7 @@ class TarRows(PictureRows):
         kept = cache_folder(tar.parent) / f"{tar.name}.json"
         if kept.exists() and (known := read_json(kept, remedy=f"remove {kept}"))["of"] == note:
             return np.array(known["places"], np.int64).reshape(-1, 5)
-        with self.folder.held(tar):
+        with self.folder.hold_file(tar):
             places = _scan(tar)
         write_json(kept, {"of": note, "places": places})
         return np.array(places, np.int64).reshape(-1, 5)

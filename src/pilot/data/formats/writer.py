@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.formats.packing import pack
+from pilot.data.formats.packing import pack_episodes
 from pilot.data.formats.video import Encoding, copy_video, encode_video
 from pilot.data.storage.files import atomic_write, read_json
 from pilot.types import Robot
@@ -128,7 +128,7 @@ class LeRobotWriter:
         if not journal and not self._packed:
             raise ValueError(f"{self.path}: no episode was recorded; there is no data set to close")
         if journal:
-            pack(self.path, journal, features=self._features or {}, fps=self.fps, robot=self.robot.name)
+            pack_episodes(self.path, journal, features=self._features or {}, fps=self.fps, robot=self.robot.name)
         shutil.rmtree(self._recording, ignore_errors=True)
         self._packed = self.episodes if not journal else self._packed + len(journal)
 

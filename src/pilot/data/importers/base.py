@@ -16,12 +16,12 @@ from pilot.types import Robot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ImportOptions:
     """What a person says about a source that it does not say itself. None is what the source says, or an error.
 
     `task`: the instruction of episodes without one. `layouts` gives the layout of an RLDS set by its name. `drop_idle`:
     of such sets, leave out the steps that their layout does not let training start at; else they are marked
-    (`observation.drawable`).
+    (`observation.trainable`).
     """
 
     robot: Robot | None = None
@@ -33,7 +33,7 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
+class ImportedEpisode:
     """One episode, as `LeRobotWriter.add_episode` takes it."""
 
     frames: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Content:
 
 
 @runtime_checkable
-class Source(Protocol):
+class Importer(Protocol):
     """A folder of recordings. `episodes` names them, in order; `left_out` says which columns are not taken along."""
 
     robot: Robot
@@ -52,17 +52,17 @@ class Source(Protocol):
     episodes: Sequence[str]
     left_out: Sequence[str]
 
-    def __init__(self, path: Path, options: Options) -> None: ...
+    def __init__(self, path: Path, options: ImportOptions) -> None: ...
 
     @staticmethod
-    def recognises(path: Path) -> bool: ...
+    def can_read(path: Path) -> bool: ...
 
-    def read(self, number: int) -> Content:
+    def read(self, number: int) -> ImportedEpisode:
         """The episode `episodes[number]`. Raises `ValueError`/`OSError` that name the file and what is wrong."""
         ...
 
 
-def described_robot(
+def describe_robot(
     name: str, *, cameras: Iterable[str], states: Sequence[str], actions: Sequence[str], fps: float
 ) -> Robot:
     """A robot made of what the data say of it."""
@@ -83,7 +83,7 @@ def dim_names(declared: Any, dims: int, *, kind: str) -> list[str]:
     return names if len(names) == dims and len(set(names)) == dims else [f"{kind}_{i}" for i in range(dims)]
 
 
-def known_rate(path: Path, options: Options) -> float:
+def require_rate(path: Path, options: ImportOptions) -> float:
     """The rate of a source that does not say it.
 
     Raises:
@@ -97,7 +97,7 @@ def known_rate(path: Path, options: Options) -> float:
     return fps
 
 
-def known_task(where: Path, said: Any, options: Options) -> str:
+def require_task(where: Path, said: Any, options: ImportOptions) -> str:
     """The instruction that a file says, or else the one that the person gave.
 
     Raises:

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.importers.base import Content, Options, described_robot, known_rate, known_task
+from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot, require_rate, require_task
 from pilot.types import Robot
 
 STATE, ACTION, IMAGES = "observations/qpos", "action", "observations/images"
@@ -38,18 +38,18 @@ def _h5py() -> Any:
 class Hdf5:
     """Files in the order of the numbers in their names: `episode_2` stands before `episode_10`."""
 
-    def __init__(self, path: Path, options: Options) -> None:
-        self.options, self.fps = options, known_rate(path, options)
-        self._files = sorted(_files(path), key=lambda file: (in_order(file.name), str(file)))
+    def __init__(self, path: Path, options: ImportOptions) -> None:
+        self.options, self.fps = options, require_rate(path, options)
+        self._files = sorted(_files(path), key=lambda file: (natural_key(file.name), str(file)))
         self.episodes = [file.name for file in self._files]
         self.pictures, self.left_out = options.pictures or "video", []
         self.robot = options.robot or self._robot()
 
     @staticmethod
-    def recognises(path: Path) -> bool:
+    def can_read(path: Path) -> bool:
         return bool(_files(path))
 
-    def read(self, number: int) -> Content:
+    def read(self, number: int) -> ImportedEpisode:
         file = self._files[number]
         with _opened(file) as content:
             frames: dict[str, Any] = {
@@ -61,7 +61,9 @@ class Hdf5:
             said = said or next((content[name][()] for name in INSTRUCTION if name in content), None)
             cameras = sorted(content[IMAGES]) if IMAGES in content else []
         frames |= {fmt.IMAGES + camera: StoredPictures(file, f"{IMAGES}/{camera}") for camera in cameras}
-        return Content(frames=frames, task=known_task(file, said, self.options), labels={"recording": file.stem})
+        return ImportedEpisode(
+            frames=frames, task=require_task(file, said, self.options), labels={"recording": file.stem}
+        )
 
     def _robot(self) -> Robot:
         """Described by the first file that can be read."""
@@ -73,7 +75,7 @@ class Hdf5:
             except ValueError:
                 continue
             names = {kind: [f"{kind}_{i}" for i in range(n)] for kind, n in (("state", states), ("action", actions))}
-            return described_robot(
+            return describe_robot(
                 "unknown", cameras=cameras, states=names["state"], actions=names["action"], fps=self.fps
             )
         raise ValueError(f"none of {[file.name for file in self._files[:5]]} can be read; fetch the data set again")
@@ -129,9 +131,9 @@ def _files(path: Path) -> list[Path]:
     return [*path.rglob("*.hdf5"), *path.rglob("*.h5")] if path.is_dir() else []
 
 
-def in_order(name: str) -> list[Any]:
+def natural_key(name: str) -> list[Any]:
     """A key by which numbers in names count as numbers."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-SOURCE = Hdf5
+IMPORTER = Hdf5

@@ -12,7 +12,7 @@ from pilot.data.formats import lerobot_v2
 from pilot.data.formats.feature_stats import matrix, numeric
 from pilot.data.formats.lerobot_layout import EpisodeFiles
 from pilot.data.formats.writer import Text
-from pilot.data.importers.base import Content, Options, described_robot, dim_names
+from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot, dim_names
 from pilot.data.storage.files import read_json
 from pilot.types import Robot
 
@@ -22,7 +22,7 @@ MAX_DRIFT = 0.25  # of a frame, between timestamps and the declared rate
 class LeRobotV2:
     """State, action and cameras under today's names, other numbers as they are, subtask numbers as language rows."""
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: ImportOptions) -> None:
         self.path, self.options = path, options
         self.info = read_json(path / fmt.INFO, remedy=lerobot_v2.REMEDY)
         self.features: dict[str, Any] = self.info["features"]
@@ -39,14 +39,14 @@ class LeRobotV2:
         self.robot = options.robot or self._robot()
 
     @staticmethod
-    def recognises(path: Path) -> bool:
+    def can_read(path: Path) -> bool:
         return (path / lerobot_v2.EPISODES).exists()
 
-    def read(self, number: int) -> Content:
+    def read(self, number: int) -> ImportedEpisode:
         one = self._files[number]
         table = self._table(one)
         frames = {new: self._values(table, old, one) for old, new in self._names.items()}
-        return Content(frames=frames, task=self._task(table, one), persistent=self._subtask_rows(table, one))
+        return ImportedEpisode(frames=frames, task=self._task(table, one), persistent=self._subtask_rows(table, one))
 
     def _renamed(self) -> dict[str, str]:
         """Today's names of the columns that are taken along."""
@@ -75,7 +75,7 @@ class LeRobotV2:
         )
         cameras = [name.removeprefix(fmt.IMAGES) for name in self._names.values() if name.startswith(fmt.IMAGES)]
         name = str(self.info.get("robot_type") or "unknown")
-        return described_robot(name, cameras=cameras, states=states, actions=actions, fps=self.fps)
+        return describe_robot(name, cameras=cameras, states=states, actions=actions, fps=self.fps)
 
     def _table(self, one: EpisodeFiles) -> pa.Table:
         file = self.path / one.data
@@ -129,4 +129,4 @@ class LeRobotV2:
         return [(start / self.fps, "subtask", "assistant", self._subtasks[int(numbers[start])]) for start in starts]
 
 
-SOURCE = LeRobotV2
+IMPORTER = LeRobotV2

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.importers.base import Content, Options, described_robot, known_rate, known_task
-from pilot.data.importers.hdf5 import in_order
+from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot, require_rate, require_task
+from pilot.data.importers.hdf5 import natural_key
 from pilot.types import Robot
 
 STATE_NAMES, ACTION_NAMES = ("state", fmt.STATE, "qpos"), ("action", "actions")
@@ -21,27 +21,29 @@ INSTRUCTION = ("task", "prompt")
 class NpzFolder:
     """Files in the order of the numbers in their names. mp4 are not encoded again."""
 
-    def __init__(self, path: Path, options: Options) -> None:
-        self.options, self.fps = options, known_rate(path, options)
+    def __init__(self, path: Path, options: ImportOptions) -> None:
+        self.options, self.fps = options, require_rate(path, options)
         if options.pictures == "image":
             raise ValueError(f"{path} holds mp4 files, which are copied as they are; leave --pictures out")
-        self._files = sorted(path.glob("*.npz"), key=lambda file: in_order(file.name))
+        self._files = sorted(path.glob("*.npz"), key=lambda file: natural_key(file.name))
         self.episodes = [file.name for file in self._files]
         self.pictures, self.left_out = "video", []
         self.robot = options.robot or self._robot()
 
     @staticmethod
-    def recognises(path: Path) -> bool:
+    def can_read(path: Path) -> bool:
         return any(path.glob("*.npz"))
 
-    def read(self, number: int) -> Content:
+    def read(self, number: int) -> ImportedEpisode:
         file = self._files[number]
         columns = _columns(file)
         said = next((columns.pop(name) for name in INSTRUCTION if name in columns), None)
         frames: dict[str, Any] = dict(_vectors(file, columns))
         frames |= {name: values for name, values in columns.items() if name not in STATE_NAMES + ACTION_NAMES}
         frames |= {fmt.IMAGES + camera: video for camera, video in _videos(file).items()}
-        return Content(frames=frames, task=known_task(file, said, self.options), labels={"recording": file.stem})
+        return ImportedEpisode(
+            frames=frames, task=require_task(file, said, self.options), labels={"recording": file.stem}
+        )
 
     def _robot(self) -> Robot:
         """Described by the first file that can be read."""
@@ -53,7 +55,7 @@ class NpzFolder:
             states, actions = (
                 [f"{kind}_{i}" for i in range(dims[n])] for kind, n in (("state", fmt.STATE), ("action", fmt.ACTION))
             )
-            return described_robot("unknown", cameras=_videos(file), states=states, actions=actions, fps=self.fps)
+            return describe_robot("unknown", cameras=_videos(file), states=states, actions=actions, fps=self.fps)
         raise ValueError(f"none of {self.episodes[:5]} can be read; they hold 'state' and 'action', see {__name__}")
 
 
@@ -82,4 +84,4 @@ def _videos(file: Path) -> dict[str, Path]:
     return {video.name[len(file.stem) + 1 : -len(".mp4")]: video for video in found}
 
 
-SOURCE = NpzFolder
+IMPORTER = NpzFolder

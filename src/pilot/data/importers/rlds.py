@@ -9,14 +9,14 @@ from jaxtyping import Int, UInt8
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import rlds
 from pilot.data.formats.episodes import Episode, EpisodeDataset
-from pilot.data.importers.base import Content, Options, described_robot
+from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot
 from pilot.data.storage.files import read_json
 
 
 class Rlds:
     """Episodes that the layout leaves out (failed ones, ones without words) are not converted."""
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: ImportOptions) -> None:
         if options.layouts is None:
             raise ValueError(f"{path} is an RLDS set; say what its features mean: Options(layouts=load_layout)")
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
@@ -28,33 +28,33 @@ class Rlds:
         self.episodes = [f"episode {e.index}" for e in self._kept] + [name for name, _ in self.unreadable]
         dims = {"state": self.dataset.state.shape[1], "action": self.dataset.actions.shape[1]}
         states, actions = ([f"{kind}_{i}" for i in range(n)] for kind, n in dims.items())
-        self.robot = options.robot or described_robot(
+        self.robot = options.robot or describe_robot(
             name, cameras=self.dataset.cameras, states=states, actions=actions, fps=self.fps
         )
 
     @staticmethod
-    def recognises(path: Path) -> bool:
+    def can_read(path: Path) -> bool:
         return (path / rlds.FEATURES).exists() or any(path.glob(f"*/{rlds.FEATURES}"))
 
-    def read(self, number: int) -> Content:
+    def read(self, number: int) -> ImportedEpisode:
         if number >= len(self._kept):
             raise ValueError(self.unreadable[number - len(self._kept)][1])
         episode = self._kept[number]
         rows = self._rows(episode)
         frames = {fmt.STATE: np.asarray(self.dataset.state[rows]), fmt.ACTION: np.asarray(self.dataset.actions[rows])}
-        if self.dataset.drawable is not None and not self.drop_idle:
-            frames[fmt.DRAWABLE] = np.asarray(self.dataset.drawable[rows])
+        if self.dataset.trainable is not None and not self.drop_idle:
+            frames[fmt.TRAINABLE] = np.asarray(self.dataset.trainable[rows])
         pictures = {
             fmt.IMAGES + camera: RowPictures(self.dataset, camera, rows=rows) for camera in self.dataset.cameras
         }
         wordings = [(0.0, "task_aug", "user", words) for words in episode.rephrasings]
         labels = dict(episode.labels) | {"recording": str(episode.index)}
-        return Content(frames=frames | pictures, task=episode.task, persistent=wordings, labels=labels)
+        return ImportedEpisode(frames=frames | pictures, task=episode.task, persistent=wordings, labels=labels)
 
     def _rows(self, episode: Episode) -> Int[np.ndarray, " t"]:
         """The rows of an episode that are converted."""
         rows = np.arange(episode.start, episode.stop)
-        return rows[self.dataset.drawable[rows]] if self.drop_idle and self.dataset.drawable is not None else rows
+        return rows[self.dataset.trainable[rows]] if self.drop_idle and self.dataset.trainable is not None else rows
 
 
 class RowPictures:
@@ -76,4 +76,4 @@ class RowPictures:
         return (self[number] for number in range(len(self)))
 
 
-SOURCE = Rlds
+IMPORTER = Rlds

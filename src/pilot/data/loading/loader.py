@@ -21,14 +21,14 @@ import torch
 from jaxtyping import Int
 
 from pilot.data.formats.episodes import EpisodeDataset
-from pilot.data.formats.webdataset import TarRows
+from pilot.data.formats.webdataset import WebDatasetRows
 from pilot.data.language import to_sample
 from pilot.data.layout import Batch
+from pilot.data.loading.parallel import worker_pool
 from pilot.data.loading.shuffle import hash_64
-from pilot.data.loading.windows import WINDOW, WindowCache, plan, windows_of
-from pilot.data.loading.workers import worker_pool
-from pilot.data.mixture import Draw, Mixture, Rows
-from pilot.data.pipeline import Pipeline, Row, collate, in_one_order
+from pilot.data.loading.windows import WINDOW, WindowCache, choose_windows, find_windows
+from pilot.data.mixture import Draw, Mixture, RowSource
+from pilot.data.pipeline import Pipeline, Row, collate, common_camera_order
 from pilot.names import check_name
 from pilot.types import Sample
 
@@ -73,7 +73,7 @@ class RobotRows:
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
         """Drawable rows by the label "group" of their episode, or where none is given by its task."""
-        rows = self.dataset.drawable_rows()
+        rows = self.dataset.trainable_rows()
         own = [e.labels.get("group") or e.task for e in self.dataset.episodes]
         names, numbers = np.unique(own, return_inverse=True)  # rows are many and words long: numbers are sorted
         of_rows = numbers[self.dataset.episode_of[rows]]
@@ -90,27 +90,27 @@ class RobotRows:
 
     def read_windows(self, lanes: int) -> int:
         """Have pictures decoded by windows, unless they are already; how many are open at a time in each of `lanes`."""
-        self._window, at_once = plan(lanes)
+        self._window, at_once = choose_windows(lanes)
         if self.dataset.frames is None:
             self.dataset.frames = WindowCache(self.dataset, window=self._window, open_windows=lanes * at_once)
         return at_once
 
-    def windows_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    def find_windows(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """The first row of the window of each row."""
-        return windows_of(self.dataset, rows, window=self._window)
+        return find_windows(self.dataset, rows, window=self._window)
 
-    def soon(self, i: int) -> None:
+    def prefetch(self, i: int) -> None:
         """Says that row `i` will be read; of a set that lies elsewhere its files may then come ahead."""
-        self.dataset.folder.soon(self.dataset.picture_files(int(self.dataset.episode_of[i])))
+        self.dataset.folder.prefetch(self.dataset.picture_files(int(self.dataset.episode_of[i])))
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
         """Row `i`.
 
         `extra["whole"]`: every step up to the episode's end is the demonstrator's, so FAST tokens can be learned.
         """
-        frame = self.dataset.sound_frame(i, rng)
+        frame = self.dataset.readable_frame(i, rng)
         if self.box_jitter and frame["box"] is not None:
-            frame["box"] = jittered(frame["box"], rng, self.box_jitter)
+            frame["box"] = jitter_box(frame["box"], rng, self.box_jitter)
         if self.prompt is not None:
             frame |= {"task": self.prompt, "rephrasings": ()}
         frame["images"] = {self.names[camera]: image for camera, image in frame["images"].items()}
@@ -131,7 +131,7 @@ def check_teaches(source: str, teaches: Iterable[str]) -> None:
         check_name("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")
 
 
-def split(rows: list[Row]) -> list[list[Row]]:
+def split_by_length(rows: list[Row]) -> list[list[Row]]:
     """Rows by length, in two or four parts where there are enough: little padding, and work for two threads."""
     count = 4 if len(rows) >= 32 else 2 if len(rows) >= 8 else 1
     rows = sorted(rows, key=lambda row: -len(row.tokens))
@@ -139,7 +139,7 @@ def split(rows: list[Row]) -> list[list[Row]]:
     return [rows[a:b] for a, b in pairwise(edges)]
 
 
-def jittered(box: tuple[float, ...], rng: np.random.Generator, deviation: float) -> tuple[float, ...]:
+def jitter_box(box: tuple[float, ...], rng: np.random.Generator, deviation: float) -> tuple[float, ...]:
     """The box moved as a whole by a normal draw in each direction, within the picture."""
     shift = np.tile(rng.normal(0.0, deviation, 2), 2)
     return tuple(np.clip(np.asarray(box) + shift, 0.0, 1.0).tolist())
@@ -163,7 +163,7 @@ class Loader:
         pipeline: Pipeline | Mapping[str, Pipeline],
         *,
         batch_size: int,
-        say_actions: bool = True,
+        with_fast: bool = True,
         augments: bool = False,
         workers: int = 0,
         rank: int = 0,
@@ -185,18 +185,18 @@ class Loader:
         if mixture.streams > 1 and mixture.streams % ranks:
             raise ValueError(f"{mixture.streams} streams do not split over {ranks} ranks; take a multiple")
         self.mixture, self.batch_size, self.device = mixture, batch_size, device
-        self.say_actions, self.augments, self.workers = say_actions, augments, workers
+        self.with_fast, self.augments, self.workers = with_fast, augments, workers
         self.rank, self.ranks, self.passes, self.length, self.pin = rank, ranks, passes, length, pin
-        self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _comes_by_file(rows)}
+        self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _is_streamed(rows)}
         self._drawn: dict[int, list[Draw]] = {}
         self._asked_to = 0
         of_robots = [] if passes is None else [pipeline.picture_sizes() for pipeline in self.pipelines.values()]
         sizes = {camera: size for cameras in of_robots for camera, size in cameras.items()}
-        self.cameras = {camera: sizes[camera] for camera in in_one_order(of_robots)}
+        self.cameras = {camera: sizes[camera] for camera in common_camera_order(of_robots)}
 
     def batch(self, step: int) -> list[Batch]:
         """The batch of one step, the same whenever it is asked for."""
-        return self.together(self.rows(step))
+        return self.make_batches(self.rows(step))
 
     def rows(self, step: int, *, worker: int = 0, workers: int = 1) -> list[Row]:
         """The rows of one step that are this rank's; of `workers` processes, those that `worker` makes."""
@@ -208,7 +208,7 @@ class Loader:
             known = self._asked_to if step < self._asked_to <= step + FILES_AHEAD else step + 1
             for draw in (draw for later in range(known, step + 1 + FILES_AHEAD) for draw in mine(later)):
                 if draw.source in self._elsewhere:
-                    self._elsewhere[draw.source].soon(draw.index)
+                    self._elsewhere[draw.source].prefetch(draw.index)
             self._asked_to = step + 1 + FILES_AHEAD
         return [self._row(draw) for draw in mine(step)]
 
@@ -223,19 +223,19 @@ class Loader:
     def _lane(self, draw: Draw) -> int:
         """Rows of one lane are made by one process: a window is decoded once."""
         if self.mixture.draws == "windows" and isinstance(rows := self.mixture.sources[draw.source], RobotRows):
-            return hash_64(int(rows.windows_of(np.array([draw.index]))[0]))
+            return hash_64(int(rows.find_windows(np.array([draw.index]))[0]))
         return draw.seed[-1] // self.ranks
 
     def _row(self, draw: Draw) -> Row:
         sample = self.mixture.read(draw)
         rng = np.random.default_rng((*draw.seed, AUGMENTING)) if self.augments else None
-        says_actions = self.say_actions and sample.extra.get("whole", True)
+        with_fast = self.with_fast and sample.extra.get("whole", True)
         flow = sample.extra.get("flow", True)
-        row = self.pipelines[draw.source].encode(sample, say_actions=says_actions, flow=flow, rng=rng)
+        row = self.pipelines[draw.source].encode(sample, with_fast=with_fast, flow=flow, rng=rng)
         row.row_id = draw.seed[-1]
         return row
 
-    def together(self, rows: list[Row]) -> list[Batch]:
+    def make_batches(self, rows: list[Row]) -> list[Batch]:
         """Rows with the same cameras come together, of whatever robot, so that a web row is not padded to the length of
         a robot row nor given a black wrist picture; of those, rows of like length.
 
@@ -253,7 +253,7 @@ class Loader:
         for row in rows:
             parts.setdefault(tuple(row.images), []).append(row)
         cameras = sorted(parts, key=len, reverse=True)  # the costly ones first, so that threads end together
-        return [collate(part, device=self.device) for names in cameras for part in split(parts[names])]
+        return [collate(part, device=self.device) for names in cameras for part in split_by_length(parts[names])]
 
     def prefetch(self, start: int, stop: int) -> AbstractContextManager[Iterator[list[Batch]]]:
         """Batches of steps `start` to `stop`, made ahead by a thread or processes that end with the `with` block.
@@ -273,7 +273,7 @@ class Loader:
             while coming:
                 rows = [row for part in coming.popleft() for row in part.result()]
                 coming.extend([pool.submit(_rows_in_worker, step) for pool in pools] for step in islice(steps, 1))
-                yield self.together(sorted(rows, key=lambda row: row.row_id))
+                yield self.make_batches(sorted(rows, key=lambda row: row.row_id))
 
         with ExitStack() as stack:
             ready = [partial(_keep_in_worker, self, number) for number in range(self.workers)]
@@ -315,11 +315,11 @@ class Loader:
             yield item
 
 
-def _comes_by_file(rows: Rows) -> TypeGuard[RobotRows | TarRows]:
+def _is_streamed(rows: RowSource) -> TypeGuard[RobotRows | WebDatasetRows]:
     """Whether the files of a source come from elsewhere as they are read."""
     if isinstance(rows, RobotRows):
-        return not rows.dataset.folder.is_here
-    return isinstance(rows, TarRows) and not rows.folder.is_here
+        return not rows.dataset.folder.is_local
+    return isinstance(rows, WebDatasetRows) and not rows.folder.is_local
 
 
 _worker: list[tuple[Loader, int]] = []  # the loader of this process and its number, where it is one that reads ahead

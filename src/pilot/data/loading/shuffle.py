@@ -14,7 +14,7 @@ from jaxtyping import Int
 NEARBY = 0.1  # of a share: how far a cut moves to fall on the end of a file
 
 
-class Order:
+class ShuffledOrder:
     """The rows of one group; `row(stream, number)` is the one that comes when the stream draws it for the `number`-th
     time. In each stream every row comes once before any comes twice, in an order drawn anew.
 
@@ -34,7 +34,7 @@ class Order:
     ) -> None:
         self.rows, self.key, self.streams = rows, key, streams
         self.windows, self.open_windows = windows, open_windows
-        self.cuts = cuts(len(rows), streams, files)
+        self.cut_points = cut_points(len(rows), streams, files)
         self._epochs: dict[int, tuple[int, np.ndarray]] = {}
 
     def row(self, stream: int, number: int) -> int:
@@ -42,22 +42,22 @@ class Order:
         epoch, place = divmod(number, own.stop - own.start)
         seed, group = self.key
         if self.windows is None:
-            place = shuffled(place, own.stop - own.start, key=(seed, group + (stream << 32), epoch))
+            place = shuffled_position(place, own.stop - own.start, key=(seed, group + (stream << 32), epoch))
             return int(self.rows[own.start + place])
         if (known := self._epochs.get(stream)) is None or known[0] != epoch:
             rng = np.random.default_rng((seed, group, stream, epoch))
-            known = epoch, by_window(self.rows[own], self.windows[own], rng, open_windows=self.open_windows)
+            known = epoch, shuffle_by_window(self.rows[own], self.windows[own], rng, open_windows=self.open_windows)
             self._epochs[stream] = known
         return int(known[1][place])
 
     def share(self, stream: int) -> slice:
         """What a stream has of the rows; where there are fewer rows than streams, some have the same one."""
-        piece = mirrored(stream, self.streams)
-        start = min(int(self.cuts[piece]), len(self.rows) - 1)
-        return slice(start, max(int(self.cuts[piece + 1]), start + 1))
+        piece = piece_of_stream(stream, self.streams)
+        start = min(int(self.cut_points[piece]), len(self.rows) - 1)
+        return slice(start, max(int(self.cut_points[piece + 1]), start + 1))
 
 
-def cuts(rows: int, streams: int, files: Int[np.ndarray, " n"] | None = None) -> Int[np.ndarray, " m"]:
+def cut_points(rows: int, streams: int, files: Int[np.ndarray, " n"] | None = None) -> Int[np.ndarray, " m"]:
     """Where to cut `rows` rows into `streams` pieces of one size, but for cuts that move to the end of a file."""
     even = np.arange(streams + 1) * rows // streams
     if files is None:
@@ -68,7 +68,7 @@ def cuts(rows: int, streams: int, files: Int[np.ndarray, " n"] | None = None) ->
     return np.where(np.abs(nearest - even) <= NEARBY * rows / streams, nearest, even)
 
 
-def mirrored(stream: int, streams: int) -> int:
+def piece_of_stream(stream: int, streams: int) -> int:
     """Which piece a stream has: the digits of its number from behind, so that streams r, r + n, r + 2n, … have pieces
     side by side, and few files are read by two ranks. Exactly so for numbers of ranks that are products of the smallest
     prime factors of `streams`, such as all powers of two where it is one.
@@ -84,7 +84,7 @@ def mirrored(stream: int, streams: int) -> int:
     return piece
 
 
-def by_window(
+def shuffle_by_window(
     rows: Int[np.ndarray, " n"], windows: Int[np.ndarray, " n"], rng: np.random.Generator, *, open_windows: int
 ) -> Int[np.ndarray, " n"]:
     """Every row once: window w of a random order begins at time w, and its rows are spread over `open_windows` units of
@@ -94,7 +94,7 @@ def by_window(
     return rows[np.argsort(times, kind="stable")]
 
 
-def shuffled(place: int, size: int, *, key: tuple[int, int, int]) -> int:
+def shuffled_position(place: int, size: int, *, key: tuple[int, int, int]) -> int:
     """Where `place` goes in a random permutation of 0 … size−1 that `key` chooses.
 
     A Feistel network of four rounds over the next power of four, walked until it lands below `size`.

@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from pilot.data.formats.episodes import EpisodeDataset
-from pilot.data.loading.shuffle import by_window
+from pilot.data.loading.shuffle import shuffle_by_window
 
 WINDOW, OPEN_WINDOWS = 32, 16
 LEAST = 4
 
 
-def plan(lanes: int) -> tuple[int, int]:
+def choose_windows(lanes: int) -> tuple[int, int]:
     """Rows in a window, and open windows for each of `lanes` places of a set that rows come from in turn.
 
     Together about as many rows as `OPEN_WINDOWS` windows of `WINDOW` rows hold, whatever the number of lanes; where
@@ -30,14 +30,16 @@ def plan(lanes: int) -> tuple[int, int]:
     return int(np.clip(WINDOW * OPEN_WINDOWS // (lanes * at_once), LEAST, WINDOW)), at_once
 
 
-def window_of(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tuple[int, int]:
+def find_window(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tuple[int, int]:
     """The window of row `i`: rows `start` to `stop`, of one episode."""
     episode = dataset.episodes[dataset.episode_of[i]]
     start = episode.start + (i - episode.start) // window * window
     return start, min(start + window, episode.stop)
 
 
-def windows_of(dataset: EpisodeDataset, rows: Int[np.ndarray, " n"], *, window: int = WINDOW) -> Int[np.ndarray, " n"]:
+def find_windows(
+    dataset: EpisodeDataset, rows: Int[np.ndarray, " n"], *, window: int = WINDOW
+) -> Int[np.ndarray, " n"]:
     """The first row of the window of each row."""
     starts = dataset.starts[dataset.episode_of[rows]]
     return starts + (rows - starts) // window * window
@@ -46,9 +48,9 @@ def windows_of(dataset: EpisodeDataset, rows: Int[np.ndarray, " n"], *, window: 
 def windowed_order(
     dataset: EpisodeDataset, rng: np.random.Generator, *, window: int = WINDOW, open_windows: int = OPEN_WINDOWS
 ) -> Int[np.ndarray, " n"]:
-    """Every drawable row once, at any moment from among `open_windows` windows: an order for `WindowCache`."""
-    rows = dataset.drawable_rows()
-    return by_window(rows, windows_of(dataset, rows, window=window), rng, open_windows=open_windows)
+    """Every trainable row once, at any moment from among `open_windows` windows: an order for `WindowCache`."""
+    rows = dataset.trainable_rows()
+    return shuffle_by_window(rows, find_windows(dataset, rows, window=window), rng, open_windows=open_windows)
 
 
 class WindowCache:
@@ -64,7 +66,7 @@ class WindowCache:
 
     def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """Row `i`; its whole window is decoded if it is not open."""
-        start, stop = window_of(self.dataset, i, window=self.window)
+        start, stop = find_window(self.dataset, i, window=self.window)
         key = (start, camera)
         if key in self._open:
             self._open.move_to_end(key)

@@ -15,13 +15,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from pilot.data.storage.files import clear_disk_errors
+from pilot.data.storage.files import explain_disk_errors
 
 ABOUT = "about.json"
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[Path]:
+def fill_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which gets the name `folder` when it is whole, unless another process was quicker."""
     mine = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(mine, ignore_errors=True)
@@ -44,7 +44,7 @@ class ColumnWriter:
 
     def add(self, piece: Mapping[str, np.ndarray | None], rows: int) -> None:
         """One more piece of `rows` rows; a column that is None is left blank."""
-        with clear_disk_errors(self.folder):
+        with explain_disk_errors(self.folder):
             for name, values in piece.items():
                 if values is None and name not in self._files:
                     continue
@@ -59,7 +59,7 @@ class ColumnWriter:
         self.rows += rows
 
     def close(self) -> None:
-        with clear_disk_errors(self.folder):
+        with explain_disk_errors(self.folder):
             for file, dtype, shape in self._files.values():
                 file.seek(0)
                 file.write(_header(self.rows, dtype, shape))
@@ -74,7 +74,7 @@ class ColumnWriter:
         self._files[name] = file, values.dtype, shape
 
 
-def mapped(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray | None]:
+def map_columns(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray | None]:
     """The columns in `folder`; None where there is none."""
     files = {name: folder / f"{name}.npy" for name in names}
     return {name: np.load(file, mmap_mode="r") if file.exists() else None for name, file in files.items()}

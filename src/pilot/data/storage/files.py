@@ -21,7 +21,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with clear_disk_errors(path):
+        with explain_disk_errors(path):
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -29,7 +29,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def clear_disk_errors(path: Path) -> Iterator[None]:
+def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turns "no space left" into a message that says which file, and that finished work is kept."""
     try:
         yield
@@ -59,7 +59,7 @@ def read_json(path: Path, *, remedy: str) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
 
 
-def names_in(path: Path) -> str:
+def list_names(path: Path) -> str:
     """For a message: what lies in a folder, or the name of a file."""
     return shorten(child.name for child in path.iterdir()) if path.is_dir() else path.name
 

@@ -25,7 +25,7 @@ HUB = re.compile(
     r"(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(?P<folder>.*))?"
 )
 STAMPS = ("etag", "ETag", "md5Hash", "generation", "mtime", "LastModified", "updated", "created")
-AT_ONCE = 4
+MAX_DOWNLOADS = 4
 CHECKPOINT_FILES = (
     "*.json", "*.safetensors", "*.model", "*.npz", "fast/*", "tokenizer/*", "action_tokenizer/*", "assets/**",
     "params/**", "_*", "manifest.ocdbt", "ocdbt.process_*/**", "d/**",
@@ -52,14 +52,14 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
     """
     if not is_remote(address):
         return _local(Path(address).expanduser())
-    place = place_of(address)
+    place = open_remote(address)
     url = place.url
     record = cache() / "records" / f"{_digest([url, *only])}.json"
     try:
         found = place.files()
     except ConnectionError as error:
         return _earlier_copy(record, url, error)
-    wanted = {name: size for name, size in found.items() if not name or matches(name, only)}
+    wanted = {name: size for name, size in found.items() if not name or matches_any(name, only)}
     if not wanted:
         raise FileNotFoundError(f"nothing to fetch at {url}: of {list(only)} there is nothing among {shorten(found)}")
     folder = place.download(wanted)
@@ -67,13 +67,13 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
     return folder
 
 
-def place_of(address: str | Path) -> "Place":
+def open_remote(address: str | Path) -> "RemoteFolder":
     """The remote folder (or file) at `address`."""
     url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")
-    return HubFolder(url) if url.startswith("hf://") else StoredFolder(url)
+    return HubFolder(url) if url.startswith("hf://") else FsspecFolder(url)
 
 
-class Place(Protocol):
+class RemoteFolder(Protocol):
     """A remote folder."""
 
     url: str
@@ -92,7 +92,7 @@ class Place(Protocol):
         """Brings one file to its place in `folder`, whole or not at all. Raises `ConnectionError`."""
         ...
 
-    def opened(self, name: str) -> Any:
+    def open_file(self, name: str) -> Any:
         """A file to read parts of; None where only whole files can be had."""
         ...
 
@@ -147,7 +147,7 @@ class HubFolder:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(brought, folder / name)
 
-    def opened(self, name: str) -> None:
+    def open_file(self, name: str) -> None:
         return None
 
     def download(self, wanted: Mapping[str, int | None]) -> Path:
@@ -160,14 +160,14 @@ class HubFolder:
             )
 
         try:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
+            with ThreadPoolExecutor(MAX_DOWNLOADS) as pool:
                 name, file = next(zip(wanted, list(pool.map(one, wanted)), strict=False))
         except Exception as error:
             raise _broke_off(self.url, error) from error
         return Path(file).parents[len(PurePosixPath(name).parts) - 1] if name else Path(file)
 
 
-class StoredFolder:
+class FsspecFolder:
     """A folder that fsspec opens (`gs://`, `s3://`, `memory://`, …), copied into pilot's own cache."""
 
     def __init__(self, url: str) -> None:
@@ -210,7 +210,7 @@ class StoredFolder:
     def copy(self, name: str, folder: Path, size: int | None) -> None:
         self._copy(name, folder / name, size, quiet=True)
 
-    def opened(self, name: str) -> Any:
+    def open_file(self, name: str) -> Any:
         return self.system.open(f"{self.root}/{name}", "rb", cache_type="none")
 
     def _copy(self, name: str, target: Path, size: int | None, *, quiet: bool = False) -> None:
@@ -248,7 +248,7 @@ def _inside(names: Sequence[str], folder: str) -> list[str]:
     return [name[len(prefix) :] for name in names if name.startswith(prefix)]
 
 
-def matches(name: str, patterns: Iterable[str]) -> bool:
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
     wild = {"**": ".*", "*": "[^/]*"}
     regexes = ("".join(wild.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", p)) for p in patterns)
     return any(re.fullmatch(regex, name) for regex in regexes)

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from pilot.data.formats.folder import Folder, Opened
 from pilot.data.storage.files import read_json, write_json
-from pilot.data.storage.remote import AT_ONCE, Place, cache, matches, place_of
+from pilot.data.storage.folder import DatasetFolder, Opened
+from pilot.data.storage.remote import MAX_DOWNLOADS, RemoteFolder, cache, matches_any, open_remote
 from pilot.names import shorten
 
 FOLDER, LOCKS = "streamed", "locks"
@@ -25,16 +25,16 @@ STAYS = (".json", ".jsonl")
 GB = 1e9
 
 
-class StreamedFolder(Folder):
+class StreamedFolder(DatasetFolder):
     """The files at the address `url`, as far as they are here.
 
     Raises as `pilot.data.storage.remote.fetch` does.
     """
 
-    is_here = False
+    is_local = False
 
     def __init__(self, url: str | Path, *, limit_gb: float | None = None) -> None:
-        self.place: Place = place_of(url)
+        self.place: RemoteFolder = open_remote(url)
         self.root = cache() / FOLDER
         self.sizes, version = self._listing()
         super().__init__(self.root / f"{_slug(self.place.url)}-{version}")
@@ -61,10 +61,10 @@ class StreamedFolder(Folder):
         write_json(record, {"sizes": sizes, "version": self.place.version()})
         return sizes, self.place.version()
 
-    def bring(self, *patterns: str) -> None:
+    def fetch(self, *patterns: str) -> None:
         """Has the files that match here from the start; they never make room for others if they are `meta/` or JSON."""
         for name in self.sizes:
-            if matches(name, patterns):
+            if matches_any(name, patterns):
                 self._bring(self.path / name)
 
     def has(self, file: Path) -> bool:
@@ -74,7 +74,7 @@ class StreamedFolder(Folder):
         known = self.sizes.get(self._name(file))
         if known is not None:
             return known
-        with self.held(file):
+        with self.hold_file(file):
             return file.stat().st_size
 
     def files(self, *places: Path) -> list[Path]:
@@ -84,18 +84,18 @@ class StreamedFolder(Folder):
     def stamps(self, files: Iterable[Path]) -> list[tuple[str, int]]:
         return [(self.path.name, 0)]  # it names the version of all of them
 
-    def opened(self, file: Path, opener: Callable[[], Opened]) -> Opened:
+    def open_cached(self, file: Path, opener: Callable[[], Opened]) -> Opened:
         if file in self._open:
-            return super().opened(file, opener)
+            return super().open_cached(file, opener)
         self._hold(file)
         try:
-            return super().opened(file, opener)
+            return super().open_cached(file, opener)
         except BaseException:
             os.close(self._held.pop(file))
             raise
 
     @contextmanager
-    def held(self, file: Path) -> Iterator[Path]:
+    def hold_file(self, file: Path) -> Iterator[Path]:
         if file in self._open:
             yield file
             return
@@ -108,14 +108,14 @@ class StreamedFolder(Folder):
     @contextmanager
     def columns(self, file: Path) -> Iterator[Any]:
         """Of a file that is not here, only the parts that are read are fetched, where the place can do that."""
-        if file.exists() or (part := self.place.opened(self._name(file))) is None:
-            with self.held(file) as here:
+        if file.exists() or (part := self.place.open_file(self._name(file))) is None:
+            with self.hold_file(file) as here:
                 yield here
         else:
             with part as open_file:
                 yield open_file
 
-    def soon(self, files: Iterable[Path]) -> None:
+    def prefetch(self, files: Iterable[Path]) -> None:
         """Has them brought by threads, as far as there is room beside what is open."""
         wanted = [file for file in files if not file.exists()]
         with self._asking:
@@ -123,7 +123,7 @@ class StreamedFolder(Folder):
                 if file not in self._asked:
                     self._asked.add(file)
                     self._coming.append(file)
-            while len(self._threads) < min(AT_ONCE, len(self._coming)):
+            while len(self._threads) < min(MAX_DOWNLOADS, len(self._coming)):
                 self._threads.append(threading.Thread(target=self._bring_ahead, name="streaming", daemon=True))
                 self._threads[-1].start()
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.episodes import Episode
-from pilot.data.formats.lerobot import LeRobotDataset, chosen
-from pilot.data.loading.workers import Spread, here
+from pilot.data.formats.lerobot import LeRobotDataset, select_episodes
+from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.files import atomic_write, read_json, write_json
 
 ANSWERS = "annotation"
@@ -34,7 +34,7 @@ WORD_COLUMNS = ("subtask", "label", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annotated:
+class AnnotationReport:
     """How many episodes got subtasks, and which kept those that they had."""
 
     written: int
@@ -53,13 +53,13 @@ def annotate(
     episodes: Sequence[int] | None = None,
     overwrite: bool = False,
     progress: bool = True,
-    spread: Spread = here,
-) -> Annotated:
+    parallel_map: ParallelMap = serial_map,
+) -> AnnotationReport:
     """Asks `label` for the subtasks of each episode, then writes them. `by` says who answers.
 
     Episodes that have subtasks are left alone unless `overwrite`. When `label` returns None, it stops there and writes
-    what it has. An interrupted annotation goes on after the answers that it has. `spread` says which processes ask and
-    write: the bytes are the same.
+    what it has. An interrupted annotation goes on after the answers that it has. `parallel_map` asks
+    and writes; the bytes are the same with any.
 
     Raises:
         ValueError: an unknown episode, answers that do not fit it, or an annotation begun by somebody else.
@@ -70,15 +70,15 @@ def annotate(
     folder, answers = path / ANSWERS, {}
     asking = _Asking(dataset, label, by)
     found = tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress)
-    with closing(spread(asking, [episode.index for episode in todo])) as given:
+    with closing(parallel_map(asking, [episode.index for episode in todo])) as given:
         for episode, answer in zip(found, given):
             if answer is None:
                 break
             answers[episode.index] = answer
     if answers:
-        write_subtasks(path, answers, spread=spread)
+        write_subtasks(path, answers, parallel_map=parallel_map)
     shutil.rmtree(folder, ignore_errors=True)
-    return Annotated(written=len(answers), kept=tuple(kept))
+    return AnnotationReport(written=len(answers), kept=tuple(kept))
 
 
 class _Asking:
@@ -123,14 +123,14 @@ class CsvLabeller:
         return [(at / float(dataset.fps) if is_frame else at, words) for at, is_frame, words in rows]
 
 
-def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, spread: Spread = here) -> None:
+def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, parallel_map: ParallelMap = serial_map) -> None:
     """Puts subtasks into the set's language column, in place of those that were there; other language rows stay."""
     path = Path(path)
     info = read_json(path / fmt.INFO, remedy="give the folder of a LeRobot data set")
     features = info["features"] | {fmt.PERSISTENT: {"dtype": "language", "shape": [1], "names": None}}
     everywhere = fmt.PERSISTENT not in info["features"]
     rewrite = partial(_rewrite, labels=labels, features=features, everywhere=everywhere)
-    for _ in spread(rewrite, sorted((path / "data").rglob("*.parquet"))):
+    for _ in parallel_map(rewrite, sorted((path / "data").rglob("*.parquet"))):
         pass
     write_json(path / fmt.INFO, info | {"features": features})
 
@@ -142,7 +142,7 @@ def _choose(
     dataset: LeRobotDataset, episodes: Sequence[int] | None, *, overwrite: bool
 ) -> tuple[list[Episode], list[int]]:
     """Episodes to ask about, and those that keep what they have."""
-    wanted = chosen(dataset.episodes, episodes, path=dataset.path)
+    wanted = select_episodes(dataset.episodes, episodes, path=dataset.path)
     labelled = {e.index for e in wanted if (dataset.subtask_index[e.start : e.stop] >= 0).any()}
     if overwrite:
         return wanted, []

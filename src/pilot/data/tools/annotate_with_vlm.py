@@ -16,7 +16,7 @@ from pilot.data.formats.episodes import Episode
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.tools import vlm_endpoint
 from pilot.data.tools.annotate import Labels
-from pilot.data.tools.vlm_endpoint import Endpoint, NotNow
+from pilot.data.tools.vlm_endpoint import RetryLater, VlmEndpoint
 
 MAX_WAIT = 60.0
 QUESTION = """A robot was told: "{task}". These are {count} frames of how it did that, each after its time.
@@ -34,7 +34,7 @@ class VlmLabeller:
     `subtasks`: the only answers to choose from; none leaves the words to the model.
     """
 
-    endpoint: Endpoint
+    endpoint: VlmEndpoint
     frames: int = 16
     size: int = 336
     camera: str | None = None
@@ -54,8 +54,8 @@ class VlmLabeller:
         for attempt in range(self.endpoint.attempts):
             try:
                 self._wait_for_turn()
-                return self._read(vlm_endpoint.ask(self.endpoint, question), seconds)
-            except NotNow as wait:
+                return self._read(vlm_endpoint.ask_vlm(self.endpoint, question), seconds)
+            except RetryLater as wait:
                 reason, pause = wait, wait.seconds
             except ValueError as error:
                 reason, pause = error, None
@@ -64,7 +64,7 @@ class VlmLabeller:
         where = (
             f"{self.endpoint.url} ({self.endpoint.model}), episode {episode.index}, {self.endpoint.attempts} attempts"
         )
-        kind = ConnectionError if isinstance(reason, NotNow) else ValueError
+        kind = ConnectionError if isinstance(reason, RetryLater) else ValueError
         raise kind(f"{where}: {reason}; answers up to here are kept, the same command goes on") from reason
 
     def _question(self, dataset: LeRobotDataset, episode: Episode) -> list[dict[str, Any]]:
@@ -75,10 +75,10 @@ class VlmLabeller:
         question = QUESTION.format(
             task=episode.task, count=len(steps), vocabulary=vocabulary, seconds=length / float(dataset.fps)
         )
-        content = [vlm_endpoint.words(question)]
+        content = [vlm_endpoint.text_part(question)]
         for step in steps:
-            content.append(vlm_endpoint.words(f"{step / float(dataset.fps):.1f} s"))
-            content.append(vlm_endpoint.picture(dataset.picture(episode.start + step, camera), size=self.size))
+            content.append(vlm_endpoint.text_part(f"{step / float(dataset.fps):.1f} s"))
+            content.append(vlm_endpoint.image_part(dataset.picture(episode.start + step, camera), size=self.size))
         return content
 
     def _read(self, said: str, seconds: float) -> list[tuple[float, str]]:

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from pilot.data import importers
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
-from pilot.data.importers.base import Options, Source
-from pilot.data.loading.workers import Spread, here
-from pilot.data.storage.files import names_in, read_json, write_json
+from pilot.data.importers.base import Importer, ImportOptions
+from pilot.data.loading.parallel import ParallelMap, serial_map
+from pilot.data.storage.files import list_names, read_json, write_json
 from pilot.names import check_name
 
 REPORT = "meta/conversion.json"
@@ -29,7 +29,7 @@ STAGED = f"{fmt.RECORDING}/staged"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
+class ImportReport:
     """What became of a source: episodes written, and what was left out of it, with the reason.
 
     `left_out` names columns that v3.0 has no place for.
@@ -50,25 +50,26 @@ class Conversion:
         return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in self.skipped)])
 
 
-def kinds() -> dict[str, Any]:
-    """The classes of the formats that are known, by name; each makes a `Source`."""
+def importer_kinds() -> dict[str, Any]:
+    """Return the importer classes by the name of their format."""
     names = [module.name for module in pkgutil.iter_modules(importers.__path__) if module.name != "base"]
-    return {name: importlib.import_module(f"{importers.__name__}.{name}").SOURCE for name in sorted(names)}
+    return {name: importlib.import_module(f"{importers.__name__}.{name}").IMPORTER for name in sorted(names)}
 
 
-def convert(
+def import_recordings(
     source: str | Path,
     target: str | Path,
     *,
     kind: str | None = None,
-    options: Options | None = None,
+    options: ImportOptions | None = None,
     skip_bad: bool = False,
     progress: bool = True,
-    spread: Spread = here,
-) -> Conversion:
+    parallel_map: ParallelMap = serial_map,
+) -> ImportReport:
     """Writes `target` from `source`, or goes on where an earlier call was interrupted.
 
-    `kind` is one of `kinds()`; None tells by what lies there. `spread` says who encodes: the bytes are the same.
+    `kind` is one of `importer_kinds()`; None: told by what lies there. `parallel_map` encodes; the bytes
+    are the same with any.
 
     Raises:
         FileNotFoundError: nothing at `source`.
@@ -77,21 +78,21 @@ def convert(
     source, target = Path(source).absolute(), Path(target).absolute()  # whoever does the work may be elsewhere
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
-    kind = kind or recognised(source)
-    check_name("format", kind, kinds())
-    done = _earlier(target, Conversion(source=str(source.resolve()), kind=kind))
+    kind = kind or detect_kind(source)
+    check_name("format", kind, importer_kinds())
+    done = _earlier(target, ImportReport(source=str(source.resolve()), kind=kind))
     if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
         return done
-    found = kinds()[kind](source, options or Options())
+    found = importer_kinds()[kind](source, options or ImportOptions())
     write_json(target / REPORT, asdict(done))
     with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
-        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, spread=spread)
+        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, parallel_map=parallel_map)
         if not writer.episodes:
             raise ValueError(f"no episode of {source} can be converted:\n{done}")
     return done
 
 
-def recognised(path: Path) -> str:
+def detect_kind(path: Path) -> str:
     """The format of what lies at `path`.
 
     Raises:
@@ -99,12 +100,12 @@ def recognised(path: Path) -> str:
     """
     if (path / fmt.INFO).exists() and str(read_json(path / fmt.INFO, remedy="").get("codebase_version")) == fmt.VERSION:
         raise ValueError(f"{path} is a LeRobot {fmt.VERSION} set already; there is nothing to convert")
-    if found := [name for name, source in kinds().items() if source.recognises(path)]:
+    if found := [name for name, source in importer_kinds().items() if source.can_read(path)]:
         return found[0]
-    raise ValueError(f"{path} is none of {', '.join(kinds())}; it has {names_in(path)}")
+    raise ValueError(f"{path} is none of {', '.join(importer_kinds())}; it has {list_names(path)}")
 
 
-def _earlier(target: Path, new: Conversion) -> Conversion:
+def _earlier(target: Path, new: ImportReport) -> ImportReport:
     """How far an earlier conversion to `target` came; `new` where there was none, or it got nothing written."""
     if not (target / REPORT).exists():
         if (target / fmt.INFO).exists() or (target / fmt.RECORDING).exists():
@@ -112,13 +113,13 @@ def _earlier(target: Path, new: Conversion) -> Conversion:
         return new
     stored: dict[str, Any] = read_json(target / REPORT, remedy=f"remove {target} and convert again")
     stored |= {"skipped": tuple(map(tuple, stored["skipped"])), "left_out": tuple(stored["left_out"])}
-    done = Conversion(**stored)
+    done = ImportReport(**stored)
     if (done.source, done.kind) != (new.source, new.kind):
         raise ValueError(f"{target} was converted from {done.source} ({done.kind}), not from {new.source} ({new.kind})")
     return done if done.written else new  # else what was skipped may be what an option was missing for
 
 
-def stage(number: int, *, source: Source, folder: Path) -> str:
+def stage(number: int, *, source: Importer, folder: Path) -> str:
     """Encodes one episode into `folder/<number>`; what is wrong with it if it cannot be read, else nothing."""
     place = folder / str(number)
     shutil.rmtree(place, ignore_errors=True)
@@ -132,15 +133,21 @@ def stage(number: int, *, source: Source, folder: Path) -> str:
 
 
 def _run(
-    found: Source, writer: LeRobotWriter, done: Conversion, *, skip_bad: bool, progress: bool, spread: Spread
-) -> Conversion:
+    found: Importer,
+    writer: LeRobotWriter,
+    done: ImportReport,
+    *,
+    skip_bad: bool,
+    progress: bool,
+    parallel_map: ParallelMap,
+) -> ImportReport:
     """Converts what is not converted yet."""
     writer.truncate(done.written)  # one may be whole on disk and not counted
     folder = writer.path / STAGED
     skipped, written = list(done.skipped), done.written
     first, total = written + len(skipped), len(found.episodes)
     bar = tqdm(total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress)
-    with bar, closing(spread(partial(stage, source=found, folder=folder), range(first, total))) as reasons:
+    with bar, closing(parallel_map(partial(stage, source=found, folder=folder), range(first, total))) as reasons:
         for number, reason in enumerate(reasons, first):
             try:
                 if reason:
@@ -151,7 +158,7 @@ def _run(
                 if not skip_bad:
                     raise ValueError(f"{error} (to go on without such episodes: --skip-bad)") from error
                 skipped.append((found.episodes[number], str(error)))
-            done = Conversion(
+            done = ImportReport(
                 source=done.source, kind=done.kind, written=written, skipped=tuple(skipped),
                 left_out=tuple(found.left_out),
             )  # fmt: skip

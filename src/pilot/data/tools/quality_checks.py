@@ -28,7 +28,7 @@ SHOWN = 5  # places that a finding names
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suspicion:
+class QualityIssue:
     """`check`: the look that found it. `what` is wrong, `remedy`: what to do. `episodes`: where; none: everywhere."""
 
     check: str
@@ -51,14 +51,14 @@ CHECKS = {
 """Each look by name, and what it finds in a sound set."""
 
 
-def find_suspicions(
+def find_quality_issues(
     dataset: EpisodeDataset,
     *,
     state_names: Sequence[str],
     action_names: Sequence[str],
     control_hz: float | None = None,
     timestamps: Float[np.ndarray, " n"] | None = None,
-) -> list[Suspicion]:
+) -> list[QualityIssue]:
     """All that is found, in the order of `CHECKS`. `timestamps`: of every row, in seconds of its episode, if known.
 
     Episodes are named by their numbers in the set.
@@ -76,11 +76,11 @@ def find_suspicions(
     return found + idle_episodes(dataset) + short_episodes(dataset) + missing_words(dataset)
 
 
-def constant_dims(kind: str, values: Float[np.ndarray, "n d"], names: Sequence[str]) -> list[Suspicion]:
+def constant_dims(kind: str, values: Float[np.ndarray, "n d"], names: Sequence[str]) -> list[QualityIssue]:
     low, high = values.min(0), values.max(0)
     flat = high - low < FLAT * np.maximum(1.0, np.abs(high))
     return [
-        Suspicion(
+        QualityIssue(
             check="constant dims",
             what=f"{kind} '{names[i]}' is {low[i]:.4g} in all {len(values):,} frames",
             remedy="a sensor or a joint that was not connected? If it is meant so, leave it: it gets a range of 1",
@@ -91,7 +91,7 @@ def constant_dims(kind: str, values: Float[np.ndarray, "n d"], names: Sequence[s
 
 def jumps(
     kind: str, values: Float[np.ndarray, "n d"], *, names: Sequence[str], dims: Sequence[int], dataset: EpisodeDataset
-) -> list[Suspicion]:
+) -> list[QualityIssue]:
     """Steps between frames of one episode that are far longer than usual and cross much of the dim's range.
 
     `dims` are those that are places: a command of speed may leap.
@@ -112,7 +112,7 @@ def jumps(
         first = int(places[0])
         turn = abs(abs(float(values[first, i] - values[first - 1, i])) - TWO_PI) < 0.05 * TWO_PI
         found.append(
-            Suspicion(
+            QualityIssue(
                 check="jumps",
                 what=f"{kind} '{names[i]}' leaps {_times(len(places))}from {values[first - 1, i]:.4g} to "
                 f"{values[first, i]:.4g} at {_at(dataset, first)}",
@@ -127,7 +127,7 @@ def jumps(
 
 def clipped_values(
     kind: str, values: Float[np.ndarray, "n d"], *, names: Sequence[str], dataset: EpisodeDataset
-) -> list[Suspicion]:
+) -> list[QualityIssue]:
     """Many moving rows at exactly one end of the range, and few close to it: what lay beyond was cut off."""
     moved = np.concatenate([[False], (np.diff(values, axis=0) != 0).any(1) & _inside_episodes(dataset)])
     found = []
@@ -140,7 +140,7 @@ def clipped_values(
             if at.sum() < max(CLIPPED_SHARE * moved.sum(), CLIPPED_RATIO * near.sum()) or len(_runs(at)) < MIN_RUNS:
                 continue
             found.append(
-                Suspicion(
+                QualityIssue(
                     check="clipped values",
                     what=f"{kind} '{names[i]}' is exactly {end:.4g}, its {word} value, "
                     f"in {(dim == end).mean():.0%} of frames",
@@ -154,11 +154,11 @@ def clipped_values(
 
 def frame_rate(
     dataset: EpisodeDataset, *, control_hz: float | None, timestamps: Float[np.ndarray, " n"] | None
-) -> list[Suspicion]:
+) -> list[QualityIssue]:
     found, fps = [], float(dataset.fps)
     if control_hz is not None and abs(control_hz / fps - 1) > 0.02:
         found.append(
-            Suspicion(
+            QualityIssue(
                 check="frame rate",
                 what=f"recorded at {fps:g} frames per second, but the robot is controlled at {control_hz:g} Hz",
                 remedy="a policy learned from it moves the robot at another speed: resample, or serve at this rate",
@@ -174,7 +174,7 @@ def frame_rate(
         rate = f"{1 / usual:.3g} frames per second" if usual > 0 else "no rate at all"
         return [
             *found,
-            Suspicion(
+            QualityIssue(
                 check="frame rate",
                 what=f"timestamps run at {rate}, the set says {fps:g}",
                 remedy="correct fps in meta/info.json: chunks would last another time than was recorded",
@@ -185,7 +185,7 @@ def frame_rate(
         rows = np.flatnonzero(_inside_episodes(dataset))[off] + 1
         first = int(rows[0])
         found.append(
-            Suspicion(
+            QualityIssue(
                 check="frame rate",
                 what=f"{len(rows)} gap{'s' if len(rows) > 1 else ''} in the timestamps, the first of "
                 f"{float(timestamps[first] - timestamps[first - 1]) * fps:.1f} frames at {_at(dataset, first)}",
@@ -196,7 +196,7 @@ def frame_rate(
     return found
 
 
-def duplicated_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
+def duplicated_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
     """Equal states and actions, to the bit: copied twice, or one recording under two names."""
     seen: dict[str, list[int]] = {}
     for episode in dataset.episodes:
@@ -211,7 +211,7 @@ def duplicated_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
     named = "; ".join(" = ".join(map(str, group)) for group in groups[:SHOWN])
     copies = sum(len(group) - 1 for group in groups)
     return [
-        Suspicion(
+        QualityIssue(
             check="duplicated episodes",
             what=f"{copies} {'episode is a copy' if copies == 1 else 'episodes are copies'} of another: {named}",
             remedy="leave the copies out: they weigh double, and test data may leak into training",
@@ -222,7 +222,7 @@ def duplicated_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
 
 def lagging_actions(
     dataset: EpisodeDataset, *, state_names: Sequence[str], action_names: Sequence[str]
-) -> list[Suspicion]:
+) -> list[QualityIssue]:
     """By how many frames the motion of the state follows the action, from their correlation over shifts.
 
     Positions commanded and positions moved by are both understood: what correlates best decides. A sound recording has
@@ -233,7 +233,7 @@ def lagging_actions(
         return []
     where = "in the same frame" if lag == 0 else f"{-lag} frame{'s' if lag < -1 else ''} earlier"
     return [
-        Suspicion(
+        QualityIssue(
             check="actions lag state",
             what=f"the motion that an action should cause is seen {where} ({len(lags)} dims agree)",
             remedy="the action of a frame tells what has happened: a policy learns to stand still; shift actions by "
@@ -242,7 +242,7 @@ def lagging_actions(
     ]
 
 
-def idle_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
+def idle_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
     """Episodes in which neither state nor action changes most of the time."""
     still = ~(np.abs(np.diff(dataset.state, axis=0)) > FLAT * np.maximum(np.ptp(dataset.state, axis=0), FLAT)).any(1)
     still &= ~(np.diff(dataset.actions, axis=0) != 0).any(1)
@@ -250,7 +250,7 @@ def idle_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
     if not idle:
         return []
     return [
-        Suspicion(
+        QualityIssue(
             check="idle episodes",
             what=f"the robot stands still most of the time in {len(idle)} of {len(dataset.episodes)} episodes: "
             f"{shorten([e.index for e in idle], limit=SHOWN)}",
@@ -260,12 +260,12 @@ def idle_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
     ]
 
 
-def short_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
+def short_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
     short = [e.index for e in dataset.episodes if e.stop - e.start < dataset.action_horizon]
     if not short:
         return []
     return [
-        Suspicion(
+        QualityIssue(
             check="short episodes",
             what=f"{len(short)} of {len(dataset.episodes)} episodes are shorter than a chunk of "
             f"{dataset.action_horizon} actions: {shorten(short, limit=SHOWN)}",
@@ -275,12 +275,12 @@ def short_episodes(dataset: EpisodeDataset) -> list[Suspicion]:
     ]
 
 
-def missing_words(dataset: EpisodeDataset) -> list[Suspicion]:
+def missing_words(dataset: EpisodeDataset) -> list[QualityIssue]:
     silent = [e.index for e in dataset.episodes if not e.task.strip()]
     if not silent:
         return []
     return [
-        Suspicion(
+        QualityIssue(
             check="no words",
             what=f"{len(silent)} of {len(dataset.episodes)} episodes have no instruction: "
             f"{shorten(silent, limit=SHOWN)}",

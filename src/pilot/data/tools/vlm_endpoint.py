@@ -24,7 +24,7 @@ AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class VlmEndpoint:
     """Where the model is, and how gently it is asked.
 
     `url` ends before `/chat/completions`, such as `http://localhost:8000/v1`. `per_minute`: most requests per minute.
@@ -38,7 +38,7 @@ class Endpoint:
     timeout_s: float = 120.0
 
 
-class NotNow(Exception):
+class RetryLater(Exception):
     """No answer this time; ask again, after `seconds` if the server says so."""
 
     def __init__(self, reason: str, seconds: float | None) -> None:
@@ -46,11 +46,11 @@ class NotNow(Exception):
         self.seconds = seconds
 
 
-def ask(endpoint: Endpoint, content: Sequence[dict[str, Any]]) -> str:
-    """What the model says to `content`, parts made by `words` and `picture`. Asks once.
+def ask_vlm(endpoint: VlmEndpoint, content: Sequence[dict[str, Any]]) -> str:
+    """What the model says to `content`, parts made by `text_part` and `image_part`. Asks once.
 
     Raises:
-        NotNow: no answer, but another time there may be one.
+        RetryLater: no answer, but another time there may be one.
         ConnectionError: asking again is no use.
         ValueError: the answer is not one of a chat.
     """
@@ -68,11 +68,11 @@ def ask(endpoint: Endpoint, content: Sequence[dict[str, Any]]) -> str:
     except urllib.error.HTTPError as error:
         said = error.read(300).decode("utf-8", errors="replace")
         if error.code in AGAIN:
-            raise NotNow(f"HTTP {error.code}: {said}", _seconds(error.headers.get("Retry-After"))) from error
+            raise RetryLater(f"HTTP {error.code}: {said}", _seconds(error.headers.get("Retry-After"))) from error
         hint = f"; is the key in ${KEY} right?" if error.code in (401, 403) else ""
         raise ConnectionError(f"{address} answers HTTP {error.code}: {said}{hint}") from error
     except (OSError, HTTPException) as error:
-        raise NotNow(f"no answer ({error})", None) from error
+        raise RetryLater(f"no answer ({error})", None) from error
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(f"the answer has no {error}; is this a chat endpoint?") from error
     if not isinstance(said, str):
@@ -80,11 +80,11 @@ def ask(endpoint: Endpoint, content: Sequence[dict[str, Any]]) -> str:
     return said
 
 
-def words(text: str) -> dict[str, Any]:
+def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def picture(pixels: UInt8[np.ndarray, "h w 3"], *, size: int) -> dict[str, Any]:
+def image_part(pixels: UInt8[np.ndarray, "h w 3"], *, size: int) -> dict[str, Any]:
     """A picture, its longer side at most `size`."""
     image = Image.fromarray(pixels)
     image.thumbnail((size, size))

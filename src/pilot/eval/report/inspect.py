@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from pilot.data.formats.episodes import Episode, EpisodeDataset
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.formats.open import open_episodes
-from pilot.data.importers.base import described_robot, dim_names
+from pilot.data.formats.open_dataset import open_episodes
+from pilot.data.importers.base import describe_robot, dim_names
 from pilot.data.stats import compute_norm_stats
 from pilot.data.tools import quality_checks
-from pilot.data.tools.quality_checks import Suspicion
+from pilot.data.tools.quality_checks import QualityIssue
 from pilot.datasets import load_layout
 from pilot.eval.report import data_charts, pictures
 from pilot.eval.report.charts import duration, number
@@ -42,7 +42,7 @@ class Inspection:
 
     page: Path
     episodes: int
-    suspicions: list[Suspicion]
+    issues: list[QualityIssue]
     skipped: int
 
 
@@ -87,7 +87,7 @@ def inspect(
     )
     page = report.save(out or path / "inspect.html")
     return Inspection(
-        page=page, episodes=len(dataset.episodes), suspicions=found, skipped=len(dataset.skipped)
+        page=page, episodes=len(dataset.episodes), issues=found, skipped=len(dataset.skipped)
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def inspect(
 
 def known_robot(dataset: EpisodeDataset) -> Robot:
     """The robot that the set names, if there is a file for it and the dims fit; else what the set says of its dims."""
-    info = dataset.described()
+    info = dataset.metadata()
     name = str(info.get("robot_type") or info.get("name") or "unknown")
     if name in robot_names() and fits(dataset, robot := load_robot(name)):
         return robot
@@ -108,7 +108,7 @@ def known_robot(dataset: EpisodeDataset) -> Robot:
             (("action", "actions"), dataset.actions, "action"),
         )
     )
-    return described_robot(name, cameras=dataset.cameras, states=states, actions=actions, fps=float(dataset.fps))
+    return describe_robot(name, cameras=dataset.cameras, states=states, actions=actions, fps=float(dataset.fps))
 
 
 def fits(dataset: EpisodeDataset, robot: Robot) -> bool:
@@ -159,9 +159,9 @@ class Film:
         return cls(episode=episode, steps=steps, pictures=found, broken=broken)
 
 
-def find_all(dataset: EpisodeDataset, robot: Robot, films: Sequence[Film]) -> list[Suspicion]:
+def find_all(dataset: EpisodeDataset, robot: Robot, films: Sequence[Film]) -> list[QualityIssue]:
     """What the columns and the pictures that are shown have suspicious, and episodes that cannot be read."""
-    found = quality_checks.find_suspicions(
+    found = quality_checks.find_quality_issues(
         dataset,
         state_names=robot.state_names,
         action_names=robot.action_names,
@@ -169,7 +169,7 @@ def find_all(dataset: EpisodeDataset, robot: Robot, films: Sequence[Film]) -> li
         timestamps=read_timestamps(dataset),
     )
     unreadable = [
-        Suspicion(
+        QualityIssue(
             check="unreadable", what=f"episode {skip.episode} cannot be read: {skip.reason}",
             remedy="repair it, or leave it out: --skip-bad does", episodes=(skip.episode,),
         )
@@ -197,7 +197,7 @@ def read_timestamps(dataset: EpisodeDataset) -> np.ndarray | None:
     return np.concatenate([p for p in pieces if p is not None]).astype(np.float64)
 
 
-def picture_suspicions(film: Film) -> list[Suspicion]:
+def picture_suspicions(film: Film) -> list[QualityIssue]:
     """Cameras that are black, or that show one picture all the time."""
     found = []
     for camera, frames in film.pictures.items():
@@ -208,9 +208,9 @@ def picture_suspicions(film: Film) -> list[Suspicion]:
             what, remedy = f"{where} shows the same picture all the time", "a frozen camera? Leave the episode out"
         else:
             continue
-        found.append(Suspicion(check="pictures", what=what, remedy=remedy, episodes=(film.episode.index,)))
+        found.append(QualityIssue(check="pictures", what=what, remedy=remedy, episodes=(film.episode.index,)))
     return found + [
-        Suspicion(
+        QualityIssue(
             check="pictures", what=f"camera '{camera}' of episode {film.episode.index} cannot be read: {reason}",
             remedy="fetch the file again, or leave the episode out", episodes=(film.episode.index,),
         )
@@ -227,7 +227,7 @@ def subtitle(dataset: EpisodeDataset, robot: Robot) -> str:
     return f"Robot **{robot.name}**, {sizes}, cameras {cameras}, {float(dataset.fps):g} frames per second."
 
 
-def highlights(dataset: EpisodeDataset, found: Sequence[Suspicion]) -> list[tuple[str, str, str]]:
+def highlights(dataset: EpisodeDataset, found: Sequence[QualityIssue]) -> list[tuple[str, str, str]]:
     frames, fps = len(dataset), float(dataset.fps)
     lengths = [episode.stop - episode.start for episode in dataset.episodes]
     ends = [f"{length / fps:.1f}" for length in (min(lengths), max(lengths))]
@@ -250,7 +250,7 @@ def highlights(dataset: EpisodeDataset, found: Sequence[Suspicion]) -> list[tupl
     ]
 
 
-def add_suspicions(report: Report, dataset: EpisodeDataset, found: Sequence[Suspicion]) -> None:
+def add_suspicions(report: Report, dataset: EpisodeDataset, found: Sequence[QualityIssue]) -> None:
     report.section("What looks wrong", "A suspicion is no proof: look at the place, then decide.")
     cards = "".join(
         f'<li class="bad"><b>{html.escape(s.check)}</b><span>{html.escape(s.what)}</span>'
@@ -405,7 +405,7 @@ def add_numbers(report: Report, dataset: EpisodeDataset, *, robot: Robot, stats:
 def learned_actions(dataset: EpisodeDataset, robot: Robot) -> np.ndarray:
     """Actions of all chunks, minus the state where they are learned relative to it; of at most 20 000 chunks."""
     rows = np.arange(0, len(dataset), max(1, len(dataset) // 20_000))
-    actions, is_pad = dataset.windows(rows)
+    actions, is_pad = dataset.action_chunks(rows)
     adapter = load_adapter(robot)
     base = np.zeros((len(rows), robot.action_dim), np.float32)
     mask = np.flatnonzero(robot.delta_mask)

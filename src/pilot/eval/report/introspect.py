@@ -102,7 +102,7 @@ def think(
     said, context = policy.bundle.pi.generate(
         context, read, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
     )
-    words, _ = policy.pipeline.words_and_box(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
+    words, _ = policy.pipeline.split_subtask(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
     return read, context, words
 
 

@@ -19,7 +19,7 @@ models whose subtasks are bare words. A new high level is one more class with th
 
 from collections.abc import Sequence
 
-from pilot.data.tools.vlm_endpoint import Endpoint
+from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.infer.high_level.advising import Human, Oracle, Vlm
 from pilot.infer.high_level.base import SUBTASK_TOKENS, Advisor, HighLevel, Implicit, Silent
 from pilot.infer.high_level.deciding import Affordance, Model, SayCan
@@ -73,5 +73,5 @@ def named(
     if missing := [option for option in NEEDED.get(name, ()) if option not in given]:
         raise ValueError(f"high level '{name}' needs {' and '.join(missing)}")
     if name == Vlm.name:
-        given["endpoint"] = Endpoint(url=given.pop("url"), model=given.pop("model"))
+        given["endpoint"] = VlmEndpoint(url=given.pop("url"), model=given.pop("model"))
     return NAMED[name](**given)

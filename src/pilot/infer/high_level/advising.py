@@ -17,7 +17,7 @@ import numpy as np
 
 from pilot.data import transforms
 from pilot.data.tools import vlm_endpoint
-from pilot.data.tools.vlm_endpoint import Endpoint, NotNow
+from pilot.data.tools.vlm_endpoint import RetryLater, VlmEndpoint
 from pilot.infer.high_level.base import Advisor, HighLevel
 from pilot.infer.high_level.deciding import Model
 from pilot.types import Sample
@@ -139,13 +139,13 @@ def at_once(job: Callable[[], str], *, sleep: Callable[[float], None] = time.sle
         ConnectionError: no answer after some attempts; an evaluation does not go on without its high level.
     """
     promise: Future[str] = Future()
-    reason: NotNow | None = None
+    reason: RetryLater | None = None
     for pause in PAUSES:
         try:
             promise.set_result(job())
         except ValueError as error:
             promise.set_exception(error)
-        except NotNow as error:
+        except RetryLater as error:
             reason = error
             sleep(max(pause, error.seconds or 0.0))
             continue
@@ -164,7 +164,7 @@ class Vlm(Advising):
     """
 
     name: ClassVar[str] = "vlm"
-    endpoint: Endpoint
+    endpoint: VlmEndpoint
     labels: tuple[str, ...] = ()
     every: float = 2.0
     cameras: tuple[str, ...] = ()
@@ -180,8 +180,8 @@ class Vlm(Advising):
         done = f"Until now it did this: {'; '.join(subtask.words for subtask in history)}.\n" if history else ""
         labels = f"\nChoose among: {'; '.join(self.labels)}." if self.labels else ""
         text = QUESTION.format(prompt=prompt, cameras=", ".join(pictures), done=done, labels=labels)
-        shown = [vlm_endpoint.picture(transforms.picture(pixels), size=self.size) for pixels in pictures.values()]
-        return [vlm_endpoint.words(text), *shown]
+        shown = [vlm_endpoint.image_part(transforms.picture(pixels), size=self.size) for pixels in pictures.values()]
+        return [vlm_endpoint.text_part(text), *shown]
 
     def read(self, said: str) -> str:
         """The subtask out of what the model said.
@@ -234,11 +234,11 @@ class _Correspondent:
             return
         try:
             self.advice, self.trouble = self.level.read(answer.result()), None
-        except (ValueError, NotNow, OSError) as error:
+        except (ValueError, RetryLater, OSError) as error:
             if self.trouble is None:
                 log.warning("the high level goes on with its last advice: %s", error)
             self.trouble = str(error)
-            if isinstance(error, NotNow) and error.seconds is not None:
+            if isinstance(error, RetryLater) and error.seconds is not None:
                 self.not_before = now + error.seconds
 
     def ask(self, sample: Sample, *, history: Sequence["Subtask"]) -> None:
@@ -246,5 +246,5 @@ class _Correspondent:
         shown = {c: np.array(pixels) for c, pixels in sample.images.items() if not level.cameras or c in level.cameras}
         self.asked_for = prompt
         self.answer = level.submit(
-            lambda: vlm_endpoint.ask(level.endpoint, level.question(prompt, shown, history=history))
+            lambda: vlm_endpoint.ask_vlm(level.endpoint, level.question(prompt, shown, history=history))
         )  # fmt: skip

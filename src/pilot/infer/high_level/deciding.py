@@ -233,7 +233,7 @@ def fork(generator: torch.Generator) -> torch.Generator:
 
 
 def in_words(policy: "Policy", subtask: str) -> str:
-    return policy.pipeline.words_and_box(subtask)[0]
+    return policy.pipeline.split_subtask(subtask)[0]
 
 
 def up_to(tokens: Sequence[int], eos: int) -> list[int]:

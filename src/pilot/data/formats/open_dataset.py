@@ -5,9 +5,9 @@
 | `meta/info.json`, or an open recording | `LeRobotDataset` (v2.0 to v3.0) |
 | `features.json`, here or in a version folder | `RldsDataset`, with the layout of its entry in `pilot.datasets` |
 | `rows.jsonl` | `WebRows` (pilot's own) |
-| `.tar` files | `TarRows` (WebDataset) |
+| `.tar` files | `WebDatasetRows` (WebDataset) |
 | a `.json` file of images and annotations | `CocoRows` |
-| another `.json` or `.jsonl` file | `ChatRows` (LLaVA, VQA) |
+| another `.json` or `.jsonl` file | `LlavaRows` (LLaVA, VQA) |
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +18,14 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import rlds, web
 from pilot.data.formats.coco import CocoRows
 from pilot.data.formats.episodes import EpisodeDataset
-from pilot.data.formats.image_text import PictureRows
+from pilot.data.formats.image_text import ImageTextRows
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.formats.llava import ChatRows
+from pilot.data.formats.llava import LlavaRows
 from pilot.data.formats.rlds import RldsDataset, RldsLayout
 from pilot.data.formats.web import WebRows
-from pilot.data.formats.webdataset import TarRows
-from pilot.data.loading.workers import Spread, here
-from pilot.data.storage.files import names_in, read_json
+from pilot.data.formats.webdataset import WebDatasetRows
+from pilot.data.loading.parallel import ParallelMap, serial_map
+from pilot.data.storage.files import list_names, read_json
 from pilot.data.storage.remote import fetch, is_remote
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def open_episodes(
     layouts: Callable[[str], RldsLayout],
     cameras: Sequence[str] | None = None,
     skip_bad: bool = False,
-    spread: Spread = here,
+    parallel_map: ParallelMap = serial_map,
     cache_gb: float | None = None,
 ) -> EpisodeDataset:
     """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`,
-    `spread` does its first reading. Of an address (`hf://…`, `gs://…`) files come as they are read, see
+    `parallel_map` does its first reading. Of an address (`hf://…`, `gs://…`) files come as they are read, see
     `pilot.data.storage.streaming`.
 
     Raises:
@@ -59,17 +59,17 @@ def open_episodes(
     folder = _elsewhere(path, cache_gb)
     path = folder.path if folder else Path(path)
     if folder:
-        folder.bring(*DESCRIPTIONS)
+        folder.fetch(*DESCRIPTIONS)
     if (path / rlds.FEATURES).exists() or list(path.glob(f"*/{rlds.FEATURES}")):
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
-        options = {"layout": layouts(name), "progress": True, "spread": spread}
+        options = {"layout": layouts(name), "progress": True, "parallel_map": parallel_map}
         return RldsDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder, **options)
     if (path / "meta").exists() or (path / fmt.RECORDING).exists():
         return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder)
     raise unknown_error(path, f"{fmt.INFO} (LeRobot) or {rlds.FEATURES} (RLDS)")
 
 
-def open_pictures(
+def open_image_text(
     path: str | Path,
     *,
     loc_stride: int = 1,
@@ -78,7 +78,7 @@ def open_pictures(
     camera: str = "room",
     skip_bad: bool = False,
     cache_gb: float | None = None,
-) -> PictureRows:
+) -> ImageTextRows:
     """The web rows at `path`; `question` is for pilot's own, see `WebRows`. Of an address with tars these come as they
     are read, of another everything is fetched.
 
@@ -88,7 +88,7 @@ def open_pictures(
     """
     options: dict[str, Any] = {"camera": camera, "loc_stride": loc_stride, "source": source, "skip_bad": skip_bad}
     if (folder := _elsewhere(path, cache_gb)) and any(name.endswith(".tar") for name in folder.sizes):
-        return TarRows(folder.path, folder=folder, **options)
+        return WebDatasetRows(folder.path, folder=folder, **options)
     path = fetch(path)
     if (path / web.ROWS).exists() or (path / web.PACKED).exists():
         return WebRows(path, question=question, **options)
@@ -106,14 +106,14 @@ def _elsewhere(path: str | Path, cache_gb: float | None) -> "StreamedFolder | No
     return StreamedFolder(path, limit_gb=cache_gb)
 
 
-def _reader(path: Path) -> type[PictureRows]:
+def _reader(path: Path) -> type[ImageTextRows]:
     if path.suffix == ".tar" or (path.is_dir() and list(path.glob("*.tar"))):
-        return TarRows
+        return WebDatasetRows
     if path.suffix == ".jsonl":
-        return ChatRows
+        return LlavaRows
     if path.suffix == ".json" and path.exists():
         with path.open("rb") as file:
-            return ChatRows if file.read(HEAD_BYTES).lstrip().startswith(b"[") else CocoRows
+            return LlavaRows if file.read(HEAD_BYTES).lstrip().startswith(b"[") else CocoRows
     raise unknown_error(path, f"{web.ROWS}, .tar files, or a .json or .jsonl file")
 
 
@@ -122,4 +122,4 @@ def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
     if not path.exists():
         where = "give the folder of a data set (a run's: --set sources.NAME.path=FOLDER), or its address (hf://, gs://)"
         return FileNotFoundError(f"{path} does not exist; {where}")
-    return FileNotFoundError(f"{path} holds no {wanted}; it has {names_in(path)}")
+    return FileNotFoundError(f"{path} holds no {wanted}; it has {list_names(path)}")

@@ -1,6 +1,6 @@
 """The files of a data set, and the few of them that a process has open.
 
-Sets on this machine are `Folder`s. Of those that lie elsewhere `pilot.data.storage.streaming` brings a file when it is
+Sets on this machine are `DatasetFolder`s. Of sets that lie elsewhere, `storage/streaming.py` fetches a file when it is
 asked for; a reader does not know the difference.
 """
 
@@ -22,10 +22,10 @@ class Closable(Protocol):
 Opened = TypeVar("Opened", bound=Closable)
 
 
-class Folder:
+class DatasetFolder:
     """Files under `path`, by their place there. What is open is not for two threads at once: `lock` is for readers."""
 
-    is_here = True
+    is_local = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class Folder:
         """What tells one state of these files from another: their places and sizes."""
         return [(str(file.relative_to(self.path)), file.stat().st_size) for file in sorted(files)]
 
-    def opened(self, file: Path, opener: Callable[[], Opened]) -> Opened:
+    def open_cached(self, file: Path, opener: Callable[[], Opened]) -> Opened:
         """What `opener` makes of `file`; it stays open until others are wanted more. Use it before the next call."""
         if file in self._open:
             self._open.move_to_end(file)
@@ -57,17 +57,17 @@ class Folder:
         return self._open.setdefault(file, opener())
 
     @contextmanager
-    def held(self, file: Path) -> Iterator[Path]:
+    def hold_file(self, file: Path) -> Iterator[Path]:
         """`file`, which stays where it is within the block."""
         yield file
 
     @contextmanager
     def columns(self, file: Path) -> Iterator[Any]:
         """What to read some columns of a parquet file from: a path, or an open file."""
-        with self.held(file) as here:
+        with self.hold_file(file) as here:
             yield here
 
-    def soon(self, files: Iterable[Path]) -> None:
+    def prefetch(self, files: Iterable[Path]) -> None:
         """Says which files will be opened next."""
 
     def __getstate__(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 
 
 @dataclass(frozen=True)
-class Spread:
+class ParallelMap:
     """Gives `work(part)` of each part, in order, worked on by `processes` at once.
 
     An error of the work is raised where its result would have come. Whoever stops early closes the generator: then
@@ -38,11 +38,11 @@ class Spread:
         yield from self.over(work, parts)
 
 
-here = Spread(1, map)
+serial_map = ParallelMap(1, map)
 """One after the other, in this process."""
 
 
-def in_processes(count: int) -> Spread:
+def map_in_processes(count: int) -> ParallelMap:
     """In `count` processes of this machine; with one, in this process."""
 
     def over(work: Work, parts: Iterable[Any]) -> Iterator[Any]:
@@ -50,7 +50,7 @@ def in_processes(count: int) -> Spread:
             start, end = (lambda part: pool.submit(_do, part)), (lambda future: future.result())
             yield from _in_order(start, end, parts, ahead=2 * count, coming=deque())
 
-    return Spread(count, over) if count > 1 else here
+    return ParallelMap(count, over) if count > 1 else serial_map
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolEx
 
 
 @contextmanager
-def on_ray(address: str | None = None, *, cpus: int | None = None) -> Iterator[Spread]:
+def map_on_ray(address: str | None = None, *, cpus: int | None = None) -> Iterator[ParallelMap]:
     """On the Ray cluster at `address`; without one on that of `$RAY_ADDRESS`, or on one that is started here.
 
     A cluster that this process is connected to already is taken as it is. Its machines must have pilot installed, and
@@ -100,7 +100,7 @@ def on_ray(address: str | None = None, *, cpus: int | None = None) -> Iterator[S
         options = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False}
         ray.init(address="local", num_cpus=cpus, _temp_dir=folder, **options)
     try:
-        yield Spread(cores := int(ray.cluster_resources()["CPU"]), partial(_over_cluster, ray, cores))
+        yield ParallelMap(cores := int(ray.cluster_resources()["CPU"]), partial(_over_cluster, ray, cores))
     finally:
         if mine:
             ray.shutdown()
@@ -156,7 +156,7 @@ def _ray() -> Any:
     return ray
 
 
-_work: list[Work] = []  # of this process, where it is one of `in_processes`
+_work: list[Work] = []  # of this process, where it is one of `map_in_processes`
 
 
 def _begin(begin: Callable[[], None]) -> None:

@@ -23,8 +23,8 @@ from pilot.data.formats import columns as parts
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.rlds import RldsDataset, RldsLayout
 from pilot.data.formats.writer import LeRobotWriter
-from pilot.data.loading import workers
-from pilot.data.loading.workers import here, in_processes, on_ray
+from pilot.data.loading import parallel
+from pilot.data.loading.parallel import map_in_processes, map_on_ray, serial_map
 from pilot.data.tools import import_recordings
 from pilot.robots import load_robot
 
@@ -32,8 +32,8 @@ from pilot.robots import load_robot
 def starts_here() -> None:
     """Ray wants sockets, shared memory and processes of its own, which not every container gives; then it may wait."""
     start = (
-        "from pilot.data.loading.workers import on_ray\n"
-        "with on_ray(cpus=1) as spread: assert list(spread(abs, [-1])) == [1]"
+        "from pilot.data.loading.parallel import map_on_ray\n"
+        "with map_on_ray(cpus=1) as parallel_map: assert list(parallel_map(abs, [-1])) == [1]"
     )
     try:
         found = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=180)
@@ -50,8 +50,8 @@ def ray():
     starts_here()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # layouts of tests are looked up there
-        with on_ray(cpus=2) as spread:
-            yield spread
+        with map_on_ray(cpus=2) as parallel_map:
+            yield parallel_map
 
 
 @pytest.fixture
@@ -71,24 +71,28 @@ def same_files(a: Path, b: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["here", "processes", "ray"])
 def test_results_come_in_order_and_errors_in_their_place(kind, request):
-    spread = request.getfixturevalue("ray") if kind == "ray" else {"here": here, "processes": in_processes(2)}[kind]
+    parallel_map = (
+        request.getfixturevalue("ray")
+        if kind == "ray"
+        else {"here": serial_map, "processes": map_in_processes(2)}[kind]
+    )
     divided = partial(operator.truediv, 12)
-    assert list(spread(divided, range(1, 9))) == [12 / n for n in range(1, 9)]
-    taken, results = [], iter(spread(divided, [4, 2, 0, 6]))
+    assert list(parallel_map(divided, range(1, 9))) == [12 / n for n in range(1, 9)]
+    taken, results = [], iter(parallel_map(divided, [4, 2, 0, 6]))
     with pytest.raises(ZeroDivisionError, match=r"^(float )?division by zero$"):
         for result in results:
             taken.append(result)
     assert taken == [3.0, 6.0]
-    assert spread.processes == (1 if kind == "here" else 2)
+    assert parallel_map.processes == (1 if kind == "here" else 2)
 
 
 def test_a_process_that_dies_is_said():
     with pytest.raises(ChildProcessError, match="was killed, by lack of memory perhaps; run the same command again"):
-        list(in_processes(2)(os._exit, [1, 2]))
+        list(map_in_processes(2)(os._exit, [1, 2]))
 
 
 def test_work_under_way_ends_when_nobody_waits_for_it():
-    results = in_processes(2)(time.sleep, [0, 1000, 1000])
+    results = map_in_processes(2)(time.sleep, [0, 1000, 1000])
     assert next(results) is None
     workers = multiprocessing.active_children()
     results.close()
@@ -99,13 +103,13 @@ def test_work_under_way_ends_when_nobody_waits_for_it():
 def test_work_under_way_is_bounded():
     submitted = []
     take = lambda part: submitted.append(part) or part  # noqa: E731
-    results = workers._in_order(take, lambda part: part, range(100), ahead=3, coming=deque())
+    results = parallel._in_order(take, lambda part: part, range(100), ahead=3, coming=deque())
     assert [next(results), next(results)] == [0, 1] and submitted == [0, 1, 2, 3, 4]
 
 
 def test_a_missing_ray_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'pilot\[ray\]'"), on_ray():
+    with pytest.raises(ImportError, match=r"pip install 'pilot\[ray\]'"), map_on_ray():
         pass
 
 
@@ -138,11 +142,13 @@ def test_conversion_that_stops_goes_on_elsewhere(ray, tmp_path):
     (tmp_path / "raw/episode_2.hdf5").write_bytes(b"no recording")
     options = import_recordings.Options(fps=10, pictures="image")
     with pytest.raises(ValueError, match=r"episode_2.hdf5 is damaged .*--skip-bad"):
-        import_recordings.convert(tmp_path / "raw", tmp_path / "cluster", options=options, progress=False, spread=ray)
+        import_recordings.import_recordings(
+            tmp_path / "raw", tmp_path / "cluster", options=options, progress=False, parallel_map=ray
+        )
     (tmp_path / "raw/episode_2.hdf5").write_bytes(whole)
     with pytest.warns(UserWarning, match="2 finished episodes are kept"):
-        import_recordings.convert(tmp_path / "raw", tmp_path / "cluster", options=options, progress=False)
-    import_recordings.convert(tmp_path / "raw", tmp_path / "alone", options=options, progress=False)
+        import_recordings.import_recordings(tmp_path / "raw", tmp_path / "cluster", options=options, progress=False)
+    import_recordings.import_recordings(tmp_path / "raw", tmp_path / "alone", options=options, progress=False)
     same_files(tmp_path / "alone", tmp_path / "cluster")
 
 
@@ -155,7 +161,7 @@ def test_statistics(ray, tmp_path, monkeypatch, rng):
             pictures = {fmt.IMAGES + camera: np.zeros((length, 8, 8, 3), np.uint8) for camera in robot.cameras}
             writer.add_episode(frames | pictures, task="push")
     monkeypatch.setattr(parts, "PART_ROWS", 8)
-    assert len(parts.find_parts(tmp_path / "set").parts) > 1
+    assert len(parts.index_columns(tmp_path / "set").parts) > 1
     found = []
     for who in (["--workers", "1"], ["--workers", "2"], ["--ray"]):
         assert main.main(["data", "stats", str(tmp_path / "set"), "--action-horizon", "3", *who]) == 0
@@ -168,12 +174,12 @@ def test_first_reading_of_records(ray, tmp_path):
     layout = RldsLayout(
         fps=5, cameras={"top": "observation/image"}, instruction=("language_instruction",), columns=columns
     )
-    for name, spread in (("alone", here), ("cluster", ray)):
+    for name, parallel_map in (("alone", serial_map), ("cluster", ray)):
         path = copy_tiny_arm(tmp_path / name)
         content = bytearray((path / RECORDS).read_bytes())
         content[60] ^= 1
         (path / RECORDS).write_bytes(bytes(content))
-        dataset = RldsDataset(path, 2, layout=layout, skip_bad=True, spread=spread)
+        dataset = RldsDataset(path, 2, layout=layout, skip_bad=True, parallel_map=parallel_map)
         assert [skip.episode for skip in dataset.skipped] == [0]
     kept = [next((tmp_path / name).rglob("columns-*")) for name in ("alone", "cluster")]
     for name in (file.name for file in kept[0].iterdir()):
