@@ -28,7 +28,7 @@ def from_openpi(raw):
     return {{"images": {{}}, "state": raw["joints"], "prompt": None}}
 
 
-ADAPTERS = {{"negative": Adapter(actions=negate, actions_back=negate)}}
+ADAPTERS = {{"negative": Adapter(actions=negate, actions_inverse=negate)}}
 """
 
 
