@@ -8,7 +8,9 @@ from pilot.cli.settings import override
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a run of pilot.configs, such as nano_stage1")
+    parser.add_argument(
+        "name", help="a run of pilot.configs, such as nano_stage1, or of your own: path/to/file.py:my_run"
+    )
     parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
     parser.add_argument("--samples", type=above_zero, help="rows to train on (default: steps × batch_size of the run)")

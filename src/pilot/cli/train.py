@@ -9,7 +9,9 @@ from pilot.cli.settings import override, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a run of pilot.configs, such as nano_vision")
+    parser.add_argument(
+        "name", help="a run of pilot.configs, such as nano_vision, or of your own: path/to/file.py:my_run"
+    )
     parser.add_argument(
         "--out", type=folder_to_write, help="folder of the run, resumed if there is one (default: outputs/NAME)"
     )
@@ -35,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         evaluate = evaluator(config)
     from pilot.train.loop import train
 
-    policy = train(config, out=args.out or Path("outputs") / args.name, until=args.until, evaluate=evaluate)
+    policy = train(config, out=args.out or Path("outputs") / config.name, until=args.until, evaluate=evaluate)
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"the policy is {policy}")
 

@@ -1,39 +1,76 @@
 """Runs by name: each file here holds plain functions that return a frozen `TrainConfig`; the folder is the list.
 
-A run is a function without arguments that says that it returns a `TrainConfig`; others are helpers. Names are read from
-the text of the files, so that a wrong one is answered at once: to import a run is to import torch.
+A run is a function without arguments that is declared to return a `TrainConfig`: `def pi05_desk() -> TrainConfig:`.
+Other functions are helpers. Runs of your own are found by `path/to/file.py:pi05_desk`, or by an entry point of the
+group `pilot.runs` (`pilot.extensions`).
+
+Names are read from the text of the files, so that a wrong one is answered at once: to import a run is to import torch.
 """
 
 import importlib
 import re
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING
 
-from pilot.names import check_name
+from pilot.extensions import Extension, ExtensionPoint
 
 if TYPE_CHECKING:
     from pilot.train.config import TrainConfig
 
-RUN = re.compile(r"^def ([a-z]\w*)\(\) -> TrainConfig:", re.MULTILINE)
+RUN = re.compile(r"^def ([a-z]\w*)\(\) -> \"?TrainConfig\"?:", re.MULTILINE)
+FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Every run there is, sorted."""
-    return sorted(_modules())
+    """Return the names of all runs: those of this folder, and entry points."""
+    return RUNS.names()
 
 
-def get(name: str) -> "TrainConfig":
-    """The run `name`.
+def get(reference: str) -> "TrainConfig":
+    """Return the run that `reference` names: `nano_stage1`, `path/to/file.py:pi05_desk` or an entry point.
 
     Raises:
-        ValueError: no such run; the nearest is suggested.
+        FileNotFoundError: there is no such file.
+        ValueError: no run has that name (the nearest is suggested), or what has the name is not a run.
     """
-    modules = _modules()
-    module = importlib.import_module(f"{__name__}.{modules[check_name('run', name, sorted(modules))]}")
-    return getattr(module, name)()
+    if reference not in names():
+        _refuse_undeclared(reference)
+    function = RUNS.load(reference).value
+    if function.__code__.co_argcount or function.__code__.co_kwonlyargcount:
+        raise ValueError(
+            f"'{reference}' takes arguments; a run is a function without any: declare it as "
+            f"`def {function.__name__}() -> TrainConfig:`"
+        )
+    config = function()
+    from pilot.train.config import TrainConfig
+
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"'{reference}' returns a {type(config).__name__}; a run returns a TrainConfig")
+    return config
 
 
-def _modules() -> dict[str, str]:
-    """The file that each run is in."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+def _own() -> dict[str, str]:
+    """Return the file that each run of this folder is in."""
+    files = sorted(FOLDER.glob("*.py"))
     return {name: file.stem for file in files for name in RUN.findall(file.read_text(encoding="utf-8"))}
+
+
+def _load_own(name: str) -> Extension:
+    module = importlib.import_module(f"{__name__}.{_own()[name]}")
+    return Extension(getattr(module, name), module)
+
+
+def _refuse_undeclared(name: str) -> None:
+    """Raise `ValueError` if a file of this folder has a function of that name which is not declared as a run."""
+    definition = re.compile(rf"^def {re.escape(name)}\(", re.MULTILINE)
+    for file in sorted(FOLDER.glob("*.py")):
+        if file != Path(__file__) and definition.search(file.read_text(encoding="utf-8")):
+            raise ValueError(
+                f"'{name}' in {file} is not declared as a run; if it is one, write `def {name}() -> TrainConfig:`"
+            )
+
+
+RUNS = ExtensionPoint(
+    kind="run", group="pilot.runs", own_names=lambda: sorted(_own()), load_own=_load_own, instance_of=FunctionType
+)
