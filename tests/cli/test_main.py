@@ -167,7 +167,8 @@ def test_errors_for_people_are_one_line(error, code, message, capsys, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("out", "message"), [("", "nothing is kept; with --out"), (" --out e", "the same command goes")]
+    ("out", "message"),
+    [("", "no episode was kept; with --out FOLDER"), (" --out e", "run the same command again to continue")],
 )
 def test_what_an_evaluation_keeps_when_it_is_stopped(out, message, capsys, monkeypatch, tmp_path):
     def stopped(*_args, **_options):
@@ -254,5 +255,5 @@ def test_options_of_a_high_level(options, message, capsys):
 def test_a_high_level_by_its_options(tmp_path):
     (tmp_path / "labels.txt").write_text("pick up the cup\n\n  done \n")
     command = ["eval", "x", "--high-level", "saycan", "--labels", str(tmp_path / "labels.txt")]
-    level = arguments.chosen_high_level(main.build_parser().parse_args(command))
+    level = arguments.read_high_level(main.build_parser().parse_args(command))
     assert level.labels == ("pick up the cup", "done")

@@ -145,7 +145,7 @@ def high_level_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vlm-model", metavar="NAME", help="for vlm: its model; the API key is in $OPENAI_API_KEY")
 
 
-def chosen_high_level(args: argparse.Namespace) -> Any:
+def read_high_level(args: argparse.Namespace) -> Any:
     """Return the high level that the options name, or None if they name none.
 
     Raises:

@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> None:
     from pilot.extensions import FILE_REFERENCE, import_file
 
     if (match := FILE_REFERENCE.fullmatch(args.file)) is None:
-        raise ValueError(f"'{args.file}' is no Python file; give path/to/file.py, or path/to/file.py:NAME")
+        raise ValueError(f"'{args.file}' is not a Python file; give path/to/file.py, or path/to/file.py:NAME")
     module = import_file(Path(match["file"]))
     from pilot.contracts import check_module
 

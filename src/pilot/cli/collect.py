@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--episodes", type=whole_number(1), default=10, help="episodes per scene (default: %(default)s)"
     )
-    parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step")
-    parser.add_argument("--video", action="store_true", help="mp4 files instead of pictures in the tables")
+    parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step in words")
+    parser.add_argument("--video", action="store_true", help="store mp4 files instead of single pictures")
     parser.add_argument(
-        "--web", type=whole_number(1), metavar="ROWS", help="instead: this many captions, questions and boxes"
+        "--web", type=whole_number(1), metavar="ROWS", help="write this many captions, questions and boxes instead"
     )
     parser.add_argument(
         "--split", choices=["train", "test"], default="train", help="which scenes (default: %(default)s)"
@@ -44,13 +44,14 @@ def suite_options(suites: Iterable[Any]) -> dict[str, dataclasses.Field]:
 
 
 def add_suite_option(group: Any, option: dataclasses.Field) -> None:
+    """Add an option that changes one field of a suite."""
     more = {name: value for name, value in option.metadata.items() if name != "help"}
     if isinstance(option.default, int):
         more["type"] = whole_number(0)
-    group.add_argument(f"--{option.name}", help=f"{option.metadata['help']} (default: what the suite says)", **more)
+    group.add_argument(f"--{option.name}", help=f"{option.metadata['help']} (default: as in the suite)", **more)
 
 
-def chosen_suite(args: argparse.Namespace) -> Any:
+def read_suite(args: argparse.Namespace) -> Any:
     """Return the suite that the arguments name, with the changes that they make to it.
 
     Raises:
@@ -70,13 +71,13 @@ def chosen_suite(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> None:
-    suite = chosen_suite(args)
+    suite = read_suite(args)
     from pilot.sims.collect import collect, collect_web
 
     where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
     if args.web is not None:
         collect_web(args.out, suite, rows=args.web, workers=args.workers, **where)
-        print(f"the set is {args.out}")
+        print(f"wrote the data set {args.out}")
         return
     collect(
         args.out,
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         image_format="video" if args.video else "image",
         **where,
     )
-    print(f"the set is {args.out}; to look at it: pilot data inspect {args.out}")
+    print(f"wrote the data set {args.out}; to look at it: pilot data inspect {args.out}")
 
 
 VERB = Verb(

@@ -1,4 +1,4 @@
-"""`pilot demo`: the whole recipe in minutes, and a page about it."""
+"""`pilot demo`: the whole recipe in a few minutes, and a report of it."""
 
 import argparse
 from pathlib import Path
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 VERB = Verb(
-    help="Watch the whole recipe: act in scenes never seen, learn something new, write an HTML report.",
+    help="Watch the whole recipe: act in new scenes, learn something new, write an HTML report.",
     example="pilot demo --quick",
     add_arguments=add_arguments,
     run=run,

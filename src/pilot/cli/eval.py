@@ -5,9 +5,9 @@ import argparse
 from pilot.cli.arguments import (
     Verb,
     checkpoint_at,
-    chosen_high_level,
     folder_to_write,
     high_level_arguments,
+    read_high_level,
     whole_number,
 )
 
@@ -20,16 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "yours (default: all of the policy's robot)")  # fmt: skip
     parser.add_argument("--control", nargs="+", metavar="CONTROL", default=["none"], help=" ".join(CONTROLS))
     parser.add_argument(
-        "--episodes", type=whole_number(1), default=200, help="per suite and control (default: %(default)s)"
+        "--episodes", type=whole_number(1), default=200, help="episodes per suite and control (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the starts (default: %(default)s)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="chooses the starts (default: %(default)s)")
     parser.add_argument("--num-steps", type=whole_number(1), help="denoising steps (default: the policy's own)")
     parser.add_argument(
         "--replan-steps", type=whole_number(1), help="actions executed per chunk (default: the policy's own)"
     )
     parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
     parser.add_argument(
-        "--out", type=folder_to_write, help="folder for each episode's record and the table; a second run goes on"
+        "--out",
+        type=folder_to_write,
+        help="folder for the table and the record of each episode; the same command again continues",
     )
     high_level_arguments(parser)
 
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     for control in args.control:
         check_control(control)
     policy = args.policy if args.policy == "expert" else checkpoint_at(args.policy)
-    high_level = chosen_high_level(args)
+    high_level = read_high_level(args)
     from pilot.eval.evaluate import evaluate_table
     from pilot.eval.results import save_table, to_markdown
 
@@ -59,8 +61,12 @@ def run(args: argparse.Namespace) -> None:
             out=args.out,
         )
     except KeyboardInterrupt as stopped:
-        kept = "the same command goes on where it was" if args.out else "nothing is kept; with --out FOLDER it goes on"
-        raise KeyboardInterrupt(f"stopped; {kept}") from stopped
+        hint = (
+            "run the same command again to continue"
+            if args.out
+            else "no episode was kept; with --out FOLDER the same command continues"
+        )
+        raise KeyboardInterrupt(f"stopped; {hint}") from stopped
     print(to_markdown(results))
     if args.out:
         save_table(results, args.out / "results.json")

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     from pilot.train.plan.estimate import plan
     from pilot.train.plan.table import to_text
 
-    made = plan(
+    estimate = plan(
         config,
         gpus=args.gpus,
         samples=None if args.samples is None else int(args.samples),
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace) -> None:
         text=args.tokens,
         spoken=args.spoken,
     )
-    print(json.dumps(made.to_json(), indent=2) if args.json else to_text(made))
+    print(json.dumps(estimate.to_json(), indent=2) if args.json else to_text(estimate))
 
 
 VERB = Verb(
-    help="Memory, time and price of a run before it is started, and the smallest change that makes it fit.",
+    help="Estimate memory, time and price of a run, and the smallest change that makes it fit.",
     example="pilot plan nano_stage1 --gpus 8xH100 --set batch_size=256 --samples 1e6",
     add_arguments=add_arguments,
     run=run,

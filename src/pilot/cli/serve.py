@@ -10,9 +10,9 @@ from pilot.cli.arguments import (
     Verb,
     above_zero,
     checkpoint_at,
-    chosen_high_level,
     high_level_arguments,
     local_path,
+    read_high_level,
     whole_number,
 )
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--certificate-key needs --certificate")
     for file in filter(None, (args.certificate, args.certificate_key)):
         local_path(file, "give a PEM file")
-    keys, level = read_keys(args.api_keys), chosen_high_level(args)
+    keys, level = read_keys(args.api_keys), read_high_level(args)
     from pilot.serve.server import Limits, serve
 
     limits = Limits(

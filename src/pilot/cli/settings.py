@@ -28,7 +28,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         if not equals:
             raise ValueError(f"--set takes FIELD=VALUE, got '{assignment}'")
         names = current_names(config, path.strip().split("."))
-        config = replaced(config, names, text=text.strip())
+        config = replace_setting(config, names, text=text.strip())
     return config
 
 
@@ -44,7 +44,7 @@ def current_names(config: Any, path: list[str]) -> list[str]:
     return names
 
 
-def replaced(config: Any, path: list[str], *, text: str) -> Any:
+def replace_setting(config: Any, path: list[str], *, text: str) -> Any:
     """Return a copy of a group with the setting at `path`, a field or a field of a field, read from `text`."""
     name, *rest = path
     members = named_members(config)
@@ -53,15 +53,15 @@ def replaced(config: Any, path: list[str], *, text: str) -> Any:
     if rest and is_free_form(config, name):
         new: Any = {**old, ".".join(rest): text}
     elif rest:
-        new = replaced(group_to_change(config, name, old), rest, text=text)
+        new = replace_setting(group_to_change(config, name, old), rest, text=text)
     elif (group := optional_group(config, name)) is not None:
-        new = group_from_text(group, text, name=name)
+        new = parse_group(group, text, name=name)
     elif is_group(old):
         raise ValueError(f"setting '{name}' is a group: set {name}.FIELD=VALUE")
     elif words := literal_values(config, name):
         new = check_name(f"value of '{name}'", text, words)
     else:
-        new = parsed(text, old, name=name)
+        new = parse_value(text, old, name=name)
     if isinstance(config, tuple):
         return tuple(new if other == name else member for other, member in members.items())
     return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
@@ -83,7 +83,7 @@ def group_to_change(config: Any, name: str, old: Any) -> Any:
     return kind()
 
 
-def group_from_text(group: type, text: str, *, name: str) -> Any:
+def parse_group(group: type, text: str, *, name: str) -> Any:
     """Read a group that may be None: `none`, `true` for its defaults, or a word that the group can read itself."""
     if text.lower() == "none":
         return None
@@ -137,7 +137,7 @@ def named_members(group: Any) -> dict[str, Any]:
     return {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
 
 
-def parsed(text: str, old: Any, *, name: str) -> Any:
+def parse_value(text: str, old: Any, *, name: str) -> Any:
     """Return the value that `text` stands for, of the type of `old`; anything may become, or cease to be, None."""
     try:
         value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
@@ -153,22 +153,22 @@ def parsed(text: str, old: Any, *, name: str) -> Any:
         return tuple(word.strip() for word in text.split(","))
     if old is None or value is None or type(value) is type(old):
         return value
-    raise ValueError(f"setting '{name}' takes a {type(old).__name__} like {old!r}, got '{text}'")
+    raise ValueError(f"setting '{name}' must be of type {type(old).__name__}, such as {old!r}; got '{text}'")
 
 
 def show(config: Any) -> str:
     """Return all settings as lines `PATH = VALUE`, as `--set` takes them; * marks those that are not the default."""
-    rows = list(listed(config, defaults_of(config)))
+    rows = list(list_settings(config, defaults_of(config)))
     width = max(len(path) for path, _, _ in rows)
     lines = []
     for path, value, default in rows:
         is_changed = default is not MISSING and value != default
-        beside = f"   (default: {as_text(default)})" if is_changed else ""
-        lines.append(f"{'*' if is_changed else ' '} {path:<{width}} = {as_text(value)}{beside}")
+        beside = f"   (default: {format_value(default)})" if is_changed else ""
+        lines.append(f"{'*' if is_changed else ' '} {path:<{width}} = {format_value(value)}{beside}")
     return "\n".join(lines)
 
 
-def listed(group: Any, defaults: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def list_settings(group: Any, defaults: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield path, value and default (`MISSING` where there is none) of every setting in a group, from top to bottom."""
     for name, value in named_members(group).items():
         default = defaults.get(name, MISSING)
@@ -176,11 +176,11 @@ def listed(group: Any, defaults: Mapping[str, Any], *, prefix: str = "") -> Iter
             yield f"{prefix}{name}", value, default
             continue
         members = named_members(value)
-        if default is None:  # a group that the run has and others have not: all of it is news
+        if default is None:  # a group that the run has and others have not: all of it is new
             inner: Mapping[str, Any] = dict.fromkeys(members)
         else:
             inner = named_members(default) if dataclasses.is_dataclass(default) else defaults_of(value)
-        yield from listed(value, inner, prefix=f"{prefix}{name}.")
+        yield from list_settings(value, inner, prefix=f"{prefix}{name}.")
 
 
 def defaults_of(group: Any) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def defaults_of(group: Any) -> dict[str, Any]:
     return values | {f.name: f.default_factory() for f in fields if f.default_factory is not MISSING}
 
 
-def as_text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as `--set` reads it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()

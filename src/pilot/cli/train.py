@@ -13,14 +13,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name", help="a run of pilot.configs, such as nano_vision, or of your own: path/to/file.py:my_run"
     )
     parser.add_argument(
-        "--out", type=folder_to_write, help="folder of the run, resumed if there is one (default: outputs/NAME)"
+        "--out", type=folder_to_write, help="folder of the run; an unfinished run is resumed (default: outputs/NAME)"
     )
     parser.add_argument(
-        "--until", type=whole_number(1), metavar="STEP", help="stop there; the schedule stays that of the whole run"
+        "--until", type=whole_number(1), metavar="STEP", help="stop at this step, with the schedule of the whole run"
     )
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting")
-    parser.add_argument("--show", action="store_true", help="print all settings, mark those that are not the default")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, what cannot be read")
+    parser.add_argument(
+        "--show", action="store_true", help="print all settings and mark those that differ from the default"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="skip data that cannot be read, and list it")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,11 +41,11 @@ def run(args: argparse.Namespace) -> None:
 
     policy = train(config, out=args.out or Path("outputs") / config.name, until=args.until, evaluate=evaluate)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(f"the policy is {policy}")
+        print(f"saved the policy in {policy}")
 
 
 VERB = Verb(
-    help="Train a named configuration.",
+    help="Train one of the runs in pilot.configs, or resume it.",
     example="pilot train nano_finetune --out outputs/mine --set data.sources.new.path=data/mine "
     "--set data.sources.known.path=data/known --set data.sources.web.path=data/mine-web",
     add_arguments=add_arguments,

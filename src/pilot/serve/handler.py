@@ -40,7 +40,7 @@ class MessageHandler:
             reply = pack({**answer.reply, "server_timing": timing})
         except ValueError as error:  # the observation is wrong, and the message says what to do
             return self._refuse(robot, str(error), by="robot")
-        except Exception as error:  # the policy is
+        except Exception as error:  # the policy is wrong
             if is_worth_logging(robot.errors + 1):
                 log.exception("the policy failed", extra=self._log_fields(robot))
             what = f"the policy failed on this observation ({type(error).__name__}: {error})"
