@@ -1,13 +1,13 @@
-"""A checkpoint is a folder that carries everything a policy needs: nothing is looked up elsewhere, nothing is guessed.
+"""A checkpoint: a folder that holds everything a policy needs, so that nothing is looked up elsewhere or guessed.
 
 config.json          the model's kind and shape, the robot, how boxes are written, the version of the preprocessing
 model.safetensors    weights, all of them float32 or all bfloat16
 norm_stats.json      statistics of state and actions
 text.model           SentencePiece
-action_tokenizer/    FAST (in its published folder format), a codebook or bins; older checkpoints call it fast/
-record.safetensors   one observation and what the policy made of it (`infer/record.py`)
+action_tokenizer/    FAST (in its published folder format), a codebook or bins; in older checkpoints it is fast/
+record.safetensors   one observation and what the policy answered (`infer/record.py`)
 
-A run with LoRA also leaves a small one, which has what was learned in place of all weights, and names its base:
+A run with LoRA also leaves a small checkpoint, which holds what was learned in place of all weights and names its base:
 
 adapters.safetensors, adapters.json    see `nn/lora.py`
 """
@@ -46,14 +46,18 @@ PREPROCESSING_VERSION = 1
 
 @dataclass(kw_only=True)
 class Bundle:
-    """A model and all that surrounds it. `loc_stride` is the grid that boxes are snapped to (1: all 1024 bins)."""
+    """What a checkpoint holds: a model and everything around it.
+
+    Raises:
+        ValueError: parts that do not fit each other.
+    """
 
     model: Model
     robot: Robot
     norm_stats: dict[str, NormStats]
     text: TextTokenizer
     action_tokenizer: ActionTokenizer | None
-    loc_stride: int = 1
+    loc_stride: int = 1  # the grid that boxes are snapped to; 1 is all 1024 bins
 
     def __post_init__(self) -> None:
         config, actions = self.model.config, self.action_tokenizer
@@ -83,12 +87,13 @@ class Bundle:
 
     @property
     def pi(self) -> Pi:
-        """The model, for what only the π0 family can do; raises `ValueError` where it is of another kind."""
+        """The model as one of the π0 family, for what only it can do; `ValueError` where it is of another kind."""
         require_pi(self.model.config)
         return cast(Pi, self.model)
 
     @property
     def pipeline(self) -> Pipeline:
+        """The way from the robot's observations to the model's, and back, as in training."""
         return Pipeline(
             self.robot,
             self.model.config,
@@ -107,7 +112,7 @@ def save_bundle(
     weights_file: str = MODEL,
     finish: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write the folder under another name and rename it: a folder that exists is whole.
+    """Write the folder under another name, then rename it: a folder that exists is whole.
 
     `weights` replaces the model's own, for instance by their moving average. `finish` is called with the folder before
     it gets its name, to add to it (`infer/record.py`).
@@ -154,9 +159,9 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights: bool = True) -> Bundle:
-    """Read a checkpoint folder, strictly. Of one with adapters the base is read too, and they are merged.
+    """Read a checkpoint folder, strictly. Adapters are merged into their base, which is read too.
 
-    Without `weights` the model is on the meta device: enough for what surrounds it.
+    Without `weights` the model is on the meta device, which is enough for everything around it.
 
     Raises:
         FileNotFoundError: no checkpoint there, or a part of it is missing.
@@ -209,15 +214,15 @@ def empty_model(config: PiConfig) -> Pi: ...
 @overload
 def empty_model(config: ModelConfig) -> Model: ...
 def empty_model(config: ModelConfig) -> Model:
-    """A model on the meta device: names and shapes, neither memory nor random numbers."""
+    """Build a model on the meta device: names and shapes, without memory or random numbers."""
     with torch.device("meta"), _Uninitialized():
         return build_model(config)
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Weights of modules made within it are left as they are.
+    """Modules made in this context leave their weights as they are.
 
-    On the meta device there is nothing to initialise, but to say so torch imports its compiler, for seconds.
+    On the meta device there is nothing to initialise, but torch would import its compiler for it, which takes seconds.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -231,7 +236,7 @@ def load_weights(config: PiConfig, file: Path, *, device: str | torch.device = "
 @overload
 def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device = "cpu") -> Model: ...
 def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device = "cpu") -> Model:
-    """The model with the weights of a safetensors file, which on a CPU are mapped from it and not copied.
+    """Build the model with the weights of a safetensors file, which on a CPU are mapped from it and not copied.
 
     Raises:
         ValueError: the file is damaged or does not fit.
@@ -245,7 +250,7 @@ def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device 
 
 
 def _with_adapters(config: ModelConfig, folder: Path, device: str | torch.device) -> Model:
-    """The model of a checkpoint with adapters: the weights of its base, and what was learned."""
+    """Build the model of a checkpoint with adapters: the weights of its base, and what was learned."""
     description = lora.AdapterDescription.load(folder)
     base = load_bundle(fetch(description.base, only=CHECKPOINT_FILES), device=device).model.state_dict()
     stored = _read_weights(folder / lora.WEIGHTS, device)
@@ -260,7 +265,7 @@ def _read_weights(file: Path, device: str | torch.device) -> dict[str, torch.Ten
 
 
 def _filled(config: ModelConfig, weights: dict[str, torch.Tensor], *, where: Path) -> Model:
-    """The model with `weights`, which are not copied."""
+    """Build the model with `weights`, which are not copied."""
     model = empty_model(config)
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     got = {name: tuple(t.shape) for name, t in weights.items()}
@@ -271,16 +276,16 @@ def _filled(config: ModelConfig, weights: dict[str, torch.Tensor], *, where: Pat
 
 
 def _differences(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int, ...]]) -> str:
-    """What is missing, left over and misshapen, a few names of each."""
+    """List what is missing, left over and of another shape, a few names of each."""
     both = sorted(expected.keys() & got.keys())
-    found = {
+    differences = {
         "missing": sorted(expected.keys() - got.keys()),
         "left over": sorted(got.keys() - expected.keys()),
         "other shapes": [f"{n} {got[n]} for {expected[n]}" for n in both if got[n] != expected[n]],
     }
     few = 6
-    more = {kind: f" and {len(names) - few} more" if len(names) > few else "" for kind, names in found.items()}
-    return ", ".join(f"{kind} {names[:few]}{more[kind]}" for kind, names in found.items() if names)
+    more = {kind: f" and {len(names) - few} more" if len(names) > few else "" for kind, names in differences.items()}
+    return ", ".join(f"{kind} {names[:few]}{more[kind]}" for kind, names in differences.items() if names)
 
 
 def _robot(values: dict[str, Any]) -> Robot:
@@ -291,5 +296,5 @@ def _robot(values: dict[str, Any]) -> Robot:
 
 
 def ordered_tokens(text: TextTokenizer, *, bins: int = 256) -> tuple[list[int], ...]:
-    """Ids of the `<loc>` tokens and of the numbers of a state, each in order; for `Pi.initialize`."""
+    """Return the ids of the `<loc>` tokens and of the numbers of a state, each in order, for `Pi.initialize`."""
     return [text.loc_id(n) for n in range(1024)], [text.token_id(f"▁{n}") for n in range(bins)]

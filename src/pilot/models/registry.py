@@ -1,4 +1,4 @@
-"""Every kind of model by the name that its checkpoints carry: its config, and the class that a config makes."""
+"""Every kind of model by the name that its checkpoints carry: the class of its config, and its own class."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -21,16 +21,17 @@ MODEL_KINDS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
 
 
 def model_kind(config: ModelConfig) -> str:
-    return next(name for name, (kind, _) in MODEL_KINDS.items() if type(config) is kind)
+    """Return the name of a config's kind of model."""
+    return next(name for name, (config_class, _) in MODEL_KINDS.items() if type(config) is config_class)
 
 
 def build_model(config: ModelConfig) -> Model:
-    """A model of this config; its weights are torch's, to be initialised or loaded."""
+    """Build the model of a config; its weights are torch's, and are to be initialised or loaded."""
     return MODEL_KINDS[model_kind(config)][1](config)
 
 
 def require_pi(config: ModelConfig) -> PiConfig:
-    """The config, for what only the π0 family can do.
+    """Return the config as one of the π0 family, for what only its models can do.
 
     Raises:
         ValueError: it is of another kind.
@@ -41,30 +42,30 @@ def require_pi(config: ModelConfig) -> PiConfig:
 
 
 def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi") -> ModelConfig:
-    """A config from its `asdict` form.
+    """Read a config from its `asdict` form.
 
     Raises:
         ValueError: an unknown kind, unknown fields, missing ones or unknown choices.
     """
     if kind not in MODEL_KINDS:
         raise ValueError(f"this version of pilot has no model of kind '{kind}'; known: {', '.join(MODEL_KINDS)}")
-    config = MODEL_KINDS[kind][0]
-    if unknown := set(values) - {field.name for field in fields(config)}:
+    config_class = MODEL_KINDS[kind][0]
+    if unknown := set(values) - {field.name for field in fields(config_class)}:
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
         )
-    hints = get_type_hints(config)
+    hints = get_type_hints(config_class)
     for name, hint in hints.items():
         if get_origin(hint) is Literal and name in values and values[name] not in get_args(hint):
             raise ValueError(f"the model config has {name} {values[name]!r}; known: {', '.join(get_args(hint))}")
     try:
-        return config(**{name: _read(value, hints[name]) for name, value in values.items()})
+        return config_class(**{name: _read(value, hints[name]) for name, value in values.items()})
     except TypeError as error:
         raise ValueError(f"the model config is not one of this version of pilot: {error}") from error
 
 
 def _read(value: Any, hint: Any) -> Any:
-    """JSON has no tuples, configs no lists; a part that is a config of its own has fields of its own."""
+    """Turn JSON's lists into tuples, and the dict of a nested config into that config."""
     if isinstance(value, list):
         return tuple(value)
     part = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
