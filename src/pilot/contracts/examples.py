@@ -11,7 +11,7 @@ from pilot.types import Gripper, NormStats, Robot, Sample, make_bool_mask
 
 ARM = Robot(
     name="example",
-    cameras=("front", "wrist"),
+    cameras=("room", "wrist"),
     wrist_cameras=("wrist",),
     state_names=("x", "y", "z", "gripper", "force"),
     action_names=("x", "y", "z", "gripper"),
@@ -19,7 +19,7 @@ ARM = Robot(
     grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper"),),
     control_hz=10.0,
 )
-"""A robot for models, which must work with any."""
+"""A robot for models, which must work with any; its cameras are the `vision_towers` of the debug sizes."""
 
 
 def make_sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:

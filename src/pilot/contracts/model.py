@@ -40,10 +40,14 @@ class Constructor:
 
 
 def find_in(module: ModuleType) -> dict[str, Constructor]:
-    """Return the constructors of a model file by name; empty if it defines no model."""
+    """Return the constructors of a model file by name; empty if it defines no model.
+
+    Constructors are defined in the file, or elsewhere (`pi_config.py` for `pi.py`) and named in its `__all__`.
+    """
     own = [item for item in vars(module).values() if getattr(item, "__module__", None) == module.__name__]
     models = [c for c in own if inspect.isclass(c) and issubclass(c, Model) and not inspect.isabstract(c)]
-    functions = [f for f in own if inspect.isfunction(f) and not f.__name__.startswith("_")]
+    exported = [getattr(module, name) for name in getattr(module, "__all__", ())]
+    functions = [f for f in [*own, *exported] if inspect.isfunction(f) and not f.__name__.startswith("_")]
     by_size = [f for f in functions if "size" in inspect.signature(f).parameters]
     return {f.__name__: Constructor(models[0], f) for f in by_size} if models else {}
 
@@ -96,8 +100,8 @@ def check_rows(constructor: Constructor) -> None:
 def check_sampling(constructor: Constructor) -> None:
     """Sampled chunks have the declared shape, and follow from the noise."""
     model = constructor.debug_model()
-    if getattr(model.config, "action_expert", model) is None:
-        return  # acts by tokens, has no flow to sample
+    if not model.samples_actions:
+        return  # its actions are tokens
     batch = batch_for(model)
     noise = torch.randn(batch.actions.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -392,8 +392,6 @@ class Policy:
     def noise(self, generator: torch.Generator) -> torch.Tensor:
         config = self.model.config
         noise = torch.randn(1, config.action_horizon, config.action_dim, generator=generator)
-        if self.model.needs_zeros_in_padded_dims:
-            noise[..., self.bundle.robot.action_dim :] = 0
         return noise.to(self.device)
 
 

@@ -59,11 +59,6 @@ class Model(nn.Module, ABC):
         """Whether every camera of the robot must be in an observation; if not, a missing one is masked."""
         return True
 
-    @property
-    def needs_zeros_in_padded_dims(self) -> bool:
-        """Whether noise must be 0 in action dims that the robot lacks, as it was in training."""
-        return False
-
     # --- training ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

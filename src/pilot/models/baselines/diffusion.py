@@ -91,10 +91,6 @@ class Denoiser(Model):
 
     config: DiffusionConfig
 
-    @property
-    def needs_zeros_in_padded_dims(self) -> bool:
-        return True
-
     @abstractmethod
     def encode(self, observation: Observation) -> Float[Tensor, "b d"]:
         """Return the condition, which is the same at every level."""
