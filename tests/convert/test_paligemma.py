@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def start(config: PiConfig, path: Path) -> Pi:
-    return paligemma.start(config, path, generator=generator())
+    return paligemma.init_model(config, path, generator=generator())
 
 
 def write_npz(path: Path, base: Pi) -> Path:
@@ -100,7 +100,7 @@ def test_the_expert_starts_as_in_openpi(tmp_path, base):
 def test_the_start_is_a_function_of_the_seed(tmp_path, base):
     file = write_npz(tmp_path, base)
     one, two = (start(CONFIGS["pi0"], file).action_in.weight for _ in range(2))
-    other = paligemma.start(CONFIGS["pi0"], file, generator=generator(1)).action_in.weight
+    other = paligemma.init_model(CONFIGS["pi0"], file, generator=generator(1)).action_in.weight
     assert torch.equal(one, two) and not torch.equal(one, other)
 
 
@@ -112,7 +112,9 @@ def test_words_that_paligemma_does_not_have_start_small(tmp_path, base):
 
 
 def test_half_precision(tmp_path, base):
-    started = paligemma.start(CONFIGS["pi05"], write_npz(tmp_path, base), generator=generator(), dtype=torch.bfloat16)
+    started = paligemma.init_model(
+        CONFIGS["pi05"], write_npz(tmp_path, base), generator=generator(), dtype=torch.bfloat16
+    )
     assert {w.dtype for w in started.parameters()} == {torch.bfloat16}
     assert torch.equal(started.embedding.weight, base.embedding.weight.bfloat16())
 

@@ -1,16 +1,16 @@
 """What Prometheus reads."""
 
-from pilot.serve.metrics import Metrics
+from pilot.serve.metrics import ServerMetrics
 
 
-def samples(metrics: Metrics) -> dict[str, float]:
+def samples(metrics: ServerMetrics) -> dict[str, float]:
     """Every sample of the text by its name and labels."""
     lines = [line for line in metrics.to_text().splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
 def test_counters_count_by_label():
-    metrics = Metrics()
+    metrics = ServerMetrics()
     metrics.refused.labels("a", "robot").inc()
     metrics.refused.labels("a", "robot").inc()
     metrics.refused.labels('b"\\\n', "policy").inc()
@@ -20,7 +20,7 @@ def test_counters_count_by_label():
 
 
 def test_histograms_are_cumulative():
-    metrics = Metrics()
+    metrics = ServerMetrics()
     for robots in (1, 3, 3, 100):
         metrics.batch_size.labels("nano").observe(robots)
     counted = samples(metrics)
@@ -36,7 +36,7 @@ def test_histograms_are_cumulative():
 
 
 def test_the_names_that_dashboards_use_stay():
-    text = Metrics().to_text()
+    text = ServerMetrics().to_text()
     kinds = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE pilot_"))
     assert {name: kind for name, kind in kinds.items() if not name.endswith("_created")} == {
         "pilot_answers_total": "counter",
@@ -57,6 +57,6 @@ def test_the_names_that_dashboards_use_stay():
 
 
 def test_two_servers_in_a_process_count_apart():
-    first, second = Metrics(), Metrics()
+    first, second = ServerMetrics(), ServerMetrics()
     first.commands.inc()
     assert samples(first)["pilot_commands_total"] == 1 and samples(second)["pilot_commands_total"] == 0

@@ -184,7 +184,7 @@ def _model(path: Path, kind: str, options: ConvertOptions, dtype: torch.dtype | 
     if kind == "paligemma":
         config = options.change_config(MODELS[options.model]())
         generator = torch.Generator().manual_seed(options.seed)
-        return paligemma.start(config, path, generator=generator, dtype=dtype or torch.float32)
+        return paligemma.init_model(config, path, generator=generator, dtype=dtype or torch.float32)
     source, config, key_map = open_checkpoint(path, kind)
     model = load_pi(key_map, source, config, dtype=dtype or most_common_dtype(source))
     flows = config.action_expert is not None  # openpi trains it with a loss on padded dims too

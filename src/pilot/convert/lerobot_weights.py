@@ -28,7 +28,7 @@ from torch import Tensor
 from pilot.convert import openpi_torch
 from pilot.convert.keymap import KeyMap, TensorSource, export_arrays
 from pilot.convert.model_loading import load_pi, require_shape, resolve_config
-from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma, linear, one, siglip
+from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma, linear, siglip, whole_array
 from pilot.convert.renamed_source import RenamedSource
 from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
@@ -115,7 +115,7 @@ def key_map(config: PiConfig, source: TensorSource | None = None) -> KeyMap:
     if source is None or EMBEDDING not in source.keys():  # noqa: SIM118
         return names
     shape = (config.vocab_size, config.vlm.width)
-    entries = [one(s.name, EMBEDDING, shape) if s.name == "embedding.weight" else s for s in names.entries]
+    entries = [whole_array(s.name, EMBEDDING, shape) if s.name == "embedding.weight" else s for s in names.entries]
     return KeyMap(entries=tuple(entries), unused={**names.unused, HEAD: shape})
 
 
@@ -125,7 +125,7 @@ def backbone_key_map(config: PiConfig) -> KeyMap:
     entries = [
         *siglip(config.vision, PALIGEMMA + VISION),
         *linear("vision.head", f"{PALIGEMMA}model.multi_modal_projector.linear", projector),
-        one("embedding.weight", HEAD, (config.vocab_size, config.vlm.width)),
+        whole_array("embedding.weight", HEAD, (config.vocab_size, config.vlm.width)),
         *gemma("vlm", config.vlm, PALIGEMMA + LANGUAGE),
     ]
     return KeyMap(entries=tuple(entries), aliases={EMBEDDING: HEAD})

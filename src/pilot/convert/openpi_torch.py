@@ -66,7 +66,7 @@ def key_map(config: PiConfig) -> KeyMap:
         *linear(
             "vision.head", f"{PALIGEMMA}model.multi_modal_projector.linear", (config.vlm.width, config.vision.width)
         ),
-        one("embedding.weight", head, (config.vocab_size, config.vlm.width)),
+        whole_array("embedding.weight", head, (config.vocab_size, config.vlm.width)),
         *gemma("vlm", config.vlm, PALIGEMMA + LANGUAGE),
         *gemma("action_expert", expert, f"{EXPERT}model."),
         *(entry for name, key, shape in projections for entry in linear(name, key, shape)),
@@ -78,14 +78,17 @@ def key_map(config: PiConfig) -> KeyMap:
     )
 
 
-def one(name: str, key: str, shape: tuple[int, ...], *, axes: tuple[int, ...] | None = None) -> Entry:
+def whole_array(name: str, key: str, shape: tuple[int, ...], *, axes: tuple[int, ...] | None = None) -> Entry:
     """Return the entry of a tensor that is one whole array."""
     return Entry(name, (Slice(key, shape, axes),))
 
 
 def linear(name: str, key: str, shape: tuple[int, int]) -> list[Entry]:
     """Return the entries of a linear layer with bias."""
-    return [one(f"{name}.weight", f"{key}.weight", shape), one(f"{name}.bias", f"{key}.bias", shape[:1])]
+    return [
+        whole_array(f"{name}.weight", f"{key}.weight", shape),
+        whole_array(f"{name}.bias", f"{key}.bias", shape[:1]),
+    ]
 
 
 def siglip(config: SiglipConfig, key: str) -> list[Entry]:
@@ -96,9 +99,9 @@ def siglip(config: SiglipConfig, key: str) -> list[Entry]:
     width, patch = config.width, config.patch_size
     convolution = (width, 3, patch, patch)
     entries = [
-        one("vision.patch.weight", f"{key}embeddings.patch_embedding.weight", convolution, axes=(0, 2, 3, 1)),
-        one("vision.patch.bias", f"{key}embeddings.patch_embedding.bias", (width,)),
-        one("vision.position", f"{key}embeddings.position_embedding.weight", (config.grid**2, width)),
+        whole_array("vision.patch.weight", f"{key}embeddings.patch_embedding.weight", convolution, axes=(0, 2, 3, 1)),
+        whole_array("vision.patch.bias", f"{key}embeddings.patch_embedding.bias", (width,)),
+        whole_array("vision.position", f"{key}embeddings.position_embedding.weight", (config.grid**2, width)),
         *layer_norm("vision.final_norm", f"{key}post_layernorm", width),
     ]
     for i in range(config.depth):
@@ -118,7 +121,7 @@ def siglip(config: SiglipConfig, key: str) -> list[Entry]:
 
 def layer_norm(name: str, key: str, width: int) -> list[Entry]:
     """Return the entries of a layer norm with bias."""
-    return [one(f"{name}.{part}", f"{key}.{part}", (width,)) for part in ("weight", "bias")]
+    return [whole_array(f"{name}.{part}", f"{key}.{part}", (width,)) for part in ("weight", "bias")]
 
 
 def gemma(name: str, config: GemmaConfig, key: str) -> list[Entry]:
@@ -133,10 +136,12 @@ def gemma(name: str, config: GemmaConfig, key: str) -> list[Entry]:
         entries += [
             *rms_norm(f"{ours}.attention_norm", f"{theirs}.input_layernorm", config),
             Entry(f"{ours}.qkv.weight", tuple(qkv)),
-            one(f"{ours}.out.weight", f"{theirs}.self_attn.o_proj.weight", (width, config.num_heads * head_dim)),
+            whole_array(
+                f"{ours}.out.weight", f"{theirs}.self_attn.o_proj.weight", (width, config.num_heads * head_dim)
+            ),
             *rms_norm(f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm", config),
             Entry(f"{ours}.gate_up.weight", tuple(gate_up)),
-            one(f"{ours}.down.weight", f"{theirs}.mlp.down_proj.weight", (width, mlp)),
+            whole_array(f"{ours}.down.weight", f"{theirs}.mlp.down_proj.weight", (width, mlp)),
         ]
     return entries
 
@@ -145,7 +150,7 @@ def rms_norm(name: str, key: str, config: GemmaConfig) -> list[Entry]:
     """Return the entries of a norm: its scale or, with adaRMS, the layer from flow time to scale, shift and gate."""
     if config.cond_width:
         return linear(f"{name}.modulation", f"{key}.dense", (3 * config.width, config.cond_width))
-    return [one(f"{name}.weight", f"{key}.weight", (config.width,))]
+    return [whole_array(f"{name}.weight", f"{key}.weight", (config.width,))]
 
 
 def read_config(source: TensorSource, base: PiConfig | None = None) -> PiConfig:

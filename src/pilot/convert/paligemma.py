@@ -32,7 +32,9 @@ TRUNCATED = 0.87962566103423978
 """The deviation of a normal distribution of deviation 1 that is cut off at ±2."""
 
 
-def start(config: PiConfig, path: str | Path, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Pi:
+def init_model(
+    config: PiConfig, path: str | Path, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Pi:
     """Return a model whose backbone is PaliGemma and whose action expert is new.
 
     `path` is an npz file, a folder with one, or a folder of safetensors. Embeddings of tokens that PaliGemma does not

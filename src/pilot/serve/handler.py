@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pilot.serve.batching import Answer
 from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.limits import Limits, check_observation
-from pilot.serve.metrics import Metrics
+from pilot.serve.metrics import ServerMetrics
 from pilot.serve.sessions import RobotSession
 from pilot.serve.wire import WireError, pack, unpack
 
@@ -27,10 +27,11 @@ class MessageHandler:
     and from the message's arrival to the answer (`total_ms`).
     """
 
-    def __init__(self, hosted: HostedPolicy, *, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, hosted: HostedPolicy, *, limits: Limits, metrics: ServerMetrics) -> None:
         self.hosted, self.limits, self.metrics = hosted, limits, metrics
 
     async def answer(self, robot: RobotSession, message: str | bytes) -> str | bytes:
+        """Return the reply to a robot's message, as bytes or, if the message is wrong, as text."""
         received = time.perf_counter()
         try:
             robot.rate.take()

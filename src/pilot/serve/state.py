@@ -9,7 +9,7 @@ from pilot.serve.auth import ApiKeys
 from pilot.serve.handler import MessageHandler
 from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.limits import Limits
-from pilot.serve.metrics import Metrics
+from pilot.serve.metrics import ServerMetrics
 from pilot.serve.sessions import SessionStore
 
 RESERVED = "live"  # the path of the viewers
@@ -22,7 +22,7 @@ class ServerState:
     policies: Mapping[str, HostedPolicy]
     limits: Limits = field(default_factory=Limits)
     keys: ApiKeys = field(default_factory=ApiKeys)
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
     sessions: SessionStore = field(init=False)
     handlers: dict[str, MessageHandler] = field(init=False)
     answering: int = 0

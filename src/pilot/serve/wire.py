@@ -1,8 +1,8 @@
 """Observations and actions as bytes: msgpack with numpy arrays, the format of openpi's public client.
 
 An array is the map `{b"__ndarray__": true, b"data", b"dtype", b"shape"}`, a numpy scalar
-`{b"__npgeneric__": true, b"data", b"dtype"}`, everything else plain msgpack. What strangers send is never unpickled:
-dtypes are numbers, booleans and text, sizes must add up, and nothing may be larger than the limits below.
+`{b"__npgeneric__": true, b"data", b"dtype"}`, everything else plain msgpack. Nothing is ever unpickled: dtypes are
+numbers, booleans and text, sizes must add up, and nothing may be larger than the limits below.
 """
 
 import math
@@ -14,8 +14,9 @@ import msgpack
 import numpy as np
 
 MAX_BYTES = 32 * 2**20  # four uncompressed cameras of 1080p
-MAX_CONTAINERS, MAX_ITEMS = 1_000, 10_000  # lists and maps in a message, and items in all of them; an array is one item
-OVER = 4000  # the code with which a robot closes its websocket when its session need not be kept for it
+MAX_CONTAINERS = 1_000  # lists and maps in a message
+MAX_ITEMS = 10_000  # items in all of them; an array is one item
+OVER = 4000  # the code with which a robot closes its websocket when it will not resume its session
 
 _DTYPE = re.compile(r"[<>|=][biufSU][1-9]\d{0,3}")
 _KINDS = "biufSU"
@@ -23,14 +24,14 @@ _OF_THREAD = threading.local()
 
 
 class WireError(ValueError):
-    """Bytes that are no message, or an object that cannot become one."""
+    """Bytes that are not a message, or an object that cannot be sent as one."""
 
 
 def pack(message: Any) -> bytes:
-    """One message of dicts, lists, text, numbers and arrays as bytes.
+    """Return a message of dicts, lists, text, numbers and arrays as bytes.
 
     Raises:
-        WireError: something else in it, such as a torch tensor or an object array.
+        WireError: it holds something else, such as a torch tensor or an object array.
     """
     packer = _packer()
     try:
@@ -43,17 +44,17 @@ def pack(message: Any) -> bytes:
 
 
 def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
-    """The message in `data`; arrays are its own, and writable.
+    """Return the message in `data`; its arrays are copies, and writable.
 
     Raises:
-        WireError: not msgpack, cut off, too large, or an array that does not add up.
+        WireError: it is not msgpack, cut off or too large, or an array's size does not match its shape.
     """
     if len(data) > max_bytes:
         raise WireError(f"the message has {len(data)} bytes, the limit is {max_bytes}; send smaller images")
     containers = items = 0
 
-    def counted(container: Any) -> Any:
-        """One byte makes an empty map of a hundred: the bytes alone bound nothing."""
+    def count(container: Any) -> Any:
+        """Count lists and maps: one byte is enough for an empty map of 100 bytes, so a limit on bytes is not enough."""
         nonlocal containers, items
         containers, items = containers + 1, items + len(container)
         if containers > MAX_CONTAINERS or items > MAX_ITEMS:
@@ -61,11 +62,11 @@ def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         return container
 
     def read_map(plain: dict[Any, Any]) -> Any:
-        return _from_plain(counted(plain))
+        return _from_plain(count(plain))
 
     try:
         return msgpack.unpackb(
-            data, object_hook=read_map, list_hook=counted, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
+            data, object_hook=read_map, list_hook=count, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS
         )
     except WireError:
         raise
@@ -74,7 +75,7 @@ def unpack(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def _packer() -> msgpack.Packer:
-    """One for each thread, which keeps its memory: a new buffer for pictures costs more than filling it."""
+    """Return this thread's packer, which keeps its buffer: a new one for pictures costs more than filling it."""
     if not hasattr(_OF_THREAD, "packer"):
         _OF_THREAD.packer = msgpack.Packer(default=_to_plain)
     return _OF_THREAD.packer
@@ -91,7 +92,7 @@ def _to_plain(value: Any) -> Any:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    """In C order, without a copy where they are that already."""
+    """Return an array's bytes in C order, without a copy if it is in that order already."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 

@@ -161,7 +161,7 @@ def _start(config: TrainConfig, robot: Robot, sources: dict[str, RowSource], res
             text = paligemma.find_text_tokenizer(base_path)
         actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
         if base_path is not None:
-            model = paligemma.start(config.model, base_path, generator=generator)
+            model = paligemma.init_model(config.model, base_path, generator=generator)
         else:
             model = Pi(config.model).initialize(generator, ordered_tokens=ordered_tokens(text))
     return Bundle(
