@@ -15,6 +15,7 @@ from pilot.data.layout import Kind, Observation, backbone_mask, flow_mask, flow_
 from pilot.models.generation import argmax_token
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.attention import additive_mask, attend, rotary_angles
+from pilot.nn.encoder_decoder import Towers
 from pilot.nn.gemma import residual
 
 FAMILY = {"pi0": pi0("debug"), "pi05": pi05("debug"), "pi0_fast": pi0_fast("debug"), "pi0_small": pi0_small("debug")}
@@ -191,6 +192,22 @@ def test_a_ragged_batch_says_what_its_rows_say_alone(models, name):
     together = pi.generate_text(obs, eos=-1, max_tokens=5)
     for row in range(3):
         assert pi.generate_text(alone(obs, row), eos=-1, max_tokens=5).tolist() == together[row : row + 1].tolist()
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("masks", [CAMERAS, {"room": [True] * 3, "wrist": [False] * 3}], ids=["ragged", "one camera"])
+def test_cameras_go_through_a_tower_together_or_one_by_one(models, name, masks):
+    pi, obs = models[name], observation(RAGGED, masks=masks)
+    seen: list[int] = []
+    towers = list(pi.vision.values()) if isinstance(pi.vision, Towers) else [pi.vision]
+    hooks = [tower.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0]))) for tower in towers]
+    singly, together = (pi.embed_images(obs, together=way) for way in (False, True))
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(together[0], singly[0], **CLOSE)
+    assert torch.equal(together[1], singly[1])
+    each = [n for n in (sum(mask) for mask in masks.values()) if n]
+    assert seen == each + (each if len(towers) > 1 else [sum(each)]), "rows without a camera cost nothing"
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -80,27 +80,43 @@ class Pi(Model):
     # --- prefill: pictures and text into a cache ---------------------------------------------------------------------
 
     def embed_images(
-        self, observation: Observation, *, run_all_cameras: bool = False
+        self, observation: Observation, *, run_all_cameras: bool = False, together: bool | None = None
     ) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
         """Return the patch tokens of all cameras and their kinds; rows without a camera are padded.
 
+        Cameras whose pictures have one size go through their tower `together`, or each by itself. By default they do so
+        on a GPU alone: sums are then rounded in another order, and on a CPU recorded runs stay what they are to the bit.
         A camera that no row has costs nothing, or with `run_all_cameras` one picture.
         """
-        tokens, kinds = [], []
+        # 1) Which rows have each camera, and which cameras go through a tower together.
+        rows_by_camera: dict[str, Tensor] = {}
+        groups: dict[tuple[nn.Module, torch.Size, str], list[str]] = {}
         for name, images in observation.images.items():
-            present, rows = observation.image_masks[name], observation.rows_with(name)
-            if not len(rows):
-                if not run_all_cameras:
-                    continue
-                rows = rows.new_zeros(1)
+            rows = observation.rows_with(name)
+            if not len(rows) and not run_all_cameras:
+                continue
+            rows_by_camera[name] = rows if len(rows) else rows.new_zeros(1)
             tower = self.vision.tower(name) if isinstance(self.vision, Towers) else self.vision
-            patches = tower(images[rows].to(self.dtype))
-            padded = patches.new_zeros(len(present), *patches.shape[1:])
-            tokens.append(patches if len(patches) == len(present) else padded.index_put((rows,), patches))
-            kinds.append(present[:, None].long().expand(-1, patches.shape[1]) * Kind.PREFIX)
-        if not tokens:
+            joins = images.is_cuda if together is None else together
+            groups.setdefault((tower, images.shape[1:3], "" if joins else name), []).append(name)
+        if not groups:
             width = self.config.vlm.width
             return self.embedding.weight.new_zeros(observation.batch_size, 0, width), observation.tokens[:, :0]
+
+        # 2) Pictures [b h w 3] of one camera, or of several behind each other, become tokens.
+        patches: dict[str, Tensor] = {}
+        for (tower, *_), names in groups.items():
+            pictures = [observation.images[name][rows_by_camera[name]].to(self.dtype) for name in names]
+            together = tower(torch.cat(pictures) if len(pictures) > 1 else pictures[0])
+            patches |= dict(zip(names, together.split([len(x) for x in pictures]), strict=True))
+
+        # 3) The tokens of the cameras in their order, with zeros in the rows that lack one.
+        tokens, kinds = [], []
+        for name, rows in rows_by_camera.items():
+            present, found = observation.image_masks[name], patches[name]
+            padded = found.new_zeros(len(present), *found.shape[1:])
+            tokens.append(found if len(found) == len(present) else padded.index_put((rows,), found))
+            kinds.append(present[:, None].long().expand(-1, found.shape[1]) * Kind.PREFIX)
         return torch.cat(tokens, dim=1), torch.cat(kinds, dim=1)
 
     def embed_tokens(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:

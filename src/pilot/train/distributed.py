@@ -229,7 +229,7 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
             options = {"use_reentrant": False, "preserve_rng_state": False, **_checkpoint_options(config)}
             block.forward = partial(checkpoint, block.forward, **options)
     if config.compute.compile:
-        torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of rows with actions
+        torch._dynamo.config.recompile_limit = 64  # graphs: one per stack and number of its rows
         torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.compute.checkpointing]
     if ranks.mesh is None:
         return model

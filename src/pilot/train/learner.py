@@ -128,6 +128,8 @@ class Learner:
         device, count, results = self.ranks.device, self.ranks.world_size, []
         for part, own in zip(batch, draws, strict=True):
             part = part.map(lambda t: t.to(device, non_blocking=True))
+            if device.type == "cuda":  # from pinned memory, as the batch is: a copy from any other waits for the GPU
+                own = {name: t.pin_memory() for name, t in own.items()}
             own = {name: t.to(device, non_blocking=True) for name, t in own.items()}
             terms = self.model.loss_terms(part, own, losses=self.config.objective.losses, run_all_modules=count > 1)
             (count * weighted_loss(terms, scales)).backward()
