@@ -17,6 +17,7 @@ Axes: `b` batch, `ah` action horizon, `ad` action dims, `d` width, `e` evaluatio
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -69,10 +70,20 @@ def time_features(
     """
     if width % 2:
         raise ValueError(f"time features need an even width, got {width}")
+    on_gpu = time.is_cuda and type(time) is Tensor  # and no stand-in of a tracer, which must not be kept
+    make = _kept_frequencies if on_gpu else _frequencies
+    angles = time[..., None].float() * make(width, min_period, max_period, time.device)
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def _frequencies(width: int, min_period: float, max_period: float, device: torch.device) -> Float[Tensor, " d"]:
     fraction = torch.arange(width // 2, dtype=torch.float32) * (1 / max(1, width // 2 - 1))
     period = min_period * ((max_period / min_period) ** fraction.double()).float()
-    angles = time[..., None].float() * (1 / period * 2 * math.pi).to(time.device)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+    return (1 / period * 2 * math.pi).to(device)
+
+
+_kept_frequencies = cache(_frequencies)
+"""A copy from the CPU in the middle of a step would wait for all that the GPU has yet to do."""
 
 
 def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Tensor, " n"]:

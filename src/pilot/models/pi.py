@@ -84,8 +84,8 @@ class Pi(Model):
     ) -> tuple[Float[Tensor, "b i d"], Int[Tensor, "b i"]]:
         """Return the patch tokens of all cameras and their kinds; rows without a camera are padded.
 
-        Cameras whose pictures have one size go through their tower `together`, or each by itself. By default they do so
-        on a GPU alone: sums are then rounded in another order, and on a CPU recorded runs stay what they are to the bit.
+        Cameras whose pictures have one size go through their tower `together`, or each by itself. The default is
+        together on a GPU and singly on a CPU: sums are rounded in another order, and recorded runs stay as they are.
         A camera that no row has costs nothing, or with `run_all_cameras` one picture.
         """
         # 1) Which rows have each camera, and which cameras go through a tower together.
