@@ -1,8 +1,11 @@
 """Pictures without a screen, and a remedy where there are none."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+
+import pytest
 
 from pilot.sims import gl
 
@@ -40,3 +43,9 @@ def test_two_models_can_be_rendered_in_turn():
         assert middles[0].argmax() == 0 and middles[1].argmax() == 2
     for renderer, _ in scenes:
         renderer.close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+def test_torch_can_load_triton_after_a_picture():
+    """Triton and Mesa have an LLVM each: in the wrong order the process ends with a segmentation fault."""
+    assert run("-c from pilot.sims import gl; gl.check(); import torch._dynamo").returncode == 0

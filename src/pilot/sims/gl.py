@@ -7,6 +7,7 @@ software OpenGL which MuJoCo can load, so this is the one thing that `pip instal
 
 import ctypes
 import importlib
+import importlib.util
 import os
 import sys
 from typing import Any
@@ -34,11 +35,22 @@ def _loads(library: str) -> bool:
     return True
 
 
+def _load_triton() -> None:
+    """Load Triton before Mesa, where it is installed.
+
+    Each brings an LLVM of its own, and the process crashes if torch loads Triton (when it makes an optimizer, say) after
+    Mesa has rendered a picture.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
+
+
 def _import_mujoco() -> Any:
-    """The module; ImportError with the pip extra where it is missing, with the remedy where its OpenGL is."""
+    """Import MuJoCo; the ImportError says which extra is missing, or what to do where there is no OpenGL."""
     # Pictures of 64 x 64 are too small to share: software GL's threads only steal cores from other processes.
     os.environ.setdefault("LP_NUM_THREADS", "1")
     _choose_backend()
+    _load_triton()
     try:
         return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
