@@ -13,7 +13,7 @@ _HOMES = {"load_policy": "pilot.infer.policy", "Policy": "pilot.infer.policy"}
 
 
 _NEEDS = {
-    "torch": ("torch", "safetensors", "sentencepiece", "tokenizers"),
+    "torch": ("torch", "safetensors", "sentencepiece", "tokenizers", "jinja2", "markupsafe"),
     "data": ("pyarrow", "tqdm"),
     "client": ("websockets", "msgpack"),
     "serve": ("prometheus_client",),

@@ -38,7 +38,7 @@ def _loads(library: str) -> bool:
 def _load_triton() -> None:
     """Load Triton before Mesa, where it is installed.
 
-    Each brings an LLVM of its own, and the process crashes if torch loads Triton (when it makes an optimizer, say) after
+    Each brings an LLVM of its own, and the process crashes if torch loads Triton (for an optimizer, say) after
     Mesa has rendered a picture.
     """
     if importlib.util.find_spec("triton") is not None:

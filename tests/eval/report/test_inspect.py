@@ -1,5 +1,6 @@
 """The page about a data set: whole, without network, with everything on it that a person should see."""
 
+import html
 import re
 
 import numpy as np
@@ -13,7 +14,7 @@ from eval.pages import Balance
 from pilot.cli import main
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
-from pilot.eval.report.inspect import inspect, runs
+from pilot.eval.report.inspect import inspect, word_spans
 from pilot.robots.homes import ROBOT as HOMES
 
 
@@ -92,10 +93,11 @@ def test_suspicions_are_on_the_page_and_in_the_terminal(tmp_path, capsys):
     page, said = (tmp_path / "page.html").read_text(), capsys.readouterr().out
     for words in (
         "1 episode is a copy of another: 0 = 1",
-        "camera &#x27;wrist&#x27; in episode 0 is black",
-        "camera &#x27;room&#x27; in episode 3 shows the same picture all the time",
+        "camera 'wrist' in episode 0 is black",
+        "camera 'room' in episode 3 shows the same picture all the time",
     ):
-        assert words in page and words.replace("&#x27;", "'") in said
+        assert words in html.unescape(page) and words in said
+    assert "camera 'wrist'" not in page, "it is escaped"
     assert "✓" in said or "suspicious things" in said
 
 
@@ -116,7 +118,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_shown(tmp_path):
 
 
 def test_words_on_a_timeline():
-    parts = runs(["", "a", "a", "b"], 4)
+    parts = word_spans(["", "a", "a", "b"], 4)
     assert [(part.words, part.start, part.stop) for part in parts] == [("a", 0.25, 0.75), ("b", 0.75, 1.0)]
 
 

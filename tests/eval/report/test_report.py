@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.pages import Balance
 from pilot.eval.report import charts, pictures
-from pilot.eval.report.report import Report, spells, subtitle_keyframes
+from pilot.eval.report.report import Report, caption_runs, subtitle_keyframes
 
 
 def frames(n: int = 7) -> list[np.ndarray]:
@@ -77,7 +77,7 @@ def test_success_table_draws_the_interval_it_prints(report):
 
 def test_subtitles_cover_the_film_without_gap_or_overlap():
     captions = ["a"] * 3 + ["b"] * 2 + ["a"] * 5
-    assert spells(captions) == [("a", 0, 3), ("b", 3, 2), ("a", 5, 5)]
+    assert caption_runs(captions) == [("a", 0, 3), ("b", 3, 2), ("a", 5, 5)]
     shown = re.findall(r"([\d.]+)%,([\d.]+)%\{opacity:1\}", subtitle_keyframes("f", captions))
     spans = [(float(a), float(b)) for a, b in shown]
     assert [round(a) for a, _ in spans] == [0, 30, 50] and [round(b) for _, b in spans] == [30, 50, 100]
@@ -114,7 +114,7 @@ def test_save_is_all_or_nothing(report, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("the old one")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="disk is full"):
         report.save(path)
     assert path.read_text() == "the old one" and list(tmp_path.iterdir()) == [path]
 
@@ -145,7 +145,7 @@ def test_curves_skip_what_is_not_finite_and_keep_their_ends():
     assert "a from 1 to 3" in page and "nan" not in page and "(1 left out)" in page
     page = charts.line_chart({"a": ([0, 1, 2], [0.0, 2.0, 3.0])}, x_label="x", y_label="y", log=True)
     assert "a from 2 to 3" in page and "(1 left out)" in page
-    x, y = charts.thinned(np.arange(5000.0), np.arange(5000.0))
+    x, y = charts.thin_out(np.arange(5000.0), np.arange(5000.0))
     assert len(x) <= charts.MAX_POINTS and x[0] == 0 and y[-1] == 4999
 
 
@@ -153,12 +153,12 @@ def test_curves_skip_what_is_not_finite_and_keep_their_ends():
     ("draw", "message"),
     [
         (lambda r: r.losses({}, title="t"), "nothing to draw"),
-        (lambda r: r.losses({"a": ([1], [0.0])}, title="t"), "above 0, as a log axis wants"),
+        (lambda r: r.losses({"a": ([1], [0.0])}, title="t"), "above 0, which a log axis needs"),
         (lambda r: r.losses({"a": ([1, 2], [1.0])}, title="t"), "as many x as y"),
         (lambda r: r.video(frames(2), ["a"], title="t"), "2 frames and 1 captions"),
         (lambda r: r.video([frames()[0], frames()[0][:4]], ["a", "b"], title="t"), "differ in shape"),
         (lambda r: r.filmstrip([np.zeros((4, 4, 3))], ["a"], title="t"), "uint8"),
-        (lambda r: r.flow(np.zeros((11, 8, 3)), ["x"]), "one|dims|wants"),
+        (lambda r: r.flow(np.zeros((11, 8, 3)), ["x"]), r"flow needs x \[steps\+1 ah 1\] for dims"),
         (lambda r: r.success_table([]), "at least one row"),
         (lambda r: r.attention(frames()[0], -np.ones((2, 2)), caption=""), "not negative"),
     ],

@@ -7,12 +7,12 @@ says in `aria-label` what it shows.
 Axes: `n` points of a curve, `s` flow steps, `ah` action horizon, `ad` action dim.
 """
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from pilot.eval.stats import wilson
 
@@ -23,7 +23,7 @@ Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
 
 
 def number(value: float) -> str:
-    """Short and readable: 12 000, 0.034, 1.5."""
+    """Write a number short and readable: 12 000, 0.034, 1.5."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if abs(value) >= 1000:
@@ -34,7 +34,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `52 s`, `3 min 05 s`, `1 h 02 min`."""
+    """Write a duration as people say it: `0.4 s`, `52 s`, `3 min 05 s`, `1 h 02 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Values to 0…1 along one side of a plot."""
+    """One side of a plot: turns values into 0…1."""
 
     low: float
     high: float
@@ -57,7 +57,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: np.ndarray, *, log: bool = False, from_zero: bool = False) -> "Axis":
-        """An axis that holds all values with some air. A log axis wants positive ones."""
+        """Return an axis that holds all values with some air; on a log axis they must be positive."""
         low, high = float(values.min()), float(values.max())
         if log:
             assert low > 0, low
@@ -75,7 +75,7 @@ class Axis:
         return np.asarray((points - ends[0]) / (ends[1] - ends[0]))
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round values inside the axis: 1, 2 or 5 times a power of ten."""
+        """Return round values inside the axis: 1, 2 or 5 times a power of ten."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             fine = [m * 10.0**p for p in powers for m in (1, 2, 5)]
@@ -87,29 +87,30 @@ class Axis:
 
 
 def polyline(x: np.ndarray, y: np.ndarray, *, css: str) -> str:
-    """Fractions 0…1 (y upwards) to a line in the 1000 × 1000 drawing."""
+    """Draw a line through fractions 0…1 (y upwards) in the 1000 × 1000 drawing."""
     points = " ".join(f"{round(a * 1000)},{round((1 - b) * 1000)}" for a, b in zip(x, y))
     return f'<polyline class="{css}" points="{points}"/>'
 
 
 def stretched(marks: str) -> str:
+    """Draw marks in a picture that stretches with the page."""
     return f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">{marks}</svg>'
 
 
 def framed(marks: str, *, x: Axis, y: Axis, label: str) -> str:
-    """Marks with gridlines and tick words around them."""
+    """Draw marks with grid lines, and numbers at the axes."""
     y_ticks, x_ticks = [(t, float(y(t))) for t in y.ticks()], [(t, float(x(t))) for t in x.ticks()]
     rules = "".join(f'<path class="rule" d="M0 {round((1 - at) * 1000)}H1000"/>' for _, at in y_ticks)
     words = "".join(f'<span class="ty" style="bottom:{at:.2%}">{number(t)}</span>' for t, at in y_ticks)
     words += "".join(f'<span class="tx" style="left:{at:.2%}">{number(t)}</span>' for t, at in x_ticks)
-    return f'<div class="plot" role="img" aria-label="{html.escape(label)}">{stretched(rules + marks)}{words}</div>'
+    return f'<div class="plot" role="img" aria-label="{escape(label)}">{stretched(rules + marks)}{words}</div>'
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
-def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: bool = False) -> str:
-    """Curves by name over a shared x.
+def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: bool = False) -> Markup:
+    """Draw curves by name over a shared x.
 
     Points that have no place on the plot (not finite, or not above 0 on a log axis) are left out, and counted in the
     legend.
@@ -117,10 +118,10 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
     Raises:
         ValueError: No points to draw at all, or a curve of uneven length.
     """
-    cleaned = {name: drawable(name, curve, log=log) for name, curve in curves.items()}
+    cleaned = {name: drawable_points(name, curve, log=log) for name, curve in curves.items()}
     drawn = {name: curve for name, curve in cleaned.items() if len(curve[0])}
     if not drawn:
-        scale = " above 0, as a log axis wants" if log else ""
+        scale = " above 0, which a log axis needs" if log else ""
         raise ValueError(f"nothing to draw: no finite points{scale} in {', '.join(curves) or 'no curves'}")
     x = Axis(low=min(float(c[0].min()) for c in drawn.values()), high=max(float(c[0].max()) for c in drawn.values()))
     x = x if x.high > x.low else Axis(low=x.low - 0.5, high=x.high + 0.5)
@@ -128,21 +129,22 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
     marks, legend = [], []
     for index, (name, (xs, ys)) in enumerate(drawn.items()):
         colour = f"s{index % COLOURS + 1}"
-        marks.append(polyline(*thinned(x(xs), y(ys)), css=colour))
+        marks.append(polyline(*thin_out(x(xs), y(ys)), css=colour))
         left_out = len(curves[name][0]) - len(xs)
         note = f" ({left_out} left out)" if left_out else ""
-        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{number(float(ys[-1]))}</b>{note}</li>')
+        legend.append(f'<li class="{colour}"><i></i>{escape(name)} <b>{number(float(ys[-1]))}</b>{note}</li>')
     ends = {name: (number(float(ys[0])), number(float(ys[-1]))) for name, (_, ys) in drawn.items()}
     summary = "; ".join(f"{name} from {first} to {last}" for name, (first, last) in ends.items())
     plot = framed("".join(marks), x=x, y=y, label=f"{y_label} over {x_label}: {summary}")
     scale = ", logarithmic" if log else ""
-    return (
-        f'<div class="chart"><p class="axis">{html.escape(y_label)}{scale}</p>{plot}'
-        f'<p class="axis x">{html.escape(x_label)}</p><ul class="legend">{"".join(legend)}</ul></div>'
+    return Markup(
+        f'<div class="chart"><p class="axis">{escape(y_label)}{scale}</p>{plot}'
+        f'<p class="axis x">{escape(x_label)}</p><ul class="legend">{"".join(legend)}</ul></div>'
     )
 
 
-def drawable(name: str, curve: Curve, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
+def drawable_points(name: str, curve: Curve, *, log: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points of a curve that have a place on the plot."""
     xs, ys = (np.asarray(values, dtype=float) for values in curve)
     if xs.shape != ys.shape or xs.ndim != 1:
         raise ValueError(f"curve '{name}' needs as many x as y, got {list(xs.shape)} and {list(ys.shape)}")
@@ -152,8 +154,8 @@ def drawable(name: str, curve: Curve, *, log: bool) -> tuple[np.ndarray, np.ndar
     return xs[keep], ys[keep]
 
 
-def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS of a curve, its ends among them."""
+def thin_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most MAX_POINTS of a curve, its ends among them."""
     if len(x) <= MAX_POINTS:
         return x, y
     keep = np.unique(np.linspace(0, len(x) - 1, MAX_POINTS).round().astype(int))
@@ -163,12 +165,12 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # --- success rates ----------------------------------------------------------------------------------------------------
 
 
-def interval_bar(successes: int, n: int) -> str:
-    """A dot for the rate on a band for its 95 % Wilson interval, on a track from 0 to 100 %."""
+def interval_bar(successes: int, n: int) -> Markup:
+    """Draw a dot for the rate on a band for its 95 % Wilson interval, on a track from 0 to 100 %."""
     low, high = wilson(successes, n)
     rate = successes / n
     label = f"{rate:.0%}, 95 % interval {low:.0%} to {high:.0%}"
-    return (
+    return Markup(
         f'<div class="track" role="img" aria-label="{label}"><i style="left:{low:.1%};width:{high - low:.1%}"></i>'
         f'<b style="left:{rate:.1%}"></b></div>'
     )
@@ -177,8 +179,8 @@ def interval_bar(successes: int, n: int) -> str:
 # --- flow -------------------------------------------------------------------------------------------------------------
 
 
-def flow_paths(x: np.ndarray) -> str:
-    """Snapshots of a chunk on its way from noise to actions, drawn as a path through its first two dims.
+def flow_paths(x: np.ndarray) -> Markup:
+    """Draw a chunk on its way from noise to actions, several times, each as a path through its first two dims.
 
     `x` is [s+1 ah ad], first noise (t = 1), last actions (t = 0).
     """
@@ -190,10 +192,13 @@ def flow_paths(x: np.ndarray) -> str:
         xs, ys = across(x[step, :, 0]), up(x[step, :, 1])
         word = {1.0: "noise", 0.0: "actions"}.get(time, "")
         cells.append(f"<figure>{path_svg(xs, ys)}<figcaption>t = {time:.1f} <b>{word}</b></figcaption></figure>")
-    return f'<div class="flow paths" role="img" aria-label="A chunk from noise to actions">{"".join(cells)}</div>'
+    return Markup(
+        f'<div class="flow paths" role="img" aria-label="A chunk from noise to actions">{"".join(cells)}</div>'
+    )
 
 
 def path_svg(xs: np.ndarray, ys: np.ndarray) -> str:
+    """Draw a path with a dot for each step, growing from the first to the last."""
     points = [(round(a * 200), round((1 - b) * 200)) for a, b in zip(xs, ys)]
     line = f'<polyline class="s1" points="{" ".join(f"{a},{b}" for a, b in points)}"/>'
     last = max(len(points) - 1, 1)
@@ -204,17 +209,18 @@ def path_svg(xs: np.ndarray, ys: np.ndarray) -> str:
     return f'<svg viewBox="-8 -8 216 216" aria-hidden="true">{line}{dots}</svg>'
 
 
-def flow_dims(x: np.ndarray, names: Sequence[str]) -> str:
-    """One small plot per action dim: the chunk over its horizon, once per flow step, from faint noise to the action."""
+def flow_dims(x: np.ndarray, names: Sequence[str]) -> Markup:
+    """Draw a small plot per action dim: the chunk over its horizon, once per flow step, from faint noise to actions."""
     cells = []
     for dim, name in enumerate(names):
         along, up = np.linspace(0, 1, x.shape[1]), Axis.around(x[..., dim])
         lines = "".join(flow_line(along, up(step[:, dim]), share=k / max(len(x) - 1, 1)) for k, step in enumerate(x))
-        cells.append(f"<figure>{stretched(lines)}<figcaption>{html.escape(name)}</figcaption></figure>")
-    return f'<div class="flow dims" role="img" aria-label="Each action dim">{"".join(cells)}</div>'
+        cells.append(f"<figure>{stretched(lines)}<figcaption>{escape(name)}</figcaption></figure>")
+    return Markup(f'<div class="flow dims" role="img" aria-label="Each action dim">{"".join(cells)}</div>')
 
 
 def flow_line(along: np.ndarray, heights: np.ndarray, *, share: float) -> str:
+    """Draw one flow step of a dim; `share` of the way from noise to actions decides how bold."""
     css = "s1 final" if share == 1 else "noise"
     line = polyline(along, heights, css=css)
     return line if share == 1 else line.replace("<polyline", f'<polyline style="opacity:{0.15 + 0.45 * share:.2f}"')
@@ -223,14 +229,14 @@ def flow_line(along: np.ndarray, heights: np.ndarray, *, share: float) -> str:
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-def time_bar(parts: Sequence[tuple[str, float]]) -> str:
-    """What took how long: one bar, cut into parts, with a legend."""
+def time_bar(parts: Sequence[tuple[str, float]]) -> Markup:
+    """Draw what took how long: one bar, cut into parts, with a legend."""
     total = sum(seconds for _, seconds in parts) or 1.0
     cuts, legend = [], []
     for index, (name, seconds) in enumerate(parts):
         colour = f"s{index % COLOURS + 1}"
         cuts.append(f'<i class="{colour}" style="flex-grow:{max(seconds, total * 0.002):.4g}"></i>')
-        legend.append(f'<li class="{colour}"><i></i>{html.escape(name)} <b>{duration(seconds)}</b></li>')
-    label = ", ".join(f"{html.escape(name)} {duration(seconds)}" for name, seconds in parts)
+        legend.append(f'<li class="{colour}"><i></i>{escape(name)} <b>{duration(seconds)}</b></li>')
+    label = ", ".join(f"{escape(name)} {duration(seconds)}" for name, seconds in parts)
     bar = f'<div class="time" role="img" aria-label="{label}">{"".join(cuts)}</div>'
-    return f'{bar}<ul class="legend">{"".join(legend)}<li>in all <b>{duration(total)}</b></li></ul>'
+    return Markup(f'{bar}<ul class="legend">{"".join(legend)}<li>in all <b>{duration(total)}</b></li></ul>')

@@ -6,7 +6,6 @@ and what a model sees of a frame after resizing and tokenising. The page loads n
 Axes: `t` steps of an episode, `ah` action horizon, `ad` action dims.
 """
 
-import html
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from markupsafe import Markup
 
 from pilot.data.formats.episodes import Episode, EpisodeDataset
 from pilot.data.formats.lerobot import LeRobotDataset
@@ -27,7 +27,8 @@ from pilot.datasets import load_layout
 from pilot.eval.report import data_charts, pictures
 from pilot.eval.report.charts import duration, number
 from pilot.eval.report.model_view import ModelView, add_model_view
-from pilot.eval.report.report import Report
+from pilot.eval.report.report import Report, grain
+from pilot.eval.report.templates import macros
 from pilot.robots import load_adapter, load_robot, robot_names
 from pilot.types import NormStats, Robot
 
@@ -38,7 +39,7 @@ DARK, STILL = 4.0, 0.5  # levels of 255: a picture without light; two pictures t
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found, and where the page lies."""
+    """What an inspection found, and where its page lies."""
 
     page: Path
     episodes: int
@@ -55,15 +56,20 @@ def inspect(
     action_horizon: int = 10,
     episodes: int = 3,
 ) -> Inspection:
-    """Writes the page (default: `inspect.html` beside the set) and returns what was found.
+    """Write the page about a data set, and return what was found.
 
-    `robot`: None takes the one that the set names, or what it says of its dims. `checkpoint`: show what this policy's
-    model sees; None shows π0.5's input sizes with statistics and action tokens of the set itself. `episodes`: how many
-    are shown whole, spread over the set.
+    Args:
+        path: the folder of the set.
+        out: the page; by default `inspect.html` in the folder of the set.
+        robot: None takes the one that the set names, or else what the set says about its dims.
+        checkpoint: show what this policy's model sees; None shows the input sizes of π0.5, with statistics and action
+            tokens of the set itself.
+        action_horizon: the length of a chunk, without a checkpoint.
+        episodes: how many are shown whole, spread over the set.
 
     Raises:
-        FileNotFoundError, ValueError: what the reader finds wrong with the set as a whole; single episodes that cannot
-        be read are listed on the page.
+        FileNotFoundError, ValueError: the set as a whole cannot be read; single episodes that cannot be read are listed
+            on the page.
     """
     path = Path(path)
     view = ModelView.of_checkpoint(checkpoint) if checkpoint else None
@@ -72,12 +78,12 @@ def inspect(
     robot = robot or (view.robot if view else known_robot(dataset))
     check_dims(dataset, robot)
     stats = quiet_stats(dataset, robot)
-    shown = spread(dataset.episodes, episodes)
-    films = {episode.index: Film.of(dataset, episode) for episode in shown}
-    found = find_all(dataset, robot, list(films.values()))
+    shown = spread_out(dataset.episodes, episodes)
+    films = {episode.index: EpisodePictures.of(dataset, episode) for episode in shown}
+    issues = find_issues(dataset, robot, list(films.values()))
     report = Report(path.resolve().name, subtitle=subtitle(dataset, robot))
-    report.highlights(highlights(dataset, found))
-    add_suspicions(report, dataset, found)
+    report.highlights(highlights(dataset, issues))
+    add_issues(report, issues)
     add_episodes(report, dataset, robot=robot, films=films)
     add_words(report, dataset)
     add_numbers(report, dataset, robot=robot, stats=stats)
@@ -86,19 +92,17 @@ def inspect(
         report, dataset, view, rows=[episode.start + (episode.stop - episode.start) // 3 for episode in shown[:2]]
     )
     page = report.save(out or path / "inspect.html")
-    return Inspection(
-        page=page, episodes=len(dataset.episodes), issues=found, skipped=len(dataset.skipped)
-    )  # fmt: skip
+    return Inspection(page=page, episodes=len(dataset.episodes), issues=issues, skipped=len(dataset.skipped))
 
 
 # --- what is looked at ------------------------------------------------------------------------------------------------
 
 
 def known_robot(dataset: EpisodeDataset) -> Robot:
-    """The robot that the set names, if there is a file for it and the dims fit; else what the set says of its dims."""
+    """Return the robot that the set names, if there is one and its dims fit; else what the set says about its dims."""
     info = dataset.metadata()
     name = str(info.get("robot_type") or info.get("name") or "unknown")
-    if name in robot_names() and fits(dataset, robot := load_robot(name)):
+    if name in robot_names() and has_dims_of(dataset, robot := load_robot(name)):
         return robot
     features = info.get("features", {}) if isinstance(dataset, LeRobotDataset) else {}
     states, actions = (
@@ -111,12 +115,18 @@ def known_robot(dataset: EpisodeDataset) -> Robot:
     return describe_robot(name, cameras=dataset.cameras, states=states, actions=actions, fps=float(dataset.fps))
 
 
-def fits(dataset: EpisodeDataset, robot: Robot) -> bool:
+def has_dims_of(dataset: EpisodeDataset, robot: Robot) -> bool:
+    """Return whether state and action have as many dims as the robot declares."""
     return (dataset.state.shape[1], dataset.actions.shape[1]) == (robot.state_dim, robot.action_dim)
 
 
 def check_dims(dataset: EpisodeDataset, robot: Robot) -> None:
-    if not fits(dataset, robot):
+    """Check that the robot fits the set.
+
+    Raises:
+        ValueError: it has other dims.
+    """
+    if not has_dims_of(dataset, robot):
         raise ValueError(
             f"{dataset.path} has {dataset.state.shape[1]} state and {dataset.actions.shape[1]} action dims, robot "
             f"'{robot.name}' declares {robot.state_dim} and {robot.action_dim}; name another with --robot, or none"
@@ -124,20 +134,20 @@ def check_dims(dataset: EpisodeDataset, robot: Robot) -> None:
 
 
 def quiet_stats(dataset: EpisodeDataset, robot: Robot) -> dict[str, NormStats]:
-    """Statistics as training takes them; constant dims are named among the suspicions, not in a warning."""
+    """Return statistics as training takes them; constant dims are among the issues, so there is no warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return compute_norm_stats([dataset], robot, adapter=load_adapter(robot))
 
 
-def spread(episodes: Sequence[Episode], count: int) -> list[Episode]:
-    """`count` of them, evenly spaced, the first among them."""
-    places = np.unique(np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int))
-    return [episodes[place] for place in places.tolist()]
+def spread_out(episodes: Sequence[Episode], count: int) -> list[Episode]:
+    """Return `count` of the episodes, evenly spaced, the first among them."""
+    positions = np.unique(np.linspace(0, len(episodes) - 1, min(count, len(episodes))).round().astype(int))
+    return [episodes[position] for position in positions.tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
+class EpisodePictures:
     """Some pictures of an episode by camera, evenly spaced in time; `broken` are cameras that cannot be read."""
 
     episode: Episode
@@ -146,7 +156,8 @@ class Film:
     broken: dict[str, str]
 
     @classmethod
-    def of(cls, dataset: EpisodeDataset, episode: Episode) -> "Film":
+    def of(cls, dataset: EpisodeDataset, episode: Episode) -> "EpisodePictures":
+        """Read the pictures of an episode."""
         length = episode.stop - episode.start
         steps = tuple(np.linspace(0, length - 1, min(STRIP_FRAMES, length)).round().astype(int).tolist())
         found: dict[str, list[np.ndarray]] = {}
@@ -159,8 +170,8 @@ class Film:
         return cls(episode=episode, steps=steps, pictures=found, broken=broken)
 
 
-def find_all(dataset: EpisodeDataset, robot: Robot, films: Sequence[Film]) -> list[QualityIssue]:
-    """What the columns and the pictures that are shown have suspicious, and episodes that cannot be read."""
+def find_issues(dataset: EpisodeDataset, robot: Robot, films: Sequence[EpisodePictures]) -> list[QualityIssue]:
+    """Return what is suspicious in the columns and in the pictures shown, and episodes that cannot be read."""
     found = quality_checks.find_quality_issues(
         dataset,
         state_names=robot.state_names,
@@ -175,11 +186,11 @@ def find_all(dataset: EpisodeDataset, robot: Robot, films: Sequence[Film]) -> li
         )
         for skip in dataset.skipped
     ]  # fmt: skip
-    return unreadable + found + [s for film in films for s in picture_suspicions(film)]
+    return unreadable + found + [s for film in films for s in picture_issues(film)]
 
 
 def read_timestamps(dataset: EpisodeDataset) -> np.ndarray | None:
-    """The column `timestamp` of a LeRobot set, row by row as the set is read; None where there is none."""
+    """Read the column `timestamp` of a LeRobot set, in the order of its rows; None if there is none."""
     if not isinstance(dataset, LeRobotDataset) or "timestamp" not in dataset.features:
         return None
     by_episode: dict[int, np.ndarray] = {}
@@ -197,8 +208,8 @@ def read_timestamps(dataset: EpisodeDataset) -> np.ndarray | None:
     return np.concatenate([p for p in pieces if p is not None]).astype(np.float64)
 
 
-def picture_suspicions(film: Film) -> list[QualityIssue]:
-    """Cameras that are black, or that show one picture all the time."""
+def picture_issues(film: EpisodePictures) -> list[QualityIssue]:
+    """Return an issue for each camera that is black, frozen or unreadable."""
     found = []
     for camera, frames in film.pictures.items():
         stack, where = np.stack(frames).astype(np.float32), f"camera '{camera}' in episode {film.episode.index}"
@@ -222,17 +233,19 @@ def picture_suspicions(film: Film) -> list[QualityIssue]:
 
 
 def subtitle(dataset: EpisodeDataset, robot: Robot) -> str:
+    """Say in a sentence what robot recorded the set."""
     sizes = f"{robot.state_dim} state and {robot.action_dim} action dims"
     cameras = ", ".join(f"`{camera}`" for camera in dataset.cameras) or "no cameras"
     return f"Robot **{robot.name}**, {sizes}, cameras {cameras}, {float(dataset.fps):g} frames per second."
 
 
-def highlights(dataset: EpisodeDataset, found: Sequence[QualityIssue]) -> list[tuple[str, str, str]]:
+def highlights(dataset: EpisodeDataset, issues: Sequence[QualityIssue]) -> list[tuple[str, str, str]]:
+    """Return the big numbers of the page: value, what it is, small print."""
     frames, fps = len(dataset), float(dataset.fps)
     lengths = [episode.stop - episode.start for episode in dataset.episodes]
     ends = [f"{length / fps:.1f}" for length in (min(lengths), max(lengths))]
     usual = f"{' to '.join(dict.fromkeys(ends))} s each"
-    told = len(np.unique(dataset.task_index))
+    instructions = len(np.unique(dataset.task_index))
     labelled = float((dataset.subtask_index >= 0).mean())
     return [
         (number(len(dataset.episodes)), "episodes", usual),
@@ -241,86 +254,79 @@ def highlights(dataset: EpisodeDataset, found: Sequence[QualityIssue]) -> list[t
             "of demonstrations",
             f"{number(frames)} frames",
         ),
-        (number(told), "instructions" if told != 1 else "instruction", f"{labelled:.0%} of frames have a subtask"),
         (
-            str(len(found)),
-            "suspicious things" if len(found) != 1 else "suspicious thing",
-            f"{len(quality_checks.CHECKS)} looks at all frames",
+            number(instructions),
+            "instructions" if instructions != 1 else "instruction",
+            f"{labelled:.0%} of frames have a subtask",
+        ),
+        (
+            str(len(issues)),
+            "suspicious things" if len(issues) != 1 else "suspicious thing",
+            f"{len(quality_checks.CHECKS)} checks of all frames",
         ),
     ]
 
 
-def add_suspicions(report: Report, dataset: EpisodeDataset, found: Sequence[QualityIssue]) -> None:
-    report.section("What looks wrong", "A suspicion is no proof: look at the place, then decide.")
-    cards = "".join(
-        f'<li class="bad"><b>{html.escape(s.check)}</b><span>{html.escape(s.what)}</span>'
-        f"<small>{html.escape(s.remedy[:1].upper() + s.remedy[1:])}</small></li>"
-        for s in found
-    )
-    kept = {name: sound for name, sound in quality_checks.CHECKS.items() if name not in {s.check for s in found}}
-    fine = "".join(
-        f'<li class="good"><b>{html.escape(n)}</b><small>{html.escape(s)}</small></li>' for n, s in kept.items()
-    )
-    report.parts.append(f'<ul class="findings">{cards}</ul><ul class="findings fine">{fine}</ul>')
+def add_issues(report: Report, issues: Sequence[QualityIssue]) -> None:
+    """Add what looks wrong, and the checks that found nothing."""
+    report.section("What looks wrong", "A suspicion is no proof: look at the frames, then decide.")
+    failed = {issue.check for issue in issues}
+    passed = {check: sound for check, sound in quality_checks.CHECKS.items() if check not in failed}
+    report.add(macros("data.html").findings(issues, passed))
 
 
-def add_episodes(report: Report, dataset: EpisodeDataset, *, robot: Robot, films: dict[int, Film]) -> None:
+def add_episodes(report: Report, dataset: EpisodeDataset, *, robot: Robot, films: dict[int, EpisodePictures]) -> None:
+    """Add a few episodes whole, on one time axis each."""
     shown = f"{len(films)} of {len(dataset.episodes)} episodes, everything on one time axis. "
-    lines = (
-        "State in the first colour, the action of the same name thinner on top; the height is the whole set's range."
-    )
+    lines = "The state is drawn in the first colour, the action of the same name thinner on top; the height is the range of the whole set."
     report.section("Episodes", shown + lines)
     for film in films.values():
         episode, seconds = film.episode, (film.episode.stop - film.episode.start) / float(dataset.fps)
-        content = "".join(strip(camera, film) for camera in film.pictures) + words_of(dataset, episode)
-        content += traces(dataset, robot, episode) + time_axis(seconds)
+        tracks = [strip(camera, film) for camera in film.pictures]
+        tracks += word_tracks(dataset, episode) + traces(dataset, robot, episode)
         report.figure(
-            f'<div class="recording" tabindex="0"><div>{content}</div></div>',
+            macros("data.html").recording(tracks, seconds),
             title=f"Episode {episode.index}: {episode.task or 'no instruction'}",
             css="episode",
             outcome=f"{seconds:.1f} s, {episode.stop - episode.start} frames",
         )
 
 
-def strip(camera: str, film: Film) -> str:
-    frames = [pictures.small(frame, size=STRIP_PIXELS) for frame in film.pictures[camera]]
-    grain = "pixelated" if frames[0].shape[0] <= 96 else "auto"
-    cells = "".join(
-        f'<img src="{pictures.data_uri(frame)}" alt="{html.escape(camera)}, frame {step}">'
-        for step, frame in zip(film.steps, frames)
-    )
+def strip(camera: str, film: EpisodePictures) -> Markup:
+    """Draw the pictures of a camera side by side."""
+    frames = [pictures.shrink(frame, size=STRIP_PIXELS) for frame in film.pictures[camera]]
+    shown = [(step, pictures.data_uri(frame)) for step, frame in zip(film.steps, frames)]
     size = f"{film.pictures[camera][0].shape[1]} × {film.pictures[camera][0].shape[0]}"
-    row = f'<div class="frames" style="--n:{len(frames)};--grain:{grain}">{cells}</div>'
-    return data_charts.track(camera, row, note=size)
+    page = macros("data.html")
+    return page.track(camera, page.strip(camera, shown, grain(frames[0])), size)
 
 
-def words_of(dataset: EpisodeDataset, episode: Episode) -> str:
-    """Prompt, subtasks and what was said, along the episode."""
+def word_tracks(dataset: EpisodeDataset, episode: Episode) -> list[Markup]:
+    """Draw instruction, subtasks and utterances along the episode."""
     rows, length = slice(episode.start, episode.stop), episode.stop - episode.start
     lines = [("instruction", [dataset.tasks[i] for i in dataset.task_index[rows]], "task")]
     if (dataset.subtask_index[rows] >= 0).any():
-        named = [dataset.subtasks[i] if i >= 0 else "" for i in dataset.subtask_index[rows]]
-        lines.append(("subtask", named, "subtask"))
+        subtasks = [dataset.subtasks[i] if i >= 0 else "" for i in dataset.subtask_index[rows]]
+        lines.append(("subtask", subtasks, "subtask"))
     if (dataset.utterance_index[rows] >= 0).any():
-        said = [dataset.utterances[i] if i >= 0 else "" for i in dataset.utterance_index[rows]]
-        lines.append(("said aloud", said, "said"))
-    return "".join(
-        data_charts.track(name, data_charts.spans(runs(words, length), css=css)) for name, words, css in lines
-    )
+        utterances = [dataset.utterances[i] if i >= 0 else "" for i in dataset.utterance_index[rows]]
+        lines.append(("utterance", utterances, "said"))
+    page = macros("data.html")
+    return [page.track(name, page.spans(word_spans(words, length), css), "") for name, words, css in lines]
 
 
-def runs(words: Sequence[str], length: int) -> list[data_charts.Span]:
-    """Runs of the same words, without the silent ones."""
+def word_spans(words: Sequence[str], length: int) -> list[data_charts.WordSpan]:
+    """Return the runs of the same words, without those that are empty."""
     starts = [i for i in range(length) if i == 0 or words[i] != words[i - 1]]
     return [
-        data_charts.Span(words=words[start], start=start / length, stop=stop / length)
+        data_charts.WordSpan(words=words[start], start=start / length, stop=stop / length)
         for start, stop in zip(starts, [*starts[1:], length])
         if words[start]
     ]
 
 
-def traces(dataset: EpisodeDataset, robot: Robot, episode: Episode) -> str:
-    """One small plot per state dim with the action of its name on top, then the actions that have no such place."""
+def traces(dataset: EpisodeDataset, robot: Robot, episode: Episode) -> list[Markup]:
+    """Draw each state dim with the action of its name on top, then the actions that have no state dim."""
     rows, drawn = slice(episode.start, episode.stop), []
     actions = {name: dataset.actions[:, j] for j, name in enumerate(robot.action_names)}
     for i, name in enumerate(robot.state_names):
@@ -333,38 +339,36 @@ def traces(dataset: EpisodeDataset, robot: Robot, episode: Episode) -> str:
             drawn.append(
                 one_trace(f"action {name}", actions[name], over=None, rows=rows, unit=unit(robot, j, "action"))
             )
-    return "".join(drawn)
+    return drawn
 
 
 def comparable(state: np.ndarray, action: np.ndarray) -> bool:
-    """Whether the values of an action are places like those of the state, not steps or speeds: their ranges agree."""
+    """Return whether an action commands positions like those of the state, not steps or speeds: their ranges agree."""
     overlap = min(state.max(), action.max()) - max(state.min(), action.min())
     union = max(state.max(), action.max()) - min(state.min(), action.min())
     return bool(overlap >= 0.4 * union)
 
 
-def one_trace(name: str, values: np.ndarray, *, over: np.ndarray | None, rows: slice, unit: str) -> str:
-    """A dim along the rows of an episode, on the axis of the whole set."""
+def one_trace(name: str, values: np.ndarray, *, over: np.ndarray | None, rows: slice, unit: str) -> Markup:
+    """Draw a dim along the rows of an episode, on the axis of the whole set."""
     every = [values] if over is None else [values, over]
     low, high = min(float(v.min()) for v in every), max(float(v.max()) for v in every)
     air = 0.04 * (high - low)
     own, thin = values[rows], None if over is None else over[rows]
     label = f"{name} from {number(float(own[0]))} to {number(float(own[-1]))}"
     drawing = data_charts.trace(own, over=thin, label=label, low=low - air, high=high + air)
-    return data_charts.track(name, drawing, note=f"{number(low)} … {number(high)}" + (f" ({unit})" if unit else ""))
+    span = f"{number(low)} … {number(high)}" + (f" ({unit})" if unit else "")
+    return macros("data.html").track(name, drawing, span)
 
 
 def unit(robot: Robot, i: int, kind: str) -> str:
+    """Return the unit of a dim, or "" if the robot declares none."""
     units = robot.state_units if kind == "state" else robot.action_units
     return units[i] if units else ""
 
 
-def time_axis(seconds: float) -> str:
-    ticks = "".join(f'<span style="left:{k / 4:.0%}">{seconds * k / 4:.1f} s</span>' for k in range(5))
-    return f'<div class="clock">{ticks}</div>'
-
-
 def add_words(report: Report, dataset: EpisodeDataset) -> None:
+    """Add every instruction and subtask with its counts."""
     report.section("Words", "Every instruction and subtask of the set, the most frequent first.")
     report.table(["instruction", "episodes", "frames"], counted(dataset.tasks, dataset.task_index, dataset), title="")
     if (dataset.subtask_index >= 0).any():
@@ -376,6 +380,7 @@ def add_words(report: Report, dataset: EpisodeDataset) -> None:
 
 
 def counted(texts: Sequence[str], index: np.ndarray, dataset: EpisodeDataset) -> list[tuple[str, int, int]]:
+    """Return (text, episodes, frames) of the most frequent texts, and one row for the rest."""
     frames = Counter(index[index >= 0].tolist())
     order: list[int] = [i for i, _ in frames.most_common()]
     rows = [(texts[i], len(np.unique(dataset.episode_of[index == i])), frames[i]) for i in order[:MAX_WORDS]]
@@ -386,6 +391,7 @@ def counted(texts: Sequence[str], index: np.ndarray, dataset: EpisodeDataset) ->
 
 
 def add_numbers(report: Report, dataset: EpisodeDataset, *, robot: Robot, stats: dict[str, NormStats]) -> None:
+    """Add how the values of every dim are spread."""
     intro = (
         "How the values of every dim are spread, in the robot's units. The model sees what lies between the lines, the "
         "1 % and 99 % quantiles, as −1 to 1. Heights are square roots, so that rare values show."
@@ -403,7 +409,7 @@ def add_numbers(report: Report, dataset: EpisodeDataset, *, robot: Robot, stats:
 
 
 def learned_actions(dataset: EpisodeDataset, robot: Robot) -> np.ndarray:
-    """Actions of all chunks, minus the state where they are learned relative to it; of at most 20 000 chunks."""
+    """Return the actions of at most 20 000 chunks, relative to the state where they are learned so."""
     rows = np.arange(0, len(dataset), max(1, len(dataset) // 20_000))
     actions, is_pad = dataset.action_chunks(rows)
     adapter = load_adapter(robot)
@@ -414,10 +420,11 @@ def learned_actions(dataset: EpisodeDataset, robot: Robot) -> np.ndarray:
 
 
 def add_histograms(report: Report, title: str, values: np.ndarray, *, names: Sequence[str], stats: NormStats) -> None:
-    cells = "".join(
+    """Add the histogram of each dim."""
+    cells = [
         data_charts.histogram(
             values[:, i], name=name, q01=float(stats.q01[i]), q99=float(stats.q99[i]), mean=float(stats.mean[i])
         )
         for i, name in enumerate(names)
-    )
-    report.figure(f'<div class="histograms">{cells}</div>', title=title, css="numbers")
+    ]
+    report.figure(macros("data.html").histograms(cells, ""), title=title, css="numbers")

@@ -3,12 +3,12 @@
 All of it by the pipeline that training and policies use.
 """
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from pilot.data.action_chunks import whole_chunks
 from pilot.data.formats.episodes import EpisodeDataset
@@ -17,7 +17,8 @@ from pilot.data.layout import Kind
 from pilot.data.pipeline import Pipeline, Row
 from pilot.eval.report import data_charts, pictures
 from pilot.eval.report.charts import number
-from pilot.eval.report.report import Report
+from pilot.eval.report.report import Report, grain
+from pilot.eval.report.templates import macros
 from pilot.models.bundle import load_bundle
 from pilot.models.pi import pi05
 from pilot.robots import load_adapter
@@ -28,6 +29,7 @@ from pilot.types import NormStats, Robot, Sample
 
 FIT_CHUNKS = 4000
 SCALE = 10.0
+PIECE_END = 12  # characters of a token's piece that are shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +50,14 @@ class ModelView:
 
     @classmethod
     def of_checkpoint(cls, path: str | Path) -> "ModelView":
-        """As the policy at `path` sees it."""
+        """Return the view of the policy at `path`."""
         bundle = load_bundle(path, weights=False)
         words = f"As the policy in `{path}` sees it: its sizes, statistics and tokenizers."
         return cls(pipeline=bundle.pipeline, loc_stride=bundle.loc_stride, whose=words)
 
     @classmethod
     def of_data(cls, dataset: EpisodeDataset, robot: Robot, stats: dict[str, NormStats]) -> "ModelView":
-        """As π0.5 would see it after training on this set alone."""
+        """Return the view of a π0.5 that is trained on this set alone."""
         config = pi05(
             action_horizon=dataset.action_horizon,
             action_dim=max(32, robot.state_dim, robot.action_dim),
@@ -63,7 +65,12 @@ class ModelView:
         )
         adapter, text = load_adapter(robot), TextTokenizer()
         pipeline = Pipeline(
-            robot, config, norm_stats=stats, text=text, action_tokenizer=fitted(dataset, robot, stats), adapter=adapter
+            robot,
+            config,
+            norm_stats=stats,
+            text=text,
+            action_tokenizer=fit_fast(dataset, robot, stats),
+            adapter=adapter,
         )
         words = (
             "As π0.5 would see it: its picture size, statistics of this set, action tokens fitted to this set, and for "
@@ -72,7 +79,7 @@ class ModelView:
         return cls(pipeline=pipeline, loc_stride=1, whose=words)
 
     def chunks(self, dataset: EpisodeDataset) -> np.ndarray:
-        """Normalised chunks of the set, [n ah ad]; none where no episode is long enough."""
+        """Return normalised chunks of the set [n ah ad], none if no episode is long enough."""
         try:
             return whole_chunks(
                 [dataset], self.robot, stats=self.pipeline.norm_stats["actions"], norm=self.pipeline.model.norm,
@@ -82,8 +89,8 @@ class ModelView:
             return np.zeros((0, dataset.action_horizon, self.robot.action_dim), np.float32)
 
 
-def fitted(dataset: EpisodeDataset, robot: Robot, stats: dict[str, NormStats]) -> FastTokenizer | None:
-    """FAST fitted to the set, if it has whole chunks."""
+def fit_fast(dataset: EpisodeDataset, robot: Robot, stats: dict[str, NormStats]) -> FastTokenizer | None:
+    """Fit FAST to the set; None if it has no whole chunks."""
     try:
         chunks = whole_chunks([dataset], robot, stats=stats["actions"], adapter=load_adapter(robot))
     except ValueError:
@@ -92,7 +99,7 @@ def fitted(dataset: EpisodeDataset, robot: Robot, stats: dict[str, NormStats]) -
 
 
 def add_model_view(report: Report, dataset: EpisodeDataset, view: ModelView, *, rows: Sequence[int]) -> None:
-    """A section of the page: frames `rows` as the model gets them, and what action tokens cost over the set."""
+    """Add a section with frames `rows` as the model gets them, and what action tokens cost over the set."""
     report.section("What the model sees", view.whose)
     for i in rows:
         episode = dataset.episodes[int(dataset.episode_of[i])]
@@ -100,7 +107,7 @@ def add_model_view(report: Report, dataset: EpisodeDataset, view: ModelView, *, 
         try:
             frame = dataset.frame(i)
         except (ValueError, OSError) as error:
-            report.figure(f'<p class="note">{html.escape(str(error))}</p>', title=title, css="seen")
+            report.figure(macros("data.html").note(str(error)), title=title, css="seen")
             continue
         frame["images"] = {name: image for name, image in frame["images"].items() if name in view.robot.cameras}
         sample = to_sample(frame, rng=np.random.default_rng(0), loc_stride=view.loc_stride, utterance_share=0.0)
@@ -108,45 +115,44 @@ def add_model_view(report: Report, dataset: EpisodeDataset, view: ModelView, *, 
     add_token_costs(report, dataset, view)
 
 
-def seen(view: ModelView, sample: Sample) -> str:
+def seen(view: ModelView, sample: Sample) -> Markup:
+    """Draw a sample as the model gets it: pictures before and after resizing, tokens, and the chunk."""
     if FORMATS[view.pipeline.model.prompt].target is None:
-        sample = replace(sample, subtask=None)  # acts on its prompt alone
+        sample = replace(sample, subtask=None)  # this model acts on its prompt alone
     row = view.pipeline.encode(sample)
-    pairs = []
+    shown = []
     for camera, image in sample.images.items():
         slot = view.robot.slot(camera)
         if slot is None:
-            pairs.append(picture(image, f"{camera}: the model does not see it"))
+            shown.append(captioned(image, f"{camera}: the model does not see it"))
             continue
         name = camera if slot == camera else f"{camera}, as {slot}"
-        pairs.append(picture(image, f"{camera} as recorded, {size_of(image)}"))
-        pairs.append(picture(row.images[slot], f"{name} as seen, {size_of(row.images[slot])}"))
-    pieces = row_pieces(view.pipeline, row)
-    counts = {kind: sum(1 for _, k in pieces if k == kind) for kind in ("prefix", "text", "fast")}
-    legend = "".join(
-        f'<li><i class="{kind}"></i>{words} <b>{counts[kind]}</b></li>'
-        for kind, words in (("prefix", "read: prompt and state"), ("text", "said: subtask"), ("fast", "said: actions"))
-        if counts[kind]
-    )
-    text = f'<ul class="legend kinds">{legend}</ul>{data_charts.tokens(pieces)}'
-    return f'<div class="views">{"".join(pairs)}</div>{text}{chunk_and_tokens(view.pipeline, sample)}'
+        shown.append(captioned(image, f"{camera} as recorded, {size_of(image)}"))
+        shown.append(captioned(row.images[slot], f"{name} as seen, {size_of(row.images[slot])}"))
+    tokens = [(visible(piece), kind) for piece, kind in row_pieces(view.pipeline, row)]
+    kinds = [("prefix", "read: prompt and state"), ("text", "written: subtask"), ("fast", "written: actions")]
+    legend = [(kind, words, sum(k == kind for _, k in tokens)) for kind, words in kinds]
+    return macros("data.html").seen(shown, legend, tokens, chunk_and_tokens(view.pipeline, sample))
 
 
-def picture(image: np.ndarray, caption: str) -> str:
-    grain = "pixelated" if image.shape[0] <= 96 else "auto"
-    return (
-        f'<figure style="--grain:{grain}"><img src="{pictures.data_uri(image)}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
+def captioned(image: np.ndarray, caption: str) -> dict[str, str]:
+    """Return a picture as the page shows it."""
+    return {"uri": pictures.data_uri(image), "caption": caption, "grain": grain(image)}
+
+
+def visible(piece: str) -> str:
+    """Return a token's piece with its spaces and line breaks visible, cut where it is long."""
+    clean = piece.replace("▁", "·").replace("<0x0A>", "⏎").replace("\n", "⏎")
+    return clean if len(clean) <= PIECE_END else clean[: PIECE_END - 1] + "…"
 
 
 def size_of(image: np.ndarray) -> str:
-    """Width × height, which stay on one line."""
+    """Return width × height, kept on one line."""
     return f"{image.shape[1]}\u00a0×\u00a0{image.shape[0]}"
 
 
 def row_pieces(pipeline: Pipeline, row: Row) -> list[tuple[str, str]]:
-    """Each token of a row as (what it says, kind)."""
+    """Return each token of a row as (its text, kind)."""
     kinds = {int(Kind.PREFIX): "prefix", int(Kind.TEXT): "text", int(Kind.FAST): "fast"}
     first = row.kinds.index(int(Kind.FAST)) if int(Kind.FAST) in row.kinds else len(row.tokens)
     start = first + len(pipeline.text.encode(ACTION_START))
@@ -158,23 +164,20 @@ def row_pieces(pipeline: Pipeline, row: Row) -> list[tuple[str, str]]:
     ]
 
 
-def chunk_and_tokens(pipeline: Pipeline, sample: Sample) -> str:
-    """The normalised chunk, and what is left of it when it has been said in tokens."""
+def chunk_and_tokens(pipeline: Pipeline, sample: Sample) -> Markup:
+    """Draw the normalised chunk, and what is left of it after it has been written as tokens."""
     if pipeline.action_tokenizer is None or (sample.action_is_pad is not None and sample.action_is_pad.any()):
-        return ""
+        return Markup()
     chunk = pipeline.normalized_actions(sample)
     ids = pipeline.action_tokenizer.encode(chunk)
     decoded = pipeline.action_tokenizer.decode(ids, *chunk.shape).actions
     if decoded is None:
-        return '<p class="note">The tokens of this chunk cannot be decoded again.</p>'
-    note = (
-        f'<p class="axis">the chunk as the model learns it, {len(chunk)} steps in −1 to 1, and (thin) what its '
-        f"{len(ids)} action tokens say</p>"
-    )
-    return note + data_charts.chunk(chunk, decoded, pipeline.robot.action_names)
+        return macros("data.html").note("The tokens of this chunk cannot be decoded again.")
+    return data_charts.chunk(chunk, decoded, pipeline.robot.action_names, tokens=len(ids))
 
 
 def add_token_costs(report: Report, dataset: EpisodeDataset, view: ModelView) -> None:
+    """Add how many tokens chunks take, and what is lost by them."""
     chunks, tokenizer = view.chunks(dataset), view.pipeline.action_tokenizer
     if tokenizer is None or not len(chunks):
         report.text("No action tokens: no episode has a whole chunk, or this model takes none.")
@@ -200,4 +203,4 @@ def add_token_costs(report: Report, dataset: EpisodeDataset, view: ModelView) ->
         q99=float(np.quantile(lengths, 0.99)), mean=float(lengths.mean()),
     )  # fmt: skip
     title = f"Action tokens per chunk, over {len(chunks)} chunks"
-    report.figure(f'<div class="histograms wide-bars">{cell}</div>', title=title, css="numbers")
+    report.figure(macros("data.html").histograms([cell], " wide-bars"), title=title, css="numbers")

@@ -19,15 +19,15 @@ HEAT = np.array([(20, 8, 50), (105, 25, 105), (200, 60, 70), (248, 150, 40), (25
 
 
 def data_uri(picture: np.ndarray) -> str:
-    """A WebP of a uint8 [h w 3] or [h w 4] picture: lossless where that is cheap, as it is for drawn scenes."""
+    """Encode a uint8 [h w 3] or [h w 4] picture as WebP: lossless where that is cheap, as it is for drawn scenes."""
     check_picture(picture)
-    exact, close = encoded(picture, lossless=True), encoded(picture, lossless=False)
+    exact, close = encode_webp(picture, lossless=True), encode_webp(picture, lossless=False)
     data = exact if len(exact) <= 1.5 * len(close) else close
     return "data:image/webp;base64," + base64.b64encode(data).decode("ascii")
 
 
-def small(picture: np.ndarray, *, size: int) -> np.ndarray:
-    """The picture scaled down so that neither side is longer than `size`."""
+def shrink(picture: np.ndarray, *, size: int) -> np.ndarray:
+    """Scale a picture down so that neither side is longer than `size`."""
     height, width = picture.shape[:2]
     ratio = size / max(height, width)
     if ratio >= 1:
@@ -36,7 +36,8 @@ def small(picture: np.ndarray, *, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(shape, Image.Resampling.BILINEAR))
 
 
-def encoded(picture: np.ndarray, *, lossless: bool) -> bytes:
+def encode_webp(picture: np.ndarray, *, lossless: bool) -> bytes:
+    """Encode a picture as WebP."""
     buffer = io.BytesIO()
     quality = 0 if lossless else 90  # lossless, it means effort: the most is 17 times slower, a quarter smaller
     Image.fromarray(picture).save(buffer, "WEBP", lossless=lossless, quality=quality, method=0 if lossless else 1)
@@ -44,12 +45,19 @@ def encoded(picture: np.ndarray, *, lossless: bool) -> bytes:
 
 
 def check_picture(picture: np.ndarray) -> None:
+    """Check that a picture is one.
+
+    Raises:
+        ValueError: another dtype or shape.
+    """
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (3, 4):
         raise ValueError(f"a picture is uint8 [h w 3], got {picture.dtype} {list(picture.shape)}")
 
 
 def sprite(frames: Sequence[np.ndarray], *, hold: int) -> tuple[np.ndarray, int, int]:
-    """All frames in one picture, row by row, the last one held for at least `hold` more. Returns it, columns, rows.
+    """Lay out all frames in one picture, row by row, the last one repeated at least `hold` times.
+
+    Returns the picture, its columns and its rows.
 
     Raises:
         ValueError: No frames, or frames of different shapes.
@@ -69,30 +77,31 @@ def sprite(frames: Sequence[np.ndarray], *, hold: int) -> tuple[np.ndarray, int,
 
 
 def attention_overlay(picture: np.ndarray, weights: np.ndarray, *, size: int = 384) -> tuple[np.ndarray, np.ndarray]:
-    """The picture enlarged, and again with `weights` [gh gw] glowing on it; both uint8 [size size·w/h 3]."""
+    """Enlarge a picture, and again with `weights` [gh gw] glowing on it; both uint8 [size size·w/h 3]."""
     check_picture(picture)
     height, width = size, round(size * picture.shape[1] / picture.shape[0])
     base = np.asarray(Image.fromarray(picture[..., :3]).resize((width, height), Image.Resampling.NEAREST))
-    glow = smooth(scaled(weights), height=height, width=width)[..., None]
+    glow = upsample(scale_weights(weights), height=height, width=width)[..., None]
     grey = base.mean(-1, keepdims=True) * 0.55
     strength = np.clip(glow * 1.15, 0, 0.85)
     return base, (grey * (1 - strength) + heat(glow[..., 0]) * strength).round().astype(np.uint8)
 
 
-def scaled(weights: np.ndarray) -> np.ndarray:
-    """To 0…1, the strongest patch at 1. The top is a high quantile, so that one hot patch does not hide the rest."""
+def scale_weights(weights: np.ndarray) -> np.ndarray:
+    """Scale attention weights to 0…1. The top is a high quantile, so that one hot patch does not hide the rest."""
     if weights.ndim != 2 or not np.isfinite(weights).all() or weights.min() < 0:
         raise ValueError(f"attention weights are [gh gw], finite and not negative, got {list(weights.shape)}")
     low, high = weights.min(), np.quantile(weights, 0.98)
     return np.clip((weights - low) / max(high - low, 1e-12), 0, 1)
 
 
-def smooth(values: np.ndarray, *, height: int, width: int) -> np.ndarray:
+def upsample(values: np.ndarray, *, height: int, width: int) -> np.ndarray:
+    """Enlarge values [gh gw] smoothly to [h w]."""
     picture = Image.fromarray(values.astype(np.float32), mode=None)
     return np.clip(np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Colours [... 3] of values in 0…1."""
+    """Return the colours [... 3] of values in 0…1."""
     position = values * (len(HEAT) - 1)
     return np.stack([np.interp(position, np.arange(len(HEAT)), HEAT[:, c]) for c in range(3)], axis=-1)
