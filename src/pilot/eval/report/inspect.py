@@ -278,7 +278,7 @@ def add_issues(report: Report, issues: Sequence[QualityIssue]) -> None:
 def add_episodes(report: Report, dataset: EpisodeDataset, *, robot: Robot, films: dict[int, EpisodePictures]) -> None:
     """Add a few episodes whole, on one time axis each."""
     shown = f"{len(films)} of {len(dataset.episodes)} episodes, everything on one time axis. "
-    lines = "The state is drawn in the first colour, the action of the same name thinner on top; the height is the range of the whole set."
+    lines = "Thick: the state; thin: the action of the same name. The height is the range of the whole set."
     report.section("Episodes", shown + lines)
     for film in films.values():
         episode, seconds = film.episode, (film.episode.stop - film.episode.start) / float(dataset.fps)

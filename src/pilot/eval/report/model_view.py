@@ -154,13 +154,13 @@ def size_of(image: np.ndarray) -> str:
 def row_pieces(pipeline: Pipeline, row: Row) -> list[tuple[str, str]]:
     """Return each token of a row as (its text, kind)."""
     kinds = {int(Kind.PREFIX): "prefix", int(Kind.TEXT): "text", int(Kind.FAST): "fast"}
-    first = row.kinds.index(int(Kind.FAST)) if int(Kind.FAST) in row.kinds else len(row.tokens)
+    first = row.token_kinds.index(int(Kind.FAST)) if int(Kind.FAST) in row.token_kinds else len(row.tokens)
     start = first + len(pipeline.text.encode(ACTION_START))
     stop = len(row.tokens) - len(pipeline.text.encode(ACTION_END, add_eos=True))
     top = pipeline.model.vocab_size - 1 - pipeline.model.fast_offset
     return [
         (str(top - token) if start <= place < stop else pipeline.text.piece(token), kinds[kind])
-        for place, (token, kind) in enumerate(zip(row.tokens, row.kinds))
+        for place, (token, kind) in enumerate(zip(row.tokens, row.token_kinds))
     ]
 
 
