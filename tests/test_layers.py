@@ -10,7 +10,7 @@ import pilot
 
 ROOT = Path(pilot.__file__).parent
 LAYERS = [
-    {"types", "names", "memory", "extensions"},
+    {"types", "names", "memory", "version", "extensions"},
     {"nn", "tokenizers"},
     {"data"},
     {"robots", "models", "datasets"},
@@ -41,18 +41,7 @@ TORCH_FREE = (
     "eval.suites",
 )
 """What runs beside a simulator or a robot: these modules, and all under them where they are folders."""
-KNOWN_CYCLES = {
-    (
-        "pilot",
-        "pilot.infer.high_level",
-        "pilot.infer.high_level.advising",
-        "pilot.infer.high_level.base",
-        "pilot.infer.high_level.deciding",
-        "pilot.infer.policy",
-        "pilot.infer.record",
-        "pilot.infer.session",
-    ),
-}
+KNOWN_CYCLES: set[tuple[str, ...]] = set()
 """Groups of modules that import each other in a circle and are to be taken apart; this list only ever gets shorter."""
 
 

@@ -3,11 +3,12 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pilot.version import __version__
+
 if TYPE_CHECKING:
     from pilot.infer.policy import Policy, load_policy
 
-__version__ = "0.1.0"
-__all__ = ["Policy", "load_policy"]
+__all__ = ["Policy", "__version__", "load_policy"]
 
 _HOMES = {"load_policy": "pilot.infer.policy", "Policy": "pilot.infer.policy"}
 

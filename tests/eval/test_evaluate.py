@@ -20,7 +20,7 @@ from pilot.eval.runner import Job, other_prompt
 from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite
 from pilot.infer.high_level import Implicit, Oracle, Vlm
-from pilot.infer.high_level.advising import at_once
+from pilot.infer.high_level.vlm import at_once
 from pilot.sims.homes import HomesSuite
 
 

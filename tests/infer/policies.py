@@ -43,12 +43,12 @@ def observation(seed: int = 0, **changes) -> dict:
 
 
 def says(policy: Policy, monkeypatch, *subtasks: str | None) -> list[int]:
-    """What the model says is heard as these, one per decision, then as the last again; the list grows with each."""
+    """What the model writes is read as these, one per decision, then as the last again; the list grows with each."""
     calls: list[int] = []
 
     def text(tokens):
         calls.append(1)
         return subtasks[min(len(calls), len(subtasks)) - 1]
 
-    monkeypatch.setattr(policy, "subtask_text", text)
+    monkeypatch.setattr(policy.subtask_codec, "decode", text)
     return calls

@@ -67,7 +67,7 @@ def test_dims_that_the_robot_lacks_are_treated_as_in_training(folder, monkeypatc
     decode = policy.pipeline.decode_actions
     monkeypatch.setattr(policy.pipeline, "decode_actions", lambda chunk, *a: chunks.append(chunk) or decode(chunk, *a))
     out = policy.infer(observation(subtask=TOLD))
-    read = policy.observe(policy.sample(observation(), subtask=TOLD))
+    read = policy.make_observation(policy.make_sample(observation(), subtask=TOLD))
     noise = policy.noise(torch.Generator().manual_seed(policy.seed))
     lacks = None if integrated else torch.arange(8)[None] >= 4
     by_hand = bundle.pi.sample_actions(read, noise=noise, padded_dims=lacks).detach()
@@ -95,19 +95,18 @@ def test_a_chunk_goes_on_from_what_the_robot_does_meanwhile(policy):
 
 
 def count_decisions(policy: Policy, monkeypatch) -> list[int]:
-    calls, speak = [], policy.generate
-    monkeypatch.setattr(policy, "generate", lambda *a, **o: (calls.append(1), speak(*a, **o))[1])
+    calls, generate = [], policy.engine.generate
+    monkeypatch.setattr(policy.engine, "generate", lambda *a, **o: (calls.append(1), generate(*a, **o))[1])
     return calls
 
 
 def test_the_high_level_has_a_clock_of_its_own(policy, monkeypatch):
     calls = count_decisions(policy, monkeypatch)
     session = policy.session(subtask_seconds=0.6, replan_steps=2)  # 0.2 s per chunk: every third chunk
-    session.policy.generate = policy.generate
     said = []
     for _ in range(6):
         session.infer(observation())
-        session.subtask = session.subtask or TOLD
+        session.state = replace(session.state, subtask=session.subtask or TOLD)
         said.append(len(calls))
     assert said == [1, 1, 1, 2, 2, 2]
 
@@ -130,7 +129,7 @@ def test_who_decides_and_who_goes_on_share_a_pass(policy, monkeypatch):
     wish = observation()
     decided, late = policy.session(subtask_seconds=60), policy.session(subtask_seconds=60)
     decided.infer(wish)
-    decided.subtask = TOLD
+    decided.state = replace(decided.state, subtask=TOLD)
     on, new = policy.infer_many([decided, late], [wish, wish])
     assert reads == [1, 2] and on["subtask"] == "pick up the red cup"
     alone = policy.session(subtask_seconds=60).infer(wish)
@@ -143,7 +142,7 @@ def test_new_words_from_the_person_are_heard_at_once(policy, monkeypatch):
     session = policy.session(subtask_seconds=60)
     for prompt in ("put the red cup in the sink", "put the red cup in the sink", "put the blue cup in the sink"):
         session.infer(observation(prompt=prompt))
-        session.subtask = session.subtask or TOLD
+        session.state = replace(session.state, subtask=session.subtask or TOLD)
     assert len(calls) == 2
 
 
@@ -312,7 +311,7 @@ def test_places_are_said_in_front_of_the_words_only(folder):
     assert re.fullmatch(r"(<loc\d{4}>){4}[^<]+", session.subtask)
 
 
-def test_speaking_never_says_action_tokens_however_likely(folder):
+def test_subtasks_never_hold_action_tokens_however_likely(folder, monkeypatch):
     """Two tokens beyond the text model that point opposite ways: one of them is always the likeliest."""
     policy = load_policy(folder)
     weight = policy.model.embedding.weight
@@ -320,6 +319,6 @@ def test_speaking_never_says_action_tokens_however_likely(folder):
         weight[-1] = 100 * torch.randn(weight.shape[1], generator=torch.Generator().manual_seed(0))
         weight[-2] = -weight[-1]
     policy.infer(observation())
-    policy.words = None
+    monkeypatch.setattr(policy.subtask_codec, "grammar", lambda **options: None)
     with pytest.raises(ValueError, match="are not text"):
         policy.infer(observation())

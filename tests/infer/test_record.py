@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from pilot.contracts import examples
 from pilot.data import transforms
 from pilot.infer.policy import Policy, export, load_policy
-from pilot.infer.record import FILE, Record, differences, made_up
+from pilot.infer.record import FILE, Record, differences, dummy_observation
 from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.robots.homes import ROBOT
@@ -44,7 +44,7 @@ def folder(recorded, tmp_path) -> Path:
 
 def test_what_was_exported_verifies_and_acts_the_same(folder):
     checked, unchecked = load_policy(folder, verify=True), load_policy(folder)
-    observation = made_up(checked)
+    observation = dummy_observation(checked)
     assert np.array_equal(checked.infer(observation)["actions"], unchecked.infer(observation)["actions"])
     assert np.array_equal(checked.infer(observation)["actions"], Record.load(folder).outcome.actions)
 
@@ -66,7 +66,9 @@ def test_a_record_keeps_its_observation_and_its_choices(folder):
     kept, policy = Record.load(folder), load_policy(folder, num_steps=3, seed=7)
     assert (kept.num_steps, kept.seed, kept.dtype) == (10, 0, "float32")
     assert re.fullmatch(r"pilot \S+, torch \S+, preprocessing version \d+, cpu", kept.versions)
-    assert all(np.array_equal(kept.observation["images"][c], made_up(policy)["images"][c]) for c in ROBOT.cameras)
+    assert all(
+        np.array_equal(kept.observation["images"][c], dummy_observation(policy)["images"][c]) for c in ROBOT.cameras
+    )
     Record.of(policy).save(folder)
     again = Record.load(folder)
     assert (again.num_steps, again.seed) == (3, 7)
@@ -75,9 +77,9 @@ def test_a_record_keeps_its_observation_and_its_choices(folder):
 
 def test_the_made_up_observation_is_hard_and_within_range(folder):
     policy = load_policy(folder)
-    row = policy.pipeline.encode(policy.sample(made_up(policy)), with_fast=False)
+    row = policy.pipeline.encode(policy.make_sample(dummy_observation(policy)), with_fast=False)
     size = policy.model.config.image_size(wrist=False)
-    assert made_up(policy)["images"]["room"].shape[:2] != (size, size)
+    assert dummy_observation(policy)["images"]["room"].shape[:2] != (size, size)
     assert np.abs(row.state[: ROBOT.state_dim]).max() <= 1
 
 
@@ -127,9 +129,11 @@ def test_a_changed_pipeline_is_noticed(folder, monkeypatch, no_shape_checks, nam
 
 
 def test_a_changed_prompt_or_noise_is_noticed(folder, monkeypatch):
-    sample, noise = Policy.sample, Policy.noise
+    sample, noise = Policy.make_sample, Policy.noise
     with monkeypatch.context() as patch:
-        patch.setattr(Policy, "sample", lambda self, o, **k: replace(sample(self, o, **k), prompt="put the red cup in"))
+        patch.setattr(
+            Policy, "make_sample", lambda self, o, **k: replace(sample(self, o, **k), prompt="put the red cup in")
+        )
         with pytest.raises(ValueError, match="the prompt is now tokens"):
             load_policy(folder, verify=True)
     monkeypatch.setattr(Policy, "noise", lambda self, generator: noise(self, generator) * 0.9)

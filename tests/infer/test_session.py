@@ -1,11 +1,14 @@
 """Two levels, two clocks: when the high level decides, what overrides it, what is kept of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from infer.policies import BOX, TOLD, observation, policy_of, says
-from pilot.infer.policy import SUBTASK_TOKENS, Policy
+from pilot.infer.high_level import SUBTASK_TOKENS
+from pilot.infer.policy import Policy
 from pilot.models.pi import pi0, pi0_fast, pi05
 from pilot.robots.homes import ROBOT
 
@@ -18,24 +21,27 @@ def shared() -> Policy:
 @pytest.fixture
 def policy(shared, monkeypatch) -> Policy:
     """Weights are shared by all tests, what tests put in their place is not."""
-    monkeypatch.setattr(shared, "own_high_level", None)
+    monkeypatch.setattr(shared, "_high_level", None)
     return shared
 
 
 def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
     """The default high level, to the bit: what is read once, said greedily, and denoised from the same cache."""
     session, generator = policy.session(), torch.Generator().manual_seed(policy.seed)
-    pipeline, engine, subtask = policy.pipeline, policy.engine, None
+    pipeline, engine, codec, subtask = policy.pipeline, policy.engine, policy.subtask_codec, None
     for turn in range(5):
         shown = observation(turn)
         answer = session.infer(shown)
         decides = turn % 2 == 0  # every 0.4 s, and a turn takes 0.2
-        read = policy.observe(policy.sample(shown, subtask=None if decides else subtask))
+        read = policy.make_observation(policy.make_sample(shown, subtask=None if decides else subtask))
         with torch.inference_mode():
             prefilled = engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
             if decides:
                 said, prefilled = engine.generate(
-                    prefilled, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
+                    prefilled,
+                    eos=codec.end,
+                    max_new_tokens=SUBTASK_TOKENS,
+                    allowed=codec.grammar(),
                 )
                 subtask = policy.bundle.text.decode(said[0].tolist()).split(";\n")[0]
             noise = torch.randn(1, 6, policy.model.config.action_dim, generator=generator)
@@ -129,7 +135,7 @@ def test_nobody_decides_where_the_high_level_is_none_or_implicit(policy, monkeyp
         answers = [session.infer(observation()) for _ in range(2)]
         assert not calls and all(answer["subtask"] is None and answer["box"] is None for answer in answers)
         by_hand = policy.engine.sample_actions(
-            policy.observe(policy.sample(observation())),
+            policy.make_observation(policy.make_sample(observation())),
             noise=policy.noise(torch.Generator().manual_seed(policy.seed)),
             num_steps=policy.num_steps,
             padded_dims=policy.padded_dims,
@@ -173,8 +179,34 @@ def test_what_the_model_says_is_never_too_long_to_go_on_with(config):
 
 def test_a_subtask_of_blanks_is_none(policy):
     text = policy.bundle.text
-    assert policy.subtask_text(text.encode("  ;\n")) is None and policy.subtask_text(text.encode(";\n")) is None
-    assert policy.subtask_text(text.encode("wave;\n")) == "wave"
+    assert (
+        policy.subtask_codec.decode(text.encode("  ;\n")) is None
+        and policy.subtask_codec.decode(text.encode(";\n")) is None
+    )
+    assert policy.subtask_codec.decode(text.encode("wave;\n")) == "wave"
+
+
+def test_grippers_that_nobody_measures_end_nothing(policy):
+    """As in checkpoints of before robots declared their grippers."""
+    (gripper,) = ROBOT.grippers
+    for grippers in ((), (replace(gripper, state=None),)):
+        blind = Policy(replace(policy.bundle, robot=replace(ROBOT, grippers=grippers)))
+        assert blind.session().infer(observation())["actions"].shape == (6, 4)
+        with pytest.raises(
+            ValueError, match=r"on_gripper needs a gripper that is measured, and robot 'homes' .* has none"
+        ):
+            blind.session(on_gripper=True)
+
+
+def test_a_turn_that_is_not_finished_has_not_happened(policy):
+    """Nothing in a session changes before the result comes: not its state, not its noise, not what it draws."""
+    session, other = (policy.session() for _ in range(2))
+    session.begin(observation(3))
+    for turn in range(3):
+        if turn == 1:
+            session.begin(observation(prompt="tidy up"))
+        np.testing.assert_array_equal(session.infer(observation())["actions"], other.infer(observation())["actions"])
+    assert session.state == other.state and session.history == other.history
 
 
 @pytest.mark.parametrize(
@@ -268,7 +300,7 @@ def test_a_session_that_moves_is_led_by_the_new_policys_own_high_level(policy, m
     for to, subtask in ((policy, "pick up the red cup"), (flat, None), (policy, "pick up the red cup")):
         session.move_to(to)
         assert session.infer(observation())["subtask"] == subtask
-    with pytest.raises(ValueError, match="has not learned to say subtasks"):
+    with pytest.raises(ValueError, match="has not learned to write subtasks"):
         chosen.move_to(flat)
     assert chosen.infer(observation())["subtask"] is None and chosen.policy is policy
 
@@ -287,7 +319,7 @@ def test_a_camera_that_is_not_there_is_masked(policy):
     """The same as if the picture had never been read, alone and beside a robot that has it."""
     whole = observation(1)
     without = whole | {"images": whole["images"] | {"wrist": None}}
-    row = policy.observe(policy.sample(without))
+    row = policy.make_observation(policy.make_sample(without))
     assert list(row.images) == ["room"]
     alone = policy.session().infer(without)
     assert np.abs(alone["actions"] - policy.session().infer(whole)["actions"]).max() > 1e-6
@@ -310,7 +342,7 @@ def test_a_neighbour_without_a_camera_does_not_change_the_order_of_others(policy
 
 
 def test_a_model_that_cannot_do_without_a_camera_says_so(policy, monkeypatch):
-    monkeypatch.setattr(policy, "masks_cameras", False)
+    monkeypatch.setattr(type(policy.model), "needs_all_cameras", True)
     shown = observation()
     with pytest.raises(ValueError, match=r"needs all of its cameras, got None for \['wrist'\]"):
         policy.session().infer(shown | {"images": shown["images"] | {"wrist": None}})

@@ -188,8 +188,8 @@ def test_binned_rows_say_one_bin_for_each_action_dim(trained):
     assert isinstance(bins, BinsTokenizer) and bins.vocab_size == 256
     said = bins.encode(np.zeros((1, 4), np.float32))
     assert len(said) == 4 and openvla_nano().model.action_horizon == 1
-    tokens = policy.pipeline.encode(policy.sample(observation("Put the RED cup away"))).tokens
+    tokens = policy.pipeline.encode(policy.make_sample(observation("Put the RED cup away"))).tokens
     prompt = bundle.text.decode(tokens)
     assert prompt == "In: What action should the robot take to put the red cup away?\nOut:"
-    ids = sorted(set(policy.chunks.ids)) if policy.chunks else []
+    ids = sorted(set(policy.action_grammar.ids)) if policy.action_grammar else []
     assert ids[-1] == BINNED.vocab_size - 1 and len(ids) == 256

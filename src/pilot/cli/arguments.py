@@ -15,7 +15,8 @@ from pilot.names import check_name, suggest_names
 
 HIGH_LEVELS = ("model", "none", "implicit", "saycan", "oracle", "human", "vlm")
 """The names of `pilot.infer.high_level`, which takes seconds to import; a test keeps them equal."""
-OPTIONS = {"labels": "--labels", "keep_margin": "--keep-margin", "url": "--vlm", "model": "--vlm-model"}
+OPTIONS = {"labels": "--labels", "keep_margin": "--keep-margin", "url": "--vlm", "model": "--vlm-model",
+           "as_prompt": "--as-prompt"}  # fmt: skip
 """Options of a high level, by the names of its fields."""
 
 
@@ -143,6 +144,10 @@ def high_level_arguments(parser: argparse.ArgumentParser) -> None:
         "--vlm", metavar="URL", help="for vlm: an OpenAI-compatible endpoint, such as http://localhost:8000/v1"
     )
     group.add_argument("--vlm-model", metavar="NAME", help="for vlm: its model; the API key is in $OPENAI_API_KEY")
+    group.add_argument(
+        "--as-prompt", action="store_true", default=None,
+        help="for human, vlm: what they say replaces the prompt, and the model decides on the subtask below",
+    )  # fmt: skip
 
 
 def read_high_level(args: argparse.Namespace) -> Any:
@@ -152,7 +157,8 @@ def read_high_level(args: argparse.Namespace) -> Any:
         ValueError: there are options without a high level, or that do not belong to it.
         OSError: the labels cannot be read.
     """
-    options = {"labels": args.labels, "keep_margin": args.keep_margin, "url": args.vlm, "model": args.vlm_model}
+    options = {"labels": args.labels, "keep_margin": args.keep_margin, "url": args.vlm, "model": args.vlm_model,
+               "as_prompt": args.as_prompt}  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     if args.high_level is None:
         if given:
@@ -162,9 +168,9 @@ def read_high_level(args: argparse.Namespace) -> Any:
     if args.labels is not None:
         lines = Path(args.labels).read_text(encoding="utf-8").splitlines()
         given["labels"] = [line.strip() for line in lines if line.strip()]
-    from pilot.infer.high_level import named
+    from pilot.infer.high_level import make_high_level
 
-    return named(args.high_level, **given)
+    return make_high_level(args.high_level, **given)
 
 
 def add_verbs(parsers: Any, verbs: Mapping[str, Verb]) -> None:

@@ -19,8 +19,8 @@ from pilot.eval.policies import check_robot, fetch_policy, robot_of
 from pilot.eval.results import SuiteResult
 from pilot.eval.runner import Job, Runner, run_jobs
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
-from pilot.infer.high_level import HighLevel, Human, Vlm, named
-from pilot.infer.high_level.advising import at_once
+from pilot.infer.high_level import HighLevel, Human, Vlm, make_high_level
+from pilot.infer.high_level.vlm import at_once
 from pilot.sims.base import Suite
 
 
@@ -157,7 +157,7 @@ def checked_high_level(level: HighLevel | str | None, policy: Any) -> HighLevel 
         ValueError: an unknown one, or one that an evaluation cannot use.
     """
     if isinstance(level, str):
-        level = named(level)
+        level = make_high_level(level)
     if level is not None and policy == "expert":
         raise ValueError(f"the expert has no high level, got '{level.name}'")
     if isinstance(level, Human):

@@ -1,8 +1,8 @@
-"""One observation and what a policy made of it, kept in its checkpoint: a changed pipeline is noticed, not suffered.
+"""One observation and what a policy made of it, kept in its checkpoint, so that a changed pipeline is noticed.
 
 `policy.export` writes a checkpoint with its record; `load_policy(path, verify=True)` replays it. What is compared is
 what the user gets, by the way that the user takes: the prompt's tokens, the pictures and the state as the model sees
-them, the subtask that it says, the noise, and the actions in the robot's units.
+them, the subtask that it writes, the noise, and the actions in the robot's units.
 
 The observation is made up from what the robot declares, from a seed, and not taken from data: every checkpoint can have
 one (a converted one comes without data), nobody's home is published with the weights, and it can be made hard: pictures
@@ -18,7 +18,7 @@ Axes: `ah` action horizon, `ad` the model's action dims, `rd` the robot's.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +26,12 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-import pilot
 from pilot.data.pipeline import Pipeline
+from pilot.infer.actor import Actor
+from pilot.infer.session import Session
 from pilot.models.bundle import PREPROCESSING_VERSION
 from pilot.tokenizers.base import write_atomically
-
-if TYPE_CHECKING:
-    from pilot.infer.policy import Policy
+from pilot.version import __version__
 
 FILE = "record.safetensors"
 PROMPT = "put the red cup in the sink"
@@ -46,8 +45,8 @@ PICTURE_LEVELS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a policy makes of an observation. `noise` is what its chunk starts from."""
+class RecordedOutcome:
+    """The result for an observation, and what led to it. `noise` is what the chunk starts from."""
 
     tokens: list[int]
     pictures: dict[str, np.ndarray]
@@ -59,18 +58,19 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """An observation, its outcome, and by whom: the sampling choices, the dtype of the weights and the versions."""
+    """An observation and its outcome, with the sampling choices, the dtype of the weights and the versions."""
 
     observation: dict[str, Any]
-    outcome: Outcome
+    outcome: RecordedOutcome
     num_steps: int
     seed: int
     dtype: str
     versions: str
 
     @classmethod
-    def of(cls, policy: "Policy") -> "Record":
-        observation = made_up(policy)
+    def of(cls, policy: Actor) -> "Record":
+        """Record what a policy makes of an observation that is made for its robot."""
+        observation = dummy_observation(policy)
         return cls(
             observation=observation,
             outcome=replay(policy, observation),
@@ -80,8 +80,8 @@ class Record:
             versions=versions(policy),
         )
 
-    def check(self, policy: "Policy", path: str | Path) -> None:
-        """Replay with `policy`, which samples as the recorded one did, from the checkpoint at `path`.
+    def check(self, policy: Actor, path: str | Path) -> None:
+        """Replay with `policy`, which has the recorded sampling choices and was loaded from `path`.
 
         Raises:
             ValueError: something differs: what, by how much, and with which versions it was recorded.
@@ -95,7 +95,7 @@ class Record:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Put it into a checkpoint folder, in place of the one that is there."""
+        """Write it into a checkpoint folder; it replaces the record there."""
         seen, outcome = self.observation, self.outcome
         tensors = {f"images/{camera}": image for camera, image in seen["images"].items()}
         tensors |= {f"pictures/{camera}": picture for camera, picture in outcome.pictures.items()}
@@ -108,7 +108,7 @@ class Record:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Record":
-        """The record of a checkpoint.
+        """Read the record of a checkpoint.
 
         Raises:
             FileNotFoundError: it has none.
@@ -125,7 +125,7 @@ class Record:
                 note = json.loads(opened.metadata()["note"])
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
             images, pictures = (_of_cameras(tensors, kind) for kind in ("images/", "pictures/"))
-            outcome = Outcome(
+            outcome = RecordedOutcome(
                 tokens=tensors["tokens"].tolist(),
                 pictures=pictures,
                 state=tensors["normalized_state"],
@@ -139,8 +139,8 @@ class Record:
             raise ValueError(f"{file} is damaged ({error!r}); fetch the checkpoint again") from error
 
 
-def made_up(policy: "Policy", *, seed: int = 0) -> dict[str, Any]:
-    """An observation from what the robot declares: pictures of coloured tiles, a state from all over its range."""
+def dummy_observation(policy: Actor, *, seed: int = 0) -> dict[str, Any]:
+    """Make an observation from what the robot declares: pictures of coloured tiles, a state from its whole range."""
     rng, stats = np.random.default_rng(seed), policy.bundle.norm_stats["state"]
     tiles = {camera: rng.integers(0, 256, (*TILES, 3), dtype=np.uint8) for camera in policy.bundle.robot.cameras}
     images = {camera: tile.repeat(TILE_PIXELS, axis=0).repeat(TILE_PIXELS, axis=1) for camera, tile in tiles.items()}
@@ -149,19 +149,19 @@ def made_up(policy: "Policy", *, seed: int = 0) -> dict[str, Any]:
     return {"images": images, "state": state, "prompt": PROMPT}
 
 
-def replay(policy: "Policy", observation: dict[str, Any]) -> Outcome:
-    """What the policy makes of `observation`, in a session of its own."""
-    row = policy.pipeline.encode(policy.sample(observation), with_fast=False)
-    session = policy.session()
+def replay(policy: Actor, observation: dict[str, Any]) -> RecordedOutcome:
+    """Return what the policy makes of `observation`, in a fresh session."""
+    row = policy.pipeline.encode(policy.make_sample(observation), with_fast=False)
+    session = Session(policy, high_level=policy.high_level, replan_steps=policy.replan_steps)
     actions = session.infer(observation)["actions"]
     noise = policy.noise(torch.Generator().manual_seed(policy.seed))[0].float().cpu().numpy()
-    return Outcome(
+    return RecordedOutcome(
         tokens=row.tokens, pictures=row.images, state=row.state, noise=noise, subtask=session.subtask, actions=actions
     )
 
 
-def differences(recorded: Outcome, got: Outcome, pipeline: Pipeline, *, tolerance: float) -> list[str]:
-    """What differs beyond its tolerance, in the order in which one thing leads to the next; empty if nothing does."""
+def differences(recorded: RecordedOutcome, got: RecordedOutcome, pipeline: Pipeline, *, tolerance: float) -> list[str]:
+    """List what differs beyond its tolerance, in the order in which one thing leads to the next."""
     found = []
     if got.tokens != recorded.tokens:
         found.append(f"the prompt is now tokens {got.tokens}, was {recorded.tokens}")
@@ -169,34 +169,37 @@ def differences(recorded: Outcome, got: Outcome, pipeline: Pipeline, *, toleranc
         found.append(f"the model now sees cameras {sorted(got.pictures)}, saw {sorted(recorded.pictures)}")
     for camera in sorted(got.pictures.keys() & recorded.pictures.keys()):
         pair = got.pictures[camera], recorded.pictures[camera]
-        found += _apart(f"the picture of camera '{camera}'", *pair, tolerance=PICTURE_LEVELS, unit=" levels of 255")
-    found += _apart("the normalised state", got.state, recorded.state, tolerance=1e-5)
+        found += _difference(
+            f"the picture of camera '{camera}'", *pair, tolerance=PICTURE_LEVELS, unit=" levels of 255"
+        )
+    found += _difference("the normalised state", got.state, recorded.state, tolerance=1e-5)
     if got.subtask != recorded.subtask:
         found.append(f"the subtask is now {got.subtask!r}, was {recorded.subtask!r}")
-    found += _apart("the noise", got.noise, recorded.noise, tolerance=1e-6)
+    found += _difference("the noise", got.noise, recorded.noise, tolerance=1e-6)
     low, high = (pipeline.adapter.actions_inverse(getattr(pipeline.norm_stats["actions"], q)) for q in ("q01", "q99"))
     spread = np.where(high != low, np.abs(high - low), 1.0)  # a dim that never moves is compared in its own unit
     pair = got.actions / spread, recorded.actions / spread
     dims, unit = pipeline.robot.action_names, " of a dim's range from q01 to q99"
-    return found + _apart("the actions", *pair, tolerance=tolerance, unit=unit, dims=dims)
+    return found + _difference("the actions", *pair, tolerance=tolerance, unit=unit, dims=dims)
 
 
-def _apart(
+def _difference(
     what: str, got: np.ndarray, want: np.ndarray, *, tolerance: float, unit: str = "", dims: tuple[str, ...] = ()
 ) -> list[str]:
-    """A sentence if two arrays differ by more than `tolerance`; one that is NaN and one that is not differ."""
+    """Return a sentence if two arrays differ by more than `tolerance`; NaN differs from any number."""
     if got.shape != want.shape:
         return [f"{what} now has shape {list(got.shape)}, had {list(want.shape)}"]
-    apart = np.abs(got.astype(np.float64) - want)
-    apart = np.where(np.isnan(got) & np.isnan(want), 0.0, np.nan_to_num(apart, nan=np.inf))
-    if not apart.size or apart.max() <= tolerance:
+    distance = np.abs(got.astype(np.float64) - want)
+    distance = np.where(np.isnan(got) & np.isnan(want), 0.0, np.nan_to_num(distance, nan=np.inf))
+    if not distance.size or distance.max() <= tolerance:
         return []
-    where = f" in dim '{dims[int(apart.max(0).argmax())]}'" if dims else ""
-    return [f"{what}: off by up to {apart.max():.3g}{unit}{where} (tolerance {tolerance:g})"]
+    where = f" in dim '{dims[int(distance.max(0).argmax())]}'" if dims else ""
+    return [f"{what}: off by up to {distance.max():.3g}{unit}{where} (tolerance {tolerance:g})"]
 
 
-def versions(policy: "Policy") -> str:
-    numbers = f"pilot {pilot.__version__}, torch {torch.__version__}, preprocessing version {PREPROCESSING_VERSION}"
+def versions(policy: Actor) -> str:
+    """Say which versions and device a policy runs with."""
+    numbers = f"pilot {__version__}, torch {torch.__version__}, preprocessing version {PREPROCESSING_VERSION}"
     return f"{numbers}, {policy.device}"
 
 

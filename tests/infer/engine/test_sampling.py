@@ -10,7 +10,8 @@ from pilot.data.pipeline import collate
 from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.graphs import GraphEngine
 from pilot.infer.engine.sampling import Forced, Multinomial, Scored, score, select_rows, teacher_force
-from pilot.infer.policy import SUBTASK_TOKENS, Policy
+from pilot.infer.high_level import SUBTASK_TOKENS
+from pilot.infer.policy import Policy
 from pilot.models.generation import Greedy
 from pilot.models.pi import pi05
 from pilot.tokenizers.prompts import encode_target
@@ -32,17 +33,17 @@ def tokens(policy: Policy, *subtasks: str) -> list[list[int]]:
 def prefilled(policy: Policy, *seeds: int):
     """Of prompts of different lengths, so that rows are padded."""
     prompts = ["put the red cup in the sink", "tidy up"]
-    samples = [policy.sample(observation(seed, prompt=prompts[seed % 2])) for seed in seeds]
+    samples = [policy.make_sample(observation(seed, prompt=prompts[seed % 2])) for seed in seeds]
     rows = [policy.pipeline.encode(sample, with_fast=False) for sample in samples]
     return policy.engine.prefill(collate(rows).observation, max_new_tokens=SUBTASK_TOKENS)
 
 
 def plain_score(policy: Policy, seed: int, subtask: str) -> float:
     """The plain model reads prompt and subtask at once."""
-    sample = policy.sample(
+    sample = policy.make_sample(
         observation(seed, prompt=["put the red cup in the sink", "tidy up"][seed % 2]), subtask=subtask
     )
-    observed = policy.observe(sample)
+    observed = policy.make_observation(sample)
     with torch.inference_mode():
         hidden = policy.model.prefill(observed).hidden
         likely = policy.model.logits(hidden).log_softmax(-1)[0]
@@ -54,20 +55,20 @@ def plain_score(policy: Policy, seed: int, subtask: str) -> float:
 def test_a_score_is_the_plain_models_log_probability(policy):
     subtasks = [TOLD, "done", "pick up the red cup"]
     generated = [(row, ids) for row in (0, 1) for ids in tokens(policy, *subtasks)]
-    got = score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_end)
+    got = score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_codec.end)
     want = [plain_score(policy, seed, subtask) for seed in (0, 1) for subtask in subtasks]
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 def test_what_is_dictated_is_read_as_if_it_had_been_said(policy):
     read = prefilled(policy, 0, 1)
-    after = teacher_force(policy.engine, read, tokens(policy, TOLD, "done"), eos=policy.subtask_end)
+    after = teacher_force(policy.engine, read, tokens(policy, TOLD, "done"), eos=policy.subtask_codec.end)
     state, noise = torch.zeros(2, 32), torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
     state, noise = state[:, : policy.model.config.action_dim], noise[..., : policy.model.config.action_dim]
     got = policy.engine.denoise(after, state, noise=noise)[-1]
     for row, subtask in enumerate((TOLD, "done")):
         prompt = ["put the red cup in the sink", "tidy up"][row]
-        written = policy.observe(policy.sample(observation(row, prompt=prompt), subtask=subtask))
+        written = policy.make_observation(policy.make_sample(observation(row, prompt=prompt), subtask=subtask))
         alone = policy.engine.denoise(policy.engine.prefill(written), state[row : row + 1], noise=noise[row : row + 1])[
             -1
         ]
@@ -90,9 +91,11 @@ def test_scores_do_not_depend_on_how_many_fit_at_once(policy, monkeypatch):
     generated = [
         (row % 2, ids) for row, ids in enumerate(tokens(policy, TOLD, "done", "tidy", "pick up the red cup", "a"))
     ]
-    whole = score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_end)
+    whole = score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_codec.end)
     monkeypatch.setattr("pilot.infer.engine.sampling.MAX_ROWS", 2)
-    torch.testing.assert_close(score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_end), whole)
+    torch.testing.assert_close(
+        score(policy.engine, prefilled(policy, 0, 1), generated, eos=policy.subtask_codec.end), whole
+    )
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -139,7 +142,11 @@ def test_a_row_that_has_ended_is_not_scored_on():
 def test_greedily_by_a_pick_is_greedily(policy):
     places = policy.model.config.loc_token_range(Kind.TEXT)
     for rows in ((0,), (0, 1)):
-        options = {"eos": policy.subtask_end, "max_new_tokens": SUBTASK_TOKENS, "allowed": policy.words}
+        options = {
+            "eos": policy.subtask_codec.end,
+            "max_new_tokens": SUBTASK_TOKENS,
+            "allowed": policy.subtask_codec.grammar(),
+        }
         want, _ = policy.engine.generate(prefilled(policy, *rows), **options)
         got, _ = policy.engine.generate(prefilled(policy, *rows), **options, sampler=Greedy(places))
         assert torch.equal(got, want)

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.layout import Observation
-from pilot.infer.policy import SUBTASK_TOKENS, Policy
+from pilot.infer.high_level import SUBTASK_TOKENS
+from pilot.infer.policy import Policy
 from pilot.models.pi import Prefix
 
 
@@ -95,12 +96,16 @@ def think(
     """
     if policy.bundle.pi.config.action_expert is None:
         raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
-    read = policy.observe(policy.sample(observation))
+    read = policy.make_observation(policy.make_sample(observation))
     context = policy.bundle.pi.prefill(read)
     if recorder is not None:
         recorder.weights.clear()
     said, context = policy.bundle.pi.generate(
-        context, read, eos=policy.subtask_end, max_new_tokens=SUBTASK_TOKENS, allowed=policy.words
+        context,
+        read,
+        eos=policy.subtask_codec.end,
+        max_new_tokens=SUBTASK_TOKENS,
+        allowed=policy.subtask_codec.grammar(),
     )
     words, _ = policy.pipeline.split_subtask(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
     return read, context, words

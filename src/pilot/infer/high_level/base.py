@@ -1,89 +1,142 @@
-"""What the high levels have in common, and the two that say nothing."""
+"""What all high levels share: what they are asked, what they answer, and the two that decide nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
+from jaxtyping import Bool
+
+from pilot.infer.engine.protocol import Engine
+from pilot.infer.high_level.subtasks import SubtaskCodec
 from pilot.types import Sample
 
-if TYPE_CHECKING:
-    from pilot.infer.policy import Policy
-    from pilot.infer.session import Subtask, Turn
 
-SUBTASK_TOKENS = 24
+@dataclass(frozen=True, kw_only=True)
+class Subtask:
+    """A subtask of a session's history: its words, its box (y0, x0, y1, x1) in 0…1, and when it began [s]."""
+
+    start: float
+    words: str
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtaskRequest:
+    """What a high level is told of one robot's turn.
+
+    With `decide` it decides now; otherwise the robot continues with `subtask` (None: with none). `previous` is the
+    subtask until now, where nothing but time is a reason for another one. `prepared` is what `HighLevel.prepare` made
+    of the observation. All that is drawn at random comes from `generator`.
+    """
+
+    decide: bool
+    subtask: str | None
+    previous: str | None
+    prepared: Any
+    generator: torch.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The subtask that was decided on, with its box in front, and what goes into the answer beside it."""
+
+    subtask: str | None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Advisor(Protocol):
-    """What an outside high level knows of one robot.
-
-    `trouble`: why it could not decide when it last tried. `verbatim`: its advice is acted on as it stands.
-    """
+    """One robot's connection to a high level outside of the model."""
 
     @property
-    def trouble(self) -> str | None: ...
-    @property
-    def verbatim(self) -> bool: ...
+    def trouble(self) -> str | None:
+        """Why it could not decide when it last tried; None if it could."""
+        ...
 
-    def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence["Subtask"]) -> str | None:
-        """What is to be done about these pictures, state and prompt; None if nothing has been said yet.
+    def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence[Subtask]) -> str | None:
+        """Return what is to be done about these pictures, state and prompt; None if nothing is known yet.
 
-        `now` is the session's time [s], `event` says that the person has said something new or the subtask has ended.
-        Waits for nothing.
+        `now` is the session's time [s]; `event` says that the prompt is new or the subtask has ended. It never waits.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class HighLevel:
-    """What all have in common; by itself it neither decides nor advises."""
+    """A way to decide on subtasks, shared by sessions. This one neither decides nor advises."""
 
     name: ClassVar[str]
 
-    def check(self, policy: "Policy") -> None:
-        """Raises:
-        ValueError: it cannot work with this policy.
+    def check(self, codec: SubtaskCodec | None) -> None:
+        """Check that it works with a model; `codec` is None where the model has not learned to write subtasks.
+
+        Raises:
+            ValueError: it does not.
         """
 
+    # --- outside of the model ----------------------------------------------------------------------------------------
+
     def advisor(self) -> Advisor | None:
-        """A new session's own."""
+        """Return a new session's connection to it, if it is outside of the model."""
         return None
 
-    def decider(self, policy: "Policy") -> "HighLevel | None":
-        """What decides on what the model has read, if anything does."""
+    def advises_subtasks(self, codec: SubtaskCodec | None) -> bool:
+        """Whether advice is the subtask itself; if not, it takes the place of the prompt."""
+        return False
+
+    # --- inside of it ------------------------------------------------------------------------------------------------
+
+    def decider(self, codec: SubtaskCodec | None) -> "HighLevel | None":
+        """Return the high level that decides from what the model has prefilled, if any does."""
         return None
 
     def prepare(self, observation: Mapping[str, Any]) -> Any:
-        """What `decide` needs of a raw observation, as `Turn.prepared`."""
+        """Return what `decide` needs of a raw observation, as `SubtaskRequest.prepared`."""
         return None
 
     @property
-    def mixes(self) -> bool:
-        """Whether `decide` also takes turns that do not decide now, and leaves them as they are."""
+    def batches_continuing_rows(self) -> bool:
+        """Whether `decide` also takes robots that do not decide now, and leaves their rows as they are."""
         return False
 
-    def decide(self, policy: "Policy", prefilled: Any, turns: Sequence["Turn"]) -> Any:
-        """Set `spoken` of each turn, a row of the reading each; returns the reading that goes on with it."""
+    def decide(
+        self, prefilled: Any, requests: Sequence[SubtaskRequest], *, engine: Engine, codec: SubtaskCodec
+    ) -> tuple[list[Decision], Any]:
+        """Decide for each row of what is prefilled; also return the state with the subtasks in it."""
         raise NotImplementedError(f"high level '{self.name}' does not decide")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Silent(HighLevel):
-    """Nobody."""
+class NoHighLevel(HighLevel):
+    """Nothing decides: the low level acts on the prompt."""
 
     name: ClassVar[str] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Implicit(HighLevel):
-    """Nobody, in a model that could."""
+    """Nothing decides, though the model has learned to: π0.5's ablation, trained with subtasks and run without."""
 
     name: ClassVar[str] = "implicit"
 
-    def check(self, policy: "Policy") -> None:
-        check_decides(policy)
+    def check(self, codec: SubtaskCodec | None) -> None:
+        check_writes_subtasks(codec)
 
 
-def check_decides(policy: "Policy") -> None:
-    if not policy.decides:
-        raise ValueError("this model has not learned to say subtasks; take high_level='none'")
+def check_writes_subtasks(codec: SubtaskCodec | None) -> SubtaskCodec:
+    """Return the codec of a model that has learned to write subtasks.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if codec is None:
+        raise ValueError("this model has not learned to write subtasks; take high_level='none'")
+    return codec
+
+
+def rows_to_skip(requests: Sequence[SubtaskRequest], *, device: torch.device | str) -> Bool[torch.Tensor, " b"] | None:
+    """Return which rows do not decide now; None if all do."""
+    if all(request.decide for request in requests):
+        return None
+    return torch.tensor([not request.decide for request in requests], device=device)

@@ -18,8 +18,8 @@ from PIL import Image
 from chat_server import ChatServer, chat_server
 from infer.policies import TOLD, observation, policy_of, says
 from pilot.data.tools.vlm_endpoint import RetryLater, VlmEndpoint
-from pilot.infer.high_level import Human, Vlm, named
-from pilot.infer.high_level.advising import Keyboard, at_once, in_thread
+from pilot.infer.high_level import Vlm, make_high_level
+from pilot.infer.high_level.vlm import at_once, in_thread
 from pilot.infer.policy import Policy
 from pilot.models.pi import pi0, pi05
 
@@ -53,9 +53,9 @@ def vlm(post: Post, **options) -> Vlm:
 
 
 def test_the_low_level_acts_on_until_the_answer_is_there(policy, monkeypatch, post):
-    """Its words are then what the model is prompted with, as if the person had said them."""
+    """With `as_prompt` its words are then what the model is prompted with, as if the person had said them."""
     says(policy, monkeypatch, TOLD)
-    session, plain = policy.session(high_level=vlm(post, every=1e9)), policy.session()
+    session, plain = policy.session(high_level=vlm(post, every=1e9, as_prompt=True)), policy.session()
 
     def both(prompt: str) -> None:
         advised, prompted = session.infer(observation()), plain.infer(observation(prompt=prompt))
@@ -70,17 +70,21 @@ def test_the_low_level_acts_on_until_the_answer_is_there(policy, monkeypatch, po
     both("Pick up the blue cup")
 
 
-def test_verbatim_advice_is_the_subtask(policy, post):
-    session = policy.session(high_level=vlm(post, every=1e9, verbatim=True))
-    assert session.infer(observation())["subtask"] is None
+def test_advice_is_the_subtask_and_the_model_decides_nothing(policy, monkeypatch, post):
+    """Also before the first answer: what is outside takes the place of the model's own high level entirely."""
+    calls = says(policy, monkeypatch, TOLD)
+    session, plain = policy.session(high_level=vlm(post, every=1e9)), policy.session(high_level="none")
+    before, without = session.infer(observation()), plain.infer(observation())
+    np.testing.assert_array_equal(before["actions"], without["actions"])
+    assert before["subtask"] is None and session.decider is None
     post.answer("pick up the blue cup")
     advised = session.infer(observation())
-    assert advised["subtask"] == "pick up the blue cup" and advised["box"] is None
+    assert advised["subtask"] == "pick up the blue cup" and advised["box"] is None and not calls
     assert [s.words for s in session.history] == ["pick up the blue cup"]
 
 
 def test_it_is_asked_on_its_own_clock_and_when_something_happens(policy, post):
-    session, asked = policy.session(high_level=vlm(post, every=0.5, verbatim=True)), []
+    session, asked = policy.session(high_level=vlm(post, every=0.5)), []
 
     def turn(**changes) -> int:
         before = len(post.open)
@@ -99,7 +103,7 @@ def test_it_is_asked_on_its_own_clock_and_when_something_happens(policy, post):
 
 
 def test_advice_for_one_prompt_is_not_heard_for_another(policy, post):
-    session = policy.session(high_level=vlm(post, every=1e9, verbatim=True))
+    session = policy.session(high_level=vlm(post, every=1e9))
     session.infer(observation())
     post.answer("pick up the red cup")
     assert session.infer(observation())["subtask"] == "pick up the red cup"
@@ -112,7 +116,7 @@ def test_advice_for_one_prompt_is_not_heard_for_another(policy, post):
 
 
 def test_a_persons_words_go_before_advice(policy, post):
-    session = policy.session(high_level=vlm(post, every=1e9, verbatim=True))
+    session = policy.session(high_level=vlm(post, every=1e9))
     session.infer(observation())
     post.answer("pick up the red cup")
     assert session.infer(observation(subtask=TOLD.replace("red", "blue")))["subtask"] == "pick up the blue cup"
@@ -120,7 +124,7 @@ def test_a_persons_words_go_before_advice(policy, post):
 
 
 def test_trouble_is_told_and_the_old_advice_stays(policy, post):
-    session = policy.session(high_level=vlm(post, every=0.0, verbatim=True))
+    session = policy.session(high_level=vlm(post, every=0.0))
     session.infer(observation())
     post.answer("pick up the red cup")
     for problem, message in (
@@ -142,7 +146,7 @@ def test_trouble_is_told_and_the_old_advice_stays(policy, post):
 
 
 def test_a_server_that_asks_for_patience_is_left_alone(policy, post):
-    session = policy.session(high_level=vlm(post, every=0.2, verbatim=True))
+    session = policy.session(high_level=vlm(post, every=0.2))
     session.infer(observation())
     post.open.pop(0).set_exception(RetryLater("HTTP 429: slower", 0.7))
     asked = [session.infer(observation()) and len(post.open) for _ in range(5)]  # from 0.2 s on
@@ -190,7 +194,7 @@ def test_a_question_and_its_answer(policy, chat):
         promises.append(in_thread(job))
         return promises[-1]
 
-    level = Vlm(endpoint=eye(chat), every=0.0, verbatim=True, labels=("take the cup", "done"), submit=submit)
+    level = Vlm(endpoint=eye(chat), every=0.0, labels=("take the cup", "done"), submit=submit)
     session = policy.session(high_level=level)
     chat.answers = [(200, "Take the cup."), (503, "busy"), (200, "done")]
     heard = []
@@ -222,7 +226,7 @@ def test_a_question_and_its_answer(policy, chat):
 def test_an_answer_without_words_is_trouble_and_nothing_to_do(policy, chat, answer, names):
     """What a server says that refuses, or ends while it speaks; the robot goes on."""
     chat.answers = [(200, "take the cup"), answer, (200, "done")]
-    level = Vlm(endpoint=eye(chat), every=0.0, verbatim=True, submit=post_at_once)
+    level = Vlm(endpoint=eye(chat), every=0.0, submit=post_at_once)
     session = policy.session(high_level=level)
     heard = [session.infer(observation()) for _ in range(3)]
     assert [answer["subtask"] for answer in heard] == [None, "take the cup", "take the cup"]
@@ -240,7 +244,7 @@ def post_at_once(job: Callable[[], str]) -> "Future[str]":
 
 
 def test_an_evaluation_waits_for_answers_and_stops_without(policy, chat):
-    level = Vlm(endpoint=eye(chat), every=1e9, verbatim=True, submit=at_once)
+    level = Vlm(endpoint=eye(chat), every=1e9, submit=at_once)
     session = policy.session(high_level=level)
     chat.answers = [(200, "Take the cup.")]
     assert [session.infer(observation())["subtask"] for _ in range(2)] == [None, "Take the cup"]
@@ -279,43 +283,19 @@ def test_the_cameras_of_a_question(policy, post):
 
 
 def test_it_travels_to_other_processes():
-    level = named("vlm", url="http://localhost:8000/v1", model="eye-1", labels=["a"])
+    level = make_high_level("vlm", url="http://localhost:8000/v1", model="eye-1", labels=["a"])
     assert pickle.loads(pickle.dumps(level)) == level and level.endpoint.model == "eye-1"
 
 
-# --- a person --------------------------------------------------------------------------------------------------------
-
-
-def test_a_person_types_what_is_to_be_done_next(policy, monkeypatch):
-    says(policy, monkeypatch, TOLD)
-    keyboard = Keyboard(lines=[])
-    human, plain = policy.session(high_level=Human(keyboard=keyboard)), policy.session()
-    for typed, prompt in ((None, "put the red cup in the sink"), ("grab the cup", "grab the cup"), (None, "tidy")):
-        keyboard.last = typed
-        got = human.infer(observation(prompt=prompt if typed is None else "tidy"))
-        np.testing.assert_array_equal(got["actions"], plain.infer(observation(prompt=prompt))["actions"])
-
-
-def test_the_keyboard_is_read_in_the_background():
-    for lines, last in ((["grab the cup\n"], "grab the cup"), (["grab the cup\n", " \n"], None), ([], None)):
-        keyboard = Keyboard(lines)
-        keyboard.start()
-        keyboard.start()
-        keyboard.thread.join(timeout=60)
-        assert keyboard.last == last and not keyboard.thread.is_alive()
-        assert "keyboard is closed" in Human(keyboard=keyboard).advisor().trouble
-
-
-def test_verbatim_advice_is_for_models_that_act_on_subtasks(post):
+@pytest.mark.parametrize("as_prompt", [False, True])
+def test_a_model_that_acts_on_its_prompt_alone_hears_advice_as_that(post, as_prompt):
     flat = policy_of(pi0("debug", prompt="pi0"))
-    with pytest.raises(ValueError, match="acts on its prompt alone"):
-        flat.session(high_level=vlm(post, verbatim=True))
-    session = flat.session(high_level=vlm(post, every=1e9))
+    session = flat.session(high_level=vlm(post, every=1e9, as_prompt=as_prompt))
     session.infer(observation())
     post.answer("grab the cup")
-    np.testing.assert_array_equal(
-        session.infer(observation())["actions"], second(flat, observation(prompt="grab the cup"))
-    )
+    advised = session.infer(observation())
+    assert advised["subtask"] is None
+    np.testing.assert_array_equal(advised["actions"], second(flat, observation(prompt="grab the cup")))
 
 
 def second(policy: Policy, shown: dict) -> np.ndarray:

@@ -1,0 +1,333 @@
+"""The stateless part of a policy: requests of many robots in, chunks out, in one batch.
+
+Where the high level is the model itself, it and the low level are the same network: pictures and prompt are prefilled
+once, the subtask is generated behind them, and the chunk is denoised from the same cache.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pilot.data.layout import Kind, Observation
+from pilot.data.pipeline import Pipeline, Row, collate
+from pilot.infer import rtc
+from pilot.infer.engine.choose import engine_for
+from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, ModelHighLevel, NoHighLevel, SubtaskCodec, make_high_level
+from pilot.infer.high_level.base import Decision
+from pilot.infer.request import Request, Result
+from pilot.models.bundle import Bundle
+from pilot.robots import read_openpi
+from pilot.tokenizers.grammar import ActionGrammar
+from pilot.tokenizers.prompts import FORMATS, decode_actions
+from pilot.types import Robot, Sample
+
+REPLAN_STEPS = 2
+
+Errors = Literal["raise", "return"]
+"""Whether an error of one robot is raised, or returned in its place while the others are answered."""
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class Actor:
+    """Weights, pipeline and sampling choices; holds nothing of any robot.
+
+    `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, 2 if
+    not given, and draw from `seed`. `rtc` (how chunks are joined), `engine` and `high_level` may be set.
+
+    Raises:
+        ValueError: more `replan_steps` than a chunk has actions, or none; or the checkpoint has no way to act.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        num_steps: int = 10,
+        replan_steps: int | None = None,
+        seed: int = 0,
+        path: Path | None = None,
+    ) -> None:
+        config = bundle.model.config
+        horizon = config.action_horizon
+        replan_steps = min(REPLAN_STEPS, horizon) if replan_steps is None else replan_steps
+        if not 1 <= replan_steps <= horizon:
+            raise ValueError(f"a chunk has {horizon} actions, replan_steps is 1 to {horizon}, got {replan_steps}")
+        self.bundle = bundle
+        self.device = device
+        self.num_steps = num_steps
+        self.replan_steps = replan_steps
+        self.seed = seed
+        self.path = path
+        self.model = bundle.model.eval()
+        self.engine = engine_for(self.model)
+        self.pipeline: Pipeline = bundle.pipeline
+        self.rtc = rtc.Rtc(mode="trained" if config.rtc_max_delay else "guided")
+        padded_dims = self.model.padded_dims(bundle.robot.action_dim)
+        self.padded_dims = None if padded_dims is None else padded_dims.to(device)
+        self.takes_subtasks = FORMATS[config.prompt].target is not None
+        self.subtask_codec = make_subtask_codec(bundle) if config.generates_text and self.takes_subtasks else None
+        self.action_grammar = None if self.model.samples_actions else make_action_grammar(bundle)
+        self.metadata: dict[str, Any] = {
+            "robot": bundle.robot.name,
+            "cameras": list(bundle.robot.cameras),
+            "state_names": list(bundle.robot.state_names),
+            "action_names": list(bundle.robot.action_names),
+            "action_units": list(bundle.robot.action_units),
+            "action_horizon": horizon,
+            "replan_steps": replan_steps,
+            "control_hz": bundle.robot.control_hz,
+            "image_sizes": image_sizes(bundle.robot, config),
+            "rtc": self.model.has_flow,
+        }
+        self._high_level: HighLevel | None = None
+
+    @property
+    def high_level(self) -> HighLevel:
+        """What decides in sessions that do not say otherwise: the model if it has learned to, else nothing."""
+        if self._high_level is not None:
+            return self._high_level
+        return NoHighLevel() if self.subtask_codec is None else ModelHighLevel()
+
+    @high_level.setter
+    def high_level(self, level: HighLevel | str) -> None:
+        level = make_high_level(level) if isinstance(level, str) else level
+        level.check(self.subtask_codec)
+        self._high_level = level
+
+    # --- from a raw observation to what the model takes --------------------------------------------------------------
+
+    def make_sample(self, observation: Mapping[str, Any], *, subtask: str | None = None) -> Sample:
+        """Check a raw observation, also one of openpi's client for this robot; return it as the pipeline takes it.
+
+        Every camera that the model is shown must be there. One that this robot lacks is sent as None: the model sees it
+        masked, as in training where rows lack a camera, and it costs nothing.
+
+        Raises:
+            ValueError: cameras, state or prompt missing, or not what the robot declares.
+        """
+        robot = self.bundle.robot
+        observation = read_openpi(robot, observation)
+        for name in ("images", "state", "prompt"):
+            if name not in observation:
+                raise ValueError(f"the observation has no '{name}'; it has {sorted(observation)}")
+        images = self._present_images(observation["images"])
+        if not isinstance(observation["prompt"], str):
+            raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
+        try:
+            state = np.asarray(observation["state"], np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'state' is a vector of numbers ({', '.join(robot.state_names)}): {error}") from error
+        return Sample(images=images, prompt=observation["prompt"], state=state, subtask=subtask)
+
+    def _present_images(self, images: Any) -> dict[str, Any]:
+        """Return the pictures that are there, in the robot's order."""
+        robot = self.bundle.robot
+        if not isinstance(images, Mapping) or not images:
+            raise ValueError(
+                f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}"
+            )
+        if missing := [camera for camera in robot.cameras if camera not in images and robot.slot(camera) is not None]:
+            raise ValueError(
+                f"cameras {missing} are missing; robot '{robot.name}' has {robot.cameras}, got {sorted(images)} (one "
+                "that it lacks is sent as None)"
+            )
+        if unknown := [camera for camera in images if camera not in robot.cameras]:
+            raise ValueError(f"robot '{robot.name}' has cameras {robot.cameras}, not '{unknown[0]}'")
+        present = {camera: images[camera] for camera in robot.cameras if images.get(camera) is not None}
+        if not present or (len(present) < len(images) and self.model.needs_all_cameras):
+            needed = "all of its cameras" if present else "one camera at least"
+            absent = [camera for camera in images if camera not in present]
+            raise ValueError(f"this model needs {needed}, got None for {absent}")
+        return present
+
+    def make_observation(self, sample: Sample) -> Observation:
+        """Return a sample as a batch of one for the model."""
+        return collate([self.pipeline.encode(sample, with_fast=False)], device=self.device).observation
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def act(self, requests: Sequence[Request], *, errors: Errors = "raise") -> list[Any]:
+        """Answer each request with a `Result`, in as few batches as their high levels allow (`group_requests`).
+
+        With `errors="return"` an exception takes the place of the result of a request that cannot be answered.
+
+        Raises:
+            ValueError: an observation does not fit the model, such as a prompt that is too long.
+        """
+        results: list[Any] = [None] * len(requests)
+        for group in group_requests(requests):
+            answers = self._act_in_batch([requests[i] for i in group], errors=errors)
+            for i, answer in zip(group, answers, strict=True):
+                results[i] = answer
+        return results
+
+    def _act_in_batch(self, requests: list[Request], *, errors: Errors) -> list[Any]:
+        start = time.perf_counter()
+        rows = attempt_each(lambda request: self._encode(request, request.subtask.subtask), requests, errors=errors)
+        results: list[Any] = list(rows)  # exceptions stay, rows become results
+        places = [i for i, row in enumerate(rows) if not isinstance(row, Exception)]
+        if not places:
+            return results
+        good = [requests[i] for i in places]
+        # 1) Pictures and text into the cache.
+        read = collate([rows[i] for i in places], device=self.device).observation
+        decides = good[0].high_level is not None and any(request.subtask.decide for request in good)
+        prefilled = self.engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
+        prefill_end = time.perf_counter()
+        # 2) The high level decides, behind them.
+        decisions = [Decision(subtask=request.subtask.subtask) for request in good]
+        if decides:
+            decisions, prefilled = self._decide(prefilled, good)
+        subtask_end = time.perf_counter()
+        # 3) The low level acts on that.
+        if self.action_grammar is None:
+            chunks: list[Any] = list(self._denoise(prefilled, read.state, good).cpu().numpy())
+        else:
+            chunks = self._generate_actions(good, decisions, self.action_grammar, errors=errors)
+        actions = [
+            chunk if isinstance(chunk, Exception) else self.pipeline.decode_actions(chunk, request.sample.state)
+            for request, chunk in zip(good, chunks, strict=True)
+        ]
+        end = time.perf_counter()
+        timing = {
+            "read": prefill_end - start, "subtask": subtask_end - prefill_end, "actions": end - subtask_end,
+            "total": end - start,
+        }  # fmt: skip
+        for i, chunk, decision in zip(places, actions, decisions, strict=True):
+            if isinstance(chunk, Exception):
+                results[i] = chunk
+            else:
+                details = {**decision.details, "timing": timing}
+                results[i] = Result(actions=chunk, subtask=decision.subtask, details=details)
+        return results
+
+    def _encode(self, request: Request, subtask: str | None) -> Row:
+        sample = replace(request.sample, subtask=subtask)
+        return self.pipeline.encode(sample, with_fast=False, bounded=request.bounded)
+
+    def _decide(self, prefilled: Any, requests: list[Request]) -> tuple[list[Decision], Any]:
+        """Let the high level decide; robots that do not decide now keep their subtask."""
+        level = requests[0].high_level
+        assert level is not None and self.subtask_codec is not None
+        asked = [request.subtask for request in requests]
+        decisions, prefilled = level.decide(prefilled, asked, engine=self.engine, codec=self.subtask_codec)
+        pairs = zip(asked, decisions, strict=True)
+        return [made if one.decide else Decision(subtask=one.subtask) for one, made in pairs], prefilled
+
+    def _denoise(self, prefilled: Any, state: Tensor, requests: list[Request]) -> Tensor:
+        """Make a chunk for each request, joined to what is left of the one before where there is one (`rtc.py`)."""
+        noise = torch.cat([self.noise(request.noise_generator) for request in requests])
+        steps = {"noise": noise, "num_steps": self.num_steps, "padded_dims": self.padded_dims}
+        previous = [request.previous for request in requests]
+        if not any(previous):
+            return self.engine.denoise(prefilled, state, **steps)[-1]
+        states = [request.sample.state for request in requests]
+        left = rtc.encode(self.pipeline, previous, states, device=self.device)
+        return rtc.denoise(self.engine, prefilled, state, leftover=left, rtc=self.rtc, **steps)[-1]
+
+    def _generate_actions(
+        self, requests: list[Request], decisions: list[Decision], grammar: ActionGrammar, *, errors: Errors
+    ) -> list[Any]:
+        """Let the model write each chunk as action tokens, of which only whole chunks can be written."""
+        text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
+
+        def encode(pair: tuple[Request, Decision]) -> Row:
+            request, decision = pair
+            own = request.subtask.decide and decision.subtask is not None
+            return self._encode(replace(request, bounded=False) if own else request, decision.subtask)
+
+        # The chunk is learned behind the subtask in the input, so a subtask that was just written is prefilled too.
+        rows = attempt_each(encode, list(zip(requests, decisions, strict=True)), errors=errors)
+        if not (readable := [row for row in rows if not isinstance(row, Exception)]):
+            return rows
+        read = collate(readable, device=self.device).observation
+        longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
+        prefilled = self.engine.prefill(read, max_new_tokens=longest)
+        tokens, _ = self.engine.generate(
+            prefilled, eos=text.eos_id, max_new_tokens=longest, kind=Kind.FAST, allowed=grammar
+        )
+        shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
+
+        def decode(row: list[int]) -> np.ndarray:
+            result = decode_actions(text, row, actions=grammar.actions, **shape)
+            if result.error is not None:
+                raise ValueError(f"the model wrote action tokens that are no chunk: {result.error}")
+            return np.asarray(result.actions, np.float32)
+
+        chunks = iter(attempt_each(decode, tokens.tolist(), errors=errors))
+        return [row if isinstance(row, Exception) else next(chunks) for row in rows]
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """Draw the noise [1 ah ad] of a chunk."""
+        config = self.model.config
+        return torch.randn(1, config.action_horizon, config.action_dim, generator=generator).to(self.device)
+
+
+def make_subtask_codec(bundle: Bundle) -> SubtaskCodec:
+    """Return how the model of a checkpoint writes subtasks."""
+    config, actions = bundle.model.config, bundle.action_tokenizer
+    return SubtaskCodec(
+        bundle.text,
+        vocab_size=config.vocab_size,
+        action_tokens=actions.vocab_size if actions is not None else 0,
+        action_offset=config.fast_offset,
+    )
+
+
+def make_action_grammar(bundle: Bundle) -> ActionGrammar:
+    """Return the grammar of chunks, for a model without an action expert.
+
+    Raises:
+        ValueError: the checkpoint has no action tokenizer either.
+    """
+    config, actions = bundle.model.config, bundle.action_tokenizer
+    if actions is None:
+        raise ValueError("the checkpoint has neither an action expert nor an action tokenizer: it cannot act")
+    return ActionGrammar(
+        bundle.text, actions, horizon=config.action_horizon, dim=bundle.robot.action_dim,
+        vocab_size=config.vocab_size, offset=config.fast_offset,
+    )  # fmt: skip
+
+
+def image_sizes(robot: Robot, config: Any) -> dict[str, list[int]]:
+    """Return height and width of the pictures that the model sees, by camera: a client need not send larger ones."""
+    shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
+    return {camera: [config.image_size(wrist=camera in robot.wrist_cameras)] * 2 for camera in shown}
+
+
+def group_requests(requests: Sequence[Request]) -> list[list[int]]:
+    """Return the indices of requests that one pass can answer.
+
+    One pass has one high level. Robots that continue with their subtask join it where it can leave their rows as they
+    are; else they are a group of their own.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, request in enumerate(requests):
+        level = request.high_level
+        together = request.subtask.decide or (level is not None and level.batches_continuing_rows)
+        groups.setdefault(level if together else None, []).append(i)
+    return list(groups.values())
+
+
+def attempt_each(
+    function: Callable[[Item], Outcome], items: Sequence[Item], *, errors: Errors
+) -> list[Outcome | Exception]:
+    """Call `function` with each item; with `errors="return"` an exception takes the place of its result."""
+    outcomes: list[Outcome | Exception] = []
+    for item in items:
+        try:
+            outcomes.append(function(item))
+        except Exception as error:
+            if errors == "raise":
+                raise
+            outcomes.append(error)
+    return outcomes
