@@ -30,22 +30,22 @@ def load_policy(
     seed: int = 0,
     verify: bool = False,
 ) -> "Policy":
-    """The policy in a checkpoint folder; raises on any missing, left-over or misshapen part (`load_bundle`).
+    """Load the policy in a checkpoint folder; any missing, left-over or misshapen part is an error (`load_bundle`).
 
-    The folder may lie elsewhere: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With
-    `verify` the checkpoint's record is replayed first (`infer/record.py`).
+    The folder may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` the
+    checkpoint's record is replayed first (`infer/record.py`).
 
     Raises:
         FileNotFoundError: no checkpoint there, or `verify` and it has no record.
-        ValueError: the checkpoint is damaged or contradicts itself, or it does not act as it was recorded; or it is
-            one of another project, which `pilot convert` reads; or there is no such device.
+        ValueError: the checkpoint is damaged or contradicts itself, does not act as it was recorded, or is of another
+            project, which `pilot convert` reads; or there is no such device.
     """
     device = str(resolve_device(device))
     path = fetch(path, only=CHECKPOINT_FILES)
     try:
         bundle = load_bundle(path, device=device)
     except (FileNotFoundError, ValueError) as error:
-        if (kind := foreign_kind(path)) is not None:
+        if (kind := kind_of_other_project(path)) is not None:
             raise ValueError(
                 f"{path} is a checkpoint of kind '{kind}'; make it one of pilot first: pilot convert {path} FOLDER "
                 f"(pilot convert --help says what may be missing from it)"
@@ -59,12 +59,12 @@ def load_policy(
     )  # fmt: skip
 
 
-def foreign_kind(path: Path) -> str | None:
-    """Which other project the checkpoint at `path` looks like one of, if any."""
-    from pilot.convert.folders import detect  # knows every format, which most who act need not
+def kind_of_other_project(path: Path) -> str | None:
+    """Return the kind of checkpoint of another project that `path` looks like; None if it looks like none."""
+    from pilot.convert.folders import detect_kind  # every format of other projects is only imported when asked for
 
     try:
-        kind = detect(path)
+        kind = detect_kind(path)
     except (FileNotFoundError, ValueError):
         return None
     return kind if kind != "pilot" else None
@@ -73,7 +73,7 @@ def foreign_kind(path: Path) -> str | None:
 def export(
     bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Tensor] | None = None, device: str = "cpu"
 ) -> Path:
-    """`save_bundle` with a record, made by the policy that is read back from what was written.
+    """Save a checkpoint with a record, which is made by the policy that is read back from what was written.
 
     Raises:
         OSError: the folder cannot be written.
