@@ -170,3 +170,28 @@ def test_missing_statistics_name_the_command():
     broken = stats | {"actions": replace(stats["actions"], q99=np.full(ROBOT.action_dim, np.nan))}
     with pytest.raises(ValueError, match="of 'actions' hold NaN or infinity; make them anew: pilot data stats"):
         Pipeline(ROBOT, CONFIG, norm_stats=broken, text=TextTokenizer())
+
+
+def test_a_chunk_whose_fast_tokens_do_not_fit_teaches_none_of_them():
+    """Half of them would be another chunk, and the model would learn to stop there."""
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
+    whole = examples.make_pipeline(ROBOT, CONFIG, with_fast=True).encode(sample)
+    assert not whole.fast_dropped and Kind.FAST in whole.token_kinds
+    pipeline = examples.make_pipeline(ROBOT, replace(CONFIG, max_tokens=len(whole.tokens) - 1), with_fast=True)
+    with pytest.warns(
+        UserWarning, match=r"FAST tokens, max_tokens=\d+ leaves room for \d+: .* raise max_tokens"
+    ) as seen:
+        rows = [pipeline.encode(sample) for _ in range(2)]
+    assert len([warning for warning in seen if "FAST" in str(warning.message)]) == 1
+    for row in rows:
+        assert row.fast_dropped and row.tokens == [
+            token for token, kind in zip(whole.tokens, whole.token_kinds) if kind != Kind.FAST
+        ]
+        assert len(row.tokens) == len(row.token_kinds) == len(row.token_loss) and any(row.token_loss)
+        np.testing.assert_array_equal(row.actions, whole.actions)
+
+
+def test_text_that_does_not_fit_is_refused():
+    config = replace(CONFIG, max_tokens=4)
+    with pytest.raises(ValueError, match="max_tokens is 4"):
+        examples.make_pipeline(ROBOT, config, with_fast=True).encode(examples.make_sample(ROBOT, horizon=6))

@@ -124,7 +124,7 @@ def test_verbal_episodes_say_every_step(tmp_path):
     suite = replace(SUITE, level=2, task="multi")
     out = collect(tmp_path, suite, scenes=1, episodes_per_scene=2, workers=1, verbal=True, progress=False)
     dataset = LeRobotDataset(out, 8)
-    assert dataset.episodes[0].group == "verbal"
+    assert dataset.episodes[0].labels["group"] == "verbal"
     for i in range(len(dataset)):
         row = dataset.row(i)
         if row["subtask"] != "done":

@@ -66,8 +66,10 @@ def test_run_folders_from_before_there_were_groups_are_read(tmp_path):
         flat[old] = values[group][name]
     flat["init_from"] = "weights:base"
     (tmp_path / "config.json").write_text(json.dumps(flat))
-    assert differences(RUN, tmp_path) == []
-    assert resume.read_config(tmp_path, like=RUN) == values
+    assert differences(RUN, tmp_path) == ["data.group_by"], "they weighed rows by the label of their episodes"
+    by_label = changed(RUN, data={"group_by": "label"})
+    assert differences(by_label, tmp_path) == []
+    assert resume.read_config(tmp_path, like=RUN) == resume.as_json(by_label)
 
 
 @pytest.mark.parametrize("stage", ["vision", "stage1", "stage2", "expert"])

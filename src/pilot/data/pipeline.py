@@ -54,6 +54,7 @@ class Row:
     """One row of a batch, before it is padded to its neighbours.
 
     `augmentations`: what training does to its pictures. `row_id`: which row of its step's batch it is.
+    `fast_dropped`: its FAST tokens did not fit into the model's `max_tokens`, and are left out.
     """
 
     images: dict[str, np.ndarray]
@@ -66,6 +67,7 @@ class Row:
     source: str
     augmentations: dict[str, Augmentation] = field(default_factory=dict)
     row_id: int = 0
+    fast_dropped: bool = False
 
     def add_tokens(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
         self.tokens += tokens
@@ -106,6 +108,7 @@ class Pipeline:
             if not all(np.isfinite(getattr(norm_stats[name], value)).all() for value in used):
                 raise ValueError(f"norm stats of '{name}' hold NaN or infinity; make them anew: pilot data stats PATH")
         self.norm_stats = norm_stats
+        self._warned = False
 
     # --- towards the model -------------------------------------------------------------------------------------------
 
@@ -228,18 +231,29 @@ class Pipeline:
         over = len(row.tokens) - self.model.max_tokens
         if over <= 0:
             return row
-        if row.token_kinds[-1] != Kind.FAST or row.token_kinds.count(int(Kind.FAST)) <= over:
+        if over > row.token_kinds.count(int(Kind.FAST)):
             raise ValueError(
                 f"{len(row.tokens)} text tokens and the model's max_tokens is {self.model.max_tokens}; shorten "
                 f"{self.text.decode(row.tokens[:20])!r}… or raise max_tokens"
             )
-        warnings.warn(f"FAST tokens cut by {over}: a chunk is longer than max_tokens allows", stacklevel=2)
-        row.tokens, row.token_kinds, row.token_loss = (
-            row.tokens[:-over],
-            row.token_kinds[:-over],
-            row.token_loss[:-over],
-        )
+        self._drop_fast(row, over=over)
         return row
+
+    def _drop_fast(self, row: Row, *, over: int) -> None:
+        """Take the FAST tokens out of a row that they do not fit into: half a chunk would be another chunk."""
+        if not self._warned:  # once, for it may be many rows
+            count = row.token_kinds.count(int(Kind.FAST))
+            warnings.warn(
+                f"a chunk has {count} FAST tokens, max_tokens={self.model.max_tokens} leaves room for {count - over}: "
+                "rows whose chunk does not fit teach no FAST tokens; raise max_tokens, or fit a coarser tokenizer",
+                stacklevel=4,
+            )
+            self._warned = True
+        keep = [number for number, kind in enumerate(row.token_kinds) if kind != Kind.FAST]
+        row.tokens = [row.tokens[number] for number in keep]
+        row.token_loss = [row.token_loss[number] for number in keep]
+        row.token_kinds = [row.token_kinds[number] for number in keep]
+        row.fast_dropped = True
 
     # --- back to the robot -------------------------------------------------------------------------------------------
 

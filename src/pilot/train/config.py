@@ -47,6 +47,8 @@ class DataConfig:
     sources: tuple[Source, ...] = ()
     # A task of n rows is drawn in proportion to n to this power; 1 draws every row alike.
     mixture_power: float = POWER
+    # What counts as a task: its instruction, or the label "group" of its episodes, as runs before this setting did.
+    group_by: Literal["task", "label"] = "task"
     # "windows" takes rows from a few windows of neighbouring rows at a time: for video read without `frame_cache`.
     draws: Literal["rows", "windows"] = "rows"
     # Give each rank files of its own; a multiple of the ranks. Batches depend on it, not on the number of ranks.

@@ -141,7 +141,9 @@ class Run:
         drawn = sum(self.ranks.gather(self.drawn), Counter())
         shares = {f"share/{source}": count / drawn.total() for source, count in sorted(drawn.items())}
         losses = means(self.ranks.gather(tally(outcome.terms, outcome.sources)))
-        return losses | shares | {"lr": outcome.lr, "grad_norm": outcome.grad_norm.item()}
+        dropped = sum(self.ranks.gather(self.setup.loader.fast_dropped))  # rows whose FAST tokens did not fit
+        counts = {"fast_dropped": dropped} if dropped else {}
+        return losses | shares | counts | {"lr": outcome.lr, "grad_norm": outcome.grad_norm.item()}
 
     def looked_at(self, evaluate: Evaluate | None) -> dict[str, float]:
         """What validation and evaluation say of the moving average, if it is time for them."""

@@ -53,6 +53,7 @@ def read_config(out: Path, *, like: TrainConfig) -> dict[str, Any]:
         values = grouped(values)
     values["model"] = as_json(config_from_dict(values["model"], kind=model_kind(like.model)))
     values["data"]["sources"] = [as_json(Source(path="")) | source for source in values["data"]["sources"]]
+    values["data"].setdefault("group_by", "label")
     return with_defaults(values, like)
 
 

@@ -129,6 +129,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
         teaches=source.teaches,
         cameras=source.cameras,
         prompt=source.prompt,
+        group_by=config.data.group_by,
     )
 
 

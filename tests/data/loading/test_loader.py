@@ -1,6 +1,7 @@
 """Batches are a function of (seed, step), lose no row, and come in order from a thread that ends when it should."""
 
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -226,3 +227,28 @@ def test_a_source_may_have_one_prompt_for_all(tmp_path):
     rows = RobotRows("robot", dataset, loc_stride=1, prompt="uncap the pen")
     prompts = {rows.sample(i, np.random.default_rng(i)).prompt for i in range(5)}
     assert prompts == {"uncap the pen", "say 0"}, "what was said out loud still is"
+
+
+def test_rows_are_grouped_by_task_or_by_the_label_of_their_episode(tmp_path):
+    """A set of many tasks is as many groups, whatever it calls its episodes; older runs counted by the label."""
+    rng = np.random.default_rng(0)
+    record(tmp_path / "set", [episode(rng, length) for length in (6, 5, 4)])
+    dataset = LeRobotDataset(tmp_path / "set", CONFIG.action_horizon)
+    for one in dataset.episodes:
+        one.labels["group"] = "all"
+    by_task = RobotRows("robot", dataset, loc_stride=1).groups()
+    assert {name: len(rows) for name, rows in by_task.items()} == {"task 0": 10, "task 1": 5}
+    by_label = RobotRows("robot", dataset, loc_stride=1, group_by="label").groups()
+    assert {name: len(rows) for name, rows in by_label.items()} == {"all": 15}
+
+
+def test_rows_that_lost_their_fast_tokens_are_counted(tmp_path):
+    record(tmp_path / "set", [episode(np.random.default_rng(0), 12) | {fmt.BOX: np.full((12, 4), np.nan, np.float32)}])
+    rows = RobotRows("robot", LeRobotDataset(tmp_path / "set", CONFIG.action_horizon), loc_stride=1)
+    pipeline = examples.make_pipeline(ROBOT, CONFIG, with_fast=True)
+    longest = max(len(row.tokens) for row in Loader(Mixture({"robot": rows}, seed=0), pipeline, batch_size=8).rows(0))
+    pipeline.model = replace(CONFIG, max_tokens=longest - 1)
+    loader = Loader(Mixture({"robot": rows}, seed=0), pipeline, batch_size=8)
+    with pytest.warns(UserWarning, match="FAST tokens"):
+        loader.batch(0)
+    assert 0 < loader.fast_dropped <= 8

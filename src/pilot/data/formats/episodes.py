@@ -48,11 +48,6 @@ class Episode:
     rephrasings: tuple[str, ...] = ()  # of the task; a prompt may be any of them
     missing: tuple[str, ...] = ()  # cameras of the set that did not record this episode
 
-    @property
-    def group(self) -> str:
-        """What mixtures count by: the label "group", such as "single" or "multi"."""
-        return self.labels.get("group", "all")
-
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedEpisode:
@@ -213,13 +208,6 @@ class EpisodeDataset:
     def trainable_rows(self) -> Int[np.ndarray, " n"]:
         """The rows that training may draw; all, unless the set names idle ones."""
         return np.arange(len(self)) if self.trainable is None else np.flatnonzero(self.trainable)
-
-    def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        """Drawable rows by the episodes' group label."""
-        rows = self.trainable_rows()
-        names, numbers = np.unique([episode.group for episode in self.episodes], return_inverse=True)
-        of_rows = numbers[self.episode_of[rows]]
-        return {str(name): rows[of_rows == number] for number, name in enumerate(names) if (of_rows == number).any()}
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""

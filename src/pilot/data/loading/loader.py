@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import islice, pairwise
 from queue import Queue
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ class RobotRows:
     """Frames of demonstrations as a source of a mixture.
 
     `teaches` names the losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions). `cameras` gives the
-    robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks.
+    robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks. `group_by`:
+    what a mixture weighs as one group, the rows of a task or those of a label "group" that the set gives its episodes.
 
     Raises:
         ValueError: an unknown loss or camera.
@@ -58,12 +59,13 @@ class RobotRows:
         teaches: tuple[str, ...] = LOSSES,
         cameras: Mapping[str, str] | None = None,
         prompt: str | None = None,
+        group_by: Literal["task", "label"] = "task",
     ) -> None:
         check_teaches(name, teaches)
         if unknown := set(cameras or {}) - set(dataset.cameras):
             raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
         self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
-        self.teaches, self.prompt = frozenset(teaches), prompt
+        self.teaches, self.prompt, self.group_by = frozenset(teaches), prompt, group_by
         self.names = {camera: (cameras or {}).get(camera, camera) for camera in dataset.cameras}
         self._lengths = {episode.index: episode.stop - episode.start for episode in dataset.episodes}
         self._window = WINDOW
@@ -72,9 +74,10 @@ class RobotRows:
         return len(self.dataset)
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        """Drawable rows by the label "group" of their episode, or where none is given by its task."""
+        """Return trainable rows by the task of their episode, or by its label "group" where `group_by` asks for it."""
         rows = self.dataset.trainable_rows()
-        own = [e.labels.get("group") or e.task for e in self.dataset.episodes]
+        by_label = self.group_by == "label"
+        own = [(by_label and episode.labels.get("group")) or episode.task for episode in self.dataset.episodes]
         names, numbers = np.unique(own, return_inverse=True)  # rows are many and words long: numbers are sorted
         of_rows = numbers[self.dataset.episode_of[rows]]
         order = np.argsort(of_rows, kind="stable")
@@ -190,6 +193,7 @@ class Loader:
         self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _is_streamed(rows)}
         self._drawn: dict[int, list[Draw]] = {}
         self._asked_to = 0
+        self.fast_dropped = 0  # rows so far whose FAST tokens did not fit
         of_robots = [] if passes is None else [pipeline.picture_sizes() for pipeline in self.pipelines.values()]
         sizes = {camera: size for cameras in of_robots for camera, size in cameras.items()}
         self.cameras = {camera: sizes[camera] for camera in common_camera_order(of_robots)}
@@ -241,6 +245,7 @@ class Loader:
 
         Losses are normalised over all parts: they are one batch. With `passes` rows stay in their order.
         """
+        self.fast_dropped += sum(row.fast_dropped for row in rows)
         if self.passes is not None:
             of_pass = [rows[i :: self.passes] for i in range(self.passes)]
             parts_of_pass = [
