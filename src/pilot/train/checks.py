@@ -25,6 +25,7 @@ def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
     _check_numbers(config, ranks)
     _check_manifest(config)
     _check_robots(config)
+    _check_start(config)
     if isinstance(config.model, PiConfig):
         _check_losses(config, config.model)
         model = empty_model(config.model)
@@ -67,6 +68,12 @@ def _check_manifest(config: TrainConfig) -> None:
         raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
     for source in config.data.sources:
         check_teaches(source.path, source.teaches)
+
+
+def _check_start(config: TrainConfig) -> None:
+    start = config.init_from
+    if start is not None and start.fresh and start.kind not in ("checkpoint", "weights"):
+        raise ValueError(f"init_from.fresh is for the parts of a checkpoint; {start.kind} has no expert to replace")
 
 
 def _check_robots(config: TrainConfig) -> None:

@@ -1,8 +1,9 @@
-"""Weights of one model as the start of another: some parts taken over, the others drawn anew."""
+"""Weights of one model as the start of another: some parts are taken over, the others are drawn anew."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from pilot.convert.paligemma import init_action_expert
 from pilot.models.base import Model
@@ -13,32 +14,36 @@ from pilot.train.freezing import GROUPS, parts_of
 
 
 def fresh_parts(model: Model, fresh: Sequence[str]) -> set[str]:
-    """The parts of the model that start from nothing: those of the expert, which there is a way to draw.
+    """Return the parts of the model that `fresh` names, by themselves or in groups; only the expert's can be fresh.
 
     Raises:
-        ValueError: `fresh` names others, or what the model has not.
+        ValueError: `fresh` names other parts, or parts that the model does not have.
     """
     if others := sorted(set(parts_of(model, fresh, field="fresh")) - set(GROUPS["expert"])):
         raise ValueError(
             f"fresh names {', '.join(others)}; only parts of the expert start from nothing beside a checkpoint, the "
-            "others come from one, or from PaliGemma (init_from=paligemma:PATH)"
+            "others come from one, or from PaliGemma (init_from.kind=paligemma)"
         )
     return {part for name in fresh for part in (name, *GROUPS.get(name, ()))}
 
 
-def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: torch.Generator) -> Pi:
-    """A model of `config` with the weights of `base`; parts of the expert in `fresh` are drawn anew, as by openpi.
+def transfer_weights(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: torch.Generator) -> Pi:
+    """Return a model of `config` with the weights of `base`, and new random ones for parts of the expert in `fresh`.
 
-    So π0.5's second stage gets an expert from nothing, whatever stood there before. The other weights are those of
-    `base`, not copies.
+    So the second stage of π0.5 gets a new expert, whatever stood there before. Random weights are drawn as in openpi.
+    The other weights are those of `base`, not copies.
 
     Raises:
         ValueError: see `fresh_parts`, or weights outside of `fresh` that are missing, left over or of another shape.
     """
     model = empty_model(config)
-    anew = fresh_parts(model, fresh)
-    wanted, held = ({n: w for n, w in m.state_dict().items() if n.split(".")[0] not in anew} for m in (model, base))
-    shapes = [{(name, tuple(weight.shape)) for name, weight in weights.items()} for weights in (wanted, held)]
+    new_parts = fresh_parts(model, fresh)
+
+    def transferred(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: weight for name, weight in weights.items() if name.split(".")[0] not in new_parts}
+
+    wanted, available = transferred(model.state_dict()), transferred(base.state_dict())
+    shapes = [{(name, tuple(weight.shape)) for name, weight in weights.items()} for weights in (wanted, available)]
     if differ := {name for name, _ in shapes[0] ^ shapes[1]}:
         raise ValueError(
             f"the weights to start from do not fit the model that this run asks for: {shorten(differ)}; parts that "
@@ -47,16 +52,16 @@ def restarted(base: Pi, config: PiConfig, *, fresh: Sequence[str], generator: to
     rest = {name: weight for name, weight in model.state_dict().items() if name not in wanted}
     drawn = {name: torch.empty(weight.shape, dtype=base.dtype) for name, weight in rest.items()}
     init_action_expert(drawn, generator)
-    model.load_state_dict(held | drawn, assign=True)
+    model.load_state_dict(available | drawn, assign=True)
     return model.eval()
 
 
-def looking_with(model: Model, file: str) -> Model:
-    """The model with the weights of torchvision's ResNet in `file`.
+def load_resnet(model: Model, file: str) -> Model:
+    """Load torchvision's ResNet from `file` into the vision tower of `model`, and return the model.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the model looks with something else, or the weights do not fit.
+        ValueError: the vision tower of the model is no ResNet, or the weights do not fit.
     """
     model.load_image_weights(file)
     return model
