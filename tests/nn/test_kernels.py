@@ -105,6 +105,19 @@ def test_heads_are_projected_rotated_and_put_into_the_cache(batch, tokens, shift
     same((ours.queries, ours.cache), (theirs.queries, theirs.cache), dtype)
 
 
+def test_the_slot_of_new_keys_can_be_known_to_the_device_alone():
+    read, weight = stream(3, 64, torch.float32), draw(5 * 32, 64, seed=3) / 8
+    ours, theirs = Places(3, 1, torch.float32), Places(3, 1, torch.float32)
+    keys, values = ours.cache  # all slots
+    slot = torch.tensor([4], device=DEVICE)
+    products.project_heads(
+        read, weight, None, tile=Tile(16, 32), slot=slot, **ours.all | {"keys": keys, "values": values}
+    )
+    fixed = {"keys": theirs.cache[0][:, :, 4:5], "values": theirs.cache[1][:, :, 4:5]}
+    products.plain_project_heads(read, weight, None, **theirs.all | fixed)
+    same((ours.queries, ours.cache), (theirs.queries, theirs.cache), torch.float32)
+
+
 @DTYPES
 @pytest.mark.parametrize("shifted", [True, False], ids=["shifted", "plain"])
 @pytest.mark.parametrize("rows", [1, 50])

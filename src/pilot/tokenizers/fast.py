@@ -16,6 +16,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,21 @@ class FastTokenizer:
             raise ValueError(f"nothing may follow token {error.position}: {error.error}")
         needed = self._follow(pending)
         return (needed > 0) & (len(text) + needed <= horizon * dim)
+
+    def character_tables(self) -> tuple[Int[np.ndarray, "p v"], Int[np.ndarray, "p v"], Int[np.ndarray, "p v"]]:
+        """Return `allowed` as tables, by the unfinished character (0: none) and the id that follows it.
+
+        They are how many characters the id begins or ends (0 where it may not follow), how many it finishes, and which
+        character it leaves unfinished.
+        """
+        states, needed, written, following = {b"": 0}, [], [], []
+        for pending in iter(lambda: next(islice(states, len(needed), None), None), None):
+            needed.append(self._follow(pending))
+            rows = [_whole_characters(pending + self._bytes[i]) if needed[-1][i] else ("", b"") for i in
+                    range(self.vocab_size)]  # fmt: skip
+            written.append([len(text) for text, _ in rows])
+            following.append([states.setdefault(rest, len(states)) for _, rest in rows])
+        return np.stack(needed), np.array(written), np.array(following)
 
     def _read(self, ids: Sequence[int], horizon: int, dim: int) -> tuple[str, bytes, DecodeResult | None]:
         """Return the characters of `ids`, the bytes of an unfinished one at the end, and the error, if there is one."""

@@ -56,24 +56,24 @@ class TextGrammar:
         self.boxes = boxes
         self.loc_ids = np.array([text.loc_id(n) for n in range(LOC_BINS)] if boxes != "none" else [], np.int64)
         self.bins = {int(i): n for n, i in enumerate(self.loc_ids)}
-        self._word = np.zeros(vocab_size, bool)
-        self._word[text.word_ids] = True
-        self._word[list(actions)] = False
-        self._word[end] = False
+        self.word = np.zeros(vocab_size, bool)
+        self.word[text.word_ids] = True
+        self.word[list(actions)] = False
+        self.word[end] = False
         self.loc_mask = np.zeros(vocab_size, bool)
         self.loc_mask[self.loc_ids] = True
-        self._word_or_loc = self._word | self.loc_mask
-        self._after_word = self._word_or_loc.copy() if boxes == "any" else self._word.copy()
-        self._after_word[end] = True
+        self.word_or_loc = self.word | self.loc_mask
+        self.after_word = self.word_or_loc.copy() if boxes == "any" else self.word.copy()
+        self.after_word[end] = True
 
     def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
         corners = [self.bins[i] for i in takewhile(self.bins.__contains__, reversed(generated))][::-1]
         if not generated:
-            return self._word_or_loc
+            return self.word_or_loc
         if not corners:
-            return self._after_word
+            return self.after_word
         if len(corners) >= 4:
-            return self._word
+            return self.word
         return self.loc_mask if len(corners) == 1 else self._from(corners[len(corners) - 2])
 
     def _from(self, corner: int) -> Bool[np.ndarray, " v"]:

@@ -23,7 +23,7 @@ STATE_TOKEN = replace(
     [(CONFIGS["pi05"], "midpoint"), (CONFIGS["pi0"], "euler"), (STATE_TOKEN, "euler")],
     ids=["pi05", "pi0", "pi05-state-token"],
 )
-def test_actions_are_those_of_the_model(config, solver, no_shape_checks):
+def test_actions_are_those_of_the_model(config, solver):
     pi = model(config).to(DEVICE)
     engine, plain = FusedEngine(pi), PlainEngine(pi)
     kinds, masks = BATCHES["ragged"]
@@ -35,6 +35,16 @@ def test_actions_are_those_of_the_model(config, solver, no_shape_checks):
     ours = engine.denoise(engine.prefill(obs), obs.state, **steps)
     wanted = plain.denoise(plain.prefill(obs), obs.state, **steps)
     torch.testing.assert_close(ours, wanted, **CLOSE)
+
+
+def test_words_are_those_of_the_model():
+    config = CONFIGS["pi05"]
+    pi = model(config).to(DEVICE)
+    engine, plain = FusedEngine(pi), PlainEngine(pi)
+    kinds, masks = BATCHES["ragged"]
+    obs = observation(config, kinds, masks=masks).map(lambda x: x.to(DEVICE))
+    ours, _ = engine.generate(engine.prefill(obs, max_new_tokens=5), eos=1, max_new_tokens=5)
+    assert torch.equal(ours, plain.generate(plain.prefill(obs, max_new_tokens=5), eos=1, max_new_tokens=5)[0])
 
 
 def test_which_models_have_kernels():

@@ -1,6 +1,8 @@
 """Stacks and towers in kernels make what those in PyTorch make, on a GPU or under Triton's interpreter."""
 
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,10 @@ from nn.test_kernels import DEVICE, bfloat16_arithmetic  # noqa: F401
 from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.fused_stack import FusedSiglip, FusedStack, can_fuse, tiles_for
 from pilot.infer.engine.plain import PlainEngine
+from pilot.infer.engine.stack import AngleTable, Cache
 from pilot.models.pi import pi0, pi05
 from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.kernels import attention, passes, products, steps
 from pilot.nn.siglip import Siglip, SiglipConfig
 
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
@@ -58,6 +62,33 @@ def test_words_are_those_of_the_model():
     wanted, context = plain.generate(plain.prefill(obs, max_new_tokens=3), eos=1, max_new_tokens=3)
     assert torch.equal(ours, wanted)
     torch.testing.assert_close(prefilled.hidden, context.prefix.hidden[:, 0], **CLOSE)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_block_of_few_rows_is_at_most_six_launches(monkeypatch, stop):
+    """Two of them are attention's, where keys are split."""
+    launched: list[str] = []
+
+    class Counted:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: object) -> Any:
+            return lambda *arguments, **options: launched.append(self.name)
+
+    for module in (attention, passes, products, steps):
+        for name in [name for name in vars(module) if name.endswith("_kernel")]:
+            monkeypatch.setattr(module, name, Counted(name))
+    config = pi05("2b")
+    with torch.device("meta"), torch.inference_mode():
+        stack = FusedStack(Gemma(config.vlm).bfloat16())
+        tokens, slots = 50, 900
+        cache = Cache.empty(config.vlm, batch=1, slots=slots, like=stack.like)
+        angles = AngleTable(config.vlm.head_dim, torch.device("meta")).at(torch.zeros(1, tokens).long(), limit=1)
+        span = stack.span(cache, slots - tokens, angles=angles)
+        stack.run(stack.like.new_empty(tokens, config.vlm.width), span, norms=stack.norms, stop=stop)
+    blocks = Counter(launched[1:] if stop else launched[1:-1])  # before: `begin`; after: the final norm
+    assert launched[0] == "_begin_kernel" and blocks.total() == 6 * config.vlm.depth - 5 * stop, blocks
 
 
 def test_vision():

@@ -20,6 +20,7 @@ class DirectEngine:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.config = model.config
+        self.input_device = next(model.parameters()).device
 
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> Observation:
         return observation

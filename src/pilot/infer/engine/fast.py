@@ -49,7 +49,8 @@ class FastEngine:
         check_weights(model)
         self.model, self.config = model, config
         self.vlm = self.stack(model.vlm)
-        self.angles = AngleTable(config.vlm.head_dim, model.embedding.weight.device)
+        self.input_device = model.embedding.weight.device
+        self.angles = AngleTable(config.vlm.head_dim, self.input_device)
         self.plans: dict[tuple[int, flow.Solver], DenoisePlan] = {}
         self.state_tokens = int(config.state_input == "token")
         self.flow_tokens = 0

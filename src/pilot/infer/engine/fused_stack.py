@@ -180,7 +180,7 @@ class FusedStack(InferenceStack):
             products.project_heads(
                 stream, weights.qkv.T, before_attention.shifted, cos=span.angles.cos, sin=span.angles.high,
                 queries=scratch.queries.view(len(stream.x), -1), keys=slots.new_keys, values=slots.new_values,
-                tile=self.tiles.qkv, early=self.early,
+                tile=self.tiles.qkv, slot=slots.index, early=self.early,
             )  # fmt: skip
             if stop and i == last:
                 return False
@@ -225,10 +225,16 @@ class FusedStack(InferenceStack):
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
             before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
             torch.mm(scratch.normed, weights.qkv, out=scratch.qkv)
+            keys, values = slots.new_keys, slots.new_values
+            if slots.index is not None:  # the kernel writes to fixed slots
+                keys, values = (x.new_empty((scratch.batch, 1, scratch.tokens, keys.shape[3])) for _ in range(2))
             passes.rotate_into(
                 scratch.qkv, cos=span.angles.cos, sin=span.angles.high, queries=scratch.queries.view(len(x), -1),
-                keys=slots.new_keys, values=slots.new_values,
+                keys=keys, values=values,
             )  # fmt: skip
+            if slots.index is not None:
+                slots.keys.index_copy_(2, slots.index, keys)
+                slots.values.index_copy_(2, slots.index, values)
             if i == len(self.layers) - 1:
                 if stop:
                     return None

@@ -35,6 +35,7 @@ class PlainEngine:
     def __init__(self, model: Pi) -> None:
         self.model = model
         self.config = model.config
+        self.input_device = next(model.parameters()).device
 
     @torch.inference_mode()
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> PlainPrefillState:

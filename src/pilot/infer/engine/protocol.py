@@ -9,6 +9,7 @@ Axes: `b` batch, `n` generated tokens, `p` points on the way, `ah` action horizo
 
 from typing import Any, Protocol
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -25,6 +26,10 @@ class Engine(Protocol):
     def model(self) -> Any: ...
     @property
     def config(self) -> Any: ...
+    @property
+    def input_device(self) -> torch.device:
+        """Where observations, states and noise should lie; with a GPU often the host, which then need not wait."""
+        ...
 
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> Any:
         """Read pictures and text, with room for `max_new_tokens` behind them."""

@@ -47,12 +47,16 @@ class Weights(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Where one layer puts new keys and values, and all that its queries look at."""
+    """Where one layer puts new keys and values, and all that its queries look at.
+
+    With `index`, a slot that the device knows, new ones go to that slot of all (`keys`, `values`): one graph for any.
+    """
 
     new_keys: Float[Tensor, "b k t h"]
     new_values: Float[Tensor, "b k t h"]
     keys: Float[Tensor, "b k s h"]
     values: Float[Tensor, "b k s h"]
+    index: Int[Tensor, " 1"] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class Cache:
         assert end <= self.capacity, (end, self.capacity)
         pairs = zip(self.keys[:, :, :, :end].unbind(0), self.values[:, :, :, :end].unbind(0), strict=True)
         return [Slots(k[:, :, start:], v[:, :, start:], k, v) for k, v in pairs]
+
+    def slots_at(self, index: Int[Tensor, " 1"]) -> list[Slots]:
+        """For each layer: one token at the slot that `index` holds, which looks at all slots."""
+        return [Slots(k, v, k, v, index) for k, v in zip(self.keys.unbind(0), self.values.unbind(0), strict=True)]
 
 
 class Scratch:
@@ -224,8 +232,12 @@ class InferenceStack:
         scratch.rotated_halves[0].addcmul_(high, angles.low)
         scratch.rotated_halves[1].addcmul_(low, angles.high)
         scratch.queries_by_token.copy_(scratch.rotated_queries)
-        slots.new_keys.copy_(scratch.rotated_keys)
-        slots.new_values.copy_(scratch.values)
+        if slots.index is None:
+            slots.new_keys.copy_(scratch.rotated_keys)
+            slots.new_values.copy_(scratch.values)
+        else:
+            slots.keys.index_copy_(2, slots.index, scratch.rotated_keys.to(slots.keys.dtype))
+            slots.values.index_copy_(2, slots.index, scratch.values)
 
     def attend(self, weights: Weights, slots: Slots, *, bias: Tensor | None, scratch: Scratch) -> Tensor:
         """The attention branch."""
