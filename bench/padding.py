@@ -19,7 +19,7 @@ import torch
 
 from pilot.configs.nano import nano_expert
 from pilot.data.pipeline import collate
-from pilot.train.config import Source, TrainConfig
+from pilot.train.config import CheckpointConfig, DataConfig, InitFrom, ParallelConfig, Source, TrainConfig
 from pilot.train.loop import train
 from pilot.train.setup import prepare
 
@@ -32,15 +32,13 @@ def config_of(args: argparse.Namespace) -> TrainConfig:
         run,
         name="padding",
         model=replace(run.model, action_dim=args.action_dim),
-        sources=(Source(path=args.data, teaches=("flow",)),),
+        data=DataConfig(sources=(Source(path=args.data, teaches=("flow",)),), loc_stride=16, held_out=0.1),
         steps=args.steps,
         batch_size=BATCH,
-        held_out=0.1,
-        fresh=("expert",),
-        init_from="weights:checkpoints/nano",
-        threads=1,
+        init_from=InitFrom("checkpoints/nano", kind="weights", fresh=("expert",)),
+        parallel=ParallelConfig(threads=1),
+        checkpoints=CheckpointConfig(save_every=args.steps),
         seed=args.seed,
-        save_every=args.steps,
     )
 
 

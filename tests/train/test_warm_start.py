@@ -22,6 +22,7 @@ from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
 from pilot.train.config import DataConfig, InitFrom, ObjectiveConfig, Source, TrainConfig
+from pilot.train.embodiments import update_description
 from pilot.train.setup import prepare
 from pilot.types import Robot
 from train.toy import changed
@@ -125,6 +126,18 @@ def require_pi(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Pat
         action_tokenizer=None,
     )  # fmt: skip
     return save_bundle(bundle, tmp_path / "base")
+
+
+@pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")
+def test_a_start_takes_units_and_grippers_of_the_robots_file_which_may_be_newer(data, tmp_path):
+    """The checkpoint is of before its robot declared them; what gives numbers their meaning stays as it was learned."""
+    old = replace(ROBOT, state_units=(), action_units=(), grippers=(), delta_mask=(False,) * ROBOT.action_dim)
+    made = pi05("debug", max_tokens=80)
+    folder = require_pi(made, tmp_path, robot=old)
+    bundle = start(config(data, init_from=InitFrom(str(folder)), model=made), tmp_path / "out")
+    assert bundle.robot == replace(ROBOT, delta_mask=old.delta_mask)
+    other = replace(ROBOT, action_names=("a", "b", "c", "d"), grippers=())
+    assert update_description(other, ROBOT) == other, "another robot of that name"
 
 
 @pytest.mark.filterwarnings("ignore:constant dims", "ignore:rarely moving")

@@ -6,6 +6,7 @@ Theirs are computed once, kept beside the run (`norm_stats/<source>.json`) and r
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,21 @@ FOLDER = "norm_stats"
 
 def robot_of(source: Source, config: TrainConfig) -> Robot:
     return load_robot(source.robot or config.robot)
+
+
+def update_description(stored: Robot, robot: Robot) -> Robot:
+    """Return a checkpoint's robot with the units and grippers that its file declares, if both have the same dims.
+
+    Checkpoints may be older than the file. What changes the meaning of numbers stays as the weights have learned it.
+    """
+    if (stored.state_names, stored.action_names) != (robot.state_names, robot.action_names):
+        return stored
+    return replace(
+        stored,
+        state_units=robot.state_units or stored.state_units,
+        action_units=robot.action_units or stored.action_units,
+        grippers=robot.grippers or stored.grippers,
+    )
 
 
 def shown_cameras(robot: Robot) -> list[str]:

@@ -33,7 +33,7 @@ from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_actio
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train.config import InitFrom, TrainConfig
-from pilot.train.embodiments import datasets_of, other_chunks, robot_of, stats_of
+from pilot.train.embodiments import datasets_of, other_chunks, robot_of, stats_of, update_description
 from pilot.train.warm_start import load_resnet, transfer_weights
 from pilot.types import NormStats, Robot
 
@@ -93,6 +93,7 @@ def _from_checkpoint(config: TrainConfig, robot: Robot, start: InitFrom, *, gene
     path = fetch(start.path, only=CHECKPOINT_FILES)
     bundle = load_bundle(path)
     check_checkpoint(config, robot, bundle=bundle, path=path)
+    bundle.robot = update_description(bundle.robot, robot)
     if not start.fresh:
         return with_model_config(bundle, config, path=path)
     model = transfer_weights(bundle.pi, require_pi(config.model), fresh=start.fresh, generator=generator)
