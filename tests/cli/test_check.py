@@ -42,4 +42,4 @@ def test_a_file_without_anything_to_check_is_refused(tmp_path, monkeypatch, arm_
     assert main.main(["check", f"{arm_file}:ROBOTT"]) == 2
     assert "defines no ROBOTT that there is a contract for" in capsys.readouterr().err
     assert main.main(["check", "ur5"]) == 2
-    assert "no Python file" in capsys.readouterr().err
+    assert "is not a Python file" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_a_set_elsewhere_sends_its_columns_only(sets, tmp_path, monkeypatch, cap
         system.pipe(f"/cli/disc/{file.relative_to(sets / 'disc')}", file.read_bytes())
     system.pipe("/cli/disc/videos/film.mp4", b"large")
     assert main.main(["data", "stats", "memory://cli/disc"]) == 2
-    assert "say where with --out FOLDER" in capsys.readouterr().err
+    assert "choose a folder with --out FOLDER" in capsys.readouterr().err
     assert main.main(["data", "stats", "memory://cli/disc", "--workers", "1", "--out", str(tmp_path / "out")]) == 0
     run(sets, "disc")
     assert (tmp_path / "out/disc/norm_stats.json").read_bytes() == (sets / "disc/norm_stats.json").read_bytes()
@@ -91,3 +91,9 @@ def test_an_rlds_set_is_of_the_robot_of_its_entry(tmp_path, monkeypatch, capsys)
     found = load_norm_stats(path)
     for name in ("state", "actions"):
         assert (found[name].mean == expected[name].mean).all() and (found[name].q99 == expected[name].q99).all()
+
+
+def test_the_old_word_for_importing_still_works(tmp_path, capsys):
+    with pytest.warns(UserWarning, match="'pilot data convert' is now 'pilot data import'"):
+        assert main.main(["data", "convert", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
+    assert "none does not exist; give the folder that holds the recordings" in capsys.readouterr().err

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> None:
     """Parse a command line and run its verb."""
+    arguments = data.replace_old_word(arguments)
     if arguments and not arguments[0].startswith("-"):
         check_name("verb", arguments[0], VERBS)
     if arguments[:1] == ["data"] and arguments[1:] and not arguments[1].startswith("-"):

@@ -173,8 +173,8 @@ def check_complete(path: Path, kind: str, options: ConvertOptions) -> None:
         lacks.append(f"PaliGemma's text model (--tokenizer {paligemma.PUBLISHED_TEXT})")
     if config.action_expert is None and options.action_tokenizer is None:
         lacks.append("the action tokenizer of π0-FAST (--action-tokenizer hf://physical-intelligence/fast)")
-    if options.norm_stats is None and len(found := find_norm_stats(path)) != 1:
-        those = f"one of {', '.join(map(str, found))}" if found else "those of your data: pilot data stats DATASET"
+    if options.norm_stats is None and len(files := find_norm_stats(path)) != 1:
+        those = f"one of {', '.join(map(str, files))}" if files else "those of your data: pilot data stats DATASET"
         lacks.append(f"normalisation statistics (--stats FILE; {those})")
     if lacks:
         raise ValueError(f"{path} ({kind}) lacks {', '.join(lacks)}")

@@ -231,7 +231,7 @@ def to_norm_stats(stats: Mapping[str, np.ndarray], mode: str, *, dims: int, norm
 
 
 def _step_stats(path: Path, steps: Sequence[Mapping[str, Any]]) -> Stats:
-    found: Stats = {}
+    stats: Stats = {}
     for step in steps:
         if "normalizer" not in step["name"] or not step.get("state_file"):
             continue
@@ -240,20 +240,20 @@ def _step_stats(path: Path, steps: Sequence[Mapping[str, Any]]) -> Stats:
         source = SafetensorsSource(path / step["state_file"])
         for key in source.keys():  # noqa: SIM118 (a source is not a dict)
             feature, _, statistic = key.rpartition(".")
-            value, earlier = source.read(key).double().numpy(), found.get(feature, {}).get(statistic)
+            value, earlier = source.read(key).double().numpy(), stats.get(feature, {}).get(statistic)
             if earlier is not None and not np.array_equal(earlier, value):
                 raise ValueError(f"{path}: pre- and postprocessor disagree on {key}; which of them was trained with?")
-            found.setdefault(feature, {})[statistic] = value
-    return found
+            stats.setdefault(feature, {})[statistic] = value
+    return stats
 
 
 def _buffered_stats(path: Path) -> Stats:
-    source, found = SafetensorsSource(path), {}
+    source, stats = SafetensorsSource(path), {}
     names = {STATE.replace(".", "_"): STATE, ACTION: ACTION}
     for key in source.keys():  # noqa: SIM118
         if (match := STATS_BUFFERS.fullmatch(key)) and match[1] in names:
-            found.setdefault(names[match[1]], {})[match[2]] = source.read(key).double().numpy()
-    return found
+            stats.setdefault(names[match[1]], {})[match[2]] = source.read(key).double().numpy()
+    return stats
 
 
 # --- steps and tokenizers --------------------------------------------------------------------------------------------

@@ -75,13 +75,13 @@ def find_text_tokenizer(path: str | Path) -> TextTokenizer:
         FileNotFoundError: the folder has none, or several.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    found = sorted(folder.glob("*.model"))
-    if len(found) != 1:
+    files = sorted(folder.glob("*.model"))
+    if len(files) != 1:
         raise FileNotFoundError(
-            f"{folder} has {[file.name for file in found] or 'no SentencePiece model'}; put PaliGemma's beside its "
+            f"{folder} has {[file.name for file in files] or 'no SentencePiece model'}; put PaliGemma's beside its "
             f"weights (tokenizer.model of Hugging Face, or {PUBLISHED_TEXT})"
         )
-    return TextTokenizer(found[0])
+    return TextTokenizer(files[0])
 
 
 def open_weights(path: Path, config: PiConfig) -> tuple[TensorSource, KeyMap, int]:
@@ -114,10 +114,10 @@ def open_weights(path: Path, config: PiConfig) -> tuple[TensorSource, KeyMap, in
 def _only_npz(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = sorted(path.glob("*.npz"))
-    if len(found) > 1:
-        raise ValueError(f"{path} has several npz files; name one of them: {', '.join(file.name for file in found)}")
-    return found[0]
+    files = sorted(path.glob("*.npz"))
+    if len(files) > 1:
+        raise ValueError(f"{path} has several npz files; name one of them: {', '.join(file.name for file in files)}")
+    return files[0]
 
 
 def _jax_name(key: str) -> str:

@@ -131,7 +131,7 @@ def test_conversion(ray, tmp_path, monkeypatch, kind):
         (tmp_path / "raw/episode_2.hdf5").write_bytes(b"no recording")
         options = ["--fps", "10", "--task", "open the box", "--pictures", "image", "--skip-bad"]
     for target, who in (("alone", []), ("cluster", ["--ray"])):
-        assert main.main(["data", "convert", "raw", target, *options, *who]) == 0
+        assert main.main(["data", "import", "raw", target, *options, *who]) == 0
     same_files(tmp_path / "alone", tmp_path / "cluster")
 
 

@@ -301,7 +301,7 @@ def test_idle_steps_of_rlds_are_marked_or_dropped(tmp_path, drop):
 
 def test_the_command(tmp_path, capsys):
     write(tmp_path / "old")
-    assert main.main(["data", "convert", str(tmp_path / "old"), str(tmp_path / "new")]) == 0
+    assert main.main(["data", "import", str(tmp_path / "old"), str(tmp_path / "new")]) == 0
     assert f"4 episodes from {tmp_path / 'old'} (lerobot_v2)" in capsys.readouterr().out
-    assert main.main(["data", "convert", str(tmp_path / "old"), str(tmp_path / "x"), "--from", "zarr"]) == 2
+    assert main.main(["data", "import", str(tmp_path / "old"), str(tmp_path / "x"), "--from", "zarr"]) == 2
     assert "unknown format 'zarr'; known: hdf5, lerobot_v2, npz, rlds" in capsys.readouterr().err

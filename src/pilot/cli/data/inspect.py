@@ -8,14 +8,14 @@ from pilot.cli.arguments import Verb, checkpoint_at, file_to_write, local_path, 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
-    parser.add_argument("--out", type=file_to_write, help="the page (default: inspect.html in the folder)")
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the set names)")
-    parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would)")
+    parser.add_argument("--out", type=file_to_write, help="file of the page (default: inspect.html in the folder)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the data set names)")
+    parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would see)")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
     parser.add_argument(
-        "--episodes", type=whole_number(1), default=3, help="episodes shown whole (default: %(default)s)"
+        "--episodes", type=whole_number(1), default=3, help="episodes shown in full (default: %(default)s)"
     )
 
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     path = local_path(args.path, "give the folder of a data set, or its address: hf://owner/repo, gs://…")
     from pilot.eval.report.inspect import inspect
 
-    found = inspect(
+    report = inspect(
         path,
         out=args.out or (Path(f"{args.path.name}.html") if is_remote(args.path) else None),
         robot=robot,
@@ -36,13 +36,13 @@ def run(args: argparse.Namespace) -> None:
         action_horizon=args.action_horizon,
         episodes=args.episodes,
     )
-    for issue in found.issues:
+    for issue in report.issues:
         print(f"{issue.check}: {issue.what}\n    {issue.remedy}")
-    print(f"{found.episodes} episodes, {len(found.issues)} suspicious things: {found.page}")
+    print(f"{report.episodes} episodes, {len(report.issues)} suspicious things: {report.page}")
 
 
 VERB = Verb(
-    help="Write one HTML page about a data set: what looks wrong, what is in it, what the model will see.",
+    help="Write an HTML page about a data set: possible mistakes, its content, and what a model will see.",
     example="pilot data inspect data/mine --checkpoint checkpoints/nano",
     add_arguments=add_arguments,
     run=run,

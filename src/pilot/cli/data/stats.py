@@ -19,28 +19,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths", type=Path, nargs="+", metavar="PATH", help="LeRobot or RLDS data sets: folders, hf://, gs:// …"
     )
     parser.add_argument(
-        "--out", type=folder_to_write, help="write into OUT/<set> instead of into the set; for those elsewhere"
+        "--out", type=folder_to_write, help="write into OUT/<name> instead of into the data set; needed for remote ones"
     )
     parser.add_argument(
-        "--per", choices=["dataset", "robot", "mixture"], default="dataset", help="what shares statistics"
+        "--per",
+        choices=["dataset", "robot", "mixture"],
+        default="dataset",
+        help="what shares statistics (default: %(default)s)",
     )
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each set names)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each data set names)")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
     add_parallel_arguments(parser, workers=2)
-    parser.add_argument("--skip-bad", action="store_true", help="leave out, and list, episodes that cannot be used")
+    parser.add_argument("--skip-bad", action="store_true", help="skip episodes that cannot be used, and list them")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Each set's own `norm_stats.json` is written into its folder; of sets that lie elsewhere, into `--out`."""
+    """Compute statistics, write them as `norm_stats.json` into each data set or into `--out`, and print them."""
     from pilot.data.formats.open_dataset import COLUMN_FILES
     from pilot.data.stats import merge_stats, save_norm_stats, select_dims
     from pilot.data.storage.remote import fetch, is_remote
     from pilot.robots import load_robot
 
     if args.out is None and (remote := [str(path) for path in args.paths if is_remote(path)]):
-        raise ValueError(f"{remote[0]} is no folder to write into; say where with --out FOLDER")
+        raise ValueError(f"{remote[0]} is remote and cannot be written to; choose a folder with --out FOLDER")
     targets = {fetch(path, only=COLUMN_FILES): args.out / path.name if args.out else path for path in args.paths}
     args.paths = list(targets)
     robots = {path: load_robot(args.robot or recorded_robot(path)) for path in args.paths}
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         of_robot = {robots[path].name: [p for p in paths if robots[p] == robots[path]] for path in paths}
         with open_parallel_map(args) as parallel_map:
             running = [
-                running_stats(own, robots[own[0]], args=args, parallel_map=parallel_map) for own in of_robot.values()
+                compute_stats(own, robots[own[0]], args=args, parallel_map=parallel_map) for own in of_robot.values()
             ]
         skipped = [message for stats in running for message in stats.skipped]
         print("".join(f"skipped: {message}\n" for message in skipped), end="")
@@ -66,10 +69,10 @@ def run(args: argparse.Namespace) -> None:
             print(stats_table(name, labels, stats[name]))
 
 
-def running_stats(
+def compute_stats(
     paths: Sequence[Path], robot: "Robot", *, args: argparse.Namespace, parallel_map: "ParallelMap"
 ) -> "RobotStats":
-    """Statistics of some sets of one robot: LeRobot's files part by part, others as a whole."""
+    """Compute statistics of data sets of one robot: of LeRobot's file by file, of others as a whole."""
     from pilot.data.formats.open_dataset import open_episodes
     from pilot.data.stats import compute_file_stats, compute_robot_stats
     from pilot.datasets import load_layout
@@ -90,11 +93,19 @@ def running_stats(
 
 
 def is_lerobot(path: Path) -> bool:
+    """Return whether a data set is LeRobot's; so is one that is missing, for the error that this gives."""
     return (path / "meta").exists() or not path.exists()
 
 
 def recorded_robot(path: Path) -> str:
-    """The robot that a set says it was recorded with; of RLDS sets, the one of their entry in `pilot.datasets`."""
+    """Return the name of the robot that a data set was recorded with.
+
+    A LeRobot set says it itself, an RLDS set has an entry in `pilot.datasets`.
+
+    Raises:
+        FileNotFoundError: it is no data set.
+        ValueError: it names no robot.
+    """
     from pilot.data.formats import rlds
     from pilot.data.formats.open_dataset import unknown_error
     from pilot.data.storage.files import read_json
@@ -107,11 +118,12 @@ def recorded_robot(path: Path) -> str:
         return load_dataset(info["name"]).robot
     info = read_json(path / "meta/info.json", remedy="give the folder of a LeRobot data set")
     if not (name := info.get("robot_type")):
-        raise ValueError(f"{path / 'meta/info.json'} names no robot_type; name it with --robot")
+        raise ValueError(f"{path / 'meta/info.json'} names no robot_type; name one with --robot")
     return name
 
 
 def stats_table(name: str, labels: Sequence[str], stats: "NormStats") -> str:
+    """Return statistics as a table for people, one line per dim."""
     width = max(map(len, labels))
     lines = [f"{name:{width + 2}} {'mean':>9} {'std':>9} {'q01':>9} {'q99':>9}"]
     for i, label in enumerate(labels):
@@ -121,7 +133,7 @@ def stats_table(name: str, labels: Sequence[str], stats: "NormStats") -> str:
 
 
 VERB = Verb(
-    help="Write norm_stats.json, from the columns alone: true quantiles, odd dims named.",
+    help="Compute norm_stats.json, with exact quantiles, and warn about unusual dims.",
     example="pilot data stats data/mine --per robot --action-horizon 10",
     add_arguments=add_arguments,
     run=run,

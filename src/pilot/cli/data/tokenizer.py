@@ -12,18 +12,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of data sets of one robot")
     parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the tokenizer")
     parser.add_argument("--kind", default="fast", help="fast, vq or bins (default: %(default)s)")
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the first set names)")
+    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the first data set names)")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
     parser.add_argument(
-        "--vocab-size", type=whole_number(2), help="tokens (default: fast 1024; codes of vq and bins 256)"
+        "--vocab-size", type=whole_number(2), help="number of tokens (default: 1024 for fast, 256 for vq and bins)"
     )
-    parser.add_argument("--scale", type=above_zero, help="fast: larger is more exact and longer (default: 10)")
-    parser.add_argument("--tokens", type=whole_number(1), help="vq: tokens per chunk (default: 8)")
-    parser.add_argument("--norm", choices=["quantile", "zscore"], default="quantile", help="(default: %(default)s)")
     parser.add_argument(
-        "--budget", type=whole_number(1), default=64, help="tokens left for a chunk (default: %(default)s)"
+        "--scale", type=above_zero, help="for fast: a larger scale is more exact and needs more tokens (default: 10)"
+    )
+    parser.add_argument("--tokens", type=whole_number(1), help="for vq: tokens per chunk (default: 8)")
+    parser.add_argument(
+        "--norm", choices=["quantile", "zscore"], default="quantile", help="normalisation (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=whole_number(1),
+        default=64,
+        help="most tokens for a chunk in the report (default: %(default)s)",
     )
     parser.add_argument("--seed", type=whole_number(0), default=0)
 
@@ -50,14 +57,13 @@ def run(args: argparse.Namespace) -> None:
     )
     tokenizer = fit_action_tokenizer(args.kind, fitted, **options)
     tokenizer.save(args.out)
-    print(
-        f"{args.out}: {args.kind} of {tokenizer.vocab_size} tokens, fitted to {len(fitted)} chunks. Held-out episodes:"
-    )
+    print(f"{args.out}: {args.kind} with {tokenizer.vocab_size} tokens, fitted to {len(fitted)} chunks")
+    print("on held-out episodes:")
     print(report(tokenizer, held_out, budget=args.budget, names=robot.action_names))
 
 
 VERB = Verb(
-    help="Fit an action tokenizer, and report on held-out episodes what it costs and loses.",
+    help="Fit an action tokenizer, and report its length and error on held-out episodes.",
     example="pilot data tokenizer data/mine --kind vq --out tokenizers/mine-vq",
     add_arguments=add_arguments,
     run=run,

@@ -1,4 +1,4 @@
-"""`pilot data convert`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
+"""`pilot data import`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
 
 Each episode is encoded in a folder of its own, by whatever process, and taken in whole and in order; the target appears
 at the end: whatever interrupts a conversion, the same command goes on where it was. What cannot be read stops it, or
