@@ -30,7 +30,8 @@ from av.container import InputContainer
 
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.writer import LeRobotWriter
-from pilot.data.loading.windows import WindowCache, windowed_order
+from pilot.data.loading.shuffle import shuffle_by_window
+from pilot.data.loading.windows import OPEN_WINDOWS, WindowCache, find_windows
 from pilot.data.storage.frame_cache import cache_frames
 from pilot.types import Robot
 
@@ -165,6 +166,12 @@ def main() -> None:
             marks = memory(dataset, lambda d=dataset: windowed_order(d, rng).tolist(), samples=args.memory_samples)
             every = args.memory_samples // 5
             print(f"memory, {name}: " + ", ".join(f"{mark:.0f}" for mark in marks) + f" MB, every {every} samples")
+
+
+def windowed_order(dataset: LeRobotDataset, rng: np.random.Generator) -> np.ndarray:
+    """Return every row once, from few windows at a time, as a mixture draws them."""
+    rows = dataset.trainable_rows()
+    return shuffle_by_window(rows, find_windows(dataset, rows), rng, open_windows=OPEN_WINDOWS)
 
 
 def report(found: dict[str, np.ndarray], *, rows: int) -> None:

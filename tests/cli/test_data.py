@@ -1,5 +1,6 @@
 """`pilot data stats` from the command line: whose rows share statistics, and what is said of odd ones."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -97,3 +98,28 @@ def test_the_old_word_for_importing_still_works(tmp_path, capsys):
     with pytest.warns(UserWarning, match="'pilot data convert' is now 'pilot data import'"):
         assert main.main(["data", "convert", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     assert "none does not exist; give the folder that holds the recordings" in capsys.readouterr().err
+
+
+def test_a_set_and_a_robot_of_ones_own_are_told_by_their_files(tmp_path, monkeypatch, capsys):
+    path = copy_tiny_arm(tmp_path)
+    data = RldsDataset(path, 2, layout=LAYOUT)
+    dims = data.state.shape[1], data.actions.shape[1]
+    (tmp_path / "tiny_robot.py").write_text(
+        "from dataclasses import replace\nfrom pilot.robots.pusht import ROBOT as PUSHT\n"
+        f"STATE, ACTION = (tuple(f'dim_{{i}}' for i in range(n)) for n in {dims})\n"
+        "ROBOT = replace(PUSHT, name='tiny', state_names=STATE, action_names=ACTION, state_units=(), action_units=(),\n"
+        "    grippers=(), delta_mask=(False,) * len(ACTION))\n"
+    )
+    (tmp_path / "tiny_sets.py").write_text(
+        "from data.records import LAYOUT\nfrom pilot.datasets import Dataset\nfrom pilot.robots import load_robot\n"
+        "DATASETS = (Dataset(name='tiny_arm', path='x', robot='tiny', reader='robot', objective='', layout=LAYOUT),)\n"
+    )
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("pilot.robots._from_files", {})
+    files = ["--robot", str(tmp_path / "tiny_robot.py"), "--layouts", str(tmp_path / "tiny_sets.py")]
+    assert main.main(["data", "stats", str(path), *files, "--action-horizon", "2", "--workers", "1"]) == 0
+    assert "9 rows, 0 skipped" in capsys.readouterr().out
+    assert main.main(["data", "stats", str(path), *files[:2], "--action-horizon", "2"]) == 2
+    assert "no entry describes the RLDS set 'tiny_arm'" in capsys.readouterr().err
+    for name in ("tiny_robot", "tiny_sets"):
+        del sys.modules[name]

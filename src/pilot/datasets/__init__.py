@@ -64,9 +64,14 @@ def datasets_in(reference: str) -> dict[str, Dataset]:
     return _entries(load_file(reference, attribute=ATTRIBUTE, kind="data set"))
 
 
-def load_dataset(name: str) -> Dataset:
-    """Return the entry of that name; an unknown name is a ValueError that suggests the nearest."""
-    known = all_datasets()
+def load_dataset(name: str, *, file: str | None = None) -> Dataset:
+    """Return the entry of that name, from a file of your own if one is given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such entry; the nearest is suggested.
+    """
+    known = all_datasets() if file is None else datasets_in(file)
     return known[check_name("data set", name, sorted(known), note=f" (new ones are one file in {__path__[0]})")]
 
 

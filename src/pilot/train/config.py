@@ -35,6 +35,8 @@ class Source:
     robot: str | None = None
     # The robot's names for cameras that the set calls otherwise: {"top": "cam_high"}.
     cameras: Mapping[str, str] = field(default_factory=dict)
+    # A file of yours whose `DATASETS` says what the features of an RLDS set mean; None: `pilot.datasets` says it.
+    layouts: str | None = None
     # The losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions).
     teaches: tuple[str, ...] = ("text", "fast", "flow")
 

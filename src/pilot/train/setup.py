@@ -7,7 +7,7 @@ from pilot.data.formats.open_dataset import open_episodes, open_image_text
 from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import Mixture, RowSource
 from pilot.data.storage.frame_cache import cache_frames
-from pilot.datasets import load_layout
+from pilot.datasets import layouts_from
 from pilot.models.bundle import Bundle
 from pilot.robots import load_robot
 from pilot.train.checks import check_config, check_sources
@@ -98,7 +98,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
         )
     horizon, skip_bad = config.model.action_horizon, config.data.skip_bad
     dataset = open_episodes(
-        source.path, horizon, layouts=load_layout, skip_bad=skip_bad, cache_gb=config.data.cache_gb
+        source.path, horizon, layouts=layouts_from(source.layouts), skip_bad=skip_bad, cache_gb=config.data.cache_gb
     )  # fmt: skip
     if report := dataset.skip_report():
         print(report, flush=True)

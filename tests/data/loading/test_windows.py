@@ -6,7 +6,8 @@ from data.recordings import episode, number_of, numbered, record
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
-from pilot.data.loading.windows import WindowCache, choose_windows, find_window, windowed_order
+from pilot.data.loading.shuffle import shuffle_by_window
+from pilot.data.loading.windows import WindowCache, choose_windows, find_window, find_windows
 
 LENGTHS = (37, 4, 50)
 
@@ -29,26 +30,26 @@ def test_windows_are_within_episodes(dataset):
     assert all(start <= i < stop for i, (start, stop) in enumerate(spans))
 
 
+def shuffle(dataset: LeRobotDataset, seed: int, *, window: int, open_windows: int) -> np.ndarray:
+    rows = dataset.trainable_rows()
+    windows = find_windows(dataset, rows, window=window)
+    return shuffle_by_window(rows, windows, np.random.default_rng(seed), open_windows=open_windows)
+
+
 def test_every_row_comes_once_from_few_windows(dataset):
-    order = windowed_order(dataset, np.random.default_rng(1), window=8, open_windows=3)
+    order = shuffle(dataset, 1, window=8, open_windows=3)
     assert sorted(order.tolist()) == list(range(len(dataset)))
-    assert order.tolist() != windowed_order(dataset, np.random.default_rng(2), window=8, open_windows=3).tolist()
+    assert order.tolist() != shuffle(dataset, 2, window=8, open_windows=3).tolist()
     starts = [find_window(dataset, i, window=8)[0] for i in order.tolist()]
     first, last = ({s: pick(n for n, t in enumerate(starts) if t == s) for s in set(starts)} for pick in (min, max))
     assert max(sum(first[s] <= n <= last[s] for s in first) for n in range(len(order))) <= 3
-
-
-def test_rows_that_are_not_to_be_drawn_stay_out(dataset):
-    dataset.trainable = np.arange(len(dataset)) % 3 == 0
-    order = windowed_order(dataset, np.random.default_rng(1), window=8, open_windows=3)
-    assert sorted(order.tolist()) == list(range(0, len(dataset), 3))
 
 
 def test_pictures_are_right_and_decoded_once(dataset, monkeypatch):
     decode, decoded = dataset.decode, []
     monkeypatch.setattr(dataset, "decode", lambda i, camera: decoded.append(i) or decode(i, camera))
     dataset.frames = WindowCache(dataset, window=8, open_windows=6)
-    order = windowed_order(dataset, np.random.default_rng(1), window=8, open_windows=6).tolist()
+    order = shuffle(dataset, 1, window=8, open_windows=6).tolist()
     assert [number_of(dataset.picture(i, "room")) for i in order] == order
     assert sorted(decoded) == list(range(len(dataset)))
     assert len(dataset.frames._open) <= 9

@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target", type=folder_to_write, help="folder of the new data set; an interrupted import is continued"
     )
     parser.add_argument("--from", dest="kind", help="lerobot_v2, rlds, hdf5 or npz (default: recognised by its files)")
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the source names)")
+    parser.add_argument("--robot", help="a name, or path/to/robot.py (default: the one that the source names)")
+    parser.add_argument("--layouts", metavar="FILE", help="for rlds: a file whose DATASETS says what its features mean")
     parser.add_argument(
         "--fps", type=above_zero, help="for hdf5 and npz: frames per second (default: the robot's rate)"
     )
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from pilot.data.importers.base import ImportOptions
     from pilot.data.storage.remote import fetch
     from pilot.data.tools.import_recordings import import_recordings
-    from pilot.datasets import load_layout
+    from pilot.datasets import layouts_from
     from pilot.robots import load_robot
 
     options = ImportOptions(
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
         fps=args.fps,
         task=args.task,
         pictures=args.pictures,
-        layouts=load_layout,
+        layouts=layouts_from(args.layouts),
         drop_idle=args.drop_idle,
     )
     source = fetch(args.source)

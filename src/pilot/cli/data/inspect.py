@@ -9,7 +9,8 @@ from pilot.cli.arguments import Verb, checkpoint_at, file_to_write, local_path, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
     parser.add_argument("--out", type=file_to_write, help="file of the page (default: inspect.html in the folder)")
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the data set names)")
+    parser.add_argument("--robot", help="a name, or path/to/robot.py (default: the one that the data set names)")
+    parser.add_argument("--layouts", metavar="FILE", help="for rlds: a file whose DATASETS says what its features mean")
     parser.add_argument("--checkpoint", type=Path, help="show what this policy sees (default: what π0.5 would see)")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from pilot.data.storage.remote import is_remote
+    from pilot.datasets import layouts_from
     from pilot.robots import load_robot
 
     robot = load_robot(args.robot) if args.robot else None
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
         checkpoint=checkpoint,
         action_horizon=args.action_horizon,
         episodes=args.episodes,
+        layouts=layouts_from(args.layouts),
     )
     for issue in report.issues:
         print(f"{issue.check}: {issue.what}\n    {issue.remedy}")

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="dataset",
         help="what shares statistics (default: %(default)s)",
     )
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that each data set names)")
+    parser.add_argument("--robot", help="a name, or path/to/robot.py (default: the one that each data set names)")
+    parser.add_argument("--layouts", metavar="FILE", help="for rlds: a file whose DATASETS says what its features mean")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{remote[0]} is remote and cannot be written to; choose a folder with --out FOLDER")
     targets = {fetch(path, only=COLUMN_FILES): args.out / path.name if args.out else path for path in args.paths}
     args.paths = list(targets)
-    robots = {path: load_robot(args.robot or recorded_robot(path)) for path in args.paths}
+    robots = {path: load_robot(args.robot or recorded_robot(path, layouts=args.layouts)) for path in args.paths}
     keys = {"dataset": str, "robot": lambda path: robots[path].name, "mixture": lambda path: "mixture"}
     groups: dict[str, list[Path]] = {}
     for path in args.paths:
@@ -75,7 +76,7 @@ def compute_stats(
     """Compute statistics of data sets of one robot: of LeRobot's file by file, of others as a whole."""
     from pilot.data.formats.open_dataset import open_episodes
     from pilot.data.stats import compute_file_stats, compute_robot_stats
-    from pilot.datasets import load_layout
+    from pilot.datasets import layouts_from
     from pilot.robots import load_adapter
 
     adapter, horizon, skip_bad = load_adapter(robot), args.action_horizon, args.skip_bad
@@ -84,7 +85,7 @@ def compute_stats(
             paths, robot, action_horizon=horizon, adapter=adapter, parallel_map=parallel_map, skip_bad=skip_bad
         )
     datasets = [
-        open_episodes(path, horizon, layouts=load_layout, skip_bad=skip_bad, parallel_map=parallel_map)
+        open_episodes(path, horizon, layouts=layouts_from(args.layouts), skip_bad=skip_bad, parallel_map=parallel_map)
         for path in paths
     ]
     stats = compute_robot_stats(datasets, robot, adapter=adapter)
@@ -97,7 +98,7 @@ def is_lerobot(path: Path) -> bool:
     return (path / "meta").exists() or not path.exists()
 
 
-def recorded_robot(path: Path) -> str:
+def recorded_robot(path: Path, *, layouts: str | None = None) -> str:
     """Return the name of the robot that a data set was recorded with.
 
     A LeRobot set says it itself, an RLDS set has an entry in `pilot.datasets`.
@@ -115,7 +116,7 @@ def recorded_robot(path: Path) -> str:
         if not path.is_dir() or not list(path.glob("**/features.json")):
             raise unknown_error(path, "meta/info.json (LeRobot) or features.json (RLDS)")
         info = read_json(rlds.version_folder(path) / rlds.INFO, remedy="give the folder of a LeRobot or RLDS data set")
-        return load_dataset(info["name"]).robot
+        return load_dataset(info["name"], file=layouts).robot
     info = read_json(path / "meta/info.json", remedy="give the folder of a LeRobot data set")
     if not (name := info.get("robot_type")):
         raise ValueError(f"{path / 'meta/info.json'} names no robot_type; name one with --robot")

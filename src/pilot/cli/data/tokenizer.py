@@ -12,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of data sets of one robot")
     parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the tokenizer")
     parser.add_argument("--kind", default="fast", help="fast, vq or bins (default: %(default)s)")
-    parser.add_argument("--robot", help="a file of pilot.robots (default: the one that the first data set names)")
+    parser.add_argument("--robot", help="a name, or path/to/robot.py (default: the one that the first data set names)")
+    parser.add_argument("--layouts", metavar="FILE", help="for rlds: a file whose DATASETS says what its features mean")
     parser.add_argument(
         "--action-horizon", type=whole_number(1), default=10, help="actions per chunk (default: %(default)s)"
     )
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from pilot.data.action_chunks import whole_chunks
     from pilot.data.formats.open_dataset import open_episodes
     from pilot.data.stats import compute_norm_stats
-    from pilot.datasets import load_layout
+    from pilot.datasets import layouts_from
     from pilot.robots import load_adapter, load_robot
     from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer
     from pilot.tokenizers.report import report
@@ -47,9 +48,9 @@ def run(args: argparse.Namespace) -> None:
     check_name("action tokenizer", args.kind, ACTION_TOKENIZERS)
     options = {"fast": {"scale": args.scale}, "vq": {"tokens": args.tokens, "seed": args.seed}, "bins": {}}[args.kind]
     options = {name: value for name, value in {"vocab_size": args.vocab_size, **options}.items() if value is not None}
-    robot = load_robot(args.robot or recorded_robot(args.paths[0]))
+    robot = load_robot(args.robot or recorded_robot(args.paths[0], layouts=args.layouts))
     adapter = load_adapter(robot)
-    datasets = [open_episodes(path, args.action_horizon, layouts=load_layout) for path in args.paths]
+    datasets = [open_episodes(path, args.action_horizon, layouts=layouts_from(args.layouts)) for path in args.paths]
     stats = compute_norm_stats(datasets, robot, adapter=adapter)["actions"]
     fitted, held_out = (
         whole_chunks(datasets, robot, stats=stats, norm=args.norm, adapter=adapter, part=part, seed=args.seed)

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from pilot.data.formats.episodes import EpisodeDataset
-from pilot.data.loading.shuffle import shuffle_by_window
 
 WINDOW, OPEN_WINDOWS = 32, 16
 LEAST = 4
@@ -45,19 +44,11 @@ def find_windows(
     return starts + (rows - starts) // window * window
 
 
-def windowed_order(
-    dataset: EpisodeDataset, rng: np.random.Generator, *, window: int = WINDOW, open_windows: int = OPEN_WINDOWS
-) -> Int[np.ndarray, " n"]:
-    """Every trainable row once, at any moment from among `open_windows` windows: an order for `WindowCache`."""
-    rows = dataset.trainable_rows()
-    return shuffle_by_window(rows, find_windows(dataset, rows, window=window), rng, open_windows=open_windows)
-
-
 class WindowCache:
     """Decoded pictures of the windows that were last read from; `dataset.frames = WindowCache(dataset)` uses it.
 
-    Memory is bounded: by half more than `open_windows` windows of `window` pictures per camera, so that in an order of
-    `windowed_order` a window is not forgotten before its last row is drawn.
+    Memory is bounded: by half more than `open_windows` windows of `window` pictures per camera, so that in the order
+    of `shuffle_by_window` a window is not forgotten before its last row is drawn.
     """
 
     def __init__(self, dataset: EpisodeDataset, *, window: int = WINDOW, open_windows: int = OPEN_WINDOWS) -> None:

@@ -8,7 +8,7 @@ Axes: `t` steps of an episode, `ah` action horizon, `ad` action dims.
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from markupsafe import Markup
 from pilot.data.formats.episodes import Episode, EpisodeDataset
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.open_dataset import open_episodes
+from pilot.data.formats.rlds import RldsLayout
 from pilot.data.importers.base import describe_robot, dim_names
 from pilot.data.stats import compute_norm_stats
 from pilot.data.tools import quality_checks
@@ -55,6 +56,7 @@ def inspect(
     checkpoint: str | Path | None = None,
     action_horizon: int = 10,
     episodes: int = 3,
+    layouts: Callable[[str], RldsLayout] = load_layout,
 ) -> Inspection:
     """Write the page about a data set, and return what was found.
 
@@ -66,6 +68,7 @@ def inspect(
             tokens of the set itself.
         action_horizon: the length of a chunk, without a checkpoint.
         episodes: how many are shown whole, spread over the set.
+        layouts: gives the layout of an RLDS set by its name, as `pilot.datasets.layouts_from` does for a file.
 
     Raises:
         FileNotFoundError, ValueError: the set as a whole cannot be read; single episodes that cannot be read are listed
@@ -74,7 +77,7 @@ def inspect(
     path = Path(path)
     view = ModelView.of_checkpoint(checkpoint) if checkpoint else None
     horizon = view.action_horizon if view else action_horizon
-    dataset = open_episodes(path, horizon, layouts=load_layout, skip_bad=True)
+    dataset = open_episodes(path, horizon, layouts=layouts, skip_bad=True)
     robot = robot or (view.robot if view else known_robot(dataset))
     check_dims(dataset, robot)
     stats = quiet_stats(dataset, robot)
