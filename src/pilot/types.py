@@ -79,10 +79,12 @@ class Robot:
 
     @property
     def state_dim(self) -> int:
+        """Dims of a state."""
         return len(self.state_names)
 
     @property
     def action_dim(self) -> int:
+        """Dims of an action."""
         return len(self.action_names)
 
     def slot(self, camera: str) -> str | None:

@@ -36,7 +36,14 @@ def test_every_word_is_one_token_with_and_without_a_space(nano, word):
 def test_every_number_and_loc_is_one_token(nano):
     assert all(len(nano.encode(f" {n}")) == 1 for n in range(256))
     assert [nano.loc_id(n) for n in range(1024)] == [nano.encode(loc_token(n))[0] for n in range(1024)]
-    assert nano.pieces(", State: 1 22 0 255;\n") == [",▁State:", "▁1", "▁22", "▁0", "▁255", ";\n"]
+    assert [nano.piece(i) for i in nano.encode(", State: 1 22 0 255;\n")] == [
+        ",▁State:",
+        "▁1",
+        "▁22",
+        "▁0",
+        "▁255",
+        ";\n",
+    ]
 
 
 @pytest.mark.parametrize(

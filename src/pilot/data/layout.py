@@ -52,6 +52,7 @@ class Observation:
 
     @property
     def batch_size(self) -> int:
+        """Rows of the batch."""
         return self.tokens.shape[0]
 
     def rows_with(self, camera: str) -> Int[Tensor, " r"]:

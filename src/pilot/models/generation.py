@@ -1,4 +1,4 @@
-"""The loop that makes text and action tokens, one token of each row at a time; shared by the model and the engines.
+"""The loop that generates text and action tokens, one token of each row at a time; the model and all engines share it.
 
 Axes: `b` batch, `v` vocabulary, `d` width.
 """
@@ -13,18 +13,20 @@ from torch import Tensor
 from pilot.tokenizers.grammar import Allowed, allowed_mask
 
 DecodeStep = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Takes in a token [b] of each row; returns hidden states [b d] after it, and which rows [b] have finished."""
+"""Reads a token [b] of each row; returns the hidden states [b d] after it, and which rows [b] have finished."""
 
 
 @runtime_checkable
 class Sampler(Protocol):
+    """What chooses the next token of each row."""
+
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
-        """Choose the next token of each row, given the model's scores and what may be said."""
+        """Choose the next token of each row, given the model's scores and the tokens that are allowed."""
         ...
 
 
 class Greedy:
-    """The likeliest token, where all `<loc>` tokens together are weighed against each word (`argmax_token`)."""
+    """Chooses the most likely token, where all `<loc>` tokens first compete together (`argmax_token`)."""
 
     def __init__(self, loc_range: tuple[int, int] | None) -> None:
         self.loc_range = loc_range
@@ -57,20 +59,20 @@ def generate_tokens(
 
 
 def argmax_token(logits: Float[Tensor, "b v"], *, loc_range: tuple[int, int] | None) -> Int[Tensor, " b"]:
-    """Return the most likely token, where first all `<loc>` tokens together are weighed against each other word.
+    """Return the most likely token, where all `<loc>` tokens together first compete with each word.
 
     "Somewhere here" spreads its probability over many `<loc>` tokens, each of which may be less likely than a word that
-    is wrong. Nothing changes where no word stands against them, or without a `loc_range` (`PiConfig.loc_token_range`).
+    is wrong. Nothing changes where no word competes with them, or without a `loc_range` (`PiConfig.loc_token_range`).
     """
     if loc_range is None:
         return logits.argmax(-1)
     start, stop = loc_range
-    anywhere = logits[:, start:stop].logsumexp(-1)
-    words = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
-    nowhere = logits.clone()
-    nowhere[:, start:stop] = -torch.inf
-    where = logits[:, start:stop].argmax(-1) + start
-    return torch.where(anywhere > words, where, nowhere.argmax(-1))
+    any_loc = logits[:, start:stop].logsumexp(-1)
+    best_word = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
+    words_only = logits.clone()
+    words_only[:, start:stop] = -torch.inf
+    best_loc = logits[:, start:stop].argmax(-1) + start
+    return torch.where(any_loc > best_word, best_loc, words_only.argmax(-1))
 
 
 def masked(logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Float[Tensor, "b v"]:

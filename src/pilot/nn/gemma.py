@@ -40,6 +40,7 @@ class GemmaConfig:
 
 
 def make_norm(config: GemmaConfig) -> RMSNorm | AdaRMSNorm:
+    """Return the norm of a stack, adaptive if it has a condition."""
     return AdaRMSNorm(config.width, config.cond_width) if config.cond_width else RMSNorm(config.width)
 
 
@@ -93,6 +94,7 @@ class GemmaBlock(nn.Module):
 
 
 def residual(x: Tensor, branch: Tensor, modulation: Modulation | None) -> Tensor:
+    """Add a branch, through the gate of its norm's modulation if it has one."""
     return x + branch if modulation is None else torch.addcmul(x, branch, modulation[2].to(x.dtype))
 
 

@@ -40,15 +40,6 @@ class ResNetConfig:
         if self.norm == "group" and (odd := [width for width in self.widths if width % CHANNELS_PER_GROUP]):
             raise ValueError(f"group norms take {CHANNELS_PER_GROUP} channels each, which does not divide {odd}")
 
-    @property
-    def stride(self) -> int:
-        """Pixels to a cell of the feature map."""
-        return (4 if self.pool else 2) * 2 ** (len(self.widths) - 1)
-
-    def grid(self, image_size: int) -> int:
-        """Return the cells along a side of a square picture's feature map."""
-        return -(-image_size // self.stride)
-
 
 class FrozenBatchNorm(nn.Module):
     """A batch norm that no longer learns: one factor and one shift per channel."""

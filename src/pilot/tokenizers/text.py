@@ -72,12 +72,8 @@ class TextTokenizer:
             raise ValueError(f"ids {wrong[:5]} are not text: the vocabulary of {self.path.name} has {self.vocab_size}")
         return self._processor.decode(numbers)
 
-    def pieces(self, text: str) -> list[str]:
-        """Return the pieces of `text` as people read them: a leading space is shown as "▁"."""
-        return self._processor.encode(text, out_type=str)
-
     def piece(self, token: int) -> str:
-        """Return the piece that an id stands for, written as in `pieces`.
+        """Return the piece that an id stands for; a space in it is written "▁".
 
         Raises:
             ValueError: an id outside the vocabulary.
@@ -87,7 +83,7 @@ class TextTokenizer:
         return self._processor.id_to_piece(token)
 
     def token_id(self, piece: str) -> int:
-        """Return the id of one whole piece, written as in `pieces`.
+        """Return the id of one whole piece, written as `piece` returns it.
 
         Raises:
             ValueError: the model has no such piece.
@@ -115,6 +111,11 @@ class TextTokenizer:
 
 
 def loc_token(n: int) -> str:
+    """Return the text of a `<loc>` token.
+
+    Raises:
+        ValueError: `n` outside [0, 1023].
+    """
     if not 0 <= n < LOC_BINS:
         raise ValueError(f"a <loc> bin is in [0, {LOC_BINS - 1}], got {n}")
     return f"<loc{n:04d}>"

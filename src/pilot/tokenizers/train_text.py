@@ -51,7 +51,7 @@ LEARNED = 254  # letters and merges; the fewest that make every word one piece, 
 
 
 def build_nano_model() -> bytes:
-    """The serialised SentencePiece model.
+    """Train the text model and return it as bytes.
 
     Raises:
         ValueError: a word is more than one piece, so `LEARNED` is too small for the list.

@@ -39,24 +39,31 @@ class BaselineConfig:
     prompt: Literal["subtask"] = "subtask"
     state_input: Literal["token", "none"] = "token"
 
+    # What the pipeline and the policy ask of every config; a baseline has none of it.
+
     @property
     def generates_text(self) -> bool:
+        """Whether the model writes text."""
         return False
 
     @property
     def fast_offset(self) -> int:
+        """How far below the top of the vocabulary action tokens begin."""
         return 0
 
     @property
     def rtc_max_delay(self) -> int:
+        """How many given actions the model has learned to continue from."""
         return 0
 
     @property
     def integrate_padded_dims(self) -> bool:
+        """Whether the model brings padded dims to 0 itself."""
         return False
 
     @property
     def always_shown(self) -> tuple[str, ...]:
+        """Cameras in every row, whether the robot has them or not."""
         return ()
 
     def image_size(self, *, wrist: bool) -> int:
