@@ -16,10 +16,10 @@ import time
 
 import numpy as np
 
-from pilot.infer.executor import Executor, OpenLoop, Request, TemporalEnsemble
+from pilot.infer.executor import ChunkRequest, Executor, OpenLoop, TemporalEnsemble
 
 
-def chunk(request: Request, *, horizon: int) -> np.ndarray:
+def chunk(request: ChunkRequest, *, horizon: int) -> np.ndarray:
     """[ah 2]: the tick an action is meant for, that of its observation."""
     ticks = np.arange(request.tick, request.tick + horizon)
     return np.stack((ticks, np.full(horizon, request.tick)), axis=1).astype(np.float64)
@@ -29,7 +29,7 @@ def control(executor: Executor, args: argparse.Namespace) -> dict[str, np.ndarra
     """Of each tick: the status, the action, the observation of the newest chunk there was, and what the call cost."""
     rng = np.random.default_rng(args.seed)
     ticks = round(args.hours * 3600 * args.hz)
-    flying: list[tuple[float, Request]] = []
+    flying: list[tuple[float, ChunkRequest]] = []
     newest = -1
     log: dict[str, list] = {"tick": [], "status": [], "action": [], "newest": [], "call": []}
     for now in range(ticks):

@@ -3,7 +3,7 @@
     pip install -e '.[client]'                                  # numpy and a socket, no torch
     python examples/my_robot.py --host 192.168.0.10 --prompt "put the red cup in the sink"
 
-When the policy is late or gone it stands still; if that is wrong for yours: `infer/executor.py`, `Late`.
+When the policy is late or gone it stands still; if that is wrong for yours: `infer/executor.py`, `LateBehavior`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
     with Controller(policy, executor, observe=lambda: robot.look() | {"prompt": args.prompt}) as controller:
         try:
             pace = Pace(hz=hz)
-            while executor.episode.tick < args.seconds * hz:
+            while executor.state.tick < args.seconds * hz:
                 command = controller.next(missed=pace.wait())
                 if command.status == "stop":
                     raise SystemExit(f"stopped: {controller.error or 'the policy is too slow'}; {policy.latency}")

@@ -6,23 +6,22 @@ import numpy as np
 import pytest
 
 from pilot.infer.executor import (
+    ChunkRequest,
     Command,
     Delays,
     Executor,
-    Late,
+    LateBehavior,
     OpenLoop,
     Pace,
-    Request,
     TemporalEnsemble,
-    answer,
-    zero,
+    zero_dims,
 )
 
 HORIZON = 50
 HZ = 50
 
 
-def chunk(request: Request, *, horizon: int = HORIZON) -> np.ndarray:
+def chunk(request: ChunkRequest, *, horizon: int = HORIZON) -> np.ndarray:
     """Actions that say for which tick they are meant, and when they were seen to be right."""
     ticks = np.arange(request.tick, request.tick + horizon, dtype=np.float32)
     return np.stack((ticks, np.full(horizon, request.tick, np.float32)), axis=1)
@@ -33,7 +32,7 @@ def run(executor: Executor, delays: Callable[[], float | None], *, ticks: int) -
 
     Answers may overtake one another. Also the observation ticks of all that has been delivered so far.
     """
-    flying: list[tuple[float, Request]] = []
+    flying: list[tuple[float, ChunkRequest]] = []
     delivered: set[int] = set()
     for now in range(ticks):
         for due, request in sorted((f for f in flying if f[0] <= now), key=lambda f: f[0]):
@@ -66,7 +65,7 @@ def test_no_action_is_stale_and_no_tick_is_missed_under_jitter(seed):
 def test_losses_stalls_and_overtaking_never_bring_back_the_past(make, seed):
     """A third of the answers is lost, a third takes up to 4 s; requests are repeated after a quarter of a second."""
     rng = np.random.default_rng(seed)
-    executor = make(replan_steps=10, patience=12, late=Late(stop_after=20, latch=False))
+    executor = make(replan_steps=10, patience=12, late=LateBehavior(stop_after=20, latch=False))
     delays = [lambda: None, lambda: rng.uniform(0, 200), lambda: rng.uniform(0, 15)]
     newest, seen = -1.0, set()
     for tick, (command, _) in enumerate(run(executor, lambda: delays[rng.integers(3)](), ticks=2000)):
@@ -130,7 +129,7 @@ def test_delays_are_counted_in_ticks_of_control_and_bounded_by_what_is_left():
     for _ in range(4):
         executor.next()
     executor.deliver(request, chunk(request, horizon=10))
-    assert list(executor.delays.seen) == [4]
+    assert list(executor.delays.recent) == [4]
     executor.delays = Delays(first=30)
     assert executor.request().delay == 6, "more than is left cannot be done meanwhile"
 
@@ -148,7 +147,7 @@ def test_a_chunk_that_would_end_too_soon_is_followed_early():
 
 
 def test_late_is_held_and_gone_is_stopped_until_a_reset():
-    late = Late(hold=zero(0), stop=lambda last: 100 + 0 * last, stop_after=3)
+    late = LateBehavior(hold=zero_dims(0), stop=lambda last: 100 + 0 * last, stop_after=3)
     executor = Executor(replan_steps=2, late=late, patience=1)
     assert executor.next() == Command(0, "wait", None)
     request = executor.request()
@@ -169,12 +168,12 @@ def test_what_was_asked_before_a_reset_or_a_stop_changes_nothing():
     before = executor.request()
     executor.reset()
     assert not executor.deliver(before, chunk(before))
-    assert executor.next().status == "wait" and not executor.delays.seen
+    assert executor.next().status == "wait" and not executor.delays.recent
     late = executor.request()
     for _ in range(HORIZON):
         executor.next()
     assert not executor.deliver(late, chunk(late)), "all of it is past"
-    assert list(executor.delays.seen) == [HORIZON]
+    assert list(executor.delays.recent) == [HORIZON]
     assert executor.counts.refused == 2
 
 
@@ -207,7 +206,7 @@ def test_a_chunk_cannot_be_changed_by_who_made_it():
 
 
 def test_open_loop_does_a_few_steps_and_stands_while_it_waits():
-    executor = OpenLoop(replan_steps=3, late=Late(stop_after=10))
+    executor = OpenLoop(replan_steps=3, late=LateBehavior(stop_after=10))
     commands = list(run(executor, lambda: 2, ticks=12))
     statuses = "".join(command.status[0] for command, _ in commands)
     assert statuses == "wwrrrhhrrrhh"
@@ -248,17 +247,9 @@ def test_the_pace_keeps_its_beat_and_counts_what_it_missed():
 
 def test_a_failing_policy_is_asked_again():
     executor = Executor(replan_steps=5)
-    tries, failures = [], []
-
-    def infer(request: Request) -> np.ndarray:
-        tries.append(request.tick)
-        if len(tries) < 3:
-            raise ConnectionError(f"try {len(tries)}")
-        return chunk(request)
-
-    answer(
-        executor, infer, stopped=lambda: executor.counts.run >= 3,
-        idle=lambda: executor.next(), failed=lambda error: failures.append(str(error)),
-    )  # fmt: skip
-    assert failures == ["try 1", "try 2"] and tries == [0, 1, 2]
-    assert executor.counts.lost == 2 and executor.next().action.tolist() == [5, 2]
+    for _ in range(2):
+        executor.give_up(executor.request())
+        executor.next()
+    request = executor.request()
+    assert executor.deliver(request, chunk(request))
+    assert request.tick == 2 and executor.counts.lost == 2 and executor.next().action.tolist() == [2, 2]

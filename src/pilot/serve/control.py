@@ -22,7 +22,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pilot.infer.executor import Command, Executor, Late, OpenLoop, Request, TemporalEnsemble, repeat, zero
+from pilot.infer.executor import (
+    ChunkRequest,
+    Command,
+    Executor,
+    LateBehavior,
+    OpenLoop,
+    TemporalEnsemble,
+    repeat_last,
+    zero_dims,
+)
 from pilot.names import suggest_names
 
 log = logging.getLogger(__name__)
@@ -30,7 +39,7 @@ log = logging.getLogger(__name__)
 EXECUTORS: dict[str, type[Executor]] = {"rtc": Executor, "open-loop": OpenLoop, "ensemble": TemporalEnsemble}
 
 
-def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = None) -> Executor:
+def executor_for(name: str, metadata: Mapping[str, Any], *, late: LateBehavior | None = None) -> Executor:
     """Return the executor of that name for a policy with this metadata.
 
     `rtc` goes on with the old chunk while the next one is computed to continue it. `open-loop` executes
@@ -46,12 +55,12 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: Late | None = 
     return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late or standing_still(metadata))
 
 
-def standing_still(metadata: Mapping[str, Any]) -> Late:
+def standing_still(metadata: Mapping[str, Any]) -> LateBehavior:
     """Return a rule that repeats the last command, with zero for steps and velocities (units "rad per step", "m/s")."""
     units = metadata.get("action_units") or ()
     moving = [dim for dim, unit in enumerate(units) if unit.endswith(("per step", "per second", "/s"))]
-    still = zero(*moving) if moving else repeat
-    return Late(hold=still, stop=still)
+    still = zero_dims(*moving) if moving else repeat_last
+    return LateBehavior(hold=still, stop=still)
 
 
 class RemotePolicy(Protocol):
@@ -96,7 +105,7 @@ class Controller:
         self.reply: dict[str, Any] = {}
         self.error: Exception | None = None
         self._worker: Worker = worker or ThreadPoolExecutor(1, thread_name_prefix="policy")
-        self._pending: tuple[Future[Any], Request | None] | None = None
+        self._pending: tuple[Future[Any], ChunkRequest | None] | None = None
         self._pause_left = 0  # ticks until the next request
         self._reset_policy = False  # before the next request
         self._lost = False  # the connection
@@ -138,14 +147,14 @@ class Controller:
         elif (request := self.executor.request()) is not None:
             self._submit_request(request)
 
-    def _submit_request(self, request: Request) -> None:
+    def _submit_request(self, request: ChunkRequest) -> None:
         rtc = self.policy.metadata.get("rtc")
         try:
-            observation = build_observation(self.observe(), request, joins=self.executor.joins and bool(rtc))
+            observation = build_observation(self.observe(), request, joins=self.executor.joins_chunks and bool(rtc))
         except BaseException:
             self.executor.give_up(request)
             raise
-        if rtc is not None and (executed := self.executor.executed()) is not None:
+        if rtc is not None and (executed := self.executor.count_executed()) is not None:
             observation["executed"] = executed  # for the dashboard of our server; openpi's does not know this key
         reset, self._reset_policy = self._reset_policy, False
 
@@ -166,12 +175,12 @@ class Controller:
             self._lost = False
             if request is not None:
                 self.executor.deliver(request, np.asarray(reply["actions"]))
-                if request.episode is self.executor.episode:
+                if request.state is self.executor.state:
                     self.reply, self.error = reply, None
         except Exception as error:
             self._failed(error, request)
 
-    def _failed(self, error: Exception, request: Request | None) -> None:
+    def _failed(self, error: Exception, request: ChunkRequest | None) -> None:
         if str(error) != str(self.error):  # log it once, however often it is tried again
             log.warning("%s: %s", type(error).__name__, error)
         self.error = error
@@ -182,7 +191,7 @@ class Controller:
             self._pause_left = self.pause
 
 
-def build_observation(observation: Mapping[str, Any], request: Request, *, joins: bool) -> dict[str, Any]:
+def build_observation(observation: Mapping[str, Any], request: ChunkRequest, *, joins: bool) -> dict[str, Any]:
     """Return the observation to send; if the next chunk `joins` the old one, with the actions executed meanwhile."""
     if not joins or not len(request.leftover):
         return dict(observation)
