@@ -122,7 +122,7 @@ def test_a_checkpoint_may_lie_on_the_hub(command, work, tmp_path, monkeypatch):
 
 
 def test_high_levels_are_those_of_the_library():
-    assert tuple(high_level.NAMED) == arguments.HIGH_LEVELS
+    assert tuple(high_level.HIGH_LEVELS) == arguments.HIGH_LEVELS
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("trian", "train"), ("evaluate", "eval"), ("colect", "collect")])

@@ -23,6 +23,7 @@ from pilot.data.formats import columns as parts
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.rlds import RldsDataset, RldsLayout
 from pilot.data.formats.writer import LeRobotWriter
+from pilot.data.importers.base import ImportOptions
 from pilot.data.loading import parallel
 from pilot.data.loading.parallel import map_in_processes, map_on_ray, serial_map
 from pilot.data.tools import import_recordings
@@ -140,7 +141,7 @@ def test_conversion_that_stops_goes_on_elsewhere(ray, tmp_path):
         write_hdf5(tmp_path / f"raw/episode_{number}.hdf5", start=6 * number, task="x")
     whole = (tmp_path / "raw/episode_2.hdf5").read_bytes()
     (tmp_path / "raw/episode_2.hdf5").write_bytes(b"no recording")
-    options = import_recordings.Options(fps=10, pictures="image")
+    options = ImportOptions(fps=10, pictures="image")
     with pytest.raises(ValueError, match=r"episode_2.hdf5 is damaged .*--skip-bad"):
         import_recordings.import_recordings(
             tmp_path / "raw", tmp_path / "cluster", options=options, progress=False, parallel_map=ray
