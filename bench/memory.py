@@ -4,7 +4,7 @@
     python bench/memory.py --size 2b --rows 8           on a GPU, of everything that torch has allocated at once
 
 Measured on a CPU are the bytes of weights, gradients, optimizer and moving average, and the most bytes of other tensors
-that live at once in a forward and backward pass (`train/live_bytes.py`). Target: predicted within 10 % of measured.
+that live at once in a forward and backward pass (`live_bytes.py`). Target: predicted within 10 % of measured.
 """
 
 import os
@@ -21,13 +21,13 @@ from typing import cast, get_args
 import torch
 from torch import Tensor
 
+from live_bytes import LiveBytes
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.train.config import ComputeConfig, ObjectiveConfig, TrainConfig
 from pilot.train.distributed import connect, local_shard, parallelize
 from pilot.train.ema import Ema
-from pilot.train.live_bytes import LiveBytes
 from pilot.train.optim import Optimizer
 from pilot.train.plan.flops import Workload
 from pilot.train.plan.memory import Checkpointing, Counts, Layout, memory

@@ -31,6 +31,7 @@ def test_the_stages_are_those_of_the_papers():
     one, two, insulated = (configs.get(name) for name in ("pi05_stage1", "pi05_stage2", "pi05_insulated"))
     assert (one.objective.alpha, two.objective.alpha, insulated.objective.alpha) == (0.0, 10.0, 1.0)
     assert (one.steps, two.steps) == (280_000, 80_000)
+    assert {run.model.action_horizon for run in (one, two, insulated)} == {50}
     assert one.model.action_expert is None and two.init_from.fresh == ("expert",)
     assert not two.model.insulate and insulated.model.insulate
     assert losses(one) == {"text", "fast"} and losses(two) == losses(insulated) == {"text", "fast", "flow"}
@@ -44,6 +45,7 @@ def test_the_stages_are_those_of_the_papers():
 def test_the_first_models_of_the_family_learn_one_thing():
     flow, fast = configs.get("pi0_pretrain"), configs.get("pi0_fast_pretrain")
     assert losses(flow) == {"flow"} and losses(fast) == {"fast"} and fast.model.action_expert is None
+    assert (flow.model.action_horizon, fast.model.action_horizon) == (50, 16), "50 steps, and a second of DROID"
     assert flow.steps == 700_000 and flow.data.mixture_power == 0.43 and not any(s.weight for s in flow.data.sources)
 
 
@@ -81,7 +83,7 @@ def test_the_second_stage_goes_on_from_the_first_with_an_expert_from_nothing(dat
     spoken = replace(model, action_expert=None)
     one = train(small(configs.get("pi05_stage1"), data, spoken, init_from=None), out=tmp_path / "1", progress=False)
     assert {"loss/text", "loss/fast"} <= read_metrics(tmp_path / "1")[-1].keys()
-    assert load_policy(one, verify=True).chunks is not None, "before it has an expert it acts by tokens"
+    assert load_policy(one, verify=True).action_grammar is not None, "before it has an expert it acts by tokens"
     run = small(configs.get("pi05_stage2"), data, model, init_from=InitFrom(str(one), fresh=("expert",)))
     two = train(run, out=tmp_path / "2", progress=False)
     last = read_metrics(tmp_path / "2")[-1]

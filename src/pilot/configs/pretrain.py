@@ -21,7 +21,9 @@ from pilot.train.config import (
 )
 
 PALIGEMMA = InitFrom("checkpoints/paligemma-3b-pt-224", kind="paligemma")
-HORIZON = 16  # a second of DROID, of whose arm the policies are
+HORIZON = 50  # of π0, π0.5 and knowledge insulation, on every robot
+FAST_HORIZON = 16  # π0-FAST's chunks are a second long: here one of DROID, of whose arm the policies are
+MAX_TOKENS = 320  # 120 of them for the FAST tokens of 50 steps; not published
 CLEAR_OF_PLACES = 1152  # FAST ids below the 1024 <loc> tokens, which end 128 below the top of PaliGemma's vocabulary
 UNPUBLISHED = OptimConfig(
     peak_lr=5e-5, final_lr=5e-5, warmup_steps=1_000, weight_decay=1e-10, clip_norm=1.0
@@ -90,7 +92,7 @@ def pi0_pretrain() -> TrainConfig:
 
 def pi0_fast_pretrain() -> TrainConfig:
     """π0-FAST (2501.09747, §VI): the backbone alone, actions as tokens. It learns five times as fast as π0."""
-    model = pi0_fast(action_horizon=HORIZON, prompt="pi0_fast", max_tokens=250)
+    model = pi0_fast(action_horizon=FAST_HORIZON, prompt="pi0_fast", max_tokens=250)
     sources = robots(MANY_HOMES + LABS, teaches=("fast",))
     objective = ObjectiveConfig(alpha=0.0, text_weight=0.0)
     return from_paligemma("pi0_fast_pretrain", model, sources=sources, steps=140_000, objective=objective)
@@ -134,7 +136,7 @@ def pi05_insulated() -> TrainConfig:
 
 
 def with_expert(*, insulate: bool) -> PiConfig:
-    return pi05(action_horizon=HORIZON, fast_offset=CLEAR_OF_PLACES, insulate=insulate)
+    return pi05(action_horizon=HORIZON, max_tokens=MAX_TOKENS, fast_offset=CLEAR_OF_PLACES, insulate=insulate)
 
 
 def discrete() -> PiConfig:

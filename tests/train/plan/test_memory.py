@@ -6,13 +6,13 @@ from typing import get_args
 import pytest
 import torch
 
+from live_bytes import LiveBytes
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
-from pilot.train.live_bytes import LiveBytes
 from pilot.train.optim import Optimizer
 from pilot.train.plan.flops import Losses
 from pilot.train.plan.memory import FP32, Checkpointing, Counts, Keeping, Layout, kept, memory

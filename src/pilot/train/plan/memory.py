@@ -4,7 +4,7 @@ Weights, gradients, optimizer and moving average are counted on a model on the m
 forward pass (`kept`) is counted operation by operation, as the model is written: a linear layer keeps its input, a norm
 its input and what it scales (both in fp32), attention its queries, keys, values, output and one number per query and
 head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures a step on a CPU
-(`live_bytes.py`) beside it.
+(`bench/live_bytes.py`) beside it.
 
 In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
 compute.
