@@ -208,6 +208,21 @@ def test_a_high_level_is_chosen_and_the_oracle_is_told_the_truth(tmp_path):
     assert set(told[: 2 * half]) == {None} and all("<loc" in words for words in told[2 * half :])
 
 
+def test_settings_of_acting_are_the_models_own_or_chosen_and_recorded(tmp_path):
+    folder = save_random_policy(tmp_path / "policy")
+    own = evaluate(folder, suite="homes-l1", episodes=1, workers=1, out=tmp_path, progress=False)
+    chosen = evaluate(
+        folder, suite="homes-l1", episodes=1, workers=1, num_steps=3, replan_steps=4, out=tmp_path, progress=False
+    )
+    assert [own.to_json()[name] for name in ("num_steps", "replan_steps", "seed")] == [10, 2, 0]
+    assert [chosen.to_json()[name] for name in ("num_steps", "replan_steps", "seed")] == [3, 4, 0]
+    assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 2, "they are two evaluations"
+    with pytest.raises(ValueError, match="a policy object has its own num_steps"):
+        evaluate(Still(), suite="homes-l1", episodes=1, num_steps=3)
+    with pytest.raises(ValueError, match="the expert does not denoise, got num_steps=3"):
+        evaluate("expert", suite="homes-l1", episodes=1, num_steps=3)
+
+
 def test_high_levels_that_make_no_evaluation_are_refused():
     with pytest.raises(ValueError, match="the expert has no high level, got 'oracle'"):
         evaluate("expert", suite="homes-l1", episodes=1, high_level="oracle")

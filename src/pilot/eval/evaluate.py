@@ -144,10 +144,10 @@ def check_settings(policy: Any, *, episodes: int, num_steps: int | None) -> None
     """
     if episodes < 1:
         raise ValueError(f"an evaluation needs at least 1 episode, got {episodes}")
-    if num_steps is not None and not isinstance(policy, str | Path):
-        raise ValueError("a policy object has its own num_steps; choose them in load_policy, or give the path")
     if num_steps is not None and policy == "expert":
         raise ValueError(f"the expert does not denoise, got num_steps={num_steps}")
+    if num_steps is not None and not isinstance(policy, str | Path):
+        raise ValueError("a policy object has its own num_steps; choose them in load_policy, or give the path")
 
 
 def checked_high_level(level: HighLevel | str | None, policy: Any) -> HighLevel | None:

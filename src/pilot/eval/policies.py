@@ -16,7 +16,7 @@ def load(policy: Any, *, num_steps: int | None = None) -> Any:
         return None
     if not isinstance(policy, str | Path):
         return policy
-    return load_policy(policy) if num_steps is None else load_policy(policy, num_steps=num_steps)
+    return load_policy(policy, num_steps=num_steps)
 
 
 def fetch_policy(policy: Any) -> Any:

@@ -21,7 +21,7 @@ GREY = 128  # the middle of the range: nothing of a picture's brightness is left
 
 
 @runtime_checkable
-class Actor(Protocol):
+class RolloutPolicy(Protocol):
     """What acts in one episode: a session of a policy, or an expert."""
 
     def infer(self, observation: Observation) -> dict[str, Any]:
@@ -116,51 +116,51 @@ def apply_control(
 
 
 def run_episode(
-    env: SimEnv, make_actor: Callable[[SimEnv], Actor], setup: "EpisodeSetup"
+    env: SimEnv, make_session: Callable[[SimEnv], RolloutPolicy], setup: "EpisodeSetup"
 ) -> tuple[EpisodeRecord, np.ndarray]:
     """Run one episode; return its record and the executed actions [t ad].
 
-    `make_actor` is called once the scene stands, because an expert looks at it.
+    `make_session` is called once the scene stands, because an expert looks at it.
 
     Raises:
         ValueError: an unknown control.
     """
     rollout = roll_out(env, setup)
     shown = next(rollout)
-    actor = make_actor(env)
+    session = make_session(env)
     while True:
         try:
-            shown = rollout.send(actor.infer(shown))
+            shown = rollout.send(session.infer(shown))
         except StopIteration as end:
             return end.value
 
 
 def run_batched(
-    rollouts: Iterable[tuple[Any, Rollout, Actor]],
+    rollouts: Iterable[tuple[Any, Rollout, RolloutPolicy]],
     infer_many: Callable[..., list[dict[str, Any]]],
     *,
     batch_size: int,
 ) -> Iterator[tuple[Any, EpisodeRecord]]:
     """Run episodes in step, with one batched call of the policy for all; yield each `(name, record)` as it ends.
 
-    `rollouts` gives `(name, rollout, actor)`. It is asked for the next one only when another has ended, so that one
+    `rollouts` gives `(name, rollout, session)`. It is asked for the next one only when another has ended, so that one
     environment can serve several in turn.
     """
     rollouts, running = iter(rollouts), {}
-    for name, rollout, actor in itertools.islice(rollouts, batch_size):
-        running[name] = (rollout, actor, next(rollout))
+    for name, rollout, session in itertools.islice(rollouts, batch_size):
+        running[name] = (rollout, session, next(rollout))
     while running:
         names = list(running)
         answers = infer_many([running[name][1] for name in names], [running[name][2] for name in names])
         for name, answer in zip(names, answers):
-            rollout, actor, _ = running[name]
+            rollout, session, _ = running[name]
             try:
-                running[name] = (rollout, actor, rollout.send(answer))
+                running[name] = (rollout, session, rollout.send(answer))
             except StopIteration as end:
                 del running[name]
                 yield name, end.value[0]
-                for name, rollout, actor in itertools.islice(rollouts, 1):
-                    running[name] = (rollout, actor, next(rollout))
+                for name, rollout, session in itertools.islice(rollouts, 1):
+                    running[name] = (rollout, session, next(rollout))
 
 
 @dataclass(frozen=True, kw_only=True)

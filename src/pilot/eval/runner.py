@@ -12,11 +12,11 @@ import torch
 from pilot.data.loading.parallel import worker_pool
 from pilot.eval.policies import load
 from pilot.eval.rollout import (
-    Actor,
     EpisodeRecord,
     EpisodeSetup,
     ExpertPolicy,
     Rollout,
+    RolloutPolicy,
     roll_out,
     run_batched,
     run_episode,
@@ -59,7 +59,7 @@ class Runner:
     def run(self, job: Job) -> tuple[EpisodeRecord, np.ndarray]:
         """Run one episode; return its record and the executed actions [t ad]."""
         self.enter(job.suite)
-        return run_episode(self.env, lambda env: self.make_actor(env, job), self.setup(job))
+        return run_episode(self.env, lambda env: self.make_session(env, job), self.setup(job))
 
     def setup(self, job: Job) -> EpisodeSetup:
         """Return how the job's episode is run."""
@@ -91,10 +91,10 @@ class Runner:
         free = [suite.make_env() for _ in range(min(BATCH_SIZE, len(jobs)))]
         busy: dict[Job, SimEnv] = {}
 
-        def rollouts() -> Iterator[tuple[Job, Rollout, Actor]]:
+        def rollouts() -> Iterator[tuple[Job, Rollout, RolloutPolicy]]:
             for job in jobs:
                 busy[job] = env = free.pop()
-                yield job, roll_out(env, self.setup(job)), self.make_actor(env, job)
+                yield job, roll_out(env, self.setup(job)), self.make_session(env, job)
 
         for job, record in run_batched(rollouts(), self.policy.infer_many, batch_size=BATCH_SIZE):
             free.append(busy.pop(job))
@@ -114,7 +114,7 @@ class Runner:
             self.env.close()
         self.suite = None
 
-    def make_actor(self, env: SimEnv, job: Job) -> Actor:
+    def make_session(self, env: SimEnv, job: Job) -> RolloutPolicy:
         """Make what acts in one episode: a session of the policy, or the suite's expert."""
         if self.policy is None:
             return ExpertPolicy(job.suite, env, seed=job.seed + job.scene)

@@ -38,8 +38,8 @@ Outcome = TypeVar("Outcome")
 class Actor:
     """Weights, pipeline and sampling choices; holds nothing of any robot.
 
-    `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, 2 if
-    not given, and draw from `seed`. `rtc` (how chunks are joined), `engine` and `high_level` may be set.
+    `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, and draw
+    from `seed`. Without the first two, the model's own defaults are taken (2 ticks where it has none). `rtc` (how chunks are joined), `engine` and `high_level` may be set.
 
     Raises:
         ValueError: more `replan_steps` than a chunk has actions, or none; or the checkpoint has no way to act.
@@ -50,19 +50,20 @@ class Actor:
         bundle: Bundle,
         *,
         device: str = "cpu",
-        num_steps: int = 10,
+        num_steps: int | None = None,
         replan_steps: int | None = None,
         seed: int = 0,
         path: Path | None = None,
     ) -> None:
         config = bundle.model.config
         horizon = config.action_horizon
-        replan_steps = min(REPLAN_STEPS, horizon) if replan_steps is None else replan_steps
+        if replan_steps is None:
+            replan_steps = bundle.model.default_replan_steps or min(REPLAN_STEPS, horizon)
         if not 1 <= replan_steps <= horizon:
             raise ValueError(f"a chunk has {horizon} actions, replan_steps is 1 to {horizon}, got {replan_steps}")
         self.bundle = bundle
         self.device = device
-        self.num_steps = num_steps
+        self.num_steps = bundle.model.default_num_steps if num_steps is None else num_steps
         self.replan_steps = replan_steps
         self.seed = seed
         self.path = path

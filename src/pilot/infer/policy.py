@@ -25,14 +25,15 @@ def load_policy(
     path: str | Path,
     *,
     device: str = "auto",
-    num_steps: int = 10,
+    num_steps: int | None = None,
     replan_steps: int | None = None,
     seed: int = 0,
     verify: bool = False,
 ) -> "Policy":
     """Load the policy in a checkpoint folder; any missing, left-over or misshapen part is an error (`load_bundle`).
 
-    The folder may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` the
+    Without `num_steps` of denoising or `replan_steps` between two looks, the model's own defaults are taken. The folder
+    may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` the
     checkpoint's record is replayed first (`infer/record.py`).
 
     Raises:

@@ -59,6 +59,16 @@ class Model(nn.Module, ABC):
         """Whether every camera of the robot must be in an observation; if not, a missing one is masked."""
         return True
 
+    @property
+    def default_num_steps(self) -> int:
+        """The denoising steps of `sample_actions` that a policy takes unless it is told otherwise."""
+        return 10
+
+    @property
+    def default_replan_steps(self) -> int | None:
+        """The actions of a chunk that are executed before the policy looks again; None leaves it to the policy."""
+        return None
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -97,6 +97,11 @@ class Act(Model):
 
     config: ActConfig
 
+    @property
+    def default_replan_steps(self) -> int:
+        """The whole chunk is executed, as in the paper without its ensemble of overlapping chunks."""
+        return self.config.action_horizon
+
     def __init__(self, config: ActConfig) -> None:
         super().__init__()
         self.config = config

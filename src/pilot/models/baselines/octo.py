@@ -167,6 +167,11 @@ class Octo(Denoiser):
 
     config: OctoConfig
 
+    @property
+    def default_num_steps(self) -> int:
+        """Every level is walked through, 20 in the paper."""
+        return self.config.levels
+
     def __init__(self, config: OctoConfig) -> None:
         super().__init__()
         self.config = config
