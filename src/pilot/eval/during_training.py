@@ -10,10 +10,10 @@ from pilot.train.config import TrainConfig
 
 
 def evaluator(config: TrainConfig) -> Callable[[Path], dict[str, float]] | None:
-    """From a policy's folder to its success and the 95 % Wilson interval, as a run logs them; None if it has no suite.
+    """Return a function from a policy's folder to its success and 95 % interval, as logged; None if no suite is set.
 
     Raises:
-        ValueError: an unknown suite, or no episodes, said before the first step.
+        ValueError: an unknown suite, or no episodes.
     """
     if config.evaluation.suite is None:
         return None

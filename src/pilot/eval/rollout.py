@@ -73,7 +73,7 @@ Rollout = Generator[Observation, dict[str, Any], tuple[EpisodeRecord, np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """Pictures of an episode for people: the start, then one per control step, with the subtask spoken at that time."""
+    """Pictures of an episode for people: the start, then one per control step, each with the subtask at that time."""
 
     fps: float
     frames: list[np.ndarray]
@@ -184,7 +184,7 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
     check_control(setup.control)
     observation, info = env.reset_to(setup.scene, episode=setup.episode, seed=setup.seed)
     asked = setup.prompt if setup.prompt is not None else observation["prompt"]
-    spoken: list[tuple[int, str]] = []
+    subtasks: list[tuple[int, str]] = []
     seconds: list[float] = []
     executed: list[np.ndarray] = []
     done = False
@@ -199,8 +199,8 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
         )
         seconds.append(answer["timing"].get("total", 0.0))
         words = answer["subtask"]
-        if words and (not spoken or spoken[-1][1] != words):
-            spoken.append((len(executed), words))
+        if words and (not subtasks or subtasks[-1][1] != words):
+            subtasks.append((len(executed), words))
         for action in answer["actions"][: setup.replan_steps]:
             info = env.advance(action)
             executed.append(action)
@@ -225,7 +225,7 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
         right_object_first=first_grasped is not None and not wrong_object,
         placed=int(info.get("placed", info["success"])),  # without a rubric, success is the one goal
         targets=int(info.get("targets", 1)),
-        subtasks=tuple(spoken),
+        subtasks=tuple(subtasks),
         infer_ms=1e3 * float(np.median(seconds)),
         replan_steps=setup.replan_steps,
         num_steps=setup.num_steps,
@@ -242,6 +242,6 @@ def film(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
         frames.append(env.render())
     assert info["success"] == record.success, ("the repeated episode ended otherwise", record)
     starts = [step for step, _ in record.subtasks]
-    spoken = ["", *(words for _, words in record.subtasks)]
-    captions = [spoken[bisect.bisect_right(starts, step)] for step in range(len(frames))]
+    words = ["", *(words for _, words in record.subtasks)]
+    captions = [words[bisect.bisect_right(starts, step)] for step in range(len(frames))]
     return Film(fps=env.robot.control_hz, frames=frames, captions=captions)

@@ -1,4 +1,4 @@
-"""How sure are we? 95 % intervals for success rates, and for the difference between two policies.
+"""95 % intervals for success rates, and for the difference between two policies.
 
 One rate has Wilson's score interval; two policies on the same episodes the exact McNemar test and a bootstrap of the
 pairs, which takes a seed: the same records give the same interval.
@@ -41,7 +41,7 @@ class Comparison:
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """Score interval of a success rate (Wilson 1927). Unlike ±1.96 σ it is right at 0 % and at 100 %.
+    """Return the score interval of a success rate (Wilson 1927). Unlike ±1.96 σ it is right at 0 % and at 100 %.
 
     Raises:
         ValueError: No episodes, or successes outside 0…n.
@@ -58,7 +58,7 @@ def wilson(successes: int, n: int) -> Interval:
 
 
 def compare(a: Outcomes, b: Outcomes, *, seed: int) -> Comparison:
-    """Two policies on the same `n` episodes, in the same order: exact McNemar test, bootstrap of the pairs.
+    """Compare two policies on the same `n` episodes, in the same order: exact McNemar test, bootstrap of the pairs.
 
     Raises:
         ValueError: Not the same episodes, or none.
@@ -80,13 +80,18 @@ def compare(a: Outcomes, b: Outcomes, *, seed: int) -> Comparison:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided exact probability of a split at least as uneven under a fair coin (McNemar's exact test)."""
+    """Return the two-sided exact probability of a split at least as uneven under a fair coin (McNemar's exact test)."""
     n, fewer = wins + losses, min(wins, losses)
     tail = sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n
     return min(1.0, 2 * tail)
 
 
 def outcomes(values: Outcomes) -> np.ndarray:
+    """Return outcomes as an array [n].
+
+    Raises:
+        ValueError: none, or some that are not finite.
+    """
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"outcomes are a list of at least one finite number, got an array of shape {array.shape}")

@@ -38,8 +38,9 @@ Outcome = TypeVar("Outcome")
 class Actor:
     """Weights, pipeline and sampling choices; holds nothing of any robot.
 
-    `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, and draw
-    from `seed`. Without the first two, the model's own defaults are taken (2 ticks where it has none). `rtc` (how chunks are joined), `engine` and `high_level` may be set.
+    `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, and
+    draw from `seed`. Without the first two, the model's own defaults are taken (2 ticks where it has none). `rtc` (how
+    chunks are joined), `engine` and `high_level` may be set.
 
     Raises:
         ValueError: more `replan_steps` than a chunk has actions, or none; or the checkpoint has no way to act.

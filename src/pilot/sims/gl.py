@@ -104,7 +104,7 @@ class Renderer:
         self._pixels = np.empty((size, size, 3), np.uint8)
 
     def render(self, data: Any, camera: str) -> np.ndarray:
-        """The picture of one named camera, uint8 [h w 3]."""
+        """Render the picture of one named camera, uint8 [h w 3]."""
         _gl_context().make_current()
         # Each time: renderers share the context, and without this one would draw into another's buffer.
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gpu)
@@ -116,12 +116,16 @@ class Renderer:
         return self._pixels[::-1].copy()  # OpenGL counts rows from the bottom
 
     def close(self) -> None:
-        """Give the model's buffers back."""
+        """Free the model's buffers."""
         self._gpu.free()
 
 
 def check() -> None:
-    """Render one picture; RuntimeError with the remedy if that does not work."""
+    """Render one picture.
+
+    Raises:
+        RuntimeError: that does not work; the message says what to install.
+    """
     model = mujoco.MjModel.from_xml_string(
         "<mujoco><worldbody><light pos='0 0 2'/><camera name='c' pos='0 0 1'/><geom size='.2'/></worldbody></mujoco>"
     )
@@ -135,7 +139,7 @@ def check() -> None:
 
 
 def main() -> int:
-    """`python -m pilot.sims.gl`: 0 and OK, or 1 and the remedy."""
+    """Check this machine, print the result, and return the exit code."""
     try:
         check()
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Pictures from inside a policy: where it looks while it speaks, and how noise becomes a chunk of actions.
+"""Pictures from inside a policy: where it looks while it writes its subtask, and how noise becomes actions.
 
 Attention is recorded from outside: within `RecordAttention` every call of torch's attention is repeated by hand to get
 its weights, so the model carries no code for it and is exactly the one that acts.
@@ -39,8 +39,8 @@ class RecordAttention(TorchFunctionMode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attention:
-    """What the policy saw and said, and how much of its attention each patch of the picture got."""
+class AttentionMap:
+    """A picture, the subtask that the policy wrote, and how much attention each patch got meanwhile."""
 
     picture: UInt8[np.ndarray, "h w 3"]
     weights: Float[np.ndarray, "gh gw"]
@@ -48,25 +48,28 @@ class Attention:
 
 
 @torch.inference_mode()
-def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str | None = None) -> Attention:
-    """Return the attention on the patches of one camera's picture (the first) while the policy says its subtask.
+def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str | None = None) -> AttentionMap:
+    """Return the attention on the patches of one camera's picture (the first) while the policy writes its subtask.
 
     It is that of the pointing head (`models/pointing.py`) where the model has one, else the mean over layers and heads.
     Raises ValueError for a camera that the robot has not, or a model without an action expert.
     """
     camera = policy.bundle.robot.cameras[0] if camera is None else camera
     with RecordAttention() as recorded:
-        read, _, said = think(policy, observation, recorder=recorded)
+        read, _, subtask = think(policy, observation, recorder=recorded)
     columns = patch_columns(policy, list(read.images), camera)
     calls = place_attention(policy, recorded.weights)
     onto_picture = torch.stack([weights[0].mean((0, 1))[columns] for weights in calls]).mean(0)
     grid = round((columns.stop - columns.start) ** 0.5)
     weights = onto_picture.reshape(grid, grid).float().cpu().numpy()
-    return Attention(picture=observation["images"][camera], weights=weights, subtask=said)
+    return AttentionMap(picture=observation["images"][camera], weights=weights, subtask=subtask)
 
 
 def place_attention(policy: Policy, calls: Sequence[Tensor]) -> list[Tensor]:
-    """Of all calls while text was said, token by token and layer by layer, those of the first three: `y0 x0 y1`."""
+    """Return the calls of attention for the first three tokens of the box, `y0 x0 y1`.
+
+    `calls` are all calls while text was written, token by token and layer by layer.
+    """
     config = policy.model.config
     assert len(calls) % config.vlm.depth == 0, (len(calls), config.vlm.depth)
     first = list(calls[: 3 * config.vlm.depth])
@@ -79,7 +82,7 @@ def place_attention(policy: Policy, calls: Sequence[Tensor]) -> list[Tensor]:
 def flow_trajectory(
     policy: Policy, observation: dict[str, Any], *, num_steps: int = 10
 ) -> Float[np.ndarray, "s ah ad"]:
-    """The chunk at every Euler step from noise to actions, in the robot's own units."""
+    """Return the chunk at every Euler step from noise to actions, in the robot's own units."""
     read, context, _ = think(policy, observation)
     steps = {"noise": noise(policy), "num_steps": num_steps, "padded_dims": policy.padded_dims}
     points = policy.bundle.pi.denoise(context, read.state, **steps)[:, 0].cpu().numpy()
@@ -90,9 +93,9 @@ def flow_trajectory(
 def think(
     policy: Policy, observation: dict[str, Any], *, recorder: RecordAttention | None = None
 ) -> tuple[Observation, Prefix, str]:
-    """What the policy has read, the context with its subtask said, and the subtask in words.
+    """Let the policy read and write its subtask; return the observation, the prefix with the subtask, and its words.
 
-    A `recorder` forgets what it saw while the policy was reading.
+    A `recorder` forgets what it recorded while the policy was reading.
     """
     if policy.bundle.pi.config.action_expert is None:
         raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
@@ -112,12 +115,12 @@ def think(
 
 
 def noise(policy: Policy) -> Tensor:
-    """The noise that a new session of the policy starts from."""
+    """Return the noise that a new session of the policy starts from."""
     return policy.noise(torch.Generator().manual_seed(policy.seed))
 
 
 def patch_columns(policy: Policy, cameras: list[str], camera: str) -> slice:
-    """Which keys of the backbone are the patches of `camera`; cameras stand in the order of the observation."""
+    """Return which keys of the backbone are the patches of `camera`; cameras are in the order of the observation."""
     if camera not in cameras:
         raise ValueError(f"robot '{policy.bundle.robot.name}' has cameras {cameras}, not {camera!r}")
     config, wrist = policy.model.config, policy.bundle.robot.wrist_cameras

@@ -185,7 +185,7 @@ def add_token_costs(report: Report, dataset: EpisodeDataset, view: ModelView) ->
     ids = tokenizer.encode_batch(chunks)
     lengths = np.array([len(one) for one in ids])
     decoded = [tokenizer.decode(one, *chunk.shape).actions for one, chunk in zip(ids, chunks)]
-    errors = np.stack([np.abs(said - chunk) for said, chunk in zip(decoded, chunks) if said is not None])
+    errors = np.stack([np.abs(back - chunk) for back, chunk in zip(decoded, chunks) if back is not None])
     values = chunks.shape[1] * chunks.shape[2] / lengths.mean()
     report.highlights(
         [

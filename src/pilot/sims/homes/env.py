@@ -1,7 +1,7 @@
 """`HomesEnv`: tidying up in generated homes, as a Gymnasium environment.
 
 A home is drawn from its number, an episode in it from its own: the same (split, home, episode, level, task) is the
-same start, bit by bit. The environment judges the task and names the next subtask; it never decides how to move.
+same start, bit for bit. The environment judges the task and names the next subtask; it never decides how to move.
 """
 
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ import numpy as np
 from pilot.robots.homes import ROBOT
 from pilot.sims.base import Info
 from pilot.sims.homes import language
-from pilot.sims.homes.episodes import TASKS, Episode, draw_episode
+from pilot.sims.homes.episodes import TASKS, HomesEpisode, draw_episode
 from pilot.sims.homes.mjcf import LIMITS
 from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, check_names, draw_home, home_seed
 from pilot.sims.homes.world import Box, World
@@ -56,7 +56,7 @@ class HomesEnv(gymnasium.Env):
             np.array([*LIMITS[0], 0], np.float32), np.array([*LIMITS[1], 1], np.float32)
         )
         self.world: World
-        self.episode: Episode
+        self.episode: HomesEpisode
         self._world_seed: int | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Info]:
@@ -81,7 +81,7 @@ class HomesEnv(gymnasium.Env):
         return self.reset(seed=seed, options={"home": scene, "episode": episode})
 
     def _enter(self, seed: int) -> None:
-        """Compile the home, unless we are in it."""
+        """Compile the home, unless it stands already."""
         if seed == self._world_seed:
             return
         if self._world_seed is not None:
@@ -95,13 +95,13 @@ class HomesEnv(gymnasium.Env):
         return STEPS_PER_MOVE * len(self.episode.targets)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """`advance`, then `observe`; the reward is 1 once everything is where it belongs."""
+        """Run `advance`, then `observe`; the reward is 1 once everything is where it belongs."""
         info = self.advance(action)
         truncated = self._steps >= self.max_steps
         return self.observe(), float(info["success"]), info["success"], truncated, info
 
     def advance(self, action: np.ndarray) -> Info:
-        """One control step (0.1 s) of physics without pictures → info."""
+        """Run one control step (0.1 s) of physics without pictures."""
         action = np.asarray(action, float)
         if action.shape != (4,) or not np.isfinite(action).all():
             raise ValueError(f"a homes action is 4 finite numbers {ROBOT.action_names}, got {action!r}")
@@ -114,16 +114,16 @@ class HomesEnv(gymnasium.Env):
         return self._info()
 
     def observe(self) -> dict[str, Any]:
-        """`{"images": {"room", "wrist"}, "state" [5], "prompt"}`."""
+        """Return `{"images": {"room", "wrist"}, "state" [5], "prompt"}`."""
         images = {camera: self.world.render(camera) for camera in ROBOT.cameras}
         return {"images": images, "state": self.state(), "prompt": self.episode.prompt}
 
     def state(self) -> np.ndarray:
-        """The robot's state without pictures, float32 [5]."""
+        """Return the robot's state without pictures, float32 [5]."""
         return np.array([*self.world.gripper, self.world.suction, self.world.held() is not None], np.float32)
 
     def render(self) -> np.ndarray:
-        """The room picture."""
+        """Return the picture of the room."""
         return self.world.render("room")
 
     @property
@@ -132,31 +132,35 @@ class HomesEnv(gymnasium.Env):
         return tuple(self.episode.things[t].name for t in self.episode.targets)
 
     def target_items(self) -> list[int]:
-        """The objects to move, as numbers of the home's pool."""
+        """Return the objects to move, as numbers of the home's pool."""
         return [self.episode.things[t].index for t in self.episode.targets]
 
     def find(self, name: str) -> int:
-        """An object's number in the home's pool, by the name it has in this scene."""
+        """Return an object's number in the home's pool, by its name in this episode.
+
+        Raises:
+            ValueError: there is no such object.
+        """
         for thing in self.episode.things:
             if thing.name == name:
                 return thing.index
         raise ValueError(f"there is no '{name}' here, only {[t.name for t in self.episode.things]}")
 
     def inside(self, item: int) -> bool:
-        """Whether an object's centre is within the episode's receptacle, seen from above."""
+        """Return whether an object's centre is within the episode's receptacle, seen from above."""
         return float(self.episode.receptacle.distance(self.world.position(item)[:2])) == 0.0
 
     def missing(self, order: list[int] | None = None) -> list[int]:
-        """Objects not yet let go of in the receptacle: of `order`, in that order, else targets, the nearest first."""
+        """Return the objects that are not put away yet: those of `order`, or else the targets, the nearest first."""
         held, pad = self.world.held(), self.world.gripper[:2]
         items = self.target_items() if order is None else order
-        left = [i for i in items if i == held or not self.inside(i)]
+        remaining = [i for i in items if i == held or not self.inside(i)]
         if order is not None:
-            return left
-        return sorted(left, key=lambda i: float(np.linalg.norm(self.world.position(i)[:2] - pad)))
+            return remaining
+        return sorted(remaining, key=lambda i: float(np.linalg.norm(self.world.position(i)[:2] - pad)))
 
     def next_subtask(self, order: list[int] | None = None) -> tuple[str, Box | None]:
-        """What is to be done next, and the box of the object or receptacle it is about."""
+        """Return the next subtask, and the box of its object or receptacle."""
         missing, held = self.missing(order), self.world.held()
         if held in missing:
             receptacle = self.episode.receptacle
@@ -166,7 +170,7 @@ class HomesEnv(gymnasium.Env):
         return language.DONE, None
 
     def annotations(self) -> list[dict[str, Any]]:
-        """Every object and receptacle in the current picture: name, kind, colour, box, is_receptacle, in."""
+        """Return every object and receptacle in the current picture: name, kind, colour, box, is_receptacle, in."""
         rows = []
         for thing in self.episode.things:
             xy = self.world.position(thing.index)[:2]
@@ -195,7 +199,7 @@ class HomesEnv(gymnasium.Env):
         }
 
     def close(self) -> None:
-        """Free the home's pictures."""
+        """Free the memory of the home's pictures."""
         if self._world_seed is not None:
             self.world.close()
             self._world_seed = None

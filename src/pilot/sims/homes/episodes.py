@@ -1,7 +1,7 @@
-"""Draws an episode in a home: which objects are there, in what colours and where, and what is asked.
+"""Draws an episode in a home: which objects there are, in what colours and where, and the instruction.
 
-No phrase is ever ambiguous: every object of a scene has its own (colour, kind). Level 1 is two objects and one move.
-Level 2 is three to five objects, some of which share the target's colour or kind, so only both words together tell.
+No phrase is ever ambiguous: every object has its own (colour, kind). Level 1 is two objects and one move. Level 2 is
+three to five objects, some of which share the target's colour or kind, so that only both words together name it.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ TASKS = ("single", "multi")
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene; `index` is its number in the home's pool."""
+    """One object on the table; `index` is its number in the home's pool."""
 
     index: int
     kind: str
@@ -28,12 +28,13 @@ class Thing:
 
     @property
     def name(self) -> str:
+        """The words for it, "red cup"."""
         return language.phrase(self.colour, self.kind)
 
 
 @dataclass(frozen=True)
-class Episode:
-    """A scene and a request: `targets` (positions in `things`) are to go into `receptacle`."""
+class HomesEpisode:
+    """What stands where, and an instruction: `targets` (indices of `things`) are to go into `receptacle`."""
 
     prompt: str
     things: tuple[Thing, ...]
@@ -42,8 +43,8 @@ class Episode:
     gripper: np.ndarray
 
 
-def draw_episode(home: Home, episode: int, *, task: str) -> Episode:
-    """Episode number `episode` of a home; the same numbers give the same episode, bit by bit."""
+def draw_episode(home: Home, episode: int, *, task: str) -> HomesEpisode:
+    """Draw episode number `episode` of a home; the same numbers give the same episode, bit for bit."""
     rng = np.random.default_rng([home.seed, home.level, TASKS.index(task), episode])
     receptacle = home.receptacles[rng.integers(len(home.receptacles))]
     if task == "single":
@@ -53,18 +54,18 @@ def draw_episode(home: Home, episode: int, *, task: str) -> Episode:
         pairs, targets, prompt = _multi(rng, home, receptacle.name)
     things = _place(rng, home, pairs)
     gripper = rng.uniform([-0.26, -0.20, 0.20], [0.26, 0.20, 0.32])
-    return Episode(prompt=prompt, things=things, targets=targets, receptacle=receptacle, gripper=gripper)
+    return HomesEpisode(prompt=prompt, things=things, targets=targets, receptacle=receptacle, gripper=gripper)
 
 
 class _Draw:
-    """Takes objects from the pool, one colour each, never the same (colour, kind) twice."""
+    """Draws objects from the pool, one colour each, never the same (colour, kind) twice."""
 
     def __init__(self, rng: np.random.Generator, home: Home):
         self.rng, self.home = rng, home
         self.pairs: list[tuple[int, str]] = []  # (number in the pool, colour)
 
     def take(self, *, kinds=None, not_kinds=(), colour: str | None = None) -> bool:
-        """Add one object of one of these kinds and of this colour; False where there is none left."""
+        """Add one object of one of these kinds and of this colour; False if there is none left."""
         used = {index for index, _ in self.pairs}
         taken = {(self.home.pool[index][0], c) for index, c in self.pairs}
         colours = (colour,) if colour else language.COLOURS

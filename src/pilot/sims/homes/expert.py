@@ -1,7 +1,7 @@
-"""The scripted expert: looks at the state the simulator is in, never at what it did before.
+"""The scripted expert: it decides from the simulator's state alone, never from what it did before.
 
-So it can take over anywhere: after a missed grasp, with the wrong object in the gripper, in the middle of somebody
-else's move. That makes every state a policy gets into a state with a known right action.
+So it can take over anywhere: after a missed grasp, with the wrong object in the gripper, in the middle of a policy's
+move. For every state that a policy gets into, the right action is known.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,13 @@ _PRESS = 0.010  # how far below an object's top, or below itself, the pad aims u
 
 
 class Expert:
-    """`act()` → action [4]; `rng` draws one style per expert: where on an object to grip, how high to travel.
+    """Acts in one episode. `rng` draws one style per expert: where on an object to grip, how high to travel.
 
-    `order`: which target comes first: the one nearest to the gripper, a random order fixed now, or objects by name
-    (whatever was asked for; an unknown name is a ValueError).
+    `order`: "nearest" takes the target nearest to the gripper first, "random" an order drawn now; a list of names says
+    which objects to put away instead of the targets.
+
+    Raises:
+        ValueError: another order, or an object that is not there.
     """
 
     def __init__(self, env: HomesEnv, rng: np.random.Generator, *, order: str | Sequence[str] = "nearest"):
@@ -37,11 +40,11 @@ class Expert:
 
     @property
     def subtask(self) -> tuple[str, Box | None]:
-        """The subtask the next action belongs to, and its box."""
+        """The subtask that the next action belongs to, and its box."""
         return self.env.next_subtask(self._order)
 
     def act(self) -> np.ndarray:
-        """The next action: an absolute target at most one control step away, and suction."""
+        """Return the next action: an absolute target at most one control step away, and suction."""
         held, missing = self.env.world.held(), self.env.missing(self._order)
         if held is not None:
             spot = self._spot_in_receptacle(held) if held in missing else self._spot_on_table(held)
@@ -60,7 +63,7 @@ class Expert:
         return np.array([x, y, 0.26]), False
 
     def _pick(self, item: int) -> tuple[np.ndarray, bool]:
-        """Over the object, down a steep funnel, and suction on just above it."""
+        """Move over the object, down a steep funnel, and turn suction on just above it."""
         world = self.env.world
         here, top = world.gripper, world.top(item)
         goal = world.position(item)[:2] + self._aim
@@ -72,7 +75,7 @@ class Expert:
         return self._over(goal, height), False
 
     def _put(self, item: int, spot: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Up, over, down, and let go just above what lies there."""
+        """Move up, over, down, and let go just above what lies there."""
         world = self.env.world
         here, centre = world.gripper, world.position(item)
         hangs = float(here[2] - centre[2] + world.extent(item)[2])  # from the pad down to the object's base
@@ -84,20 +87,20 @@ class Expert:
         return self._over(goal, self._highest(but=item) + _CLEARANCE + self._extra + hangs), True
 
     def _over(self, goal: np.ndarray, height: float) -> np.ndarray:
-        """Towards a place at a height: straight up first where we are too low to pass over things."""
+        """Move towards a place at a height; first straight up, if the gripper is too low to pass over things."""
         here = self.env.world.gripper
         height = min(height, LIMITS[1, 2] - 0.005)
         low = height - here[2] > 0.02
         return np.array([*(here[:2] if low else goal), height])
 
     def _highest(self, *, but: int) -> float:
-        """The highest thing to pass over [m]."""
+        """Return the top of the highest thing to pass over [m]."""
         world = self.env.world
         tops = [world.top(i) for i in world.items if i != but]
         return max([r.wall for r in world.home.receptacles] + tops)
 
     def _ground(self, item: int, spot: np.ndarray) -> float:
-        """Height of what an object would land on at a place [m]."""
+        """Return the height of what an object would land on at a place [m]."""
         world = self.env.world
         half = world.extent(item)[:2]
         under = [0.006 if self.env.episode.receptacle.distance(spot) == 0 else 0.0]
@@ -107,7 +110,7 @@ class Expert:
         return max(under)
 
     def _spot_in_receptacle(self, item: int) -> np.ndarray:
-        """The place in the receptacle with the most room, the nearest to the middle among equals."""
+        """Return the place in the receptacle with the most room; among equals, the nearest to the middle."""
         receptacle, world = self.env.episode.receptacle, self.env.world
         inner = np.array(receptacle.inner)
         room = np.maximum(inner - np.linalg.norm(world.extent(item)[:2]) * 0.8, 0)
@@ -121,7 +124,7 @@ class Expert:
         return spots[np.argmax(gaps - 1e-3 * np.linalg.norm(grid, axis=1))]
 
     def _spot_on_table(self, item: int) -> np.ndarray:
-        """The nearest free place on the table."""
+        """Return the nearest free place on the table."""
         world = self.env.world
         here = world.position(item)[:2]
         axes = [np.linspace(-r, r, 15) for r in REACH]

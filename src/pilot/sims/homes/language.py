@@ -1,7 +1,7 @@
-"""The words of `homes`: what there is, how it is asked for, and what the robot says it does next.
+"""The words of `homes`: names of things, instructions, and the subtasks that the robot says.
 
-The whole grammar is here; the text model learns exactly these sentences. Held-out words are part of the grammar but
-of no home, unless a home is asked for by naming them.
+The whole grammar is here; the text model learns exactly these sentences. Held-out words belong to the grammar, but no
+home has such things unless a suite names them.
 """
 
 from pilot.sims.base import DONE
@@ -17,12 +17,12 @@ _PICK, _PUT = "pick up the ", "put it in the "
 
 
 def phrase(colour: str, kind: str) -> str:
-    """`"red cup"`: how an object is named; unique within a scene."""
+    """Name an object, as in "red cup"; the name is unique within an episode."""
     return f"{colour} {kind}"
 
 
 def single_instructions(thing: str, receptacle: str) -> tuple[str, ...]:
-    """The ways to ask for one move."""
+    """Return the ways to ask for one move."""
     return (
         f"put the {thing} in the {receptacle}",
         f"place the {thing} in the {receptacle}",
@@ -31,32 +31,32 @@ def single_instructions(thing: str, receptacle: str) -> tuple[str, ...]:
 
 
 def category_instruction(category: str, receptacle: str) -> str:
-    """`"put all the dishes in the sink"`."""
+    """Ask for a category, as in "put all the dishes in the sink"."""
     return f"put all the {category} in the {receptacle}"
 
 
 def list_instruction(things: tuple[str, str], receptacle: str) -> str:
-    """`"put the red cup and the blue ball in the tray"`."""
+    """Ask for two things, as in "put the red cup and the blue ball in the tray"."""
     return f"put the {things[0]} and the {things[1]} in the {receptacle}"
 
 
 def everything_instruction(receptacle: str) -> str:
-    """`"clear everything into the bin"`."""
+    """Ask for everything, as in "clear everything into the bin"."""
     return f"clear everything into the {receptacle}"
 
 
 def pick_subtask(thing: str) -> str:
-    """`"pick up the red cup"`."""
+    """Say the subtask "pick up the red cup"."""
     return _PICK + thing
 
 
 def put_subtask(receptacle: str) -> str:
-    """`"put it in the sink"`."""
+    """Say the subtask "put it in the sink"."""
     return _PUT + receptacle
 
 
 def utterances(subtask: str) -> tuple[str, ...]:
-    """What a person may say instead of a subtask, to teach it word by word; nothing for `"done"`."""
+    """Return what a person may say instead of a subtask; nothing for "done"."""
     if subtask.startswith(_PICK):
         thing = subtask.removeprefix(_PICK)
         return f"grab the {thing}", f"take the {thing}"
@@ -65,4 +65,4 @@ def utterances(subtask: str) -> tuple[str, ...]:
         return f"drop it in the {receptacle}", f"now into the {receptacle}"
     if subtask == DONE:
         return ()
-    raise ValueError(f"'{subtask}' is no subtask of homes; say '{_PICK}X', '{_PUT}Y' or '{DONE}'")
+    raise ValueError(f"'{subtask}' is not a subtask of homes; subtasks are '{_PICK}X', '{_PUT}Y' or '{DONE}'")

@@ -1,12 +1,12 @@
 """Writes a home as one MJCF string.
 
-Geoms that are felt are in group 3, which is not drawn; geoms that are seen collide with nothing. Objects touch
+Collision geoms are in group 3, which is not drawn; visual geoms collide with nothing. Objects touch
 everything (contype 1, conaffinity 3); the pad (contype 2) touches objects only, so suction never grips the furniture.
 """
 
 import numpy as np
 
-from pilot.sims.homes.objects import SHAPES, VESSELS, Part
+from pilot.sims.homes.objects import SHAPES, VESSELS, Primitive
 from pilot.sims.homes.rooms import Home, Receptacle
 
 PAD = 0.018  # half width of the suction pad [m]
@@ -31,8 +31,8 @@ def home_xml(home: Home) -> str:
 </visual>
 <statistic extent="1" center="0 0 0"/>
 <default>
-  <default class="seen"><geom contype="0" conaffinity="0" group="1" mass="0"/></default>
-  <default class="felt"><geom group="3" condim="3" friction="0.9 0.02 0.001" solref="0.014 1"/></default>
+  <default class="visual"><geom contype="0" conaffinity="0" group="1" mass="0"/></default>
+  <default class="collision"><geom group="3" condim="3" friction="0.9 0.02 0.001" solref="0.014 1"/></default>
 </default>
 <asset>
   <texture name="table" type="2d" builtin="{home.table_texture}" width="64" height="64"
@@ -58,7 +58,7 @@ def _row(values) -> str:
     return " ".join(f"{v:.5g}" for v in values)
 
 
-def _geom(shape: str, size, pos, *, rgb=None, cls: str = "seen", more: str = "") -> str:
+def _geom(shape: str, size, pos, *, rgb=None, cls: str = "visual", more: str = "") -> str:
     colour = "" if rgb is None else f' rgba="{_row(rgb)} 1"'
     return f'<geom class="{cls}" type="{shape}" size="{_row(size)}" pos="{_row(pos)}"{colour} {more}/>\n'
 
@@ -71,8 +71,10 @@ def _room(home: Home) -> str:
     axes = _row([*right, *np.cross(back, right)])
     return (
         f'<camera name="room" pos="{_row(camera)}" xyaxes="{axes}" fovy="39"/>\n'
-        + _geom("plane", (2, 2, 0.5), (0, 0, 0), cls="felt", more=_TOUCH)
-        + "".join(_geom("plane", (1, 1, 1), pos, cls="felt", more=f'zaxis="{axis}" {_TOUCH}') for pos, axis in _FENCE)
+        + _geom("plane", (2, 2, 0.5), (0, 0, 0), cls="collision", more=_TOUCH)
+        + "".join(
+            _geom("plane", (1, 1, 1), pos, cls="collision", more=f'zaxis="{axis}" {_TOUCH}') for pos, axis in _FENCE
+        )
         + _geom("box", (*home.table_half, 0.02), (0, 0, -0.02), more='material="table"')
         + _geom("box", (2, 1, 0.02), (0, 0.2, -0.3), rgb=home.floor)
         + _geom("box", (2, 0.02, 1), (0, 0.41, 0.4), rgb=home.wall)
@@ -81,56 +83,56 @@ def _room(home: Home) -> str:
 
 
 def _receptacle(r: Receptacle) -> str:
-    """A floor and four walls that are felt, and the same four walls dressed to be seen."""
+    """Write a receptacle: a floor and four walls that collide, and the same four walls decorated."""
     w, d = r.inner
     t, h = _WALL, r.wall / 2
     walls = [((w + 2 * t, t, h), (0, s * (d + t), h)) for s in (-1, 1)]
     walls += [((t, d, h), (s * (w + t), 0, h)) for s in (-1, 1)]
-    felt = _geom("box", (w, d, 0.003), (0, 0, 0.003), cls="felt", more=_TOUCH)
-    felt += "".join(_geom("box", size, pos, cls="felt", more=_TOUCH) for size, pos in walls)
+    collision = _geom("box", (w, d, 0.003), (0, 0, 0.003), cls="collision", more=_TOUCH)
+    collision += "".join(_geom("box", size, pos, cls="collision", more=_TOUCH) for size, pos in walls)
     pose = f'pos="{_row([*r.pos, 0])}" euler="0 0 {np.degrees(r.yaw):.4f}"'
-    return f'<body name="{r.name}" {pose}>\n{felt}{_dress(r, walls)}</body>\n'
+    return f'<body name="{r.name}" {pose}>\n{collision}{_decorate(r, walls)}</body>\n'
 
 
-def _dress(r: Receptacle, walls: list) -> str:
+def _decorate(r: Receptacle, walls: list) -> str:
     """How a receptacle looks: its walls, its rim, and the detail that tells it from the others."""
     w, d = r.inner
-    dress = VESSELS[r.name].dress
-    weave = 'material="weave"' if dress == "weave" else ""
+    decoration = VESSELS[r.name].decoration
+    weave = 'material="weave"' if decoration == "weave" else ""
     paint = None if weave else r.rgb
     inside = np.array(r.rgb) * 0.8
     out = _geom("box", (w, d, 0.0035), (0, 0, 0.0035), rgb=None if weave else inside, more=weave)
-    if dress == "slats":
+    if decoration == "slats":
         levels = np.linspace(0.2, 0.85, 3) * r.wall
         out += "".join(_geom("box", (*s[:2], 0.005), (*p[:2], z), rgb=r.rgb) for s, p in walls for z in levels)
     else:
         out += "".join(_geom("box", s, p, rgb=paint, more=weave) for s, p in walls)
     out += "".join(_geom("box", (s[0] + 0.003, s[1] + 0.003, 0.003), (*p[:2], r.wall), rgb=r.rim) for s, p in walls)
-    if dress == "tap":
+    if decoration == "tap":
         out += _geom("cylinder", (0.022, 0.001), (0, 0, 0.008), rgb=(0.15, 0.16, 0.18))
         out += _geom("box", (0.010, 0.010, 0.035), (0, d + 0.022, 0.035), rgb=(0.92, 0.94, 0.96))
         out += _geom("box", (0.008, 0.024, 0.007), (0, d, 0.068), rgb=(0.92, 0.94, 0.96))
-    if dress == "handles":
+    if decoration == "handles":
         out += "".join(_geom("box", (0.008, 0.03, 0.006), (s * (w + 0.016), 0, 0.012), rgb=r.rim) for s in (-1, 1))
     return out
 
 
 def _item(index: int, kind: str, scale: float) -> str:
-    """A free body; its parts are named `item<index>.<part>.<shade>` so that an episode can paint them."""
+    """A free body; its visual geoms are named `item<index>.<number>.<shade>` so that an episode can paint them."""
     shape = SHAPES[kind]
-    x, y, height = np.array(shape.felt) * scale
-    felt = _geom(
+    x, y, height = np.array(shape.collision) * scale
+    collision = _geom(
         "box",
         (x, y, height / 2),
         (0, 0, height / 2),
-        cls="felt",
+        cls="collision",
         more=f'name="item{index}" mass="0.12" contype="1" conaffinity="3"',
     )
-    parts = "".join(_part(part, scale, f"item{index}.{n}.{part.shade}") for n, part in enumerate(shape.parts))
-    return f'<body name="item{index}" pos="{index} 0 20"><freejoint/>\n{felt}{parts}</body>\n'
+    parts = "".join(_part(part, scale, f"item{index}.{n}.{part.shade}") for n, part in enumerate(shape.visual))
+    return f'<body name="item{index}" pos="{index} 0 20"><freejoint/>\n{collision}{parts}</body>\n'
 
 
-def _part(part: Part, scale: float, name: str) -> str:
+def _part(part: Primitive, scale: float, name: str) -> str:
     return _geom(part.shape, np.array(part.size) * scale, np.array(part.pos) * scale, more=f'name="{name}"')
 
 
@@ -140,9 +142,9 @@ _GANTRY = f"""
   <joint name="y" type="slide" axis="0 1 0" range="{LIMITS[0, 1]} {LIMITS[1, 1]}"/>
   <joint name="z" type="slide" axis="0 0 1" range="0 {LIMITS[1, 2]}"/>
   <camera name="wrist" pos="0 -0.075 0.11" euler="12 0 0" fovy="78"/>
-  <geom name="pad" class="felt" type="box" size="{PAD} {PAD} .005" pos="0 0 .005" mass="0.5"
+  <geom name="pad" class="collision" type="box" size="{PAD} {PAD} .005" pos="0 0 .005" mass="0.5"
     contype="2" conaffinity="0" friction="1.5 0.05 0.001"/>
-  <geom class="seen" type="cylinder" size="{PAD} .006" pos="0 0 .006" rgba=".10 .10 .11 1"/>
-  <geom class="seen" type="cylinder" size=".013 .012" pos="0 0 .024" rgba=".95 .95 .97 1"/>
-  <geom class="seen" type="cylinder" size=".006 .4" pos="0 0 .43" rgba=".55 .57 .60 1"/>
+  <geom class="visual" type="cylinder" size="{PAD} .006" pos="0 0 .006" rgba=".10 .10 .11 1"/>
+  <geom class="visual" type="cylinder" size=".013 .012" pos="0 0 .024" rgba=".95 .95 .97 1"/>
+  <geom class="visual" type="cylinder" size=".006 .4" pos="0 0 .43" rgba=".55 .57 .60 1"/>
 </body>"""

@@ -1,8 +1,8 @@
-"""What objects and receptacles are made of: a few low-poly primitives that a person tells apart at 64 x 64.
+"""Objects and receptacles: a few low-poly primitives each, which a person can tell apart at 64 x 64 pixels.
 
-What is seen and what is touched are two things. Each object is felt as one box with a flat top, so that it stands
-still, does not roll away and can be held by suction some 3 cm off its centre; the primitives on it are only seen.
-Lengths in metres, half sizes as MuJoCo wants them; an object's origin is the middle of its base.
+An object collides as one box with a flat top, so that it stands still, does not roll away and can be held by suction
+some 3 cm off its centre; its primitives are only visual.
+Lengths are in metres, half sizes as in MuJoCo; an object's origin is the middle of its base.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ _OCTAGON = np.array([(np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4])
 
 
 @dataclass(frozen=True)
-class Part:
-    """One primitive that is only seen. `shade`: main, dark, light (of the object's colour), white or black."""
+class Primitive:
+    """One visual primitive. `shade`: main, dark, light (of the object's colour), white or black."""
 
     shape: str  # box: half x, half y, half z; cylinder: radius, half height; ellipsoid: three half axes
     size: tuple[float, ...]
@@ -24,7 +24,7 @@ class Part:
     shade: str = "main"
 
     def hull(self) -> np.ndarray:
-        """Points [n, 3] on its outline: corners of a box, rings of eight around what is round."""
+        """Return points [n, 3] on its outline: the corners of a box, rings of eight around a round one."""
         if self.shape == "box":
             return _CORNERS * self.size + self.pos
         radius, half = self.size[0], self.size[-1]
@@ -34,22 +34,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of object: the box that is felt (half x, half y, full height), and the parts that are seen."""
+    """A kind of object: its collision box (half x, half y, full height), and its visual primitives."""
 
-    felt: Vec3
-    parts: tuple[Part, ...]
+    collision: Vec3
+    visual: tuple[Primitive, ...]
 
     def hull(self) -> np.ndarray:
-        """Points [n, 3] around everything that is seen."""
-        return np.vstack([part.hull() for part in self.parts])
+        """Return points [n, 3] around everything that is visible."""
+        return np.vstack([primitive.hull() for primitive in self.visual])
 
 
-def _disc(radius: float, low: float, high: float, shade: str = "main") -> Part:
-    return Part("cylinder", (radius, (high - low) / 2), (0, 0, (low + high) / 2), shade)
+def _disc(radius: float, low: float, high: float, shade: str = "main") -> Primitive:
+    return Primitive("cylinder", (radius, (high - low) / 2), (0, 0, (low + high) / 2), shade)
 
 
-def _slab(half_x: float, half_y: float, low: float, high: float, shade: str = "main", x: float = 0) -> Part:
-    return Part("box", (half_x, half_y, (high - low) / 2), (x, 0, (low + high) / 2), shade)
+def _slab(half_x: float, half_y: float, low: float, high: float, shade: str = "main", x: float = 0) -> Primitive:
+    return Primitive("box", (half_x, half_y, (high - low) / 2), (x, 0, (low + high) / 2), shade)
 
 
 SHAPES = {
@@ -58,9 +58,9 @@ SHAPES = {
         (
             _disc(0.038, 0, 0.078),
             _disc(0.030, 0.077, 0.079, "black"),
-            Part("box", (0.012, 0.006, 0.006), (0.046, 0, 0.062)),
-            Part("box", (0.012, 0.006, 0.006), (0.046, 0, 0.020)),
-            Part("box", (0.005, 0.006, 0.027), (0.057, 0, 0.041)),
+            Primitive("box", (0.012, 0.006, 0.006), (0.046, 0, 0.062)),
+            Primitive("box", (0.012, 0.006, 0.006), (0.046, 0, 0.020)),
+            Primitive("box", (0.005, 0.006, 0.027), (0.057, 0, 0.041)),
         ),
     ),
     "bowl": Shape(
@@ -82,7 +82,7 @@ SHAPES = {
     ),
     "ball": Shape(
         (0.035, 0.035, 0.086),
-        (Part("ellipsoid", (0.043,) * 3, (0, 0, 0.043)), _disc(0.0445, 0.038, 0.048, "white")),
+        (Primitive("ellipsoid", (0.043,) * 3, (0, 0, 0.043)), _disc(0.0445, 0.038, 0.048, "white")),
     ),
     "bottle": Shape(
         (0.033, 0.033, 0.135),
@@ -119,8 +119,8 @@ COLOURS_RGB = {
 }
 
 
-def shaded(rgb: np.ndarray, shade: str) -> np.ndarray:
-    """A part's colour, from its object's."""
+def shade_colour(rgb: np.ndarray, shade: str) -> np.ndarray:
+    """Return the colour of a primitive, from its object's colour."""
     rgb = np.asarray(rgb, float)
     fixed = {"white": np.full(3, 0.95), "black": np.full(3, 0.06)}
     return fixed[shade] if shade in fixed else {"main": rgb, "dark": rgb * 0.4, "light": rgb * 0.4 + 0.6}[shade]
@@ -128,12 +128,12 @@ def shaded(rgb: np.ndarray, shade: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Vessel:
-    """A kind of receptacle: wall height, base colour and its rim's, and how it is dressed."""
+    """A kind of receptacle: wall height, colours of base and rim, and what decorates it."""
 
     wall: float
     rgb: Vec3
     rim: Vec3
-    dress: str = ""
+    decoration: str = ""
 
 
 VESSELS = {

@@ -39,54 +39,57 @@ def pictures_of_home(env: HomesEnv, home: int, *, rows: int, seed: int) -> list[
 
 
 def ask(notes: list[Note], rng: np.random.Generator, *, count: int) -> list[Question]:
-    """`count` questions on a picture with these annotations: the dense one, then others, drawn without repetition."""
-    seen = [note for note in notes if note["box"] is not None]
-    asked = {dense(seen)}
+    """Return `count` questions on a picture with these annotations: the dense one, and others drawn at random."""
+    visible = [note for note in notes if note["box"] is not None]
+    questions = {dense(visible)}
     kinds: list[tuple[float, Callable[[list[Note], np.random.Generator], Question | None]]] = [
-        (0.30, detect_one), (0.10, detect_category), (0.18, point_back), (0.08, caption), (0.08, colour_of),
+        (0.30, detect_one), (0.10, detect_category), (0.18, name_at_box), (0.08, caption), (0.08, colour_of),
         (0.06, count_of), (0.10, is_in), (0.10, where_is),
     ]  # fmt: skip
     weights = np.array([weight for weight, _ in kinds])
     for _ in range(10 * count):
-        if len(asked) == count:
+        if len(questions) == count:
             break
-        question = kinds[rng.choice(len(kinds), p=weights / weights.sum())][1](seen, rng)
+        question = kinds[rng.choice(len(kinds), p=weights / weights.sum())][1](visible, rng)
         if question is not None:
-            asked.add(question)
-    return sorted(asked)
+            questions.add(question)
+    return sorted(questions)
 
 
 def dense(notes: list[Note]) -> Question:
-    """Everything with its box, top to bottom and left to right."""
-    return "list everything", _located(_raster(notes))
+    """Ask for everything with its box, top to bottom and left to right."""
+    return "list everything", _with_boxes(_raster(notes))
 
 
 def detect_one(notes: list[Note], rng: np.random.Generator) -> Question | None:
+    """Ask for the box of one thing."""
     note = _draw(notes, rng)
-    return (f"detect {note['name']}", _located([note])) if note else None
+    return (f"detect {note['name']}", _with_boxes([note])) if note else None
 
 
 def detect_category(notes: list[Note], rng: np.random.Generator) -> Question | None:
-    """All objects of a category, a kind or a colour, in raster order; the empty answer is "none"."""
+    """Ask for the boxes of all objects of a category, in raster order; the empty answer is "none"."""
     things = _things(notes)
     if not things:
         return None
     category = str(rng.choice(list(CATEGORIES)))
-    found = [note for note in things if note["kind"] in CATEGORIES[category]]
-    return f"detect {category}", _located(_raster(found)) or "none"
+    members = [note for note in things if note["kind"] in CATEGORIES[category]]
+    return f"detect {category}", _with_boxes(_raster(members)) or "none"
 
 
-def point_back(notes: list[Note], rng: np.random.Generator) -> Question | None:
+def name_at_box(notes: list[Note], rng: np.random.Generator) -> Question | None:
+    """Ask what is in a box."""
     note = _draw(notes, rng)
     return (f"what is at {box_to_locs(note['box'])}", note["name"]) if note else None
 
 
 def caption(notes: list[Note], rng: np.random.Generator) -> Question | None:
+    """Ask for a caption: the names of everything."""
     return "caption", ", ".join(f"a {note['name']}" for note in _raster(notes))
 
 
 def colour_of(notes: list[Note], rng: np.random.Generator) -> Question | None:
-    """Only where the kind tells which object is meant."""
+    """Ask for the colour of an object, where its kind says which one is meant."""
     things = _things(notes)
     kinds = [note["kind"] for note in things]
     note = _draw([note for note in things if kinds.count(note["kind"]) == 1], rng)
@@ -94,6 +97,7 @@ def colour_of(notes: list[Note], rng: np.random.Generator) -> Question | None:
 
 
 def count_of(notes: list[Note], rng: np.random.Generator) -> Question | None:
+    """Ask how many objects there are, or how many of a colour."""
     colour = str(rng.choice(COLOURS))
     things = _things(notes)
     if rng.random() < 0.5:
@@ -102,6 +106,7 @@ def count_of(notes: list[Note], rng: np.random.Generator) -> Question | None:
 
 
 def is_in(notes: list[Note], rng: np.random.Generator) -> Question | None:
+    """Ask whether an object is in a receptacle."""
     note, receptacle = _draw(_things(notes), rng), _draw(_receptacles(notes), rng)
     if note is None or receptacle is None:
         return None
@@ -114,13 +119,14 @@ def is_in(notes: list[Note], rng: np.random.Generator) -> Question | None:
 
 
 def where_is(notes: list[Note], rng: np.random.Generator) -> Question | None:
+    """Ask in which receptacle an object is."""
     placed = [thing for thing in _things(notes) if thing["in"]]
     note = _draw(placed if placed and rng.random() < 0.5 else _things(notes), rng)
     return (f"where is the {note['name']}", note["in"] or "table") if note else None
 
 
 def _act_a_while(env: HomesEnv, rng: np.random.Generator) -> None:
-    """The expert goes on with the task, or goes after something else, or the gripper strays."""
+    """Let the expert go on with the task, or go after another object, or let the gripper stray."""
     choice = rng.random()
     if choice < 0.65:
         expert = Expert(env, rng)
@@ -132,7 +138,7 @@ def _act_a_while(env: HomesEnv, rng: np.random.Generator) -> None:
         wander(env, rng, steps=int(rng.integers(2, 10)))
 
 
-def _located(notes: list[Note]) -> str:
+def _with_boxes(notes: list[Note]) -> str:
     return ", ".join(f"{box_to_locs(note['box'])} {note['name']}" for note in notes)
 
 

@@ -33,17 +33,17 @@ class Receptacle:
     rim: Vec3
 
     def local(self, xy: np.ndarray) -> np.ndarray:
-        """Table coordinates [..., 2] in the receptacle's own frame."""
+        """Turn table coordinates [..., 2] into the receptacle's own frame."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         return (np.asarray(xy) - self.pos) @ np.array([[c, -s], [s, c]])
 
     def world(self, xy: np.ndarray) -> np.ndarray:
-        """The inverse of `local`."""
+        """Turn coordinates [..., 2] of the receptacle's own frame into those of the table."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         return np.asarray(xy) @ np.array([[c, s], [-s, c]]) + self.pos
 
     def distance(self, xy: np.ndarray) -> np.ndarray:
-        """Distance [m] from points [..., 2] to the inner footprint, 0 inside."""
+        """Return the distance [m] from points [..., 2] to the inner footprint, 0 inside."""
         outside = np.maximum(np.abs(self.local(xy)) - self.inner, 0)
         return np.linalg.norm(outside, axis=-1)
 
@@ -80,7 +80,7 @@ class Home:
 
 
 def home_seed(split: str, home: int) -> int:
-    """The seed of home `home` of a split; the two splits' seeds are disjoint."""
+    """Return the seed of home `home` of a split; the splits share no seed."""
     check_name("split", split, SPLITS)
     if not 0 <= home < FIRST_TEST_SEED:
         raise ValueError(f"home {home} is not in [0, {FIRST_TEST_SEED})")
@@ -90,7 +90,7 @@ def home_seed(split: str, home: int) -> int:
 
 
 def draw_home(seed: int, level: int, *, kinds: tuple[str, ...], receptacles: tuple[str, ...]) -> Home:
-    """The home of this seed, with objects of these kinds and one or two of these receptacles."""
+    """Draw the home of this seed, with objects of these kinds and one or two of these receptacles."""
     rng = np.random.default_rng([seed, level])
     texture = str(rng.choice(["flat", "checker", "gradient"]))
     table = _muted(rng, value=(0.55, 0.95))
@@ -177,7 +177,7 @@ def _overlap(receptacles: tuple[Receptacle, ...]) -> bool:
 def free_spots(
     rng: np.random.Generator, receptacles: tuple[Receptacle, ...], *, count: int, tries: int = 200
 ) -> np.ndarray | None:
-    """Places [count, 2] for objects, clear of each other and of the receptacles; None if there was no luck."""
+    """Draw places [count, 2] for objects, clear of each other and of the receptacles; None if no try worked."""
     spots = np.empty((0, 2))
     for candidate in rng.uniform(-REACH, REACH, (tries, 2)):
         clear_of_walls = all(r.distance(candidate) > MARGIN for r in receptacles)
@@ -189,7 +189,11 @@ def free_spots(
 
 
 def check_names(what: str, got: tuple[str, ...], *, known: tuple[str, ...]) -> tuple[str, ...]:
-    """`got` as a tuple, or a ValueError that names the first word nobody knows."""
+    """Return the names as a tuple.
+
+    Raises:
+        ValueError: there are none, or unknown ones.
+    """
     unknown = [name for name in got if name not in known]
     if unknown or not got:
         raise ValueError(f"unknown {what} {unknown or 'list (empty)'}; homes knows {known}")

@@ -1,4 +1,4 @@
-"""The physics and the pictures of one home: everything that knows MuJoCo's arrays, and nothing of tasks.
+"""The physics and the pictures of one home: everything that knows MuJoCo's arrays, and nothing about tasks.
 
 The gripper holds by contact and adhesion alone. One control step is 0.1 s; the pad's target moves at most `MAX_STEP`.
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 from pilot.sims.gl import Renderer, mujoco
 from pilot.sims.homes.mjcf import LIMITS, SUBSTEPS, home_xml
-from pilot.sims.homes.objects import SHAPES, shaded
+from pilot.sims.homes.objects import SHAPES, shade_colour
 from pilot.sims.homes.rooms import Home, Receptacle
 
 MAX_STEP = 0.05  # of the pad's target per control step and axis [m]
@@ -38,17 +38,17 @@ class World:
         self.suction = False
 
     def _paintable(self) -> list[list[tuple[int, str]]]:
-        """Per object, its seen geoms and their shades, from the names that `mjcf` gave them."""
+        """Per object, its visual geoms and their shades, from the names that `mjcf` gave them."""
         names = [(g, self.model.geom(g).name.split(".")) for g in range(self.model.ngeom)]
         return [[(g, n[2]) for g, n in names if n[0] == f"item{i}" and len(n) == 3] for i in range(len(self._bodies))]
 
     def place(self, items: dict[int, tuple[np.ndarray, float, np.ndarray]], gripper: np.ndarray) -> None:
-        """Start anew with these objects: number → (xy, yaw, rgb), standing on the table, and the pad at `gripper`."""
+        """Restart with these objects standing on the table, number → (xy, yaw, rgb), and the pad at `gripper`."""
         mujoco.mj_resetData(self.model, self.data)
         self.items = list(items)
         for i, parts in enumerate(self._paint):
             for geom, shade in parts:
-                self.model.geom_rgba[geom] = [*shaded(items[i][2], shade), 1] if i in items else [0, 0, 0, 0]
+                self.model.geom_rgba[geom] = [*shade_colour(items[i][2], shade), 1] if i in items else [0, 0, 0, 0]
         for i, (xy, yaw, _) in items.items():
             self.data.qpos[self._qpos(i)] = [*xy, 0.0, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
         self.data.qpos[:3] = self.data.ctrl[:3] = gripper
@@ -57,7 +57,7 @@ class World:
         self.advance(np.array([*gripper, 0.0]))
 
     def advance(self, action: np.ndarray) -> None:
-        """One control step towards the target [x y z suction]."""
+        """Run one control step towards the target [x y z suction]."""
         here = self.gripper
         start = self.data.ctrl[:3].copy()
         target = np.clip(action[:3], here - MAX_STEP, here + MAX_STEP)
@@ -82,68 +82,71 @@ class World:
 
     @property
     def gripper(self) -> np.ndarray:
-        """Where the pad is [3]."""
+        """The position of the pad [3]."""
         return self.data.qpos[:3].copy()
 
     def sealed(self) -> int | None:
-        """The object that closes the pad: straight below its middle and as good as touching; None for none.
+        """Return the object that closes the pad: straight below its middle, and almost touching; None if there is none.
 
         Without a seal there is no vacuum, so nothing sticks to the pad's sides or hangs by a corner.
         """
         above = self.data.xpos[self._gripper] + [0, 0, _INSIDE]
         hit = np.full(1, -1, np.int32)
-        felt = np.array([0, 0, 0, 1, 0, 0], np.uint8)
-        gap = mujoco.mj_ray(self.model, self.data, above, [0, 0, -1], felt, False, self._gripper, hit, None) - _INSIDE
+        collision = np.array([0, 0, 0, 1, 0, 0], np.uint8)
+        gap = (
+            mujoco.mj_ray(self.model, self.data, above, [0, 0, -1], collision, False, self._gripper, hit, None)
+            - _INSIDE
+        )
         return self._index_of[int(hit[0])] if hit[0] >= 0 and gap < _SEAL else None
 
     def held(self) -> int | None:
-        """The object that suction holds; None without suction or seal."""
+        """Return the object that suction holds; None without suction or seal."""
         return self.sealed() if self.suction else None
 
     def position(self, i: int) -> np.ndarray:
-        """The middle of an object's felt box [3]."""
+        """Return the middle of an object's collision box [3]."""
         return self.data.geom_xpos[self._geoms[i]].copy()
 
     def speed(self, i: int) -> float:
-        """How fast an object moves [m/s]."""
+        """Return how fast an object moves [m/s]."""
         return float(np.linalg.norm(self.data.qvel[3 + 6 * i : 6 + 6 * i]))
 
     def extent(self, i: int) -> np.ndarray:
-        """Half sizes [3] of the upright box around an object's felt box, as it lies now."""
+        """Return the half sizes [3] of the upright box around an object's collision box, as it lies now."""
         rotation = self.data.geom_xmat[self._geoms[i]].reshape(3, 3)
         return np.abs(rotation) @ self.model.geom_size[self._geoms[i]]
 
     def top(self, i: int) -> float:
-        """Height of an object's highest point [m]."""
+        """Return the height of an object's highest point [m]."""
         return float(self.position(i)[2] + self.extent(i)[2])
 
     def item_box(self, i: int) -> Box | None:
-        """An object's box in the room picture; None where it is out of the picture."""
+        """Return an object's box in the room picture; None if it is out of the picture."""
         body = self._bodies[i]
         return self._box(self._hulls[i] @ self.data.xmat[body].reshape(3, 3).T + self.data.xpos[body])
 
     def receptacle_box(self, receptacle: Receptacle) -> Box | None:
-        """A receptacle's box in the room picture."""
+        """Return a receptacle's box in the room picture."""
         rim = receptacle.world(_CORNERS[:, :2] * (np.array(receptacle.inner) + 0.012))
         heights = (_CORNERS[:, 2:] + 1) / 2 * receptacle.wall
         return self._box(np.hstack([rim, heights]))
 
     def _box(self, points: np.ndarray) -> Box | None:
         """The clipped box (y0, x0, y1, x1) in [0, 1] around points [n, 3] seen by the room camera."""
-        seen = (points - self.data.cam_xpos[self._camera]) @ self.data.cam_xmat[self._camera].reshape(3, 3)
-        scale = -seen[:, 2:] * np.tan(np.radians(self.model.cam_fovy[self._camera]) / 2)
-        uv = np.clip(0.5 + seen[:, :2] / scale * [0.5, -0.5], 0, 1)
+        in_camera = (points - self.data.cam_xpos[self._camera]) @ self.data.cam_xmat[self._camera].reshape(3, 3)
+        scale = -in_camera[:, 2:] * np.tan(np.radians(self.model.cam_fovy[self._camera]) / 2)
+        uv = np.clip(0.5 + in_camera[:, :2] / scale * [0.5, -0.5], 0, 1)
         (x0, y0), (x1, y1) = uv.min(0), uv.max(0)
         return (float(y0), float(x0), float(y1), float(x1)) if x1 > x0 and y1 > y0 else None
 
     def render(self, camera: str) -> np.ndarray:
-        """One camera's picture, uint8 [h w 3]."""
+        """Render one camera's picture, uint8 [h w 3]."""
         if self._renderer is None:
             self._renderer = Renderer(self.model, self._size)
         return self._renderer.render(self.data, camera)
 
     def close(self) -> None:
-        """Give the pictures' memory back."""
+        """Free the memory of the pictures."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
