@@ -181,7 +181,7 @@ class Actor:
             return results
         good = [requests[i] for i in places]
         # 1) Pictures and text into the cache.
-        read = collate([rows[i] for i in places], device=self.device).observation
+        read = collate([rows[i] for i in places], device=self.engine.input_device).observation
         decides = good[0].high_level is not None and any(request.subtask.decide for request in good)
         prefilled = self.engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
         prefill_end = time.perf_counter()
@@ -227,14 +227,15 @@ class Actor:
 
     def _denoise(self, prefilled: Any, state: Tensor, requests: list[Request]) -> Tensor:
         """Make a chunk for each request, joined to what is left of the one before where there is one (`rtc.py`)."""
-        noise = torch.cat([self.noise(request.noise_generator) for request in requests])
-        steps = {"noise": noise, "num_steps": self.num_steps, "padded_dims": self.padded_dims}
+        noise = torch.cat([self._draw(request.noise_generator) for request in requests])
+        steps = {"num_steps": self.num_steps, "padded_dims": self.padded_dims}
         previous = [request.previous for request in requests]
         if not any(previous):
-            return self.engine.denoise(prefilled, state, **steps)[-1]
+            return self.engine.denoise(prefilled, state, noise=noise.to(self.engine.input_device), **steps)[-1]
         states = [request.sample.state for request in requests]
         left = rtc.encode(self.pipeline, previous, states, device=self.device)
-        return rtc.denoise(self.engine, prefilled, state, leftover=left, rtc=self.rtc, **steps)[-1]
+        state, noise = state.to(self.device), noise.to(self.device)
+        return rtc.denoise(self.engine, prefilled, state, noise=noise, leftover=left, rtc=self.rtc, **steps)[-1]
 
     def _generate_actions(
         self, requests: list[Request], decisions: list[Decision], grammar: ActionGrammar, *, errors: Errors
@@ -251,7 +252,7 @@ class Actor:
         rows = attempt_each(encode, list(zip(requests, decisions, strict=True)), errors=errors)
         if not (readable := [row for row in rows if not isinstance(row, Exception)]):
             return rows
-        read = collate(readable, device=self.device).observation
+        read = collate(readable, device=self.engine.input_device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
         prefilled = self.engine.prefill(read, max_new_tokens=longest)
         tokens, _ = self.engine.generate(
@@ -270,8 +271,11 @@ class Actor:
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """Draw the noise [1 ah ad] of a chunk."""
+        return self._draw(generator).to(self.device)
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
         config = self.model.config
-        return torch.randn(1, config.action_horizon, config.action_dim, generator=generator).to(self.device)
+        return torch.randn(1, config.action_horizon, config.action_dim, generator=generator)
 
 
 def make_subtask_codec(bundle: Bundle) -> SubtaskCodec:

@@ -5,12 +5,15 @@ are kernels too (`nn/kernels/steps.py`), so that a step is some hundred launches
 once, actions that are given, tokens that do not all see the same) is worked with PyTorch's matrix products.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pilot.data.layout import Observation
+from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.fused_stack import FusedScratch, FusedSiglip, FusedStack, can_fuse, can_launch_early
 from pilot.infer.engine.graphs import GraphBuffers, GraphEngine
 from pilot.infer.engine.stack import Span
@@ -35,6 +38,20 @@ class FusedEngine(GraphEngine):
         self.early = can_launch_early(model.embedding.weight.device) if early is None else early
         self.towers: dict[int, FusedSiglip] = {}
         super().__init__(model)
+
+    @torch.inference_mode()
+    def quantize(self, observations: Sequence[Observation]) -> None:
+        """Compute the MLPs of the backbone's prefill in FP8 from now on, with scales from these observations.
+
+        Weights of the GPU's memory grow by half of those MLPs. Needs Hopper or Ada.
+        """
+
+        def calibrate() -> None:
+            for observation in observations:
+                FastEngine.prefill(self, observation.map(lambda x: x.to(self.device)), max_new_tokens=1)
+
+        cast(FusedStack, self.vlm).quantize(calibrate)
+        self.buffers_by_kind.clear()
 
     def stack(self, gemma: Gemma) -> FusedStack:
         return FusedStack(gemma, early=self.early)

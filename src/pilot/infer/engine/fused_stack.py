@@ -6,13 +6,15 @@ the library's products with one pass between them (`nn/kernels/passes.py`). The 
 Axes: as in `stack.py`; `p` patches, `o` output width.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pilot.infer.engine.fp8 import FP8, Fp8Layer, quantize_layer, scaled_mm
 from pilot.infer.engine.stack import InferenceStack, NormScale, Scratch, Slots, Span, Weights
 from pilot.nn.gemma import Gemma, GemmaConfig
 from pilot.nn.kernels import attention, passes, products
@@ -95,20 +97,60 @@ def cut_for(rows: int, slots: int, *, batch: int) -> Cut:
     return Cut(tall, 64, part if part < slots else 0)
 
 
-class FusedScratch(Scratch):
-    """What a pass over `batch` × `tokens` tokens works in."""
+class ExtraRows(NamedTuple):
+    """Rows that each product has beyond the tokens there are: for some numbers of rows the library is much slower."""
 
-    def __init__(self, config: GemmaConfig, *, batch: int, tokens: int, like: Tensor, columns: int) -> None:
-        rows, self.batch, self.tokens = batch * tokens, batch, tokens
+    qkv: int = 0
+    out: int = 0
+    gate_up: int = 0
+    down: int = 0
+
+
+class FusedScratch(Scratch):
+    """The tensors that a pass over `batch` × `tokens` tokens works in.
+
+    The large products take `extra` rows, which nobody reads, from the tensors in `padded`.
+    """
+
+    def __init__(
+        self,
+        config: GemmaConfig,
+        *,
+        batch: int,
+        tokens: int,
+        like: Tensor,
+        columns: int,
+        extra: ExtraRows = ExtraRows(),  # noqa: B008 (a constant)
+        fp8: bool = False,
+    ) -> None:
+        self.rows, self.batch, self.tokens, self.extra = batch * tokens, batch, tokens, extra
+        few = self.rows <= MAX_ROWS
+        width, heads = config.width, config.num_heads * config.head_dim
+        self.padded: dict[str, Tensor] = {}
+
+        def rows_of(name: str, columns: int, dtype: torch.dtype = like.dtype) -> Tensor:
+            self.padded[name] = like.new_empty((self.rows + (0 if few else max(extra)), columns), dtype=dtype)
+            return self.padded[name][: self.rows]
+
         self.queries = like.new_empty((batch, tokens * config.num_heads, config.head_dim))
-        self.attended = torch.empty_like(self.queries)
-        self.gated = like.new_empty((rows, config.mlp_dim))
-        self.normed = like.new_empty((rows, config.width))
-        if rows <= MAX_ROWS:
-            self.squares = like.new_empty((rows, config.width // columns), dtype=torch.float32)
-        self.qkv = like.new_empty((rows, (config.num_heads + 2) * config.head_dim))
-        self.branch = like.new_empty((rows, config.width))
-        self.gate_up = like.new_empty((rows, 2 * config.mlp_dim))
+        self.attended = rows_of("attended", heads).view(self.queries.shape)
+        self.gated = rows_of("gated", config.mlp_dim)
+        self.normed = rows_of("normed", width)
+        self.branch = rows_of("branch", width)
+        if few:
+            self.squares = like.new_empty((self.rows, width // columns), dtype=torch.float32)
+        self.qkv = rows_of("qkv", heads + 2 * config.head_dim)
+        self.gate_up = rows_of("gate_up", 2 * config.mlp_dim)
+        if fp8 and not few:
+            self.normed_fp8, self.gated_fp8 = (
+                rows_of("normed_fp8", width, FP8),
+                rows_of("gated_fp8", config.mlp_dim, FP8),
+            )
+
+    def product(self, kind: str, source: str, weight: Tensor, target: str) -> None:
+        """Multiply the rows of one tensor by a weight, into another."""
+        rows = self.rows + (0 if self.rows <= MAX_ROWS else getattr(self.extra, kind))
+        torch.mm(self.padded[source][:rows], weight, out=self.padded[target][:rows])
 
 
 class FusedStack(InferenceStack):
@@ -124,10 +166,25 @@ class FusedStack(InferenceStack):
         self.tiles = fit_tiles(tiles_for(gemma.config), self.like)
         splits = max(self.tiles.out.splits, self.tiles.down.splits)
         self.workspace = Workspace.empty(floats=splits * MAX_ROWS * self.config.width, device=self.like.device)
+        self.extra = ExtraRows()
+        self.fp8: list[Fp8Layer | None] = []
+        self.largest: Tensor | None = None  # while calibrating: largest input of each MLP, and of what is gated in it
 
     def scratch(self, *, batch: int, tokens: int) -> FusedScratch:
-        columns = self.tiles.out.columns
-        return FusedScratch(self.config, batch=batch, tokens=tokens, like=self.like, columns=columns)
+        return FusedScratch(
+            self.config, batch=batch, tokens=tokens, like=self.like, columns=self.tiles.out.columns, extra=self.extra,
+            fp8=bool(self.fp8),
+        )  # fmt: skip
+
+    def quantize(self, calibrate: Callable[[], Any]) -> None:
+        """Compute the MLPs of many rows in FP8 from now on, for activations as large as `calibrate` makes them."""
+        self.fp8, self.largest = [], torch.zeros(len(self.layers), 2, device=self.like.device)
+        calibrate()
+        sizes, self.largest = self.largest.tolist(), None
+        for i, (weights, (of_input, of_gated)) in enumerate(zip(self.layers, sizes, strict=True)):
+            factor = self.norms[2 * i + 1].factor
+            made = quantize_layer(weights, factor, largest_input=of_input, largest_gated=of_gated) if of_input else None
+            self.fp8.append(made)
 
     def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
         """As `InferenceStack.adaptive`, each shift also behind the matrix that follows."""
@@ -224,7 +281,7 @@ class FusedStack(InferenceStack):
         passes.add_norm(x, None, None, norms[0].factor, norms[0].shift, out=scratch.normed)
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
             before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
-            torch.mm(scratch.normed, weights.qkv, out=scratch.qkv)
+            scratch.product("qkv", "normed", weights.qkv, "qkv")
             keys, values = slots.new_keys, slots.new_values
             if slots.index is not None:  # the kernel writes to fixed slots
                 keys, values = (x.new_empty((scratch.batch, 1, scratch.tokens, keys.shape[3])) for _ in range(2))
@@ -241,17 +298,33 @@ class FusedStack(InferenceStack):
                 if only is not None:
                     x, bias, scratch = self.narrow(x, only, bias=bias, scratch=scratch)
             self.attend_many(scratch, slots, bias=bias)
-            torch.mm(scratch.attended.view(len(x), -1), weights.out, out=scratch.branch)
-            norm = before_mlp
-            passes.add_norm(x, scratch.branch, before_attention.gate, norm.factor, norm.shift, out=scratch.normed)
-            self.mlp(weights, scratch)
+            scratch.product("out", "attended", weights.out, "branch")
+            fp8 = self.fp8[i] if self.fp8 and len(x) > MAX_ROWS else None
+            factor, normed = (before_mlp.factor, scratch.normed) if fp8 is None else (fp8.factor, scratch.normed_fp8)
+            passes.add_norm(x, scratch.branch, before_attention.gate, factor, before_mlp.shift, out=normed)
+            if fp8 is None:
+                self.mlp(weights, scratch)
+            else:
+                self.mlp_fp8(fp8, scratch)
+            if self.largest is not None and len(x) > MAX_ROWS:
+                self.largest[i] = torch.stack([y.abs().amax() for y in (scratch.normed, scratch.gated)])
             passes.add_norm(x, scratch.branch, before_mlp.gate, after.factor, after.shift, out=scratch.normed)
         return scratch.normed
 
     def mlp(self, weights: Weights, scratch: FusedScratch) -> None:
-        torch.mm(scratch.normed, weights.gate_up, out=scratch.gate_up)
+        scratch.product("gate_up", "normed", weights.gate_up, "gate_up")
         passes.gelu_product(scratch.gate_up, out=scratch.gated)
-        torch.mm(scratch.gated, weights.down, out=scratch.branch)
+        scratch.product("down", "gated", weights.down, "branch")
+
+    def mlp_fp8(self, layer: Fp8Layer, scratch: FusedScratch) -> None:
+        scaled_mm(
+            scratch.normed_fp8, layer.gate_up, x_scale=layer.input_scale, weight_scale=layer.gate_up_scale,
+            out=scratch.gate_up,
+        )  # fmt: skip
+        passes.gelu_product(scratch.gate_up, out=scratch.gated_fp8, scale=layer.per_gated)
+        scaled_mm(
+            scratch.gated_fp8, layer.down, x_scale=layer.gated_scale, weight_scale=layer.down_scale, out=scratch.branch
+        )
 
     def attend_many(self, scratch: FusedScratch, slots: Slots, *, bias: Tensor | None) -> None:
         """With a mask of its own for each query the library's attention, else the kernel."""

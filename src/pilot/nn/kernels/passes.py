@@ -20,7 +20,7 @@ from pilot.nn.norms import EPS
 @no_type_check
 def _norm_kernel(x, branch, gate, factor, shift, out, gate_stride, factor_stride, WIDTH: tl.constexpr,
                  BLOCK: tl.constexpr, ADDS: tl.constexpr, GATED: tl.constexpr, SHIFTED: tl.constexpr,
-                 FLOOR: tl.constexpr):  # fmt: skip
+                 FLOOR: tl.constexpr, LIMIT: tl.constexpr):  # fmt: skip
     row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = d < WIDTH
     value = tl.load(x + row * WIDTH + d, mask=inside, other=0.0).to(tl.float32)
@@ -35,6 +35,8 @@ def _norm_kernel(x, branch, gate, factor, shift, out, gate_stride, factor_stride
     value *= tl.load(factor + row * factor_stride + d, mask=inside, other=0.0)
     if SHIFTED:
         value += tl.load(shift + row * factor_stride + d, mask=inside, other=0.0)
+    if LIMIT > 0:
+        value = tl.clamp(value, -LIMIT, LIMIT)
     tl.store(out + row * WIDTH + d, value.to(out.dtype.element_ty), mask=inside)
 
 
@@ -87,13 +89,16 @@ def _rotate_kernel(qkv, cos, sin, queries, keys, values, tokens, angle_stride, k
 
 @triton.jit
 @no_type_check
-def _gelu_kernel(gate_up, out, INNER: tl.constexpr, BLOCK: tl.constexpr):
+def _gelu_kernel(gate_up, out, scale, INNER: tl.constexpr, BLOCK: tl.constexpr, LIMIT: tl.constexpr):
     row, i = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < INNER
     gate = tl.load(gate_up + row * (2 * INNER) + i, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * (2 * INNER) + INNER + i, mask=inside, other=0.0).to(tl.float32)
     gate *= tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
-    tl.store(out + row * INNER + i, (gate * up).to(out.dtype.element_ty), mask=inside)
+    product = gate * up
+    if LIMIT > 0:
+        product = tl.clamp(product * scale, -LIMIT, LIMIT)
+    tl.store(out + row * INNER + i, product.to(out.dtype.element_ty), mask=inside)
 
 
 def add_norm(
@@ -114,6 +119,7 @@ def add_norm(
     _norm_kernel[(rows,)](
         x, branch, gate, factor, shift, out, _row_stride(gate), _row_stride(factor), WIDTH=width, BLOCK=block,
         ADDS=branch is not None, GATED=gate is not None, SHIFTED=shift is not None, FLOOR=width * EPS,
+        LIMIT=_limit(out),
         **options(Tile(0, 0, warps=max(1, min(8, block // 512))), False),
     )  # fmt: skip
 
@@ -136,7 +142,7 @@ def plain_add_norm(
         x.copy_(x.float() + (branch.float() if gate is None else branch.float() * gate.float()))
     value = x.float()
     value = value * (value.square().sum(-1, keepdim=True) + x.shape[1] * EPS).rsqrt() * factor
-    out.copy_(value if shift is None else value + shift)
+    _write(value if shift is None else value + shift, out)
 
 
 def add_layer_norm(
@@ -210,15 +216,27 @@ def plain_rotate_into(
     values.copy_(product[:, :, -1:].transpose(1, 2))
 
 
-def gelu_product(gate_up: Float[Tensor, "r _"], *, out: Float[Tensor, "r i"]) -> None:
-    """`GELU(gate) · up` of the two halves of each row."""
+def gelu_product(gate_up: Float[Tensor, "r _"], *, out: Float[Tensor, "r i"], scale: float = 1.0) -> None:
+    """`GELU(gate) · up` of the two halves of each row; `scale` times that into an `out` of FP8."""
     rows, inner = out.shape
     block = min(2048, triton.next_power_of_2(inner))
     grid = (rows, triton.cdiv(inner, block))
-    _gelu_kernel[grid](gate_up, out, INNER=inner, BLOCK=block, **options(Tile(0, 0, warps=4), False))
+    assert scale == 1 or out.dtype.itemsize == 1
+    _gelu_kernel[grid](
+        gate_up, out, scale, INNER=inner, BLOCK=block, LIMIT=_limit(out), **options(Tile(0, 0, warps=4), False)
+    )
 
 
-def plain_gelu_product(gate_up: Float[Tensor, "r _"], *, out: Float[Tensor, "r i"]) -> None:
+def plain_gelu_product(gate_up: Float[Tensor, "r _"], *, out: Float[Tensor, "r i"], scale: float = 1.0) -> None:
     """`gelu_product` in PyTorch."""
     gate, up = gate_up.float().chunk(2, dim=-1)
-    out.copy_(F.gelu(gate, approximate="tanh") * up)
+    _write(F.gelu(gate, approximate="tanh") * up * scale, out)
+
+
+def _limit(out: Tensor) -> float:
+    """The largest number of FP8, where numbers saturate; 0 for wider ones, which have room."""
+    return torch.finfo(out.dtype).max if out.dtype.itemsize == 1 else 0.0
+
+
+def _write(value: Tensor, out: Tensor) -> None:
+    out.copy_(value.clamp(-_limit(out), _limit(out)) if _limit(out) else value)
