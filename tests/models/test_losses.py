@@ -1,4 +1,4 @@
-"""A step of training asks the device for nothing, once it is known where everything is."""
+"""A step of training asks the device for nothing, once the indices of a batch are found."""
 
 from dataclasses import replace
 
@@ -27,14 +27,14 @@ def mixed_batch() -> Batch:
 
 
 @pytest.mark.parametrize("config", [pi05("debug"), pi0("debug"), pi05("debug", rtc_max_delay=2)])
-def test_a_located_batch_has_the_same_losses_and_asks_nothing(config, no_shape_checks):
+def test_a_batch_with_indices_has_the_same_losses_and_asks_the_device_for_nothing(config, no_shape_checks):
     pi, batch = model(config).train(), mixed_batch()
     draws = pi.draw(3, torch.Generator().manual_seed(0), flow_draws=2)
     wanted = pi.loss_terms(batch, draws, losses=LOSSES)
-    with_indices = batch.with_indices().map(torch.clone)
+    indexed = batch.with_indices().map(torch.clone)
     optimizer, ema = Optimizer(pi, OptimConfig(), steps=10), Ema(pi, decay=0.9)
     with NothingAsked():
-        terms = pi.loss_terms(with_indices, draws, losses=LOSSES)
+        terms = pi.loss_terms(indexed, draws, losses=LOSSES)
         torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
         optimizer.step(0)
         ema.update()
@@ -42,8 +42,8 @@ def test_a_located_batch_has_the_same_losses_and_asks_nothing(config, no_shape_c
         assert torch.equal(total, terms[name][0]) and torch.equal(count, terms[name][1]), name
 
 
-def test_without_it_the_device_is_asked(no_shape_checks):
-    """What the test above would not see, it could not hold."""
+def test_without_indices_the_device_is_asked(no_shape_checks):
+    """The test above would notice a question to the device."""
     pi, batch = model(), mixed_batch()
     draws = pi.draw(3, torch.Generator().manual_seed(0))
     with NothingAsked(), pytest.raises(AssertionError, match="nonzero"):

@@ -1,4 +1,4 @@
-"""One head is told where to look while a box is said."""
+"""One head learns to look at a box while its tokens are predicted."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ LOC = CONFIG.loc_start
 
 
 def observation() -> Observation:
-    """Row 0 says a box of the upper left patch, row 1 none; pictures are 2 × 2 patches."""
+    """Row 0 has a box of the upper left patch as its target, row 1 none; pictures are 2 × 2 patches."""
     words = torch.tensor([[2, 2000, LOC + 10, LOC + 20, LOC + 400, LOC + 500, 2001], [2, 2000, 2001, 2002, 0, 0, 0]])
     kinds = torch.tensor([[1, 1, 2, 2, 2, 2, 2], [1, 1, 2, 2, 0, 0, 0]])
     generator = torch.Generator().manual_seed(0)
@@ -24,11 +24,11 @@ def observation() -> Observation:
     )  # fmt: skip
 
 
-def test_boxes_are_found_where_they_are_said():
+def test_boxes_are_found_in_the_target_text():
     row, first = pointing.find_boxes(observation(), LOC)
     assert row.tolist() == [0] and first.tolist() == [2]
-    asked = replace(observation(), token_loss=torch.zeros(2, 7, dtype=torch.bool))
-    assert not len(pointing.find_boxes(asked, LOC)[0])
+    question = replace(observation(), token_loss=torch.zeros(2, 7, dtype=torch.bool))
+    assert not len(pointing.find_boxes(question, LOC)[0])
 
 
 def test_patches_that_a_box_touches():
@@ -63,7 +63,7 @@ def test_attention_is_the_layers_own():
     row, queries = torch.tensor([0, 1]), torch.tensor([[5], [5]])
     weights = pointing.log_attention(model.vlm.blocks[1], context, layer=1, row=row, queries=queries).exp()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1))
-    assert not weights[:, :, 6:].any()  # nothing of what is said later
+    assert not weights[:, :, 6:].any()  # none to later tokens
 
 
 def test_learning_to_point_moves_the_attention_into_the_box(no_shape_checks):

@@ -50,7 +50,7 @@ def test_acting_is_decoding_the_mean_style():
         assert not torch.allclose(chunk, it.decode(batch.observation, torch.ones(3, it.config.style_dim)))
 
 
-def test_without_words_it_is_deaf():
+def test_without_a_prompt_encoder_the_prompt_does_not_matter():
     it, batch = Act(act("debug", reads_text=False)).initialize(torch.Generator().manual_seed(0)), rows(act("debug"))
     other = batch.observation.tokens + 1
     with torch.no_grad():
