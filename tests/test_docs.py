@@ -52,8 +52,8 @@ def test_files_that_a_page_names_exist(page):
     named = re.findall(rf"`((?:{folders})/[\w./-]+|[\w/]+\.py|\.ci/run)`", page.read_text())
     places = [ROOT, ROOT / "src" / "pilot", ROOT / "docs"]
     missing = [name for name in named if "NAME" not in name and not any((place / name).exists() for place in places)]
-    dummy_observation = {"utils.py", "src/pilot/robots/desk_arm.py", "src/pilot/configs/desk.py"}
-    assert not set(missing) - dummy_observation
+    invented = {"utils.py", "src/pilot/robots/desk_arm.py", "src/pilot/configs/desk.py"}
+    assert not set(missing) - invented
 
 
 def test_make_targets_that_pages_name_exist():
