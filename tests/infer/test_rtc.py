@@ -19,9 +19,9 @@ from pilot.infer.rtc import (
     Previous,
     Rtc,
     denoise,
-    encode,
+    encode_leftover,
     guidance_weight,
-    guided,
+    guide_velocity,
     prefix_weights,
     read_previous,
 )
@@ -65,7 +65,7 @@ def identity_guide(velocity, target, weights, *, times: Sequence[float], max_gui
 
 def squared_guide(velocity, target, weights, *, times: Sequence[float], max_guidance: float):
     """Another: `r²` squared once more."""
-    paper = guided(velocity, target, weights, times=times, max_guidance=1.0)
+    paper = guide_velocity(velocity, target, weights, times=times, max_guidance=1.0)
 
     def steered(x_t: Tensor, i: int) -> Tensor:
         t, v_t = times[i], velocity(x_t, i)
@@ -94,7 +94,7 @@ def check_against_finite_differences(guide: Guide) -> None:
 
 
 def test_the_pull_goes_through_the_network():
-    check_against_finite_differences(guided)
+    check_against_finite_differences(guide_velocity)
 
 
 @pytest.mark.parametrize("mistake", [identity_guide, squared_guide])
@@ -108,7 +108,7 @@ def test_a_linear_velocity_has_a_closed_form():
     generator = torch.Generator().manual_seed(2)
     matrix = torch.randn(6, 6, generator=generator)
     x, target, weights = (torch.rand(3, 6, 1, generator=generator) for _ in range(3))
-    steered = guided(lambda x, i: matrix @ x, target, weights, times=[0.9, 0.3], max_guidance=100.0)
+    steered = guide_velocity(lambda x, i: matrix @ x, target, weights, times=[0.9, 0.3], max_guidance=100.0)
     for i, t in enumerate((0.9, 0.3)):
         jacobian = torch.eye(6) - t * matrix
         pull = jacobian.T @ (weights * (target - jacobian @ x))
@@ -117,7 +117,7 @@ def test_a_linear_velocity_has_a_closed_form():
 
 def test_without_guidance_the_velocity_is_the_plain_one():
     x, target = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
-    steered = guided(curved, target, torch.ones(2, 4, 3), times=[0.5], max_guidance=0.0)
+    steered = guide_velocity(curved, target, torch.ones(2, 4, 3), times=[0.5], max_guidance=0.0)
     assert torch.equal(steered(x, 0), curved(x, 0))
 
 
@@ -177,7 +177,7 @@ def test_our_direction_of_time_gives_the_papers_chunks():
     noise, old = rng.normal(size=(8, 2)), rng.normal(size=(8, 2))
     wanted = in_the_papers_time(matrix, noise, old, delay=2, left=5, beta=5.0)
     weights = prefix_weights(8, delay=rows(2), left=rows(5)).double()[..., None].expand(1, 8, 2)
-    steered = guided(
+    steered = guide_velocity(
         lambda x, i: torch.from_numpy(matrix) @ x, torch.from_numpy(old)[None], weights,
         times=flow.solver_times(5, "euler").tolist(), max_guidance=5.0,
     )  # fmt: skip
@@ -395,7 +395,7 @@ def test_what_is_left_is_said_relative_to_where_the_robot_is_now(pipeline):
     commands = np.array([[0.5, 0.2, 0.0], [0.6, 0.4, 1.0], [0.7, 0.6, 1.0]], np.float32)
     states = [np.array([0.0, 0.0, 0.0], np.float32), np.array([0.4, -0.3, 0.9], np.float32)]
     previous = [Previous(actions=commands, delay=1), Previous(actions=commands, delay=2), None]
-    left = encode(pipeline, previous, [*states, states[0]])
+    left = encode_leftover(pipeline, previous, [*states, states[0]])
     assert left.left.tolist() == [3, 3, 0] and left.delay.tolist() == [1, 2, 0]
     assert left.known[0, :3, :3].all() and left.known.sum() == 18, "neither the model's other dims nor later steps"
     for row, state in enumerate(states):
@@ -408,7 +408,7 @@ def test_what_is_left_is_said_relative_to_where_the_robot_is_now(pipeline):
 def test_what_is_left_of_a_longer_chunk_is_cut(pipeline):
     previous = read_previous({"actions": np.zeros((9, 3)).tolist(), "delay": np.int64(8)}, ARM)
     assert previous.actions.dtype == np.float32
-    left = encode(pipeline, [previous], [np.zeros(3, np.float32)])
+    left = encode_leftover(pipeline, [previous], [np.zeros(3, np.float32)])
     assert left.left.tolist() == [HORIZON] and left.given(4).sum() == 4
     assert read_previous(None, ARM) is None
 

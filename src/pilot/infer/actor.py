@@ -233,7 +233,7 @@ class Actor:
         if not any(previous):
             return self.engine.denoise(prefilled, state, noise=noise.to(self.engine.input_device), **steps)[-1]
         states = [request.sample.state for request in requests]
-        left = rtc.encode(self.pipeline, previous, states, device=self.device)
+        left = rtc.encode_leftover(self.pipeline, previous, states, device=self.device)
         state, noise = state.to(self.device), noise.to(self.device)
         return rtc.denoise(self.engine, prefilled, state, noise=noise, leftover=left, rtc=self.rtc, **steps)[-1]
 

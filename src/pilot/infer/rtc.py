@@ -1,19 +1,18 @@
-"""Real-time chunking: the next chunk goes on from what is left of the previous one.
+"""Real-time chunking: the next chunk continues what is left of the previous one.
 
-While a chunk is computed, the robot does the next `delay` actions of the old one. The new chunk must agree with those,
-and should not turn sharply behind them. Three ways to get there, one to be chosen:
+While a chunk is computed, the robot executes the next `delay` actions of the old one. The new chunk must agree with
+those, and should not turn sharply after them. There are three modes:
 
 - `guided`: each denoising step is pulled towards the whole leftover, those `delay` actions fully and the others ever
   less. The pull goes backwards through the network (a vector-Jacobian product), about twice the work of a step. For any
   flow model. Source: arXiv 2506.07339, algorithm 1 and equations 2 to 5.
-- `prefix`: the `delay` actions are held on their straight way from noise, as in inpainting; nothing else knows of the
-  leftover. For any flow model, at no cost.
-- `trained`: the `delay` actions are given clean, at flow time 0, to a model that has learned to go on from them
+- `prefix`: the `delay` actions are held on their straight path from noise, as in inpainting; the rest of the leftover
+  is not used. For any flow model, at no cost.
+- `trained`: the `delay` actions are given clean, at flow time 0, to a model that has learned to continue them
   (`PiConfig.rtc_max_delay`). At no cost. Source: arXiv 2512.05964.
 
-The pictures are read once, by the engine, in every mode. `prefix` and `trained` are denoised by the engine too.
-`guided` needs gradients, and the engine works in place without any: there the plain model's velocity reads the engine's
-cache.
+The engine prefills pictures and text once, in every mode, and denoises in modes `prefix` and `trained`. `guided` needs
+gradients, and the engine works in place without any: there the plain model's velocity reads the engine's cache.
 
 The time is ours: t = 1 is noise. The papers' τ is 1 − t and their velocity the negative of ours.
 
@@ -44,7 +43,7 @@ Schedule = Literal["exponential", "linear", "hard"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rtc:
-    """How chunks are joined. `schedule` and `max_guidance` (β) are those of `guided`; the defaults are the paper's."""
+    """How chunks are joined. `schedule` and `max_guidance` (β) belong to `guided`; the defaults are the paper's."""
 
     mode: Mode
     schedule: Schedule = "exponential"
@@ -60,9 +59,9 @@ class Rtc:
 
 @dataclass(frozen=True, kw_only=True)
 class Previous:
-    """What one robot will do from the tick of its observation on, in its own units, and the first `delay` for certain.
+    """What one robot will do from the tick of its observation on, in its own units; the first `delay` for certain.
 
-    `infer/executor.py` knows both: `Request.leftover` and `Request.delay`.
+    They come from `infer/executor.py`: `ChunkRequest.leftover` and `ChunkRequest.delay`.
     """
 
     actions: Float[np.ndarray, "n rd"]
@@ -71,9 +70,9 @@ class Previous:
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """The same for a batch, as the model takes actions; action 0 is that of the observation's tick.
+    """The previous actions of a batch, as the model takes actions; action 0 is that of the observation's tick.
 
-    `known` are the elements that there are: 0 elsewhere. Rows without any are joined to nothing.
+    `known` marks the elements that exist; the others are 0. Rows without any are joined to nothing.
     """
 
     actions: Float[Tensor, "b ah ad"]
@@ -82,17 +81,17 @@ class Leftover:
 
     @property
     def left(self) -> Int[Tensor, " b"]:
-        """How many actions there are."""
+        """How many actions are left in each row."""
         return self.known.any(-1).sum(1)
 
     def given(self, most: int) -> Bool[Tensor, "b ah"]:
-        """The actions that will have been done when the chunk comes, no more than `most`."""
+        """Mark the actions that will have been executed when the chunk comes, at most `most` of them."""
         count = self.delay.minimum(self.left).clamp(max=most)
         return torch.arange(self.actions.shape[1], device=count.device) < count[:, None]
 
 
 def read_previous(value: Any, robot: Robot) -> Previous | None:
-    """What an observation says under "previous": `{"actions": [n rd], "delay": int}`, or nothing.
+    """Read what an observation holds under "previous": `{"actions": [n rd], "delay": int}`, or None.
 
     Raises:
         ValueError: anything else, or not of this robot.
@@ -114,13 +113,13 @@ def read_previous(value: Any, robot: Robot) -> Previous | None:
     return Previous(actions=actions.astype(np.float32), delay=int(delay))
 
 
-def encode(
+def encode_leftover(
     pipeline: Pipeline, previous: Sequence[Previous | None], states: Sequence[np.ndarray], *, device: Any = "cpu"
 ) -> Leftover:
-    """What is left, relative to the state that the new chunk starts from, normalised and padded.
+    """Encode what is left for the model: relative to the state that the new chunk starts from, normalised and padded.
 
-    Actions that are learned relative to the state were so relative to that of the chunk before: they come here as what
-    the robot does (absolute), and are made relative to the new one.
+    The old chunk was relative to the state of its own observation. Its actions come here as commands (absolute), and
+    are made relative to the new state.
     """
     horizon, dims, own = pipeline.model.action_horizon, pipeline.model.action_dim, pipeline.robot.action_dim
     actions = np.zeros((len(previous), horizon, dims), np.float32)
@@ -160,13 +159,13 @@ def denoise(
     """
     steps: dict[str, Any] = {"num_steps": num_steps, "solver": solver}
     if rtc.mode == "guided":
-        return guided_points(
+        return denoise_guided(
             engine, prefilled, state, noise=noise, leftover=leftover, rtc=rtc, padded_dims=padded_dims, **steps
         )
     most = noise.shape[1] if rtc.mode == "prefix" else engine.config.rtc_max_delay
     if not most:
         raise ValueError(
-            "this model has not learned to go on from given actions: train with rtc_max_delay, or take mode 'guided'"
+            "this model has not learned to continue given actions: train with rtc_max_delay, or take mode 'guided'"
         )
     with torch.inference_mode():
         given = leftover.given(most)
@@ -184,7 +183,7 @@ def denoise(
         return points
 
 
-def guided_points(
+def denoise_guided(
     engine: Engine,
     prefilled: Any,
     state: Tensor,
@@ -196,7 +195,7 @@ def guided_points(
     solver: flow.Solver,
     padded_dims: Bool[Tensor, "#b ad"] | None = None,
 ) -> Float[Tensor, "p b ah ad"]:
-    """`denoise` in mode `guided`. Only what leads from `x_t` to the velocity is differentiated, no weight is."""
+    """Denoise in mode `guided`. Only the way from `x_t` to the velocity is differentiated, not the weights."""
     with torch.inference_mode(False), torch.no_grad():
         cache, kinds = prefilled.cache_and_kinds
         cache = [(k.clone(), v.clone()) for k, v in cache]  # autograd does not keep what was made in inference mode
@@ -205,7 +204,7 @@ def guided_points(
             engine.model, (cache, kinds.clone()), state.clone(), horizon=horizon, num_steps=num_steps, solver=solver
         )
         weights = prefix_weights(horizon, delay=leftover.delay, left=leftover.left, schedule=rtc.schedule)
-        steered = guided(
+        steered = guide_velocity(
             velocity,
             leftover.actions.clone().to(noise),
             (weights[..., None] * leftover.known).to(noise),
@@ -215,7 +214,7 @@ def guided_points(
         return flow.integrate(steered, noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims)
 
 
-def guided(
+def guide_velocity(
     velocity: flow.Velocity,
     target: Float[Tensor, "b ah ad"],
     weights: Float[Tensor, "b ah ad"],
@@ -223,7 +222,7 @@ def guided(
     times: Sequence[float],
     max_guidance: float,
 ) -> flow.Velocity:
-    """The velocity, pulled so that the chunk it leads to comes nearer to `target` where the `weights` are large.
+    """Return the velocity, pulled so that the chunk it leads to comes nearer to `target` where `weights` are large.
 
     The chunk it leads to is `x_0 = x_t − t·v(x_t)`. What moves it is `x_t`, so the error `weights·(target − x_0)` is
     taken back through `d x_0 / d x_t`, the network's Jacobian included: equation 2.
@@ -241,7 +240,7 @@ def guided(
 
 
 def guidance_weight(time: float, *, max_guidance: float) -> float:
-    """`min(β, (1 − τ) / (τ·r²))` with `r² = (1 − τ)² / (τ² + (1 − τ)²)` and τ = 1 − t: equations 2 and 4.
+    """Compute `min(β, (1 − τ) / (τ·r²))` with `r² = (1 − τ)² / (τ² + (1 − τ)²)` and τ = 1 − t: equations 2 and 4.
 
     That is `(t² + (1 − t)²) / (t·(1 − t))`, symmetric in time and infinite at both ends.
     """
@@ -253,9 +252,9 @@ def guidance_weight(time: float, *, max_guidance: float) -> float:
 def prefix_weights(
     horizon: int, *, delay: Int[Tensor, " b"], left: Int[Tensor, " b"], schedule: Schedule = "exponential"
 ) -> Float[Tensor, "b ah"]:
-    """How much each action of the new chunk must agree with the old one: equation 5.
+    """Compute how much each action of the new chunk must agree with the old one: equation 5.
 
-    1 for the first `delay` actions, falling to 0 behind the last that is `left`, or at once (`hard`). A delay of 2 with
+    1 for the first `delay` actions, falling to 0 after the last that is `left`, or at once (`hard`). A delay of 2 with
     6 left: `linear` is 1 1 4/5 3/5 2/5 1/5 0 …, and `exponential` bends that down: `w·(e^w − 1)/(e − 1)`.
     """
     index = torch.arange(horizon, device=delay.device)

@@ -121,7 +121,7 @@ class GraphBuffers:
 
 
 class GraphEngine(FastEngine):
-    """An engine for CUDA. Everything that `FastEngine` does, the usual things in graphs."""
+    """A `FastEngine` that runs the usual things as CUDA graphs."""
 
     def __init__(self, model: Pi) -> None:
         super().__init__(model)

@@ -25,7 +25,7 @@ from pilot.nn.norms import EPS, Modulation, RMSNorm
 
 
 class NormScale(NamedTuple):
-    """What a norm does after dividing by the length of a token: factor, and shift and gate if it is adaptive.
+    """Constants of a norm after the division by a token's length: a factor, and shift and gate if it is adaptive.
 
     The factor carries the `sqrt(d)` between the length and the root mean square. `shifted` is the shift behind the
     matrix that follows the norm, where kernels ask for it (`fused_stack.py`).
@@ -76,12 +76,12 @@ class Cache:
         return self.keys.shape[3]
 
     def with_room(self, slots: int) -> "Cache":
-        """Itself, or a copy with so many slots if it has fewer."""
+        """Return the cache itself, or a copy with so many slots if it has fewer."""
         missing = (0, 0, 0, max(0, slots - self.capacity))
         return self if not missing[-1] else Cache(F.pad(self.keys, missing), F.pad(self.values, missing))
 
     def slots(self, start: int, *, tokens: int) -> list[Slots]:
-        """Per layer: slots `start …` for new tokens, which look at everything up to and with themselves."""
+        """Return for each layer slots from `start` on for new tokens, which see all slots up to their own."""
         end = start + tokens
         assert end <= self.capacity, (end, self.capacity)
         pairs = zip(self.keys[:, :, :, :end].unbind(0), self.values[:, :, :, :end].unbind(0), strict=True)
@@ -119,7 +119,7 @@ class Scratch:
         self.gate, self.up = self.gate_up.chunk(2, dim=-1)
 
     def mixed(self, attended: Float[Tensor, "b k tg h"]) -> Float[Tensor, "r nh"]:
-        """The heads of each token side by side again; with one key-value head nothing moves."""
+        """Bring the heads of each token side by side again; with one key-value head nothing moves."""
         by_head = attended.unflatten(2, (self.tokens, -1))  # [b k t g h]
         return by_head.transpose(1, 2).reshape(self.batch * self.tokens, -1)
 
@@ -140,7 +140,7 @@ class AngleTable:
         self.table = self.angles(0)
 
     def at(self, positions: Int[Tensor, "b t"], *, limit: int) -> Angles:
-        """The angles of positions below `limit`."""
+        """Return the angles of positions, all of them below `limit`."""
         cos, sin = self.table
         if limit > len(cos):
             self.table = cos, sin = self.angles(max(256, 2 * limit))
@@ -153,7 +153,7 @@ class AngleTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A stretch of the sequence that goes through a stack: where it is, whom it sees, what it is worked in."""
+    """Consecutive tokens on their way through a stack: their slots, their angles, whom they see, and their scratch."""
 
     slots: list[Slots]
     angles: Angles
@@ -162,8 +162,10 @@ class Span:
 
 
 def check_weights(model: nn.Module) -> None:
-    """Raises:
-    ValueError: weights of another dtype than these operations take, or adapters, which they would leave out.
+    """Check that the weights are such as these operations take.
+
+    Raises:
+        ValueError: another dtype, or adapters, which these operations would leave out.
     """
     if other := {weight.dtype for weight in model.parameters()} - {torch.float32, torch.bfloat16}:
         raise ValueError(f"acting takes weights in float32 or bfloat16, got {other.pop()}; model.float() has them")
@@ -175,7 +177,7 @@ def check_weights(model: nn.Module) -> None:
 
 
 class InferenceStack:
-    """The blocks of a `Gemma` as they are run when nothing is learned. Weights are the module's own, not copies."""
+    """The blocks of a `Gemma` for acting, without autograd. Weights are the module's own, not copies."""
 
     def __init__(self, gemma: Gemma) -> None:
         self.config = gemma.config
@@ -197,7 +199,7 @@ class InferenceStack:
         return Scratch(self.config, batch=batch, tokens=tokens, like=self.like)
 
     def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
-        """The norms of each evaluation from modulations [e 1 d] of all of them at once: one list per evaluation."""
+        """Return the norms of each evaluation, from modulations [e 1 d] of all evaluations at once."""
         scale, dtype = self.config.width**0.5, self.like.dtype
         columns = [
             zip((factor * scale).flatten(1), shift.flatten(1), gate.flatten(1).to(dtype), strict=True)
@@ -208,16 +210,18 @@ class InferenceStack:
     def span(
         self, cache: Cache, start: int, *, angles: Angles, bias: Tensor | None = None, scratch: Scratch | None = None
     ) -> Span:
-        """As many tokens as there are angles, at slot `start` and on; see everything before them unless `bias` says no.
+        """Return a span of as many tokens as there are angles, from slot `start` on.
 
-        A scratch can be handed on from a span of as many tokens.
+        They see everything before them unless `bias` says otherwise.
+
+        A scratch of another span of as many tokens can be used again.
         """
         batch, tokens = cache.keys.shape[1], angles.cos.shape[1]
         scratch = scratch or self.scratch(batch=batch, tokens=tokens)
         return Span(slots=cache.slots(start, tokens=tokens), angles=angles, bias=bias, scratch=scratch)
 
     def normalize(self, x: Float[Tensor, "r d"], norm: NormScale, scratch: Scratch) -> Float[Tensor, "r d"]:
-        """`x / sqrt(mean(x²) + eps)`, as `x · sqrt(d) / hypot(‖x‖, sqrt(d · eps))`: four operations."""
+        """Compute `x / sqrt(mean(x²) + eps)`, as `x · sqrt(d) / hypot(‖x‖, sqrt(d · eps))`: four operations."""
         torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32, out=scratch.length)
         torch.div(x, scratch.length.hypot_(self.floor), out=scratch.wide)
         if norm.shift is None:
@@ -225,7 +229,7 @@ class InferenceStack:
         return torch.addcmul(norm.shift, scratch.wide, norm.factor, out=scratch.normed)
 
     def project(self, normed: Tensor, weights: Weights, slots: Slots, *, angles: Angles, scratch: Scratch) -> None:
-        """Queries to the scratch, keys and values to their slots; queries and keys rotated in fp32."""
+        """Write queries to the scratch, keys and values to their slots; queries and keys are rotated in fp32."""
         torch.mm(normed, weights.qkv, out=scratch.qkv)
         low, high = scratch.straight_halves
         torch.mul(scratch.straight, angles.cos, out=scratch.rotated)
@@ -240,7 +244,7 @@ class InferenceStack:
             slots.values.index_copy_(2, slots.index, scratch.values)
 
     def attend(self, weights: Weights, slots: Slots, *, bias: Tensor | None, scratch: Scratch) -> Tensor:
-        """The attention branch."""
+        """Compute the attention branch."""
         attended = F.scaled_dot_product_attention(scratch.queries, slots.keys, slots.values, attn_mask=bias)
         return torch.mm(scratch.mixed(attended), weights.out, out=scratch.branch)
 
@@ -253,9 +257,9 @@ class InferenceStack:
         only: Int[Tensor, " b"] | None = None,
         stop: bool = False,
     ) -> Float[Tensor, "u d"] | None:
-        """Hidden states after the final norm, in the scratch (used up by the next pass); `x` is used up too.
+        """Run all blocks; return hidden states after the final norm, in the scratch. `x` is overwritten.
 
-        With `only`, the last layer goes on with that token of each row alone; with `stop` it ends at its keys and
+        With `only`, the last layer continues with that token of each row alone; with `stop` it ends at its keys and
         values and nothing is returned.
         """
         scratch, bias = span.scratch, span.bias
@@ -277,7 +281,7 @@ class InferenceStack:
     def narrow(
         self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
     ) -> tuple[Tensor, Tensor | None, Scratch]:
-        """One token of each row: its residual stream, its bias, and a scratch with its queries."""
+        """Return residual stream, bias, and a scratch with the queries, of one token in each row."""
         rows = torch.arange(scratch.batch, device=x.device)
         small = self.scratch(batch=scratch.batch, tokens=1)
         small.queries_by_token.copy_(scratch.queries_by_token[rows, only][:, None])
@@ -287,7 +291,7 @@ class InferenceStack:
 
 
 def add(x: Tensor, branch: Tensor, gate: Tensor | None) -> None:
-    """The residual connection, gated if the norm before it is adaptive."""
+    """Add a branch to the residual stream in place, gated if the norm before it is adaptive."""
     if gate is None:
         x.add_(branch)
     else:
