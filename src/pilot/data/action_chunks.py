@@ -27,7 +27,7 @@ def whole_chunks(
     part: Literal["all", "fitted", "held_out"] = "all",
     seed: int = 0,
 ) -> Float[np.ndarray, "n ah ad"]:
-    """At most `MAX_CHUNKS` chunks without padding, drawn from all sets alike; `stats` are those of the actions.
+    """Collect at most `MAX_CHUNKS` chunks without padding, drawn from all sets alike; `stats` are those of the actions.
 
     `part`: those of every tenth episode (`held_out`), of the others (`fitted`), or `all`.
 

@@ -55,7 +55,7 @@ UNCHANGED = Augmentation()
 
 
 def draw_augmentation(rng: np.random.Generator, *, moves: bool) -> Augmentation:
-    """One row's augmentation of its outer cameras (`moves`) or its wrist cameras."""
+    """Draw one row's augmentation of its outer cameras (`moves`) or its wrist cameras."""
     y, x, turn, brightness, contrast, hue = rng.uniform(-1, 1, 6).tolist()
     jittered = float(rng.random() < JITTER_SHARE)
     return Augmentation(
@@ -69,7 +69,7 @@ def draw_augmentation(rng: np.random.Generator, *, moves: bool) -> Augmentation:
 
 
 def augment(images: Float[Tensor, "b h w 3"], augmentations: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
-    """`images` in −1 to 1 after what `augmentations` says of each. Pictures that nothing happens to are not touched."""
+    """Apply to each of `images` in −1 to 1 its augmentation. Pictures that nothing happens to are not touched."""
     out = images
     moved = [i for i, plan in enumerate(augmentations) if plan.moves]
     recoloured = [i for i, plan in enumerate(augmentations) if plan.changes_colors]
@@ -108,7 +108,7 @@ def _pixel_map(plan: Augmentation, *, height: int, width: int) -> list[list[floa
 
 
 def change_colors(images: Float[Tensor, "b h w 3"], augmentations: Sequence[Augmentation]) -> Float[Tensor, "b h w 3"]:
-    """Brightness, contrast and hue, in HSV; saturation stays."""
+    """Change brightness, contrast and hue in HSV; saturation stays."""
 
     def amounts(name: str) -> Tensor:
         return torch.tensor([getattr(p, name) for p in augmentations], dtype=images.dtype, device=images.device).view(
@@ -121,7 +121,7 @@ def change_colors(images: Float[Tensor, "b h w 3"], augmentations: Sequence[Augm
 
 
 def rgb_to_hsv(rgb: Float[Tensor, "b h w 3"]) -> tuple[Float[Tensor, "b h w"], Float[Tensor, "b h w"], Tensor]:
-    """Hue (a turn is 1), saturation and value of colours in 0 to 1."""
+    """Convert colours in 0 to 1 to hue (a turn is 1), saturation and value."""
     value, strongest = rgb.max(-1)
     spread = value - rgb.amin(-1)
     following = rgb.gather(-1, ((strongest + 1) % 3)[..., None])[..., 0]
@@ -133,7 +133,7 @@ def rgb_to_hsv(rgb: Float[Tensor, "b h w 3"]) -> tuple[Float[Tensor, "b h w"], F
 
 
 def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Float[Tensor, "b h w 3"]:
-    """The inverse of `rgb_to_hsv`."""
+    """Convert hue, saturation and value back to colours: the inverse of `rgb_to_hsv`."""
     channels = []
     for phase in (5, 3, 1):
         k = torch.remainder(phase + hue * 6, 6)

@@ -26,7 +26,7 @@ def to_sample(
     with_subtask: bool = True,
     source: str = "",
 ) -> Sample:
-    """A frame of `EpisodeDataset.frame` as a training sample.
+    """Turn a frame of `EpisodeDataset.frame` into a training sample.
 
     `loc_stride` snaps boxes to every stride-th of the 1024 bins (16 for 64-pixel pictures). `utterance_share`: how
     often the prompt is what was last said, where something was said, instead of the task.
@@ -47,14 +47,14 @@ def to_sample(
 
 
 def format_subtask(subtask: str | None, box: tuple[float, ...] | None, *, loc_stride: int = 1) -> str | None:
-    """`"<loc0123><loc0456><loc0200><loc0512>pick up the red cup"`; without a box, the bare words."""
+    """Return `"<loc0123><loc0456><loc0200><loc0512>pick up the red cup"`; without a box, the bare words."""
     if subtask is None:
         return None
     return (box_to_locs(box, stride=loc_stride) if box is not None else "") + subtask
 
 
 def snap_locs(text: str, *, stride: int) -> str:
-    """`text` with each of its boxes snapped to every stride-th bin."""
+    """Return `text` with each of its boxes snapped to every stride-th bin."""
     return _BOX.sub(lambda match: _snap(match[0], stride), text) if stride > 1 else text
 
 

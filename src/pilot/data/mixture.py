@@ -33,11 +33,11 @@ class RowSource(Protocol):
     def __len__(self) -> int: ...
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        """Row numbers by task; every group is weighed on its own."""
+        """Return row numbers by task; every group is weighed on its own."""
         ...
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
-        """Row `i`; what it is used for (which words, which objective) may be drawn from `rng`."""
+        """Return row `i`; what it is used for (which words, which objective) may be drawn from `rng`."""
         ...
 
 
@@ -46,7 +46,7 @@ class FileRowSource(RowSource, Protocol):
     """A source whose rows lie in files, side by side."""
 
     def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """A number for the file of each row."""
+        """Return a number for the file of each row."""
         ...
 
 
@@ -55,11 +55,12 @@ class WindowRowSource(FileRowSource, Protocol):
     """A source that reads neighbouring rows more cheaply than single ones."""
 
     def read_windows(self, lanes: int) -> int:
-        """Says that rows will come by windows, from `lanes` places of the set in turn; of how many windows each."""
+        """Prepare for rows that come by windows, from `lanes` places of the set in turn; return how many windows are
+        open in each."""
         ...
 
     def find_windows(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """A number for the window of each row."""
+        """Return a number for the window of each row."""
         ...
 
 
@@ -128,11 +129,12 @@ class Mixture:
 
     @property
     def shares(self) -> dict[tuple[str, str], float]:
-        """The expected share of every (source, group); they sum to 1."""
+        """Return the expected share of every (source, group); they sum to 1."""
         return dict(zip(self._keys, self._probabilities.tolist(), strict=True))
 
     def draw(self, step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> list[Draw]:
-        """The rows of one step: a function of (seed, step, batch_size) alone; of those every `ranks`-th from `rank` on.
+        """Draw the rows of one step: a function of (seed, step, batch_size) alone; of those every `ranks`-th from
+        `rank` on.
 
         `batch_size` is a multiple of the streams.
         """
@@ -156,16 +158,16 @@ class Mixture:
         return draws
 
     def read(self, draw: Draw) -> Sample:
-        """The training sample of a draw; the same draw is always read the same."""
+        """Read the training sample of a draw; the same draw is always read the same."""
         return self.sources[draw.source].sample(draw.index, np.random.default_rng(draw.seed))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must agree with; where it was is the step alone."""
+        """Return what a resumed run must agree with; where it was is the step alone."""
         shares = [[*key, share] for key, share in self.shares.items()]
         return {"seed": self.seed, "shares": shares, "draws": self.draws, "streams": self.streams}
 
     def check(self, state: Mapping[str, Any]) -> None:
-        """Raises `ValueError` when sources, weights or seed differ from when `state` was taken."""
+        """Raise a `ValueError` when sources, weights or seed differ from when `state` was taken."""
         mine, theirs = self.state_dict(), {"draws": "rows", "streams": 1} | dict(state)
         for name in ("draws", "streams"):
             if theirs[name] != mine[name]:
@@ -206,7 +208,7 @@ def _by_source(state: Mapping[str, Any]) -> dict[str, float]:
 
 
 def count_before(edge: int, rows: int, *, start: int, stride: int, circle: int) -> int:
-    """How many of the points (start + n·stride) mod circle, n < rows, lie below `edge`.
+    """Count how many of the points (start + n·stride) mod circle, n < rows, lie below `edge`.
 
     A point lies below `edge` where the walk's whole turns, counted from 0 and from `edge`, differ: two sums of
     floor((a·n + b) / m), which Euclid's algorithm adds up in some fifty steps.

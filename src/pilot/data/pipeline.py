@@ -121,7 +121,7 @@ class Pipeline:
         rng: np.random.Generator | None = None,
         bounded: bool = True,
     ) -> Row:
-        """A row with everything that the sample has: prompt, what is to be said, actions.
+        """Encode everything that the sample has as a row: prompt, target text, actions.
 
         `with_fast=False` leaves the FAST tokens out (a chunk that is not whole has none to teach), `flow=False` takes
         the actions out of the flow loss. With `rng` the pictures will be augmented (`data/augment.py`); where words
@@ -174,7 +174,7 @@ class Pipeline:
         )  # fmt: skip
 
     def picture_sizes(self) -> dict[str, int]:
-        """The cameras that rows may have, in the robot's order, and the size of their pictures."""
+        """Return the cameras that rows may have, in the robot's order, and the size of their pictures."""
         robot, size = self.robot, self.model.image_size
         sizes = {slot: size(wrist=False) for slot in self.model.always_shown}
         shown = [(camera, slot) for camera in robot.cameras if (slot := robot.slot(camera)) is not None]
@@ -214,7 +214,7 @@ class Pipeline:
             row.add_tokens(tokens, Kind.FAST, loss=True)
 
     def normalized_actions(self, sample: Sample) -> Float[np.ndarray, "ah rd"]:
-        """The chunk relative to its first state, normalised, in the robot's own dims."""
+        """Return the chunk relative to its first state, normalised, in the robot's own dims."""
         assert sample.actions is not None and sample.state is not None
         if sample.actions.shape[-1] != self.robot.action_dim:
             raise ValueError(
@@ -260,7 +260,7 @@ class Pipeline:
     def decode_actions(
         self, actions: Float[np.ndarray, "ah ad"], state: Float[np.ndarray, " sd"]
     ) -> Float[np.ndarray, "ah rd"]:
-        """A model's chunk in the robot's own units, absolute where the robot commands are."""
+        """Convert a model's chunk to the robot's own units, absolute where the robot commands are."""
         own = transforms.unnormalize(
             actions[:, : self.robot.action_dim], self.norm_stats["actions"], self.model.norm
         )  # fmt: skip
@@ -270,7 +270,7 @@ class Pipeline:
 
     @staticmethod
     def split_subtask(subtask: str) -> tuple[str, tuple[float, float, float, float] | None]:
-        """What was said, and where: the words, and the box in front of them if there is a proper one."""
+        """Split generated text into its words, and the box in front of them if there is a proper one."""
         box, words = split_box(subtask)
         return words.strip(), box
 
@@ -278,8 +278,8 @@ class Pipeline:
 def collate(
     rows: Sequence[Row], *, device: Any = "cpu", cameras: Mapping[str, int] | None = None, length: int = 0
 ) -> Batch:
-    """Rows side by side, of one robot or of many: text padded at its end to the longest, cameras that a row lacks black
-    and masked; pictures as floats in −1 to 1, augmented where the rows say so.
+    """Collate rows of one robot or of many: text is padded at its end to the longest, cameras that a row lacks are
+    black and masked, pictures are floats in −1 to 1, augmented where the rows ask for it.
 
     `cameras`, with the sizes of their pictures, are there in any case; text is at least `length` tokens long. A row is
     read in the order of its own cameras, whichever of them its neighbours have.
@@ -326,7 +326,7 @@ def collate(
 
 
 def common_camera_order(rows: Iterable[Iterable[str]]) -> list[str]:
-    """All cameras of some rows, in an order that is every row's own.
+    """Return all cameras of some rows, in an order that agrees with that of every row.
 
     Raises:
         ValueError: there is none.

@@ -46,7 +46,7 @@ class RunningStats:
         self._offset = 0
 
     def update(self, values: Float[np.ndarray, "n d"]) -> None:
-        """Adds rows. NaN or infinity is a `ValueError`."""
+        """Add rows. NaN or infinity is a `ValueError`."""
         if not np.isfinite(values).all():
             raise ValueError(
                 f"statistics of NaN or infinity, in dims {np.argwhere(~np.isfinite(values))[:5, 1].tolist()}"
@@ -63,7 +63,7 @@ class RunningStats:
         self._add(0, columns)
 
     def merge(self, other: "RunningStats") -> None:
-        """Takes in what `other` has seen."""
+        """Add what `other` has seen."""
         self._add_moments(other.count, other._mean, other._squares)
         self.min, self.max = np.minimum(self.min, other.min), np.maximum(self.max, other.max)
         for level, pieces in enumerate(other._levels):
@@ -75,7 +75,7 @@ class RunningStats:
         return len(self._mean)
 
     def select(self, start: int, stop: int) -> "RunningStats":
-        """The statistics of some of the dims."""
+        """Return the statistics of some of the dims."""
         own, part = slice(start, stop), RunningStats(stop - start, buffer_rows=self._buffer_rows)
         part.count, part._offset = self.count, self._offset
         part._mean, part._squares = self._mean[own], self._squares[own]
@@ -84,7 +84,7 @@ class RunningStats:
         return part
 
     def quantiles(self, *shares: float) -> Float[np.ndarray, "q d"]:
-        """Per dim, interpolated between neighbours as `numpy.quantile` does."""
+        """Compute quantiles per dim, interpolated between neighbours as `numpy.quantile` does."""
         weights = np.repeat(2.0 ** np.arange(len(self._levels)), [self._rows(k) for k in range(len(self._levels))])
         pieces = [piece for level in self._levels for piece in level]
         found = [self._interpolated(np.concatenate(rows), weights, shares) for rows in zip(*pieces, strict=True)]
@@ -97,7 +97,7 @@ class RunningStats:
         return np.interp(np.array(shares) * (self.count - 1), rank, values[order])
 
     def result(self) -> NormStats:
-        """Raises `ValueError` when nothing was added."""
+        """Compute the statistics; a `ValueError` when nothing was added."""
         if not self.count:
             raise ValueError("no rows to compute statistics of; the data set is empty or every step is padding")
         q01, q99 = self.quantiles(0.01, 0.99)
@@ -159,7 +159,7 @@ class RobotStats:
         self.skipped: list[str] = []
 
     def add(self, columns: Columns, recipe: Recipe) -> None:
-        """Takes in whole episodes.
+        """Add whole episodes.
 
         Raises:
             ValueError: their dims are not the robot's.
@@ -191,12 +191,12 @@ class RobotStats:
         self.skipped += other.skipped
 
     def result(self) -> dict[str, NormStats]:
-        """`{"state", "actions"}`, with a usable range in every dim; odd dims are warned about by name."""
+        """Compute `{"state", "actions"}`, with a usable range in every dim; odd dims are warned about by name."""
         return merge_stats([self])
 
 
 def check_dims(where: object, robot: Robot, *, state: np.ndarray, actions: np.ndarray, remedy: str = "") -> None:
-    """Columns [n d] of a data set against what a robot declares.
+    """Check columns [n d] of a data set against what a robot declares.
 
     Raises:
         ValueError: other dims; `remedy` says what else than the robot's file may be wrong.
@@ -229,7 +229,7 @@ class ColumnDataset(Protocol):
 def compute_norm_stats(
     datasets: Sequence[ColumnDataset], robot: Robot, *, adapter: Adapter | None = None
 ) -> dict[str, NormStats]:
-    """`{"state", "actions"}` over all rows of data sets in memory.
+    """Compute `{"state", "actions"}` over all rows of data sets in memory.
 
     Constant and rare dims are warned about by name and get a range that does not blow small movements up.
     """
@@ -239,7 +239,7 @@ def compute_norm_stats(
 def compute_robot_stats(
     datasets: Sequence[ColumnDataset], robot: Robot, *, adapter: Adapter | None = None
 ) -> RobotStats:
-    """Running statistics over all rows of data sets in memory."""
+    """Compute running statistics over all rows of data sets in memory."""
     rows = sum(len(dataset) for dataset in datasets)
     total, first = RobotStats(robot), 0
     for dataset in datasets:
@@ -252,7 +252,7 @@ def compute_robot_stats(
 
 
 def loaded_columns(dataset: ColumnDataset, first: int) -> Columns:
-    """All episodes of a data set; its first row has the number `first`."""
+    """Return all episodes of a data set as columns; its first row has the number `first`."""
     lengths = np.array([episode.stop - episode.start for episode in dataset.episodes])
     return Columns(
         where=str(dataset.path),
@@ -274,7 +274,7 @@ def compute_file_stats(
     parallel_map: ParallelMap = serial_map,
     skip_bad: bool = False,
 ) -> RobotStats:
-    """Statistics over LeRobot sets on disk, of any size, read part by part.
+    """Compute statistics over LeRobot sets on disk, of any size, read part by part.
 
     The same to the bit whoever reads the parts (`parallel_map`).
 
@@ -298,7 +298,7 @@ def compute_file_stats(
 
 
 def compute_part_stats(part: ColumnPart, *, recipe: Recipe) -> RobotStats:
-    """One process's share of the work."""
+    """Compute the statistics of one part: one process's share of the work."""
     stats = RobotStats(recipe.robot)
     found, stats.skipped = read_columns(part, skip_bad=recipe.skip_bad)
     for columns in found:
@@ -307,7 +307,7 @@ def compute_part_stats(part: ColumnPart, *, recipe: Recipe) -> RobotStats:
 
 
 def widen_flat_dims(stats: RunningStats, names: Sequence[str]) -> NormStats:
-    """The statistics with a usable range in every dim; odd dims are warned about by name.
+    """Return the statistics with a usable range in every dim; odd dims are warned about by name.
 
     A dim that moves in less than 1 % of the rows takes its extremes for quantiles, one that never moves a range of 1 in
     and a deviation of 1 in its own unit; the deviation of a rare one is at least what belongs to its range. Values far
@@ -328,7 +328,7 @@ def widen_flat_dims(stats: RunningStats, names: Sequence[str]) -> NormStats:
 
 
 def merge_stats(robots: Sequence[RobotStats]) -> dict[str, NormStats]:
-    """Statistics of several robots together, dim by dim; a dim that a robot has not is that of the others."""
+    """Merge the statistics of several robots dim by dim; a dim that a robot lacks is that of the others."""
     longest = max(robots, key=lambda stats: (stats.robot.action_dim, stats.robot.state_dim)).robot
     state_names = max((stats.robot.state_names for stats in robots), key=len)
     return {
@@ -350,7 +350,7 @@ def _merged(parts: Sequence[RunningStats], names: Sequence[str]) -> NormStats:
 
 
 def concatenate_stats(spans: Sequence[NormStats]) -> NormStats:
-    """Statistics of vectors side by side."""
+    """Concatenate the statistics of vectors that stand side by side."""
     clips = [np.full(len(span.mean), np.inf) if span.clip is None else span.clip for span in spans]
     clip = None if all(span.clip is None for span in spans) else np.concatenate(clips)
     whole = {name: np.concatenate([getattr(span, name) for span in spans]) for name in ("mean", "std", "q01", "q99")}
@@ -358,7 +358,7 @@ def concatenate_stats(spans: Sequence[NormStats]) -> NormStats:
 
 
 def select_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStats]:
-    """The dims of `robot` out of statistics that may have more."""
+    """Return the dims of `robot` out of statistics that may have more."""
     return {name: _sliced(stats[name], n) for name, n in (("state", robot.state_dim), ("actions", robot.action_dim))}
 
 
@@ -369,13 +369,13 @@ def _sliced(stats: NormStats, dims: int) -> NormStats:
 
 
 def save_norm_stats(path: str | Path, stats: dict[str, NormStats]) -> None:
-    """Writes JSON, atomically; `path` may be a folder, then `norm_stats.json` in it."""
+    """Write the statistics as JSON, atomically; `path` may be a folder, then `norm_stats.json` in it."""
     content = {name: _to_json(value) for name, value in stats.items()}
     write_json(_file(path), {"format": FORMAT, "norm_stats": content})
 
 
 def load_norm_stats(path: str | Path) -> dict[str, NormStats]:
-    """The inverse of `save_norm_stats`; reads openpi's files too.
+    """Read what `save_norm_stats` has written; openpi's files too.
 
     Raises `FileNotFoundError` that says which command makes the file, `ValueError` for another kind of file.
     """

@@ -15,7 +15,7 @@ NormKind = Literal["quantile", "zscore"]
 
 
 def picture(image: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """A camera's picture as uint8 [h w 3], from uint8 or from floats in 0 to 1, channels last or first.
+    """Return a camera's picture as uint8 [h w 3], from uint8 or from floats in 0 to 1, channels last or first.
 
     Floats are cut to the level below, as openpi does.
 
@@ -54,7 +54,8 @@ def resize_with_pad(image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, in
 
 
 def normalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile") -> Float[np.ndarray, "*t d"]:
-    """Quantiles q01 and q99 go to −1 and 1 (π0.5, FAST), or z-scores (π0). `stats` may have more dims.
+    """Normalise so that quantiles q01 and q99 go to −1 and 1 (π0.5, FAST), or to z-scores (π0). `stats` may have more
+    dims.
 
     Nothing is clipped but the dims that `stats.clip` names.
     """
@@ -71,7 +72,7 @@ def normalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "
 def unnormalize(
     x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile"
 ) -> Float[np.ndarray, "*t d"]:
-    """The inverse of `normalize`."""
+    """Undo `normalize`."""
     d = x.shape[-1]
     if kind == "zscore":
         return (x * (stats.std[:d] + 1e-6) + stats.mean[:d]).astype(np.float32)
@@ -81,14 +82,14 @@ def unnormalize(
 def to_delta(
     actions: Float[np.ndarray, "*t ad"], state: Float[np.ndarray, "*b sd"], mask: tuple[bool, ...]
 ) -> Float[np.ndarray, "*t ad"]:
-    """Actions relative to the state at the start of the chunk, in the dims that `mask` names."""
+    """Make actions relative to the state at the start of the chunk, in the dims that `mask` names."""
     return actions - _base(actions, state, mask)
 
 
 def to_absolute(
     actions: Float[np.ndarray, "*t ad"], state: Float[np.ndarray, "*b sd"], mask: tuple[bool, ...]
 ) -> Float[np.ndarray, "*t ad"]:
-    """The inverse of `to_delta`."""
+    """Undo `to_delta`."""
     return actions + _base(actions, state, mask)
 
 
@@ -100,7 +101,7 @@ def _base(actions: np.ndarray, state: np.ndarray, mask: tuple[bool, ...]) -> np.
 
 
 def pad_dims(x: Float[np.ndarray, "*t d"], dims: int) -> Float[np.ndarray, "*t e"]:
-    """Zeros behind the last dim, up to the model's `dims`.
+    """Append zeros to the last dim, up to the model's `dims`.
 
     Raises:
         ValueError: more dims than the model has.

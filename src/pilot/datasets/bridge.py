@@ -16,7 +16,8 @@ OPEN, CLOSED = 0.95, 0.05
 
 
 def own_columns(features: EpisodeFeatures) -> RobotColumns:
-    """The gripper's command is continuous there, nearly always at one end; pictures of absent cameras are black."""
+    """Read Bridge's own release: the gripper's command is continuous, nearly always at one end; absent cameras are
+    black."""
     absent = tuple(f"image_{i}" for i in range(4) if not features.metadata(f"has_image_{i}"))
     gripper = settled(features["action"][:, 6])
     return replace(_reached(features["observation/state"], gripper=gripper), missing=absent)
@@ -27,7 +28,7 @@ def oxe_columns(features: EpisodeFeatures) -> RobotColumns:
 
 
 def settled(gripper: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
-    """Commands as 1 (open) or 0 (closed); what lies between goes with the end it is on its way to."""
+    """Turn commands into 1 (open) or 0 (closed); what lies between goes with the end it is on its way to."""
     result, target = np.empty(len(gripper), np.float32), gripper[-1]
     for step in reversed(range(len(gripper))):
         if not CLOSED <= gripper[step] <= OPEN:

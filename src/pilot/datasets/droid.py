@@ -18,7 +18,7 @@ IDLE_STEPS, MOVING_STEPS, CUT_STEPS = 7, 16, 10
 
 
 def columns(features: EpisodeFeatures) -> RobotColumns | None:
-    """State and action are joints, then the gripper: 0 is open, 1 closed."""
+    """Read state and action: joints, then the gripper (0 is open, 1 closed). Failed episodes are left out."""
     if "success" not in features.metadata("file_path"):
         return None
     gripper = features["observation/gripper_position"].reshape(-1, 1)
@@ -32,7 +32,7 @@ def columns(features: EpisodeFeatures) -> RobotColumns | None:
 
 
 def moving(velocity: Float[np.ndarray, "t d"]) -> Bool[np.ndarray, " t"]:
-    """The steps to draw: see the module's head (openpi, examples/droid/compute_droid_nonidle_ranges.py).
+    """Find the steps to train on: see the module's head (openpi, examples/droid/compute_droid_nonidle_ranges.py).
 
     Stretches of at least `IDLE_STEPS` idle steps go; of what is left, stretches of fewer than `MOVING_STEPS`, and the
     last `CUT_STEPS` of the others.

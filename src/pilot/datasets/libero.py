@@ -10,7 +10,7 @@ SUITES = ("spatial", "object", "goal", "10")
 
 
 def columns(features: EpisodeFeatures) -> RobotColumns:
-    """As they stand: position, axis-angle and fingers; what the controller took."""
+    """Read state and action as they stand: position, axis-angle and fingers; what the controller took."""
     return RobotColumns(state=features["observation/state"], actions=features["action"])
 
 

@@ -13,7 +13,8 @@ PRESSED = 0.1  # a change above this is meant
 
 
 def fractal_columns(features: EpisodeFeatures) -> RobotColumns:
-    """State: position, quaternion, how far closed. Action: how far the hand moves, and the gripper, 1 open."""
+    """Read state (position, quaternion, how far closed) and action (how far the hand moves, and the gripper, 1
+    open)."""
     pose, closed = features["observation/base_pose_tool_reached"], features["observation/gripper_closed"]
     hand = [features["action/world_vector"], features["action/rotation_delta"]]
     is_open = ~is_closed(features["action/gripper_closedness_action"].reshape(-1))
@@ -24,7 +25,7 @@ def fractal_columns(features: EpisodeFeatures) -> RobotColumns:
 
 
 def ur5_columns(features: EpisodeFeatures) -> RobotColumns:
-    """`robot_state` is six joints, the hand's pose (7), whether the gripper is closed, and more.
+    """Read `robot_state`: six joints, the hand's pose (7), whether the gripper is closed, and more.
 
     The commands are of the hand; an action here is the joints that were reached at the next step, so the last step is
     left out.
@@ -39,7 +40,8 @@ def ur5_columns(features: EpisodeFeatures) -> RobotColumns:
 
 
 def is_closed(change: Float[np.ndarray, " t"]) -> Bool[np.ndarray, " t"]:
-    """Whether the gripper is to be closed, from changes. Before the first change it is the other way round, or open."""
+    """Return whether the gripper is to be closed, from its changes. Before the first change it is the other way round,
+    or open."""
     pressed = np.where(np.abs(change) > PRESSED, np.sign(change), 0)
     changes = np.flatnonzero(pressed)
     if not len(changes):

@@ -49,7 +49,7 @@ HORN, ROD = 0.022, 0.036  # [m]
 
 
 def state_to_pi(state: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 14"]:
-    """Joints flipped; finger openings as motor angles on π's scale."""
+    """Flip joints, and turn finger openings into motor angles on π's scale."""
     return _with_grippers(state, lambda opening: _scaled(_angle(_unscaled(opening, FINGER_RANGE)), PI_RANGE))
 
 
@@ -58,7 +58,7 @@ def state_from_pi(state: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 14
 
 
 def actions_to_pi(actions: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 14"]:
-    """Joints flipped; gripper commands, angles already, from ALOHA's zero to π's."""
+    """Flip joints, and move gripper commands, angles already, from ALOHA's zero to π's."""
     return _with_grippers(actions, lambda command: _unscaled(command, MOTOR_RANGE) - PI_RANGE[0])
 
 

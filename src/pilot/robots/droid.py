@@ -28,7 +28,7 @@ ROBOT = Robot(
 
 
 def from_openpi(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The observation that openpi's DROID client sends, in pilot's words."""
+    """Translate the observation that openpi's DROID client sends into pilot's words."""
     gripper = np.atleast_1d(np.asarray(raw["observation/gripper_position"]))
     cameras = {camera: f"observation/{camera}" for camera in ROBOT.cameras}
     return {

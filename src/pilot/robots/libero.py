@@ -28,6 +28,6 @@ ROBOT = Robot(
 
 
 def from_openpi(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The observation that openpi's LIBERO client sends, in pilot's words."""
+    """Translate the observation that openpi's LIBERO client sends into pilot's words."""
     images = {camera: raw[f"observation/{camera}"] for camera in ROBOT.cameras if f"observation/{camera}" in raw}
     return {"images": images, "state": raw["observation/state"], "prompt": raw.get("prompt")}

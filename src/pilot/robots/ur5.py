@@ -29,7 +29,7 @@ ROBOT = Robot(
 
 
 def from_openpi(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The observation of openpi's UR5 example, in pilot's words."""
+    """Translate the observation of openpi's UR5 example into pilot's words."""
     state = np.concatenate([np.asarray(raw["joints"]), np.atleast_1d(np.asarray(raw["gripper"]))])
     images = {camera: raw[camera] for camera in ROBOT.cameras if camera in raw}
     return {"images": images, "state": state, "prompt": raw.get("prompt")}

@@ -44,7 +44,7 @@ def test_reads_back_every_column_and_picture(recorded):
             else:
                 np.testing.assert_allclose(frame["box"], frames[fmt.BOX][step])
             row += 1
-    assert [episode.labels["group"] for episode in dataset.episodes] == ["even", "odd", "even", "odd"]
+    assert [episode.labels["group"] for episode in dataset.episodes] == ["even", "odd", "even"]
 
 
 def test_windows_pad_at_the_episodes_end(recorded):

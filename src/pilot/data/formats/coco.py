@@ -63,13 +63,14 @@ class CocoRows(ImageTextRows):
                     raise ValueError(message) from error
                 self.skip(message)
         for number in images:
-            pairs = [(f"detect {name}", with_indices(name, found)) for name, found in boxes[number].items()]
+            pairs = [(f"detect {name}", format_boxes(name, found)) for name, found in boxes[number].items()]
             if pairs := pairs + [("caption", caption) for caption in captions[number]]:
                 self._pairs[number] = pairs
 
 
 def unit_box(row: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[float, ...]:
-    """(y0, x0, y1, x1) in [0, 1]. Raises `ValueError` for a box that is empty or not within its picture."""
+    """Convert a COCO box to (y0, x0, y1, x1) in [0, 1]; one that is empty or not within its picture is a
+    `ValueError`."""
     x, y, width, height = row["bbox"]
     wide, high = image["width"], image["height"]
     inside = x >= -SLACK and y >= -SLACK and x + width <= wide + SLACK and y + height <= high + SLACK
@@ -79,8 +80,8 @@ def unit_box(row: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[float, .
     return tuple(min(max(float(edge), 0.0), 1.0) for edge in edges)
 
 
-def with_indices(name: str, boxes: Sequence[tuple[float, ...]]) -> str:
-    """All boxes of one name, top left first: `"<loc…>×4 name ; <loc…>×4 name"`."""
+def format_boxes(name: str, boxes: Sequence[tuple[float, ...]]) -> str:
+    """Write all boxes of one name, top left first: `"<loc…>×4 name ; <loc…>×4 name"`."""
     return " ; ".join(f"{box_to_locs(box)} {name}" for box in sorted(boxes))
 
 

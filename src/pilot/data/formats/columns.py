@@ -43,7 +43,7 @@ class Columns:
     trainable: Bool[np.ndarray, " n"] | None = None
 
     def blocks(self, rows: int) -> "Iterator[Columns]":
-        """The same episodes in blocks of about `rows` rows, which stay in a processor's cache."""
+        """Yield the same episodes in blocks of about `rows` rows, which stay in a processor's cache."""
         start = 0
         while start < len(self.stops):
             stop = int(self.stops[min(start + rows, len(self.stops)) - 1])
@@ -99,7 +99,7 @@ class ColumnIndex:
 
 
 def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
-    """Where the episodes of a set lie.
+    """Find where the episodes of a set lie.
 
     Raises:
         FileNotFoundError: no set there.
@@ -128,7 +128,7 @@ def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
 
 
 def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Columns], list[str]]:
-    """The episodes of a part, and the names of those left out.
+    """Read the episodes of a part; return them and the names of those left out.
 
     Raises:
         ValueError: a damaged file, NaN or infinity (unless `skip_bad`); file, episode, frame and remedy are named.

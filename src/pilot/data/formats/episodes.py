@@ -1,8 +1,8 @@
 """Demonstrations of a robot, whatever files they lie in: rows by number, each with the actions that follow.
 
 The low-dimensional columns of a whole set are numpy arrays, of a large set mapped from files that the first reading
-keeps (`kept.py`). So a training row is an index, a slice of actions, and one picture per camera. A reader of a format
-subclasses `EpisodeDataset`: it gives the `Steps` of each episode and says how a picture is decoded.
+writes (`storage/column_cache.py`). So a training row is an index, a slice of actions, and one picture per camera. A
+reader of a format subclasses `EpisodeDataset`: it gives the `Steps` of each episode and says how a picture is decoded.
 
 Axes: `n` rows of the set, `e` episodes, `t` steps of an episode, `sd` state dims, `ah` action horizon, `ad` action
 dims, `h w` pixels.
@@ -119,32 +119,32 @@ class EpisodeDataset:
         self._cache_folder: Path | None = None  # where the columns are mapped from
 
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture at row `i` from the set's own files. Subclasses say how."""
+        """Decode the picture at row `i` from the set's own files. Subclasses say how."""
         raise NotImplementedError
 
     def files(self) -> Iterable[Path]:
-        """The files whose sizes tell one state of the set from another."""
+        """List the files whose sizes tell one state of the set from another."""
         raise NotImplementedError
 
     def metadata(self) -> dict[str, Any]:
-        """What the set says of itself, as JSON."""
+        """Return what the set says about itself, as JSON."""
         raise NotImplementedError
 
     def picture_files(self, episode: int) -> tuple[Path, ...]:
-        """The files that the pictures of `episodes[episode]` lie in."""
+        """Return the files that the pictures of `episodes[episode]` lie in."""
         raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.state)
 
     def frame(self, i: int) -> dict[str, Any]:
-        """`row(i)` plus `"images": {camera: uint8 [h w 3]}`, of the cameras that recorded it."""
+        """Return `row(i)` plus `"images": {camera: uint8 [h w 3]}`, of the cameras that recorded it."""
         missing = self.episodes[self.episode_of[i]].missing
         images = {camera: self.picture(i, camera) for camera in self.cameras if camera not in missing}
         return self.row(i) | {"images": images}
 
     def readable_frame(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
-        """`frame(i)`; with `skip_bad`, where its pictures cannot be decoded, another row, drawn from `rng`.
+        """Return `frame(i)`; with `skip_bad`, where its pictures cannot be decoded, another row, drawn from `rng`.
 
         The episode is then in `skipped`. The same `i` and generator always give the same row.
         """
@@ -159,7 +159,7 @@ class EpisodeDataset:
         raise ValueError(f"{self.path}: 100 rows drawn in a row cannot be decoded; the last: {self.skipped[-1].reason}")
 
     def row(self, i: int) -> dict[str, Any]:
-        """Row `i` without pictures.
+        """Return row `i` without pictures.
 
         `state` [sd], `actions` [ah ad], `action_is_pad` [ah], `task`, `rephrasings` (of the task), `subtask` (None when
         not annotated), `box` ((y0, x0, y1, x1) of the subtask or None), `utterance` (the last thing said in this
@@ -181,7 +181,7 @@ class EpisodeDataset:
         }
 
     def box(self, i: int) -> tuple[float, ...] | None:
-        """The subtask's box at row `i`."""
+        """Return the subtask's box at row `i`, None where there is none."""
         if self.boxes is None or np.isnan(self.boxes[i, 0]):
             return None
         return tuple(self.boxes[i].tolist())
@@ -189,7 +189,7 @@ class EpisodeDataset:
     def action_chunks(
         self, rows: Int[np.ndarray, " n"]
     ) -> tuple[Float[np.ndarray, "n ah ad"], Bool[np.ndarray, "n ah"]]:
-        """The `action_horizon` actions from each row on, and which of them are padding.
+        """Return the `action_horizon` actions from each row on, and which of them are padding.
 
         Past the episode's end the last action is repeated and marked as padding. So is every step after the first
         perturbed one: recorded actions are the expert's answer to the state it saw, and after a step at which something
@@ -206,24 +206,24 @@ class EpisodeDataset:
         return self.actions[steps], is_pad
 
     def trainable_rows(self) -> Int[np.ndarray, " n"]:
-        """The rows that training may draw; all, unless the set names idle ones."""
+        """Return the rows that training may draw: all, unless the set names idle ones."""
         return np.arange(len(self)) if self.trainable is None else np.flatnonzero(self.trainable)
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
+        """Return the picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
         if camera in (episode := self.episodes[self.episode_of[i]]).missing:
             raise ValueError(f"{self.path}: camera '{camera}' did not record episode {episode.index}")
         with self.folder.lock:  # training reads in one thread while validation reads in another
             return self.decode(i, camera) if self.frames is None else self.frames.read(i, camera)
 
     def fingerprint(self) -> str:
-        """Changes when the set on disk changes, or another choice of episodes is read."""
+        """Return a text that changes when the set on disk changes, or another choice of episodes is read."""
         stamps = self.folder.stamps(self.files())
         content = json.dumps([self.metadata(), stamps, [e.index for e in self.episodes]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def skip_report(self) -> str:
-        """What was left out, one line per episode; empty when nothing was."""
+        """Return what was left out, one line per episode; empty when nothing was."""
         lines = [f"  episode {skip.episode}: {skip.reason}" for skip in self.skipped]
         return "\n".join([f"{self.path}: {len(lines)} episodes skipped", *lines]) if lines else ""
 
@@ -336,7 +336,7 @@ class ColumnLists:
         self._pieces.append((piece, rows))
 
     def all(self) -> dict[str, np.ndarray | None]:
-        """None where no episode has a column."""
+        """Return the columns joined; None where no episode has a column."""
         return {name: self._column(name) for name in COLUMNS}
 
     def _column(self, name: str) -> np.ndarray | None:
@@ -349,12 +349,12 @@ class ColumnLists:
 
 
 def blank(name: str) -> Any:
-    """What a column says of an episode that has none of its own, where others have."""
+    """Return what a column holds for an episode that has none of its own, where others have."""
     return True if name == "trainable" else -1
 
 
 def check_steps(steps: Steps, *, where: str, episode: int) -> None:
-    """Raises `ValueError` for an episode without steps, or with NaN or infinity in state or actions."""
+    """Raise a `ValueError` for an episode without steps, or with NaN or infinity in state or actions."""
     if not len(steps):
         raise ValueError(f"{where}: episode {episode} has no steps; leave it out with episodes=[...] or --skip-bad")
     for name, values in (("state", steps.state), ("actions", steps.actions)):
@@ -367,7 +367,7 @@ def check_steps(steps: Steps, *, where: str, episode: int) -> None:
 
 
 def choose_cameras(known: Sequence[str], wanted: Sequence[str] | None, *, path: Path) -> tuple[str, ...]:
-    """`wanted`, or all that are known. An unknown one is a `ValueError` that suggests the nearest."""
+    """Return `wanted`, or all cameras that are known. An unknown one is a `ValueError` that suggests the nearest."""
     for camera in wanted or ():
         if camera not in known:
             raise ValueError(f"{path} has no camera '{camera}'; {suggest_names(camera, known, listed='it has')}")

@@ -19,7 +19,7 @@ QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
-    """Statistics over axis 0 of [n d], as lists of `d`; NaN entries (\"nothing here\") are left out."""
+    """Compute statistics over axis 0 of [n d], as lists of `d`; NaN entries ("nothing here") are left out."""
     kept = [column[np.isfinite(column)] for column in values.astype(np.float64).T]
     kept = [column if column.size else np.zeros(1) for column in kept]
     stats = {"min": np.min, "max": np.max, "mean": np.mean, "std": np.std}
@@ -29,7 +29,7 @@ def describe(values: np.ndarray) -> dict[str, Any]:
 
 
 def matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A numeric column as [n d]."""
+    """Return a numeric column as [n d]."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
         return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
@@ -41,7 +41,7 @@ def numeric(features: dict[str, Any]) -> list[str]:
 
 
 def episode_stats(table: pa.Table, features: dict[str, Any]) -> dict[str, Any]:
-    """Columns `stats/<feature>/<stat>` of one episode."""
+    """Compute the columns `stats/<feature>/<stat>` of one episode."""
     described = {name: describe(matrix(table[name])) for name in numeric(features)}
     for name in (n for n, spec in features.items() if spec["dtype"] == "image"):
         png = table[name][0]["bytes"].as_py()
@@ -54,13 +54,13 @@ def stats_columns(described: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe_picture(picture: np.ndarray) -> dict[str, Any]:
-    """Per channel of uint8 [h w 3], in [0, 1], shaped [3][1][1] as LeRobot stores it."""
+    """Compute statistics per channel of uint8 [h w 3], in [0, 1], shaped [3][1][1] as LeRobot stores them."""
     stats = describe(picture.reshape(-1, 3) / 255.0)
     return {name: value if name == "count" else [[[x]] for x in value] for name, value in stats.items()}
 
 
 def set_stats(path: Path, features: dict[str, Any], total_episodes: int) -> dict[str, Any]:
-    """Exact statistics of the numeric columns over the first `total_episodes`."""
+    """Compute exact statistics of the numeric columns over the first `total_episodes`."""
     names = numeric(features)
     files = sorted(path.glob("data/*/*.parquet"))
     tables = [pq.read_table(file, columns=names) for file in files]
@@ -70,7 +70,7 @@ def set_stats(path: Path, features: dict[str, Any], total_episodes: int) -> dict
 
 
 def merge_image_stats(path: Path, features: dict[str, Any], total_episodes: int) -> dict[str, Any]:
-    """Statistics of cameras over the set from those per episode (each of one picture, so equally weighted)."""
+    """Merge the statistics of cameras per episode (each of one picture, so equally weighted) into those of the set."""
     merged: dict[str, Any] = {}
     for name in (n for n, spec in features.items() if spec["dtype"] in ("image", "video")):
         columns = ["episode_index", *(f"stats/{name}/{stat}" for stat in ("min", "max", "mean", "std", *QUANTILES))]

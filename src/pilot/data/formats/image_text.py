@@ -52,17 +52,18 @@ class ImageTextRows(ABC):
 
     @abstractmethod
     def read(self, i: int) -> tuple[bytes, list[tuple[str, str]]]:
-        """The encoded picture of row `i`, and the questions and answers about it, at least one.
+        """Return the encoded picture of row `i`, and the questions and answers about it, at least one.
 
         Raises `ValueError` or `OSError` that names the file and the remedy.
         """
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
-        """One group: a set of pictures is one task."""
+        """Return one group: a set of pictures is one task."""
         return {"web": np.arange(len(self))}
 
     def sample(self, i: int, rng: np.random.Generator | None = None) -> Sample:
-        """Row `i`: a question is the prompt, its answer the text to learn. The first pair without `rng`."""
+        """Return row `i` as a sample: a question is the prompt, its answer the text to learn. Without `rng`, the first
+        pair."""
         for _ in range(TRIES):
             try:
                 return self._sample(i, rng)
@@ -74,7 +75,7 @@ class ImageTextRows(ABC):
         raise ValueError(f"{self.path}: {TRIES} rows drawn in a row cannot be read; the last: {self.skipped[-1]}")
 
     def skip(self, reason: str) -> None:
-        """Lists what was left out, once."""
+        """List what was left out, once."""
         if reason not in self.skipped:
             self.skipped.append(reason)
 
@@ -87,7 +88,7 @@ class ImageTextRows(ABC):
 
 
 def decode_image(content: bytes, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture from its file's bytes. Raises `ValueError` for a damaged one."""
+    """Decode a picture from its file's bytes; a damaged one is a `ValueError`."""
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     except (OSError, SyntaxError) as error:
@@ -95,7 +96,7 @@ def decode_image(content: bytes, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def find_folder(first: str, places: list[Path], *, where: Path) -> Path:
-    """The folder of `places` that holds the picture named `first`."""
+    """Return the folder of `places` that holds the picture named `first`."""
     for folder in places:
         if (folder / first).exists():
             return folder

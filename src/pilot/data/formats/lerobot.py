@@ -95,20 +95,20 @@ class LeRobotDataset(EpisodeDataset):
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def files(self) -> Iterable[Path]:
-        """Data and pictures; `meta/` may be rewritten without a change to either."""
+        """List data and pictures; `meta/` may be rewritten without a change to either."""
         return self.folder.files(*(self.path / place for place in ("data", "videos", "images")))
 
     def metadata(self) -> dict[str, Any]:
         return self.info
 
     def picture_files(self, episode: int) -> tuple[Path, ...]:
-        """Its mp4 files, or the parquet file that holds the pictures."""
+        """Return an episode's mp4 files, or the parquet file that holds its pictures."""
         stored, keys = self._stored[episode], [self._keys[camera] for camera in self.cameras]
         videos = [stored.videos[key].file for key in keys if self.features[key]["dtype"] == "video"]
         return tuple(self.path / name for name in videos or [stored.data])
 
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture at row `i`, from mp4 or from the parquet file."""
+        """Decode the picture at row `i`, from mp4 or from the parquet file."""
         number = int(self.episode_of[i])
         stored, episode, key = self._stored[number], self.episodes[number], self._keys[camera]
         step = i - episode.start
@@ -120,7 +120,7 @@ class LeRobotDataset(EpisodeDataset):
             raise ValueError(f"{self.path}: episode {stored.index}, frame {step}: {error}") from error
 
     def check_pictures(self, stored: EpisodeFiles) -> None:
-        """Raises when an episode's video files are not there; with `skip_bad`, also when they are too short.
+        """Raise when an episode's video files are not there; with `skip_bad`, also when they are too short.
 
         Of files that lie elsewhere the latter shows when they are read.
         """
@@ -177,7 +177,7 @@ class _DataFile:
         self._name = ""
 
     def episode(self, stored: EpisodeFiles) -> tuple[int, str, Steps]:
-        """The steps of one episode."""
+        """Read the steps of one episode."""
         if stored.data != self._name:
             self._open(stored.data)
         first, stop = self._runs.get(stored.index, (0, 0))
@@ -281,7 +281,7 @@ class _RowGroups:
 
 
 def select_episodes(episodes: Sequence[Item], indices: Sequence[int] | None, *, path: Path) -> list[Item]:
-    """The episodes of the set at `path` that have these indices, in their order; None: all.
+    """Return the episodes of the set at `path` that have these indices, in their order; None: all.
 
     Raises:
         ValueError: an index that none has.
@@ -294,7 +294,7 @@ def select_episodes(episodes: Sequence[Item], indices: Sequence[int] | None, *, 
 
 
 def unfinished_error(path: Path) -> Exception:
-    """What to say about a folder without `meta/info.json`: an open recording, or no data set at all."""
+    """Make the error for a folder without `meta/info.json`: an open recording, or no data set at all."""
     finished = list((path / fmt.RECORDING).glob("[0-9]*.parquet"))
     if finished or (path / "data").exists():
         return ValueError(

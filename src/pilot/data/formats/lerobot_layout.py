@@ -70,14 +70,14 @@ class EpisodeFiles:
 
 
 def named(features: Mapping[str, Any], names: Sequence[str], *, where: Path) -> str:
-    """The one of `names` that the set at `where` uses. Raises `ValueError` when it uses none."""
+    """Return the one of `names` that the set at `where` uses; a `ValueError` when it uses none."""
     if found := next((name for name in names if name in features), None):
         return found
     raise ValueError(f"{where / INFO}: no feature '{names[0]}' among {sorted(features)}")
 
 
 def huggingface_metadata(features: dict[str, dict[str, Any]]) -> dict[bytes, bytes]:
-    """The schema note that lets the `datasets` library see pictures as pictures."""
+    """Make the schema note that lets the `datasets` library see pictures as pictures."""
     described = {name: _huggingface_feature(name, spec) for name, spec in features.items() if spec["dtype"] != "video"}
     return {b"huggingface": json.dumps({"info": {"features": described}}).encode()}
 

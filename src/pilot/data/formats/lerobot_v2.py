@@ -18,24 +18,24 @@ REMEDY = "fetch the data set again"
 
 
 def read_index(path: Path, info: dict[str, Any]) -> list[EpisodeFiles]:
-    """Where each episode's frames and pictures lie, by episode number."""
+    """Read where each episode's frames and pictures lie, by episode number."""
     cameras = [name for name, spec in info["features"].items() if spec["dtype"] == "video"]
     rows = sorted(read_jsonl(path / EPISODES, "episode_index", "length"), key=lambda row: row["episode_index"])
     return [_files(row, info, cameras) for row in rows]
 
 
 def read_tasks(path: Path) -> dict[int, str]:
-    """Instructions by number."""
+    """Read the instructions by number."""
     return {row["task_index"]: row["task"] for row in read_jsonl(path / TASKS, "task_index", "task")}
 
 
 def read_subtasks(path: Path) -> dict[int, str]:
-    """Subtasks by number, for the `subtask_index` column."""
+    """Read the subtasks by number, for the `subtask_index` column."""
     return {row["subtask_index"]: row["subtask"] for row in read_jsonl(path / SUBTASKS, "subtask_index", "subtask")}
 
 
 def read_jsonl(file: Path, *fields: str) -> list[dict[str, Any]]:
-    """One object per line, each with `fields`. Raises errors that name file, line and remedy."""
+    """Read one object per line, each with `fields`. Errors name the file, the line and the remedy."""
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; {REMEDY}")
     rows = []

@@ -14,14 +14,14 @@ SUBTASKS = "meta/subtasks.parquet"
 
 
 def read_index(path: Path, info: dict[str, Any]) -> list[EpisodeFiles]:
-    """Where each episode's frames and pictures lie, by episode number."""
+    """Read where each episode's frames and pictures lie, by episode number."""
     rows = read_episodes(path, info["total_episodes"]).to_pylist()
     cameras = [name for name, spec in info["features"].items() if spec["dtype"] == "video"]
     return [_files(row, info, cameras, path) for row in rows]
 
 
 def read_episodes(path: Path, total_episodes: int) -> pa.Table:
-    """The table of episodes, without their statistics (which outweigh the rest) nor rows of an interrupted pack."""
+    """Read the table of episodes, without their statistics (which outweigh the rest) or rows of an interrupted pack."""
     tables = []
     for file in sorted(path.glob("meta/episodes/*/*.parquet")):
         names = [n for n in pq.read_schema(file).names if not n.startswith("stats/")]
@@ -33,12 +33,12 @@ def read_episodes(path: Path, total_episodes: int) -> pa.Table:
 
 
 def read_tasks(path: Path) -> dict[int, str]:
-    """Instructions by number, from the numbers that stand beside them and not from their order."""
+    """Read the instructions by number, from the numbers that stand beside them and not from their order."""
     return _numbered(path / fmt.TASKS, "task_index")
 
 
 def read_subtasks(path: Path) -> dict[int, str]:
-    """Subtasks by number, for the older `subtask_index` column."""
+    """Read the subtasks by number, for the older `subtask_index` column."""
     return _numbered(path / SUBTASKS, "subtask_index")
 
 

@@ -81,7 +81,7 @@ class LlavaRows(ImageTextRows):
 
 
 def question_answer_pairs(entry: dict[str, Any]) -> list[tuple[str, str]]:
-    """The (question, answer) pairs of an entry, in order; empty when it has none."""
+    """Return the (question, answer) pairs of an entry, in order; empty when it has none."""
     if "conversations" in entry:
         turns = entry["conversations"]
         spoken = [(turn["from"], turn["value"].replace("<image>", "").strip()) for turn in turns]

@@ -48,8 +48,8 @@ def open_episodes(
     parallel_map: ParallelMap = serial_map,
     cache_gb: float | None = None,
 ) -> EpisodeDataset:
-    """The demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`,
-    `parallel_map` does its first reading. Of an address (`hf://…`, `gs://…`) files come as they are read, see
+    """Open the demonstrations at `path`. `layouts` gives the layout of an RLDS set by its name in `dataset_info.json`,
+    `parallel_map` does its first reading. Files at an address (`hf://…`, `gs://…`) are fetched as they are read, see
     `pilot.data.storage.streaming`.
 
     Raises:
@@ -79,8 +79,8 @@ def open_image_text(
     skip_bad: bool = False,
     cache_gb: float | None = None,
 ) -> ImageTextRows:
-    """The web rows at `path`; `question` is for pilot's own, see `WebRows`. Of an address with tars these come as they
-    are read, of another everything is fetched.
+    """Open the web rows at `path`; `question` is for pilot's own, see `WebRows`. Tars at an address are fetched as they
+    are read, other formats as a whole.
 
     Raises:
         FileNotFoundError: nothing there that a reader knows.
@@ -118,7 +118,7 @@ def _reader(path: Path) -> type[ImageTextRows]:
 
 
 def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
-    """What to say about a path where no reader finds its files."""
+    """Make the error for a path where no reader finds its files."""
     if not path.exists():
         where = "give the folder of a data set (a run's: --set sources.NAME.path=FOLDER), or its address (hf://, gs://)"
         return FileNotFoundError(f"{path} does not exist; {where}")

@@ -26,7 +26,7 @@ from pilot.data.storage.files import atomic_write, write_json
 
 
 def pack_episodes(path: Path, journal: list[Path], *, features: dict[str, Any], fps: float, robot: str) -> None:
-    """Appends the episodes of `journal`, in order, to the (possibly empty) set at `path`."""
+    """Append the episodes of `journal`, in order, to the (possibly empty) set at `path`."""
     info_path = path / fmt.INFO
     info = json.loads(info_path.read_text()) if info_path.exists() else _new_info(features, fps, robot)
     tasks = list(read_tasks(path).values()) if info["total_episodes"] else []
@@ -51,7 +51,7 @@ def pack_episodes(path: Path, journal: list[Path], *, features: dict[str, Any], 
 
 
 def file_path(template: str, file: int, **names: str) -> str:
-    """The n-th file of a kind: 1000 files per chunk folder."""
+    """Return the path of the n-th file of a kind: 1000 files per chunk folder."""
     chunk, index = divmod(file, fmt.CHUNK_FILES)
     return template.format(chunk_index=chunk, file_index=index, **names)
 

@@ -98,14 +98,14 @@ class EpisodeFeatures:
         return self._array(f"steps/{name}")
 
     def metadata(self, name: str) -> Any:
-        """A feature of the episode: text, or a number."""
+        """Return a feature of the episode: text, or a number."""
         path = f"episode_metadata/{name}"
         if self._feature(path).kind == "text":
             return _text(self.example.blobs(path)[0])
         return self._array(path)[0]
 
     def texts(self, name: str) -> list[str]:
-        """A text feature of the steps."""
+        """Return a text feature of the steps."""
         self._feature(f"steps/{name}")
         return [_text(blob) for blob in self.example.blobs(f"steps/{name}")]
 
@@ -143,7 +143,7 @@ class RecordFiles:
         return self.folder.open_cached(file, lambda: RecordFile(file))
 
     def parsed(self, record: Record, *, check: bool) -> Example:
-        """A record's features."""
+        """Return a record's features."""
         if record in self._recent and not check:
             self._recent.move_to_end(record)
             return self._recent[record]
@@ -277,11 +277,11 @@ class RldsDataset(EpisodeDataset):
         return self.info
 
     def picture_files(self, episode: int) -> tuple[Path, ...]:
-        """Its record file."""
+        """Return an episode's record file."""
         return (self._records.files[self.records[episode].file],)
 
     def decode(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture at row `i`, from its record."""
+        """Decode the picture at row `i`, from its record."""
         number = int(self.episode_of[i])
         record, episode = self.records[number], self.episodes[number]
         step, name = i - episode.start, f"steps/{self.layout.cameras[camera]}"
@@ -353,7 +353,7 @@ class RldsDataset(EpisodeDataset):
 
 
 def version_folder(path: Path) -> Path:
-    """`path`, or the one version folder in it that holds `features.json`."""
+    """Return `path`, or the one version folder in it that holds `features.json`."""
     if (path / FEATURES).exists():
         return path
     versions = sorted(file.parent for file in path.glob(f"*/{FEATURES}"))
@@ -365,7 +365,7 @@ def version_folder(path: Path) -> Path:
 
 
 def read_features(file: Path) -> dict[str, Feature]:
-    """The leaves of `features.json` by path, such as "steps/observation/image"."""
+    """Read the leaves of `features.json` by path, such as "steps/observation/image"."""
     content = read_json(file, remedy=FETCH)
     found = dict(_leaves(content, path="", ragged=False, file=file))
     if not any(name.startswith("steps/") for name in found):
@@ -396,7 +396,7 @@ def _leaves(node: dict[str, Any], *, path: str, ragged: bool, file: Path) -> Ite
 
 
 def shard_files(path: Path, info: dict[str, Any], split: str) -> list[Path]:
-    """The record files of a split, as `dataset_info.json` names them; they need not be there."""
+    """List the record files of a split, as `dataset_info.json` names them; they need not be there."""
     lengths = _shard_lengths(info, split)
     template = _split(info, split).get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     names = {"DATASET": info["name"], "SPLIT": split, "FILEFORMAT": info.get("fileFormat", "tfrecord")}

@@ -18,7 +18,7 @@ FETCH = "fetch the file again"
 
 
 def masked_crc(content: bytes) -> int:
-    """The check sum that TFRecord files keep of `content`."""
+    """Compute the check sum that TFRecord files keep of `content`."""
     try:
         import google_crc32c
     except ImportError as error:
@@ -39,7 +39,7 @@ class RecordFile:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
     def places(self) -> Int[np.ndarray, "r 2"]:
-        """Offset and length of each record. A bad length or an early end is a `ValueError`."""
+        """Return offset and length of each record. A bad length or an early end is a `ValueError`."""
         found, at = [], 0
         while at < len(self._map):
             number = len(found)
@@ -56,7 +56,7 @@ class RecordFile:
         return np.array(found, np.int64).reshape(-1, 2)
 
     def read(self, offset: int, length: int, *, check: bool) -> memoryview:
-        """A record's message; with `check` its CRC is compared, which reads all of it."""
+        """Return a record's message; with `check` its CRC is compared, which reads all of it."""
         message = memoryview(self._map)[offset : offset + length]
         if check:
             (crc,) = struct.unpack("<I", self._map[offset + length : offset + length + FOOTER])
@@ -94,11 +94,11 @@ class Example:
         return sorted(self._features)
 
     def blobs(self, name: str) -> list[memoryview]:
-        """The values of a feature of bytes, without copies."""
+        """Return the values of a feature of bytes, without copies."""
         return [value for kind, content in self._values(name) if kind == 1 for _, value in _fields(content)]
 
     def numbers(self, name: str) -> np.ndarray:
-        """The values of a feature of floats (float32) or integers (int64), flat."""
+        """Return the values of a feature of floats (float32) or integers (int64), flat."""
         pieces = [_floats(content) if kind == 2 else _integers(content) for kind, content in self._values(name)]
         return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 

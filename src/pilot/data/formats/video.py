@@ -50,7 +50,7 @@ class FrameSequence(Protocol):
 
 
 def encode_video(path: Path, frames: FrameSequence, *, fps: int, crf: int = 18) -> None:
-    """Writes uint8 [t h w 3] as H.264 mp4, atomically. Height and width must be even (4:2:0 chroma)."""
+    """Write uint8 [t h w 3] as H.264 mp4, atomically. Height and width must be even (4:2:0 chroma)."""
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"{path}: video frames need an even height and width, got {frames.shape[1:3]}")
     av = _av()
@@ -85,7 +85,7 @@ class Encoding:
 
     @classmethod
     def of(cls, path: Path) -> "Encoding":
-        """Raises `ValueError` for a file that is no video."""
+        """Read how a file is encoded; a `ValueError` for one that is no video."""
         av = _av()
         try:
             with av.open(str(path)) as container:
@@ -121,7 +121,7 @@ class VideoPictures:
 
 
 def copy_video(path: Path, source: Path, *, fps: float) -> None:
-    """`source` under another name, atomically.
+    """Copy `source` to `path`, atomically.
 
     Where its frames are not stored in the order in which they are shown, packets could not be joined: encoded anew.
     """
@@ -134,7 +134,7 @@ def copy_video(path: Path, source: Path, *, fps: float) -> None:
 
 
 def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequence[int]) -> None:
-    """Concatenates the packets of `parts` (of `lengths` frames, encoded alike) into one mp4, atomically."""
+    """Join the packets of `parts` (of `lengths` frames, encoded alike) into one mp4, atomically."""
     av = _av()
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as output:
         target, start = None, 0
@@ -182,7 +182,7 @@ class VideoFile:
         self._check_index()
 
     def read(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
-        """Frame `number`; `ValueError` if the file has no frame at exactly that time."""
+        """Decode frame `number`; a `ValueError` if the file has no frame at exactly that time."""
         try:
             if not self._reached_by_decoding_on(number):
                 self._seek(number)

@@ -31,7 +31,7 @@ class WebWriter:
         self._zip = zipfile.ZipFile(self.path / PACKED, "w", zipfile.ZIP_STORED)
 
     def add(self, png: bytes, questions: Sequence[tuple[str, str]]) -> None:
-        """One picture and its (question, answer) pairs."""
+        """Add one picture and its (question, answer) pairs."""
         name = f"{self._pictures:06d}.png"
         with explain_disk_errors(self.path):
             self._zip.writestr(zipfile.ZipInfo(name), png)

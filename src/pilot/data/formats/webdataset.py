@@ -67,11 +67,11 @@ class WebDatasetRows(ImageTextRows):
         return self._bytes(tar, at, size), found
 
     def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """The number of the tar of each row."""
+        """Return the number of the tar of each row."""
         return self._index[rows, 0]
 
     def prefetch(self, i: int) -> None:
-        """Says that row `i` will be read; of a set that lies elsewhere its file may then come ahead."""
+        """Announce that row `i` will be read, so that its file can be fetched ahead where the set lies elsewhere."""
         self.folder.prefetch([self.tars[int(self._index[i, 0])]])
 
     def _bytes(self, tar: int, at: int, size: int) -> bytes:

@@ -31,7 +31,7 @@ Text = tuple[Any, str, str, str]  # (seconds or frame, style, role, content)
 
 
 def encode_png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Fast, lossless PNG (compression level 1)."""
+    """Encode a picture as PNG, fast and without loss (compression level 1)."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
@@ -66,7 +66,7 @@ class LeRobotWriter:
 
     @property
     def episodes(self) -> int:
-        """Finished episodes: those packed and those of the open recording."""
+        """Count the finished episodes: those packed and those of the open recording."""
         return self._packed + len(self._journal())
 
     def add_episode(
@@ -78,7 +78,7 @@ class LeRobotWriter:
         events: Iterable[Text] = (),
         labels: Mapping[str, Any] | None = None,
     ) -> int:
-        """Writes one finished episode to disk; returns its index.
+        """Write one finished episode to disk, and return its index.
 
         `frames` maps column names to arrays of `t` steps: `observation.state` [t sd], `action` [t ad],
         `observation.images.<camera>` uint8 [t h w 3], and any other numeric column [t] or [t n]. Pictures may also be a
@@ -105,7 +105,7 @@ class LeRobotWriter:
         return index
 
     def adopt(self, other: Path) -> int:
-        """Takes in the one episode that another writer has finished, but not packed, at `other`; returns its index."""
+        """Take in the one episode that another writer has finished, but not packed, at `other`; return its index."""
         (table,) = (other / fmt.RECORDING).glob("[0-9]*.parquet")
         self._agree(json.loads(pq.read_schema(table).metadata[b"pilot"])["features"])
         index = self.episodes
@@ -115,7 +115,7 @@ class LeRobotWriter:
         return index
 
     def truncate(self, episodes: int) -> None:
-        """Drops the episodes from index `episodes` on; only those of the open recording can be dropped."""
+        """Drop the episodes from index `episodes` on; only those of the open recording can be dropped."""
         if episodes < self._packed:
             raise ValueError(f"{self.path}: {self._packed} episodes are packed already; cannot go back to {episodes}")
         for file in self._journal():
@@ -123,7 +123,7 @@ class LeRobotWriter:
                 file.unlink()
 
     def close(self) -> None:
-        """Packs the open recording into the v3.0 layout; the set is whole once `meta/info.json` is there."""
+        """Pack the open recording into the v3.0 layout; the set is whole once `meta/info.json` is there."""
         journal = self._journal()
         if not journal and not self._packed:
             raise ValueError(f"{self.path}: no episode was recorded; there is no data set to close")

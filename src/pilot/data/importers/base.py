@@ -58,14 +58,14 @@ class Importer(Protocol):
     def can_read(path: Path) -> bool: ...
 
     def read(self, number: int) -> ImportedEpisode:
-        """The episode `episodes[number]`. Raises `ValueError`/`OSError` that name the file and what is wrong."""
+        """Read the episode `episodes[number]`. A `ValueError` or `OSError` names the file and what is wrong."""
         ...
 
 
 def describe_robot(
     name: str, *, cameras: Iterable[str], states: Sequence[str], actions: Sequence[str], fps: float
 ) -> Robot:
-    """A robot made of what the data say of it."""
+    """Make a robot of what the data say about it."""
     return Robot(
         name=name,
         cameras=tuple(cameras),
@@ -77,14 +77,14 @@ def describe_robot(
 
 
 def dim_names(declared: Any, dims: int, *, kind: str) -> list[str]:
-    """The names of a feature's dims, from a list of them or from a dict of lists; numbers where there are none."""
+    """Return the names of a feature's dims, from a list or a dict of lists; numbered names where there are none."""
     lists = declared.values() if isinstance(declared, dict) else [declared or []]
     names = [str(name) for part in lists if isinstance(part, list | tuple) for name in part]
     return names if len(names) == dims and len(set(names)) == dims else [f"{kind}_{i}" for i in range(dims)]
 
 
 def require_rate(path: Path, options: ImportOptions) -> float:
-    """The rate of a source that does not say it.
+    """Return the rate of a source that does not say it: what the person gave, or the robot's.
 
     Raises:
         ValueError: nor did the person.
@@ -98,7 +98,7 @@ def require_rate(path: Path, options: ImportOptions) -> float:
 
 
 def require_task(where: Path, said: Any, options: ImportOptions) -> str:
-    """The instruction that a file says, or else the one that the person gave.
+    """Return the instruction that a file holds, or else the one that the person gave.
 
     Raises:
         ValueError: neither.

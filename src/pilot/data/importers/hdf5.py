@@ -132,7 +132,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def natural_key(name: str) -> list[Any]:
-    """A key by which numbers in names count as numbers."""
+    """Return a key that sorts the numbers in names as numbers."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 

@@ -85,7 +85,7 @@ class RobotRows:
         return dict(zip(names[found].tolist(), np.split(rows[order], starts[1:]), strict=True))
 
     def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """A number for the file that the pictures of each row lie in."""
+        """Return a number for the file that the pictures of each row lie in."""
         numbers = {}
         files = [self.dataset.picture_files(episode)[0] for episode in range(len(self.dataset.episodes))]
         of_episode = np.array([numbers.setdefault(file, len(numbers)) for file in files])
@@ -99,15 +99,15 @@ class RobotRows:
         return at_once
 
     def find_windows(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """The first row of the window of each row."""
+        """Return the first row of the window of each row."""
         return find_windows(self.dataset, rows, window=self._window)
 
     def prefetch(self, i: int) -> None:
-        """Says that row `i` will be read; of a set that lies elsewhere its files may then come ahead."""
+        """Announce that row `i` will be read, so that its files can be fetched ahead where the set lies elsewhere."""
         self.dataset.folder.prefetch(self.dataset.picture_files(int(self.dataset.episode_of[i])))
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
-        """Row `i`.
+        """Return row `i` as a training sample.
 
         `extra["whole"]`: every step up to the episode's end is the demonstrator's, so FAST tokens can be learned.
         """
@@ -129,13 +129,13 @@ class RobotRows:
 
 
 def check_teaches(source: str, teaches: Iterable[str]) -> None:
-    """Raises `ValueError` for what is no loss on rows of robots."""
+    """Raise a `ValueError` for a loss that robot rows cannot teach."""
     for loss in teaches:
         check_name("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")
 
 
 def split_by_length(rows: list[Row]) -> list[list[Row]]:
-    """Rows by length, in two or four parts where there are enough: little padding, and work for two threads."""
+    """Split rows by length, in two or four parts where there are enough: little padding, and work for two threads."""
     count = 4 if len(rows) >= 32 else 2 if len(rows) >= 8 else 1
     rows = sorted(rows, key=lambda row: -len(row.tokens))
     edges = [len(rows) * i // count for i in range(count + 1)]
@@ -143,7 +143,7 @@ def split_by_length(rows: list[Row]) -> list[list[Row]]:
 
 
 def jitter_box(box: tuple[float, ...], rng: np.random.Generator, deviation: float) -> tuple[float, ...]:
-    """The box moved as a whole by a normal draw in each direction, within the picture."""
+    """Move the box as a whole by a normal draw in each direction, within the picture."""
     shift = np.tile(rng.normal(0.0, deviation, 2), 2)
     return tuple(np.clip(np.asarray(box) + shift, 0.0, 1.0).tolist())
 
@@ -199,11 +199,11 @@ class Loader:
         self.cameras = {camera: sizes[camera] for camera in common_camera_order(of_robots)}
 
     def batch(self, step: int) -> list[Batch]:
-        """The batch of one step, the same whenever it is asked for."""
+        """Return the batch of one step, the same whenever it is asked for."""
         return self.make_batches(self.rows(step))
 
     def rows(self, step: int, *, worker: int = 0, workers: int = 1) -> list[Row]:
-        """The rows of one step that are this rank's; of `workers` processes, those that `worker` makes."""
+        """Return the rows of one step that are this rank's; of `workers` processes, those that `worker` makes."""
 
         def mine(step: int) -> list[Draw]:
             return [draw for draw in self._draws(step) if workers == 1 or self._lane(draw) % workers == worker]
@@ -240,8 +240,8 @@ class Loader:
         return row
 
     def make_batches(self, rows: list[Row]) -> list[Batch]:
-        """Rows with the same cameras come together, of whatever robot, so that a web row is not padded to the length of
-        a robot row nor given a black wrist picture; of those, rows of like length.
+        """Collate rows with the same cameras together, of whatever robot, so that a web row is neither padded to the
+        length of a robot row nor given a black wrist picture; among those, rows of like length.
 
         Losses are normalised over all parts: they are one batch. With `passes` rows stay in their order.
         """
@@ -261,7 +261,7 @@ class Loader:
         return [collate(part, device=self.device) for names in cameras for part in split_by_length(parts[names])]
 
     def prefetch(self, start: int, stop: int) -> AbstractContextManager[Iterator[list[Batch]]]:
-        """Batches of steps `start` to `stop`, made ahead by a thread or processes that end with the `with` block.
+        """Make the batches of steps `start` to `stop` ahead, in a thread or processes that end with the `with` block.
 
         An error there is raised where its batch would have come.
         """

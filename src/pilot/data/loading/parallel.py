@@ -1,7 +1,7 @@
 """Work on many parts, results in the order of the parts: here, in processes of this machine, or on a Ray cluster.
 
-Whoever cuts the parts decides what comes out: what they are, and in which order results are taken, never depends on who
-does the work. So the same bytes come out of one process and of a thousand.
+The caller cuts the work into parts, and results come in the order of the parts. Neither depends on who does the work,
+so the same bytes come out of one process and of a thousand.
 """
 
 import os
@@ -27,8 +27,8 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 class ParallelMap:
     """Gives `work(part)` of each part, in order, worked on by `processes` at once.
 
-    An error of the work is raised where its result would have come. Whoever stops early closes the generator: then
-    nobody works on.
+    An error in the work is raised where its result would have come. Close the generator to stop early: then no process
+    works on.
     """
 
     processes: int
@@ -43,7 +43,7 @@ serial_map = ParallelMap(1, map)
 
 
 def map_in_processes(count: int) -> ParallelMap:
-    """In `count` processes of this machine; with one, in this process."""
+    """Return a map over `count` processes of this machine; with one, in this process."""
 
     def over(work: Work, parts: Iterable[Any]) -> Iterator[Any]:
         with worker_pool(count, partial(_take_up, work)) as pool:
@@ -55,8 +55,8 @@ def map_in_processes(count: int) -> ParallelMap:
 
 @contextmanager
 def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
-    """`count` processes, each of which calls `begin` first. Ctrl-C is for this one: they end when the block is left, at
-    once if by an error, so that nobody who stops waits for work under way.
+    """Start `count` processes, each of which calls `begin` first. They ignore Ctrl-C and end when the block is left, at
+    once if it is left by an error, so that nobody who stops waits for work under way.
 
     Raises:
         ChildProcessError: one was killed.
@@ -79,7 +79,8 @@ def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolEx
 
 @contextmanager
 def map_on_ray(address: str | None = None, *, cpus: int | None = None) -> Iterator[ParallelMap]:
-    """On the Ray cluster at `address`; without one on that of `$RAY_ADDRESS`, or on one that is started here.
+    """Return a map over the Ray cluster at `address`; without one, over that of `$RAY_ADDRESS`, or over one that is
+    started here.
 
     A cluster that this process is connected to already is taken as it is. Its machines must have pilot installed, and
     see the files under the same paths. `cpus`: processes of a cluster that is started here (None: one per core).

@@ -51,14 +51,15 @@ class ShuffledOrder:
         return int(known[1][place])
 
     def share(self, stream: int) -> slice:
-        """What a stream has of the rows; where there are fewer rows than streams, some have the same one."""
+        """Return which rows a stream has; where there are fewer rows than streams, some have the same one."""
         piece = piece_of_stream(stream, self.streams)
         start = min(int(self.cut_points[piece]), len(self.rows) - 1)
         return slice(start, max(int(self.cut_points[piece + 1]), start + 1))
 
 
 def cut_points(rows: int, streams: int, files: Int[np.ndarray, " n"] | None = None) -> Int[np.ndarray, " m"]:
-    """Where to cut `rows` rows into `streams` pieces of one size, but for cuts that move to the end of a file."""
+    """Compute where to cut `rows` rows into `streams` pieces of one size; a cut may move a little, to the end of a
+    file."""
     even = np.arange(streams + 1) * rows // streams
     if files is None:
         return even
@@ -69,9 +70,9 @@ def cut_points(rows: int, streams: int, files: Int[np.ndarray, " n"] | None = No
 
 
 def piece_of_stream(stream: int, streams: int) -> int:
-    """Which piece a stream has: the digits of its number from behind, so that streams r, r + n, r + 2n, … have pieces
-    side by side, and few files are read by two ranks. Exactly so for numbers of ranks that are products of the smallest
-    prime factors of `streams`, such as all powers of two where it is one.
+    """Return which piece a stream has: its number with the digits reversed, so that streams r, r + n, r + 2n, … have
+    pieces side by side, and few files are read by two ranks. This is exact for numbers of ranks that are products of
+    the smallest prime factors of `streams`, such as all powers of two where it is one.
 
     With 8 streams: 0 4 2 6 1 5 3 7.
     """
@@ -87,15 +88,15 @@ def piece_of_stream(stream: int, streams: int) -> int:
 def shuffle_by_window(
     rows: Int[np.ndarray, " n"], windows: Int[np.ndarray, " n"], rng: np.random.Generator, *, open_windows: int
 ) -> Int[np.ndarray, " n"]:
-    """Every row once: window w of a random order begins at time w, and its rows are spread over `open_windows` units of
-    time, so that at any moment rows come from at most so many windows."""
+    """Order rows so that at any moment they come from at most `open_windows` windows: window w of a random order begins
+    at time w, and its rows are drawn over `open_windows` units of time."""
     names, number = np.unique(windows, return_inverse=True)
     times = rng.permutation(len(names))[number] + open_windows * rng.random(len(rows))
     return rows[np.argsort(times, kind="stable")]
 
 
 def shuffled_position(place: int, size: int, *, key: tuple[int, int, int]) -> int:
-    """Where `place` goes in a random permutation of 0 … size−1 that `key` chooses.
+    """Return where `place` goes in a random permutation of 0 … size−1 that `key` chooses.
 
     A Feistel network of four rounds over the next power of four, walked until it lands below `size`.
     """
@@ -112,7 +113,7 @@ def shuffled_position(place: int, size: int, *, key: tuple[int, int, int]) -> in
 
 
 def hash_64(x: int) -> int:
-    """SplitMix64's mixing of 64 bits (Steele et al. 2014)."""
+    """Mix 64 bits as SplitMix64 does (Steele et al. 2014)."""
     x = (x + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
     x = (x ^ x >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF

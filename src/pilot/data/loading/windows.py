@@ -20,7 +20,7 @@ LEAST = 4
 
 
 def choose_windows(lanes: int) -> tuple[int, int]:
-    """Rows in a window, and open windows for each of `lanes` places of a set that rows come from in turn.
+    """Choose the rows in a window, and the open windows for each of `lanes` places that rows come from in turn.
 
     Together about as many rows as `OPEN_WINDOWS` windows of `WINDOW` rows hold, whatever the number of lanes; where
     that would leave less than `LEAST` rows to a window, more.
@@ -30,7 +30,7 @@ def choose_windows(lanes: int) -> tuple[int, int]:
 
 
 def find_window(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tuple[int, int]:
-    """The window of row `i`: rows `start` to `stop`, of one episode."""
+    """Return the window of row `i`: rows `start` to `stop`, of one episode."""
     episode = dataset.episodes[dataset.episode_of[i]]
     start = episode.start + (i - episode.start) // window * window
     return start, min(start + window, episode.stop)
@@ -39,7 +39,7 @@ def find_window(dataset: EpisodeDataset, i: int, *, window: int = WINDOW) -> tup
 def find_windows(
     dataset: EpisodeDataset, rows: Int[np.ndarray, " n"], *, window: int = WINDOW
 ) -> Int[np.ndarray, " n"]:
-    """The first row of the window of each row."""
+    """Return the first row of the window of each row."""
     starts = dataset.starts[dataset.episode_of[rows]]
     return starts + (rows - starts) // window * window
 
@@ -56,7 +56,7 @@ class WindowCache:
         self._open: OrderedDict[tuple[int, str], list[np.ndarray]] = OrderedDict()
 
     def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Row `i`; its whole window is decoded if it is not open."""
+        """Return the picture at row `i`; its whole window is decoded if it is not open."""
         start, stop = find_window(self.dataset, i, window=self.window)
         key = (start, camera)
         if key in self._open:

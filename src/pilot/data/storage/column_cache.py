@@ -22,7 +22,7 @@ ABOUT = "about.json"
 
 @contextmanager
 def fill_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which gets the name `folder` when it is whole, unless another process was quicker."""
+    """Yield a folder to fill, which gets the name `folder` when it is whole, unless another process was quicker."""
     mine = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(mine, ignore_errors=True)
     mine.mkdir(parents=True)
@@ -43,7 +43,7 @@ class ColumnWriter:
         self._files: dict[str, tuple[BinaryIO, np.dtype, tuple[int, ...]]] = {}
 
     def add(self, piece: Mapping[str, np.ndarray | None], rows: int) -> None:
-        """One more piece of `rows` rows; a column that is None is left blank."""
+        """Add one more piece of `rows` rows; a column that is None is left blank."""
         with explain_disk_errors(self.folder):
             for name, values in piece.items():
                 if values is None and name not in self._files:
@@ -75,7 +75,7 @@ class ColumnWriter:
 
 
 def map_columns(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray | None]:
-    """The columns in `folder`; None where there is none."""
+    """Map the columns in `folder` into memory; None where there is none."""
     files = {name: folder / f"{name}.npy" for name in names}
     return {name: np.load(file, mmap_mode="r") if file.exists() else None for name, file in files.items()}
 

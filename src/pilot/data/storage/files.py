@@ -14,7 +14,7 @@ from pilot.names import shorten
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path next to `path`; renames it to `path` on success, removes it on any error.
+    """Yield a temporary path next to `path`; rename it to `path` on success, remove it on any error.
 
     Raises `OSError` (ENOSPC) that names the folder and the remedy when the disk is full.
     """
@@ -30,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
-    """Turns "no space left" into a message that says which file, and that finished work is kept."""
+    """Turn "no space left" into a message that names the file and says that finished work is kept."""
     try:
         yield
     except OSError as error:
@@ -44,13 +44,13 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Atomic, indented, strict JSON (NaN is refused)."""
+    """Write indented, strict JSON atomically (NaN is refused)."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, *, remedy: str) -> Any:
-    """Raises `FileNotFoundError` or `ValueError` that name the file and say `remedy`."""
+    """Read JSON; a `FileNotFoundError` or `ValueError` names the file and gives the `remedy`."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {remedy}")
     try:
@@ -60,12 +60,13 @@ def read_json(path: Path, *, remedy: str) -> Any:
 
 
 def list_names(path: Path) -> str:
-    """For a message: what lies in a folder, or the name of a file."""
+    """Return for a message what lies in a folder, or the name of a file."""
     return shorten(child.name for child in path.iterdir()) if path.is_dir() else path.name
 
 
 def cache_folder(path: Path) -> Path:
-    """Where to keep what was made from the data set at `path`: beside it, or under `$PILOT_CACHE` if that is read-only.
+    """Return where to keep what was made from the data set at `path`: beside it, or under `$PILOT_CACHE` if that is
+    read-only.
 
     `PILOT_CACHE` defaults to `~/.cache/pilot`.
     """

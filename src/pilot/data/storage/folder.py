@@ -39,16 +39,17 @@ class DatasetFolder:
         return file.stat().st_size
 
     def files(self, *places: Path) -> list[Path]:
-        """All files at or under `places`."""
+        """List all files at or under `places`."""
         under = (place.rglob("*") if place.is_dir() else [place] for place in places)
         return [file for found in under for file in found if file.is_file()]
 
     def stamps(self, files: Iterable[Path]) -> list[tuple[str, int]]:
-        """What tells one state of these files from another: their places and sizes."""
+        """Return what tells one state of these files from another: their places and sizes."""
         return [(str(file.relative_to(self.path)), file.stat().st_size) for file in sorted(files)]
 
     def open_cached(self, file: Path, opener: Callable[[], Opened]) -> Opened:
-        """What `opener` makes of `file`; it stays open until others are wanted more. Use it before the next call."""
+        """Return what `opener` makes of `file`; it stays open until others are wanted more. Use it before the next
+        call."""
         if file in self._open:
             self._open.move_to_end(file)
             return self._open[file]
@@ -58,17 +59,17 @@ class DatasetFolder:
 
     @contextmanager
     def hold_file(self, file: Path) -> Iterator[Path]:
-        """`file`, which stays where it is within the block."""
+        """Yield `file`, which stays where it is within the block."""
         yield file
 
     @contextmanager
     def columns(self, file: Path) -> Iterator[Any]:
-        """What to read some columns of a parquet file from: a path, or an open file."""
+        """Yield what to read some columns of a parquet file from: a path, or an open file."""
         with self.hold_file(file) as here:
             yield here
 
     def prefetch(self, files: Iterable[Path]) -> None:
-        """Says which files will be opened next."""
+        """Announce which files will be opened next."""
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_open": OrderedDict()}  # open files do not travel to worker processes

@@ -29,7 +29,7 @@ class FrameCache:
         self._open: dict[str, int] = {}
 
     def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Row `i`. Raises `ValueError` for a picture that could not be decoded, or when the file is too short."""
+        """Return the picture at row `i`; a `ValueError` if it could not be decoded, or if the file is too short."""
         if i in self.bad[camera]:
             raise ValueError(self.bad[camera][i])
         shape = self.shapes[camera]
@@ -52,7 +52,7 @@ class FrameCache:
 
 
 def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, progress: bool = True) -> FrameCache:
-    """The cache of `dataset`, decoded now unless it is there and fits the data set; also sets `dataset.frames`.
+    """Return the cache of `dataset`, decoded now unless it is there and fits the data set; also set `dataset.frames`.
 
     `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes or its cameras changed.
     Of a data set with `skip_bad`, pictures that cannot be decoded are noted, and reading them raises.

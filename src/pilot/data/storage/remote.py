@@ -34,12 +34,12 @@ CHECKPOINT_FILES = (
 
 
 def is_remote(address: str | Path) -> bool:
-    """Whether `address` is a URL; a `Path` made of one, which has lost a slash, counts too."""
+    """Return whether `address` is a URL; a `Path` made of one, which has lost a slash, counts too."""
     return re.match(r"[A-Za-z][\w+.-]+:/", str(address)) is not None
 
 
 def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
-    """Where the folder (or file) `address` lies on this machine, fetched if need be; a local path is itself.
+    """Return where the folder (or file) `address` lies on this machine, fetched if need be; a local path is itself.
 
     `only` are patterns of the files to bring, relative to the folder: `*` stays within one level, `**` does not. A hub
     or store that does not answer is a warning when everything asked for is here from an earlier time.
@@ -68,7 +68,7 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
 
 
 def open_remote(address: str | Path) -> "RemoteFolder":
-    """The remote folder (or file) at `address`."""
+    """Return the remote folder (or file) at `address`."""
     url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")
     return HubFolder(url) if url.startswith("hf://") else FsspecFolder(url)
 
@@ -79,21 +79,22 @@ class RemoteFolder(Protocol):
     url: str
 
     def files(self) -> Mapping[str, int | None]:
-        """Names relative to the folder and sizes in bytes; the name of an address that is itself a file is ''."""
+        """List names relative to the folder, with sizes in bytes; the name of an address that is itself a file is
+        ''."""
         ...
 
     def version(self) -> str:
-        """Differs when files do that `files` has found."""
+        """Return a text that differs when the files that `files` has found do."""
         ...
 
     def download(self, wanted: Mapping[str, int | None]) -> Path: ...
 
     def copy(self, name: str, folder: Path, size: int | None) -> None:
-        """Brings one file to its place in `folder`, whole or not at all. Raises `ConnectionError`."""
+        """Copy one file to its place in `folder`, whole or not at all. Raises `ConnectionError`."""
         ...
 
     def open_file(self, name: str) -> Any:
-        """A file to read parts of; None where only whole files can be had."""
+        """Open a file to read parts of it; None where only whole files can be had."""
         ...
 
 
@@ -272,7 +273,7 @@ def _progress(source: str, size: int | None) -> Any:
 
 
 def cache() -> Path:
-    """`$PILOT_CACHE`, or `pilot` in the user's cache folder."""
+    """Return `$PILOT_CACHE`, or `pilot` in the user's cache folder."""
     if own := os.environ.get("PILOT_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilot"

@@ -1,8 +1,8 @@
 """Sets that lie elsewhere, read file by file: a file comes when it is first opened, or a little before.
 
-What came stays in pilot's cache, for this run and for others. Where that may hold only so many gigabytes
-(`$PILOT_CACHE_GB`, or `TrainConfig.cache_gb`), the files that were opened least lately make room: never one that some
-process has open, and never what a set says of itself (`meta/`, JSON). A file gets its name when it is whole.
+Files stay in pilot's cache, for this run and for others. Where the cache has a limit (`$PILOT_CACHE_GB`, or
+`data.cache_gb` of a run), the files that were opened least recently are removed: never one that some process has open,
+and never what describes the set (`meta/`, JSON). A file gets its name when it is whole.
 """
 
 import fcntl
@@ -62,7 +62,7 @@ class StreamedFolder(DatasetFolder):
         return sizes, self.place.version()
 
     def fetch(self, *patterns: str) -> None:
-        """Has the files that match here from the start; they never make room for others if they are `meta/` or JSON."""
+        """Fetch the files that match now; those of `meta/` and JSON never make room for others."""
         for name in self.sizes:
             if matches_any(name, patterns):
                 self._bring(self.path / name)
@@ -107,7 +107,8 @@ class StreamedFolder(DatasetFolder):
 
     @contextmanager
     def columns(self, file: Path) -> Iterator[Any]:
-        """Of a file that is not here, only the parts that are read are fetched, where the place can do that."""
+        """Yield what to read columns from: of a file that is not here, only the parts that are read are fetched, where
+        the store can do that."""
         if file.exists() or (part := self.place.open_file(self._name(file))) is None:
             with self.hold_file(file) as here:
                 yield here
@@ -116,7 +117,7 @@ class StreamedFolder(DatasetFolder):
                 yield open_file
 
     def prefetch(self, files: Iterable[Path]) -> None:
-        """Has them brought by threads, as far as there is room beside what is open."""
+        """Fetch the files in threads, as far as there is room beside what is open."""
         wanted = [file for file in files if not file.exists()]
         with self._asking:
             for file in wanted:

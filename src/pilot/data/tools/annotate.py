@@ -1,8 +1,8 @@
 """`pilot data annotate`: subtasks written into a LeRobot set, as rows of its language column.
 
-They come from a CSV file, from a model that looks at pictures (`annotate_vlm.py`), or from a person
-(`annotate_hand.py`). Every answer is kept on disk before the next question is asked, data files are rewritten whole or
-not at all, and `meta/info.json` comes last: whatever interrupts it, the same command goes on.
+They come from a CSV file, from a model that looks at pictures (`annotate_with_vlm.py`), or from a person
+(`annotate_by_hand.py`). Every answer is written to disk before the next question is asked, data files are rewritten
+whole or not at all, and `meta/info.json` comes last: after an interruption the same command goes on.
 """
 
 import csv
@@ -55,7 +55,7 @@ def annotate(
     progress: bool = True,
     parallel_map: ParallelMap = serial_map,
 ) -> AnnotationReport:
-    """Asks `label` for the subtasks of each episode, then writes them. `by` says who answers.
+    """Ask `label` for the subtasks of each episode, then write them. `by` names who answers.
 
     Episodes that have subtasks are left alone unless `overwrite`. When `label` returns None, it stops there and writes
     what it has. An interrupted annotation goes on after the answers that it has. `parallel_map` asks
@@ -124,7 +124,7 @@ class CsvLabeller:
 
 
 def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, parallel_map: ParallelMap = serial_map) -> None:
-    """Puts subtasks into the set's language column, in place of those that were there; other language rows stay."""
+    """Write subtasks into the set's language column, in place of those that were there; other language rows stay."""
     path = Path(path)
     info = read_json(path / fmt.INFO, remedy="give the folder of a LeRobot data set")
     features = info["features"] | {fmt.PERSISTENT: {"dtype": "language", "shape": [1], "names": None}}

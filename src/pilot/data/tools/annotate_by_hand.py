@@ -77,7 +77,7 @@ class HandLabeller:
 
 
 def drawing(picture: UInt8[np.ndarray, "h w 3"], columns: int) -> list[str]:
-    """A picture in a terminal's colours, two rows of pixels per line."""
+    """Return a picture in a terminal's colours, two rows of pixels per line."""
     rows = max(round(columns * picture.shape[0] / picture.shape[1] / 2) * 2, 2)
     small = np.asarray(Image.fromarray(picture).resize((columns, rows), Image.Resampling.BOX))
     return ["".join(map(_cell, upper, lower)) + "\033[0m" for upper, lower in zip(small[::2], small[1::2], strict=True)]

@@ -1,8 +1,8 @@
 """`pilot data import`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
 
-Each episode is encoded in a folder of its own, by whatever process, and taken in whole and in order; the target appears
-at the end: whatever interrupts a conversion, the same command goes on where it was. What cannot be read stops it, or
-with `skip_bad` is counted, listed and written down in `meta/conversion.json`.
+Each episode is encoded in a folder of its own, by any process, and then added whole and in order. The target is
+complete at the end: after an interruption the same command goes on where it was. A recording that cannot be read stops
+the import, or with `skip_bad` is listed in `meta/conversion.json`.
 """
 
 import importlib
@@ -66,7 +66,7 @@ def import_recordings(
     progress: bool = True,
     parallel_map: ParallelMap = serial_map,
 ) -> ImportReport:
-    """Writes `target` from `source`, or goes on where an earlier call was interrupted.
+    """Write `target` from `source`, or go on where an earlier call was interrupted.
 
     `kind` is one of `importer_kinds()`; None: told by what lies there. `parallel_map` encodes; the bytes
     are the same with any.
@@ -93,7 +93,7 @@ def import_recordings(
 
 
 def detect_kind(path: Path) -> str:
-    """The format of what lies at `path`.
+    """Return the format of what lies at `path`.
 
     Raises:
         ValueError: it is none of the known ones, or v3.0 already.
@@ -120,7 +120,7 @@ def _earlier(target: Path, new: ImportReport) -> ImportReport:
 
 
 def stage(number: int, *, source: Importer, folder: Path) -> str:
-    """Encodes one episode into `folder/<number>`; what is wrong with it if it cannot be read, else nothing."""
+    """Encode one episode into `folder/<number>`; return what is wrong with it if it cannot be read, else nothing."""
     place = folder / str(number)
     shutil.rmtree(place, ignore_errors=True)
     try:

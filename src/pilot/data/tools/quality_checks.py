@@ -1,6 +1,7 @@
 """What looks wrong in a set of demonstrations, found in its columns: each finding says where, and what to do about it.
 
-A suspicion is no proof. The thresholds are set so that sound recordings of the robots in `pilot.robots` have none.
+An issue is a suspicion, not a proof. The thresholds are set so that sound recordings of the robots in `pilot.robots`
+have none.
 
 Axes: `n` rows of the set, `d` dims of a vector, `t` steps of an episode.
 """
@@ -59,7 +60,7 @@ def find_quality_issues(
     control_hz: float | None = None,
     timestamps: Float[np.ndarray, " n"] | None = None,
 ) -> list[QualityIssue]:
-    """All that is found, in the order of `CHECKS`. `timestamps`: of every row, in seconds of its episode, if known.
+    """Find all issues, in the order of `CHECKS`. `timestamps`: of every row, in seconds of its episode, if known.
 
     Episodes are named by their numbers in the set.
     """
@@ -92,7 +93,7 @@ def constant_dims(kind: str, values: Float[np.ndarray, "n d"], names: Sequence[s
 def jumps(
     kind: str, values: Float[np.ndarray, "n d"], *, names: Sequence[str], dims: Sequence[int], dataset: EpisodeDataset
 ) -> list[QualityIssue]:
-    """Steps between frames of one episode that are far longer than usual and cross much of the dim's range.
+    """Find steps between frames of one episode that are far longer than usual and cross much of the dim's range.
 
     `dims` are those that are places: a command of speed may leap.
     """
@@ -128,7 +129,8 @@ def jumps(
 def clipped_values(
     kind: str, values: Float[np.ndarray, "n d"], *, names: Sequence[str], dataset: EpisodeDataset
 ) -> list[QualityIssue]:
-    """Many moving rows at exactly one end of the range, and few close to it: what lay beyond was cut off."""
+    """Find dims with many moving rows at exactly one end of the range and few close to it: what lay beyond was cut
+    off."""
     moved = np.concatenate([[False], (np.diff(values, axis=0) != 0).any(1) & _inside_episodes(dataset)])
     found = []
     for i in np.flatnonzero(~_switches(values) & ~_grippers(values)).tolist():
@@ -197,7 +199,7 @@ def frame_rate(
 
 
 def duplicated_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
-    """Equal states and actions, to the bit: copied twice, or one recording under two names."""
+    """Find episodes with equal states and actions, to the bit: copied twice, or one recording under two names."""
     seen: dict[str, list[int]] = {}
     for episode in dataset.episodes:
         rows = slice(episode.start, episode.stop)
@@ -223,7 +225,7 @@ def duplicated_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
 def lagging_actions(
     dataset: EpisodeDataset, *, state_names: Sequence[str], action_names: Sequence[str]
 ) -> list[QualityIssue]:
-    """By how many frames the motion of the state follows the action, from their correlation over shifts.
+    """Find by how many frames the motion of the state follows the action, from their correlation over shifts.
 
     Positions commanded and positions moved by are both understood: what correlates best decides. A sound recording has
     the motion one frame later or more; with the same frame or earlier, the action was written down after the fact.
@@ -243,7 +245,7 @@ def lagging_actions(
 
 
 def idle_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
-    """Episodes in which neither state nor action changes most of the time."""
+    """Find episodes in which neither state nor action changes most of the time."""
     still = ~(np.abs(np.diff(dataset.state, axis=0)) > FLAT * np.maximum(np.ptp(dataset.state, axis=0), FLAT)).any(1)
     still &= ~(np.diff(dataset.actions, axis=0) != 0).any(1)
     idle = [e for e in dataset.episodes if e.stop - e.start > 2 and still[e.start : e.stop - 1].mean() > IDLE_SHARE]

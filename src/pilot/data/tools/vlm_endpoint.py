@@ -47,7 +47,7 @@ class RetryLater(Exception):
 
 
 def ask_vlm(endpoint: VlmEndpoint, content: Sequence[dict[str, Any]]) -> str:
-    """What the model says to `content`, parts made by `text_part` and `image_part`. Asks once.
+    """Return the model's answer to `content`, parts made by `text_part` and `image_part`. Asks once.
 
     Raises:
         RetryLater: no answer, but another time there may be one.
@@ -85,7 +85,7 @@ def text_part(text: str) -> dict[str, Any]:
 
 
 def image_part(pixels: UInt8[np.ndarray, "h w 3"], *, size: int) -> dict[str, Any]:
-    """A picture, its longer side at most `size`."""
+    """Return a picture for a question, its longer side at most `size`."""
     image = Image.fromarray(pixels)
     image.thumbnail((size, size))
     buffer = io.BytesIO()
