@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pilot.train import metrics as module
-from pilot.train.metrics import Metrics, duration, read_metrics, read_notes, said
+from pilot.train.metrics import Metrics, duration, format_metrics, read_metrics, read_notes
 from pilot.train.plan.gpus import GPUS
 
 
@@ -92,7 +92,7 @@ def test_speed_waiting_and_mfu(tmp_path, monkeypatch):
 
 
 def test_losses_of_sources_stay_out_of_the_line():
-    line = said({"loss/flow": 0.3, "loss/flow/kitchen": 0.2, "share/kitchen": 1.0, "mfu": 0.414}, left=None)
+    line = format_metrics({"loss/flow": 0.3, "loss/flow/kitchen": 0.2, "share/kitchen": 1.0, "mfu": 0.414}, left=None)
     assert line == "flow 0.3  41.4% MFU"
 
 

@@ -67,12 +67,12 @@ class Metrics:
         """The same batches; the time spent waiting for each counts as `data_wait`."""
         batches = iter(batches)
         while True:
-            asked = time.perf_counter()
+            waited_from = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            self._waited += time.perf_counter() - asked
+            self._waited += time.perf_counter() - waited_from
             yield batch
 
     def advance(self) -> None:
@@ -122,7 +122,7 @@ class Metrics:
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step} | rounded) + "\n")
-        line = said(values, left=left)
+        line = format_metrics(values, left=left)
         with self.lines.open("a") as file:
             file.write(f"step {step}/{self.steps}  {line}\n")
         for tracker in self._trackers:
@@ -132,7 +132,7 @@ class Metrics:
         if left is None:
             tqdm.write(f"step {step}  {line}")
         else:  # the bar has the time left itself
-            self._bar.set_postfix_str(said(values, left=None), refresh=False)
+            self._bar.set_postfix_str(format_metrics(values, left=None), refresh=False)
 
     def _memory(self) -> float:
         """Peak memory in GB so far: of the GPU, or on a CPU of the process."""
@@ -141,7 +141,7 @@ class Metrics:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def said(values: Mapping[str, float], *, left: float | None) -> str:
+def format_metrics(values: Mapping[str, float], *, left: float | None) -> str:
     """One line for people: `flow 0.31  text 0.82  lr 2.5e-05  grad 0.9  212 samples/s  41 % MFU  61.2 GB  …`."""
     totals = {name: value for name, value in values.items() if name.startswith(LOSSES) and name.count("/") == 1}
     others = {name: value for name, value in values.items() if name.startswith((VALIDATION, "eval/"))}
@@ -185,9 +185,9 @@ def read_notes(out: Path) -> list[dict[str, Any]]:
 def _keep(path: Path, wanted: Callable[[str], bool]) -> None:
     """Only the wanted lines of a file, if there is one."""
     if path.exists():
-        kept = [line for line in _lines(path) if wanted(line)]
+        earlier_lines = [line for line in _lines(path) if wanted(line)]
         with atomic_write(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.write_text("".join(line + "\n" for line in earlier_lines))
 
 
 def _records(out: Path) -> list[dict[str, Any]]:

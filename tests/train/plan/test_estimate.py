@@ -52,21 +52,21 @@ def test_numbers_that_no_run_has_are_refused():
 
 def test_what_fits_is_left_as_it_is():
     made = plan(replace(FULL, batch_size=8), gpus="1xH200")
-    assert made.asked.fits and made.best == made.asked and made.asked.settings() == []
+    assert made.requested.fits and made.best == made.requested and made.requested.settings() == []
     assert "It fits, with " in to_text(made)
 
 
 def test_several_gpus_need_a_way_to_share():
     made = plan(configs.get("nano_stage2"), gpus="2xH100")
-    assert made.best == made.asked and made.asked.settings() == ["parallel.strategy=ddp"]
+    assert made.best == made.requested and made.requested.settings() == ["parallel.strategy=ddp"]
     assert "GiB to spare: --set parallel.strategy=ddp" in to_text(made)
 
 
 def test_the_smallest_change_is_one_setting_and_changes_no_result():
     made = plan(FULL, gpus="8xH100")
-    assert not made.asked.fits and made.best is not None and made.best.fits
+    assert not made.requested.fits and made.best is not None and made.best.fits
     assert made.best.settings() == ["parallel.strategy=fsdp"]
-    assert made.best.memory.peak <= GPUS["H100"].memory < made.asked.memory.peak
+    assert made.best.memory.peak <= GPUS["H100"].memory < made.requested.memory.peak
     assert "--set parallel.strategy=fsdp" in to_text(made)
 
 
@@ -74,7 +74,7 @@ def test_the_change_works_when_it_is_made():
     made = plan(FULL, gpus="8xA100-40")
     assert made.best is not None and made.best.changed and "lora" not in made.best.changed
     changed = override(FULL, made.best.settings())
-    assert plan(changed, gpus="8xA100-40").asked.memory == made.best.memory
+    assert plan(changed, gpus="8xA100-40").requested.memory == made.best.memory
 
 
 def test_lora_comes_last_and_is_said():
@@ -82,7 +82,7 @@ def test_lora_comes_last_and_is_said():
     assert made.best is not None and "lora" in made.best.changed
     assert made.best.settings()[-1] == "lora=true" and "--set lora=true" in to_text(made)
     changed = override(replace(FULL, batch_size=1), made.best.settings())
-    assert plan(changed, gpus="1xL40S").asked.memory == made.best.memory
+    assert plan(changed, gpus="1xL40S").requested.memory == made.best.memory
 
 
 @pytest.mark.parametrize("name", ["debug", "nano_vision", "nano_expert", "pi05_libero_lora", "pi0_fast_libero"])
@@ -111,24 +111,24 @@ def test_fewer_changes_come_before_faster_ones():
 
 def test_time_and_price_follow_from_samples():
     made = plan(FULL, gpus="8xH200", samples=1_000_000, price=2.0)
-    told = made.speed(made.chosen)
-    assert told["samples_per_s"] == pytest.approx(64 / told["step_s"])
-    assert told["hours"] == pytest.approx(1e6 / told["samples_per_s"] / 3600)
-    assert told["dollars"] == pytest.approx(16 * told["hours"])
-    assert 0.3 < told["mfu"] < 0.6
+    predicted = made.speed(made.chosen)
+    assert predicted["samples_per_s"] == pytest.approx(64 / predicted["step_s"])
+    assert predicted["hours"] == pytest.approx(1e6 / predicted["samples_per_s"] / 3600)
+    assert predicted["dollars"] == pytest.approx(16 * predicted["hours"])
+    assert 0.3 < predicted["mfu"] < 0.6
 
 
 def test_two_nodes_are_faster_where_their_network_is_spared():
     runs = {way: changed(FULL, batch_size=64 * n, parallel={"strategy": way}) for way, n in (("fsdp", 2), ("hsdp", 2))}
-    across, within = (plan(run, gpus="16xH100").asked for run in runs.values())
-    node = plan(changed(FULL, parallel={"strategy": "fsdp"}), gpus="8xH100").asked
+    across, within = (plan(run, gpus="16xH100").requested for run in runs.values())
+    node = plan(changed(FULL, parallel={"strategy": "fsdp"}), gpus="8xH100").requested
     assert across.time.sending > within.time.sending > node.time.sending
     assert 64 / node.time.total < 128 / within.time.total < 2 * 64 / node.time.total
 
 
 def test_checkpointing_trades_time_for_memory():
     none, blocks = (
-        plan(changed(FULL, compute={"checkpointing": way}), gpus="8xH100").asked for way in ("none", "blocks")
+        plan(changed(FULL, compute={"checkpointing": way}), gpus="8xH100").requested for way in ("none", "blocks")
     )
     assert blocks.memory.activations < 0.4 * none.memory.activations
     assert blocks.time.products > none.time.products
@@ -145,9 +145,9 @@ def test_the_command_says_the_same_to_people_and_machines(capsys):
     assert main.main(arguments) == 0
     text = capsys.readouterr().out
     assert main.main([*arguments, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["samples"] == 1_000_000 and told["price_per_hour"] == 3 and told["asked"]["fits"]
-    assert f"{told['asked']['bytes']['peak'] / GIB:.1f}" in text
+    predicted = json.loads(capsys.readouterr().out)
+    assert predicted["samples"] == 1_000_000 and predicted["price_per_hour"] == 3 and predicted["asked"]["fits"]
+    assert f"{predicted['asked']['bytes']['peak'] / GIB:.1f}" in text
     assert "nano_stage2 on 2 × H100, 64 rows per step" in text
     assert max(len(line) for line in text.splitlines()) <= 120
 

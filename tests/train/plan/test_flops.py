@@ -12,7 +12,7 @@ from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import ObjectiveConfig, TrainConfig
 from pilot.train.freezing import choose_learning
-from pilot.train.plan.flops import Meter, costs, forward, of_batch, per_row, planned
+from pilot.train.plan.flops import Meter, flop_factors, forward, full_row, mean_row, per_row
 from train.counted_rows import ROW, rows_of, run_of, work_of
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -29,7 +29,7 @@ LOSSES = {"pi05": ["text flow", "flow", "text"], "pi0_fast": ["text"], "pi0_smal
 HAVE = [(name, losses) for name in MODELS for losses in LOSSES.get(name, ["text flow"])]
 
 
-def counted(config: TrainConfig) -> tuple[float, float]:
+def parameter_counts(config: TrainConfig) -> tuple[float, float]:
     """Operations that torch counts per row: forward, and forward and backward."""
     model = choose_learning(Pi(config.model), freeze=config.freeze, lora=config.lora)
     batch = rows_of(config.model, ROWS)
@@ -41,30 +41,30 @@ def counted(config: TrainConfig) -> tuple[float, float]:
     return ahead / ROWS, counter.get_total_flops() / ROWS
 
 
-def told(config: TrainConfig) -> tuple[float, float]:
+def predicted(config: TrainConfig) -> tuple[float, float]:
     work, model = work_of(config), choose_learning(empty_model(config.model), freeze=config.freeze, lora=config.lora)
     ahead = sum(ops.total for ops in forward(config.model, work).values())
-    return ahead, sum(per_row(config.model, work, costs(config, model)).values())
+    return ahead, sum(per_row(config.model, work, flop_factors(config, model)).values())
 
 
 @pytest.mark.parametrize(("name", "losses"), HAVE)
 def test_they_are_what_torch_counts(name, losses):
     config = run_of(MODELS[name], losses=losses)
-    assert told(config) == pytest.approx(counted(config), rel=0.01)
+    assert predicted(config) == pytest.approx(parameter_counts(config), rel=0.01)
 
 
 @pytest.mark.parametrize("freeze", [("vision",), ("vision", "vlm", "embedding"), ("vlm",)])
 def test_frozen_parts_cost_less(freeze):
     config = run_of(MODELS["pi05"], freeze=freeze)
-    assert told(config) == pytest.approx(counted(config), rel=0.015)
+    assert predicted(config) == pytest.approx(parameter_counts(config), rel=0.015)
 
 
 def test_lora_saves_the_gradients_of_matrices():
     """The detours themselves are not counted: at the published sizes they are under 1 % of the matrices."""
     config = run_of(MODELS["pi05"])
     lora = replace(config, lora=LoraConfig())
-    assert told(lora)[0] == told(config)[0]
-    assert 0.6 < told(lora)[1] / told(config)[1] < 0.85
+    assert predicted(lora)[0] == predicted(config)[0]
+    assert 0.6 < predicted(lora)[1] / predicted(config)[1] < 0.85
 
 
 def test_a_batch_is_measured_as_it_is():
@@ -77,8 +77,8 @@ def test_a_batch_is_measured_as_it_is():
         observation=replace(batch.observation, image_masks=masks),
         action_mask=batch.action_mask & half[:, None, None],
     )
-    assert of_batch(config, [batch]).text == len(ROW) and of_batch(config, [batch]).draws == 2
-    work = of_batch(config, [batch, blind])
+    assert mean_row(config, [batch]).text == len(ROW) and mean_row(config, [batch]).draws == 2
+    work = mean_row(config, [batch, blind])
     assert (len(work.pictures), work.draws, work.spoken) == (2, 1.5, 22)
     meter = Meter(config, empty_model(config.model))
     assert 0.6 < meter.of([blind]) / meter.of([batch]) < 1
@@ -95,9 +95,9 @@ def test_a_full_row_of_the_published_shape():
         batch_size=1,
         objective=ObjectiveConfig(flow_draws=5),
     )
-    work = planned(config)
+    work = full_row(config)
     assert (work.pictures, work.text, work.spoken, work.draws) == ((224, 224, 224), 320, 141, 5)
     model = empty_model(config.model)
-    total = sum(per_row(config.model, work, costs(config, model)).values())
+    total = sum(per_row(config.model, work, flop_factors(config, model)).values())
     assert total == pytest.approx(16.0e12, rel=0.01)
     assert 25 * total / 989e12 == pytest.approx(0.39, rel=0.05)

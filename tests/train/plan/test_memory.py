@@ -15,7 +15,7 @@ from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
 from pilot.train.optim import Optimizer
 from pilot.train.plan.flops import Losses
-from pilot.train.plan.memory import FP32, Checkpointing, Counts, Keeping, Layout, kept, memory
+from pilot.train.plan.memory import FP32, BlockSettings, Checkpointing, Counts, Layout, memory, saved_activations
 from train.counted_rows import rows_of, run_of, work_of
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -53,30 +53,30 @@ def peak_of(config: TrainConfig) -> int:
 def test_a_step_holds_what_is_told(name, losses, checkpointing):
     config = run_of(MODELS[name], losses=losses, compute={"checkpointing": checkpointing})
     counts = Counts.of(empty_model(config.model), config)
-    told = memory(config, counts, work=work_of(config), layout=replace(ALONE, checkpointing=checkpointing))
-    assert told.passing == pytest.approx(peak_of(config), rel=TOLERANCE)
+    predicted = memory(config, counts, work=work_of(config), layout=replace(ALONE, checkpointing=checkpointing))
+    assert predicted.passing == pytest.approx(peak_of(config), rel=TOLERANCE)
 
 
 def test_what_nothing_holds_is_gone():
     with LiveBytes() as live:
-        kept = torch.ones(1000)
+        saved_activations = torch.ones(1000)
         for _ in range(3):
-            kept = kept + 1
+            saved_activations = saved_activations + 1
     assert live.now == 4000 and live.peak == 8000
 
 
 def test_weights_gradients_optimizer_and_average():
     config = run_of(MODELS["pi05"])
     model = Pi(config.model)
-    told = memory(
+    predicted = memory(
         config,
         Counts.of(model, config),
         work=work_of(config),
         layout=Layout(gpus=1, parallel="none", rows=ROWS, precision="fp32"),
     )
     numbers = sum(p.numel() for p in model.parameters())
-    assert told.weights == told.gradients == told.average == FP32 * numbers
-    assert told.optimizer == FP32 * 2 * numbers and told.copies == 0
+    assert predicted.weights == predicted.gradients == predicted.average == FP32 * numbers
+    assert predicted.optimizer == FP32 * 2 * numbers and predicted.copies == 0
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -89,13 +89,13 @@ def test_the_optimizer_remembers_what_is_told(name):
     optimizer.step(0)
     states = [state for part in optimizer.parts for state in part.state.values()]
     remembered = sum(t.nbytes for state in states for t in state.values() if t.ndim)
-    told = memory(
+    predicted = memory(
         config,
         Counts.of(model, config),
         work=work_of(config),
         layout=Layout(gpus=1, parallel="none", rows=1, precision="fp32"),
     )
-    assert told.optimizer == pytest.approx(remembered)
+    assert predicted.optimizer == pytest.approx(remembered)
 
 
 def test_lora_learns_little():
@@ -128,5 +128,5 @@ def test_shards_share_what_is_kept_between_steps():
 def test_flow_alone_insulated_keeps_no_backbone():
     config = run_of(MODELS["pi05"], losses="flow")
     with_words = run_of(MODELS["pi05"])
-    parts = kept(config.model, work_of(config), losses=Losses.of(config), keeping=Keeping())
+    parts = saved_activations(config.model, work_of(config), losses=Losses.of(config), settings=BlockSettings())
     assert "vision" not in parts and peak_of(config) < 0.3 * peak_of(with_words)

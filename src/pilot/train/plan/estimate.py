@@ -18,7 +18,7 @@ from pilot.models.registry import require_pi
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
-from pilot.train.plan.flops import Costs, Workload, costs, per_row, planned
+from pilot.train.plan.flops import FlopFactors, Workload, flop_factors, full_row, per_row
 from pilot.train.plan.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
 from pilot.train.plan.memory import Checkpointing, Counts, Layout, Memory, Parallel, memory
 from pilot.train.plan.time import StepTime, step_time
@@ -54,8 +54,8 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that `pilot plan` says. `asked` is the config as it is, `best` the smallest change that fits."""
+class RunPlan:
+    """Everything that `pilot plan` says. `requested` is the config as it is, `best` the smallest change that fits."""
 
     name: str
     gpu_name: str
@@ -64,7 +64,7 @@ class Plan:
     work: Workload
     parameters: dict[str, int]
     learning: dict[str, int]
-    asked: Choice
+    requested: Choice
     best: Choice | None
     fastest: Choice | None
     least: Choice
@@ -75,7 +75,7 @@ class Plan:
     @property
     def chosen(self) -> Choice:
         """What time and price are told of: what is asked if it fits, else the smallest change that does."""
-        return self.best or self.asked
+        return self.best or self.requested
 
     def speed(self, choice: Choice) -> dict[str, float]:
         """Samples per second, the model's share of the GPUs' peak, and what `samples` samples take and cost."""
@@ -90,8 +90,8 @@ class Plan:
         }
 
     def to_json(self) -> dict[str, Any]:
-        choices = {name: getattr(self, name) for name in ("asked", "best", "fastest", "least")}
-        told = {
+        choices = {"asked": self.requested, "best": self.best, "fastest": self.fastest, "least": self.least}
+        predicted = {
             name: {
                 "fits": choice.fits,
                 "settings": choice.settings(),
@@ -109,7 +109,7 @@ class Plan:
             "run": self.name, "gpus": self.gpus, "gpu": {"name": self.gpu_name, **asdict(self.gpu)},
             "row": asdict(self.work), "parameters": self.parameters, "learning": self.learning,
             "batch_size": self.batch_size, "samples": self.samples,
-            "price_per_hour": self.price, **told,
+            "price_per_hour": self.price, **predicted,
         }  # fmt: skip
 
 
@@ -121,11 +121,11 @@ def plan(
     price: float | None = None,
     text: int | None = None,
     spoken: int | None = None,
-) -> Plan:
+) -> RunPlan:
     """The plan of a run on GPUs such as `8xH100`.
 
     `samples` defaults to all that the run learns from, `price` (of a GPU, per hour) to the table's, `text` and `spoken`
-    tokens of a row to those of `flops.planned`.
+    tokens of a row to those of `flops.full_row`.
 
     Raises:
         ValueError: unknown GPUs, a batch that they cannot share, or a model that is not of the π0 family.
@@ -135,24 +135,24 @@ def plan(
     if config.batch_size < 1 or config.steps < 1:
         raise ValueError(f"a run has 1 step of 1 row or more, got {config.steps} of {config.batch_size}")
     count, name = parse_gpus(gpus)
-    work, own = planned(config, text=text, spoken=spoken), config.lora is not None
+    work, own = full_row(config, text=text, spoken=spoken), config.lora is not None
     variants = variants_of(config)
     asked_layout = layout_of(config, gpus=count)
-    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, asked=asked_layout)
-    asked = options.choice(asked_layout, lora=own)
-    choices = [asked, *options.all()]
+    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, requested=asked_layout)
+    requested = options.choice(asked_layout, lora=own)
+    choices = [requested, *options.all()]
     fitting = sorted((choice for choice in choices if choice.fits), key=smallest_change)
     whole = [choice for choice in fitting if "lora" not in choice.changed]
-    return Plan(
+    return RunPlan(
         name=config.name,
         gpu_name=name,
         gpu=GPUS[name],
         gpus=count,
         work=work,
-        parameters=counted(variants[own].model, learning=False),
-        learning=counted(variants[own].model, learning=True),
-        asked=asked,
-        best=asked if asked.fits else next(iter(fitting), None),
+        parameters=parameter_counts(variants[own].model, learning=False),
+        learning=parameter_counts(variants[own].model, learning=True),
+        requested=requested,
+        best=requested if requested.fits else next(iter(fitting), None),
         fastest=min(whole, key=lambda choice: choice.time.total, default=None),
         least=min(choices, key=lambda choice: choice.memory.peak),
         batch_size=config.batch_size,
@@ -196,13 +196,13 @@ class Variant:
 
     model: Pi
     counts: Counts
-    costs: Costs
+    flop_factors: FlopFactors
 
     @classmethod
     def of(cls, config: TrainConfig, *, lora: bool) -> "Variant":
         adapters = (config.lora or LoraConfig()) if lora else None
         model = choose_learning(empty_model(require_pi(config.model)), freeze=config.freeze, lora=adapters)
-        return cls(model=model, counts=Counts.of(model, config), costs=costs(config, model))
+        return cls(model=model, counts=Counts.of(model, config), flop_factors=flop_factors(config, model))
 
 
 def variants_of(config: TrainConfig) -> dict[bool, Variant]:
@@ -223,12 +223,14 @@ class Options:
     work: Workload
     gpu: Gpu
     variants: dict[bool, Variant]
-    asked: Layout
+    requested: Layout
 
     def choice(self, layout: Layout, *, lora: bool) -> Choice:
         config, work, variant = self.config, self.work, self.variants[lora]
         used = memory(config, variant.counts, work=work, layout=layout)
-        seconds = step_time(config, variant.counts, work, layout=layout, gpu=self.gpu, costs=variant.costs)
+        seconds = step_time(
+            config, variant.counts, work, layout=layout, gpu=self.gpu, flop_factors=variant.flop_factors
+        )
         own = {
             "parallel": config.parallel.strategy,
             "accumulate": config.parallel.accumulate,
@@ -239,27 +241,27 @@ class Options:
             changed.remove("parallel")  # one GPU needs none, whatever the config says
         changed += ["lora"] if lora and config.lora is None else []
         fits = used.peak <= self.gpu.memory
-        flops = per_row(require_pi(config.model), work, variant.costs)
+        flops = per_row(require_pi(config.model), work, variant.flop_factors)
         return Choice(
             layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
         )  # fmt: skip
 
     def all(self) -> Iterator[Choice]:
         """Every combination of parallelism, checkpointing, rows per pass, and LoRA."""
-        rows = self.asked.rows * self.asked.accumulate
-        passes = [n for n in range(self.asked.accumulate, rows + 1) if rows % n == 0]
-        parallel: list[Parallel] = ["none"] if self.asked.gpus == 1 else ["ddp", "fsdp"]
-        if self.asked.gpus > GPUS_PER_NODE:
+        rows = self.requested.rows * self.requested.accumulate
+        passes = [n for n in range(self.requested.accumulate, rows + 1) if rows % n == 0]
+        parallel: list[Parallel] = ["none"] if self.requested.gpus == 1 else ["ddp", "fsdp"]
+        if self.requested.gpus > GPUS_PER_NODE:
             parallel.append("hsdp")
         checkpointing = cast(tuple[Checkpointing, ...], get_args(Checkpointing))
         for way, keeps, times, lora in product(parallel, checkpointing, passes, self.variants):
             layout = replace(
-                self.asked, parallel=way, checkpointing=keeps, accumulate=times, rows=rows // times
+                self.requested, parallel=way, checkpointing=keeps, accumulate=times, rows=rows // times
             )  # fmt: skip
             yield self.choice(layout, lora=lora)
 
 
-def counted(model: Pi, *, learning: bool) -> dict[str, int]:
+def parameter_counts(model: Pi, *, learning: bool) -> dict[str, int]:
     """Parameters by part of the model; small parts together are "other"."""
     counts = {
         name: sum(p.numel() for p in part.parameters() if p.requires_grad or not learning)

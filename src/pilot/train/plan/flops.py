@@ -36,7 +36,7 @@ class Workload:
     draws: float
 
 
-def planned(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
+def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
     """A full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), of which `spoken` are said.
 
     `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
@@ -56,7 +56,7 @@ def planned(config: TrainConfig, *, text: int | None = None, spoken: int | None 
     )
 
 
-def of_batch(config: TrainConfig, batch: list[Batch]) -> Workload:
+def mean_row(config: TrainConfig, batch: list[Batch]) -> Workload:
     """What the rows of a batch hold on average."""
     rows = sum(len(part.actions) for part in batch)
     pictures = [
@@ -93,36 +93,36 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Ops:
+class FlopCount:
     """Operations of a forward pass: products with weights, and of attention, which has none."""
 
     products: float = 0.0
     scores: float = 0.0
 
-    def __add__(self, other: "Ops") -> "Ops":
-        return Ops(self.products + other.products, self.scores + other.scores)
+    def __add__(self, other: "FlopCount") -> "FlopCount":
+        return FlopCount(self.products + other.products, self.scores + other.scores)
 
-    def __mul__(self, times: float) -> "Ops":
-        return Ops(times * self.products, times * self.scores)
+    def __mul__(self, times: float) -> "FlopCount":
+        return FlopCount(times * self.products, times * self.scores)
 
     @property
     def total(self) -> float:
         return self.products + self.scores
 
 
-def forward(model: PiConfig, work: Workload) -> dict[str, Ops]:
+def forward(model: PiConfig, work: Workload) -> dict[str, FlopCount]:
     """Operations of the forward pass of one row, by part of the model."""
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
     seen, width = patches + work.text, model.vlm.width
     pictures = [vision(model.vision, side, out_width=width) for side in work.pictures]
     parts = {
-        "vision": sum(pictures, Ops()),
+        "vision": sum(pictures, FlopCount()),
         "vlm": stack(model.vlm, queries=seen, keys=seen, last=_last(model, work)),
-        "head": Ops(2 * work.spoken * width * model.vocab_size),
+        "head": FlopCount(2 * work.spoken * width * model.vocab_size),
     }
     if (text := model.text_encoder) is not None:
         encoded = stack(text, queries=work.text, keys=work.text, last=work.text)
-        parts["text_encoder"] = encoded + Ops(2 * work.text * text.width * width)
+        parts["text_encoder"] = encoded + FlopCount(2 * work.text * text.width * width)
     if work.draws:
         parts["action_expert"] = expert(model, work, seen=seen)
     return parts
@@ -138,7 +138,7 @@ def _last(model: PiConfig, work: Workload) -> float | None:
     return work.text if work.spoken else 0
 
 
-def vision(config: SiglipConfig, side: int, *, out_width: int) -> Ops:
+def vision(config: SiglipConfig, side: int, *, out_width: int) -> FlopCount:
     """A picture's way through the tower: stem or patches, blocks, and the layer to the backbone's width."""
     tokens, width = (side // config.patch_size) ** 2, config.width
     stem, channels = 0.0, 3
@@ -146,66 +146,66 @@ def vision(config: SiglipConfig, side: int, *, out_width: int) -> Ops:
         stem += 2 * (side >> i) ** 2 * 9 * channels * out
         channels = out
     ends = 2 * tokens * width * ((channels if config.stem else 3 * config.patch_size**2) + out_width)
-    block = Ops(2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim), 4 * tokens**2 * width)
-    return Ops(stem + ends) + block * config.depth
+    block = FlopCount(2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim), 4 * tokens**2 * width)
+    return FlopCount(stem + ends) + block * config.depth
 
 
-def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> Ops:
+def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> FlopCount:
     """A stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
     width, heads = config.width, config.num_heads * config.head_dim
-    qkv = Ops(2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim)
-    rest = Ops(2 * width * (heads + 3 * config.mlp_dim), 4 * keys * heads)
-    going_on = (config.depth - 1) * queries + (queries if last is None else last)
-    return qkv * (config.depth * queries) + rest * going_on
+    qkv = FlopCount(2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim)
+    rest = FlopCount(2 * width * (heads + 3 * config.mlp_dim), 4 * keys * heads)
+    remaining = (config.depth - 1) * queries + (queries if last is None else last)
+    return qkv * (config.depth * queries) + rest * remaining
 
 
-def expert(model: PiConfig, work: Workload, *, seen: float) -> Ops:
+def expert(model: PiConfig, work: Workload, *, seen: float) -> FlopCount:
     """The flow blocks of a row: as many as it has noise draws."""
     config = model.action_expert
     assert config is not None
     tokens, cross = model.action_horizon + (model.state_input == "token"), model.expert_reads == "output"
-    blocks, memory = stack(config, queries=tokens, keys=tokens if cross else seen + tokens), Ops()
+    blocks, memory = stack(config, queries=tokens, keys=tokens if cross else seen + tokens), FlopCount()
     if cross:  # each layer makes keys and values of what the encoder puts out, once for all draws
         heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        memory = Ops(config.depth * seen * 2 * model.vlm.width * 2 * kv_heads)
-        blocks += Ops(4 * config.width * heads, 4 * seen * heads) * (config.depth * tokens)
+        memory = FlopCount(config.depth * seen * 2 * model.vlm.width * 2 * kv_heads)
+        blocks += FlopCount(4 * config.width * heads, 4 * seen * heads) * (config.depth * tokens)
     norms = (3 if cross else 2) * config.depth + 1
     modulation = 2 * config.cond_width * 3 * config.width * norms
     time = 2 * 2 * config.width**2 if model.time_conditioning == "adarms" else 2 * tokens * 3 * config.width**2
     ends = 2 * tokens * 2 * model.action_dim * config.width + time
-    return memory + (blocks + Ops(modulation + ends)) * work.draws
+    return memory + (blocks + FlopCount(modulation + ends)) * work.draws
 
 
-Costs = dict[str, int]
+FlopFactors = dict[str, int]
 """How many times its forward pass each part costs: 0 not run, 1 run, 2 gradients passed on, 3 learns.
 
 Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
 """
 
 
-def costs(config: TrainConfig, model: nn.Module) -> Costs:
+def flop_factors(config: TrainConfig, model: nn.Module) -> FlopFactors:
     """What each part of `model` (after `choose_learning`, the meta device is enough) costs in a step of the run."""
-    losses, learning = Losses.of(config), learning_parts(model)
+    losses, learning = Losses.of(config), trainable_parts(model)
     if not losses.text and not losses.flow:  # the vision tower alone, naming what it sees
         head = 2 + (learning.get("embedding") == "whole")
         return {"vision": 3 if "vision" in learning else 1, "head": head, "vlm": 0, "text_encoder": 0}
 
-    def cost(part: str, *, reached: bool, before: tuple[str, ...] = ()) -> int:
+    def factor(part: str, *, reached: bool, before: tuple[str, ...] = ()) -> int:
         weights = reached and learning.get(part) == "whole"
         return 1 + weights + (reached and bool({part, *before} & learning.keys()))
 
     reached, before = losses.backbone, ("vision", "embedding", "text_encoder")
     head = 1 + (learning.get("embedding") == "whole") + bool({"vlm", *before} & learning.keys())
     return {
-        "vision": cost("vision", reached=reached),
-        "text_encoder": cost("text_encoder", reached=reached, before=("embedding",)),
-        "vlm": cost("vlm", reached=reached, before=before),
+        "vision": factor("vision", reached=reached),
+        "text_encoder": factor("text_encoder", reached=reached, before=("embedding",)),
+        "vlm": factor("vlm", reached=reached, before=before),
         "head": head if losses.text else 0,
-        "action_expert": cost("action_expert", reached=losses.flow, before=("action_in", "time_mlp_in")),
+        "action_expert": factor("action_expert", reached=losses.flow, before=("action_in", "time_mlp_in")),
     }
 
 
-def learning_parts(model: nn.Module) -> dict[str, str]:
+def trainable_parts(model: nn.Module) -> dict[str, str]:
     """The parts that learn: "whole", or through "adapters" beside frozen matrices."""
     parts = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
     return {name: "adapters" if adapted_layers(part) else "whole" for name, part in parts.items()}
@@ -216,18 +216,18 @@ class Meter:
 
     def __init__(self, config: TrainConfig, model: nn.Module) -> None:
         self.config = config
-        self.costs = costs(config, model) if isinstance(config.model, PiConfig) else {}
+        self.flop_factors = flop_factors(config, model) if isinstance(config.model, PiConfig) else {}
 
     def of(self, batch: list[Batch]) -> float:
-        if not self.costs:
+        if not self.flop_factors:
             return 0.0
-        return sum(per_row(require_pi(self.config.model), of_batch(self.config, batch), self.costs).values())
+        return sum(per_row(require_pi(self.config.model), mean_row(self.config, batch), self.flop_factors).values())
 
 
-def per_row(model: PiConfig, work: Workload, costs: Costs) -> dict[str, float]:
+def per_row(model: PiConfig, work: Workload, flop_factors: FlopFactors) -> dict[str, float]:
     """Operations of a row forward and backward, by part."""
     return {
-        part: costs[part] * ops.products + (3 if costs[part] > 1 else 1) * ops.scores
+        part: flop_factors[part] * ops.products + (3 if flop_factors[part] > 1 else 1) * ops.scores
         for part, ops in forward(model, work).items()
-        if costs[part]
+        if flop_factors[part]
     }

@@ -1,10 +1,10 @@
 """Bytes of training on one GPU by what they are for, from the config alone.
 
-Weights, gradients, optimizer and moving average are counted on a model on the meta device. What autograd keeps of a
-forward pass (`kept`) is counted operation by operation, as the model is written: a linear layer keeps its input, a norm
-its input and what it scales (both in fp32), attention its queries, keys, values, output and one number per query and
-head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures a step on a CPU
-(`bench/live_bytes.py`) beside it.
+Weights, gradients, optimizer and moving average are counted on a model on the meta device. What autograd saves in
+a forward pass (`saved_activations`) is counted operation by operation, as the model is written: a linear layer saves
+its input, a norm its input and what it scales (both in fp32), attention its queries, keys, values, output and one
+number per query and head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures
+a step on a CPU beside it.
 
 In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
 compute.
@@ -58,18 +58,18 @@ class Layout:
         return {"fsdp": self.gpus, "hsdp": min(self.gpus, self.inside)}.get(self.parallel, 1)
 
     @property
-    def keeping(self) -> "Keeping":
+    def settings(self) -> "BlockSettings":
         c = BF16 if self.precision == "bf16" else FP32
-        return Keeping(c=c, checkpointing=self.checkpointing, compiled=self.compiled)
+        return BlockSettings(c=c, checkpointing=self.checkpointing, compiled=self.compiled)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Bytes on one GPU.
 
-    Not all of it is there at once: `gradients` come as `activations` go, unless they stay from pass to pass, the
-    `logits` are gone before a block is made `again`, and before any of it is what is held while a backbone that does
-    not learn is `reading`.
+    Not all of it is there at once: `gradients` come as `activations` go, unless they stay from pass to pass; the
+    `logits` are gone before a block is `recomputed`; and all of the `prefill` of a backbone that does not learn is gone
+    before any of the others comes.
     """
 
     weights: float
@@ -79,15 +79,15 @@ class Memory:
     copies: float
     activations: float
     logits: float
-    again: float
-    reading: float
+    recomputed: float
+    prefill: float
     workspace: float
     gradients_stay: bool = False
 
     @property
     def passing(self) -> float:
         """The most that a forward and backward pass hold beside gradients."""
-        return max(self.activations + max(self.logits, self.again), self.reading)
+        return max(self.activations + max(self.logits, self.recomputed), self.prefill)
 
     @property
     def peak(self) -> float:
@@ -131,7 +131,7 @@ class Counts:
 
 
 def reached_parts(model: Pi, losses: Losses) -> list[str]:
-    """The parts of the model that get gradients: without them an optimizer remembers nothing either."""
+    """Return the parts of the model that get gradients; an optimizer keeps nothing for the others."""
     expert = [name for name, _ in model.named_children() if name in GROUPS["expert"]]
     backbone = [name for name, _ in model.named_children() if name not in expert]
     if not (losses.backbone or losses.flow):
@@ -140,42 +140,50 @@ def reached_parts(model: Pi, losses: Losses) -> list[str]:
 
 
 def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layout) -> Memory:
-    """Of a step of the run."""
-    losses, keeping, rows, model = Losses.of(config), layout.keeping, layout.rows, require_pi(config.model)
-    parts = kept(model, work, losses=losses, keeping=keeping)
+    """Return the memory that a step of the run takes on one GPU."""
+    losses, settings, rows, model = (
+        Losses.of(config),
+        layout.settings,
+        layout.rows,
+        require_pi(config.model),
+    )
+    parts = saved_activations(model, work, losses=losses, settings=settings)
     logits = parts.pop("logits", 0.0)
-    logits += work.spoken * model.vocab_size * (FP32 + keeping.c) if losses.text else 0.0  # their gradient
-    activations, again = rows * sum(parts.values()), rows * one_block(model, work, losses=losses, keeping=keeping)
-    reading = 0.0 if losses.backbone or not losses.flow else rows * read_only(model, work, keeping=keeping)
+    logits += work.spoken * model.vocab_size * (FP32 + settings.c) if losses.text else 0.0  # their gradient
+    activations, recomputed = (
+        rows * sum(parts.values()),
+        rows * recomputed_block_bytes(model, work, losses=losses, settings=settings),
+    )
+    prefill = 0.0 if losses.backbone or not losses.flow else rows * frozen_prefill_bytes(model, work, settings=settings)
     return Memory(
-        weights=(FP32 * counts.everything - (FP32 - keeping.c) * counts.halved) / layout.shards,
+        weights=(FP32 * counts.everything - (FP32 - settings.c) * counts.halved) / layout.shards,
         gradients=FP32 * counts.reached / layout.shards,
         optimizer=FP32 * (2 * counts.reached - counts.muon) / layout.shards,
         average=FP32 * counts.learning / layout.shards,
         copies=copies(counts, layout),
         activations=activations,
         logits=rows * logits,
-        again=again,
-        reading=reading,
-        workspace=CONTEXT + FRAGMENTS * max(activations + max(rows * logits, again), reading),
+        recomputed=recomputed,
+        prefill=prefill,
+        workspace=CONTEXT + FRAGMENTS * max(activations + max(rows * logits, recomputed), prefill),
         gradients_stay=layout.accumulate > 1,
     )
 
 
 def copies(counts: Counts, layout: Layout) -> float:
-    """Weights as they are computed with, where they are cast or gathered (`train/distributed.py`).
+    """Return the bytes of weights that are cast or gathered for computing (`train/distributed.py`).
 
     That is what stands outside of blocks, two blocks (one ahead), and the gradients of one before they are spread.
     """
-    c = layout.keeping.c
+    c = layout.settings.c
     if layout.parallel == "none" and c == FP32:
         return 0.0
     return c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """What is kept of each block.
+class BlockSettings:
+    """How blocks are computed, which decides what is saved of each.
 
     `c`: bytes of a number in compute. `blocks`: what entered the block, and keys and values, which the expert reads;
     the rest of one block at a time. `selective`: also what matrix products and attention put out. `compiled` blocks
@@ -187,152 +195,159 @@ class Keeping:
     compiled: bool = False
 
 
-def kept(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> dict[str, float]:
-    """Bytes kept of one row until its backward pass, by part of the model."""
+def saved_activations(model: PiConfig, work: Workload, *, losses: Losses, settings: BlockSettings) -> dict[str, float]:
+    """Return the bytes of one row that are saved until its backward pass, by part of the model."""
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
-    seen, c = patches + work.text, keeping.c
+    seen, c = patches + work.text, settings.c
     parts: dict[str, float] = {}
     if losses.backbone or not losses.flow:  # with neither words nor flow the vision tower learns alone
-        parts["vision"] = sum(tower(model.vision, side, keeping) for side in work.pictures)
+        parts["vision"] = sum(vision_tower_bytes(model.vision, side, settings) for side in work.pictures)
     if losses.backbone:
         read = model.expert_reads == "layers"
         tail = (work.text if work.spoken else 0) if read else seen
-        parts["vlm"] = stack(model.vlm, keeping, tokens=seen, tail=tail, read=read)
+        parts["vlm"] = stack(model.vlm, settings, tokens=seen, tail=tail, read=read)
         parts["vlm"] += seen * (seen * c + 2 * model.vlm.head_dim * FP32) + work.text * 8  # mask, angles, token ids
         if model.text_encoder is not None:
-            parts["vlm"] += stack(model.text_encoder, keeping, tokens=work.text, tail=work.text, read=False)
+            parts["vlm"] += stack(model.text_encoder, settings, tokens=work.text, tail=work.text, read=False)
             parts["vlm"] += work.text * model.text_encoder.width * c
     elif losses.flow:  # no way back, but a cache for the expert
-        parts["vlm"] = seen * model.vlm.depth * cached(model.vlm, keeping)
+        parts["vlm"] = seen * model.vlm.depth * kv_bytes(model.vlm, settings)
     if losses.text:
         parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)
     if losses.flow and work.draws:
-        parts["action_expert"] = work.draws * flow_block(model, keeping, seen=seen)
+        parts["action_expert"] = work.draws * flow_block_bytes(model, settings, seen=seen)
         if model.expert_reads == "output" and (expert := model.action_expert) is not None:
-            parts["memory"] = seen * expert.depth * cached(expert, keeping)
+            parts["memory"] = seen * expert.depth * kv_bytes(expert, settings)
     return parts
 
 
-def tower(config: SiglipConfig, side: int, keeping: Keeping) -> float:
-    """Of one picture's way through the vision tower."""
-    tokens, c = (side // config.patch_size) ** 2, keeping.c
+def vision_tower_bytes(config: SiglipConfig, side: int, settings: BlockSettings) -> float:
+    """Return the bytes that one picture's pass through the vision tower saves."""
+    tokens, c = (side // config.patch_size) ** 2, settings.c
     total = 3.0 * side**2 * c
     for i, channels in enumerate(config.stem):  # what a convolution puts out, and that activated
         total += 2 * channels * (side >> i) ** 2 * c
     ends = config.width * (c + c) + 2 * FP32  # the final norm and the layer behind it
-    return total + tokens * (ends + config.depth * vision_block(config, keeping))
+    return total + tokens * (ends + config.depth * vision_block_bytes(config, settings))
 
 
-def vision_block(config: SiglipConfig, keeping: Keeping) -> float:
-    """Of a block of the vision tower, per patch."""
-    d, m, c = config.width, config.mlp_dim, keeping.c
-    if keeping.checkpointing == "blocks":
+def vision_block_bytes(config: SiglipConfig, settings: BlockSettings) -> float:
+    """Return the bytes that a block of the vision tower saves, per patch."""
+    d, m, c = config.width, config.mlp_dim, settings.c
+    if settings.checkpointing == "blocks":
         return d * c
     attention = 4 * d * c + FP32 * config.num_heads  # q, k, v and the mean of the values
-    if keeping.checkpointing == "selective":  # and what comes in and what the other products put out
+    if settings.checkpointing == "selective":  # and what comes in and what the other products put out
         return attention + 3 * d * c + m * c
     norms = 2 * (2 * d * c + 2 * FP32)
-    return attention + norms + (1 if keeping.compiled else 2) * m * c
+    return attention + norms + (1 if settings.compiled else 2) * m * c
 
 
-def stack(config: GemmaConfig, keeping: Keeping, *, tokens: float, tail: float, read: bool = True) -> float:
-    """Of a stack that starts from `tokens` tokens, in whose last block `tail` of them go on, and of its final norm.
+def stack(config: GemmaConfig, settings: BlockSettings, *, tokens: float, tail: float, read: bool = True) -> float:
+    """Return the bytes that a stack and its final norm save for `tokens` tokens, of which `tail` leave the last block.
 
     `read`: the expert reads its cache.
     """
-    before, after = before_attention(config, keeping, read=read), after_attention(config, keeping)
-    going_on = (config.depth - 1) * tokens + tail
-    return config.depth * tokens * before + going_on * after + tail * norm(config, keeping)
+    before, after = (
+        saved_before_attention(config, settings, read=read),
+        saved_after_attention(config, settings),
+    )
+    remaining = (config.depth - 1) * tokens + tail
+    return config.depth * tokens * before + remaining * after + tail * norm(config, settings)
 
 
-def norm(config: GemmaConfig, keeping: Keeping) -> float:
-    """Its input and what it scales in fp32, one over the root, and what it puts out for the layer behind it."""
-    return config.width * ((keeping.c if keeping.compiled else 2 * FP32) + keeping.c) + FP32
+def norm(config: GemmaConfig, settings: BlockSettings) -> float:
+    """Return the bytes that a norm saves: its input, what it scales, one over the root, and its output."""
+    return config.width * ((settings.c if settings.compiled else 2 * FP32) + settings.c) + FP32
 
 
-def cached(config: GemmaConfig, keeping: Keeping) -> float:
-    """Of a block's keys and values per token."""
-    return 2 * config.num_kv_heads * config.head_dim * keeping.c
+def kv_bytes(config: GemmaConfig, settings: BlockSettings) -> float:
+    """Return the bytes of a block's keys and values, per token."""
+    return 2 * config.num_kv_heads * config.head_dim * settings.c
 
 
-def before_attention(config: GemmaConfig, keeping: Keeping, *, copied: bool = False, read: bool = True) -> float:
-    """Of a block per token up to its queries, keys and values.
+def saved_before_attention(
+    config: GemmaConfig, settings: BlockSettings, *, copied: bool = False, read: bool = True
+) -> float:
+    """Return the bytes that a block saves, per token, up to its queries, keys and values.
 
     Queries are kept with the keys beside which they were rotated; keys and values are copies, which are counted
     elsewhere where they are `copied` behind others. Where they are not `read` by another stack, checkpointed blocks
     make them again.
     """
-    d, n, k, h, c = config.width, config.num_heads, config.num_kv_heads, config.head_dim, keeping.c
-    own = 0 if copied else cached(config, keeping)
-    if keeping.checkpointing == "none":
-        return norm(config, keeping) + (n + k) * h * c + own
-    products = (n + 2 * k) * h * c if keeping.checkpointing == "selective" else 0
+    d, n, k, h, c = config.width, config.num_heads, config.num_kv_heads, config.head_dim, settings.c
+    own = 0 if copied else kv_bytes(config, settings)
+    if settings.checkpointing == "none":
+        return norm(config, settings) + (n + k) * h * c + own
+    products = (n + 2 * k) * h * c if settings.checkpointing == "selective" else 0
     return d * c + products + own * read
 
 
-def after_attention(config: GemmaConfig, keeping: Keeping) -> float:
-    """Of a block per token, from what attention puts out to the end."""
-    d, n, h, m, c = config.width, config.num_heads, config.head_dim, config.mlp_dim, keeping.c
-    if keeping.checkpointing == "blocks":
+def saved_after_attention(config: GemmaConfig, settings: BlockSettings) -> float:
+    """Return the bytes that a block saves, per token, from the output of attention to its end."""
+    d, n, h, m, c = config.width, config.num_heads, config.head_dim, config.mlp_dim, settings.c
+    if settings.checkpointing == "blocks":
         return 0
     attention = n * h * c + FP32 * n
-    if keeping.checkpointing == "selective":  # what products put out
+    if settings.checkpointing == "selective":  # what products put out
         return attention + 2 * d * c + 2 * m * c
     gates = 2 * d * c if config.cond_width else 0  # the branches that adaptive norms gate
-    return attention + norm(config, keeping) + gates + (3 if keeping.compiled else 4) * m * c
+    return attention + norm(config, settings) + gates + (3 if settings.compiled else 4) * m * c
 
 
-def flow_block(model: PiConfig, keeping: Keeping, *, seen: float) -> float:
-    """Of one noise draw of a row: the expert's blocks, and in each a copy of all keys and values that it reads."""
-    config, c = model.action_expert, keeping.c
+def flow_block_bytes(model: PiConfig, settings: BlockSettings, *, seen: float) -> float:
+    """Return the bytes that one noise draw of a row saves: the expert's blocks, with copies of all keys and values."""
+    config, c = model.action_expert, settings.c
     assert config is not None
     d, tokens = config.width, model.action_horizon + (model.state_input == "token")
-    cross, whole = model.expert_reads == "output", keeping.checkpointing == "none"
-    per_token = before_attention(config, keeping, copied=not cross, read=False) + after_attention(config, keeping)
+    cross, whole = model.expert_reads == "output", settings.checkpointing == "none"
+    per_token = saved_before_attention(config, settings, copied=not cross, read=False) + saved_after_attention(
+        config, settings
+    )
     groups, heads = config.num_heads // config.num_kv_heads, config.num_heads * config.head_dim * c
     grouped = not cross and 1 < groups <= (seen + tokens) / tokens
-    copies = (seen + tokens) * cached(config, keeping) if whole and not cross else 0
+    copies = (seen + tokens) * kv_bytes(config, settings) if whole and not cross else 0
     if grouped and whole:  # queries by groups, without the keys, and what attention puts out by tokens too
         per_token += heads - config.num_kv_heads * config.head_dim * c
     if cross and whole:  # a norm, queries, as they come and by draws, and their mean of values, a branch
-        per_token += norm(config, keeping) + 3 * heads + d * c
+        per_token += norm(config, settings) + 3 * heads + d * c
     norms = (3 if cross else 2) * config.depth + 1
     modulation = norms * 4 * d * FP32 if config.cond_width else 0
-    ends = tokens * (norm(config, keeping) + 2 * model.action_dim * FP32)
+    ends = tokens * (norm(config, settings) + 2 * model.action_dim * FP32)
     ends += 0 if config.cond_width else tokens * 4 * d * c  # actions and time, mixed
     attention = tokens * ((1 + groups * grouped) * (seen + tokens) * c + 2 * config.head_dim * FP32)
     return config.depth * (tokens * per_token + copies) + modulation + ends + attention
 
 
-def read_only(model: PiConfig, work: Workload, *, keeping: Keeping) -> float:
-    """The most bytes of one row at once while a backbone without a way back reads it: in the last block with an MLP."""
-    config, c = model.vlm, keeping.c
+def frozen_prefill_bytes(model: PiConfig, work: Workload, *, settings: BlockSettings) -> float:
+    """Return the most bytes of one row at once while a backbone without gradients reads it, in its last whole block."""
+    config, c = model.vlm, settings.c
     seen = sum((side // model.vision.patch_size) ** 2 for side in work.pictures) + work.text
     heads = 2 * config.num_heads + 3 * config.num_kv_heads  # with keys rotated and not, and values, in two wholes
     block = heads * config.head_dim * c + 4 * config.mlp_dim * c + 3 * config.width * c
     mask = seen * c + 2 * config.head_dim * FP32
-    return seen * (block + mask + (config.depth - 1) * cached(config, keeping))
+    return seen * (block + mask + (config.depth - 1) * kv_bytes(config, settings))
 
 
-def one_block(model: PiConfig, work: Workload, *, losses: Losses, keeping: Keeping) -> float:
-    """What the largest block makes again at once in its backward pass, beside what is kept of it.
+def recomputed_block_bytes(model: PiConfig, work: Workload, *, losses: Losses, settings: BlockSettings) -> float:
+    """Return the bytes that the largest block recomputes in its backward pass, beside what is saved of it.
 
     With it live the gradients of its MLP: of both halves and their product, or of what is activated.
     """
-    if keeping.checkpointing == "none":
+    if settings.checkpointing == "none":
         return 0.0
-    whole = Keeping(c=keeping.c, compiled=keeping.compiled)
+    whole = BlockSettings(c=settings.c, compiled=settings.compiled)
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
     seen, sizes = patches + work.text, [0.0]
 
-    def missing(of: Callable[[Keeping], float]) -> float:
-        return of(whole) - of(keeping)
+    def missing(of: Callable[[BlockSettings], float]) -> float:
+        return of(whole) - of(settings)
 
     if losses.backbone:
-        block = missing(lambda k: vision_block(model.vision, k))
-        sizes.append(patches * (block + 2 * model.vision.mlp_dim * keeping.c))
-        block = missing(lambda k: before_attention(model.vlm, k) + after_attention(model.vlm, k))
-        sizes.append(seen * (block + 3 * model.vlm.mlp_dim * keeping.c))
+        block = missing(lambda k: vision_block_bytes(model.vision, k))
+        sizes.append(patches * (block + 2 * model.vision.mlp_dim * settings.c))
+        block = missing(lambda k: saved_before_attention(model.vlm, k) + saved_after_attention(model.vlm, k))
+        sizes.append(seen * (block + 3 * model.vlm.mlp_dim * settings.c))
     if losses.flow and (expert := model.action_expert) is not None:
-        sizes.append(work.draws * missing(lambda k: flow_block(model, k, seen=seen)) / expert.depth)
+        sizes.append(work.draws * missing(lambda k: flow_block_bytes(model, k, seen=seen)) / expert.depth)
     return max(sizes)

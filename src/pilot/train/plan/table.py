@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pilot.train.metrics import duration
 from pilot.train.plan import time
-from pilot.train.plan.estimate import Choice, Plan
+from pilot.train.plan.estimate import Choice, RunPlan
 from pilot.train.plan.gpus import GIB
 
 KINDS = {
@@ -14,21 +14,21 @@ KINDS = {
     "optimizer": "first and second moments",
     "average": "moving average of what learns",
     "copies": "of weights, cast and gathered, block by block",
-    "activations": "kept for the backward pass",
-    "logits": "of spoken tokens, and their gradient",
-    "again": "the largest block, made again when logits are gone",
-    "reading": "a backbone that does not learn; before all of the last three",
+    "activations": "saved for the backward pass",
+    "logits": "of the text tokens with a loss, and their gradient",
+    "recomputed": "the largest block, computed again when the logits are gone",
+    "prefill": "a backbone that does not learn; before all of the last three",
     "workspace": "driver, libraries, fragments",
 }
 
 
-def to_text(plan: Plan) -> str:
+def to_text(plan: RunPlan) -> str:
     sections = [heading(plan), parameters(plan), memory(plan), verdict(plan), speed(plan), assumptions(plan)]
     return "\n\n".join("\n".join(lines) for lines in sections)
 
 
-def heading(plan: Plan) -> list[str]:
-    work, flops = plan.work, plan.asked.flops
+def heading(plan: RunPlan) -> list[str]:
+    work, flops = plan.work, plan.requested.flops
     total = sum(flops.values())
     sides = " and ".join(f"{work.pictures.count(side)} of {side}" for side in dict.fromkeys(work.pictures))
     blocks = f", {work.draws:g} flow block{'s' * (work.draws > 1)}" if work.draws else ""
@@ -40,17 +40,17 @@ def heading(plan: Plan) -> list[str]:
     ]
 
 
-def parameters(plan: Plan) -> list[str]:
+def parameters(plan: RunPlan) -> list[str]:
     rows = [["Parameters", "all", "learn"]]
     rows += [[name, millions(count), millions(plan.learning[name])] for name, count in plan.parameters.items()]
     rows.append(["total", millions(sum(plan.parameters.values())), millions(sum(plan.learning.values()))])
     return table(rows)
 
 
-def memory(plan: Plan) -> list[str]:
+def memory(plan: RunPlan) -> list[str]:
     """The kinds side by side: as asked, and as it fits."""
-    columns = [plan.asked]
-    if plan.best is not None and not plan.asked.fits:
+    columns = [plan.requested]
+    if plan.best is not None and not plan.requested.fits:
         columns.append(plan.best)
     names = ["as asked", "smallest change"]
     rows = [["Memory of a GPU, GiB", *names[: len(columns)], ""]]
@@ -67,48 +67,48 @@ def memory(plan: Plan) -> list[str]:
     return table(rows)
 
 
-def verdict(plan: Plan) -> list[str]:
-    asked, room = plan.asked, plan.gpu.memory
-    if asked.fits:
-        how = f": {said(asked)}" if asked.changed else "."
-        lines = [f"It fits, with {gib(room - asked.memory.peak)} GiB to spare{how}"]
+def verdict(plan: RunPlan) -> list[str]:
+    requested, room = plan.requested, plan.gpu.memory
+    if requested.fits:
+        how = f": {set_options(requested)}" if requested.changed else "."
+        lines = [f"It fits, with {gib(room - requested.memory.peak)} GiB to spare{how}"]
     else:
-        lines = [f"It does not fit: {gib(asked.memory.peak - room)} GiB too much."]
+        lines = [f"It does not fit: {gib(requested.memory.peak - room)} GiB too much."]
     if plan.best is None:
         least = plan.least
-        lines.append(f"Nothing that was tried fits; the least is {gib(least.memory.peak)} GiB, {said(least)}.")
+        lines.append(f"Nothing that was tried fits; the least is {gib(least.memory.peak)} GiB, {set_options(least)}.")
         return [*lines, "More GPUs with parallel.strategy=fsdp, or GPUs with more memory, are needed."]
-    if not asked.fits:
-        lines.append(f"The smallest change that fits: {said(plan.best)}")
+    if not requested.fits:
+        lines.append(f"The smallest change that fits: {set_options(plan.best)}")
     if plan.fastest is not None and plan.fastest.time.total < 0.98 * plan.chosen.time.total:
         faster = plan.chosen.time.total / plan.fastest.time.total
-        lines.append(f"The fastest that fits, {faster:.2f} × as fast: {said(plan.fastest)}")
+        lines.append(f"The fastest that fits, {faster:.2f} × as fast: {set_options(plan.fastest)}")
     return lines
 
 
-def speed(plan: Plan) -> list[str]:
+def speed(plan: RunPlan) -> list[str]:
     choice = plan.chosen
-    told, time = plan.speed(choice), choice.time
+    rates, time = plan.speed(choice), choice.time
     spent = {"products": time.products, "memory traffic": time.traffic, "launching": time.waiting,
              "optimizer": time.optimizer, "sending": time.sending}  # fmt: skip
     shares = ", ".join(f"{name} {seconds / time.total:.0%}" for name, seconds in spent.items() if seconds)
-    price = f"${told['dollars']:,.0f} at ${plan.price:.2f} per GPU and hour"
+    price = f"${rates['dollars']:,.0f} at ${plan.price:.2f} per GPU and hour"
     rows = [
         ["Forecast", ""],
-        ["step", f"{1000 * told['step_s']:,.0f} ms: {shares}"],
+        ["step", f"{1000 * rates['step_s']:,.0f} ms: {shares}"],
         [
             "samples",
-            f"{whole(told['samples_per_s'])} per second, {whole(told['samples_per_s'] / plan.gpus)} of each GPU",
+            f"{whole(rates['samples_per_s'])} per second, {whole(rates['samples_per_s'] / plan.gpus)} of each GPU",
         ],
-        ["MFU", f"{told['mfu']:.1%} of {plan.gpu.peak_flops / 1e12:g} TFLOP/s"],
-        [f"{plan.samples:,} samples", f"{duration(3600 * told['hours'])}, {price}"],
+        ["MFU", f"{rates['mfu']:.1%} of {plan.gpu.peak_flops / 1e12:g} TFLOP/s"],
+        [f"{plan.samples:,} samples", f"{duration(3600 * rates['hours'])}, {price}"],
     ]
     if not choice.fits:
         rows[0][1] = "if it did fit"
     return table(rows)
 
 
-def assumptions(plan: Plan) -> list[str]:
+def assumptions(plan: RunPlan) -> list[str]:
     return [
         f"Assumed: matrix products at {time.PRODUCTS:.0%} of the peak (dense bf16), memory and links at "
         f"{time.BANDWIDTH:.0%} of theirs,",
@@ -121,7 +121,7 @@ def whole(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
-def said(choice: Choice) -> str:
+def set_options(choice: Choice) -> str:
     return " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
 
 

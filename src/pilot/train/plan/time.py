@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pilot.models.registry import require_pi
 from pilot.train.config import TrainConfig
-from pilot.train.plan.flops import Costs, Losses, Workload, forward, per_row
+from pilot.train.plan.flops import FlopFactors, Losses, Workload, forward, per_row
 from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
-from pilot.train.plan.memory import BF16, FP32, Counts, Keeping, Layout, kept
+from pilot.train.plan.memory import BF16, FP32, BlockSettings, Counts, Layout, saved_activations
 
 PRODUCTS = 0.60
 """Share of the peak that matrix products reach in bf16.
@@ -33,7 +33,7 @@ KERNEL = 5e-6
 KERNELS = {False: 75, True: 30}
 """Kernels of a block forward and backward, as written and compiled."""
 SELECTIVE_AGAIN = 0.05
-"""Share of a forward pass's products that selective checkpointing makes again."""
+"""Share of a forward pass's products that selective checkpointing recomputes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,56 +52,62 @@ class StepTime:
 
 
 def step_time(
-    config: TrainConfig, counts: Counts, work: Workload, *, layout: Layout, gpu: Gpu, costs: Costs
+    config: TrainConfig, counts: Counts, work: Workload, *, layout: Layout, gpu: Gpu, flop_factors: FlopFactors
 ) -> StepTime:
-    """Of one step of the run."""
+    """Return the seconds that a step of the run takes, by what takes them."""
     rows = layout.rows * layout.accumulate
     operations = rows * (
-        sum(per_row(require_pi(config.model), work, costs).values()) + again(config, work, layout=layout, costs=costs)
+        sum(per_row(require_pi(config.model), work, flop_factors).values())
+        + recomputed(config, work, layout=layout, flop_factors=flop_factors)
     )
     products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
-    traffic = rows * moved(config, work, layout=layout, costs=costs) / (BANDWIDTH * gpu.bandwidth)
+    traffic = rows * bytes_moved(config, work, layout=layout, flop_factors=flop_factors) / (BANDWIDTH * gpu.bandwidth)
     launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
     backward = (products + traffic) * 2 / 3
-    sending = communication(counts, layout, gpu)
+    sending = communication_seconds(counts, layout, gpu)
     return StepTime(
         products=products,
         traffic=traffic,
         waiting=max(0.0, launching - products - traffic),
-        optimizer=updating(counts, layout) / (BANDWIDTH * gpu.bandwidth),
+        optimizer=optimizer_bytes(counts, layout) / (BANDWIDTH * gpu.bandwidth),
         sending=max(0.1 * sending, sending - backward),
     )
 
 
-def moved(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
-    """Bytes of a row that go through memory beside products; a part that is only run has no way back."""
-    losses, keeping = Losses.of(config), layout.keeping
+def bytes_moved(config: TrainConfig, work: Workload, *, layout: Layout, flop_factors: FlopFactors) -> float:
+    """Return the bytes of a row that go through memory beside products; without a backward pass they are fewer."""
+    losses, settings = Losses.of(config), layout.settings
     run = Losses(text=losses.text, flow=losses.flow, backbone=True)
-    parts = kept(require_pi(config.model), work, losses=run, keeping=Keeping(c=keeping.c, compiled=keeping.compiled))
-    return sum((TRAFFIC if costs.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
+    parts = saved_activations(
+        require_pi(config.model),
+        work,
+        losses=run,
+        settings=BlockSettings(c=settings.c, compiled=settings.compiled),
+    )
+    return sum((TRAFFIC if flop_factors.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
 
 
-def again(config: TrainConfig, work: Workload, *, layout: Layout, costs: Costs) -> float:
-    """Operations of a row that are done a second time to keep less."""
+def recomputed(config: TrainConfig, work: Workload, *, layout: Layout, flop_factors: FlopFactors) -> float:
+    """Return the operations of a row that are recomputed in the backward pass."""
     share = {"none": 0.0, "selective": SELECTIVE_AGAIN, "blocks": 1.0}[layout.checkpointing]
     parts = forward(require_pi(config.model), work)
-    return share * sum(ops.total for part, ops in parts.items() if part != "head" and costs.get(part, 0) > 1)
+    return share * sum(ops.total for part, ops in parts.items() if part != "head" and flop_factors.get(part, 0) > 1)
 
 
-def updating(counts: Counts, layout: Layout) -> float:
-    """Bytes that the optimizer, the moving average and the copies in bf16 read and write."""
+def optimizer_bytes(counts: Counts, layout: Layout) -> float:
+    """Return the bytes that the optimizer, the moving average and the copies in bf16 read and write."""
     everything, learning = counts.everything, counts.learning
     norm_and_clip, adam, average = 3 * FP32, 7 * FP32, 3 * FP32
     cast = (FP32 + BF16) * layout.accumulate if layout.precision == "bf16" else 0
     return (learning * (norm_and_clip + adam + average) + everything * cast) / layout.shards
 
 
-def communication(counts: Counts, layout: Layout, gpu: Gpu) -> float:
-    """Seconds of gathering and reducing in a step, were nothing hidden."""
+def communication_seconds(counts: Counts, layout: Layout, gpu: Gpu) -> float:
+    """Return the seconds of gathering and reducing in a step, if nothing ran beside it."""
     if layout.gpus == 1 or layout.parallel == "none":
         return 0.0
     everything, learning = counts.everything, counts.learning
-    c, shards = layout.keeping.c, layout.shards
+    c, shards = layout.settings.c, layout.shards
     across = NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link
     if layout.parallel == "ddp":
         return layout.accumulate * 2 * FP32 * learning * (layout.gpus - 1) / layout.gpus / (BANDWIDTH * across)
