@@ -13,6 +13,8 @@ DOT = Robot(
     cameras=("top",),
     state_names=("x", "y"),
     action_names=("dx", "dy"),
+    state_units=("squares", "squares"),
+    action_units=("squares", "squares"),
     delta_mask=(False, False),
     control_hz=5.0,
 )

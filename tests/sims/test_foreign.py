@@ -68,6 +68,11 @@ def test_what_the_suite_does_not_offer_is_refused_by_name(dots, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
+def test_it_keeps_the_contract(capsys):
+    assert main.main(["check", str(FILE)]) == 0
+    assert "sim dots\n  ok" in capsys.readouterr().out
+
+
 def test_the_command_line_collects_and_evaluates_in_it(tmp_path, capsys):
     out = tmp_path / "set"
     assert main.main(f"collect {out} --suite {FILE} --scenes 3 --episodes 2 --workers 2".split()) == 0
