@@ -1,16 +1,20 @@
-"""Training π0.5 at `2b` on one GPU: samples per second, memory and where the time goes, in some minutes.
+"""Training π0.5 at `2b` on one GPU: samples per second, memory and where the time goes, in two and a half minutes.
 
-    python bench/gpu_training.py [--seconds 165] [--only all-8 flow-32 …] [--json FILE]
+    python bench/gpu_training.py [--seconds 150] [--only all-16-selective flow-32 …] [--json FILE]
 
 Weights are random and made on the GPU. Rows have three cameras of 224², and, where words are learned, 340 text tokens
 of which 140 are said; 4 tokens of padding make lengths that 8 divides. A part that fails prints its error and the rest
-goes on; parts for which there is no time are named at the end. Checked first: each kernel against plain torch.
+goes on; parts for which there is no time are named at the end. Checked first: each kernel against plain torch. A run
+with a CUDA graph is also checked: its losses are those of the run before it, which has none. Rows for
+`docs/results.md` come last.
 """
 
 import os
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(os.cpu_count()))
 
 import argparse
 import gc
@@ -20,7 +24,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +36,7 @@ from pilot.models.pi import Pi, pi05
 from pilot.nn.cross_entropy import cross_entropy
 from pilot.nn.lora import LoraConfig, LoraGroup
 from pilot.nn.siglip import Siglip, SiglipConfig
-from pilot.train.config import OptimConfig, TrainConfig
+from pilot.train.config import ComputeConfig, ObjectiveConfig, OptimConfig, ParallelConfig, TrainConfig
 from pilot.train.distributed import connect
 from pilot.train.ema import Ema
 from pilot.train.fused_adamw import FusedAdamW
@@ -44,7 +48,9 @@ from pilot.train.plan.flops import Meter
 ALL_WORDS = [Kind.PREFIX] * 200 + [Kind.TEXT] * 20 + [Kind.FAST] * 120 + [Kind.PAD] * 4
 FLOW_WORDS = [Kind.PREFIX] * 200
 LORA = LoraConfig(vision=LoraGroup(rank=16, alpha=16.0))
-FLOW_ONLY = {"text_weight": 0.0, "fast_weight": 0.0}
+FLOW_ONLY = ObjectiveConfig(text_weight=0.0, fast_weight=0.0)
+WARM_UP = 4
+"""Steps before the clock starts; a CUDA graph is captured in the third."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,29 +63,34 @@ class Case:
 
 
 def case(batch: int, *, checkpointing: str = "none", compiled: bool = True, **changes: Any) -> Case:
-    words = FLOW_WORDS if changes.get("text_weight") == 0 else ALL_WORDS
-    settings = {"checkpointing": checkpointing, "compile": compiled, **changes}
-    return Case(batch=batch, words=words, changes=settings)
+    compute = ComputeConfig(
+        device="cuda", checkpointing=cast(Any, checkpointing), compile=compiled, cuda_graph=changes.pop("graph", False)
+    )
+    words = FLOW_WORDS if changes.get("objective") == FLOW_ONLY else ALL_WORDS
+    return Case(batch=batch, words=words, changes={"compute": compute, **changes})
 
 
-CASES: dict[str, Case] = {
-    "all-8": case(8),
-    "flow-32": case(32, **FLOW_ONLY),
-    "all-16-selective": case(16, checkpointing="selective"),
-    "lora-8-blocks": case(8, checkpointing="blocks", lora=LORA),
+CASES: dict[str, Case] = {  # in the order of their worth; neighbours of one shape find kernels compiled
     "all-8-selective": case(8, checkpointing="selective"),
-    "all-16": case(16),
+    "all-16-selective": case(16, checkpointing="selective"),
+    "all-16-selective-graph": case(16, checkpointing="selective", graph=True),
+    "flow-32": case(32, objective=FLOW_ONLY),
+    "flow-32-graph": case(32, objective=FLOW_ONLY, graph=True),
+    "lora-8-blocks": case(8, checkpointing="blocks", lora=LORA),
+    "lora-8-blocks-graph": case(8, checkpointing="blocks", lora=LORA, graph=True),
     "all-32-selective": case(32, checkpointing="selective"),
-    "all-32": case(32),
-    "all-32-blocks": case(32, checkpointing="blocks"),
-    "flow-64": case(64, **FLOW_ONLY),
-    "all-8-eager": case(8, compiled=False),
+    "flow-64": case(64, objective=FLOW_ONLY),
+    "all-8-eager": case(8, compiled=False, checkpointing="selective"),
+    "all-16": case(16),
 }
+SPARE = {"products", "attentions", "vision"}
+"""Parts that are run only where they are asked for (`--only`): what they say is known, and they cost time."""
 
 
 def batch_of(rows: int, words: list[Kind]) -> Batch:
     """Whole rows in pinned memory, with all indices known, as the loader gives them."""
     config = pi05("2b")
+    torch.manual_seed(0)  # runs of one case with a graph and without see the same
     kinds = torch.tensor([int(kind) for kind in words]).expand(rows, -1).contiguous()
     cameras = ("base", "left_wrist", "right_wrist")
     actions = torch.randn(rows, config.action_horizon, config.action_dim)
@@ -108,26 +119,22 @@ def measure(config: TrainConfig, case: Case, *, steps: int) -> dict[str, Any]:
         model.initialize(torch.Generator(ranks.device).manual_seed(0))
         learner = Learner(model, config, ranks=ranks)
         batch = [batch_of(case.batch, case.words)]
-        losses = [learner.train_step(batch).loss.item() for _ in range(3)]
+        losses = [learner.train_step(batch).loss.item() for _ in range(WARM_UP)]
         torch.cuda.synchronize()
         ready = time.perf_counter()
-        hosts = []
-        for _ in range(steps):
-            start = time.perf_counter()
-            outcome = learner.train_step(batch)
-            hosts.append(time.perf_counter() - start)
+        outcomes = [learner.train_step(batch) for _ in range(steps)]
         torch.cuda.synchronize()
         step = (time.perf_counter() - ready) / steps
         start = time.perf_counter()
         learner.train_step(batch)
-        host = time.perf_counter() - start  # nothing was in the device's queue, so this is the host's own time
+        host = time.perf_counter() - start  # where a step is over a thousand launches, with waiting for the queue
         torch.cuda.synchronize()
         flops = Meter(config, model).of(batch)
         found = {
             "samples_per_s": case.batch / step, "step_ms": step * 1e3, "host_ms": host * 1e3,
             "tflops": flops * case.batch / step / 1e12, "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
             "reserved_gb": torch.cuda.max_memory_reserved() / 1e9, "before_first_step_s": ready - began,
-            "loss": [*losses, outcome.loss.item()],
+            "losses": losses + [outcome.loss.item() for outcome in outcomes],
         }  # fmt: skip
         return found | {"kernels": tried(lambda: kernels_of(lambda: learner.train_step(batch)))}
 
@@ -307,15 +314,36 @@ def tried(work: Callable[[], Any]) -> Any:
 
 def settings(case: Case) -> TrainConfig:
     return TrainConfig(
-        name="bench", model=pi05("2b", max_tokens=len(case.words)), sources=(), robot="aloha", steps=1000,
-        batch_size=case.batch, threads=1, device="cuda", **case.changes,
+        name="bench", model=pi05("2b", max_tokens=len(case.words)), robot="aloha", steps=1000, batch_size=case.batch,
+        parallel=ParallelConfig(threads=1), **case.changes,
     )  # fmt: skip
+
+
+def compare_graph(results: dict[str, Any], name: str) -> None:
+    """Say how far the losses of a run with a CUDA graph are from those of the run without."""
+    mine, other = results[name], results.get(name.removesuffix("-graph"))
+    if isinstance(mine, dict) and isinstance(other, dict) and other is not mine:
+        apart = [abs(a - b) / abs(b) for a, b in zip(mine["losses"], other["losses"], strict=True)]
+        mine["graph_differs_by"] = max(apart)
+        print(f"    losses of the graph differ by {max(apart):.1e} at most: {[f'{x:.0e}' for x in apart]}")
+
+
+def rows(results: dict[str, Any]) -> list[str]:
+    """Return rows of a table for `docs/results.md`."""
+    table = ["| training π0.5 at `2b` | samples/s | ms a step | kernels, launches | memory |", "|---|---|---|---|---|"]
+    for name, found in results.items():
+        if isinstance(found, dict) and "samples_per_s" in found:
+            kernels = found["kernels"]
+            device = f"{kernels['ms']:.0f} ms, {kernels['launches']}" if isinstance(kernels, dict) else "–"
+            speed = f"**{found['samples_per_s']:.1f}** | {found['step_ms']:.0f}"
+            table.append(f"| {name} | {speed} | {device} | {found['peak_gb']:.1f} GB |")
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=165.0, help="no part begins when so many have gone by")
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=150.0, help="no part begins when so many have gone by")
+    parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--only", nargs="+", help="parts by name")
     parser.add_argument("--json", type=Path, default=Path(os.environ.get("OUT", ".")) / "gpu_training.json")
     args = parser.parse_args()
@@ -323,11 +351,10 @@ def main() -> None:
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     print(f"{results['gpu']}, torch {results['torch']}", flush=True)
     runs = {name: lambda c=c: measure(settings(c), c, steps=args.steps) for name, c in CASES.items()}
-    first = {name: runs.pop(name) for name in ("all-8", "flow-32")}
-    small = {"products": products, "attentions": attentions, "vision": vision}
-    parts = {"ceilings": ceilings, "checks": checks, **first, **small, **runs}  # in the order of their worth
+    spare = {"products": products, "attentions": attentions, "vision": vision}
+    parts = {"ceilings": ceilings, "checks": checks, **runs, **spare}
     for name, work in parts.items():
-        if args.only and name not in args.only:
+        if name not in (args.only or parts.keys() - SPARE):
             continue
         if time.perf_counter() - began > args.seconds:
             left_out.append(name)
@@ -338,15 +365,16 @@ def main() -> None:
         except Exception as error:
             traceback.print_exc(limit=-6)
             results[name] = f"{type(error).__name__}: {str(error)[:300]}"
+        compare_graph(results, name)
         gc.collect()
         torch.cuda.empty_cache()
-        torch._dynamo.reset()
+        torch._dynamo.reset()  # what is compiled is found again on disk
         shown = results[name]
         if isinstance(shown, dict):
             shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items() if k != "kernels"}
         print(f"{name} [{time.perf_counter() - start:.0f} s]: {shown}", flush=True)
         args.json.write_text(json.dumps(results, indent=1))
-    print(f"{time.perf_counter() - began:.0f} s; left out: {left_out}")
+    print(f"{time.perf_counter() - began:.0f} s; left out: {left_out}", *rows(results), sep="\n")
 
 
 if __name__ == "__main__":

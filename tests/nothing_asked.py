@@ -14,4 +14,7 @@ class NothingAsked(TorchDispatchMode):
         name = func.__name__.split(".")[0]
         by_mask = name == "index" and any(i is not None and i.dtype.itemsize == 1 for i in args[1])
         assert name not in ASKS_THE_DEVICE and not by_mask, func
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        copied = name == "_to_copy" and args[0].device.type == "cpu" != result.device.type
+        assert not copied or (kwargs or {}).get("non_blocking"), "a copy from the host waits for the device"
+        return result

@@ -42,6 +42,19 @@ def test_a_batch_with_indices_has_the_same_losses_and_asks_the_device_for_nothin
         assert torch.equal(total, terms[name][0]) and torch.equal(count, terms[name][1]), name
 
 
+def test_nothing_is_copied_from_the_host_in_a_step(no_shape_checks):
+    """On a device other than the host, after a first step: such a copy would wait for all that came before it."""
+    pi, batch = model().train().to("meta"), mixed_batch()
+    draws = {name: t.to("meta") for name, t in pi.draw(3, torch.Generator().manual_seed(0)).items()}
+    there = batch.with_indices().map(lambda t: t.to("meta"))
+    pi.loss_terms(there, draws, losses=LOSSES)
+    with NothingAsked():
+        terms = pi.loss_terms(there, draws, losses=LOSSES)
+        torch.stack([total.sum() for total, _ in terms.values()]).sum().backward()
+    with NothingAsked(), pytest.raises(AssertionError, match="a copy from the host"):
+        torch.ones(3).to("meta")
+
+
 def test_without_indices_the_device_is_asked(no_shape_checks):
     """The test above would notice a question to the device."""
     pi, batch = model(), mixed_batch()

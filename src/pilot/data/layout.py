@@ -76,6 +76,22 @@ class Observation:
         cameras = {f"camera/{camera}": self.rows_with(camera) for camera in self.images}
         return replace(self, indices=cameras | {"target/row": row, "target/column": column})
 
+    def pad_targets(self, length: int) -> "Observation":
+        """Return the observation with indices, among them at least `length` target positions.
+
+        Those that are added point at a token that is neither text nor action, and so count for no loss. With them
+        batches have one shape, however much their rows say.
+        """
+        known = self.with_indices()
+        row, column = known.target_positions()
+        free_row, free_column = (self.token_kinds[:, 1:] < Kind.TEXT).nonzero(as_tuple=True)
+        missing = max(0, length - len(row)) if len(free_row) else 0
+        padded = {
+            "target/row": torch.cat((row, free_row[:1].expand(missing))),
+            "target/column": torch.cat((column, free_column[:1].expand(missing) + 1)),
+        }
+        return replace(self, indices=known.indices | padded)
+
     def map(self, f: Any) -> "Observation":
         """Apply `f` to every tensor, for instance to move them to a device."""
         changed = {}

@@ -70,8 +70,8 @@ def time_features(
     """
     if width % 2:
         raise ValueError(f"time features need an even width, got {width}")
-    on_gpu = time.is_cuda and type(time) is Tensor  # and no stand-in of a tracer, which must not be kept
-    make = _kept_frequencies if on_gpu else _frequencies
+    elsewhere = time.device.type != "cpu" and type(time) is Tensor  # a stand-in of a tracer must not be kept
+    make = _kept_frequencies if elsewhere else _frequencies
     angles = time[..., None].float() * make(width, min_period, max_period, time.device)
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 

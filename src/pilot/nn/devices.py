@@ -1,6 +1,7 @@
 """The device that a person names."""
 
 import torch
+from torch import Tensor
 
 
 def resolve_device(name: str) -> torch.device:
@@ -24,3 +25,10 @@ def resolve_device(name: str) -> torch.device:
             f"torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here, not '{name}'; choose auto or cpu"
         )
     return device
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on that device. To a GPU it goes from pinned memory, so that nothing waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -38,8 +38,8 @@ def _sum_squares(table, of_block, sums, count, BF16: tl.constexpr, EVEN: tl.cons
 @triton.jit
 @no_type_check
 def _update(
-    table, of_block, decays, corrections, clip, count,
-    lr, beta1, beta2, eps, ema_decay,
+    table, of_block, decays, corrections, clip, rates, count,
+    beta1, beta2, eps,
     BF16: tl.constexpr, EVEN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -64,6 +64,7 @@ def _update(
     v = tl.load(seconds + offsets, mask=changes, other=0.0)
     m = m + (1 - beta1) * (g - m)
     v = beta2 * v + (1 - beta2) * g * g
+    lr, ema_decay = tl.load(rates), tl.load(rates + 1)
     first = tl.load(corrections + tensor)
     second = tl.load(corrections + count + tensor)
     denominator = tl.sqrt_rn(v) * second + eps
@@ -93,19 +94,19 @@ def update(
     decays: Float[Tensor, " n"],
     corrections: Float[Tensor, "2 n"],
     clip: Float[Tensor, ""],
-    lr: float,
+    rates: Float[Tensor, "2"],
     betas: tuple[float, float],
     eps: float,
-    ema_decay: float,
     bf16: bool,
     even: bool,
 ) -> None:
     """Change all tensors of `table` as `fused_adamw.update_plain` would change each.
 
-    `decays` are the weight decays, `corrections` the factors that make up for moments that start at zero.
+    `decays` are the weight decays, `corrections` the factors that make up for moments that start at zero, `rates` the
+    learning rate and the decay of the average.
     """
     _update[(len(of_block),)](
-        table, of_block, decays, corrections, clip, table.shape[1],
-        lr, *betas, eps, ema_decay,
+        table, of_block, decays, corrections, clip, rates, table.shape[1],
+        *betas, eps,
         BF16=bf16, EVEN=even, BLOCK=BLOCK, num_warps=8,
     )  # fmt: skip

@@ -204,6 +204,8 @@ class ComputeConfig:
     checkpointing: Literal["none", "blocks", "selective"] = "none"
     # Compile each block, for text that is padded to `model.max_tokens`.
     compile: bool = False
+    # Replay steps of one shape as one CUDA graph, where the host is slower than the GPU: one process, bf16, AdamW.
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from pilot.nn.devices import to_device
 from pilot.train.ema import Ema
 from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer, learning_rate
@@ -75,36 +77,48 @@ class FusedAdamW:
 
     def step(self, step: int) -> tuple[float, Tensor]:
         """Clip, update, average, refresh the copies, clear the gradients; returns what `Optimizer.step` returns."""
-        config, gradients = self.optimizer.config, self.masters.gradients()
-        lr = learning_rate(config, step, self.optimizer.steps)
-        beta1, beta2 = config.betas
-        known = [self._aligned(gradients.get(name)) for name in self.names]
-        table, exists = self._table(known)
-        self._take_steps()
-        self.steps += exists
-        steps = self.steps.double().clamp(min=1)
-        corrections = torch.stack((1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt())).float()
-        kinds = {
-            "bf16": all(gradient.dtype == torch.bfloat16 for gradient in gradients.values()), "even": self.even
-        }  # fmt: skip
-        norm = self.kernels.sum_squares(table, self.of_block, **kinds).sum().sqrt()
-        clip = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        self.kernels.update(
-            table, self.of_block, decays=self.decays, corrections=corrections, clip=clip, lr=lr, betas=config.betas,
-            eps=config.eps, ema_decay=self.ema.next_decay(), **kinds,
-        )  # fmt: skip
+        lr, decay = self.rates(step)
+        gradients = self.gradients()
+        table, rates = (to_device(t, self.device) for t in (self.addresses(gradients), torch.tensor([lr, decay])))
+        norm = self.launch(table, rates, bf16=in_bf16(gradients))
         self.masters.clear_gradients()
         return lr, norm
 
+    def rates(self, step: int) -> tuple[float, float]:
+        """Return the learning rate of a step, and the decay of the average at its next update, which is counted."""
+        return learning_rate(self.optimizer.config, step, self.optimizer.steps), self.ema.next_decay()
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return the gradient of each weight as the kernel reads it: in one piece, at an address that 16 divides."""
+        found = self.masters.gradients()
+        return [self._aligned(found.get(name)) for name in self.names]
+
+    def launch(self, table: Int[Tensor, "8 n"], rates: Float[Tensor, "2"], *, bf16: bool) -> Float[Tensor, ""]:
+        """Change all that `table` has the addresses of; nothing here depends on a value that the host knows.
+
+        `rates` are on the device, and `bf16` says what gradients are in. Returns the gradient norm before clipping.
+        """
+        config, (beta1, beta2) = self.optimizer.config, self.optimizer.config.betas
+        self.steps += table[0].ne(0).float()  # a weight without a gradient takes no step
+        steps = self.steps.double().clamp(min=1)
+        corrections = torch.stack((1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt())).float()
+        norm = self.kernels.sum_squares(table, self.of_block, bf16=bf16, even=self.even).sum().sqrt()
+        clip = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        self.kernels.update(
+            table, self.of_block, decays=self.decays, corrections=corrections, clip=clip, rates=rates,
+            betas=config.betas, eps=config.eps, bf16=bf16, even=self.even,
+        )  # fmt: skip
+        return norm
+
     @staticmethod
     def _aligned(gradient: Tensor | None) -> Tensor | None:
-        """The gradient as the kernel reads it: in one piece, at an address that 16 divides."""
         if gradient is None or (gradient.is_contiguous() and gradient.data_ptr() % 16 == 0):
             return gradient
         return gradient.clone(memory_format=torch.contiguous_format)
 
-    def _table(self, gradients: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-        """Addresses and sizes [8 tensors] of all that the kernels read, and which weights have a gradient (0 or 1)."""
+    def addresses(self, gradients: list[Tensor | None]) -> Int[Tensor, "8 n"]:
+        """Return addresses and sizes of all that the kernels read, on the CPU; see `adamw_kernels.py`."""
+        self._take_steps()
         rows = [[0 if g is None else g.data_ptr() for g in gradients]]
         state = self._state()
         for kept in (
@@ -117,10 +131,7 @@ class FusedAdamW:
             rows.append([kept[name].data_ptr() for name in self.names])
         rows.append([0 if g is None else size for g, size in zip(gradients, self.sizes, strict=True)])
         rows.append(self.sizes)
-        table = torch.tensor(rows)
-        if self.device.type == "cuda":  # from pinned memory, so that nothing waits
-            table = table.pin_memory().to(self.device, non_blocking=True)
-        return table, table[0].ne(0).float()
+        return torch.tensor(rows)
 
     def _state(self) -> Mapping[str, dict[str, Tensor]]:
         """What AdamW remembers of each weight, made where there is none yet, under torch's own names."""
@@ -140,3 +151,8 @@ class FusedAdamW:
         self.steps = torch.stack(counts).float()
         for i, name in enumerate(self.names):
             state[name]["step"] = self.steps[i]
+
+
+def in_bf16(gradients: list[Tensor | None]) -> bool:
+    """Whether all gradients are in bf16; otherwise they are in fp32."""
+    return all(g.dtype == torch.bfloat16 for g in gradients if g is not None)

@@ -8,26 +8,26 @@ What is random about a step is a function of (seed, step) and of the row's place
 same run, and so is one on another number of ranks up to rounding.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pilot.data.layout import Batch
 from pilot.models.base import Draws, Model, Terms
+from pilot.nn.devices import to_device
 from pilot.train.config import TrainConfig
+from pilot.train.cuda_graph import Scales, StepGraphs
 from pilot.train.distributed import Ranks, computes_in_bf16, parallelize
 from pilot.train.ema import Ema, swap_weights
 from pilot.train.freezing import choose_learning, freeze_unreached, halve_frozen
 from pilot.train.fused_adamw import FusedAdamW
 from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer
-
-Scales = Mapping[str, Tensor]
-"""What the sum of each loss over all rows is multiplied by: its weight over its count in the whole batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,26 @@ class Learner:
         self.ema = Ema(self.model, decay=config.ema.decay, warmup=config.ema.warmup, masters=weights)
         fused = self.masters is not None and FusedAdamW.fits(self.optimizer, self.ranks.device)
         self.fused = FusedAdamW(self.optimizer, self.ema, self.masters) if fused and self.masters else None
+        self.graphs = StepGraphs(self._gradients_in_turn, self._need_fused()) if config.compute.cuda_graph else None
         self.pool = ThreadPoolExecutor(config.parallel.threads) if uses_threads(config, self.ranks) else None
+
+    def _need_fused(self) -> FusedAdamW:
+        if self.fused is None:
+            raise ValueError(
+                "compute.cuda_graph is for one process that trains in bf16 with AdamW on an NVIDIA GPU; "
+                "set compute.cuda_graph=false"
+            )
+        return self.fused
 
     def train_step(self, batch: list[Batch]) -> StepResult:
         """One step on this rank's rows of a batch."""
-        terms, loss = self.compute_gradients(batch)
-        lr, grad_norm = self.update()
+        if self.graphs is not None:
+            draws = self.draw(batch)
+            scales = self.loss_scales(batch, draws)
+            terms, loss, lr, grad_norm = self.graphs.step(batch, draws, scales, step=self.step)
+        else:
+            terms, loss = self.compute_gradients(batch)
+            lr, grad_norm = self.update()
         self.step += 1
         sources = [source for part in batch for source in part.sources]
         return StepResult(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
@@ -96,9 +110,8 @@ class Learner:
         """Have every weight that learns hold its gradient; the terms of this rank's rows, and their objective."""
         draws = self.draw(batch)
         scales = self.loss_scales(batch, draws)
-        parts = self._in_threads(batch, draws, scales) if self.pool else self._in_turn(batch, draws, scales)
-        terms = concatenate_terms(parts)
-        return terms, weighted_loss(terms, scales).detach()
+        work = self._gradients_in_threads if self.pool else self._gradients_in_turn
+        return work(batch, draws, scales)
 
     def draw(self, batch: list[Batch]) -> list[Draws]:
         """What is random about every part."""
@@ -120,30 +133,30 @@ class Learner:
             own = {name: torch.tensor(total) for name, total in zip(own, totals, strict=True)}
         return {name: self.config.objective.weight_of(name) / total.float().clamp(min=1) for name, total in own.items()}
 
-    def _in_turn(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> list[Terms]:
+    def _gradients_in_turn(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> tuple[Terms, Tensor]:
         """Part after part; gradients add up where they are kept. Those of all ranks are averaged, so they are scaled.
 
         Ranks are in step: each runs all parts of the model.
         """
-        device, count, results = self.ranks.device, self.ranks.world_size, []
+        count, results, losses = self.ranks.world_size, [], self.config.objective.losses
+        move = partial(to_device, device=self.ranks.device)
         for part, own in zip(batch, draws, strict=True):
-            part = part.map(lambda t: t.to(device, non_blocking=True))
-            if device.type == "cuda":  # from pinned memory, as the batch is: a copy from any other waits for the GPU
-                own = {name: t.pin_memory() for name, t in own.items()}
-            own = {name: t.to(device, non_blocking=True) for name, t in own.items()}
-            terms = self.model.loss_terms(part, own, losses=self.config.objective.losses, run_all_modules=count > 1)
+            own = {name: move(t) for name, t in own.items()}
+            terms = self.model.loss_terms(part.map(move), own, losses=losses, run_all_modules=count > 1)
             (count * weighted_loss(terms, scales)).backward()
             results.append(detach_terms(terms))
-        return results
+        terms = concatenate_terms(results)
+        return terms, weighted_loss(terms, scales)
 
-    def _in_threads(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> list[Terms]:
+    def _gradients_in_threads(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> tuple[Terms, Tensor]:
         """All parts at once; their gradients are summed in the order of the parts, so a step is the same each time."""
         assert self.pool is not None
         results = list(self.pool.map(self._gradients_of_part, batch, draws, [scales] * len(batch)))
         for p, *parts in zip(self.optimizer.parameters, *(gradients for _, gradients in results), strict=True):
             known = [g for g in parts if g is not None]
             p.grad = torch.stack(known).sum(0) if known else None
-        return [terms for terms, _ in results]
+        terms = concatenate_terms([terms for terms, _ in results])
+        return terms, weighted_loss(terms, scales)
 
     def _gradients_of_part(self, part: Batch, draws: Draws, scales: Scales) -> tuple[Terms, tuple[Tensor | None, ...]]:
         """The losses of one part, and the gradients of their weighted sum."""
