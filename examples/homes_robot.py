@@ -4,9 +4,9 @@
     pilot serve checkpoints/nano                                # in another terminal, or on another machine
     python examples/homes_robot.py
 
-Each home has a wish of its own; `--prompt "pick up the red cup"` says something else. Time is real: each control tick
-comes when it is due, whether or not the policy has answered. While it runs, look at http://127.0.0.1:8000 and speak to
-it there. `my_robot.py` is the same for hardware.
+Each home asks for something of its own; `--prompt "pick up the red cup"` asks for something else. Time is real: each
+control tick comes when it is due, whether or not the policy has answered. Meanwhile http://127.0.0.1:8000 shows it and
+takes commands. `my_robot.py` is the same for hardware.
 """
 
 import argparse
@@ -18,19 +18,19 @@ from pilot.sims.homes import HomesEnv
 
 
 def tidy(env: HomesEnv, controller: Controller, *, home: int, hz: float) -> bool:
-    """One episode; True if the robot did what the home asked for."""
+    """Run one episode; return whether the robot did what the home asked for."""
     observation, info = env.reset(options={"home": home, "episode": 0})
     controller.reset()
     print(f"home {home}: {observation['prompt']}")
-    pace, said, steps = Pace(hz=hz), None, 0
+    pace, subtask, steps = Pace(hz=hz), None, 0
     while not info["success"] and steps < env.max_steps:
         command = controller.next(missed=pace.wait())
         if command.action is not None:
             info, steps = env.advance(command.action), steps + 1
-        if controller.reply.get("subtask") != said:
-            said = controller.reply.get("subtask")
-            print(f"  {steps / hz:4.1f} s  {said}")
-    print(f"  {steps / hz:4.1f} s  {'it is so' if info['success'] else 'it is not so'}")
+        if controller.reply.get("subtask") != subtask:
+            subtask = controller.reply.get("subtask")
+            print(f"  {steps / hz:4.1f} s  {subtask}")
+    print(f"  {steps / hz:4.1f} s  {'success' if info['success'] else 'no success'}")
     return info["success"]
 
 
@@ -41,10 +41,10 @@ def main() -> None:
     parser.add_argument("--api-key")
     parser.add_argument("--executor", choices=EXECUTORS, default="rtc", help="(default: %(default)s)")
     parser.add_argument("--homes", type=int, default=3, help="unseen homes to act in (default: %(default)s)")
-    parser.add_argument("--prompt", help="say it yourself; success then still means the home's own wish")
+    parser.add_argument("--prompt", help="ask for this; success is still what the home itself asks for")
     args = parser.parse_args()
     env = HomesEnv(level=1, task="single", split="test")
-    print(f"looking for a policy at {args.host}:{args.port}, for half a minute at most")
+    print(f"connecting to {args.host}:{args.port}, for half a minute at most")
     policy = PolicyClient(args.host, args.port, api_key=args.api_key)
     executor = executor_for(args.executor, policy.metadata)
     own_words = {"prompt": args.prompt} if args.prompt else {}

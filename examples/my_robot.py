@@ -1,9 +1,9 @@
-"""A template for your own robot: fill in `MyRobot`. Runs as it is, with pictures of nothing.
+"""A template for your own robot: fill in `MyRobot`. It runs as it is, with black pictures.
 
     pip install -e '.[client]'                                  # numpy and a socket, no torch
     python examples/my_robot.py --host 192.168.0.10 --prompt "put the red cup in the sink"
 
-When the policy is late or gone it stands still; if that is wrong for yours: `infer/executor.py`, `LateBehavior`.
+When the policy is late or gone it stands still; if that is wrong for yours: `LateBehavior` in `infer/executor.py`.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from pilot.serve.control import Controller, executor_for
 
 
 class MyRobot:
-    """Cameras, joints and motors. Names, units and order are those of `robots/<your robot>.py`. Nothing here waits."""
+    """Cameras, joints and motors, with the names, units and order of `robots/<your robot>.py`. No method may wait."""
 
     def look(self) -> dict:
-        """What the cameras saw last, uint8 [h w 3] in RGB of any size, and the joints."""
+        """Return the cameras' last pictures, uint8 [h w 3] in RGB of any size, and the joints."""
         return {"images": dict.fromkeys(("room", "wrist"), np.zeros((480, 640, 3), np.uint8)), "state": np.zeros(5)}
 
     def move(self, action: np.ndarray) -> None:
-        """Give the motors one setpoint [ad], checked against your limits of position, speed and force."""
+        """Send the motors one setpoint [ad], after checking it against your limits of position, speed and force."""
 
     def stop(self) -> None:
         """Brake, and let go of nothing that would fall."""
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--seconds", type=float, default=60.0, help="(default: %(default)s)")
     args = parser.parse_args()
-    print(f"looking for a policy at {args.host}:{args.port}, for half a minute at most")
+    print(f"connecting to {args.host}:{args.port}, for half a minute at most")
     robot, policy = MyRobot(), PolicyClient(args.host, args.port, api_key=args.api_key)
     hz = policy.metadata["control_hz"]
     executor = executor_for("rtc", policy.metadata)

@@ -257,3 +257,8 @@ def test_a_high_level_by_its_options(tmp_path):
     command = ["eval", "x", "--high-level", "saycan", "--labels", str(tmp_path / "labels.txt")]
     level = arguments.read_high_level(main.build_parser().parse_args(command))
     assert level.labels == ("pick up the cup", "done")
+    for options, as_prompt in ([], False), (["--as-prompt"], True):
+        level = arguments.read_high_level(
+            main.build_parser().parse_args(["eval", "x", "--high-level", "human", *options])
+        )
+        assert level.as_prompt == as_prompt

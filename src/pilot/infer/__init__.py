@@ -1,0 +1,1 @@
+"""Acting: a session per robot, a stateless actor that answers requests in batches, engines that run the model."""

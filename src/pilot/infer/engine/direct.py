@@ -3,7 +3,7 @@
 Axes: `b` batch, `ah` action horizon, `ad` action dims.
 """
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
@@ -39,8 +39,8 @@ class DirectEngine:
         """Return the chunk, the one point on the way from noise to actions that is known."""
         return self.model.sample_actions(prefilled, noise=noise, num_steps=num_steps, padded_dims=padded_dims)[None]
 
-    def generate(self, prefilled: Observation, **options: object) -> NoReturn:
-        raise ValueError(f"a {type(self.model).__name__} generates no text")
+    def generate(self, prefilled: Any, **options: object) -> NoReturn:
+        raise ValueError(f"{type(self.model).__name__} generates no text")
 
-    def velocity(self, prefilled: Observation, state: Tensor, **options: object) -> NoReturn:
-        raise ValueError(f"a {type(self.model).__name__} has no flow: chunks of it are not joined")
+    def velocity(self, prefilled: Any, state: Any, **options: object) -> NoReturn:
+        raise ValueError(f"{type(self.model).__name__} has no flow: its chunks are not joined")
