@@ -66,8 +66,8 @@ def demonstrate(
         action = np.asarray(expert.act(), np.float32)
         subtask, box = expert.subtask
         record.add(observation, action, subtask=subtask, box=box)
-        if verbal and (step, subtask) == record.subtasks[-1] and subtask != DONE:
-            record.events.append((step, str(rng.choice(suite.utterances(subtask)))))
+        if verbal and subtask not in (None, DONE) and record.subtasks[-1] == (step, subtask):  # it has just begun
+            record.events.append((step, str(rng.choice(suite.utterances(record.subtasks[-1][1])))))
         if policy and step < takeover:
             executed, perturbed = np.asarray(policy(observation), np.float32), True
         else:
