@@ -41,8 +41,6 @@ TORCH_FREE = (
     "eval.suites",
 )
 """What runs beside a simulator or a robot: these modules, and all under them where they are folders."""
-KNOWN_CYCLES: set[tuple[str, ...]] = set()
-"""Groups of modules that import each other in a circle and are to be taken apart; this list only ever gets shorter."""
 
 
 def dotted(path: Path) -> str:
@@ -155,17 +153,8 @@ def test_cycles_are_found():
 
 def test_no_modules_import_each_other_in_a_circle():
     """Module by module, imports inside of functions and under TYPE_CHECKING counted: nothing is hidden."""
-    imports = {name: module_imports(path) - {name} for name, path in MODULES.items()}
-    known = {frozenset(group) for group in KNOWN_CYCLES}
-    new = [group for group in cycles(imports) if not any(set(group) <= old for old in known)]
-    assert not new, f"these import each other in a circle: {new}"
-
-
-def test_the_list_of_known_cycles_is_no_longer_than_it_must_be():
-    imports = {name: module_imports(path) - {name} for name, path in MODULES.items()}
-    left = {name for group in cycles(imports) for name in group}
-    gone = [name for group in KNOWN_CYCLES for name in group if name not in left]
-    assert not gone, f"take these out of KNOWN_CYCLES: {gone}"
+    found = cycles({name: module_imports(path) - {name} for name, path in MODULES.items()})
+    assert not found, f"these import each other in a circle: {sorted(found)}"
 
 
 KNOW_HOMES = ("sims/homes/", "robots/homes.py", "datasets/homes.py", "configs/nano.py", "configs/baselines.py")

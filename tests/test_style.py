@@ -68,3 +68,13 @@ def test_every_module_says_what_it_is():
 def test_no_future_annotations():
     """jaxtyping needs real annotations."""
     assert not [path for path in FILES if "from __future__ import annotations" in path.read_text()]
+
+
+def test_class_names_are_distinct():
+    """A reader who searches for a class finds one."""
+    places: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for node in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert not twice, f"give these names of their own: {twice}"

@@ -278,7 +278,7 @@ def large(tmp_path, monkeypatch):
 def test_columns_of_a_large_set_are_mapped(large, monkeypatch):
     first, again = LeRobotDataset(large, 3), None
     with monkeypatch.context() as patch:
-        patch.setattr(lerobot, "_read_data", None)  # the second time no data file is read
+        patch.setattr(lerobot, "read_table", None)  # the second time no data file is read
         again = LeRobotDataset(large, 3)
     monkeypatch.setattr(lerobot, "MAPPED_FRAMES", 10**9)
     plain = LeRobotDataset(large, 3)

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 
 from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.formats.feature_stats import matrix
 from pilot.data.formats.lerobot import unfinished_error
+from pilot.data.formats.parquet import episode_edges, matrix, read_rows, read_table
 from pilot.data.storage.files import read_json
 
 PART_ROWS = 262_144
@@ -136,7 +135,8 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
     first, found, skipped = part.first, [], []
     for piece in part.pieces:
         try:
-            table = _read_rows(piece, [part.state, part.action, *part.flags])
+            names = [part.state, part.action, *part.flags]
+            table = read_rows(piece.file, names, start=piece.start, stop=piece.stop)
             found.append(_columns(piece, table, part, first=first, skip_bad=skip_bad, skipped=skipped))
         except ValueError as error:
             if not skip_bad:
@@ -148,9 +148,10 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
 
 def _pieces(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
     """A file's episodes, in pieces of about `PART_ROWS`."""
-    episode = _read(file, ["episode_index"])["episode_index"].to_numpy()
+    table = read_table(file, ["episode_index"], path=file, use_threads=False)
+    episode = table["episode_index"].to_numpy()
     episode = episode[episode < total_episodes]  # a pack that was interrupted may have left more
-    edges = np.flatnonzero(np.diff(episode, prepend=-1))
+    edges = episode_edges(episode)[:-1]
     cuts = [0, *(np.flatnonzero(np.diff(edges // PART_ROWS)) + 1).tolist(), len(edges)]
     for a, b in pairwise(cuts):
         if a == b:
@@ -208,27 +209,3 @@ def _not_finite(piece: RowSpan, finite: np.ndarray, lengths: np.ndarray) -> dict
         int(place): f"{piece.file}: NaN or infinity in episode {piece.episodes[place]}, frame {frame}"
         for place, frame in zip(places, bad[first] - np.array(piece.edges)[places], strict=True)
     }
-
-
-def _read_rows(piece: RowSpan, names: list[str]) -> pa.Table:
-    """Some columns of a piece, from the row groups that hold it."""
-    try:
-        with pq.ParquetFile(piece.file) as parquet:
-            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
-            a, b = np.searchsorted(starts, [piece.start, piece.stop - 1], side="right") - 1
-            table = parquet.read_row_groups(range(a, b + 1), columns=names, use_threads=False)
-            return table.slice(piece.start - int(starts[a]), piece.stop - piece.start)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(piece.file, error) from error
-
-
-def _read(file: Path, names: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(file, columns=names, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file} cannot be read ({error}); it is truncated or damaged, fetch it again")

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pilot.data.formats.parquet import matrix
+
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 
@@ -26,14 +28,6 @@ def describe(values: np.ndarray) -> dict[str, Any]:
     result: dict[str, Any] = {name: [float(f(column)) for column in kept] for name, f in stats.items()}
     at = np.stack([np.quantile(column, list(QUANTILES.values())) for column in kept], axis=1)
     return result | {name: row.tolist() for name, row in zip(QUANTILES, at, strict=True)} | {"count": [len(values)]}
-
-
-def matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Return a numeric column as [n d]."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
-        return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
-    return array.to_numpy(zero_copy_only=False).reshape(len(array), 1)
 
 
 def numeric(features: dict[str, Any]) -> list[str]:

@@ -24,8 +24,8 @@ from PIL import Image
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2, lerobot_v3
 from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, TextTable, choose_cameras
-from pilot.data.formats.feature_stats import matrix
 from pilot.data.formats.lerobot_layout import EpisodeFiles
+from pilot.data.formats.parquet import episode_edges, matrix, read_table
 from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, fill_folder
 from pilot.data.storage.files import cache_folder, read_json
@@ -206,8 +206,7 @@ class _DataFile:
         table = self._table(self.names)
         self._columns = {column: _matrix(table, column, self._path) for column in self.names}
         episode = self._columns["episode_index"][:, 0]
-        edges = [*np.flatnonzero(np.diff(episode, prepend=-1)).tolist(), len(episode)]
-        self._runs = {int(episode[a]): (a, b) for a, b in pairwise(edges)}
+        self._runs = {int(episode[a]): (a, b) for a, b in pairwise(episode_edges(episode).tolist())}
         self._texts, self._said = {}, None
         if fmt.PERSISTENT in self.features:
             with self.dataset.folder.columns(self._path) as file:
@@ -220,7 +219,7 @@ class _DataFile:
         if not self.dataset.folder.has(self._path):
             raise FileNotFoundError(f"{self._path} is missing, though meta/ names it; {FETCH}")
         with self.dataset.folder.columns(self._path) as file:
-            return _read_data(file, names, path=self._path)
+            return read_table(file, names, path=self._path)
 
     def _vector(self, name: str, rows: slice) -> np.ndarray:
         values = self._columns[name][rows]
@@ -326,16 +325,6 @@ def _camera_keys(features: dict[str, Any]) -> dict[str, str]:
 def _is_depth(spec: dict[str, Any]) -> bool:
     info = spec.get("info") or spec.get("video_info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-
-
-def _read_data(file: Any, names: list[str], *, path: Path) -> pa.Table:
-    try:
-        with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
-            if missing := set(names) - set(parquet.schema_arrow.names):
-                raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
-            return parquet.read(columns=names)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); it is truncated or damaged, {FETCH}") from error
 
 
 def _matrix(table: pa.Table, name: str, path: Path) -> np.ndarray:

@@ -78,7 +78,7 @@ class RldsLayout:
     columns: "Callable[[EpisodeFeatures], RobotColumns | None]"
 
 
-class Record(NamedTuple):
+class RldsRecord(NamedTuple):
     """Where an episode lies: the number of its record file, offset and length in it, and the episode's own number."""
 
     file: int
@@ -133,7 +133,7 @@ class RecordFiles:
 
     def __init__(self, files: list[Path], folder: DatasetFolder) -> None:
         self.files, self.folder = files, folder
-        self._recent: OrderedDict[Record, Example] = OrderedDict()
+        self._recent: OrderedDict[RldsRecord, Example] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_recent": OrderedDict()}  # they lie in maps, which do not travel
@@ -142,7 +142,7 @@ class RecordFiles:
         file = self.files[number]
         return self.folder.open_cached(file, lambda: RecordFile(file))
 
-    def parsed(self, record: Record, *, check: bool) -> Example:
+    def parsed(self, record: RldsRecord, *, check: bool) -> Example:
         """Return a record's features."""
         if record in self._recent and not check:
             self._recent.move_to_end(record)
@@ -162,7 +162,7 @@ class RecordFiles:
 class _Read:
     """An episode as its record says it; the task as words, which the set numbers later."""
 
-    record: Record
+    record: RldsRecord
     steps: Steps
     task: str
 
@@ -196,7 +196,7 @@ class _Shard:
             if not self.skip_bad:
                 raise
             return [SkippedEpisode(episode=first + i, reason=str(error)) for i in range(declared)]
-        found = [self._episode(Record(number, at, length, first + i)) for i, (at, length) in enumerate(places)]
+        found = [self._episode(RldsRecord(number, at, length, first + i)) for i, (at, length) in enumerate(places)]
         return [episode for episode in found if episode is not None]
 
     def _places(self, number: int) -> list[list[int]]:
@@ -206,7 +206,7 @@ class _Shard:
             raise ValueError(f"{name} has {len(places)} records, {INFO} says {want}; {FETCH}")
         return places
 
-    def _episode(self, record: Record) -> "_Read | SkippedEpisode | None":
+    def _episode(self, record: RldsRecord) -> "_Read | SkippedEpisode | None":
         try:
             features = EpisodeFeatures(self.records.parsed(record, check=self.check), self.features)
             texts = [words for name in self.layout.instruction for words in features.texts(name)[:1] if words.strip()]
@@ -266,7 +266,7 @@ class RldsDataset(EpisodeDataset):
         if not (keep / ABOUT).exists():
             with fill_folder(keep) as new:
                 self._read(new, check=check, progress=progress, parallel_map=parallel_map)
-        self.records = [Record(*row) for row in self._load_cache(keep)["records"]]
+        self.records = [RldsRecord(*row) for row in self._load_cache(keep)["records"]]
         if episodes is not None:
             self._select(episodes)
 

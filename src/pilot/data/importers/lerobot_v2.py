@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2
-from pilot.data.formats.feature_stats import matrix, numeric
+from pilot.data.formats.feature_stats import numeric
 from pilot.data.formats.lerobot_layout import EpisodeFiles
+from pilot.data.formats.parquet import matrix
 from pilot.data.formats.writer import Text
 from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot, dim_names
 from pilot.data.storage.files import read_json

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.episodes import Episode
 from pilot.data.formats.lerobot import LeRobotDataset, select_episodes
+from pilot.data.formats.parquet import episode_edges
 from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.files import atomic_write, read_json, write_json
 
@@ -229,10 +230,9 @@ def _rewrite(file: Path, *, labels: Mapping[int, Labels], features: dict[str, An
 
 def _with_subtasks(table: pa.Table, labels: Mapping[int, Labels]) -> pa.Table:
     numbers = table["episode_index"].to_numpy()
-    edges = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(numbers)]
     place = table.column_names.index(fmt.PERSISTENT) if fmt.PERSISTENT in table.column_names else None
     pieces = []
-    for start, stop in pairwise(edges):
+    for start, stop in pairwise(episode_edges(numbers).tolist()):
         rows = (table[fmt.PERSISTENT][start].as_py() or []) if place is not None else []
         if (found := labels.get(int(numbers[start]))) is not None:
             rows = [row for row in rows if row["style"] != "subtask"] + [_row(at, words) for at, words in found]

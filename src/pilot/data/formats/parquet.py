@@ -1,0 +1,62 @@
+"""Columns of LeRobot's parquet files as arrays, and where their episodes begin; errors name the file and the remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int
+
+FETCH = "fetch it again"
+
+
+def read_table(file: Any, names: list[str], *, path: Path, use_threads: bool = True) -> pa.Table:
+    """Read some columns of a parquet file. `file` is a path or an open file, `path` what errors call it.
+
+    Raises:
+        ValueError: the file is damaged, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
+            if missing := set(names) - set(parquet.schema_arrow.names):
+                raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
+            return parquet.read(columns=names, use_threads=use_threads)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_error(path, error) from error
+
+
+def read_rows(path: Path, names: list[str], *, start: int, stop: int) -> pa.Table:
+    """Read rows `start` to `stop` of some columns, from the row groups that hold them, in this thread.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as parquet:
+            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            first, last = np.searchsorted(starts, [start, stop - 1], side="right") - 1
+            table = parquet.read_row_groups(range(first, last + 1), columns=names, use_threads=False)
+            return table.slice(start - int(starts[first]), stop - start)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_error(path, error) from error
+
+
+def damaged_error(path: Path, error: Exception) -> ValueError:
+    """Make the error for a parquet file that cannot be read."""
+    return ValueError(f"{path} cannot be read ({error}); it is truncated or damaged, {FETCH}")
+
+
+def matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return a numeric column as [n d]."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    return array.to_numpy(zero_copy_only=False).reshape(len(array), 1)
+
+
+def episode_edges(episode_index: np.ndarray) -> Int[np.ndarray, " m"]:
+    """Return the row at which each episode of a file begins, and at the end the number of rows."""
+    starts = np.flatnonzero(np.diff(episode_index, prepend=-1))
+    return np.append(starts, len(episode_index))
