@@ -10,7 +10,7 @@ import torch
 from pilot.models.pi import pi05
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import anomalies as module
-from pilot.train.anomalies import Spikes, load_batch, tensors_of
+from pilot.train.anomalies import SpikeDetector, load_batch, tensors_of
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train.counted_rows import rows_of
@@ -20,11 +20,11 @@ BATCH = [rows_of(pi05("debug"), 2), rows_of(pi05("debug"), 3)]
 NAN, LEAP = torch.tensor(float("nan")), torch.tensor(11.0)
 
 
-def watched(out: Path, **factors: float) -> Spikes:
-    return Spikes(out=out, text=TextTokenizer(), **({"loss_factor": 10.0, "grad_factor": 100.0} | factors))
+def watched(out: Path, **factors: float) -> SpikeDetector:
+    return SpikeDetector(out=out, text=TextTokenizer(), **({"loss_factor": 10.0, "grad_factor": 100.0} | factors))
 
 
-def warmed(out: Path, steps: int = module.AT_LEAST, **factors: float) -> Spikes:
+def warmed(out: Path, steps: int = module.AT_LEAST, **factors: float) -> SpikeDetector:
     spikes = watched(out, **factors)
     for step in range(1, steps + 1):
         spikes.watch(step, BATCH, loss=torch.tensor(1.0), grad_norm=torch.tensor(1.0))
@@ -86,13 +86,13 @@ def test_values_that_are_on_their_way_are_looked_at_before_a_save(tmp_path):
 def test_a_run_stops_and_its_checkpoint_is_whole(tmp_path, no_shape_checks):
     data = record(tmp_path / "toy")
     train(config(data, steps=4), out=tmp_path / "run", until=2, progress=False)
-    wild = Spikes.watch
+    wild = SpikeDetector.watch
 
-    def bad(self: Spikes, step: int, batch, *, loss, grad_norm) -> None:
+    def bad(self: SpikeDetector, step: int, batch, *, loss, grad_norm) -> None:
         wild(self, step, batch, loss=loss, grad_norm=NAN if step == 3 else grad_norm)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(FloatingPointError, match="step 3: gradient norm nan"):
-        patch.setattr(Spikes, "watch", bad)
+        patch.setattr(SpikeDetector, "watch", bad)
         train(config(data, steps=4), out=tmp_path / "run", progress=False)
     kept = load_batch(tmp_path / "run" / "bad_batch" / "step000003-rank0")
     assert sum(len(part.actions) for part in kept) == 4

@@ -12,7 +12,7 @@ from pilot.data.formats.writer import LeRobotWriter
 from pilot.models.pi import pi0, pi0_fast, pi05
 from pilot.nn.lora import LoraConfig
 from pilot.robots.homes import ROBOT
-from pilot.train.checks import check_config, shared_ids
+from pilot.train.checks import check_config, overlapping_ids
 from pilot.train.config import DataConfig, InitFrom, OptimConfig, Source, TrainConfig
 from pilot.train.setup import prepare
 from train.toy import changed
@@ -80,7 +80,11 @@ def test_a_model_that_does_not_speak_needs_no_words():
 
 
 def test_places_and_action_tokens_may_not_be_the_same_words():
-    assert len(shared_ids(pi05())) == 1024 and not shared_ids(pi05(fast_offset=1152)) and not shared_ids(pi05("nano"))
+    assert (
+        len(overlapping_ids(pi05())) == 1024
+        and not overlapping_ids(pi05(fast_offset=1152))
+        and not overlapping_ids(pi05("nano"))
+    )
 
 
 @pytest.mark.parametrize("name", configs.names())

@@ -20,7 +20,7 @@ def logged(out: Path, steps: list[int], *, start: int = 0, **options) -> None:
     metrics = opened(out, start=start, **options)
     for step in steps:
         metrics.log(step, {"loss/flow": 1 / step, "lr": 1e-3}, samples_per_step=8)
-    metrics.note(steps[-1], {"val/flow/toy": 0.5})
+    metrics.log_evaluation(steps[-1], {"val/flow/toy": 0.5})
     metrics.close()
 
 
@@ -77,7 +77,7 @@ def test_speed_waiting_and_mfu(tmp_path, monkeypatch):
             now[0] += 0.5
             yield None
 
-    for _ in metrics.waiting(batches()):
+    for _ in metrics.timed(batches()):
         now[0] += 1.5
     with metrics.paused():
         now[0] += 100.0

@@ -1,10 +1,10 @@
-"""When a loss or the gradient norm is NaN or leaps: the run stops, and its batch lies there to be looked at.
+"""A loss or gradient norm that is NaN, or leaps, stops the run, and the batch is saved to be looked at.
 
     OUT/bad_batch/step000123-rank0/
-      batch.json            why, the running medians, and of each row its source, words and the range of its actions
+      batch.json            the reason, the running medians, and each row's source, words and range of actions
       batch.safetensors     the tensors of all parts, as `part0.actions`, `part0.images.<camera>`, …
 
-`load_batch` gives the parts back, to be put through a model again.
+`load_batch` reads the parts again, so that they can go through a model once more.
 """
 
 import json
@@ -30,11 +30,11 @@ AT_LEAST = 50  # steps before anything is called a leap
 
 
 @dataclass(kw_only=True)
-class Spikes:
-    """Watches the loss and the gradient norm of every step. A factor of 0 looks for NaN and infinity alone.
+class SpikeDetector:
+    """Check the loss and the gradient norm of every step. With a factor of 0, only NaN and infinity stop the run.
 
-    On a GPU values are looked at when they have arrived, a step or two late, so that nothing waits for them; `settle`
-    waits, and is to be called before anything is saved.
+    On a GPU values are checked when they have arrived, a step or two late, so that nothing waits for them; `settle`
+    waits, and must be called before anything is saved.
     """
 
     out: Path
@@ -46,10 +46,10 @@ class Spikes:
     _coming: "deque[tuple[int, Tensor, Any, list[Batch]]]" = field(default_factory=deque)
 
     def watch(self, step: int, batch: list[Batch], *, loss: Tensor, grad_norm: Tensor) -> None:
-        """Take note of a step.
+        """Check a step, now or when its values have arrived.
 
         Raises:
-            FloatingPointError: it, or one shortly before, is NaN or a leap; names the folder with its batch.
+            FloatingPointError: this step, or one shortly before, is NaN or leaps; the folder with its batch is named.
         """
         values = torch.stack([loss.detach().float(), grad_norm.detach().float()])
         arrived = None
@@ -62,7 +62,7 @@ class Spikes:
             self._look()
 
     def settle(self) -> None:
-        """Look at everything that has not been looked at. Raises as `watch` does."""
+        """Wait for the values of all steps and check them. Raises as `watch` does."""
         while self._coming:
             if (arrived := self._coming[0][2]) is not None:
                 arrived.synchronize()
@@ -96,18 +96,18 @@ class Spikes:
 
 
 def save_batch(folder: Path, batch: list[Batch], *, text: TextTokenizer, why: dict[str, Any]) -> Path:
-    """Write the parts of a batch and what they say to `folder`."""
+    """Write the parts of a batch, and a description of their rows, to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"part{i}.{name}": tensor for i, part in enumerate(batch) for name, tensor in tensors_of(part).items()}
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / "batch.safetensors")
-    rows = [told | {"part": i} for i, part in enumerate(batch) for told in described(part, text)]
+    rows = [description | {"part": i} for i, part in enumerate(batch) for description in describe_rows(part, text)]
     readable = {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in why.items()}
     write_json(folder / "batch.json", readable | {"rows": rows})
     return folder
 
 
 def load_batch(folder: Path) -> list[Batch]:
-    """The parts of a saved batch."""
+    """Read the parts of a saved batch."""
     tensors = load_file(folder / "batch.safetensors")
     rows = json.loads((folder / "batch.json").read_text())["rows"]
     count = 1 + max(row["part"] for row in rows)
@@ -135,10 +135,10 @@ def _part(tensors: dict[str, Tensor], i: int, sources: tuple[str, ...]) -> Batch
     return Batch(observation=observation, actions=own["actions"], action_mask=own["action_mask"], sources=sources)
 
 
-def described(part: Batch, text: TextTokenizer) -> list[dict[str, Any]]:
-    """Of each row: its source, what it reads and says, and the range of its state and actions."""
+def describe_rows(part: Batch, text: TextTokenizer) -> list[dict[str, Any]]:
+    """Describe each row: its source, its words, and the range of its state and actions."""
     observation = part.observation
-    told = []
+    description = []
     for i, source in enumerate(part.sources):
         tokens, kinds = observation.tokens[i].tolist(), observation.token_kinds[i].tolist()
         words = {
@@ -147,8 +147,8 @@ def described(part: Batch, text: TextTokenizer) -> list[dict[str, Any]]:
         }
         actions = part.actions[i][part.action_mask[i]].float().cpu().numpy()
         numbers = {"state": ranged(observation.state[i].float().cpu().numpy()), "actions": ranged(actions)}
-        told.append({"source": source, **words, "fast_tokens": kinds.count(int(Kind.FAST)), **numbers})
-    return told
+        description.append({"source": source, **words, "fast_tokens": kinds.count(int(Kind.FAST)), **numbers})
+    return description
 
 
 def ranged(values: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What cannot work, said before the first batch: `check_config` before anything is opened, `check_sources` after.
+"""Refuse what cannot work before the first batch: `check_config` before anything is opened, `check_sources` after.
 
 Files that are not there, dims of a set that are not its robot's, statistics and weights that are missing or do not fit
 are said where they are read (`train/setup.py`, `train/embodiments.py`, `data/pipeline.py`).
@@ -21,7 +21,7 @@ from pilot.train.warm_start import fresh_parts
 
 
 def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
-    """Raises `ValueError` for a run that cannot work, whatever its data: what is wrong, what was got, what to do."""
+    """Raise `ValueError` for a run that cannot work, whatever its data; the message says what to do."""
     _check_numbers(config, ranks)
     _check_manifest(config)
     _check_robots(config)
@@ -77,7 +77,7 @@ def _check_start(config: TrainConfig) -> None:
 
 
 def _check_robots(config: TrainConfig) -> None:
-    """The model has room for every robot's numbers."""
+    """Raise `ValueError` if a robot has more dims than the model."""
     room = config.model.action_dim
     for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.data.sources))):
         robot = load_robot(name)
@@ -89,12 +89,12 @@ def _check_robots(config: TrainConfig) -> None:
 
 
 def _check_losses(config: TrainConfig, model: PiConfig) -> None:
-    """Every loss that the run asks for is one that the model has and that a source teaches."""
+    """Raise `ValueError` for a loss that the model does not have or that no source teaches."""
     if "flow" in config.objective.losses and model.action_expert is None:
         raise ValueError(
             f"alpha is {config.objective.alpha:g}, but the model has no action expert; set alpha=0, or give it one"
         )
-    if {"text", "fast"} <= asked(config) and (shared := shared_ids(model)):
+    if {"text", "fast"} <= requested_losses(config) and (shared := overlapping_ids(model)):
         raise ValueError(
             f"{len(shared)} FAST ids are also <loc> tokens, which boxes are said in; set model.fast_offset so that its "
             f"{model.fast_vocab_size} ids lie elsewhere, such as {model.vocab_size - model.loc_start}"
@@ -102,30 +102,32 @@ def _check_losses(config: TrainConfig, model: PiConfig) -> None:
     taught = set().union(*({"text"} if s.kind == "web" else s.teaches for s in config.data.sources))
     if "name" in config.objective.losses and len(config.objective.losses) == 1:
         return
-    for loss in sorted(asked(config) - taught):
+    for loss in sorted(requested_losses(config) - taught):
         raise ValueError(
             f"no source of run '{config.name}' teaches '{loss}', whose weight is {config.objective.weight_of(loss):g}; "
             f"set it to 0 ({'alpha' if loss == 'flow' else loss + '_weight'}), or name it in a source's `teaches`"
         )
 
 
-def shared_ids(model: PiConfig) -> range:
-    """The ids that are FAST tokens and `<loc>` tokens at once."""
+def overlapping_ids(model: PiConfig) -> range:
+    """Return the ids that are FAST tokens and `<loc>` tokens at the same time."""
     top = model.vocab_size - model.fast_offset
     return range(max(top - model.fast_vocab_size, model.loc_start), min(top, model.loc_start + LOC_BINS))
 
 
-def asked(config: TrainConfig) -> frozenset[str]:
-    """The losses on rows of robots that the run asks for and its model can have."""
+def requested_losses(config: TrainConfig) -> frozenset[str]:
+    """Return the losses on rows of robots that the run weighs and its model can have."""
     able = {"text", "fast", "flow"} if config.model.generates_text else {"flow"}
     return frozenset(name for name in able if config.objective.weight_of(name) > 0)
 
 
 def check_sources(config: TrainConfig, sources: Mapping[str, RowSource]) -> None:
-    """Raises `ValueError` for sets that cannot teach what their sources promise."""
+    """Raise `ValueError` for sets that cannot teach what their sources promise."""
     pairs = list(zip(config.data.sources, sources.items(), strict=True))
     demonstrations = [(source, name, rows) for source, (name, rows) in pairs if isinstance(rows, RobotRows)]
-    if mute := [name for source, name, rows in demonstrations if _promises_words(config, source) and not says(rows)]:
+    if mute := [
+        name for source, name, rows in demonstrations if _promises_words(config, source) and not has_subtasks(rows)
+    ]:
         raise ValueError(
             f"sources {mute} have no subtasks to say, and the text loss weighs {config.objective.text_weight:g}; "
             "annotate them (pilot data annotate), give them teaches=('fast', 'flow'), or set text_weight=0"
@@ -149,6 +151,6 @@ def _promises_words(config: TrainConfig, source: Source) -> bool:
     return asks and "text" in source.teaches
 
 
-def says(rows: RobotRows) -> bool:
-    """Whether there is a subtask anywhere in a set of demonstrations."""
+def has_subtasks(rows: RobotRows) -> bool:
+    """Return whether there is a subtask anywhere in a set of demonstrations."""
     return bool((rows.dataset.subtask_index >= 0).any())

@@ -1,4 +1,4 @@
-"""Many bodies in one run: each source's robot, its statistics, and the pipeline that its rows go through.
+"""Many embodiments in one run: each source's robot, its statistics, and the pipeline that its rows go through.
 
 A run is for one robot (`TrainConfig.robot`), whose statistics its policy carries; other sources may be of other robots.
 Theirs are computed once, kept beside the run (`norm_stats/<source>.json`) and read again when it goes on.
@@ -55,12 +55,12 @@ def update_description(stored: Robot, robot: Robot) -> Robot:
 
 
 def shown_cameras(robot: Robot) -> list[str]:
-    """The cameras that models are shown, the main one first."""
+    """Return the cameras that models are shown, the main one first."""
     return [camera for camera in robot.cameras if robot.slot(camera) is not None]
 
 
 def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
-    """Have `dataset` read the cameras that models are shown of `robot`, and check the rest.
+    """Set the cameras that `dataset` reads to those that models are shown of `robot`, and check the rest.
 
     Raises:
         ValueError: other dims than the robot's, or none of its cameras.
@@ -88,14 +88,14 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
 
 
 def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[EpisodeDataset]:
-    """The demonstrations of one robot, in the order of the sources."""
+    """Return the demonstrations of one robot, in the order of the sources."""
     pairs = zip(config.data.sources, sources.values(), strict=True)
     own = [rows for source, rows in pairs if robot_of(source, config).name == robot_name]
     return [rows.dataset for rows in own if isinstance(rows, RobotRows)]
 
 
 def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> Stats:
-    """Statistics of one robot in a run, of the sources that `data.stats_per` says."""
+    """Compute the statistics of one robot in a run, over the sources that share them (`data.stats_per`)."""
     robot = load_robot(robot_name)
     if config.data.stats_per == "mixture":
         names = dict.fromkeys(robot_of(source, config).name for source in config.data.sources)
@@ -107,7 +107,7 @@ def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSour
 
 
 def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[np.ndarray]:
-    """Whole chunks [n ah ad] of each other robot of a run that says its actions, by that robot's own statistics."""
+    """Return whole chunks [n ah ad] of each other robot whose actions are tokens, by that robot's own statistics."""
     found = []
     for name in dict.fromkeys(robot_of(source, config).name for source in config.data.sources):
         datasets = [
@@ -127,7 +127,7 @@ def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Row
 def pipelines(
     config: TrainConfig, bundle: Bundle, sources: Mapping[str, RowSource], *, out: Path, resumed: bool
 ) -> dict[str, Pipeline]:
-    """The pipeline of every source by its name, all of the bundle's model.
+    """Return the pipeline of every source by its name, all for the bundle's model.
 
     The run's own robot, and web rows, go through the bundle's. With `stats_per="dataset"` that is so for the first of
     its sources, and the others have statistics of their own.

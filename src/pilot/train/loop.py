@@ -20,7 +20,7 @@ from pilot.models.base import Terms
 from pilot.nn.lora import adapter_scales, merge_adapters
 from pilot.train import checkpoint
 from pilot.train.adapters import save_adapters
-from pilot.train.anomalies import Spikes
+from pilot.train.anomalies import SpikeDetector
 from pilot.train.checkpoint import Checkpoints
 from pilot.train.config import TrainConfig
 from pilot.train.distributed import Ranks, connect, gather_weights
@@ -75,7 +75,7 @@ def train(
 
 
 class Run:
-    """A learner, its data, and what is kept and seen of it."""
+    """A run at some step: a learner, its data, its checkpoints and its metrics."""
 
     def __init__(self, config: TrainConfig, setup: Setup, out: Path, *, ranks: Ranks | None = None) -> None:
         self.config, self.setup, self.out, self.ranks = config, setup, out, ranks or Ranks()
@@ -86,7 +86,7 @@ class Run:
         self.drawn: Counter[str] = Counter()
         self.meter = Meter(config, self.learner.model)
         self.validation = Validation(config, setup.loader, setup.held_out, device=self.ranks.device)
-        self.spikes = Spikes(
+        self.spikes = SpikeDetector(
             out=out, text=setup.bundle.text, rank=self.ranks.rank, loss_factor=config.logging.loss_spike,
             grad_factor=config.logging.grad_spike,
         )  # fmt: skip
@@ -98,7 +98,7 @@ class Run:
         return self.learner.step
 
     def go(self, *, until: int | None, progress: bool, evaluate: Evaluate | None) -> None:
-        """All steps that are left, up to `until`; logs, looks and saves on the way."""
+        """Take all steps that are left, up to `until`; log, validate and save on the way."""
         config, ranks, last = self.config, self.ranks, min(until or self.config.steps, self.config.steps)
         metrics = Metrics(
             self.out, steps=config.steps, start=self.step, title=config.name, progress=progress,
@@ -107,7 +107,7 @@ class Run:
         )  # fmt: skip
         try:
             with stop_signals() as stopped, self.setup.loader.prefetch(self.step, last) as batches:
-                coming = metrics.waiting(batches)
+                coming = metrics.timed(batches)
                 while self.step < last:
                     with ranks.fail_together():
                         batch = next(coming)
@@ -121,8 +121,8 @@ class Run:
                     if self.step % config.checkpoints.save_every == 0 or self.step == last or stopping:
                         self.save()
                     with metrics.paused():
-                        if found := self.looked_at(evaluate):
-                            metrics.note(self.step, found)
+                        if found := self.evaluate_average(evaluate):
+                            metrics.log_evaluation(self.step, found)
                     if stopping:
                         self.checkpoints.finish()
                         raise KeyboardInterrupt(f"stopped at step {self.step}; the same command goes on from there")
@@ -131,7 +131,7 @@ class Run:
             metrics.close()
 
     def advance(self, batch: list[Batch], *, logging: bool) -> dict[str, float]:
-        """One step; the values to log if `logging`, those of all ranks."""
+        """Take one step; if `logging`, return the values to log, those of all ranks."""
         outcome = self.learner.train_step(batch)
         self.drawn.update(outcome.sources)
         with self.ranks.fail_together():
@@ -140,13 +140,13 @@ class Run:
             return {}
         drawn = sum(self.ranks.gather(self.drawn), Counter())
         shares = {f"share/{source}": count / drawn.total() for source, count in sorted(drawn.items())}
-        losses = means(self.ranks.gather(tally(outcome.terms, outcome.sources)))
+        losses = mean_losses(self.ranks.gather(sum_losses(outcome.terms, outcome.sources)))
         dropped = sum(self.ranks.gather(self.setup.loader.fast_dropped))  # rows whose FAST tokens did not fit
         counts = {"fast_dropped": dropped} if dropped else {}
         return losses | shares | counts | {"lr": outcome.lr, "grad_norm": outcome.grad_norm.item()}
 
-    def looked_at(self, evaluate: Evaluate | None) -> dict[str, float]:
-        """What validation and evaluation say of the moving average, if it is time for them."""
+    def evaluate_average(self, evaluate: Evaluate | None) -> dict[str, float]:
+        """Validate and evaluate the moving average, each when it is due; return what is logged of it."""
         found: dict[str, float] = {}
         if (every := self.config.evaluation.validate_every) and self.step % every == 0:
             with self.learner.average_parameters() as model:
@@ -190,13 +190,13 @@ class Run:
             self.drawn.update(values["drawn"])
 
 
-Tally = dict[tuple[str, str], tuple[float, float]]
+LossSums = dict[tuple[str, str], tuple[float, float]]
 """Sum and count of each loss (first key), of all rows ("") and of each source's."""
 
 
-def tally(terms: Terms, sources: list[str]) -> Tally:
-    """What this rank's rows add to what is logged."""
-    result: Tally = {}
+def sum_losses(terms: Terms, sources: list[str]) -> LossSums:
+    """Return the sum and count of each loss over this rank's rows, of all and of each source."""
+    result: LossSums = {}
     for name, (total, count) in terms.items():
         total, count = total.double().cpu(), count.double().cpu()
         result[name, ""] = total.sum().item(), count.sum().item()
@@ -206,8 +206,8 @@ def tally(terms: Terms, sources: list[str]) -> Tally:
     return result
 
 
-def means(tallies: list[Tally]) -> dict[str, float]:
-    """Each loss over all ranks, and over each source for those that carry it."""
+def mean_losses(tallies: list[LossSums]) -> dict[str, float]:
+    """Return the mean of each loss over all ranks, and over each source that carries it."""
     sums: dict[tuple[str, str], list[float]] = {}
     for one in tallies:
         for key, numbers in one.items():
@@ -218,7 +218,7 @@ def means(tallies: list[Tally]) -> dict[str, float]:
 
 @contextmanager
 def stop_signals() -> Iterator[Any]:
-    """Within it SIGINT and SIGTERM are remembered, not obeyed; a second SIGINT interrupts at once."""
+    """Hold SIGINT and SIGTERM back: yield a function that says whether one came. A second SIGINT interrupts."""
     seen: list[int] = []
 
     def remember(number: int, _frame: Any) -> None:

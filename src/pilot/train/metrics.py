@@ -59,12 +59,12 @@ class Metrics:
         self._trackers = []
         if main:
             out.mkdir(parents=True, exist_ok=True)
-            _keep(self.path, lambda line: json.loads(line)["step"] <= start)
-            _keep(self.lines, lambda line: int(line.removeprefix("step ").split("/")[0]) <= start)
+            _filter_lines(self.path, lambda line: json.loads(line)["step"] <= start)
+            _filter_lines(self.lines, lambda line: int(line.removeprefix("step ").split("/")[0]) <= start)
             self._trackers = open_trackers(log_to, out, title=title, start=start, settings=settings or {})
 
-    def waiting(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """The same batches; the time spent waiting for each counts as `data_wait`."""
+    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Yield the same batches; the time spent waiting for each counts as `data_wait`."""
         batches = iter(batches)
         while True:
             waited_from = time.perf_counter()
@@ -80,7 +80,7 @@ class Metrics:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it nothing is trained (validation, an evaluation): samples/s and ETA leave the time out."""
+        """Leave the time inside (validation, an evaluation) out of samples/s and the time left."""
         begun = time.perf_counter()
         try:
             yield
@@ -107,8 +107,8 @@ class Metrics:
         self._since, self._last, self._waited = now, step, 0.0
         self._write(step, {**values, **speed}, left=left)
 
-    def note(self, step: int, values: Mapping[str, float]) -> None:
-        """Record what was found at `step` beside training: validation, an evaluation."""
+    def log_evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values of `step` that are not of training: validation, an evaluation."""
         self._write(step, values, left=None)
 
     def close(self) -> None:
@@ -135,14 +135,14 @@ class Metrics:
             self._bar.set_postfix_str(format_metrics(values, left=None), refresh=False)
 
     def _memory(self) -> float:
-        """Peak memory in GB so far: of the GPU, or on a CPU of the process."""
+        """Return the peak memory in GB so far: of the GPU, or on a CPU of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e9
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def format_metrics(values: Mapping[str, float], *, left: float | None) -> str:
-    """One line for people: `flow 0.31  text 0.82  lr 2.5e-05  grad 0.9  212 samples/s  41 % MFU  61.2 GB  …`."""
+    """Format metrics as one line for people: `flow 0.31  text 0.82  212 samples/s  41 % MFU  61.2 GB  …`."""
     totals = {name: value for name, value in values.items() if name.startswith(LOSSES) and name.count("/") == 1}
     others = {name: value for name, value in values.items() if name.startswith((VALIDATION, "eval/"))}
     parts = [f"{name.removeprefix(LOSSES)} {value:.3g}" for name, value in (totals | others).items()]
@@ -155,7 +155,7 @@ def format_metrics(values: Mapping[str, float], *, left: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`48 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
+    """Format seconds as a duration: `48 s`, `12 min`, `3 h 05 min`, `2 d 04 h`."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -165,7 +165,7 @@ def duration(seconds: float) -> str:
 
 
 def peak_flops(device: torch.device) -> float:
-    """Peak dense bf16 FLOP/s of the GPU, 0 where it is not in the table."""
+    """Return the peak dense bf16 FLOP/s of the GPU, 0 where it is not in the table."""
     if device.type != "cuda":
         return 0.0
     name = find_gpu(torch.cuda.get_device_name(device))
@@ -173,17 +173,17 @@ def peak_flops(device: torch.device) -> float:
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The records of all logged training steps of a run, in order; `read_notes` has those of validation."""
+    """Read the records of all logged training steps of a run, in order; `read_notes` reads those of validation."""
     return [record for record in _records(out) if "samples_per_s" in record]
 
 
 def read_notes(out: Path) -> list[dict[str, Any]]:
-    """The records of what was found beside training: validation and evaluation, in order."""
+    """Read the records of validation and evaluation of a run, in order."""
     return [record for record in _records(out) if "samples_per_s" not in record]
 
 
-def _keep(path: Path, wanted: Callable[[str], bool]) -> None:
-    """Only the wanted lines of a file, if there is one."""
+def _filter_lines(path: Path, wanted: Callable[[str], bool]) -> None:
+    """Rewrite a file, if there is one, with only the wanted lines."""
     if path.exists():
         earlier_lines = [line for line in _lines(path) if wanted(line)]
         with atomic_write(path) as temporary:
@@ -195,6 +195,6 @@ def _records(out: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines only: a killed run may have left half of one."""
+    """Read the whole lines of a file: a killed run may have left half of one."""
     text = path.read_text() if path.exists() else ""
     return text.split("\n")[:-1]

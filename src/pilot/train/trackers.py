@@ -25,7 +25,7 @@ class Tracker(Protocol):
 def open_trackers(
     names: Sequence[str], out: Path, *, title: str, start: int, settings: Mapping[str, Any]
 ) -> list[Tracker]:
-    """The trackers of a run in folder `out`, which goes on after step `start`.
+    """Open the trackers of a run in folder `out`, which goes on after step `start`.
 
     Raises:
         ValueError: an unknown tracker; the nearest is suggested.
@@ -101,7 +101,7 @@ class Trackio:
 
 
 def _tensorboard(out: Path, title: str, start: int, settings: Mapping[str, Any]) -> Tracker | None:
-    """It is the default, so a run without it goes on, and says so."""
+    """Open TensorBoard if it is installed; it is the default, so a run without it goes on with a warning."""
     try:
         return TensorBoard(out, title, start, settings)
     except ImportError:

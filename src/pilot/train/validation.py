@@ -34,7 +34,7 @@ NUM_STEPS = 10
 Numbers = Int[np.ndarray, " n"]
 
 
-class Part:
+class SourceSubset:
     """Some rows of a source, by their numbers there."""
 
     def __init__(self, rows: RowSource, numbers: Numbers) -> None:
@@ -52,7 +52,7 @@ class Part:
 
 
 def hold_out(rows: RowSource, *, name: str, share: float, seed: int) -> tuple[RowSource, Numbers]:
-    """What training may draw of a source, and the numbers of the rows that it may not.
+    """Split a source into what training may draw, and the numbers of the rows that it may not.
 
     Whole episodes are held out, at least one and never all; of pictures, rows.
 
@@ -69,7 +69,7 @@ def hold_out(rows: RowSource, *, name: str, share: float, seed: int) -> tuple[Ro
     count = min(units - 1, max(1, round(share * units)))
     chosen = np.random.default_rng((seed, crc32(name.encode()))).permutation(units)[:count]
     if not isinstance(rows, RobotRows):
-        return Part(rows, np.setdiff1d(np.arange(units), chosen)), np.sort(chosen)
+        return SourceSubset(rows, np.setdiff1d(np.arange(units), chosen)), np.sort(chosen)
     dataset = rows.dataset
     trainable = np.ones(len(dataset), bool) if dataset.trainable is None else dataset.trainable
     held = np.isin(dataset.episode_of, chosen)
@@ -78,8 +78,8 @@ def hold_out(rows: RowSource, *, name: str, share: float, seed: int) -> tuple[Ro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
-    """A held-out row: what was recorded, and what the model is given of it."""
+class HeldOutRow:
+    """A held-out row: the recording, and the model's input from it."""
 
     sample: Sample
     row: Row
@@ -87,7 +87,7 @@ class Case:
 
 
 class Validation:
-    """Tries a model on held-out rows: at most `validate_rows` of each source.
+    """Try a model on held-out rows: at most `validate_rows` of each source.
 
     Of many ranks each tries the same rows: those that share a model must run it together.
 
@@ -114,7 +114,7 @@ class Validation:
 
     @torch.no_grad()
     def run(self, model: Model) -> dict[str, float]:
-        """All that is measured of `model`, which is left in the mode it was in."""
+        """Return all that is measured of `model`, which is left in the mode it was in."""
         training = model.training
         model.eval()
         try:
@@ -142,15 +142,15 @@ class Validation:
                 counts[f"val/{measure.format(name)}"] += errors.size
         return {key: total / counts[key] for key, total in sums.items() if counts[key]}
 
-    def _case(self, name: str, i: int) -> Case:
+    def _case(self, name: str, i: int) -> HeldOutRow:
         sample = self.loader.mixture.sources[name].sample(i, np.random.default_rng((self.config.seed, i)))
         pipeline = self.loader.pipelines[name]
         says = self.loader.with_fast and sample.extra.get("whole", True)
         row = pipeline.encode(sample, with_fast=says, flow=sample.extra.get("flow", True))
-        return Case(sample=sample, row=row, pipeline=pipeline)
+        return HeldOutRow(sample=sample, row=row, pipeline=pipeline)
 
     def _losses(
-        self, model: Model, cases: list[Case], generator: torch.Generator
+        self, model: Model, cases: list[HeldOutRow], generator: torch.Generator
     ) -> Iterator[tuple[str, float, float]]:
         draws = model.draw(len(cases), generator, time_s=self.config.objective.time_s)
         draws = {key: self._moved(value) for key, value in draws.items()}
@@ -159,7 +159,7 @@ class Validation:
             yield term, float(total.sum()), float(count.sum())
 
     def _action_errors(
-        self, model: Model, cases: list[Case], robot: Robot, generator: torch.Generator
+        self, model: Model, cases: list[HeldOutRow], robot: Robot, generator: torch.Generator
     ) -> Iterator[tuple[str, Float[np.ndarray, " n"]]]:
         """Errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
         rows = [case.pipeline.encode(case.sample, with_fast=False) for case in cases]

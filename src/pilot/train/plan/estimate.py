@@ -1,7 +1,7 @@
 """What a run needs before it is started: memory on each GPU, whether it fits, how long it takes, what it costs.
 
 Nothing is run: parameters are counted on a model without weights, the rest follows from the config (`flops.py`,
-`plan_memory.py`, `plan_time.py`). Where a run does not fit, the smallest change that makes it fit is searched for, in
+`memory.py`, `time.py`). Where a run does not fit, the smallest change that makes it fit is searched for, in
 this order: settings that change how it is computed before LoRA, which changes what is learned; one setting before two,
 two before three; and of equally many the one whose step is shortest.
 """
@@ -122,7 +122,7 @@ def plan(
     text: int | None = None,
     spoken: int | None = None,
 ) -> RunPlan:
-    """The plan of a run on GPUs such as `8xH100`.
+    """Return the plan of a run on GPUs such as `8xH100`.
 
     `samples` defaults to all that the run learns from, `price` (of a GPU, per hour) to the table's, `text` and `spoken`
     tokens of a row to those of `flops.full_row`.
@@ -162,12 +162,12 @@ def plan(
 
 
 def smallest_change(choice: Choice) -> tuple[bool, int, float]:
-    """The order of the search, see above."""
+    """Return the order of the search: without LoRA first, then fewer changes, then the shorter step."""
     return "lora" in choice.changed, len(choice.changed), choice.time.total
 
 
 def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
-    """The config's own layout on that many GPUs; where it names no parallelism, several GPUs work as DDP.
+    """Return the config's own layout on that many GPUs; where it names no parallelism, several GPUs work as DDP.
 
     Raises:
         ValueError: the batch does not split over them.
@@ -206,7 +206,7 @@ class Variant:
 
 
 def variants_of(config: TrainConfig) -> dict[bool, Variant]:
-    """The run's model as it is, and with LoRA where something that learns has layers for it."""
+    """Return the run's model as it is, and with LoRA where something that learns has layers for it."""
     own = config.lora is not None
     variants = {own: Variant.of(config, lora=own)}
     if not own:
@@ -262,7 +262,7 @@ class Options:
 
 
 def parameter_counts(model: Pi, *, learning: bool) -> dict[str, int]:
-    """Parameters by part of the model; small parts together are "other"."""
+    """Count parameters by part of the model; small parts together are "other"."""
     counts = {
         name: sum(p.numel() for p in part.parameters() if p.requires_grad or not learning)
         for name, part in model.named_children()

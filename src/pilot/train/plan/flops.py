@@ -37,7 +37,7 @@ class Workload:
 
 
 def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
-    """A full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), of which `spoken` are said.
+    """Return a full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), `spoken` with a loss.
 
     `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
     and 120 of FAST.
@@ -57,7 +57,7 @@ def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None
 
 
 def mean_row(config: TrainConfig, batch: list[Batch]) -> Workload:
-    """What the rows of a batch hold on average."""
+    """Return what the rows of a batch hold on average."""
     rows = sum(len(part.actions) for part in batch)
     pictures = [
         images.shape[1]
@@ -111,7 +111,7 @@ class FlopCount:
 
 
 def forward(model: PiConfig, work: Workload) -> dict[str, FlopCount]:
-    """Operations of the forward pass of one row, by part of the model."""
+    """Count the operations of the forward pass of one row, by part of the model."""
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
     seen, width = patches + work.text, model.vlm.width
     pictures = [vision(model.vision, side, out_width=width) for side in work.pictures]
@@ -139,7 +139,7 @@ def _last(model: PiConfig, work: Workload) -> float | None:
 
 
 def vision(config: SiglipConfig, side: int, *, out_width: int) -> FlopCount:
-    """A picture's way through the tower: stem or patches, blocks, and the layer to the backbone's width."""
+    """Count the vision tower on one picture: stem or patches, blocks, and the layer to the backbone's width."""
     tokens, width = (side // config.patch_size) ** 2, config.width
     stem, channels = 0.0, 3
     for i, out in enumerate(config.stem):
@@ -151,7 +151,7 @@ def vision(config: SiglipConfig, side: int, *, out_width: int) -> FlopCount:
 
 
 def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> FlopCount:
-    """A stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
+    """Count a stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
     width, heads = config.width, config.num_heads * config.head_dim
     qkv = FlopCount(2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim)
     rest = FlopCount(2 * width * (heads + 3 * config.mlp_dim), 4 * keys * heads)
@@ -160,7 +160,7 @@ def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | Non
 
 
 def expert(model: PiConfig, work: Workload, *, seen: float) -> FlopCount:
-    """The flow blocks of a row: as many as it has noise draws."""
+    """Count the flow blocks of a row: as many as it has noise draws."""
     config = model.action_expert
     assert config is not None
     tokens, cross = model.action_horizon + (model.state_input == "token"), model.expert_reads == "output"
@@ -184,7 +184,7 @@ Attention has no weights and two things come into each of its products: passing 
 
 
 def flop_factors(config: TrainConfig, model: nn.Module) -> FlopFactors:
-    """What each part of `model` (after `choose_learning`, the meta device is enough) costs in a step of the run."""
+    """Return the factor of each part of `model` (after `choose_learning`; the meta device is enough) in a step."""
     losses, learning = Losses.of(config), trainable_parts(model)
     if not losses.text and not losses.flow:  # the vision tower alone, naming what it sees
         head = 2 + (learning.get("embedding") == "whole")
@@ -206,13 +206,13 @@ def flop_factors(config: TrainConfig, model: nn.Module) -> FlopFactors:
 
 
 def trainable_parts(model: nn.Module) -> dict[str, str]:
-    """The parts that learn: "whole", or through "adapters" beside frozen matrices."""
+    """Return the parts that learn: "whole", or through "adapters" beside frozen matrices."""
     parts = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
     return {name: "adapters" if adapted_layers(part) else "whole" for name, part in parts.items()}
 
 
 class Meter:
-    """Operations per row of the batches of a run; 0 for models that are not of the π0 family."""
+    """Count the operations per row of a run's batches; 0 for models that are not of the π0 family."""
 
     def __init__(self, config: TrainConfig, model: nn.Module) -> None:
         self.config = config
@@ -225,7 +225,7 @@ class Meter:
 
 
 def per_row(model: PiConfig, work: Workload, flop_factors: FlopFactors) -> dict[str, float]:
-    """Operations of a row forward and backward, by part."""
+    """Return the operations of a row, forward and backward, by part."""
     return {
         part: flop_factors[part] * ops.products + (3 if flop_factors[part] > 1 else 1) * ops.scores
         for part, ops in forward(model, work).items()

@@ -40,7 +40,7 @@ GPUS = {
 
 
 def find_gpu(name: str) -> str | None:
-    """The table's name of a device, such as of `NVIDIA H100 80GB HBM3`; None where it is not in the table."""
+    """Return the table's name of a device such as `NVIDIA H100 80GB HBM3`, or None."""
     plain = re.sub(r"[^A-Z0-9]", "", name.upper())
     if "A100" in plain:
         return "A100-40" if "40GB" in plain else "A100-80"
@@ -48,7 +48,7 @@ def find_gpu(name: str) -> str | None:
 
 
 def parse_gpus(text: str) -> tuple[int, str]:
-    """`8xH100` → (8, "H100"); a name alone is one of it.
+    """Parse `8xH100` into (8, "H100"); a name alone is one GPU.
 
     Raises:
         ValueError: not of that form, or a GPU that the table has not; the nearest is suggested.

@@ -1,4 +1,4 @@
-"""A plan as people read it: aligned text, the answer in words."""
+"""Print a plan for people: aligned text, and the answer in words."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def heading(plan: RunPlan) -> list[str]:
     parts = ", ".join(f"{part} {count / total:.0%}" for part, count in flops.items())
     return [
         f"{plan.name} on {plan.gpus} × {plan.gpu_name}, {plan.batch_size} rows per step",
-        f"  a row: pictures {sides} px, {work.text:g} text tokens of which {work.spoken:g} are said{blocks}",
+        f"  a row: pictures {sides} px, {work.text:g} text tokens, {work.spoken:g} of them with a loss{blocks}",
         f"  to learn from it: {operations(total)} ({parts})",
     ]
 
@@ -48,7 +48,7 @@ def parameters(plan: RunPlan) -> list[str]:
 
 
 def memory(plan: RunPlan) -> list[str]:
-    """The kinds side by side: as asked, and as it fits."""
+    """Return the kinds of memory side by side: as asked, and as it fits."""
     columns = [plan.requested]
     if plan.best is not None and not plan.requested.fits:
         columns.append(plan.best)
@@ -126,7 +126,7 @@ def set_options(choice: Choice) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side: words to the left, numbers to the right; what is under the first line is indented."""
+    """Align rows in columns: words to the left, numbers to the right; rows under the first are indented."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     widths[0] = max(len(rows[0][0]) - 2, *(len(row[0]) for row in rows[1:]))
     numbers = [all(re.fullmatch(r"[\d.,]+( M)?|", row[i]) for row in rows[1:2]) for i in range(len(widths))]
