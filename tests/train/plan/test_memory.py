@@ -15,7 +15,7 @@ from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
 from pilot.train.optim import Optimizer
 from pilot.train.plan.flops import Losses
-from pilot.train.plan.memory import FP32, BlockSettings, Checkpointing, Counts, Layout, memory, saved_activations
+from pilot.train.plan.memory import BF16, FP32, BlockSettings, Checkpointing, Counts, Layout, memory, saved_activations
 from train.counted_rows import rows_of, run_of, work_of
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -102,14 +102,11 @@ def test_lora_learns_little():
     config = run_of(MODELS["pi05"], lora=LoraConfig())
     layout = Layout(gpus=1, parallel="none", rows=1)
     whole = memory(config, Counts.of(Pi(config.model), config), work=work_of(config), layout=layout)
-    adapted = memory(
-        config,
-        Counts.of(choose_learning(Pi(config.model), lora=config.lora), config),
-        work=work_of(config),
-        layout=layout,
-    )
+    counts = Counts.of(choose_learning(Pi(config.model), lora=config.lora), config)
+    adapted = memory(config, counts, work=work_of(config), layout=layout)
     assert adapted.gradients < 0.5 * whole.gradients
-    assert 0.5 * whole.weights < adapted.weights < whole.weights, "what is frozen is kept in bf16"
+    assert adapted.weights == FP32 * counts.learning < 0.5 * whole.weights
+    assert adapted.copies == BF16 * counts.everything, "what is frozen is kept in bf16 alone"
 
 
 def test_shards_share_what_is_kept_between_steps():

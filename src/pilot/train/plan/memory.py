@@ -18,6 +18,7 @@ from torch import nn
 
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import require_pi
+from pilot.nn.cross_entropy import AT_ONCE
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted_layers
 from pilot.nn.siglip import SiglipConfig
@@ -56,6 +57,11 @@ class Layout:
     def shards(self) -> int:
         """Over how many GPUs weights are spread: all, those of a node (hsdp), or none."""
         return {"fsdp": self.gpus, "hsdp": min(self.gpus, self.inside)}.get(self.parallel, 1)
+
+    @property
+    def has_masters(self) -> bool:
+        """Whether fp32 weights stand beside bf16 copies, as in a run of one process (`train/master_weights.py`)."""
+        return self.gpus == 1 and self.precision == "bf16"
 
     @property
     def settings(self) -> "BlockSettings":
@@ -148,26 +154,53 @@ def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layou
         require_pi(config.model),
     )
     parts = saved_activations(model, work, losses=losses, settings=settings)
-    logits = parts.pop("logits", 0.0)
-    logits += work.spoken * model.vocab_size * (FP32 + settings.c) if losses.text else 0.0  # their gradient
-    activations, recomputed = (
-        rows * sum(parts.values()),
-        rows * recomputed_block_bytes(model, work, losses=losses, settings=settings),
-    )
+    parts.pop("logits", 0.0)
+    logits = logits_bytes(model, rows * work.spoken, c=settings.c) if losses.text else 0.0
+    activations = rows * sum(parts.values())
+    adapted = counts.halved > 0
+    recomputed = rows * recomputed_block_bytes(model, work, losses=losses, settings=settings, adapted=adapted)
     prefill = 0.0 if losses.backbone or not losses.flow else rows * frozen_prefill_bytes(model, work, settings=settings)
     return Memory(
-        weights=(FP32 * counts.everything - (FP32 - settings.c) * counts.halved) / layout.shards,
-        gradients=FP32 * counts.reached / layout.shards,
-        optimizer=FP32 * (2 * counts.reached - counts.muon) / layout.shards,
-        average=FP32 * counts.learning / layout.shards,
-        copies=copies(counts, layout),
+        **kept_between_steps(counts, layout, learning=learning_numbers(counts, losses, layout)),
         activations=activations,
-        logits=rows * logits,
+        logits=logits,
         recomputed=recomputed,
         prefill=prefill,
-        workspace=CONTEXT + FRAGMENTS * max(activations + max(rows * logits, recomputed), prefill),
+        workspace=CONTEXT + FRAGMENTS * max(activations + max(logits, recomputed), prefill),
         gradients_stay=layout.accumulate > 1,
     )
+
+
+def learning_numbers(counts: Counts, losses: Losses, layout: Layout) -> int:
+    """Count the numbers that learn; one process in bf16 freezes a backbone that no loss reaches (`freezing.py`)."""
+    unreached = layout.has_masters and not counts.halved and losses.flow and not losses.backbone
+    return min(counts.learning, counts.reached) if unreached else counts.learning
+
+
+def kept_between_steps(counts: Counts, layout: Layout, *, learning: int) -> dict[str, float]:
+    """Return the bytes of weights, gradients, optimizer, average and copies on one GPU."""
+    if layout.has_masters:
+        return {
+            "weights": FP32 * learning,
+            "gradients": (BF16 if layout.accumulate == 1 else FP32) * counts.reached,
+            "optimizer": FP32 * (2 * learning - counts.muon),
+            "average": FP32 * learning,
+            "copies": BF16 * counts.everything,
+        }
+    return {
+        "weights": (FP32 * counts.everything - (FP32 - layout.settings.c) * counts.halved) / layout.shards,
+        "gradients": FP32 * counts.reached / layout.shards,
+        "optimizer": FP32 * (2 * counts.reached - counts.muon) / layout.shards,
+        "average": FP32 * learning / layout.shards,
+        "copies": copies(counts, layout),
+    }
+
+
+def logits_bytes(model: PiConfig, tokens: float, *, c: int) -> float:
+    """Return the bytes of the scores of `tokens` and of their gradients; many are made in turn (`cross_entropy.py`)."""
+    if tokens * model.vocab_size > AT_ONCE:
+        return tokens * (model.vlm.width * c + 2 * FP32) + AT_ONCE * c
+    return tokens * (model.vlm.width * c + model.vocab_size * (2 * FP32 + c))
 
 
 def copies(counts: Counts, layout: Layout) -> float:
@@ -237,6 +270,8 @@ def vision_block_bytes(config: SiglipConfig, settings: BlockSettings) -> float:
     if settings.checkpointing == "blocks":
         return d * c
     attention = 4 * d * c + FP32 * config.num_heads  # q, k, v and the mean of the values
+    if settings.checkpointing == "selective" and settings.compiled:  # the compiler's budget leaves out attention
+        return 5 * d * c + m * c
     if settings.checkpointing == "selective":  # and what comes in and what the other products put out
         return attention + 3 * d * c + m * c
     norms = 2 * (2 * d * c + 2 * FP32)
@@ -279,7 +314,7 @@ def saved_before_attention(
     own = 0 if copied else kv_bytes(config, settings)
     if settings.checkpointing == "none":
         return norm(config, settings) + (n + k) * h * c + own
-    products = (n + 2 * k) * h * c if settings.checkpointing == "selective" else 0
+    products = (n + 2 * k * (not settings.compiled)) * h * c if settings.checkpointing == "selective" else 0
     return d * c + products + own * read
 
 
@@ -288,6 +323,8 @@ def saved_after_attention(config: GemmaConfig, settings: BlockSettings) -> float
     d, n, h, m, c = config.width, config.num_heads, config.head_dim, config.mlp_dim, settings.c
     if settings.checkpointing == "blocks":
         return 0
+    if settings.checkpointing == "selective" and settings.compiled:  # the compiler's budget leaves the layer's output
+        return d * c
     attention = n * h * c + FP32 * n
     if settings.checkpointing == "selective":  # what products put out
         return attention + 2 * d * c + 2 * m * c
@@ -324,15 +361,18 @@ def frozen_prefill_bytes(model: PiConfig, work: Workload, *, settings: BlockSett
     config, c = model.vlm, settings.c
     seen = sum((side // model.vision.patch_size) ** 2 for side in work.pictures) + work.text
     heads = 2 * config.num_heads + 3 * config.num_kv_heads  # with keys rotated and not, and values, in two wholes
-    block = heads * config.head_dim * c + 4 * config.mlp_dim * c + 3 * config.width * c
+    block = heads * config.head_dim * c + (3 if settings.compiled else 4) * config.mlp_dim * c + 3 * config.width * c
     mask = seen * c + 2 * config.head_dim * FP32
     return seen * (block + mask + (config.depth - 1) * kv_bytes(config, settings))
 
 
-def recomputed_block_bytes(model: PiConfig, work: Workload, *, losses: Losses, settings: BlockSettings) -> float:
+def recomputed_block_bytes(
+    model: PiConfig, work: Workload, *, losses: Losses, settings: BlockSettings, adapted: bool = False
+) -> float:
     """Return the bytes that the largest block recomputes in its backward pass, beside what is saved of it.
 
-    With it live the gradients of its MLP: of both halves and their product, or of what is activated.
+    With it live the gradients of its MLP: of both halves and their product, or of what is activated; and where it is
+    `adapted`, what adapters add to both halves and to their product, and the gradients of that.
     """
     if settings.checkpointing == "none":
         return 0.0
@@ -347,7 +387,7 @@ def recomputed_block_bytes(model: PiConfig, work: Workload, *, losses: Losses, s
         block = missing(lambda k: vision_block_bytes(model.vision, k))
         sizes.append(patches * (block + 2 * model.vision.mlp_dim * settings.c))
         block = missing(lambda k: saved_before_attention(model.vlm, k) + saved_after_attention(model.vlm, k))
-        sizes.append(seen * (block + 3 * model.vlm.mlp_dim * settings.c))
+        sizes.append(seen * (block + (8 if adapted else 3) * model.vlm.mlp_dim * settings.c))
     if losses.flow and (expert := model.action_expert) is not None:
         sizes.append(work.draws * missing(lambda k: flow_block_bytes(model, k, seen=seen)) / expert.depth)
     return max(sizes)
