@@ -148,11 +148,11 @@ def main() -> None:
         one, all_words = (np.median(timed(lambda n=n: talk(n), calls=args.calls, cuda=cuda)) for n in (1, args.say))
         with Launches() as launches:
             chunk()
-        graphs = [g.graph for a in getattr(engine, "arenas", {}).values() for g in a.graphs.values()]
+        graphs = [g.graph for a in getattr(engine, "buffers_by_kind", {}).values() for g in a.graphs.values()]
         count = f"{launches.count:10,}" if not (graphs and graphs[0]) else f"{'in graphs':>10}"
         p50, p99 = np.percentile(times["chunk"], [50, 99])
         print(
-            f"{name:12}{np.median(times['read']):8.2f}{np.median(times['act']):8.2f}{p50:11.2f}{p99:8.2f}"
+            f"{name:12}{np.median(times['prefill']):8.2f}{np.median(times['denoise']):8.2f}{p50:11.2f}{p99:8.2f}"
             f"{all_words:12.2f}{(all_words - one) / (args.say - 1):9.2f}{count}"
         )
     if args.gpu:

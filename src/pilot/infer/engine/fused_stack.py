@@ -25,6 +25,8 @@ from pilot.nn.siglip import Siglip, SiglipBlock, patchify
 
 SMALLEST = 16
 """Rows, columns or inputs that a tensor core takes at least."""
+SHARED_MEMORY = 99 * 1024
+"""Bytes of shared memory that every GPU since Ampere gives to a program."""
 PROGRAMS = 132
 """Programs that keep a GPU busy (an H100 has so many multiprocessors)."""
 
@@ -64,7 +66,8 @@ def fit_tiles(tiles: Tiles, like: Tensor) -> Tiles:
     """Take as many stages as a multiprocessor's shared memory holds of these numbers: an RTX has half of an H100's."""
     if not like.is_cuda:
         return tiles
-    room = torch.cuda.get_device_properties(like.device).shared_memory_per_block_optin
+    properties = torch.cuda.get_device_properties(like.device)
+    room = getattr(properties, "shared_memory_per_block_optin", SHARED_MEMORY)
 
     def fitted(tile: Tile, weights: int) -> Tile:
         stage = (64 + weights * tile.columns) * tile.inputs * like.element_size()  # rows, and columns of the weights

@@ -71,9 +71,9 @@ class Graph:
             with torch.cuda.stream(side):
                 for _ in range(2):  # what is allocated, chosen and compiled at a first call is not for the graph
                     function()
+                    for tensor, was in zip(changes, before, strict=True):
+                        tensor.copy_(was)
             torch.cuda.current_stream().wait_stream(side)
-            for tensor, was in zip(changes, before, strict=True):
-                tensor.copy_(was)
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph, pool=pool):
                 self.result = function()
