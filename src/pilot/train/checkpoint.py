@@ -1,4 +1,4 @@
-"""Training state on disk: whole or not there, resumable to the bit, on any number of ranks.
+"""Checkpoints of a run: complete or absent, and enough to continue the run to the bit, on any number of ranks.
 
     OUT/checkpoints/000500/    weights, optimizer and moving average, by torch.distributed.checkpoint; every rank
                                writes what it holds, and any number of ranks can read it
@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled", categ
 
 
 class Checkpoints:
-    """The checkpoints of a run in folder `out`; the last `keep` stay, and those of steps that `every` divides."""
+    """The checkpoints of a run in folder `out`: the last `keep` are kept, and those of steps that `every` divides."""
 
     def __init__(self, out: Path, *, ranks: Ranks, keep: int = 2, every: int | None = None) -> None:
         if keep < 1:
@@ -44,7 +44,7 @@ class Checkpoints:
         self._writing: tuple[int, Future[None]] | None = None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], *, values: Mapping[str, Any]) -> None:
-        """Begin to save the state after `step` steps, when the save before has ended; `tensors` may change afterwards.
+        """Start to save the state after `step` steps, once the save before has ended; `tensors` may change afterwards.
 
         Raises:
             OSError: that save failed, on whatever rank: the disk is full or read-only. Earlier checkpoints are intact.
@@ -61,7 +61,7 @@ class Checkpoints:
         self._writing = step, self._named(step, {"step": step, **values}, cast(Future, written))
 
     def finish(self) -> None:
-        """Wait for the save that is under way, if one is.
+        """Wait until the save in progress has ended, if there is one.
 
         Raises:
             OSError: it failed.
@@ -74,12 +74,12 @@ class Checkpoints:
             raise self._failed(step, reasons[0])
 
     def settle(self) -> None:
-        """Wait for this rank's part of a save that is under way, when a run ends by an error; nothing is raised."""
+        """Wait for this rank's part of a save in progress, when a run ends with an error; never raise."""
         if self._writing is not None:
             self._writing[1].exception()
 
     def _named(self, step: int, values: dict[str, Any], written: Future[Any]) -> Future[None]:
-        """Done when every rank has written its part and, on the main rank, the checkpoint has its name."""
+        """Return a future of the moment when every rank has written its part and the checkpoint has its name."""
         named: Future[None] = Future()
 
         def name(written: Future[Any]) -> None:
@@ -117,13 +117,13 @@ class Checkpoints:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+    """Return the folders of complete checkpoints, oldest first."""
     found = [folder for folder in (out / "checkpoints").glob("[0-9]*") if (folder / STATE).is_file()]
     return sorted(found, key=lambda folder: int(folder.name))
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint.
+    """Return the folder of the newest complete checkpoint.
 
     Raises:
         ValueError: there are only some that this version cannot read.
@@ -139,7 +139,7 @@ def last_checkpoint(out: Path) -> Path | None:
 
 
 def read_values(folder: Path) -> dict[str, Any]:
-    """The plain values of a checkpoint, after a look at whether its files are whole.
+    """Read the plain values of a checkpoint, after a check that its files are complete.
 
     Raises:
         ValueError: the checkpoint is damaged.
@@ -155,12 +155,12 @@ def read_values(folder: Path) -> dict[str, Any]:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names of the tensors in a checkpoint."""
+    """Return the names of the tensors in a checkpoint."""
     return set(_shapes(folder))
 
 
 def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | None = None) -> None:
-    """Write the tensors of a checkpoint over those of the same names; each may be spread over ranks in any way.
+    """Copy the tensors of a checkpoint into those of the same names, which may be sharded over ranks in any way.
 
     Raises:
         ValueError: the checkpoint is damaged, or lacks one of them or has it in another shape.
@@ -173,7 +173,7 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
 
 
 def read_all(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, in this process."""
+    """Read all tensors of a checkpoint into the memory of this process."""
     read_values(folder)
     tensors = {name: torch.empty(shape.size, dtype=shape.properties.dtype) for name, shape in _shapes(folder).items()}
     read_tensors(folder, tensors)
@@ -195,7 +195,7 @@ def _damaged(folder: Path, reason: str) -> ValueError:
 
 
 def told(error: BaseException) -> str:
-    """An error in a line; of those that DCP has collected from the ranks, the first."""
+    """Describe an error in one line; of several that were collected from the ranks, the first."""
     if isinstance(error, CheckpointException) and error.failures:
         rank, (cause, _) = next(iter(error.failures.items()))
         return f"rank {rank}: {told(cause)}"

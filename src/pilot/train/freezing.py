@@ -1,4 +1,4 @@
-"""Which weights learn: all of them, those outside of frozen parts, or adapters beside frozen ones.
+"""Which weights learn: all of them, those outside frozen parts, or adapters beside frozen weights.
 
 Parts of a model are its direct children (`vision`, `vlm`, `action_expert`, …); three groups of them have names too:
 
@@ -28,7 +28,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def parts_of(model: nn.Module, names: Iterable[str], *, field: str = "freeze") -> list[str]:
-    """The parts of `model` that names of parts and groups mean. `field` is where they stand, for the error.
+    """Return the parts of a model that the given names of parts and groups stand for.
+
+    `field` is the setting that holds the names, for the error message.
 
     Raises:
         ValueError: a name that is neither; the nearest is suggested.
@@ -48,7 +50,7 @@ def parts_of(model: nn.Module, names: Iterable[str], *, field: str = "freeze") -
 def choose_learning(
     model: Model, *, freeze: Iterable[str] = (), lora: LoraConfig | None = None, seed: int = 0
 ) -> Model:
-    """Freeze parts of the model and, with `lora`, put adapters into it, drawn from `seed`.
+    """Freeze the parts of a model that are not to learn, and with `lora` add adapters drawn from `seed`.
 
     Raises:
         ValueError: an unknown part, no layer to adapt, or nothing left that learns.
@@ -64,9 +66,10 @@ def choose_learning(
 
 
 def freeze_unreached(model: nn.Module, losses: Collection[str]) -> list[str]:
-    """Freeze the parts that no loss reaches and return their names, so that they take no memory for learning.
+    """Freeze the parts that no loss reaches, and return their names.
 
-    That is the backbone of an insulated model under the flow loss alone: training would leave it as it is.
+    That is the backbone of an insulated model under the flow loss alone. Training would not change it, and frozen it
+    takes no memory for gradients, optimizer or average.
     """
     config = getattr(model, "config", None)
     if set(losses) != {"flow"} or not getattr(config, "insulate", False):
@@ -78,7 +81,7 @@ def freeze_unreached(model: nn.Module, losses: Collection[str]) -> list[str]:
 
 
 def halve_frozen(model: nn.Module) -> None:
-    """Keep weights that do not learn in bf16, as openpi does: blocks that compute in bf16 use no more of them."""
+    """Convert weights that do not learn to bf16, as openpi does: blocks that compute in bf16 need no more."""
     for weight in model.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.bfloat16()
