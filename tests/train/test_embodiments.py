@@ -128,9 +128,9 @@ def test_a_source_teaches_what_it_is_asked_to(data, tmp_path):
     loader = prepare(config(data, data={"sources": sources}), tmp_path, resume=True, progress=False).loader
     for row in (row for step in range(3) for row in loader.rows(step)):
         if row.source == "arm":
-            assert not any(row.spoken) and row.action_mask.any()
+            assert not any(row.token_loss) and row.action_mask.any()
         else:
-            assert any(row.spoken) and not row.action_mask.any()
+            assert any(row.token_loss) and not row.action_mask.any()
 
 
 def test_cameras_by_another_name_are_mapped_and_missing_ones_masked(data, tmp_path):
