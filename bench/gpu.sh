@@ -9,6 +9,6 @@ out=${OUT:-outputs/gpu}
 mkdir -p "$out"
 export PYTHONPATH=$PWD/src:$PWD/bench
 python=${PYTHON:-python}
-"$python" bench/gpu.py --out "$out" --seconds "${ACTING_SECONDS:-220}" ${1:+--commit "$1"} 2>&1 | tee "$out/gpu.log"
-timeout 170 "$python" bench/gpu_training.py --seconds "${TRAINING_SECONDS:-110}" --json "$out/gpu_training.json" 2>&1 |
+timeout 255 "$python" bench/gpu.py --out "$out" --seconds "${ACTING_SECONDS:-215}" ${1:+--commit "$1"} 2>&1 | tee "$out/gpu.log"
+timeout 155 "$python" bench/gpu_training.py --seconds "${TRAINING_SECONDS:-100}" --json "$out/gpu_training.json" 2>&1 |
     tee "$out/gpu_training.log"
