@@ -3,7 +3,7 @@
 What the papers say is followed to the letter: stages, losses and their weights, which data comes in which stage, steps.
 What they do not say is a choice, marked as such here and in `docs/recipe.md`: learning rate, batch, shares of the
 mixture. Nor is their data public. The manifests name public sets in its place, by the paper's kinds of data, to be
-replaced by one's own: `--set sources.droid.path=…`.
+replaced by one's own: `--set data.sources.droid.path=…`.
 """
 
 from dataclasses import replace

@@ -104,7 +104,7 @@ class Validation:
         device: str | torch.device = "cpu",
     ) -> None:
         if config.evaluation.validate_every and not any(len(numbers) for numbers in held_out.values()):
-            raise ValueError(f"run '{config.name}' validates and holds nothing out; --set held_out=0.05")
+            raise ValueError(f"run '{config.name}' validates and holds nothing out; --set data.held_out=0.05")
         self.config, self.loader, self.device = config, loader, torch.device(device)
         self.numbers = {name: self._chosen(name, numbers) for name, numbers in held_out.items() if len(numbers)}
 

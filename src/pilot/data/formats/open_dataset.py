@@ -120,6 +120,6 @@ def _reader(path: Path) -> type[ImageTextRows]:
 def unknown_error(path: Path, wanted: str) -> FileNotFoundError:
     """Make the error for a path where no reader finds its files."""
     if not path.exists():
-        where = "give the folder of a data set (a run's: --set sources.NAME.path=FOLDER), or its address (hf://, gs://)"
+        where = "give the folder of a data set (a run's: --set data.sources.NAME.path=FOLDER), or its address (hf://, gs://)"
         return FileNotFoundError(f"{path} does not exist; {where}")
     return FileNotFoundError(f"{path} holds no {wanted}; it has {list_names(path)}")
