@@ -26,9 +26,9 @@ def clean_imports(monkeypatch):
     """What a test imports is forgotten after it."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
-    extensions.installed.cache_clear()
+    extensions.entry_points.cache_clear()
     yield
-    extensions.installed.cache_clear()
+    extensions.entry_points.cache_clear()
     for name in set(sys.modules) - before:
         del sys.modules[name]
 

@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
 
 def missing_extra(error: ModuleNotFoundError) -> ImportError:
-    """What to install, where a part of pilot was asked for whose packages are not there; else the error itself."""
+    """Return an error that says which extra to install; the error itself where no extra has the missing module."""
     missing = (error.name or "").partition(".")[0]
     for extra, packages in _NEEDS.items():
         if missing in packages:

@@ -36,7 +36,7 @@ FILE_REFERENCE = re.compile(r"(?P<file>.+\.py)(:(?P<name>\w+))?")
 
 
 class Extension(NamedTuple):
-    """What a reference led to, and the module that defines it."""
+    """The object that a reference names, and the module that defines it."""
 
     value: Any
     module: ModuleType
@@ -60,7 +60,7 @@ class ExtensionPoint:
 
     def names(self) -> list[str]:
         """Return every name that is known without a path, sorted."""
-        return sorted({*self.own_names(), *installed(self.group)})
+        return sorted({*self.own_names(), *entry_points(self.group)})
 
     def load(self, reference: str) -> Extension:
         """Load what `reference` names; see the table in the module's head.
@@ -70,18 +70,18 @@ class ExtensionPoint:
             ValueError: no such name (the nearest is suggested), or the file lacks what it should define.
         """
         if is_file_reference(reference):
-            found = load_file(reference, attribute=self.attribute, kind=self.kind)
+            extension = load_file(reference, attribute=self.attribute, kind=self.kind)
         elif reference in set(self.own_names()):
-            found = self.load_own(reference)
+            extension = self.load_own(reference)
         else:
             note = f" (one of your own: path/to/file.py, or an entry point '{self.group}')"
             check_name(self.kind, reference, self.names(), note=note)
-            found = load_installed(self.group, reference, attribute=self.attribute, kind=self.kind)
-        if not isinstance(found.value, self.instance_of):
+            extension = load_entry_point(self.group, reference, attribute=self.attribute, kind=self.kind)
+        if not isinstance(extension.value, self.instance_of):
             raise ValueError(
-                f"'{reference}' is a {type(found.value).__name__}; a {self.kind} is a {self.instance_of.__name__}"
+                f"'{reference}' is a {type(extension.value).__name__}; a {self.kind} is a {self.instance_of.__name__}"
             )
-        return found
+        return extension
 
 
 def is_file_reference(reference: str) -> bool:
@@ -99,7 +99,7 @@ def load_file(reference: str, *, attribute: str | None, kind: str) -> Extension:
     match = FILE_REFERENCE.fullmatch(reference)
     assert match is not None, reference
     module = import_file(Path(match["file"]))
-    return _defined(module, match["name"] or attribute, where=match["file"], kind=kind)
+    return _get_attribute(module, match["name"] or attribute, where=match["file"], kind=kind)
 
 
 def import_file(path: Path) -> ModuleType:
@@ -129,21 +129,23 @@ def import_file(path: Path) -> ModuleType:
 
 
 @cache
-def installed(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     """Return the entry points of installed packages in `group`, by name."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
 
 
-def load_installed(group: str, name: str, *, attribute: str | None, kind: str) -> Extension:
+def load_entry_point(group: str, name: str, *, attribute: str | None, kind: str) -> Extension:
     """Load an entry point: the object that it names, or what the module that it names calls `attribute`.
 
     Raises:
         ValueError: the module does not define `attribute`.
     """
-    entry = installed(group)[name]
+    entry = entry_points(group)[name]
     value = entry.load()
     if isinstance(value, ModuleType):
-        return _defined(value, attribute, where=f"the module '{entry.value}' of the entry point '{name}'", kind=kind)
+        return _get_attribute(
+            value, attribute, where=f"the module '{entry.value}' of the entry point '{name}'", kind=kind
+        )
     return Extension(value, sys.modules[entry.module])
 
 
@@ -152,7 +154,7 @@ def module_names(package: ModuleType) -> list[str]:
     return sorted(info.name for info in pkgutil.iter_modules(package.__path__) if not info.name.startswith("_"))
 
 
-def _defined(module: ModuleType, name: str | None, *, where: str, kind: str) -> Extension:
+def _get_attribute(module: ModuleType, name: str | None, *, where: str, kind: str) -> Extension:
     public = [other for other in vars(module) if not other.startswith("_")]
     if name is None:
         raise ValueError(f"say which {kind} of {where} you mean: {where}:NAME")

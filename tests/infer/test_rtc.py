@@ -409,7 +409,7 @@ def test_what_is_left_of_a_longer_chunk_is_cut(pipeline):
     previous = read_previous({"actions": np.zeros((9, 3)).tolist(), "delay": np.int64(8)}, ARM)
     assert previous.actions.dtype == np.float32
     left = encode_leftover(pipeline, [previous], [np.zeros(3, np.float32)])
-    assert left.left.tolist() == [HORIZON] and left.given(4).sum() == 4
+    assert left.left.tolist() == [HORIZON] and left.mark_given(4).sum() == 4
     assert read_previous(None, ARM) is None
 
 

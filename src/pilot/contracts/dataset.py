@@ -15,12 +15,12 @@ def find_in(module: ModuleType) -> dict[str, Dataset]:
 
 
 def check_robot(dataset: Dataset) -> None:
-    """Its robot exists."""
+    """The data set's robot exists."""
     require(load_robot(dataset.robot).name == dataset.robot, f"'{dataset.robot}' is not the name of its robot")
 
 
 def check_description(dataset: Dataset) -> None:
-    """It says where it lies, which reader opens it and what it teaches."""
+    """The entry says where the data set lies, which reader opens it and what it teaches."""
     require(bool(dataset.path) and not dataset.path.startswith("/"), f"path '{dataset.path}' should be relative")
     require(dataset.reader in ("robot", "web"), f"reader is '{dataset.reader}'; it should be 'robot' or 'web'")
     require(bool(dataset.objective), "objective is empty; say what its rows teach")
@@ -39,7 +39,7 @@ def check_layout(dataset: Dataset) -> None:
 
 
 def check_making(dataset: Dataset) -> None:
-    """The arguments that make it are those of the collector."""
+    """The arguments that make the data set are those of its collector."""
     if not dataset.collect:
         return
     from pilot.sims.collect import collect, collect_web  # a simulator need not be installed

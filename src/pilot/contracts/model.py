@@ -63,7 +63,7 @@ def check_losses(constructor: Constructor) -> None:
 
 
 def check_learning(constructor: Constructor) -> None:
-    """It learns one batch in a few steps."""
+    """The model learns one batch in a few steps."""
     model = constructor.debug_model()
     batch = batch_for(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -113,7 +113,7 @@ def check_sampling(constructor: Constructor) -> None:
 
 
 def check_saving(constructor: Constructor) -> None:
-    """Saved and loaded it has the same losses."""
+    """The model has the same losses after saving and loading."""
     model = constructor.debug_model()
     batch = batch_for(model)
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +128,7 @@ def check_saving(constructor: Constructor) -> None:
 
 
 def check_full_size(constructor: Constructor) -> None:
-    """Its full size can be built, and is of the order of a robot policy: 80 million to 4 billion weights."""
+    """The full size can be built, and is of the order of a robot policy: 80 million to 4 billion weights."""
     with torch.device("meta"):
         model = constructor.model_class(constructor.make_config())
     count = sum(weight.numel() for weight in model.parameters())

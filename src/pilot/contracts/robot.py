@@ -64,13 +64,13 @@ def check_grippers(robot: Robot) -> None:
 
 
 def check_checkpoint(robot: Robot) -> None:
-    """It is the same after it was written into a checkpoint and read again."""
+    """The robot is the same after it was written into a checkpoint and read again."""
     again = Robot.from_dict(json.loads(json.dumps(dataclasses.asdict(robot))))
     require(again == robot, f"it comes back from JSON as {again}")
 
 
 def check_adapter(robot: Robot) -> None:
-    """Its adapter leads back to the numbers that it was given, one or many, and leaves the arrays themselves alone."""
+    """The robot's adapter leads back to the numbers that it was given, and leaves the given arrays unchanged."""
     adapter, sample = load_adapter(robot), examples.make_sample(robot, horizon=20)
     assert sample.state is not None and sample.actions is not None
     for what, vector, there, back in (
@@ -110,7 +110,7 @@ def check_padding(robot: Robot) -> None:
 
 
 def check_unknown_camera(robot: Robot) -> None:
-    """A picture of a camera that it does not declare is refused by name."""
+    """A picture of a camera that the robot does not declare is refused by name."""
     config = _model()
     sample = examples.make_sample(robot, horizon=config.action_horizon)
     sample.images["periscope"] = sample.images[robot.cameras[0]]

@@ -29,13 +29,13 @@ def _is_run(function: Run) -> bool:
 
 
 def check_name(run: Run) -> None:
-    """It is called like its function, and gives the same config each time."""
+    """The run is called like its function, and gives the same config each time."""
     require(run().name == run.__name__, f"its name is '{run().name}', its function is '{run.__name__}'")
     require(run() == run(), "two calls give different configs")
 
 
 def check_model(run: Run) -> None:
-    """Its model can be built."""
+    """The run's model can be built."""
     with torch.device("meta"):
         model = build_model(run().model)
     count = sum(weight.numel() for weight in model.parameters())
@@ -43,7 +43,7 @@ def check_model(run: Run) -> None:
 
 
 def check_robots(run: Run) -> None:
-    """Its robots exist, and the model has room for their dims."""
+    """The run's robots exist, and the model has room for their dims."""
     config = run()
     for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.data.sources))):
         robot, room = load_robot(name), config.model.action_dim
@@ -52,7 +52,7 @@ def check_robots(run: Run) -> None:
 
 
 def check_schedule(run: Run) -> None:
-    """Its learning rate warms up within the run and does not end above its peak."""
+    """The learning rate warms up within the run and does not end above its peak."""
     config = run()
     warm = config.optim.warmup_steps < config.steps or config.steps < 100
     require(warm, f"it warms up for {config.optim.warmup_steps} of its {config.steps} steps")
@@ -61,7 +61,7 @@ def check_schedule(run: Run) -> None:
 
 
 def check_sources(run: Run) -> None:
-    """It has sources of different paths, with weights that add up to 1, or with none."""
+    """The run has sources of different paths, with weights that add up to 1, or with none."""
     sources = run().data.sources
     require(bool(sources), "it has no sources")
     require(len({source.path for source in sources}) == len(sources), "two sources have the same path")
@@ -71,7 +71,7 @@ def check_sources(run: Run) -> None:
 
 
 def check_losses(run: Run) -> None:
-    """Every loss that it asks for is taught by a source, and every source teaches one that it asks for."""
+    """Every loss that the run asks for is taught by a source, and every source teaches one of these."""
     config = run()
     needs_expert = config.objective.alpha > 0 and getattr(config.model, "action_expert", True) is None
     require(not needs_expert, "alpha is above 0, and the model has no action expert")
@@ -85,7 +85,7 @@ def check_losses(run: Run) -> None:
 
 
 def check_json(run: Run) -> None:
-    """Its config can be written as JSON, as a run does beside its checkpoints."""
+    """The config can be written as JSON, as a run does beside its checkpoints."""
     config = run()
     require(json.loads(json.dumps(dataclasses.asdict(config)))["steps"] == config.steps, "JSON changes its config")
 

@@ -19,7 +19,7 @@ def find_in(module: ModuleType) -> dict[str, Suite]:
 def check_observations(suite: Suite) -> None:
     """Observations have the cameras and dims that the robot declares, and the prompt that the suite gives."""
     robot = suite.robot
-    with opened(suite) as env:
+    with open_env(suite) as env:
         require(env.robot == robot, f"the environment has robot '{env.robot.name}', the suite '{robot.name}'")
         observation, _ = env.reset_to(0)
         cameras = tuple(observation["images"])
@@ -38,7 +38,7 @@ def check_observations(suite: Suite) -> None:
 
 def check_info(suite: Suite) -> None:
     """Info says whether the episode succeeded, which it has not at its start, and the subtask if there are subtasks."""
-    with opened(suite) as env:
+    with open_env(suite) as env:
         info = env.reset_to(0)[1]
         require("success" in info, f"info lacks 'success'; it has {sorted(info)}")
         require(info["success"] is False, "the episode has succeeded before it begins")
@@ -51,7 +51,7 @@ def check_info(suite: Suite) -> None:
 
 def check_starts(suite: Suite) -> None:
     """The same scene, episode and seed are the same start, to the bit, and another scene is another."""
-    with opened(suite) as env:
+    with open_env(suite) as env:
         first, other = env.reset_to(3, episode=1, seed=7)[0], env.reset_to(4, episode=1, seed=7)[0]
         again = env.reset_to(3, episode=1, seed=7)[0]
         require(is_same(first, again), "scene 3 gave two different starts; draw everything from the numbers")
@@ -61,7 +61,7 @@ def check_starts(suite: Suite) -> None:
 def check_episode(suite: Suite) -> None:
     """The same start and the same actions are the same episode."""
     ends = []
-    with opened(suite) as env:
+    with open_env(suite) as env:
         for _ in range(2):
             env.reset_to(3)
             for _ in range(5):
@@ -75,7 +75,7 @@ def check_expert(suite: Suite) -> None:
     """The expert, if the suite has one, reaches the goal, and a supervisor has words for its subtasks."""
     if not suite.has_expert:
         return
-    with opened(suite) as env:
+    with open_env(suite) as env:
         env.reset_to(1)
         expert = suite.expert(env, np.random.default_rng(0))
         for _ in range(env.max_steps):
@@ -90,7 +90,7 @@ def check_expert(suite: Suite) -> None:
 
 def check_nonsense(suite: Suite) -> None:
     """Actions of another shape, and NaN, are refused with a ValueError."""
-    with opened(suite) as env:
+    with open_env(suite) as env:
         env.reset_to(0)
         good = some_action(env)
         for what, action in (("of another shape", good[:-1]), ("of NaN", np.full_like(good, np.nan))):
@@ -102,7 +102,7 @@ def check_nonsense(suite: Suite) -> None:
 
 
 @contextmanager
-def opened(suite: Suite) -> Iterator[SimEnv]:
+def open_env(suite: Suite) -> Iterator[SimEnv]:
     """Make an environment for a block, and close it after."""
     env = suite.make_env()
     try:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pilot.data.formats.rlds import RldsLayout
-from pilot.extensions import Extension, installed, load_file, load_installed, module_names
+from pilot.extensions import Extension, entry_points, load_entry_point, load_file, module_names
 from pilot.names import check_name
 
 Reader = Literal["robot", "web"]
@@ -50,7 +50,7 @@ def all_datasets() -> dict[str, Dataset]:
     """Return every data set of this folder and of entry points, by name."""
     modules = [importlib.import_module(f"{__name__}.{name}") for name in module_names(sys.modules[__name__])]
     own = {dataset.name: dataset for module in modules for dataset in module.DATASETS}
-    theirs = [load_installed(GROUP, name, attribute=ATTRIBUTE, kind="data set") for name in installed(GROUP)]
+    theirs = [load_entry_point(GROUP, name, attribute=ATTRIBUTE, kind="data set") for name in entry_points(GROUP)]
     return {name: dataset for found in theirs for name, dataset in _entries(found).items()} | own
 
 

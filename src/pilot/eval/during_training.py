@@ -1,4 +1,4 @@
-"""`pilot train` tries its policy in a simulator as it goes: what `eval_suite` names, every `eval_every` steps."""
+"""`pilot train` tries its policy in a simulator as it goes: settings `evaluation.suite` and `evaluation.every`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +21,10 @@ def evaluator(config: TrainConfig) -> Callable[[Path], dict[str, float]] | None:
     if episodes < 1:
         raise ValueError(f"evaluation.episodes is at least 1, got {episodes}")
 
-    def evaluated(policy: Path) -> dict[str, float]:
+    def evaluate_policy(policy: Path) -> dict[str, float]:
         result = evaluate(load_policy(policy), suite=suite, episodes=episodes, seed=config.seed, progress=False)
         low, high = result.interval
         name = f"eval/{suite.name}"
         return {f"{name}/success": result.rate, f"{name}/low": low, f"{name}/high": high, f"{name}/n": result.n}
 
-    return evaluated
+    return evaluate_policy

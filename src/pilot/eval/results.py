@@ -29,7 +29,7 @@ class SuiteResult:
 
     @property
     def successes(self) -> int:
-        """How many of them succeeded."""
+        """The number of episodes that succeeded."""
         return sum(record.success for record in self.records)
 
     @property

@@ -93,7 +93,7 @@ class Actor:
 
     @property
     def high_level(self) -> HighLevel:
-        """What decides in sessions that do not say otherwise: the model if it has learned to, else nothing."""
+        """The high level of sessions that do not name one: the model if it has learned to write subtasks, else none."""
         if self._high_level is not None:
             return self._high_level
         return NoHighLevel() if self.subtask_codec is None else ModelHighLevel()
@@ -176,14 +176,14 @@ class Actor:
         start = time.perf_counter()
         rows = attempt_each(lambda request: self._encode(request, request.subtask.subtask), requests, errors=errors)
         results: list[Any] = list(rows)  # exceptions stay, rows become results
-        places = [i for i, row in enumerate(rows) if not isinstance(row, Exception)]
-        if not places:
+        encoded = [i for i, row in enumerate(rows) if not isinstance(row, Exception)]
+        if not encoded:
             return results
-        good = [requests[i] for i in places]
+        good = [requests[i] for i in encoded]  # those whose observation the pipeline could read
         # 1) Pictures and text into the cache.
-        read = collate([rows[i] for i in places], device=self.engine.input_device).observation
+        observation = collate([rows[i] for i in encoded], device=self.engine.input_device).observation
         decides = good[0].high_level is not None and any(request.subtask.decide for request in good)
-        prefilled = self.engine.prefill(read, max_new_tokens=SUBTASK_TOKENS if decides else 0)
+        prefilled = self.engine.prefill(observation, max_new_tokens=SUBTASK_TOKENS if decides else 0)
         prefill_end = time.perf_counter()
         # 2) The high level decides, behind them.
         decisions = [Decision(subtask=request.subtask.subtask) for request in good]
@@ -192,7 +192,7 @@ class Actor:
         subtask_end = time.perf_counter()
         # 3) The low level acts on that.
         if self.action_grammar is None:
-            chunks: list[Any] = list(self._denoise(prefilled, read.state, good).cpu().numpy())
+            chunks: list[Any] = list(self._denoise(prefilled, observation.state, good).cpu().numpy())
         else:
             chunks = self._generate_actions(good, decisions, self.action_grammar, errors=errors)
         actions = [
@@ -204,7 +204,7 @@ class Actor:
             "read": prefill_end - start, "subtask": subtask_end - prefill_end, "actions": end - subtask_end,
             "total": end - start,
         }  # fmt: skip
-        for i, chunk, decision in zip(places, actions, decisions, strict=True):
+        for i, chunk, decision in zip(encoded, actions, decisions, strict=True):
             if isinstance(chunk, Exception):
                 results[i] = chunk
             else:
@@ -220,10 +220,10 @@ class Actor:
         """Let the high level decide; robots that do not decide now keep their subtask."""
         level = requests[0].high_level
         assert level is not None and self.subtask_codec is not None
-        asked = [request.subtask for request in requests]
-        decisions, prefilled = level.decide(prefilled, asked, engine=self.engine, codec=self.subtask_codec)
-        pairs = zip(asked, decisions, strict=True)
-        return [made if one.decide else Decision(subtask=one.subtask) for one, made in pairs], prefilled
+        subtask_requests = [request.subtask for request in requests]
+        decisions, prefilled = level.decide(prefilled, subtask_requests, engine=self.engine, codec=self.subtask_codec)
+        pairs = zip(subtask_requests, decisions, strict=True)
+        return [decision if one.decide else Decision(subtask=one.subtask) for one, decision in pairs], prefilled
 
     def _denoise(self, prefilled: Any, state: Tensor, requests: list[Request]) -> Tensor:
         """Make a chunk for each request, joined to what is left of the one before where there is one (`rtc.py`)."""
@@ -233,9 +233,9 @@ class Actor:
         if not any(previous):
             return self.engine.denoise(prefilled, state, noise=noise.to(self.engine.input_device), **steps)[-1]
         states = [request.sample.state for request in requests]
-        left = rtc.encode_leftover(self.pipeline, previous, states, device=self.device)
+        leftover = rtc.encode_leftover(self.pipeline, previous, states, device=self.device)
         state, noise = state.to(self.device), noise.to(self.device)
-        return rtc.denoise(self.engine, prefilled, state, noise=noise, leftover=left, rtc=self.rtc, **steps)[-1]
+        return rtc.denoise(self.engine, prefilled, state, noise=noise, leftover=leftover, rtc=self.rtc, **steps)[-1]
 
     def _generate_actions(
         self, requests: list[Request], decisions: list[Decision], grammar: ActionGrammar, *, errors: Errors
@@ -245,16 +245,16 @@ class Actor:
 
         def encode(pair: tuple[Request, Decision]) -> Row:
             request, decision = pair
-            own = request.subtask.decide and decision.subtask is not None
-            return self._encode(replace(request, bounded=False) if own else request, decision.subtask)
+            just_written = request.subtask.decide and decision.subtask is not None
+            return self._encode(replace(request, bounded=False) if just_written else request, decision.subtask)
 
         # The chunk is learned behind the subtask in the input, so a subtask that was just written is prefilled too.
         rows = attempt_each(encode, list(zip(requests, decisions, strict=True)), errors=errors)
         if not (readable := [row for row in rows if not isinstance(row, Exception)]):
             return rows
-        read = collate(readable, device=self.engine.input_device).observation
+        observation = collate(readable, device=self.engine.input_device).observation
         longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
-        prefilled = self.engine.prefill(read, max_new_tokens=longest)
+        prefilled = self.engine.prefill(observation, max_new_tokens=longest)
         tokens, _ = self.engine.generate(
             prefilled, eos=text.eos_id, max_new_tokens=longest, kind=Kind.FAST, allowed=grammar
         )

@@ -88,21 +88,21 @@ class Record:
         """
         assert (policy.num_steps, policy.seed) == (self.num_steps, self.seed)
         got = replay(policy, self.observation)
-        if found := differences(self.outcome, got, policy.pipeline, tolerance=TOLERANCE[self.dtype]):
+        if changes := differences(self.outcome, got, policy.pipeline, tolerance=TOLERANCE[self.dtype]):
             raise ValueError(
-                f"{path} does not act as it was recorded: {'; '.join(found)}. Recorded with {self.versions}; this is "
+                f"{path} does not act as it was recorded: {'; '.join(changes)}. Recorded with {self.versions}; this is "
                 f"{versions(policy)}. Go back to what it was recorded with or, if the change is meant, record it anew"
             )
 
     def save(self, folder: str | Path) -> None:
-        """Write it into a checkpoint folder; it replaces the record there."""
-        seen, outcome = self.observation, self.outcome
-        tensors = {f"images/{camera}": image for camera, image in seen["images"].items()}
+        """Write the record into a checkpoint folder, in place of the one there."""
+        observation, outcome = self.observation, self.outcome
+        tensors = {f"images/{camera}": image for camera, image in observation["images"].items()}
         tensors |= {f"pictures/{camera}": picture for camera, picture in outcome.pictures.items()}
-        tensors |= {"state": seen["state"], "normalized_state": outcome.state, "noise": outcome.noise}
+        tensors |= {"state": observation["state"], "normalized_state": outcome.state, "noise": outcome.noise}
         tensors |= {"tokens": np.array(outcome.tokens, np.int64), "actions": outcome.actions}
         choices = {"num_steps": self.num_steps, "seed": self.seed, "dtype": self.dtype, "versions": self.versions}
-        note = choices | {"prompt": seen["prompt"], "subtask": outcome.subtask}
+        note = choices | {"prompt": observation["prompt"], "subtask": outcome.subtask}
         whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
         write_atomically(Path(folder) / FILE, save(whole, {"note": json.dumps(note)}))
 
@@ -121,10 +121,10 @@ class Record:
                 "where it is known to act well: pilot.infer.record.Record.of(policy).save(path)"
             )
         try:
-            with safe_open(file, framework="numpy") as opened:
-                note = json.loads(opened.metadata()["note"])
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
-            images, pictures = (_of_cameras(tensors, kind) for kind in ("images/", "pictures/"))
+            with safe_open(file, framework="numpy") as stored:
+                note = json.loads(stored.metadata()["note"])
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (it is no dict)
+            images, pictures = (_select_pictures(tensors, kind) for kind in ("images/", "pictures/"))
             outcome = RecordedOutcome(
                 tokens=tensors["tokens"].tolist(),
                 pictures=pictures,
@@ -162,25 +162,25 @@ def replay(policy: Actor, observation: dict[str, Any]) -> RecordedOutcome:
 
 def differences(recorded: RecordedOutcome, got: RecordedOutcome, pipeline: Pipeline, *, tolerance: float) -> list[str]:
     """List what differs beyond its tolerance, in the order in which one thing leads to the next."""
-    found = []
+    changes = []
     if got.tokens != recorded.tokens:
-        found.append(f"the prompt is now tokens {got.tokens}, was {recorded.tokens}")
+        changes.append(f"the prompt is now tokens {got.tokens}, was {recorded.tokens}")
     if got.pictures.keys() != recorded.pictures.keys():
-        found.append(f"the model now sees cameras {sorted(got.pictures)}, saw {sorted(recorded.pictures)}")
+        changes.append(f"the model now sees cameras {sorted(got.pictures)}, saw {sorted(recorded.pictures)}")
     for camera in sorted(got.pictures.keys() & recorded.pictures.keys()):
         pair = got.pictures[camera], recorded.pictures[camera]
-        found += _difference(
+        changes += _difference(
             f"the picture of camera '{camera}'", *pair, tolerance=PICTURE_LEVELS, unit=" levels of 255"
         )
-    found += _difference("the normalised state", got.state, recorded.state, tolerance=1e-5)
+    changes += _difference("the normalised state", got.state, recorded.state, tolerance=1e-5)
     if got.subtask != recorded.subtask:
-        found.append(f"the subtask is now {got.subtask!r}, was {recorded.subtask!r}")
-    found += _difference("the noise", got.noise, recorded.noise, tolerance=1e-6)
+        changes.append(f"the subtask is now {got.subtask!r}, was {recorded.subtask!r}")
+    changes += _difference("the noise", got.noise, recorded.noise, tolerance=1e-6)
     low, high = (pipeline.adapter.actions_inverse(getattr(pipeline.norm_stats["actions"], q)) for q in ("q01", "q99"))
     spread = np.where(high != low, np.abs(high - low), 1.0)  # a dim that never moves is compared in its own unit
     pair = got.actions / spread, recorded.actions / spread
     dims, unit = pipeline.robot.action_names, " of a dim's range from q01 to q99"
-    return found + _difference("the actions", *pair, tolerance=tolerance, unit=unit, dims=dims)
+    return changes + _difference("the actions", *pair, tolerance=tolerance, unit=unit, dims=dims)
 
 
 def _difference(
@@ -203,5 +203,5 @@ def versions(policy: Actor) -> str:
     return f"{numbers}, {policy.device}"
 
 
-def _of_cameras(tensors: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
+def _select_pictures(tensors: dict[str, np.ndarray], kind: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(kind): tensor for name, tensor in tensors.items() if name.startswith(kind)}

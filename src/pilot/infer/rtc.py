@@ -84,7 +84,7 @@ class Leftover:
         """How many actions are left in each row."""
         return self.known.any(-1).sum(1)
 
-    def given(self, most: int) -> Bool[Tensor, "b ah"]:
+    def mark_given(self, most: int) -> Bool[Tensor, "b ah"]:
         """Mark the actions that will have been executed when the chunk comes, at most `most` of them."""
         count = self.delay.minimum(self.left).clamp(max=most)
         return torch.arange(self.actions.shape[1], device=count.device) < count[:, None]
@@ -149,7 +149,7 @@ def denoise(
     solver: flow.Solver = "euler",
     padded_dims: Bool[Tensor, "#b ad"] | None = None,
 ) -> Float[Tensor, "p b ah ad"]:
-    """`FastEngine.denoise`, joined to what is left: all points on the way from noise to actions, the last is the chunk.
+    """Denoise a chunk that continues what is left of the last one; return all points on the way, the last is the chunk.
 
     In modes `prefix` and `trained` the chunk begins with the actions of the delay, bit by bit. A model that was trained
     for shorter delays is given the first `rtc_max_delay` of them.
@@ -168,18 +168,18 @@ def denoise(
             "this model has not learned to continue given actions: train with rtc_max_delay, or take mode 'guided'"
         )
     with torch.inference_mode():
-        given = leftover.given(most)
+        given = leftover.mark_given(most)
         clean = given if rtc.mode == "trained" else None
         velocity = engine.velocity(prefilled, state, horizon=noise.shape[1], given=clean, **steps)
-        where, actions = given[..., None], leftover.actions.to(noise)
-        start = noise if clean is None else torch.where(where, actions, noise)
-        way = start - actions  # from what is given to where it starts: nothing for clean actions
+        is_given, actions = given[..., None], leftover.actions.to(noise)
+        start = noise if clean is None else torch.where(is_given, actions, noise)
+        path = start - actions  # a constant velocity that ends at the given action: 0 where it starts there
 
-        def held(x_t: Tensor, i: int) -> Tensor:
-            return torch.where(where, way, velocity(x_t, i))
+        def hold_given(x_t: Tensor, i: int) -> Tensor:
+            return torch.where(is_given, path, velocity(x_t, i))
 
-        points = flow.integrate(held, start, padded_dims=padded_dims, **steps)
-        points[-1] = torch.where(where, actions, points[-1])  # exactly, where steps have been rounded
+        points = flow.integrate(hold_given, start, padded_dims=padded_dims, **steps)
+        points[-1] = torch.where(is_given, actions, points[-1])  # exactly, where steps have been rounded
         return points
 
 
@@ -204,14 +204,14 @@ def denoise_guided(
             engine.model, (cache, kinds.clone()), state.clone(), horizon=horizon, num_steps=num_steps, solver=solver
         )
         weights = prefix_weights(horizon, delay=leftover.delay, left=leftover.left, schedule=rtc.schedule)
-        steered = guide_velocity(
+        guided = guide_velocity(
             velocity,
             leftover.actions.clone().to(noise),
             (weights[..., None] * leftover.known).to(noise),
             times=flow.solver_times(num_steps, solver).tolist(),
             max_guidance=rtc.max_guidance,
         )
-        return flow.integrate(steered, noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims)
+        return flow.integrate(guided, noise, num_steps=num_steps, solver=solver, padded_dims=padded_dims)
 
 
 def guide_velocity(
@@ -228,7 +228,7 @@ def guide_velocity(
     taken back through `d x_0 / d x_t`, the network's Jacobian included: equation 2.
     """
 
-    def steered(x_t: Tensor, i: int) -> Tensor:
+    def guided(x_t: Tensor, i: int) -> Tensor:
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             v_t = velocity(x, i)
@@ -236,7 +236,7 @@ def guide_velocity(
         (pull,) = torch.autograd.grad(x_0, x, weights * (target - x_0.detach()))
         return v_t.detach() - guidance_weight(times[i], max_guidance=max_guidance) * pull
 
-    return steered
+    return guided
 
 
 def guidance_weight(time: float, *, max_guidance: float) -> float:

@@ -39,17 +39,18 @@ HISTORY_LENGTH = 64  # subtasks
 
 @dataclass(frozen=True, kw_only=True)
 class SessionState:
-    """What a session knows of its past.
+    """The past of a session.
 
-    `subtask` is what is acted on, with its box in front, and `prompt` the prompt it is for. `asked` is the prompt of
-    the last observation, which a person's words or advice may have replaced; `told`: they have. `grippers` are those
-    that are open. `time` is control time and `decided_at` the session's time of the last decision [s].
+    `subtask` is what is acted on, with its box in front, and `prompt` the prompt it is for. `observed_prompt` is that
+    of the last observation, which a person's words or advice may have replaced; `was_told`: a person's words have.
+    `grippers` are those that are open. `time` is control time and `decided_at` the session's time of the last decision
+    [s].
     """
 
     subtask: str | None = None
     prompt: str | None = None
-    asked: str | None = None
-    told: bool = False
+    observed_prompt: str | None = None
+    was_told: bool = False
     grippers: tuple[bool, ...] | None = None
     time: float = 0.0
     decided_at: float = -math.inf
@@ -112,7 +113,7 @@ class Session:
         """Forget everything: the subtask and its history, what was told, the clock; the noise starts again."""
         self.state = SessionState()
         self.history: deque[Subtask] = deque(maxlen=HISTORY_LENGTH)
-        self.told: str | None = None
+        self.told_subtask: str | None = None
         self.advisor = self.high_level.advisor()
         self.noise_generator = torch.Generator().manual_seed(self.policy.seed)
         self.text_generator = torch.Generator().manual_seed(self.policy.seed)
@@ -145,7 +146,7 @@ class Session:
         Raises:
             ValueError: empty words, or a box that this model cannot read.
         """
-        self.told = None if words is None else self._checked_words(words)
+        self.told_subtask = None if words is None else self._check_words(words)
 
     def move_to(self, policy: Actor) -> None:
         """Continue with other weights for the same robot: what was decided and told stays.
@@ -172,7 +173,7 @@ class Session:
 
     @property
     def decider(self) -> HighLevel | None:
-        """What decides on subtasks from what the model has prefilled, if anything does."""
+        """The high level that decides from what the model has prefilled; None if none does."""
         return self.high_level.decider(self.policy.subtask_codec)
 
     @property
@@ -190,30 +191,30 @@ class Session:
         """
         state = self.state
         # 1) What is asked for: by the person who watches or the one who sends observations, else by the prompt.
-        told = self.told if observation.get("subtask") is None else observation["subtask"]
-        told = None if told is None else self._checked_words(told)
+        told = self.told_subtask if observation.get("subtask") is None else observation["subtask"]
+        told = None if told is None else self._check_words(told)
         sample = self.policy.make_sample(observation if told is None else {"prompt": told, **observation})
-        asked = sample.prompt
+        observed_prompt = sample.prompt
         grippers = open_grippers(self.policy.bundle.robot, sample.state)
         now = state.time if self.clock is None else self.clock()
         ended = self._has_ended(observation, told, grippers)
         # 2) Words from outside of the model are the subtask, or take the place of the prompt.
         words, as_subtask = told, False
         if words is None and self.advisor is not None:
-            event = ended or asked != state.asked
+            event = ended or observed_prompt != state.observed_prompt
             words = self.advisor.advise(sample, now=now, event=event, history=tuple(self.history))
             as_subtask = self.high_level.advises_subtasks(self.policy.subtask_codec)
-        prompt, given = asked, None
+        prompt, given_subtask = observed_prompt, None
         if words is not None:
             _, box = self.policy.pipeline.split_subtask(words)
-            prompt, given = (asked, words) if box is not None or as_subtask else (words, None)
+            prompt, given_subtask = (observed_prompt, words) if box is not None or as_subtask else (words, None)
         # 3) Otherwise the model's own high level decides when it is due, or the subtask stays.
         decider = self.decider
         interrupted = prompt != state.prompt or ended
         due = interrupted or state.subtask is None or now - state.decided_at >= self.subtask_seconds - 1e-9
-        decide = given is None and decider is not None and due
+        decide = given_subtask is None and decider is not None and due
         continued = state.subtask if decider is not None and not decide else None
-        subtask = given if given is not None else continued
+        subtask = given_subtask if given_subtask is not None else continued
         request = Request(
             sample=replace(sample, prompt=prompt),
             high_level=decider,
@@ -222,16 +223,16 @@ class Session:
                 subtask=subtask,
                 previous=None if interrupted else state.subtask,
                 prepared=decider.prepare(observation) if decide and decider is not None else None,
-                generator=copy_of(self.text_generator),
+                generator=copy_generator(self.text_generator),
             ),
             bounded=subtask is None or told is not None,  # nobody could shorten words of the model's own
             previous=self._read_previous(observation.get("previous")),
-            noise_generator=copy_of(self.noise_generator),
+            noise_generator=copy_generator(self.noise_generator),
         )
         after = SessionState(
             prompt=prompt,
-            asked=asked,
-            told=told is not None,
+            observed_prompt=observed_prompt,
+            was_told=told is not None,
             grippers=grippers,
             time=state.time + self.replan_steps / self.policy.bundle.robot.control_hz,
             decided_at=now if decide else state.decided_at,
@@ -249,7 +250,7 @@ class Session:
         trouble = {} if self.trouble is None else {"trouble": self.trouble}
         return {"actions": result.actions, "subtask": words, "box": box, **result.details, **trouble}
 
-    def _checked_words(self, words: Any) -> str:
+    def _check_words(self, words: Any) -> str:
         if not isinstance(words, str) or not words.strip():
             raise ValueError(f"'subtask' is words, with or without a box in front, got {words!r}")
         plain, box = self.policy.pipeline.split_subtask(words)
@@ -260,11 +261,11 @@ class Session:
         return words
 
     def _has_ended(self, observation: Mapping[str, Any], told: str | None, grippers: tuple[bool, ...]) -> bool:
-        """Whether the subtask is over: a person took words back, the observation says so, or a gripper moved."""
+        """Return whether the subtask is over: a person took words back, the observation says so, or a gripper moved."""
         done = observation.get("subtask_done")
         if done is not None and (np.asarray(done).dtype != bool or np.size(done) != 1):
             raise ValueError(f"'subtask_done' is True or False, got {done!r}")
-        if (self.state.told and told is None) or done:
+        if (self.state.was_told and told is None) or done:
             return True
         return self.on_gripper and self.state.grippers not in (None, grippers)
 
@@ -282,7 +283,7 @@ def open_grippers(robot: Robot, state: np.ndarray | None) -> tuple[bool, ...]:
     return tuple(bool(abs(at - g.state_open) < abs(at - g.state_closed)) for g, at in measured)
 
 
-def copy_of(generator: torch.Generator) -> torch.Generator:
+def copy_generator(generator: torch.Generator) -> torch.Generator:
     """Return a generator in the same state, so that a turn that fails draws nothing."""
     copy = torch.Generator()
     copy.set_state(generator.get_state())

@@ -1,4 +1,4 @@
-"""What the trainer and the policy ask of a model: whatever answers is trained and served by the same code.
+"""The interface of every model: what fulfils it is trained, evaluated and served by the same code.
 
 A training step goes: `draw` what is random for all rows of the batch; `loss_counts`, how much each row counts (from
 masks, before anything is computed, so that a loss can be normalised by its count in the whole batch, however many ranks

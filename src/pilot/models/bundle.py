@@ -246,7 +246,7 @@ def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device 
         raise ValueError(
             f"{file} holds {' and '.join(sorted(dtypes))}; weights are all float32 or all bfloat16, convert them first"
         )
-    return _filled(config, weights, where=file)
+    return _fill_model(config, weights, where=file)
 
 
 def _with_adapters(config: ModelConfig, folder: Path, device: str | torch.device) -> Model:
@@ -254,7 +254,9 @@ def _with_adapters(config: ModelConfig, folder: Path, device: str | torch.device
     description = lora.AdapterDescription.load(folder)
     base = load_bundle(fetch(description.base, only=CHECKPOINT_FILES), device=device).model.state_dict()
     stored = _read_weights(folder / lora.WEIGHTS, device)
-    return _filled(config, lora.apply_adapters(base, stored, scales=description.scales), where=folder / lora.WEIGHTS)
+    return _fill_model(
+        config, lora.apply_adapters(base, stored, scales=description.scales), where=folder / lora.WEIGHTS
+    )
 
 
 def _read_weights(file: Path, device: str | torch.device) -> dict[str, torch.Tensor]:
@@ -264,7 +266,7 @@ def _read_weights(file: Path, device: str | torch.device) -> dict[str, torch.Ten
         raise ValueError(f"{file} cannot be read ({error}); it is truncated or damaged") from error
 
 
-def _filled(config: ModelConfig, weights: dict[str, torch.Tensor], *, where: Path) -> Model:
+def _fill_model(config: ModelConfig, weights: dict[str, torch.Tensor], *, where: Path) -> Model:
     """Build the model with `weights`, which are not copied."""
     model = empty_model(config)
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}

@@ -14,7 +14,7 @@ from pilot.nn.norms import Modulation
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix:
-    """What the backbone has read: its cache, the kind of every cached token, and the hidden states of the text.
+    """The state after a prefill: the cache, the kind of every cached token, and the hidden states of the text.
 
     `block_inputs` are the tokens [b s d] that entered each block, where they were asked for.
     """
@@ -27,7 +27,7 @@ class Prefix:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowBlock:
-    """What the denoising steps of one chunk share: the cache, the state token, and who sees whom."""
+    """The inputs that the denoising steps of one chunk share: the cache, the state token, and who sees whom."""
 
     cache: list[KV]
     state: Float[Tensor, "b 1 e"] | None

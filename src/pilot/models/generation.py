@@ -32,7 +32,7 @@ class Greedy:
         self.loc_range = loc_range
 
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
-        return argmax_token(masked(logits, allowed), loc_range=self.loc_range)
+        return argmax_token(mask_logits(logits, allowed), loc_range=self.loc_range)
 
 
 def generate_tokens(
@@ -75,6 +75,6 @@ def argmax_token(logits: Float[Tensor, "b v"], *, loc_range: tuple[int, int] | N
     return torch.where(any_loc > best_word, best_loc, words_only.argmax(-1))
 
 
-def masked(logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Float[Tensor, "b v"]:
+def mask_logits(logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Float[Tensor, "b v"]:
     """Set the scores of tokens that are not allowed to minus infinity."""
     return logits if allowed is None else logits.where(allowed, -torch.inf)

@@ -5,9 +5,8 @@ answers, FAST tokens). A small action expert reads the cache and turns noise int
 `data/layout.py`, the choices and shapes are `pi_config.py`, the flow convention is `flow.py`. Sources: π0 (arXiv
 2410.24164), FAST (2501.09747), π0.5 (2504.16054), knowledge insulation (2505.23705).
 
-Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` backbone tokens, `k` noise draws, `r` chunks
-(rows times draws), `n` target tokens, `ah` action horizon, `ad`
-action dims, `d` backbone width, `e` expert width, `v` vocabulary.
+Axes: `b` batch, `i` picture tokens, `l` text tokens, `s` backbone tokens, `k` noise draws, `r` chunks (rows times
+draws), `n` target tokens, `ah` action horizon, `ad` action dims, `d` backbone width, `e` expert width, `v` vocabulary.
 """
 
 import math
@@ -46,7 +45,7 @@ __all__ = ["Pi", "PiConfig", "Prefix", "pi0", "pi0_fast", "pi0_small", "pi05"]
 
 
 class Pi(Model):
-    """A policy of the family: `loss` to train, `generate_text` and `sample_actions` to act."""
+    """A model of the family: `loss` to train, `generate_text` and `sample_actions` to act."""
 
     config: PiConfig
 
@@ -107,16 +106,16 @@ class Pi(Model):
         patches: dict[str, Tensor] = {}
         for (tower, *_), names in groups.items():
             pictures = [observation.images[name][rows_by_camera[name]].to(self.dtype) for name in names]
-            together = tower(torch.cat(pictures) if len(pictures) > 1 else pictures[0])
-            patches |= dict(zip(names, together.split([len(x) for x in pictures]), strict=True))
+            embedded = tower(torch.cat(pictures) if len(pictures) > 1 else pictures[0])
+            patches |= dict(zip(names, embedded.split([len(x) for x in pictures]), strict=True))
 
         # 3) The tokens of the cameras in their order, with zeros in the rows that lack one.
         tokens, kinds = [], []
         for name, rows in rows_by_camera.items():
-            present, found = observation.image_masks[name], patches[name]
-            padded = found.new_zeros(len(present), *found.shape[1:])
-            tokens.append(found if len(found) == len(present) else padded.index_put((rows,), found))
-            kinds.append(present[:, None].long().expand(-1, found.shape[1]) * Kind.PREFIX)
+            present, embedded = observation.image_masks[name], patches[name]
+            empty = embedded.new_zeros(len(present), *embedded.shape[1:])
+            tokens.append(embedded if len(embedded) == len(present) else empty.index_put((rows,), embedded))
+            kinds.append(present[:, None].long().expand(-1, embedded.shape[1]) * Kind.PREFIX)
         return torch.cat(tokens, dim=1), torch.cat(kinds, dim=1)
 
     def embed_tokens(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l d"]:

@@ -73,7 +73,7 @@ def test_suction_holds_off_centre_and_misses_beside(kind):
         env.reset(options={"home": 2, "episode": 1})
         item = env.episode.things[0].index
         info = grasp(env, item, offset)
-        assert (env.world.held() == item) == holds
+        assert (env.world.held_object() == item) == holds
         assert env.state()[4] == holds and env.state()[3] == 1
         assert (env.world.position(item)[2] > 0.15) == holds
         assert info["first_grasped"] == (env.episode.things[0].name if holds else None)
@@ -109,7 +109,7 @@ def test_success_needs_letting_go(env):
     item, seen_held_inside = env.target_items()[0], False
     for _ in range(env.max_steps):
         info = env.advance(expert.act())
-        if env.world.held() == item and env.inside(item):
+        if env.world.held_object() == item and env.inside(item):
             seen_held_inside = True
             assert not info["success"] and info["placed"] == 0
         if info["success"]:

@@ -92,18 +92,18 @@ def polyline(x: np.ndarray, y: np.ndarray, *, css: str) -> str:
     return f'<polyline class="{css}" points="{points}"/>'
 
 
-def stretched(marks: str) -> str:
+def draw_stretched(marks: str) -> str:
     """Draw marks in a picture that stretches with the page."""
     return f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">{marks}</svg>'
 
 
-def framed(marks: str, *, x: Axis, y: Axis, label: str) -> str:
+def draw_axes(marks: str, *, x: Axis, y: Axis, label: str) -> str:
     """Draw marks with grid lines, and numbers at the axes."""
     y_ticks, x_ticks = [(t, float(y(t))) for t in y.ticks()], [(t, float(x(t))) for t in x.ticks()]
     rules = "".join(f'<path class="rule" d="M0 {round((1 - at) * 1000)}H1000"/>' for _, at in y_ticks)
     words = "".join(f'<span class="ty" style="bottom:{at:.2%}">{number(t)}</span>' for t, at in y_ticks)
     words += "".join(f'<span class="tx" style="left:{at:.2%}">{number(t)}</span>' for t, at in x_ticks)
-    return f'<div class="plot" role="img" aria-label="{escape(label)}">{stretched(rules + marks)}{words}</div>'
+    return f'<div class="plot" role="img" aria-label="{escape(label)}">{draw_stretched(rules + marks)}{words}</div>'
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def line_chart(curves: Mapping[str, Curve], *, x_label: str, y_label: str, log: 
         legend.append(f'<li class="{colour}"><i></i>{escape(name)} <b>{number(float(ys[-1]))}</b>{note}</li>')
     ends = {name: (number(float(ys[0])), number(float(ys[-1]))) for name, (_, ys) in drawn.items()}
     summary = "; ".join(f"{name} from {first} to {last}" for name, (first, last) in ends.items())
-    plot = framed("".join(marks), x=x, y=y, label=f"{y_label} over {x_label}: {summary}")
+    plot = draw_axes("".join(marks), x=x, y=y, label=f"{y_label} over {x_label}: {summary}")
     scale = ", logarithmic" if log else ""
     return Markup(
         f'<div class="chart"><p class="axis">{escape(y_label)}{scale}</p>{plot}'
@@ -215,7 +215,7 @@ def flow_dims(x: np.ndarray, names: Sequence[str]) -> Markup:
     for dim, name in enumerate(names):
         along, up = np.linspace(0, 1, x.shape[1]), Axis.around(x[..., dim])
         lines = "".join(flow_line(along, up(step[:, dim]), share=k / max(len(x) - 1, 1)) for k, step in enumerate(x))
-        cells.append(f"<figure>{stretched(lines)}<figcaption>{escape(name)}</figcaption></figure>")
+        cells.append(f"<figure>{draw_stretched(lines)}<figcaption>{escape(name)}</figcaption></figure>")
     return Markup(f'<div class="flow dims" role="img" aria-label="Each action dim">{"".join(cells)}</div>')
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup, escape
 
-from pilot.eval.report.charts import Axis, number, polyline, stretched, thin_out
+from pilot.eval.report.charts import Axis, draw_stretched, number, polyline, thin_out
 from pilot.eval.report.templates import macros
 
 BINS = 48
@@ -34,7 +34,7 @@ def trace(
     marks = polyline(*thin_out(along, axis(values)), css="s1")
     if over is not None:
         marks += polyline(*thin_out(along, axis(over)), css="s3 thin")
-    return Markup(f'<div class="trace" role="img" aria-label="{escape(label)}">{stretched(marks)}</div>')
+    return Markup(f'<div class="trace" role="img" aria-label="{escape(label)}">{draw_stretched(marks)}</div>')
 
 
 def histogram(values: Float[np.ndarray, " n"], *, name: str, q01: float, q99: float, mean: float) -> Markup:
@@ -55,7 +55,7 @@ def histogram(values: Float[np.ndarray, " n"], *, name: str, q01: float, q99: fl
     axis = Axis(low=float(edges[0]), high=float(edges[-1]))
     rules = "".join(f'<path class="quantile" d="M{float(axis(q)) * 1000:.0f} 0V1000"/>' for q in (q01, q99))
     words = f"{number(low)} … {number(high)}, q01 {number(q01)}, q99 {number(q99)}, mean {number(mean)}"
-    drawing = Markup(stretched(f'<path class="bars" d="{bars}"/>{rules}'))
+    drawing = Markup(draw_stretched(f'<path class="bars" d="{bars}"/>{rules}'))
     return macros("data.html").histogram(name, words, drawing, q01=q01, q99=q99, low=low, high=high)
 
 
@@ -77,5 +77,5 @@ def chunk(
         marks = polyline(along, axis(recorded[:, dim]), css="s1 raw-chunk")
         marks += polyline(along, axis(decoded[:, dim]), css="s3 thin")
         error = float(np.abs(recorded[:, dim] - decoded[:, dim]).max())
-        dims.append((name, Markup(stretched(marks)), error))
+        dims.append((name, Markup(draw_stretched(marks)), error))
     return macros("data.html").chunk(dims, len(recorded), tokens)

@@ -373,16 +373,18 @@ def unit(robot: Robot, i: int, kind: str) -> str:
 def add_words(report: Report, dataset: EpisodeDataset) -> None:
     """Add every instruction and subtask with its counts."""
     report.section("Words", "Every instruction and subtask of the set, the most frequent first.")
-    report.table(["instruction", "episodes", "frames"], counted(dataset.tasks, dataset.task_index, dataset), title="")
+    report.table(
+        ["instruction", "episodes", "frames"], count_texts(dataset.tasks, dataset.task_index, dataset), title=""
+    )
     if (dataset.subtask_index >= 0).any():
         report.table(
-            ["subtask", "episodes", "frames"], counted(dataset.subtasks, dataset.subtask_index, dataset), title=""
+            ["subtask", "episodes", "frames"], count_texts(dataset.subtasks, dataset.subtask_index, dataset), title=""
         )
     else:
         report.text("No subtasks: the high level has nothing to learn here. Add some with `pilot data annotate`.")
 
 
-def counted(texts: Sequence[str], index: np.ndarray, dataset: EpisodeDataset) -> list[tuple[str, int, int]]:
+def count_texts(texts: Sequence[str], index: np.ndarray, dataset: EpisodeDataset) -> list[tuple[str, int, int]]:
     """Return (text, episodes, frames) of the most frequent texts, and one row for the rest."""
     frames = Counter(index[index >= 0].tolist())
     order: list[int] = [i for i, _ in frames.most_common()]

@@ -111,31 +111,31 @@ def add_model_view(report: Report, dataset: EpisodeDataset, view: ModelView, *, 
             continue
         frame["images"] = {name: image for name, image in frame["images"].items() if name in view.robot.cameras}
         sample = to_sample(frame, rng=np.random.default_rng(0), loc_stride=view.loc_stride, utterance_share=0.0)
-        report.figure(seen(view, sample), title=title, css="seen")
+        report.figure(draw_sample(view, sample), title=title, css="seen")
     add_token_costs(report, dataset, view)
 
 
-def seen(view: ModelView, sample: Sample) -> Markup:
+def draw_sample(view: ModelView, sample: Sample) -> Markup:
     """Draw a sample as the model gets it: pictures before and after resizing, tokens, and the chunk."""
     if FORMATS[view.pipeline.model.prompt].target is None:
         sample = replace(sample, subtask=None)  # this model acts on its prompt alone
     row = view.pipeline.encode(sample)
-    shown = []
+    figures = []
     for camera, image in sample.images.items():
         slot = view.robot.slot(camera)
         if slot is None:
-            shown.append(captioned(image, f"{camera}: the model does not see it"))
+            figures.append(caption_picture(image, f"{camera}: the model does not see it"))
             continue
         name = camera if slot == camera else f"{camera}, as {slot}"
-        shown.append(captioned(image, f"{camera} as recorded, {size_of(image)}"))
-        shown.append(captioned(row.images[slot], f"{name} as seen, {size_of(row.images[slot])}"))
+        figures.append(caption_picture(image, f"{camera} as recorded, {size_of(image)}"))
+        figures.append(caption_picture(row.images[slot], f"{name} as seen, {size_of(row.images[slot])}"))
     tokens = [(visible(piece), kind) for piece, kind in row_pieces(view.pipeline, row)]
     kinds = [("prefix", "read: prompt and state"), ("text", "written: subtask"), ("fast", "written: actions")]
     legend = [(kind, words, sum(k == kind for _, k in tokens)) for kind, words in kinds]
-    return macros("data.html").seen(shown, legend, tokens, chunk_and_tokens(view.pipeline, sample))
+    return macros("data.html").seen(figures, legend, tokens, chunk_and_tokens(view.pipeline, sample))
 
 
-def captioned(image: np.ndarray, caption: str) -> dict[str, str]:
+def caption_picture(image: np.ndarray, caption: str) -> dict[str, str]:
     """Return a picture as the page shows it."""
     return {"uri": pictures.data_uri(image), "caption": caption, "grain": grain(image)}
 

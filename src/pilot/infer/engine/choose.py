@@ -1,4 +1,4 @@
-"""Which engine runs a model where it is."""
+"""The choice of an engine: by the kind of model, and the device that its weights are on."""
 
 import importlib.util
 

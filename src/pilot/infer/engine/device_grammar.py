@@ -20,19 +20,19 @@ from pilot.tokenizers.grammar import ActionGrammar, Allowed, TextGrammar
 
 
 class DeviceGrammar(Protocol):
-    """What each row may say next, by tensors (`state`) that change in place."""
+    """The tokens that each row may write next, by tensors (`state`) that change in place."""
 
     @property
     def state(self) -> list[Tensor]: ...
 
     def start(self) -> None:
-        """Go back to where nothing has been said."""
+        """Go back to where nothing has been written."""
         ...
 
     def allowed(self) -> Bool[Tensor, "*b v"]: ...
 
     def advance(self, token: Int[Tensor, " b"]) -> None:
-        """Take in the token that each row has said."""
+        """Take in the token that each row has written."""
         ...
 
 
@@ -75,7 +75,7 @@ class TextTables:
 
     def __init__(self, grammar: TextGrammar, *, batch: int, device: torch.device) -> None:
         masks = [grammar.word_or_loc, grammar.after_word, grammar.loc_mask, grammar.word]
-        self.first, self.after_word, self.places, self.word = (torch.from_numpy(m).to(device) for m in masks)
+        self.first, self.after_word, self.locs, self.word = (torch.from_numpy(m).to(device) for m in masks)
         bins = np.full(len(grammar.loc_mask), -1)
         bins[grammar.loc_ids] = np.arange(len(grammar.loc_ids))
         self.bins = torch.from_numpy(bins).to(device)
@@ -89,13 +89,13 @@ class TextTables:
             number.zero_()
 
     def allowed(self) -> Bool[Tensor, "b v"]:
-        """No corner: words; one: any place; two or three: no place before the same edge of the other side."""
+        """Return words, or in an open box `<loc>` tokens: the third and fourth not before the edge across."""
         count = self.count[:, None]
         words = torch.where(self.begun[:, None], self.after_word, self.first)
         edge = self.corners.gather(1, (count - 2).clamp(min=0))
         edge = torch.where(count > 1, edge, 0)
-        places = self.places & (self.bins >= edge)
-        return torch.where(count == 0, words, torch.where(count < 4, places, self.word))
+        locs = self.locs & (self.bins >= edge)
+        return torch.where(count == 0, words, torch.where(count < 4, locs, self.word))
 
     def advance(self, token: Int[Tensor, " b"]) -> None:
         corner = self.bins[token]
@@ -110,14 +110,14 @@ class FastTables:
     def __init__(
         self, grammar: ActionGrammar, tokenizer: FastTokenizer, *, batch: int, device: torch.device
     ) -> None:  # fmt: skip
-        def there(values: np.ndarray | list[int]) -> Tensor:
+        def to_device(values: np.ndarray | list[int]) -> Tensor:
             return torch.from_numpy(np.asarray(values)).long().to(device)
 
-        self.begins, self.ends = there(grammar.start), there(grammar.end)
+        self.begins, self.ends = to_device(grammar.start), to_device(grammar.end)
         self.size, self.ids = grammar.vocab_size, grammar.ids
         # the highest id of the vocabulary is action 0
         needed, written, following = (np.flip(table, 1).copy() for table in tokenizer.character_tables())
-        self.needed, self.written, self.following = there(needed), there(written), there(following)
+        self.needed, self.written, self.following = map(to_device, (needed, written, following))
         self.limit = grammar.horizon * grammar.dim
         self.step, self.ended, self.count, self.pending = (
             torch.zeros(batch, dtype=torch.long, device=device) for _ in range(4)
@@ -129,7 +129,7 @@ class FastTables:
             number.zero_()
 
     def actions(self) -> Bool[Tensor, "b a"]:
-        """The action tokens that may follow what a row has written."""
+        """Return the action tokens that may follow what a row has written."""
         needed = self.needed[self.pending]
         return (needed > 0) & (self.count[:, None] + needed <= self.limit)
 

@@ -108,13 +108,13 @@ class FastEngine:
         """
         calls: dict[tuple[nn.Module, torch.Size], dict[str, list[int]]] = {}
         for camera, images in observation.images.items():
-            if there := [row for row, present in enumerate(observation.image_masks[camera].tolist()) if present]:
-                calls.setdefault((self.tower(camera), images.shape[1:]), {})[camera] = there
+            if rows_with := [row for row, present in enumerate(observation.image_masks[camera].tolist()) if present]:
+                calls.setdefault((self.tower(camera), images.shape[1:]), {})[camera] = rows_with
         patches_of: dict[tuple[str, int], range] = {}
         first = 0
         for (tower, size), cameras in calls.items():
             count = math.prod(size[:2]) // cast(Siglip, tower).config.patch_size ** 2
-            for picture in [(camera, row) for camera, there in cameras.items() for row in there]:
+            for picture in [(camera, row) for camera, rows_with in cameras.items() for row in rows_with]:
                 patches_of[picture] = range(first, first + count)
                 first += count
         rows, kinds, width = [], [], observation.tokens.shape[1]
@@ -131,8 +131,8 @@ class FastEngine:
 
     def gather_images(self, observation: Observation, cameras: dict[str, list[int]]) -> Float[Tensor, "n h w 3"]:
         """Concatenate the pictures of these cameras and rows, camera after camera."""
-        images = [(observation.images[camera], there) for camera, there in cameras.items()]
-        return torch.cat([x if len(there) == len(x) else x[there] for x, there in images]).to(self.model.dtype)
+        images = [(observation.images[camera], rows) for camera, rows in cameras.items()]
+        return torch.cat([x if len(rows) == len(x) else x[rows] for x, rows in images]).to(self.model.dtype)
 
     def embed(
         self,
@@ -200,8 +200,10 @@ class FastEngine:
         """See `Engine.generate`."""
         room = prefilled.cache.capacity - self.flow_tokens - prefilled.length
         if prefilled.hidden is None or max_new_tokens > room:
-            asked = f"{max_new_tokens} tokens may be generated, but the prefill left room for {room}"
-            raise ValueError(f"{asked}: prefill(…, max_new_tokens=…)")
+            raise ValueError(
+                f"{max_new_tokens} tokens may be generated, but the prefill left room for {room}: "
+                "prefill(…, max_new_tokens=…)"
+            )
         sampler = sampler or Greedy(self.config.loc_token_range(kind))
         decoding = self.start_decoding(prefilled)
         if skip_rows is not None:
@@ -217,7 +219,7 @@ class FastEngine:
             decoding.hidden, decoding.finished, decode_step=step, logits=self.model.logits, sampler=sampler,
             max_new_tokens=max_new_tokens, allowed=allowed,
         )  # fmt: skip
-        after = replace(
+        after = replace(  # the same cache, with the new tokens behind
             prefilled,
             length=prefilled.length + len(tokens),
             hidden=decoding.hidden,
@@ -328,11 +330,11 @@ class FastEngine:
         if plan.mixing is not None:
             return replace(plan, time_bias=tuple(torch.where(rows, clean.time_bias[0], b) for b in plan.time_bias))
 
-        def own(zero: NormScale, norm: NormScale) -> NormScale:
+        def scale_each_row(zero: NormScale, norm: NormScale) -> NormScale:
             parts = zip(cast(list[Tensor], zero[:3]), cast(list[Tensor], norm[:3]), strict=True)  # none is missing
             return NormScale(*(torch.where(rows, a, b) for a, b in parts))
 
-        norms = [[own(*pair) for pair in zip(clean.norms[0], norms, strict=True)] for norms in plan.norms]
+        norms = [[scale_each_row(*pair) for pair in zip(clean.norms[0], norms, strict=True)] for norms in plan.norms]
         return replace(plan, norms=norms)
 
     @cached_property

@@ -32,7 +32,7 @@ from pilot.infer.engine.stack import Cache, Scratch, Span
 from pilot.infer.engine.staging import Staging
 from pilot.infer.engine.state import DecodeState, DecodeStep, PrefillPlan, PrefillState
 from pilot.models import flow
-from pilot.models.generation import Greedy, Sampler, argmax_token, masked
+from pilot.models.generation import Greedy, Sampler, argmax_token, mask_logits
 from pilot.models.pi import Pi
 from pilot.nn.attention import MASKED
 from pilot.tokenizers.grammar import Allowed
@@ -337,7 +337,7 @@ class GraphEngine(FastEngine):
         def several() -> Int[Tensor, "_ t"]:
             made = []
             for _ in range(count):
-                scores = masked(self.model.logits(decoding.hidden), grammar.allowed())
+                scores = mask_logits(self.model.logits(decoding.hidden), grammar.allowed())
                 token = argmax_token(scores, loc_range=loc_range).masked_fill(decoding.finished, 0)
                 grammar.advance(token)
                 self.decode_at_slot(buffers, token, kind=kind, eos=eos)

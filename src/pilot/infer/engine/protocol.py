@@ -1,4 +1,4 @@
-"""What every engine can be asked, whichever model it runs and however it does so.
+"""The methods of every engine, whichever model it runs and however it does so.
 
 Acting has three parts: `prefill` reads pictures and text once, `generate` makes text or action tokens behind them, and
 `denoise` turns noise into a chunk of actions beside them. What is prefilled is the engine's own and opaque to callers:
@@ -28,7 +28,7 @@ class Engine(Protocol):
     def config(self) -> Any: ...
     @property
     def input_device(self) -> torch.device:
-        """Where observations, states and noise should lie; with a GPU often the host, which then need not wait."""
+        """The device for observations, states and noise; with a GPU often the host, which then need not wait."""
         ...
 
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> Any:

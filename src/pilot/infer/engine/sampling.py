@@ -18,7 +18,7 @@ from pilot.data.layout import Kind
 from pilot.infer.engine.protocol import Engine
 from pilot.infer.engine.stack import Cache
 from pilot.infer.engine.state import PrefillState
-from pilot.models.generation import Sampler, masked
+from pilot.models.generation import Sampler, mask_logits
 
 MAX_ROWS = 64  # texts that are scored at once, each with a copy of the cache
 
@@ -34,7 +34,7 @@ class Multinomial:
         # The smallest of exponential waiting times, each divided by its rate, is a draw by the rates. It takes one
         # number per token and row, so that a row draws the same in any batch and on any device.
         waits = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=g) for g in self.generators])
-        return masked(logits.float() / self.temperature - waits.log().to(logits.device), allowed).argmax(-1)
+        return mask_logits(logits.float() / self.temperature - waits.log().to(logits.device), allowed).argmax(-1)
 
 
 class Forced:

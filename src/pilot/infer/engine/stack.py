@@ -47,7 +47,7 @@ class Weights(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Where one layer puts new keys and values, and all that its queries look at.
+    """The place for one layer's new keys and values, and all that its queries look at.
 
     With `index`, a slot that the device knows, new ones go to that slot of all (`keys`, `values`): one graph for any.
     """
@@ -88,7 +88,7 @@ class Cache:
         return [Slots(k[:, :, start:], v[:, :, start:], k, v) for k, v in pairs]
 
     def slots_at(self, index: Int[Tensor, " 1"]) -> list[Slots]:
-        """For each layer: one token at the slot that `index` holds, which looks at all slots."""
+        """Return for each layer the slot that `index` holds, for one token that looks at all slots."""
         return [Slots(k, v, k, v, index) for k, v in zip(self.keys.unbind(0), self.values.unbind(0), strict=True)]
 
 
@@ -118,7 +118,7 @@ class Scratch:
         self.gate_up = like.new_empty((rows, 2 * config.mlp_dim))
         self.gate, self.up = self.gate_up.chunk(2, dim=-1)
 
-    def mixed(self, attended: Float[Tensor, "b k tg h"]) -> Float[Tensor, "r nh"]:
+    def merge_heads(self, attended: Float[Tensor, "b k tg h"]) -> Float[Tensor, "r nh"]:
         """Bring the heads of each token side by side again; with one key-value head nothing moves."""
         by_head = attended.unflatten(2, (self.tokens, -1))  # [b k t g h]
         return by_head.transpose(1, 2).reshape(self.batch * self.tokens, -1)
@@ -195,7 +195,7 @@ class InferenceStack:
             self.norms = [NormScale((1 + norm.weight.float()) * width**0.5) for norm in plain]
 
     def scratch(self, *, batch: int, tokens: int) -> Scratch:
-        """What a pass over so many tokens of so many rows works in."""
+        """Make the tensors that a pass over `tokens` tokens of `batch` rows works in."""
         return Scratch(self.config, batch=batch, tokens=tokens, like=self.like)
 
     def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
@@ -246,7 +246,7 @@ class InferenceStack:
     def attend(self, weights: Weights, slots: Slots, *, bias: Tensor | None, scratch: Scratch) -> Tensor:
         """Compute the attention branch."""
         attended = F.scaled_dot_product_attention(scratch.queries, slots.keys, slots.values, attn_mask=bias)
-        return torch.mm(scratch.mixed(attended), weights.out, out=scratch.branch)
+        return torch.mm(scratch.merge_heads(attended), weights.out, out=scratch.branch)
 
     def run(
         self,

@@ -53,7 +53,7 @@ class PrefillState:
 
 @dataclass(frozen=True, kw_only=True)
 class PrefillPlan:
-    """What goes through which vision tower and in which order into the cache, known before anything is computed.
+    """The pictures of each vision tower, and the order of all tokens in the cache; known before anything is computed.
 
     `calls` are the towers, with the pictures that each takes in one go: cameras, and the rows that have them. `rows`
     are the indices of each row's tokens, moved together, among all patches and then all text tokens; `kinds` are
@@ -87,15 +87,15 @@ class PrefillPlan:
         """Return `rows` and `kinds` with padding up to `length`, which no mask lets anybody see."""
         assert int(Kind.PAD) == 0
 
-        def padded(rows: list[list[int]]) -> Tensor:
+        def pad_rows(rows: list[list[int]]) -> Tensor:
             return torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device)
 
-        return padded(self.rows), padded(self.kinds)
+        return pad_rows(self.rows), pad_rows(self.kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeState:
-    """What changes in place with every new token."""
+    """The tensors that change in place with every new token."""
 
     hidden: Float[Tensor, "b d"]
     kinds: Int[Tensor, "b s"]

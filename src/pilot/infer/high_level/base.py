@@ -23,7 +23,7 @@ class Subtask:
 
 @dataclass(frozen=True, kw_only=True)
 class SubtaskRequest:
-    """What a high level is told of one robot's turn.
+    """One robot's turn, as a high level is told of it.
 
     With `decide` it decides now; otherwise the robot continues with `subtask` (None: with none). `previous` is the
     subtask until now, where nothing but time is a reason for another one. `prepared` is what `HighLevel.prepare` made
@@ -82,7 +82,7 @@ class HighLevel:
         return None
 
     def advises_subtasks(self, codec: SubtaskCodec | None) -> bool:
-        """Whether advice is the subtask itself; if not, it takes the place of the prompt."""
+        """Return whether advice is the subtask itself; if not, it takes the place of the prompt."""
         return False
 
     # --- inside of it ------------------------------------------------------------------------------------------------

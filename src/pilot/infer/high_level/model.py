@@ -47,7 +47,7 @@ class ModelHighLevel(HighLevel):
 
     @property
     def batches_continuing_rows(self) -> bool:
-        """Only the plain greedy choice: a draw, or a comparison with the previous subtask, is for rows that decide."""
+        """Whether the choice is greedy: a draw, or a comparison with the previous subtask, needs rows that decide."""
         return not self.temperature and self.keep_margin is None
 
     def decide(
@@ -110,6 +110,7 @@ def fork(generator: torch.Generator) -> torch.Generator:
 
 
 def plain_words(subtask: str) -> str:
+    """Return the words of a subtask without its box."""
     return split_box(subtask)[1].strip()
 
 

@@ -107,7 +107,7 @@ class HomesEnv(gymnasium.Env):
             raise ValueError(f"a homes action is 4 finite numbers {ROBOT.action_names}, got {action!r}")
         self.world.advance(action)
         self._steps += 1
-        held = self.world.held()
+        held = self.world.held_object()
         lifted = held is not None and self.world.position(held)[2] > self._stood[held] + _LIFTED
         if lifted and self._first_grasped is None:
             self._first_grasped = held
@@ -120,7 +120,7 @@ class HomesEnv(gymnasium.Env):
 
     def state(self) -> np.ndarray:
         """Return the robot's state without pictures, float32 [5]."""
-        return np.array([*self.world.gripper, self.world.suction, self.world.held() is not None], np.float32)
+        return np.array([*self.world.gripper, self.world.suction, self.world.held_object() is not None], np.float32)
 
     def render(self) -> np.ndarray:
         """Return the picture of the room."""
@@ -152,7 +152,7 @@ class HomesEnv(gymnasium.Env):
 
     def missing(self, order: list[int] | None = None) -> list[int]:
         """Return the objects that are not put away yet: those of `order`, or else the targets, the nearest first."""
-        held, pad = self.world.held(), self.world.gripper[:2]
+        held, pad = self.world.held_object(), self.world.gripper[:2]
         items = self.target_items() if order is None else order
         remaining = [i for i in items if i == held or not self.inside(i)]
         if order is not None:
@@ -161,7 +161,7 @@ class HomesEnv(gymnasium.Env):
 
     def next_subtask(self, order: list[int] | None = None) -> tuple[str, Box | None]:
         """Return the next subtask, and the box of its object or receptacle."""
-        missing, held = self.missing(order), self.world.held()
+        missing, held = self.missing(order), self.world.held_object()
         if held in missing:
             receptacle = self.episode.receptacle
             return language.put_subtask(receptacle.name), self.world.receptacle_box(receptacle)
@@ -176,7 +176,7 @@ class HomesEnv(gymnasium.Env):
             xy = self.world.position(thing.index)[:2]
             inside = [r.name for r in self.world.home.receptacles if r.distance(xy) == 0.0]
             row = {"name": thing.name, "kind": thing.kind, "colour": thing.colour, "is_receptacle": False}
-            in_it = inside[0] if inside and thing.index != self.world.held() else None
+            in_it = inside[0] if inside and thing.index != self.world.held_object() else None
             rows.append(row | {"box": self.world.item_box(thing.index), "in": in_it})
         for r in self.world.home.receptacles:
             row = {"name": r.name, "kind": r.name, "colour": None, "is_receptacle": True}
@@ -184,7 +184,7 @@ class HomesEnv(gymnasium.Env):
         return rows
 
     def _info(self) -> Info:
-        missing, held, first = self.missing(), self.world.held(), self._first_grasped
+        missing, held, first = self.missing(), self.world.held_object(), self._first_grasped
         targets = self.target_items()
         subtask, box = self.next_subtask()
         return {

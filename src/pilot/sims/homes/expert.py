@@ -45,7 +45,7 @@ class Expert:
 
     def act(self) -> np.ndarray:
         """Return the next action: an absolute target at most one control step away, and suction."""
-        held, missing = self.env.world.held(), self.env.missing(self._order)
+        held, missing = self.env.world.held_object(), self.env.missing(self._order)
         if held is not None:
             spot = self._spot_in_receptacle(held) if held in missing else self._spot_on_table(held)
             goal, suction = self._put(held, spot)

@@ -93,12 +93,12 @@ def draw_home(seed: int, level: int, *, kinds: tuple[str, ...], receptacles: tup
     """Draw the home of this seed, with objects of these kinds and one or two of these receptacles."""
     rng = np.random.default_rng([seed, level])
     texture = str(rng.choice(["flat", "checker", "gradient"]))
-    table = _muted(rng, value=(0.55, 0.95))
+    table = _draw_paint(rng, value=(0.55, 0.95))
     return Home(
         seed=seed,
         level=level,
-        wall=_muted(rng, value=(0.6, 0.95)),
-        floor=_muted(rng, value=(0.25, 0.7)),
+        wall=_draw_paint(rng, value=(0.6, 0.95)),
+        floor=_draw_paint(rng, value=(0.25, 0.7)),
         table=table,
         table_second=tuple(np.clip(np.array(table) * rng.uniform(0.82, 0.94), 0, 1)),
         table_texture=texture,
@@ -113,17 +113,17 @@ def draw_home(seed: int, level: int, *, kinds: tuple[str, ...], receptacles: tup
     )
 
 
-def _muted(rng: np.random.Generator, *, value: tuple[float, float]) -> Vec3:
-    """A wall paint: any hue, little saturation, so that objects stand out."""
+def _draw_paint(rng: np.random.Generator, *, value: tuple[float, float]) -> Vec3:
+    """Draw a wall paint: any hue, little saturation, so that objects stand out."""
     return colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.03, 0.28), rng.uniform(*value))
 
 
 def _draw_decor(rng: np.random.Generator) -> tuple[Decor, ...]:
-    """Boxes along the wall and pictures on it."""
+    """Draw boxes along the wall and pictures on it."""
     boxes = []
     for x in rng.permutation(np.linspace(-0.42, 0.42, 5))[: rng.integers(1, 5)]:
         half = rng.uniform([0.03, 0.015, 0.03], [0.08, 0.03, 0.10])
-        rgb = _muted(rng, value=(0.3, 0.9))
+        rgb = _draw_paint(rng, value=(0.3, 0.9))
         on_wall = rng.uniform() < 0.5
         z = rng.uniform(0.12, 0.25) if on_wall else half[2]
         y = 0.385 if on_wall else 0.37 - half[1]
@@ -132,13 +132,13 @@ def _draw_decor(rng: np.random.Generator) -> tuple[Decor, ...]:
 
 
 def _draw_pool(rng: np.random.Generator, kinds: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """One object of every kind and three more, at least nine; each of its own size."""
+    """Draw one object of every kind and three more, at least nine; each of its own size."""
     extra = rng.choice(kinds, size=max(3, 9 - len(kinds)))
     return tuple((str(kind), float(rng.uniform(0.94, 1.06))) for kind in (*kinds, *extra))
 
 
 def _draw_receptacles(rng: np.random.Generator, level: int, names: tuple[str, ...]) -> tuple[Receptacle, ...]:
-    """One or two (level 2: two) receptacles that leave room for five objects."""
+    """Draw one or two (level 2: two) receptacles that leave room for five objects."""
     count = min(len(names), 2 if level == 2 else int(rng.integers(1, 3)))
     chosen = [str(name) for name in rng.choice(names, size=count, replace=False)]
     for _ in range(10_000):

@@ -64,7 +64,7 @@ class World:
         target = np.clip(target, LIMITS[0], LIMITS[1])
         self.suction = bool(action[3] > 0.5)
         for share in _RAMP:
-            self.data.ctrl[3] = self.held() is not None
+            self.data.ctrl[3] = self.held_object() is not None
             self.data.ctrl[:3] = start + (target - start) * share
             mujoco.mj_step(self.model, self.data)
         self._park()
@@ -85,7 +85,7 @@ class World:
         """The position of the pad [3]."""
         return self.data.qpos[:3].copy()
 
-    def sealed(self) -> int | None:
+    def sealed_object(self) -> int | None:
         """Return the object that closes the pad: straight below its middle, and almost touching; None if there is none.
 
         Without a seal there is no vacuum, so nothing sticks to the pad's sides or hangs by a corner.
@@ -99,9 +99,9 @@ class World:
         )
         return self._index_of[int(hit[0])] if hit[0] >= 0 and gap < _SEAL else None
 
-    def held(self) -> int | None:
+    def held_object(self) -> int | None:
         """Return the object that suction holds; None without suction or seal."""
-        return self.sealed() if self.suction else None
+        return self.sealed_object() if self.suction else None
 
     def position(self, i: int) -> np.ndarray:
         """Return the middle of an object's collision box [3]."""
@@ -132,7 +132,7 @@ class World:
         return self._box(np.hstack([rim, heights]))
 
     def _box(self, points: np.ndarray) -> Box | None:
-        """The clipped box (y0, x0, y1, x1) in [0, 1] around points [n, 3] seen by the room camera."""
+        """Return the clipped box (y0, x0, y1, x1) in [0, 1] around points [n, 3] seen by the room camera."""
         in_camera = (points - self.data.cam_xpos[self._camera]) @ self.data.cam_xmat[self._camera].reshape(3, 3)
         scale = -in_camera[:, 2:] * np.tan(np.radians(self.model.cam_fovy[self._camera]) / 2)
         uv = np.clip(0.5 + in_camera[:, :2] / scale * [0.5, -0.5], 0, 1)
