@@ -13,7 +13,7 @@ from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode_log import EpisodeLog
-from pilot.eval.evaluate import checked_high_level, evaluate, evaluate_table
+from pilot.eval.evaluate import prepare_high_level, evaluate, evaluate_table
 from pilot.eval.results import SuiteResult, save_table
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.runner import Job, other_prompt
@@ -202,7 +202,7 @@ def test_a_high_level_is_chosen_and_the_oracle_is_told_the_truth(tmp_path):
     for level in (None, "implicit", "oracle"):
         evaluate(policy, suite="homes-l1", episodes=1, high_level=level, out=tmp_path, progress=False)
     assert policy.chosen == [None, Implicit(), Oracle()], "each is another evaluation"
-    assert checked_high_level(Vlm(endpoint=VlmEndpoint(url="", model="")), policy).submit is at_once
+    assert prepare_high_level(Vlm(endpoint=VlmEndpoint(url="", model="")), policy).submit is at_once
     told = [observation.get("subtask") for observation in policy.shown]
     half = len(told) // 3
     assert set(told[: 2 * half]) == {None} and all("<loc" in words for words in told[2 * half :])

@@ -30,12 +30,12 @@ from pilot.train.config import (
 
 HOMES = {"l1_single": 0.20, "l2_single": 0.45, "l2_multi": 0.35}
 ACTIONS = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0)
-"""Of models that have no words: their action loss at weight 1."""
+"""The objective of models without words: their action loss at weight 1."""
 UNCLIPPED = 1e6  # the norm at which gradients are clipped, where a paper clips none
 
 
 def _homes(name: str, model: ModelConfig, **weights: float) -> TrainConfig:
-    """The homes' demonstrations for a model that is judged by its actions alone."""
+    """Return a run on the homes' demonstrations, for a model that learns actions alone."""
     sources = tuple(Source(path=f"{DATA}/{folder}", weight=w, teaches=("flow",)) for folder, w in HOMES.items())
     return TrainConfig(
         name=name,
@@ -69,7 +69,7 @@ def octo_nano() -> TrainConfig:
 def openvla_nano() -> TrainConfig:
     """Binned tokens: one action at a time, no state, beside web rows."""
     robot = tuple(Source(path=f"{DATA}/{name}", weight=0.7 * w, teaches=("fast",)) for name, w in HOMES.items())
-    run = _homes("openvla_nano", _binned("nano", max_tokens=80))
+    run = _homes("openvla_nano", _binned_tokens("nano", max_tokens=80))
     sources = (*robot, Source(path=f"{DATA}/web", kind="web", weight=0.3))
     return replace(
         run,
@@ -78,7 +78,7 @@ def openvla_nano() -> TrainConfig:
     )
 
 
-def _binned(size: Size, **changes: object) -> ModelConfig:
+def _binned_tokens(size: Size, **changes: object) -> ModelConfig:
     """Return a model of binned tokens. It learns from its tokens alone: pilot's pointing loss is not its papers'."""
     own = {"action_horizon": 1, "prompt": "openvla", "state_input": "none", "fast_vocab_size": 256, "point_layer": None}
     return pi0_fast(size, **own, **changes)
@@ -139,7 +139,7 @@ def openvla_bridge() -> TrainConfig:
     """OpenVLA's rows, batch and learning rate on BridgeData V2, with PaliGemma in place of its 7B model."""
     return TrainConfig(
         name="openvla_bridge",
-        model=_binned("2b", fast_offset=1152),
+        model=_binned_tokens("2b", fast_offset=1152),
         data=DataConfig(sources=(Source(path="data/bridge_dataset", teaches=("fast",)),), action_tokenizer="bins"),
         robot="bridge",
         steps=100_000,

@@ -50,13 +50,16 @@ def base(path: str) -> InitFrom:
 
 
 def as_openpi(name: str, model: PiConfig, *, source: Source, robot: str, init_from: InitFrom) -> TrainConfig:
-    """openpi's defaults: 30 000 steps of 32 rows, every row drawn alike, an average that forgets from the start."""
-    says_actions = model.action_expert is None
+    """Return a run with openpi's defaults.
+
+    These are 30 000 steps of 32 rows, every row drawn alike, and an average that forgets from the start.
+    """
+    writes_actions = model.action_expert is None
     return TrainConfig(
         name=name,
         model=model,
         data=DataConfig(
-            sources=(replace(source, teaches=("fast",) if says_actions else ("flow",)),),
+            sources=(replace(source, teaches=("fast",) if writes_actions else ("flow",)),),
             mixture_power=1.0,
             augment=True,
             frame_cache=False,
@@ -68,7 +71,7 @@ def as_openpi(name: str, model: PiConfig, *, source: Source, robot: str, init_fr
         seed=42,
         init_from=init_from,
         objective=ObjectiveConfig(
-            alpha=0.0 if says_actions else 1.0, text_weight=0.0, fast_weight=1.0 if says_actions else 0.0
+            alpha=0.0 if writes_actions else 1.0, text_weight=0.0, fast_weight=1.0 if writes_actions else 0.0
         ),
         optim=DEFAULT,
         ema=EmaConfig(decay=0.99, warmup=False),
@@ -88,7 +91,7 @@ def pi0_libero() -> TrainConfig:
 
 
 def pi0_libero_low_mem_finetune() -> TrainConfig:
-    """With LoRA, and without an average."""
+    """`pi0_libero` with LoRA, and without an average."""
     return replace(pi0_libero(), name="pi0_libero_low_mem_finetune", lora=OPENPI_LORA, ema=NO_AVERAGE)
 
 
@@ -100,12 +103,12 @@ def pi0_fast_libero() -> TrainConfig:
 
 
 def pi0_fast_libero_low_mem_finetune() -> TrainConfig:
-    """With LoRA, and without an average."""
+    """`pi0_fast_libero` with LoRA, and without an average."""
     return replace(pi0_fast_libero(), name="pi0_fast_libero_low_mem_finetune", lora=OPENPI_LORA, ema=NO_AVERAGE)
 
 
 def pi05_libero() -> TrainConfig:
-    """openpi leaves the state out here, and with it all of π0.5's prompt but the words."""
+    """π0.5 on LIBERO. openpi leaves the state out here, and with it all of π0.5's prompt but the words."""
     model = pi05(insulate=False, action_horizon=10, state_input="none", prompt="pi0")
     run = as_openpi("pi05_libero", model, source=LIBERO, robot="libero", init_from=base("checkpoints/pi05_base"))
     slow = replace(CONSTANT, warmup_steps=10_000)
@@ -113,7 +116,7 @@ def pi05_libero() -> TrainConfig:
 
 
 def pi05_libero_lora() -> TrainConfig:
-    """Ours, for one GPU of 24 GB: adapters in the time MLP too, and a frozen vision tower, so that files are small."""
+    """`pi05_libero` for one GPU of 24 GB: pilot's, with adapters in the time MLP too and a frozen vision tower."""
     return replace(
         pi05_libero(),
         name="pi05_libero_lora",
@@ -133,7 +136,7 @@ PEN = Source(path="data/aloha_pen_uncap_diverse", prompt="uncap the pen")  # phy
 
 
 def pi0_aloha_pen_uncap() -> TrainConfig:
-    """With the statistics of the released weights' own ALOHA: convert with --robot aloha --stats …/assets/trossen."""
+    """π0 on ALOHA, with the released weights' own statistics: convert with --robot aloha --stats …/assets/trossen."""
     model = pi0(prompt="pi0")
     trossen = InitFrom("checkpoints/pi0_base-trossen")
     return replace(as_openpi("pi0_aloha_pen_uncap", model, source=PEN, robot="aloha", init_from=trossen), steps=20_000)
@@ -150,7 +153,7 @@ def pi05_aloha_pen_uncap() -> TrainConfig:
 
 
 def pi05_droid_finetune() -> TrainConfig:
-    """A small set of one's own, with DROID's statistics: convert pi05_droid with --robot droid, action_horizon=16."""
+    """π0.5-DROID on a small set of your own. Convert it with --robot droid --set action_horizon=16."""
     model = pi05(insulate=False, prompt="pi05", action_horizon=16)
     own = Source(path="data/my_droid_dataset")
     released = InitFrom("checkpoints/pi05_droid")
@@ -164,7 +167,7 @@ def pi05_full_droid_finetune() -> TrainConfig:
 
 
 def pi0_fast_full_droid_finetune() -> TrainConfig:
-    """openpi's comment on its own: about two days on 8 H100."""
+    """π0-FAST on all of DROID. openpi's comment on its own run: about two days on 8 H100."""
     model = pi0_fast(prompt="pi0_fast", action_horizon=16, max_tokens=180, always_shown=THREE_OF_DROID)
     return of_all_droid(
         "pi0_fast_full_droid_finetune", model, init_from=base("checkpoints/pi0_fast_base"), keep_every=20_000
@@ -172,6 +175,7 @@ def pi0_fast_full_droid_finetune() -> TrainConfig:
 
 
 def of_all_droid(name: str, model: PiConfig, *, init_from: InitFrom, keep_every: int) -> TrainConfig:
+    """Return a run on all of DROID, with openpi's settings for it."""
     run = as_openpi(name, model, source=Source(path="data/droid"), robot="droid", init_from=init_from)
     checkpoints = CheckpointConfig(save_every=5_000, keep=1, keep_every=keep_every)
     return replace(run, steps=100_000, batch_size=256, optim=CONSTANT, checkpoints=checkpoints)

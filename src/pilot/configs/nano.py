@@ -61,7 +61,7 @@ def nano_vision() -> TrainConfig:
 
 
 def nano_stage1() -> TrainConfig:
-    """Discrete pre-training: everything is said in tokens."""
+    """Discrete pre-training: every target is a token."""
     return TrainConfig(
         name="nano_stage1",
         model=pi05("nano"),
@@ -110,8 +110,10 @@ def nano_expert() -> TrainConfig:
 
 
 def nano_finetune() -> TrainConfig:
-    """A few minutes on something new, beside what is known, or it would be forgotten; who collects them fills in
-    `sources`, by the last names of their paths."""
+    """Fine-tuning for a few minutes on something new, beside known data so that nothing is forgotten.
+
+    The paths of the sources are yours: `--set data.sources.new.path=…`, `known`, `web`.
+    """
     return replace(
         nano_stage2(),
         name="nano_finetune",

@@ -60,7 +60,7 @@ def web(*, share: float) -> tuple[Source, ...]:
 def from_paligemma(
     name: str, model: PiConfig, *, sources: tuple[Source, ...], steps: int, objective: ObjectiveConfig
 ) -> TrainConfig:
-    """What all of these runs have in common."""
+    """Return a run with the settings that all of these have in common."""
     return TrainConfig(
         name=name,
         model=model,

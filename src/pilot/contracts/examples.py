@@ -46,13 +46,13 @@ def make_sample(robot: Robot, *, horizon: int, seed: int = 0) -> Sample:
 
 
 def make_norm_stats(robot: Robot) -> dict[str, NormStats]:
-    """Return statistics that differ from dim to dim, so that a pipeline that mixes dims up is found out."""
+    """Return statistics that differ from dim to dim, so that a pipeline that mixes dims up is noticed."""
 
-    def uneven(dims: int) -> NormStats:
+    def make_uneven(dims: int) -> NormStats:
         centre, width = np.linspace(-0.5, 0.5, dims), np.linspace(1.0, 3.0, dims)
         return NormStats(mean=centre, std=width / 2, q01=centre - width, q99=centre + width)
 
-    return {"state": uneven(robot.state_dim), "actions": uneven(robot.action_dim)}
+    return {"state": make_uneven(robot.state_dim), "actions": make_uneven(robot.action_dim)}
 
 
 def make_pipeline(robot: Robot, config: PiConfig, *, with_fast: bool = False) -> Pipeline:

@@ -3,7 +3,7 @@
 | kind           | recognised by                             | has, beside weights                      |
 |----------------|-------------------------------------------|------------------------------------------|
 | `pilot`        | config.json with `preprocessing_version`  | everything                               |
-| `lerobot_weights`      | config.json with a policy `type`          | robot in part, statistics, tokenizers    |
+| `lerobot`      | config.json with a policy `type`          | robot in part, statistics, tokenizers    |
 | `openpi-torch` | safetensors with `paligemma_with_expert.` | statistics (`assets/…/norm_stats.json`)  |
 | `openpi-jax`   | an orbax folder (`params/_METADATA`)      | statistics (`assets/…/norm_stats.json`)  |
 | `paligemma`    | npz, or safetensors of PaliGemma's names  | the text model, from Hugging Face        |
@@ -39,7 +39,7 @@ MODELS = {"pi0": pi0, "pi05": pi05, "pi0_fast": pi0_fast}
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """What is supplied beside a folder: parts that it lacks, or that replace its own.
+    """Parts that are supplied beside a folder, because it lacks them or to replace its own.
 
     `model` is the kind of model to start from PaliGemma. `change_config` is applied to the model's config, for what
     weights do not tell. `seed` draws the weights that PaliGemma does not have.
@@ -153,7 +153,7 @@ def load_checkpoint(path: Path, kind: str, options: ConvertOptions, *, dtype: to
             action_tokenizer=options.action_tokenizer,
             dtype=dtype or most_common_dtype(lerobot_weights.open_weights(path)),
         )
-        bundle.model.config = changed_config(bundle.pi, options.change_config)
+        bundle.model.config = change_model_config(bundle.pi, options.change_config)
         return bundle
     check_complete(path, kind, options)
     return _with_parts(_model(path, kind, options, dtype), path, kind, options)
@@ -189,7 +189,7 @@ def _model(path: Path, kind: str, options: ConvertOptions, dtype: torch.dtype | 
     model = load_pi(key_map, source, config, dtype=dtype or most_common_dtype(source))
     flows = config.action_expert is not None  # openpi trains it with a loss on padded dims too
     model.config = replace(model.config, prompt=family_name(config), integrate_padded_dims=flows)
-    model.config = changed_config(model, options.change_config)
+    model.config = change_model_config(model, options.change_config)
     return model
 
 
@@ -200,7 +200,7 @@ def family_name(config: PiConfig) -> str:
     return "pi05" if config.time_conditioning == "adarms" else "pi0"
 
 
-def changed_config(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
+def change_model_config(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfig:
     """Return the model's config with a change that its weights allow.
 
     Raises:
@@ -208,8 +208,8 @@ def changed_config(model: Pi, change: Callable[[PiConfig], PiConfig]) -> PiConfi
     """
     config = change(model.config)
     wanted = {name: tuple(weight.shape) for name, weight in empty_model(config).state_dict().items()}
-    held = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    if differ := [name for name in wanted.keys() | held.keys() if wanted.get(name) != held.get(name)]:
+    own = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    if differ := [name for name in wanted.keys() | own.keys() if wanted.get(name) != own.get(name)]:
         raise ValueError(f"the weights do not fit the changed config: {shorten(differ)}")
     return config
 
@@ -329,8 +329,8 @@ def check_published(config: PiConfig, kind: str) -> None:
         "a text encoder": config.text_encoder is not None,
         "an expert that reads one layer": config.expert_reads != "layers",
     }
-    if own := [part for part, there in parts.items() if there]:
-        raise ValueError(f"this model has {' and '.join(own)}, which '{kind}' has not; only pilot can read it")
+    if unpublished := [part for part, present in parts.items() if present]:
+        raise ValueError(f"this model has {' and '.join(unpublished)}, which '{kind}' has not; only pilot can read it")
 
 
 def format_key_map(key_map: KeyMap) -> Iterator[str]:

@@ -32,11 +32,11 @@ class TensorSource(Protocol):
 
     @property
     def location(self) -> str:
-        """Its path, for messages."""
+        """The path, for messages."""
         ...
 
     def keys(self) -> list[str]:
-        """All its arrays, in the order that is cheapest to read."""
+        """Return the keys of all arrays, in the order that is cheapest to read."""
         ...
 
     def shape(self, key: str) -> tuple[int, ...]: ...
@@ -44,7 +44,7 @@ class TensorSource(Protocol):
     def dtype(self, key: str) -> torch.dtype: ...
 
     def read(self, key: str) -> Tensor:
-        """One array on the CPU. The caller drops it before it asks for the next."""
+        """Read one array to the CPU. The caller drops it before it asks for the next."""
         ...
 
 

@@ -34,7 +34,7 @@ REDO = "remove the folder of the demo and run it again"
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """How much of everything the demo does. It decides the minutes, not what is done."""
+    """The amounts of everything that the demo does: they decide the minutes, not what is done."""
 
     suites: int | None  # how many of the simulator's suites; None is all
     films: int  # per suite
@@ -155,7 +155,7 @@ class DemoRun:
 
     @property
     def steps(self) -> int:
-        """How many steps of fine-tuning."""
+        """The number of fine-tuning steps."""
         return self.amounts.steps or self.config.steps
 
     def stage(self, name: str, work: Callable[[Path], Any], *, says: str, inputs: Any) -> Any:

@@ -88,10 +88,10 @@ def evaluate_table(
 
     Without `suites`, those of the policy's robot.
     """
-    high_level = checked_high_level(high_level, policy)
+    high_level = prepare_high_level(high_level, policy)
     check_settings(policy, episodes=episodes, num_steps=num_steps)
     policy = fetch_policy(policy)
-    chosen = chosen_suites(policy, suites)
+    chosen = select_suites(policy, suites)
     for suite in chosen:
         check_robot(policy, suite)
         for control in controls:
@@ -127,7 +127,7 @@ def evaluate_table(
     ]
 
 
-def chosen_suites(policy: Any, suites: Sequence[str | Suite] | None) -> list[Suite]:
+def select_suites(policy: Any, suites: Sequence[str | Suite] | None) -> list[Suite]:
     """Return the suites themselves; without any, all that the policy (or the expert) can act in."""
     if suites is not None:
         return [suite if isinstance(suite, Suite) else load_suite(suite) for suite in suites]
@@ -150,7 +150,7 @@ def check_settings(policy: Any, *, episodes: int, num_steps: int | None) -> None
         raise ValueError("a policy object has its own num_steps; choose them in load_policy, or give the path")
 
 
-def checked_high_level(level: HighLevel | str | None, policy: Any) -> HighLevel | None:
+def prepare_high_level(level: HighLevel | str | None, policy: Any) -> HighLevel | None:
     """Return the high level of a policy under evaluation; None is the policy's own. A remote one is waited for.
 
     Raises:

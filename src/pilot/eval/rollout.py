@@ -22,7 +22,7 @@ GREY = 128  # the middle of the range: nothing of a picture's brightness is left
 
 @runtime_checkable
 class RolloutPolicy(Protocol):
-    """What acts in one episode: a session of a policy, or an expert."""
+    """A policy in one episode: a session of a policy, or an expert."""
 
     def infer(self, observation: Observation) -> dict[str, Any]:
         """Return `{"actions": [ah ad], "subtask": str | None, "timing": {…}, …}` for a raw observation."""
@@ -31,7 +31,7 @@ class RolloutPolicy(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRecord:
-    """What happened in one episode. `subtasks` are the policy's own words, each with the control step it began at.
+    """The record of one episode. `subtasks` are the policy's own words, each with the control step it began at.
 
     `prompt` is the episode's instruction, `asked` what the policy got; `placed` of `targets` goals were reached.
     """
@@ -165,7 +165,7 @@ def run_batched(
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSetup:
-    """Which episode to run, and how the policy is asked."""
+    """An episode to run, and the settings that the policy runs with."""
 
     suite: str
     scene: int

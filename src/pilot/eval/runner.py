@@ -161,9 +161,9 @@ _worker: Runner | None = None
 
 
 def _start_worker(make_runner: Callable[[], Runner]) -> None:
-    """One thread each: the processes are the parallelism."""
+    """Make the runner of a worker process."""
     global _worker
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the processes are the parallelism
     _worker = make_runner()
 
 

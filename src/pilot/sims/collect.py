@@ -79,25 +79,25 @@ def collect(
         suite=suite, episodes_per_scene=episodes_per_scene, first_scene=first_scene, seed=seed, verbal=verbal,
         image_format=image_format, takeover=policy is not None,
     )  # fmt: skip
-    out, counted = Path(out), f"{suite.scene}s"
+    out, count_name = Path(out), f"{suite.scene}s"
     suite.make_env().close()  # options that do not fit together are refused here, before a folder is made
-    done = _resume(out, settings, counted=counted)
-    if done[counted] >= scenes and not (out / fmt.RECORDING).exists():
+    done = _resume(out, settings, count_name=count_name)
+    if done[count_name] >= scenes and not (out / fmt.RECORDING).exists():
         return out
     writer = LeRobotWriter(out, suite.robot, suite.robot.control_hz, image_format=image_format)
     writer.truncate(done["episodes"])
-    todo = range(first_scene + done[counted], first_scene + scenes)
+    todo = range(first_scene + done[count_name], first_scene + scenes)
     bar = tqdm(
-        total=scenes, initial=done[counted], unit=suite.scene, desc=f"collecting {out.name}", disable=not progress
+        total=scenes, initial=done[count_name], unit=suite.scene, desc=f"collecting {out.name}", disable=not progress
     )
     job = partial(_demonstrate_scene, settings, policy)
     with bar, closing(map_in_processes(workers)(job, todo)) as each:
         for recorded in each:
             for number, episode in enumerate(recorded):
                 if episode is not None:
-                    scene = first_scene + done[counted]
+                    scene = first_scene + done[count_name]
                     add_demonstration(writer, episode, settings, scene=scene, episode_number=number)
-            done = _count(done, recorded, writer, counted=counted)
+            done = _add_counts(done, recorded, writer, count_name=count_name)
             write_json(out / PROGRESS, done)
             bar.update()
             bar.set_postfix(frames=done["frames"], dropped=done["dropped"])
@@ -128,7 +128,7 @@ def collect_web(
     out = Path(out)
     if (out / ROWS).exists():
         known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
-        return _same(out, known, settings)
+        return _check_same(out, known, settings)
     suite.make_env().close()
     _refuse_used(out, ours=(PACKED,))
     job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed)
@@ -183,7 +183,7 @@ def add_demonstration(
 
 
 def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene: int) -> list[Demonstration | None]:
-    """All episodes of one scene, with pictures compressed here, in the worker."""
+    """Demonstrate all episodes of one scene; pictures are compressed here, in the worker."""
     env = settings.suite.make_env()
     recorded = []
     for episode in range(settings.episodes_per_scene):
@@ -200,17 +200,17 @@ def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene:
     return recorded
 
 
-def _resume(out: Path, settings: CollectSettings, *, counted: str) -> dict[str, Any]:
+def _resume(out: Path, settings: CollectSettings, *, count_name: str) -> dict[str, Any]:
     """Read what is finished: scenes and episodes. Refuses a folder that was collected with other settings."""
     mine = settings.to_json()
-    fresh = {"settings": mine, counted: 0, "episodes": 0, "frames": 0, "dropped": 0}
+    fresh = {"settings": mine, count_name: 0, "episodes": 0, "frames": 0, "dropped": 0}
     if not (out / PROGRESS).exists():
         _refuse_used(out, ours=(fmt.RECORDING,))
         return fresh
     known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
     if "settings" not in known:
         raise ValueError(f"{out} holds web-style rows, collected with --web; choose another folder for demonstrations")
-    _same(out, known["settings"], mine)
+    _check_same(out, known["settings"], mine)
     return known
 
 
@@ -221,7 +221,7 @@ def _refuse_used(out: Path, *, ours: tuple[str, ...]) -> None:
         raise ValueError(f"{out} holds {shorten(others)}, not what this command collects; choose another folder")
 
 
-def _same(out: Path, known: dict[str, Any], mine: dict[str, Any]) -> Path:
+def _check_same(out: Path, known: dict[str, Any], mine: dict[str, Any]) -> Path:
     for name, value in mine.items():
         if name in known and _plain(known[name]) != _plain(value):  # a set may be older than one of the settings
             raise ValueError(
@@ -232,16 +232,16 @@ def _same(out: Path, known: dict[str, Any], mine: dict[str, Any]) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON has it; an empty list is as good as none."""
+    """Return a setting as JSON has it; an empty list is as good as none."""
     return (list(value) or None) if isinstance(value, tuple | list) else value
 
 
-def _count(
-    done: dict[str, Any], recorded: list[Demonstration | None], writer: LeRobotWriter, *, counted: str
+def _add_counts(
+    done: dict[str, Any], recorded: list[Demonstration | None], writer: LeRobotWriter, *, count_name: str
 ) -> dict[str, Any]:
     finished = [episode for episode in recorded if episode is not None]
     return done | {
-        counted: done[counted] + 1,
+        count_name: done[count_name] + 1,
         "episodes": writer.episodes,
         "frames": done["frames"] + sum(len(episode.states) for episode in finished),
         "dropped": done["dropped"] + len(recorded) - len(finished),

@@ -25,7 +25,7 @@ from pilot.tokenizers.text import LOC_BINS, TextTokenizer
 
 @runtime_checkable
 class Grammar(Protocol):
-    """What restricts a decoder: `TextGrammar`, `LabelGrammar`, `ActionGrammar`, or your own."""
+    """A restriction of what a decoder writes: `TextGrammar`, `LabelGrammar`, `ActionGrammar`, or your own."""
 
     def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
         """Return the ids that may follow `generated`, at least one. The caller may not write into the mask."""
@@ -148,12 +148,12 @@ class ActionGrammar:
             return _only(self.vocab_size, self.start[len(generated)])
         chunk = list(takewhile(self.ids.__contains__, generated[len(self.start) :]))
         ended = len(generated) - len(self.start) - len(chunk)
-        following = self.actions.allowed(self._mirrored(chunk), self.horizon, self.dim) if not ended else np.zeros(0)
+        following = self.actions.allowed(self._mirror(chunk), self.horizon, self.dim) if not ended else np.zeros(0)
         if not following.any():
             return _only(self.vocab_size, self.end[ended])
-        return _only(self.vocab_size, *self._mirrored(np.flatnonzero(following)))
+        return _only(self.vocab_size, *self._mirror(np.flatnonzero(following)))
 
-    def _mirrored(self, ids: Sequence[int] | np.ndarray) -> list[int]:
+    def _mirror(self, ids: Sequence[int] | np.ndarray) -> list[int]:
         return mirror_into_vocab(np.array(ids, np.int64), self.vocab_size, offset=self.offset).tolist()
 
 

@@ -36,7 +36,7 @@ FAR = 2.0  # a normalised state this far out is half a range beyond q01 or q99
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
-    """How a prompt is written, and what the model writes behind it."""
+    """A way to write a prompt, and what the model writes behind it."""
 
     parts: tuple[str, ...]  # tokenised one by one and joined
     target: str | None = None  # the text that the model is to write
@@ -71,7 +71,7 @@ def format_prompt(name: str, text: str, *, bins: Ids | None = None) -> str:
     Raises:
         ValueError: unknown format, empty text, or state bins given or missing against the format.
     """
-    return "".join(_filled_parts(name, text, bins))
+    return "".join(_fill_parts(name, text, bins))
 
 
 def encode_prompt(
@@ -82,7 +82,7 @@ def encode_prompt(
     Raises:
         ValueError: as in `format_prompt`; or over the budget, where the format does not truncate with a warning.
     """
-    ids = [i for n, part in enumerate(_filled_parts(name, text, bins)) for i in tokenizer.encode(part, add_bos=n == 0)]
+    ids = [i for n, part in enumerate(_fill_parts(name, text, bins)) for i in tokenizer.encode(part, add_bos=n == 0)]
     if max_tokens is None or len(ids) <= max_tokens:
         return ids
     message = f"the prompt has {len(ids)} tokens and the budget is {max_tokens}"
@@ -165,7 +165,7 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
     return bins
 
 
-def _filled_parts(name: str, text: str, bins: Ids | None) -> list[str]:
+def _fill_parts(name: str, text: str, bins: Ids | None) -> list[str]:
     prompt_format = _format(name)
     if prompt_format.reads_state != (bins is not None):
         verb = "needs" if prompt_format.reads_state else "takes no"

@@ -92,7 +92,7 @@ def test_an_old_subtask_stays_unless_another_is_likelier_by_a_margin(policy):
         session, by_hand = policy.session(high_level=level, subtask_seconds=0.0), policy.session()
         for one in (session, by_hand):
             one.infer(observation(subtask=OLD))
-        session.state = replace(session.state, told=False)  # as if the model had said it
+        session.state = replace(session.state, was_told=False)  # as if the model had said it
         actions = session.infer(observation())["actions"]
         assert session.subtask == want
         if want == OLD:
@@ -104,7 +104,7 @@ def test_what_has_ended_is_not_held_on_to(policy):
     for changes, want in (({}, OLD), ({"subtask_done": True}, new)):
         session = policy.session(high_level=ModelHighLevel(keep_margin=1e6), subtask_seconds=0.0)
         session.infer(observation(subtask=OLD))
-        session.state = replace(session.state, told=False)
+        session.state = replace(session.state, was_told=False)
         session.infer(observation(**changes))
         assert session.subtask == want
     session = policy.session(high_level=ModelHighLevel(keep_margin=1e6), subtask_seconds=0.0)
@@ -119,7 +119,7 @@ def test_what_is_never_kept_is_not(policy):
         level = replace(words(0.0), keep_margin=1e6, never_kept=never)
         session = policy.session(high_level=level, subtask_seconds=0.0)
         session.infer(observation(subtask=OLD))
-        session.state = replace(session.state, told=False)
+        session.state = replace(session.state, was_told=False)
         session.infer(observation())
         assert session.subtask == want
 
@@ -129,7 +129,7 @@ def test_robots_hold_on_each_for_itself(policy):
     level = ModelHighLevel(keep_margin=1e6)
     sessions = [policy.session(high_level=level, subtask_seconds=0.0) for _ in range(3)]
     sessions[0].infer(observation(0, subtask=OLD))
-    sessions[0].state = replace(sessions[0].state, told=False)
+    sessions[0].state = replace(sessions[0].state, was_told=False)
     shown = [observation(0), observation(1), observation(2, subtask=BOX + "wait")]
     answers = policy.infer_many(sessions, shown)
     (fresh,) = decided(policy, ModelHighLevel(), 1)

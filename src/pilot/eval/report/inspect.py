@@ -40,7 +40,7 @@ DARK, STILL = 4.0, 0.5  # levels of 255: a picture without light; two pictures t
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What an inspection found, and where its page lies."""
+    """The findings of an inspection, and the path of its page."""
 
     page: Path
     episodes: int

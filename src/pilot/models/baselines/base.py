@@ -48,12 +48,12 @@ class BaselineConfig:
 
     @property
     def fast_offset(self) -> int:
-        """How far below the top of the vocabulary action tokens begin."""
+        """The number of ids above the action tokens in the vocabulary."""
         return 0
 
     @property
     def rtc_max_delay(self) -> int:
-        """How many given actions the model has learned to continue from."""
+        """The most given actions that the model has learned to continue from."""
         return 0
 
     @property
@@ -63,7 +63,7 @@ class BaselineConfig:
 
     @property
     def always_shown(self) -> tuple[str, ...]:
-        """Cameras in every row, whether the robot has them or not."""
+        """The cameras that are in every row, whether the robot has them or not."""
         return ()
 
     def image_size(self, *, wrist: bool) -> int:

@@ -169,7 +169,7 @@ class Octo(Denoiser):
 
     @property
     def default_num_steps(self) -> int:
-        """Every level is walked through, 20 in the paper."""
+        """The number of noise levels, each of which is one step; 20 in the paper."""
         return self.config.levels
 
     def __init__(self, config: OctoConfig) -> None:

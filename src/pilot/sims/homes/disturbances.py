@@ -13,7 +13,7 @@ STEP = 0.05  # metres per control step: the fastest the gantry goes
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """What goes wrong. Shares are of episodes; lengths in metres."""
+    """The settings of what goes wrong. Shares are of episodes; lengths in metres."""
 
     bursts: float = 0.6  # share with bursts of 1 to `burst_steps` steps in a random direction
     burst_rate: float = 0.07  # chance per step that one starts
@@ -59,7 +59,7 @@ class HomesDisturbance(Disturbance):
         return [offset] * int(self._rng.integers(1, self._noise.burst_steps + 1))
 
     def _missed_grasp(self) -> list[np.ndarray]:
-        """Aside by 3 to 5 cm, down as far as it goes, suction on: it closes on nothing, or on the rim."""
+        """Return steps aside by 3 to 5 cm, down as far as it goes, suction on: it grasps nothing, or the rim."""
         angle, distance = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(0.03, 0.05)
         aside = np.array([distance * np.cos(angle), distance * np.sin(angle), -0.01, 0], np.float32)
         down = [np.array([0, 0, -0.04, 0], np.float32)] * 2
@@ -68,6 +68,6 @@ class HomesDisturbance(Disturbance):
 
 
 def _descends(state: np.ndarray, action: np.ndarray) -> bool:
-    """The expert is above the object and goes down to grasp it."""
+    """Return whether the expert is above the object and goes down to grasp it."""
     above = np.abs(action[:Z] - state[:Z]).max() < 0.015
     return bool(above and action[Z] < state[Z] - 0.01 and state[HOLDING] < 0.5)

@@ -28,13 +28,13 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """The words for it, "red cup"."""
+        """The words for the object, such as "red cup"."""
         return language.phrase(self.colour, self.kind)
 
 
 @dataclass(frozen=True)
 class HomesEpisode:
-    """What stands where, and an instruction: `targets` (indices of `things`) are to go into `receptacle`."""
+    """Objects with their places, and an instruction: `targets` (indices of `things`) are to go into `receptacle`."""
 
     prompt: str
     things: tuple[Thing, ...]
@@ -98,7 +98,7 @@ def _single(rng: np.random.Generator, home: Home, receptacle: str) -> tuple[list
 
 
 def _multi(rng: np.random.Generator, home: Home, receptacle: str) -> tuple[list[tuple[int, str]], tuple[int, ...], str]:
-    """A category, a list of two, or everything; only what the home's pool can fill."""
+    """Draw a task of several moves: a category, a list of two, or everything; only what the home's pool can fill."""
     draw = _Draw(rng, home)
     kinds = [kind for kind, _ in home.pool]
     full = [c for c, members in language.CATEGORIES.items() if sum(k in members for k in kinds) >= 2]
