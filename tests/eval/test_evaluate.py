@@ -13,7 +13,7 @@ from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode_log import EpisodeLog
-from pilot.eval.evaluate import prepare_high_level, evaluate, evaluate_table
+from pilot.eval.evaluate import evaluate, evaluate_table, prepare_high_level
 from pilot.eval.results import SuiteResult, save_table
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.runner import Job, other_prompt
