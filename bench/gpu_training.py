@@ -6,7 +6,7 @@ Weights are random and made on the GPU. Rows have three cameras of 224², and, w
 of which 140 are said; 4 tokens of padding make lengths that 8 divides. A part that fails prints its error and the rest
 goes on; parts for which there is no time are named at the end. Checked first: each kernel against plain torch. A run
 with a CUDA graph is also checked: its losses are those of the run before it, which has none. Rows for
-`docs/results.md` come last.
+`docs/results.md` come last, and lie beside the JSON.
 """
 
 import os
@@ -373,7 +373,8 @@ def main() -> None:
         if isinstance(shown, dict):
             shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items() if k != "kernels"}
         print(f"{name} [{time.perf_counter() - start:.0f} s]: {shown}", flush=True)
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps(results, indent=1))  # after each part, for a run that is cut off
+        args.json.with_suffix(".md").write_text("\n".join(rows(results)) + "\n")
     print(f"{time.perf_counter() - began:.0f} s; left out: {left_out}", *rows(results), sep="\n")
 
 
