@@ -9,6 +9,7 @@ out=${OUT:-outputs/gpu}
 mkdir -p "$out"
 export PYTHONPATH=$PWD/src:$PWD/bench
 python=${PYTHON:-python}
-timeout 255 "$python" bench/gpu.py --out "$out" --seconds "${ACTING_SECONDS:-215}" ${1:+--commit "$1"} 2>&1 | tee "$out/gpu.log"
-timeout 155 "$python" bench/gpu_training.py --seconds "${TRAINING_SECONDS:-100}" --json "$out/gpu_training.json" 2>&1 |
-    tee "$out/gpu_training.log"
+acting=${ACTING_SECONDS:-215} training=${TRAINING_SECONDS:-100}  # after these no further part begins
+timeout $((acting + 40)) "$python" bench/gpu.py --out "$out" --seconds "$acting" ${1:+--commit "$1"} 2>&1 | tee "$out/gpu.log"
+timeout $((training + 55)) "$python" bench/gpu_training.py --seconds "$training" --json "$out/gpu_training.json" \
+    ${TRAINING_ONLY:+--only $TRAINING_ONLY} 2>&1 | tee "$out/gpu_training.log"
