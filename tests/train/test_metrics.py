@@ -79,7 +79,7 @@ def test_speed_waiting_and_mfu(tmp_path, monkeypatch):
 
     for _ in metrics.timed(batches()):
         now[0] += 1.5
-    with metrics.paused():
+    with metrics.pause():
         now[0] += 100.0
     metrics.log(4, {}, samples_per_step=10, flops_per_sample=1e11)
     metrics.close()

@@ -53,7 +53,7 @@ def test_state_goes_on_where_it_was(name):
             if step == stop:
                 saved = {key: tensor.clone() for key, tensor in optimizer.state().items()}
                 optimizer = Optimizer(model, config, steps=10)
-                optimizer.make_room(saved)
+                optimizer.allocate_state(saved)
                 for key, tensor in optimizer.state().items():
                     tensor.copy_(saved[key])
             (model(torch.ones(1, 4)) ** 2).sum().backward()

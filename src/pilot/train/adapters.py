@@ -12,7 +12,7 @@ from pilot.train.warm_start import fresh_parts
 
 
 def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], config: TrainConfig) -> Path:
-    """Write of the moving average what the base has not: what learned, and parts that the run drew anew.
+    """Write those weights of the moving average that the base lacks: what learned, and parts that the run drew anew.
 
     `load_bundle` reads the folder as long as it finds `config.init_from` where it was. A run that did not start from a
     checkpoint has no base, and the folder is good for looking at only.

@@ -70,9 +70,9 @@ class SpikeDetector:
 
     def _look(self) -> None:
         step, values, _, batch = self._coming.popleft()
-        found = dict(zip(("loss", "grad_norm"), values.tolist(), strict=True))
+        measured = dict(zip(("loss", "grad_norm"), values.tolist(), strict=True))
         factors = {"loss": self.loss_factor, "grad_norm": self.grad_factor}
-        reasons = [self._wrong(name, value, factors[name]) for name, value in found.items()]
+        reasons = [self._wrong(name, value, factors[name]) for name, value in measured.items()]
         if reason := next(filter(None, reasons), None):
             medians = {name: statistics.median(seen) for name, seen in self._seen.items() if seen}
             why = {"step": step, "reason": reason, "medians": medians}
@@ -81,7 +81,7 @@ class SpikeDetector:
                 f"step {step}: {reason}; its batch is in {folder}, where batch.json says what it holds. The last "
                 "checkpoint is from before: lower the learning rate or mend the data, and run the same command again"
             )
-        for name, value in found.items():
+        for name, value in measured.items():
             self._seen.setdefault(name, deque(maxlen=REMEMBERED)).append(value)
 
     def _wrong(self, name: str, value: float, factor: float) -> str | None:
@@ -115,6 +115,7 @@ def load_batch(folder: Path) -> list[Batch]:
 
 
 def tensors_of(part: Batch) -> dict[str, Tensor]:
+    """Return the tensors of a part by the names that they are saved under."""
     observation = part.observation
     cameras = {f"images.{name}": images for name, images in observation.images.items()}
     masks = {f"image_masks.{name}": mask for name, mask in observation.image_masks.items()}
@@ -138,7 +139,7 @@ def _part(tensors: dict[str, Tensor], i: int, sources: tuple[str, ...]) -> Batch
 def describe_rows(part: Batch, text: TextTokenizer) -> list[dict[str, Any]]:
     """Describe each row: its source, its words, and the range of its state and actions."""
     observation = part.observation
-    description = []
+    descriptions = []
     for i, source in enumerate(part.sources):
         tokens, kinds = observation.tokens[i].tolist(), observation.token_kinds[i].tolist()
         words = {
@@ -146,13 +147,16 @@ def describe_rows(part: Batch, text: TextTokenizer) -> list[dict[str, Any]]:
             for name, kind in (("reads", Kind.PREFIX), ("says", Kind.TEXT))
         }
         actions = part.actions[i][part.action_mask[i]].float().cpu().numpy()
-        numbers = {"state": ranged(observation.state[i].float().cpu().numpy()), "actions": ranged(actions)}
-        description.append({"source": source, **words, "fast_tokens": kinds.count(int(Kind.FAST)), **numbers})
-    return description
+        numbers = {
+            "state": describe_range(observation.state[i].float().cpu().numpy()),
+            "actions": describe_range(actions),
+        }
+        descriptions.append({"source": source, **words, "fast_tokens": kinds.count(int(Kind.FAST)), **numbers})
+    return descriptions
 
 
-def ranged(values: np.ndarray) -> dict[str, Any]:
-    """Smallest and largest of the finite numbers, and how many are not."""
+def describe_range(values: np.ndarray) -> dict[str, Any]:
+    """Return the smallest and largest of the finite numbers, and how many are not finite."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (None, None)
     return {"min": low, "max": high, "not_finite": int(values.size - finite.size)}

@@ -57,8 +57,8 @@ class Checkpoints:
         try:
             written = dcp.async_save(dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files)
         except (OSError, RuntimeError) as error:
-            raise self._failed(step, told(error)) from error
-        self._writing = step, self._named(step, {"step": step, **values}, cast(Future, written))
+            raise self._save_error(step, describe_error(error)) from error
+        self._writing = step, self._name_when_written(step, {"step": step, **values}, cast(Future, written))
 
     def finish(self) -> None:
         """Wait until the save in progress has ended, if there is one.
@@ -70,15 +70,15 @@ class Checkpoints:
             return
         (step, named), self._writing = self._writing, None
         failed = named.exception()
-        if reasons := [reason for reason in self.ranks.gather(failed and told(failed)) if reason is not None]:
-            raise self._failed(step, reasons[0])
+        if reasons := [reason for reason in self.ranks.gather(failed and describe_error(failed)) if reason is not None]:
+            raise self._save_error(step, reasons[0])
 
     def settle(self) -> None:
         """Wait for this rank's part of a save in progress, when a run ends with an error; never raise."""
         if self._writing is not None:
             self._writing[1].exception()
 
-    def _named(self, step: int, values: dict[str, Any], written: Future[Any]) -> Future[None]:
+    def _name_when_written(self, step: int, values: dict[str, Any], written: Future[Any]) -> Future[None]:
         """Return a future of the moment when every rank has written its part and the checkpoint has its name."""
         named: Future[None] = Future()
 
@@ -107,7 +107,7 @@ class Checkpoints:
     def _temporary(self, step: int) -> Path:
         return self.out / "checkpoints" / f".{step:06d}.tmp"
 
-    def _failed(self, step: int, reason: str) -> OSError:
+    def _save_error(self, step: int, reason: str) -> OSError:
         if self.ranks.is_main:
             shutil.rmtree(self._temporary(step), ignore_errors=True)
         return OSError(
@@ -118,8 +118,8 @@ class Checkpoints:
 
 def checkpoints(out: Path) -> list[Path]:
     """Return the folders of complete checkpoints, oldest first."""
-    found = [folder for folder in (out / "checkpoints").glob("[0-9]*") if (folder / STATE).is_file()]
-    return sorted(found, key=lambda folder: int(folder.name))
+    complete = [folder for folder in (out / "checkpoints").glob("[0-9]*") if (folder / STATE).is_file()]
+    return sorted(complete, key=lambda folder: int(folder.name))
 
 
 def last_checkpoint(out: Path) -> Path | None:
@@ -128,8 +128,8 @@ def last_checkpoint(out: Path) -> Path | None:
     Raises:
         ValueError: there are only some that this version cannot read.
     """
-    if found := checkpoints(out):
-        return found[-1]
+    if complete := checkpoints(out):
+        return complete[-1]
     if old := sorted((out / "checkpoints").glob(f"[0-9]*/{OLD_STATE}")):
         raise ValueError(
             f"{old[-1].parent} was written by an older pilot; start a new run from its weights with "
@@ -148,9 +148,9 @@ def read_values(folder: Path) -> dict[str, Any]:
         values = json.loads((folder / STATE).read_text())
         sizes = {name: (folder / name).stat().st_size for name in values["files"]}
     except (OSError, ValueError, KeyError) as error:
-        raise _damaged(folder, told(error)) from error
+        raise _damage_error(folder, describe_error(error)) from error
     if wrong := [name for name, size in values["files"].items() if sizes[name] != size]:
-        raise _damaged(folder, f"{wrong[0]} has {sizes[wrong[0]]} bytes of {values['files'][wrong[0]]}")
+        raise _damage_error(folder, f"{wrong[0]} has {sizes[wrong[0]]} bytes of {values['files'][wrong[0]]}")
     return values
 
 
@@ -169,7 +169,7 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
     try:
         dcp.load(dict(into), checkpoint_id=folder, process_group=group)
     except (Exception, CheckpointException) as error:  # of whatever kind: a damaged file may raise anything
-        raise _damaged(folder, told(error)) from error
+        raise _damage_error(folder, describe_error(error)) from error
 
 
 def read_all(folder: Path) -> dict[str, Tensor]:
@@ -184,19 +184,19 @@ def _shapes(folder: Path) -> dict[str, TensorStorageMetadata]:
     try:
         index = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     except Exception as error:  # of whatever kind: it is a pickle
-        raise _damaged(folder, told(error)) from error
+        raise _damage_error(folder, describe_error(error)) from error
     return {name: shape for name, shape in index.items() if isinstance(shape, TensorStorageMetadata)}
 
 
-def _damaged(folder: Path, reason: str) -> ValueError:
+def _damage_error(folder: Path, reason: str) -> ValueError:
     before = [other for other in checkpoints(folder.parents[1]) if int(other.name) < int(folder.name)]
     good = f"remove {folder} to go on from {before[-1]}" if before else f"remove {folder.parents[1]} to start anew"
     return ValueError(f"the checkpoint {folder} is damaged ({reason}); {good}")
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe an error in one line; of several that were collected from the ranks, the first."""
     if isinstance(error, CheckpointException) and error.failures:
         rank, (cause, _) = next(iter(error.failures.items()))
-        return f"rank {rank}: {told(cause)}"
+        return f"rank {rank}: {describe_error(cause)}"
     return f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What a run learns from, and how its rows are drawn and changed."""
+    """The data that a run learns from, and how its rows are drawn and changed."""
 
     # Sets of demonstrations, and of web rows; their folders have different names.
     sources: tuple[Source, ...] = ()
@@ -180,7 +180,7 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """How the rows of a batch are shared between processes, passes and threads."""
+    """The sharing of a batch between processes, passes and threads."""
 
     # How ranks share the model: each a copy (ddp), pieces (fsdp), or pieces within a machine (hsdp).
     strategy: Literal["none", "ddp", "fsdp", "hsdp"] = "none"
@@ -194,7 +194,7 @@ class ParallelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """What a step runs on, and what it trades for memory or speed."""
+    """The device that a step runs on, and what it trades for memory or speed."""
 
     # auto, cpu, cuda, cuda:N or mps.
     device: str = "auto"
@@ -210,7 +210,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
-    """What is logged, where, and what stops a run that has gone wrong."""
+    """The metrics that are logged, and what stops a run that has gone wrong."""
 
     # Steps between two lines of metrics.
     log_every: int = 20
@@ -223,7 +223,7 @@ class LoggingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How the moving average is tried as the run goes on."""
+    """Validation and evaluation of the moving average while the run goes on."""
 
     # Steps between two validations on the rows that `data.held_out` keeps back; 0: never.
     validate_every: int = 0
@@ -239,7 +239,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """Which checkpoints are written, and which of them stay."""
+    """The checkpoints that are written, and those of them that stay."""
 
     # Steps between two checkpoints.
     save_every: int = 500
@@ -251,7 +251,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A run."""
+    """A whole training run."""
 
     # The function in `configs/` that returns it, and its folder in `outputs/`.
     name: str

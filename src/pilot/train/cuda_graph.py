@@ -88,7 +88,7 @@ class StepGraphs:
             terms, loss, norm = self._work(inputs.map(move), move)
             return terms, loss, lr, norm
         if shapes not in self.replays:
-            self.replays[shapes] = self._captured(inputs)
+            self.replays[shapes] = self._capture_step(inputs)
         kept, replay = self.replays[shapes]
         for mine, new in zip(kept.tensors(), inputs.tensors(), strict=True):
             mine.copy_(new.pin_memory() if mine.is_cuda else new, non_blocking=True)
@@ -126,7 +126,7 @@ class StepGraphs:
         self.optimizer.masters.clear_gradients()
         return terms, loss, norm
 
-    def _captured(self, inputs: StepInputs) -> tuple[StepInputs, Replay]:
+    def _capture_step(self, inputs: StepInputs) -> tuple[StepInputs, Replay]:
         """Capture a step; its inputs are tensors of its own, and its gradients come to the same addresses each time."""
         kept, found = inputs.map(lambda t: t.to(self.device, copy=True)), []
         table = torch.zeros(8, len(self.optimizer.names), dtype=torch.int64, device=self.device)

@@ -1,4 +1,4 @@
-"""Many processes, one run: who takes part, how the model is spread over them, and how they keep in step.
+"""Many processes, one run: who takes part, how the model is sharded over them, and how they keep in step.
 
 Every rank holds its own rows of every batch; `parallel` says what it holds of the model:
 
@@ -75,7 +75,7 @@ class Ranks:
     device: torch.device = CPU
     mesh: DeviceMesh | None = None
     host: dist.ProcessGroup | None = None
-    """For words between ranks: on the CPU, and not in the way of what the GPUs say to each other."""
+    """For values that ranks exchange on the CPU, so that they do not wait behind what the GPUs exchange."""
     files: dist.ProcessGroup | None = None
     """For checkpoints, which are written by a thread of their own."""
 
@@ -85,7 +85,7 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, numbers: list[float]) -> list[float]:
-        """Each number summed over the ranks, in double precision."""
+        """Sum each number over the ranks, in double precision."""
         if self.world_size == 1:
             return numbers
         total = torch.tensor(numbers, dtype=torch.float64)
@@ -93,7 +93,7 @@ class Ranks:
         return total.tolist()
 
     def gather(self, value: Value) -> list[Value]:
-        """What every rank gave, in their order."""
+        """Return the values of all ranks, in the order of ranks."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -101,12 +101,12 @@ class Ranks:
         return values
 
     def any(self, yes: bool) -> bool:
-        """Whether it is so on at least one rank."""
+        """Return whether `yes` is true on at least one rank."""
         return self.sum([float(yes)])[0] > 0
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """What fails within on one rank fails on all of them, so that none waits for one that is not coming.
+        """Raise on every rank when the block fails on one, so that none waits for one that is not coming.
 
         Raises:
             RuntimeError: it failed on another rank; where it failed, its own error.
@@ -124,7 +124,7 @@ class Ranks:
             raise RuntimeError(f"rank {rank} has failed: {reason}")
 
     def main_first(self, work: Callable[[], Value]) -> Value:
-        """`work` done by the main rank before the others do it too: they find what it has left on disk."""
+        """Do `work` on the main rank, then on the others: they find what it has left on disk."""
         results: list[Value] = []
         for turn in (True, False):
             with self.fail_together():
@@ -135,7 +135,7 @@ class Ranks:
 
 @contextmanager
 def connect(config: TrainConfig) -> Iterator[Ranks]:
-    """The ranks of a run: those that `torchrun` (or Slurm through it) has started, or this process alone.
+    """Join the ranks of a run: those that `torchrun` (or Slurm through it) has started, or this process alone.
 
     A process group that is there already is used and left as it is.
 
@@ -197,12 +197,12 @@ def process_device(config: TrainConfig, *, ranks: int = 1) -> torch.device:
 
 
 def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether blocks compute in bf16."""
+    """Return whether blocks compute in bf16."""
     return config.compute.precision == "bf16" or (config.compute.precision == "auto" and device.type == "cuda")
 
 
 def num_shards(config: TrainConfig) -> int:
-    """Ranks that share one copy of the model under `hsdp`: by default those of one machine."""
+    """Return how many ranks share one copy of the model under `hsdp`: by default those of one machine."""
     return config.parallel.shards or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
@@ -214,12 +214,12 @@ def _make_mesh(config: TrainConfig, count: int, device: torch.device) -> DeviceM
 
 
 def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
-    """The model on its device, with its blocks checkpointed, compiled and shared out as the run asks for.
+    """Move the model to its device; checkpoint, compile and shard its blocks as the run asks for.
 
     Names of weights stay as they are.
 
     Raises:
-        ValueError: the model cannot be spread.
+        ValueError: the model cannot be sharded.
     """
     model.to(ranks.device)
     for block in model.blocks():
@@ -262,17 +262,17 @@ def _checkpoint_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor that is spread, or the tensor itself; they share their memory."""
+    """Return this rank's part of a sharded tensor, or a plain tensor itself; they share their memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """All of a tensor that is spread, on every rank, or the tensor itself."""
+    """Return all of a sharded tensor, on every rank, or a plain tensor itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_weights(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """All of the weights in the memory of the main rank; on the others nothing."""
+    """Gather all weights in the memory of the main rank; on the others return nothing."""
     result = {}
     for name, weight in weights.items():
         full = full_tensor(weight)  # every rank takes part
@@ -282,14 +282,14 @@ def gather_weights(weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Ten
 
 
 def reshard(model: nn.Module) -> None:
-    """Have the model gather its weights anew when it runs next: they have been changed where they are kept."""
+    """Drop gathered copies of the weights, which have changed: the model gathers them anew when it runs next."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def shard_like(part: Tensor, tensor: Tensor) -> Tensor:
-    """This rank's part of something that is spread as `tensor` is."""
+    """Return a tensor that is sharded as `tensor` is, of which `part` is this rank's."""
     if not isinstance(tensor, DTensor):
         return part
     return DTensor.from_local(
@@ -298,7 +298,7 @@ def shard_like(part: Tensor, tensor: Tensor) -> Tensor:
 
 
 def shard_of(full: Tensor, tensor: Tensor) -> Tensor:
-    """This rank's part of `full`, which every rank has, if it were spread as `tensor` is."""
+    """Return this rank's part of `full`, which every rank has, if it were sharded as `tensor` is."""
     if not isinstance(tensor, DTensor):
         return full
     everywhere = [Replicate()] * tensor.device_mesh.ndim

@@ -36,6 +36,7 @@ FOLDER = "norm_stats"
 
 
 def robot_of(source: Source, config: TrainConfig) -> Robot:
+    """Return the robot that recorded a source: its own, or else the run's."""
     return load_robot(source.robot or config.robot)
 
 
@@ -71,12 +72,12 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
     names = {camera: source.cameras.get(camera, camera) for camera in dataset.cameras}
     if unknown := set(source.cameras) - set(dataset.cameras):
         raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
-    if not (kept := tuple(camera for camera, name in names.items() if name in shown)):
+    if not (cameras := tuple(camera for camera, name in names.items() if name in shown)):
         raise ValueError(
             f"{dataset.path} has cameras {dataset.cameras}, robot '{robot.name}' shows models {shown}; say which is "
             "which in Source.cameras"
         )
-    if missing := sorted(set(shown) - {names[camera] for camera in kept}):
+    if missing := sorted(set(shown) - {names[camera] for camera in cameras}):
         warnings.warn(f"{dataset.path} has no {missing} of robot '{robot.name}': masked in its rows", stacklevel=2)
     if abs(dataset.fps - robot.control_hz) > 0.5:
         warnings.warn(
@@ -84,7 +85,7 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
             f"{robot.control_hz:g} Hz: its chunks are of another length in time",
             stacklevel=2,
         )
-    dataset.cameras = kept
+    dataset.cameras = cameras
 
 
 def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[EpisodeDataset]:
@@ -108,7 +109,7 @@ def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSour
 
 def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[np.ndarray]:
     """Return whole chunks [n ah ad] of each other robot whose actions are tokens, by that robot's own statistics."""
-    found = []
+    others = []
     for name in dict.fromkeys(robot_of(source, config).name for source in config.data.sources):
         datasets = [
             rows.dataset
@@ -120,8 +121,8 @@ def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Row
             continue
         robot, stats = load_robot(name), stats_of(name, config, sources)["actions"]
         options = {"norm": require_pi(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
-        found.append(whole_chunks(long, robot, stats=stats, **options))
-    return found
+        others.append(whole_chunks(long, robot, stats=stats, **options))
+    return others
 
 
 def pipelines(

@@ -36,15 +36,15 @@ def parts_of(model: nn.Module, names: Iterable[str], *, field: str = "freeze") -
         ValueError: a name that is neither; the nearest is suggested.
     """
     own = [name for name, _ in model.named_children()]
-    groups = {group: [part for part in parts if part in own] for group, parts in GROUPS.items()}
-    known = {name: [name] for name in own} | {group: parts for group, parts in groups.items() if parts}
-    found: dict[str, None] = {}
+    groups = {group: [part for part in members if part in own] for group, members in GROUPS.items()}
+    known = {name: [name] for name in own} | {group: members for group, members in groups.items() if members}
+    parts: dict[str, None] = {}
     for name in names:
         if name not in known:
             hint = suggest_names(name, known, listed="it has")
             raise ValueError(f"{field} names '{name}', which the model has not; {hint}")
-        found |= dict.fromkeys(known[name])
-    return list(found)
+        parts |= dict.fromkeys(known[name])
+    return list(parts)
 
 
 def choose_learning(

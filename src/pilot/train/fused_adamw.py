@@ -72,7 +72,7 @@ class FusedAdamW:
 
     @staticmethod
     def fits(optimizer: Optimizer, device: torch.device) -> bool:
-        """Whether the kernel can take the place of this optimizer on this device."""
+        """Return whether the kernel can take the place of this optimizer on this device."""
         return find_spec("triton") is not None and device.type == "cuda" and len(optimizer.parts) == 1
 
     def step(self, step: int) -> tuple[float, Tensor]:
@@ -134,7 +134,7 @@ class FusedAdamW:
         return torch.tensor(rows)
 
     def _state(self) -> Mapping[str, dict[str, Tensor]]:
-        """What AdamW remembers of each weight, made where there is none yet, under torch's own names."""
+        """Return AdamW's state of each weight under torch's own names, made where there is none yet."""
         state = self.optimizer.parts[0].state
         for p in self.masters.weights.values():
             if "exp_avg" not in state[p]:
@@ -143,7 +143,7 @@ class FusedAdamW:
         return {name: state[p] for name, p in self.masters.weights.items()}
 
     def _take_steps(self) -> None:
-        """Have the counts of all weights stand in one tensor, whose elements are those of the optimizer's state."""
+        """Put the step counts of all weights into one tensor, whose elements are those of the optimizer's state."""
         state, size = self._state(), self.steps.element_size()
         counts = [state[name]["step"] for name in self.names]
         if all(count.data_ptr() == self.steps.data_ptr() + i * size for i, count in enumerate(counts)):
@@ -154,5 +154,5 @@ class FusedAdamW:
 
 
 def in_bf16(gradients: list[Tensor | None]) -> bool:
-    """Whether all gradients are in bf16; otherwise they are in fp32."""
+    """Return whether all gradients are in bf16; otherwise they are in fp32."""
     return all(g.dtype == torch.bfloat16 for g in gradients if g is not None)

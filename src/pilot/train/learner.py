@@ -32,7 +32,7 @@ from pilot.train.optim import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step came to. Tensors are on the model's device: nothing has waited for them.
+    """The outcome of one step. Tensors are on the model's device: nothing has waited for them.
 
     `terms` are this rank's rows, in the order of `sources`; `loss` is their part of the objective.
     """
@@ -80,7 +80,7 @@ class Learner:
         return self.fused
 
     def train_step(self, batch: list[Batch]) -> StepResult:
-        """One step on this rank's rows of a batch."""
+        """Take one step on this rank's rows of a batch."""
         if self.graphs is not None:
             draws = self.draw(batch)
             scales = self.loss_scales(batch, draws)
@@ -93,7 +93,7 @@ class Learner:
         return StepResult(terms=terms, sources=sources, loss=loss, lr=lr, grad_norm=grad_norm)
 
     def update(self) -> tuple[float, Tensor]:
-        """Change the weights by the gradients of the step; the learning rate, and the norm before clipping."""
+        """Update weights and average; return the learning rate and the gradient norm before clipping."""
         if self.fused is not None:
             return self.fused.step(self.step)
         if self.masters is not None:
@@ -107,36 +107,38 @@ class Learner:
         return result
 
     def compute_gradients(self, batch: list[Batch]) -> tuple[Terms, Tensor]:
-        """Have every weight that learns hold its gradient; the terms of this rank's rows, and their objective."""
+        """Compute the gradients of all weights that learn; return this rank's loss terms and their objective."""
         draws = self.draw(batch)
         scales = self.loss_scales(batch, draws)
         work = self._gradients_in_threads if self.pool else self._gradients_in_turn
         return work(batch, draws, scales)
 
     def draw(self, batch: list[Batch]) -> list[Draws]:
-        """What is random about every part."""
+        """Draw noise and flow times for each part of the batch."""
         config, model = self.config, self.model
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         options = {"flow_draws": config.objective.flow_draws, "time_s": config.objective.time_s}
         if config.objective.noise_per == "step":
             return [model.draw(len(part.actions), generator, **options) for part in batch]
-        of_rows = model.draw(config.batch_size, generator, **options)
-        return [{name: values[list(part.row_ids)] for name, values in of_rows.items()} for part in batch]
+        whole = model.draw(config.batch_size, generator, **options)  # of all ranks, so that a row's noise is its own
+        return [{name: values[list(part.row_ids)] for name, values in whole.items()} for part in batch]
 
     def loss_scales(self, batch: list[Batch], draws: list[Draws]) -> Scales:
-        """Of each loss of the objective, for the batch of all ranks."""
+        """Return for each loss its weight over its count in the batch of all ranks: the factor of its sum."""
         losses = self.config.objective.losses
         counts = [self.model.loss_counts(part, d, losses=losses) for part, d in zip(batch, draws, strict=True)]
-        own = {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
+        totals = {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
         if self.ranks.world_size > 1:
-            totals = self.ranks.sum([total.item() for total in own.values()])
-            own = {name: torch.tensor(total) for name, total in zip(own, totals, strict=True)}
-        return {name: self.config.objective.weight_of(name) / total.float().clamp(min=1) for name, total in own.items()}
+            sums = self.ranks.sum([total.item() for total in totals.values()])
+            totals = {name: torch.tensor(total) for name, total in zip(totals, sums, strict=True)}
+        weight_of = self.config.objective.weight_of
+        return {name: weight_of(name) / total.float().clamp(min=1) for name, total in totals.items()}
 
     def _gradients_in_turn(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> tuple[Terms, Tensor]:
-        """Part after part; gradients add up where they are kept. Those of all ranks are averaged, so they are scaled.
+        """Compute gradients part after part; they add up in the weights.
 
-        Ranks are in step: each runs all parts of the model.
+        FSDP averages gradients over ranks, so losses are scaled by their number. Each rank runs all modules, because
+        ranks wait for each other in every block.
         """
         count, results, losses = self.ranks.world_size, [], self.config.objective.losses
         move = partial(to_device, device=self.ranks.device)
@@ -149,7 +151,7 @@ class Learner:
         return terms, weighted_loss(terms, scales)
 
     def _gradients_in_threads(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> tuple[Terms, Tensor]:
-        """All parts at once; their gradients are summed in the order of the parts, so a step is the same each time."""
+        """Compute all parts at once; gradients are summed in the order of the parts, so a step repeats exactly."""
         assert self.pool is not None
         results = list(self.pool.map(self._gradients_of_part, batch, draws, [scales] * len(batch)))
         for p, *parts in zip(self.optimizer.parameters, *(gradients for _, gradients in results), strict=True):
@@ -159,7 +161,7 @@ class Learner:
         return terms, weighted_loss(terms, scales)
 
     def _gradients_of_part(self, part: Batch, draws: Draws, scales: Scales) -> tuple[Terms, tuple[Tensor | None, ...]]:
-        """The losses of one part, and the gradients of their weighted sum."""
+        """Return the losses of one part, and the gradients of their weighted sum."""
         terms = self.model.loss_terms(part, draws, losses=self.config.objective.losses)
         loss = weighted_loss(terms, scales)
         return detach_terms(terms), torch.autograd.grad(loss, self.optimizer.parameters, allow_unused=True)
@@ -167,20 +169,20 @@ class Learner:
     # --- on disk -----------------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a step depends on, each tensor as it is spread over the ranks."""
+        """Return all that a step depends on, each tensor as it is sharded over the ranks."""
         masters = {} if self.masters is None else {n: p.detach() for n, p in self.masters.weights.items()}
         own = {f"model/{name}": weight for name, weight in (self.model.state_dict() | masters).items()}
         own |= {f"ema/{name}": self.ema.weights[name] for name in self.ema.learned}
         return own | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
 
     def allocate_tensors(self, names: set[str]) -> dict[str, Tensor]:
-        """`tensors`, with room for what the optimizer remembers in a checkpoint that has these `names`."""
+        """Return `tensors`, with room for the optimizer state of a checkpoint that has these `names`."""
         prefix = "optimizer/"
-        self.optimizer.make_room({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
+        self.optimizer.allocate_state({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return self.tensors()
 
     def after_load(self) -> None:
-        """Take note that `allocate_tensors` have been written over."""
+        """Refresh the bf16 copies, after a checkpoint has been read into `allocate_tensors`."""
         if self.masters is not None:
             self.masters.refresh()
 
@@ -205,13 +207,13 @@ class Learner:
 
 
 def uses_threads(config: TrainConfig, ranks: Ranks) -> bool:
-    """Whether the parts of a batch are worked on at the same time."""
+    """Return whether the parts of a batch are computed at the same time, in threads."""
     plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compute.compile
     return plain and ranks.device.type == "cpu" and config.parallel.accumulate == 1
 
 
 def weighted_loss(terms: Terms, scales: Scales) -> Tensor:
-    """The objective, as far as these rows go."""
+    """Return the part of these rows in the objective."""
     return torch.stack([scales[name] * total.sum() for name, (total, _) in terms.items()]).sum()
 
 
@@ -220,7 +222,7 @@ def detach_terms(terms: Terms) -> Terms:
 
 
 def concatenate_terms(parts: list[Terms]) -> Terms:
-    """Sums and counts of all rows, part after part."""
+    """Concatenate sums and counts of all rows, part after part."""
     return {
         name: (torch.cat([part[name][0] for part in parts]), torch.cat([part[name][1] for part in parts]))
         for name in parts[0]

@@ -120,9 +120,9 @@ class Run:
                     stopping = ranks.any(stopped())
                     if self.step % config.checkpoints.save_every == 0 or self.step == last or stopping:
                         self.save()
-                    with metrics.paused():
-                        if found := self.evaluate_average(evaluate):
-                            metrics.log_evaluation(self.step, found)
+                    with metrics.pause():
+                        if measured := self.evaluate_average(evaluate):
+                            metrics.log_evaluation(self.step, measured)
                     if stopping:
                         self.checkpoints.finish()
                         raise KeyboardInterrupt(f"stopped at step {self.step}; the same command goes on from there")
@@ -147,15 +147,15 @@ class Run:
 
     def evaluate_average(self, evaluate: Evaluate | None) -> dict[str, float]:
         """Validate and evaluate the moving average, each when it is due; return what is logged of it."""
-        found: dict[str, float] = {}
+        measured: dict[str, float] = {}
         if (every := self.config.evaluation.validate_every) and self.step % every == 0:
             with self.learner.average_parameters() as model:
-                found |= self.validation.run(model)
+                measured |= self.validation.run(model)
         if evaluate is not None and (every := self.config.evaluation.every) and self.step % every == 0:
             self.export()
             with self.ranks.fail_together():
-                found |= evaluate(self.out / "policy") if self.ranks.is_main else {}
-        return found
+                measured |= evaluate(self.out / "policy") if self.ranks.is_main else {}
+        return measured
 
     def save(self) -> None:
         """Write the policy, and begin to write the checkpoint."""
@@ -191,7 +191,7 @@ class Run:
 
 
 LossSums = dict[tuple[str, str], tuple[float, float]]
-"""Sum and count of each loss (first key), of all rows ("") and of each source's."""
+"""Sum and count by (loss, source); the source "" is all rows."""
 
 
 def sum_losses(terms: Terms, sources: list[str]) -> LossSums:
@@ -206,10 +206,10 @@ def sum_losses(terms: Terms, sources: list[str]) -> LossSums:
     return result
 
 
-def mean_losses(tallies: list[LossSums]) -> dict[str, float]:
+def mean_losses(sums_of_ranks: list[LossSums]) -> dict[str, float]:
     """Return the mean of each loss over all ranks, and over each source that carries it."""
     sums: dict[tuple[str, str], list[float]] = {}
-    for one in tallies:
+    for one in sums_of_ranks:
         for key, numbers in one.items():
             sums[key] = [a + b for a, b in zip(sums.get(key, (0.0, 0.0)), numbers, strict=True)]
     shown = {key: (total, count) for key, (total, count) in sorted(sums.items()) if count > 0 or not key[1]}
@@ -219,12 +219,12 @@ def mean_losses(tallies: list[LossSums]) -> dict[str, float]:
 @contextmanager
 def stop_signals() -> Iterator[Any]:
     """Hold SIGINT and SIGTERM back: yield a function that says whether one came. A second SIGINT interrupts."""
-    seen: list[int] = []
+    received: list[int] = []
 
     def remember(number: int, _frame: Any) -> None:
-        if number == signal.SIGINT and number in seen:
+        if number == signal.SIGINT and number in received:
             raise KeyboardInterrupt
-        seen.append(number)  # SIGTERM may come twice, from a scheduler and from a launcher
+        received.append(number)  # SIGTERM may come twice, from a scheduler and from a launcher
 
     try:
         before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -232,7 +232,7 @@ def stop_signals() -> Iterator[Any]:
         yield lambda: False
         return
     try:
-        yield lambda: bool(seen)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

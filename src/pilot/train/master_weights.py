@@ -36,7 +36,7 @@ class MasterWeights:
         p.grad = None
 
     def gradients(self) -> dict[str, Tensor]:
-        """Gradients of the step by name, for the weights that have one."""
+        """Return the gradients of the step by name, for the weights that have one."""
         return self._sums or {name: p.grad for name, p in self.copies.items() if p.grad is not None}
 
     def clear_gradients(self) -> None:

@@ -79,7 +79,7 @@ class Metrics:
         self._bar.update()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def pause(self) -> Iterator[None]:
         """Leave the time inside (validation, an evaluation) out of samples/s and the time left."""
         begun = time.perf_counter()
         try:

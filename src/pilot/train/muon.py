@@ -20,7 +20,7 @@ ITERATIONS = 5
 
 
 def orthogonalize(g: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
-    """Each matrix with its singular values brought near 1 (0.7 to 1.2), by a quintic Newton-Schulz iteration."""
+    """Return each matrix with its singular values brought near 1 (0.7 to 1.2), by a quintic Newton-Schulz iteration."""
     wide = g.shape[1] <= g.shape[2]
     x = g if wide else g.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -34,8 +34,8 @@ def orthogonalize(g: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised and scaled by `sqrt(max(1, rows / columns))`; decoupled weight decay.
 
-    Of a matrix that is spread over ranks each keeps the momentum of its own rows; to be made orthogonal it is gathered,
-    on every rank.
+    Of a sharded matrix each rank keeps the momentum of its own rows; to be made orthogonal it is gathered, on every
+    rank.
     """
 
     def __init__(

@@ -12,9 +12,10 @@ from pilot.train.muon import Muon
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Linear warm-up from `peak / (warmup + 1)`, then a cosine to `final_lr` at `decay_steps`, or else the last step.
+    """Return the learning rate of a step.
 
-    This is optax's form, as in openpi.
+    It warms up linearly from `peak / (warmup + 1)`, then falls by a cosine to `final_lr` at `decay_steps`, or else the
+    last step: optax's form, as in openpi.
     """
     steps = config.decay_steps or steps
     if step < config.warmup_steps:
@@ -53,7 +54,7 @@ class Optimizer:
         self.peaks = [config.peak_lr, config.muon_lr]
 
     def step(self, step: int) -> tuple[float, Tensor]:
-        """Clip, update, clear; returns the learning rate and the gradient norm before clipping, still on its device."""
+        """Clip, update, clear the gradients; return the learning rate and, on its device, the norm before clipping."""
         norm = full_tensor(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
         lr = learning_rate(self.config, step, self.steps)
         for part, peak in zip(self.parts, self.peaks, strict=False):
@@ -64,12 +65,12 @@ class Optimizer:
         return lr, norm
 
     def state(self) -> dict[str, Tensor]:
-        """All that is remembered from step to step, by `key/weight`. The tensors are the optimizer's own."""
+        """Return all that is remembered from step to step, by `key/weight`. The tensors are the optimizer's own."""
         states = [(p, state) for part in self.parts for p, state in part.state.items()]
         return {f"{key}/{self.names[id(p)]}": value for p, state in states for key, value in state.items()}
 
-    def make_room(self, names: Collection[str]) -> None:
-        """Have `state` hold tensors under these names, to be written over with what was saved."""
+    def allocate_state(self, names: Collection[str]) -> None:
+        """Allocate the tensors of `state` that have these names, so that a checkpoint can be read into them."""
         for part in self.parts:
             for p in (p for group in part.param_groups for p in group["params"]):
                 for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):

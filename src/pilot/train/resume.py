@@ -50,14 +50,14 @@ def read_config(out: Path, *, like: TrainConfig) -> dict[str, Any]:
     """
     values = read_json(out / FILE, remedy="choose another folder")
     if "data" not in values:
-        values = grouped(values)
+        values = group_settings(values)
     values["model"] = as_json(config_from_dict(values["model"], kind=model_kind(like.model)))
     values["data"]["sources"] = [as_json(Source(path="")) | source for source in values["data"]["sources"]]
     values["data"].setdefault("group_by", "label")
     return with_defaults(values, like)
 
 
-def grouped(flat: Mapping[str, Any]) -> dict[str, Any]:
+def group_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Sort the settings of a config from before there were groups into them."""
     values: dict[str, Any] = {}
     init_from = flat.get("init_from")

@@ -58,7 +58,7 @@ def first_bundle(
     if not datasets_of(robot.name, config, sources):
         raise ValueError(f"run '{config.name}' has no robot source of '{robot.name}': its statistics come from one")
     stats, text, actions = stats_of(robot.name, config, sources), TextTokenizer(), None
-    says_actions = isinstance(config.model, PiConfig)
+    writes_actions = isinstance(config.model, PiConfig)
     if start is None:
         model = _random_model(config.model, text, generator)
     elif start.kind == "weights":
@@ -66,7 +66,7 @@ def first_bundle(
         base = load_bundle(path)
         check_action_tokenizer(config, base.action_tokenizer, path=path)
         text, actions = base.text, base.action_tokenizer
-        says_actions = config.objective.fast_weight > 0
+        writes_actions = config.objective.fast_weight > 0
         model = transfer_weights(base.pi, require_pi(config.model), fresh=start.fresh, generator=generator)
     elif start.kind == "paligemma":
         if not isinstance(config.model, PiConfig):
@@ -75,7 +75,7 @@ def first_bundle(
         text, model = paligemma.find_text_tokenizer(path), paligemma.init_model(config.model, path, generator=generator)
     else:
         model = load_resnet(build_model(config.model).initialize(generator), start.path)
-    if actions is None and says_actions:
+    if actions is None and writes_actions:
         actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
     return Bundle(
         model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=actions,
@@ -155,20 +155,20 @@ def check_action_tokenizer(config: TrainConfig, tokenizer: ActionTokenizer | Non
 
     A checkpoint without one leaves the run its choice.
     """
-    asked = config.data.action_tokenizer
+    wanted = config.data.action_tokenizer
     if tokenizer is None:
         return
     kinds = {kind: name for name, (_, kind) in ACTION_TOKENIZERS.items()}
     got = kinds[type(tokenizer)]
-    if asked not in ACTION_TOKENIZERS:
-        if _files_of(load_action_tokenizer(fetch(asked))) != _files_of(tokenizer):
+    if wanted not in ACTION_TOKENIZERS:
+        if _files_of(load_action_tokenizer(fetch(wanted))) != _files_of(tokenizer):
             raise ValueError(
-                f"{path} has an action tokenizer of its own ({got}), which is not the one in {asked}; take it with "
+                f"{path} has an action tokenizer of its own ({got}), which is not the one in {wanted}; take it with "
                 f"data.action_tokenizer={got}, or start from other weights"
             )
-    elif asked != got:
+    elif wanted != got:
         raise ValueError(
-            f"the actions of {path} are written by '{got}', this run asks for '{asked}'; "
+            f"the actions of {path} are written by '{got}', this run asks for '{wanted}'; "
             f"set data.action_tokenizer={got}"
         )
     scale = getattr(tokenizer, "scale", config.data.fast_scale)

@@ -31,14 +31,14 @@ def open_trackers(
         ValueError: an unknown tracker; the nearest is suggested.
         ImportError: its library is not installed; the message names the extra.
     """
-    opened: list[Tracker] = []
+    trackers: list[Tracker] = []
     for name in names:
         if name not in TRACKERS:
             raise ValueError(f"log_to names '{name}', which is no tracker; {suggest_names(name, TRACKERS)}")
         tracker = TRACKERS[name](out, title, start, settings)
         if tracker is not None:
-            opened.append(tracker)
-    return opened
+            trackers.append(tracker)
+    return trackers
 
 
 class TensorBoard:

@@ -44,8 +44,9 @@ class SourceSubset:
         return len(self.numbers)
 
     def groups(self) -> dict[str, Numbers]:
-        kept = {name: np.intersect1d(numbers, self.numbers) for name, numbers in self.whole.groups().items()}
-        return {name: numbers for name, numbers in kept.items() if len(numbers)}
+        """Return the groups of the whole source, without the rows that are not in the subset."""
+        groups = {name: np.intersect1d(numbers, self.numbers) for name, numbers in self.whole.groups().items()}
+        return {name: numbers for name, numbers in groups.items() if len(numbers)}
 
     def sample(self, i: int, rng: np.random.Generator) -> Sample:
         return self.whole.sample(i, rng)
@@ -106,9 +107,9 @@ class Validation:
         if config.evaluation.validate_every and not any(len(numbers) for numbers in held_out.values()):
             raise ValueError(f"run '{config.name}' validates and holds nothing out; --set data.held_out=0.05")
         self.config, self.loader, self.device = config, loader, torch.device(device)
-        self.numbers = {name: self._chosen(name, numbers) for name, numbers in held_out.items() if len(numbers)}
+        self.numbers = {name: self._choose_rows(name, numbers) for name, numbers in held_out.items() if len(numbers)}
 
-    def _chosen(self, name: str, numbers: Numbers) -> Numbers:
+    def _choose_rows(self, name: str, numbers: Numbers) -> Numbers:
         rng = np.random.default_rng((self.config.seed, crc32(name.encode()), 1))
         return np.sort(rng.choice(numbers, min(self.config.evaluation.validate_rows, len(numbers)), replace=False))
 
@@ -121,7 +122,7 @@ class Validation:
             results = [self._source(model, name) for name in self.numbers]
         finally:
             model.train(training)
-        return {name: value for found in results for name, value in found.items()}
+        return {name: value for values in results for name, value in values.items()}
 
     def _source(self, model: Model, name: str) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -145,28 +146,28 @@ class Validation:
     def _case(self, name: str, i: int) -> HeldOutRow:
         sample = self.loader.mixture.sources[name].sample(i, np.random.default_rng((self.config.seed, i)))
         pipeline = self.loader.pipelines[name]
-        says = self.loader.with_fast and sample.extra.get("whole", True)
-        row = pipeline.encode(sample, with_fast=says, flow=sample.extra.get("flow", True))
+        with_fast = self.loader.with_fast and sample.extra.get("whole", True)
+        row = pipeline.encode(sample, with_fast=with_fast, flow=sample.extra.get("flow", True))
         return HeldOutRow(sample=sample, row=row, pipeline=pipeline)
 
     def _losses(
         self, model: Model, cases: list[HeldOutRow], generator: torch.Generator
     ) -> Iterator[tuple[str, float, float]]:
         draws = model.draw(len(cases), generator, time_s=self.config.objective.time_s)
-        draws = {key: self._moved(value) for key, value in draws.items()}
-        batch = collate([case.row for case in cases]).map(self._moved)
+        draws = {key: self._to_device(value) for key, value in draws.items()}
+        batch = collate([case.row for case in cases]).map(self._to_device)
         for term, (total, count) in model.loss_terms(batch, draws, losses=self.config.objective.losses).items():
             yield term, float(total.sum()), float(count.sum())
 
     def _action_errors(
         self, model: Model, cases: list[HeldOutRow], robot: Robot, generator: torch.Generator
     ) -> Iterator[tuple[str, Float[np.ndarray, " n"]]]:
-        """Errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
+        """Yield errors of single numbers of sampled chunks, by what they are logged as; `{}` stands for the source."""
         rows = [case.pipeline.encode(case.sample, with_fast=False) for case in cases]
-        observation = collate(rows).observation.map(self._moved)
-        noise = self._moved(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
+        observation = collate(rows).observation.map(self._to_device)
+        noise = self._to_device(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
         if (padded_dims := model.padded_dims(robot.action_dim)) is not None:
-            padded_dims = self._moved(padded_dims)
+            padded_dims = self._to_device(padded_dims)
         steps = {"noise": noise, "num_steps": NUM_STEPS, "padded_dims": padded_dims}
         chunks = model.sample_actions(observation, **steps).float().cpu().numpy()
         grips = np.array([any(name == gripper.action for gripper in robot.grippers) for name in robot.action_names])
@@ -181,5 +182,5 @@ class Validation:
                 yield "action_l1/{}/gripper", errors[:, grips].ravel()
                 yield "action_l1/{}/other", errors[:, ~grips].ravel()
 
-    def _moved(self, tensor: Tensor) -> Tensor:
+    def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device)

@@ -39,10 +39,10 @@ def transfer_weights(base: Pi, config: PiConfig, *, fresh: Sequence[str], genera
     model = empty_model(config)
     new_parts = fresh_parts(model, fresh)
 
-    def transferred(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def select_transferred(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: weight for name, weight in weights.items() if name.split(".")[0] not in new_parts}
 
-    wanted, available = transferred(model.state_dict()), transferred(base.state_dict())
+    wanted, available = select_transferred(model.state_dict()), select_transferred(base.state_dict())
     shapes = [{(name, tuple(weight.shape)) for name, weight in weights.items()} for weights in (wanted, available)]
     if differ := {name for name, _ in shapes[0] ^ shapes[1]}:
         raise ValueError(

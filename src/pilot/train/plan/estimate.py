@@ -48,7 +48,7 @@ class Choice:
     changed: tuple[str, ...]
 
     def settings(self) -> list[str]:
-        """The changes as `--set` takes them."""
+        """Return the changes as `--set` takes them."""
         values = {name: "true" if name == "lora" else getattr(self.layout, name) for name in self.changed}
         return [f"{SETTINGS[name]}={value}" for name, value in values.items()]
 
@@ -74,11 +74,11 @@ class RunPlan:
 
     @property
     def chosen(self) -> Choice:
-        """What time and price are told of: what is asked if it fits, else the smallest change that does."""
+        """The choice that time and price are of: the config's own if it fits, else the smallest change."""
         return self.best or self.requested
 
     def speed(self, choice: Choice) -> dict[str, float]:
-        """Samples per second, the model's share of the GPUs' peak, and what `samples` samples take and cost."""
+        """Return samples per second, the model's share of the GPUs' peak, and what `samples` samples take and cost."""
         rate = self.batch_size / choice.time.total
         hours = self.samples / rate / 3600
         return {
@@ -137,9 +137,9 @@ def plan(
     count, name = parse_gpus(gpus)
     work, own = full_row(config, text=text, spoken=spoken), config.lora is not None
     variants = variants_of(config)
-    asked_layout = layout_of(config, gpus=count)
-    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, requested=asked_layout)
-    requested = options.choice(asked_layout, lora=own)
+    requested_layout = layout_of(config, gpus=count)
+    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, requested=requested_layout)
+    requested = options.choice(requested_layout, lora=own)
     choices = [requested, *options.all()]
     fitting = sorted((choice for choice in choices if choice.fits), key=smallest_change)
     whole = [choice for choice in fitting if "lora" not in choice.changed]
@@ -247,16 +247,16 @@ class Options:
         )  # fmt: skip
 
     def all(self) -> Iterator[Choice]:
-        """Every combination of parallelism, checkpointing, rows per pass, and LoRA."""
+        """Yield every combination of parallelism, checkpointing, rows per pass, and LoRA."""
         rows = self.requested.rows * self.requested.accumulate
         passes = [n for n in range(self.requested.accumulate, rows + 1) if rows % n == 0]
         parallel: list[Parallel] = ["none"] if self.requested.gpus == 1 else ["ddp", "fsdp"]
         if self.requested.gpus > GPUS_PER_NODE:
             parallel.append("hsdp")
         checkpointing = cast(tuple[Checkpointing, ...], get_args(Checkpointing))
-        for way, keeps, times, lora in product(parallel, checkpointing, passes, self.variants):
+        for strategy, keeps, times, lora in product(parallel, checkpointing, passes, self.variants):
             layout = replace(
-                self.requested, parallel=way, checkpointing=keeps, accumulate=times, rows=rows // times
+                self.requested, parallel=strategy, checkpointing=keeps, accumulate=times, rows=rows // times
             )  # fmt: skip
             yield self.choice(layout, lora=lora)
 

@@ -24,7 +24,7 @@ from pilot.train.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What one row holds, on average over a batch.
+    """The contents of one row, on average over a batch.
 
     `pictures`: the side of each in pixels. `text` tokens are prompt, subtask and FAST together, with padding; `spoken`
     are those that carry a cross-entropy. `draws` are flow blocks.
@@ -78,7 +78,7 @@ def mean_row(config: TrainConfig, batch: list[Batch]) -> Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Which losses a run has, and whether they reach the backbone."""
+    """The losses of a run, and whether they reach the backbone."""
 
     text: bool
     flow: bool
@@ -129,9 +129,9 @@ def forward(model: PiConfig, work: Workload) -> dict[str, FlopCount]:
 
 
 def _last(model: PiConfig, work: Workload) -> float | None:
-    """Queries of the backbone's last layer: the text if it is to say something, none if its cache is all that counts.
+    """Return the queries of the backbone's last layer: the text if it has a loss, else 0, as only its cache counts.
 
-    None: all of them, where the expert reads what the backbone puts out.
+    None stands for all of them, where the expert reads what the backbone puts out.
     """
     if model.expert_reads == "output":
         return None

@@ -53,13 +53,13 @@ def parse_gpus(text: str) -> tuple[int, str]:
     Raises:
         ValueError: not of that form, or a GPU that the table has not; the nearest is suggested.
     """
-    found = re.fullmatch(r"(?:(\d+)\s*[xX×*])?\s*([A-Za-z0-9 -]+)", text.strip())
-    if not found or found[1] == "0":
+    match = re.fullmatch(r"(?:(\d+)\s*[xX×*])?\s*([A-Za-z0-9 -]+)", text.strip())
+    if not match or match[1] == "0":
         raise ValueError(f"--gpus takes COUNTxNAME such as 8xH100, got '{text}'")
-    typed = found[2].upper().replace(" ", "")
+    typed = match[2].upper().replace(" ", "")
     plain = {known.replace("-", ""): known for known in GPUS}
     aliases = plain | {known.removeprefix("RTX"): known for known in GPUS} | {"A100": "A100-80"}
     name = aliases.get(typed.replace("-", "").removesuffix("GB"))
     if name is None:
-        raise ValueError(f"unknown GPU '{found[2]}'; {suggest_names(typed, GPUS)}")
-    return int(found[1] or 1), name
+        raise ValueError(f"unknown GPU '{match[2]}'; {suggest_names(typed, GPUS)}")
+    return int(match[1] or 1), name

@@ -39,7 +39,7 @@ Checkpointing = Literal["none", "selective", "blocks"]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a step is spread over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times.
+    """The division of a step over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times.
 
     `inside`: how many GPUs share a copy of the model under `hsdp`.
     """
@@ -55,7 +55,7 @@ class Layout:
 
     @property
     def shards(self) -> int:
-        """Over how many GPUs weights are spread: all, those of a node (hsdp), or none."""
+        """The number of GPUs that weights are sharded over: all, those of a node (hsdp), or 1."""
         return {"fsdp": self.gpus, "hsdp": min(self.gpus, self.inside)}.get(self.parallel, 1)
 
     @property
@@ -216,7 +216,7 @@ def copies(counts: Counts, layout: Layout) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSettings:
-    """How blocks are computed, which decides what is saved of each.
+    """The way in which blocks are computed, which decides what is saved of each.
 
     `c`: bytes of a number in compute. `blocks`: what entered the block, and keys and values, which the expert reads;
     the rest of one block at a time. `selective`: also what matrix products and attention put out. `compiled` blocks
