@@ -156,10 +156,10 @@ def lengths_in_steps_of(step: int) -> Iterator[None]:
         graphs.STEP = before
 
 
-def tuned(model: Pi, *, step: int = graphs.STEP) -> FusedEngine:
+def tuned(model: Pi) -> FusedEngine:
     """With as many rows in the products of prefill as the table of `rows` says."""
     engine = FusedEngine(model)
-    engine.vlm.extra = ExtraRows(**gpu_kernels.best_extra(round_up(TOKENS, step)))
+    engine.vlm.extra = ExtraRows(**gpu_kernels.best_extra(round_up(TOKENS, graphs.STEP)))
     print(f"    {engine.vlm.extra}")
     return engine
 
@@ -174,7 +174,7 @@ def chunk() -> None:
         "fused": (graphs.STEP, lambda: FusedEngine(model)),
         "fused, one after the other": (graphs.STEP, lambda: FusedEngine(model, early=False)),
         "fused, rows as measured": (graphs.STEP, lambda: tuned(model)),
-        "fused, steps of 4, rows as measured": (4, lambda: tuned(model, step=4)),
+        "fused, lengths in steps of 8": (8, lambda: FusedEngine(model)),
     }
     for name, (step, make) in makes.items():
         with lengths_in_steps_of(step):

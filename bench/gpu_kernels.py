@@ -297,14 +297,16 @@ ROWS = [*range(TOKENS - 4, TOKENS + 33, 4), 896, 960, 1024] if REAL else [TOKENS
 def rows() -> None:
     """Microseconds of the backbone's products for each number of rows, in turns, since a warm GPU is slower."""
     table: dict[str, Any] = {}
-    ways = ["cublas", "cublaslt", "fp8"] if REAL else ["cublas"]
+    ways = ["cublas", "fp8"] if REAL else ["cublas"]
     for kind, (k, n) in BACKBONE.items():
         weights = [draw(n, k) for _ in range(4)]
         graphs: dict[tuple[str, int], Any] = {}
+        functions = []  # a graph does not keep the tensors alive that its function holds
         for way in ways:
             for m in ROWS if way == "cublas" else (TOKENS, TOKENS + 4, 896):
                 try:
-                    graphs[way, m] = captured(of_rows(way, m, weights)) if REAL else of_rows(way, m, weights)
+                    functions.append(of_rows(way, m, weights))
+                    graphs[way, m] = captured(functions[-1]) if REAL else functions[-1]
                 except Exception as e:
                     print(f"    {kind} {way} {m}: {type(e).__name__} {str(e)[:100]}")
         times = in_turns(graphs)
@@ -324,15 +326,7 @@ def of_rows(way: str, m: int, weights: list[Tensor]) -> Callable[[], Any]:
         one = torch.ones((), device=DEVICE)
         return lambda: [scaled_mm(a8, w, x_scale=one, weight_scale=scale, out=out) for w, scale in quantized]
 
-    def multiply() -> None:
-        if REAL:
-            torch.backends.cuda.preferred_blas_library(way)
-        for w in weights:
-            torch.mm(a, w.T, out=out)
-        if REAL:
-            torch.backends.cuda.preferred_blas_library("default")
-
-    return multiply
+    return lambda: [torch.mm(a, w.T, out=out) for w in weights]
 
 
 def in_turns(graphs: dict[tuple[str, int], Any], *, rounds: int = 9) -> dict[tuple[str, int], float]:

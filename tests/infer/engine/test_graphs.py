@@ -218,6 +218,7 @@ def test_acting_on_what_was_said():
 
 
 def test_prompts_of_about_the_same_length_share_graphs_and_few_kinds_are_kept(monkeypatch):
+    monkeypatch.setattr(graphs, "STEP", 8)
     config = pi05("debug")
     engine = GraphEngine(model(config))
     for words in (1, 2, 5):

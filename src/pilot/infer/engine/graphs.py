@@ -37,8 +37,9 @@ from pilot.models.pi import Pi
 from pilot.nn.attention import MASKED
 from pilot.tokenizers.grammar import Allowed
 
-STEP = 8
-"""Tokens that lengths of a prefill are rounded up to: fewer waste less, and need more graphs."""
+STEP = 4
+"""Tokens that lengths of a prefill are rounded up to: fewer waste less, and need more graphs. On an H200 a prefill of
+828 tokens takes 7.3 ms, and 7.8 when it is rounded up to 832."""
 ROOM_STEP = 32
 """The same for the room for new tokens, which costs little."""
 TOKENS_PER_LOOK = 4
