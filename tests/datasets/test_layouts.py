@@ -114,7 +114,7 @@ def test_bridge_actions_are_what_was_reached():
 
 def test_bridge_grippers_on_their_way_count_as_there():
     commands = np.array([1, 1, 0.7, 0.3, 0, 0, 0.4, 1, 0.8], np.float32)
-    np.testing.assert_allclose(bridge.settled(commands), [1, 1, 0, 0, 0, 0, 1, 1, 0.8])
+    np.testing.assert_allclose(bridge.settle_gripper(commands), [1, 1, 0, 0, 0, 0, 1, 1, 0.8])
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ JITTER_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to one picture.
+    """The changes of one picture.
 
     `crop` is the share of the picture's side that stays (1: all), `centre` where its middle lies, −1 to 1 of the way
     to where the crop touches an edge (y, x), `angle` in radians; then the changes of light, 0 for none.
@@ -96,7 +96,7 @@ def crop_and_rotate(
 
 
 def _pixel_map(plan: Augmentation, *, height: int, width: int) -> list[list[float]]:
-    """Where an output pixel comes from, in affine_grid's coordinates: −1 and 1 are the picture's outer edges."""
+    """Return where an output pixel comes from, for affine_grid: −1 and 1 are the picture's outer edges."""
     rows, columns = int(height * plan.crop), int(width * plan.crop)
     cos, sin = math.cos(plan.angle), math.sin(plan.angle)
     scale_y, scale_x = rows / height, columns / width

@@ -30,7 +30,7 @@ from torch import Tensor
 
 
 class Kind(IntEnum):
-    """What a token is: it decides what the token sees and which loss it carries."""
+    """The kind of a token, which decides what the token sees and which loss it carries."""
 
     PAD = 0
     PREFIX = 1
@@ -40,7 +40,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a model sees, and the text that it is trained to write behind its prompt."""
+    """The input of a model: pictures, state, prompt, and the text that it is trained to write behind the prompt."""
 
     images: dict[str, Float[Tensor, "b h w 3"]]  # by camera, in [-1, 1]
     image_masks: dict[str, Bool[Tensor, " b"]]  # False where a row has no such camera

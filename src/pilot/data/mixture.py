@@ -140,8 +140,8 @@ class Mixture:
         """
         assert batch_size % self.streams == 0, (batch_size, self.streams)
         first = step * batch_size
-        apart = self.streams % ranks == 0  # then other ranks have other streams, which need not be counted
-        places = range(rank, batch_size, ranks) if apart else range(batch_size)
+        own_streams = self.streams % ranks == 0  # then other ranks have other streams, which need not be counted
+        places = range(rank, batch_size, ranks) if own_streams else range(batch_size)
         points = [(self._start + (first + place) * STRIDE) % CIRCLE for place in places]
         groups = np.searchsorted(self._edges, points, side="right") - 1
         seen = self._counted if self._counted_to == (first, rank, ranks) else {}
@@ -149,7 +149,7 @@ class Mixture:
         for place, group in zip(places, groups.tolist()):
             stream = place % self.streams
             if (group, stream) not in seen:
-                seen[group, stream] = self._seen(group, stream, first // self.streams)
+                seen[group, stream] = self._count_seen(group, stream, first // self.streams)
             if place % ranks == rank:
                 index = self._orders[group].row(stream, seen[group, stream])
                 draws.append(Draw(self._keys[group][0], index, (self.seed, step, place)))
@@ -181,8 +181,8 @@ class Mixture:
             f"{_by_source(mine)} with seed {self.seed}; resume with the same data, or start a new run from its weights"
         )
 
-    def _seen(self, group: int, stream: int, before: int) -> int:
-        """How often `group` comes up in the first `before` rows of a stream."""
+    def _count_seen(self, group: int, stream: int, before: int) -> int:
+        """Count how often `group` comes up in the first `before` rows of a stream."""
         low, high = self._edges[group], self._edges[group + 1]
         start, stride = (self._start + stream * STRIDE) % CIRCLE, self.streams * STRIDE % CIRCLE
         walk = {"start": start, "stride": stride, "circle": CIRCLE}
@@ -217,7 +217,7 @@ def count_before(edge: int, rows: int, *, start: int, stride: int, circle: int) 
 
 
 def _floor_sum(n: int, m: int, a: int, b: int) -> int:
-    """Σ floor((a·i + b) / m) over i < n, exactly; `b` may be negative."""
+    """Compute Σ floor((a·i + b) / m) over i < n, exactly; `b` may be negative."""
     total = 0
     while n > 0:
         (whole_a, a), (whole_b, b) = divmod(a, m), divmod(b, m)

@@ -26,7 +26,7 @@ from pilot.types import Adapter, NormStats, Robot, Sample, require_adapter
 
 
 class ModelInputs(Protocol):
-    """What the pipeline must know of a model (`PiConfig` has it)."""
+    """The fields of a model's config that the pipeline needs (`PiConfig` has them)."""
 
     @property
     def action_dim(self) -> int: ...
@@ -130,7 +130,7 @@ class Pipeline:
         """
         row = self._empty(sample)
         if rng is not None:
-            row.augmentations = self._plans(sample, rng)
+            row.augmentations = self._draw_augmentations(sample, rng)
         if sample.answer is not None:
             row.add_tokens(encode_prompt(self.text, "web", text=sample.prompt), Kind.PREFIX, loss=False)
             row.add_tokens(encode_target(self.text, "web", text=sample.answer), Kind.TEXT, loss=True)
@@ -180,8 +180,8 @@ class Pipeline:
         shown = [(camera, slot) for camera in robot.cameras if (slot := robot.slot(camera)) is not None]
         return sizes | {slot: size(wrist=camera in robot.wrist_cameras) for camera, slot in shown}
 
-    def _plans(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
-        """One draw for all outer cameras, one for all wrist cameras."""
+    def _draw_augmentations(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
+        """Draw one augmentation for all outer cameras, and one for all wrist cameras."""
         has_box = any("<loc" in words for words in (sample.prompt, sample.subtask, sample.answer) if words)
         augmentations = {False: draw_augmentation(rng, moves=not has_box), True: draw_augmentation(rng, moves=False)}
         slots = {camera: self.robot.slot(camera) for camera in sample.images}
@@ -289,7 +289,7 @@ def collate(
     """
     length = max(length, *(len(row.tokens) for row in rows))
 
-    def padded(name: str, kind: type) -> torch.Tensor:
+    def pad_rows(name: str, kind: type) -> torch.Tensor:
         out = np.zeros((len(rows), length), kind)
         for i, row in enumerate(rows):
             values = getattr(row, name)
@@ -312,9 +312,9 @@ def collate(
         images=images,
         image_masks=dict(zip(shapes, torch.from_numpy(shown).to(device), strict=True)),
         state=torch.from_numpy(np.stack([row.state for row in rows])).to(device),
-        tokens=padded("tokens", np.int64),
-        token_kinds=padded("token_kinds", np.int64),
-        token_loss=padded("token_loss", bool),
+        tokens=pad_rows("tokens", np.int64),
+        token_kinds=pad_rows("token_kinds", np.int64),
+        token_loss=pad_rows("token_loss", bool),
     )
     return Batch(
         observation=observation,
@@ -346,7 +346,7 @@ def common_camera_order(rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _pictures(rows: Sequence[Row], camera: str, shape: tuple[int, ...], device: Any) -> torch.Tensor:
-    """A camera's pictures as floats, written as seldom as can be: new memory costs more than the numbers in it."""
+    """Return a camera's pictures as floats, copied as seldom as possible: new memory costs more than arithmetic."""
     images = [row.images[camera] if camera in row.images else np.zeros(shape, np.uint8) for row in rows]
     alone = len(images) == 1 and images[0].flags.writeable  # torch takes no memory that may not be written
     together = images[0][None] if alone else np.stack(images)
@@ -354,7 +354,7 @@ def _pictures(rows: Sequence[Row], camera: str, shape: tuple[int, ...], device: 
 
 
 def _to_float(images: np.ndarray, device: Any) -> torch.Tensor:
-    """Levels to −1 … 1. On a CPU by numpy, which divides what it has just cast while that is still in the cache."""
+    """Convert levels to −1 … 1; on a CPU by numpy, which divides what it has just cast while it is in the cache."""
     if torch.device(device).type != "cpu":
         return torch.from_numpy(images).to(device).div(127.5).sub_(1)
     floats = np.divide(images, np.float32(127.5))

@@ -87,10 +87,10 @@ class RunningStats:
         """Compute quantiles per dim, interpolated between neighbours as `numpy.quantile` does."""
         weights = np.repeat(2.0 ** np.arange(len(self._levels)), [self._rows(k) for k in range(len(self._levels))])
         pieces = [piece for level in self._levels for piece in level]
-        found = [self._interpolated(np.concatenate(rows), weights, shares) for rows in zip(*pieces, strict=True)]
-        return np.array(found).T
+        values = [self._interpolate(np.concatenate(rows), weights, shares) for rows in zip(*pieces, strict=True)]
+        return np.array(values).T
 
-    def _interpolated(self, values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    def _interpolate(self, values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         order = np.argsort(values)
         weight = weights[order]
         rank = np.cumsum(weight) - (weight + 1) / 2
@@ -123,7 +123,7 @@ class RunningStats:
             self._compact(level)
 
     def _compact(self, level: int) -> None:
-        """Every second of the sorted rows goes one level up; starting now at the first, now at the second, no bias."""
+        """Move every second of the sorted rows one level up, from the first or the second in turn, so without bias."""
         columns = np.concatenate(self._levels[level], axis=1)
         columns.sort(axis=1)
         even = columns.shape[1] // 2 * 2
@@ -134,7 +134,10 @@ class RunningStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a robot's rows count: see the module's head. `chunk_steps` of the `action_horizon` are taken per row."""
+    """The way in which a robot's rows count (see the head of the file).
+
+    `chunk_steps` of the `action_horizon` are taken per row.
+    """
 
     robot: Robot
     adapter: Adapter
@@ -281,17 +284,17 @@ def compute_file_stats(
     Raises:
         FileNotFoundError, ValueError: as `pilot.data.formats.columns`; or dims that are not the robot's.
     """
-    found = [index_columns(path, skip_bad=skip_bad) for path in paths]
+    indexes = [index_columns(path, skip_bad=skip_bad) for path in paths]
     recipe = Recipe.of(
         robot,
         adapter=require_adapter(robot, adapter),
         action_horizon=action_horizon,
-        rows=sum(f.rows for f in found),
+        rows=sum(index.rows for index in indexes),
         skip_bad=skip_bad,
     )
-    parts = [part for f in found for part in f.parts]
+    parts = [part for index in indexes for part in index.parts]
     total = RobotStats(robot)
-    total.skipped = [message for f in found for message in f.skipped]
+    total.skipped = [message for index in indexes for message in index.skipped]
     for stats in parallel_map(partial(compute_part_stats, recipe=recipe), parts):
         total.merge(stats)
     return total
@@ -300,8 +303,8 @@ def compute_file_stats(
 def compute_part_stats(part: ColumnPart, *, recipe: Recipe) -> RobotStats:
     """Compute the statistics of one part: one process's share of the work."""
     stats = RobotStats(recipe.robot)
-    found, stats.skipped = read_columns(part, skip_bad=recipe.skip_bad)
-    for columns in found:
+    episodes, stats.skipped = read_columns(part, skip_bad=recipe.skip_bad)
+    for columns in episodes:
         stats.add(columns, recipe)
     return stats
 
@@ -318,8 +321,8 @@ def widen_flat_dims(stats: RunningStats, names: Sequence[str]) -> NormStats:
     constant = stats.max - stats.min < FLAT * np.maximum(1.0, np.abs(stats.max))
     rare = flat & ~constant
     for kind, dims in (("constant", constant), ("rarely moving", rare)):
-        if found := [name for name, is_one in zip(names, dims, strict=True) if is_one]:
-            warnings.warn(f"{kind} dims: {found}", stacklevel=2)
+        if odd := [name for name, is_one in zip(names, dims, strict=True) if is_one]:
+            warnings.warn(f"{kind} dims: {odd}", stacklevel=2)
     q01 = np.where(rare, stats.min, np.where(constant, result.mean - 0.5, result.q01))
     q99 = np.where(rare, stats.max, np.where(constant, result.mean + 0.5, result.q99))
     std = np.where(rare, np.maximum(result.std, (q99 - q01) / NORMAL_RANGE), np.where(constant, 1.0, result.std))
@@ -332,12 +335,12 @@ def merge_stats(robots: Sequence[RobotStats]) -> dict[str, NormStats]:
     longest = max(robots, key=lambda stats: (stats.robot.action_dim, stats.robot.state_dim)).robot
     state_names = max((stats.robot.state_names for stats in robots), key=len)
     return {
-        "state": _merged([stats.state for stats in robots], state_names),
-        "actions": _merged([stats.actions for stats in robots], longest.action_names),
+        "state": _merge_running([stats.state for stats in robots], state_names),
+        "actions": _merge_running([stats.actions for stats in robots], longest.action_names),
     }
 
 
-def _merged(parts: Sequence[RunningStats], names: Sequence[str]) -> NormStats:
+def _merge_running(parts: Sequence[RunningStats], names: Sequence[str]) -> NormStats:
     edges = sorted({0, *(part.dims for part in parts)})
     spans = []
     for start, stop in pairwise(edges):
@@ -359,10 +362,12 @@ def concatenate_stats(spans: Sequence[NormStats]) -> NormStats:
 
 def select_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStats]:
     """Return the dims of `robot` out of statistics that may have more."""
-    return {name: _sliced(stats[name], n) for name, n in (("state", robot.state_dim), ("actions", robot.action_dim))}
+    return {
+        name: _first_dims(stats[name], n) for name, n in (("state", robot.state_dim), ("actions", robot.action_dim))
+    }
 
 
-def _sliced(stats: NormStats, dims: int) -> NormStats:
+def _first_dims(stats: NormStats, dims: int) -> NormStats:
     clip = None if stats.clip is None else stats.clip[:dims]
     mean, std, q01, q99 = (values[:dims] for values in (stats.mean, stats.std, stats.q01, stats.q99))
     return NormStats(mean=mean, std=std, q01=q01, q99=q99, clip=clip)

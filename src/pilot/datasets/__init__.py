@@ -50,8 +50,8 @@ def all_datasets() -> dict[str, Dataset]:
     """Return every data set of this folder and of entry points, by name."""
     modules = [importlib.import_module(f"{__name__}.{name}") for name in module_names(sys.modules[__name__])]
     own = {dataset.name: dataset for module in modules for dataset in module.DATASETS}
-    theirs = [load_entry_point(GROUP, name, attribute=ATTRIBUTE, kind="data set") for name in entry_points(GROUP)]
-    return {name: dataset for found in theirs for name, dataset in _entries(found).items()} | own
+    extensions = [load_entry_point(GROUP, name, attribute=ATTRIBUTE, kind="data set") for name in entry_points(GROUP)]
+    return {name: dataset for extension in extensions for name, dataset in _entries(extension).items()} | own
 
 
 def datasets_in(reference: str) -> dict[str, Dataset]:

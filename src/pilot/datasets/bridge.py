@@ -19,15 +19,17 @@ def own_columns(features: EpisodeFeatures) -> RobotColumns:
     """Read Bridge's own release: the gripper's command is continuous, nearly always at one end; absent cameras are
     black."""
     absent = tuple(f"image_{i}" for i in range(4) if not features.metadata(f"has_image_{i}"))
-    gripper = settled(features["action"][:, 6])
-    return replace(_reached(features["observation/state"], gripper=gripper), missing=absent)
+    gripper = settle_gripper(features["action"][:, 6])
+    return replace(_columns_from_states(features["observation/state"], gripper=gripper), missing=absent)
 
 
 def oxe_columns(features: EpisodeFeatures) -> RobotColumns:
-    return _reached(features["observation/state"], gripper=features["action/open_gripper"].astype(np.float32))
+    return _columns_from_states(
+        features["observation/state"], gripper=features["action/open_gripper"].astype(np.float32)
+    )
 
 
-def settled(gripper: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
+def settle_gripper(gripper: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
     """Turn commands into 1 (open) or 0 (closed); what lies between goes with the end it is on its way to."""
     result, target = np.empty(len(gripper), np.float32), gripper[-1]
     for step in reversed(range(len(gripper))):
@@ -37,7 +39,7 @@ def settled(gripper: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
     return result
 
 
-def _reached(state: np.ndarray, *, gripper: np.ndarray) -> RobotColumns:
+def _columns_from_states(state: np.ndarray, *, gripper: np.ndarray) -> RobotColumns:
     moved = np.diff(state[:, :6], axis=0)
     actions = np.concatenate([moved, gripper[:-1, None]], axis=1)
     return RobotColumns(state=state[1:-1], actions=actions[1:], first=1)

@@ -86,7 +86,7 @@ class ColumnPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnIndex:
-    """What a set holds, before its values are read."""
+    """The parts of a set, before their values are read."""
 
     info: dict[str, Any]
     parts: tuple[ColumnPart, ...]
@@ -108,11 +108,13 @@ def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
     info = read_json(path / fmt.INFO, remedy="fetch the data set again")
-    state, action = (fmt.named(info["features"], names, where=path) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES))
+    state, action = (
+        fmt.find_feature(info["features"], names, where=path) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES)
+    )
     pieces, skipped = [], []
     for file in sorted((path / "data").glob("*/*.parquet")):
         try:
-            pieces += _pieces(file, total_episodes=info["total_episodes"])
+            pieces += _row_spans(file, total_episodes=info["total_episodes"])
         except ValueError as error:
             if not skip_bad:
                 raise
@@ -121,7 +123,8 @@ def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
         raise ValueError(f"{path} has no episodes to read; record some first, or fetch the data set again")
     flags = tuple(name for name in FLAGS if name in info["features"])
     parts = (
-        ColumnPart(first=first, pieces=own, state=state, action=action, flags=flags) for first, own in _cut(pieces)
+        ColumnPart(first=first, pieces=own, state=state, action=action, flags=flags)
+        for first, own in _group_spans(pieces)
     )
     return ColumnIndex(info=info, parts=tuple(parts), skipped=tuple(skipped))
 
@@ -132,22 +135,22 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
     Raises:
         ValueError: a damaged file, NaN or infinity (unless `skip_bad`); file, episode, frame and remedy are named.
     """
-    first, found, skipped = part.first, [], []
+    first, episodes, skipped = part.first, [], []
     for piece in part.pieces:
         try:
             names = [part.state, part.action, *part.flags]
             table = read_rows(piece.file, names, start=piece.start, stop=piece.stop)
-            found.append(_columns(piece, table, part, first=first, skip_bad=skip_bad, skipped=skipped))
+            episodes.append(_columns(piece, table, part, first=first, skip_bad=skip_bad, skipped=skipped))
         except ValueError as error:
             if not skip_bad:
                 raise
             skipped.append(str(error))
         first += piece.stop - piece.start
-    return [columns for columns in found if len(columns.state)], skipped
+    return [columns for columns in episodes if len(columns.state)], skipped
 
 
-def _pieces(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
-    """A file's episodes, in pieces of about `PART_ROWS`."""
+def _row_spans(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
+    """Yield a file's episodes in spans of about `PART_ROWS` rows."""
     table = read_table(file, ["episode_index"], path=file, use_threads=False)
     episode = table["episode_index"].to_numpy()
     episode = episode[episode < total_episodes]  # a pack that was interrupted may have left more
@@ -162,8 +165,8 @@ def _pieces(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
         yield RowSpan(file=file, start=start, stop=stop, edges=tuple((own - start).tolist()), episodes=numbers)
 
 
-def _cut(pieces: list[RowSpan]) -> Iterator[tuple[int, tuple[RowSpan, ...]]]:
-    """Pieces in groups of about `PART_ROWS` rows, each with the number of its first row."""
+def _group_spans(pieces: list[RowSpan]) -> Iterator[tuple[int, tuple[RowSpan, ...]]]:
+    """Yield spans in groups of about `PART_ROWS` rows, each with the number of its first row."""
     group, rows, first = [], 0, 0
     for piece in pieces:
         group.append(piece)
@@ -183,7 +186,7 @@ def _columns(
     lengths = np.diff([*piece.edges, piece.stop - piece.start])
     if not (np.isfinite(state).all() and np.isfinite(actions).all()):
         finite = np.isfinite(np.concatenate([state, actions], axis=1)).all(axis=1)
-        bad = _not_finite(piece, np.asarray(finite), lengths)
+        bad = _describe_not_finite(piece, np.asarray(finite), lengths)
         if not skip_bad:
             raise ValueError(f"{next(iter(bad.values()))}; repair it, or leave such episodes out with --skip-bad")
         skipped += bad.values()
@@ -201,8 +204,8 @@ def _columns(
     )
 
 
-def _not_finite(piece: RowSpan, finite: np.ndarray, lengths: np.ndarray) -> dict[int, str]:
-    """What to say of each episode of a piece that has NaN or infinity, by its place in the piece."""
+def _describe_not_finite(piece: RowSpan, finite: np.ndarray, lengths: np.ndarray) -> dict[int, str]:
+    """Return a message for each episode of a span that has NaN or infinity, by its place in the span."""
     bad = np.flatnonzero(~finite)
     places, first = np.unique(np.repeat(np.arange(len(lengths)), lengths)[bad], return_index=True)
     return {

@@ -81,13 +81,13 @@ class LeRobotDataset(EpisodeDataset):
         self._stored = [known[episode.index] for episode in self.episodes]
 
     def _read(self, index: list[EpisodeFiles], version: Any, *, keep: Path | None = None) -> list[int]:
-        """The columns, from the data files; which of the episodes were read."""
+        """Read the columns from the data files; return which of the episodes were read."""
         words = _Words(self.path, self.features, version)
         self.tasks, self.subtasks, self.utterances = words.tasks, words.subtasks.all, words.utterances.all
         return self._load(index, _DataFile(self, words).episode, keep=keep)
 
     def _key(self) -> str:
-        """Changes with the files, and with what is read of them."""
+        """Return a key that changes with the files, and with what is read of them."""
         meta = [file for file in (self.path / "meta").rglob("*") if file.is_file()]
         files = [*self.files(), *meta]
         times = [file.stat().st_mtime_ns for file in files if self.folder.is_local]
@@ -170,7 +170,7 @@ class _DataFile:
         self.dataset, self.words = dataset, words
         self.features = dataset.features
         vectors = (fmt.STATE_NAMES, fmt.ACTION_NAMES)
-        self.state, self.action = (fmt.named(self.features, names, where=dataset.path) for names in vectors)
+        self.state, self.action = (fmt.find_feature(self.features, names, where=dataset.path) for names in vectors)
         optional = (fmt.BOX, fmt.PERTURBED, fmt.TRAINABLE, fmt.SUBTASK_INDEX)
         self.names = [self.state, self.action, "episode_index", "task_index"]
         self.names += [name for name in optional if name in self.features]

@@ -10,7 +10,7 @@
 Four columns beyond the standard ones are ours, and optional:
 `observation.subtask_box` float32 [4]: (y0, x0, y1, x1) in [0, 1] of the subtask's object in the first camera, NaN when
 there is none; `observation.perturbed` bool: the step was executed with another action than the one recorded (see
-`LeRobotDataset.windows`); `observation.trainable` bool: training may start a chunk at the step (idle ones are not); and
+`LeRobotDataset.windows`); `observation.drawable` bool: training may start a chunk at the step (idle ones are not); and
 `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
 """
 
@@ -52,7 +52,7 @@ EVENTS_TYPE = pa.list_(pa.struct([*_TEXT_FIELDS, *_TAIL_FIELDS]))
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPart:
-    """Where an episode begins in an mp4: its first frame's number in `file`."""
+    """The mp4 of an episode, and the number of its first frame in it."""
 
     file: str
     first: int
@@ -60,7 +60,7 @@ class VideoPart:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeFiles:
-    """Where the frames of one episode lie, in any version of the format; files are relative to the set."""
+    """The files that hold one episode, in any version of the format; they are relative to the set."""
 
     index: int
     length: int
@@ -69,10 +69,10 @@ class EpisodeFiles:
     videos: dict[str, VideoPart]
 
 
-def named(features: Mapping[str, Any], names: Sequence[str], *, where: Path) -> str:
+def find_feature(features: Mapping[str, Any], names: Sequence[str], *, where: Path) -> str:
     """Return the one of `names` that the set at `where` uses; a `ValueError` when it uses none."""
-    if found := next((name for name in names if name in features), None):
-        return found
+    if used := next((name for name in names if name in features), None):
+        return used
     raise ValueError(f"{where / INFO}: no feature '{names[0]}' among {sorted(features)}")
 
 

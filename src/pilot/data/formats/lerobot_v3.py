@@ -34,16 +34,16 @@ def read_episodes(path: Path, total_episodes: int) -> pa.Table:
 
 def read_tasks(path: Path) -> dict[int, str]:
     """Read the instructions by number, from the numbers that stand beside them and not from their order."""
-    return _numbered(path / fmt.TASKS, "task_index")
+    return _texts_by_number(path / fmt.TASKS, "task_index")
 
 
 def read_subtasks(path: Path) -> dict[int, str]:
     """Read the subtasks by number, for the older `subtask_index` column."""
-    return _numbered(path / SUBTASKS, "subtask_index")
+    return _texts_by_number(path / SUBTASKS, "subtask_index")
 
 
-def _numbered(file: Path, number: str) -> dict[int, str]:
-    """A pandas frame whose index is the text; older files lack the index's name."""
+def _texts_by_number(file: Path, number: str) -> dict[int, str]:
+    """Read a pandas frame whose index is the text, by number; older files lack the index's name."""
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; fetch the data set again")
     table = pq.read_table(file)

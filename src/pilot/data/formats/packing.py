@@ -80,7 +80,10 @@ def _new_info(features: dict[str, Any], fps: float, robot: str) -> dict[str, Any
 
 
 def _episode_row(file: Path, info: dict[str, Any], tasks: list[str], number: int) -> dict[str, Any]:
-    """One row of the episodes' table; `_file`, `_task` are for packing only. Adds unseen instructions to `tasks`."""
+    """Return one row of the episodes' table, and add an unseen instruction to `tasks`.
+
+    `_file` and `_task` are for packing only.
+    """
     with pq.ParquetFile(file) as parquet:
         note = json.loads(parquet.schema_arrow.metadata[b"pilot"])
         length = parquet.metadata.num_rows
@@ -173,7 +176,7 @@ def _pack_videos(path: Path, rows: list[dict[str, Any]], key: str, *, fps: int, 
 
 
 def _write_tasks(path: Path, tasks: list[str]) -> None:
-    """A pandas frame whose index is the instruction, as other readers expect it."""
+    """Write a pandas frame whose index is the instruction, as other readers expect it."""
     index = {"columns": [], "index_columns": ["task"], "column_indexes": [], "creator": {"library": "pyarrow"}}
     index["columns"] = [
         {

@@ -50,7 +50,7 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class RobotColumns:
-    """What the columns of an episode mean, in the robot's units. Row 0 is step `first` of the record.
+    """State and actions of an episode, in the robot's units. Row 0 is step `first` of the record.
 
     `trainable`: which steps a training row may start at; None is all. `missing`: cameras that did not record it.
     """
@@ -64,7 +64,7 @@ class RobotColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class RldsLayout:
-    """How a data set says what its robot saw and did.
+    """The features by which a data set says what its robot saw and did.
 
     `cameras`: features under `steps/` by the robot's names of cameras. `instruction`: features with wordings of the
     task (the first that is not empty is the task, others are its rephrasings; an episode with none is left out).
@@ -79,7 +79,7 @@ class RldsLayout:
 
 
 class RldsRecord(NamedTuple):
-    """Where an episode lies: the number of its record file, offset and length in it, and the episode's own number."""
+    """The place of an episode: the number of its record file, offset and length in it, and the episode's own number."""
 
     file: int
     offset: int
@@ -94,7 +94,7 @@ class EpisodeFeatures:
         self.example, self.features = example, features
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A numeric feature of the steps, [t ...]. Ragged ones are refused."""
+        """Return a numeric feature of the steps, [t ...]; raise `ValueError` for a ragged one."""
         return self._array(f"steps/{name}")
 
     def metadata(self, name: str) -> Any:
@@ -119,7 +119,7 @@ class EpisodeFeatures:
         if feature.ragged or feature.kind in ("image", "text"):
             raise ValueError(f"{self.example.where}: '{path}' ({feature.kind}) is no column of numbers")
         if feature.encoding != "none":
-            return np.stack([_decoded(blob, feature) for blob in self.example.blobs(path)])
+            return np.stack([_decode_tensor(blob, feature) for blob in self.example.blobs(path)])
         try:
             return self.example.numbers(path).reshape(-1, *feature.shape).astype(feature.dtype)
         except ValueError as error:
@@ -142,7 +142,7 @@ class RecordFiles:
         file = self.files[number]
         return self.folder.open_cached(file, lambda: RecordFile(file))
 
-    def parsed(self, record: RldsRecord, *, check: bool) -> Example:
+    def read(self, record: RldsRecord, *, check: bool) -> Example:
         """Return a record's features."""
         if record in self._recent and not check:
             self._recent.move_to_end(record)
@@ -196,8 +196,8 @@ class _Shard:
             if not self.skip_bad:
                 raise
             return [SkippedEpisode(episode=first + i, reason=str(error)) for i in range(declared)]
-        found = [self._episode(RldsRecord(number, at, length, first + i)) for i, (at, length) in enumerate(places)]
-        return [episode for episode in found if episode is not None]
+        episodes = [self._episode(RldsRecord(number, at, length, first + i)) for i, (at, length) in enumerate(places)]
+        return [episode for episode in episodes if episode is not None]
 
     def _places(self, number: int) -> list[list[int]]:
         places = self.records.file(number).places().tolist()
@@ -208,7 +208,7 @@ class _Shard:
 
     def _episode(self, record: RldsRecord) -> "_Read | SkippedEpisode | None":
         try:
-            features = EpisodeFeatures(self.records.parsed(record, check=self.check), self.features)
+            features = EpisodeFeatures(self.records.read(record, check=self.check), self.features)
             texts = [words for name in self.layout.instruction for words in features.texts(name)[:1] if words.strip()]
             columns = self.layout.columns(features)
         except (ValueError, OSError) as error:
@@ -286,7 +286,7 @@ class RldsDataset(EpisodeDataset):
         record, episode = self.records[number], self.episodes[number]
         step, name = i - episode.start, f"steps/{self.layout.cameras[camera]}"
         try:
-            blobs = self._records.parsed(record, check=False).blobs(name)
+            blobs = self._records.read(record, check=False).blobs(name)
             return np.asarray(Image.open(io.BytesIO(blobs[episode.first + step])).convert("RGB"))
         except (OSError, SyntaxError, IndexError) as error:
             raise ValueError(
@@ -294,7 +294,7 @@ class RldsDataset(EpisodeDataset):
             ) from error
 
     def _select(self, episodes: Sequence[int]) -> None:
-        """Keeps only these episodes, in this order."""
+        """Keep only these episodes, in this order."""
         known = {episode.index: number for number, episode in enumerate(self.episodes)}
         if unknown := [i for i in episodes if i not in known]:
             raise ValueError(f"{self.path} has no episodes {unknown[:5]} to read; it has {len(known)}")
@@ -323,19 +323,19 @@ class RldsDataset(EpisodeDataset):
                 )
 
     def _key(self) -> str:
-        """Changes with the record files and with the code of the layout."""
+        """Return a key that changes with the record files and with the code of the layout."""
         source = Path(inspect.getfile(self.layout.columns)).read_text()
         content = json.dumps([FORMAT, self.fingerprint(), self.split, self.skip_bad, self.layout.instruction, source])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _read(self, keep: Path, *, check: bool, progress: bool, parallel_map: ParallelMap) -> None:
-        """Keeps all columns, from all records."""
+        """Write all columns, from all records, to the folder `keep`."""
         tasks, records = TextTable(), []
         self.tasks = tasks.all
         lengths = _shard_lengths(self.info, self.split)
         work = _Shard(self._records, self.features, self.layout, lengths, skip_bad=self.skip_bad, check=check)
 
-        def found() -> Iterator[_Read]:
+        def read_episodes() -> Iterator[_Read]:
             words = f"reading {self.path.parent.name}"
             with tqdm(total=sum(lengths), desc=words, unit="episode", disable=not progress) as bar:
                 for episodes, length in zip(parallel_map(work, range(len(lengths))), lengths):
@@ -343,12 +343,12 @@ class RldsDataset(EpisodeDataset):
                     yield from (episode for episode in episodes if isinstance(episode, _Read))
                     bar.update(length)
 
-        def numbered(read: _Read) -> tuple[int, str, Steps]:
+        def add_task_number(read: _Read) -> tuple[int, str, Steps]:
             records.append(read.record)
             read.steps.task = np.full(len(read.steps), tasks.number(read.task))
             return read.index, str(self._records.files[read.record.file]), read.steps
 
-        kept = self._load(found(), numbered, keep=keep)
+        kept = self._load(read_episodes(), add_task_number, keep=keep)
         self._save_cache(keep, {"records": [records[number] for number in kept]})
 
 
@@ -367,10 +367,10 @@ def version_folder(path: Path) -> Path:
 def read_features(file: Path) -> dict[str, Feature]:
     """Read the leaves of `features.json` by path, such as "steps/observation/image"."""
     content = read_json(file, remedy=FETCH)
-    found = dict(_leaves(content, path="", ragged=False, file=file))
-    if not any(name.startswith("steps/") for name in found):
-        raise ValueError(f"{file} describes no steps, but {sorted(found)}; this is not an RLDS data set")
-    return found
+    features = dict(_leaves(content, path="", ragged=False, file=file))
+    if not any(name.startswith("steps/") for name in features):
+        raise ValueError(f"{file} describes no steps, but {sorted(features)}; this is not an RLDS data set")
+    return features
 
 
 def _leaves(node: dict[str, Any], *, path: str, ragged: bool, file: Path) -> Iterator[tuple[str, Feature]]:
@@ -422,7 +422,7 @@ def _text(blob: memoryview) -> str:
     return bytes(blob).decode("utf-8", errors="replace")
 
 
-def _decoded(blob: memoryview, feature: Feature) -> np.ndarray:
-    """A tensor kept as bytes, plain or zlib."""
+def _decode_tensor(blob: memoryview, feature: Feature) -> np.ndarray:
+    """Decode a tensor that is stored as bytes, plain or zlib."""
     content = zlib.decompress(blob) if feature.encoding == "zlib" else bytes(blob)
     return np.frombuffer(content, feature.dtype).reshape(feature.shape)

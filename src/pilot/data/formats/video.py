@@ -66,7 +66,7 @@ def encode_video(path: Path, frames: FrameSequence, *, fps: int, crf: int = 18) 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How an mp4 is encoded. Packets of files that are `alike` can be joined; `in_order`: shown as they are stored.
+    """The encoding of an mp4. Packets of files that are `alike` can be joined; `in_order`: shown as they are stored.
 
     `frames` is how many packets the file holds.
     """

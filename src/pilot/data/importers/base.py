@@ -17,11 +17,11 @@ from pilot.types import Robot
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What a person says about a source that it does not say itself. None is what the source says, or an error.
+    """Answers of a person to what a source does not say itself. None takes what the source says, or is an error.
 
     `task`: the instruction of episodes without one. `layouts` gives the layout of an RLDS set by its name. `drop_idle`:
     of such sets, leave out the steps that their layout does not let training start at; else they are marked
-    (`observation.trainable`).
+    (`observation.drawable`).
     """
 
     robot: Robot | None = None

@@ -51,7 +51,7 @@ class Hdf5:
 
     def read(self, number: int) -> ImportedEpisode:
         file = self._files[number]
-        with _opened(file) as content:
+        with _open(file) as content:
             frames: dict[str, Any] = {
                 new: np.asarray(content[old], np.float32)
                 for old, new in {STATE: fmt.STATE, ACTION: fmt.ACTION, **MORE}.items()
@@ -69,7 +69,7 @@ class Hdf5:
         """Described by the first file that can be read."""
         for file in self._files:
             try:
-                with _opened(file) as content:
+                with _open(file) as content:
                     states, actions = content[STATE].shape[1], content[ACTION].shape[1]
                     cameras = sorted(content[IMAGES]) if IMAGES in content else []
             except ValueError:
@@ -88,7 +88,7 @@ class StoredPictures:
 
     def __init__(self, file: Path, name: str) -> None:
         self._file, self._name = file, name
-        with _opened(file) as content:
+        with _open(file) as content:
             stored = content[name]
             self._raw = stored.ndim == 4
             count, first = len(stored), stored[0]
@@ -98,11 +98,11 @@ class StoredPictures:
         return self.shape[0]
 
     def __getitem__(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
-        with _opened(self._file) as content:
+        with _open(self._file) as content:
             return self._picture(content[self._name][number], number)
 
     def __iter__(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-        with _opened(self._file) as content:
+        with _open(self._file) as content:
             for number in range(len(self)):
                 yield self._picture(content[self._name][number], number)
 
@@ -118,8 +118,8 @@ class StoredPictures:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """The file's root. Raises `ValueError` for one that is damaged or lacks what is asked for."""
+def _open(file: Path) -> Iterator[Any]:
+    """Open a file and yield its root. Raises `ValueError` for one that is damaged or lacks what is asked for."""
     try:
         with _h5py().File(file, "r") as content:
             yield content

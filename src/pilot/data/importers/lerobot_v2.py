@@ -54,7 +54,7 @@ class LeRobotV2:
         names = {name: name for name in numeric(self.features) if name not in fmt.INDEX_COLUMNS}
         names.pop(fmt.SUBTASK_INDEX, None)
         for standard, known in ((fmt.STATE, fmt.STATE_NAMES), (fmt.ACTION, fmt.ACTION_NAMES)):
-            names[fmt.named(names, known, where=self.path)] = standard
+            names[fmt.find_feature(names, known, where=self.path)] = standard
         pictures = [name for name, spec in self.features.items() if spec["dtype"] in ("image", "video")]
         return names | {p: fmt.IMAGES + p.removeprefix(fmt.IMAGES).removeprefix("observation.") for p in pictures}
 
@@ -102,11 +102,11 @@ class LeRobotV2:
         if kind == "video":
             return self.path / one.videos[name].file
         if kind == "image":
-            return [self._encoded(picture) for picture in table[name].to_pylist()]
+            return [self._picture_bytes(picture) for picture in table[name].to_pylist()]
         values = matrix(table[name])
         return values[:, 0] if self.features[name]["shape"] in ([1], []) else values
 
-    def _encoded(self, picture: dict[str, Any]) -> bytes:
+    def _picture_bytes(self, picture: dict[str, Any]) -> bytes:
         return picture["bytes"] if picture["bytes"] is not None else (self.path / picture["path"]).read_bytes()
 
     def _task(self, table: pa.Table, one: EpisodeFiles) -> str:
@@ -118,7 +118,7 @@ class LeRobotV2:
         return self._tasks[numbers[0]] or self.options.task or ""
 
     def _subtask_rows(self, table: pa.Table, one: EpisodeFiles) -> list[Text]:
-        """From a number in every frame to one row where it changes. An episode may begin without a subtask."""
+        """Return one row where the subtask number of the frames changes. An episode may begin without a subtask."""
         if fmt.SUBTASK_INDEX not in table.column_names:
             return []
         numbers = matrix(table[fmt.SUBTASK_INDEX])[:, 0].astype(int)

@@ -68,18 +68,18 @@ def _columns(file: Path) -> dict[str, np.ndarray]:
 
 
 def _vectors(file: Path, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """State and action under LeRobot's names."""
-    found = {}
+    """Return state and action under LeRobot's names."""
+    vectors = {}
     for name, known in ((fmt.STATE, STATE_NAMES), (fmt.ACTION, ACTION_NAMES)):
         given = next((column for column in known if column in columns), None)
         if given is None or columns[given].ndim != 2:
             raise ValueError(f"{file} has no '{known[0]}' [t d]; it has { {k: v.shape for k, v in columns.items()} }")
-        found[name] = columns[given].astype(np.float32)
-    return found
+        vectors[name] = columns[given].astype(np.float32)
+    return vectors
 
 
 def _videos(file: Path) -> dict[str, Path]:
-    """The mp4 files that belong to an npz, by camera."""
+    """Return the mp4 files that belong to an npz, by camera."""
     found = sorted(file.parent.glob(f"{file.stem}.*.mp4"))
     return {video.name[len(file.stem) + 1 : -len(".mp4")]: video for video in found}
 

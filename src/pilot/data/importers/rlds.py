@@ -52,7 +52,7 @@ class Rlds:
         return ImportedEpisode(frames=frames | pictures, task=episode.task, persistent=wordings, labels=labels)
 
     def _rows(self, episode: Episode) -> Int[np.ndarray, " t"]:
-        """The rows of an episode that are converted."""
+        """Return the rows of an episode that are converted."""
         rows = np.arange(episode.start, episode.stop)
         return rows[self.dataset.trainable[rows]] if self.drop_idle and self.dataset.trainable is not None else rows
 

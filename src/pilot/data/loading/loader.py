@@ -81,8 +81,8 @@ class RobotRows:
         names, numbers = np.unique(own, return_inverse=True)  # rows are many and words long: numbers are sorted
         of_rows = numbers[self.dataset.episode_of[rows]]
         order = np.argsort(of_rows, kind="stable")
-        found, starts = np.unique(of_rows[order], return_index=True)
-        return dict(zip(names[found].tolist(), np.split(rows[order], starts[1:]), strict=True))
+        present, starts = np.unique(of_rows[order], return_index=True)
+        return dict(zip(names[present].tolist(), np.split(rows[order], starts[1:]), strict=True))
 
     def files_of(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Return a number for the file that the pictures of each row lie in."""
@@ -92,7 +92,7 @@ class RobotRows:
         return of_episode[self.dataset.episode_of[rows]]
 
     def read_windows(self, lanes: int) -> int:
-        """Have pictures decoded by windows, unless they are already; how many are open at a time in each of `lanes`."""
+        """Decode pictures by windows, unless they are cached; return how many are open at a time in each of `lanes`."""
         self._window, at_once = choose_windows(lanes)
         if self.dataset.frames is None:
             self.dataset.frames = WindowCache(self.dataset, window=self._window, open_windows=lanes * at_once)
@@ -217,7 +217,7 @@ class Loader:
         return [self._row(draw) for draw in mine(step)]
 
     def _draws(self, step: int) -> list[Draw]:
-        """This rank's; those of a few steps are remembered."""
+        """Return this rank's draws of a step; those of a few steps are remembered."""
         if step not in self._drawn:
             self._drawn[step] = self.mixture.draw(step, self.batch_size, rank=self.rank, ranks=self.ranks)
             for other in [other for other in self._drawn if not step - FILES_AHEAD <= other <= step]:
@@ -225,7 +225,7 @@ class Loader:
         return self._drawn[step]
 
     def _lane(self, draw: Draw) -> int:
-        """Rows of one lane are made by one process: a window is decoded once."""
+        """Return the lane of a row; one process makes the rows of a lane, so that a window is decoded once."""
         if self.mixture.draws == "windows" and isinstance(rows := self.mixture.sources[draw.source], RobotRows):
             return hash_64(int(rows.find_windows(np.array([draw.index]))[0]))
         return draw.seed[-1] // self.ranks
@@ -269,7 +269,7 @@ class Loader:
 
     @contextmanager
     def _from_processes(self, start: int, stop: int) -> Iterator[Iterator[list[Batch]]]:
-        """Of each batch every process makes its own rows: which ones, does not depend on who is quick."""
+        """Yield batches of which every process makes its own rows, the same ones however fast it is."""
 
         def batches() -> Iterator[list[Batch]]:
             steps, coming = iter(range(start, stop)), deque[list[Future[list[Row]]]]()
@@ -321,7 +321,7 @@ class Loader:
 
 
 def _is_streamed(rows: RowSource) -> TypeGuard[RobotRows | WebDatasetRows]:
-    """Whether the files of a source come from elsewhere as they are read."""
+    """Return whether the files of a source are fetched from elsewhere as they are read."""
     if isinstance(rows, RobotRows):
         return not rows.dataset.folder.is_local
     return isinstance(rows, WebDatasetRows) and not rows.folder.is_local

@@ -122,7 +122,7 @@ def _over_cluster(ray: Any, cores: int, work: Work, parts: Iterable[Any]) -> Ite
 
 
 def _result(ray: Any, reference: Any) -> Any:
-    """What a task came to; its error is raised as if the work had been done here."""
+    """Return the result of a task; its error is raised as if the work had been done here."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -137,17 +137,17 @@ def _in_order(
     ahead: int,
     coming: deque[Any],
 ) -> Iterator[Any]:
-    """At most `ahead` parts are under way, in `coming`, so that results that nobody has taken yet stay few."""
+    """Yield results in order; at most `ahead` parts are under way, in `coming`, so that waiting results stay few."""
     waiting = iter(parts)
     coming.extend(submit(part) for part in islice(waiting, ahead))
     while coming:
-        found = result(coming.popleft())
+        finished = result(coming.popleft())
         coming.extend(submit(part) for part in islice(waiting, 1))
-        yield found
+        yield finished
 
 
 def _ray() -> Any:
-    """The one place where Ray is imported."""
+    """Import Ray, here and nowhere else."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:

@@ -81,7 +81,7 @@ def map_columns(folder: Path, names: tuple[str, ...]) -> dict[str, np.ndarray | 
 
 
 def _header(rows: int, dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """Of a `.npy` file; numpy leaves room for the number of rows to grow, so all are of one length."""
+    """Return a `.npy` header; numpy leaves room for the number of rows to grow, so all have one length."""
     buffer = io.BytesIO()
     content = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows, *shape)}
     npy.write_array_header_1_0(buffer, content)

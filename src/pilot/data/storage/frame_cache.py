@@ -81,7 +81,7 @@ def _differs(folder: Path, note: dict[str, Any]) -> bool:
 
 
 def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> dict[str, Any]:
-    """Decodes everything, in the order of the files; the shapes of pictures, and which are bad and why."""
+    """Decode everything, in the order of the files; return the shapes of pictures, and which are bad and why."""
     (folder / NOTE).unlink(missing_ok=True)
     dataset.frames = None
     shapes: dict[str, tuple[int, ...]] = {}
@@ -91,7 +91,7 @@ def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> dict[str
         for camera in dataset.cameras:
             with atomic_write(folder / f"{camera}.raw") as temporary, temporary.open("wb") as file:
                 for i in range(len(dataset)):
-                    picture = _decoded(dataset, i, camera, bad=bad[camera])
+                    picture = _decode_if_good(dataset, i, camera, bad=bad[camera])
                     if camera not in shapes:
                         shapes[camera] = _first_shape(dataset, camera) if picture is None else picture.shape
                     shape = shapes[camera]
@@ -106,8 +106,8 @@ def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> dict[str
     return {"shapes": shapes, "bad": bad}
 
 
-def _decoded(dataset: EpisodeDataset, i: int, camera: str, *, bad: dict[int, str]) -> np.ndarray | None:
-    """The picture, or None where there is none to read: not recorded, or, with `skip_bad`, not to be decoded."""
+def _decode_if_good(dataset: EpisodeDataset, i: int, camera: str, *, bad: dict[int, str]) -> np.ndarray | None:
+    """Decode a picture; None if it was not recorded, or with `skip_bad` cannot be decoded."""
     if camera in dataset.episodes[dataset.episode_of[i]].missing:
         return None
     try:
@@ -120,6 +120,6 @@ def _decoded(dataset: EpisodeDataset, i: int, camera: str, *, bad: dict[int, str
 
 
 def _first_shape(dataset: EpisodeDataset, camera: str) -> tuple[int, ...]:
-    """The shape of the first picture that can be decoded."""
-    found = (_decoded(dataset, i, camera, bad={}) for i in range(len(dataset)))
-    return next(picture.shape for picture in found if picture is not None)
+    """Return the shape of the first picture that can be decoded."""
+    pictures = (_decode_if_good(dataset, i, camera, bad={}) for i in range(len(dataset)))
+    return next(picture.shape for picture in pictures if picture is not None)

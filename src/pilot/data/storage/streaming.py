@@ -45,8 +45,7 @@ class StreamedFolder(DatasetFolder):
         self._forget_threads()
 
     def _listing(self) -> tuple[Mapping[str, int | None], str]:
-        """What the folder holds, and a name for this state of it; where nobody answers, what it held when it was read
-        last."""
+        """Return the sizes of all files and a name for this state of the folder; offline, those of the last time."""
         record = self.root / f".{_slug(self.place.url)}.json"
         try:
             sizes = self.place.files()
@@ -156,7 +155,7 @@ class StreamedFolder(DatasetFolder):
         os.close(self._held.pop(file))
 
     def _hold(self, file: Path) -> None:
-        """Has the file here, and keeps it here: a lock says so to every process."""
+        """Fetch the file and lock it, so that no process removes it."""
         while True:
             self._bring(file)
             with suppress(FileNotFoundError):  # another process made room just now
@@ -169,7 +168,7 @@ class StreamedFolder(DatasetFolder):
                 os.close(lock)
 
     def _bring(self, file: Path, *, may_close: bool = True) -> None:
-        """Fetches the file, unless it is here."""
+        """Fetch the file, unless it is here."""
         name = self._name(file)
         if file.exists():
             return
@@ -187,7 +186,7 @@ class StreamedFolder(DatasetFolder):
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[TextIO]:
-        """One process at a time; others wait and find the file there."""
+        """Let one process at a time into the block; others wait and find the file there."""
         lock = self.root / LOCKS / f"{self.path.name}-{_slug(name)}"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
@@ -195,19 +194,19 @@ class StreamedFolder(DatasetFolder):
             yield file
 
     def _room_for(self, file: Path, size: int, *, may_close: bool) -> bool:
-        """Makes room in the cache for `size` more, of `file`; whether there is enough."""
+        """Make room in the cache for `size` more bytes of `file`; return whether there is enough."""
         if self.limit == float("inf"):
             return True
         here = sorted(_files_here(self.root))
         over = sum(each for _, each, _ in here) + size - self.limit
         for _, each, other in here:
-            if over > 0 and other != file and _removed(other):
+            if over > 0 and other != file and _remove_if_closed(other):
                 over -= each
         while over > 0 and may_close and self._open:
             oldest = next(iter(self._open))
             each = oldest.stat().st_size
             self._close_oldest()
-            over -= each if _removed(oldest) else 0
+            over -= each if _remove_if_closed(oldest) else 0
         if over > 0 and may_close:
             warnings.warn(
                 f"the files of {self.place.url} that are open at once need {over / GB:.2g} GB more than the cache may "
@@ -230,22 +229,22 @@ class StreamedFolder(DatasetFolder):
 
 
 def _files_here(root: Path) -> Iterator[tuple[int, int, Path]]:
-    """(when it was opened last, size, file) of the files that may make room."""
+    """Yield (when it was opened last, size, file) of the files that may be removed."""
     for folder, inside, names in os.walk(root):
         inside[:] = [name for name in inside if not _stays(f"{name}/") and name != LOCKS]
         for file in (Path(folder, name) for name in names if not _stays(name)):
             with suppress(FileNotFoundError):
-                found = file.stat()
-                yield found.st_mtime_ns, found.st_size, file
+                stat = file.stat()
+                yield stat.st_mtime_ns, stat.st_size, file
 
 
 def _stays(name: str) -> bool:
-    """What a set says of itself, and what was made of it here: columns, decoded pictures."""
+    """Return whether a file is never removed: one that describes the set, or was made of it here."""
     return name.startswith((".", "meta/", "frames/")) or name.endswith(STAYS)
 
 
-def _removed(file: Path) -> bool:
-    """Removes a file that no process has open; whether it did."""
+def _remove_if_closed(file: Path) -> bool:
+    """Remove a file unless a process has it open; return whether it is gone."""
     try:
         lock = os.open(file, os.O_RDONLY)
     except FileNotFoundError:

@@ -36,7 +36,7 @@ WORD_COLUMNS = ("subtask", "label", "text")
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationReport:
-    """How many episodes got subtasks, and which kept those that they had."""
+    """The number of episodes that got subtasks, and those that kept what they had."""
 
     written: int
     kept: tuple[int, ...] = ()
@@ -97,7 +97,7 @@ class _Asking:
         episode = next(episode for episode in dataset.episodes if episode.index == index)
         if (found := self.label(dataset, episode)) is None:
             return None
-        checked = _checked(found, dataset, episode)
+        checked = _check_labels(found, dataset, episode)
         write_json(file, {"by": self.by, "subtasks": [list(pair) for pair in checked]})
         return checked
 
@@ -142,7 +142,7 @@ def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, parallel_m
 def _choose(
     dataset: LeRobotDataset, episodes: Sequence[int] | None, *, overwrite: bool
 ) -> tuple[list[Episode], list[int]]:
-    """Episodes to ask about, and those that keep what they have."""
+    """Return the episodes to ask about, and those that keep what they have."""
     wanted = select_episodes(dataset.episodes, episodes, path=dataset.path)
     labelled = {e.index for e in wanted if (dataset.subtask_index[e.start : e.stop] >= 0).any()}
     if overwrite:
@@ -150,10 +150,10 @@ def _choose(
     return [e for e in wanted if e.index not in labelled], sorted(labelled)
 
 
-def _checked(labels: Labels, dataset: LeRobotDataset, episode: Episode) -> list[tuple[float, str]]:
-    """The labels in order of time; the same words twice in a row are one."""
+def _check_labels(labels: Labels, dataset: LeRobotDataset, episode: Episode) -> list[tuple[float, str]]:
+    """Return the labels in order of time; the same words twice in a row are one."""
     seconds = (episode.stop - episode.start) / float(dataset.fps)
-    found: list[tuple[float, str]] = []
+    checked: list[tuple[float, str]] = []
     for at, words in sorted(labels, key=lambda pair: pair[0]):
         words = " ".join(words.split())
         if not words or not 0 <= at < seconds:
@@ -161,9 +161,9 @@ def _checked(labels: Labels, dataset: LeRobotDataset, episode: Episode) -> list[
                 f"subtask {words!r} at {at:g} s does not fit episode {episode.index} of {dataset.path}, which lasts "
                 f"{seconds:g} s; give words, and times from the episode's start"
             )
-        if not found or found[-1][1] != words:
-            found.append((float(at), words))
-    return found
+        if not checked or checked[-1][1] != words:
+            checked.append((float(at), words))
+    return checked
 
 
 def _earlier_answer(file: Path, by: str) -> list[tuple[float, str]]:
@@ -207,7 +207,7 @@ def _column(names: Iterable[str], known: Sequence[str], file: Path) -> str:
 
 
 def _rewrite(file: Path, *, labels: Mapping[int, Labels], features: dict[str, Any], everywhere: bool) -> None:
-    """The same file with other subtasks, row group by row group; left alone if it has none of the episodes.
+    """Rewrite a file with other subtasks, row group by row group; leave it alone if it has none of the episodes.
 
     `everywhere`: the column is new to the set, so that every file gets it.
     """

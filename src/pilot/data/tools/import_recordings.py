@@ -30,7 +30,7 @@ STAGED = f"{fmt.RECORDING}/staged"
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What became of a source: episodes written, and what was left out of it, with the reason.
+    """The outcome of an import: episodes written, and what was left out, with the reason.
 
     `left_out` names columns that v3.0 has no place for.
     """
@@ -106,7 +106,7 @@ def detect_kind(path: Path) -> str:
 
 
 def _earlier(target: Path, new: ImportReport) -> ImportReport:
-    """How far an earlier conversion to `target` came; `new` where there was none, or it got nothing written."""
+    """Return the report of an earlier conversion to `target`; `new` where there was none, or it wrote nothing."""
     if not (target / REPORT).exists():
         if (target / fmt.INFO).exists() or (target / fmt.RECORDING).exists():
             raise ValueError(f"{target} holds a data set that was not converted; choose another folder")

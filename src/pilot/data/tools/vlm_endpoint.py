@@ -25,7 +25,7 @@ AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, kw_only=True)
 class VlmEndpoint:
-    """Where the model is, and how gently it is asked.
+    """The address of a model, and how often it may be asked.
 
     `url` ends before `/chat/completions`, such as `http://localhost:8000/v1`. `per_minute`: most requests per minute.
     `attempts`: per question, for lack of an answer and for answers that are none.
@@ -95,5 +95,5 @@ def image_part(pixels: UInt8[np.ndarray, "h w 3"], *, size: int) -> dict[str, An
 
 
 def _seconds(header: str | None) -> float | None:
-    """A `Retry-After` in seconds; dates are not read."""
+    """Return a `Retry-After` in seconds; dates are not read."""
     return float(header) if header and header.strip().isdigit() else None
