@@ -52,20 +52,20 @@ def test_numbers_that_no_run_has_are_refused():
 
 def test_what_fits_is_left_as_it_is():
     made = plan(replace(FULL, batch_size=8), gpus="1xH200")
-    assert made.requested.fits and made.best == made.requested and made.requested.settings() == []
+    assert made.requested.fits and made.best == made.requested and made.requested.settings == []
     assert "It fits, with " in to_text(made)
 
 
 def test_several_gpus_need_a_way_to_share():
     made = plan(configs.get("nano_stage2"), gpus="2xH100")
-    assert made.best == made.requested and made.requested.settings() == ["parallel.strategy=ddp"]
+    assert made.best == made.requested and made.requested.settings == ["parallel.strategy=ddp"]
     assert "GiB to spare: --set parallel.strategy=ddp" in to_text(made)
 
 
 def test_the_smallest_change_is_one_setting_and_changes_no_result():
     made = plan(FULL, gpus="8xH100")
     assert not made.requested.fits and made.best is not None and made.best.fits
-    assert made.best.settings() == ["parallel.strategy=fsdp"]
+    assert made.best.settings == ["parallel.strategy=fsdp"]
     assert made.best.memory.peak <= GPUS["H100"].memory < made.requested.memory.peak
     assert "--set parallel.strategy=fsdp" in to_text(made)
 
@@ -73,15 +73,15 @@ def test_the_smallest_change_is_one_setting_and_changes_no_result():
 def test_the_change_works_when_it_is_made():
     made = plan(FULL, gpus="8xA100-40")
     assert made.best is not None and made.best.changed and "lora" not in made.best.changed
-    changed = override(FULL, made.best.settings())
+    changed = override(FULL, made.best.settings)
     assert plan(changed, gpus="8xA100-40").requested.memory == made.best.memory
 
 
 def test_lora_comes_last_and_is_said():
     made = plan(replace(FULL, batch_size=1), gpus="1xL40S")
     assert made.best is not None and "lora" in made.best.changed
-    assert made.best.settings()[-1] == "lora=true" and "--set lora=true" in to_text(made)
-    changed = override(replace(FULL, batch_size=1), made.best.settings())
+    assert made.best.settings[-1] == "lora=true" and "--set lora=true" in to_text(made)
+    changed = override(replace(FULL, batch_size=1), made.best.settings)
     assert plan(changed, gpus="1xL40S").requested.memory == made.best.memory
 
 

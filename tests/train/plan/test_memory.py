@@ -14,8 +14,7 @@ from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
 from pilot.train.optim import Optimizer
-from pilot.train.plan.flops import Losses
-from pilot.train.plan.memory import BF16, FP32, BlockSettings, Checkpointing, Counts, Layout, memory, saved_activations
+from pilot.train.plan.memory import BF16, FP32, Checkpointing, Counts, Layout, Memory, memory, saved_activations
 from train.counted_rows import rows_of, run_of, work_of
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -38,6 +37,10 @@ RUNS = [
 ]
 
 
+def memory_of(config: TrainConfig, model: Pi, *, layout: Layout) -> Memory:
+    return memory(Counts.of(model, config, work_of(config)), layout)
+
+
 def peak_of(config: TrainConfig) -> int:
     """The most bytes that live at once in a step of `ROWS` rows, beside weights."""
     model = parallelize(Pi(config.model), config, Ranks())
@@ -52,8 +55,7 @@ def peak_of(config: TrainConfig) -> int:
 @pytest.mark.parametrize(("name", "losses", "checkpointing"), RUNS)
 def test_a_step_holds_what_is_told(name, losses, checkpointing):
     config = run_of(MODELS[name], losses=losses, compute={"checkpointing": checkpointing})
-    counts = Counts.of(empty_model(config.model), config)
-    predicted = memory(config, counts, work=work_of(config), layout=replace(ALONE, checkpointing=checkpointing))
+    predicted = memory_of(config, empty_model(config.model), layout=replace(ALONE, checkpointing=checkpointing))
     assert predicted.passing == pytest.approx(peak_of(config), rel=TOLERANCE)
 
 
@@ -68,12 +70,7 @@ def test_what_nothing_holds_is_gone():
 def test_weights_gradients_optimizer_and_average():
     config = run_of(MODELS["pi05"])
     model = Pi(config.model)
-    predicted = memory(
-        config,
-        Counts.of(model, config),
-        work=work_of(config),
-        layout=Layout(gpus=1, parallel="none", rows=ROWS, precision="fp32"),
-    )
+    predicted = memory_of(config, model, layout=ALONE)
     numbers = sum(p.numel() for p in model.parameters())
     assert predicted.weights == predicted.gradients == predicted.average == FP32 * numbers
     assert predicted.optimizer == FP32 * 2 * numbers and predicted.copies == 0
@@ -89,21 +86,16 @@ def test_the_optimizer_remembers_what_is_told(name):
     optimizer.step(0)
     states = [state for part in optimizer.parts for state in part.state.values()]
     remembered = sum(t.nbytes for state in states for t in state.values() if t.ndim)
-    predicted = memory(
-        config,
-        Counts.of(model, config),
-        work=work_of(config),
-        layout=Layout(gpus=1, parallel="none", rows=1, precision="fp32"),
-    )
+    predicted = memory_of(config, model, layout=replace(ALONE, rows=1))
     assert predicted.optimizer == pytest.approx(remembered)
 
 
 def test_lora_learns_little():
     config = run_of(MODELS["pi05"], lora=LoraConfig())
     layout = Layout(gpus=1, parallel="none", rows=1)
-    whole = memory(config, Counts.of(Pi(config.model), config), work=work_of(config), layout=layout)
-    counts = Counts.of(choose_learning(Pi(config.model), lora=config.lora), config)
-    adapted = memory(config, counts, work=work_of(config), layout=layout)
+    whole = memory_of(config, Pi(config.model), layout=layout)
+    counts = Counts.of(choose_learning(Pi(config.model), lora=config.lora), config, work_of(config))
+    adapted = memory(counts, layout)
     assert adapted.gradients < 0.5 * whole.gradients
     assert adapted.weights == FP32 * counts.learning < 0.5 * whole.weights
     assert adapted.copies == BF16 * counts.everything, "what is frozen is kept in bf16 alone"
@@ -113,9 +105,7 @@ def test_shards_share_what_is_kept_between_steps():
     config = run_of(MODELS["pi05"])
     model = Pi(config.model)
     one, eight, hybrid = (
-        memory(
-            config, Counts.of(model, config), work=work_of(config), layout=Layout(gpus=gpus, parallel=parallel, rows=4)
-        )
+        memory_of(config, model, layout=Layout(gpus=gpus, parallel=parallel, rows=4))
         for gpus, parallel in ((1, "none"), (8, "fsdp"), (32, "hsdp"))
     )
     assert eight.weights == hybrid.weights == one.weights / 8
@@ -125,5 +115,5 @@ def test_shards_share_what_is_kept_between_steps():
 def test_flow_alone_insulated_keeps_no_backbone():
     config = run_of(MODELS["pi05"], losses="flow")
     with_words = run_of(MODELS["pi05"])
-    parts = saved_activations(config.model, work_of(config), losses=Losses.of(config), settings=BlockSettings())
+    parts = saved_activations(Counts.of(empty_model(config.model), config, work_of(config)), ALONE)
     assert "vision" not in parts and peak_of(config) < 0.3 * peak_of(with_words)

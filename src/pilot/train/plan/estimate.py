@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
@@ -18,25 +18,17 @@ from pilot.models.registry import require_pi
 from pilot.nn.lora import LoraConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
-from pilot.train.plan.flops import FlopFactors, Workload, flop_factors, full_row, per_row
+from pilot.train.plan.flops import Workload, full_row
 from pilot.train.plan.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
 from pilot.train.plan.memory import Checkpointing, Counts, Layout, Memory, Parallel, memory
 from pilot.train.plan.time import StepTime, step_time
-
-SETTINGS = {
-    "parallel": "parallel.strategy",
-    "accumulate": "parallel.accumulate",
-    "checkpointing": "compute.checkpointing",
-    "lora": "lora",
-}
-"""What the search may change: fields of a layout, and the settings of a run that they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """One way to run it: a layout, its memory on each GPU and its time. `flops` are those of a row, by part.
 
-    `changed` names the settings that are not the config's.
+    `changed` holds the settings that are not the config's, as `--set` takes them.
     """
 
     layout: Layout
@@ -45,21 +37,42 @@ class Choice:
     memory: Memory
     time: StepTime
     fits: bool
-    changed: tuple[str, ...]
+    changed: dict[str, str]
 
+    @classmethod
+    def of(cls, config: TrainConfig, counts: Counts, *, layout: Layout, lora: bool, gpu: Gpu) -> "Choice":
+        pairs = {  # what the config says, and what is tried; one GPU shares with none, whatever the config says
+            "parallel.strategy": ("none" if layout.gpus == 1 else config.parallel.strategy, layout.parallel),
+            "parallel.accumulate": (config.parallel.accumulate, layout.accumulate),
+            "compute.checkpointing": (config.compute.checkpointing, layout.checkpointing),
+            "lora": (config.lora is not None, lora),
+        }
+        used = memory(counts, layout)
+        return cls(
+            layout=layout,
+            lora=lora,
+            flops=counts.flops,
+            memory=used,
+            time=step_time(counts, layout, gpu),
+            fits=used.peak <= gpu.memory,
+            changed={name: str(tried).lower() for name, (own, tried) in pairs.items() if tried != own},
+        )
+
+    @property
     def settings(self) -> list[str]:
-        """Return the changes as `--set` takes them."""
-        values = {name: "true" if name == "lora" else getattr(self.layout, name) for name in self.changed}
-        return [f"{SETTINGS[name]}={value}" for name, value in values.items()]
+        """The changes as `--set` takes them."""
+        return [f"{name}={value}" for name, value in self.changed.items()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """Everything that `pilot plan` says. `requested` is the config as it is, `best` the smallest change that fits."""
+    """Everything that `pilot plan` says. `requested` is the config as it is, `best` the smallest change that fits.
 
-    name: str
+    `parameters` are counted by part of the model, and `learning` are those of them that learn.
+    """
+
+    config: TrainConfig
     gpu_name: str
-    gpu: Gpu
     gpus: int
     work: Workload
     parameters: dict[str, int]
@@ -68,9 +81,12 @@ class RunPlan:
     best: Choice | None
     fastest: Choice | None
     least: Choice
-    batch_size: int
     samples: int
     price: float
+
+    @property
+    def gpu(self) -> Gpu:
+        return GPUS[self.gpu_name]
 
     @property
     def chosen(self) -> Choice:
@@ -79,7 +95,7 @@ class RunPlan:
 
     def speed(self, choice: Choice) -> dict[str, float]:
         """Return samples per second, the model's share of the GPUs' peak, and what `samples` samples take and cost."""
-        rate = self.batch_size / choice.time.total
+        rate = self.config.batch_size / choice.time.total
         hours = self.samples / rate / 3600
         return {
             "step_s": choice.time.total,
@@ -91,26 +107,27 @@ class RunPlan:
 
     def to_json(self) -> dict[str, Any]:
         choices = {"asked": self.requested, "best": self.best, "fastest": self.fastest, "least": self.least}
-        predicted = {
-            name: {
-                "fits": choice.fits,
-                "settings": choice.settings(),
-                "layout": asdict(choice.layout) | {"lora": choice.lora},
-                "flops_per_sample": choice.flops,
-                "bytes": asdict(choice.memory) | {"peak": choice.memory.peak},
-                "seconds": asdict(choice.time) | {"total": choice.time.total},
-            }
-            | self.speed(choice)
-            if choice is not None
-            else None
-            for name, choice in choices.items()
-        }
         return {
-            "run": self.name, "gpus": self.gpus, "gpu": {"name": self.gpu_name, **asdict(self.gpu)},
-            "row": asdict(self.work), "parameters": self.parameters, "learning": self.learning,
-            "batch_size": self.batch_size, "samples": self.samples,
-            "price_per_hour": self.price, **predicted,
-        }  # fmt: skip
+            "run": self.config.name,
+            "gpus": self.gpus,
+            "gpu": {"name": self.gpu_name, **asdict(self.gpu)},
+            "row": asdict(self.work),
+            "parameters": self.parameters,
+            "learning": self.learning,
+            "batch_size": self.config.batch_size,
+            "samples": self.samples,
+            "price_per_hour": self.price,
+        } | {name: self._choice_json(choice) if choice else None for name, choice in choices.items()}
+
+    def _choice_json(self, choice: Choice) -> dict[str, Any]:
+        return {
+            "fits": choice.fits,
+            "settings": choice.settings,
+            "layout": asdict(choice.layout) | {"lora": choice.lora},
+            "flops_per_sample": choice.flops,
+            "bytes": asdict(choice.memory) | {"peak": choice.memory.peak},
+            "seconds": asdict(choice.time) | {"total": choice.time.total},
+        } | self.speed(choice)
 
 
 def plan(
@@ -136,26 +153,26 @@ def plan(
         raise ValueError(f"a run has 1 step of 1 row or more, got {config.steps} of {config.batch_size}")
     count, name = parse_gpus(gpus)
     work, own = full_row(config, text=text, spoken=spoken), config.lora is not None
-    variants = variants_of(config)
+    models = models_of(config)
+    counts = {lora: Counts.of(model, config, work) for lora, model in models.items()}
     requested_layout = layout_of(config, gpus=count)
-    options = Options(config=config, work=work, gpu=GPUS[name], variants=variants, requested=requested_layout)
-    requested = options.choice(requested_layout, lora=own)
-    choices = [requested, *options.all()]
+    choices = [
+        Choice.of(config, counts[lora], layout=layout, lora=lora, gpu=GPUS[name])
+        for layout, lora in [(requested_layout, own), *product(layouts_like(requested_layout), models)]
+    ]
     fitting = sorted((choice for choice in choices if choice.fits), key=smallest_change)
-    whole = [choice for choice in fitting if "lora" not in choice.changed]
+    without_lora = [choice for choice in fitting if "lora" not in choice.changed]
     return RunPlan(
-        name=config.name,
+        config=config,
         gpu_name=name,
-        gpu=GPUS[name],
         gpus=count,
         work=work,
-        parameters=parameter_counts(variants[own].model, learning=False),
-        learning=parameter_counts(variants[own].model, learning=True),
-        requested=requested,
-        best=requested if requested.fits else next(iter(fitting), None),
-        fastest=min(whole, key=lambda choice: choice.time.total, default=None),
+        parameters=parameter_counts(models[own], learning=False),
+        learning=parameter_counts(models[own], learning=True),
+        requested=choices[0],
+        best=choices[0] if choices[0].fits else next(iter(fitting), None),
+        fastest=min(without_lora, key=lambda choice: choice.time.total, default=None),
         least=min(choices, key=lambda choice: choice.memory.peak),
-        batch_size=config.batch_size,
         samples=config.steps * config.batch_size if samples is None else samples,
         price=GPUS[name].price if price is None else price,
     )
@@ -190,75 +207,32 @@ def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """The run's model with or without LoRA, on the meta device, and what follows from it alone."""
+def models_of(config: TrainConfig) -> dict[bool, Pi]:
+    """Return the run's model on the meta device, without LoRA (False) and with it (True).
 
-    model: Pi
-    counts: Counts
-    flop_factors: FlopFactors
+    A run that has LoRA keeps it, and one whose layers cannot be adapted has none.
+    """
 
-    @classmethod
-    def of(cls, config: TrainConfig, *, lora: bool) -> "Variant":
-        adapters = (config.lora or LoraConfig()) if lora else None
-        model = choose_learning(empty_model(require_pi(config.model)), freeze=config.freeze, lora=adapters)
-        return cls(model=model, counts=Counts.of(model, config), flop_factors=flop_factors(config, model))
+    def model(lora: LoraConfig | None) -> Pi:
+        return choose_learning(empty_model(require_pi(config.model)), freeze=config.freeze, lora=lora)
 
-
-def variants_of(config: TrainConfig) -> dict[bool, Variant]:
-    """Return the run's model as it is, and with LoRA where something that learns has layers for it."""
-    own = config.lora is not None
-    variants = {own: Variant.of(config, lora=own)}
-    if not own:
-        with suppress(ValueError):  # no layer to adapt: not a choice
-            variants[True] = Variant.of(config, lora=True)
-    return variants
+    if config.lora is not None:
+        return {True: model(config.lora)}
+    models = {False: model(None)}
+    with suppress(ValueError):  # nothing that learns has layers to adapt
+        models[True] = model(LoraConfig())
+    return models
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """All ways to run a config on given GPUs."""
-
-    config: TrainConfig
-    work: Workload
-    gpu: Gpu
-    variants: dict[bool, Variant]
-    requested: Layout
-
-    def choice(self, layout: Layout, *, lora: bool) -> Choice:
-        config, work, variant = self.config, self.work, self.variants[lora]
-        used = memory(config, variant.counts, work=work, layout=layout)
-        seconds = step_time(
-            config, variant.counts, work, layout=layout, gpu=self.gpu, flop_factors=variant.flop_factors
-        )
-        own = {
-            "parallel": config.parallel.strategy,
-            "accumulate": config.parallel.accumulate,
-            "checkpointing": config.compute.checkpointing,
-        }
-        changed = [name for name, value in own.items() if getattr(layout, name) != value]
-        if layout.gpus == 1 and "parallel" in changed:
-            changed.remove("parallel")  # one GPU needs none, whatever the config says
-        changed += ["lora"] if lora and config.lora is None else []
-        fits = used.peak <= self.gpu.memory
-        flops = per_row(require_pi(config.model), work, variant.flop_factors)
-        return Choice(
-            layout=layout, lora=lora, flops=flops, memory=used, time=seconds, fits=fits, changed=tuple(changed)
-        )  # fmt: skip
-
-    def all(self) -> Iterator[Choice]:
-        """Yield every combination of parallelism, checkpointing, rows per pass, and LoRA."""
-        rows = self.requested.rows * self.requested.accumulate
-        passes = [n for n in range(self.requested.accumulate, rows + 1) if rows % n == 0]
-        parallel: list[Parallel] = ["none"] if self.requested.gpus == 1 else ["ddp", "fsdp"]
-        if self.requested.gpus > GPUS_PER_NODE:
-            parallel.append("hsdp")
-        checkpointing = cast(tuple[Checkpointing, ...], get_args(Checkpointing))
-        for strategy, keeps, times, lora in product(parallel, checkpointing, passes, self.variants):
-            layout = replace(
-                self.requested, parallel=strategy, checkpointing=keeps, accumulate=times, rows=rows // times
-            )  # fmt: skip
-            yield self.choice(layout, lora=lora)
+def layouts_like(requested: Layout) -> Iterator[Layout]:
+    """Yield every combination of parallelism, checkpointing and rows per pass for the same batch."""
+    rows = requested.rows * requested.accumulate
+    passes = [n for n in range(requested.accumulate, rows + 1) if rows % n == 0]
+    parallel: list[Parallel] = ["none"] if requested.gpus == 1 else ["ddp", "fsdp"]
+    if requested.gpus > GPUS_PER_NODE:
+        parallel.append("hsdp")
+    for strategy, keeps, times in product(parallel, get_args(Checkpointing), passes):
+        yield replace(requested, parallel=strategy, checkpointing=keeps, accumulate=times, rows=rows // times)
 
 
 def parameter_counts(model: Pi, *, learning: bool) -> dict[str, int]:

@@ -9,6 +9,8 @@ before it learns, and once more for the gradient of its weights, if it learns it
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 from torch import nn
 
@@ -92,18 +94,32 @@ class Losses:
         return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
 
 
-@dataclass(frozen=True)
-class FlopCount:
+def prefix_tokens(model: PiConfig, work: Workload) -> float:
+    """Count the tokens of a row that the backbone reads: patches of pictures, and text."""
+    return sum((side // model.vision.patch_size) ** 2 for side in work.pictures) + work.text
+
+
+def last_tokens(model: PiConfig, work: Workload) -> float:
+    """Count those that go on behind the attention of the backbone's last layer.
+
+    All of them where the expert reads what the backbone puts out; else the text if it is generated, and none if the
+    cache is all that counts.
+    """
+    if model.expert_reads == "output":
+        return prefix_tokens(model, work)
+    return work.text if work.spoken else 0
+
+
+def action_tokens(model: PiConfig) -> int:
+    """Count the tokens of one flow block: the chunk, and the state where it is a token."""
+    return model.action_horizon + (model.state_input == "token")
+
+
+class FlopCount(NamedTuple):
     """Operations of a forward pass: products with weights, and of attention, which has none."""
 
     products: float = 0.0
     scores: float = 0.0
-
-    def __add__(self, other: "FlopCount") -> "FlopCount":
-        return FlopCount(self.products + other.products, self.scores + other.scores)
-
-    def __mul__(self, times: float) -> "FlopCount":
-        return FlopCount(times * self.products, times * self.scores)
 
     @property
     def total(self) -> float:
@@ -112,68 +128,56 @@ class FlopCount:
 
 def forward(model: PiConfig, work: Workload) -> dict[str, FlopCount]:
     """Count the operations of the forward pass of one row, by part of the model."""
-    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
-    seen, width = patches + work.text, model.vlm.width
+    prefix, width = prefix_tokens(model, work), model.vlm.width
     pictures = [vision(model.vision, side, out_width=width) for side in work.pictures]
     parts = {
-        "vision": sum(pictures, FlopCount()),
-        "vlm": stack(model.vlm, queries=seen, keys=seen, last=_last(model, work)),
+        "vision": FlopCount(*map(sum, zip(*pictures, strict=True))),
+        "vlm": stack(model.vlm, queries=prefix, keys=prefix, last=last_tokens(model, work)),
         "head": FlopCount(2 * work.spoken * width * model.vocab_size),
     }
     if (text := model.text_encoder) is not None:
-        encoded = stack(text, queries=work.text, keys=work.text, last=work.text)
-        parts["text_encoder"] = encoded + FlopCount(2 * work.text * text.width * width)
+        products, scores = stack(text, queries=work.text, keys=work.text, last=work.text)
+        parts["text_encoder"] = FlopCount(products + 2 * work.text * text.width * width, scores)
     if work.draws:
-        parts["action_expert"] = expert(model, work, seen=seen)
+        parts["action_expert"] = expert(model, work)
     return parts
-
-
-def _last(model: PiConfig, work: Workload) -> float | None:
-    """Return the queries of the backbone's last layer: the text if it has a loss, else 0, as only its cache counts.
-
-    None stands for all of them, where the expert reads what the backbone puts out.
-    """
-    if model.expert_reads == "output":
-        return None
-    return work.text if work.spoken else 0
 
 
 def vision(config: SiglipConfig, side: int, *, out_width: int) -> FlopCount:
     """Count the vision tower on one picture: stem or patches, blocks, and the layer to the backbone's width."""
     tokens, width = (side // config.patch_size) ** 2, config.width
-    stem, channels = 0.0, 3
-    for i, out in enumerate(config.stem):
-        stem += 2 * (side >> i) ** 2 * 9 * channels * out
-        channels = out
-    ends = 2 * tokens * width * ((channels if config.stem else 3 * config.patch_size**2) + out_width)
-    block = FlopCount(2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim), 4 * tokens**2 * width)
-    return FlopCount(stem + ends) + block * config.depth
+    channels = (3, *config.stem)
+    stem = sum(2 * (side >> i) ** 2 * 9 * before * after for i, (before, after) in enumerate(pairwise(channels)))
+    ends = 2 * tokens * width * ((channels[-1] if config.stem else 3 * config.patch_size**2) + out_width)
+    block = 2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim)
+    return FlopCount(stem + ends + config.depth * block, config.depth * 4 * tokens**2 * width)
 
 
-def stack(config: GemmaConfig, *, queries: float, keys: float, last: float | None = None) -> FlopCount:
+def stack(config: GemmaConfig, *, queries: float, keys: float, last: float) -> FlopCount:
     """Count a stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
     width, heads = config.width, config.num_heads * config.head_dim
-    qkv = FlopCount(2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim)
-    rest = FlopCount(2 * width * (heads + 3 * config.mlp_dim), 4 * keys * heads)
-    remaining = (config.depth - 1) * queries + (queries if last is None else last)
-    return qkv * (config.depth * queries) + rest * remaining
+    qkv = 2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    rest = 2 * width * (heads + 3 * config.mlp_dim)
+    remaining = (config.depth - 1) * queries + last
+    return FlopCount(config.depth * queries * qkv + remaining * rest, remaining * 4 * keys * heads)
 
 
-def expert(model: PiConfig, work: Workload, *, seen: float) -> FlopCount:
+def expert(model: PiConfig, work: Workload) -> FlopCount:
     """Count the flow blocks of a row: as many as it has noise draws."""
-    config = model.action_expert
+    config, prefix, tokens = model.action_expert, prefix_tokens(model, work), action_tokens(model)
     assert config is not None
-    tokens, cross = model.action_horizon + (model.state_input == "token"), model.expert_reads == "output"
-    blocks, memory = stack(config, queries=tokens, keys=tokens if cross else seen + tokens), FlopCount()
+    cross, width, depth = model.expert_reads == "output", config.width, config.depth
+    products, scores = stack(config, queries=tokens, keys=tokens if cross else prefix + tokens, last=tokens)
+    memory = 0.0
     if cross:  # each layer makes keys and values of what the encoder puts out, once for all draws
         heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        memory = FlopCount(config.depth * seen * 2 * model.vlm.width * 2 * kv_heads)
-        blocks += FlopCount(4 * config.width * heads, 4 * seen * heads) * (config.depth * tokens)
-    norms = (3 if cross else 2) * config.depth + 1
-    modulation = 2 * config.cond_width * 3 * config.width * norms
-    time = 2 * 2 * config.width**2 if model.time_conditioning == "adarms" else 2 * tokens * 3 * config.width**2
-    ends = 2 * tokens * 2 * model.action_dim * config.width + time
-    return memory + (blocks + FlopCount(modulation + ends)) * work.draws
+        memory = depth * prefix * 4 * model.vlm.width * kv_heads
+        products += depth * tokens * 4 * width * heads
+        scores += depth * tokens * 4 * prefix * heads
+    norms = (3 if cross else 2) * depth + 1
+    products += norms * 6 * config.cond_width * width + 4 * tokens * model.action_dim * width
+    products += 4 * width**2 if model.time_conditioning == "adarms" else 6 * tokens * width**2
+    return FlopCount(memory + products * work.draws, scores * work.draws)
 
 
 FlopFactors = dict[str, int]

@@ -7,11 +7,10 @@ number per query and head, a gated MLP both halves, the activated one and their 
 a step on a CPU beside it.
 
 In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
-compute.
+compute (`Layout.c`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -24,7 +23,16 @@ from pilot.nn.lora import adapted_layers
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
-from pilot.train.plan.flops import Losses, Workload
+from pilot.train.plan.flops import (
+    FlopFactors,
+    Losses,
+    Workload,
+    action_tokens,
+    flop_factors,
+    last_tokens,
+    per_row,
+    prefix_tokens,
+)
 from pilot.train.plan.gpus import GIB, GPUS_PER_NODE
 
 FP32, BF16 = 4, 2
@@ -64,9 +72,21 @@ class Layout:
         return self.gpus == 1 and self.precision == "bf16"
 
     @property
-    def settings(self) -> "BlockSettings":
-        c = BF16 if self.precision == "bf16" else FP32
-        return BlockSettings(c=c, checkpointing=self.checkpointing, compiled=self.compiled)
+    def c(self) -> int:
+        """Bytes of a number in compute."""
+        return BF16 if self.precision == "bf16" else FP32
+
+    @property
+    def way(self) -> str:
+        """The way in which blocks are computed, which decides what each saves.
+
+        `blocks`: what entered the block, and keys and values where the expert reads them. `selective`: also what
+        matrix products and attention put out; the compiler's budget leaves out the widest. `compiled` blocks make norms
+        and activation functions again in fused kernels, and keep what enters a matrix product and attention.
+        """
+        if self.checkpointing == "none":
+            return "compiled" if self.compiled else "as written"
+        return "compiled selective" if self.checkpointing == "selective" and self.compiled else self.checkpointing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +123,16 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Numbers in a model (after `choose_learning`; the meta device is enough): all, those that learn, those of them
-    that a loss reaches, those beside adapters (kept in the dtype of compute: `halve_frozen`), matrices that Muon
-    learns, those outside of blocks, the largest block, and how many blocks."""
+    """The numbers that all layouts of a run share, counted on its model (after `choose_learning`; the meta device is enough).
 
+    Parameters: `everything`, those `learning`, those of them that a loss `reached`, those beside adapters (`halved`:
+    kept in the dtype of compute), those that `muon` learns, those `outside` of blocks, those of the `largest` block.
+    """
+
+    model: PiConfig
+    work: Workload
+    losses: Losses
+    flop_factors: FlopFactors
     everything: int
     learning: int
     reached: int
@@ -117,23 +143,37 @@ class Counts:
     blocks: int
 
     @classmethod
-    def of(cls, model: Pi, config: TrainConfig) -> "Counts":
+    def of(cls, model: Pi, config: TrainConfig, work: Workload) -> "Counts":
+        losses = Losses.of(config)
         units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
         everything = sum(p.numel() for p in model.parameters())
         learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        reached = [model.get_submodule(part) for part in reached_parts(model, Losses.of(config))]
+        reached = [model.get_submodule(part) for part in reached_parts(model, losses)]
         linear = [m.weight for part in reached for m in part.modules() if isinstance(m, nn.Linear)]
-        linear = [weight for weight in linear if weight.requires_grad]
         return cls(
+            model=require_pi(config.model),
+            work=work,
+            losses=losses,
+            flop_factors=flop_factors(config, model),
             everything=everything,
             learning=learning,
             reached=sum(p.numel() for part in reached for p in part.parameters() if p.requires_grad),
             halved=everything - learning if adapted_layers(model) else 0,
-            muon=sum(p.numel() for p in linear) if config.optim.name == "muon" else 0,
+            muon=sum(p.numel() for p in linear if p.requires_grad) if config.optim.name == "muon" else 0,
             outside=everything - sum(units),
             largest=max(units),
             blocks=len(units),
         )
+
+    @property
+    def flops(self) -> dict[str, float]:
+        """Operations of a row, forward and backward, by part."""
+        return per_row(self.model, self.work, self.flop_factors)
+
+    def learning_in(self, layout: Layout) -> int:
+        """Count the numbers that learn; one process in bf16 freezes a backbone that no loss reaches (`freezing.py`)."""
+        freezes = layout.has_masters and not self.halved and self.losses.flow and not self.losses.backbone
+        return min(self.learning, self.reached) if freezes else self.learning
 
 
 def reached_parts(model: Pi, losses: Losses) -> list[str]:
@@ -145,23 +185,15 @@ def reached_parts(model: Pi, losses: Losses) -> list[str]:
     return backbone * losses.backbone + expert * losses.flow
 
 
-def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layout) -> Memory:
+def memory(counts: Counts, layout: Layout) -> Memory:
     """Return the memory that a step of the run takes on one GPU."""
-    losses, settings, rows, model = (
-        Losses.of(config),
-        layout.settings,
-        layout.rows,
-        require_pi(config.model),
-    )
-    parts = saved_activations(model, work, losses=losses, settings=settings)
-    parts.pop("logits", 0.0)
-    logits = logits_bytes(model, rows * work.spoken, c=settings.c) if losses.text else 0.0
-    activations = rows * sum(parts.values())
-    adapted = counts.halved > 0
-    recomputed = rows * recomputed_block_bytes(model, work, losses=losses, settings=settings, adapted=adapted)
-    prefill = 0.0 if losses.backbone or not losses.flow else rows * frozen_prefill_bytes(model, work, settings=settings)
+    losses, rows, spoken = counts.losses, layout.rows, layout.rows * counts.work.spoken
+    activations = rows * sum(saved_activations(counts, layout).values())
+    logits = logits_bytes(counts.model, spoken, c=layout.c) if losses.text else 0.0
+    recomputed = rows * recomputed_block_bytes(counts, layout)
+    prefill = 0.0 if losses.backbone or not losses.flow else rows * frozen_prefill_bytes(counts, layout)
     return Memory(
-        **kept_between_steps(counts, layout, learning=learning_numbers(counts, losses, layout)),
+        **kept_between_steps(counts, layout),
         activations=activations,
         logits=logits,
         recomputed=recomputed,
@@ -171,14 +203,13 @@ def memory(config: TrainConfig, counts: Counts, *, work: Workload, layout: Layou
     )
 
 
-def learning_numbers(counts: Counts, losses: Losses, layout: Layout) -> int:
-    """Count the numbers that learn; one process in bf16 freezes a backbone that no loss reaches (`freezing.py`)."""
-    unreached = layout.has_masters and not counts.halved and losses.flow and not losses.backbone
-    return min(counts.learning, counts.reached) if unreached else counts.learning
+def kept_between_steps(counts: Counts, layout: Layout) -> dict[str, float]:
+    """Return the bytes of weights, gradients, optimizer, average and copies on one GPU.
 
-
-def kept_between_steps(counts: Counts, layout: Layout, *, learning: int) -> dict[str, float]:
-    """Return the bytes of weights, gradients, optimizer, average and copies on one GPU."""
+    Copies are weights cast or gathered for computing (`train/distributed.py`): what stands outside of blocks, two
+    blocks (one ahead), and the gradients of one before they are spread.
+    """
+    c, shards, learning = layout.c, layout.shards, counts.learning_in(layout)
     if layout.has_masters:
         return {
             "weights": FP32 * learning,
@@ -187,12 +218,13 @@ def kept_between_steps(counts: Counts, layout: Layout, *, learning: int) -> dict
             "average": FP32 * learning,
             "copies": BF16 * counts.everything,
         }
+    computes_in_place = layout.parallel == "none" and c == FP32
     return {
-        "weights": (FP32 * counts.everything - (FP32 - layout.settings.c) * counts.halved) / layout.shards,
-        "gradients": FP32 * counts.reached / layout.shards,
-        "optimizer": FP32 * (2 * counts.reached - counts.muon) / layout.shards,
-        "average": FP32 * learning / layout.shards,
-        "copies": copies(counts, layout),
+        "weights": (FP32 * counts.everything - (FP32 - c) * counts.halved) / shards,
+        "gradients": FP32 * counts.reached / shards,
+        "optimizer": FP32 * (2 * counts.reached - counts.muon) / shards,
+        "average": FP32 * learning / shards,
+        "copies": 0.0 if computes_in_place else c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest,
     }
 
 
@@ -203,191 +235,145 @@ def logits_bytes(model: PiConfig, tokens: float, *, c: int) -> float:
     return tokens * (model.vlm.width * c + model.vocab_size * (2 * FP32 + c))
 
 
-def copies(counts: Counts, layout: Layout) -> float:
-    """Return the bytes of weights that are cast or gathered for computing (`train/distributed.py`).
-
-    That is what stands outside of blocks, two blocks (one ahead), and the gradients of one before they are spread.
-    """
-    c = layout.settings.c
-    if layout.parallel == "none" and c == FP32:
-        return 0.0
-    return c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockSettings:
-    """The way in which blocks are computed, which decides what is saved of each.
-
-    `c`: bytes of a number in compute. `blocks`: what entered the block, and keys and values, which the expert reads;
-    the rest of one block at a time. `selective`: also what matrix products and attention put out. `compiled` blocks
-    make norms and activation functions again in fused kernels, and keep what enters a matrix product and attention.
-    """
-
-    c: int = FP32
-    checkpointing: Checkpointing = "none"
-    compiled: bool = False
-
-
-def saved_activations(model: PiConfig, work: Workload, *, losses: Losses, settings: BlockSettings) -> dict[str, float]:
-    """Return the bytes of one row that are saved until its backward pass, by part of the model."""
-    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
-    seen, c = patches + work.text, settings.c
-    parts: dict[str, float] = {}
+def saved_activations(counts: Counts, layout: Layout) -> dict[str, float]:
+    """Return the bytes of one row that are saved until its backward pass, by part of the model, beside logits."""
+    model, work, losses, c = counts.model, counts.work, counts.losses, layout.c
+    prefix, parts = prefix_tokens(model, work), {}
     if losses.backbone or not losses.flow:  # with neither words nor flow the vision tower learns alone
-        parts["vision"] = sum(vision_tower_bytes(model.vision, side, settings) for side in work.pictures)
+        parts["vision"] = sum(vision_tower_bytes(model.vision, side, layout) for side in work.pictures)
     if losses.backbone:
         read = model.expert_reads == "layers"
-        tail = (work.text if work.spoken else 0) if read else seen
-        parts["vlm"] = stack(model.vlm, settings, tokens=seen, tail=tail, read=read)
-        parts["vlm"] += seen * (seen * c + 2 * model.vlm.head_dim * FP32) + work.text * 8  # mask, angles, token ids
-        if model.text_encoder is not None:
-            parts["vlm"] += stack(model.text_encoder, settings, tokens=work.text, tail=work.text, read=False)
-            parts["vlm"] += work.text * model.text_encoder.width * c
+        parts["vlm"] = stack_bytes(model.vlm, layout, tokens=prefix, last=last_tokens(model, work), read=read)
+        parts["vlm"] += prefix * (prefix * c + 2 * model.vlm.head_dim * FP32) + work.text * 8  # mask, angles, token ids
+        if (text := model.text_encoder) is not None:
+            parts["vlm"] += stack_bytes(text, layout, tokens=work.text, last=work.text, read=False)
+            parts["vlm"] += work.text * text.width * c
     elif losses.flow:  # no way back, but a cache for the expert
-        parts["vlm"] = seen * model.vlm.depth * kv_bytes(model.vlm, settings)
-    if losses.text:
-        parts["logits"] = work.spoken * (model.vlm.width * c + model.vocab_size * FP32)
-    if losses.flow and work.draws:
-        parts["action_expert"] = work.draws * flow_block_bytes(model, settings, seen=seen)
-        if model.expert_reads == "output" and (expert := model.action_expert) is not None:
-            parts["memory"] = seen * expert.depth * kv_bytes(expert, settings)
+        parts["vlm"] = prefix * model.vlm.depth * kv_bytes(model.vlm, layout)
+    if losses.flow and work.draws and (expert := model.action_expert) is not None:
+        parts["action_expert"] = work.draws * flow_block_bytes(model, layout, prefix=prefix)
+        if model.expert_reads == "output":
+            parts["memory"] = prefix * expert.depth * kv_bytes(expert, layout)
     return parts
 
 
-def vision_tower_bytes(config: SiglipConfig, side: int, settings: BlockSettings) -> float:
+def vision_tower_bytes(config: SiglipConfig, side: int, layout: Layout) -> float:
     """Return the bytes that one picture's pass through the vision tower saves."""
-    tokens, c = (side // config.patch_size) ** 2, settings.c
-    total = 3.0 * side**2 * c
-    for i, channels in enumerate(config.stem):  # what a convolution puts out, and that activated
-        total += 2 * channels * (side >> i) ** 2 * c
-    ends = config.width * (c + c) + 2 * FP32  # the final norm and the layer behind it
-    return total + tokens * (ends + config.depth * vision_block_bytes(config, settings))
+    tokens, c = (side // config.patch_size) ** 2, layout.c
+    stem = sum(2 * channels * (side >> i) ** 2 * c for i, channels in enumerate(config.stem))  # and that activated
+    ends = config.width * 2 * c + 2 * FP32  # the final norm and the layer behind it
+    return 3.0 * side**2 * c + stem + tokens * (ends + config.depth * vision_block_bytes(config, layout))
 
 
-def vision_block_bytes(config: SiglipConfig, settings: BlockSettings) -> float:
+def vision_block_bytes(config: SiglipConfig, layout: Layout) -> float:
     """Return the bytes that a block of the vision tower saves, per patch."""
-    d, m, c = config.width, config.mlp_dim, settings.c
-    if settings.checkpointing == "blocks":
-        return d * c
-    attention = 4 * d * c + FP32 * config.num_heads  # q, k, v and the mean of the values
-    if settings.checkpointing == "selective" and settings.compiled:  # the compiler's budget leaves out attention
-        return 5 * d * c + m * c
-    if settings.checkpointing == "selective":  # and what comes in and what the other products put out
-        return attention + 3 * d * c + m * c
-    norms = 2 * (2 * d * c + 2 * FP32)
-    return attention + norms + (1 if settings.compiled else 2) * m * c
+    x, mlp = config.width * layout.c, config.mlp_dim * layout.c
+    attention = 4 * x + FP32 * config.num_heads  # q, k, v and the mean of the values
+    norms = 2 * (2 * x + 2 * FP32)
+    return {
+        "as written": attention + norms + 2 * mlp,
+        "compiled": attention + norms + mlp,
+        "selective": attention + 3 * x + mlp,
+        "compiled selective": 5 * x + mlp,
+        "blocks": x,
+    }[layout.way]
 
 
-def stack(config: GemmaConfig, settings: BlockSettings, *, tokens: float, tail: float, read: bool = True) -> float:
-    """Return the bytes that a stack and its final norm save for `tokens` tokens, of which `tail` leave the last block.
+def stack_bytes(config: GemmaConfig, layout: Layout, *, tokens: float, last: float, read: bool) -> float:
+    """Return the bytes that a stack and its final norm save for `tokens` tokens, of which `last` leave the last block.
 
     `read`: the expert reads its cache.
     """
-    before, after = (
-        saved_before_attention(config, settings, read=read),
-        saved_after_attention(config, settings),
+    before, after = block_bytes(config, layout, read=read)
+    return (
+        config.depth * tokens * before
+        + ((config.depth - 1) * tokens + last) * after
+        + last * norm_bytes(config, layout)
     )
-    remaining = (config.depth - 1) * tokens + tail
-    return config.depth * tokens * before + remaining * after + tail * norm(config, settings)
 
 
-def norm(config: GemmaConfig, settings: BlockSettings) -> float:
-    """Return the bytes that a norm saves: its input, what it scales, one over the root, and its output."""
-    return config.width * ((settings.c if settings.compiled else 2 * FP32) + settings.c) + FP32
-
-
-def kv_bytes(config: GemmaConfig, settings: BlockSettings) -> float:
-    """Return the bytes of a block's keys and values, per token."""
-    return 2 * config.num_kv_heads * config.head_dim * settings.c
-
-
-def saved_before_attention(
-    config: GemmaConfig, settings: BlockSettings, *, copied: bool = False, read: bool = True
-) -> float:
-    """Return the bytes that a block saves, per token, up to its queries, keys and values.
+def block_bytes(config: GemmaConfig, layout: Layout, *, read: bool, copied: bool = False) -> tuple[float, float]:
+    """Return the bytes that a block saves per token: before attention, and from its output on.
 
     Queries are kept with the keys beside which they were rotated; keys and values are copies, which are counted
     elsewhere where they are `copied` behind others. Where they are not `read` by another stack, checkpointed blocks
     make them again.
     """
-    d, n, k, h, c = config.width, config.num_heads, config.num_kv_heads, config.head_dim, settings.c
-    own = 0 if copied else kv_bytes(config, settings)
-    if settings.checkpointing == "none":
-        return norm(config, settings) + (n + k) * h * c + own
-    products = (n + 2 * k * (not settings.compiled)) * h * c if settings.checkpointing == "selective" else 0
-    return d * c + products + own * read
+    c, n = layout.c, config.num_heads
+    x, mlp, q = config.width * c, config.mlp_dim * c, n * config.head_dim * c
+    kv, norm = kv_bytes(config, layout), norm_bytes(config, layout)
+    own = 0 if copied else kv
+    out = q + FP32 * n  # of attention, with one number per query and head
+    gates = 2 * x if config.cond_width else 0  # the branches that adaptive norms gate
+    return {
+        "as written":         (norm + q + kv / 2 + own,    out + norm + gates + 4 * mlp),
+        "compiled":           (norm + q + kv / 2 + own,    out + norm + gates + 3 * mlp),
+        "selective":          (x + q + kv + own * read,    out + 2 * x + 2 * mlp),
+        "compiled selective": (x + q + own * read,         x),
+        "blocks":             (x + own * read,             0.0),
+    }[layout.way]  # fmt: skip
 
 
-def saved_after_attention(config: GemmaConfig, settings: BlockSettings) -> float:
-    """Return the bytes that a block saves, per token, from the output of attention to its end."""
-    d, n, h, m, c = config.width, config.num_heads, config.head_dim, config.mlp_dim, settings.c
-    if settings.checkpointing == "blocks":
-        return 0
-    if settings.checkpointing == "selective" and settings.compiled:  # the compiler's budget leaves the layer's output
-        return d * c
-    attention = n * h * c + FP32 * n
-    if settings.checkpointing == "selective":  # what products put out
-        return attention + 2 * d * c + 2 * m * c
-    gates = 2 * d * c if config.cond_width else 0  # the branches that adaptive norms gate
-    return attention + norm(config, settings) + gates + (3 if settings.compiled else 4) * m * c
+def norm_bytes(config: GemmaConfig, layout: Layout) -> float:
+    """Return the bytes that a norm saves: its input, what it scales, one over the root, and its output."""
+    return config.width * ((layout.c if layout.compiled else 2 * FP32) + layout.c) + FP32
 
 
-def flow_block_bytes(model: PiConfig, settings: BlockSettings, *, seen: float) -> float:
+def kv_bytes(config: GemmaConfig, layout: Layout) -> float:
+    """Return the bytes of a block's keys and values, per token."""
+    return 2 * config.num_kv_heads * config.head_dim * layout.c
+
+
+def flow_block_bytes(model: PiConfig, layout: Layout, *, prefix: float) -> float:
     """Return the bytes that one noise draw of a row saves: the expert's blocks, with copies of all keys and values."""
-    config, c = model.action_expert, settings.c
+    config, c, tokens = model.action_expert, layout.c, action_tokens(model)
     assert config is not None
-    d, tokens = config.width, model.action_horizon + (model.state_input == "token")
-    cross, whole = model.expert_reads == "output", settings.checkpointing == "none"
-    per_token = saved_before_attention(config, settings, copied=not cross, read=False) + saved_after_attention(
-        config, settings
-    )
-    groups, heads = config.num_heads // config.num_kv_heads, config.num_heads * config.head_dim * c
-    grouped = not cross and 1 < groups <= (seen + tokens) / tokens
-    copies = (seen + tokens) * kv_bytes(config, settings) if whole and not cross else 0
-    if grouped and whole:  # queries by groups, without the keys, and what attention puts out by tokens too
-        per_token += heads - config.num_kv_heads * config.head_dim * c
-    if cross and whole:  # a norm, queries, as they come and by draws, and their mean of values, a branch
-        per_token += norm(config, settings) + 3 * heads + d * c
-    norms = (3 if cross else 2) * config.depth + 1
-    modulation = norms * 4 * d * FP32 if config.cond_width else 0
-    ends = tokens * (norm(config, settings) + 2 * model.action_dim * FP32)
-    ends += 0 if config.cond_width else tokens * 4 * d * c  # actions and time, mixed
-    attention = tokens * ((1 + groups * grouped) * (seen + tokens) * c + 2 * config.head_dim * FP32)
-    return config.depth * (tokens * per_token + copies) + modulation + ends + attention
+    x, heads, kv = config.width * c, config.num_heads * config.head_dim * c, kv_bytes(config, layout)
+    cross, keys = model.expert_reads == "output", prefix + tokens
+    groups = config.num_heads // config.num_kv_heads
+    grouped = not cross and 1 < groups <= keys / tokens
+    block = tokens * sum(block_bytes(config, layout, read=False, copied=not cross))
+    if layout.checkpointing == "none":
+        if cross:  # a norm, queries, as they come and by draws, and their mean of values, a branch
+            block += tokens * (norm_bytes(config, layout) + 3 * heads + x)
+        else:
+            block += keys * kv
+        if grouped:  # queries by groups, without the keys, and what attention puts out by tokens too
+            block += tokens * (heads - kv / 2)
+    ends = tokens * (norm_bytes(config, layout) + 2 * model.action_dim * FP32)
+    if config.cond_width:  # what adaptive norms scale, shift and gate by
+        ends += ((3 if cross else 2) * config.depth + 1) * 4 * config.width * FP32
+    else:  # actions and time, mixed
+        ends += tokens * 4 * x
+    mask_and_angles = tokens * ((1 + groups * grouped) * keys * c + 2 * config.head_dim * FP32)
+    return config.depth * block + ends + mask_and_angles
 
 
-def frozen_prefill_bytes(model: PiConfig, work: Workload, *, settings: BlockSettings) -> float:
+def frozen_prefill_bytes(counts: Counts, layout: Layout) -> float:
     """Return the most bytes of one row at once while a backbone without gradients reads it, in its last whole block."""
-    config, c = model.vlm, settings.c
-    seen = sum((side // model.vision.patch_size) ** 2 for side in work.pictures) + work.text
+    config, c, prefix = counts.model.vlm, layout.c, prefix_tokens(counts.model, counts.work)
     heads = 2 * config.num_heads + 3 * config.num_kv_heads  # with keys rotated and not, and values, in two wholes
-    block = heads * config.head_dim * c + (3 if settings.compiled else 4) * config.mlp_dim * c + 3 * config.width * c
-    mask = seen * c + 2 * config.head_dim * FP32
-    return seen * (block + mask + (config.depth - 1) * kv_bytes(config, settings))
+    block = heads * config.head_dim * c + (3 if layout.compiled else 4) * config.mlp_dim * c + 3 * config.width * c
+    mask = prefix * c + 2 * config.head_dim * FP32
+    return prefix * (block + mask + (config.depth - 1) * kv_bytes(config, layout))
 
 
-def recomputed_block_bytes(
-    model: PiConfig, work: Workload, *, losses: Losses, settings: BlockSettings, adapted: bool = False
-) -> float:
-    """Return the bytes that the largest block recomputes in its backward pass, beside what is saved of it.
+def recomputed_block_bytes(counts: Counts, layout: Layout) -> float:
+    """Return the bytes of a row that the largest block recomputes in its backward pass, beside what is saved of it.
 
-    With it live the gradients of its MLP: of both halves and their product, or of what is activated; and where it is
-    `adapted`, what adapters add to both halves and to their product, and the gradients of that.
+    With it live the gradients of its MLP: of both halves and their product, or of what is activated; and where it has
+    adapters, what they add to both halves and to their product, and the gradients of that.
     """
-    if settings.checkpointing == "none":
+    if layout.checkpointing == "none":
         return 0.0
-    whole = BlockSettings(c=settings.c, compiled=settings.compiled)
-    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
-    seen, sizes = patches + work.text, [0.0]
-
-    def missing(of: Callable[[BlockSettings], float]) -> float:
-        return of(whole) - of(settings)
-
-    if losses.backbone:
-        block = missing(lambda k: vision_block_bytes(model.vision, k))
-        sizes.append(patches * (block + 2 * model.vision.mlp_dim * settings.c))
-        block = missing(lambda k: saved_before_attention(model.vlm, k) + saved_after_attention(model.vlm, k))
-        sizes.append(seen * (block + (8 if adapted else 3) * model.vlm.mlp_dim * settings.c))
-    if losses.flow and (expert := model.action_expert) is not None:
-        sizes.append(work.draws * missing(lambda k: flow_block_bytes(model, k, seen=seen)) / expert.depth)
+    model, work, whole = counts.model, counts.work, replace(layout, checkpointing="none")
+    prefix, sizes = prefix_tokens(model, work), [0.0]
+    if counts.losses.backbone:
+        block = vision_block_bytes(model.vision, whole) - vision_block_bytes(model.vision, layout)
+        sizes.append((prefix - work.text) * (block + 2 * model.vision.mlp_dim * layout.c))
+        block = sum(block_bytes(model.vlm, whole, read=True)) - sum(block_bytes(model.vlm, layout, read=True))
+        sizes.append(prefix * (block + (8 if counts.halved else 3) * model.vlm.mlp_dim * layout.c))
+    if counts.losses.flow and (expert := model.action_expert) is not None:
+        blocks = flow_block_bytes(model, whole, prefix=prefix) - flow_block_bytes(model, layout, prefix=prefix)
+        sizes.append(work.draws * blocks / expert.depth)
     return max(sizes)

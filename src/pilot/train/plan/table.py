@@ -34,37 +34,31 @@ def heading(plan: RunPlan) -> list[str]:
     blocks = f", {work.draws:g} flow block{'s' * (work.draws > 1)}" if work.draws else ""
     parts = ", ".join(f"{part} {count / total:.0%}" for part, count in flops.items())
     return [
-        f"{plan.name} on {plan.gpus} × {plan.gpu_name}, {plan.batch_size} rows per step",
+        f"{plan.config.name} on {plan.gpus} × {plan.gpu_name}, {plan.config.batch_size} rows per step",
         f"  a row: pictures {sides} px, {work.text:g} text tokens, {work.spoken:g} of them with a loss{blocks}",
         f"  to learn from it: {operations(total)} ({parts})",
     ]
 
 
 def parameters(plan: RunPlan) -> list[str]:
-    rows = [["Parameters", "all", "learn"]]
-    rows += [[name, millions(count), millions(plan.learning[name])] for name, count in plan.parameters.items()]
-    rows.append(["total", millions(sum(plan.parameters.values())), millions(sum(plan.learning.values()))])
-    return table(rows)
+    rows = [(name, count, plan.learning[name]) for name, count in plan.parameters.items()]
+    rows.append(("total", sum(plan.parameters.values()), sum(plan.learning.values())))
+    return table([["Parameters", "all", "learn"], *([name, millions(a), millions(b)] for name, a, b in rows)])
 
 
 def memory(plan: RunPlan) -> list[str]:
     """Return the kinds of memory side by side: as asked, and as it fits."""
-    columns = [plan.requested]
+    columns = {"as asked": plan.requested}
     if plan.best is not None and not plan.requested.fits:
-        columns.append(plan.best)
-    names = ["as asked", "smallest change"]
-    rows = [["Memory of a GPU, GiB", *names[: len(columns)], ""]]
-    for kind, note in KINDS.items():
-        if not any(getattr(choice.memory, kind) for choice in columns):
-            continue
-        rows.append([kind, *(gib(getattr(choice.memory, kind)) for choice in columns), note])
-    rows.append(["peak", *(gib(choice.memory.peak) for choice in columns), f"of {gib(plan.gpu.memory)}"])
-    rows += [
-        [name, *(str(getattr(choice.layout, name)) for choice in columns), ""]
-        for name in ("parallel", "rows", "accumulate", "checkpointing")
-    ]
-    rows.append(["lora", *("yes" if choice.lora else "no" for choice in columns), ""])
-    return table(rows)
+        columns["smallest change"] = plan.best
+    choices = list(columns.values())
+    bytes_of = {kind: [getattr(choice.memory, kind) for choice in choices] for kind in [*KINDS, "peak"]}
+    notes = KINDS | {"peak": f"of {gib(plan.gpu.memory)}"}
+    rows = [["Memory of a GPU, GiB", *columns, ""]]
+    rows += [[kind, *map(gib, sizes), notes[kind]] for kind, sizes in bytes_of.items() if any(sizes)]
+    for name in ("parallel", "rows", "accumulate", "checkpointing"):
+        rows.append([name, *(str(getattr(choice.layout, name)) for choice in choices), ""])
+    return table([*rows, ["lora", *("yes" if choice.lora else "no" for choice in choices), ""]])
 
 
 def verdict(plan: RunPlan) -> list[str]:
@@ -87,25 +81,19 @@ def verdict(plan: RunPlan) -> list[str]:
 
 
 def speed(plan: RunPlan) -> list[str]:
-    choice = plan.chosen
-    rates, time = plan.speed(choice), choice.time
+    choice, rates, time = plan.chosen, plan.speed(plan.chosen), plan.chosen.time
     spent = {"products": time.products, "memory traffic": time.traffic, "launching": time.waiting,
              "optimizer": time.optimizer, "sending": time.sending}  # fmt: skip
     shares = ", ".join(f"{name} {seconds / time.total:.0%}" for name, seconds in spent.items() if seconds)
+    rate, hours = rates["samples_per_s"], rates["hours"]
     price = f"${rates['dollars']:,.0f} at ${plan.price:.2f} per GPU and hour"
-    rows = [
-        ["Forecast", ""],
+    return table([
+        ["Forecast", "" if choice.fits else "if it did fit"],
         ["step", f"{1000 * rates['step_s']:,.0f} ms: {shares}"],
-        [
-            "samples",
-            f"{whole(rates['samples_per_s'])} per second, {whole(rates['samples_per_s'] / plan.gpus)} of each GPU",
-        ],
+        ["samples", f"{whole(rate)} per second, {whole(rate / plan.gpus)} of each GPU"],
         ["MFU", f"{rates['mfu']:.1%} of {plan.gpu.peak_flops / 1e12:g} TFLOP/s"],
-        [f"{plan.samples:,} samples", f"{duration(3600 * rates['hours'])}, {price}"],
-    ]
-    if not choice.fits:
-        rows[0][1] = "if it did fit"
-    return table(rows)
+        [f"{plan.samples:,} samples", f"{duration(3600 * hours)}, {price}"],
+    ])  # fmt: skip
 
 
 def assumptions(plan: RunPlan) -> list[str]:
@@ -122,7 +110,7 @@ def whole(rate: float) -> str:
 
 
 def set_options(choice: Choice) -> str:
-    return " ".join(f"--set {setting}" for setting in choice.settings()) or "as it is"
+    return " ".join(f"--set {setting}" for setting in choice.settings) or "as it is"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

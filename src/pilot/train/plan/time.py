@@ -6,13 +6,11 @@ every plan: what well-shaped products reach in practice, and what is left of ban
 choosing; `bench/training.py` and a run's own line say what is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pilot.models.registry import require_pi
-from pilot.train.config import TrainConfig
-from pilot.train.plan.flops import FlopFactors, Losses, Workload, forward, per_row
+from pilot.train.plan.flops import forward
 from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
-from pilot.train.plan.memory import BF16, FP32, BlockSettings, Counts, Layout, learning_numbers, saved_activations
+from pilot.train.plan.memory import BF16, FP32, Counts, Layout, saved_activations
 
 PRODUCTS = 0.62
 """Share of the peak that matrix products reach in bf16.
@@ -53,73 +51,61 @@ class StepTime:
         return self.products + self.traffic + self.waiting + self.optimizer + self.sending
 
 
-def step_time(
-    config: TrainConfig, counts: Counts, work: Workload, *, layout: Layout, gpu: Gpu, flop_factors: FlopFactors
-) -> StepTime:
+def step_time(counts: Counts, layout: Layout, gpu: Gpu) -> StepTime:
     """Return the seconds that a step of the run takes, by what takes them."""
-    rows = layout.rows * layout.accumulate
-    operations = rows * (
-        sum(per_row(require_pi(config.model), work, flop_factors).values())
-        + recomputed(config, work, layout=layout, flop_factors=flop_factors)
-    )
+    rows, memory_speed = layout.rows * layout.accumulate, BANDWIDTH * gpu.bandwidth
+    operations = rows * (sum(counts.flops.values()) + recomputed(counts, layout))
     products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
-    moved = rows * bytes_moved(config, work, layout=layout, flop_factors=flop_factors)
-    traffic = (ADAPTED if counts.halved else 1) * moved / (BANDWIDTH * gpu.bandwidth)
+    traffic = (ADAPTED if counts.halved else 1) * rows * bytes_moved(counts, layout) / memory_speed
     launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
-    backward = (products + traffic) * 2 / 3
     sending = communication_seconds(counts, layout, gpu)
     return StepTime(
         products=products,
         traffic=traffic,
         waiting=max(0.0, launching - products - traffic),
-        optimizer=optimizer_bytes(config, counts, layout) / (BANDWIDTH * gpu.bandwidth),
-        sending=max(0.1 * sending, sending - backward),
+        optimizer=optimizer_bytes(counts, layout) / memory_speed,
+        sending=max(0.1 * sending, sending - (products + traffic) * 2 / 3),  # the backward pass hides it
     )
 
 
-def bytes_moved(config: TrainConfig, work: Workload, *, layout: Layout, flop_factors: FlopFactors) -> float:
-    """Return the bytes of a row that go through memory beside products; without a backward pass they are fewer."""
-    losses, settings = Losses.of(config), layout.settings
-    run = Losses(text=losses.text, flow=losses.flow, backbone=True)
-    parts = saved_activations(
-        require_pi(config.model),
-        work,
-        losses=run,
-        settings=BlockSettings(c=settings.c, compiled=settings.compiled),
-    )
-    both_ways = TRAFFIC + (ONE_WAY if layout.checkpointing != "none" else 0)  # what is recomputed is moved again
-    return sum((both_ways if flop_factors.get(part, 3) > 1 else ONE_WAY) * size for part, size in parts.items())
-
-
-def recomputed(config: TrainConfig, work: Workload, *, layout: Layout, flop_factors: FlopFactors) -> float:
+def recomputed(counts: Counts, layout: Layout) -> float:
     """Return the operations of a row that are recomputed in the backward pass."""
     share = {"none": 0.0, "selective": SELECTIVE_AGAIN[layout.compiled], "blocks": 1.0}[layout.checkpointing]
-    parts = forward(require_pi(config.model), work)
-    return share * sum(ops.total for part, ops in parts.items() if part != "head" and flop_factors.get(part, 0) > 1)
+    parts, factors = forward(counts.model, counts.work), counts.flop_factors
+    return share * sum(ops.total for part, ops in parts.items() if part != "head" and factors.get(part, 0) > 1)
 
 
-def optimizer_bytes(config: TrainConfig, counts: Counts, layout: Layout) -> float:
+def bytes_moved(counts: Counts, layout: Layout) -> float:
+    """Return the bytes of a row that go through memory beside products; without a backward pass they are fewer."""
+    all_parts = replace(counts, losses=replace(counts.losses, backbone=True))
+    sizes = saved_activations(all_parts, replace(layout, checkpointing="none"))
+    if counts.losses.text:
+        sizes["logits"] = counts.work.spoken * (counts.model.vlm.width * layout.c + counts.model.vocab_size * FP32)
+    both_ways = TRAFFIC + (ONE_WAY if layout.checkpointing != "none" else 0)  # what is recomputed is moved again
+    return sum((both_ways if counts.flop_factors.get(part, 3) > 1 else ONE_WAY) * size for part, size in sizes.items())
+
+
+def optimizer_bytes(counts: Counts, layout: Layout) -> float:
     """Return the bytes that the optimizer, the moving average and the copies in bf16 read and write."""
-    everything, learning = counts.everything, learning_numbers(counts, Losses.of(config), layout)
+    learning = counts.learning_in(layout)
     if layout.has_masters and not counts.muon:  # one pass over all of it, and one for the norm (`fused_adamw.py`)
         gradient = BF16 if layout.accumulate == 1 else FP32
         return learning * (8 * FP32 + 2 * gradient + BF16)
     norm_and_clip, adam, average = 3 * FP32, 7 * FP32, 3 * FP32
     cast = (FP32 + BF16) * layout.accumulate if layout.precision == "bf16" else 0
-    return (learning * (norm_and_clip + adam + average) + everything * cast) / layout.shards
+    return (learning * (norm_and_clip + adam + average) + counts.everything * cast) / layout.shards
 
 
 def communication_seconds(counts: Counts, layout: Layout, gpu: Gpu) -> float:
     """Return the seconds of gathering and reducing in a step, if nothing ran beside it."""
-    if layout.gpus == 1 or layout.parallel == "none":
+    if layout.parallel == "none":
         return 0.0
-    everything, learning = counts.everything, counts.learning
-    c, shards = layout.settings.c, layout.shards
-    across = NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link
+    shards, gradients = layout.shards, FP32 * counts.learning
+    across = BANDWIDTH * (NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link)
+    inside = BANDWIDTH * (NETWORK if shards > GPUS_PER_NODE else gpu.link)
     if layout.parallel == "ddp":
-        return layout.accumulate * 2 * FP32 * learning * (layout.gpus - 1) / layout.gpus / (BANDWIDTH * across)
-    inside = gpu.link if shards <= GPUS_PER_NODE else NETWORK
-    passes = 2 * c * everything + FP32 * learning  # weights gathered forward and backward, gradients scattered
-    seconds = layout.accumulate * passes * (shards - 1) / shards / (BANDWIDTH * inside)
+        return layout.accumulate * 2 * gradients * (layout.gpus - 1) / layout.gpus / across
+    passes = 2 * layout.c * counts.everything + gradients  # weights gathered forward and backward, gradients scattered
     copies = layout.gpus // shards
-    return seconds + 2 * FP32 * learning / shards * (copies - 1) / copies / (BANDWIDTH * across)
+    seconds = layout.accumulate * passes * (shards - 1) / shards / inside
+    return seconds + 2 * gradients / shards * (copies - 1) / copies / across
