@@ -123,7 +123,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The numbers that all layouts of a run share, counted on its model (after `choose_learning`; the meta device is enough).
+    """The numbers that all layouts of a run share, from its model after `choose_learning` (on the meta device, say).
 
     Parameters: `everything`, those `learning`, those of them that a loss `reached`, those beside adapters (`halved`:
     kept in the dtype of compute), those that `muon` learns, those `outside` of blocks, those of the `largest` block.
