@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pilot.infer.engine.fp8 import FP8, quantize, scaled_mm
-from pilot.infer.engine.fused_stack import cut_for, gelu_linear, tiles_for
+from pilot.infer.engine.fused_stack import choose_cut, gelu_linear, tiles_for
 from pilot.models.pi import pi05
 from pilot.nn.attention import rotary_angles
 from pilot.nn.gemma import GemmaConfig
@@ -134,7 +134,7 @@ def right() -> None:
         q, (k, v) = draw(1, rows, HEAD_DIM), draw(2, 1, 1, slots, HEAD_DIM)
         bias = torch.zeros(1, slots, device=DEVICE, dtype=DTYPE)
         bias[:, 20:30] = -2.3819763e38
-        cut = cut_for(rows, slots, batch=1)
+        cut = choose_cut(rows, slots, batch=1)
         ours, theirs = torch.empty_like(q), torch.empty_like(q)
         parts = Parts.empty(q, slots=slots, part=cut.part) if cut.part else None
         attention.attend(q, k, v, bias, out=ours, cut=cut, parts=parts)

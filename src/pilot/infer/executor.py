@@ -87,7 +87,7 @@ def zero_dims(*dims: int) -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True)
 class LateBehavior:
-    """What is commanded while the policy is late: `hold` of the last command for `stop_after` ticks, then `stop` of it.
+    """The commands while the policy is late: `hold` of the last command for `stop_after` ticks, then `stop` of it.
 
     A stop lasts until `Executor.reset`, or with `latch=False` until a chunk arrives.
     """
@@ -228,6 +228,7 @@ class Executor:
         return state.pending
 
     def is_due(self, chunks: tuple[TimedChunk, ...], tick: int) -> bool:
+        """Return whether a new chunk is wanted at this tick."""
         if not chunks:
             return True
         return tick - chunks[-1].observed_at >= self.replan_steps or chunks[-1].end - tick <= self.delays.expected()

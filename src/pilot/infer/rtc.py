@@ -43,7 +43,7 @@ Schedule = Literal["exponential", "linear", "hard"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rtc:
-    """How chunks are joined. `schedule` and `max_guidance` (β) belong to `guided`; the defaults are the paper's."""
+    """The way to join chunks. `schedule` and `max_guidance` (β) belong to `guided`; the defaults are the paper's."""
 
     mode: Mode
     schedule: Schedule = "exponential"
@@ -59,7 +59,7 @@ class Rtc:
 
 @dataclass(frozen=True, kw_only=True)
 class Previous:
-    """What one robot will do from the tick of its observation on, in its own units; the first `delay` for certain.
+    """One robot's actions from the tick of its observation on, in its own units; the first `delay` are certain.
 
     They come from `infer/executor.py`: `ChunkRequest.leftover` and `ChunkRequest.delay`.
     """
@@ -81,7 +81,7 @@ class Leftover:
 
     @property
     def left(self) -> Int[Tensor, " b"]:
-        """How many actions are left in each row."""
+        """The number of actions that are left in each row."""
         return self.known.any(-1).sum(1)
 
     def mark_given(self, most: int) -> Bool[Tensor, "b ah"]:

@@ -46,7 +46,7 @@ PREPROCESSING_VERSION = 1
 
 @dataclass(kw_only=True)
 class Bundle:
-    """What a checkpoint holds: a model and everything around it.
+    """The contents of a checkpoint: a model and everything around it.
 
     Raises:
         ValueError: parts that do not fit each other.

@@ -18,7 +18,7 @@ DecodeStep = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @runtime_checkable
 class Sampler(Protocol):
-    """What chooses the next token of each row."""
+    """A way to choose the next token of each row."""
 
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
         """Choose the next token of each row, given the model's scores and the tokens that are allowed."""

@@ -42,7 +42,7 @@ class LoraGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """What learns through adapters. Everything else in a group that has them is frozen, but for the parts in `whole`.
+    """The layers that learn through adapters. All else in a group that has them is frozen, except the parts in `whole`.
 
     Ranks and alphas are those of openpi's `gemma_2b_lora` and `gemma_300m_lora`, which leave the vision tower without.
     """
@@ -190,7 +190,7 @@ def delta(a: Float[Tensor, "pr i"], b: Float[Tensor, "po r"]) -> Float[Tensor, "
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterDescription:
-    """What adapters on disk belong to."""
+    """The base and the scales of adapters on disk."""
 
     base: str  # the checkpoint that they were trained on
     scales: dict[str, float]  # by layer

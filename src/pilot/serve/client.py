@@ -57,7 +57,7 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a policy is served, and the headers to send; over `wss://`, `tls` holds the trusted certificates."""
+    """The address of a served policy, and the headers to send; over `wss://`, `tls` holds the trusted certificates."""
 
     url: str
     headers: Mapping[str, str]

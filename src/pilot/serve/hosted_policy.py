@@ -58,7 +58,7 @@ class HostedPolicy:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What the policy says of itself; empty if it says nothing."""
+        """The policy's own metadata; empty if it has none."""
         return getattr(self.policy, "metadata", {})
 
     def start_session(self, *, alone: bool = True) -> tuple[Any, int]:

@@ -71,7 +71,7 @@ _context: Any = None
 
 
 def _gl_context() -> Any:
-    """One GL context per process, made when first needed: making one costs 0.2 s, a new model in it a few ms."""
+    """Return this process's GL context, made when first needed: that costs 0.2 s, a new model in it a few ms."""
     global _context
     if _context is None:
         try:

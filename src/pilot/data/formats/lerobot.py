@@ -335,7 +335,7 @@ def _matrix(table: pa.Table, name: str, path: Path) -> np.ndarray:
 
 
 def _first_texts(file: Any, runs: list[tuple[int, int]]) -> dict[int, list[dict[str, Any]]]:
-    """The persistent texts of each episode by its first row, the only one of its (equal) copies that is read."""
+    """Return the persistent texts of each episode by its first row, the only one of its (equal) copies that is read."""
     found, start = {}, 0
     firsts = np.array([first for first, _ in runs])
     with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:

@@ -94,7 +94,7 @@ def question_answer_pairs(entry: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _line_places(path: Path) -> np.ndarray:
-    """Where each line that is not empty begins."""
+    """Return where each line that is not empty begins."""
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty; fetch it again")
     places, at = [], 0

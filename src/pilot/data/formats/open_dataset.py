@@ -98,7 +98,7 @@ def open_image_text(
 
 
 def _elsewhere(path: str | Path, cache_gb: float | None) -> "StreamedFolder | None":
-    """The folder at an address; None for a path on this machine."""
+    """Return the folder at an address; None for a path on this machine."""
     if not is_remote(path):
         return None
     from pilot.data.storage.streaming import StreamedFolder  # locks of files, which not every system has

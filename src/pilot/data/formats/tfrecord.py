@@ -124,7 +124,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits per byte, least first; and where it ends."""
+    """Read a number of seven bits per byte, least first; return it and where it ends."""
     value = shift = 0
     while True:
         byte = message[at]
@@ -136,7 +136,7 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def _floats(content: memoryview) -> np.ndarray:
-    """A FloatList: packed (one run of 4-byte values), or each with a tag."""
+    """Read a FloatList: packed (one run of 4-byte values), or each with a tag."""
     if not len(content):
         return np.zeros(0, np.float32)
     if content[0] == 0x0A:
@@ -145,7 +145,7 @@ def _floats(content: memoryview) -> np.ndarray:
 
 
 def _integers(content: memoryview) -> np.ndarray:
-    """An Int64List: packed, or each with a tag."""
+    """Read an Int64List: packed, or each with a tag."""
     if not len(content):
         return np.zeros(0, np.int64)
     if content[0] == 0x0A:
@@ -158,7 +158,7 @@ def _integers(content: memoryview) -> np.ndarray:
 
 
 def _varints(content: np.ndarray) -> np.ndarray:
-    """All numbers of a packed run at once: each ends with the byte whose high bit is not set."""
+    """Read all numbers of a packed run at once: each ends with the byte whose high bit is not set."""
     ends = np.flatnonzero(content < 0x80)
     number = np.cumsum(np.concatenate([[0], (content < 0x80)[:-1]]))
     place = np.arange(len(content)) - np.concatenate([[0], ends[:-1] + 1])[number]

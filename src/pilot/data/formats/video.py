@@ -30,7 +30,7 @@ def _av():
 
 
 def _failure() -> type[Exception]:
-    """What PyAV raises about damaged files."""
+    """Return the class of errors that PyAV raises about damaged files."""
     from av.error import FFmpegError
 
     return FFmpegError
@@ -207,7 +207,7 @@ class VideoFile:
         return self._reformatter.reformat(frame, format="rgb24").to_ndarray()
 
     def _check_index(self) -> None:
-        """What the file says of itself: all its bytes are there, and it runs at the set's rate."""
+        """Check by the file's own index that all its bytes are there, and that it runs at the set's rate."""
         entries = self._stream.index_entries
         self.count = len(entries)
         self._keys = np.array([number for number, entry in enumerate(entries) if entry.is_keyframe])

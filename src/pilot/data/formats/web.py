@@ -121,7 +121,10 @@ def _parse(line: str, file: Path, number: int) -> tuple[str, str, str]:
 
 
 def _zip_places(path: Path) -> dict[str, tuple[int, int]]:
-    """Where each stored picture's bytes lie. The header before them has two variable-length fields of its own."""
+    """Return where each stored picture's bytes lie.
+
+    The header before them has two variable-length fields of its own.
+    """
     places = {}
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as raw:

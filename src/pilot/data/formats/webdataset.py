@@ -79,7 +79,7 @@ class WebDatasetRows(ImageTextRows):
         return os.pread(self.folder.open_cached(file, lambda: file.open("rb")).fileno(), size, at)
 
     def _places(self, tar: Path) -> np.ndarray:
-        """Of each sample: offset and size of the picture, offset and size of the words, and whether they are JSON."""
+        """Return for each sample offset and size of picture and of words, and whether these are JSON."""
         note = {"format": FORMAT, "size": self.folder.size(tar)}
         kept = cache_folder(tar.parent) / f"{tar.name}.json"
         if kept.exists() and (known := read_json(kept, remedy=f"remove {kept}"))["of"] == note:

@@ -242,7 +242,7 @@ def _earlier_copy(record: Path, url: str, error: ConnectionError) -> Path:
 
 
 def _inside(names: Sequence[str], folder: str) -> list[str]:
-    """Those in `folder`, relative to it; [''] when `folder` is a file."""
+    """Return the names in `folder`, relative to it; [''] when `folder` is a file."""
     if folder in names:
         return [""]
     prefix = f"{folder}/" if folder else ""
@@ -256,7 +256,7 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _library(name: Literal["huggingface_hub.errors", "fsspec.core"]) -> Any:
-    """The package that a module is of: the one place where the optional libraries are imported."""
+    """Import an optional library, here and nowhere else; return the package of the module."""
     package = name.partition(".")[0]
     try:
         import_module(name)

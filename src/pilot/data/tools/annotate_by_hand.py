@@ -51,7 +51,7 @@ class HandLabeller:
                 self._take(line, found, seconds)
 
     def _take(self, line: str, found: list[tuple[float, str]], seconds: float) -> None:
-        """One more line, or what is wrong with it."""
+        """Take one more line, or write what is wrong with it."""
         first, _, words = line.partition(" ")
         try:
             at = float(first)
@@ -64,7 +64,7 @@ class HandLabeller:
         found.append((at, words.strip()))
 
     def _show(self, dataset: LeRobotDataset, episode: Episode) -> None:
-        """As many pictures as fit beside each other, with their times below."""
+        """Show as many pictures as fit beside each other, with their times below."""
         width = shutil.get_terminal_size().columns
         count = self.frames or max(width // (PICTURE_COLUMNS + 1), 1)
         length = episode.stop - episode.start

@@ -296,29 +296,29 @@ def missing_words(dataset: EpisodeDataset) -> list[QualityIssue]:
 
 
 def _inside_episodes(dataset: EpisodeDataset) -> Bool[np.ndarray, " m"]:
-    """For each pair of neighbouring rows, whether they are of one episode."""
+    """Return for each pair of neighbouring rows whether they are of one episode."""
     return np.diff(dataset.episode_of) == 0
 
 
 def _switches(values: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
-    """Dims with few different values: on and off, open and closed."""
+    """Mark dims with few different values: on and off, open and closed."""
     return np.array([len(np.unique(dim)) <= FEW_VALUES for dim in values.T])
 
 
 def _grippers(values: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " d"]:
-    """Dims that are at one of their two ends most of the time."""
+    """Mark dims that are at one of their two ends most of the time."""
     low, high = values.min(0), values.max(0)
     air = 0.02 * (high - low)
     return ((values <= low + air) | (values >= high - air)).mean(0) > 0.5
 
 
 def _runs(mask: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " r"]:
-    """Where runs of True begin."""
+    """Return where runs of True begin."""
     return np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0) == 1)
 
 
 def _pairs(state_names: Sequence[str], action_names: Sequence[str]) -> list[tuple[int, int]]:
-    """Dims of state and action that mean the same: by name, or by place where no names agree and the counts do."""
+    """Return pairs of state and action dims that mean the same: by name, else by place if there are as many."""
     by_name = [(state_names.index(name), j) for j, name in enumerate(action_names) if name in state_names]
     if by_name or len(state_names) != len(action_names):
         return by_name
@@ -355,7 +355,7 @@ def _lag(dataset: EpisodeDataset, i: int, j: int) -> int | None:
 
 
 def _correlation(command: np.ndarray, motion: np.ndarray, lag: int, episodes: Sequence[Episode]) -> float:
-    """Of the command at a frame with the motion `lag` frames later, over all episodes."""
+    """Correlate the command at a frame with the motion `lag` frames later, over all episodes."""
     pairs = [
         (
             command[max(e.start, e.start - lag) : min(e.stop, e.stop - lag)],

@@ -64,7 +64,7 @@ class FusedEngine(GraphEngine):
         return self.towers[id(tower)](pictures)
 
     def make_denoise_plan(self, times: Float[Tensor, " n"]) -> DenoisePlan:
-        """As `FastEngine.make_denoise_plan`; the shift of the final norm goes through `action_out` beforehand."""
+        """Compute the constants as `FastEngine` does, with the shift of the final norm already behind `action_out`."""
         plan, matrix = super().make_denoise_plan(times), self.model.action_out.weight.float()
         for norms in plan.norms:
             if (shift := norms[-1].shift) is not None:

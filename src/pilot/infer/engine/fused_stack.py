@@ -69,31 +69,31 @@ def fit_tiles(tiles: Tiles, like: Tensor) -> Tiles:
     properties = torch.cuda.get_device_properties(like.device)
     room = getattr(properties, "shared_memory_per_block_optin", SHARED_MEMORY)
 
-    def fitted(tile: Tile, weights: int) -> Tile:
+    def fit(tile: Tile, weights: int) -> Tile:
         stage = (64 + weights * tile.columns) * tile.inputs * like.element_size()  # rows, and columns of the weights
         return tile._replace(stages=max(2, min(tile.stages, room // stage)))
 
-    return Tiles(*(fitted(tile, weights) for tile, weights in zip(tiles, (2, 1, 2, 1), strict=True)))
+    return Tiles(*(fit(tile, weights) for tile, weights in zip(tiles, (2, 1, 2, 1), strict=True)))
 
 
 def can_launch_early(device: torch.device) -> bool:
-    """Whether a kernel can be set up while the one before it runs."""
+    """Return whether a kernel can be set up while the one before it runs."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def largest_divisor(count: int, most: int) -> int:
-    """The largest power of two that divides `count`, and is at most `most`."""
+    """Return the largest power of two that divides `count` and is at most `most`."""
     return min(count & -count, most)
 
 
 def can_fuse(config: GemmaConfig) -> bool:
-    """Whether the kernels take such a stack: one key-value head, and sizes that divide into tiles."""
+    """Return whether the kernels take such a stack: one key-value head, and sizes that divide into tiles."""
     sizes = (config.head_dim // 2, config.width, config.mlp_dim)
     return config.num_kv_heads == 1 and all(size % SMALLEST == 0 for size in sizes)
 
 
-def cut_for(rows: int, slots: int, *, batch: int) -> Cut:
-    """How attention is cut: keys are split until there are about as many programs as multiprocessors."""
+def choose_cut(rows: int, slots: int, *, batch: int) -> Cut:
+    """Choose how attention is cut: keys are split until there are about as many programs as multiprocessors."""
     tall = 16 if rows <= 16 else 32 if rows * batch <= 32 * PROGRAMS else 64
     parts = max(1, PROGRAMS // (-(-rows // tall) * batch))
     part = max(64, -(-slots // parts // 64) * 64)
@@ -186,11 +186,13 @@ class FusedStack(InferenceStack):
         sizes, self.largest = self.largest.tolist(), None
         for i, (weights, (of_input, of_gated)) in enumerate(zip(self.layers, sizes, strict=True)):
             factor = self.norms[2 * i + 1].factor
-            made = quantize_layer(weights, factor, largest_input=of_input, largest_gated=of_gated) if of_input else None
-            self.fp8.append(made)
+            layer = (
+                quantize_layer(weights, factor, largest_input=of_input, largest_gated=of_gated) if of_input else None
+            )
+            self.fp8.append(layer)
 
     def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
-        """As `InferenceStack.adaptive`, each shift also behind the matrix that follows."""
+        """Return the norms as `InferenceStack.adaptive` does, each shift also behind the matrix that follows."""
         matrices = [w for weights in self.layers for w in (weights.qkv, weights.gate_up)]
         rows = super().adaptive(modulations)
         for i, matrix in enumerate(matrices):
@@ -208,7 +210,7 @@ class FusedStack(InferenceStack):
         only: Int[Tensor, " b"] | None = None,
         stop: bool = False,
     ) -> Float[Tensor, "u d"] | None:
-        """As `InferenceStack.run`."""
+        """Run all blocks as `InferenceStack.run` does, by the kernels for few rows or those for many."""
         few = len(x) <= MAX_ROWS and only is None and norms[0].factor.ndim == 1
         if few and (norms[0].shift is None or norms[0].shifted is not None):
             return self.run_few(x, span, norms=norms, stop=stop)
@@ -219,7 +221,7 @@ class FusedStack(InferenceStack):
     def run_few(
         self, x: Float[Tensor, "r d"], span: Span, *, norms: list[NormScale], stop: bool
     ) -> Float[Tensor, "r d"] | None:
-        """At most six launches for each block."""
+        """Run all blocks on few rows, with at most six launches for each."""
         scratch = span.scratch
         assert isinstance(scratch, FusedScratch)
         stream = Stream(x, scratch.normed, scratch.squares)
@@ -230,7 +232,7 @@ class FusedStack(InferenceStack):
         return scratch.branch
 
     def run_stream(self, stream: Stream, span: Span, *, norms: list[NormScale], stop: bool = False) -> bool:
-        """All blocks, from a stream that has begun to one that the final norm can be taken of; False if stopped."""
+        """Run all blocks on a stream that has begun, up to the final norm; return False if stopped before."""
         scratch, last = span.scratch, len(self.layers) - 1
         assert isinstance(scratch, FusedScratch)
         cut, parts = self.cut_of(span)
@@ -264,7 +266,7 @@ class FusedStack(InferenceStack):
 
     def cut_of(self, span: Span) -> tuple[Cut, Parts | None]:
         queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
-        cut = cut_for(queries.shape[1], slots, batch=len(queries))
+        cut = choose_cut(queries.shape[1], slots, batch=len(queries))
         return cut, Parts.empty(queries, slots=slots, part=cut.part) if cut.part else None
 
     # --- many rows ---------------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ class FusedStack(InferenceStack):
         only: Int[Tensor, " b"] | None,
         stop: bool,
     ) -> Float[Tensor, "u d"] | None:
-        """The library's products, and one pass over the tokens between them."""
+        """Run all blocks on many rows: the library's products, with one pass over the tokens between them."""
         scratch, bias = span.scratch, span.bias
         assert isinstance(scratch, FusedScratch)
         passes.add_norm(x, None, None, norms[0].factor, norms[0].shift, out=scratch.normed)
@@ -330,13 +332,13 @@ class FusedStack(InferenceStack):
         )
 
     def attend_many(self, scratch: FusedScratch, slots: Slots, *, bias: Tensor | None) -> None:
-        """With a mask of its own for each query the library's attention, else the kernel."""
+        """Compute attention of many rows: by the library where each query has a mask of its own, else by the kernel."""
         if bias is not None and bias.shape[2] > 1:
             q = scratch.queries[:, None]
             scratch.attended.copy_(F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=bias)[:, 0])
             return
         row_bias = None if bias is None else bias[:, 0, 0]
-        cut = cut_for(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
+        cut = choose_cut(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
         parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=cut.part) if cut.part else None
         attention.attend(
             scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=cut, parts=parts
@@ -345,7 +347,7 @@ class FusedStack(InferenceStack):
     def narrow(
         self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
     ) -> tuple[Tensor, Tensor | None, FusedScratch]:
-        """As `InferenceStack.narrow`."""
+        """Return the inputs of one token in each row, as `InferenceStack.narrow` does."""
         rows = torch.arange(scratch.batch, device=x.device)
         small = self.scratch(batch=scratch.batch, tokens=1)
         small.queries.copy_(scratch.queries.unflatten(1, (scratch.tokens, -1))[rows, only])
@@ -376,7 +378,7 @@ class FusedSiglip:
         return siglip.head(normed).unflatten(0, (len(images), -1))
 
     def attend(self, block: SiglipBlock, normed: Float[Tensor, "r d"], *, pictures: int) -> Float[Tensor, "r d"]:
-        """The attention branch before its bias, each patch seeing all of its picture."""
+        """Compute the attention branch before its bias, each patch seeing all of its picture."""
         qkv = block.qkv(normed).view(pictures, -1, 3, block.num_heads, normed.shape[1] // block.num_heads)
         q, k, v = qkv.transpose(1, 3).unbind(2)  # [b n p h]
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(normed.shape)
@@ -384,7 +386,7 @@ class FusedSiglip:
 
 
 def gelu_linear(x: Float[Tensor, "r d"], linear: torch.nn.Linear) -> Float[Tensor, "r o"]:
-    """A linear layer and tanh's GELU; on a GPU the product ends in it."""
+    """Apply a linear layer and tanh's GELU; on a GPU the product ends in it."""
     if x.is_cuda:
         return torch._addmm_activation(linear.bias, x, linear.weight.T, use_gelu=True)
     return F.gelu(linear(x), approximate="tanh")

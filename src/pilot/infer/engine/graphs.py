@@ -113,7 +113,7 @@ class GraphBuffers:
 
     @property
     def length(self) -> int:
-        """How many tokens are prefilled, padding included."""
+        """The number of tokens that are prefilled, padding included."""
         return self.order.shape[1]
 
     def with_all_slots(self, slots: int) -> PrefillState:
@@ -137,7 +137,7 @@ class GraphEngine(FastEngine):
 
     @torch.inference_mode()
     def prefill(self, observation: Observation, *, max_new_tokens: int = 0) -> PrefillState:
-        """As `FastEngine.prefill`; valid until the next prefill of as many pictures and about as much text.
+        """Prefill as `FastEngine` does; valid until the next prefill of as many pictures and about as much text.
 
         The observation may lie on the host: then nothing waits for the device.
         """
@@ -275,7 +275,7 @@ class GraphEngine(FastEngine):
         sampler: Sampler | None = None,
         skip_rows: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b t"], PrefillState]:
-        """As `FastEngine.generate`. Greedily, some tokens are one graph; other samplers are asked for each token."""
+        """Generate as `FastEngine` does: greedily some tokens in one graph, with other samplers token by token."""
         buffers = self.buffers_of(prefilled)
         room = prefilled.cache.capacity - self.flow_tokens - prefilled.length
         if isinstance(allowed, Sequence) and len(set(map(id, allowed))) == 1:
@@ -350,12 +350,12 @@ class GraphEngine(FastEngine):
         return result[:-1], result[-1].bool().tolist()
 
     def changed_by_decoding(self, buffers: GraphBuffers) -> list[Tensor]:
-        """Tensors that a new token changes in place, the cache apart: what it holds behind the last token is unseen."""
+        """Return the tensors that a new token changes, but for the cache: what lies behind the last token is unseen."""
         d = buffers.decoding
         return [d.hidden, d.finished, d.positions, d.kinds, cast(Tensor, d.bias), buffers.slot]
 
     def decode_at_slot(self, buffers: GraphBuffers, token: Int[Tensor, " b"], *, kind: Kind, eos: int) -> None:
-        """As `decode_step`, at the slot that the device knows: one graph serves all."""
+        """Take in a token as `decode_step` does, at the slot that the device knows: one graph serves all."""
         decoding, slot = buffers.decoding, buffers.slot
         bias = cast(Tensor, decoding.bias)
         finished = decoding.finished[:, None]
@@ -410,7 +410,7 @@ class GraphEngine(FastEngine):
         solver: flow.Solver = "euler",
         padded_dims: Bool[Tensor, "#b ad"] | None = None,
     ) -> Float[Tensor, "n b ah ad"]:
-        """As `FastEngine.denoise`; state and noise may lie on the host."""
+        """Denoise as `FastEngine` does; state and noise may lie on the host."""
         buffers = self.buffers_of(prefilled)
         if buffers is None or noise.shape != buffers.noise.shape:
             state, noise = state.to(self.device), noise.to(self.device)

@@ -22,7 +22,7 @@ _LOG2_E = 1.4426950408889634
 
 
 class Cut(NamedTuple):
-    """How attention is cut: rows and slots at a time, slots of each part (0: one part); warps and stages."""
+    """The blocks of attention: rows and slots at a time, slots of each part (0: one part); warps and stages."""
 
     rows: int
     slots: int
@@ -32,7 +32,7 @@ class Cut(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What the parts found: an average of values each, and the logarithm (of 2) of the sum of its weights."""
+    """The results of the parts: an average of values each, and the logarithm (of 2) of the sum of its weights."""
 
     averages: Float[Tensor, "_ h"]
     logarithms: Float[Tensor, " _"]

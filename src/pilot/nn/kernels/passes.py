@@ -234,7 +234,7 @@ def plain_gelu_product(gate_up: Float[Tensor, "r _"], *, out: Float[Tensor, "r i
 
 
 def _limit(out: Tensor) -> float:
-    """The largest number of FP8, where numbers saturate; 0 for wider ones, which have room."""
+    """Return the largest number of FP8, where numbers saturate; 0 for wider ones, which have room."""
     return torch.finfo(out.dtype).max if out.dtype.itemsize == 1 else 0.0
 
 

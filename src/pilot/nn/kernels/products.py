@@ -30,7 +30,7 @@ MAX_ROWS = 128
 
 
 class Tile(NamedTuple):
-    """How a product is cut: columns and inputs at a time, into how many parts the sum is split; warps and stages."""
+    """The tiles of a product: columns and inputs at a time, parts that the sum is split into; warps and stages."""
 
     columns: int
     inputs: int
@@ -48,13 +48,13 @@ class Stream(NamedTuple):
 
     @classmethod
     def empty(cls, x: Float[Tensor, "r d"], *, columns: int) -> "Stream":
-        """Around `x`, with a sum of squares for every so many columns."""
+        """Make a stream around `x`, with a sum of squares for every so many columns."""
         tiles = x.shape[1] // columns
         return cls(x, torch.empty_like(x), x.new_empty((len(x), tiles), dtype=torch.float32))
 
 
 class Workspace(NamedTuple):
-    """Where the parts of split sums meet. `arrivals` are zero between launches."""
+    """The memory where the parts of split sums meet. `arrivals` are zero between launches."""
 
     parts: Float[Tensor, "_"]
     arrivals: Int[Tensor, "_"]
@@ -65,7 +65,7 @@ class Workspace(NamedTuple):
 
 
 def block_rows(rows: int) -> int:
-    """Rows that one program works on: as few as a tensor core takes, at most 64."""
+    """Return how many rows one program works on: as few as a tensor core takes, at most 64."""
     return 16 if rows <= 16 else 32 if rows <= 32 else 64
 
 
@@ -241,12 +241,12 @@ def _begin_kernel(x, factor, scaled, squares, WIDTH: tl.constexpr, COLUMNS: tl.c
 
 
 def options(tile: Tile, early: bool) -> dict[str, Any]:
-    """How a kernel is launched; `early`: while the one before it still runs (Hopper and later)."""
+    """Return launch options of a kernel; `early`: while the one before it still runs (Hopper and later)."""
     return {"num_warps": tile.warps, "num_stages": tile.stages} | ({"launch_pdl": True} if early else {})
 
 
 def begin(stream: Stream, factor: Float[Tensor, " d"], *, early: bool = False) -> None:
-    """`scaled` and `squares` of a stream of which there is only `x`."""
+    """Compute `scaled` and `squares` of a stream of which there is only `x`."""
     rows, width = stream.x.shape
     tiles = stream.squares.shape[1]
     _begin_kernel[(rows, tiles)](
@@ -276,7 +276,7 @@ def project_heads(
     slot: Int[Tensor, " 1"] | None = None,
     early: bool = False,
 ) -> None:
-    """Queries, and keys and values into their slots; queries and keys rotated. `sin` is that of the upper half.
+    """Write queries, and keys and values into their slots, queries and keys rotated. `sin` is that of the upper half.
 
     Angles are for each row of the batch, or one for all. There is one key-value head. With `slot`, keys and values are
     the whole cache, and the new ones begin at that slot of it.
@@ -295,7 +295,7 @@ def project_heads(
 
 
 def normed_product(stream: Stream, weight: Float[Tensor, "o d"], shifted: Float[Tensor, " o"] | None) -> Tensor:
-    """The product behind a norm, in fp32."""
+    """Compute the product behind a norm, in fp32."""
     length = (stream.squares.sum(1, keepdim=True) + stream.x.shape[1] * EPS).rsqrt()
     product = stream.scaled.float() @ weight.float().T * length
     return product if shifted is None else product + shifted

@@ -68,7 +68,7 @@ def embed_actions(
     factor: Float[Tensor, " d"],
     early: bool = False,
 ) -> None:
-    """A stream that begins with `linear(actions)`; `factor` is that of the first norm."""
+    """Begin a stream with `linear(actions)`; `factor` is that of the first norm."""
     (rows, dims), width, tiles = actions.shape, stream.x.shape[1], stream.squares.shape[1]
     tall = block_rows(rows)
     _embed_kernel[(tiles, triton.cdiv(rows, tall))](

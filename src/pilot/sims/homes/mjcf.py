@@ -19,7 +19,7 @@ _WALL = 0.005  # half thickness of a receptacle's wall [m]
 
 
 def home_xml(home: Home) -> str:
-    """The whole model: room, table, receptacles, objects `item0`…, and the gantry."""
+    """Return the whole model as XML: room, table, receptacles, objects `item0`…, and the gantry."""
     receptacles = "".join(_receptacle(r) for r in home.receptacles)
     items = "".join(_item(i, kind, scale) for i, (kind, scale) in enumerate(home.pool))
     return f"""<mujoco model="home">
@@ -95,7 +95,7 @@ def _receptacle(r: Receptacle) -> str:
 
 
 def _decorate(r: Receptacle, walls: list) -> str:
-    """How a receptacle looks: its walls, its rim, and the detail that tells it from the others."""
+    """Return the visible parts of a receptacle: its walls, its rim, and the detail that tells it from the others."""
     w, d = r.inner
     decoration = VESSELS[r.name].decoration
     weave = 'material="weave"' if decoration == "weave" else ""
@@ -118,7 +118,7 @@ def _decorate(r: Receptacle, walls: list) -> str:
 
 
 def _item(index: int, kind: str, scale: float) -> str:
-    """A free body; its visual geoms are named `item<index>.<number>.<shade>` so that an episode can paint them."""
+    """Return a free body; its geoms are named `item<index>.<number>.<shade>`, so that an episode can paint them."""
     shape = SHAPES[kind]
     x, y, height = np.array(shape.collision) * scale
     collision = _geom(
