@@ -117,3 +117,13 @@ def test_flow_alone_insulated_keeps_no_backbone():
     with_words = run_of(MODELS["pi05"])
     parts = saved_activations(Counts.of(empty_model(config.model), config, work_of(config)), ALONE)
     assert "vision" not in parts and peak_of(config) < 0.3 * peak_of(with_words)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_each_kind_of_checkpointing_saves_less_than_the_one_before(compiled):
+    config = run_of(MODELS["pi05"])
+    counts = Counts.of(empty_model(config.model), config, work_of(config))
+    layouts = [replace(ALONE, checkpointing=kind, compiled=compiled) for kind in ("none", "selective", "blocks")]
+    none, selective, blocks = (saved_activations(counts, layout) for layout in layouts)
+    assert none.keys() == selective.keys() == blocks.keys() == {"vision", "vlm", "action_expert"}
+    assert all(none[part] > selective[part] > blocks[part] for part in none)

@@ -8,7 +8,9 @@ from pilot.models.pi import pi05
 from pilot.nn.lora import LoraConfig, LoraGroup
 from pilot.train.config import ComputeConfig, ObjectiveConfig, TrainConfig
 from pilot.train.plan.estimate import Choice, plan
+from pilot.train.plan.gpus import GPUS
 from pilot.train.plan.memory import CONTEXT
+from pilot.train.plan.time import BANDWIDTH, TRAFFIC
 
 
 def requested(rows: int, *, text: int = 344, spoken: int | None = 140, keeps: str = "none", **changes: Any) -> Choice:
@@ -39,3 +41,11 @@ def test_time_and_memory_are_those_that_an_h100_took(name):
 def test_what_an_h100_had_no_room_for_is_said():
     assert not requested(8).fits, "8 rows of all losses, all activations kept: out of memory"
     assert requested(8, keeps="selective").fits
+
+
+def test_logits_go_through_memory_as_what_is_saved_does():
+    silent, spoken = requested(1, spoken=0), requested(1, spoken=100)
+    saved = 100 * (4 * 257_152 + 2 * 2048)  # fp32 scores of the vocabulary, and what the head takes in bf16
+    behind_attention = 344 * (2048 * 4 + 8 * 256 * 2 + 4 * 8 + 4 + 3 * 2 * 16_384)  # the text in the last layer
+    moved = BANDWIDTH * GPUS["H100"].bandwidth * (spoken.time.traffic - silent.time.traffic)
+    assert moved == pytest.approx(TRAFFIC * (saved + behind_attention), rel=0.02)
