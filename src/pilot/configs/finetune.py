@@ -86,6 +86,7 @@ LIBERO = Source(path="data/libero")  # physical-intelligence/libero
 
 
 def pi0_libero() -> TrainConfig:
+    """π0 on LIBERO, all weights."""
     model = pi0(prompt="pi0")
     return as_openpi("pi0_libero", model, source=LIBERO, robot="libero_delta", init_from=base("checkpoints/pi0_base"))
 
@@ -96,6 +97,7 @@ def pi0_libero_low_mem_finetune() -> TrainConfig:
 
 
 def pi0_fast_libero() -> TrainConfig:
+    """π0-FAST on LIBERO, all weights."""
     model = pi0_fast(prompt="pi0_fast", action_horizon=10, max_tokens=180, always_shown=THREE)
     return as_openpi(
         "pi0_fast_libero", model, source=LIBERO, robot="libero_delta", init_from=base("checkpoints/pi0_fast_base")
@@ -143,6 +145,7 @@ def pi0_aloha_pen_uncap() -> TrainConfig:
 
 
 def pi05_aloha_pen_uncap() -> TrainConfig:
+    """π0.5 on ALOHA, with the released weights' own statistics (see `pi0_aloha_pen_uncap`)."""
     model = pi05(insulate=False, prompt="pi05")
     trossen = InitFrom("checkpoints/pi05_base-trossen")
     run = as_openpi("pi05_aloha_pen_uncap", model, source=PEN, robot="aloha", init_from=trossen)
@@ -161,6 +164,7 @@ def pi05_droid_finetune() -> TrainConfig:
 
 
 def pi05_full_droid_finetune() -> TrainConfig:
+    """π0.5 on all of DROID."""
     model = pi05(insulate=False, prompt="pi05", action_horizon=16)
     start = InitFrom("checkpoints/pi05_base-droid")
     return of_all_droid("pi05_full_droid_finetune", model, init_from=start, keep_every=10_000)

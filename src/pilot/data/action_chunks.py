@@ -41,10 +41,10 @@ def whole_chunks(
         whole = ~is_pad.any(1)
         state = adapter.state(dataset.state[rows][whole])
         chunks.append(to_delta(adapter.actions(actions[whole]), state, robot.delta_mask))
-    found = np.concatenate(chunks)
-    if not len(found):
+    values = np.concatenate(chunks)
+    if not len(values):
         raise ValueError(f"no episode has {datasets[0].action_horizon} usable actions in a row; shorten the horizon")
-    return normalize(found, stats, norm)
+    return normalize(values, stats, norm)
 
 
 def _rows(dataset: EpisodeDataset, part: str) -> Int[np.ndarray, " n"]:

@@ -31,13 +31,13 @@ def to_sample(
     `loc_stride` snaps boxes to every stride-th of the 1024 bins (16 for 64-pixel pictures). `utterance_share`: how
     often the prompt is what was last said, where something was said, instead of the task.
     """
-    said = frame["utterance"]
-    if said is None or rng.random() >= utterance_share:
+    prompt = frame["utterance"]
+    if prompt is None or rng.random() >= utterance_share:
         wordings = (frame["task"], *frame["rephrasings"])
-        said = wordings[0] if len(wordings) == 1 else wordings[int(rng.integers(len(wordings)))]
+        prompt = wordings[0] if len(wordings) == 1 else wordings[int(rng.integers(len(wordings)))]
     return Sample(
         images=frame["images"],
-        prompt=said,
+        prompt=prompt,
         state=frame["state"],
         actions=frame["actions"],
         action_is_pad=frame["action_is_pad"],

@@ -98,10 +98,10 @@ def _layout(name: str, entries: Mapping[str, Dataset]) -> RldsLayout:
     return known[name]
 
 
-def _entries(found: Extension) -> dict[str, Dataset]:
+def _entries(extension: Extension) -> dict[str, Dataset]:
     """Return the data sets of an extension, which may define one or several."""
-    value = found.value
+    value = extension.value
     several = value if isinstance(value, tuple | list) else (value,)
     if not several or not all(isinstance(each, Dataset) for each in several):
-        raise ValueError(f"{found.module.__file__}: {ATTRIBUTE} should be a tuple of Dataset, got {value!r}")
+        raise ValueError(f"{extension.module.__file__}: {ATTRIBUTE} should be a tuple of Dataset, got {value!r}")
     return {dataset.name: dataset for dataset in several}

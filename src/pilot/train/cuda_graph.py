@@ -55,9 +55,9 @@ class StepInputs:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, always in the same order."""
-        found: list[Tensor] = []
-        self.map(lambda t: (found.append(t), t)[1])
-        return found
+        tensors: list[Tensor] = []
+        self.map(lambda t: (tensors.append(t), t)[1])
+        return tensors
 
     def shapes(self) -> tuple[Any, ...]:
         """Return what two steps must have in common to be one graph: cameras, losses, and the shapes of all tensors."""
@@ -89,8 +89,8 @@ class StepGraphs:
             return terms, loss, lr, norm
         if shapes not in self.replays:
             self.replays[shapes] = self._capture_step(inputs)
-        kept, replay = self.replays[shapes]
-        for mine, new in zip(kept.tensors(), inputs.tensors(), strict=True):
+        graph_inputs, replay = self.replays[shapes]
+        for mine, new in zip(graph_inputs.tensors(), inputs.tensors(), strict=True):
             mine.copy_(new.pin_memory() if mine.is_cuda else new, non_blocking=True)
         terms, loss, norm = replay()
         terms = {name: (total.clone(), count.clone()) for name, (total, count) in terms.items()}
@@ -99,8 +99,8 @@ class StepGraphs:
     def _pad_targets(self, batch: list[Batch]) -> list[Batch]:
         """Pad positions of targets to the most that a part has had, rounded up to eighths of its tokens."""
         for part in batch:
-            said, eighth = len(part.observation.target_positions()[0]), max(1, part.observation.tokens.numel() // 8)
-            self.num_targets = max(self.num_targets, -(-said // eighth) * eighth)
+            targets, eighth = len(part.observation.target_positions()[0]), max(1, part.observation.tokens.numel() // 8)
+            self.num_targets = max(self.num_targets, -(-targets // eighth) * eighth)
         return [replace(part, observation=part.observation.pad_targets(self.num_targets)) for part in batch]
 
     def _is_due(self, shapes: tuple[Any, ...]) -> bool:
@@ -128,16 +128,16 @@ class StepGraphs:
 
     def _capture_step(self, inputs: StepInputs) -> tuple[StepInputs, Replay]:
         """Capture a step; its inputs are tensors of its own, and its gradients come to the same addresses each time."""
-        kept, found = inputs.map(lambda t: t.to(self.device, copy=True)), []
+        inputs_on_device, addresses_seen = inputs.map(lambda t: t.to(self.device, copy=True)), []
         table = torch.zeros(8, len(self.optimizer.names), dtype=torch.int64, device=self.device)
 
         def place(addresses: Tensor) -> Tensor:  # nothing can be copied from the host while a graph is captured
-            found.append(addresses)
+            addresses_seen.append(addresses)
             return table
 
-        replay = self.capture(lambda: self._work(kept, place))
-        table.copy_(found[0])
-        return kept, replay
+        replay = self.capture(lambda: self._work(inputs_on_device, place))
+        table.copy_(addresses_seen[0])
+        return inputs_on_device, replay
 
 
 class GpuCapture:

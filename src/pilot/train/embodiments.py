@@ -134,7 +134,7 @@ def pipelines(
     its sources, and the others have statistics of their own.
     """
     result: dict[str, Pipeline] = {}
-    made: dict[str, Stats] = {load_robot(config.robot).name: bundle.norm_stats}
+    stats_by_key: dict[str, Stats] = {load_robot(config.robot).name: bundle.norm_stats}
     seen: set[str] = set()
     for source, (name, rows) in zip(config.data.sources, sources.items(), strict=True):
         robot = robot_of(source, config)
@@ -144,16 +144,16 @@ def pipelines(
         alone = config.data.stats_per == "dataset" and robot.name in seen
         seen.add(robot.name)
         key = name if alone else robot.name
-        if key not in made:
+        if key not in stats_by_key:
             file = out / FOLDER / f"{key}.json"
             if not resumed:
                 fresh = _running(robot, [rows.dataset]).result() if alone else stats_of(robot.name, config, sources)
                 save_norm_stats(file, fresh)
-            made[key] = load_norm_stats(file)
+            stats_by_key[key] = load_norm_stats(file)
         result[name] = Pipeline(
             bundle.robot if robot.name == bundle.robot.name else robot,
             bundle.model.config,
-            norm_stats=made[key],
+            norm_stats=stats_by_key[key],
             text=bundle.text,
             action_tokenizer=bundle.action_tokenizer,
             adapter=load_adapter(robot),

@@ -90,8 +90,8 @@ class FusedAdamW:
 
     def gradients(self) -> list[Tensor | None]:
         """Return the gradient of each weight as the kernel reads it: in one piece, at an address that 16 divides."""
-        found = self.masters.gradients()
-        return [self._aligned(found.get(name)) for name in self.names]
+        gradients = self.masters.gradients()
+        return [self._aligned(gradients.get(name)) for name in self.names]
 
     def launch(self, table: Int[Tensor, "8 n"], rates: Float[Tensor, "2"], *, bf16: bool) -> Float[Tensor, ""]:
         """Change all that `table` has the addresses of; nothing here depends on a value that the host knows.

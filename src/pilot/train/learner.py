@@ -218,6 +218,7 @@ def weighted_loss(terms: Terms, scales: Scales) -> Tensor:
 
 
 def detach_terms(terms: Terms) -> Terms:
+    """Return sums and counts without the graph that leads to them."""
     return {name: (total.detach(), count) for name, (total, count) in terms.items()}
 
 

@@ -22,15 +22,16 @@ QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 
 def describe(values: np.ndarray) -> dict[str, Any]:
     """Compute statistics over axis 0 of [n d], as lists of `d`; NaN entries ("nothing here") are left out."""
-    kept = [column[np.isfinite(column)] for column in values.astype(np.float64).T]
-    kept = [column if column.size else np.zeros(1) for column in kept]
+    finite = [column[np.isfinite(column)] for column in values.astype(np.float64).T]
+    finite = [column if column.size else np.zeros(1) for column in finite]
     stats = {"min": np.min, "max": np.max, "mean": np.mean, "std": np.std}
-    result: dict[str, Any] = {name: [float(f(column)) for column in kept] for name, f in stats.items()}
-    at = np.stack([np.quantile(column, list(QUANTILES.values())) for column in kept], axis=1)
+    result: dict[str, Any] = {name: [float(f(column)) for column in finite] for name, f in stats.items()}
+    at = np.stack([np.quantile(column, list(QUANTILES.values())) for column in finite], axis=1)
     return result | {name: row.tolist() for name, row in zip(QUANTILES, at, strict=True)} | {"count": [len(values)]}
 
 
 def numeric(features: dict[str, Any]) -> list[str]:
+    """Return the names of the features that are numbers."""
     return [name for name, spec in features.items() if spec["dtype"] not in ("image", "video", "language", "string")]
 
 

@@ -348,8 +348,8 @@ class RldsDataset(EpisodeDataset):
             read.steps.task = np.full(len(read.steps), tasks.number(read.task))
             return read.index, str(self._records.files[read.record.file]), read.steps
 
-        kept = self._load(read_episodes(), add_task_number, keep=keep)
-        self._save_cache(keep, {"records": [records[number] for number in kept]})
+        numbers = self._load(read_episodes(), add_task_number, keep=keep)
+        self._save_cache(keep, {"records": [records[number] for number in numbers]})
 
 
 def version_folder(path: Path) -> Path:

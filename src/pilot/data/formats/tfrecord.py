@@ -40,9 +40,9 @@ class RecordFile:
 
     def places(self) -> Int[np.ndarray, "r 2"]:
         """Return offset and length of each record. A bad length or an early end is a `ValueError`."""
-        found, at = [], 0
+        places, at = [], 0
         while at < len(self._map):
-            number = len(found)
+            number = len(places)
             header = bytes(self._map[at : at + HEADER])
             if len(header) < HEADER:
                 raise ValueError(f"{self.path}: record {number} is cut short; {FETCH}")
@@ -51,9 +51,9 @@ class RecordFile:
                 raise ValueError(f"{self.path}: the length of record {number} has a bad CRC; {FETCH}")
             if at + HEADER + length + FOOTER > len(self._map):
                 raise ValueError(f"{self.path}: record {number} is cut short; {FETCH}")
-            found.append((at + HEADER, length))
+            places.append((at + HEADER, length))
             at += HEADER + length + FOOTER
-        return np.array(found, np.int64).reshape(-1, 2)
+        return np.array(places, np.int64).reshape(-1, 2)
 
     def read(self, offset: int, length: int, *, check: bool) -> memoryview:
         """Return a record's message; with `check` its CRC is compared, which reads all of it."""

@@ -103,10 +103,10 @@ def _scan(tar: Path) -> list[list[int]]:
     size = tar.stat().st_size
     if cut := [base for base, files in samples.items() if any(at + n > size for at, n in files.values())]:
         raise ValueError(f"{tar} is cut short: sample '{cut[0]}' is not whole; fetch it again")
-    found = []
+    places = []
     for files in samples.values():
         picture = next((files[kind] for kind in PICTURES if kind in files), None)
         words = next(((*files[kind], int(kind == "json")) for kind in WORDS if kind in files), None)
         if picture and words:
-            found.append([*picture, *words])
-    return found
+            places.append([*picture, *words])
+    return places

@@ -97,15 +97,15 @@ def require_rate(path: Path, options: ImportOptions) -> float:
     return fps
 
 
-def require_task(where: Path, said: Any, options: ImportOptions) -> str:
+def require_task(where: Path, instruction: Any, options: ImportOptions) -> str:
     """Return the instruction that a file holds, or else the one that the person gave.
 
     Raises:
         ValueError: neither.
     """
-    if isinstance(said, np.ndarray):
-        said = said.reshape(-1)[0] if said.size else ""
-    words = said.decode("utf-8") if isinstance(said, bytes) else str(said or "")
+    if isinstance(instruction, np.ndarray):
+        instruction = instruction.reshape(-1)[0] if instruction.size else ""
+    words = instruction.decode("utf-8") if isinstance(instruction, bytes) else str(instruction or "")
     if not (words := words.strip() or (options.task or "")):
         raise ValueError(
             f"{where} has no instruction; give one for such episodes with --task 'put the cup in the sink'"

@@ -57,12 +57,12 @@ class Hdf5:
                 for old, new in {STATE: fmt.STATE, ACTION: fmt.ACTION, **MORE}.items()
                 if old in content
             }
-            said = next((content.attrs[name] for name in INSTRUCTION if name in content.attrs), None)
-            said = said or next((content[name][()] for name in INSTRUCTION if name in content), None)
+            instruction = next((content.attrs[name] for name in INSTRUCTION if name in content.attrs), None)
+            instruction = instruction or next((content[name][()] for name in INSTRUCTION if name in content), None)
             cameras = sorted(content[IMAGES]) if IMAGES in content else []
         frames |= {fmt.IMAGES + camera: StoredPictures(file, f"{IMAGES}/{camera}") for camera in cameras}
         return ImportedEpisode(
-            frames=frames, task=require_task(file, said, self.options), labels={"recording": file.stem}
+            frames=frames, task=require_task(file, instruction, self.options), labels={"recording": file.stem}
         )
 
     def _robot(self) -> Robot:

@@ -37,12 +37,12 @@ class NpzFolder:
     def read(self, number: int) -> ImportedEpisode:
         file = self._files[number]
         columns = _columns(file)
-        said = next((columns.pop(name) for name in INSTRUCTION if name in columns), None)
+        instruction = next((columns.pop(name) for name in INSTRUCTION if name in columns), None)
         frames: dict[str, Any] = dict(_vectors(file, columns))
         frames |= {name: values for name, values in columns.items() if name not in STATE_NAMES + ACTION_NAMES}
         frames |= {fmt.IMAGES + camera: video for camera, video in _videos(file).items()}
         return ImportedEpisode(
-            frames=frames, task=require_task(file, said, self.options), labels={"recording": file.stem}
+            frames=frames, task=require_task(file, instruction, self.options), labels={"recording": file.stem}
         )
 
     def _robot(self) -> Robot:

@@ -250,6 +250,7 @@ def _inside(names: Sequence[str], folder: str) -> list[str]:
 
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Return whether a path matches one of the patterns; `*` stays within a folder, `**` does not."""
     wild = {"**": ".*", "*": "[^/]*"}
     regexes = ("".join(wild.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", p)) for p in patterns)
     return any(re.fullmatch(regex, name) for regex in regexes)

@@ -197,9 +197,9 @@ class StreamedFolder(DatasetFolder):
         """Make room in the cache for `size` more bytes of `file`; return whether there is enough."""
         if self.limit == float("inf"):
             return True
-        here = sorted(_files_here(self.root))
-        over = sum(each for _, each, _ in here) + size - self.limit
-        for _, each, other in here:
+        files = sorted(_files_here(self.root))
+        over = sum(each for _, each, _ in files) + size - self.limit
+        for _, each, other in files:
             if over > 0 and other != file and _remove_if_closed(other):
                 over -= each
         while over > 0 and may_close and self._open:

@@ -81,19 +81,19 @@ class VlmLabeller:
             content.append(vlm_endpoint.image_part(dataset.picture(episode.start + step, camera), size=self.size))
         return content
 
-    def _read(self, said: str, seconds: float) -> list[tuple[float, str]]:
-        """Subtasks out of what the model said."""
-        match = re.search(r"\[.*\]", said, re.DOTALL)
+    def _read(self, answer: str, seconds: float) -> list[tuple[float, str]]:
+        """Read the subtasks out of an answer."""
+        match = re.search(r"\[.*\]", answer, re.DOTALL)
         try:
             rows = json.loads(match[0]) if match else None
-            found = [(float(row["start"]), " ".join(str(row["subtask"]).split())) for row in rows or []]
+            labels = [(float(row["start"]), " ".join(str(row["subtask"]).split())) for row in rows or []]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"no list of subtasks in {said[:200]!r} ({error!r})") from error
-        if not found or any(not words or not 0 <= at < seconds for at, words in found):
-            raise ValueError(f"times outside 0 to {seconds:.1f} s, or no words, in {said[:200]!r}")
-        if self.subtasks and (unknown := [words for _, words in found if words not in self.subtasks]):
+            raise ValueError(f"no list of subtasks in {answer[:200]!r} ({error!r})") from error
+        if not labels or any(not words or not 0 <= at < seconds for at, words in labels):
+            raise ValueError(f"times outside 0 to {seconds:.1f} s, or no words, in {answer[:200]!r}")
+        if self.subtasks and (unknown := [words for _, words in labels if words not in self.subtasks]):
             raise ValueError(f"'{unknown[0]}' is none of {list(self.subtasks)}")
-        return found
+        return labels
 
     def _wait_for_turn(self) -> None:
         now = self.clock()

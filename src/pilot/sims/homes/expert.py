@@ -53,10 +53,10 @@ class Expert:
             goal, suction = self._pick(missing[0])
         else:
             goal, suction = self._rest()
-        here = self.env.world.gripper
-        step = goal - here
+        gripper = self.env.world.gripper
+        step = goal - gripper
         step *= min(1.0, MAX_STEP / max(np.abs(step).max(), 1e-9))
-        return np.array([*(here + step), float(suction)])
+        return np.array([*(gripper + step), float(suction)])
 
     def _rest(self) -> tuple[np.ndarray, bool]:
         x, y, _ = self.env.world.gripper
@@ -65,11 +65,11 @@ class Expert:
     def _pick(self, item: int) -> tuple[np.ndarray, bool]:
         """Move over the object, down a steep funnel, and turn suction on just above it."""
         world = self.env.world
-        here, top = world.gripper, world.top(item)
+        gripper, top = world.gripper, world.top(item)
         goal = world.position(item)[:2] + self._aim
-        distance = float(np.linalg.norm(here[:2] - goal))
+        distance = float(np.linalg.norm(gripper[:2] - goal))
         if distance < _ALIGNED:
-            return np.array([*goal, min(top, here[2]) - _PRESS]), here[2] < top + 0.03
+            return np.array([*goal, min(top, gripper[2]) - _PRESS]), gripper[2] < top + 0.03
         travel = self._highest(but=item) + _CLEARANCE + self._extra
         height = min(max(travel, top + 0.04), top + 0.03 + 1.5 * distance)
         return self._over(goal, height), False
@@ -77,21 +77,21 @@ class Expert:
     def _put(self, item: int, spot: np.ndarray) -> tuple[np.ndarray, bool]:
         """Move up, over, down, and let go just above what lies there."""
         world = self.env.world
-        here, centre = world.gripper, world.position(item)
-        hangs = float(here[2] - centre[2] + world.extent(item)[2])  # from the pad down to the object's base
-        goal = here[:2] + spot - centre[:2]
+        gripper, centre = world.gripper, world.position(item)
+        hangs = float(gripper[2] - centre[2] + world.extent(item)[2])  # from the pad down to the object's base
+        goal = gripper[:2] + spot - centre[:2]
         ground = self._ground(item, spot)
-        if np.linalg.norm(here[:2] - goal) < _ALIGNED:
+        if np.linalg.norm(gripper[:2] - goal) < _ALIGNED:
             height = ground + 0.012 + hangs
-            return np.array([*goal, height]), here[2] > height + 0.006
+            return np.array([*goal, height]), gripper[2] > height + 0.006
         return self._over(goal, self._highest(but=item) + _CLEARANCE + self._extra + hangs), True
 
     def _over(self, goal: np.ndarray, height: float) -> np.ndarray:
         """Move towards a place at a height; first straight up, if the gripper is too low to pass over things."""
-        here = self.env.world.gripper
+        gripper = self.env.world.gripper
         height = min(height, LIMITS[1, 2] - 0.005)
-        low = height - here[2] > 0.02
-        return np.array([*(here[:2] if low else goal), height])
+        low = height - gripper[2] > 0.02
+        return np.array([*(gripper[:2] if low else goal), height])
 
     def _highest(self, *, but: int) -> float:
         """Return the top of the highest thing to pass over [m]."""
@@ -126,11 +126,11 @@ class Expert:
     def _spot_on_table(self, item: int) -> np.ndarray:
         """Return the nearest free place on the table."""
         world = self.env.world
-        here = world.position(item)[:2]
+        start = world.position(item)[:2]
         axes = [np.linspace(-r, r, 15) for r in REACH]
-        grid = np.vstack([np.clip(here, -REACH, REACH), np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)])
+        grid = np.vstack([np.clip(start, -REACH, REACH), np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)])
         others = np.array([world.position(i)[:2] for i in world.items if i != item])
         gap = np.linalg.norm(grid[:, None] - others, axis=-1).min(axis=1) if len(others) else np.full(len(grid), 1.0)
         walls = np.min([r.distance(grid) for r in world.home.receptacles], axis=0)
-        cost = np.linalg.norm(grid - here, axis=1) + 10 * (gap < 0.09) + 10 * (walls < MARGIN)
+        cost = np.linalg.norm(grid - start, axis=1) + 10 * (gap < 0.09) + 10 * (walls < MARGIN)
         return grid[np.argmin(cost)]

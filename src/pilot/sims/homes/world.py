@@ -58,9 +58,9 @@ class World:
 
     def advance(self, action: np.ndarray) -> None:
         """Run one control step towards the target [x y z suction]."""
-        here = self.gripper
+        position = self.gripper
         start = self.data.ctrl[:3].copy()
-        target = np.clip(action[:3], here - MAX_STEP, here + MAX_STEP)
+        target = np.clip(action[:3], position - MAX_STEP, position + MAX_STEP)
         target = np.clip(target, LIMITS[0], LIMITS[1])
         self.suction = bool(action[3] > 0.5)
         for share in _RAMP:

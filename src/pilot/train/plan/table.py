@@ -23,6 +23,7 @@ KINDS = {
 
 
 def to_text(plan: RunPlan) -> str:
+    """Return the whole plan as text."""
     sections = [heading(plan), parameters(plan), memory(plan), verdict(plan), speed(plan), assumptions(plan)]
     return "\n\n".join("\n".join(lines) for lines in sections)
 
