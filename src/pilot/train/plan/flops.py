@@ -183,15 +183,12 @@ def expert(model: PiConfig, work: Workload) -> FlopCount:
     return FlopCount(memory + products * work.draws, scores * work.draws)
 
 
-FlopFactors = dict[str, int]
-"""How many times its forward pass each part costs: 0 not run, 1 run, 2 gradients passed on, 3 learns.
+def flop_factors(config: TrainConfig, model: nn.Module) -> dict[str, int]:
+    """Return how many times its forward pass each part costs in a step.
 
-Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
-"""
-
-
-def flop_factors(config: TrainConfig, model: nn.Module) -> FlopFactors:
-    """Return the factor of each part of `model` (after `choose_learning`; the meta device is enough) in a step."""
+    0 stands for a part that is not run, 1 for one that is, 2 for one that passes gradients on, 3 for one that learns.
+    `model` is one after `choose_learning`; the meta device is enough.
+    """
     losses, learning = Losses.of(config), trainable_parts(model)
     if not losses.text and not losses.flow:  # the vision tower alone, naming what it sees
         head = 2 + (learning.get("embedding") == "whole")
@@ -231,8 +228,11 @@ class Meter:
         return sum(per_row(require_pi(self.config.model), mean_row(self.config, batch), self.flop_factors).values())
 
 
-def per_row(model: PiConfig, work: Workload, flop_factors: FlopFactors) -> dict[str, float]:
-    """Return the operations of a row, forward and backward, by part."""
+def per_row(model: PiConfig, work: Workload, flop_factors: dict[str, int]) -> dict[str, float]:
+    """Return the operations of a row, forward and backward, by part.
+
+    Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
+    """
     return {
         part: flop_factors[part] * ops.products + (3 if flop_factors[part] > 1 else 1) * ops.scores
         for part, ops in forward(model, work).items()

@@ -6,8 +6,8 @@ its input, a norm its input and what it scales (both in fp32), attention its que
 number per query and head, a gated MLP both halves, the activated one and their product. `bench/memory.py` measures
 a step on a CPU beside it.
 
-In the formulas: `d` width, `m` width of the MLP, `n` heads, `k` key-value heads, `h` head dim, `c` bytes of a number in
-compute (`Layout.c`).
+In the formulas `c` is the bytes of a number in compute, and others are bytes per token: `x` of what goes from block to
+block, `mlp` of one half of the MLP, `q` of all queries, `kv` of all keys and values.
 """
 
 from dataclasses import dataclass, replace
@@ -23,16 +23,7 @@ from pilot.nn.lora import adapted_layers
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
-from pilot.train.plan.flops import (
-    FlopFactors,
-    Losses,
-    Workload,
-    action_tokens,
-    flop_factors,
-    last_tokens,
-    per_row,
-    prefix_tokens,
-)
+from pilot.train.plan.flops import Losses, Workload, action_tokens, flop_factors, last_tokens, per_row, prefix_tokens
 from pilot.train.plan.gpus import GIB, GPUS_PER_NODE
 
 FP32, BF16 = 4, 2
@@ -132,7 +123,7 @@ class Counts:
     model: PiConfig
     work: Workload
     losses: Losses
-    flop_factors: FlopFactors
+    flop_factors: dict[str, int]
     everything: int
     learning: int
     reached: int
@@ -299,11 +290,10 @@ def block_bytes(config: GemmaConfig, layout: Layout, *, read: bool, copied: bool
     elsewhere where they are `copied` behind others. Where they are not `read` by another stack, checkpointed blocks
     make them again.
     """
-    c, n = layout.c, config.num_heads
-    x, mlp, q = config.width * c, config.mlp_dim * c, n * config.head_dim * c
+    x, mlp, q = (n * layout.c for n in (config.width, config.mlp_dim, config.num_heads * config.head_dim))
     kv, norm = kv_bytes(config, layout), norm_bytes(config, layout)
     own = 0 if copied else kv
-    out = q + FP32 * n  # of attention, with one number per query and head
+    out = q + FP32 * config.num_heads  # of attention, with one number per query and head
     gates = 2 * x if config.cond_width else 0  # the branches that adaptive norms gate
     return {
         "as written":         (norm + q + kv / 2 + own,    out + norm + gates + 4 * mlp),

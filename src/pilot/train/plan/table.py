@@ -10,10 +10,10 @@ from pilot.train.plan.gpus import GIB
 
 KINDS = {
     "weights": "fp32",
-    "gradients": "fp32; they come as activations go, unless passes are accumulated",
+    "gradients": "they come as activations go, unless passes are accumulated",
     "optimizer": "first and second moments",
     "average": "moving average of what learns",
-    "copies": "of weights, cast and gathered, block by block",
+    "copies": "of weights, cast or gathered for computing",
     "activations": "saved for the backward pass",
     "logits": "of the text tokens with a loss, and their gradient",
     "recomputed": "the largest block, computed again when the logits are gone",
