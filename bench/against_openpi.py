@@ -194,7 +194,7 @@ def pilot_step(size: dict[str, Any], model: str, folder: Path) -> Call:
     learner = Learner(pi, config)
 
     def call(_: int) -> np.ndarray:
-        outcome = learner.advance([rows])
+        outcome = learner.train_step([rows])
         return np.array([outcome.loss.item(), outcome.grad_norm.item()])
 
     return call

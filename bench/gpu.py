@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,11 +35,12 @@ from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Row, collate
 from pilot.infer.engine import graphs
 from pilot.infer.engine.fused import FusedEngine
-from pilot.infer.engine.fused_stack import ExtraRows
+from pilot.infer.engine.fused_stack import ExtraRows, FusedStack
 from pilot.infer.engine.graphs import GraphEngine, round_up
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.generation import Greedy
 from pilot.models.pi import Pi, pi0_fast
+from pilot.nn.siglip import Siglip
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.grammar import ActionGrammar, TextGrammar
 from pilot.tokenizers.text import TextTokenizer
@@ -104,7 +105,9 @@ def host_times(function: Callable[[], Any], calls: int = 60) -> tuple[float, flo
 
 def replay_ms(engine: GraphEngine, part: str) -> float:
     """Milliseconds of a graph on the device alone."""
-    found = [g.graph for b in engine.buffers_by_kind.values() for key, g in b.graphs.items() if key[0] == part]
+    found: list[Any] = [
+        g.graph for b in engine.buffers_by_kind.values() for key, g in b.graphs.items() if key[0] == part
+    ]
     if not REAL or not found:
         return 0.0
     times = []
@@ -159,8 +162,9 @@ def lengths_in_steps_of(step: int) -> Iterator[None]:
 def tuned(model: Pi) -> FusedEngine:
     """With as many rows in the products of prefill as the table of `rows` says."""
     engine = FusedEngine(model)
-    engine.vlm.extra = ExtraRows(**gpu_kernels.best_extra(round_up(TOKENS, graphs.STEP)))
-    print(f"    {engine.vlm.extra}")
+    stack = cast(FusedStack, engine.vlm)
+    stack.extra = ExtraRows(**gpu_kernels.best_extra(round_up(TOKENS, graphs.STEP)))
+    print(f"    {stack.extra}")
     return engine
 
 
@@ -253,7 +257,7 @@ def words() -> None:
     grammar = TextGrammar(TextTokenizer(), vocab_size=CONFIG.vocab_size, end=1, boxes="first")
     asked = Asked(CONFIG.loc_token_range(Kind.TEXT))
     late = FusedEngine(model)
-    late.vlm.early = False
+    cast(FusedStack, late.vlm).early = False
     engines: dict[str, tuple[Any, dict[str, Any]]] = {
         "plain": (PlainEngine(model), {"allowed": grammar}),
         "graphs, one by one": (GraphEngine(model), {"allowed": grammar, "sampler": asked}),
@@ -371,7 +375,7 @@ def profile() -> None:
             call()
             synchronize()
         kernels: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
-        for event in profiler.events():
+        for event in profiler.events() or []:
             if event.device_type == torch.autograd.DeviceType.CUDA:
                 kernels[event.name][0] += 1
                 kernels[event.name][1] += event.time_range.elapsed_us()
@@ -404,7 +408,7 @@ def compiled() -> None:
     for gemma in (model.vlm, model.action_expert):
         for block in gemma.blocks:
             block.compile(dynamic=False)
-    for block in model.vision.blocks:
+    for block in cast(Siglip, model.vision).blocks:
         block.compile(dynamic=False)
     start, plain, seen = time.perf_counter(), PlainEngine(model), seen.map(lambda x: x.cpu()).with_indices()
     seen = seen.map(lambda x: x.to(DEVICE))

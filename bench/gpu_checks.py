@@ -188,7 +188,7 @@ def right_passes() -> dict[str, float]:
 def right_slot() -> dict[str, float]:
     """Keys of a word at a slot that only the device knows."""
     results = []
-    ours = {"tile": tiles_for(CONFIG.vlm).qkv}
+    ours: dict[str, Any] = {"tile": tiles_for(CONFIG.vlm).qkv}
     for function, how in ((products.project_heads, ours), (products.plain_project_heads, {})):
         torch.manual_seed(2)
         p, weight = Places("word"), draw(*weight_shape("word", "qkv")) / D**0.5

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import triton
@@ -26,6 +26,7 @@ from triton.runtime.jit import JITFunction
 from pilot.infer.engine.fused_stack import FusedSiglip, FusedStack
 from pilot.infer.engine.stack import AngleTable, Cache
 from pilot.models.pi import pi05
+from pilot.models.pi_config import Size
 from pilot.nn.gemma import Gemma
 from pilot.nn.norms import Modulation
 from pilot.nn.siglip import Siglip
@@ -67,7 +68,7 @@ def recorded() -> Iterator[Counter[Launch]]:
         parts = (tuple(sorted(signature.items())), tuple(sorted(constants.items())), tuple(aligned), options)
         launches[Launch(kernel, *parts)] += 1
 
-    run, JITFunction.run = JITFunction.run, record
+    run, JITFunction.run = JITFunction.run, cast(Any, record)
     try:
         yield launches
     finally:
@@ -101,7 +102,7 @@ def resources(made: Any) -> tuple[int, int]:
 
 def launches_of(size: str, *, early: bool) -> dict[str, Counter[Launch]]:
     """Those of SigLIP, of the backbone (828 tokens, stopped at keys and values) and of one evaluation of the expert."""
-    config = pi05(size)
+    config = pi05(cast(Size, size))
     made = {}
     with torch.device("meta"):
         tower = Siglip(config.vision, config.vlm.width).bfloat16()

@@ -181,7 +181,8 @@ class Actor:
             return results
         good = [requests[i] for i in encoded]  # those whose observation the pipeline could read
         # 1) Pictures and text into the cache.
-        observation = collate([rows[i] for i in encoded], device=self.engine.input_device).observation
+        read = [row for row in rows if not isinstance(row, Exception)]
+        observation = collate(read, device=self.engine.input_device).observation
         decides = good[0].high_level is not None and any(request.subtask.decide for request in good)
         prefilled = self.engine.prefill(observation, max_new_tokens=SUBTASK_TOKENS if decides else 0)
         prefill_end = time.perf_counter()
@@ -196,7 +197,7 @@ class Actor:
         else:
             chunks = self._generate_actions(good, decisions, self.action_grammar, errors=errors)
         actions = [
-            chunk if isinstance(chunk, Exception) else self.pipeline.decode_actions(chunk, request.sample.state)
+            chunk if isinstance(chunk, Exception) else self.pipeline.decode_actions(chunk, request.state)
             for request, chunk in zip(good, chunks, strict=True)
         ]
         end = time.perf_counter()
@@ -232,7 +233,7 @@ class Actor:
         previous = [request.previous for request in requests]
         if not any(previous):
             return self.engine.denoise(prefilled, state, noise=noise.to(self.engine.input_device), **steps)[-1]
-        states = [request.sample.state for request in requests]
+        states = [request.state for request in requests]
         leftover = rtc.encode_leftover(self.pipeline, previous, states, device=self.device)
         state, noise = state.to(self.device), noise.to(self.device)
         return rtc.denoise(self.engine, prefilled, state, noise=noise, leftover=leftover, rtc=self.rtc, **steps)[-1]

@@ -152,6 +152,9 @@ class Policy(Actor):
         results = iter(self.act([turn.request for turn in turns if isinstance(turn, Turn)], errors=errors))
         answers: list[Any] = []
         for session, turn in zip(sessions, turns, strict=True):
-            result = turn if isinstance(turn, Exception) else next(results)
+            if isinstance(turn, Exception):
+                answers.append(turn)
+                continue
+            result = next(results)
             answers.append(result if isinstance(result, Exception) else session.finish(turn, result))
         return answers

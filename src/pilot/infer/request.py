@@ -1,6 +1,6 @@
 """What a session asks of a policy for one turn of one robot, and what it gets. Plain data, which neither side changes.
 
-Axes: `ah` action horizon, `rd` the robot's action dims.
+Axes: `ah` action horizon, `rd` the robot's action dims, `sd` its state dims.
 """
 
 from dataclasses import dataclass, field
@@ -30,6 +30,12 @@ class Request:
     bounded: bool
     previous: Previous | None
     noise_generator: torch.Generator
+
+    @property
+    def state(self) -> Float[np.ndarray, " sd"]:
+        """The robot's state, which a policy's sample always has."""
+        assert self.sample.state is not None
+        return self.sample.state
 
 
 @dataclass(frozen=True, kw_only=True)

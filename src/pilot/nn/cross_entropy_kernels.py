@@ -3,7 +3,7 @@
 Axes: `n` tokens, `v` vocabulary.
 """
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -48,7 +48,8 @@ def log_sum_exp(scores: Float[Tensor, "n v"]) -> Float[Tensor, " n"]:
     """Return what `cross_entropy.log_sum_exp` does."""
     assert scores.is_contiguous()
     sums = torch.empty(len(scores), device=scores.device)
-    _log_sum_exp[(len(scores),)](scores, sums, scores.shape[1], BLOCK=BLOCK, num_warps=8)
+    options: dict[str, Any] = {"num_warps": 8}  # of the launch, which the kernel's signature does not name
+    _log_sum_exp[(len(scores),)](scores, sums, scores.shape[1], BLOCK=BLOCK, **options)
     return sums
 
 
@@ -58,6 +59,7 @@ def scores_to_gradients(
     """Do what `cross_entropy.scores_to_gradients` does, in place."""
     assert scores.is_contiguous()
     grid = (len(scores), triton.cdiv(scores.shape[1], BLOCK))
+    options: dict[str, Any] = {"num_warps": 8}
     _scores_to_gradients[grid](
-        scores, targets, sums.contiguous(), scales.contiguous(), scores.shape[1], BLOCK=BLOCK, num_warps=8
+        scores, targets, sums.contiguous(), scales.contiguous(), scores.shape[1], BLOCK=BLOCK, **options
     )  # fmt: skip

@@ -6,7 +6,7 @@ moments, averages and bf16 copies, then how many elements have a gradient (all o
 tensor's number and the block's.
 """
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -105,8 +105,9 @@ def update(
     `decays` are the weight decays, `corrections` the factors that make up for moments that start at zero, `rates` the
     learning rate and the decay of the average.
     """
+    options: dict[str, Any] = {"num_warps": 8}  # of the launch, which the kernel's signature does not name
     _update[(len(of_block),)](
         table, of_block, decays, corrections, clip, rates, table.shape[1],
         *betas, eps,
-        BF16=bf16, EVEN=even, BLOCK=BLOCK, num_warps=8,
+        BF16=bf16, EVEN=even, BLOCK=BLOCK, **options,
     )  # fmt: skip

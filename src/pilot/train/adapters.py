@@ -22,11 +22,11 @@ def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], 
     if start is not None:
         anew = fresh_parts(model, start.fresh)
         own |= {name for name in average if name.split(".")[0] in anew}
-    has_base = start is not None and start.kind in ("checkpoint", "weights")
+    base = start.path if start is not None and start.kind in ("checkpoint", "weights") else ""
     return save_bundle(
         bundle,
         path,
         weights={name: average[name] for name in sorted(own)},
         weights_file=WEIGHTS,
-        finish=AdapterDescription(base=start.path if has_base else "", scales=adapter_scales(model)).save,
+        finish=AdapterDescription(base=base, scales=adapter_scales(model)).save,
     )

@@ -77,8 +77,8 @@ def group_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_defaults(values: Mapping[str, Any], like: Any) -> dict[str, Any]:
     """Add the defaults of fields that a stored config does not have yet, in each of its groups."""
-    known = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(like)
-             if f.default is not MISSING or f.default_factory is not MISSING}  # fmt: skip
+    known = {f.name: f.default for f in fields(like) if f.default is not MISSING}
+    known |= {f.name: f.default_factory() for f in fields(like) if f.default_factory is not MISSING}
     defaults = {name: as_json(value) if is_dataclass(value) else value for name, value in known.items()}
     result = json.loads(json.dumps(defaults)) | dict(values)
     for f in fields(like):

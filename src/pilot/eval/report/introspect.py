@@ -103,12 +103,14 @@ def think(
     context = policy.bundle.pi.prefill(read)
     if recorder is not None:
         recorder.weights.clear()
+    codec = policy.subtask_codec
+    assert codec is not None, "whoever asks has seen that the policy writes subtasks"
     said, context = policy.bundle.pi.generate(
         context,
         read,
-        eos=policy.subtask_codec.end,
+        eos=codec.end,
         max_new_tokens=SUBTASK_TOKENS,
-        allowed=policy.subtask_codec.grammar(),
+        allowed=codec.grammar(),
     )
     words, _ = policy.pipeline.split_subtask(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
     return read, context, words

@@ -7,7 +7,7 @@ Axes: as in `stack.py`; `p` patches, `o` output width.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -196,7 +196,7 @@ class FusedStack(InferenceStack):
         matrices = [w for weights in self.layers for w in (weights.qkv, weights.gate_up)]
         rows = super().adaptive(modulations)
         for i, matrix in enumerate(matrices):
-            shifts = torch.stack([norms[i].shift for norms in rows])
+            shifts = torch.stack([cast(Tensor, norms[i].shift) for norms in rows])
             for norms, shifted in zip(rows, shifts @ matrix.float(), strict=True):
                 norms[i] = norms[i]._replace(shifted=shifted)
         return rows
