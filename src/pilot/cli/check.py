@@ -7,12 +7,14 @@ from pilot.cli.arguments import Verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument(
         "file", metavar="FILE", help="path/to/file.py, or path/to/file.py:NAME for one of the things that it defines"
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot.extensions import FILE_REFERENCE, import_file
 
     if (match := FILE_REFERENCE.fullmatch(args.file)) is None:

@@ -9,6 +9,7 @@ from pilot.cli.arguments import Verb, folder_to_write, whole_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     from pilot.eval.suites import all_suites
 
     suites = [suite for suite in all_suites().values() if suite.has_expert or suite.has_questions]
@@ -71,6 +72,7 @@ def read_suite(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     suite = read_suite(args)
     from pilot.sims.collect import collect, collect_web
 

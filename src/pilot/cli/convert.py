@@ -18,6 +18,7 @@ TARGETS = ("pilot", "openpi-torch", "openpi-jax", "lerobot")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     remote = "folder, or hf://owner/repo[@revision][/folder], gs://…"
     parser.add_argument("source", help=remote)
     parser.add_argument(
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot.data.storage.remote import CHECKPOINT_FILES
     from pilot.robots import load_robot
 

@@ -7,6 +7,7 @@ from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_numb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument("--out", type=folder_to_write, default=Path("outputs/demo"), help="folder of the report")
     parser.add_argument("--quick", action="store_true", help="two minutes: few episodes, few training steps")
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the shipped checkpoints/nano)")
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
     from pilot import configs
     from pilot.eval.demo import demo

@@ -13,6 +13,7 @@ from pilot.cli.arguments import (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     from pilot.eval.suites import CONTROLS, all_suites
 
     parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot.eval.suites import check_control, load_suites
 
     suites = None if args.suite is None else load_suites(args.suite)

@@ -8,6 +8,7 @@ from pilot.cli.settings import override
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument(
         "name", help="a run of pilot.configs, such as nano_stage1, or of your own: path/to/file.py:my_run"
     )
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot import configs
     from pilot.train.plan.gpus import parse_gpus
 

@@ -32,6 +32,7 @@ SMALL_MODEL = 50e6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.description = f"{parser.description}{ADDRESSES}"
     parser.add_argument("policy", nargs="+", help="checkpoint folder, such as checkpoints/nano, or NAME=FOLDER")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     addresses = policies_by_name(args.policy)
     folders = {name: checkpoint_at(address) for name, address in addresses.items()}
     if args.certificate_key and not args.certificate:

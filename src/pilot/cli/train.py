@@ -9,6 +9,7 @@ from pilot.cli.settings import override, show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument(
         "name", help="a run of pilot.configs, such as nano_vision, or of your own: path/to/file.py:my_run"
     )
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot import configs
 
     config = override(configs.get(args.name), args.set + ["data.skip_bad=true"] * args.skip_bad)

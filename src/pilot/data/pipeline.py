@@ -143,6 +143,7 @@ class Pipeline:
         return self._within_budget(row) if bounded else row
 
     def normalized_state(self, sample: Sample) -> Float[np.ndarray, " sd"]:
+        """Check a state against the robot, and return it normalised."""
         if sample.state is None or sample.state.shape != (self.robot.state_dim,):
             got = None if sample.state is None else list(sample.state.shape)
             raise ValueError(

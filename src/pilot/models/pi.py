@@ -397,6 +397,7 @@ class Pi(Model):
         finished = torch.zeros_like(last, dtype=torch.bool) if skip_rows is None else skip_rows
 
         def decode_step(token: Tensor) -> tuple[Tensor, Tensor]:
+            """Read one token of each row; return the hidden state behind it, and which rows are finished."""
             nonlocal h, cache, kinds, finished
             # Rows that are finished read padding, which nothing sees and which takes no position.
             new = torch.full_like(last, kind).masked_fill(finished, Kind.PAD)

@@ -26,11 +26,13 @@ def replace_old_word(arguments: list[str]) -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     words = parser.add_subparsers(dest="what", required=True, metavar="WORD")
     add_verbs(words, WORDS)
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     WORDS[args.what].run(args)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument("path", type=Path, help="folder of a LeRobot data set")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--csv", type=Path, help="from a table: episode, start (seconds) or frame, subtask")
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     if args.by_hand and (args.workers > 1 or args.ray is not None):
         raise ValueError("--by-hand works with one person in this terminal; leave --workers and --ray out")
     with open_parallel_map(args) as parallel_map:

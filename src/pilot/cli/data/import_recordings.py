@@ -8,6 +8,7 @@ from pilot.cli.data.workers import add_parallel_arguments, open_parallel_map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument("source", type=Path, help="folder of the recordings; hf://, gs:// and others are fetched")
     parser.add_argument(
         "target", type=folder_to_write, help="folder of the new data set; an interrupted import is continued"
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot.data.importers.base import ImportOptions
     from pilot.data.storage.remote import fetch
     from pilot.data.tools.import_recordings import import_recordings

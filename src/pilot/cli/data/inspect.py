@@ -7,6 +7,7 @@ from pilot.cli.arguments import Verb, checkpoint_at, file_to_write, local_path, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
     parser.add_argument("--out", type=file_to_write, help="file of the page (default: inspect.html in the folder)")
     parser.add_argument("--robot", help="a name, or path/to/robot.py (default: the one that the data set names)")
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot.data.storage.remote import is_remote
     from pilot.datasets import layouts_from
     from pilot.robots import load_robot

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument(
         "paths", type=Path, nargs="+", metavar="PATH", help="LeRobot or RLDS data sets: folders, hf://, gs:// …"
     )

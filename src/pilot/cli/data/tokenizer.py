@@ -9,6 +9,7 @@ from pilot.names import check_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="folders of data sets of one robot")
     parser.add_argument("--out", type=folder_to_write, required=True, help="folder of the tokenizer")
     parser.add_argument("--kind", default="fast", help="fast, vq or bins (default: %(default)s)")
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Run this verb with its parsed options."""
     from pilot.data.action_chunks import whole_chunks
     from pilot.data.formats.open_dataset import open_episodes
     from pilot.data.stats import compute_norm_stats
