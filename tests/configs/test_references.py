@@ -68,7 +68,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_run_is_found_by_an_entry_point(file, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(file.parent)])
     entry = importlib.metadata.EntryPoint(name="my_desk", value=f"{file.stem}:desk", group="pilot.runs")
-    monkeypatch.setattr(extensions, "installed", lambda group: {"my_desk": entry} if group == "pilot.runs" else {})
+    monkeypatch.setattr(extensions, "entry_points", lambda group: {"my_desk": entry} if group == "pilot.runs" else {})
     assert configs.get("my_desk").name == "desk" and "my_desk" in configs.names()
     with pytest.raises(ValueError, match="unknown run 'my_dsek'; did you mean 'my_desk'"):
         configs.get("my_dsek")
