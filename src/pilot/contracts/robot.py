@@ -13,6 +13,7 @@ from pilot.robots import load_adapter
 from pilot.types import Robot
 
 OPENPI_SLOTS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+WORLD_SLOTS = ("front", "back", "left_wrist", "right_wrist")  # what all bodies of `sims/world` call their cameras
 ROUNDING = 2e-5
 
 
@@ -43,8 +44,9 @@ def check_cameras(robot: Robot) -> None:
     require(len(set(shown.values())) == len(shown), f"two cameras have the same slot: {shown}")
     if not robot.slots:
         return
-    order = [slot for slot in OPENPI_SLOTS if slot in shown.values()]
-    require(list(shown.values()) == order, f"slots should be among {OPENPI_SLOTS}, in this order; they are {shown}")
+    orders = [[slot for slot in known if slot in shown.values()] for known in (OPENPI_SLOTS, WORLD_SLOTS)]
+    proper = list(shown.values()) in orders
+    require(proper, f"slots should be among {OPENPI_SLOTS} or {WORLD_SLOTS}, in this order; they are {shown}")
     for camera, slot in shown.items():
         fits = ("wrist" in slot) == (camera in robot.wrist_cameras)
         require(fits, f"camera '{camera}' has the slot '{slot}', and wrist_cameras are {robot.wrist_cameras}")
