@@ -1,6 +1,6 @@
 """From an action vector to joint targets and back: what a robot's numbers mean on its body.
 
-The `Command` is what the motors aim at now. An expert reads it, thinks in joint targets, and `encode`s the next one to
+The `JointCommand` is what the motors aim at now. An expert reads it, thinks in joint targets, and `encode`s the next one to
 an action; `decode` gives the same command back, so a recorded action replays what the expert did.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pilot.sims.world.bodies.base import BASE_JOINTS, FINGER_TRAVEL, LIFT, SQUEEZE, Body
 from pilot.sims.world.ik import InverseKinematics, Pose
-from pilot.sims.world.physics import World
+from pilot.sims.world.physics import Physics
 from pilot.types import Robot
 
 BASE_AHEAD, YAW_AHEAD, JOINT_AHEAD = 0.10, 0.2, 0.3  # the farthest that a target may be from where its joint is
@@ -20,20 +20,20 @@ _HAND_ITERATIONS = 20  # of inverse kinematics per tick, in end-effector control
 
 
 @dataclass(frozen=True)
-class Command:
+class JointCommand:
     """Targets of all joints in the order of `Body.joints` (a mobile base in the world's frame), and of the grippers."""
 
     q: np.ndarray  # [nq]
     grip: np.ndarray  # of each arm, 0 closed to 1 open
 
 
-class Controller:
+class BodyController:
     """The motors of one body in a world. `robot` says how it is controlled: by joints, or by the hand's pose.
 
     `ik` is the body's kinematics where it stands.
     """
 
-    def __init__(self, body: Body, world: World, ik: InverseKinematics, *, robot: Robot | None = None):
+    def __init__(self, body: Body, world: Physics, ik: InverseKinematics, *, robot: Robot | None = None):
         self.body, self.world, self.ik = body, world, ik
         self.robot = robot or body.robot
         self.by_hand = self.robot.name == f"{body.name}_ee"
@@ -48,7 +48,7 @@ class Controller:
         substeps = round(1 / self.robot.control_hz / model.opt.timestep)
         self._ramp = max(1, round(substeps * model.opt.timestep / RAMP))
         self._steps = substeps // self._ramp
-        self.command = Command(body.ready.copy(), np.ones(len(body.arms)))
+        self.command = JointCommand(body.ready.copy(), np.ones(len(body.arms)))
 
     @property
     def dt(self) -> float:
@@ -57,7 +57,7 @@ class Controller:
 
     def reset(self, q: np.ndarray, *, grip: float = 1.0) -> None:
         """Put the robot at joint positions `q`, at rest, with grippers open by `grip`, and command it to stay."""
-        self.command = Command(np.asarray(q, float).copy(), np.full(len(self.body.arms), grip))
+        self.command = JointCommand(np.asarray(q, float).copy(), np.full(len(self.body.arms), grip))
         data = self.world.data
         data.qpos[self._qpos], data.qvel[self._qvel] = q, 0
         data.qpos[self._fingers] = grip * FINGER_TRAVEL
@@ -77,13 +77,13 @@ class Controller:
         """Return the robot's state, float32 [sd]: what it measures, in the order of `robot.state_names`."""
         return self._vector(self.measured(), self.measured_grip(), self._base_velocity()).astype(np.float32)
 
-    def encode(self, command: Command) -> np.ndarray:
+    def encode(self, command: JointCommand) -> np.ndarray:
         """Return the action, float32 [ad], that makes `command` the next one."""
         change = command.q[:3] - self.command.q[:3] if self.body.is_mobile else np.zeros(3)
         velocity = _turned(change, -self.command.q[2]) / self.dt if self.body.is_mobile else change
         return self._vector(command.q, command.grip, velocity).astype(np.float32)
 
-    def decode(self, action: np.ndarray) -> Command:
+    def decode(self, action: np.ndarray) -> JointCommand:
         """Return the command that an action [ad] asks for, within what joints and motors can do.
 
         Raises:
@@ -107,9 +107,9 @@ class Controller:
             q[first:] = parts[:, :-1].ravel()
         measured = self.measured()
         q = np.clip(q, measured - self._ahead, measured + self._ahead)
-        return Command(np.clip(q, self.ik.lower, self.ik.upper), np.clip(parts[:, -1], 0, 1))
+        return JointCommand(np.clip(q, self.ik.lower, self.ik.upper), np.clip(parts[:, -1], 0, 1))
 
-    def apply(self, command: Command) -> None:
+    def apply(self, command: JointCommand) -> None:
         """Run one tick of physics, in which the motors' targets move to `command`."""
         data, start = self.world.data, self.command
         for share in np.arange(1, self._ramp + 1) / self._ramp:

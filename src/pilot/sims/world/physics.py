@@ -126,7 +126,7 @@ def look_at(eye: Vec, target: Vec) -> np.ndarray:
     return quat_of(np.stack([right, np.cross(back, right), back], axis=1))
 
 
-class World:
+class Physics:
     """A compiled spec and its state. Bodies, joints and sites are named; positions are in the world's frame.
 
     `sleep`: bodies that rest cost nothing until something awake touches them.

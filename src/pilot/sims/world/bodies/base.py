@@ -126,7 +126,7 @@ class Body:
     ) -> None:
         """Add the body to a spec: a static one at `xy`, facing `yaw`, at `height`; a mobile one at the origin.
 
-        The pose of a mobile base is in its joints: `Controller.reset` puts it where it should stand. `jitter` moves
+        The pose of a mobile base is in its joints: `BodyController.reset` puts it where it should stand. `jitter` moves
         the cameras a little, as on another robot of the same make.
         """
         if self.is_mobile:
