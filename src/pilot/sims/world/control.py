@@ -1,7 +1,7 @@
 """From an action vector to joint targets and back: what a robot's numbers mean on its body.
 
-The `JointCommand` is what the motors aim at now. An expert reads it, thinks in joint targets, and `encode`s the next one to
-an action; `decode` gives the same command back, so a recorded action replays what the expert did.
+The `JointCommand` is what the motors aim at now. An expert reads it, thinks in joint targets, and `encode`s the next
+one to an action; `decode` gives the same command back, so a recorded action replays what the expert did.
 """
 
 from dataclasses import dataclass
