@@ -89,14 +89,14 @@ class Renderer:
     OpenGL belongs to the thread that first rendered: render from that one only.
     """
 
-    def __init__(self, model: Any, size: int):
+    def __init__(self, model: Any, size: int, *, max_geoms: int = 400):
         _gl_context()
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         model.vis.quality.offsamples = 0
         self.model = model
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._gpu = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-        self._scene = mujoco.MjvScene(model, maxgeom=400)
+        self._scene = mujoco.MjvScene(model, maxgeom=max_geoms)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._option, self._camera = mujoco.MjvOption(), mujoco.MjvCamera()

@@ -23,6 +23,7 @@ FINGER_TRAVEL = 0.045  # of each finger from closed to open [m]: the gripper ope
 SQUEEZE = 0.005  # how far beyond closed a closed finger is commanded, so that it presses on what is thin [m]
 FINGER_FORCE = 60.0  # [N]
 READY = np.array([0.0, -1.55, 2.3, 0.0, 0.82, 0.0])  # hand ahead of the shoulder, pointing down [rad]
+ROOT = "robot"
 BASE_JOINTS = ("base_x", "base_y", "base_yaw")
 LIFT, LIFT_RANGE, LIFT_READY = "lift", (0.3, 0.9), 0.72  # [m]
 
@@ -91,7 +92,7 @@ class Body:
     @property
     def root(self) -> str:
         """The body whose frame is the robot's: the base on the floor, or the stand."""
-        return "base" if self.is_mobile else "stand"
+        return ROOT
 
     @cached_property
     def joints(self) -> tuple[str, ...]:
@@ -225,7 +226,7 @@ def _add_gripper(spec: Any, hand: Any, arm: Arm) -> None:
 
 def _add_base(spec: Any, *, shoulders: float) -> Any:
     """Add a base that drives in any direction, a column, and a lift with a head; return the lift's body."""
-    base = spec.worldbody.add_body(name="base", gravcomp=1)
+    base = spec.worldbody.add_body(name=ROOT, gravcomp=1)
     for name, kind, axis, kp, kv, force in zip(
         BASE_JOINTS,
         (_SLIDE, _SLIDE, _HINGE),

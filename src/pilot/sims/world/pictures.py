@@ -1,0 +1,74 @@
+"""Pictures of a world, and where in them things are.
+
+The GL context belongs to the process and stays (`sims/gl.py`); what a new model costs is a few milliseconds, with its
+first picture.
+"""
+
+import numpy as np
+
+from pilot.sims.base import Box
+from pilot.sims.gl import Renderer
+from pilot.sims.world.physics import Physics
+from pilot.sims.world.scene import Fixture
+
+_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+_NEAR = 0.02  # what is closer to a camera than this is behind it [m]
+_SMALLEST = 0.004  # sides of a box that is worth naming, as shares of the picture
+
+
+class Pictures:
+    """The cameras of one world, `size` pixels on a side. Buffers are made with the first picture."""
+
+    def __init__(self, world: Physics, size: int):
+        self.world, self.size = world, size
+        self._renderer: Renderer | None = None
+
+    def render(self, camera: str) -> np.ndarray:
+        """Render the picture of one camera, uint8 [h w 3]."""
+        if self._renderer is None:
+            self._renderer = Renderer(self.world.model, self.size, max_geoms=self.world.model.ngeom + 8)
+        return self._renderer.render(self.world.data, camera)
+
+    def close(self) -> None:
+        """Free the buffers."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def box_of(self, body: str, *, camera: str) -> Box | None:
+        """Return the box around a body, and what is jointed to it, in a camera's picture; None if it is out of it.
+
+        What stands in front is not looked at.
+        """
+        return self._box(body_corners(self.world, body), camera)
+
+    def box_of_fixture(self, fixture: Fixture, *, camera: str) -> Box | None:
+        """Return the box around a fixture's region in a camera's picture."""
+        points = np.asarray(fixture.centre) + _CORNERS * np.asarray(fixture.half)
+        return self._box(points @ self.world.rot(fixture.body).T + self.world.pos(fixture.body), camera)
+
+    def _box(self, points: np.ndarray, camera: str) -> Box | None:
+        """Return the clipped box (y0, x0, y1, x1) around points [n 3]."""
+        data, number = self.world.data, self.world.id_of("camera", camera)
+        seen = (points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)
+        depth = -seen[:, 2:]
+        if depth.max() < _NEAR:
+            return None
+        half_height = np.maximum(depth, _NEAR) * np.tan(np.radians(self.world.model.cam_fovy[number]) / 2)
+        uv = np.clip(0.5 + seen[:, :2] / half_height * [0.5, -0.5], 0, 1)
+        (x0, y0), (x1, y1) = uv.min(0), uv.max(0)
+        return (float(y0), float(x0), float(y1), float(x1)) if min(x1 - x0, y1 - y0) > _SMALLEST else None
+
+
+def body_corners(world: Physics, body: str) -> np.ndarray:
+    """Return the corners [8n 3] of the boxes around the n geoms of a body and of what is jointed to it."""
+    model, data = world.model, world.data
+    number = world.id_of("body", body)
+    own = np.zeros(model.nbody, bool)
+    own[number] = True
+    for child in range(number + 1, model.nbody):  # parents come before their children
+        own[child] = own[model.body_parentid[child]]
+    geoms = np.flatnonzero(own[model.geom_bodyid])
+    rotations, boxes = data.geom_xmat[geoms].reshape(-1, 3, 3), model.geom_aabb[geoms]
+    local = boxes[:, None, :3] + _CORNERS * boxes[:, None, 3:]
+    return (np.einsum("gij,gkj->gki", rotations, local) + data.geom_xpos[geoms, None]).reshape(-1, 3)
