@@ -4,6 +4,7 @@ The `JointCommand` is what the motors aim at now. An expert reads it, thinks in 
 one to an action; `decode` gives the same command back, so a recorded action replays what the expert did.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from pilot.types import Robot
 BASE_AHEAD, YAW_AHEAD, JOINT_AHEAD = 0.10, 0.2, 0.3  # the farthest that a target may be from where its joint is
 BASE_TOP_SPEED = np.array([0.8, 0.8, 1.6])  # [m/s, m/s, rad/s]
 RAMP = 0.01  # a tick's targets are reached in steps of this [s]: no jerks at 20 Hz
-_HAND_ITERATIONS = 20  # of inverse kinematics per tick, in end-effector control
+_HAND_ITERATIONS = 10  # of inverse kinematics per tick, in end-effector control
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class BodyController:
             )
         q, first = self.command.q.copy(), 0
         if self.body.is_mobile:
-            velocity = np.clip(action[:3], -BASE_TOP_SPEED, BASE_TOP_SPEED)
+            velocity = _clip(action[:3], -BASE_TOP_SPEED, BASE_TOP_SPEED)
             q[:3] += _turned(velocity, q[2]) * self.dt
             q[3], first = action[3], 4
         parts = action[first:].reshape(len(self.body.arms), -1)
@@ -106,8 +107,8 @@ class BodyController:
         else:
             q[first:] = parts[:, :-1].ravel()
         measured = self.measured()
-        q = np.clip(q, measured - self._ahead, measured + self._ahead)
-        return JointCommand(np.clip(q, self.ik.lower, self.ik.upper), np.clip(parts[:, -1], 0, 1))
+        q = _clip(q, measured - self._ahead, measured + self._ahead)
+        return JointCommand(_clip(q, self.ik.lower, self.ik.upper), _clip(parts[:, -1], 0.0, 1.0))
 
     def apply(self, command: JointCommand) -> None:
         """Run one tick of physics, in which the motors' targets move to `command`."""
@@ -139,10 +140,10 @@ class BodyController:
         targets = {arm.tcp: _hand_pose(part, root) for arm, part in zip(self.body.arms, parts, strict=True)}
         lift = q[3] if self.body.is_mobile else None
         for _ in range(_HAND_ITERATIONS):
-            q = self.ik.step(q, targets, dt=self.dt, speed=10.0, turn=30.0, hurry=3.0)
+            q = self.ik.step(q, targets, dt=self.dt, speed=10.0, turn=30.0, hurry=3.0, damping=0.003, lean=0.0)
             if lift is not None:
                 q[3] = lift  # it has an action of its own
-            if max(self.ik.error(q, targets)) < 1e-4:
+            if max(self.ik.error(q, targets)) < 1e-6:
                 break
         return q
 
@@ -162,9 +163,14 @@ def _ahead(joint: str) -> float:
     return BASE_AHEAD if joint in (*BASE_JOINTS, LIFT) else JOINT_AHEAD
 
 
+def _clip(values: np.ndarray, lower: np.ndarray | float, upper: np.ndarray | float) -> np.ndarray:
+    """Do as `np.clip`, several times faster on a few numbers."""
+    return np.minimum(np.maximum(values, lower), upper)
+
+
 def _turned(planar: np.ndarray, yaw: float) -> np.ndarray:
     """Turn a planar velocity (x, y, yaw rate) by `yaw`."""
-    c, s = np.cos(yaw), np.sin(yaw)
+    c, s = math.cos(yaw), math.sin(yaw)
     return np.array([c * planar[0] - s * planar[1], s * planar[0] + c * planar[1], planar[2]])
 
 

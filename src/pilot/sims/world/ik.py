@@ -53,7 +53,7 @@ class InverseKinematics:
         self.is_base = np.array([name in BASE_JOINTS for name in body.joints])
         drives = self.is_base | np.array([name == LIFT for name in body.joints])
         self._weight = np.where(drives, BASE_WEIGHT, 1.0)
-        self._posture = np.where(drives, 0.0, POSTURE)
+        self._leans = ~drives
         self._speed = np.where(drives, BASE_SPEED, JOINT_SPEED)
         self._sites = {arm.tcp: self.model.site(arm.tcp).id for arm in body.arms}
         self._root = self.model.body(body.root).id
@@ -84,11 +84,14 @@ class InverseKinematics:
         speed: float = 0.5,
         turn: float = 2.5,
         hurry: float = 1.0,
+        damping: float = DAMPING,
+        lean: float = POSTURE,
     ) -> np.ndarray:
         """Return joint positions one tick of `dt` [s] closer to `targets`, poses by the name of their `Arm.tcp`.
 
         The base moves only with `base=True`; the lift always may. Hands move at most at `speed` [m/s] and `turn`
-        [rad/s], joints at their own speed times `hurry`.
+        [rad/s], joints at their own speed times `hurry`. Less `damping` is more exact, and wilder where an arm is
+        stretched; `lean` is the pull towards `rest`.
         """
         jacobian, error = self._errors(q, targets, reach=speed * dt, turn=turn * dt)
         free = np.ones(len(q), bool) if base else ~self.is_base
@@ -96,9 +99,9 @@ class InverseKinematics:
         for _ in range(3):
             weighted = jacobian * (self._weight * free)
             square = weighted @ jacobian.T
-            square[np.diag_indices_from(square)] += DAMPING**2
-            lean = self._posture * (self.rest - q) * free
-            change = lean + weighted.T @ np.linalg.solve(square, error - jacobian @ lean)
+            square[np.diag_indices_from(square)] += damping**2
+            pull = lean * self._leans * (self.rest - q) * free
+            change = pull + weighted.T @ np.linalg.solve(square, error - jacobian @ pull)
             beyond = free & (((q + change > self.upper) & (change > 0)) | ((q + change < self.lower) & (change < 0)))
             if not beyond.any():
                 break

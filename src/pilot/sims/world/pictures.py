@@ -7,7 +7,7 @@ first picture.
 import numpy as np
 
 from pilot.sims.base import Box
-from pilot.sims.gl import Renderer
+from pilot.sims.gl import Renderer, mujoco
 from pilot.sims.world.physics import Physics
 from pilot.sims.world.scene import Fixture
 
@@ -62,13 +62,29 @@ class Pictures:
 
 def body_corners(world: Physics, body: str) -> np.ndarray:
     """Return the corners [8n 3] of the boxes around the n geoms of a body and of what is jointed to it."""
-    model, data = world.model, world.data
-    number = world.id_of("body", body)
+    if ("corners", body) not in world.memo:
+        world.memo["corners", body] = _local_corners(world, world.id_of("body", body))
+    parts = world.memo["corners", body]
+    data = world.data
+    return np.concatenate([corners @ data.xmat[part].reshape(3, 3).T + data.xpos[part] for part, corners in parts])
+
+
+def _local_corners(world: Physics, body: int) -> list[tuple[int, np.ndarray]]:
+    """Return the corners [8n 3] of the boxes around geoms, in the frame of their body: of a body and its children."""
+    model, parts = world.model, []
     own = np.zeros(model.nbody, bool)
-    own[number] = True
-    for child in range(number + 1, model.nbody):  # parents come before their children
-        own[child] = own[model.body_parentid[child]]
-    geoms = np.flatnonzero(own[model.geom_bodyid])
-    rotations, boxes = data.geom_xmat[geoms].reshape(-1, 3, 3), model.geom_aabb[geoms]
-    local = boxes[:, None, :3] + _CORNERS * boxes[:, None, 3:]
-    return (np.einsum("gij,gkj->gki", rotations, local) + data.geom_xpos[geoms, None]).reshape(-1, 3)
+    for part in range(body, model.nbody):  # parents come before their children
+        own[part] = part == body or own[model.body_parentid[part]]
+        geoms = np.flatnonzero(model.geom_bodyid == part)
+        if own[part] and len(geoms):
+            boxes = model.geom_aabb[geoms]
+            local = boxes[:, None, :3] + _CORNERS * boxes[:, None, 3:]
+            turned = np.stack([corners @ _rotation(quat).T for corners, quat in zip(local, model.geom_quat[geoms])])
+            parts.append((part, (turned + model.geom_pos[geoms, None]).reshape(-1, 3)))
+    return parts
+
+
+def _rotation(quat: np.ndarray) -> np.ndarray:
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, quat)
+    return matrix.reshape(3, 3)

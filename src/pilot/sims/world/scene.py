@@ -83,8 +83,8 @@ class Scene:
 
 def in_region(world: Physics, fixture: Fixture, point: np.ndarray) -> bool:
     """Return whether a point [3] of the world is in a fixture's box."""
-    local = world.rot(fixture.body).T @ (point - world.pos(fixture.body))
-    return bool(np.all(np.abs(local - fixture.centre) <= fixture.half))
+    x, y, z = (point - world.pos(fixture.body)) @ world.rot(fixture.body) - fixture.centre
+    return bool(abs(x) <= fixture.half[0] and abs(y) <= fixture.half[1] and abs(z) <= fixture.half[2])
 
 
 def region_centre(world: Physics, fixture: Fixture) -> np.ndarray:
@@ -105,18 +105,24 @@ def openness(world: Physics, fixture: Fixture) -> float:
 
 def held_items(world: Physics, scene: Scene) -> dict[str, Arm]:
     """Return the items that touch both fingertips of an arm, by name, with that arm."""
-    held = {}
-    owner = {world.id_of("body", item.body): name for name, item in scene.items.items()}
-    count = world.data.ncon
-    pairs = world.data.contact.geom[:count] if count else np.zeros((0, 2), int)
-    roots = world.model.body_rootid[world.model.geom_bodyid]
-    for arm in scene.body.arms:
-        touched = []
-        for pad in arm.pads:
-            number = world.id_of("geom", pad)
-            others = pairs[(pairs == number).any(axis=1)]
-            touched.append({int(roots[geom]) for geom in others.ravel() if geom != number})
-        for body in touched[0] & touched[1]:
-            if body in owner:
-                held[owner[body]] = arm
-    return held
+    if "pads" not in world.memo:
+        world.memo["pads"] = _number_pads(world, scene)
+    pad_of, item_of, names = world.memo["pads"]
+    geoms = world.data.contact.geom
+    pads = pad_of[geoms]
+    touched = {(int(pad), int(item)) for pad, item in zip(pads.max(1), item_of[geoms].max(1)) if pad >= 0 and item >= 0}
+    return {
+        names[item]: scene.body.arms[pad // 2]
+        for pad, item in sorted(touched)
+        if pad % 2 and (pad - 1, item) in touched
+    }
+
+
+def _number_pads(world: Physics, scene: Scene) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return of each geom the number of the fingertip that it is, and of the item that it belongs to; -1 for others."""
+    model, names = world.model, list(scene.items)
+    pad_of = np.full(model.ngeom, -1)
+    pad_of[[world.id_of("geom", pad) for arm in scene.body.arms for pad in arm.pads]] = range(2 * len(scene.body.arms))
+    numbers = {world.id_of("body", scene.items[name].body): i for i, name in enumerate(names)}
+    item_of = np.array([numbers.get(int(root), -1) for root in model.body_rootid[model.geom_bodyid]])
+    return pad_of, item_of, names

@@ -7,5 +7,5 @@ BODY = Body(
     name="arm",
     robot=ROBOT,
     arms=(Arm(side="right", camera="wrist"),),
-    views=(View(name="front", eye=(-0.05, 0.42, 0.72), target=(0.36, -0.02, 0.0), fovy=62),),
+    views=(View(name="front", eye=(-0.12, 0.30, 0.72), target=(0.36, 0.04, 0.0), fovy=60),),
 )

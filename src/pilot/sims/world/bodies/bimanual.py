@@ -10,5 +10,5 @@ BODY = Body(
         Arm(side="left", mount=(0, 0.25, 0), camera="left_wrist"),
         Arm(side="right", mount=(0, -0.25, 0), camera="right_wrist"),
     ),
-    views=(View(name="front", eye=(-0.27, 0, 0.89), target=(0.38, 0, 0), fovy=60),),
+    views=(View(name="front", eye=(-0.22, 0, 0.80), target=(0.36, 0, 0), fovy=58),),
 )

@@ -8,7 +8,7 @@ BODY = Body(
     robot=ROBOT,
     arms=(Arm(side="right", mount=(0.06, 0, 0.3), camera="wrist"),),
     views=(
-        View(name="front", eye=(0.02, 0.30, 0.78), target=(0.55, -0.02, 0.05), fovy=70),
+        View(name="front", eye=(0.0, 0.27, 0.80), target=(0.55, 0.08, 0.1), fovy=65),
         View(name="back", eye=(-0.2, 0, 0.6), target=(-1.2, 0, 0.0), fovy=75),
     ),
     is_mobile=True,

@@ -11,7 +11,7 @@ BODY = Body(
         Arm(side="right", mount=(0.06, -0.22, 0.3), camera="right_wrist"),
     ),
     views=(
-        View(name="front", eye=(0.02, 0, 0.78), target=(0.55, 0, 0.1), fovy=70),
+        View(name="front", eye=(0.02, 0, 0.78), target=(0.55, 0, 0.1), fovy=62),
         View(name="back", eye=(-0.2, 0, 0.6), target=(-1.2, 0, 0.0), fovy=75),
     ),
     is_mobile=True,
