@@ -91,7 +91,7 @@ def roofline(model: Pi, gpu: Gpu, *, cameras: int, words: int, steps: int) -> di
     """Milliseconds that the chip needs at least: to read, to act, and for each word."""
     config = model.config
     work = flops.Workload(pictures=(config.image_size(wrist=False),) * cameras, text=words, spoken=0, draws=1)
-    operations = {part: count.total for part, count in flops.forward(config, work).items()}
+    operations = {part: sum(counts) for part, counts in flops.forward(model, work).items()}
     size = {name: sum(p.numel() * p.element_size() for p in part.parameters()) for name, part in model.named_children()}
     patches = cameras * config.vision.grid**2
     cache = 2 * config.vlm.depth * config.vlm.num_kv_heads * config.vlm.head_dim * (patches + words) * 2

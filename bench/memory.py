@@ -82,10 +82,10 @@ def predicted(config: TrainConfig, work: Workload, *, rows: int, device: str) ->
     precision = "bf16" if device == "cuda" else "fp32"
     layout = Layout(gpus=1, parallel="none", rows=rows, checkpointing=config.compute.checkpointing, precision=precision)
     model = cast(Pi, empty_model(config.model))
-    predicted = memory(Counts.of(model, config, work), layout)
-    found = {name: getattr(predicted, name) for name in ("weights", "gradients", "optimizer", "average")}
-    passing = max(predicted.passing, predicted.gradients)
-    return found | {"activations": passing, "at once": predicted.peak - predicted.workspace}
+    predicted = memory(Counts(model, config, work), layout)
+    found = {name: predicted[name] for name in ("weights", "gradients", "optimizer", "average")}
+    passing = max(predicted["passing"], predicted["gradients"])
+    return found | {"activations": passing, "at once": predicted["peak"] - predicted["workspace"]}
 
 
 def main() -> None:

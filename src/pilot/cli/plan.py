@@ -32,10 +32,10 @@ def run(args: argparse.Namespace) -> None:
 
     parse_gpus(args.gpus)
     config = override(configs.get(args.name), args.set)
-    from pilot.train.plan.estimate import plan
-    from pilot.train.plan.table import to_text
+    from pilot.train.plan.estimate import RunPlan
+    from pilot.train.plan.report import to_text
 
-    estimate = plan(
+    estimate = RunPlan(
         config,
         gpus=args.gpus,
         samples=None if args.samples is None else int(args.samples),

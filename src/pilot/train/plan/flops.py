@@ -11,74 +11,29 @@ Torch's own counter has to run the model, and cannot on the meta device, where n
 run it beside these formulas, which are cheap enough for every batch.
 """
 
+from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
 
 from torch import nn
 
 from pilot.data.layout import Batch
-from pilot.models.pi import PiConfig
+from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import require_pi
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted_layers
-from pilot.nn.siglip import SiglipConfig
 from pilot.robots import load_robot
 from pilot.train.config import TrainConfig
+from pilot.train.freezing import GROUPS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The contents of one row, on average over a batch.
+    """The contents of one row, on average over a batch."""
 
-    `pictures`: the side of each in pixels. `text` tokens are prompt, subtask and FAST together, with padding; `spoken`
-    are those that carry a cross-entropy. `draws` are flow blocks.
-    """
-
-    pictures: tuple[int, ...]
-    text: float
-    spoken: float
-    draws: float
-
-
-def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
-    """Return a full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), `spoken` with a loss.
-
-    `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
-    and 120 of FAST.
-    """
-    robot, model = load_robot(config.robot), config.model
-    shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
-    text = model.max_tokens if text is None else text
-    loss = Losses.of(config)
-    if spoken is not None and spoken > text:
-        raise ValueError(f"of {text} text tokens {spoken} cannot be said; say fewer, or give the row more")
-    return Workload(
-        pictures=tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in shown),
-        text=text,
-        spoken=(round(0.44 * text) if spoken is None else spoken) if loss.text else 0,
-        draws=config.objective.flow_draws if loss.flow else 0,
-    )
-
-
-def mean_row(config: TrainConfig, batch: list[Batch]) -> Workload:
-    """Return what the rows of a batch hold on average."""
-    rows = sum(len(part.actions) for part in batch)
-    pictures = [
-        images.shape[1]
-        for part in batch
-        for camera, images in part.observation.images.items()
-        for _ in part.observation.rows_with(camera)
-    ]
-    losses = Losses.of(config)
-    side = round((sum(p * p for p in pictures) / max(1, len(pictures))) ** 0.5)
-    flow_rows = sum(len(part.rows_with_actions()) for part in batch)
-    return Workload(
-        pictures=(side,) * round(len(pictures) / rows),
-        text=sum(part.observation.tokens.numel() for part in batch) / rows,
-        spoken=sum(int(part.observation.token_loss.sum()) for part in batch) / rows if losses.text else 0,
-        draws=config.objective.flow_draws * flow_rows / rows if losses.flow else 0,
-    )
+    pictures: tuple[int, ...]  # the side of each in pixels
+    text: float  # tokens of prompt, subtask and FAST together, with padding
+    spoken: float  # those of them that carry a cross-entropy
+    draws: float  # flow blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,96 +46,120 @@ class Losses:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Losses":
-        text = config.model.generates_text and (config.objective.text_weight > 0 or config.objective.fast_weight > 0)
-        model = require_pi(config.model)
-        flow = config.objective.alpha > 0 and model.action_expert is not None
+        """Return what the objective asks for and the model has."""
+        model, losses = require_pi(config.model), config.objective.losses
+        text, flow = model.generates_text and "text" in losses, model.has_flow and "flow" in losses
         return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
 
 
-def prefix_tokens(model: PiConfig, work: Workload) -> float:
-    """Count the tokens of a row that the backbone reads: patches of pictures, and text."""
-    return sum((side // model.vision.patch_size) ** 2 for side in work.pictures) + work.text
+def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
+    """Return a full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), `spoken` with a loss.
 
-
-def last_tokens(model: PiConfig, work: Workload) -> float:
-    """Count those that go on behind the attention of the backbone's last layer.
-
-    All of them where the expert reads what the backbone puts out; else the text if it is generated, and none if the
-    cache is all that counts.
+    `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
+    and 120 of FAST.
     """
-    if model.expert_reads == "output":
-        return prefix_tokens(model, work)
-    return work.text if work.spoken else 0
+    robot, model, losses = load_robot(config.robot), config.model, Losses.of(config)
+    shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
+    text = model.max_tokens if text is None else text
+    spoken = round(0.44 * text) if spoken is None else spoken
+    if spoken > text:
+        raise ValueError(f"of {text} text tokens {spoken} cannot be said; say fewer, or give the row more")
+    return Workload(
+        pictures=tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in shown),
+        text=text,
+        spoken=spoken if losses.text else 0,
+        draws=config.objective.flow_draws if losses.flow else 0,
+    )
 
 
-def action_tokens(model: PiConfig) -> int:
-    """Count the tokens of one flow block: the chunk, and the state where it is a token."""
-    return model.action_horizon + (model.state_input == "token")
+def mean_row(config: TrainConfig, batch: list[Batch]) -> Workload:
+    """Return what the rows of a batch hold on average."""
+    losses, rows = Losses.of(config), sum(len(part.actions) for part in batch)
+    shown = [(part.observation, camera) for part in batch for camera in part.observation.images]
+    sides = [seen.images[camera].shape[1] for seen, camera in shown for _ in seen.rows_with(camera)]
+    side = round((sum(p * p for p in sides) / max(1, len(sides))) ** 0.5)
+    spoken = sum(int(part.observation.token_loss.sum()) for part in batch) / rows
+    flow_rows = sum(len(part.rows_with_actions()) for part in batch)
+    return Workload(
+        pictures=(side,) * round(len(sides) / rows),
+        text=sum(part.observation.tokens.numel() for part in batch) / rows,
+        spoken=spoken if losses.text else 0,
+        draws=config.objective.flow_draws * flow_rows / rows if losses.flow else 0,
+    )
 
 
-class FlopCount(NamedTuple):
-    """Operations of a forward pass: products with weights, and of attention, which has none."""
+def count_tokens(model: PiConfig, work: Workload) -> dict[str, float]:
+    """Count the tokens of a row by what they pass through.
 
-    products: float = 0.0
-    scores: float = 0.0
-
-    @property
-    def total(self) -> float:
-        return self.products + self.scores
-
-
-def forward(model: PiConfig, work: Workload) -> dict[str, FlopCount]:
-    """Count the operations of the forward pass of one row, by part of the model."""
-    prefix, width = prefix_tokens(model, work), model.vlm.width
-    pictures = [vision(model.vision, side, out_width=width) for side in work.pictures]
-    parts = {
-        "vision": FlopCount(*map(sum, zip(*pictures, strict=True))),
-        "vlm": stack(model.vlm, queries=prefix, keys=prefix, last=last_tokens(model, work)),
-        "head": FlopCount(2 * work.spoken * width * model.vocab_size),
+    "prefix": what the backbone reads. "last": what goes on behind the attention of its last layer, which is all of it
+    where the expert reads the backbone's output; else the text if it is generated, and nothing if the cache is all that
+    counts. "chunk": one flow block, with the state where it is a token; "actions" are those of all draws.
+    """
+    patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
+    chunk = model.action_horizon + (model.state_input == "token")
+    tokens = {
+        "patches": patches,
+        "text": work.text,
+        "prefix": patches + work.text,
+        "last": patches + work.text if model.expert_reads == "output" else work.text if work.spoken else 0,
+        "chunk": chunk,
+        "actions": chunk * work.draws,
+        "draws": work.draws,
     }
-    if (text := model.text_encoder) is not None:
-        products, scores = stack(text, queries=work.text, keys=work.text, last=work.text)
-        parts["text_encoder"] = FlopCount(products + 2 * work.text * text.width * width, scores)
-    if work.draws:
-        parts["action_expert"] = expert(model, work)
-    return parts
+    stem = range(len(model.vision.stem))  # each convolution halves the side of the one before
+    return tokens | {f"pixels {i}": sum((side >> i) ** 2 for side in work.pictures) for i in stem}
 
 
-def vision(config: SiglipConfig, side: int, *, out_width: int) -> FlopCount:
-    """Count the vision tower on one picture: stem or patches, blocks, and the layer to the backbone's width."""
-    tokens, width = (side // config.patch_size) ** 2, config.width
-    channels = (3, *config.stem)
-    stem = sum(2 * (side >> i) ** 2 * 9 * before * after for i, (before, after) in enumerate(pairwise(channels)))
-    ends = 2 * tokens * width * ((channels[-1] if config.stem else 3 * config.patch_size**2) + out_width)
-    block = 2 * tokens * (4 * width**2 + 2 * width * config.mlp_dim)
-    return FlopCount(stem + ends + config.depth * block, config.depth * 4 * tokens**2 * width)
+def tokens_through(layer: str, model: PiConfig) -> str:
+    """Return which of `count_tokens` pass through the linear layer or convolution of this name."""
+    match layer.split("."):
+        case ["vision", *_, "convolutions", i]:
+            return f"pixels {i}"
+        case ["vision", *_]:
+            return "patches"
+        case ["text_encoder" | "text_out", *_]:
+            return "text"
+        case ["vlm", _, block, name]:
+            return "last" if int(block) == model.vlm.depth - 1 and name != "qkv" else "prefix"
+        case [*_, "memory_kv"]:
+            return "prefix"
+        case [*_, "modulation"] | ["state_in"]:
+            return "draws"
+        case ["time_mlp_in" | "time_mlp_out"] if model.time_conditioning == "adarms":
+            return "draws"
+    return "actions"
 
 
-def stack(config: GemmaConfig, *, queries: float, keys: float, last: float) -> FlopCount:
-    """Count a stack of blocks in which `queries` tokens see `keys`; in the last block only `last` of them go on."""
-    width, heads = config.width, config.num_heads * config.head_dim
-    qkv = 2 * width * (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    rest = 2 * width * (heads + 3 * config.mlp_dim)
-    remaining = (config.depth - 1) * queries + last
-    return FlopCount(config.depth * queries * qkv + remaining * rest, remaining * 4 * keys * heads)
+def forward(model: Pi, work: Workload) -> dict[str, tuple[float, float]]:
+    """Count the operations of the forward pass of one row: products with weights, and attention, by part of the model.
+
+    A linear layer takes 2 for each of its weights and each token that passes through it, whatever it is for.
+    """
+    config, tokens = model.config, count_tokens(model.config, work)
+    products: Counter[str] = Counter()
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            part = name.partition(".")[0]
+            part = "action_expert" if part in GROUPS["expert"] else "text_encoder" if part == "text_out" else part
+            products[part] += layer.weight.numel() * tokens[tokens_through(name, config)]
+    products["vision"] /= len(config.vision_towers) or 1  # each tower sees the pictures of its own camera alone
+
+    products["head"] = work.spoken * config.vocab_size * config.vlm.width  # the embedding table, once more
+
+    vision, prefix, text, chunk = config.vision, tokens["prefix"], tokens["text"], tokens["chunk"]
+    scores = {
+        "vision": vision.depth * 4 * vision.width * sum((side // vision.patch_size) ** 4 for side in work.pictures),
+        "vlm": attention_flops(config.vlm, queries=prefix, keys=prefix, last=tokens["last"]),
+        "text_encoder": attention_flops(config.text_encoder, queries=text, keys=text, last=text),
+        "action_expert": work.draws
+        * attention_flops(config.action_expert, queries=chunk, keys=prefix + chunk, last=chunk),
+    }
+    return {part: (2 * count, scores.get(part, 0.0)) for part, count in products.items() if count}
 
 
-def expert(model: PiConfig, work: Workload) -> FlopCount:
-    """Count the flow blocks of a row: as many as it has noise draws."""
-    config, prefix, tokens = model.action_expert, prefix_tokens(model, work), action_tokens(model)
-    assert config is not None
-    cross, width, depth = model.expert_reads == "output", config.width, config.depth
-    products, scores = stack(config, queries=tokens, keys=tokens if cross else prefix + tokens, last=tokens)
-    memory = 0.0
-    if cross:  # each layer makes keys and values of what the encoder puts out, once for all draws
-        heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        memory = depth * prefix * 4 * model.vlm.width * kv_heads
-        products += depth * tokens * 4 * width * heads
-        scores += depth * tokens * 4 * prefix * heads
-    norms = (3 if cross else 2) * depth + 1
-    products += norms * 6 * config.cond_width * width + 4 * tokens * model.action_dim * width
-    products += 4 * width**2 if model.time_conditioning == "adarms" else 6 * tokens * width**2
-    return FlopCount(memory + products * work.draws, scores * work.draws)
+def attention_flops(config: GemmaConfig | None, *, queries: float, keys: float, last: float) -> float:
+    """Count a stack's attention, in which `queries` tokens see `keys`; in the last block only `last` of them do."""
+    return ((config.depth - 1) * queries + last) * 4 * keys * config.num_heads * config.head_dim if config else 0.0
 
 
 def flop_factors(config: TrainConfig, model: nn.Module) -> dict[str, int]:
@@ -189,52 +168,46 @@ def flop_factors(config: TrainConfig, model: nn.Module) -> dict[str, int]:
     0 stands for a part that is not run, 1 for one that is, 2 for one that passes gradients on, 3 for one that learns.
     `model` is one after `choose_learning`; the meta device is enough.
     """
-    losses, learning = Losses.of(config), trainable_parts(model)
-    if not losses.text and not losses.flow:  # the vision tower alone, naming what it sees
-        head = 2 + (learning.get("embedding") == "whole")
-        return {"vision": 3 if "vision" in learning else 1, "head": head, "vlm": 0, "text_encoder": 0}
+    losses = Losses.of(config)
+    learning = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
+    whole = {name for name, part in learning.items() if not adapted_layers(part)}  # adapters leave their matrix frozen
+    inputs = ("vision", "embedding", "text_encoder")
 
-    def factor(part: str, *, reached: bool, before: tuple[str, ...] = ()) -> int:
-        weights = reached and learning.get(part) == "whole"
-        return 1 + weights + (reached and bool({part, *before} & learning.keys()))
+    def factor(part: str, *before: str, reached: bool = losses.backbone) -> int:
+        return 1 + reached * ((part in whole) + any(name in learning for name in (part, *before)))
 
-    reached, before = losses.backbone, ("vision", "embedding", "text_encoder")
-    head = 1 + (learning.get("embedding") == "whole") + bool({"vlm", *before} & learning.keys())
+    if not (losses.text or losses.flow):
+        return {"vision": factor("vision", reached=True), "vlm": 0}  # the tower alone, naming what it sees
     return {
-        "vision": factor("vision", reached=reached),
-        "text_encoder": factor("text_encoder", reached=reached, before=("embedding",)),
-        "vlm": factor("vlm", reached=reached, before=before),
-        "head": head if losses.text else 0,
-        "action_expert": factor("action_expert", reached=losses.flow, before=("action_in", "time_mlp_in")),
+        "vision": factor("vision"),
+        "text_encoder": factor("text_encoder", "embedding"),
+        "vlm": factor("vlm", *inputs),
+        "head": factor("embedding", "vlm", *inputs) if losses.text else 0,
+        "action_expert": factor("action_expert", "action_in", "time_mlp_in", reached=losses.flow),
     }
 
 
-def trainable_parts(model: nn.Module) -> dict[str, str]:
-    """Return the parts that learn: "whole", or through "adapters" beside frozen matrices."""
-    parts = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
-    return {name: "adapters" if adapted_layers(part) else "whole" for name, part in parts.items()}
+def per_row(model: Pi, work: Workload, factors: dict[str, int]) -> dict[str, float]:
+    """Return the operations of a row, forward and backward, by part.
+
+    Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
+    """
+    return {
+        part: factors[part] * products + (3 if factors[part] > 1 else 1) * scores
+        for part, (products, scores) in forward(model, work).items()
+        if factors.get(part)
+    }
 
 
 class Meter:
     """Count the operations per row of a run's batches; 0 for models that are not of the π0 family."""
 
     def __init__(self, config: TrainConfig, model: nn.Module) -> None:
-        self.config = config
-        self.flop_factors = flop_factors(config, model) if isinstance(config.model, PiConfig) else {}
+        self.config, self.model = config, model
+        self.factors = flop_factors(config, model) if isinstance(model, Pi) else {}
 
     def of(self, batch: list[Batch]) -> float:
-        if not self.flop_factors:
+        """Return the operations that a row of this batch takes on average, forward and backward."""
+        if not isinstance(self.model, Pi):
             return 0.0
-        return sum(per_row(require_pi(self.config.model), mean_row(self.config, batch), self.flop_factors).values())
-
-
-def per_row(model: PiConfig, work: Workload, flop_factors: dict[str, int]) -> dict[str, float]:
-    """Return the operations of a row, forward and backward, by part.
-
-    Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
-    """
-    return {
-        part: flop_factors[part] * ops.products + (3 if flop_factors[part] > 1 else 1) * ops.scores
-        for part, ops in forward(model, work).items()
-        if flop_factors[part]
-    }
+        return sum(per_row(self.model, mean_row(self.config, batch), self.factors).values())

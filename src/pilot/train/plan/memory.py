@@ -11,43 +11,51 @@ block, `mlp` of one half of the MLP, `q` of all queries, `kv` of all keys and va
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from torch import nn
 
 from pilot.models.pi import Pi, PiConfig
-from pilot.models.registry import require_pi
 from pilot.nn.cross_entropy import AT_ONCE
 from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted_layers
 from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
-from pilot.train.plan.flops import Losses, Workload, action_tokens, flop_factors, last_tokens, per_row, prefix_tokens
+from pilot.train.plan.flops import Losses, Workload, count_tokens, flop_factors, per_row
 from pilot.train.plan.gpus import GIB, GPUS_PER_NODE
 
 FP32, BF16 = 4, 2
-CONTEXT = 1.0 * GIB
-"""Of the driver, of matrix and communication libraries."""
-FRAGMENTS = 0.04
-"""Share of what comes and goes that an allocator loses between blocks."""
+CONTEXT = 1.0 * GIB  # of the driver, of matrix and communication libraries
+FRAGMENTS = 0.04  # share of what comes and goes that an allocator loses between blocks
 
-Parallel = Literal["none", "ddp", "fsdp", "hsdp"]
+KINDS = {
+    "weights": "fp32",
+    "gradients": "they come as activations go, unless passes are accumulated",
+    "optimizer": "first and second moments",
+    "average": "moving average of what learns",
+    "copies": "of weights, cast or gathered for computing",
+    "activations": "saved for the backward pass",
+    "logits": "of the text tokens with a loss, and their gradient",
+    "recomputed": "the largest block, computed again when the logits are gone",
+    "prefill": "a backbone that does not learn; before all of the last three",
+    "workspace": "driver, libraries, fragments",
+}
+"""What takes memory. Not all of it is there at once, so "peak" is less than the sum."""
+
 Checkpointing = Literal["none", "selective", "blocks"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The division of a step over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times.
-
-    `inside`: how many GPUs share a copy of the model under `hsdp`.
-    """
+    """The division of a step over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times."""
 
     gpus: int
-    parallel: Parallel
+    parallel: Literal["none", "ddp", "fsdp", "hsdp"]
     rows: int
     accumulate: int = 1
-    inside: int = GPUS_PER_NODE
+    inside: int = GPUS_PER_NODE  # GPUs that share a copy of the model under hsdp
     checkpointing: Checkpointing = "none"
     precision: Literal["fp32", "bf16"] = "bf16"
     compiled: bool = False
@@ -80,83 +88,26 @@ class Layout:
         return "compiled selective" if self.checkpointing == "selective" and self.compiled else self.checkpointing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes on one GPU.
-
-    Not all of it is there at once: `gradients` come as `activations` go, unless they stay from pass to pass; the
-    `logits` are gone before a block is `recomputed`; and all of the `prefill` of a backbone that does not learn is gone
-    before any of the others comes.
-    """
-
-    weights: float
-    gradients: float
-    optimizer: float
-    average: float
-    copies: float
-    activations: float
-    logits: float
-    recomputed: float
-    prefill: float
-    workspace: float
-    gradients_stay: bool = False
-
-    @property
-    def passing(self) -> float:
-        """The most that a forward and backward pass hold beside gradients."""
-        return max(self.activations + max(self.logits, self.recomputed), self.prefill)
-
-    @property
-    def peak(self) -> float:
-        moving = self.passing + self.gradients if self.gradients_stay else max(self.passing, self.gradients)
-        return self.weights + self.optimizer + self.average + self.copies + moving + self.workspace
-
-
-@dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The numbers that all layouts of a run share, from its model after `choose_learning` (on the meta device, say).
+    """The numbers that all layouts of a run share, from its model after `choose_learning` (on the meta device, say)."""
 
-    Parameters: `everything`, those `learning`, those of them that a loss `reached`, those beside adapters (`halved`:
-    kept in the dtype of compute), those that `muon` learns, those `outside` of blocks, those of the `largest` block.
-    """
+    def __init__(self, model: Pi, config: TrainConfig, work: Workload) -> None:
+        self.model, self.config, self.work, self.losses = model, model.config, work, Losses.of(config)
+        self.tokens, self.flop_factors = count_tokens(model.config, work), flop_factors(config, model)
+        blocks = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
+        reached = [p for part in reached_parts(model, self.losses) for p in part.parameters() if p.requires_grad]
+        linear = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
+        # Parameters: all, those that learn, and those of them that a loss reaches.
+        self.everything = sum(p.numel() for p in model.parameters())
+        self.learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.reached = sum(p.numel() for p in reached)
+        # Those beside adapters, which are kept in the dtype of compute; and those that Muon moves.
+        self.halved = self.everything - self.learning if adapted_layers(model) else 0
+        self.muon = sum(p.numel() for p in reached if id(p) in linear) if config.optim.name == "muon" else 0
+        # Those outside of blocks, those of the largest block, and the number of blocks.
+        self.outside, self.largest, self.blocks = self.everything - sum(blocks), max(blocks), len(blocks)
 
-    model: PiConfig
-    work: Workload
-    losses: Losses
-    flop_factors: dict[str, int]
-    everything: int
-    learning: int
-    reached: int
-    halved: int
-    muon: int
-    outside: int
-    largest: int
-    blocks: int
-
-    @classmethod
-    def of(cls, model: Pi, config: TrainConfig, work: Workload) -> "Counts":
-        losses = Losses.of(config)
-        units = [sum(p.numel() for p in block.parameters()) for block in model.blocks()]
-        everything = sum(p.numel() for p in model.parameters())
-        learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        reached = [model.get_submodule(part) for part in reached_parts(model, losses)]
-        linear = [m.weight for part in reached for m in part.modules() if isinstance(m, nn.Linear)]
-        return cls(
-            model=require_pi(config.model),
-            work=work,
-            losses=losses,
-            flop_factors=flop_factors(config, model),
-            everything=everything,
-            learning=learning,
-            reached=sum(p.numel() for part in reached for p in part.parameters() if p.requires_grad),
-            halved=everything - learning if adapted_layers(model) else 0,
-            muon=sum(p.numel() for p in linear if p.requires_grad) if config.optim.name == "muon" else 0,
-            outside=everything - sum(units),
-            largest=max(units),
-            blocks=len(units),
-        )
-
-    @property
+    @cached_property
     def flops(self) -> dict[str, float]:
         """Operations of a row, forward and backward, by part."""
         return per_row(self.model, self.work, self.flop_factors)
@@ -167,31 +118,32 @@ class Counts:
         return min(self.learning, self.reached) if freezes else self.learning
 
 
-def reached_parts(model: Pi, losses: Losses) -> list[str]:
+def reached_parts(model: Pi, losses: Losses) -> list[nn.Module]:
     """Return the parts of the model that get gradients; an optimizer keeps nothing for the others."""
-    expert = [name for name, _ in model.named_children() if name in GROUPS["expert"]]
-    backbone = [name for name, _ in model.named_children() if name not in expert]
     if not (losses.backbone or losses.flow):
-        return ["vision", "embedding"]
-    return backbone * losses.backbone + expert * losses.flow
+        return [model.vision, model.embedding]
+    return [m for name, m in model.named_children() if (losses.flow if name in GROUPS["expert"] else losses.backbone)]
 
 
-def memory(counts: Counts, layout: Layout) -> Memory:
-    """Return the memory that a step of the run takes on one GPU."""
-    losses, rows, spoken = counts.losses, layout.rows, layout.rows * counts.work.spoken
-    activations = rows * sum(saved_activations(counts, layout).values())
-    logits = logits_bytes(counts.model, spoken, c=layout.c) if losses.text else 0.0
-    recomputed = rows * recomputed_block_bytes(counts, layout)
-    prefill = 0.0 if losses.backbone or not losses.flow else rows * frozen_prefill_bytes(counts, layout)
-    return Memory(
-        **kept_between_steps(counts, layout),
-        activations=activations,
-        logits=logits,
-        recomputed=recomputed,
-        prefill=prefill,
-        workspace=CONTEXT + FRAGMENTS * max(activations + max(logits, recomputed), prefill),
-        gradients_stay=layout.accumulate > 1,
-    )
+def memory(counts: Counts, layout: Layout) -> dict[str, float]:
+    """Return the bytes that a step of the run takes on one GPU, by `KINDS`; and at most, without and with all else.
+
+    "passing" is the most that a forward and backward pass hold beside gradients: the logits are gone before a block is
+    recomputed, and the prefill of a backbone that does not learn is gone before any of the others comes. "peak" is the
+    most of all kinds. Gradients come as activations go, unless they stay from pass to pass.
+    """
+    losses, rows = counts.losses, layout.rows
+    found = kept_between_steps(counts, layout) | {
+        "activations": rows * sum(saved_activations(counts, layout).values()),
+        "logits": logits_bytes(counts.config, rows * counts.work.spoken, c=layout.c) if losses.text else 0.0,
+        "recomputed": rows * recomputed_block_bytes(counts, layout),
+        "prefill": rows * frozen_prefill_bytes(counts, layout) if losses.flow and not losses.backbone else 0.0,
+    }
+    passing = max(found["activations"] + max(found["logits"], found["recomputed"]), found["prefill"])
+    moving = passing + found["gradients"] if layout.accumulate > 1 else max(passing, found["gradients"])
+    found["workspace"] = CONTEXT + FRAGMENTS * passing
+    kept = sum(found[kind] for kind in ("weights", "optimizer", "average", "copies", "workspace"))
+    return found | {"passing": passing, "peak": kept + moving}
 
 
 def kept_between_steps(counts: Counts, layout: Layout) -> dict[str, float]:
@@ -209,13 +161,13 @@ def kept_between_steps(counts: Counts, layout: Layout) -> dict[str, float]:
             "average": FP32 * learning,
             "copies": BF16 * counts.everything,
         }
-    computes_in_place = layout.parallel == "none" and c == FP32
+    in_place = layout.parallel == "none" and c == FP32
     return {
         "weights": (FP32 * counts.everything - (FP32 - c) * counts.halved) / shards,
         "gradients": FP32 * counts.reached / shards,
         "optimizer": FP32 * (2 * counts.reached - counts.muon) / shards,
         "average": FP32 * learning / shards,
-        "copies": 0.0 if computes_in_place else c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest,
+        "copies": 0.0 if in_place else c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest,
     }
 
 
@@ -226,34 +178,31 @@ def logits_bytes(model: PiConfig, tokens: float, *, c: int) -> float:
     return tokens * (model.vlm.width * c + model.vocab_size * (2 * FP32 + c))
 
 
-def saved_activations(counts: Counts, layout: Layout) -> dict[str, float]:
-    """Return the bytes of one row that are saved until its backward pass, by part of the model, beside logits."""
-    model, work, losses, c = counts.model, counts.work, counts.losses, layout.c
-    prefix, parts = prefix_tokens(model, work), {}
-    if losses.backbone or not losses.flow:  # with neither words nor flow the vision tower learns alone
-        parts["vision"] = sum(vision_tower_bytes(model.vision, side, layout) for side in work.pictures)
-    if losses.backbone:
+def saved_activations(counts: Counts, layout: Layout, *, run_all: bool = False) -> dict[str, float]:
+    """Return the bytes of one row that are saved until its backward pass, by part of the model, beside logits.
+
+    With `run_all` also those of a backbone that sends no gradients, if it saved any.
+    """
+    model, losses, tokens, c, parts = counts.config, counts.losses, counts.tokens, layout.c, {}
+    backbone, prefix, words = losses.backbone or run_all, tokens["prefix"], tokens["text"]
+    if backbone or not losses.flow:  # with neither words nor flow the vision tower learns alone
+        stem = sum(2 * channels * tokens[f"pixels {i}"] * c for i, channels in enumerate(model.vision.stem))
+        block, ends = vision_block_bytes(model.vision, layout), model.vision.width * 2 * c + 2 * FP32
+        pixels = 3 * c * sum(side**2 for side in counts.work.pictures)
+        parts["vision"] = pixels + stem + tokens["patches"] * (ends + model.vision.depth * block)
+    if backbone:
         read = model.expert_reads == "layers"
-        parts["vlm"] = stack_bytes(model.vlm, layout, tokens=prefix, last=last_tokens(model, work), read=read)
-        parts["vlm"] += prefix * (prefix * c + 2 * model.vlm.head_dim * FP32) + work.text * 8  # mask, angles, token ids
+        parts["vlm"] = stack_bytes(model.vlm, layout, tokens=prefix, last=tokens["last"], read=read)
+        parts["vlm"] += prefix * (prefix * c + 2 * model.vlm.head_dim * FP32) + words * 8  # mask, angles, token ids
         if (text := model.text_encoder) is not None:
-            parts["vlm"] += stack_bytes(text, layout, tokens=work.text, last=work.text, read=False)
-            parts["vlm"] += work.text * text.width * c
+            parts["vlm"] += stack_bytes(text, layout, tokens=words, last=words, read=False) + words * text.width * c
     elif losses.flow:  # no way back, but a cache for the expert
         parts["vlm"] = prefix * model.vlm.depth * kv_bytes(model.vlm, layout)
-    if losses.flow and work.draws and (expert := model.action_expert) is not None:
-        parts["action_expert"] = work.draws * flow_block_bytes(model, layout, prefix=prefix)
+    if losses.flow and counts.work.draws and (expert := model.action_expert) is not None:
+        parts["action_expert"] = counts.work.draws * flow_block_bytes(counts, layout)
         if model.expert_reads == "output":
             parts["memory"] = prefix * expert.depth * kv_bytes(expert, layout)
     return parts
-
-
-def vision_tower_bytes(config: SiglipConfig, side: int, layout: Layout) -> float:
-    """Return the bytes that one picture's pass through the vision tower saves."""
-    tokens, c = (side // config.patch_size) ** 2, layout.c
-    stem = sum(2 * channels * (side >> i) ** 2 * c for i, channels in enumerate(config.stem))  # and that activated
-    ends = config.width * 2 * c + 2 * FP32  # the final norm and the layer behind it
-    return 3.0 * side**2 * c + stem + tokens * (ends + config.depth * vision_block_bytes(config, layout))
 
 
 def vision_block_bytes(config: SiglipConfig, layout: Layout) -> float:
@@ -276,11 +225,8 @@ def stack_bytes(config: GemmaConfig, layout: Layout, *, tokens: float, last: flo
     `read`: the expert reads its cache.
     """
     before, after = block_bytes(config, layout, read=read)
-    return (
-        config.depth * tokens * before
-        + ((config.depth - 1) * tokens + last) * after
-        + last * norm_bytes(config, layout)
-    )
+    blocks = config.depth * tokens * before + ((config.depth - 1) * tokens + last) * after
+    return blocks + last * norm_bytes(config, layout)
 
 
 def block_bytes(config: GemmaConfig, layout: Layout, *, read: bool, copied: bool = False) -> tuple[float, float]:
@@ -314,20 +260,18 @@ def kv_bytes(config: GemmaConfig, layout: Layout) -> float:
     return 2 * config.num_kv_heads * config.head_dim * layout.c
 
 
-def flow_block_bytes(model: PiConfig, layout: Layout, *, prefix: float) -> float:
+def flow_block_bytes(counts: Counts, layout: Layout) -> float:
     """Return the bytes that one noise draw of a row saves: the expert's blocks, with copies of all keys and values."""
-    config, c, tokens = model.action_expert, layout.c, action_tokens(model)
+    model, config, c, tokens = counts.config, counts.config.action_expert, layout.c, counts.tokens["chunk"]
     assert config is not None
     x, heads, kv = config.width * c, config.num_heads * config.head_dim * c, kv_bytes(config, layout)
-    cross, keys = model.expert_reads == "output", prefix + tokens
+    cross, keys = model.expert_reads == "output", counts.tokens["prefix"] + tokens
     groups = config.num_heads // config.num_kv_heads
     grouped = not cross and 1 < groups <= keys / tokens
     block = tokens * sum(block_bytes(config, layout, read=False, copied=not cross))
     if layout.checkpointing == "none":
-        if cross:  # a norm, queries, as they come and by draws, and their mean of values, a branch
-            block += tokens * (norm_bytes(config, layout) + 3 * heads + x)
-        else:
-            block += keys * kv
+        # Cross-attention: a norm, queries, as they come and by draws, and their mean of values, a branch.
+        block += tokens * (norm_bytes(config, layout) + 3 * heads + x) if cross else keys * kv
         if grouped:  # queries by groups, without the keys, and what attention puts out by tokens too
             block += tokens * (heads - kv / 2)
     ends = tokens * (norm_bytes(config, layout) + 2 * model.action_dim * FP32)
@@ -341,7 +285,7 @@ def flow_block_bytes(model: PiConfig, layout: Layout, *, prefix: float) -> float
 
 def frozen_prefill_bytes(counts: Counts, layout: Layout) -> float:
     """Return the most bytes of one row at once while a backbone without gradients reads it, in its last whole block."""
-    config, c, prefix = counts.model.vlm, layout.c, prefix_tokens(counts.model, counts.work)
+    config, c, prefix = counts.config.vlm, layout.c, counts.tokens["prefix"]
     heads = 2 * config.num_heads + 3 * config.num_kv_heads  # with keys rotated and not, and values, in two wholes
     block = heads * config.head_dim * c + (3 if layout.compiled else 4) * config.mlp_dim * c + 3 * config.width * c
     mask = prefix * c + 2 * config.head_dim * FP32
@@ -354,16 +298,17 @@ def recomputed_block_bytes(counts: Counts, layout: Layout) -> float:
     With it live the gradients of its MLP: of both halves and their product, or of what is activated; and where it has
     adapters, what they add to both halves and to their product, and the gradients of that.
     """
+    model, tokens, c = counts.config, counts.tokens, layout.c
+
+    def in_each(way: Layout) -> tuple[float, float, float]:
+        expert = model.action_expert
+        flow = counts.work.draws * flow_block_bytes(counts, way) / expert.depth if expert is not None else 0.0
+        return vision_block_bytes(model.vision, way), sum(block_bytes(model.vlm, way, read=True)), flow
+
     if layout.checkpointing == "none":
         return 0.0
-    model, work, whole = counts.model, counts.work, replace(layout, checkpointing="none")
-    prefix, sizes = prefix_tokens(model, work), [0.0]
-    if counts.losses.backbone:
-        block = vision_block_bytes(model.vision, whole) - vision_block_bytes(model.vision, layout)
-        sizes.append((prefix - work.text) * (block + 2 * model.vision.mlp_dim * layout.c))
-        block = sum(block_bytes(model.vlm, whole, read=True)) - sum(block_bytes(model.vlm, layout, read=True))
-        sizes.append(prefix * (block + (8 if counts.halved else 3) * model.vlm.mlp_dim * layout.c))
-    if counts.losses.flow and (expert := model.action_expert) is not None:
-        blocks = flow_block_bytes(model, whole, prefix=prefix) - flow_block_bytes(model, layout, prefix=prefix)
-        sizes.append(work.draws * blocks / expert.depth)
-    return max(sizes)
+    whole, saved = in_each(replace(layout, checkpointing="none")), in_each(layout)
+    vision, vlm, flow = (a - b for a, b in zip(whole, saved, strict=True))
+    vision = tokens["patches"] * (vision + 2 * model.vision.mlp_dim * c)
+    vlm = tokens["prefix"] * (vlm + (8 if counts.halved else 3) * model.vlm.mlp_dim * c)
+    return max(counts.losses.backbone * max(vision, vlm), counts.losses.flow * flow)

@@ -6,81 +6,60 @@ every plan: what well-shaped products reach in practice, and what is left of ban
 choosing; `bench/training.py` and a run's own line say what is.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pilot.train.plan.flops import forward
 from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
 from pilot.train.plan.memory import BF16, FP32, Counts, Layout, saved_activations
 
-PRODUCTS = 0.62
-"""Share of the peak that matrix products reach in bf16.
-
-On an H100 the kernels of three runs of π0.5 took what is forecast within 10 % (`tests/train/plan/test_time.py`).
-"""
-FP32_PRODUCTS = 0.10
-"""The same in fp32, which runs without (or on slower) tensor cores."""
-TRAFFIC = 5
-"""How often what is kept goes through memory: written, read, read again in backward; its gradient written and read."""
-ONE_WAY = 2
-"""The same where there is no backward pass: written and read."""
-BANDWIDTH = 0.8
-"""Share of bandwidths that is reached."""
-ADAPTED = 2
-"""How many times more goes through memory where adapters add to the outputs of frozen matrices."""
-KERNEL = 4e-5
-"""Seconds of the host for a kernel, with all that Python and autograd do before its launch."""
-KERNELS = {False: 75, True: 59}
-"""Kernels of a block forward and backward, as written and compiled."""
+# Share of the peak that matrix products reach. On an H100 the kernels of three runs of π0.5 took what is forecast
+# within 10 % (`tests/train/plan/test_time.py`). In fp32 they run without (or on slower) tensor cores.
+PRODUCTS = {"bf16": 0.62, "fp32": 0.10}
+BANDWIDTH = 0.8  # share of bandwidths that is reached
+# How often what is kept goes through memory: written, read, read again in backward; its gradient written and read.
+# Without a backward pass: written and read.
+TRAFFIC, ONE_WAY = 5, 2
+ADAPTED = 2  # how many times more goes through memory where adapters add to the outputs of frozen matrices
+KERNEL = 4e-5  # seconds of the host for a kernel, with all that Python and autograd do before its launch
+KERNELS = {False: 75, True: 59}  # of a block forward and backward, as written and compiled
+# Share of a forward pass's products that selective checkpointing recomputes: as written, and by a compiler's budget,
+# which does not keep the widest of them.
 SELECTIVE_AGAIN = {False: 0.05, True: 0.5}
-"""Share of a forward pass's products that selective checkpointing recomputes: as written, and by a compiler's budget,
-which does not keep the widest of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepTime:
-    """Seconds of one step. `sending` is what is not hidden behind the backward pass."""
+def step_time(counts: Counts, layout: Layout, gpu: Gpu) -> dict[str, float]:
+    """Return the seconds that a step of the run takes, by what takes them, and their "total".
 
-    products: float
-    traffic: float
-    waiting: float
-    optimizer: float
-    sending: float
-
-    @property
-    def total(self) -> float:
-        return self.products + self.traffic + self.waiting + self.optimizer + self.sending
-
-
-def step_time(counts: Counts, layout: Layout, gpu: Gpu) -> StepTime:
-    """Return the seconds that a step of the run takes, by what takes them."""
+    "sending" is what the backward pass does not hide, and "waiting" is for the host to launch kernels.
+    """
     rows, memory_speed = layout.rows * layout.accumulate, BANDWIDTH * gpu.bandwidth
     operations = rows * (sum(counts.flops.values()) + recomputed(counts, layout))
-    products = operations / (gpu.peak_flops * (PRODUCTS if layout.precision == "bf16" else FP32_PRODUCTS))
+    products = operations / (gpu.peak_flops * PRODUCTS[layout.precision])
     traffic = (ADAPTED if counts.halved else 1) * rows * bytes_moved(counts, layout) / memory_speed
     launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
     sending = communication_seconds(counts, layout, gpu)
-    return StepTime(
-        products=products,
-        traffic=traffic,
-        waiting=max(0.0, launching - products - traffic),
-        optimizer=optimizer_bytes(counts, layout) / memory_speed,
-        sending=max(0.1 * sending, sending - (products + traffic) * 2 / 3),  # the backward pass hides it
-    )
+    seconds = {
+        "products": products,
+        "traffic": traffic,
+        "waiting": max(0.0, launching - products - traffic),
+        "optimizer": optimizer_bytes(counts, layout) / memory_speed,
+        "sending": max(0.1 * sending, sending - (products + traffic) * 2 / 3),
+    }
+    return seconds | {"total": sum(seconds.values())}
 
 
 def recomputed(counts: Counts, layout: Layout) -> float:
     """Return the operations of a row that are recomputed in the backward pass."""
     share = {"none": 0.0, "selective": SELECTIVE_AGAIN[layout.compiled], "blocks": 1.0}[layout.checkpointing]
-    parts, factors = forward(counts.model, counts.work), counts.flop_factors
-    return share * sum(ops.total for part, ops in parts.items() if part != "head" and factors.get(part, 0) > 1)
+    passes = {part: sum(ops) for part, ops in forward(counts.model, counts.work).items() if part != "head"}
+    return share * sum(ops for part, ops in passes.items() if counts.flop_factors.get(part, 0) > 1)
 
 
 def bytes_moved(counts: Counts, layout: Layout) -> float:
     """Return the bytes of a row that go through memory beside products; without a backward pass they are fewer."""
-    all_parts = replace(counts, losses=replace(counts.losses, backbone=True))
-    sizes = saved_activations(all_parts, replace(layout, checkpointing="none"))
+    sizes = saved_activations(counts, replace(layout, checkpointing="none"), run_all=True)
     if counts.losses.text:
-        sizes["logits"] = counts.work.spoken * (counts.model.vlm.width * layout.c + counts.model.vocab_size * FP32)
+        sizes["logits"] = counts.work.spoken * (counts.config.vlm.width * layout.c + counts.config.vocab_size * FP32)
     both_ways = TRAFFIC + (ONE_WAY if layout.checkpointing != "none" else 0)  # what is recomputed is moved again
     return sum((both_ways if counts.flop_factors.get(part, 3) > 1 else ONE_WAY) * size for part, size in sizes.items())
 
