@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=folder_to_write, help="folder of the data set; an unfinished one is continued")
     names = " ".join(suite.name for suite in suites)
     parser.add_argument("--suite", default=suites[0].name, help=f"{names}, or a file of yours (default: %(default)s)")
+    parser.add_argument("--robot", help="the robot that acts, where a suite offers several (default: the suite's own)")
     parser.add_argument("--scenes", *(f"--{scene}s" for scene in scenes), type=whole_number(1), default=20,
                         help="number of scenes (default: %(default)s)")  # fmt: skip
     parser.add_argument("--first-scene", *(f"--first-{scene}" for scene in scenes), type=whole_number(0), default=0,
@@ -56,11 +57,14 @@ def read_suite(args: argparse.Namespace) -> Any:
     """Return the suite that the arguments name, with the changes that they make to it.
 
     Raises:
-        ValueError: an unknown suite, or an option that belongs to another simulator's suites.
+        ValueError: an unknown suite, a robot that cannot act in it, or an option that belongs to another simulator's
+            suites.
     """
     from pilot.eval.suites import all_suites, load_suite
 
     suite, changes = load_suite(args.suite), {"split": args.split}
+    if args.robot is not None:
+        suite = suite.with_robot(args.robot)
     own = suite_options([suite])
     for name in suite_options(all_suites().values()):
         value = getattr(args, name)

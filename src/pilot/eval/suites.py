@@ -3,7 +3,7 @@
 A suite is evaluated in its scenes 0, 1, 2, …, one episode in each, so that the episodes are independent: 200 episodes
 of a suite of homes see 200 homes. The names are read without importing any physics. A simulator of your own is a file
 with `SUITES` (see `sims/base.py`): name it by its path, `--suite path/to/mine.py`, or declare it as an entry point
-(`pilot.extensions`).
+(`pilot.extensions`). Where several robots can act in a suite, `NAME@ROBOT` chooses another than its own.
 
 A *control* takes away one thing that the policy needs, so that its success can be told from luck: `blank_images` (flat
 grey pictures), `shuffled_prompts` (the instruction of another scene). `oracle` gives instead: the true subtask in
@@ -60,15 +60,18 @@ def load_suites(references: Iterable[str]) -> list[Suite]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown name (the nearest is suggested), or a file without `SUITES`.
+        ValueError: an unknown name (the nearest is suggested), a robot that cannot act there, or a file without
+            `SUITES`.
     """
     known, chosen = all_suites(), []
     for reference in references:
         if is_file_reference(reference):
             chosen += SIMULATORS.load(reference).value
-        else:
-            note = " (one of your own: path/to/file.py)"
-            chosen.append(known[check_name("suite", reference, known, note=note)])
+            continue
+        name, at, robot = reference.partition("@")
+        note = " (one of your own: path/to/file.py)"
+        suite = known[check_name("suite", name, known, note=note)]
+        chosen.append(suite.with_robot(robot) if at else suite)
     return chosen
 
 
@@ -87,9 +90,9 @@ def suites_for(robot: str) -> list[Suite]:
         ValueError: there are none.
     """
     known = all_suites().values()
-    if suites := [suite for suite in known if suite.robot.name == robot]:
+    if suites := [suite.with_robot(robot) for suite in known if robot in suite.robots]:
         return suites
-    robots = ", ".join(dict.fromkeys(f"'{suite.robot.name}'" for suite in known))
+    robots = ", ".join(dict.fromkeys(f"'{name}'" for suite in known for name in suite.robots))
     raise ValueError(f"no simulator has a suite for robot '{robot}'; there are suites for {robots}")
 
 

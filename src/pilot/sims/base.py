@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from pilot.names import check_name
 from pilot.types import Robot
 
 Observation = dict[str, Any]
@@ -113,6 +114,20 @@ class Suite:
     def robot(self) -> Robot:
         """The robot that acts here."""
         raise NotImplementedError
+
+    @property
+    def robots(self) -> tuple[str, ...]:
+        """The names of the robots that can act here; `with_robot` gives the suite of each."""
+        return (self.robot.name,)
+
+    def with_robot(self, name: str) -> "Suite":
+        """Return this suite with the robot of that name acting in it; its name ends in `@robot`.
+
+        Raises:
+            ValueError: that robot cannot act here; the nearest that can is suggested.
+        """
+        check_name(f"robot of suite '{self.name}'", name, self.robots)
+        return self
 
     def make_env(self, *, image_size: int = 64) -> SimEnv:
         """Make an environment whose pictures have `image_size` pixels on a side.

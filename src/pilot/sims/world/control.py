@@ -138,11 +138,10 @@ class BodyController:
         """Return joint positions near `q` that bring the hands where `parts`, vectors in the robot's frame, say."""
         root = self.ik.root(q)
         targets = {arm.tcp: _hand_pose(part, root) for arm, part in zip(self.body.arms, parts, strict=True)}
-        lift = q[3] if self.body.is_mobile else None
         for _ in range(_HAND_ITERATIONS):
-            q = self.ik.step(q, targets, dt=self.dt, speed=10.0, turn=30.0, hurry=3.0, damping=0.003, lean=0.0)
-            if lift is not None:
-                q[3] = lift  # it has an action of its own
+            q = self.ik.step(
+                q, targets, dt=self.dt, lift=False, speed=10.0, turn=30.0, hurry=3.0, damping=0.003, lean=0.0
+            )
             if max(self.ik.error(q, targets)) < 1e-6:
                 break
         return q

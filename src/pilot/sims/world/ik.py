@@ -51,7 +51,8 @@ class InverseKinematics:
         self.lower = np.where(limited, self.model.jnt_range[:, 0], -np.inf)
         self.upper = np.where(limited, self.model.jnt_range[:, 1], np.inf)
         self.is_base = np.array([name in BASE_JOINTS for name in body.joints])
-        drives = self.is_base | np.array([name == LIFT for name in body.joints])
+        self.is_lift = np.array([name == LIFT for name in body.joints])
+        drives = self.is_base | self.is_lift
         self._weight = np.where(drives, BASE_WEIGHT, 1.0)
         self._leans = ~drives
         self._speed = np.where(drives, BASE_SPEED, JOINT_SPEED)
@@ -81,6 +82,7 @@ class InverseKinematics:
         *,
         dt: float,
         base: bool = False,
+        lift: bool = True,
         speed: float = 0.5,
         turn: float = 2.5,
         hurry: float = 1.0,
@@ -89,12 +91,14 @@ class InverseKinematics:
     ) -> np.ndarray:
         """Return joint positions one tick of `dt` [s] closer to `targets`, poses by the name of their `Arm.tcp`.
 
-        The base moves only with `base=True`; the lift always may. Hands move at most at `speed` [m/s] and `turn`
-        [rad/s], joints at their own speed times `hurry`. Less `damping` is more exact, and wilder where an arm is
-        stretched; `lean` is the pull towards `rest`.
+        The base moves only with `base=True`, the lift unless `lift=False`. Hands move at most at `speed` [m/s] and
+        `turn` [rad/s], joints at their own speed times `hurry`. Less `damping` is more exact, and wilder where an arm
+        is stretched; `lean` is the pull towards `rest`.
         """
         jacobian, error = self._errors(q, targets, reach=speed * dt, turn=turn * dt)
         free = np.ones(len(q), bool) if base else ~self.is_base
+        if not lift:
+            free = free & ~self.is_lift
         change = np.zeros(len(q))
         for _ in range(3):
             weighted = jacobian * (self._weight * free)
