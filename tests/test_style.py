@@ -78,3 +78,45 @@ def test_class_names_are_distinct():
             places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     twice = {name: where for name, where in places.items() if len(where) > 1}
     assert not twice, f"give these names of their own: {twice}"
+
+
+CLASSES = {node.name: node for tree in TREES.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def methods(node: ast.ClassDef) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    return {m.name: m for m in node.body if isinstance(m, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def parents(node: ast.ClassDef) -> list[ast.ClassDef]:
+    """The bases of a class among ours, and theirs."""
+    names = [re.sub(r"\[.*|.*\.", "", ast.unparse(base)) for base in node.bases]
+    own = [CLASSES[name] for name in names if name in CLASSES and name != node.name]
+    return own + [base for parent in own for base in parents(parent)]
+
+
+def protocols(node: ast.ClassDef) -> list[ast.ClassDef]:
+    """The Protocols whose methods a class has, without naming them."""
+    own, found = methods(node).keys(), []
+    for protocol in CLASSES.values():
+        calls = {name for name, m in methods(protocol).items() if "property" not in map(ast.unparse, m.decorator_list)}
+        if "Protocol" in map(ast.unparse, protocol.bases) and protocol is not node and calls and calls <= own:
+            found.append(protocol)
+    return found
+
+
+def test_public_names_have_a_sentence():
+    """An override may leave it to its base, or to the Protocol that its class implements."""
+    silent = []
+    for path, tree in TREES.items():
+        named = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+        items = [(node.name, node, []) for node in named]
+        for node in (node for node in named if isinstance(node, ast.ClassDef) and not node.name.startswith("_")):
+            above = parents(node) + protocols(node)
+            items += [(f"{node.name}.{name}", m, above) for name, m in methods(node).items()]
+        for name, node, above in items:
+            decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+            inherited = any(node.name in methods(base) for base in above)
+            public = not (node.name.startswith("_") or inherited or decorators & {"overload", "setter"})
+            if public and not re.match(r"[^a-z\s].*?[.:](\s|$)", ast.get_docstring(node) or "", re.DOTALL):
+                silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+    assert not silent, "begin the docstring with a sentence:\n" + "\n".join(silent)

@@ -138,6 +138,7 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
 
 
 def parse_dtype(args: argparse.Namespace) -> "torch.dtype | None":
+    """Return the torch dtype that `--dtype` names; None leaves weights as they are."""
     import torch
 
     return getattr(torch, args.dtype) if args.dtype else None

@@ -54,6 +54,7 @@ def robots(names: tuple[str, ...], *, teaches: tuple[str, ...], share: float | N
 
 
 def web(*, share: float) -> tuple[Source, ...]:
+    """Return the web sources, which share `share` of the rows equally."""
     return tuple(Source(path=f"data/web/{name}", kind="web", weight=share / len(WEB)) for name in WEB)
 
 
@@ -136,6 +137,7 @@ def pi05_insulated() -> TrainConfig:
 
 
 def with_expert(*, insulate: bool) -> PiConfig:
+    """Return π0.5 at `2b` with its action expert, the backbone kept from the flow loss or not."""
     return pi05(action_horizon=HORIZON, max_tokens=MAX_TOKENS, fast_offset=CLEAR_OF_PLACES, insulate=insulate)
 
 

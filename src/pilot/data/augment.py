@@ -44,10 +44,12 @@ class Augmentation:
 
     @property
     def moves(self) -> bool:
+        """Whether pixels change place, so that boxes have to follow."""
         return (self.crop, self.angle) != (1.0, 0.0)
 
     @property
     def changes_colors(self) -> bool:
+        """Whether brightness, contrast or hue change."""
         return (self.brightness, self.contrast, self.hue) != (0.0, 0.0, 0.0)
 
 

@@ -29,24 +29,53 @@ class ModelInputs(Protocol):
     """The fields of a model's config that the pipeline needs (`PiConfig` has them)."""
 
     @property
-    def action_dim(self) -> int: ...
+    def action_dim(self) -> int:
+        """Dims of states and actions, those that pad included."""
+        ...
+
     @property
-    def action_horizon(self) -> int: ...
+    def action_horizon(self) -> int:
+        """The number of actions in a chunk."""
+        ...
+
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """The number of tokens, those of actions included."""
+        ...
+
     @property
-    def fast_offset(self) -> int: ...
+    def fast_offset(self) -> int:
+        """Tokens between the end of the vocabulary and the first action token."""
+        ...
+
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """Text tokens of a row at most."""
+        ...
+
     @property
-    def state_input(self) -> str: ...
+    def state_input(self) -> str:
+        """The place of the state: in the text, a token of the flow block, or nowhere."""
+        ...
+
     @property
-    def norm(self) -> transforms.NormKind: ...
+    def norm(self) -> transforms.NormKind:
+        """The normalisation of states and actions."""
+        ...
+
     @property
-    def prompt(self) -> str: ...
+    def prompt(self) -> str:
+        """The name of the prompt's format."""
+        ...
+
     @property
-    def always_shown(self) -> tuple[str, ...]: ...
-    def image_size(self, *, wrist: bool) -> int: ...
+    def always_shown(self) -> tuple[str, ...]:
+        """Cameras that every row has, black where the robot lacks them."""
+        ...
+
+    def image_size(self, *, wrist: bool) -> int:
+        """Return the side in pixels to which pictures of a camera are scaled."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -70,6 +99,7 @@ class Row:
     fast_dropped: bool = False
 
     def add_tokens(self, tokens: list[int], kind: Kind, *, loss: bool) -> None:
+        """Append tokens of one kind; with `loss` they are targets."""
         self.tokens += tokens
         self.token_kinds += [int(kind)] * len(tokens)
         self.token_loss += [loss] * len(tokens)

@@ -72,6 +72,7 @@ class RunningStats:
 
     @property
     def dims(self) -> int:
+        """The number of columns that are described."""
         return len(self._mean)
 
     def select(self, start: int, stop: int) -> "RunningStats":
@@ -147,6 +148,7 @@ class Recipe:
 
     @classmethod
     def of(cls, robot: Robot, *, adapter: Adapter, action_horizon: int, rows: int, skip_bad: bool = False) -> "Recipe":
+        """Return a recipe that looks at as many steps of each chunk as `rows` rows leave time for."""
         steps = int(np.clip(MAX_CHUNK_ROWS // max(rows, 1), 1, action_horizon))
         return cls(
             robot=robot, adapter=adapter, action_horizon=action_horizon, chunk_steps=steps, skip_bad=skip_bad
@@ -189,6 +191,7 @@ class RobotStats:
             self.actions.update(np.take(actions, steps[whole], axis=0) - np.take(base, rows[whole], axis=0))
 
     def merge(self, other: "RobotStats") -> None:
+        """Add what another process has seen."""
         self.state.merge(other.state)
         self.actions.merge(other.actions)
         self.skipped += other.skipped

@@ -24,6 +24,7 @@ def own_columns(features: EpisodeFeatures) -> RobotColumns:
 
 
 def oxe_columns(features: EpisodeFeatures) -> RobotColumns:
+    """Read Bridge as it is in Open X-Embodiment: the gripper's command is already open or closed."""
     return _columns_from_states(
         features["observation/state"], gripper=features["action/open_gripper"].astype(np.float32)
     )

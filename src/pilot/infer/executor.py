@@ -60,9 +60,11 @@ class TimedChunk:
 
     @property
     def end(self) -> int:
+        """The tick after the last action."""
         return self.start + len(self.actions)
 
     def at(self, tick: int) -> Float[np.ndarray, " ad"] | None:
+        """Return the action for a tick, or None if the chunk has none."""
         return self.actions[tick - self.start] if self.start <= tick < self.end else None
 
 
@@ -111,6 +113,7 @@ class Delays:
         self.recent: deque[int] = deque(maxlen=window)
 
     def add(self, ticks: int) -> None:
+        """Record how many ticks a chunk has taken."""
         self.recent.append(ticks)
 
     def expected(self) -> int:
@@ -234,6 +237,7 @@ class Executor:
         return tick - chunks[-1].observed_at >= self.replan_steps or chunks[-1].end - tick <= self.delays.expected()
 
     def leftover(self, chunks: tuple[TimedChunk, ...], tick: int) -> Float[np.ndarray, "n ad"]:
+        """Return the newest chunk's actions from this tick on, which a new chunk has to continue."""
         if not chunks:
             return np.zeros((0, 0), np.float32)
         return chunks[-1].actions[max(0, tick - chunks[-1].start) :]
@@ -260,6 +264,7 @@ class Executor:
         return True
 
     def place_chunk(self, request: ChunkRequest, actions: np.ndarray, tick: int) -> TimedChunk:
+        """Return the chunk with the tick of its first action, which is that of its observation."""
         return TimedChunk(start=request.tick, observed_at=request.tick, actions=actions)
 
     def keep_chunks(self, chunks: tuple[TimedChunk, ...], tick: int) -> tuple[TimedChunk, ...]:
@@ -350,6 +355,7 @@ class Pace:
     due: float | None = field(default=None, init=False)
 
     def wait(self) -> int:
+        """Sleep until the next tick; return how many ticks were missed before it."""
         period, now = 1 / self.hz, self.clock()
         if self.due is None:
             self.due = now

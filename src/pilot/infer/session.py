@@ -165,10 +165,12 @@ class Session:
 
     @property
     def metadata(self) -> dict[str, Any]:
+        """What the policy says of itself: robot, cameras, chunk length."""
         return self.policy.metadata
 
     @property
     def subtask(self) -> str | None:
+        """The subtask that is being done; None before the first decision."""
         return self.state.subtask
 
     @property

@@ -33,6 +33,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, rows: int) -> Tensor:
+        """Return the loss of each target; scores exist for `rows` of them at a time."""
         sums = torch.empty(len(hidden), device=hidden.device)  # log of the sum of exponentials
         chosen = torch.empty_like(sums)
         for h, target, total, score in _chunks(rows, hidden, targets, sums, chosen):
@@ -45,6 +46,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Return the gradients of hidden states and weight, from scores that are computed again."""
         hidden, weight, targets, sums = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         of_weight = None

@@ -41,6 +41,7 @@ class DetrAttention(nn.Module):
         values: Float[Tensor, "b s d"],
         key_mask: Bool[Tensor, "b s"] | None = None,
     ) -> Float[Tensor, "b t d"]:
+        """Compute multi-head attention; keys where `key_mask` is false are not seen."""
         projected = (self.q(queries), self.k(keys), self.v(values))
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in projected)  # [b n t h]
         mask = None if key_mask is None else key_mask[:, None, None]
@@ -64,6 +65,7 @@ class EncoderLayer(nn.Module):
         positions: Float[Tensor, "#b t d"],
         key_mask: Bool[Tensor, "b t"] | None = None,
     ) -> Float[Tensor, "b t d"]:
+        """Return the layer's output; positions are added to queries and keys, not to values."""
         positioned = x + positions
         x = self.attention_norm(x + self.attention(positioned, positioned, x, key_mask))
         return self.mlp_norm(x + self.down(F.relu(self.up(x))))

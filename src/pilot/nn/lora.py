@@ -80,6 +80,7 @@ class LoraLinear(nn.Linear):
             self.lora_a.data.copy_(drawn)
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """Return the frozen layer's output plus the scaled detours."""
         y = F.linear(x, self.weight, self.bias)
         narrow = F.linear(x, self.lora_a.to(x.dtype))
         if self.parts == 1:

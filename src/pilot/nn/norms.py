@@ -28,6 +28,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "b t d"], modulation: None = None) -> Float[Tensor, "b t d"]:
+        """Return the normalised input times 1 + weight, in the dtype of the input."""
         return (rms_normalize(x) * (1 + self.weight.float())).to(x.dtype)
 
 
@@ -50,5 +51,6 @@ class AdaRMSNorm(nn.Module):
         return 1 + scale, shift, gate
 
     def forward(self, x: Float[Tensor, "b t d"], modulation: Modulation) -> Float[Tensor, "b t d"]:
+        """Return the normalised input, scaled and shifted by the condition; the gate is for the caller."""
         factor, shift, _ = modulation
         return torch.addcmul(shift, rms_normalize(x), factor).to(x.dtype)

@@ -50,6 +50,7 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Scale and shift channels by the stored statistics."""
         weight, bias, mean, variance = (part[:, None, None] for part in self.buffers())
         factor = weight * (variance + 1e-5).rsqrt()
         return x * factor.to(x.dtype) + (bias - mean * factor).to(x.dtype)
@@ -77,6 +78,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(short, make_norm(outputs, config))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Return the sum of two convolutions and of the input, brought to the same shape."""
         residual = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)))
         return F.relu(residual + self.bn2(self.conv2(x)))
@@ -104,6 +106,7 @@ class ResNet(nn.Module):
         return [self.get_submodule(f"layer{i}") for i in range(1, len(self.config.widths) + 1)]
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b c h2 w2"]:
+        """Return the last feature map."""
         x = F.relu(self.bn1(self.conv1(normalize_imagenet(images))))
         x = F.max_pool2d(x, 3, stride=2, padding=1) if self.config.pool else x
         for layer in self.layers:
@@ -156,4 +159,5 @@ class SpatialSoftmax(nn.Module):
         return torch.stack((attention.sum(3) @ rows, attention.sum(2) @ columns), dim=-1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o"]:
+        """Return features of the keypoints' coordinates."""
         return self.out(self.keypoints(x).flatten(1))

@@ -78,6 +78,7 @@ class Stem(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p c"]:
+        """Return the features of each patch."""
         x = images.permute(0, 3, 1, 2)  # [b 3 h w], channels last in memory
         for convolution in self.convolutions:
             x = F.gelu(convolution(x), approximate="tanh")
@@ -107,6 +108,11 @@ class Siglip(nn.Module):
         return table[0].flatten(1).T.to(self.position.dtype)
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p o"]:
+        """Return the tokens of each picture's patches, row by row.
+
+        Raises:
+            ValueError: the sides are not multiples of the patch size.
+        """
         size = self.config.patch_size
         if images.shape[1] % size or images.shape[2] % size:
             raise ValueError(f"pictures of {tuple(images.shape[1:3])} pixels do not divide into patches of {size}")

@@ -54,6 +54,7 @@ def state_to_pi(state: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 14"]
 
 
 def state_from_pi(state: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 14"]:
+    """Invert `state_to_pi`."""
     return _with_grippers(state, lambda angle: _scaled(_finger(_unscaled(angle, PI_RANGE)), FINGER_RANGE))
 
 
@@ -63,6 +64,7 @@ def actions_to_pi(actions: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 
 
 
 def actions_from_pi(actions: Float[np.ndarray, "*b 14"]) -> Float[np.ndarray, "*b 14"]:
+    """Invert `actions_to_pi`."""
     return _with_grippers(actions, lambda angle: _scaled(angle + PI_RANGE[0], MOTOR_RANGE))
 
 

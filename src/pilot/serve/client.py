@@ -50,9 +50,17 @@ class NotAPolicyServer(ConnectionError):
 class Connection(Protocol):
     """An open websocket; its methods raise `websockets.exceptions.ConnectionClosed` once it has ended."""
 
-    def send(self, message: bytes, /) -> None: ...
-    def recv(self, timeout: float | None = None) -> str | bytes: ...
-    def close(self, code: int, /) -> None: ...
+    def send(self, message: bytes, /) -> None:
+        """Send one message."""
+        ...
+
+    def recv(self, timeout: float | None = None) -> str | bytes:
+        """Wait for the next message, at most `timeout` seconds."""
+        ...
+
+    def close(self, code: int, /) -> None:
+        """Close with a code that tells the other side why."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,17 +68,33 @@ class RemotePolicy(Protocol):
 
     metadata: dict[str, Any]
 
-    def infer(self, observation: Mapping[str, Any], /) -> dict[str, Any]: ...
-    def connect(self) -> None: ...
-    def reset(self) -> None: ...
-    def close(self) -> None: ...
+    def infer(self, observation: Mapping[str, Any], /) -> dict[str, Any]:
+        """Return what the policy answers to an observation, a chunk of actions among it."""
+        ...
+
+    def connect(self) -> None:
+        """Connect again after the connection was lost."""
+        ...
+
+    def reset(self) -> None:
+        """Begin a new episode."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
 
 
 class Worker(Protocol):
     """Runs jobs that wait for the network: a pool of one thread, or in tests a clock that is turned by hand."""
 
-    def submit(self, job: Callable[[], Any], /) -> Future[Any]: ...
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
+    def submit(self, job: Callable[[], Any], /) -> Future[Any]:
+        """Run a job and return its future result."""
+        ...
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more jobs."""
+        ...
 
 
 class Controller:

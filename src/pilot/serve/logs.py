@@ -15,6 +15,7 @@ class TextFormatter(logging.Formatter):
     """Formats an event as `12:00:01 info    connected policy=nano session=1a2b3c4d`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format a record as one line: clock, level, message and fields."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = "".join(f" {name}={value}" for name, value in read_fields(record).items())
         line = f"{clock} {record.levelname.lower():<7} {escape_unprintable(record.getMessage() + fields)}"
@@ -25,6 +26,7 @@ class JsonFormatter(logging.Formatter):
     """Formats an event as `{"time": "2026-01-01T12:00:01.250Z", "level": "info", "message": "connected", …}`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format a record as one JSON object."""
         second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         event = {"time": f"{second}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
         event |= {"message": record.getMessage(), **read_fields(record)}

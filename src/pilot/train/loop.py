@@ -95,6 +95,7 @@ class Run:
 
     @property
     def step(self) -> int:
+        """The number of steps taken so far, those before a resume included."""
         return self.learner.step
 
     def go(self, *, until: int | None, progress: bool, evaluate: Evaluate | None) -> None:

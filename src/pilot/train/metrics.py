@@ -76,6 +76,7 @@ class Metrics:
             yield batch
 
     def advance(self) -> None:
+        """Move the progress bar by one step."""
         self._bar.update()
 
     @contextmanager

@@ -18,8 +18,13 @@ Values = Mapping[str, float]
 class Tracker(Protocol):
     """Keeps named numbers by step."""
 
-    def log(self, step: int, values: Values) -> None: ...
-    def close(self) -> None: ...
+    def log(self, step: int, values: Values) -> None:
+        """Record the values of a step by name."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left and end the tracker's run."""
+        ...
 
 
 def open_trackers(

@@ -94,6 +94,7 @@ class ColumnIndex:
 
     @property
     def rows(self) -> int:
+        """The number of rows in all parts together."""
         return sum(piece.stop - piece.start for part in self.parts for piece in part.pieces)
 
 

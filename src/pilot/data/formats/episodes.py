@@ -31,7 +31,9 @@ COLUMNS = ("state", "actions", "task", "subtask", "utterance", "box", "perturbed
 class PictureSource(Protocol):
     """Decoded pictures by row: `storage.frame_cache.FrameCache` or `loading.windows.WindowCache`."""
 
-    def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]: ...
+    def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Return the picture of a camera at row `i`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ class TextTable:
         self._numbers: dict[str, int] = {}
 
     def number(self, text: str) -> int:
+        """Return the number of a text, which is new if the text is."""
         if text not in self._numbers:
             self._numbers[text] = len(self.all)
             self.all.append(text)
@@ -333,6 +336,7 @@ class ColumnLists:
         self._pieces: list[tuple[Mapping[str, np.ndarray | None], int]] = []
 
     def add(self, piece: Mapping[str, np.ndarray | None], rows: int) -> None:
+        """Append the columns of an episode of `rows` rows; None stands for a column that it lacks."""
         self._pieces.append((piece, rows))
 
     def all(self) -> dict[str, np.ndarray | None]:

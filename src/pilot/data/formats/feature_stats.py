@@ -45,6 +45,7 @@ def episode_stats(table: pa.Table, features: dict[str, Any]) -> dict[str, Any]:
 
 
 def stats_columns(described: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Flatten statistics by feature and name into columns `stats/<feature>/<stat>`."""
     return {f"stats/{name}/{stat}": value for name, stats in described.items() for stat, value in stats.items()}
 
 

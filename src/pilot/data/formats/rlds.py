@@ -139,6 +139,7 @@ class RecordFiles:
         return self.__dict__ | {"_recent": OrderedDict()}  # they lie in maps, which do not travel
 
     def file(self, number: int) -> RecordFile:
+        """Open the record file of this number; the last few stay open."""
         file = self.files[number]
         return self.folder.open_cached(file, lambda: RecordFile(file))
 

@@ -91,6 +91,7 @@ class Example:
         return name in self._features
 
     def names(self) -> list[str]:
+        """Return the names of all features, sorted."""
         return sorted(self._features)
 
     def blobs(self, name: str) -> list[memoryview]:

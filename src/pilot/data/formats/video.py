@@ -41,9 +41,15 @@ class FrameSequence(Protocol):
     """Pictures [t h w 3] that need not be in memory: a numpy array, an HDF5 data set, or frames decoded on the way."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape [t h w 3]."""
+        ...
+
     @property
-    def dtype(self) -> Any: ...
+    def dtype(self) -> Any:
+        """The dtype of pixels, usually uint8."""
+        ...
+
     def __len__(self) -> int: ...
     def __getitem__(self, number: Any, /) -> Any: ...
     def __iter__(self) -> Iterator[Any]: ...
@@ -81,6 +87,7 @@ class Encoding:
 
     @property
     def alike(self) -> tuple[Any, ...]:
+        """Everything that has to agree before packets of two files can be joined."""
         return self.codec, self.pix_fmt, self.height, self.width, self.setup
 
     @classmethod

@@ -55,7 +55,9 @@ class Importer(Protocol):
     def __init__(self, path: Path, options: ImportOptions) -> None: ...
 
     @staticmethod
-    def can_read(path: Path) -> bool: ...
+    def can_read(path: Path) -> bool:
+        """Return whether a folder looks like this format."""
+        ...
 
     def read(self, number: int) -> ImportedEpisode:
         """Read the episode `episodes[number]`. A `ValueError` or `OSError` names the file and what is wrong."""

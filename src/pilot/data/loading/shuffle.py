@@ -38,6 +38,7 @@ class ShuffledOrder:
         self._epochs: dict[int, tuple[int, np.ndarray]] = {}
 
     def row(self, stream: int, number: int) -> int:
+        """Return the row at place `number` of a stream; every epoch of the stream has an order of its own."""
         own = self.share(stream)
         epoch, place = divmod(number, own.stop - own.start)
         seed, group = self.key

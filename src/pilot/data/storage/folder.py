@@ -16,7 +16,11 @@ OPEN_FILES = 64
 
 @runtime_checkable
 class Closable(Protocol):
-    def close(self) -> None: ...
+    """An open file of any kind."""
+
+    def close(self) -> None:
+        """Release what the file holds."""
+        ...
 
 
 Opened = TypeVar("Opened", bound=Closable)
@@ -33,9 +37,11 @@ class DatasetFolder:
         self.lock = threading.RLock()
 
     def has(self, file: Path) -> bool:
+        """Return whether a file is there."""
         return file.exists()
 
     def size(self, file: Path) -> int:
+        """Return the bytes of a file."""
         return file.stat().st_size
 
     def files(self, *places: Path) -> list[Path]:

@@ -87,7 +87,9 @@ class RemoteFolder(Protocol):
         """Return a text that differs when the files that `files` has found do."""
         ...
 
-    def download(self, wanted: Mapping[str, int | None]) -> Path: ...
+    def download(self, wanted: Mapping[str, int | None]) -> Path:
+        """Copy files of these names and sizes to this machine; return the folder that holds them."""
+        ...
 
     def copy(self, name: str, folder: Path, size: int | None) -> None:
         """Copy one file to its place in `folder`, whole or not at all. Raises `ConnectionError`."""

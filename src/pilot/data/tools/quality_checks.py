@@ -78,6 +78,7 @@ def find_quality_issues(
 
 
 def constant_dims(kind: str, values: Float[np.ndarray, "n d"], names: Sequence[str]) -> list[QualityIssue]:
+    """Find dims that never change."""
     low, high = values.min(0), values.max(0)
     flat = high - low < FLAT * np.maximum(1.0, np.abs(high))
     return [
@@ -157,6 +158,7 @@ def clipped_values(
 def frame_rate(
     dataset: EpisodeDataset, *, control_hz: float | None, timestamps: Float[np.ndarray, " n"] | None
 ) -> list[QualityIssue]:
+    """Compare the set's frame rate with the robot's control rate and with the recorded timestamps."""
     found, fps = [], float(dataset.fps)
     if control_hz is not None and abs(control_hz / fps - 1) > 0.02:
         found.append(
@@ -263,6 +265,7 @@ def idle_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
 
 
 def short_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
+    """Find episodes that are shorter than one chunk of actions."""
     short = [e.index for e in dataset.episodes if e.stop - e.start < dataset.action_horizon]
     if not short:
         return []
@@ -278,6 +281,7 @@ def short_episodes(dataset: EpisodeDataset) -> list[QualityIssue]:
 
 
 def missing_words(dataset: EpisodeDataset) -> list[QualityIssue]:
+    """Find episodes without an instruction."""
     silent = [e.index for e in dataset.episodes if not e.task.strip()]
     if not silent:
         return []

@@ -81,6 +81,7 @@ def ask_vlm(endpoint: VlmEndpoint, content: Sequence[dict[str, Any]]) -> str:
 
 
 def text_part(text: str) -> dict[str, Any]:
+    """Return a text as part of a chat message."""
     return {"type": "text", "text": text}
 
 

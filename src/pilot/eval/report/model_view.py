@@ -42,10 +42,12 @@ class ModelView:
 
     @property
     def robot(self) -> Robot:
+        """The robot that the model acts for."""
         return self.pipeline.robot
 
     @property
     def action_horizon(self) -> int:
+        """The number of actions in a chunk."""
         return self.pipeline.model.action_horizon
 
     @classmethod

@@ -23,13 +23,17 @@ class DeviceGrammar(Protocol):
     """The tokens that each row may write next, by tensors (`state`) that change in place."""
 
     @property
-    def state(self) -> list[Tensor]: ...
+    def state(self) -> list[Tensor]:
+        """The tensors that change as tokens are written; a CUDA graph needs them at fixed addresses."""
+        ...
 
     def start(self) -> None:
         """Go back to where nothing has been written."""
         ...
 
-    def allowed(self) -> Bool[Tensor, "*b v"]: ...
+    def allowed(self) -> Bool[Tensor, "*b v"]:
+        """Return which tokens may come next, for all rows or for each."""
+        ...
 
     def advance(self, token: Int[Tensor, " b"]) -> None:
         """Take in the token that each row has written."""

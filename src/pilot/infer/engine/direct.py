@@ -40,7 +40,9 @@ class DirectEngine:
         return self.model.sample_actions(prefilled, noise=noise, num_steps=num_steps, padded_dims=padded_dims)[None]
 
     def generate(self, prefilled: Any, **options: object) -> NoReturn:
+        """Refuse: these models write no text."""
         raise ValueError(f"{type(self.model).__name__} generates no text")
 
     def velocity(self, prefilled: Any, state: Any, **options: object) -> NoReturn:
+        """Refuse: these models have no flow, so their chunks cannot be steered while they are denoised."""
         raise ValueError(f"{type(self.model).__name__} has no flow: its chunks are not joined")

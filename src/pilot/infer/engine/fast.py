@@ -126,6 +126,7 @@ class FastEngine:
         return PrefillPlan(calls=[(tower, cameras) for (tower, _), cameras in calls.items()], rows=rows, kinds=kinds)
 
     def tower(self, camera: str) -> nn.Module:
+        """Return the vision tower that sees a camera."""
         vision = self.model.vision
         return vision.tower(camera) if isinstance(vision, Towers) else vision
 
@@ -151,6 +152,7 @@ class FastEngine:
         return tower(pictures)
 
     def embed_tokens(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+        """Look up text tokens, scaled by the root of the width as in `Pi.embed_tokens`."""
         return self.model.embedding.weight[tokens].mul_(math.sqrt(self.config.vlm.width))
 
     def run_backbone(

@@ -265,6 +265,7 @@ class FusedStack(InferenceStack):
         return True
 
     def cut_of(self, span: Span) -> tuple[Cut, Parts | None]:
+        """Choose how attention is cut over the slots, and make room for the parts if it is cut at all."""
         queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
         cut = choose_cut(queries.shape[1], slots, batch=len(queries))
         return cut, Parts.empty(queries, slots=slots, part=cut.part) if cut.part else None
@@ -317,11 +318,13 @@ class FusedStack(InferenceStack):
         return scratch.normed
 
     def mlp(self, weights: Weights, scratch: FusedScratch) -> None:
+        """Compute the gated MLP of a block, from `normed` into `branch`."""
         scratch.product("gate_up", "normed", weights.gate_up, "gate_up")
         passes.gelu_product(scratch.gate_up, out=scratch.gated)
         scratch.product("down", "gated", weights.down, "branch")
 
     def mlp_fp8(self, layer: Fp8Layer, scratch: FusedScratch) -> None:
+        """Compute the gated MLP of a block in fp8, with scales that were measured before."""
         scaled_mm(
             scratch.normed_fp8, layer.gate_up, x_scale=layer.input_scale, weight_scale=layer.gate_up_scale,
             out=scratch.gate_up,

@@ -238,6 +238,7 @@ class GraphEngine(FastEngine):
         )
 
     def prefill_graph(self, buffers: GraphBuffers, layout: PrefillPlan, max_new_tokens: int) -> None:
+        """Run the prefill between fixed buffers: this is what a CUDA graph records."""
         x = self.embed(layout, buffers.pictures, buffers.tokens, buffers.order)
         kinds = buffers.kinds[:, : buffers.length]
         hidden = self.run_backbone(
@@ -445,6 +446,7 @@ class GraphEngine(FastEngine):
 
 
 def round_up(count: int, step: int) -> int:
+    """Return the smallest multiple of `step` that is not below `count`."""
     return -(-count // step) * step
 
 

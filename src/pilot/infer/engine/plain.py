@@ -26,6 +26,7 @@ class PlainPrefillState:
 
     @property
     def cache_and_kinds(self) -> tuple[list[KV], Int[Tensor, "b s"]]:
+        """Keys and values of each layer, and the kinds of their slots."""
         return self.prefix.cache, self.prefix.kinds
 
 

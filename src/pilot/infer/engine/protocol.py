@@ -23,9 +23,15 @@ class Engine(Protocol):
     """A model as it acts: weights and constants, nothing of any robot."""
 
     @property
-    def model(self) -> Any: ...
+    def model(self) -> Any:
+        """The model whose weights are used."""
+        ...
+
     @property
-    def config(self) -> Any: ...
+    def config(self) -> Any:
+        """The model's config."""
+        ...
+
     @property
     def input_device(self) -> torch.device:
         """The device for observations, states and noise; with a GPU often the host, which then need not wait."""

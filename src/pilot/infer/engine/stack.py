@@ -68,11 +68,13 @@ class Cache:
 
     @classmethod
     def empty(cls, config: GemmaConfig, *, batch: int, slots: int, like: Tensor) -> "Cache":
+        """Make a cache of that many slots, uninitialised, on the device and in the dtype of `like`."""
         shape = (config.depth, batch, config.num_kv_heads, slots, config.head_dim)
         return cls(like.new_empty(shape), like.new_empty(shape))
 
     @property
     def capacity(self) -> int:
+        """The number of slots."""
         return self.keys.shape[3]
 
     def with_room(self, slots: int) -> "Cache":
@@ -147,6 +149,7 @@ class AngleTable:
         return Angles(cos[positions].unsqueeze(2), *sin[positions].unsqueeze(2).chunk(2, dim=-1))
 
     def angles(self, limit: int) -> tuple[Tensor, Tensor]:
+        """Return cosines and signed sines of the first `limit` positions, each [limit h]."""
         cos, sin = rotary_angles(torch.arange(limit, device=self.device)[None], self.head_dim)
         return cos[0, 0], sin[0, 0]
 

@@ -28,11 +28,13 @@ class Staging:
             place.copy_(target, non_blocking=True)
 
     def mark(self) -> None:
+        """Record when the copies launched so far are done, so that pinned memory may be written again."""
         if self.pinned:
             self.copied = self.copied or torch.cuda.Event()
             self.copied.record()
 
     def pinned_copy(self, place: Tensor) -> Tensor:
+        """Return the pinned memory that belongs to a place on the GPU, made at its first use."""
         if place.data_ptr() not in self.pinned:
             self.pinned[place.data_ptr()] = torch.empty_like(place, device="cpu", pin_memory=True)
         return self.pinned[place.data_ptr()]

@@ -37,6 +37,7 @@ class PrefillState:
 
     @property
     def batch_size(self) -> int:
+        """The number of rows."""
         return self.kinds.shape[0]
 
     @property
@@ -66,6 +67,7 @@ class PrefillPlan:
 
     @property
     def length(self) -> int:
+        """The number of slots that the longest row takes."""
         return max(map(len, self.rows))
 
     @property

@@ -29,6 +29,7 @@ class Keyboard:
             self.thread.start()
 
     def read_lines(self) -> None:
+        """Read lines until there are no more; `last` is the newest, and an empty one takes it back."""
         for line in sys.stdin if self.lines is None else self.lines:
             self.last = line.strip() or None
         self.closed = True

@@ -81,6 +81,7 @@ class StyleEncoder(nn.Module):
     def forward(
         self, state: Float[Tensor, "b ad"], actions: Float[Tensor, "b ah ad"], action_mask: Bool[Tensor, "b ah ad"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
+        """Return mean and log variance of the style, from the state and the actions that are not padding."""
         token = self.token.expand(len(state), 1, -1)
         x = torch.cat((token, self.state_in(state)[:, None], self.action_in(actions * action_mask)), dim=1)
         steps = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)

@@ -79,6 +79,7 @@ class PromptEncoder(nn.Module):
         self.embedding = nn.Embedding(vocab_size, width)
 
     def forward(self, observation: Observation) -> Float[Tensor, "b d"]:
+        """Return the mean of the prompt's word embeddings."""
         mask = prompt_mask(observation)[..., None]
         words = self.embedding(observation.tokens) * mask
         return words.sum(1) / mask.sum(1).clamp(min=1)

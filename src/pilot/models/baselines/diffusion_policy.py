@@ -113,6 +113,7 @@ class FilmBlock(nn.Module):
         self.around = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c s"], condition: Float[Tensor, "b g"]) -> Float[Tensor, "b c2 s"]:
+        """Convolve over time twice; the condition scales and shifts in between."""
         scale, shift = self.film(F.mish(condition))[..., None].chunk(2, dim=1)
         h = F.mish(self.first_norm(self.first(x))) * scale + shift
         return F.mish(self.second_norm(self.second(h))) + self.around(x)
@@ -147,6 +148,7 @@ class UNet(nn.Module):
     def forward(
         self, x: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
+        """Return the noise that is predicted in noisy actions at a noise level."""
         features = level_features(level, self.level_in.in_features).to(x.dtype)
         condition = torch.cat((self.level_out(F.mish(self.level_in(features))), condition), dim=-1)  # [b g]
         x, skips = x.mT, []  # [b c s]

@@ -94,6 +94,7 @@ class StandardizedConv(nn.Conv2d):
         super().__init__(inputs, outputs, 3, stride=2, padding=1)
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Convolve with weights of mean 0 and deviation 1 in each output channel."""
         weight = self.weight.flatten(1)
         deviation = weight.std(1, correction=0, keepdim=True) + 1e-5
         weight = ((weight - weight.mean(1, keepdim=True)) / deviation).view_as(self.weight)
@@ -113,6 +114,11 @@ class PatchEncoder(nn.Module):
         self.camera = camera
 
     def forward(self, images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b p d"]:
+        """Return a token with its position for each patch.
+
+        Raises:
+            ValueError: pictures of another size than the positions are for.
+        """
         x = images.permute(0, 3, 1, 2)  # [b 3 h w]
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.relu(norm(convolution(x)))
@@ -135,6 +141,7 @@ class ResidualBlock(nn.Module):
         self.down = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """Add an MLP of the normed input to the input."""
         return x + self.down(F.silu(self.up(self.norm(x))))
 
 
@@ -154,6 +161,7 @@ class DiffusionHead(nn.Module):
     def forward(
         self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b ah ad"]:
+        """Return the noise that is predicted in noisy actions at a noise level."""
         angles = 2 * torch.pi * level[:, None] * self.frequencies.float()
         features = self.level_in(torch.cat((angles.cos(), angles.sin()), dim=-1).to(condition.dtype))
         x = self.enter(torch.cat((self.level_out(F.silu(features)), condition, noisy.flatten(1)), dim=-1))

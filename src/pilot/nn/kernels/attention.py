@@ -39,6 +39,7 @@ class Parts(NamedTuple):
 
     @classmethod
     def empty(cls, queries: Float[Tensor, "b r h"], *, slots: int, part: int) -> "Parts":
+        """Make room for the parts of all queries, of `part` slots each."""
         rows = triton.cdiv(slots, part) * queries.shape[0] * queries.shape[1]
         return cls(queries.new_empty((rows, queries.shape[2])), queries.new_empty(rows, dtype=torch.float32))
 

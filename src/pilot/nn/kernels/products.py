@@ -61,6 +61,7 @@ class Workspace(NamedTuple):
 
     @classmethod
     def empty(cls, *, floats: int, device: torch.device) -> "Workspace":
+        """Make a workspace for parts of that many numbers in all."""
         return cls(torch.empty(floats, device=device), torch.zeros(4096, device=device, dtype=torch.int32))
 
 

@@ -42,10 +42,12 @@ class Arm:
 
     @property
     def prefix(self) -> str:
+        """The start of the names of this arm's joints: `l_` or `r_`."""
         return f"{self.side[0]}_"
 
     @property
     def joints(self) -> tuple[str, ...]:
+        """The names of the six joints, from the shoulder on."""
         return tuple(f"{self.prefix}joint_{i}" for i in range(1, 7))
 
     @property
