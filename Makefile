@@ -3,6 +3,7 @@
 #   make test            set up, then the whole test suite
 #   make check           lint, types, import layers
 #   make bench           side-by-side benchmarks
+#   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
 # Another interpreter: make test PYTHON=/path/to/python3.11
 
 VENV   ?= .venv
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check bench install preflight clean
+.PHONY: demo test test-benchmarks check bench install preflight clean
 
 demo: preflight install
 	$(BIN)/python -m pilot.sims.gl
@@ -21,6 +22,13 @@ demo: preflight install
 
 test: preflight install
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
+# Their packages want other versions of MuJoCo and half a gigabyte, so they never share the environment of the rest.
+BENCHMARKS := .venv-benchmarks
+test-benchmarks: preflight
+	test -x $(BENCHMARKS)/bin/python || $(PYTHON) -m venv $(BENCHMARKS)
+	$(BENCHMARKS)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[torch,pusht,aloha,metaworld,libero]' pytest
+	$(BENCHMARKS)/bin/python -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/external/check_benchmarks.py
 
 check: install
 	$(BIN)/ruff check .

@@ -132,7 +132,8 @@ def select_suites(policy: Any, suites: Sequence[str | Suite] | None) -> list[Sui
     if suites is not None:
         return [suite if isinstance(suite, Suite) else load_suite(suite) for suite in suites]
     if policy == "expert":
-        return [suite for suite in all_suites().values() if suite.has_expert]
+        known = all_suites().values()
+        return [suite for suite in known if suite.has_expert and suite.is_installed and not suite.is_part]
     return suites_for(robot_of(policy).name)
 
 

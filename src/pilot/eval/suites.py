@@ -84,13 +84,13 @@ def load_suite(reference: str) -> Suite:
 
 
 def suites_for(robot: str) -> list[Suite]:
-    """Return the suites that the robot of that name acts in.
+    """Return the suites that the robot of that name acts in, without those that are part of another.
 
     Raises:
         ValueError: there are none.
     """
     known = all_suites().values()
-    if suites := [suite.with_robot(robot) for suite in known if robot in suite.robots]:
+    if suites := [suite.with_robot(robot) for suite in known if robot in suite.robots and not suite.is_part]:
         return suites
     robots = ", ".join(dict.fromkeys(f"'{name}'" for suite in known for name in suite.robots))
     raise ValueError(f"no simulator has a suite for robot '{robot}'; there are suites for {robots}")

@@ -8,6 +8,8 @@ A *scene* is a numbered place to act in (a home, a table with an initial state);
 The same suite, scene, episode and seed give the same start, bit for bit.
 """
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -103,8 +105,10 @@ class Suite:
     name: str
     title: str  # what is asked of the robot, in a few words
     split: str = "test"  # which scenes: "train" or "test"
+    is_part: bool = False  # another suite has the same tasks among others: it runs only where it is named
 
     scene: ClassVar[str] = "scene"  # what people call a scene: "17 of 20 homes"
+    package: ClassVar[str] = ""  # the module that its extra installs; "" needs no more than MuJoCo
     has_expert: ClassVar[bool] = False  # `expert`: demonstrations can be collected
     has_subtasks: ClassVar[bool] = False  # `Info` has "subtask" and "box": the control "oracle" works
     has_supervisor: ClassVar[bool] = False  # `utterances`: verbal demonstrations
@@ -129,6 +133,11 @@ class Suite:
         check_name(f"robot of suite '{self.name}'", name, self.robots)
         return self
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package that it needs is there."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
     def make_env(self, *, image_size: int = 64) -> SimEnv:
         """Make an environment whose pictures have `image_size` pixels on a side.
 
@@ -136,6 +145,10 @@ class Suite:
             ValueError: the suite's options do not fit together.
         """
         raise NotImplementedError
+
+    def task(self, scene: int) -> str:
+        """Return the name of a scene's task: what statistics are grouped by."""
+        return self.name
 
     def prompt(self, scene: int) -> str:
         """Return the instruction of a scene's first episode. Override it where that is possible without physics."""
@@ -171,6 +184,61 @@ class Suite:
     def settings(self) -> dict[str, Any]:
         """Return the options that decide what is collected, as JSON; stored with the set and compared when it grows."""
         return {"suite": self.name, "split": self.split}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSuite(Suite):
+    """A suite of several tasks, each with numbered starts: scene `n` is start `n // tasks` of task `n % tasks`.
+
+    So the first scenes of a suite see every task once, and any number of episodes is spread over the tasks evenly.
+    """
+
+    tasks: tuple[str, ...]
+    starts: int | None = None  # how many starts a task has; None: as many as wanted
+
+    def locate(self, scene: int) -> tuple[str, int]:
+        """Return a scene's task and the number of its start.
+
+        Raises:
+            ValueError: there is no such scene.
+        """
+        start, index = divmod(scene, len(self.tasks))
+        if scene < 0 or (self.starts is not None and start >= self.starts):
+            last = len(self.tasks) * (self.starts or 1)
+            raise ValueError(f"suite '{self.name}' has {last} scenes ({self.starts} starts of each task), not {scene}")
+        return self.tasks[index], start
+
+    def task(self, scene: int) -> str:
+        return self.locate(scene)[0]
+
+    def labels(self, *, scene: int, episode: int) -> dict[str, Any]:
+        return super().labels(scene=scene, episode=episode) | {"group": self.task(scene)}
+
+
+def check_action(action: np.ndarray, robot: Robot) -> np.ndarray:
+    """Return an action as float64 [ad].
+
+    Raises:
+        ValueError: another shape, or numbers that are not finite.
+    """
+    action = np.asarray(action, float)
+    if action.shape != (robot.action_dim,) or not np.isfinite(action).all():
+        raise ValueError(
+            f"an action of robot '{robot.name}' is {robot.action_dim} finite numbers {robot.action_names}, got {action}"
+        )
+    return action
+
+
+def import_extra(module: str, *, extra: str) -> Any:
+    """Import a simulator's package, which an extra of pilot installs.
+
+    Raises:
+        ImportError: it is not installed; the message says how to.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"this suite needs '{error.name or module}': pip install 'pilot[{extra}]'") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,20 +86,33 @@ def _gl_context() -> Any:
 class Renderer:
     """Square pictures of one model's cameras, without shadows, reflections or multisampling (10x faster so).
 
-    OpenGL belongs to the thread that first rendered: render from that one only.
+    `effects` brings those back, for who wants the pictures as a benchmark's own code draws them. `groups` are the groups
+    of geoms that are drawn; None is MuJoCo's choice. OpenGL belongs to the thread that first rendered: render from that
+    one only.
     """
 
-    def __init__(self, model: Any, size: int, *, max_geoms: int = 400):
+    def __init__(
+        self,
+        model: Any,
+        size: int,
+        *,
+        effects: bool = False,
+        groups: tuple[int, ...] | None = None,
+        max_geoms: int = 400,
+    ):
         _gl_context()
         model.vis.global_.offwidth = model.vis.global_.offheight = size
-        model.vis.quality.offsamples = 0
+        if not effects:
+            model.vis.quality.offsamples = 0
         self.model = model
         self._rect = mujoco.MjrRect(0, 0, size, size)
         self._gpu = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         self._scene = mujoco.MjvScene(model, maxgeom=max_geoms)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = effects
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = effects
         self._option, self._camera = mujoco.MjvOption(), mujoco.MjvCamera()
+        if groups is not None:
+            self._option.geomgroup[:] = [number in groups for number in range(len(self._option.geomgroup))]
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._pixels = np.empty((size, size, 3), np.uint8)
 

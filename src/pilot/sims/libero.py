@@ -1,0 +1,181 @@
+"""LIBERO's five suites (2306.03310) and LIBERO-PRO's sixteen (2510.03827), from their official initial states.
+
+Conventions, those of openpi's evaluation: 20 Hz; ten steps without motion and with the gripper open before the policy
+acts; pictures are turned by 180°, as the data sets have them; success at any step ends the episode; the most steps that
+an episode takes are those of `MAX_STEPS`. A task has 50 initial states, scene `n` is state `n // tasks` of task
+`n % tasks`. LIBERO-PRO changes one thing at a time: the words (`language`), what the objects look like (`object`),
+where they are (`swap`), or what is asked for (`task`).
+
+Pictures are drawn without shadows, reflections and multisampling, which takes a quarter of the time;
+`effects=True` draws them as LIBERO does.
+"""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pilot.robots.libero import ROBOT
+from pilot.sims.base import Info, Observation, SimEnv, TaskSuite, check_action, import_extra
+from pilot.types import Robot
+
+MAX_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
+STARTS = 50
+SETTLE = np.array([0, 0, 0, 0, 0, 0, -1.0])
+SETTLE_STEPS = 10
+CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}
+PRO = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
+"""LIBERO-PRO's changes, and what its folders call them."""
+
+
+class LiberoEnv:
+    """One task at a time. Making a task's world takes seconds, so the last one is kept while scenes are of its task."""
+
+    robot = ROBOT
+
+    def __init__(self, suite: "LiberoSuite", *, image_size: int) -> None:
+        self._suite, self._size = suite, image_size
+        self._gl = import_extra("pilot.sims.gl", extra="sim")
+        self._benchmark = suite.benchmark()
+        self._made: int | None = None
+
+    @property
+    def max_steps(self) -> int:
+        """Control steps until the episode is cut off."""
+        return MAX_STEPS[self._suite.base]
+
+    def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
+        """Begin an initial state of a task: `episode` and `seed` move on to others of the 50."""
+        _, start = self._suite.locate(scene)
+        index = scene % len(self._suite.tasks)
+        if index != self._made:
+            self._make(index)
+        states = self._benchmark.get_task_init_states(index)
+        self._env.reset()
+        self._observation = self._env.set_init_state(states[(start + episode + seed) % len(states)])
+        for _ in range(SETTLE_STEPS):
+            self._observation, *_ = self._env.step(SETTLE)
+        self._make_renderer()
+        return self.observe(), {"success": bool(self._env.check_success())}
+
+    def _make(self, index: int) -> None:
+        self.close()
+        wrapper = import_extra("libero.libero.envs.env_wrapper", extra="libero")
+        path = self._benchmark.get_task_bddl_file_path(index)
+        with contextlib.redirect_stdout(io.StringIO()):  # it greets
+            self._env = wrapper.ControlEnv(
+                path, has_offscreen_renderer=False, use_camera_obs=False, horizon=self.max_steps + SETTLE_STEPS + 1
+            )
+            self._env.seed(0)
+        self._prompt = self._suite.instruction(index)
+        self._made, self._renderer = index, None
+
+    def _make_renderer(self) -> None:
+        """Make a renderer: each reset compiles the task's world anew."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer = self._gl.Renderer(
+            self._env.sim.model._model, self._size, effects=self._suite.effects, groups=(1,), max_geoms=2000
+        )
+
+    def advance(self, action: np.ndarray) -> Info:
+        """Run one control step (0.05 s)."""
+        self._observation, _, done, _ = self._env.step(np.clip(check_action(action, ROBOT), -1, 1))
+        return {"success": bool(done)}
+
+    def observe(self) -> Observation:
+        """Return `{"images": {"image", "wrist_image"}, "state" [8], "prompt"}`."""
+        images = {name: self._render(camera) for name, camera in CAMERAS.items()}
+        return {"images": images, "state": self.state(), "prompt": self._prompt}
+
+    def state(self) -> np.ndarray:
+        """Return the hand's position [m] and axis-angle [rad], and both fingers [m], float32 [8]."""
+        now = self._observation
+        axis_angle = quaternion_to_axis_angle(now["robot0_eef_quat"])
+        return np.concatenate([now["robot0_eef_pos"], axis_angle, now["robot0_gripper_qpos"]]).astype(np.float32)
+
+    def render(self) -> np.ndarray:
+        """Return the picture from the front."""
+        return self._render("agentview")
+
+    def _render(self, camera: str) -> np.ndarray:
+        """Return a picture as the data sets have it: LIBERO's own, turned by 180°.
+
+        LIBERO's begin with the lowest row, ours with the highest: only the columns are left to turn.
+        """
+        return self._renderer.render(self._env.sim.data._data, camera)[:, ::-1].copy()
+
+    def close(self) -> None:
+        """Free the task's world."""
+        if self._made is None:
+            return
+        if self._renderer is not None:
+            self._renderer.close()
+        self._env.close()
+        self._made = None
+
+
+def quaternion_to_axis_angle(quaternion: np.ndarray) -> np.ndarray:
+    """Return the axis-angle [rad] of a quaternion x y z w, as robosuite does: w below zero gives angles above π."""
+    w = np.clip(quaternion[3], -1.0, 1.0)
+    sine = np.sqrt(1.0 - w * w)
+    if np.isclose(sine, 0.0):
+        return np.zeros(3)
+    return np.asarray(quaternion[:3]) * 2.0 * np.arccos(w) / sine
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiberoSuite(TaskSuite):
+    """A suite of LIBERO, as it is or with one of LIBERO-PRO's changes."""
+
+    base: str  # "spatial", "object", "goal", "10" or "90"
+    change: str = ""  # one of `PRO`, "" for none
+    effects: bool = False  # shadows, reflections and multisampling, as LIBERO draws them
+    starts: int | None = STARTS
+    scene: ClassVar[str] = "start"
+    package: ClassVar[str] = "libero"
+
+    @property
+    def robot(self) -> Robot:
+        return ROBOT
+
+    def make_env(self, *, image_size: int = 224) -> SimEnv:
+        return LiberoEnv(self, image_size=image_size)
+
+    def benchmark(self) -> Any:
+        """Return LIBERO's object for this suite.
+
+        Raises:
+            ImportError: LIBERO is not installed.
+        """
+        import_extra("pilot.sims.gl", extra="sim")
+        module = import_extra("libero.libero.benchmark", extra="libero")
+        folder = f"libero_{self.base}" + (f"_{PRO[self.change]}" if self.change else "")
+        with contextlib.redirect_stdout(io.StringIO()):  # it says which order of tasks it took
+            return module.get_benchmark(folder)()
+
+    def instruction(self, index: int) -> str:
+        """Return a task's instruction: LIBERO's from the file's name, LIBERO-PRO's from its contents."""
+        benchmark = self.benchmark()
+        if not self.change:
+            return benchmark.get_task(index).language
+        reader = import_extra("libero.libero.envs.bddl_utils", extra="libero")
+        return reader.get_problem_info(benchmark.get_task_bddl_file_path(index))["language_instruction"]
+
+    def prompt(self, scene: int) -> str:
+        return self.instruction(scene % len(self.tasks))
+
+
+def _suite(base: str, change: str = "") -> LiberoSuite:
+    pro = f"-pro-{base}-{change}" if change else f"-{base}"
+    title = f"LIBERO-{base}" + (f", its {change} changed" if change else "")
+    tasks = tuple(f"{base}-{number}" for number in range(90 if base == "90" else 10))
+    return LiberoSuite(name=f"libero{pro}", title=title, base=base, change=change, tasks=tasks)
+
+
+SUITES = (
+    *(_suite(base) for base in MAX_STEPS),
+    *(_suite(base, change) for base in ("spatial", "object", "goal", "10") for change in PRO),
+)
