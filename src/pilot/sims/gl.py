@@ -86,9 +86,8 @@ def _gl_context() -> Any:
 class Renderer:
     """Square pictures of one model's cameras, without shadows, reflections or multisampling (10x faster so).
 
-    `effects` brings those back, for who wants the pictures as a benchmark's own code draws them. `groups` are the groups
-    of geoms that are drawn; None is MuJoCo's choice. OpenGL belongs to the thread that first rendered: render from that
-    one only.
+    `effects` brings those back, to draw pictures as a benchmark's own code does. `groups` are the groups of geoms that
+    are drawn; None is MuJoCo's choice. OpenGL belongs to the thread that first rendered: render from that one only.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 Conventions: 80 Hz, at most 500 steps; success at any step ends the episode. The goal's position is hidden from the
 state, which is the hand's position and the gripper's opening; where it is not drawn in the picture, nobody can know it.
 The camera "corner4" is where LeRobot puts its "corner2", and its pictures come upside down: they are turned by 180°.
-Scene `n` has the task's own draw number `n // tasks` of its 50 positions, drawn from the seed that is LeRobot's (42); the
-train split has the positions of seed 43.
+Scene `n` has number `n // tasks` of its task's 50 positions, which the seed 42 draws, LeRobot's; in the train split the
+seed is 43.
 """
 
 import random
