@@ -5,6 +5,7 @@ Nothing heavy of the library is imported here, so that `--help` is instant.
 
 import argparse
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +59,28 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown option '{option}'; {suggest_names(option, known)}")
         if words:
             self.error(f"unexpected argument '{words[0]}'")
+
+
+def listing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the option of a verb that lists things."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def list_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print rows of equal keys as aligned columns with a head, or as JSON."""
+    if as_json:
+        print(json.dumps(list(rows), indent=2))
+        return
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -15,9 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     suites = [suite for suite in all_suites().values() if suite.has_expert or suite.has_questions]
     scenes = dict.fromkeys(suite.scene for suite in suites)  # --homes for --scenes
     parser.add_argument("out", type=folder_to_write, help="folder of the data set; an unfinished one is continued")
-    names = " ".join(suite.name for suite in suites)
-    parser.add_argument("--suite", default=suites[0].name, help=f"{names}, or a file of yours (default: %(default)s)")
-    parser.add_argument("--robot", help="the robot that acts, where a suite offers several (default: the suite's own)")
+    names = " ".join(suite.name for suite in suites if not suite.package)
+    parser.add_argument(
+        "--suite",
+        default=suites[0].name,
+        help=f"{names}, others that `pilot suites` lists, or a file of yours (default: %(default)s)",
+    )
     parser.add_argument("--scenes", *(f"--{scene}s" for scene in scenes), type=whole_number(1), default=20,
                         help="number of scenes (default: %(default)s)")  # fmt: skip
     parser.add_argument("--first-scene", *(f"--first-{scene}" for scene in scenes), type=whole_number(0), default=0,

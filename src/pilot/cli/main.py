@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot import __version__, missing_extra
-from pilot.cli import check, collect, convert, data, demo, plan, serve, train
+from pilot.cli import check, collect, convert, data, demo, plan, robots, runs, serve, suites, train
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
 from pilot.names import check_name
@@ -30,6 +30,9 @@ VERBS = {
     "data": data.VERB,
     "convert": convert.VERB,
     "check": check.VERB,
+    "robots": robots.VERB,
+    "runs": runs.VERB,
+    "suites": suites.VERB,
 }
 
 

@@ -7,6 +7,7 @@ group `pilot.runs` (`pilot.extensions`).
 Names are read from the text of the files, so that a wrong one is answered at once: to import a run is to import torch.
 """
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -48,6 +49,16 @@ def get(reference: str) -> "TrainConfig":
     if not isinstance(config, TrainConfig):
         raise ValueError(f"'{reference}' returns a {type(config).__name__}; a run returns a TrainConfig")
     return config
+
+
+def summaries() -> dict[str, str]:
+    """Return the first line of each run's docstring, by name; it is read from the text of the files."""
+    found = {}
+    for file in sorted(FOLDER.glob("*.py")):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name in _own():
+                found[node.name] = (ast.get_docstring(node) or "").partition("\n")[0]
+    return {name: found.get(name, "declared as an entry point") for name in names()}
 
 
 def _own() -> dict[str, str]:

@@ -40,6 +40,7 @@ class LiberoEnv:
         self._gl = import_extra("pilot.sims.gl", extra="sim")
         self._benchmark = suite.benchmark()
         self._made: int | None = None
+        self._renderer: Any = None
 
     @property
     def max_steps(self) -> int:
