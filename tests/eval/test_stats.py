@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from pilot.eval.stats import compare, sign_test, wilson
+from pilot.eval.stats import (
+    anytime_interval,
+    cluster_bootstrap,
+    compare,
+    episodes_to_see,
+    sign_test,
+    visible_difference,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +72,51 @@ def test_compare_finds_a_paired_gain_that_rates_alone_would_miss():
 def test_compare_wants_pairs():
     with pytest.raises(ValueError, match="3 and 2 episodes"):
         compare([1, 0, 1], [1, 0], seed=0)
+
+
+def test_clusters_that_agree_within_themselves_widen_the_interval():
+    tasks = np.repeat(np.arange(10), 20)
+    by_task = np.repeat([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 0], 20)
+    alike = cluster_bootstrap(by_task, tasks, seed=0)
+    mixed = cluster_bootstrap(np.random.default_rng(0).permutation(by_task), tasks, seed=0)
+    assert alike.low < 0.35 and alike.high > 0.85
+    assert mixed.high - mixed.low < 0.2
+    assert cluster_bootstrap(by_task, tasks, seed=0) == alike
+    with pytest.raises(ValueError, match="2 clusters or more"):
+        cluster_bootstrap([1.0, 0.0], ["a", "a"], seed=0)
+
+
+def test_an_interval_of_clusters_weighs_them_by_their_episodes():
+    assert cluster_bootstrap([1.0] * 9 + [1.0], [0] * 9 + [1], seed=0) == (1.0, 1.0)
+
+
+def test_an_anytime_interval_holds_at_every_look():
+    """Wilson's, looked at after every episode, misses the truth at some of 300 looks in a third of the runs."""
+    rng, misses, wilsons = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        successes = np.cumsum(rng.random(300) < 0.7)
+        looks = [(int(s), n) for n, s in enumerate(successes, 1)]
+        misses += any(not a.low <= 0.7 <= a.high for a in (anytime_interval(*look) for look in looks[::7]))
+        wilsons += any(not w.low <= 0.7 <= w.high for w in (wilson(*look) for look in looks[::7]))
+    assert misses / 300 < 0.05 < wilsons / 300
+
+
+def test_an_anytime_interval_is_wider_than_wilsons_and_narrows():
+    for n in (10, 100, 1000):
+        ours, fixed = anytime_interval(n // 2, n), wilson(n // 2, n)
+        assert ours.low < fixed.low and ours.high > fixed.high
+    assert anytime_interval(0, 0) == (0.0, 1.0)
+    assert anytime_interval(20, 20).high == 1.0 and 0.7 < anytime_interval(20, 20).low < 0.9
+    assert anytime_interval(0, 20) == pytest.approx((0.0, 1 - anytime_interval(20, 20).low))
+
+
+@pytest.mark.parametrize(("rate", "difference", "n"), [(0.96, 0.01, 5301), (0.95, 0.02, 1506), (0.75, 0.05, 1094)])
+def test_how_many_episodes_a_difference_needs(rate, difference, n):
+    assert episodes_to_see(difference, rate=rate) == pytest.approx(n, abs=2)
+
+
+def test_the_difference_that_episodes_show_is_the_inverse():
+    seen = visible_difference(200, rate=0.5)
+    assert episodes_to_see(seen, rate=0.5) <= 200 < episodes_to_see(seen * 0.98, rate=0.5)
+    with pytest.raises(ValueError, match="rates are 0 to 1"):
+        episodes_to_see(0.0, rate=0.5)

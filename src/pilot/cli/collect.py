@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from pilot.eval.suites import all_suites
 
     suites = [suite for suite in all_suites().values() if suite.has_expert or suite.has_questions]
-    scenes = dict.fromkeys(suite.scene for suite in suites)  # --homes for --scenes
+    scenes = dict.fromkeys(suite.scene for suite in suites if not suite.package)  # --homes for --scenes
     parser.add_argument("out", type=folder_to_write, help="folder of the data set; an unfinished one is continued")
     names = " ".join(suite.name for suite in suites if not suite.package)
     parser.add_argument(

@@ -16,9 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
     from pilot.eval.suites import CONTROLS, all_suites
 
+    names = [name for name, suite in all_suites().items() if not suite.package]
     parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
-    parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(all_suites())}, or a file of "
-                        "yours (default: all of the policy's robot)")  # fmt: skip
+    parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(names)}, others that `pilot "
+                        "suites` lists, or a file of yours (default: all of the policy's robot)")  # fmt: skip
     parser.add_argument("--control", nargs="+", metavar="CONTROL", default=["none"], help=" ".join(CONTROLS))
     parser.add_argument(
         "--episodes", type=whole_number(1), default=200, help="episodes per suite and control (default: %(default)s)"

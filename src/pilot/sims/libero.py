@@ -28,6 +28,12 @@ SETTLE_STEPS = 10
 CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}
 PRO = {"language": "lan", "object": "object", "swap": "swap", "task": "task"}
 """LIBERO-PRO's changes, and what its folders call them."""
+TITLES = {
+    "language": "in other words",
+    "object": "objects look otherwise",
+    "swap": "objects in other places",
+    "task": "other tasks",
+}
 
 
 class LiberoEnv:
@@ -171,7 +177,7 @@ class LiberoSuite(TaskSuite):
 
 def _suite(base: str, change: str = "") -> LiberoSuite:
     pro = f"-pro-{base}-{change}" if change else f"-{base}"
-    title = f"LIBERO-{base}" + (f", its {change} changed" if change else "")
+    title = f"LIBERO-{base}" + (f", {TITLES[change]}" if change else "")
     tasks = tuple(f"{base}-{number}" for number in range(90 if base == "90" else 10))
     return LiberoSuite(name=f"libero{pro}", title=title, base=base, change=change, tasks=tasks)
 
