@@ -1,0 +1,39 @@
+"""All kinds of things: those that robots handle, those that are only looked at, and those that training never sees."""
+
+from collections.abc import Sequence
+
+from pilot.names import check_name
+from pilot.sims.world.things import clothes, dishes, food, household, rubbish, toys
+from pilot.sims.world.things.kind import ThingKind
+
+_MODULES = (dishes, food, rubbish, toys, clothes, household)
+
+KINDS: dict[str, ThingKind] = {kind.name: kind for module in _MODULES for kind in module.KINDS}
+FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(kind.family for kind in KINDS.values()))
+HELD_OUT_KINDS: tuple[str, ...] = tuple(name for name, kind in KINDS.items() if kind.is_held_out)
+
+
+def find_kind(name: str) -> ThingKind:
+    """Return the kind of that name.
+
+    Raises:
+        ValueError: there is none; the message has the nearest.
+    """
+    return KINDS[check_name("thing", name, KINDS)]
+
+
+def handled_kinds(*, families: Sequence[str] | None = None, held_out: bool = False) -> tuple[ThingKind, ...]:
+    """Return the kinds that a robot can grasp: those of training, or with `held_out` those that only tests have.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    chosen = [check_name("family of things", family, FAMILIES) for family in families or FAMILIES]
+    return tuple(
+        kind for kind in KINDS.values() if kind.is_handled and kind.is_held_out == held_out and kind.family in chosen
+    )
+
+
+def looked_at_kinds() -> tuple[ThingKind, ...]:
+    """Return the kinds that no robot handles: they appear in pictures with questions only."""
+    return tuple(kind for kind in KINDS.values() if not kind.is_handled)
