@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=suites[0].name,
         help=f"{names}, others that `pilot suites` lists, or a file of yours (default: %(default)s)",
     )
+    parser.add_argument("--robot", help="the robot that acts, where a suite offers several (default: the suite's own)")
     parser.add_argument("--scenes", *(f"--{scene}s" for scene in scenes), type=whole_number(1), default=20,
                         help="number of scenes (default: %(default)s)")  # fmt: skip
     parser.add_argument("--first-scene", *(f"--first-{scene}" for scene in scenes), type=whole_number(0), default=0,

@@ -99,7 +99,7 @@ class Renderer:
         groups: tuple[int, ...] | None = None,
         max_geoms: int = 400,
     ):
-        _gl_context()
+        _gl_context().make_current()  # other libraries may have made theirs current since
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         if not effects:
             model.vis.quality.offsamples = 0

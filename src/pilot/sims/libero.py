@@ -60,6 +60,7 @@ class LiberoEnv:
         if index != self._made:
             self._make(index)
         states = self._benchmark.get_task_init_states(index)
+        self._env.seed(0)  # its world is drawn anew at each reset: furniture stands where the seed puts it
         self._env.reset()
         self._observation = self._env.set_init_state(states[(start + episode + seed) % len(states)])
         for _ in range(SETTLE_STEPS):
@@ -75,7 +76,6 @@ class LiberoEnv:
             self._env = wrapper.ControlEnv(
                 path, has_offscreen_renderer=False, use_camera_obs=False, horizon=self.max_steps + SETTLE_STEPS + 1
             )
-            self._env.seed(0)
         self._prompt = self._suite.instruction(index)
         self._made, self._renderer = index, None
 
