@@ -23,7 +23,7 @@ FINGER_TRAVEL = 0.045  # of each finger from closed to open [m]: the gripper ope
 SQUEEZE = 0.005  # how far beyond closed a closed finger is commanded, so that it presses on what is thin [m]
 FINGER_FORCE = 60.0  # [N]
 READY = np.array([0.0, -1.55, 2.3, 0.0, 0.82, 0.0])  # hand ahead of the shoulder, pointing down [rad]
-ROOT = "robot"
+ROOT, COLUMN = "robot", "robot_column"
 BASE_JOINTS = ("base_x", "base_y", "base_yaw")
 LIFT, LIFT_RANGE, LIFT_READY = "lift", (0.3, 0.9), 0.72  # [m]
 
@@ -176,6 +176,8 @@ def _add_arm(spec: Any, parent: Any, arm: Arm, *, fingers: bool, jitter: np.rand
         link.add_joint(
             name=arm.joints[i], type=_HINGE, axis=axis, range=limits, limited=1, damping=damping, armature=armature
         )
+        if spec.body(COLUMN) is not None:  # behind the arm, which kinematics does not know to avoid
+            spec.add_exclude(bodyname1=COLUMN, bodyname2=link.name)
         shape, size, at, rgb, mass, contact = _LINKS[i]
         turned = _ALONG_X if shape == "capsule" else None
         add_geom(link, shape, size=size, pos=at, rgb=rgb, mass=mass, quat=turned, contact=contact)
@@ -241,7 +243,8 @@ def _add_base(spec: Any, *, shoulders: float) -> Any:
         base.add_joint(name=name, type=kind, axis=axis, damping=5, armature=2)
         _add_position_actuator(spec, name, kp=kp, kv=kv, force=force)
     add_geom(base, "cylinder", size=(0.24, 0.1), pos=(0, 0, 0.13), rgb=(0.2, 0.22, 0.25), mass=30)
-    add_geom(base, "box", size=(0.05, 0.08, 0.45), pos=(-0.12, 0, 0.65), rgb=(0.75, 0.75, 0.78), mass=5, contact="none")
+    column = base.add_body(name=COLUMN, pos=(-0.12, 0, 0.65), gravcomp=1)
+    add_geom(column, "box", size=(0.05, 0.08, 0.45), rgb=(0.75, 0.75, 0.78), mass=5)
     lift = base.add_body(name=LIFT, gravcomp=1)
     lift.add_joint(name=LIFT, type=_SLIDE, axis=(0, 0, 1), range=LIFT_RANGE, limited=1, damping=50, armature=2)
     _add_position_actuator(spec, LIFT, kp=20000, kv=2000, force=1500, limits=LIFT_RANGE)
