@@ -49,4 +49,4 @@ class WorldSuite(Suite):
 
     def settings(self) -> dict[str, Any]:
         options = asdict(self)
-        return {name: value for name, value in options.items() if name not in ("name", "title")}
+        return {name: value for name, value in options.items() if name not in ("name", "title", "is_part")}
