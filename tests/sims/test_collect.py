@@ -148,6 +148,20 @@ def test_the_policy_drives_first_and_the_expert_is_recorded(tmp_path):
     assert not np.allclose(moved, [0.03, 0, 0.01], atol=5e-3)
 
 
+def test_a_policy_may_drive_longer_and_that_is_a_setting_of_the_set(tmp_path):
+    def stay(observation):
+        return np.append(observation["state"][:3], 0.0)
+
+    same = SMALL | {"suite": replace(SUITE, noise=NO_NOISE), "policy": stay}
+    dataset = LeRobotDataset(collect(tmp_path / "set", scenes=2, **(same | {"driven_steps": 45})), 8)
+    driven = [int(dataset.perturbed[episode.start : episode.stop].sum()) for episode in dataset.episodes]
+    assert 24 < max(driven) <= 45, driven
+    with pytest.raises(ValueError, match="driven_steps=45, now 30"):
+        collect(tmp_path / "set", scenes=3, **(same | {"driven_steps": 30}))
+    with pytest.raises(ValueError, match="at least 4 steps, got driven_steps=3"):
+        collect(tmp_path / "other", scenes=1, **(same | {"driven_steps": 3}))
+
+
 def test_without_noise_the_expert_is_executed():
     rng, action = np.random.default_rng(0), np.array([0.1, 0.1, 0.2, 0.0], np.float32)
     executed, perturbed = HomesDisturbance(rng, NO_NOISE).apply(np.zeros(5, np.float32), action)

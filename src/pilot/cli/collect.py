@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from pilot.cli.arguments import Verb, folder_to_write, whole_number
+from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=whole_number(1), default=10, help="episodes per scene (default: %(default)s)"
     )
     parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step in words")
+    parser.add_argument("--policy", metavar="CHECKPOINT", help="this policy drives the first steps of each episode; "
+                        "the expert's answer to each state is recorded, and the expert finishes")  # fmt: skip
+    parser.add_argument(
+        "--driven-steps", type=whole_number(4), help="the most steps that the policy drives (default: 24)"
+    )
     parser.add_argument("--video", action="store_true", help="store mp4 files instead of single pictures")
     parser.add_argument(
         "--web", type=whole_number(1), metavar="ROWS", help="write this many captions, questions and boxes instead"
@@ -83,8 +88,11 @@ def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
     suite = read_suite(args)
     from pilot.sims.collect import collect, collect_web
+    from pilot.sims.demonstrate import DRIVEN_STEPS
 
     where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
+    if args.driven_steps is not None and args.policy is None:
+        raise ValueError("--driven-steps says how long a policy drives; name it: --policy CHECKPOINT")
     if args.web is not None:
         collect_web(args.out, suite, rows=args.web, workers=args.workers, **where)
         print(f"wrote the data set {args.out}")
@@ -96,9 +104,24 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers,
         verbal=args.verbal,
         image_format="video" if args.video else "image",
+        policy=None if args.policy is None else driver(args.policy, suite),
+        driven_steps=args.driven_steps or DRIVEN_STEPS,
         **where,
     )
     print(f"wrote the data set {args.out}; to look at it: pilot data inspect {args.out}")
+
+
+def driver(checkpoint: str, suite: Any) -> Any:
+    """Return what drives as the policy of a checkpoint does.
+
+    Raises:
+        ValueError: the policy is for another robot than the suite's.
+    """
+    path = checkpoint_at(checkpoint)
+    from pilot.eval.policies import Driver, check_robot
+
+    check_robot(path, suite)
+    return Driver(path)
 
 
 VERB = Verb(

@@ -2,8 +2,8 @@
 
 The released weights began as a vision-language model. `nano_vision` stands in for that: the vision tower learns to name
 what it sees. Stage 1 teaches words: FAST tokens, subtasks with boxes and web rows, no flow (α = 0). Stage 2 adds the
-action expert (α = 10, insulated), keeps the words and brings verbal instruction in; then the expert goes on alone.
-Data: `runs/nano.sh` collects it.
+action expert (α = 10, insulated), keeps the words and brings verbal instruction in; then the expert goes on alone. At
+last all of it learns from states that the policy itself gets into. Data: `runs/nano.sh` collects it.
 """
 
 from dataclasses import replace
@@ -106,6 +106,25 @@ def nano_expert() -> TrainConfig:
         objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=6, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=40),
         ema=EmaConfig(decay=0.995),
+    )
+
+
+def nano_own_states() -> TrainConfig:
+    """All parts go on, half of the demonstrations from states that the policy itself led to (DAgger, 1011.0686).
+
+    There the high level's mistakes are, "done" with things left to do above all; the expert's words say what is right.
+    """
+    return replace(
+        nano_stage2(),
+        name="nano_own_states",
+        data=_mixture(l1_single=0.06, l2_single=0.14, l2_multi=0.20, l2_multi_own=0.40, web=0.20),
+        steps=500,
+        seed=6,
+        init_from=InitFrom("outputs/nano/expert/policy"),
+        objective=ObjectiveConfig(alpha=10.0, flow_draws=4, noise_per="step"),
+        optim=OptimConfig(peak_lr=6e-4, final_lr=1e-5, warmup_steps=30),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=100),
     )
 
 

@@ -48,6 +48,21 @@ DATASETS = (
         },
     ),
     Dataset(
+        name="homes-own",
+        path="nano/l2_multi_own",
+        robot="homes",
+        reader="robot",
+        objective=_BOTH + "; states that a policy led to, the checkpoint that `pilot collect --policy` names",
+        collect={
+            "suite": "homes-l2-multi",
+            "scenes": 110,
+            "episodes_per_scene": 2,
+            "first_scene": 50_000,
+            "seed": 5,
+            "driven_steps": 100,
+        },
+    ),
+    Dataset(
         name="homes-web",
         path="nano/web",
         robot="homes",

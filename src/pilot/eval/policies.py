@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import load_bundle
-from pilot.sims.base import Suite
+from pilot.sims.base import Observation, Suite
 from pilot.types import Robot
 
 
@@ -57,3 +60,37 @@ def check_robot(policy: Any, suite: Suite) -> None:
             f"{robot.action_dim} action dims; suite '{suite.name}' is for '{own.name}' with {own.cameras}, "
             f"{own.state_dim} and {own.action_dim}"
         )
+
+
+class Driver:
+    """A checkpoint's policy as a function from observations to actions, for `pilot.sims.collect`.
+
+    It travels to worker processes as the checkpoint's path; each loads it when it is first asked, on one core.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._policy: Any = None
+        self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])
+
+    def reset(self) -> None:
+        """Begin another episode."""
+        self._session: Any = None
+        self._planned: list[np.ndarray] = []
+
+    def __call__(self, observation: Observation) -> np.ndarray:
+        """Return the next action [ad]: the policy looks once in `replan_steps` actions."""
+        if self._policy is None:
+            torch.set_num_threads(1)  # the processes are the parallelism
+            self._policy = load(self.path)
+        if self._session is None:
+            self._session = self._policy.session()
+        if not self._planned:
+            self._planned = list(self._session.infer(observation)["actions"][: self._session.replan_steps])
+        return self._planned.pop(0)

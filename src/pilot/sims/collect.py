@@ -21,7 +21,7 @@ from pilot.data.loading.parallel import map_in_processes
 from pilot.data.storage.files import read_json, write_json
 from pilot.names import shorten
 from pilot.sims.base import DriveFn, Suite
-from pilot.sims.demonstrate import Demonstration, demonstrate
+from pilot.sims.demonstrate import DRIVEN_STEPS, Demonstration, demonstrate
 
 PROGRESS = "collect.json"
 
@@ -37,6 +37,7 @@ class CollectSettings:
     verbal: bool
     image_format: str
     takeover: bool  # a policy drives the first steps
+    driven_steps: int = DRIVEN_STEPS  # at most so many
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as `collect.json` holds them; scenes have the name that they have in the suite."""
@@ -47,6 +48,7 @@ class CollectSettings:
             "verbal": self.verbal,
             "image_format": self.image_format,
             "takeover": self.takeover,
+            "driven_steps": self.driven_steps,
         }
 
 
@@ -62,23 +64,26 @@ def collect(
     verbal: bool = False,
     image_format: str = "image",
     policy: DriveFn | None = None,
+    driven_steps: int = DRIVEN_STEPS,
     progress: bool = True,
 ) -> Path:
     """Record `scenes * episodes_per_scene` demonstrations of a suite into the data set `out`; return its path.
 
     `verbal`: a supervisor says each next step (stored as events). `policy`: an `observation -> action [ad]` that drives
-    the first 4-24 steps of each episode, in every worker process (it must pickle); a `reset()` of it is called per
-    episode.
+    the first 4 to `driven_steps` steps of each episode, in every worker process (it must pickle); a `reset()` of it is
+    called per episode.
 
     Raises:
-        ValueError: the suite has no expert (or, for `verbal`, no supervisor), its options do not fit together, or `out`
-            holds a set collected with other settings.
+        ValueError: the suite has no expert (or, for `verbal`, no supervisor), its options do not fit together, `out`
+            holds a set collected with other settings, or fewer than 4 `driven_steps`.
     """
     check_offers(suite, expert=True, supervisor=verbal)
     settings = CollectSettings(
         suite=suite, episodes_per_scene=episodes_per_scene, first_scene=first_scene, seed=seed, verbal=verbal,
-        image_format=image_format, takeover=policy is not None,
+        image_format=image_format, takeover=policy is not None, driven_steps=driven_steps,
     )  # fmt: skip
+    if policy is not None and driven_steps < 4:
+        raise ValueError(f"a policy drives at least 4 steps, got driven_steps={driven_steps}")
     out, count_name = Path(out), f"{suite.scene}s"
     suite.make_env().close()  # options that do not fit together are refused here, before a folder is made
     done = _resume(out, settings, count_name=count_name)
@@ -191,7 +196,7 @@ def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene:
             policy.reset()  # type: ignore[union-attr]
         demonstration = demonstrate(
             settings.suite, env, scene=scene, episode=episode, seed=settings.seed, verbal=settings.verbal,
-            policy=policy,
+            policy=policy, driven_steps=settings.driven_steps,
         )  # fmt: skip
         if demonstration and settings.image_format == "image":
             demonstration.images = {c: [encode_png(p) for p in ps] for c, ps in demonstration.images.items()}  # type: ignore

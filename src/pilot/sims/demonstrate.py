@@ -13,6 +13,7 @@ import numpy as np
 from pilot.sims.base import DONE, Box, DriveFn, Observation, SimEnv, Suite
 
 REST_STEPS = 4  # after the goal is reached, before the recording ends
+DRIVEN_STEPS = 24  # a policy drives at most so many, if nothing else is said
 
 
 @dataclass(kw_only=True)
@@ -49,17 +50,18 @@ def demonstrate(
     seed: int,
     verbal: bool = False,
     policy: DriveFn | None = None,
+    driven_steps: int = DRIVEN_STEPS,
 ) -> Demonstration | None:
     """Record one episode of a scene; None if the expert ran out of time.
 
     `verbal`: a supervisor asks for each next subtask, in an order drawn at random.
-    `policy`: drives the first 4 to 24 steps from what it observes; the expert finishes (DAgger, 1011.0686).
+    `policy`: drives the first 4 to `driven_steps` steps from what it observes; the expert finishes (DAgger, 1011.0686).
     """
     rng = np.random.default_rng((seed, scene, episode))
     env.reset_to(scene, episode=episode, seed=int(rng.integers(2**31)))
     expert = suite.expert(env, rng, shuffle=verbal)
     disturbance = suite.disturb(env, rng)
-    takeover = int(rng.integers(4, 25)) if policy else 0
+    takeover = int(rng.integers(4, driven_steps + 1)) if policy else 0
     record, resting = Demonstration(), 0
     for step in range(env.max_steps):
         observation = env.observe()

@@ -1,0 +1,52 @@
+"""A checkpoint's policy as a function: it plans a chunk, executes some of it, and travels as its path."""
+
+import pickle
+
+import numpy as np
+
+from eval.checkpoints import save_random_policy
+from pilot.cli.main import main
+from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.eval.policies import Driver
+from pilot.infer.policy import load_policy
+
+OBSERVATION = {
+    "images": {"room": np.zeros((64, 64, 3), np.uint8), "wrist": np.zeros((64, 64, 3), np.uint8)},
+    "state": np.zeros(5, np.float32),
+    "prompt": "put the red cup in the sink",
+}
+
+
+def test_a_driver_acts_as_a_session_of_its_checkpoint_and_starts_anew(tmp_path):
+    path = save_random_policy(tmp_path / "policy")
+    policy = load_policy(path)
+    session = policy.session()
+    chunks = [session.infer(OBSERVATION)["actions"] for _ in range(2)]
+    expected = np.concatenate([chunk[: policy.replan_steps] for chunk in chunks])
+    driver = pickle.loads(pickle.dumps(Driver(path)))
+    for _ in range(2):
+        driver.reset()
+        np.testing.assert_allclose(np.stack([driver(OBSERVATION) for _ in expected]), expected, atol=1e-6)
+    assert not np.allclose(expected[:2], expected[2:])  # the second look drew other noise
+
+
+def test_collect_lets_a_policy_drive(tmp_path, capsys):
+    path = save_random_policy(tmp_path / "policy")
+    base = [
+        "collect",
+        str(tmp_path / "set"),
+        "--suite",
+        "homes-l1",
+        "--homes",
+        "1",
+        "--episodes",
+        "1",
+        "--workers",
+        "1",
+    ]
+    assert main([*base, "--driven-steps", "30"]) != 0
+    assert "name it: --policy CHECKPOINT" in capsys.readouterr().err
+    assert main([*base, "--policy", str(path), "--driven-steps", "30"]) == 0
+    dataset = LeRobotDataset(tmp_path / "set", 8)
+    driven = np.flatnonzero(dataset.perturbed)
+    assert len(driven) >= 4 and driven[0] == 0
