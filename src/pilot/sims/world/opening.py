@@ -1,0 +1,223 @@
+"""Skills for what opens: drawers, doors and lids, by their handles.
+
+The handle's site says how it is gripped: the hand's x axis points into the furniture, the fingers close along y. A
+drawer's is pulled along its slide, a door's about its hinge; the hand turns with it, though less far.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pilot.sims.gl import mujoco
+from pilot.sims.world.bodies.base import Arm
+from pilot.sims.world.ik import Pose
+from pilot.sims.world.motions import (
+    Deviation,
+    Motion,
+    about,
+    drive,
+    gripping,
+    reach,
+    retreat,
+    set_grip,
+    settle,
+    travel,
+    turned,
+    with_grip,
+)
+from pilot.sims.world.places import stands
+from pilot.sims.world.planner import Planner
+from pilot.sims.world.scene import Fixture, openness
+from pilot.sims.world.skills import arms_by_distance, tuck
+
+_BEFORE = 0.11  # a hand begins this far from a handle [m]
+_SLIDE_SPEED, _HINGE_SPEED = 0.22, 0.75  # of what opens [m/s, rad/s]
+_TURNS_WITH = 0.6  # of a door's angle that the hand turns by
+_LOST = 0.05  # a hand this far from the handle does not hold it [m]
+_LEAD = (0.05, 0.25)  # the hand is commanded at most this far ahead of the drawer, or of the door [m, rad]
+
+
+class Opening:
+    """How a fixture opens: where its handle is when its joint is somewhere else."""
+
+    def __init__(self, planner: Planner, fixture: Fixture):
+        if fixture.joint is None or fixture.handle is None:
+            raise ValueError(f"'{fixture.name}' does not open: it has no joint with a handle")
+        self.world, self.fixture, self.handle = planner.world, fixture, fixture.handle
+        self._joint = self.world.id_of("joint", fixture.joint)
+        self.is_hinge = self.world.model.jnt_type[self._joint] == mujoco.mjtJoint.mjJNT_HINGE
+
+    @property
+    def now(self) -> float:
+        """The joint's position [m, rad]."""
+        return self.world.joint(self.fixture.joint or "")
+
+    @property
+    def axis(self) -> np.ndarray:
+        """The joint's axis in the world [3]."""
+        return self.world.data.xaxis[self._joint].copy()
+
+    @property
+    def anchor(self) -> np.ndarray:
+        """A point on the joint's axis [3]."""
+        return self.world.data.xanchor[self._joint].copy()
+
+    def moved(self, point: np.ndarray, by: float) -> np.ndarray:
+        """Return where a point of the moving part comes to when the joint moves `by` [m, rad]."""
+        if self.is_hinge:
+            return self.anchor + about(self.axis, by) @ (point - self.anchor)
+        return point + by * self.axis
+
+    def grip(self, at: float) -> Pose:
+        """Return the hand's pose that grips the handle when the joint is `at` a position."""
+        pos, rotation = self.world.site(self.handle)
+        if not self.is_hinge:
+            return self.moved(pos, at - self.now), rotation
+        closed = about(self.axis, self.fixture.closed_at - self.now) @ rotation
+        return self.moved(pos, at - self.now), about(self.axis, _TURNS_WITH * (at - self.fixture.closed_at)) @ closed
+
+
+def open_fixture(planner: Planner, fixture: Fixture, *, rng: np.random.Generator) -> Motion:
+    """Grip the handle, pull until it is open, and let go.
+
+    Raises:
+        Deviation: the handle is out of reach, or slipped out of the hand.
+    """
+    opening = Opening(planner, fixture)
+    wide = fixture.open_at - (fixture.open_at - fixture.closed_at) * float(rng.uniform(0.02, 0.08))
+    arm = yield from _take_handle(planner, opening, rng=rng)
+    yield from _swing(planner, arm, opening, wide)
+    yield from set_grip(planner, arm, 0.6, seconds=0.35)
+    yield from retreat(planner, arm, 0.10)
+
+
+def close_fixture(planner: Planner, fixture: Fixture, *, rng: np.random.Generator) -> Motion:
+    """Push shut what is open: a drawer by its handle, a door by its outer face.
+
+    Raises:
+        Deviation: it is out of reach, or does not move.
+    """
+    opening = Opening(planner, fixture)
+    if opening.is_hinge and openness(planner.world, fixture) > 0.3:
+        yield from _push_shut(planner, opening, rng=rng)
+        return
+    arm = yield from _take_handle(planner, opening, rng=rng)
+    yield from _swing(planner, arm, opening, fixture.closed_at)
+    yield from set_grip(planner, arm, 0.6, seconds=0.35)
+    yield from retreat(planner, arm, 0.10)
+
+
+def _take_handle(planner: Planner, opening: Opening, *, rng: np.random.Generator):
+    """Drive to the handle if need be, and grip it; return the arm that does."""
+    pos = opening.grip(opening.now)[0]
+    for arm in arms_by_distance(planner, pos, rng):
+        off = np.array([*rng.uniform(-0.003, 0.003, 2), 0.0])
+
+        def found(arm: Arm = arm, off: np.ndarray = off) -> list[np.ndarray] | None:
+            at, rotation = opening.grip(opening.now)
+            return _reach_both(planner, arm, (at + off, rotation))
+
+        ways = found() if _is_near(planner, opening) else None
+        if ways is None and planner.body.is_mobile:
+            for stand in stands(planner, opening.fixture, pos, arm, rng=rng, keep_front=True)[:3]:
+                yield from tuck(planner)
+                yield from drive(planner, stand)
+                ways = found()
+                if ways is not None:
+                    break
+        if ways is None:
+            continue
+        at, rotation = opening.grip(opening.now)
+        yield from with_grip(planner, travel(planner, arm, ways[0]), arm, 0.7)
+        yield from with_grip(planner, reach(planner, {arm: (at + off, rotation)}, speed=0.18), arm, 0.7)
+        yield from settle(planner, arm)
+        yield from set_grip(planner, arm, 0.0)
+        return arm
+    raise Deviation(f"the handle of the {opening.fixture.name} is out of reach")
+
+
+def _is_near(planner: Planner, opening: Opening) -> bool:
+    """Return whether the base stands in front of what opens."""
+    front = opening.fixture.front
+    if not planner.body.is_mobile or front is None:
+        return True
+    q = planner.controller.command.q
+    return bool(np.hypot(q[0] - front[0], q[1] - front[1]) < 0.35 and abs(turned(q[2] - front[2])) < 0.3)
+
+
+def _reach_both(planner: Planner, arm: Arm, pose: Pose) -> list[np.ndarray] | None:
+    """Return joints for a pose and, first, for one before it; None if one of them is out of reach."""
+    before = planner.reach(planner.controller.command.q, {arm: (pose[0] - _BEFORE * pose[1][:, 0], pose[1])})
+    at = None if before is None else planner.reach(before, {arm: pose})
+    return None if before is None or at is None else [before, at]
+
+
+def _swing(planner: Planner, arm: Arm, opening: Opening, end: float) -> Motion:
+    """Move what opens to `end` by the handle that a hand holds.
+
+    Raises:
+        Deviation: the hand lost the handle, or it does not move.
+    """
+    controller = planner.controller
+    speed, lead = (_HINGE_SPEED, _LEAD[1]) if opening.is_hinge else (_SLIDE_SPEED, _LEAD[0])
+    way = np.sign(end - opening.now)
+    at, pace, still, last = opening.now, 0.0, 0, opening.now
+    while way * (end - opening.now) > 0.01 * (3 if opening.is_hinge else 1):
+        pace = min(1.0, pace + controller.dt / 0.4)
+        at = opening.now + way * min(way * (at - opening.now) + pace * speed * controller.dt, lead)
+        at = way * min(way * at, way * end + 0.02)
+        still = 0 if abs(opening.now - last) > 0.002 else still + 1
+        last = opening.now if still == 0 else last
+        if still * controller.dt > 1.0:
+            if openness(planner.world, opening.fixture) > 0.8 or way * (opening.now - end) > -0.05:
+                return
+            raise Deviation(f"the {opening.fixture.name} does not move")
+        if np.linalg.norm(planner.world.site(arm.tcp)[0] - planner.world.site(opening.handle)[0]) > _LOST:
+            raise Deviation(f"the handle of the {opening.fixture.name} slipped out of the hand")
+        aims = {arm.tcp: opening.grip(at)}
+        q = planner.ik.step(
+            controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, speed=0.6, turn=2.0
+        )
+        yield gripping(planner, replace(controller.command, q=q), arm, 0.0)
+
+
+def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) -> Motion:
+    """Push the outer face of a door or a lid with a closed hand until it is shut."""
+    fixture, world, controller = opening.fixture, planner.world, planner.controller
+    way = np.sign(fixture.closed_at - opening.now)
+
+    def touch(at: float, *, off: float) -> Pose:
+        """Return the hand's pose `off` [m] outside the door's face, near its handle, when the door is `at`."""
+        pos, rotation = world.site(opening.handle)
+        radius = pos - opening.anchor
+        radius -= opening.axis * (radius @ opening.axis)
+        inwards = way * np.cross(opening.axis, radius)
+        inwards /= np.linalg.norm(inwards)
+        point = opening.moved(pos - 0.06 * radius / np.linalg.norm(radius) - off * inwards, at - opening.now)
+        closed = about(opening.axis, fixture.closed_at - opening.now) @ rotation
+        return point, about(opening.axis, _TURNS_WITH * (at - fixture.closed_at)) @ closed
+
+    start = touch(opening.now, off=0.07)
+    for arm in arms_by_distance(planner, start[0], rng):
+        if planner.body.is_mobile and not _is_near(planner, opening):
+            for stand in stands(planner, fixture, start[0], arm, rng=rng, keep_front=True)[:1]:
+                yield from tuck(planner)
+                yield from drive(planner, stand)
+        before = planner.reach(controller.command.q, {arm: start}, base=planner.body.is_mobile)
+        if before is not None:
+            break
+    else:
+        raise Deviation(f"the {fixture.name} is out of reach")
+    yield from with_grip(planner, travel(planner, arm, before), arm, 0.0)
+    yield from reach(planner, {arm: start}, base=planner.body.is_mobile, lenient=True)
+    at, still, last = opening.now, 0, opening.now
+    while abs(fixture.closed_at - opening.now) > 0.03:
+        at = opening.now + way * min(way * (at - opening.now) + _HINGE_SPEED * controller.dt, _LEAD[1])
+        still = 0 if abs(opening.now - last) > 0.004 else still + 1
+        last = opening.now if still == 0 else last
+        if still * controller.dt > 2.0:
+            raise Deviation(f"the {fixture.name} does not move")
+        aims = {arm.tcp: touch(at, off=0.012)}
+        q = planner.ik.step(controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, turn=2.0)
+        yield gripping(planner, replace(controller.command, q=q), arm, 0.0)
+    yield from retreat(planner, arm, 0.10)
