@@ -47,8 +47,8 @@ def find_grasp(
     spare = None
     for arm in arms or planner.body.arms:
         for grasp, pose in rank_grasps(planner, item, arm, rng=rng)[:MOST_TRIED]:
-            found = check_grasp(planner, item, arm, grasp, pose)
-            if found is None or (drop is not None and not can_carry(planner, found, drop[0])):
+            found = _check_grasp(planner, item, arm, grasp, pose)
+            if found is None or (drop is not None and not _can_carry(planner, found, drop[0])):
                 continue
             openings = {arm: grasp.opening}
             clear = not any(
@@ -86,7 +86,7 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
     return [(grasp, pose) for _, grasp, pose in ranked]
 
 
-def check_grasp(planner: Planner, item: Item, arm: Arm, grasp: Grasp, pose: Pose) -> Reachable | None:
+def _check_grasp(planner: Planner, item: Item, arm: Arm, grasp: Grasp, pose: Pose) -> Reachable | None:
     """Return the grasp with joints to make it; None where the arm cannot."""
     before = pose[0] - APPROACH * pose[1][:, 0], pose[1]
     q_before = planner.reach(planner.controller.command.q, {arm: before})
@@ -96,7 +96,7 @@ def check_grasp(planner: Planner, item: Item, arm: Arm, grasp: Grasp, pose: Pose
     return None if q is None else Reachable(grasp, arm, pose, before, q_before, q)
 
 
-def can_carry(planner: Planner, found: Reachable, to: np.ndarray) -> bool:
+def _can_carry(planner: Planner, found: Reachable, to: np.ndarray) -> bool:
     """Return whether the arm can hold what it grips over a place, turned about the vertical as needed."""
     return any(
         planner.reach(found.q_before, {found.arm: (to, rotation)}) is not None

@@ -137,20 +137,20 @@ def retreat(planner: Planner, arm: Arm, distance: float, *, speed: float = 0.3) 
 def set_grip(planner: Planner, arm: Arm, opening: float, *, seconds: float = CLOSE_SECONDS) -> Motion:
     """Open a gripper to `opening`, 0 (closed) to 1, and give it time."""
     for _ in range(max(1, round(seconds / planner.controller.dt))):
-        yield gripping(planner, planner.controller.command, arm, opening)
+        yield gripping(planner, planner.controller.command, arm, opening=opening)
 
 
-def gripping(planner: Planner, command: JointCommand, arm: Arm, opening: float) -> JointCommand:
+def gripping(planner: Planner, command: JointCommand, arm: Arm, *, opening: float) -> JointCommand:
     """Return a command with another opening of one gripper."""
     grip = command.grip.copy()
     grip[planner.body.arms.index(arm)] = opening
     return replace(command, grip=grip)
 
 
-def with_grip(planner: Planner, motion: Motion, arm: Arm, opening: float) -> Motion:
+def with_grip(planner: Planner, motion: Motion, arm: Arm, *, opening: float) -> Motion:
     """Run a motion with a gripper held open by `opening`."""
     for command in motion:
-        yield gripping(planner, command, arm, opening)
+        yield gripping(planner, command, arm, opening=opening)
 
 
 def wait(planner: Planner, seconds: float) -> Motion:

@@ -128,8 +128,8 @@ def _take_handle(planner: Planner, opening: Opening, *, rng: np.random.Generator
         if ways is None:
             continue
         at, rotation = opening.grip(opening.now)
-        yield from with_grip(planner, travel(planner, arm, ways[0]), arm, 0.7)
-        yield from with_grip(planner, reach(planner, {arm: (at + off, rotation)}, speed=0.18), arm, 0.7)
+        yield from with_grip(planner, travel(planner, arm, ways[0]), arm, opening=0.7)
+        yield from with_grip(planner, reach(planner, {arm: (at + off, rotation)}, speed=0.18), arm, opening=0.7)
         yield from settle(planner, arm)
         yield from set_grip(planner, arm, 0.0)
         return arm
@@ -178,7 +178,7 @@ def _swing(planner: Planner, arm: Arm, opening: Opening, end: float) -> Motion:
         q = planner.ik.step(
             controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, speed=0.6, turn=2.0
         )
-        yield gripping(planner, replace(controller.command, q=q), arm, 0.0)
+        yield gripping(planner, replace(controller.command, q=q), arm, opening=0.0)
 
 
 def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) -> Motion:
@@ -208,7 +208,7 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
             break
     else:
         raise Deviation(f"the {fixture.name} is out of reach")
-    yield from with_grip(planner, travel(planner, arm, before), arm, 0.0)
+    yield from with_grip(planner, travel(planner, arm, before), arm, opening=0.0)
     yield from reach(planner, {arm: start}, base=planner.body.is_mobile, lenient=True)
     at, still, last = opening.now, 0, opening.now
     while abs(fixture.closed_at - opening.now) > 0.03:
@@ -219,5 +219,5 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
             raise Deviation(f"the {fixture.name} does not move")
         aims = {arm.tcp: touch(at, off=0.012)}
         q = planner.ik.step(controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, turn=2.0)
-        yield gripping(planner, replace(controller.command, q=q), arm, 0.0)
+        yield gripping(planner, replace(controller.command, q=q), arm, opening=0.0)
     yield from retreat(planner, arm, 0.10)
