@@ -56,7 +56,6 @@ def new_spec() -> Any:
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     option.impratio = 10
-    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MULTICCD
     option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET  # what blows up stays so, for `Physics.is_broken`
     visual = spec.visual
     visual.quality.offsamples = visual.quality.shadowsize = 0
