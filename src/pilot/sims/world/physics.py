@@ -13,6 +13,9 @@ import numpy as np
 
 from pilot.sims.gl import mujoco
 
+# MuJoCo would write warnings to a file in whatever folder the process runs; `Physics.is_broken` says what matters.
+mujoco.set_mju_user_warning(lambda message: None)
+
 TIMESTEP = 0.005  # [s]; a whole number of them is a tick at 20 Hz and at 50 Hz
 FASTEST = 30.0  # nothing in a sound world moves faster [m/s, rad/s]
 FARTHEST = 50.0  # or gets farther away [m]
