@@ -10,6 +10,7 @@ import gc
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def main() -> None:
     for size in SIZES:
         pictures = Pictures(env.world, size)
         pictures.render("front")
-        each = [milliseconds(lambda c=c: pictures.render(c), times=round(100 * share)) for c in env.robot.cameras]
+        each = [milliseconds(partial(pictures.render, c), times=round(100 * share)) for c in env.robot.cameras]
         print(f"  a picture of {size:3d}²: {np.mean(each):.2f} ms ({', '.join(f'{ms:.2f}' for ms in each)})")
         pictures.close()
     draws = round(50 * share)
