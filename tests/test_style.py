@@ -94,14 +94,21 @@ def parents(node: ast.ClassDef) -> list[ast.ClassDef]:
     return own + [base for parent in own for base in parents(parent)]
 
 
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return "property" in map(ast.unparse, node.decorator_list)
+
+
+PROTOCOLS = [
+    (node, {name for name, method in methods(node).items() if not is_property(method)})
+    for node in CLASSES.values()
+    if "Protocol" in map(ast.unparse, node.bases)
+]
+
+
 def protocols(node: ast.ClassDef) -> list[ast.ClassDef]:
     """The Protocols whose methods a class has, without naming them."""
-    own, found = methods(node).keys(), []
-    for protocol in CLASSES.values():
-        calls = {name for name, m in methods(protocol).items() if "property" not in map(ast.unparse, m.decorator_list)}
-        if "Protocol" in map(ast.unparse, protocol.bases) and protocol is not node and calls and calls <= own:
-            found.append(protocol)
-    return found
+    own = methods(node).keys()
+    return [protocol for protocol, calls in PROTOCOLS if protocol is not node and calls and calls <= own]
 
 
 def test_public_names_have_a_sentence():
