@@ -84,6 +84,7 @@ class Observation:
         """
         known = self.with_indices()
         row, column = known.target_positions()
+        # A padded target has to point somewhere; prompt and padding carry no loss.
         free_row, free_column = (self.token_kinds[:, 1:] < Kind.TEXT).nonzero(as_tuple=True)
         missing = max(0, length - len(row)) if len(free_row) else 0
         padded = {
@@ -140,8 +141,10 @@ def backbone_mask(kinds: Int[Tensor, "b s"]) -> Bool[Tensor, "b s s"]:
     """Return True where query `s₁` sees key `s₂`: the upper three rows of the table above."""
     causal = kinds >= Kind.TEXT
     order = torch.arange(kinds.shape[1], device=kinds.device)
+    # Written tokens see those before them; that a FAST token sees the text is the same rule, for it stands behind.
     earlier = causal[:, :, None] & causal[:, None, :] & (order[None, :, None] >= order[None, None, :])
     valid = (kinds != Kind.PAD)[:, :, None]
+    # Rows of padding are all False; `additive_mask` makes such queries harmless.
     return (earlier | (kinds == Kind.PREFIX)[:, None, :]) & valid
 
 
@@ -157,6 +160,7 @@ def flow_mask(kinds: Int[Tensor, "b s"], *, horizon: int, state_token: bool = Fa
     """
     own = torch.ones(horizon + state_token, horizon + state_token, dtype=torch.bool, device=kinds.device)
     if state_token:
+        # As in π0: the state is the same whatever the noise, so its token may not look at it.
         own[0, 1:] = False
     prefix = seen_by_flow(kinds)[:, None, :].expand(-1, own.shape[0], -1)
     return torch.cat((prefix, own.expand(kinds.shape[0], -1, -1)), dim=-1)

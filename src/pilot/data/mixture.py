@@ -122,6 +122,7 @@ class Mixture:
                 self._orders.append(order)
                 natural.append(len(numbers) ** power)
         self._probabilities = self._weigh(np.array(natural), weights)
+        # Whole numbers, so that shares are exact and the same on every machine.
         self._edges = [0, *np.rint(np.cumsum(self._probabilities) * CIRCLE).astype(np.int64).tolist()[:-1], CIRCLE]
         self._counted: dict[tuple[int, int], int] = {}  # how often groups came up: saves counting anew at each step
         self._counted_to = (0, 0, 1)
@@ -144,6 +145,7 @@ class Mixture:
         places = range(rank, batch_size, ranks) if own_streams else range(batch_size)
         points = [(self._start + (first + place) * STRIDE) % CIRCLE for place in places]
         groups = np.searchsorted(self._edges, points, side="right") - 1
+        # The next step of the same rank goes on from what the last one counted; after a jump it is computed.
         seen = self._counted if self._counted_to == (first, rank, ranks) else {}
         draws = []
         for place, group in zip(places, groups.tolist()):
@@ -151,6 +153,7 @@ class Mixture:
             if (group, stream) not in seen:
                 seen[group, stream] = self._count_seen(group, stream, first // self.streams)
             if place % ranks == rank:
+                # Other ranks' rows are only counted: the order inside a group has to go on over them.
                 index = self._orders[group].row(stream, seen[group, stream])
                 draws.append(Draw(self._keys[group][0], index, (self.seed, step, place)))
             seen[group, stream] += 1
@@ -174,6 +177,7 @@ class Mixture:
                 raise ValueError(
                     f"the checkpoint has {name} {theirs[name]!r}, this run {mine[name]!r}; resume with the same"
                 )
+        # JSON has turned tuples into lists.
         if [list(row) for row in theirs["shares"]] == mine["shares"] and theirs["seed"] == self.seed:
             return
         raise ValueError(
@@ -222,6 +226,7 @@ def _floor_sum(n: int, m: int, a: int, b: int) -> int:
     while n > 0:
         (whole_a, a), (whole_b, b) = divmod(a, m), divmod(b, m)
         total += whole_a * n * (n - 1) // 2 + whole_b * n
+        # Swap the roles of slope and modulus, as in Euclid's algorithm: the sum gets shorter each time.
         top = a * n + b
         if top < m:
             break

@@ -132,6 +132,7 @@ class Pipeline:
                 raise ValueError(
                     f"norm stats have no '{name}' (got {sorted(norm_stats)}); make them: pilot data stats PATH"
                 )
+            # Statistics of another robot would move arms to wrong places without any error: refuse them here.
             if (got := len(norm_stats[name].q01)) != dims:
                 raise ValueError(f"norm stats of '{name}' have {got} dims, robot '{robot.name}' declares {dims}")
             used = ("mean", "std") if model.norm == "zscore" else ("q01", "q99")
@@ -166,6 +167,7 @@ class Pipeline:
             row.add_tokens(encode_target(self.text, "web", text=sample.answer), Kind.TEXT, loss=True)
             return self._within_budget(row)
         state = self.normalized_state(sample)
+        # Normalised first: padding is then 0, the middle of the range, for every robot.
         row.state = transforms.pad_dims(state, self.model.action_dim)
         self._add_prompt(row, sample, state)
         if sample.actions is not None:
@@ -213,7 +215,9 @@ class Pipeline:
 
     def _draw_augmentations(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
         """Draw one augmentation for all outer cameras, and one for all wrist cameras."""
+        # A crop would move what the words point at.
         has_box = any("<loc" in words for words in (sample.prompt, sample.subtask, sample.answer) if words)
+        # Wrist pictures show where the gripper is by where things are in them: only their colours change.
         augmentations = {False: draw_augmentation(rng, moves=not has_box), True: draw_augmentation(rng, moves=False)}
         slots = {camera: self.robot.slot(camera) for camera in sample.images}
         return {
@@ -238,8 +242,10 @@ class Pipeline:
         steps = min(len(actions), self.model.action_horizon)
         valid = np.ones(steps, bool) if sample.action_is_pad is None else ~sample.action_is_pad[:steps]
         row.actions[:steps] = transforms.pad_dims(actions[:steps], self.model.action_dim)
+        # Padded dims and steps behind the end of an episode carry no loss.
         row.action_mask[:steps, : self.robot.action_dim] = valid[:, None] & flow
         if self.action_tokenizer is not None and with_fast:
+            # FAST compresses the robot's own dims; padding would cost tokens that say nothing.
             ids = self.action_tokenizer.encode(actions)
             tokens = encode_actions(self.text, ids, vocab_size=self.model.vocab_size, offset=self.model.fast_offset)
             row.add_tokens(tokens, Kind.FAST, loss=True)
@@ -262,6 +268,7 @@ class Pipeline:
         over = len(row.tokens) - self.model.max_tokens
         if over <= 0:
             return row
+        # Words are never cut in training: half a prompt would be another task.
         if over > row.token_kinds.count(int(Kind.FAST)):
             raise ValueError(
                 f"{len(row.tokens)} text tokens and the model's max_tokens is {self.model.max_tokens}; shorten "
@@ -295,6 +302,7 @@ class Pipeline:
         own = transforms.unnormalize(
             actions[:, : self.robot.action_dim], self.norm_stats["actions"], self.model.norm
         )  # fmt: skip
+        # The way back in reverse: deltas are relative to the state as the model saw it, not as the robot reports it.
         start = self.adapter.state(np.asarray(state, np.float32))
         absolute = transforms.to_absolute(own, start, self.robot.delta_mask)
         return self.adapter.actions_inverse(absolute).astype(np.float32)
@@ -366,6 +374,7 @@ def common_camera_order(rows: Iterable[Iterable[str]]) -> list[str]:
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for order in orders:
         for place, camera in enumerate(order):
+            # Each camera comes after the one before it in every row: a topological order satisfies all rows at once.
             sorter.add(camera, *order[max(0, place - 1) : place])
     try:
         return list(sorter.static_order())

@@ -46,6 +46,7 @@ class TimeCondition:
         if self.features is not None:
             return [TimeCondition(features=row[None]) for row in self.features]
         assert self.modulations is not None
+        # Split into views: no step of the denoising loop has to index on the GPU.
         columns = [[part.split(1) for part in modulation] for modulation in self.modulations]
         steps = range(len(columns[0][0]))
         return [TimeCondition(modulations=[(f[i], s[i], g[i]) for f, s, g in columns]) for i in steps]

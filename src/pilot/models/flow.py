@@ -32,6 +32,7 @@ def sample_time(count: int, generator: torch.Generator, *, s: float = 0.999) -> 
     Beta(1.5, 1) is `uniform^(1/1.5)`.
     """
     uniform = torch.rand(count, generator=generator, device=generator.device)
+    # More times near noise, where the model decides what to do; near 0 it only refines.
     return (1 - s) + s * uniform ** (1 / 1.5)
 
 
@@ -44,6 +45,7 @@ def zero_given_times(
     """
     assert 0 <= max_delay < horizon, (max_delay, horizon)
     delay = torch.randint(0, max_delay + 1, (*time.shape, 1), generator=generator, device=generator.device)
+    # The delay is drawn for each row and draw, so the model meets all of them, 0 included.
     return time[..., None] * (torch.arange(horizon, device=time.device) >= delay)
 
 
@@ -77,6 +79,7 @@ def time_features(
 
 
 def _frequencies(width: int, min_period: float, max_period: float, device: torch.device) -> Float[Tensor, " d"]:
+    # The mixture of fp32 and fp64 is openpi's, whose angles these are to the bit.
     fraction = torch.arange(width // 2, dtype=torch.float32) * (1 / max(1, width // 2 - 1))
     period = min_period * ((max_period / min_period) ** fraction.double()).float()
     return (1 / period * 2 * math.pi).to(device)
@@ -90,6 +93,7 @@ def euler_times(num_steps: int, device: torch.device | None = None) -> Float[Ten
     """Return the time of each Euler step, 1, 1 − 1/n, …, 1/n: each from the one before in fp32, as in openpi."""
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    # Summed up as openpi's loop does; `1 − i/n` rounds to other times.
     steps = np.full(num_steps, -1 / num_steps, np.float32)
     steps[0] = 1
     return torch.from_numpy(np.add.accumulate(steps)).to(device)
@@ -132,6 +136,7 @@ def integrate(
     for step in range(num_steps):
         x = points[-1]
         if solver == "midpoint":
+            # Go half a step, and take the whole step with the velocity found there.
             x = torch.add(x, velocity(x, 2 * step), alpha=-0.5 / num_steps)
         v = velocity(x, 2 * step + 1 if solver == "midpoint" else step)
         points.append(torch.add(points[-1], v, alpha=-1 / num_steps))

@@ -53,6 +53,7 @@ def generate_tokens(
     while len(tokens) < max_new_tokens and not finished.all():
         mask = None if allowed is None else allowed_mask(allowed, tokens, finished)
         token = sampler(logits(hidden), mask)
+        # The batch goes on until the last row is done; what rows write after their end is thrown away.
         tokens.append(token.masked_fill(finished, 0))
         hidden, finished = decode_step(tokens[-1])
     return tokens
@@ -67,6 +68,7 @@ def argmax_token(logits: Float[Tensor, "b v"], *, loc_range: tuple[int, int] | N
     if loc_range is None:
         return logits.argmax(-1)
     start, stop = loc_range
+    # The likelihood that any box edge comes next, against that of the best single word.
     any_loc = logits[:, start:stop].logsumexp(-1)
     best_word = torch.cat((logits[:, :start], logits[:, stop:]), dim=1).amax(-1)
     words_only = logits.clone()

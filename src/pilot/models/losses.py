@@ -27,6 +27,7 @@ TEXT_LOSSES = {"text": Kind.TEXT, "fast": Kind.FAST}
 
 def count_targets(observation: Observation) -> dict[str, Float[Tensor, " b"]]:
     """Count the target tokens of each row, by loss."""
+    # The first token has none before it that could predict it.
     is_target, kinds = observation.token_loss[:, 1:], observation.token_kinds[:, 1:]
     return {name: (is_target & (kinds == kind)).sum(1).float() for name, kind in TEXT_LOSSES.items()}
 
@@ -62,11 +63,14 @@ def flow_chunks(batch: Batch, time: Tensor, *, num_draws: int, at_least_one: boo
     """
     rows = batch.rows_with_actions()
     if at_least_one and not len(rows):
+        # Ranks that share the expert's weights gather them together: one without actions has to take part. The mask is
+        # False all over, so this row adds 0.
         rows = rows.new_zeros(1)
     row = rows.repeat_interleave(num_draws)
     time = time[rows].reshape(len(row), -1) if len(rows) else time.new_zeros(0, 1)
     mask = batch.action_mask[row]
     if time.shape[1] > 1:
+        # The robot is committed to actions at time 0 (real-time chunking): they are shown, not learned.
         mask = mask & (time > 0)[..., None]
     return FlowChunks(row=row, time=time, mask=mask, num_draws=num_draws)
 
@@ -82,6 +86,7 @@ def flow_terms(
     chunks: FlowChunks, v_t: Float[Tensor, "r ah ad"], u_t: Float[Tensor, "r ah ad"], *, batch_size: int
 ) -> Term:
     """Sum the squared error of the velocity over the elements of each row that have a loss, the mean over its draws."""
+    # Draws of a row are averaged, so a row weighs the same however many it has.
     error = ((v_t - u_t).square() * chunks.mask).sum((1, 2)) / chunks.num_draws
     count = chunks.mask.sum((1, 2)) / chunks.num_draws
     zeros = error.new_zeros(batch_size)

@@ -145,11 +145,13 @@ class Pi(Model):
         images, image_kinds = self.embed_images(observation, run_all_cameras=run_all_cameras)
         x = torch.cat((images, self.embed_text(observation)), dim=1)  # [b s d]
         kinds = torch.cat((image_kinds, observation.token_kinds), dim=1)
+        # Pictures stand in front and nothing is generated from them: the last layer is only needed for the text.
         tail = observation.tokens.shape[1] if compute_hidden else 0
         block_inputs: list[Tensor] = []
         attention = self.attention_inputs(token_positions(kinds), backbone_mask(kinds), x.dtype)
         if self.config.expert_reads == "output":
             h, _ = self.vlm(x, **attention)
+            # π0-small's expert reads the output of the whole prefix, so nothing may be left out of the last layer.
             cache, h = cast(Decoder, self.action_expert).project_memory(h), h[:, h.shape[1] - tail :]
         else:
             h, cache = self.vlm(x, **attention, tail=tail, block_inputs=block_inputs if keep_block_inputs else None)
@@ -179,6 +181,7 @@ class Pi(Model):
         "flow" is the mean over unmasked action elements, "text" and "fast" are over their tokens. With a `time` for
         each action, those at 0 are given and have no loss.
         """
+        # Outside of training every element counts, unless the caller says otherwise.
         mask = torch.ones_like(actions, dtype=torch.bool) if action_mask is None else action_mask
         batch = Batch(observation=observation, actions=actions, action_mask=mask, sources=("",) * len(actions))
         terms = self.loss_terms(batch, {"noise": noise, "time": time}, losses=frozenset({"text", "fast", "flow"}))
@@ -212,6 +215,7 @@ class Pi(Model):
         if learn_text:
             row, column = observation.target_positions()
             targets = observation.tokens[row, column]
+            # Only target tokens are scored: the vocabulary has 257,152 entries, and most tokens of a row are prompt.
             nll = cross_entropy(prefix.hidden[row, column - 1], self.embedding.weight, targets)  # [n]
             terms |= text_terms(observation, nll)
 
@@ -246,6 +250,7 @@ class Pi(Model):
             return zeros, zeros
 
         # 1) A point on the way from noise to actions, for each row and draw.
+        # Noise was drawn for every row of the step, so that it does not depend on which rows have actions.
         noise = noise[row[::num_draws]].reshape(-1, *batch.actions.shape[1:])
         x_t, u_t = flow.interpolate(batch.actions[row], noise, chunks.time)  # [r ah ad]
 
@@ -253,6 +258,7 @@ class Pi(Model):
         cache = prefix.cache
         if len(row) != batch_size * num_draws:  # not all rows have actions
             cache = [(k[row[::num_draws]], v[row[::num_draws]]) for k, v in cache]
+        # Masks are made for every draw, though the cache is not: `attend` lines the draws of a row up as its queries.
         block = self.flow_block(cache, prefix.kinds[row], batch.observation.state[row], horizon=x_t.shape[1])
 
         # 3) The velocity that the expert predicts there, against the true one.
@@ -299,6 +305,7 @@ class Pi(Model):
         state_token = self.config.state_input == "token"
         mask = flow_mask(kinds, horizon=horizon, state_token=state_token)
         positions = flow_positions(kinds, length=mask.shape[1])
+        # The state is the same at all denoising steps, so it is projected once.
         prefix = self.state_in(state.to(self.dtype))[:, None] if state_token else None
         return FlowBlock(cache=cache, state=prefix, attention=self.attention_inputs(positions, mask, self.dtype))
 
@@ -323,12 +330,14 @@ class Pi(Model):
         x = self.action_in(x_t.to(self.dtype))  # [b ah e]
         if time.features is not None:
             mixed = torch.cat((x, time.features.expand_as(x)), dim=-1)
+            # π0 mixes the time into each action before the blocks; in π0.5 it has gone into their norms.
             x = self.time_mlp_out(F.silu(self.time_mlp_in(mixed)))
         if block.state is not None:
             x = torch.cat((block.state, x), dim=1)
         h, _ = self.action_expert(
             x, **block.attention, past=block.cache, modulations=time.modulations, tail=x.shape[1], use_cache=False
         )
+        # A state token in front has no velocity.
         return self.action_out(h[:, -x_t.shape[1] :]).to(x_t.dtype)
 
     def sample_actions(
@@ -394,6 +403,7 @@ class Pi(Model):
         last = observation.token_kinds.count_nonzero(dim=1).clamp(max=prefix.hidden.shape[1]) - 1
         h = prefix.hidden[torch.arange(len(last)), last]  # [b d]
         cache, kinds = prefix.cache, prefix.kinds
+        # A row to be skipped counts as finished from the start: it costs its place in the batch and changes nothing.
         finished = torch.zeros_like(last, dtype=torch.bool) if skip_rows is None else skip_rows
 
         def decode_step(token: Tensor) -> tuple[Tensor, Tensor]:
@@ -405,6 +415,7 @@ class Pi(Model):
             x = self.embed_tokens(token[:, None])
             positions, mask = token_positions(kinds)[:, -1:], backbone_mask(kinds)[:, -1:]
             after, cache = self.vlm(x, **self.attention_inputs(positions, mask, x.dtype), past=cache)
+            # A finished row keeps the state after its last token, from which more text may be appended later.
             h = torch.where(finished[:, None], h, after[:, 0])
             finished = finished | (token == eos)
             return h, finished
@@ -469,6 +480,7 @@ class Pi(Model):
                 module.position.copy_(sincos_table(module.config.grid, module.config.width))
         width = self.embedding.embedding_dim
         for ids in ordered_tokens:
+            # A random direction that the group shares tells its tokens from all other words.
             codes = fourier_features(torch.arange(len(ids)) / len(ids), width)
             group = torch.randn(width, generator=generator)
             self.embedding.weight[ids] = (codes + 0.7 * group) * width**-0.5

@@ -51,10 +51,12 @@ def pointing_terms(
     # 2) The tokens that predict the box; a token's logits come from the token before it.
     num_patches = prefix.kinds.shape[1] - observation.tokens.shape[1]
     queries = num_patches + first[:, None] - 1 + torch.arange(NUM_QUERIES, device=row.device)  # [n q]
+    # A box at the very end has no two words behind it; its last tokens count again.
     queries = queries.clamp(max=prefix.kinds.shape[1] - 1)
     # 3) The share of their attention that lands on these patches.
     weights = log_attention(block, prefix, layer=layer, row=row, queries=queries)  # [n q s]
     patches = weights[:, :, : inside.shape[1]].masked_fill(~inside[:, None], -torch.inf)
+    # The sum over the box, not each patch: where in the box it looks is the model's own choice.
     loss = -patches.logsumexp(-1).mean(-1)  # [n]
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
@@ -63,6 +65,7 @@ def log_attention(
     block: GemmaBlock, prefix: Prefix, *, layer: int, row: Int[Tensor, " n"], queries: Int[Tensor, "n q"]
 ) -> Float[Tensor, "n q s"]:
     """Return the logarithm of the attention that the first head of a layer pays from some tokens to all."""
+    # The attention kernel does not return its weights, so this one head is computed again, for a few queries.
     x = prefix.block_inputs[layer][row[:, None], queries]  # [n q d]
     positions = token_positions(prefix.kinds)[row[:, None], queries]
     q, _, _ = block.project(block.attention_norm(x, None), rotary_angles(positions, block.config.head_dim))
@@ -111,6 +114,7 @@ def find_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " 
     tokens = observation.tokens
     loc = (tokens >= loc_start) & (tokens < loc_start + LOC_BINS) & observation.token_loss
     starts = loc.clone()
+    # The first of a run of `<loc>` tokens.
     starts[:, 1:] &= ~loc[:, :-1]
     starts[:, -3:] = False  # the token budget cut the box off
     row, first = starts.nonzero(as_tuple=True)
@@ -136,6 +140,7 @@ def following_words(
     words = observation.tokens[row[:, None], columns]
     loc = (words >= loc_start) & (words < loc_start + LOC_BINS)
     text = observation.token_kinds[row[:, None], columns] == Kind.TEXT
+    # The product ends at the first token that is no word of this box.
     return words, (exists & text & ~loc).cumprod(1).bool()
 
 
@@ -148,6 +153,7 @@ def overlap(boxes: Float[Tensor, "n 4"], grid: int) -> Float[Tensor, "n p"]:
     """Return how much of each box lies in each patch of a square grid, in shares that sum to 1."""
     low = torch.arange(grid, device=boxes.device) / grid
     y0, x0, y1, x1 = (edge[:, None] for edge in boxes.unbind(1))
+    # A box of no height still has its row: the edge is moved by a thousandth of the picture.
     rows = (torch.minimum(low + 1 / grid, torch.maximum(y1, y0 + 1e-3)) - torch.maximum(low, y0)).clamp(min=0)
     columns = (torch.minimum(low + 1 / grid, torch.maximum(x1, x0 + 1e-3)) - torch.maximum(low, x0)).clamp(min=0)
     shares = (rows[:, :, None] * columns[:, None, :]).flatten(1)

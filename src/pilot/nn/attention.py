@@ -34,6 +34,7 @@ def rotate(
 ) -> Float[Tensor, "b n t h"]:
     """Apply the half-split rotary embedding: dim `i` of the first half pairs with dim `i` of the second."""
     cos, signed_sin = angles
+    # In fp32: bf16 has 8 bits for an angle's sine, too few to tell neighbouring positions apart.
     x_ = x.float()
     return torch.addcmul(x_ * cos, x_.roll(x.shape[-1] // 2, dims=-1), signed_sin).to(x.dtype)
 
@@ -60,12 +61,14 @@ def attend(
     """
     if (rows := len(q) // len(k)) > 1:
         assert mask.shape[2] == q.shape[2], "a mask for groups of heads is not for rows that share"
+        # Rows that share keys become queries of one row: a product over shared keys instead of copies of them.
         q, mask = (x.unflatten(0, (-1, rows)).transpose(1, 2).flatten(2, 3) for x in (q, mask))  # [p n b/p*t h]
         return attend(q, k, v, mask).unflatten(1, (rows, -1)).flatten(0, 1)
     heads, queries = q.shape[1:3]
     if mask.shape[2] != queries:
         q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # [b k gt h]
     elif (groups := heads // k.shape[1]) > 1:
+        # One key-value head needs no copy to serve all heads; several are repeated, each for its group.
         k, v = (x.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) if x.shape[1] > 1
                 else x.expand(-1, heads, -1, -1) for x in (k, v))  # fmt: skip
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -91,6 +94,7 @@ def append_kv(past: KV, k: Tensor, v: Tensor) -> KV:
 def _append(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Float[Tensor, "b k s+t h"]:
     if len(past) == len(new):
         return torch.cat((past, new), dim=2)
+    # Only here are shared keys copied, since each row goes on with tokens of its own.
     several = new.unflatten(0, (len(past), -1))  # [p b/p k t h]
     return torch.cat((past[:, None].expand(-1, several.shape[1], -1, -1, -1), several), dim=3).flatten(0, 1)
 

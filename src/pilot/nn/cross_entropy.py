@@ -53,11 +53,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), ctx.rows):
             part = slice(start, start + ctx.rows)
             scores = hidden[part] @ weight.T
+            # Gradients are written over the scores: a second tensor of that size is what all this is to avoid.
             scores_to_gradients(scores, targets[part], sums=sums[part], scales=gradients[0][part])
             if of_hidden is not None:
                 torch.mm(scores, weight, out=of_hidden[part])
             if ctx.needs_input_grad[1]:
                 if of_weight is None:
+                    # The first part makes the tensor, the others add to it: no zeros are written first.
                     of_weight = scores.T @ hidden[part]
                 else:
                     of_weight.addmm_(scores.T, hidden[part])

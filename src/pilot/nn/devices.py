@@ -30,5 +30,6 @@ def resolve_device(name: str) -> torch.device:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return the tensor on that device. To a GPU it goes from pinned memory, so that nothing waits for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
+        # From ordinary memory the copy would wait for the GPU's queue, whatever `non_blocking` says.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

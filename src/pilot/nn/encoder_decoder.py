@@ -106,6 +106,7 @@ class Decoder(nn.Module):
         memory and then over the decoder's own tokens.
         """
         assert past and modulations, "a decoder has something to read, and a condition"
+        # One mask covers memory and own tokens; the two attentions take a part each.
         memory_bias, own_bias = bias.split([past[0][0].shape[2], x.shape[1]], dim=-1)
         for i, (block, memory) in enumerate(zip(self.blocks, past, strict=True)):
             three = modulations[3 * i], modulations[3 * i + 1], modulations[3 * i + 2]

@@ -63,6 +63,7 @@ class GemmaBlock(nn.Module):
         """Return queries [b n t h], keys and values [b k t h] of normed tokens, queries and keys rotated."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = self.qkv(x).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # [b n+2k t h]
+        # Queries and keys lie side by side and take the same angles: one rotation for both.
         qk = rotate(qkv[:, : heads + kv_heads], angles)
         return qk[:, :heads], qk[:, heads:], qkv[:, heads + kv_heads :]
 
@@ -86,6 +87,7 @@ class GemmaBlock(nn.Module):
         if tail is not None:
             first = x.shape[1] - tail
             x, q, bias = x[:, first:], q[:, :, first:], bias[:, :, first:]
+        # With `tail` 0 the cache was all that was wanted.
         if not x.shape[1]:
             return x, kv
         x = residual(x, self.out(attend(q, *kv, bias)), attention_modulation)
@@ -134,6 +136,7 @@ class Gemma(nn.Module):
         """
         cache = []
         if tail is None or tail == x.shape[1]:
+            # With a shorter tail the mask is cut in the last block, which a repeated one could not be.
             bias = repeat_for_groups(bias, self.config.num_heads // self.config.num_kv_heads)
         for i, block in enumerate(self.blocks):
             if block_inputs is not None:
@@ -143,5 +146,6 @@ class Gemma(nn.Module):
             x, kv = block(x, angles, bias, past=past[i] if past else None, modulations=pair, tail=last)
             if use_cache:
                 cache.append(kv)
+            # Free a layer's keys and values before the next one allocates its own.
             del kv
         return self.final_norm(x, modulations[-1] if modulations else None), cache

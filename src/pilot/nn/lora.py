@@ -75,6 +75,7 @@ class LoraLinear(nn.Linear):
         device = base.weight.device
         self.lora_a = nn.Parameter(torch.empty(parts * rank, self.in_features, device=device))
         self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
+        # The variance of PyTorch's own start of a linear layer. B is 0, so nothing changes before the first step.
         if device.type != "meta":
             drawn = torch.randn(self.lora_a.shape, generator=generator) * (3 * self.in_features) ** -0.5
             self.lora_a.data.copy_(drawn)
@@ -82,6 +83,7 @@ class LoraLinear(nn.Linear):
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
         """Return the frozen layer's output plus the scaled detours."""
         y = F.linear(x, self.weight, self.bias)
+        # Adapters learn in fp32 beside a frozen matrix in bf16.
         narrow = F.linear(x, self.lora_a.to(x.dtype))
         if self.parts == 1:
             return y + self.scale * F.linear(narrow, self.lora_b.to(x.dtype))
@@ -105,6 +107,7 @@ def inject_adapters(
     Raises:
         ValueError: no layer of the model is a target.
     """
+    # What learns whole needs no detour, and what is frozen on purpose gets none.
     left_out = {*config.whole, *frozen}
     for group, parts in groups.items():
         adapters: LoraGroup = getattr(config, group)
@@ -138,6 +141,7 @@ def matrices_in(block: nn.Module, name: str) -> int:
     assert isinstance(layer, nn.Linear)
     if name == "gate_up":
         return 2
+    # openpi gives each head a matrix and an adapter of its own; here heads lie in one matrix.
     if name not in ("qkv", "memory_q", "memory_kv"):
         return 1
     heads = getattr(block, "num_heads", None)  # of a vision block; a Gemma block keeps them in its config

@@ -48,6 +48,7 @@ class AdaRMSNorm(nn.Module):
     def modulate(self, cond: Float[Tensor, "b #t c"]) -> Modulation:
         """Return what a condition makes of this norm."""
         scale, shift, gate = self.modulation(cond).float().chunk(3, dim=-1)
+        # The 1 is added once for all tokens, not at every use.
         return 1 + scale, shift, gate
 
     def forward(self, x: Float[Tensor, "b t d"], modulation: Modulation) -> Float[Tensor, "b t d"]:

@@ -52,6 +52,7 @@ class FrozenBatchNorm(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Scale and shift channels by the stored statistics."""
         weight, bias, mean, variance = (part[:, None, None] for part in self.buffers())
+        # Four numbers per channel become two, in fp32; only the product with the picture is in its dtype.
         factor = weight * (variance + 1e-5).rsqrt()
         return x * factor.to(x.dtype) + (bias - mean * factor).to(x.dtype)
 
@@ -136,6 +137,7 @@ class ResNet(nn.Module):
 
 def normalize_imagenet(images: Float[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
     """Normalise each colour as the published weights saw it: by its mean and deviation over ImageNet."""
+    # Pictures come in [-1, 1], the statistics are for [0, 1]: one factor and shift does both steps.
     scales = [(0.5 / std, (0.5 - mean) / std) for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     return torch.stack([images[..., i] * factor + shift for i, (factor, shift) in enumerate(scales)], dim=1)
 

@@ -103,6 +103,7 @@ class Siglip(nn.Module):
         grid = self.config.grid
         if (rows, columns) == (grid, grid):
             return self.position
+        # As big_vision resamples: bilinear, and smoothed where the grid gets coarser.
         table = self.position.float().T.unflatten(-1, (grid, grid))[None]
         table = F.interpolate(table, (rows, columns), mode="bilinear", antialias=True, align_corners=False)
         return table[0].flatten(1).T.to(self.position.dtype)
@@ -126,6 +127,7 @@ class Siglip(nn.Module):
 
 def patchify(images: Float[Tensor, "b h w 3"], size: int) -> Float[Tensor, "b p c"]:
     """Cut pictures into square patches, row by row, each a vector of its pixels."""
+    # A convolution as wide as its stride is a matrix product of the cut patches.
     patches = images.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # [b rows size columns size 3]
     return patches.transpose(2, 3).flatten(3).flatten(1, 2)
 

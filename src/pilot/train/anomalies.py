@@ -51,10 +51,12 @@ class SpikeDetector:
         Raises:
             FloatingPointError: this step, or one shortly before, is NaN or leaps; the folder with its batch is named.
         """
+        # One copy from the GPU for both.
         values = torch.stack([loss.detach().float(), grad_norm.detach().float()])
         arrived = None
         if values.is_cuda:
             values = values.to("cpu", non_blocking=True)
+            # The event tells when the copy is done; asking it costs nothing, reading the value would wait.
             arrived = torch.cuda.Event()
             arrived.record()
         self._coming.append((step, values, arrived, batch))
@@ -89,6 +91,7 @@ class SpikeDetector:
         if not math.isfinite(value):
             return f"{words} {value}"
         seen = self._seen.get(name, ())
+        # Early losses fall fast and jump about; a median of a few says nothing.
         if not factor or len(seen) < AT_LEAST:
             return None
         median = statistics.median(seen)

@@ -53,6 +53,7 @@ class Checkpoints:
         temporary = self._temporary(step)
         if self.ranks.is_main:
             shutil.rmtree(temporary, ignore_errors=True)
+        # A barrier: no rank may write before the main one has cleared the folder.
         self.ranks.gather(None)
         try:
             written = dcp.async_save(dict(tensors), checkpoint_id=temporary, process_group=self.ranks.files)
@@ -97,8 +98,10 @@ class Checkpoints:
 
     def _name(self, step: int, values: dict[str, Any]) -> None:
         temporary, folder = self._temporary(step), self.out / "checkpoints" / f"{step:06d}"
+        # Truncated copies are the usual damage, and sizes find them without reading gigabytes.
         sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
         write_json(temporary / STATE, values | {"files": sizes})
+        # A rename is all or nothing, so a folder with this name is complete.
         replace_folder(temporary, folder)
         for old in checkpoints(self.out)[: -self.keep]:
             if self.every is None or int(old.name) % self.every:
@@ -118,6 +121,7 @@ class Checkpoints:
 
 def checkpoints(out: Path) -> list[Path]:
     """Return the folders of complete checkpoints, oldest first."""
+    # The state file is written last: without it a folder is the rest of a run that was killed.
     complete = [folder for folder in (out / "checkpoints").glob("[0-9]*") if (folder / STATE).is_file()]
     return sorted(complete, key=lambda folder: int(folder.name))
 

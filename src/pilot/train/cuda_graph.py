@@ -91,6 +91,7 @@ class StepGraphs:
             self.replays[shapes] = self._capture_step(inputs)
         graph_inputs, replay = self.replays[shapes]
         for mine, new in zip(graph_inputs.tensors(), inputs.tensors(), strict=True):
+            # A graph reads where it was captured, so new values go to the old places.
             mine.copy_(new.pin_memory() if mine.is_cuda else new, non_blocking=True)
         terms, loss, norm = replay()
         terms = {name: (total.clone(), count.clone()) for name, (total, count) in terms.items()}
@@ -99,6 +100,7 @@ class StepGraphs:
     def _pad_targets(self, batch: list[Batch]) -> list[Batch]:
         """Pad positions of targets to the most that a part has had, rounded up to eighths of its tokens."""
         for part in batch:
+            # Eighths: few enough shapes to be captured, and little padding in each.
             targets, eighth = len(part.observation.target_positions()[0]), max(1, part.observation.tokens.numel() // 8)
             self.num_targets = max(self.num_targets, -(-targets // eighth) * eighth)
         return [replace(part, observation=part.observation.pad_targets(self.num_targets)) for part in batch]
@@ -128,6 +130,7 @@ class StepGraphs:
 
     def _capture_step(self, inputs: StepInputs) -> tuple[StepInputs, Replay]:
         """Capture a step; its inputs are tensors of its own, and its gradients come to the same addresses each time."""
+        # Copies, which belong to the graph: the caller's tensors will be freed.
         inputs_on_device, addresses_seen = inputs.map(lambda t: t.to(self.device, copy=True)), []
         table = torch.zeros(8, len(self.optimizer.names), dtype=torch.int64, device=self.device)
 
@@ -136,6 +139,7 @@ class StepGraphs:
             return table
 
         replay = self.capture(lambda: self._work(inputs_on_device, place))
+        # Capturing has fixed the addresses of the gradients; only now can the table be filled.
         table.copy_(addresses_seen[0])
         return inputs_on_device, replay
 

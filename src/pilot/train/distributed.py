@@ -88,6 +88,7 @@ class Ranks:
         """Sum each number over the ranks, in double precision."""
         if self.world_size == 1:
             return numbers
+        # Doubles hold counts exactly up to 2^53; floats would lose tokens of a large batch.
         total = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(total, group=self.host)
         return total.tolist()
@@ -116,6 +117,8 @@ class Ranks:
             yield
         except Exception as error:
             failed = error
+        # Every rank asks, whether it failed or not: so they meet here and not in a call that the failed one never
+        # makes.
         if self.any(failed is not None):
             reasons = self.gather(None if failed is None else f"{type(failed).__name__}: {failed}")
             if failed is not None:
@@ -149,11 +152,13 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
     _check_world_size(config, count)
     device = process_device(config, ranks=count)
     if device.type == "cuda":
+        # NCCL and Triton take the current device, whatever device a tensor is on.
         torch.cuda.set_device(device)
     if count == 1:
         yield Ranks(device=device)
         return
     if not joined:
+        # Both on a GPU: counts and errors go over the CPU, gradients over NCCL.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     try:
@@ -210,6 +215,7 @@ def _make_mesh(config: TrainConfig, count: int, device: torch.device) -> DeviceM
     if config.parallel.strategy == "fsdp":
         return init_device_mesh(device.type, (count,), mesh_dim_names=("shard",))
     inner = num_shards(config) if config.parallel.strategy == "hsdp" else 1
+    # DDP is the case of shards of one rank: gradients are reduced over all, and nothing is gathered.
     return init_device_mesh(device.type, (count // inner, inner), mesh_dim_names=("replicate", "shard"))
 
 
@@ -233,6 +239,7 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.compute.checkpointing]
     if ranks.mesh is None:
         return model
+    # `pointing_terms` calls parts of a block directly, whose weights FSDP has not gathered then.
     if getattr(config.model, "point_layer", None) is not None:
         raise ValueError(
             "a model with a point_layer looks into a block from outside: train it in fp32 with parallel='none'"
@@ -241,11 +248,13 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if computes_in_bf16(config, ranks.device) else {}
     )
     options = {"mesh": ranks.mesh, "mp_policy": MixedPrecisionPolicy(**low, cast_forward_inputs=False)}
+    # Inner modules first: what is sharded already is left out of the units around it.
     if separate_modules := model.separate_modules():
         fully_shard(separate_modules, **options)
     for block in model.blocks():
         fully_shard(block, **options)
     fully_shard(model, **options)
+    # FSDP gathers before `forward` alone; these are the methods that the trainer calls instead.
     for method in ("loss_terms", "sample_actions"):
         register_fsdp_forward_method(model, method)
     return model

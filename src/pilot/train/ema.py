@@ -25,6 +25,7 @@ class Ema:
         self.decay, self.warmup, self.updates = decay, warmup, 0
         parameters = masters if masters is not None else dict(model.named_parameters())
         self.learned = [name for name, p in model.named_parameters() if p.requires_grad]
+        # Frozen weights are the model's own tensors, not copies.
         self.weights = {name: p.detach() for name, p in model.state_dict().items()}
         self.weights |= {name: parameters[name].detach().clone() for name in self.learned}
         self._current = {name: parameters[name] for name in self.learned}
@@ -39,6 +40,7 @@ class Ema:
         """Move the average towards the weights of now."""
         decay = self.next_decay()
         averages = [local_shard(self.weights[name]) for name in self.learned]
+        # One launch for all weights; one by one would take as long as the optimizer on a GPU.
         torch._foreach_lerp_(averages, [local_shard(self._current[name].detach()) for name in self.learned], 1 - decay)
 
 

@@ -79,6 +79,7 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
         )
     if missing := sorted(set(shown) - {names[camera] for camera in cameras}):
         warnings.warn(f"{dataset.path} has no {missing} of robot '{robot.name}': masked in its rows", stacklevel=2)
+    # Less is rounding: 29.97 is often written as 30.
     if abs(dataset.fps - robot.control_hz) > 0.5:
         warnings.warn(
             f"{dataset.path} has {dataset.fps:g} frames per second, robot '{robot.name}' is controlled at "
@@ -116,6 +117,7 @@ def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Row
             for source, rows in zip(config.data.sources, sources.values(), strict=True)
             if isinstance(rows, RobotRows) and robot_of(source, config).name == name and "fast" in source.teaches
         ]
+        # A tokenizer is fitted to whole chunks, and some sets have none.
         long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
         if name == robot_name or not long:
             continue
@@ -141,6 +143,7 @@ def pipelines(
         if not isinstance(rows, RobotRows):
             result[name] = bundle.pipeline
             continue
+        # The first set of the run's robot gives the policy its statistics; later ones have their own.
         alone = config.data.stats_per == "dataset" and robot.name in seen
         seen.add(robot.name)
         key = name if alone else robot.name

@@ -63,8 +63,10 @@ class FusedAdamW:
         sizes = [masters.weights[name].numel() for name in self.names]
         blocks = [torch.arange(-(-size // adamw_kernels.BLOCK), dtype=torch.int32) for size in sizes]
         tensors = [torch.full_like(block, i) for i, block in enumerate(blocks)]
+        # Each program of the kernel looks its tensor and block up here, so one launch serves tensors of all sizes.
         of_block = torch.stack((torch.cat(tensors), torch.cat(blocks)), dim=1)
         self.of_block = of_block.contiguous().to(self.device)
+        # Then the compiler may read whole vectors without asking whether each element exists.
         self.sizes, self.even = sizes, all(size % 16 == 0 for size in sizes)
         decay = {id(p): group["weight_decay"] for group in optimizer.parts[0].param_groups for p in group["params"]}
         self.decays = torch.tensor([decay[id(masters.weights[name])] for name in self.names], device=self.device)
@@ -100,9 +102,11 @@ class FusedAdamW:
         """
         config, (beta1, beta2) = self.optimizer.config, self.optimizer.config.betas
         self.steps += table[0].ne(0).float()  # a weight without a gradient takes no step
+        # In fp64: `1 − beta^step` would lose digits in fp32 in the first steps, where it is small.
         steps = self.steps.double().clamp(min=1)
         corrections = torch.stack((1 / (1 - beta1**steps), (1 - beta2**steps).rsqrt())).float()
         norm = self.kernels.sum_squares(table, self.of_block, bf16=bf16, even=self.even).sum().sqrt()
+        # As `torch.nn.utils.clip_grad_norm_` does, and all on the GPU: the host never learns the norm here.
         clip = (config.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         self.kernels.update(
             table, self.of_block, decays=self.decays, corrections=corrections, clip=clip, rates=rates,
@@ -119,6 +123,7 @@ class FusedAdamW:
     def addresses(self, gradients: list[Tensor | None]) -> Int[Tensor, "8 n"]:
         """Return addresses and sizes of all that the kernels read, on the CPU; see `adamw_kernels.py`."""
         self._take_steps()
+        # The order of rows is that of the kernel's arguments (`adamw_kernels.py`).
         rows = [[0 if g is None else g.data_ptr() for g in gradients]]
         state = self._state()
         for kept in (
@@ -146,6 +151,7 @@ class FusedAdamW:
         """Put the step counts of all weights into one tensor, whose elements are those of the optimizer's state."""
         state, size = self._state(), self.steps.element_size()
         counts = [state[name]["step"] for name in self.names]
+        # Still the elements of one tensor; after loading a checkpoint they are tensors of their own.
         if all(count.data_ptr() == self.steps.data_ptr() + i * size for i, count in enumerate(counts)):
             return
         self.steps = torch.stack(counts).float()

@@ -57,11 +57,14 @@ class Learner:
         choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
         low = computes_in_bf16(config, self.ranks.device)
         if config.lora is not None and low:
+            # Before `parallelize` moves the model to its device, where frozen weights then take half the room.
             halve_frozen(self.model)
         alone = self.ranks.mesh is None
         if alone and low and config.lora is None:
             freeze_unreached(self.model, config.objective.losses)
         parallelize(self.model, config, self.ranks)
+        # The order matters: masters take the weights in fp32 before the model is put in bf16, and the optimizer and the
+        # average then follow the masters.
         self.masters = MasterWeights(self.model, many_passes=config.parallel.accumulate > 1) if alone and low else None
         weights = None if self.masters is None else self.masters.weights
         self.optimizer = Optimizer(self.model, config.optim, steps=config.steps, masters=weights)
@@ -116,6 +119,7 @@ class Learner:
     def draw(self, batch: list[Batch]) -> list[Draws]:
         """Draw noise and flow times for each part of the batch."""
         config, model = self.config, self.model
+        # A prime factor keeps (seed, step) apart: step 1 of seed 0 is not step 0 of seed 1.
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         options = {"flow_draws": config.objective.flow_draws, "time_s": config.objective.time_s}
         if config.objective.noise_per == "step":
@@ -129,9 +133,11 @@ class Learner:
         counts = [self.model.loss_counts(part, d, losses=losses) for part, d in zip(batch, draws, strict=True)]
         totals = {name: torch.cat([part[name] for part in counts]).sum() for name in counts[0]}
         if self.ranks.world_size > 1:
+            # Over the CPU's group, so that counting does not wait behind gradients on the GPU.
             sums = self.ranks.sum([total.item() for total in totals.values()])
             totals = {name: torch.tensor(total) for name, total in zip(totals, sums, strict=True)}
         weight_of = self.config.objective.weight_of
+        # A loss that no row of the batch carries has the sum 0; dividing by 1 keeps it so.
         return {name: weight_of(name) / total.float().clamp(min=1) for name, total in totals.items()}
 
     def _gradients_in_turn(self, batch: list[Batch], draws: list[Draws], scales: Scales) -> tuple[Terms, Tensor]:
@@ -145,6 +151,7 @@ class Learner:
         for part, own in zip(batch, draws, strict=True):
             own = {name: move(t) for name, t in own.items()}
             terms = self.model.loss_terms(part.map(move), own, losses=losses, run_all_modules=count > 1)
+            # Backward at once: the activations of a part are free before the next one starts.
             (count * weighted_loss(terms, scales)).backward()
             results.append(detach_terms(terms))
         terms = concatenate_terms(results)
@@ -154,7 +161,9 @@ class Learner:
         """Compute all parts at once; gradients are summed in the order of the parts, so a step repeats exactly."""
         assert self.pool is not None
         results = list(self.pool.map(self._gradients_of_part, batch, draws, [scales] * len(batch)))
+        # `backward` in threads would add in the order in which they finish, and rounding would differ from run to run.
         for p, *parts in zip(self.optimizer.parameters, *(gradients for _, gradients in results), strict=True):
+            # A part whose rows lack a loss reaches fewer weights.
             known = [g for g in parts if g is not None]
             p.grad = torch.stack(known).sum(0) if known else None
         terms = concatenate_terms([terms for terms, _ in results])
@@ -171,6 +180,8 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a step depends on, each tensor as it is sharded over the ranks."""
         masters = {} if self.masters is None else {n: p.detach() for n, p in self.masters.weights.items()}
+        # The fp32 masters stand for the bf16 copies under the same names, so any kind of run can go on from a
+        # checkpoint.
         own = {f"model/{name}": weight for name, weight in (self.model.state_dict() | masters).items()}
         own |= {f"ema/{name}": self.ema.weights[name] for name in self.ema.learned}
         return own | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
@@ -195,6 +206,7 @@ class Learner:
             return
         with torch.no_grad():
             for name, copy in self.masters.copies.items():
+                # There is no need to keep the copies: `refresh` makes them again from the masters.
                 copy.copy_(self.ema.weights[name])
         try:
             yield self.model
@@ -208,6 +220,7 @@ class Learner:
 
 def uses_threads(config: TrainConfig, ranks: Ranks) -> bool:
     """Return whether the parts of a batch are computed at the same time, in threads."""
+    # FSDP and compiled blocks are not for several threads at once, and a GPU is busy with one part already.
     plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compute.compile
     return plain and ranks.device.type == "cpu" and config.parallel.accumulate == 1
 

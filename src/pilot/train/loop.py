@@ -58,13 +58,17 @@ def train(
     out = Path(out)
     with connect(config) as ranks:
         if ranks.device.type == "cpu":
+            # The parts of a batch go in threads of their own (`learner.py`): more threads inside each would fight over
+            # the cores.
             torch.set_num_threads(1)
             keep_freed_memory(ALL)
+        # The main rank decodes, computes statistics and writes them; the others then find them on disk.
         setup = ranks.main_first(lambda: prepare(config, out, resume=resume, progress=progress, ranks=ranks))
         run = Run(config, setup, out, ranks=ranks)
         try:
             run.go(until=until, progress=progress, evaluate=evaluate)
         except Exception as error:
+            # A save in progress may still succeed, and is then the last good checkpoint.
             run.checkpoints.settle()
             last = checkpoint.last_checkpoint(out)
             error.add_note(f"the last good checkpoint is {last}" if last else "no checkpoint has been written yet")
@@ -118,6 +122,7 @@ class Run:
                     if values:
                         flops = self.meter.of(batch)
                         metrics.log(self.step, values, samples_per_step=config.batch_size, flops_per_sample=flops)
+                    # A signal may reach one rank alone; all must save in the same step.
                     stopping = ranks.any(stopped())
                     if self.step % config.checkpoints.save_every == 0 or self.step == last or stopping:
                         self.save()
@@ -139,6 +144,7 @@ class Run:
             self.spikes.watch(self.step, batch, loss=outcome.loss, grad_norm=outcome.grad_norm)
         if not logging:
             return {}
+        # What follows waits for the GPU, so it is done for steps that are logged, and for no others.
         drawn = sum(self.ranks.gather(self.drawn), Counter())
         shares = {f"share/{source}": count / drawn.total() for source, count in sorted(drawn.items())}
         losses = mean_losses(self.ranks.gather(sum_losses(outcome.terms, outcome.sources)))
@@ -161,6 +167,7 @@ class Run:
     def save(self) -> None:
         """Write the policy, and begin to write the checkpoint."""
         with self.ranks.fail_together():
+            # No checkpoint of weights that a NaN has already reached.
             self.spikes.settle()
         self.export()
         values = {
@@ -182,6 +189,7 @@ class Run:
 
     def _load(self, folder: Path) -> None:
         values = checkpoint.read_values(folder)
+        # First of all: with other data the same step number would mean other rows.
         self.setup.loader.mixture.check(values["mixture"])
         tensors = self.learner.allocate_tensors(checkpoint.names_in(folder))
         checkpoint.read_tensors(folder, tensors, ranks=self.ranks)
@@ -199,6 +207,7 @@ def sum_losses(terms: Terms, sources: list[str]) -> LossSums:
     """Return the sum and count of each loss over this rank's rows, of all and of each source."""
     result: LossSums = {}
     for name, (total, count) in terms.items():
+        # In fp64, so that a mean does not depend on how rows are spread over ranks.
         total, count = total.double().cpu(), count.double().cpu()
         result[name, ""] = total.sum().item(), count.sum().item()
         for source in set(sources):

@@ -22,6 +22,7 @@ class MasterWeights:
         self.weights = {name: nn.Parameter(p.data.float()) for name, p in self.copies.items()}
         self._sums: dict[str, Tensor] = {}
         for p in model.parameters():
+            # All weights, the frozen too; the names and the parameters stay, so the optimizer need not know.
             p.data = p.data.bfloat16()
         for name, p in self.copies.items() if many_passes else ():
             p.register_post_accumulate_grad_hook(partial(self._add, name))
@@ -37,6 +38,7 @@ class MasterWeights:
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients of the step by name, for the weights that have one."""
+        # After one pass the bf16 gradients are the step's; a sum in fp32 would only copy them.
         return self._sums or {name: p.grad for name, p in self.copies.items() if p.grad is not None}
 
     def clear_gradients(self) -> None:

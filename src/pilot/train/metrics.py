@@ -59,6 +59,7 @@ class Metrics:
         self._trackers = []
         if main:
             out.mkdir(parents=True, exist_ok=True)
+            # Steps behind the checkpoint will be taken again, and are not to stand there twice.
             _filter_lines(self.path, lambda line: json.loads(line)["step"] <= start)
             _filter_lines(self.lines, lambda line: int(line.removeprefix("step ").split("/")[0]) <= start)
             self._trackers = open_trackers(log_to, out, title=title, start=start, settings=settings or {})
@@ -86,6 +87,7 @@ class Metrics:
         try:
             yield
         finally:
+            # As if the clock had stood still meanwhile.
             self._since += time.perf_counter() - begun
 
     def log(
@@ -120,6 +122,7 @@ class Metrics:
     def _write(self, step: int, values: Mapping[str, float], *, left: float | None) -> None:
         if not self.main:
             return
+        # Six digits are more than a loss means, and keep lines short.
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step} | rounded) + "\n")

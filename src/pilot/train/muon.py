@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pilot.train.distributed import full_tensor, local_shard, shard_like, shard_of
 
+# Keller Jordan's: they grow small singular values fastest, at the price of ending near 1 and not at 1.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -22,7 +23,9 @@ ITERATIONS = 5
 def orthogonalize(g: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
     """Return each matrix with its singular values brought near 1 (0.7 to 1.2), by a quintic Newton-Schulz iteration."""
     wide = g.shape[1] <= g.shape[2]
+    # `x xᵀ` is smaller on the short side.
     x = g if wide else g.mT
+    # The iteration converges for singular values below 1, and none is above the Frobenius norm.
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
@@ -62,6 +65,7 @@ class Muon(torch.optim.Optimizer):
             own.lerp_(gradient, 1 - group["momentum"])
             directions.append(full_tensor(shard_like(torch.lerp(gradient, own, group["momentum"]), p)))
         rows, columns = matrices[0].shape
+        # An update of the same size for each output, whatever the shape: tall matrices would move too little.
         scale = max(1, rows / columns) ** 0.5
         for p, direction in zip(matrices, orthogonalize(torch.stack(directions)), strict=True):
             part = local_shard(p)

@@ -19,6 +19,7 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     """
     steps = config.decay_steps or steps
     if step < config.warmup_steps:
+        # Not from 0: optax gives the first step one share of the warm-up already.
         start = config.peak_lr / (config.warmup_steps + 1)
         return start + (config.peak_lr - start) * step / config.warmup_steps
     progress = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
@@ -41,6 +42,7 @@ class Optimizer:
         self.parameters = list(weights.values())
         linear = [f"{name}.weight".lstrip(".") for name, m in model.named_modules() if isinstance(m, nn.Linear)]
         matrices = [weights[name] for name in linear if name in weights]
+        # The embedding is a table, not an `nn.Linear`, so it falls here: rows that are not met should not decay.
         others = [p for p in self.parameters if id(p) not in {id(m) for m in matrices}]
         use_muon = config.name == "muon"
         groups = [{"params": others, "weight_decay": 0.0}]
@@ -59,6 +61,7 @@ class Optimizer:
         lr = learning_rate(self.config, step, self.steps)
         for part, peak in zip(self.parts, self.peaks, strict=False):
             for group in part.param_groups:
+                # One schedule for both, each scaled to its own peak.
                 group["lr"] = lr * peak / self.config.peak_lr
             part.step()
             part.zero_grad(set_to_none=True)
@@ -75,5 +78,6 @@ class Optimizer:
             for p in (p for group in part.param_groups for p in group["params"]):
                 for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
                     if f"{key}/{self.names[id(p)]}" in names:
+                        # The step count is a tensor without dims, on the device since AdamW is fused.
                         like_p = torch.zeros((), device=p.device) if key == "step" else torch.zeros_like(p)
                         part.state[p][key] = like_p

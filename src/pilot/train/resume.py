@@ -39,6 +39,7 @@ def claim(out: Path, config: TrainConfig, *, resume: bool, write: bool) -> Path 
 
 def as_json(config: Any) -> Any:
     """Return a (nested) dataclass as JSON gives it back: tuples are lists."""
+    # Compared with a file, where a tuple is a list; both go through JSON so that they can be equal.
     return json.loads(json.dumps(asdict(config)))
 
 
@@ -49,10 +50,12 @@ def read_config(out: Path, *, like: TrainConfig) -> dict[str, Any]:
         FileNotFoundError: no run there.
     """
     values = read_json(out / FILE, remedy="choose another folder")
+    # A config from before settings had groups.
     if "data" not in values:
         values = group_settings(values)
     values["model"] = as_json(config_from_dict(values["model"], kind=model_kind(like.model)))
     values["data"]["sources"] = [as_json(Source(path="")) | source for source in values["data"]["sources"]]
+    # Runs before this setting grouped rows by label, and resumed they must draw the same rows.
     values["data"].setdefault("group_by", "label")
     return with_defaults(values, like)
 

@@ -45,6 +45,7 @@ def prepare(
         ValueError: the folder holds another run, or sources, robot and model do not fit together.
     """
     ranks = ranks or Ranks()
+    # Cheap checks first: a wrong setting should not cost minutes of opening data.
     check_config(config, ranks=ranks.world_size)
     last = claim(out, config, resume=resume, write=ranks.is_main)
     robot = load_robot(config.robot)

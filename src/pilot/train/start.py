@@ -108,6 +108,7 @@ def with_model_config(bundle: Bundle, config: TrainConfig, *, path: Path) -> Bun
     """
     have, want = bundle.model.config, config.model
     if isinstance(have, PiConfig) and isinstance(want, PiConfig):
+        # Compare the rest: these may differ, for instance insulation of a new expert.
         have = replace(have, **{name: getattr(want, name) for name in OF_THE_RUN})
     if have != want:
         raise ValueError(
@@ -161,6 +162,7 @@ def check_action_tokenizer(config: TrainConfig, tokenizer: ActionTokenizer | Non
     kinds = {kind: name for name, (_, kind) in ACTION_TOKENIZERS.items()}
     got = kinds[type(tokenizer)]
     if wanted not in ACTION_TOKENIZERS:
+        # By what they write, for a folder's name says nothing of what is in it.
         if _files_of(load_action_tokenizer(fetch(wanted))) != _files_of(tokenizer):
             raise ValueError(
                 f"{path} has an action tokenizer of its own ({got}), which is not the one in {wanted}; take it with "
@@ -171,6 +173,7 @@ def check_action_tokenizer(config: TrainConfig, tokenizer: ActionTokenizer | Non
             f"the actions of {path} are written by '{got}', this run asks for '{wanted}'; "
             f"set data.action_tokenizer={got}"
         )
+    # Only FAST has a scale; for others the run's own is taken as agreed.
     scale = getattr(tokenizer, "scale", config.data.fast_scale)
     if scale != config.data.fast_scale:
         raise ValueError(

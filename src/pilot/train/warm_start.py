@@ -50,6 +50,7 @@ def transfer_weights(base: Pi, config: PiConfig, *, fresh: Sequence[str], genera
             "are to start from nothing are named in `fresh`"
         )
     rest = {name: weight for name, weight in model.state_dict().items() if name not in wanted}
+    # Only what is new is allocated; the rest are the tensors of `base`, of which a copy may not fit.
     drawn = {name: torch.empty(weight.shape, dtype=base.dtype) for name, weight in rest.items()}
     init_action_expert(drawn, generator)
     model.load_state_dict(available | drawn, assign=True)
