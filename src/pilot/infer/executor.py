@@ -121,6 +121,7 @@ class Delays:
         if not self.recent:
             return self.first
         ordered = sorted(self.recent)
+        # Rounded up: a chunk expected too early leaves the robot without actions, one too late costs little.
         return ordered[math.ceil(self.percentile / 100 * (len(ordered) - 1))]
 
 
@@ -192,11 +193,13 @@ class Executor:
             state.last, state.ticks_without_action = action, 0
             counts.run += 1
             return Command(tick, "run", action)
+        # Before the first chunk there is nothing to hold: the robot is not commanded at all.
         if state.last is None:
             counts.wait += 1
             return Command(tick, "wait", None)
         state.ticks_without_action += 1
         if state.stopped or state.ticks_without_action > self.late.stop_after:
+            # A latched stop needs a person (`reset`); otherwise the next chunk goes on from here.
             state.stopped = self.late.latch
             counts.stop += 1
             return Command(tick, "stop", self.late.stop(state.last))
@@ -222,10 +225,12 @@ class Executor:
         if state.stopped or not self.is_due(chunks, tick):
             return None
         if pending is not None:
+            # An answer may have been lost with a connection: after so many ticks ask again.
             if tick - pending.tick < self.patience:
                 return None
             self.counts.lost += 1
         left = self.leftover(chunks, tick)
+        # The model is told that these actions will have been executed when its answer arrives.
         delay = min(self.delays.expected(), len(left))
         state.pending = ChunkRequest(tick=tick, state=state, leftover=left, delay=delay)
         return state.pending
@@ -256,6 +261,7 @@ class Executor:
         current = state is self.state
         if current:
             self.delays.add(tick - request.tick)
+        # From before a reset, all in the past, or older than what the robot executes already.
         if not current or chunk.end <= tick or (chunks and chunk.observed_at <= chunks[-1].observed_at):
             self.counts.refused += 1
             return False
@@ -291,6 +297,7 @@ def check_chunk(actions: np.ndarray, last: np.ndarray | None) -> Float[np.ndarra
         raise ValueError(f"a chunk is finite numbers [ah ad], got {list(actions.shape)}: {actions.ravel()[:8]}…")
     if last is not None and actions.shape[1] != len(last):
         raise ValueError(f"this chunk has {actions.shape[1]} dims, the robot has been commanded with {len(last)}")
+    # Two threads read it without a lock, so nobody may change it.
     actions.setflags(write=False)
     return actions
 

@@ -127,6 +127,7 @@ def encode_leftover(
     for i, (one, state) in enumerate(zip(previous, states, strict=True)):
         if one is None or not len(one.actions):
             continue
+        # Through the pipeline, as training data would go: adapter, delta, normalisation.
         left = one.actions[:horizon]
         sample = Sample(images={}, prompt="", state=np.asarray(state, np.float32), actions=left)
         actions[i, : len(left)] = transforms.pad_dims(pipeline.normalized_actions(sample), dims)
@@ -169,6 +170,7 @@ def denoise(
         )
     with torch.inference_mode():
         given = leftover.mark_given(most)
+        # Only a model trained for it may be shown clean actions; others see them on their way from noise.
         clean = given if rtc.mode == "trained" else None
         velocity = engine.velocity(prefilled, state, horizon=noise.shape[1], given=clean, **steps)
         is_given, actions = given[..., None], leftover.actions.to(noise)
@@ -196,6 +198,7 @@ def denoise_guided(
     padded_dims: Bool[Tensor, "#b ad"] | None = None,
 ) -> Float[Tensor, "p b ah ad"]:
     """Denoise in mode `guided`. Only the way from `x_t` to the velocity is differentiated, not the weights."""
+    # Inference tensors can never take part in autograd, and the pull below needs gradients of `x_t`.
     with torch.inference_mode(False), torch.no_grad():
         cache, kinds = prefilled.cache_and_kinds
         cache = [(k.clone(), v.clone()) for k, v in cache]  # autograd does not keep what was made in inference mode
@@ -233,6 +236,7 @@ def guide_velocity(
             x = x_t.detach().requires_grad_()
             v_t = velocity(x, i)
             x_0 = x - times[i] * v_t
+        # The product of the error with the Jacobian: one backward pass, and the Jacobian itself never exists.
         (pull,) = torch.autograd.grad(x_0, x, weights * (target - x_0.detach()))
         return v_t.detach() - guidance_weight(times[i], max_guidance=max_guidance) * pull
 
@@ -244,6 +248,7 @@ def guidance_weight(time: float, *, max_guidance: float) -> float:
 
     That is `(t² + (1 − t)²) / (t·(1 − t))`, symmetric in time and infinite at both ends.
     """
+    # At t = 1 the formula divides by zero; the cap is its limit.
     if not 0 < time < 1:
         return max_guidance
     return min(max_guidance, (time**2 + (1 - time) ** 2) / (time * (1 - time)))
@@ -261,6 +266,7 @@ def prefix_weights(
     start, end = delay.minimum(left)[:, None], left[:, None]
     if schedule == "hard":
         return (index < start).float()
+    # The clamp makes the first `delay` weights 1 and those behind the leftover 0.
     weights = ((start - 1 - index) / (end - start + 1) + 1).clamp(0, 1)
     if schedule == "exponential":
         weights = weights * torch.expm1(weights) / math.expm1(1)

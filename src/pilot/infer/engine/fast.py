@@ -87,6 +87,7 @@ class FastEngine:
         """Bring pictures and text into the cache. Without room for new tokens the last layer is cut short."""
         plan = self.plan_prefill(observation)
         order, kinds = plan.tensors(plan.length, observation.tokens.device)
+        # One cache for all that will ever stand in it: growing it later would copy every key and value.
         slots = plan.length + max_new_tokens + self.flow_tokens
         cache = Cache.empty(self.config.vlm, batch=len(kinds), slots=slots, like=self.vlm.like)
         pictures = [self.gather_images(observation, cameras) for _, cameras in plan.calls]
@@ -109,6 +110,7 @@ class FastEngine:
         calls: dict[tuple[nn.Module, torch.Size], dict[str, list[int]]] = {}
         for camera, images in observation.images.items():
             if rows_with := [row for row, present in enumerate(observation.image_masks[camera].tolist()) if present]:
+                # Read from the masks on the host: what is absent is not computed at all, so shapes depend on it.
                 calls.setdefault((self.tower(camera), images.shape[1:]), {})[camera] = rows_with
         patches_of: dict[tuple[str, int], range] = {}
         first = 0
@@ -145,6 +147,7 @@ class FastEngine:
         """Embed all pictures and tokens, then bring them into the order of each row."""
         towers = [tower for tower, _ in plan.calls]
         patches = [self.embed_images(tower, x).flatten(0, 1) for tower, x in zip(towers, pictures, strict=True)]
+        # One gather moves the tokens of each row together and leaves the padding behind.
         return torch.cat((*patches, self.embed_tokens(tokens.flatten())))[order.flatten()]
 
     def embed_images(self, tower: nn.Module, pictures: Float[Tensor, "n h w 3"]) -> Float[Tensor, "n p d"]:
@@ -173,6 +176,7 @@ class FastEngine:
             x,
             self.vlm.span(cache, 0, angles=self.angles.at(positions, limit=length), bias=bias),
             norms=self.vlm.norms,
+            # Text is generated behind each row's last token, so the last layer is computed for that token alone.
             only=(kinds != Kind.PAD).sum(1) - 1,
             stop=stop,
         )
@@ -211,6 +215,7 @@ class FastEngine:
         if skip_rows is not None:
             decoding.finished.logical_or_(skip_rows)
         decode_step = self.make_decode_step(prefilled, decoding, kind=kind, eos=eos)
+        # All rows write to the same slot, whatever their lengths; positions tell where each of them is.
         slots = itertools.count(prefilled.length)
 
         def step(token: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,9 +266,11 @@ class FastEngine:
         scratch: Scratch,
     ) -> None:
         """Take in a token of each row at slot `end`; nothing is kept of rows that have finished."""
+        # A finished row writes its key too, and the mask hides it from all that comes.
         decoding.kinds[:, end] = torch.where(decoding.finished, int(Kind.PAD), int(kind))
         if decoding.bias is not None:
             decoding.bias[:, 0, 0, end] = torch.where(decoding.finished, MASKED, 0.0)
+        # Slots behind the new token hold whatever memory held, and are left out instead of masked.
         bias = None if decoding.bias is None else decoding.bias[..., : end + 1]
         angles = self.angles.at(decoding.positions, limit=end + 1)
         span = self.vlm.span(cache, end, angles=angles, bias=bias, scratch=scratch)
@@ -306,6 +313,7 @@ class FastEngine:
         if self.config.action_expert is None:
             raise ValueError("this model has no action expert: it writes its actions (generate with kind=Kind.FAST)")
         plan = self.denoise_plan(num_steps, solver=solver)
+        # Given actions are at time 0 and the others at the step's time, so their norms differ row by row.
         of_actions = plan if given is None else self.with_given_actions(plan, given)
         read_state, actions = self.flow_spans(prefilled, horizon=horizon)
         adaptive = self.config.time_conditioning == "adarms"
@@ -328,6 +336,7 @@ class FastEngine:
 
         Without adaptive norms the time is beside the actions alone.
         """
+        # Both plans are computed already; each row of actions takes its constants from one of them.
         clean, rows = self.clean_denoise_plan, given.flatten()[:, None]
         if plan.mixing is not None:
             return replace(plan, time_bias=tuple(torch.where(rows, clean.time_bias[0], b) for b in plan.time_bias))
@@ -352,11 +361,13 @@ class FastEngine:
         """
         first, state_tokens = prefilled.length, self.state_tokens
         tokens = state_tokens + horizon
+        # A state that more text was written into than planned has no room left: then it is copied.
         cache = prefilled.cache.with_room(first + tokens)
         seen = seen_by_flow(prefilled.filled)
         positions = seen.sum(1, keepdim=True) + torch.arange(tokens, device=seen.device)
         angles = self.angles.at(positions, limit=first + tokens)
         bias = None
+        # Otherwise every slot before the block is seen by all of it, and no mask is faster than one of zeros.
         if prefilled.ragged or prefilled.fast:
             bias = F.pad(additive_mask(seen[:, None], self.model.dtype), (0, tokens))
         of_actions = Angles(*(part[:, state_tokens:] for part in angles))
@@ -380,6 +391,7 @@ class FastEngine:
         key = (num_steps, solver)
         if key not in self.plans:
             if len(self.plans) >= MAX_PLANS:
+                # Dicts keep the order of insertion: the oldest goes.
                 self.plans.pop(next(iter(self.plans)))
             self.plans[key] = self.make_denoise_plan(flow.solver_times(num_steps, solver, device=self.angles.device))
         return self.plans[key]
@@ -391,6 +403,8 @@ class FastEngine:
         if time.modulations is not None:
             return DenoisePlan(norms=self.expert.adaptive(time.modulations))
         assert time.features is not None
+        # A layer over [action, time] is the sum of a layer over each. The action's is folded into `action_in` before
+        # it.
         of_action, of_time = model.time_mlp_in.weight.chunk(2, dim=1)
         bias = F.linear(time.features[:, 0], of_time, model.time_mlp_in.bias) + of_action @ model.action_in.bias
         mixing = of_action @ model.action_in.weight

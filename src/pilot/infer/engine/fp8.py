@@ -39,6 +39,7 @@ def quantize_layer(
     """Quantize one MLP for activations as large as a calibration has seen; `factor` is that of the norm before it."""
     gate_up, gate_up_scale = quantize(weights.gate_up.T)
     down, down_scale = quantize(weights.down.T)
+    # A layer that was all zeros in the calibration still needs a scale that can be divided by.
     input_scale, gated_scale = (HEADROOM * max(x, 1e-6) / LARGEST for x in (largest_input, largest_gated))
     return Fp8Layer(
         factor=factor / input_scale,

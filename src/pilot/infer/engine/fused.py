@@ -51,6 +51,7 @@ class FusedEngine(GraphEngine):
                 FastEngine.prefill(self, observation.map(lambda x: x.to(self.device)), max_new_tokens=1)
 
         cast(FusedStack, self.vlm).quantize(calibrate)
+        # Their graphs have the bf16 products in them.
         self.buffers_by_kind.clear()
 
     def stack(self, gemma: Gemma) -> FusedStack:
@@ -100,6 +101,7 @@ class FusedEngine(GraphEngine):
         padded_dims: Bool[Tensor, "b ad"] | None,
     ) -> Float[Tensor, "n b ah ad"]:
         """Return all points on the way, as `flow.integrate` does, in kernels."""
+        # Each step's kernel writes its point where it is returned: nothing is stacked or copied.
         points = noise.new_empty(num_steps + 1, *noise.shape)
         points[0].copy_(noise)
         halfway = torch.empty_like(noise)
@@ -107,6 +109,7 @@ class FusedEngine(GraphEngine):
         def pad(end: Tensor, steps: float) -> None:
             """Put padded dims where they are in training after so many steps."""
             if padded_dims is not None:
+                # The velocity in padded dims is the noise itself, so their path has a closed form.
                 torch.where(padded_dims[:, None], noise * (1 - steps / num_steps), end, out=end)
 
         for step in range(num_steps):

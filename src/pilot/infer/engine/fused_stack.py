@@ -168,6 +168,7 @@ class FusedStack(InferenceStack):
         self.early = can_launch_early(self.like.device) if early is None else early
         self.tiles = fit_tiles(tiles_for(gemma.config), self.like)
         splits = max(self.tiles.out.splits, self.tiles.down.splits)
+        # Shared by all layers, for they run one after the other.
         self.workspace = Workspace.empty(floats=splits * MAX_ROWS * self.config.width, device=self.like.device)
         self.extra = ExtraRows()
         self.fp8: list[Fp8Layer | None] = []
@@ -211,6 +212,7 @@ class FusedStack(InferenceStack):
         stop: bool = False,
     ) -> Float[Tensor, "u d"] | None:
         """Run all blocks as `InferenceStack.run` does, by the kernels for few rows or those for many."""
+        # Kernels for few rows hold a row's norm in registers; many rows are better off with the library's products.
         few = len(x) <= MAX_ROWS and only is None and norms[0].factor.ndim == 1
         if few and (norms[0].shift is None or norms[0].shifted is not None):
             return self.run_few(x, span, norms=norms, stop=stop)
@@ -290,6 +292,7 @@ class FusedStack(InferenceStack):
             scratch.product("qkv", "normed", weights.qkv, "qkv")
             keys, values = slots.new_keys, slots.new_values
             if slots.index is not None:  # the kernel writes to fixed slots
+                # Into memory of their own first, and from there to the slot that the device knows.
                 keys, values = (x.new_empty((scratch.batch, 1, scratch.tokens, keys.shape[3])) for _ in range(2))
             passes.rotate_into(
                 scratch.qkv, cos=span.angles.cos, sin=span.angles.high, queries=scratch.queries.view(len(x), -1),
@@ -305,6 +308,8 @@ class FusedStack(InferenceStack):
                     x, bias, scratch = self.narrow(x, only, bias=bias, scratch=scratch)
             self.attend_many(scratch, slots, bias=bias)
             scratch.product("out", "attended", weights.out, "branch")
+            # Only where products are bound by arithmetic; few rows wait for memory, and weights in bf16 are there
+            # anyway.
             fp8 = self.fp8[i] if self.fp8 and len(x) > MAX_ROWS else None
             factor, normed = (before_mlp.factor, scratch.normed) if fp8 is None else (fp8.factor, scratch.normed_fp8)
             passes.add_norm(x, scratch.branch, before_attention.gate, factor, before_mlp.shift, out=normed)
@@ -376,6 +381,8 @@ class FusedSiglip:
             passes.add_layer_norm(x, branch, bias, block.attention_norm, out=normed)
             branch, bias = self.attend(block, normed, pictures=len(images)), block.out.bias
             passes.add_layer_norm(x, branch, bias, block.mlp_norm, out=normed)
+            # The bias and the sum with the residual wait for the next norm's pass over the tokens, which reads them
+            # anyway.
             branch, bias = torch.mm(gelu_linear(normed, block.up), block.down.weight.T), block.down.bias
         passes.add_layer_norm(x, branch, bias, siglip.final_norm, out=normed)
         return siglip.head(normed).unflatten(0, (len(images), -1))

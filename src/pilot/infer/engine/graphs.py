@@ -67,6 +67,8 @@ class Graph:
         self.function, self.keeps, self.graph = function, keeps, None
         if device.type == "cuda":
             before = [tensor.clone() for tensor in changes]
+            # Captured work may not be on the default stream, and what it does first (compiling, allocating) may not be
+            # captured.
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -126,8 +128,10 @@ class GraphEngine(FastEngine):
 
     def __init__(self, model: Pi) -> None:
         super().__init__(model)
+        # Robots' observations come over a socket: from pinned memory they reach the GPU without anybody waiting.
         self.input_device = torch.device("cpu")
         self.device = self.angles.device
+        # Make the table as large as it can ever be: if it grew, graphs would read the old one.
         self.angles.at(torch.zeros(1, 1, dtype=torch.long, device=self.device), limit=LONGEST)
         self.buffers_by_kind: OrderedDict[Any, GraphBuffers] = OrderedDict()
         self.layouts: OrderedDict[Any, tuple[PrefillPlan, Tensor, Tensor]] = OrderedDict()
@@ -144,12 +148,14 @@ class GraphEngine(FastEngine):
         layout, order, kinds = self.layout_of(observation)
         pictures = [pictures_of(observation, cameras) for _, cameras in layout.calls]
         buffers = self.buffers(layout, observation, pictures, max_new_tokens=max_new_tokens)
+        # The last upload may still be on its way out of the pinned memory that is to be written now.
         buffers.inputs.wait()
         for place, parts in zip(buffers.pictures, pictures, strict=True):
             buffers.inputs.upload(place, parts)
         buffers.inputs.upload(buffers.tokens, [observation.tokens])
         buffers.inputs.mark()
         buffers.order.copy_(order)
+        # PAD in all slots: those behind may hold tokens of the prefill before.
         buffers.kinds.zero_()
         buffers.kinds[:, : buffers.length].copy_(kinds)
         self.run(
@@ -171,6 +177,7 @@ class GraphEngine(FastEngine):
         masks = {camera: mask.cpu() for camera, mask in observation.image_masks.items()}
         token_kinds = observation.token_kinds.cpu()
         shapes = tuple((camera, x.shape, masks[camera].numpy().tobytes()) for camera, x in observation.images.items())
+        # A robot's prompts differ in words and not in kinds, so nearly every observation finds its plan here.
         key = (shapes, token_kinds.shape, token_kinds.numpy().tobytes())
         if key not in self.layouts:
             if len(self.layouts) == MAX_LAYOUTS:
@@ -254,6 +261,7 @@ class GraphEngine(FastEngine):
         if key not in buffers.graphs:
             if len(buffers.graphs) == MAX_GRAPHS:
                 buffers.graphs.pop(next(iter(buffers.graphs)))
+            # A graph holds addresses, not tensors: what they belong to must not be freed while it lives.
             keeps = (list(self.plans.values()), list(buffers.grammars.values()))
             buffers.graphs[key] = Graph(function, device=self.device, changes=changes, keeps=keeps, pool=self.pool)
         return buffers.graphs[key]()
@@ -282,6 +290,7 @@ class GraphEngine(FastEngine):
         if isinstance(allowed, Sequence) and len(set(map(id, allowed))) == 1:
             allowed = allowed[0]
         grammar = None if buffers is None else self.grammar_of(buffers, allowed)
+        # A sampler that draws, or a grammar that only the host knows, has to be asked at every token.
         greedy = sampler is None or isinstance(sampler, Greedy)
         if buffers is None or grammar is None or not greedy or prefilled.hidden is None or max_new_tokens > room:
             return super().generate(
@@ -300,6 +309,7 @@ class GraphEngine(FastEngine):
             some, all_finished = self.generate_some(
                 buffers, grammar, count, kind=kind, eos=eos, loc_range=loc_range
             )  # fmt: skip
+            # The graph goes on to the end of its tokens; those after the last row has finished are thrown away.
             used = some.shape[1] if not any(all_finished) else all_finished.index(True) + 1
             tokens = torch.cat((tokens, some[:, :used]), dim=1)
             over = any(all_finished) or tokens.shape[1] == max_new_tokens
@@ -315,6 +325,7 @@ class GraphEngine(FastEngine):
         """Return the tensors of a grammar, made when it is first met; when there are too many, graphs go with them."""
         if id(allowed) not in buffers.grammars:
             if len(buffers.grammars) == MAX_GRAMMARS:
+                # Graphs have the addresses of these grammars in them.
                 buffers.grammars.clear()
                 for key in [key for key in buffers.graphs if key[0] == "generate"]:
                     del buffers.graphs[key]
@@ -343,6 +354,7 @@ class GraphEngine(FastEngine):
                 token = argmax_token(scores, loc_range=loc_range).masked_fill(decoding.finished, 0)
                 grammar.advance(token)
                 self.decode_at_slot(buffers, token, kind=kind, eos=eos)
+                # Whether all have finished travels with the tokens: one copy to the host, one wait.
                 made.append(torch.cat((token, decoding.finished.all()[None].long())))
             return torch.stack(made, dim=1)
 
@@ -363,6 +375,7 @@ class GraphEngine(FastEngine):
         decoding.kinds.index_copy_(1, slot, torch.where(finished, int(Kind.PAD), int(kind)))
         bias[:, 0, 0].index_copy_(1, slot, torch.where(finished, MASKED, 0.0).to(bias.dtype))
         angles = self.angles.at(decoding.positions, limit=1)
+        # The slot is a tensor here and the mask covers all slots: a Python number would be captured with the graph.
         span = Span(slots=buffers.cache.slots_at(slot), angles=angles, bias=bias, scratch=buffers.scratch)
         hidden = cast(Tensor, self.vlm.run(self.embed_tokens(token), span, norms=self.vlm.norms))
         torch.where(finished, decoding.hidden, hidden, out=decoding.hidden)
@@ -431,12 +444,14 @@ class GraphEngine(FastEngine):
             ("denoise", num_steps, solver, pads),
             lambda: self.denoise_graph(buffers, num_steps=num_steps, solver=solver, pads=pads),
         )
+        # The next launch in this pool writes over the graph's own result.
         return points.clone()
 
     def denoise_graph(
         self, buffers: GraphBuffers, *, num_steps: int, solver: flow.Solver, pads: bool
     ) -> Float[Tensor, "n b ah ad"]:
         """Return all points on the way. The flow block is behind the room for new tokens; masks hide what is unused."""
+        # Always behind all room for text, used or not, so that one graph serves texts of every length.
         slots = buffers.kinds.shape[1] - self.flow_tokens
         prefilled = buffers.with_all_slots(slots)
         padded_dims = buffers.padded_dims if pads else None

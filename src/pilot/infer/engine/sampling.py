@@ -62,6 +62,7 @@ class Scored:
     def __call__(self, logits: Float[Tensor, "b v"], allowed: Bool[Tensor, "*b v"] | None) -> Int[Tensor, " b"]:
         token = self.sampler(logits, allowed)
         log_prob = logits.float().log_softmax(-1).gather(1, token[:, None])[:, 0]
+        # The end token itself counts, what is written behind it does not.
         running = torch.as_tensor(self.finished, device=token.device).logical_not().expand_as(token)
         self.scores = self.scores + torch.where(running, log_prob, 0.0)
         self.finished = self.finished | (token == self.eos)
@@ -72,6 +73,7 @@ def select_rows(prefilled: PrefillState, rows: Sequence[int]) -> PrefillState:
     """Copy rows of what is prefilled, each as often as it is named, without what has been generated behind them."""
     index = torch.tensor(rows, device=prefilled.kinds.device)
     kinds = prefilled.kinds[index]
+    # Copies start anew: what was generated behind the prefill belongs to another text.
     kinds[:, prefilled.length :] = int(Kind.PAD)
     cache = Cache(prefilled.cache.keys[:, index], prefilled.cache.values[:, index])
     hidden = None if prefilled.hidden is None else prefilled.hidden[index]

@@ -103,6 +103,7 @@ class Scratch:
         self.batch, self.tokens = batch, tokens
         self.length = like.new_empty((rows, 1), dtype=torch.float32)
         self.wide = like.new_empty((rows, config.width), dtype=torch.float32)
+        # In fp32 there is nothing to round, so one tensor is both.
         self.normed = self.wide if dtype == torch.float32 else like.new_empty((rows, config.width))
         qkv = like.new_empty((batch, tokens, rotating + kv_heads, config.head_dim))
         self.qkv = qkv.view(rows, -1)
@@ -114,6 +115,7 @@ class Scratch:
         self.rotated_queries = self.rotated[:, :, :heads].unflatten(2, (kv_heads, -1))  # [b t k g h]
         self.rotated_keys = self.rotated[:, :, heads:].transpose(1, 2)  # [b k t h]
         queries = like.new_empty((batch, kv_heads, tokens, heads // kv_heads, config.head_dim))
+        # Two views of one memory: written token by token, read head by head as attention wants it.
         self.queries_by_token = queries.transpose(1, 2)  # [b t k g h]
         self.queries = queries.flatten(2, 3)  # [b k tg h]
         self.branch = like.new_empty((rows, config.width))
@@ -144,6 +146,7 @@ class AngleTable:
     def at(self, positions: Int[Tensor, "b t"], *, limit: int) -> Angles:
         """Return the angles of positions, all of them below `limit`."""
         cos, sin = self.table
+        # Threads may both make a larger table; each then has one that is large enough.
         if limit > len(cos):
             self.table = cos, sin = self.angles(max(256, 2 * limit))
         return Angles(cos[positions].unsqueeze(2), *sin[positions].unsqueeze(2).chunk(2, dim=-1))
@@ -190,11 +193,13 @@ class InferenceStack:
         ]
         width = self.config.width
         self.like = self.layers[0].qkv.new_empty(0)
+        # `hypot` adds the epsilon under the root without squaring in a tensor of its own.
         self.floor = torch.tensor((width * EPS) ** 0.5, device=self.like.device)
         self.norms: list[NormScale] = []
         if not self.config.cond_width:
             modules = [norm for block in gemma.blocks for norm in (block.attention_norm, block.mlp_norm)]
             plain = cast(Sequence[RMSNorm], [*modules, gemma.final_norm])
+            # Dividing by the length and not by its root mean square leaves out √width, which goes into the factor.
             self.norms = [NormScale((1 + norm.weight.float()) * width**0.5) for norm in plain]
 
     def scratch(self, *, batch: int, tokens: int) -> Scratch:
@@ -234,6 +239,7 @@ class InferenceStack:
     def project(self, normed: Tensor, weights: Weights, slots: Slots, *, angles: Angles, scratch: Scratch) -> None:
         """Write queries to the scratch, keys and values to their slots; queries and keys are rotated in fp32."""
         torch.mm(normed, weights.qkv, out=scratch.qkv)
+        # `roll` would copy: the halves are read crosswise instead.
         low, high = scratch.straight_halves
         torch.mul(scratch.straight, angles.cos, out=scratch.rotated)
         scratch.rotated_halves[0].addcmul_(high, angles.low)
@@ -243,6 +249,7 @@ class InferenceStack:
             slots.new_keys.copy_(scratch.rotated_keys)
             slots.new_values.copy_(scratch.values)
         else:
+            # A slot by a number on the device, so that a graph works for all of them.
             slots.keys.index_copy_(2, slots.index, scratch.rotated_keys.to(slots.keys.dtype))
             slots.values.index_copy_(2, slots.index, scratch.values)
 
@@ -286,6 +293,7 @@ class InferenceStack:
     ) -> tuple[Tensor, Tensor | None, Scratch]:
         """Return residual stream, bias, and a scratch with the queries, of one token in each row."""
         rows = torch.arange(scratch.batch, device=x.device)
+        # Queries of all tokens were made with the keys; only one per row goes on from here.
         small = self.scratch(batch=scratch.batch, tokens=1)
         small.queries_by_token.copy_(scratch.queries_by_token[rows, only][:, None])
         if bias is not None and bias.shape[2] > 1:
