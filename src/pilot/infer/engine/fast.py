@@ -204,7 +204,7 @@ class FastEngine:
         skip_rows: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Int[Tensor, "b n"], PrefillState]:
         """See `Engine.generate`."""
-        room = prefilled.cache.capacity - self.flow_tokens - prefilled.length
+        room = self.room_for_text(prefilled)
         if prefilled.hidden is None or max_new_tokens > room:
             raise ValueError(
                 f"{max_new_tokens} tokens may be generated, but the prefill left room for {room}: "
@@ -234,6 +234,10 @@ class FastEngine:
             fast=prefilled.fast or kind == Kind.FAST,
         )
         return torch.stack(tokens, dim=1) if tokens else decoding.kinds[:, :0], after
+
+    def room_for_text(self, prefilled: PrefillState) -> int:
+        """Return how many tokens can be generated behind a state; the flow block has slots of its own."""
+        return prefilled.cache.capacity - self.flow_tokens - prefilled.length
 
     def start_decoding(self, prefilled: PrefillState) -> DecodeState:
         """Return the state before the first new token. One row without padding sees everything, and needs no mask."""

@@ -126,7 +126,8 @@ class FusedScratch(Scratch):
         extra: ExtraRows = ExtraRows(),  # noqa: B008 (a constant)
         fp8: bool = False,
     ) -> None:
-        self.rows, self.batch, self.tokens, self.extra = batch * tokens, batch, tokens, extra
+        super().__init__(batch=batch, tokens=tokens)
+        self.extra = extra
         few = self.rows <= MAX_ROWS
         width, heads = config.width, config.num_heads * config.head_dim
         self.padded: dict[str, Tensor] = {}
@@ -237,7 +238,7 @@ class FusedStack(InferenceStack):
         """Run all blocks on a stream that has begun, up to the final norm; return False if stopped before."""
         scratch, last = span.scratch, len(self.layers) - 1
         assert isinstance(scratch, FusedScratch)
-        cut, parts = self.cut_of(span)
+        cut, parts = self.cut_of(scratch, span.slots[0])
         bias = None if span.bias is None else span.bias[:, 0, 0]
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
             before_attention, before_mlp, after = norms[2 * i : 2 * i + 3]
@@ -266,11 +267,11 @@ class FusedStack(InferenceStack):
             )  # fmt: skip
         return True
 
-    def cut_of(self, span: Span) -> tuple[Cut, Parts | None]:
+    def cut_of(self, scratch: FusedScratch, slots: Slots) -> tuple[Cut, Parts | None]:
         """Choose how attention is cut over the slots, and make room for the parts if it is cut at all."""
-        queries, slots = span.scratch.queries, span.slots[0].keys.shape[2]
-        cut = choose_cut(queries.shape[1], slots, batch=len(queries))
-        return cut, Parts.empty(queries, slots=slots, part=cut.part) if cut.part else None
+        queries, count = scratch.queries, slots.keys.shape[2]
+        cut = choose_cut(queries.shape[1], count, batch=len(queries))
+        return cut, Parts.empty(queries, slots=count, part=cut.part) if cut.part else None
 
     # --- many rows ---------------------------------------------------------------------------------------------------
 
@@ -346,14 +347,13 @@ class FusedStack(InferenceStack):
             scratch.attended.copy_(F.scaled_dot_product_attention(q, slots.keys, slots.values, attn_mask=bias)[:, 0])
             return
         row_bias = None if bias is None else bias[:, 0, 0]
-        cut = choose_cut(scratch.queries.shape[1], slots.keys.shape[2], batch=scratch.batch)
-        parts = Parts.empty(scratch.queries, slots=slots.keys.shape[2], part=cut.part) if cut.part else None
+        cut, parts = self.cut_of(scratch, slots)
         attention.attend(
             scratch.queries, slots.keys, slots.values, row_bias, out=scratch.attended, cut=cut, parts=parts
         )
 
     def narrow(
-        self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
+        self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: FusedScratch
     ) -> tuple[Tensor, Tensor | None, FusedScratch]:
         """Return the inputs of one token in each row, as `InferenceStack.narrow` does."""
         rows = torch.arange(scratch.batch, device=x.device)

@@ -286,13 +286,13 @@ class GraphEngine(FastEngine):
     ) -> tuple[Int[Tensor, "b t"], PrefillState]:
         """Generate as `FastEngine` does: greedily some tokens in one graph, with other samplers token by token."""
         buffers = self.buffers_of(prefilled)
-        room = prefilled.cache.capacity - self.flow_tokens - prefilled.length
         if isinstance(allowed, Sequence) and len(set(map(id, allowed))) == 1:
             allowed = allowed[0]
         grammar = None if buffers is None else self.grammar_of(buffers, allowed)
         # A sampler that draws, or a grammar that only the host knows, has to be asked at every token.
         greedy = sampler is None or isinstance(sampler, Greedy)
-        if buffers is None or grammar is None or not greedy or prefilled.hidden is None or max_new_tokens > room:
+        fits = prefilled.hidden is not None and max_new_tokens <= self.room_for_text(prefilled)
+        if buffers is None or grammar is None or not greedy or not fits:
             return super().generate(
                 prefilled, eos=eos, max_new_tokens=max_new_tokens, kind=kind, allowed=allowed, sampler=sampler,
                 skip_rows=skip_rows,

@@ -95,12 +95,19 @@ class Cache:
 
 
 class Scratch:
-    """The tensors that a pass over `batch` × `tokens` tokens works in, and the views of them that it needs."""
+    """The tensors that a pass over `batch` × `tokens` tokens works in; each kind of stack has its own."""
+
+    def __init__(self, *, batch: int, tokens: int) -> None:
+        self.batch, self.tokens, self.rows = batch, tokens, batch * tokens
+
+
+class PlainScratch(Scratch):
+    """The tensors of an `InferenceStack`, and the views of them that it needs."""
 
     def __init__(self, config: GemmaConfig, *, batch: int, tokens: int, like: Tensor) -> None:
+        super().__init__(batch=batch, tokens=tokens)
         heads, kv_heads, half = config.num_heads, config.num_kv_heads, config.head_dim // 2
-        rows, dtype, rotating = batch * tokens, like.dtype, heads + kv_heads
-        self.batch, self.tokens = batch, tokens
+        rows, dtype, rotating = self.rows, like.dtype, heads + kv_heads
         self.length = like.new_empty((rows, 1), dtype=torch.float32)
         self.wide = like.new_empty((rows, config.width), dtype=torch.float32)
         # In fp32 there is nothing to round, so one tensor is both.
@@ -204,7 +211,7 @@ class InferenceStack:
 
     def scratch(self, *, batch: int, tokens: int) -> Scratch:
         """Make the tensors that a pass over `tokens` tokens of `batch` rows works in."""
-        return Scratch(self.config, batch=batch, tokens=tokens, like=self.like)
+        return PlainScratch(self.config, batch=batch, tokens=tokens, like=self.like)
 
     def adaptive(self, modulations: list[Modulation]) -> list[list[NormScale]]:
         """Return the norms of each evaluation, from modulations [e 1 d] of all evaluations at once."""
@@ -228,7 +235,7 @@ class InferenceStack:
         scratch = scratch or self.scratch(batch=batch, tokens=tokens)
         return Span(slots=cache.slots(start, tokens=tokens), angles=angles, bias=bias, scratch=scratch)
 
-    def normalize(self, x: Float[Tensor, "r d"], norm: NormScale, scratch: Scratch) -> Float[Tensor, "r d"]:
+    def normalize(self, x: Float[Tensor, "r d"], norm: NormScale, scratch: PlainScratch) -> Float[Tensor, "r d"]:
         """Compute `x / sqrt(mean(x²) + eps)`, as `x · sqrt(d) / hypot(‖x‖, sqrt(d · eps))`: four operations."""
         torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32, out=scratch.length)
         torch.div(x, scratch.length.hypot_(self.floor), out=scratch.wide)
@@ -236,7 +243,7 @@ class InferenceStack:
             return torch.mul(scratch.wide, norm.factor, out=scratch.normed)
         return torch.addcmul(norm.shift, scratch.wide, norm.factor, out=scratch.normed)
 
-    def project(self, normed: Tensor, weights: Weights, slots: Slots, *, angles: Angles, scratch: Scratch) -> None:
+    def project(self, normed: Tensor, weights: Weights, slots: Slots, *, angles: Angles, scratch: PlainScratch) -> None:
         """Write queries to the scratch, keys and values to their slots; queries and keys are rotated in fp32."""
         torch.mm(normed, weights.qkv, out=scratch.qkv)
         # `roll` would copy: the halves are read crosswise instead.
@@ -253,7 +260,7 @@ class InferenceStack:
             slots.keys.index_copy_(2, slots.index, scratch.rotated_keys.to(slots.keys.dtype))
             slots.values.index_copy_(2, slots.index, scratch.values)
 
-    def attend(self, weights: Weights, slots: Slots, *, bias: Tensor | None, scratch: Scratch) -> Tensor:
+    def attend(self, weights: Weights, slots: Slots, *, bias: Tensor | None, scratch: PlainScratch) -> Tensor:
         """Compute the attention branch."""
         attended = F.scaled_dot_product_attention(scratch.queries, slots.keys, slots.values, attn_mask=bias)
         return torch.mm(scratch.merge_heads(attended), weights.out, out=scratch.branch)
@@ -273,6 +280,7 @@ class InferenceStack:
         values and nothing is returned.
         """
         scratch, bias = span.scratch, span.bias
+        assert isinstance(scratch, PlainScratch)
         for i, (weights, slots) in enumerate(zip(self.layers, span.slots, strict=True)):
             before_attention, before_mlp = norms[2 * i], norms[2 * i + 1]
             normed = self.normalize(x, before_attention, scratch)
@@ -289,12 +297,12 @@ class InferenceStack:
         return self.normalize(x, norms[-1], scratch)
 
     def narrow(
-        self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: Scratch
-    ) -> tuple[Tensor, Tensor | None, Scratch]:
+        self, x: Tensor, only: Tensor, *, bias: Tensor | None, scratch: PlainScratch
+    ) -> tuple[Tensor, Tensor | None, PlainScratch]:
         """Return residual stream, bias, and a scratch with the queries, of one token in each row."""
         rows = torch.arange(scratch.batch, device=x.device)
         # Queries of all tokens were made with the keys; only one per row goes on from here.
-        small = self.scratch(batch=scratch.batch, tokens=1)
+        small = PlainScratch(self.config, batch=scratch.batch, tokens=1, like=self.like)
         small.queries_by_token.copy_(scratch.queries_by_token[rows, only][:, None])
         if bias is not None and bias.shape[2] > 1:
             bias = bias.unflatten(2, (scratch.tokens, -1))[rows, :, only]  # [b 1 g s]

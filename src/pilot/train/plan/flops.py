@@ -11,7 +11,7 @@ Torch's own counter has to run the model, and cannot on the meta device, where n
 run it beside these formulas, which are cheap enough for every batch.
 """
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 
 from torch import nn
@@ -97,7 +97,7 @@ def count_tokens(model: PiConfig, work: Workload) -> dict[str, float]:
     """
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
     chunk = model.action_horizon + (model.state_input == "token")
-    tokens = {
+    tokens: dict[str, float] = {
         "patches": patches,
         "text": work.text,
         "prefix": patches + work.text,
@@ -136,7 +136,7 @@ def forward(model: Pi, work: Workload) -> dict[str, tuple[float, float]]:
     A linear layer takes 2 for each of its weights and each token that passes through it, whatever it is for.
     """
     config, tokens = model.config, count_tokens(model.config, work)
-    products: Counter[str] = Counter()
+    products: dict[str, float] = defaultdict(float)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             part = name.partition(".")[0]
