@@ -126,7 +126,7 @@ class WorldEnv:
             box = self.pictures.box_of_fixture(self.scene.fixtures[goal.fixture], camera=camera)
         else:
             box = None
-        return step.words(self.world, self.scene), box
+        return step.words(is_held=is_held), box
 
     def _enter(self, scene: Scene) -> None:
         """Compile a scene, put the robot into it and let it come to rest.

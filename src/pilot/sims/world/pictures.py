@@ -4,6 +4,8 @@ The GL context belongs to the process and stays (`sims/gl.py`); what a new model
 first picture.
 """
 
+import math
+
 import numpy as np
 
 from pilot.sims.base import Box
@@ -12,6 +14,7 @@ from pilot.sims.world.physics import Physics
 from pilot.sims.world.scene import Fixture
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+_DIRECTIONS = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
 _NEAR = 0.02  # what is closer to a camera than this is behind it [m]
 _SMALLEST = 0.004  # sides of a box that is worth naming, as shares of the picture
 
@@ -50,18 +53,18 @@ class Pictures:
     def _box(self, points: np.ndarray, camera: str) -> Box | None:
         """Return the clipped box (y0, x0, y1, x1) around points [n 3]."""
         data, number = self.world.data, self.world.id_of("camera", camera)
-        seen = (points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)
-        depth = -seen[:, 2:]
-        if depth.max() < _NEAR:
+        x, y, z = ((points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
+        if z.min() > -_NEAR:
             return None
-        half_height = np.maximum(depth, _NEAR) * np.tan(np.radians(self.world.model.cam_fovy[number]) / 2)
-        uv = np.clip(0.5 + seen[:, :2] / half_height * [0.5, -0.5], 0, 1)
-        (x0, y0), (x1, y1) = uv.min(0), uv.max(0)
-        return (float(y0), float(x0), float(y1), float(x1)) if min(x1 - x0, y1 - y0) > _SMALLEST else None
+        scale = 0.5 / math.tan(math.radians(self.world.model.cam_fovy[number]) / 2) / np.maximum(-z, _NEAR)
+        across, down = 0.5 + x * scale, 0.5 - y * scale
+        x0, x1 = max(float(across.min()), 0.0), min(float(across.max()), 1.0)
+        y0, y1 = max(float(down.min()), 0.0), min(float(down.max()), 1.0)
+        return (y0, x0, y1, x1) if min(x1 - x0, y1 - y0) > _SMALLEST else None
 
 
 def body_corners(world: Physics, body: str) -> np.ndarray:
-    """Return the corners [8n 3] of the boxes around the n geoms of a body and of what is jointed to it."""
+    """Return the outermost corners [n 3] of the boxes around the geoms of a body and of what is jointed to it."""
     if ("corners", body) not in world.memo:
         world.memo["corners", body] = _local_corners(world, world.id_of("body", body))
     parts = world.memo["corners", body]
@@ -70,7 +73,7 @@ def body_corners(world: Physics, body: str) -> np.ndarray:
 
 
 def _local_corners(world: Physics, body: int) -> list[tuple[int, np.ndarray]]:
-    """Return the corners [8n 3] of the boxes around geoms, in the frame of their body: of a body and its children."""
+    """Return of a body, and each of its children, the outermost corners of the boxes around its geoms, in its frame."""
     model, parts = world.model, []
     own = np.zeros(model.nbody, bool)
     for part in range(body, model.nbody):  # parents come before their children
@@ -80,7 +83,8 @@ def _local_corners(world: Physics, body: int) -> list[tuple[int, np.ndarray]]:
             boxes = model.geom_aabb[geoms]
             local = boxes[:, None, :3] + _CORNERS * boxes[:, None, 3:]
             turned = np.stack([corners @ _rotation(quat).T for corners, quat in zip(local, model.geom_quat[geoms])])
-            parts.append((part, (turned + model.geom_pos[geoms, None]).reshape(-1, 3)))
+            corners = (turned + model.geom_pos[geoms, None]).reshape(-1, 3)
+            parts.append((part, corners[np.unique((corners @ _DIRECTIONS.T).argmax(axis=0))]))
     return parts
 
 

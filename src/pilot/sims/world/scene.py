@@ -109,8 +109,12 @@ def held_items(world: Physics, scene: Scene) -> dict[str, Arm]:
         world.memo["pads"] = _number_pads(world, scene)
     pad_of, item_of, names = world.memo["pads"]
     geoms = world.data.contact.geom
-    pads = pad_of[geoms]
-    touched = {(int(pad), int(item)) for pad, item in zip(pads.max(1), item_of[geoms].max(1)) if pad >= 0 and item >= 0}
+    pads = pad_of[geoms].max(axis=1)
+    rows = np.flatnonzero(pads >= 0)
+    if not len(rows):
+        return {}
+    items = item_of[geoms[rows]].max(axis=1)
+    touched = {(int(pad), int(item)) for pad, item in zip(pads[rows], items) if item >= 0}
     return {
         names[item]: scene.body.arms[pad // 2]
         for pad, item in sorted(touched)

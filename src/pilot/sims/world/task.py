@@ -30,9 +30,8 @@ class Step:
     needs: tuple[int, ...] = ()
     enables: tuple[int, ...] = ()
 
-    def words(self, world: Physics, scene: Scene) -> str:
-        """Return the subtask in words."""
-        is_held = self.goal.item is not None and self.goal.item in held_items(world, scene)
+    def words(self, *, is_held: bool) -> str:
+        """Return the subtask in words, for when its item is held or not yet."""
         return self.subtasks[-1 if is_held else 0]
 
 
