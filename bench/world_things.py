@@ -41,7 +41,7 @@ def try_thing(kind: ThingKind, rng: np.random.Generator, *, swing_seconds: float
     add_thing(spec, "thing", kind, look=look, pos=(0, 0, 0.01), yaw=float(rng.uniform(-np.pi, np.pi)))
     world = Physics(spec, sleep=False)
     world.step(160)
-    if fault := _resting_fault(world, kind, kind.height(look)):
+    if fault := _resting_fault(world, kind.height(look)):
         return Trial(fault)
     pose = world.pos("thing"), world.rot("thing")
     grasps = kind.grasps_as_it_lies(look, pose[1])
@@ -49,17 +49,20 @@ def try_thing(kind: ThingKind, rng: np.random.Generator, *, swing_seconds: float
     return _grasp_and_swing(kind, look, grasp=grasp, pose=pose, rng=rng, swing_seconds=swing_seconds)
 
 
-def _resting_fault(world: Physics, kind: ThingKind, height: float) -> str:
-    top = max(_top(world, i) for i in range(world.model.ngeom) if world.model.geom_bodyid[i] > 0)
+def _resting_fault(world: Physics, height: float) -> str:
+    """Return what is wrong with how it rests, "" if nothing is."""
     if world.is_broken():
         return "blew up"
-    if not _rolls(world) and world.rot("thing")[2, 2] < 0.97:
-        return "fell over"
     if world.speed("thing") > 0.02 or np.abs(world.data.qvel[3:6]).max() > 0.5:
         return "did not rest"
-    if world.pos("thing")[2] < -0.004 or (not _rolls(world) and abs(top - height) > 0.012):
-        return f"top at {top:.3f} instead of {height:.3f}"
-    return ""
+    if world.contacts(deeper_than=0.002):
+        return "sank in"
+    if _rolls(world):
+        return ""
+    top = max(_top(world, i) for i in range(world.model.ngeom) if world.model.geom_bodyid[i] > 0)
+    if world.rot("thing")[2, 2] < 0.97:
+        return "fell over"
+    return f"top at {top:.3f} instead of {height:.3f}" if abs(top - height) > 0.012 else ""
 
 
 def _rolls(world: Physics) -> bool:

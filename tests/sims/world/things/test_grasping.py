@@ -14,7 +14,7 @@ HANDLED = [kind for kind in KINDS.values() if kind.is_handled]
 
 @pytest.mark.parametrize("kind", HANDLED, ids=lambda kind: kind.name)
 def test_it_rests_on_a_table_and_stays_in_the_gripper(kind):
-    trials = [world_things.try_thing(kind, np.random.default_rng([7, seed]), swing_seconds=0.6) for seed in range(2)]
+    trials = [world_things.try_thing(kind, np.random.default_rng([7, seed]), swing_seconds=0.4) for seed in range(2)]
     assert [trial.outcome for trial in trials] == ["held", "held"]
 
 

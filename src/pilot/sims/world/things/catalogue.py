@@ -3,10 +3,21 @@
 from collections.abc import Sequence
 
 from pilot.names import check_name
-from pilot.sims.world.things import clothes, dishes, food, household, rubbish, toys
+from pilot.sims.world.things import (
+    clothes,
+    dishes,
+    food,
+    household,
+    rubbish,
+    seen_food,
+    seen_home,
+    seen_leisure,
+    seen_machines,
+    toys,
+)
 from pilot.sims.world.things.kind import ThingKind
 
-_MODULES = (dishes, food, rubbish, toys, clothes, household)
+_MODULES = (dishes, food, rubbish, toys, clothes, household, seen_food, seen_home, seen_leisure, seen_machines)
 
 KINDS: dict[str, ThingKind] = {kind.name: kind for module in _MODULES for kind in module.KINDS}
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(kind.family for kind in KINDS.values()))

@@ -12,6 +12,7 @@ from pilot.sims.world.things.pieces import (
     about,
     box,
     chain,
+    cushion,
     cylinder,
     disc,
     ellipsoid,
@@ -89,7 +90,7 @@ def _socks(look: Look) -> Form:
 def _hat(look: Look) -> Form:
     brim = disc(0.074, (0, 0.007), look.rgb)
     crown = lathe(((0.038, 0.007), (0.036, 0.045), (0.028, 0.056)), look.rgb)
-    band = disc(0.0386, (0.008, 0.020), look.accent_rgb).only_seen()
+    band = lathe(((0.0392, 0.008), (0.0386, 0.021)), look.accent_rgb).only_seen()
     return Form((brim, crown, band), around(0.036, 0.037))
 
 
@@ -133,16 +134,14 @@ def _pillow(look: Look) -> Form:
     """A pillow with a crease that stands up along its middle, so that fingers can pinch it."""
     half_x, half_y = 0.125 * look.stretch, 0.085
     body = box((half_x - 0.040, half_y - 0.012, 0.020), (0, 0, 0.020), look.rgb).only_touched()
-    bulge = ellipsoid((half_x, half_y, 0.030), (0, 0, 0.030), look.rgb)
-    crease = box((0.060, 0.007, 0.026), (0, 0, 0.064), look.rgb)
-    corners = [
-        (x * (half_x - 0.022), y * (half_y - 0.016), 0.018) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
-    ]
-    piping = chain([0.007] * 4, corners, look.accent_rgb)
-    sheet = box((half_x - 0.022, half_y - 0.016, 0.012), (0, 0, 0.018), look.rgb)
-    stripes = [box((0.006, 0.008, 0.0266), (x, 0, 0.064), look.accent_rgb) for x in (-0.036, 0, 0.036)]
-    seen = only_seen(bulge, sheet, *piping, *(stripes if look.pattern == "striped" else []))
-    grasps = tuple(grasp for x in (-0.03, 0, 0.03) for grasp in above((x, 0, 0.074), 0.007, part="crease"))
+    crease = box((0.055, 0.007, 0.028), (0, 0, 0.058), darker(look.rgb, 0.92))
+    corners = [(x * half_x * 0.93, y * half_y * 0.93, 0.028) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
+    piping = chain([0.006] * 4, corners, look.accent_rgb)
+    stripes = [box((0.006, 0.008, 0.0286), (x, 0, 0.058), look.accent_rgb) for x in (-0.036, 0, 0.036)]
+    seen = only_seen(
+        cushion((half_x, half_y, 0.030), look.rgb), *piping, *(stripes if look.pattern == "striped" else [])
+    )
+    grasps = tuple(grasp for x in (-0.03, 0, 0.03) for grasp in above((x, 0, 0.070), 0.007, part="crease"))
     return Form((body, crease, *seen), grasps)
 
 

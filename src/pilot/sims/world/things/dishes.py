@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from pilot.sims.world.things.grasps import above, around, rims, sideways
-from pilot.sims.world.things.kind import Form, ThingKind
+from pilot.sims.world.things.kind import Form, ThingKind, shifted
 from pilot.sims.world.things.looks import BLACK, PATTERNS, STEEL, Look, darker, lighter
 from pilot.sims.world.things.pieces import (
     Pieces,
@@ -93,9 +93,8 @@ def _saucepan(look: Look) -> Form:
     handle = box((0.045, 0.009, 0.006), (0.115, 0, 0.058), BLACK)
     rim = ring(0.070, (0.068, 0.074), lambda _: lighter(look.rgb), thick=0.004)
     inside = disc(0.066, (0.008, 0.010), darker(look.rgb)).only_seen()
-    return Form(
-        (disc(0.068, (0, 0.008), look.rgb), *wall, handle, *only_seen(*rim), inside), rims(0.070, 0.054, skip=0.6)
-    )
+    pieces = (disc(0.068, (0, 0.008), look.rgb), *wall, handle, *only_seen(*rim), inside)
+    return shifted(Form(pieces, rims(0.070, 0.054, skip=0.6)), -0.040)
 
 
 def _food_container(look: Look) -> Form:
@@ -142,7 +141,7 @@ def _ladle(look: Look) -> Form:
     base = disc(0.022, (0, 0.006), look.rgb)
     dark = disc(0.021, (0.006, 0.008), darker(look.rgb)).only_seen()
     handle = rod(0.0065, ((-0.030, 0, 0.032), (-0.170, 0, 0.012)), look.rgb)
-    return Form((base, *bowl, dark, handle), above((-0.060, 0, 0.028), 0.0065, part="handle"))
+    return shifted(Form((base, *bowl, dark, handle), above((-0.060, 0, 0.028), 0.0065, part="handle")), 0.072)
 
 
 def _rolling_pin(look: Look) -> Form:

@@ -10,6 +10,7 @@ from pilot.sims.world.things.looks import BLACK, GREY, PATTERNS, STEEL, WHITE, L
 from pilot.sims.world.things.pieces import (
     about,
     box,
+    cushion,
     cylinder,
     disc,
     ellipsoid,
@@ -72,10 +73,9 @@ def _gift(look: Look) -> Form:
 
 
 def _soap(look: Look) -> Form:
-    bar = box((0.036, 0.022, 0.013), (0, 0, 0.013), look.rgb)
-    round_off = ellipsoid((0.043, 0.027, 0.0150), (0, 0, 0.013), look.rgb)
-    stamp = ellipsoid((0.020, 0.011, 0.002), (0, 0, 0.0275), lighter(look.rgb, 0.4))
-    return Form((bar, *only_seen(round_off, stamp)), above((0, 0, 0.0205), 0.022))
+    bar = box((0.036, 0.022, 0.013), (0, 0, 0.013), look.rgb).only_touched()
+    stamp = ellipsoid((0.020, 0.011, 0.002), (0, 0, 0.0268), lighter(look.rgb, 0.5)).only_seen()
+    return Form((bar, cushion((0.042, 0.026, 0.0135), look.rgb).only_seen(), stamp), above((0, 0, 0.0205), 0.022))
 
 
 def _sponge(look: Look) -> Form:
@@ -128,7 +128,7 @@ def _shampoo(look: Look) -> Form:
     body = lathe(((0.030, 0), (0.033, 0.02), (0.033, height - 0.02), (0.016, height)), look.rgb)
     cap = disc(0.017, (height, height + 0.030), look.accent_rgb)
     label = lathe(((0.0336, 0.030), (0.0336, height - 0.034)), WHITE).only_seen()
-    stripe = disc(0.0342, (height * 0.42, height * 0.52), look.accent_rgb).only_seen()
+    stripe = lathe(((0.0342, height * 0.42), (0.0342, height * 0.52)), look.accent_rgb).only_seen()
     return Form((body, cap, label, stripe), around(height + 0.012, 0.017, part="cap") + sideways(height * 0.5, 0.033))
 
 
@@ -276,7 +276,7 @@ def _spray_bottle(look: Look) -> Form:
     head = box((0.026, 0.011, 0.010), (0.008, 0, height + 0.028), WHITE)
     nozzle = cylinder(0.006, ((0.034, 0, height + 0.030), (0.042, 0, height + 0.030)), look.accent_rgb)
     trigger = box((0.003, 0.006, 0.016), (0.026, 0, height + 0.008), look.accent_rgb, turn=about("y", 0.35))
-    label = disc(0.0336, (height * 0.15, height * 0.45), WHITE)
+    label = lathe(((0.0336, height * 0.15), (0.0336, height * 0.45)), WHITE)
     grasps = above((-0.002, 0, height + 0.026), 0.011, part="head") + sideways(height * 0.35, 0.033)
     return Form((body, neck, head, *only_seen(nozzle, trigger, label)), grasps)
 

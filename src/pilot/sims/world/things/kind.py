@@ -1,7 +1,7 @@
 """A kind of thing: its words, its looks, its shape and where a gripper can hold it. Importing it needs no physics."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from pilot.sims.world.things.grasps import Grasps, as_it_lies
 from pilot.sims.world.things.looks import HELD_OUT_COLOURS, PAINTS, Look, draw_look
-from pilot.sims.world.things.pieces import Pieces
+from pilot.sims.world.things.pieces import Pieces, moved
 
 _UPRIGHT = 0.97  # cosine of the angle at which a thing still stands
 _UP = np.array([0.0, 0, 1])
@@ -21,6 +21,12 @@ class Form(NamedTuple):
 
     pieces: Pieces
     grasps: Grasps = ()
+
+
+def shifted(form: Form, x: float) -> Form:
+    """Return a form whose origin is elsewhere: all of it is moved by `x` metres."""
+    at = (x, 0.0, 0.0)
+    return Form(moved(form.pieces, at), tuple(replace(grasp, tcp=grasp.tcp + at) for grasp in form.grasps))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +106,11 @@ class ThingKind:
 
 @lru_cache(maxsize=512)
 def _scaled_form(kind: ThingKind, look: Look) -> Form:
+    """Return the form at the look's scale, standing exactly on the ground."""
     form = kind.form(look)
+    lift = max(piece.reach(-_UP) for piece in form.pieces if piece.is_touched)
+    grasps = (replace(grasp, tcp=grasp.tcp + lift * _UP) for grasp in form.grasps)
     return Form(
-        tuple(piece.scaled(look.scale) for piece in form.pieces),
-        tuple(grasp.scaled(look.scale) for grasp in form.grasps),
+        tuple(piece.scaled(look.scale) for piece in moved(form.pieces, (0, 0, lift))),
+        tuple(grasp.scaled(look.scale) for grasp in grasps),
     )

@@ -170,7 +170,7 @@ def ring(
     """
     low, high = levels
     half = (high - low) / 2 / np.cos(tilt)
-    width = (radius + half * abs(np.sin(tilt))) * np.tan(np.pi / sides)
+    width = (radius + thick + half * abs(np.sin(tilt))) * np.tan(np.pi / sides)
     pieces = []
     for k in range(sides):
         angle = 2 * np.pi * k / sides
@@ -184,6 +184,16 @@ def lathe(profile: Sequence[tuple[float, float]], rgb: Vec3, *, sides: int = 12)
     angles = 2 * np.pi * np.arange(sides) / sides
     rings = [np.stack([r * np.cos(angles), r * np.sin(angles), np.full(sides, z)], axis=1) for r, z in profile]
     return _mesh(np.concatenate(rings), _sleeve(len(profile), sides), rgb)
+
+
+def cushion(half: Vec3, rgb: Vec3, *, z: float = 0.0) -> Piece:
+    """Make a puffed rectangle, thick in the middle and thin at its hem, whose lowest point is at height `z`."""
+    angles = 2 * np.pi * (np.arange(12) + 0.5) / 12
+    square = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    square = np.sign(square) * np.abs(square) ** 0.45
+    levels = ((0.72, 0.0), (0.97, 0.34), (1.0, 0.5), (0.95, 0.66), (0.78, 0.86), (0.42, 1.0))
+    rings = [np.insert(square * half[:2] * share, 2, z + 2 * half[2] * level, axis=1) for share, level in levels]
+    return _mesh(np.concatenate(rings), _sleeve(len(levels), len(angles)), rgb)
 
 
 def prism(outline: Sequence[tuple[float, float]], levels: Levels, rgb: Vec3) -> Piece:

@@ -141,7 +141,7 @@ KINDS = (
         form=_egg_shell,
         synonyms=("broken egg",),
         mass=0.02,
-        colours=("white", "brown"),
+        colours=("white", "beige"),
         is_held_out=True,
     ),
 )
