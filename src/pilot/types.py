@@ -9,6 +9,7 @@ one source, a *mixture* weighs sources, a *chunk* is `action_horizon` consecutiv
 Axes: `h w` picture height and width, `ah` action horizon, `ad` action dims of the robot, `sd` its state dims.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,59 @@ class Gripper:
         return np.clip((command - self.closed) / (self.open - self.closed), 0.0, 1.0)
 
 
+UNITS = ("1", "m", "rad", "deg", "px", "0 to 1", "0 or 1", "-1 to 1", "-1 or 1", "m/s", "rad/s", "deg/s", "squares")
+"""Units of states and actions, beside steps such as "rad per step" and "5 cm per step"."""
+_STEP = re.compile(r"(\d*\.?\d+ )?(m|cm|mm|rad|deg|px|squares) per step")
+
+
+def is_rate(unit: str) -> bool:
+    """Return whether a number of this unit is a motion, so that 0 stands still: a velocity, or a step.
+
+    Raises:
+        ValueError: there is no such unit: a robot that was told the wrong thing would not stop.
+    """
+    if _STEP.fullmatch(unit):
+        return True
+    if unit not in UNITS:
+        raise ValueError(
+            f"no unit '{unit}'; units are {', '.join(UNITS)}, and steps such as 'rad per step', '5 cm per step'"
+        )
+    return unit.endswith("/s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionLimits:
+    """What may be commanded, one number per action dim in its own unit; `infer/safety.py` keeps to it.
+
+    Raises:
+        ValueError: lengths that differ, or limits that leave nothing.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    speed: tuple[float, ...]  # the most that a command may change per second
+    acceleration: tuple[float, ...]  # the most that this change may change per second
+    on_violation: str = "clip"  # "clip": go as far as allowed; "stop": stop until somebody releases the robot
+
+    def __post_init__(self) -> None:
+        parts = (self.low, self.high, self.speed, self.acceleration)
+        if len({len(part) for part in parts}) != 1:
+            raise ValueError(f"limits have one number per action dim, got {[len(part) for part in parts]}")
+        if self.on_violation not in ("clip", "stop"):
+            raise ValueError(f"on_violation is 'clip' or 'stop', got '{self.on_violation}'")
+        for dim, (low, high, speed, acceleration) in enumerate(zip(*parts)):
+            if not (low < high and speed > 0 and acceleration > 0):
+                raise ValueError(
+                    f"limits of dim {dim}: low {low} is below high {high}, speed {speed} and acceleration "
+                    f"{acceleration} are above 0"
+                )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "MotionLimits":
+        """Build limits from their `dataclasses.asdict` form, also after JSON, which has no tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Robot:
     """An embodiment: what its cameras, state and action vectors mean, in the robot's own units.
@@ -52,6 +106,7 @@ class Robot:
     delta_mask: tuple[bool, ...]  # True: learned relative to the same state dim at the start of the chunk
     grippers: tuple[Gripper, ...] = ()
     control_hz: float
+    limits: MotionLimits | None = None  # what may be commanded; None: nobody has said
     adapter: str = ""  # the convention in `robots/<name>.py` that numbers are converted to first, "" for none
 
     def __post_init__(self) -> None:
@@ -66,6 +121,16 @@ class Robot:
         for field_name, items in per_item.items():
             if (count := len(getattr(self, field_name))) not in (0, len(items)):
                 raise ValueError(f"robot '{self.name}': {count} {field_name} for {items}; give one each, or none")
+        for unit in (*self.state_units, *self.action_units):
+            try:
+                is_rate(unit)
+            except ValueError as error:
+                raise ValueError(f"robot '{self.name}': {error}") from error
+        if self.limits is not None and len(self.limits.low) != len(self.action_names):
+            raise ValueError(
+                f"robot '{self.name}' has {len(self.action_names)} action dims, its limits are for "
+                f"{len(self.limits.low)}"
+            )
         for gripper in self.grippers:
             if gripper.action not in self.action_names or gripper.state not in (None, *self.state_names):
                 raise ValueError(f"robot '{self.name}': {gripper} names a dim that is neither in action nor in state")
@@ -75,7 +140,9 @@ class Robot:
         """Build a robot from its `dataclasses.asdict` form, also after JSON, which has neither tuples nor classes."""
         declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         grippers = tuple(Gripper(**gripper) for gripper in declared.pop("grippers", ()))
-        return cls(**declared, grippers=grippers)
+        limits = declared.pop("limits", None)
+        limits = MotionLimits.from_dict(limits) if isinstance(limits, dict) else limits
+        return cls(**declared, grippers=grippers, limits=limits)
 
     @property
     def state_dim(self) -> int:

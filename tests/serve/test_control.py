@@ -216,7 +216,7 @@ def test_who_waits_stands_still(robot):
     """Positions are kept, steps are not repeated, and no gripper opens."""
     robot = robots.load_robot(robot)
     late = executor_for("rtc", {"action_units": list(robot.action_units)}).late
-    steps = ["step" in unit for unit in robot.action_units]
+    steps = ["step" in unit or unit.endswith("/s") for unit in robot.action_units]
     expected = np.where(steps, 0, 0.5)
     assert late.hold(np.full(robot.action_dim, 0.5)).tolist() == expected.tolist()
     assert late.stop(np.full(robot.action_dim, 0.5)).tolist() == expected.tolist()
@@ -261,3 +261,67 @@ def test_over_a_real_socket_leaving_does_not_wait_for_an_answer():
             controller.next()
             assert held.asked.wait(60)
         assert not held.go.is_set()
+
+
+LIMITS = {
+    "limits": {"low": [-5.0], "high": [500.0], "speed": [20.0], "acceleration": [1000.0], "on_violation": "clip"},
+    "action_units": ["rad"], "action_names": ["elbow"], "state_names": ["elbow"], "control_hz": 10.0,
+}  # fmt: skip
+
+
+class Jumping(Policy):
+    """Wants 1000 at every tick."""
+
+    def infer(self, observation):
+        return super().infer(observation) | {"actions": np.full((HORIZON, 1), 1e3, np.float32)}
+
+
+class Measured(Robot):
+    """Measures where its elbow is."""
+
+    def observe(self):
+        return super().observe() | {"state": np.array([7.0], np.float32)}
+
+
+def test_a_jump_is_taken_at_the_allowed_speed_from_where_the_robot_is(caplog):
+    with caplog.at_level(logging.WARNING):
+        commands = Measured(Jumping(**LIMITS)).run(12)
+    sent = [command.action.item() for command in commands if command.action is not None]
+    assert sent[:3] == pytest.approx([9.0, 11.0, 13.0])  # 20 per second at 10 Hz, from 7 on
+    assert commands[-1].reasons == ("range", "speed") and commands[-1].status == "run"
+    assert caplog.text.count("wanted [1000.], sent [9.]") == 1
+
+
+def test_commands_within_the_limits_are_left_alone():
+    plain, limited = Robot(Policy()).run(30), Robot(Policy(**LIMITS)).run(30)
+    assert statuses(limited) == statuses(plain)
+    assert not any(command.reasons for command in limited)
+
+
+def test_limits_that_stop_rather_than_clip_do_so_in_the_same_tick():
+    limits = LIMITS["limits"] | {"on_violation": "stop"}
+    commands = Measured(Jumping(**(LIMITS | {"limits": limits}))).run(8)
+    first = next(command for command in commands if command.action is not None)
+    assert first.status == "stop" and first.action.item() == 7.0 and commands[-1].action.item() == 7.0
+
+
+@pytest.mark.parametrize("limits", [{}, LIMITS], ids=["without limits", "with limits"])
+def test_the_emergency_stop_holds_until_it_is_released_by_hand(limits):
+    robot = Robot(Policy(**limits))
+    robot.run(10)
+    robot.controller.stop()
+    stopped = robot.run(5)
+    assert {command.status for command in stopped} == {"stop"} and len({c.action.item() for c in stopped}) == 1
+    robot.controller.reset()
+    assert {command.status for command in robot.run(8)} <= {"wait", "stop"}
+    robot.controller.release()
+    assert robot.run(8)[-1].status == "run"
+
+
+def test_answers_that_take_longer_than_a_chunk_are_an_error_that_says_so(caplog):
+    robot = Robot(Policy(), takes=HORIZON + 3)
+    with caplog.at_level(logging.WARNING):
+        commands = robot.run(3 * HORIZON)
+    assert {command.status for command in commands} == {"wait"}
+    assert isinstance(robot.controller.error, TimeoutError)
+    assert f"took {HORIZON + 3} ticks, and a chunk has {HORIZON} actions" in caplog.text

@@ -6,7 +6,7 @@ once, the subtask is generated behind them, and the chunk is denoised from the s
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -83,6 +83,7 @@ class Actor:
             "state_names": list(bundle.robot.state_names),
             "action_names": list(bundle.robot.action_names),
             "action_units": list(bundle.robot.action_units),
+            "limits": None if bundle.robot.limits is None else asdict(bundle.robot.limits),
             "action_horizon": horizon,
             "replan_steps": replan_steps,
             "control_hz": bundle.robot.control_hz,

@@ -29,11 +29,15 @@ Status = Literal["wait", "run", "hold", "stop"]
 
 @dataclass(frozen=True)
 class Command:
-    """The command of one tick. Without an action nothing has ever been commanded: leave the robot as it is."""
+    """The command of one tick. Without an action nothing has ever been commanded: leave the robot as it is.
+
+    `reasons` say why the action is not the one that was wanted (`infer/safety.py`).
+    """
 
     tick: int
     status: Status
     action: Float[np.ndarray, " ad"] | None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

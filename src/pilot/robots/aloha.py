@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from pilot.types import Adapter, Gripper, Robot, make_bool_mask
+from pilot.types import Adapter, Gripper, MotionLimits, Robot, make_bool_mask
 
 _JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
 _NAMES = tuple(f"{arm}_{joint}" for arm in ("left", "right") for joint in _JOINTS)
@@ -37,6 +37,14 @@ ROBOT = Robot(
         for name in ("left_gripper", "right_gripper")
     ),
     control_hz=50.0,
+    # Joint ranges are those of the ViperX 300's model, π rad/s is the speed of its motors. The acceleration is ours: it
+    # lets the jitter of demonstrations pass, and no jump.
+    limits=MotionLimits(
+        low=(-3.14158, -1.85005, -1.76278, -3.14158, -1.8675, -3.14158, -0.1) * 2,
+        high=(3.14158, 1.25664, 1.6057, 3.14158, 2.23402, 3.14158, 1.1) * 2,
+        speed=((3.14159,) * 6 + (20.0,)) * 2,
+        acceleration=((150.0,) * 6 + (2000.0,)) * 2,
+    ),
     adapter="pi",
 )
 

@@ -12,11 +12,15 @@ One other thread does all that waits for the network: requests, answers, connect
 checks for an answer, hands it to the executor (`infer/executor.py`), which decides what the robot does, and sends the
 next request with what the robot sees now. No clock is read here: the same answers at the same ticks give the same
 commands. Numpy only.
+
+A robot whose description has limits is kept within them (`infer/safety.py`), whatever the policy says. `stop` is the
+emergency stop: it holds until `release`.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -32,7 +36,9 @@ from pilot.infer.executor import (
     repeat_last,
     zero_dims,
 )
+from pilot.infer.safety import MotionFilter, measured_position, motion_filter
 from pilot.names import suggest_names
+from pilot.types import is_rate
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +64,7 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: LateBehavior |
 def standing_still(metadata: Mapping[str, Any]) -> LateBehavior:
     """Return a rule that repeats the last command, with zero for steps and velocities (units "rad per step", "m/s")."""
     units = metadata.get("action_units") or ()
-    moving = [dim for dim, unit in enumerate(units) if unit.endswith(("per step", "per second", "/s"))]
+    moving = [dim for dim, unit in enumerate(units) if is_rate(unit)]
     still = zero_dims(*moving) if moving else repeat_last
     return LateBehavior(hold=still, stop=still)
 
@@ -102,7 +108,8 @@ class Controller:
 
     An error is logged and kept in `error` until there is an answer again. A lost connection is opened again as soon as
     possible; after a refused observation or a refused connection the controller pauses for `pause` ticks. Meanwhile
-    the executor holds the last command, then stops. `reply` is the last answer, with the subtask in it.
+    the executor holds the last command, then stops. `reply` is the last answer, with the subtask in it. `motion` keeps
+    the commands within limits; by default those of the policy's robot, if it has some.
     """
 
     def __init__(
@@ -113,8 +120,10 @@ class Controller:
         observe: Callable[[], Mapping[str, Any]],
         pause: int = 10,
         worker: Worker | None = None,
+        motion: MotionFilter | None = None,
     ) -> None:
         self.policy = policy
+        self.motion = motion or motion_filter(policy.metadata)
         self.executor = executor
         self.observe = observe
         self.pause = pause
@@ -125,6 +134,22 @@ class Controller:
         self._pause_left = 0  # ticks until the next request
         self._reset_policy = False  # before the next request
         self._lost = False  # the connection
+        self._stopped = False  # by `stop`
+        self._state: np.ndarray | None = None  # of the robot when it was last looked at, until the first command
+        self._last: np.ndarray | None = None  # the last command since a reset
+        self._reasons: tuple[str, ...] = ()  # why the last command was changed
+
+    def stop(self) -> None:
+        """Stop the robot at the next tick: an emergency stop, which holds until `release`, also over a `reset`."""
+        self._stopped = True
+        if self.motion is not None:
+            self.motion.stop()
+
+    def release(self) -> None:
+        """Let the robot move again after a stop; only a person should."""
+        self._stopped = False
+        if self.motion is not None:
+            self.motion.release()
 
     def next(self, *, missed: int = 0) -> Command:
         """Return the command of this tick; `missed` ticks have passed without a call since the last one."""
@@ -133,7 +158,27 @@ class Controller:
         self._pause_left = max(0, self._pause_left - 1 - missed)
         if self._pending is None and not self._pause_left:
             self._submit_next()
-        return self.executor.next()
+        return self._keep_within_limits(self.executor.next(), missed=missed)
+
+    def _keep_within_limits(self, command: Command, *, missed: int) -> Command:
+        """Return the command as the robot may have it, and log when it begins to differ from what was wanted."""
+        if command.action is None:
+            return command
+        if self._stopped:
+            still = self.executor.late.stop(command.action if self._last is None else self._last)
+            command = replace(command, status="stop", action=still, reasons=("stopped",))
+        if self.motion is not None:
+            if self._state is not None:
+                self.motion.reset(measured_position(self.policy.metadata, self._state))
+                self._state = None
+            filtered = self.motion.apply(command.action, missed=missed)
+            status = "stop" if self.motion.is_stopped else command.status
+            command = replace(command, status=status, action=filtered.action, reasons=filtered.reasons)
+            if filtered.reasons and filtered.reasons != self._reasons:
+                reasons = ", ".join(filtered.reasons)
+                log.warning("tick %d: %s; wanted %s, sent %s", command.tick, reasons, filtered.wanted, filtered.action)
+        self._reasons, self._last = command.reasons, command.action
+        return command
 
     def reset(self) -> None:
         """Begin another task: the robot waits, and neither the executor nor the policy remembers the last one."""
@@ -142,6 +187,7 @@ class Controller:
         self.error = None
         self._reset_policy = True
         self._pause_left = 0
+        self._last = None
 
     def close(self) -> None:
         """End the connection to the policy, which ends what the other thread waits for, and then that thread."""
@@ -166,7 +212,10 @@ class Controller:
     def _submit_request(self, request: ChunkRequest) -> None:
         rtc = self.policy.metadata.get("rtc")
         try:
-            observation = build_observation(self.observe(), request, joins=self.executor.joins_chunks and bool(rtc))
+            seen = self.observe()
+            if self._last is None and "state" in seen:
+                self._state = np.asarray(seen["state"], float)
+            observation = build_observation(seen, request, joins=self.executor.joins_chunks and bool(rtc))
         except BaseException:
             self.executor.give_up(request)
             raise
@@ -190,11 +239,23 @@ class Controller:
             reply = future.result()
             self._lost = False
             if request is not None:
-                self.executor.deliver(request, np.asarray(reply["actions"]))
+                is_taken = self.executor.deliver(request, np.asarray(reply["actions"]))
                 if request.state is self.executor.state:
                     self.reply, self.error = reply, None
+                    if not is_taken:
+                        self._say_too_slow(request, len(reply["actions"]))
         except Exception as error:
             self._failed(error, request)
+
+    def _say_too_slow(self, request: ChunkRequest, actions: int) -> None:
+        """Keep and log an error if an answer came when the last of its actions was past: others will be as late."""
+        ticks = self.executor.state.tick - request.tick
+        if ticks >= actions:
+            self.error = TimeoutError(
+                f"an answer took {ticks} ticks, and a chunk has {actions} actions: the robot cannot use it. Is the "
+                "network slow, or the server overloaded?"
+            )
+            log.warning("%s", self.error)
 
     def _failed(self, error: Exception, request: ChunkRequest | None) -> None:
         if str(error) != str(self.error):  # log it once, however often it is tried again

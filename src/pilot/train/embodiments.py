@@ -41,7 +41,7 @@ def robot_of(source: Source, config: TrainConfig) -> Robot:
 
 
 def update_description(stored: Robot, robot: Robot) -> Robot:
-    """Return a checkpoint's robot with the units and grippers that its file declares, if both have the same dims.
+    """Return a checkpoint's robot with the units, grippers and limits of its file, if both have the same dims.
 
     Checkpoints may be older than the file. What changes the meaning of numbers stays as the weights have learned it.
     """
@@ -52,6 +52,7 @@ def update_description(stored: Robot, robot: Robot) -> Robot:
         state_units=robot.state_units or stored.state_units,
         action_units=robot.action_units or stored.action_units,
         grippers=robot.grippers or stored.grippers,
+        limits=robot.limits or stored.limits,
     )
 
 
