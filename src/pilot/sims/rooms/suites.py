@@ -1,0 +1,70 @@
+"""The suites of rooms: four lengths of tasks, and two that ask whether words are followed. It imports no physics.
+
+Homes of the train, validation and test splits never share a seed. All of them have the same kinds of things, colours
+and ways of asking, so that a test home is new and nothing else is; `novel` adds those that training never has.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pilot.sims.rooms import language
+from pilot.sims.world.suites import WorldSuite
+
+NOVELTIES = ("kinds", "colours", "phrasings")
+ROOMS = ("kitchen", "bedroom", "living room")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoomsSuite(WorldSuite):
+    """Tasks of one length in rooms. Fields with a help text are options of `pilot collect`."""
+
+    scene: ClassVar[str] = "home"
+    has_supervisor: ClassVar[bool] = True
+
+    length: str = "move"  # "skill", "move", "steps" or "room"
+    level: int = field(
+        default=1,
+        metadata={
+            "help": "1: few things, close by; 2: more, some alike; 3: anywhere in the room",
+            "choices": (1, 2, 3),
+        },
+    )
+    rooms: tuple[str, ...] = field(default=ROOMS, metadata={"help": "only these rooms", "nargs": "+"})
+    tasks: tuple[str, ...] | None = field(default=None, metadata={"help": "only these tasks", "nargs": "+"})
+    novel: tuple[str, ...] = field(
+        default=(), metadata={"help": f"what training never has: {', '.join(NOVELTIES)} (test split)", "nargs": "+"}
+    )
+
+    def draw(self, scene: int, episode: int, seed: int) -> Any:
+        from pilot.sims.rooms.draw import SceneDraw
+
+        draw = SceneDraw(
+            body=self.body,
+            length=self.length,
+            split=self.split,
+            level=self.level,
+            rooms=self.rooms,
+            tasks=self.tasks,
+            novel=self.novel,
+        )
+        return draw(scene, episode, seed)
+
+    def utterances(self, subtask: str) -> tuple[str, ...]:
+        return language.utterances(subtask)
+
+
+SUITES = (
+    RoomsSuite(name="rooms-skill", title="one skill in a room", length="skill", level=2),
+    RoomsSuite(name="rooms-move-l1", title="one move, all close by", length="move", level=1),
+    RoomsSuite(name="rooms-move", title="one move in a room", length="move", level=2),
+    RoomsSuite(name="rooms-steps", title="many steps in a room", length="steps", level=2),
+    RoomsSuite(name="rooms-whole", title="a whole room", length="room", level=3),
+    RoomsSuite(name="rooms-follow-in", title="the right one of several things", length="move", tasks=("follow",)),
+    RoomsSuite(
+        name="rooms-follow-out",
+        title="the right one, in words and of kinds never met",
+        length="move",
+        tasks=("follow",),
+        novel=NOVELTIES,
+    ),
+)
