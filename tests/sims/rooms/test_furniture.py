@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pilot.sims.rooms.draw import ROOMS, draw_room
+from pilot.sims.rooms.choices import ROOMS
+from pilot.sims.rooms.draw import draw_room
 from pilot.sims.world.physics import Physics
 from pilot.sims.world.scene import openness, region_centre
 

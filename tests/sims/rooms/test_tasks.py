@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pilot.robots import load_robot
+from pilot.sims.rooms.choices import NOVELTIES
 from pilot.sims.rooms.draw import SceneDraw
 from pilot.sims.rooms.stage import VESSELS
-from pilot.sims.rooms.suites import NOVELTIES, SUITES, RoomsSuite
+from pilot.sims.rooms.suites import SUITES, RoomsSuite
 from pilot.sims.rooms.tasks import TASKS
 from pilot.sims.world.env import WorldEnv
 from pilot.sims.world.goals import Closed, Holding, Inside, Opened, Wiped

@@ -11,20 +11,20 @@ import numpy as np
 
 from pilot.names import check_name
 from pilot.sims.rooms.bedroom import draw_bedroom
+from pilot.sims.rooms.choices import NOVELTIES, ROOMS, SPLITS
 from pilot.sims.rooms.kitchen import draw_kitchen
 from pilot.sims.rooms.living_room import draw_living_room
 from pilot.sims.rooms.paints import add_textures, draw_palette
 from pilot.sims.rooms.room import Room
 from pilot.sims.rooms.stage import Stage
-from pilot.sims.rooms.suites import NOVELTIES
 from pilot.sims.rooms.tasks import TASKS
 from pilot.sims.world.bodies import load_body
 from pilot.sims.world.physics import new_spec
 from pilot.sims.world.scene import ImpossibleSceneError, Scene
 from pilot.sims.world.task import LENGTHS
 
-SPLITS = ("train", "validation", "test")
-ROOMS = {"kitchen": draw_kitchen, "bedroom": draw_bedroom, "living room": draw_living_room}
+DRAW_ROOM = {"kitchen": draw_kitchen, "bedroom": draw_bedroom, "living room": draw_living_room}
+assert tuple(DRAW_ROOM) == ROOMS
 REDRAW = 32  # bits of a seed below the number of the attempt, as `WorldEnv` counts them
 PATIENCE = 5  # attempts in one home, before the home itself is drawn anew
 _HOME, _EPISODE = 1, 2  # of what a stream of random numbers decides
@@ -34,14 +34,14 @@ _HOME, _EPISODE = 1, 2  # of what a stream of random numbers decides
 class SceneDraw:
     """Draws scenes of tasks of one length, or of the `tasks` named, for one body; called as `WorldEnv` calls it.
 
-    `novel`: which of `suites.NOVELTIES` are those that training never sees; only the test split may have them.
+    `novel`: which of `choices.NOVELTIES` are those that training never sees; only the test split may have them.
     """
 
     body: str
     length: str
     split: str = "test"
     level: int = 1
-    rooms: Sequence[str] = tuple(ROOMS)
+    rooms: Sequence[str] = ROOMS
     tasks: Sequence[str] | None = None
     novel: Sequence[str] = ()
 
@@ -96,10 +96,10 @@ class SceneDraw:
         return [name for name, kind in TASKS.items() if kind.length == self.length and not kind.on_request]
 
 
-def draw_room(seed: tuple[int, ...], rooms: Sequence[str] = tuple(ROOMS)) -> Room:
+def draw_room(seed: tuple[int, ...], rooms: Sequence[str] = ROOMS) -> Room:
     """Draw a furnished room, one of the kinds `rooms`, without things."""
     rng, spec = np.random.default_rng(seed), new_spec()
     name = rooms[int(rng.integers(len(rooms)))]
     palette = draw_palette(rng)
     add_textures(spec, rng, hard_floor=name == "kitchen")
-    return ROOMS[name](spec, rng, palette)
+    return DRAW_ROOM[name](spec, rng, palette)

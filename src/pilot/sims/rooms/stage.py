@@ -36,7 +36,7 @@ FOOT = 0.08  # from its foot to the front edge [m]
 
 @dataclass
 class Stage:
-    """A room and the robot that will act in it. `novel`: which of `suites.NOVELTIES` training never sees.
+    """A room and the robot that will act in it. `novel`: which of `choices.NOVELTIES` training never sees.
 
     `level` 1: few things, near each other; 2: more of them, some alike; 3: many, anywhere in the room.
     """

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pilot.sims.rooms import language
+from pilot.sims.rooms.choices import NOVELTIES, ROOMS
 from pilot.sims.world.suites import WorldSuite
-
-NOVELTIES = ("kinds", "colours", "phrasings")
-ROOMS = ("kitchen", "bedroom", "living room")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pilot.sims.rooms import language
+from pilot.sims.rooms.choices import ROOMS
 from pilot.sims.rooms.stage import Stage
-from pilot.sims.rooms.suites import ROOMS
 from pilot.sims.world.goals import Closed, Inside, On, Opened, Wiped, Wiping
 from pilot.sims.world.physics import add_geom
 from pilot.sims.world.scene import Item
