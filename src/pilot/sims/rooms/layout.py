@@ -50,6 +50,7 @@ class Stretch:
 
     @property
     def width(self) -> float:
+        """Its length along the wall [m]."""
         return self.high - self.low
 
 

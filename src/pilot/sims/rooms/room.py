@@ -41,10 +41,12 @@ class Place:
 
     @property
     def quat(self) -> tuple[float, float, float, float]:
+        """The turn from the world's frame to this one."""
         return cos(self.yaw / 2), 0.0, 0.0, sin(self.yaw / 2)
 
     @property
     def pose(self) -> tuple[float, float, float]:
+        """Its numbers: x, y [m] and yaw [rad]."""
         return self.x, self.y, self.yaw
 
 
@@ -60,6 +62,7 @@ class Spot:
 
     @property
     def area(self) -> float:
+        """How much room it has [m2]."""
         return (self.x[1] - self.x[0]) * (self.y[1] - self.y[0])
 
 

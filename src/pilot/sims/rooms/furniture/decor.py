@@ -24,9 +24,9 @@ def add_shell(room: Room) -> None:
         piece = room.add_piece(room.number("wall"), wall)
         paint = paints.wall if i % 2 else paints.wall.shade(0.95)
         width = half[1 - i % 2]
-        box(piece, (0.04, width + 0.08, WALL_HEIGHT / 2), (0.04, 0, WALL_HEIGHT / 2), paint)
-        box(piece, (0.008, width, 0.04), (-0.008, 0, 0.04), paints.trim, solid=False)
-    box(world, (*half, 0.02), (*middle, WALL_HEIGHT + 0.02), paints.trim.shade(0.97), solid=False)
+        box(piece, (0.04, width + 0.08, WALL_HEIGHT / 2), paint, at=(0.04, 0, WALL_HEIGHT / 2))
+        box(piece, (0.008, width, 0.04), paints.trim, at=(-0.008, 0, 0.04), solid=False)
+    box(world, (*half, 0.02), paints.trim.shade(0.97), at=(*middle, WALL_HEIGHT + 0.02), solid=False)
 
 
 def wall_places(room: Room) -> tuple[Place, Place, Place, Place]:
@@ -65,15 +65,15 @@ def add_window(room: Room, wall: Place, *, half_width: float, z: float = 1.45) -
     add_geom(piece, "box", size=(0.004, half_width, tall), pos=(-0.006, 0, z), rgb=_sky(room.rng), contact="none")
     frame = room.palette.trim
     for sign in (-1, 1):
-        box(piece, (0.015, 0.03, tall + 0.03), (-0.012, sign * half_width, z), frame, solid=False)
-        box(piece, (0.015, half_width, 0.03), (-0.012, 0, z + sign * tall), frame, solid=False)
-    box(piece, (0.012, 0.015, tall), (-0.012, 0, z), frame, solid=False)
-    box(piece, (0.06, half_width + 0.06, 0.015), (-0.05, 0, z - tall - 0.03), frame, solid=False)
+        box(piece, (0.015, 0.03, tall + 0.03), frame, at=(-0.012, sign * half_width, z), solid=False)
+        box(piece, (0.015, half_width, 0.03), frame, at=(-0.012, 0, z + sign * tall), solid=False)
+    box(piece, (0.012, 0.015, tall), frame, at=(-0.012, 0, z), solid=False)
+    box(piece, (0.06, half_width + 0.06, 0.015), frame, at=(-0.05, 0, z - tall - 0.03), solid=False)
     if room.rng.uniform() < 0.6:
         for sign in (-1, 1):
             at = (-0.05, sign * (half_width + 0.12), z + 0.02)
-            box(piece, (0.02, 0.14, tall + 0.12), at, room.palette.second_cloth, solid=False)
-        bar(piece, "y", (0.012, half_width + 0.28), (-0.06, 0, z + tall + 0.14), METAL)
+            box(piece, (0.02, 0.14, tall + 0.12), room.palette.second_cloth, at=at, solid=False)
+        bar(piece, (0.012, half_width + 0.28), METAL, at=(-0.06, 0, z + tall + 0.14), along="y")
 
 
 def _sky(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -90,35 +90,35 @@ def add_picture(room: Room, wall: Place, *, z: float) -> None:
     box(
         piece,
         (0.008, half[0] + 0.02, half[1] + 0.02),
-        (-0.008, 0, z),
         DARK if rng.uniform() < 0.5 else WHITE,
+        at=(-0.008, 0, z),
         solid=False,
     )
     ground = Paint(draw_rgb(rng, saturation=(0.05, 0.5), value=(0.5, 0.95)))
-    box(piece, (0.003, *half), (-0.018, 0, z), ground, solid=False)
+    box(piece, (0.003, *half), ground, at=(-0.018, 0, z), solid=False)
     for _ in range(int(rng.integers(1, 4))):
         size = half * rng.uniform(0.2, 0.5, 2)
         y, up = rng.uniform(-1, 1, 2) * (half - size)
         shape = Paint(draw_rgb(rng, saturation=(0.3, 0.9), value=(0.3, 0.9)))
         if rng.uniform() < 0.5:
-            box(piece, (0.002, *size), (-0.022, y, z + up), shape, solid=False)
+            box(piece, (0.002, *size), shape, at=(-0.022, y, z + up), solid=False)
         else:
-            ball(piece, (0.003, *size), (-0.022, y, z + up), shape)
+            ball(piece, (0.003, *size), shape, at=(-0.022, y, z + up))
 
 
 def add_rug(room: Room, place: Place, *, half: tuple[float, float]) -> None:
     """Add a rug, with a border, that nothing stumbles over."""
     piece = room.add_piece("rug", place)
-    box(piece, (*half, 0.003), (0, 0, 0.003), room.palette.rug.shade(0.8), solid=False)
-    box(piece, (half[0] - 0.08, half[1] - 0.08, 0.003), (0, 0, 0.005), room.palette.rug, solid=False)
+    box(piece, (*half, 0.003), room.palette.rug.shade(0.8), at=(0, 0, 0.003), solid=False)
+    box(piece, (half[0] - 0.08, half[1] - 0.08, 0.003), room.palette.rug, at=(0, 0, 0.005), solid=False)
 
 
 def add_floor_lamp(room: Room, place: Place) -> None:
     """Add a floor lamp."""
     piece = room.add_piece("floor lamp", place)
-    bar(piece, "z", (0.13, 0.012), (0, 0, 0.012), DARK, shape="cylinder", solid=True)
-    bar(piece, "z", (0.012, 0.72), (0, 0, 0.74), METAL)
-    bar(piece, "z", (0.16, 0.12), (0, 0, 1.5), Paint((0.97, 0.9, 0.75)), shape="cylinder")
+    bar(piece, (0.13, 0.012), DARK, at=(0, 0, 0.012), shape="cylinder", solid=True)
+    bar(piece, (0.012, 0.72), METAL, at=(0, 0, 0.74))
+    bar(piece, (0.16, 0.12), Paint((0.97, 0.9, 0.75)), at=(0, 0, 1.5), shape="cylinder")
 
 
 def add_plant(room: Room, place: Place) -> None:
@@ -126,27 +126,27 @@ def add_plant(room: Room, place: Place) -> None:
     rng = room.rng
     piece = room.add_piece(room.number("plant"), place)
     pot = Paint(draw_rgb(rng, hue=0.05, saturation=(0.1, 0.6), value=(0.4, 0.9)))
-    bar(piece, "z", (0.14, 0.15), (0, 0, 0.15), pot, shape="cylinder", solid=True)
-    bar(piece, "z", (0.125, 0.005), (0, 0, 0.3), SOIL, shape="cylinder")
+    bar(piece, (0.14, 0.15), pot, at=(0, 0, 0.15), shape="cylinder", solid=True)
+    bar(piece, (0.125, 0.005), SOIL, at=(0, 0, 0.3), shape="cylinder")
     for _ in range(int(rng.integers(5, 9))):
         leaf = Paint(draw_rgb(rng, hue=0.33, saturation=(0.4, 0.7), value=(0.3, 0.6)))
         at = (*rng.uniform(-0.14, 0.14, 2), rng.uniform(0.45, 0.95))
-        ball(piece, tuple(rng.uniform([0.06, 0.06, 0.1], [0.13, 0.13, 0.2])), at, leaf)
+        ball(piece, tuple(rng.uniform([0.06, 0.06, 0.1], [0.13, 0.13, 0.2])), leaf, at=at)
 
 
 def add_television(room: Room, wall: Place, *, z: float) -> None:
     """Add a flat screen on the wall."""
     piece = room.add_piece("television", wall)
-    box(piece, (0.02, 0.55, 0.31), (-0.04, 0, z), DARK, solid=False)
-    box(piece, (0.002, 0.53, 0.29), (-0.062, 0, z), SCREEN, solid=False)
+    box(piece, (0.02, 0.55, 0.31), DARK, at=(-0.04, 0, z), solid=False)
+    box(piece, (0.002, 0.53, 0.29), SCREEN, at=(-0.062, 0, z), solid=False)
 
 
 def add_table_lamp(body: Any, at: tuple[float, float, float], paint: Paint) -> None:
     """Add a small lamp to the back of a surface."""
     x, y, z = at
-    bar(body, "z", (0.05, 0.01), (x, y, z + 0.01), DARK, shape="cylinder", solid=True)
-    bar(body, "z", (0.01, 0.1), (x, y, z + 0.12), METAL, solid=True)
-    bar(body, "z", (0.09, 0.06), (x, y, z + 0.27), paint, shape="cylinder")
+    bar(body, (0.05, 0.01), DARK, at=(x, y, z + 0.01), shape="cylinder", solid=True)
+    bar(body, (0.01, 0.1), METAL, at=(x, y, z + 0.12), solid=True)
+    bar(body, (0.09, 0.06), paint, at=(x, y, z + 0.27), shape="cylinder")
 
 
 def add_appliances(room: Room, place: Place, *, span: tuple[float, float], z: float) -> None:
@@ -164,52 +164,59 @@ def add_appliances(room: Room, place: Place, *, span: tuple[float, float], z: fl
 
 def _kettle(body: Any, x: float, y: float, rng: np.random.Generator) -> None:
     paint = Paint(draw_rgb(rng, saturation=(0, 0.4), value=(0.3, 0.9)))
-    bar(body, "z", (0.065, 0.08), (x, y, 0.08), paint, shape="cylinder", solid=True)
-    ball(body, (0.06, 0.06, 0.03), (x, y, 0.165), paint.shade(0.8))
-    bar(body, "z", (0.01, 0.05), (x, y + 0.09, 0.1), DARK)
+    bar(body, (0.065, 0.08), paint, at=(x, y, 0.08), shape="cylinder", solid=True)
+    ball(body, (0.06, 0.06, 0.03), paint.shade(0.8), at=(x, y, 0.165))
+    bar(body, (0.01, 0.05), DARK, at=(x, y + 0.09, 0.1))
 
 
 def _toaster(body: Any, x: float, y: float, rng: np.random.Generator) -> None:
     paint = Paint(draw_rgb(rng, saturation=(0, 0.5), value=(0.4, 0.9)))
-    box(body, (0.07, 0.12, 0.085), (x, y, 0.09), paint)
+    box(body, (0.07, 0.12, 0.085), paint, at=(x, y, 0.09))
     for sign in (-1, 1):
-        box(body, (0.012, 0.09, 0.002), (x + sign * 0.03, y, 0.177), SCREEN, solid=False)
+        box(body, (0.012, 0.09, 0.002), SCREEN, at=(x + sign * 0.03, y, 0.177), solid=False)
 
 
 def _jars(body: Any, x: float, y: float, rng: np.random.Generator) -> None:
     for i in range(3):
         paint = Paint(draw_rgb(rng, hue=0.1, saturation=(0.1, 0.6), value=(0.4, 0.9)))
         tall = 0.05 + 0.015 * i
-        bar(body, "z", (0.035, tall), (x, y + (i - 1) * 0.08, tall), paint, shape="cylinder", solid=True)
-        bar(body, "z", (0.037, 0.01), (x, y + (i - 1) * 0.08, 2 * tall + 0.01), METAL, shape="cylinder")
+        bar(body, (0.035, tall), paint, at=(x, y + (i - 1) * 0.08, tall), shape="cylinder", solid=True)
+        bar(body, (0.037, 0.01), METAL, at=(x, y + (i - 1) * 0.08, 2 * tall + 0.01), shape="cylinder")
 
 
 def _knife_block(body: Any, x: float, y: float, rng: np.random.Generator) -> None:
-    box(body, (0.06, 0.045, 0.1), (x, y, 0.1), Paint(draw_rgb(rng, hue=0.08, saturation=(0.3, 0.6), value=(0.3, 0.7))))
+    box(
+        body,
+        (0.06, 0.045, 0.1),
+        Paint(draw_rgb(rng, hue=0.08, saturation=(0.3, 0.6), value=(0.3, 0.7))),
+        at=(x, y, 0.1),
+    )
     for i in range(3):
-        bar(body, "z", (0.01, 0.03), (x - 0.03 + 0.03 * i, y, 0.22), DARK)
+        bar(body, (0.01, 0.03), DARK, at=(x - 0.03 + 0.03 * i, y, 0.22))
 
 
 def _bread_bin(body: Any, x: float, y: float, rng: np.random.Generator) -> None:
-    box(body, (0.09, 0.12, 0.085), (x - 0.01, y, 0.086), Paint(draw_rgb(rng, saturation=(0, 0.4), value=(0.5, 0.95))))
-    bar(body, "y", (0.008, 0.05), (x - 0.11, y, 0.1), CHROME)
+    box(
+        body, (0.09, 0.12, 0.085), Paint(draw_rgb(rng, saturation=(0, 0.4), value=(0.5, 0.95))), at=(x - 0.01, y, 0.086)
+    )
+    bar(body, (0.008, 0.05), CHROME, at=(x - 0.11, y, 0.1), along="y")
 
 
 def add_screen(body: Any, at: tuple[float, float, float]) -> None:
     """Add a computer screen to the back of a desk."""
     x, y, z = at
-    box(body, (0.06, 0.09, 0.008), (x, y, z + 0.008), DARK)
-    box(body, (0.012, 0.02, 0.07), (x + 0.03, y, z + 0.08), DARK, solid=False)
-    box(body, (0.012, 0.26, 0.16), (x, y, z + 0.27), DARK)
-    box(body, (0.002, 0.245, 0.145), (x - 0.014, y, z + 0.27), SCREEN, solid=False)
+    box(body, (0.06, 0.09, 0.008), DARK, at=(x, y, z + 0.008))
+    box(body, (0.012, 0.02, 0.07), DARK, at=(x + 0.03, y, z + 0.08), solid=False)
+    box(body, (0.012, 0.26, 0.16), DARK, at=(x, y, z + 0.27))
+    box(body, (0.002, 0.245, 0.145), SCREEN, at=(x - 0.014, y, z + 0.27), solid=False)
 
 
 def add_hall_door(room: Room, wall: Place) -> None:
     """Add the closed door to the hall."""
     piece = room.add_piece("hall door", wall)
     paint = room.palette.second_wood if room.rng.uniform() < 0.5 else room.palette.trim
-    box(piece, (0.015, 0.46, 1.03), (-0.01, 0, 1.03), room.palette.trim, solid=False)
-    box(piece, (0.012, 0.41, 1.0), (-0.025, 0, 1.0), paint, solid=False)
+    box(piece, (0.015, 0.46, 1.03), room.palette.trim, at=(-0.01, 0, 1.03), solid=False)
+    box(piece, (0.012, 0.41, 1.0), paint, at=(-0.025, 0, 1.0), solid=False)
     for z in (0.55, 1.45):
-        box(piece, (0.004, 0.28, 0.32), (-0.036, 0, z), paint.shade(0.9), solid=False)
-    bar(piece, "y", (0.01, 0.05), (-0.07, 0.33, 1.0), CHROME)
+        box(piece, (0.004, 0.28, 0.32), paint.shade(0.9), at=(-0.036, 0, z), solid=False)
+    bar(piece, (0.01, 0.05), CHROME, at=(-0.07, 0.33, 1.0), along="y")

@@ -18,7 +18,7 @@ LOWEST = 0.2  # where drawers begin: a handle lower than a base is high would be
 BEFORE = 0.045  # from a handle's bar to the face behind it [m]
 
 
-def box(body: Any, half: Vec3, at: Vec3, paint: Paint, *, solid: bool = True, mass: float | None = None) -> None:
+def box(body: Any, half: Vec3, paint: Paint, *, at: Vec3, solid: bool = True, mass: float | None = None) -> None:
     """Add a box with these half sizes; one that is not `solid` is only to be looked at."""
     contact = "solid" if solid else "none"
     add_geom(body, "box", size=half, pos=at, rgb=paint.rgb, material=paint.material, contact=contact, mass=mass)
@@ -26,11 +26,11 @@ def box(body: Any, half: Vec3, at: Vec3, paint: Paint, *, solid: bool = True, ma
 
 def bar(
     body: Any,
-    along: str,
     size: tuple[float, float],
-    at: Vec3,
     paint: Paint,
     *,
+    at: Vec3,
+    along: str = "z",
     shape: str = "capsule",
     solid: bool = False,
     mass: float | None = None,
@@ -42,33 +42,40 @@ def bar(
     add_geom(body, shape, size=size, pos=at, quat=quat, rgb=paint.rgb, contact=contact, mass=mass)
 
 
-def ball(body: Any, radii: Vec3, at: Vec3, paint: Paint) -> None:
+def ball(body: Any, radii: Vec3, paint: Paint, *, at: Vec3) -> None:
     """Add an ellipsoid that is only to be looked at."""
     add_geom(body, "ellipsoid", size=radii, pos=at, rgb=paint.rgb, material=paint.material, contact="none")
 
 
 def open_box(
-    body: Any, half: tuple[float, float], height: float, at: Vec3, paint: Paint, *, wall: float = SHELL, mass: float = 2
+    body: Any,
+    half: tuple[float, float],
+    height: float,
+    *,
+    at: Vec3,
+    paint: Paint,
+    wall: float = SHELL,
+    mass: float = 2,
 ) -> None:
     """Add a box without a lid; `half` is its inside, `at` the middle of its floor from below."""
     x, y, z = at
     a, b, share = *half, mass / 5
-    box(body, (a + 2 * wall, b + 2 * wall, wall), (x, y, z + wall), paint, mass=share)
+    box(body, (a + 2 * wall, b + 2 * wall, wall), paint, at=(x, y, z + wall), mass=share)
     for sign in (-1, 1):
-        box(body, (wall, b, height / 2), (x + sign * (a + wall), y, z + height / 2), paint, mass=share)
-        box(body, (a + 2 * wall, wall, height / 2), (x, y + sign * (b + wall), z + height / 2), paint, mass=share)
+        box(body, (wall, b, height / 2), paint, at=(x + sign * (a + wall), y, z + height / 2), mass=share)
+        box(body, (a + 2 * wall, wall, height / 2), paint, at=(x, y + sign * (b + wall), z + height / 2), mass=share)
 
 
-def add_handle(body: Any, name: str, at: Vec3, paint: Paint, *, upright: bool, half_length: float = 0.05) -> None:
+def add_handle(body: Any, name: str, *, at: Vec3, paint: Paint, upright: bool, half_length: float = 0.05) -> None:
     """Add a bar in front of the face at `at`, and the site `<name> handle` in its middle.
 
     The site's axes are those of a gripper that holds it: x goes into the face, y is the way the fingers close.
     """
     x, y, z = at[0] - BEFORE, at[1], at[2]
-    bar(body, "z" if upright else "y", (GRIP, half_length), (x, y, z), paint, solid=True, mass=0.05)
+    bar(body, (GRIP, half_length), paint, at=(x, y, z), along="z" if upright else "y", solid=True, mass=0.05)
     for sign in (-1, 1):
         post = (0, sign * half_length) if upright else (sign * half_length, 0)
-        bar(body, "x", (0.006, 0.016), (x + 0.022, y + post[0], z + post[1]), paint, solid=True, mass=0.02)
+        bar(body, (0.006, 0.016), paint, at=(x + 0.022, y + post[0], z + post[1]), along="x", solid=True, mass=0.02)
     turn = 0.0 if upright else QUARTER
     body.add_site(name=f"{name} handle", pos=(x, y, z), quat=quat_about((1, 0, 0), turn), size=[0.004] * 3, group=4)
 
@@ -94,9 +101,9 @@ def add_drawer(
     face = paint.shade(0.97)
     inside = depth / 2 - 0.03
     walls = min(0.11, height - 0.06)
-    open_box(body, (inside, half_width - 0.035), walls, (depth / 2, 0, 0.015), paint.shade(0.85), mass=1.0)
-    box(body, (0.008, half_width - 0.004, height / 2 - 0.004), (-0.008, 0, height / 2), face, mass=0.5)
-    add_handle(body, name, (-0.016, 0, height / 2), handle, upright=False)
+    open_box(body, (inside, half_width - 0.035), walls, at=(depth / 2, 0, 0.015), paint=paint.shade(0.85), mass=1.0)
+    box(body, (0.008, half_width - 0.004, height / 2 - 0.004), face, at=(-0.008, 0, height / 2), mass=0.5)
+    add_handle(body, name, at=(-0.016, 0, height / 2), paint=handle, upright=False)
     for other in (piece.name, *siblings):
         room.spec.add_exclude(bodyname1=other, bodyname2=name)
     room.offer(
@@ -131,8 +138,10 @@ def add_door(
     reach = (-1.9, 0.0) if side > 0 else (0.0, 1.9)
     _add_joint(body, name, kind="hinge", axis=(0, 0, 1), reach=reach, damping=0.15, friction=0.1, armature=0.01)
     gap = 0.004 * side
-    box(body, (0.009, abs(width) / 2 - 0.004, half - 0.004), (0, width / 2, 0), paint, mass=mass)
-    add_handle(body, name, (-0.009, width - 0.05 * -side + gap, handle_z - middle), room.palette.handle, upright=True)
+    box(body, (0.009, abs(width) / 2 - 0.004, half - 0.004), paint, at=(0, width / 2, 0), mass=mass)
+    add_handle(
+        body, name, at=(-0.009, width - 0.05 * -side + gap, handle_z - middle), paint=room.palette.handle, upright=True
+    )
     room.spec.add_exclude(bodyname1=piece.name, bodyname2=name)
     room.offer(
         name,
@@ -153,8 +162,8 @@ def add_lid(
     a, b = half
     body = piece.add_body(name=name, pos=(2 * a + 0.03, 0, z))
     _add_joint(body, name, kind="hinge", axis=(0, 1, 0), reach=(0, 1.75), damping=0.1, friction=0.35, armature=0.01)
-    box(body, (a + 0.022, b + 0.022, 0.007), (-a - 0.02, 0, 0.008), paint.shade(0.92), mass=0.25)
-    add_handle(body, name, (-2 * a - 0.042, 0, 0.008), room.palette.handle, upright=False, half_length=0.035)
+    box(body, (a + 0.022, b + 0.022, 0.007), paint.shade(0.92), at=(-a - 0.02, 0, 0.008), mass=0.25)
+    add_handle(body, name, at=(-2 * a - 0.042, 0, 0.008), paint=room.palette.handle, upright=False, half_length=0.035)
     room.spec.add_exclude(bodyname1=piece.name, bodyname2=name)
     room.offer(
         name,

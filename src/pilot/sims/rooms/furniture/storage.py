@@ -20,13 +20,13 @@ def add_chest(
     """Add a chest with drawers of these names, from the top; what lies on it is on the surface `name`."""
     body = name if is_surface else f"{name} body"
     piece = room.add_piece(body, place)
-    box(piece, (depth / 2 + 0.01, half_width + 0.01, 0.025), (depth / 2 + 0.005, 0, height - 0.025), paint)
+    box(piece, (depth / 2 + 0.01, half_width + 0.01, 0.025), paint, at=(depth / 2 + 0.005, 0, height - 0.025))
     for sign in (-1, 1):
         at = (depth / 2 + 0.005, sign * (half_width - 0.01), height / 2 - 0.025)
-        box(piece, (depth / 2 - 0.005, 0.01, height / 2 - 0.025), at, paint.shade(0.9))
-    box(piece, (0.01, half_width, height / 2 - 0.03), (depth - 0.01, 0, height / 2 - 0.03), paint.shade(0.8))
+        box(piece, (depth / 2 - 0.005, 0.01, height / 2 - 0.025), paint.shade(0.9), at=at)
+    box(piece, (0.01, half_width, height / 2 - 0.03), paint.shade(0.8), at=(depth - 0.01, 0, height / 2 - 0.03))
     low, top = LOWEST, height - 0.055
-    box(piece, (depth / 2 - 0.01, half_width - 0.02, low / 2), (depth / 2 + 0.01, 0, low / 2), paint.shade(0.7))
+    box(piece, (depth / 2 - 0.01, half_width - 0.02, low / 2), paint.shade(0.7), at=(depth / 2 + 0.01, 0, low / 2))
     tall = (top - low) / len(drawers)
     for i, drawer in enumerate(drawers):
         z = (top - (i + 1) * tall, top - i * tall)
@@ -54,10 +54,10 @@ def add_shelf(room: Room, place: Place, *, half_width: float, boards: tuple[floa
     piece = room.add_piece("shelf", place)
     top = boards[-1]
     for sign in (-1, 1):
-        box(piece, (depth / 2, 0.012, top / 2), (depth / 2, sign * half_width, top / 2), paint)
-    box(piece, (0.008, half_width, top / 2), (depth - 0.008, 0, top / 2), paint.shade(0.85))
+        box(piece, (depth / 2, 0.012, top / 2), paint, at=(depth / 2, sign * half_width, top / 2))
+    box(piece, (0.008, half_width, top / 2), paint.shade(0.85), at=(depth - 0.008, 0, top / 2))
     for z in boards:
-        box(piece, (depth / 2, half_width, 0.015), (depth / 2, 0, z - 0.015), paint)
+        box(piece, (depth / 2, half_width, 0.015), paint, at=(depth / 2, 0, z - 0.015))
     if top < 1.0:
         y = (-half_width + 0.02, half_width - 0.02)
         room.offer_surface("shelf", body="shelf", place=place, y=y, z=top, depth=depth, is_station=False)
@@ -73,7 +73,7 @@ def add_books(room: Room, piece: object, *, z: float, span: tuple[float, float],
         for _ in range(count):
             half = (float(rng.uniform(0.06, 0.08)), float(rng.uniform(0.012, 0.03)), float(rng.uniform(0.09, 0.13)))
             rgb = tuple(float(c) for c in rng.uniform(0.2, 0.85, 3))
-            box(piece, half, (x, y + half[1], z + half[2]), Paint(rgb), solid=False)
+            box(piece, half, Paint(rgb), at=(x, y + half[1], z + half[2]), solid=False)
             y += 2 * half[1] + 0.002
         y += float(rng.uniform(0.08, 0.25))
 
@@ -96,12 +96,12 @@ def add_vessel(
     """
     piece = room.add_piece(name, place, z=z)
     x = half[0] + 0.02
-    open_box(piece, half, height, (x, 0, 0.001), paint)
+    open_box(piece, half, height, at=(x, 0, 0.001), paint=paint)
     if rim:
         for sign in (-1, 1):
             at = (x, sign * (half[1] + 0.012), height)
-            bar(piece, "x", (0.01, half[0]), at, paint.shade(0.8))
-            bar(piece, "y", (0.01, half[1]), (x + sign * (half[0] + 0.012), 0, height), paint.shade(0.8))
+            bar(piece, (0.01, half[0]), paint.shade(0.8), at=at, along="x")
+            bar(piece, (0.01, half[1]), paint.shade(0.8), at=(x + sign * (half[0] + 0.012), 0, height), along="y")
     top = max(height + 0.03, 0.18)  # tall things look out of a tray
     where = front or place.at(-STAND, 0)
     room.offer(name, body=name, role="container", centre=(x, 0, top / 2), half=(*half, top / 2), front=where)
@@ -122,8 +122,8 @@ def add_lidded_box(
     """Add a box with a hinged lid; the lid is a fixture of its own, to be opened and closed."""
     piece = room.add_piece(name, place, z=z)
     x = half[0] + 0.02
-    open_box(piece, half, height, (x, 0, 0.001), paint)
-    bar(piece, "y", (0.006, half[1]), (2 * half[0] + 0.03, 0, height), METAL)
+    open_box(piece, half, height, at=(x, 0, 0.001), paint=paint)
+    bar(piece, (0.006, half[1]), METAL, at=(2 * half[0] + 0.03, 0, height), along="y")
     stand = STAND_AT_DRAWER - 0.1
     where = front or place.at(-STAND, 0)
     region: Vec3 = (half[0], half[1], height / 2 + 0.01)
