@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data.bodies import put_nan
 from data.recordings import ROBOT, episode, record
@@ -182,6 +184,16 @@ def test_a_truncated_file_is_named_or_skipped(tmp_path):
         compute_file_stats(sets, ROBOT, action_horizon=3)
     with pytest.raises(ValueError, match="no episodes to read"):
         compute_file_stats(sets, ROBOT, action_horizon=3, skip_bad=True)
+
+
+def test_rows_of_different_length_are_said_with_their_file(tmp_path):
+    recorded(tmp_path)
+    file = next(tmp_path.glob("data/*/*.parquet"))
+    table = pq.read_table(file)
+    ragged = pa.array([[0.0] * (2 + (i == 0)) for i in range(len(table))], pa.list_(pa.float32()))
+    pq.write_table(table.set_column(table.schema.get_field_index(fmt.STATE), fmt.STATE, ragged), file)
+    with pytest.raises(ValueError, match=rf"{file}: rows of '{fmt.STATE}' differ in length"):
+        compute_file_stats([tmp_path], ROBOT, action_horizon=3)
 
 
 def test_what_else_is_wrong_with_a_set_is_said(tmp_path):

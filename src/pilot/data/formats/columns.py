@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import unfinished_error
-from pilot.data.formats.parquet import episode_edges, matrix, read_rows, read_table
+from pilot.data.formats.parquet import episode_edges, read_matrices
 from pilot.data.storage.files import read_json
 
 PART_ROWS = 262_144
@@ -139,9 +138,9 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
     first, episodes, skipped = part.first, [], []
     for piece in part.pieces:
         try:
-            names = [part.state, part.action, *part.flags]
-            table = read_rows(piece.file, names, start=piece.start, stop=piece.stop)
-            episodes.append(_columns(piece, table, part, first=first, skip_bad=skip_bad, skipped=skipped))
+            names, rows = [part.state, part.action, *part.flags], slice(piece.start, piece.stop)
+            values = read_matrices(piece.file, names, path=piece.file, rows=rows, use_threads=False)
+            episodes.append(_columns(piece, values, part, first=first, skip_bad=skip_bad, skipped=skipped))
         except ValueError as error:
             if not skip_bad:
                 raise
@@ -152,8 +151,7 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
 
 def _row_spans(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
     """Yield a file's episodes in spans of about `PART_ROWS` rows."""
-    table = read_table(file, ["episode_index"], path=file, use_threads=False)
-    episode = table["episode_index"].to_numpy()
+    episode = read_matrices(file, ["episode_index"], path=file, use_threads=False)["episode_index"][:, 0]
     episode = episode[episode < total_episodes]  # a pack that was interrupted may have left more
     edges = episode_edges(episode)[:-1]
     cuts = [0, *(np.flatnonzero(np.diff(edges // PART_ROWS)) + 1).tolist(), len(edges)]
@@ -180,10 +178,16 @@ def _group_spans(pieces: list[RowSpan]) -> Iterator[tuple[int, tuple[RowSpan, ..
 
 
 def _columns(
-    piece: RowSpan, table: pa.Table, part: ColumnPart, *, first: int, skip_bad: bool, skipped: list[str]
+    piece: RowSpan,
+    values: dict[str, np.ndarray],
+    part: ColumnPart,
+    *,
+    first: int,
+    skip_bad: bool,
+    skipped: list[str],
 ) -> Columns:
-    state, actions = (matrix(table[name]).astype(np.float32, copy=False) for name in (part.state, part.action))
-    flags = {name: table[name].to_numpy() for name in part.flags}
+    state, actions = (values[name].astype(np.float32, copy=False) for name in (part.state, part.action))
+    flags = {name: values[name][:, 0] for name in part.flags}
     lengths = np.diff([*piece.edges, piece.stop - piece.start])
     if not (np.isfinite(state).all() and np.isfinite(actions).all()):
         finite = np.isfinite(np.concatenate([state, actions], axis=1)).all(axis=1)

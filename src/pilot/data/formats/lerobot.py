@@ -1,8 +1,8 @@
 """Reading LeRobot data sets, v2.0 to v3.0: columns first, pictures when asked for.
 
-Columns of large sets, and of sets that lie elsewhere, are kept on disk and mapped (`kept.py`). How a version lays out
-its files is said in `lerobot_v2.py` and `lerobot_v3.py`; everything else is the same. Pictures come from PNG or JPEG
-bytes in the parquet files, from files beside them, or from mp4.
+Columns of large sets, and of sets that lie elsewhere, are kept on disk and mapped (`storage/column_cache.py`). How a
+version lays out its files is said in `lerobot_v2.py` and `lerobot_v3.py`; everything else is the same. Pictures come
+from PNG or JPEG bytes in the parquet files, from files beside them, or from mp4.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2, lerobot_v3
 from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, TextTable, choose_cameras
 from pilot.data.formats.lerobot_layout import EpisodeFiles
-from pilot.data.formats.parquet import episode_edges, matrix, read_table
+from pilot.data.formats.parquet import episode_edges, read_matrices, read_table
 from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, fill_folder
 from pilot.data.storage.files import cache_folder, read_json
@@ -203,8 +203,10 @@ class _DataFile:
 
     def _open(self, name: str) -> None:
         self._path = self.dataset.path / name
-        table = self._table(self.names)
-        self._columns = {column: _matrix(table, column, self._path) for column in self.names}
+        if not self.dataset.folder.has(self._path):
+            raise FileNotFoundError(f"{self._path} is missing, though meta/ names it; {FETCH}")
+        with self.dataset.folder.columns(self._path) as file:
+            self._columns = read_matrices(file, self.names, path=self._path)
         episode = self._columns["episode_index"][:, 0]
         self._runs = {int(episode[a]): (a, b) for a, b in pairwise(episode_edges(episode).tolist())}
         self._texts, self._said = {}, None
@@ -212,14 +214,9 @@ class _DataFile:
             with self.dataset.folder.columns(self._path) as file:
                 self._texts = _first_texts(file, list(self._runs.values()))
         if fmt.EVENTS in self.features:
-            self._said = self._table([fmt.EVENTS])[fmt.EVENTS]
+            with self.dataset.folder.columns(self._path) as file:
+                self._said = read_table(file, [fmt.EVENTS], path=self._path)[fmt.EVENTS]
         self._name = name
-
-    def _table(self, names: list[str]) -> pa.Table:
-        if not self.dataset.folder.has(self._path):
-            raise FileNotFoundError(f"{self._path} is missing, though meta/ names it; {FETCH}")
-        with self.dataset.folder.columns(self._path) as file:
-            return read_table(file, names, path=self._path)
 
     def _vector(self, name: str, rows: slice) -> np.ndarray:
         values = self._columns[name][rows]
@@ -325,13 +322,6 @@ def _camera_keys(features: dict[str, Any]) -> dict[str, str]:
 def _is_depth(spec: dict[str, Any]) -> bool:
     info = spec.get("info") or spec.get("video_info") or {}
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
-
-
-def _matrix(table: pa.Table, name: str, path: Path) -> np.ndarray:
-    try:
-        return matrix(table[name])
-    except (ValueError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: rows of '{name}' differ in length or are missing ({error}); {FETCH}") from error
 
 
 def _first_texts(file: Any, runs: list[tuple[int, int]]) -> dict[int, list[dict[str, Any]]]:

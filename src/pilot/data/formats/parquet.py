@@ -11,8 +11,12 @@ from jaxtyping import Int
 FETCH = "fetch it again"
 
 
-def read_table(file: Any, names: list[str], *, path: Path, use_threads: bool = True) -> pa.Table:
-    """Read some columns of a parquet file. `file` is a path or an open file, `path` what errors call it.
+def read_table(
+    file: Any, names: list[str], *, path: Path, rows: slice | None = None, use_threads: bool = True
+) -> pa.Table:
+    """Read some columns of a parquet file, all of their rows or those in `rows`.
+
+    `file` is a path or an open file, `path` what errors call it.
 
     Raises:
         ValueError: the file is damaged, or lacks a column.
@@ -21,26 +25,34 @@ def read_table(file: Any, names: list[str], *, path: Path, use_threads: bool = T
         with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
             if missing := set(names) - set(parquet.schema_arrow.names):
                 raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
-            return parquet.read(columns=names, use_threads=use_threads)
-    except (pa.ArrowException, OSError) as error:
-        raise damaged_error(path, error) from error
-
-
-def read_rows(path: Path, names: list[str], *, start: int, stop: int) -> pa.Table:
-    """Read rows `start` to `stop` of some columns, from the row groups that hold them, in this thread.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        with pq.ParquetFile(path) as parquet:
+            if rows is None:
+                return parquet.read(columns=names, use_threads=use_threads)
+            # A row group is the least that parquet reads: those that hold the first and the last row, and all between.
             sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
             starts = np.cumsum([0, *sizes])
-            first, last = np.searchsorted(starts, [start, stop - 1], side="right") - 1
-            table = parquet.read_row_groups(range(first, last + 1), columns=names, use_threads=False)
-            return table.slice(start - int(starts[first]), stop - start)
+            first, last = np.searchsorted(starts, [rows.start, rows.stop - 1], side="right") - 1
+            table = parquet.read_row_groups(range(first, last + 1), columns=names, use_threads=use_threads)
+            return table.slice(rows.start - int(starts[first]), rows.stop - rows.start)
     except (pa.ArrowException, OSError) as error:
         raise damaged_error(path, error) from error
+
+
+def read_matrices(
+    file: Any, names: list[str], *, path: Path, rows: slice | None = None, use_threads: bool = True
+) -> dict[str, np.ndarray]:
+    """Read some numeric columns as [n d] by name; the arguments are those of `read_table`.
+
+    Raises:
+        ValueError: as `read_table`, or rows of a column differ in length or are missing.
+    """
+    table = read_table(file, names, path=path, rows=rows, use_threads=use_threads)
+    matrices = {}
+    for name in names:
+        try:
+            matrices[name] = matrix(table[name])
+        except (ValueError, pa.ArrowException) as error:
+            raise ValueError(f"{path}: rows of '{name}' differ in length or are missing ({error}); {FETCH}") from error
+    return matrices
 
 
 def damaged_error(path: Path, error: Exception) -> ValueError:
