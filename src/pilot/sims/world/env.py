@@ -117,6 +117,13 @@ class WorldEnv:
         """Return a step's subtask in words, and the box of what it is about in the first camera's picture."""
         if step is None:
             return DONE, None
+        moment, known, subtask = self._subtask
+        if moment != self.world.moment or known is not step:
+            subtask = self._describe(step)
+            self._subtask = self.world.moment, step, subtask
+        return subtask
+
+    def _describe(self, step: Step) -> tuple[str, Box | None]:
         goal, camera = step.goal, self.robot.cameras[0]
         assert self.pictures is not None
         is_held = goal.item is not None and goal.item in held_items(self.world, self.scene)
@@ -149,6 +156,7 @@ class WorldEnv:
         self.controller.reset(start)
         self.pictures = Pictures(self.world, self.image_size)
         self._parts = self._number_parts()
+        self._subtask: tuple[int, Step | None, tuple[str, Box | None]] = (-1, None, (DONE, None))
         self._settle()
         self.is_broken, self.success_ever, self.collisions = False, False, 0
         self._touching: set[int] = set()

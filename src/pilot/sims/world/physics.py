@@ -143,6 +143,7 @@ class Physics:
         self.data = mujoco.MjData(self.model)
         self._ids: dict[tuple[str, str], int] = {}
         self.memo: dict[Any, Any] = {}  # what others derive from the model, and would derive at every tick
+        self.moment = 0  # counts steps, and states that were set: what is derived from a state is valid in one
         mujoco.mj_forward(self.model, self.data)
 
     def id_of(self, kind: str, name: str) -> int:
@@ -198,10 +199,12 @@ class Physics:
 
     def forward(self) -> None:
         """Compute what follows from joint positions that were set by hand; bodies that were moved wake up."""
+        self.moment += 1
         mujoco.mj_forward(self.model, self.data)
 
     def step(self, count: int = 1) -> None:
         """Run `count` time steps."""
+        self.moment += 1
         mujoco.mj_step(self.model, self.data, count)
 
     def is_broken(self) -> bool:

@@ -105,6 +105,14 @@ def openness(world: Physics, fixture: Fixture) -> float:
 
 def held_items(world: Physics, scene: Scene) -> dict[str, Arm]:
     """Return the items that touch both fingertips of an arm, by name, with that arm."""
+    moment, held = world.memo.get("held", (-1, {}))
+    if moment != world.moment:
+        held = _find_held(world, scene)
+        world.memo["held"] = world.moment, held
+    return held
+
+
+def _find_held(world: Physics, scene: Scene) -> dict[str, Arm]:
     if "pads" not in world.memo:
         world.memo["pads"] = _number_pads(world, scene)
     pad_of, item_of, names = world.memo["pads"]
