@@ -25,6 +25,7 @@ from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import Bundle
 from pilot.models.pi import Pi, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats
@@ -40,7 +41,7 @@ def random_policy() -> Policy:
         name: NormStats(mean=np.zeros(d), std=np.ones(d), q01=-np.ones(d), q99=np.ones(d)) for name, d in dims.items()
     }
     model = Pi(pi05("nano")).initialize(torch.Generator().manual_seed(0))
-    bundle = Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
+    bundle = Bundle(model=model, robots=one_robot(ROBOT, stats), text=TextTokenizer(), action_tokenizer=None)
     return Policy(bundle)
 
 

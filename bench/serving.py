@@ -36,6 +36,7 @@ from pilot.memory import keep_freed_memory
 from pilot.models.bundle import Bundle
 from pilot.models.pi import Pi, pi05
 from pilot.models.pi_config import SIZES
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.serve.client import PolicyClient
 from pilot.serve.hosted_policy import HostedPolicy
@@ -100,7 +101,7 @@ def bundle(robot: Robot, model: Pi) -> Bundle:
         name: NormStats(mean=np.zeros(d), std=np.ones(d), q01=-np.ones(d), q99=np.ones(d)) for name, d in dims.items()
     }
     model = model.initialize(torch.Generator().manual_seed(0))
-    return Bundle(model=model, robot=robot, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
+    return Bundle(model=model, robots=one_robot(robot, stats), text=TextTokenizer(), action_tokenizer=None)
 
 
 def serve_policy(talk: Connection, kind: str, checkpoint: Path | None, workers: int) -> None:

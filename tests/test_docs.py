@@ -16,6 +16,7 @@ from pilot.contracts import examples
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.serve.server import serve_in_background
 from pilot.sims.homes import HomesEnv
 from pilot.train import checks
@@ -102,8 +103,7 @@ def checkpoint(tmp_path_factory) -> Path:
     pipeline = examples.make_pipeline(robot, config, with_fast=True)
     bundle = Bundle(
         model=Pi(config).initialize(torch.Generator().manual_seed(0)),
-        robot=robot,
-        norm_stats=pipeline.norm_stats,
+        robots=one_robot(robot, pipeline.norm_stats),
         text=pipeline.text,
         action_tokenizer=pipeline.action_tokenizer,
     )

@@ -11,11 +11,14 @@ Axes: `h w` picture height and width, `ah` action horizon, `ad` action dims of t
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+
+CONTROL_MODES = ("", "joint", "end_effector")
+"""What a robot's actions command; "" says nothing, and nothing is said of it to the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +111,13 @@ class Robot:
     control_hz: float
     limits: MotionLimits | None = None  # what may be commanded; None: nobody has said
     adapter: str = ""  # the convention in `robots/<name>.py` that numbers are converted to first, "" for none
+    control_mode: str = ""  # one of `CONTROL_MODES`, which π0.5's prompts say (`tokenizers/prompts.py`)
 
     def __post_init__(self) -> None:
+        if self.control_mode not in CONTROL_MODES:
+            raise ValueError(
+                f"robot '{self.name}' has the control mode '{self.control_mode}'; it is 'joint', 'end_effector' or ''"
+            )
         if len(self.delta_mask) != len(self.action_names):
             raise ValueError(
                 f"robot '{self.name}' has {len(self.action_names)} action dims, but a delta_mask of "
@@ -137,12 +145,17 @@ class Robot:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Robot":
-        """Build a robot from its `dataclasses.asdict` form, also after JSON, which has neither tuples nor classes."""
+        """Build a robot from its `to_dict` form, also after JSON, which has neither tuples nor classes."""
         declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         grippers = tuple(Gripper(**gripper) for gripper in declared.pop("grippers", ()))
         limits = declared.pop("limits", None)
         limits = MotionLimits.from_dict(limits) if isinstance(limits, dict) else limits
         return cls(**declared, grippers=grippers, limits=limits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the robot as plain values, for a checkpoint; one that says less is written as older versions read it."""
+        younger = {"limits", "control_mode"}
+        return {name: value for name, value in asdict(self).items() if name not in younger or value}
 
     @property
     def state_dim(self) -> int:

@@ -17,6 +17,7 @@ from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
 from pilot.convert.keymap import export_arrays
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots import load_robot
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
 
@@ -29,7 +30,7 @@ GIVEN = ["--robot", "homes", "--tokenizer", str(NANO_MODEL)]
 def bundle() -> Bundle:
     config = replace(files.CONFIGS["pi05"], prompt="pi05", action_horizon=7, max_tokens=100)
     text, stats = TextTokenizer(), examples.make_norm_stats(HOMES)
-    return Bundle(model=files.model(config).eval(), robot=HOMES, norm_stats=stats, text=text, action_tokenizer=None)
+    return Bundle(model=files.model(config).eval(), robots=one_robot(HOMES, stats), text=text, action_tokenizer=None)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pilot.convert import lerobot_export, lerobot_policy, lerobot_weights
 from pilot.data.transforms import normalize, unnormalize
 from pilot.infer.policy import Policy
 from pilot.models.bundle import Bundle
+from pilot.models.trained_robots import one_robot
 from pilot.robots import load_robot
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
@@ -37,8 +38,7 @@ def bundle(kind: str, robot: Robot = ROBOT) -> Bundle:
     pipeline = examples.make_pipeline(robot, config, with_fast=True)
     return Bundle(
         model=files.model(config).eval(),
-        robot=robot,
-        norm_stats=pipeline.norm_stats,
+        robots=one_robot(robot, pipeline.norm_stats),
         text=TextTokenizer(),
         action_tokenizer=pipeline.action_tokenizer if kind == "pi0_fast" else None,
     )

@@ -11,6 +11,7 @@ from pilot.contracts import examples
 from pilot.convert import lerobot_export, openpi_jax, openpi_torch
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
 
@@ -22,7 +23,7 @@ def model() -> Pi:
 
 def bundle(model: Pi) -> Bundle:
     stats = examples.make_norm_stats(ROBOT)
-    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
+    return Bundle(model=model, robots=one_robot(ROBOT, stats), text=TextTokenizer(), action_tokenizer=None)
 
 
 def save_own(model: Pi, folder: Path) -> None:

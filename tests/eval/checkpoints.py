@@ -8,19 +8,26 @@ import torch
 
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
+from pilot.models.trained_robots import TrainedRobot, by_name
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
-from pilot.types import NormStats
+from pilot.types import NormStats, Robot
 
 
 def unit_stats(dims: int) -> NormStats:
     return NormStats(mean=np.zeros(dims), std=np.ones(dims), q01=-np.ones(dims), q99=np.ones(dims))
 
 
-def save_random_policy(path: Path, **options: Any) -> Path:
+def save_random_policy(path: Path, *robots: Robot, **options: Any) -> Path:
+    """A policy of these robots, or of the homes' alone."""
     generator = torch.Generator().manual_seed(0)
     model = Pi(pi05("debug", max_tokens=80, **options)).initialize(generator)
     torch.nn.init.normal_(model.action_out.weight, std=0.1, generator=generator)  # starts at zero: nothing would flow
-    stats = {"state": unit_stats(ROBOT.state_dim), "actions": unit_stats(ROBOT.action_dim)}
-    bundle = Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=None)
+    trained = [
+        TrainedRobot(
+            robot=robot, norm_stats={"state": unit_stats(robot.state_dim), "actions": unit_stats(robot.action_dim)}
+        )
+        for robot in robots or (ROBOT,)
+    ]
+    bundle = Bundle(model=model, robots=by_name(trained), text=TextTokenizer(), action_tokenizer=None)
     return save_bundle(bundle, path)

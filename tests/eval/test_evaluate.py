@@ -1,6 +1,8 @@
 """Evaluation: what is refused, what makes it resumable, and the same answer from one process or two."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -13,14 +15,17 @@ from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode_log import EpisodeLog
-from pilot.eval.evaluate import evaluate, evaluate_table, prepare_high_level
+from pilot.eval.evaluate import evaluate, evaluate_table, prepare_high_level, select_suites
+from pilot.eval.policies import robot_for
 from pilot.eval.results import SuiteResult, save_table
 from pilot.eval.rollout import EpisodeRecord
-from pilot.eval.runner import Job, other_prompt
+from pilot.eval.runner import Job, Runner, other_prompt
 from pilot.eval.stats import wilson
-from pilot.eval.suites import load_suite
+from pilot.eval.suites import load_suite, suites_for
 from pilot.infer.high_level import Implicit, Oracle, Vlm
 from pilot.infer.high_level.vlm import at_once
+from pilot.robots import load_robot
+from pilot.robots.homes import ROBOT as HOMES
 from pilot.sims.homes import HomesSuite
 
 
@@ -53,6 +58,47 @@ def record(**changes) -> EpisodeRecord:
 def job(scene: int = 0, **changes) -> Job:
     base = {"suite": load_suite("homes-l1"), "control": "none", "scene": scene, "seed": 0, "episodes": 8}
     return Job(**(base | changes))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """A policy of the homes' robot, of one that is like it, and of one that is not."""
+    twin = replace(HOMES, name="twin")
+    return save_random_policy(tmp_path_factory.mktemp("many") / "policy", load_robot("pusht"), HOMES, twin)
+
+
+def test_a_policy_of_many_robots_acts_as_the_suite_s_own_or_as_the_one_that_is_named(many):
+    for robot, acts in ((None, "homes"), ("twin", "twin"), ("homes", "homes")):
+        assert robot_for(many, job().suite, robot=robot) == acts
+        assert Runner(many, robot=robot).make_session(None, job()).robot.name == acts
+    assert robot_for("expert", job().suite) is None
+
+
+def test_a_robot_that_does_not_fit_the_suite_is_refused(many, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"is for robot 'pusht' .* 2 action dims; suite 'homes-l1' is for 'homes'"):
+        evaluate(many, suite="homes-l1", robot="pusht", episodes=1)
+    with pytest.raises(ValueError, match=r"not trained on robot 'twins'; did you mean 'twin'\?"):
+        evaluate(many, suite="homes-l1", robot="twins", episodes=1)
+    assert main.main(["eval", str(many), "--suite", "homes-l1", "--robot", "twins"]) == 2
+    assert "did you mean 'twin'?" in capsys.readouterr().err
+    others = save_random_policy(tmp_path / "policy", load_robot("pusht"), replace(HOMES, name="twin"))
+    with pytest.raises(
+        ValueError, match=r"for robot 'homes', which the policy was not trained on; it knows pusht, twin"
+    ):
+        evaluate(others, suite="homes-l1", episodes=1)
+    with pytest.raises(ValueError, match="expert of suite 'homes-l1' acts for robot 'homes', not 'twin'"):
+        evaluate("expert", suite="homes-l1", robot="twin", episodes=1)
+
+
+def test_without_suites_those_of_all_its_robots_are_taken(many):
+    own = [suite.name for suite in select_suites(many, None)]
+    assert (
+        own
+        == [suite.name for suite in suites_for("homes")]
+        == [s.name for s in select_suites(many, None, robot="homes")]
+    )
+    with pytest.raises(ValueError, match="no simulator has a suite for robot 'twin'"):
+        select_suites(many, None, robot="twin")
 
 
 def test_no_episodes_and_two_workers_for_one_object_are_refused():

@@ -10,6 +10,7 @@ from pilot.contracts import examples
 from pilot.infer.policy import Policy
 from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer, box_to_locs
 
@@ -20,7 +21,7 @@ TOLD = BOX + "pick up the red cup"
 def bundle_of(model: Pi, text: TextTokenizer) -> Bundle:
     pipeline = examples.make_pipeline(ROBOT, model.config, with_fast=True)
     return Bundle(
-        model=model, robot=ROBOT, norm_stats=pipeline.norm_stats, text=text,
+        model=model, robots=one_robot(ROBOT, pipeline.norm_stats), text=text,
         action_tokenizer=pipeline.action_tokenizer, loc_stride=16,
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from pilot.infer.policy import Policy, load_policy
 from pilot.infer.rtc import Rtc
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
 
@@ -192,7 +193,7 @@ def fresh(config: PiConfig, *, with_fast: bool = False) -> Bundle:
     text, pipeline = TextTokenizer(), examples.make_pipeline(ROBOT, config, with_fast=with_fast)
     model = Pi(config).initialize(torch.Generator().manual_seed(0), ordered_tokens=ordered_tokens(text))
     stats, actions = pipeline.norm_stats, pipeline.action_tokenizer
-    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=text, action_tokenizer=actions)
+    return Bundle(model=model, robots=one_robot(ROBOT, stats), text=text, action_tokenizer=actions)
 
 
 @pytest.mark.parametrize("config", [pi0_small("debug", max_tokens=80), pi0("debug", prompt="pi0")])

@@ -17,6 +17,7 @@ from pilot.infer.policy import Policy, export, load_policy
 from pilot.infer.record import FILE, Record, differences, dummy_observation
 from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
 
@@ -29,7 +30,7 @@ def bundle(config: PiConfig) -> Bundle:
             torch.nn.init.normal_(weight, std=0.1, generator=generator)
     pipeline = examples.make_pipeline(ROBOT, config, with_fast=config.action_expert is None)
     stats, actions = pipeline.norm_stats, pipeline.action_tokenizer
-    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=text, action_tokenizer=actions)
+    return Bundle(model=model, robots=one_robot(ROBOT, stats), text=text, action_tokenizer=actions)
 
 
 @pytest.fixture(scope="module")

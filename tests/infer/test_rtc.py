@@ -395,7 +395,7 @@ def test_what_is_left_is_said_relative_to_where_the_robot_is_now(pipeline):
     commands = np.array([[0.5, 0.2, 0.0], [0.6, 0.4, 1.0], [0.7, 0.6, 1.0]], np.float32)
     states = [np.array([0.0, 0.0, 0.0], np.float32), np.array([0.4, -0.3, 0.9], np.float32)]
     previous = [Previous(actions=commands, delay=1), Previous(actions=commands, delay=2), None]
-    left = encode_leftover(pipeline, previous, [*states, states[0]])
+    left = encode_leftover([pipeline] * len(previous), previous, [*states, states[0]])
     assert left.left.tolist() == [3, 3, 0] and left.delay.tolist() == [1, 2, 0]
     assert left.known[0, :3, :3].all() and left.known.sum() == 18, "neither the model's other dims nor later steps"
     for row, state in enumerate(states):
@@ -408,7 +408,7 @@ def test_what_is_left_is_said_relative_to_where_the_robot_is_now(pipeline):
 def test_what_is_left_of_a_longer_chunk_is_cut(pipeline):
     previous = read_previous({"actions": np.zeros((9, 3)).tolist(), "delay": np.int64(8)}, ARM)
     assert previous.actions.dtype == np.float32
-    left = encode_leftover(pipeline, [previous], [np.zeros(3, np.float32)])
+    left = encode_leftover([pipeline], [previous], [np.zeros(3, np.float32)])
     assert left.left.tolist() == [HORIZON] and left.mark_given(4).sum() == 4
     assert read_previous(None, ARM) is None
 

@@ -10,6 +10,7 @@ from infer.policies import BOX, TOLD, observation, policy_of, says
 from pilot.infer.high_level import SUBTASK_TOKENS
 from pilot.infer.policy import Policy
 from pilot.models.pi import pi0, pi0_fast, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 
 
@@ -45,7 +46,7 @@ def test_the_model_decides_and_acts_exactly_as_written_out_by_hand(policy):
                 )
                 subtask = policy.bundle.text.decode(said[0].tolist()).split(";\n")[0]
             noise = torch.randn(1, 6, policy.model.config.action_dim, generator=generator)
-            steps = {"noise": noise, "num_steps": policy.num_steps, "padded_dims": policy.padded_dims}
+            steps = {"noise": noise, "num_steps": policy.num_steps, "padded_dims": policy.padded_dims(["homes"])}
             chunk = engine.denoise(prefilled, read.state, **steps)[-1][0].numpy()
         np.testing.assert_array_equal(answer["actions"], pipeline.decode_actions(chunk, shown["state"]))
         assert (answer["subtask"], answer["box"]) == pipeline.split_subtask(subtask) and session.subtask == subtask
@@ -138,7 +139,7 @@ def test_nobody_decides_where_the_high_level_is_none_or_implicit(policy, monkeyp
             policy.make_observation(policy.make_sample(observation())),
             noise=policy.noise(torch.Generator().manual_seed(policy.seed)),
             num_steps=policy.num_steps,
-            padded_dims=policy.padded_dims,
+            padded_dims=policy.padded_dims(["homes"]),
         )
         np.testing.assert_array_equal(
             answers[0]["actions"], policy.pipeline.decode_actions(by_hand[0].numpy(), np.zeros(5, np.float32))
@@ -190,7 +191,9 @@ def test_grippers_that_nobody_measures_end_nothing(policy):
     """As in checkpoints of before robots declared their grippers."""
     (gripper,) = ROBOT.grippers
     for grippers in ((), (replace(gripper, state=None),)):
-        blind = Policy(replace(policy.bundle, robot=replace(ROBOT, grippers=grippers)))
+        blind = Policy(
+            replace(policy.bundle, robots=one_robot(replace(ROBOT, grippers=grippers), policy.bundle.norm_stats))
+        )
         assert blind.session().infer(observation())["actions"].shape == (6, 4)
         with pytest.raises(
             ValueError, match=r"on_gripper needs a gripper that is measured, and robot 'homes' .* has none"

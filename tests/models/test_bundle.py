@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from pilot.contracts import examples
 from pilot.models.bundle import Bundle, config_from_dict, load_bundle, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0_small, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.bins import BinsTokenizer
@@ -35,7 +36,7 @@ TOKENIZERS: dict[str, Callable[[], ActionTokenizer | None]] = {
 def bundle(config: PiConfig | None = None, *, actions: ActionTokenizer | None = None) -> Bundle:
     model = Pi(config or pi05("debug", max_tokens=80)).initialize(torch.Generator().manual_seed(0))
     stats = examples.make_norm_stats(ROBOT)
-    return Bundle(model=model, robot=ROBOT, norm_stats=stats, text=TextTokenizer(), action_tokenizer=actions)
+    return Bundle(model=model, robots=one_robot(ROBOT, stats), text=TextTokenizer(), action_tokenizer=actions)
 
 
 @pytest.fixture
@@ -178,4 +179,4 @@ def test_what_surrounds_a_model_is_read_without_its_weights(folder):
     whole, around = load_bundle(folder), load_bundle(folder, weights=False)
     assert all(weight.is_meta for weight in around.model.parameters())
     assert around.model.config == whole.model.config and around.robot == whole.robot
-    assert around.pipeline.model.max_tokens == whole.pipeline.model.max_tokens
+    assert around.pipeline().model.max_tokens == whole.pipeline().model.max_tokens

@@ -92,6 +92,21 @@ def test_formats_byte_by_byte(name, bins, prompt):
     assert format_prompt(name, " put the_Red cup away\n", bins=bins) == prompt
 
 
+@pytest.mark.parametrize(
+    ("name", "bins", "prompt"),
+    [
+        ("pi05", [7], "Task: fold <control mode> end effector <control mode>, State: 7;\nAction: "),
+        ("subtask", [7], "Task: fold <control mode> end effector <control mode>, State: 7;\nSubtask: "),
+        ("subtask_stateless", None, "Task: fold <control mode> end effector <control mode>;\nSubtask: "),
+        ("pi0", None, "fold\n"),
+        ("pi0_fast", [7], "Task: fold, State: 7;\n"),
+        ("openvla", None, "In: What action should the robot take to fold?\nOut:"),
+    ],
+)
+def test_the_control_mode_is_said_as_in_pi05_and_nowhere_else(name, bins, prompt):
+    assert format_prompt(name, "fold", bins=bins, control_mode="end_effector") == prompt
+
+
 def test_only_fast_keeps_inner_newlines():
     assert format_prompt("pi0_fast", "a\nb", bins=[0]) == "Task: a\nb, State: 0;\n"
     assert format_prompt("pi05", "a\nb", bins=[0]) == "Task: a b, State: 0;\nAction: "

@@ -191,5 +191,5 @@ def test_binned_rows_say_one_bin_for_each_action_dim(trained):
     tokens = policy.pipeline.encode(policy.make_sample(observation("Put the RED cup away"))).tokens
     prompt = bundle.text.decode(tokens)
     assert prompt == "In: What action should the robot take to put the red cup away?\nOut:"
-    ids = sorted(set(policy.action_grammar.ids)) if policy.action_grammar else []
+    ids = sorted(set(policy.action_grammars["homes"].ids))
     assert ids[-1] == BINNED.vocab_size - 1 and len(ids) == 256

@@ -11,12 +11,14 @@ from data.bodies import record_robot
 
 from pilot.data.stats import load_norm_stats
 from pilot.infer.policy import load_policy
+from pilot.models.bundle import load_bundle, save_bundle
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
 from pilot.train import checkpoint
 from pilot.train.config import (
     CheckpointConfig,
     DataConfig,
+    InitFrom,
     LoggingConfig,
     ParallelConfig,
     Source,
@@ -56,6 +58,14 @@ def config(folder: Path, **changes) -> TrainConfig:
         checkpoints=CheckpointConfig(save_every=2),
     )  # fmt: skip
     return changed(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A run of two robots and two steps, with its policy."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(config(data, steps=2), out=folder, progress=False)
+    return folder
 
 
 def test_rows_of_every_body_share_batches_masked_and_normalised_by_their_own(data, tmp_path):
@@ -101,12 +111,10 @@ def test_other_data_is_refused_on_resume(data, tmp_path):
         train(config(data), out=tmp_path, progress=False)
 
 
-@pytest.mark.parametrize(
-    ("per", "files"), [("robot", {"pusht"}), ("dataset", {"arm2", "pusht"}), ("mixture", {"pusht"})]
-)
-def test_who_shares_statistics_is_a_choice(data, tmp_path, per, files):
+@pytest.mark.parametrize(("per", "more"), [("robot", set()), ("dataset", {"arm2"}), ("mixture", set())])
+def test_who_shares_statistics_is_a_choice(data, tmp_path, per, more):
     setup = prepare(config(data, data={"stats_per": per}), tmp_path, resume=True, progress=False)
-    assert {file.stem for file in (tmp_path / "norm_stats").iterdir()} == files
+    assert {file.stem for file in (tmp_path / "norm_stats").iterdir()} == {"ur5", "pusht"} | more
     deviation = {name: pipeline.norm_stats["state"].std.mean() for name, pipeline in setup.loader.pipelines.items()}
     expected = {
         "robot": {"arm": 7.2, "arm2": 7.2, "disc": 100},
@@ -114,10 +122,12 @@ def test_who_shares_statistics_is_a_choice(data, tmp_path, per, files):
         "mixture": {"arm": 22, "arm2": 22, "disc": 58},  # two of an arm's seven dims are a disc's too
     }[per]
     assert deviation == pytest.approx(expected, rel=0.25)
-    assert setup.bundle.norm_stats is setup.loader.pipelines["arm"].norm_stats
+    robots = setup.bundle.robots
+    assert robots["ur5"].norm_stats is setup.loader.pipelines["arm"].norm_stats
+    assert robots["pusht"].norm_stats is setup.loader.pipelines["disc"].norm_stats
     if per == "mixture":
         stats = load_norm_stats(tmp_path / "norm_stats/pusht.json")
-        np.testing.assert_allclose(stats["state"].q99, setup.bundle.norm_stats["state"].q99[:2])
+        np.testing.assert_allclose(stats["state"].q99, robots["ur5"].norm_stats["state"].q99[:2])
 
 
 def test_a_source_teaches_what_it_is_asked_to(data, tmp_path):
@@ -145,14 +155,74 @@ def test_cameras_by_another_name_are_mapped_and_missing_ones_masked(data, tmp_pa
     assert {tuple(row.images) for row in loader.rows(0)} == {("base_0_rgb",), ("base_0_rgb", "left_wrist_0_rgb")}
 
 
-def test_the_policy_acts_for_the_runs_own_robot(data, tmp_path):
-    policy = load_policy(train(config(data, steps=2), out=tmp_path, progress=False), verify=True)
+def test_the_policy_acts_for_every_robot_of_the_run(trained):
+    policy = load_policy(trained / "policy", verify=True)
+    assert policy.robots == ("ur5", "pusht")
     rng = np.random.default_rng(0)
     images = {camera: rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for camera in UR5.cameras}
-    answer = policy.infer({"images": images, "state": np.zeros(7), "prompt": "push"})
-    assert policy.metadata["robot"] == "ur5" and answer["actions"].shape == (6, 7)
-    from_openpi = policy.infer(images | {"joints": np.zeros(6), "gripper": np.zeros(1), "prompt": "push"})
-    np.testing.assert_array_equal(from_openpi["actions"], answer["actions"])
+    answer = policy.infer({"images": images, "state": np.zeros(7), "prompt": "push"}, robot="ur5")
+    assert answer["actions"].shape == (6, 7)
+    raw = images | {"joints": np.zeros(6), "gripper": np.zeros(1), "prompt": "push"}
+    np.testing.assert_array_equal(policy.infer(raw, robot="ur5")["actions"], answer["actions"])
+    disc = {"images": {"image": images["base_rgb"]}, "state": np.zeros(2), "prompt": "push"}
+    there, far = (policy.infer(disc | {"state": np.full(2, at)}, robot="pusht")["actions"] for at in (0.0, 300.0))
+    assert there.shape == (6, 2) and np.ptp(far) > 1, "in pixels, by the disc's own statistics"
+    own = load_bundle(trained / "policy").robots
+    for name, trained_robot in own.items():
+        stats = load_norm_stats(trained / "norm_stats" / f"{name}.json")
+        np.testing.assert_array_equal(trained_robot.norm_stats["actions"].q99, stats["actions"].q99)
+
+
+def test_a_run_from_a_checkpoint_keeps_what_it_knows_of_robots_and_adds_new_ones(data, trained, tmp_path):
+    """The arm's statistics are those of the checkpoint, though this run's arm moves ten times as far."""
+    record_robot(tmp_path / "drill", replace(PUSHT, name="drill"), seed=5, scale=3.0)
+    sources = (Source(path=str(data / "arm2")), Source(path=str(tmp_path / "drill"), robot=drill(tmp_path)))
+    start = InitFrom(str(trained / "policy"))
+    run = config(data, init_from=start, data={"sources": sources})
+    bundle, before = prepare(run, tmp_path / "run", resume=True, progress=False).bundle, load_bundle(trained / "policy")
+    assert list(bundle.robots) == ["ur5", "pusht", "drill"]
+    for name in ("ur5", "pusht"):
+        kept, old = (b.robots[name].norm_stats["actions"] for b in (bundle, before))
+        np.testing.assert_array_equal(kept.q99, old.q99)
+    assert bundle.robots["drill"].norm_stats["state"].std == pytest.approx([3, 3], rel=0.25)
+    with pytest.raises(
+        ValueError, match=r"no statistics of robot 'homes': .*known here: pusht, ur5\); .*pilot data stats"
+    ):
+        prepare(changed(run, robot="homes", data={"sources": config(data).data.sources[1:2]}), tmp_path / "no",
+                resume=True, progress=False)  # fmt: skip
+
+
+def drill(folder: Path) -> str:
+    """A robot's file of the user's own."""
+    file = folder / "drill.py"
+    file.write_text(
+        "from dataclasses import replace\n\nfrom pilot.robots.pusht import ROBOT\n\n"
+        "ROBOT = replace(ROBOT, name='drill')\n"
+    )
+    return str(file)
+
+
+def test_another_robot_under_a_known_name_is_refused(trained, data, tmp_path):
+    bundle = load_bundle(trained / "policy")
+    known = bundle.robots["pusht"]
+    bundle.robots["ur5"] = replace(known, robot=replace(known.robot, name="ur5"))
+    folder = save_bundle(bundle, tmp_path / "impostor")
+    run = config(data, init_from=InitFrom(str(folder)))
+    with pytest.raises(ValueError, match=r"robot 'ur5' has 7 state and 7 action dims, .* of that name with 2 and 2"):
+        prepare(run, tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_of_before_policies_had_several_robots_is_resumed_with_all_of_them(data, tmp_path):
+    """Its policy holds the run's own robot, and the statistics of the other lie beside it."""
+    run = config(data)
+    train(run, out=tmp_path, until=2, progress=False)
+    bundle = load_bundle(tmp_path / "policy")
+    want = bundle.robots["pusht"].norm_stats["state"].q01
+    save_bundle(bundle.select_robot("ur5"), tmp_path / "policy")
+    (tmp_path / "norm_stats" / "ur5.json").unlink()
+    again = prepare(run, tmp_path, resume=True, progress=False).bundle
+    assert list(again.robots) == ["ur5", "pusht"]
+    np.testing.assert_array_equal(again.robots["pusht"].norm_stats["state"].q01, want)
 
 
 def test_what_does_not_fit_a_body_is_said_before_the_first_step(data, tmp_path):
@@ -179,11 +249,12 @@ def test_action_tokens_are_fitted_to_every_body(data, tmp_path):
     one = changed(config(data), data={"sources": config(data).data.sources[:1]})
     alone = prepare(one, tmp_path / "one", resume=True, progress=False)
     sources = both.loader.mixture.sources
-    (discs,) = other_chunks("ur5", config(data), sources)
+    robots = both.bundle.robots
+    (discs,) = other_chunks(config(data), sources, robots=robots)
     assert discs.shape[1:] == (pi05("debug").action_horizon, PUSHT.action_dim)
     silent = changed(
         config(data), data={"sources": tuple(replace(s, teaches=("flow",)) for s in config(data).data.sources)}
     )
-    assert other_chunks("ur5", silent, sources) == [], "whose rows say no actions"
+    assert other_chunks(silent, sources, robots=robots) == [], "whose rows say no actions"
     fitted, plain = (setup.bundle.action_tokenizer for setup in (both, alone))
     assert sum(map(len, fitted.encode_batch(discs))) < sum(map(len, plain.encode_batch(discs)))

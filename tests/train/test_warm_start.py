@@ -18,6 +18,7 @@ from pilot.data.formats.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0, pi05
+from pilot.models.trained_robots import one_robot
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
@@ -109,8 +110,7 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
     made = pi05("debug", max_tokens=80)
     bundle = Bundle(
         model=model(made),
-        robot=ROBOT,
-        norm_stats=examples.make_norm_stats(ROBOT),
+        robots=one_robot(ROBOT, examples.make_norm_stats(ROBOT)),
         text=TextTokenizer(),
         action_tokenizer=None,
     )
@@ -122,7 +122,7 @@ def test_a_run_and_a_policy_start_from_a_stored_checkpoint(data, tmp_path, store
 
 def require_pi(config: PiConfig, tmp_path: Path, *, robot: Robot = ROBOT) -> Path:
     bundle = Bundle(
-        model=model(config), robot=robot, norm_stats=examples.make_norm_stats(robot), text=TextTokenizer(),
+        model=model(config), robots=one_robot(robot, examples.make_norm_stats(robot)), text=TextTokenizer(),
         action_tokenizer=None,
     )  # fmt: skip
     return save_bundle(bundle, tmp_path / "base")

@@ -118,10 +118,9 @@ def driver(checkpoint: str, suite: Any) -> Any:
         ValueError: the policy is for another robot than the suite's.
     """
     path = checkpoint_at(checkpoint)
-    from pilot.eval.policies import Driver, check_robot
+    from pilot.eval.policies import Driver, robot_for
 
-    check_robot(path, suite)
-    return Driver(path)
+    return Driver(path, robot=robot_for(path, suite))
 
 
 VERB = Verb(

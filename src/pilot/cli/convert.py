@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of the source (default: recognised by its files)",
     )
     parser.add_argument("--to", choices=TARGETS, default="pilot", help="format to write (default: %(default)s)")
-    parser.add_argument("--robot", help="a file of pilot.robots, for a source that does not describe its robot")
+    parser.add_argument(
+        "--robot",
+        help="a robot's name or file, for a source that does not describe its robot; of a checkpoint of pilot, the one "
+        "to describe anew, to add (with --stats), or to write --to lerobot",
+    )
     parser.add_argument("--tokenizer", metavar="FILE", help="the SentencePiece model, for a source without one")
     parser.add_argument("--action-tokenizer", metavar="FOLDER", help="for a source of π0-FAST without one")
     parser.add_argument("--stats", metavar="FILE", help="norm_stats.json, for a source with none or several")
@@ -68,7 +72,6 @@ def run(args: argparse.Namespace) -> None:
     from pilot.data.storage.remote import CHECKPOINT_FILES
     from pilot.robots import load_robot
 
-    robot = load_robot(args.robot) if args.robot else None
     source = local_path(args.source, "give a folder, or an address: hf://owner/repo, gs://…", only=CHECKPOINT_FILES)
     for part in ("tokenizer", "action_tokenizer", "stats"):
         if address := getattr(args, part):
@@ -77,7 +80,9 @@ def run(args: argparse.Namespace) -> None:
     from pilot.convert import folders
 
     kind = folders.detect_kind(source) if args.kind == "auto" else args.kind
-    parts = ("set", "tokenizer", "action_tokenizer", "stats")
+    selects = kind == "pilot" and args.to == "lerobot"  # one of the robots that the checkpoint describes itself
+    robot = load_robot(args.robot) if args.robot and not selects else None
+    parts = ("set", "tokenizer", "action_tokenizer", *([] if robot else ["stats"]))
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
         raise ValueError(f"a checkpoint of pilot needs no {', '.join(unused)}; leave them out")
     if args.dry_run:
@@ -87,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
     folders.require_empty(args.target)
     print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
     bundle = folders.load_checkpoint(source, kind, read_options(args, robot), dtype=parse_dtype(args))
+    if selects and args.robot:
+        bundle = bundle.select_robot(args.robot)
     if args.to == "pilot":
         from pilot.infer.policy import export
 
@@ -94,7 +101,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         folders.save_checkpoint(bundle, args.target, args.to)
     count = sum(weight.numel() for weight in bundle.model.parameters())
-    print(f"{count:,} parameters, robot '{bundle.robot.name}': {args.target}")
+    robots = " and ".join(f"'{name}'" for name in bundle.robots)
+    print(f"{count:,} parameters, robot{'s' * (len(bundle.robots) > 1)} {robots}: {args.target}")
 
 
 def read_options(args: argparse.Namespace, robot: "Robot | None") -> "ConvertOptions":

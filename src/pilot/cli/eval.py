@@ -19,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = [name for name, suite in all_suites().items() if not suite.package]
     parser.add_argument("policy", help="checkpoint folder such as checkpoints/nano, or: expert")
     parser.add_argument("--suite", nargs="+", metavar="SUITE", help=f"{' '.join(names)}, others that `pilot "
-                        "suites` lists, or a file of yours (default: all of the policy's robot)")  # fmt: skip
+                        "suites` lists, or a file of yours (default: all of the policy's robots)")  # fmt: skip
+    parser.add_argument(
+        "--robot", help="which of the policy's robots acts (default: the one that the suite is for, or the only one)"
+    )
     parser.add_argument("--control", nargs="+", metavar="CONTROL", default=["none"], help=" ".join(CONTROLS))
     parser.add_argument(
         "--episodes", type=whole_number(1), default=200, help="episodes per suite and control (default: %(default)s)"
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
             controls=args.control,
             episodes=args.episodes,
             seed=args.seed,
+            robot=args.robot,
             workers=args.workers,
             num_steps=args.num_steps,
             replan_steps=args.replan_steps,

@@ -1,6 +1,5 @@
 """The contract of a robot: the pipeline can read what it describes, and its commands come back unchanged."""
 
-import dataclasses
 import json
 from types import ModuleType
 
@@ -67,7 +66,7 @@ def check_grippers(robot: Robot) -> None:
 
 def check_checkpoint(robot: Robot) -> None:
     """The robot is the same after it was written into a checkpoint and read again."""
-    again = Robot.from_dict(json.loads(json.dumps(dataclasses.asdict(robot))))
+    again = Robot.from_dict(json.loads(json.dumps(robot.to_dict())))
     require(again == robot, f"it comes back from JSON as {again}")
 
 

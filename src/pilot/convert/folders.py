@@ -29,7 +29,8 @@ from pilot.data.storage.files import list_names, read_json, write_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
-from pilot.names import shorten
+from pilot.models.trained_robots import one_robot, same_dims
+from pilot.names import shorten, suggest_names
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import NormStats, Robot
@@ -143,7 +144,7 @@ def load_checkpoint(path: Path, kind: str, options: ConvertOptions, *, dtype: to
     if kind == "pilot":
         bundle = load_bundle(path)
         bundle.model.to(dtype or bundle.model.dtype)
-        return replace(bundle, robot=options.robot or bundle.robot)
+        return bundle if options.robot is None else _with_robot(bundle, options.robot, options)
     if kind == "lerobot":
         bundle = lerobot_policy.load_bundle(
             path,
@@ -157,6 +158,35 @@ def load_checkpoint(path: Path, kind: str, options: ConvertOptions, *, dtype: to
         return bundle
     check_complete(path, kind, options)
     return _with_parts(_model(path, kind, options, dtype), path, kind, options)
+
+
+def _with_robot(bundle: Bundle, robot: Robot, options: ConvertOptions) -> Bundle:
+    """Return a checkpoint of pilot with `robot` in it: added with the statistics that are supplied, or described anew.
+
+    Without statistics it takes the place of the robot of its name, or of the only one.
+
+    Raises:
+        ValueError: it is new and there are no statistics of it, or it has other dims than the one whose place it takes.
+    """
+    stats = _supplied_stats(options, bundle.model.config.norm)
+    only = next(iter(bundle.robots)) if len(bundle.robots) == 1 and stats is None else ""
+    known = bundle.robots.get(robot.name, bundle.robots.get(only))
+    if known is not None and not same_dims(known.robot, robot):
+        raise ValueError(
+            f"robot '{robot.name}' has {robot.state_dim} state and {robot.action_dim} action dims, and the checkpoint "
+            f"knows '{known.robot.name}' with {known.robot.state_dim} and {known.robot.action_dim}; a robot of another "
+            "name is added with its statistics: --stats FILE (pilot data stats DATASET)"
+        )
+    if stats is not None:
+        return replace(bundle, robots=bundle.robots | one_robot(robot, stats))
+    if known is None:
+        raise ValueError(
+            f"the checkpoint has no statistics of robot '{robot.name}'; "
+            f"{suggest_names(robot.name, bundle.robots, listed='it knows')}. Compute them "
+            f"(pilot data stats DATASET --robot {robot.name}) and give them: --stats FILE"
+        )
+    kept = {name: trained for name, trained in bundle.robots.items() if trained is not known}
+    return replace(bundle, robots=kept | one_robot(robot, known.norm_stats))
 
 
 def check_complete(path: Path, kind: str, options: ConvertOptions) -> None:
@@ -221,7 +251,7 @@ def _with_parts(model: Pi, path: Path, kind: str, options: ConvertOptions) -> Bu
     stats = _supplied_stats(options, norm) or read_norm_stats(find_norm_stats(path)[0], options.robot, norm=norm)
     text = options.text or paligemma.find_text_tokenizer(path)
     return Bundle(
-        model=model, robot=options.robot, norm_stats=stats, text=text, action_tokenizer=options.action_tokenizer
+        model=model, robots=one_robot(options.robot, stats), text=text, action_tokenizer=options.action_tokenizer
     )
 
 
@@ -272,6 +302,11 @@ def save_checkpoint(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype
     """
     require_empty(path)
     check_published(bundle.pi.config, kind)
+    if kind == "lerobot" and len(bundle.robots) > 1:
+        raise ValueError(
+            f"a policy of LeRobot is for one robot, this checkpoint is for {', '.join(bundle.robots)}; "
+            f"choose one: --robot {next(iter(bundle.robots))}"
+        )
     dtype = dtype or bundle.model.dtype
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -281,7 +316,8 @@ def save_checkpoint(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype
             lerobot_export.save_bundle(bundle, temporary, dtype=dtype)
         else:
             {"openpi-torch": openpi_torch, "openpi-jax": openpi_jax}[kind].save(bundle.pi, temporary, dtype=dtype)
-            write_json(temporary / "assets" / bundle.robot.name / "norm_stats.json", _openpi_stats(bundle.norm_stats))
+            for name, trained in bundle.robots.items():
+                write_json(temporary / "assets" / name / "norm_stats.json", _openpi_stats(trained.norm_stats))
         replace_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -50,7 +50,7 @@ def save_bundle(bundle: Bundle, path: str | Path, *, dtype: torch.dtype = torch.
         bundle.action_tokenizer.save(path / "action_tokenizer")
     for name, steps in ((PREPROCESSOR, input_steps(bundle, kind)), (POSTPROCESSOR, output_steps(bundle))):
         _write_processor(path, name, steps, bundle.norm_stats)
-    own = {"model": asdict(bundle.model.config), "robot": asdict(bundle.robot), "loc_stride": bundle.loc_stride}
+    own = {"model": asdict(bundle.model.config), "robot": bundle.robot.to_dict(), "loc_stride": bundle.loc_stride}
     write_json(path / PILOT_FILE, own)
     return path
 

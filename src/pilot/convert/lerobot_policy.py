@@ -26,6 +26,7 @@ from pilot.convert.paligemma import PUBLISHED_TEXT
 from pilot.convert.tensor_files import SafetensorsSource
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle
+from pilot.models.trained_robots import one_robot
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import TextTokenizer
@@ -74,7 +75,7 @@ def load_bundle(
     text = text or _text(path)
     model = lerobot_weights.load(path, dtype=dtype)
     model.config = replace(model.config, norm=norm)
-    return Bundle(model=model, robot=robot, norm_stats=norm_stats, text=text, action_tokenizer=action_tokenizer)
+    return Bundle(model=model, robots=one_robot(robot, norm_stats), text=text, action_tokenizer=action_tokenizer)
 
 
 # --- robot -----------------------------------------------------------------------------------------------------------

@@ -232,7 +232,10 @@ class Pipeline:
         form = FORMATS[name]
         bins = state_bins(state, clip=form.clips_state).tolist() if form.reads_state else None
         budget = self.model.max_tokens if form.truncates else None
-        tokens = encode_prompt(self.text, name, text=sample.prompt, bins=bins, max_tokens=budget)
+        mode = self.robot.control_mode
+        tokens = encode_prompt(
+            self.text, name, text=sample.prompt, bins=bins, control_mode=mode, max_tokens=budget
+        )  # fmt: skip
         row.add_tokens(tokens, Kind.PREFIX, loss=False)
         if sample.subtask is not None:
             row.add_tokens(encode_target(self.text, name, text=sample.subtask), Kind.TEXT, loss=True)

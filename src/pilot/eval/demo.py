@@ -11,8 +11,8 @@ from pathlib import Path
 import pilot
 from pilot.eval.demo_report import make_report
 from pilot.eval.demo_stages import FULL, QUICK, DemoRun
-from pilot.eval.policies import robot_of
-from pilot.eval.suites import lesson_for, suites_for
+from pilot.eval.policies import robots_of
+from pilot.eval.suites import lesson_for, lessons, suites_for
 from pilot.train.config import TrainConfig
 
 
@@ -33,7 +33,7 @@ def demo(
         ValueError: no simulator has a lesson for the checkpoint's robot.
     """
     folder = find_checkpoint(checkpoint)
-    robot = robot_of(folder).name
+    robot = lesson_robot(folder)
     run = DemoRun(
         Path(out),
         checkpoint=folder,
@@ -47,6 +47,12 @@ def demo(
     path = make_report(run).save(run.out / "report.html")
     print(f"\nDone. Open {path.resolve()}")
     return path
+
+
+def lesson_robot(checkpoint: Path) -> str:
+    """Return the first robot of a checkpoint that a simulator has a lesson for; the first of all if none has."""
+    robots, taught = list(robots_of(checkpoint)), lessons()
+    return next((name for name in robots if name in taught), robots[0])
 
 
 def find_checkpoint(path: str | Path | None) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 from pilot.data.storage.files import atomic_write, read_json, write_json
 from pilot.eval.episode_log import code_fingerprint, fingerprint, suite_fingerprint
 from pilot.eval.evaluate import evaluate_table
+from pilot.eval.policies import robot_for
 from pilot.eval.report.introspect import attention_picture, flow_trajectory
 from pilot.eval.results import SuiteResult
 from pilot.eval.rollout import film
@@ -181,11 +182,12 @@ class DemoRun:
         policy = load_policy(self.checkpoint)
         has_pointing_head = policy.model.config.point_layer is not None
         heads = "the head that learned to look at what a box is about" if has_pointing_head else "the mean of all heads"
-        env = self.suites[:2][-1].make_env()
+        suite = self.suites[:2][-1]
+        robot, env = robot_for(policy, suite), suite.make_env()
         observation, _ = env.reset_to(0, seed=self.seed)
         env.close()
-        seen = attention_picture(policy, observation)
-        flow = flow_trajectory(policy, observation, num_steps=10)
+        seen = attention_picture(policy, observation, robot=robot)
+        flow = flow_trajectory(policy, observation, robot=robot, num_steps=10)
         save_arrays(folder / "inside.npz", {"picture": seen.picture, "weights": seen.weights, "flow": flow})
         words = {"prompt": observation["prompt"], "subtask": seen.subtask, "heads": heads}
         return words | {"path": str(folder / "inside.npz")}

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pilot.eval.episode_log import EpisodeLog, fingerprint
-from pilot.eval.policies import check_robot, fetch_policy, robot_of
+from pilot.eval.policies import fetch_policy, robot_for, robots_of, with_known_robot
 from pilot.eval.results import SuiteResult
 from pilot.eval.runner import Job, Runner, run_jobs
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
@@ -31,6 +31,7 @@ def evaluate(
     episodes: int = 200,
     seed: int = 0,
     control: str = "none",
+    robot: str | None = None,
     workers: int | None = None,
     num_steps: int | None = None,
     replan_steps: int | None = None,
@@ -44,6 +45,7 @@ def evaluate(
         policy: a checkpoint's path, a policy object, or "expert", the scripted expert of the suite.
         suite: its name, or a `Suite` of your own.
         control: what is taken away from the policy, see `eval/suites.py`.
+        robot: which of the policy's robots acts; by default that of the suite by name, or the only one.
         workers: processes; by default 2 for a path. A policy object stays in this process.
         num_steps: denoising steps; None is the policy's own choice, as for `replan_steps` and `high_level`.
         replan_steps: actions of a chunk that are executed before the policy looks again.
@@ -60,6 +62,7 @@ def evaluate(
         controls=[control],
         episodes=episodes,
         seed=seed,
+        robot=robot,
         workers=workers,
         num_steps=num_steps,
         replan_steps=replan_steps,
@@ -77,6 +80,7 @@ def evaluate_table(
     controls: Sequence[str] = ("none", "blank_images", "shuffled_prompts"),
     episodes: int = 200,
     seed: int = 0,
+    robot: str | None = None,
     workers: int | None = None,
     num_steps: int | None = None,
     replan_steps: int | None = None,
@@ -86,14 +90,14 @@ def evaluate_table(
 ) -> list[SuiteResult]:
     """Run `evaluate` for every suite under every control, in one pool of workers; suites outermost in the answer.
 
-    Without `suites`, those of the policy's robot.
+    Without `suites`, those of `robot`, or of all robots of the policy.
     """
     high_level = prepare_high_level(high_level, policy)
     check_settings(policy, episodes=episodes, num_steps=num_steps)
     policy = fetch_policy(policy)
-    chosen = select_suites(policy, suites)
+    chosen = select_suites(policy, suites, robot=robot)
     for suite in chosen:
-        check_robot(policy, suite)
+        robot_for(policy, suite, robot=robot)
         for control in controls:
             check_control(control, suite)
     jobs = [
@@ -105,9 +109,12 @@ def evaluate_table(
     label = fingerprint(policy)
     choices = f"{replan_steps or ''}" + (f"/{num_steps} steps" if num_steps else "")
     choices += f"/{high_level}" if high_level else ""
+    choices += f"/robot {robot}" if robot else ""
     log = EpisodeLog(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
     missing = [job for job in jobs if job not in log]
-    runner = partial(Runner, policy, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level)
+    runner = partial(
+        Runner, policy, robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level
+    )  # fmt: skip
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), disable=not progress, unit="episode")
     with bar, closing(run_jobs(runner, missing, workers=workers_for(policy, workers))) as finished:
         for job, record in finished:
@@ -127,14 +134,16 @@ def evaluate_table(
     ]
 
 
-def select_suites(policy: Any, suites: Sequence[str | Suite] | None) -> list[Suite]:
-    """Return the suites themselves; without any, all that the policy (or the expert) can act in."""
+def select_suites(policy: Any, suites: Sequence[str | Suite] | None, *, robot: str | None = None) -> list[Suite]:
+    """Return the suites themselves; without any, all that the policy (as `robot`), or the expert, can act in."""
     if suites is not None:
-        return [suite if isinstance(suite, Suite) else load_suite(suite) for suite in suites]
+        loaded = [suite if isinstance(suite, Suite) else load_suite(suite) for suite in suites]
+        robots = {} if policy == "expert" else robots_of(policy)
+        return [with_known_robot(suite, robots, robot=robot) for suite in loaded]
     if policy == "expert":
         known = all_suites().values()
         return [suite for suite in known if suite.has_expert and suite.is_installed and not suite.is_part]
-    return suites_for(robot_of(policy).name)
+    return suites_for(*([robot] if robot else robots_of(policy)))
 
 
 def check_settings(policy: Any, *, episodes: int, num_steps: int | None) -> None:

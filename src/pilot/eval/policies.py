@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
-from pilot.infer.policy import load_policy
+from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import load_bundle
+from pilot.models.trained_robots import TrainedRobots, find_robot, same_dims
 from pilot.sims.base import Observation, Suite
-from pilot.types import Robot
 
 
 def load(policy: Any, *, num_steps: int | None = None) -> Any:
@@ -33,51 +33,81 @@ def fetch_policy(policy: Any) -> Any:
     return fetch(policy, only=CHECKPOINT_FILES)
 
 
-def robot_of(policy: Any) -> Robot:
-    """Return the robot of a checkpoint's folder or of a policy object.
+def robots_of(policy: Any) -> TrainedRobots:
+    """Return the robots of a checkpoint's folder or of a policy object, by name; none where it does not say.
 
     Raises:
         ValueError: the checkpoint is damaged.
     """
-    return load_bundle(policy, weights=False).robot if isinstance(policy, str | Path) else policy.bundle.robot
+    if isinstance(policy, str | Path):
+        return load_bundle(policy, weights=False).robots
+    return policy.bundle.robots if isinstance(policy, Policy) else {}
 
 
-def check_robot(policy: Any, suite: Suite) -> None:
-    """Check that a policy can act in a suite.
+def robot_for(policy: Any, suite: Suite, *, robot: str | None = None) -> str | None:
+    """Return which of a policy's robots acts in a suite; None for the expert and for a policy that names none.
+
+    It is `robot`, or else the suite's own robot by name, or else the only one that the policy knows.
 
     Raises:
-        ValueError: the suite has no expert, or a checkpoint is damaged or for another robot.
+        ValueError: the suite has no expert; a checkpoint is damaged, does not know the robot, or its robot has other
+            dims or cameras than the suite's.
     """
-    if policy == "expert" and not suite.has_expert:
-        raise ValueError(f"suite '{suite.name}' has no scripted expert")
-    if policy == "expert" or not isinstance(policy, str | Path):
-        return
-    robot, own = robot_of(policy), suite.robot
-    same_dims = (robot.state_dim, robot.action_dim) == (own.state_dim, own.action_dim)
-    if not (same_dims and set(robot.cameras) <= set(own.cameras)):
+    if policy == "expert":
+        if not suite.has_expert:
+            raise ValueError(f"suite '{suite.name}' has no scripted expert")
+        if robot not in (None, suite.robot.name):
+            raise ValueError(f"the expert of suite '{suite.name}' acts for robot '{suite.robot.name}', not '{robot}'")
+        return None
+    if not (robots := robots_of(policy)):
+        return robot
+    own = suite.robot
+    if robot is None and own.name not in robots and len(robots) > 1:
         raise ValueError(
-            f"{policy} is for robot '{robot.name}' with cameras {robot.cameras}, {robot.state_dim} state and "
-            f"{robot.action_dim} action dims; suite '{suite.name}' is for '{own.name}' with {own.cameras}, "
+            f"suite '{suite.name}' is for robot '{own.name}', which the policy was not trained on; it knows "
+            f"{', '.join(robots)}. Name one with the same dims and cameras (--robot), or train it on '{own.name}'"
+        )
+    chosen = find_robot(robots, own.name if robot is None and own.name in robots else robot).robot
+    if not (same_dims(chosen, own) and set(chosen.cameras) <= set(own.cameras)):
+        raise ValueError(
+            f"{name_of(policy)} is for robot '{chosen.name}' with cameras {chosen.cameras}, {chosen.state_dim} state "
+            f"and {chosen.action_dim} action dims; suite '{suite.name}' is for '{own.name}' with {own.cameras}, "
             f"{own.state_dim} and {own.action_dim}"
         )
+    return chosen.name
+
+
+def with_known_robot(suite: Suite, robots: TrainedRobots, *, robot: str | None = None) -> Suite:
+    """Return the suite with the robot acting in it that is asked for, or else one that the policy knows, if it can.
+
+    The suite's own robot comes first.
+    """
+    known = [name for name in (suite.robot.name, *suite.robots) if name in robots]
+    wanted = robot or next(iter(known), suite.robot.name)
+    return suite.with_robot(wanted) if wanted in suite.robots and wanted != suite.robot.name else suite
+
+
+def name_of(policy: Any) -> str:
+    """Return what a message calls a policy: its folder, if it has one."""
+    return str(policy) if isinstance(policy, str | Path) else "the policy"
 
 
 class Driver:
-    """A checkpoint's policy as a function from observations to actions, for `pilot.sims.collect`.
+    """A checkpoint's policy of one of its robots as a function from observations to actions, for `pilot.sims.collect`.
 
     It travels to worker processes as the checkpoint's path; each loads it when it is first asked, on one core.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, *, robot: str | None = None) -> None:
+        self.path, self.robot = path, robot
         self._policy: Any = None
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "robot": self.robot}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])
+        self.__init__(state["path"], robot=state["robot"])
 
     def reset(self) -> None:
         """Begin another episode."""
@@ -90,7 +120,7 @@ class Driver:
             torch.set_num_threads(1)  # the processes are the parallelism
             self._policy = load(self.path)
         if self._session is None:
-            self._session = self._policy.session()
+            self._session = self._policy.session(robot=self.robot)
         if not self._planned:
             self._planned = list(self._session.infer(observation)["actions"][: self._session.replan_steps])
         return self._planned.pop(0)

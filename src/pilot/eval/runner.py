@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pilot.data.loading.parallel import worker_pool
-from pilot.eval.policies import load
+from pilot.eval.policies import load, robot_for
 from pilot.eval.rollout import (
     EpisodeRecord,
     EpisodeSetup,
@@ -46,12 +46,13 @@ class Runner:
         self,
         policy: Any,
         *,
+        robot: str | None = None,
         num_steps: int | None = None,
         replan_steps: int | None = None,
         high_level: HighLevel | None = None,
     ) -> None:
         self.policy = load(policy, num_steps=num_steps)
-        self.high_level = high_level
+        self.robot, self.high_level = robot, high_level
         self.replan_steps = replan_steps or (self.policy or ExpertPolicy).metadata["replan_steps"]
         self.suite: Suite | None = None
         self.env: SimEnv
@@ -118,9 +119,12 @@ class Runner:
         """Make what acts in one episode: a session of the policy, or the suite's expert."""
         if self.policy is None:
             return ExpertPolicy(job.suite, env, seed=job.seed + job.scene)
-        if self.high_level is None:
-            return self.policy.session(replan_steps=self.replan_steps)
-        return self.policy.session(replan_steps=self.replan_steps, high_level=self.high_level)
+        options: dict[str, Any] = {"replan_steps": self.replan_steps}
+        if (robot := robot_for(self.policy, job.suite, robot=self.robot)) is not None:
+            options["robot"] = robot
+        if self.high_level is not None:
+            options["high_level"] = self.high_level
+        return self.policy.session(**options)
 
 
 def other_prompt(job: Job) -> str:

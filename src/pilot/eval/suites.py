@@ -83,17 +83,20 @@ def load_suite(reference: str) -> Suite:
     return suites[0]
 
 
-def suites_for(robot: str) -> list[Suite]:
-    """Return the suites that the robot of that name acts in, without those that are part of another.
+def suites_for(*robots: str) -> list[Suite]:
+    """Return the suites that robots of these names act in, without those that are part of another.
 
     Raises:
         ValueError: there are none.
     """
     known = all_suites().values()
-    if suites := [suite.with_robot(robot) for suite in known if robot in suite.robots and not suite.is_part]:
-        return suites
-    robots = ", ".join(dict.fromkeys(f"'{name}'" for suite in known for name in suite.robots))
-    raise ValueError(f"no simulator has a suite for robot '{robot}'; there are suites for {robots}")
+    pairs = [(suite, robot) for suite in known for robot in robots if robot in suite.robots and not suite.is_part]
+    if pairs:
+        return [suite.with_robot(robot) for suite, robot in pairs]
+    own, simulated = (", ".join(f"'{name}'" for name in names) for names in (
+        robots, dict.fromkeys(name for suite in known for name in suite.robots)
+    ))  # fmt: skip
+    raise ValueError(f"no simulator has a suite for robot {own or 'of this policy'}; there are suites for {simulated}")
 
 
 def lesson_for(robot: str) -> Lesson:
@@ -102,12 +105,17 @@ def lesson_for(robot: str) -> Lesson:
     Raises:
         ValueError: no simulator teaches that robot anything.
     """
-    lessons = [simulator.module.LESSON for simulator in simulators() if hasattr(simulator.module, "LESSON")]
-    for lesson in lessons:
-        if lesson.new.robot.name == robot:
-            return lesson
-    taught = ", ".join(f"'{lesson.new.robot.name}'" for lesson in lessons)
-    raise ValueError(f"there is no demo for robot '{robot}'; there is one for {taught}")
+    known = lessons()
+    if robot not in known:
+        taught = ", ".join(f"'{name}'" for name in known)
+        raise ValueError(f"there is no demo for robot '{robot}'; there is one for {taught}")
+    return known[robot]
+
+
+def lessons() -> dict[str, Lesson]:
+    """Return the lessons of all simulators by the robot that they teach; of two for one robot the first."""
+    found = [simulator.module.LESSON for simulator in simulators() if hasattr(simulator.module, "LESSON")]
+    return {lesson.new.robot.name: lesson for lesson in reversed(found)}
 
 
 def check_control(name: str, suite: Suite | None = None) -> None:

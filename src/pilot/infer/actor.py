@@ -1,4 +1,4 @@
-"""The stateless part of a policy: requests of many robots in, chunks out, in one batch.
+"""The stateless part of a policy: requests of many robots in, chunks out, in one batch, whatever bodies they have.
 
 Where the high level is the model itself, it and the low level are the same network: pictures and prompt are prefilled
 once, the subtask is generated behind them, and the chunk is denoised from the same cache.
@@ -22,6 +22,7 @@ from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, ModelHighLevel, No
 from pilot.infer.high_level.base import Decision
 from pilot.infer.request import Request, Result
 from pilot.models.bundle import Bundle
+from pilot.models.trained_robots import shown_cameras
 from pilot.robots import read_openpi
 from pilot.tokenizers.grammar import ActionGrammar
 from pilot.tokenizers.prompts import FORMATS, decode_actions
@@ -36,7 +37,7 @@ Outcome = TypeVar("Outcome")
 
 
 class Actor:
-    """Weights, pipeline and sampling choices; holds nothing of any robot.
+    """Weights, the pipeline of each kind of robot, and sampling choices; holds nothing of any one robot.
 
     `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, and
     draw from `seed`. Without the first two, the model's own defaults are taken (2 ticks where it has none). `rtc` (how
@@ -70,27 +71,60 @@ class Actor:
         self.path = path
         self.model = bundle.model.eval()
         self.engine = engine_for(self.model)
-        self.pipeline: Pipeline = bundle.pipeline
+        self.pipelines = {name: bundle.pipeline(name) for name in bundle.robots}
+        dims = {name: trained.robot.action_dim for name, trained in bundle.robots.items()}
+        masks = {dim: self.model.padded_dims(dim) for dim in dims.values()}
+        on_device = {dim: None if mask is None else mask.to(device) for dim, mask in masks.items()}
+        self._padded_dims = {name: on_device[dim] for name, dim in dims.items()}
         self.rtc = rtc.Rtc(mode="trained" if config.rtc_max_delay else "guided")
-        padded_dims = self.model.padded_dims(bundle.robot.action_dim)
-        self.padded_dims = None if padded_dims is None else padded_dims.to(device)
         self.takes_subtasks = FORMATS[config.prompt].target is not None
         self.subtask_codec = make_subtask_codec(bundle) if config.generates_text and self.takes_subtasks else None
-        self.action_grammar = None if self.model.samples_actions else make_action_grammar(bundle)
-        self.metadata: dict[str, Any] = {
-            "robot": bundle.robot.name,
-            "cameras": list(bundle.robot.cameras),
-            "state_names": list(bundle.robot.state_names),
-            "action_names": list(bundle.robot.action_names),
-            "action_units": list(bundle.robot.action_units),
-            "limits": None if bundle.robot.limits is None else asdict(bundle.robot.limits),
-            "action_horizon": horizon,
-            "replan_steps": replan_steps,
-            "control_hz": bundle.robot.control_hz,
-            "image_sizes": image_sizes(bundle.robot, config),
+        self.action_grammars = {} if self.model.samples_actions else make_action_grammars(bundle)
+        self._high_level: HighLevel | None = None
+
+    @property
+    def robots(self) -> tuple[str, ...]:
+        """The names of the robots that the policy acts for."""
+        return tuple(self.bundle.robots)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline of the only robot; `ValueError` where there are several, see `pipelines`."""
+        return self.pipelines[self.bundle.robot.name]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is said of the policy: its robots and, where it has one only, all about that (`describe`)."""
+        of_all = {
+            "robots": list(self.robots),
+            "action_horizon": self.model.config.action_horizon,
+            "replan_steps": self.replan_steps,
             "rtc": self.model.has_flow,
         }
-        self._high_level: HighLevel | None = None
+        return self.describe() if len(self.robots) == 1 else of_all
+
+    def describe(self, robot: str | None = None) -> dict[str, Any]:
+        """Return what a client of one robot is told: its dims and cameras, its rate, how chunks are made for it.
+
+        Raises:
+            ValueError: no such robot, or none is named and there are several.
+        """
+        own, config = self.bundle.find_robot(robot).robot, self.model.config
+        return {
+            "robot": own.name,
+            "robots": list(self.robots),
+            "cameras": list(own.cameras),
+            "state_names": list(own.state_names),
+            "action_names": list(own.action_names),
+            "action_units": list(own.action_units),
+            "limits": None if own.limits is None else asdict(own.limits),
+            "action_horizon": config.action_horizon,
+            "replan_steps": self.replan_steps,
+            "control_hz": own.control_hz,
+            "control_mode": own.control_mode,
+            "image_sizes": image_sizes(own, config),
+            "rtc": self.model.has_flow,
+        }
 
     @property
     def high_level(self) -> HighLevel:
@@ -107,32 +141,33 @@ class Actor:
 
     # --- from a raw observation to what the model takes --------------------------------------------------------------
 
-    def make_sample(self, observation: Mapping[str, Any], *, subtask: str | None = None) -> Sample:
-        """Check a raw observation, also one of openpi's client for this robot; return it as the pipeline takes it.
+    def make_sample(
+        self, observation: Mapping[str, Any], *, robot: str | None = None, subtask: str | None = None
+    ) -> Sample:
+        """Check a robot's raw observation, also one of openpi's client for it; return it as the pipeline takes it.
 
         Every camera that the model is shown must be there. One that this robot lacks is sent as None: the model sees it
         masked, as in training where rows lack a camera, and it costs nothing.
 
         Raises:
-            ValueError: cameras, state or prompt missing, or not what the robot declares.
+            ValueError: cameras, state or prompt missing, or not what the robot declares; several robots, none named.
         """
-        robot = self.bundle.robot
-        observation = read_openpi(robot, observation)
+        own = self.bundle.find_robot(robot).robot
+        observation = read_openpi(own, observation)
         for name in ("images", "state", "prompt"):
             if name not in observation:
                 raise ValueError(f"the observation has no '{name}'; it has {sorted(observation)}")
-        images = self._present_images(observation["images"])
+        images = self._present_images(own, observation["images"])
         if not isinstance(observation["prompt"], str):
             raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
         try:
             state = np.asarray(observation["state"], np.float32)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"'state' is a vector of numbers ({', '.join(robot.state_names)}): {error}") from error
+            raise ValueError(f"'state' is a vector of numbers ({', '.join(own.state_names)}): {error}") from error
         return Sample(images=images, prompt=observation["prompt"], state=state, subtask=subtask)
 
-    def _present_images(self, images: Any) -> dict[str, Any]:
+    def _present_images(self, robot: Robot, images: Any) -> dict[str, Any]:
         """Return the pictures that are there, in the robot's order."""
-        robot = self.bundle.robot
         if not isinstance(images, Mapping) or not images:
             raise ValueError(
                 f"'images' maps camera names to pictures, got {type(images).__name__}; cameras: {robot.cameras}"
@@ -151,9 +186,10 @@ class Actor:
             raise ValueError(f"this model needs {needed}, got None for {absent}")
         return present
 
-    def make_observation(self, sample: Sample) -> Observation:
-        """Return a sample as a batch of one for the model."""
-        return collate([self.pipeline.encode(sample, with_fast=False)], device=self.device).observation
+    def make_observation(self, sample: Sample, *, robot: str | None = None) -> Observation:
+        """Return a robot's sample as a batch of one for the model."""
+        pipeline = self.pipelines[self.bundle.find_robot(robot).robot.name]
+        return collate([pipeline.encode(sample, with_fast=False)], device=self.device).observation
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
@@ -193,12 +229,14 @@ class Actor:
             decisions, prefilled = self._decide(prefilled, good)
         subtask_end = time.perf_counter()
         # 3) The low level acts on that.
-        if self.action_grammar is None:
+        if self.model.samples_actions:
             chunks: list[Any] = list(self._denoise(prefilled, observation.state, good).cpu().numpy())
         else:
-            chunks = self._generate_actions(good, decisions, self.action_grammar, errors=errors)
+            chunks = self._generate_actions(good, decisions, errors=errors)
         actions = [
-            chunk if isinstance(chunk, Exception) else self.pipeline.decode_actions(chunk, request.state)
+            chunk
+            if isinstance(chunk, Exception)
+            else self.pipelines[request.robot].decode_actions(chunk, request.state)
             for request, chunk in zip(good, chunks, strict=True)
         ]
         end = time.perf_counter()
@@ -216,7 +254,7 @@ class Actor:
 
     def _encode(self, request: Request, subtask: str | None) -> Row:
         sample = replace(request.sample, subtask=subtask)
-        return self.pipeline.encode(sample, with_fast=False, bounded=request.bounded)
+        return self.pipelines[request.robot].encode(sample, with_fast=False, bounded=request.bounded)
 
     def _decide(self, prefilled: Any, requests: list[Request]) -> tuple[list[Decision], Any]:
         """Let the high level decide; robots that do not decide now keep their subtask."""
@@ -230,20 +268,30 @@ class Actor:
     def _denoise(self, prefilled: Any, state: Tensor, requests: list[Request]) -> Tensor:
         """Make a chunk for each request, joined to what is left of the one before where there is one (`rtc.py`)."""
         noise = torch.cat([self._draw(request.noise_generator) for request in requests])
-        steps = {"num_steps": self.num_steps, "padded_dims": self.padded_dims}
+        padded_dims = self.padded_dims([request.robot for request in requests])
+        steps = {"num_steps": self.num_steps, "padded_dims": padded_dims}
         previous = [request.previous for request in requests]
         if not any(previous):
             return self.engine.denoise(prefilled, state, noise=noise.to(self.engine.input_device), **steps)[-1]
-        states = [request.state for request in requests]
-        leftover = rtc.encode_leftover(self.pipeline, previous, states, device=self.device)
+        states, own = [request.state for request in requests], [self.pipelines[r.robot] for r in requests]
+        leftover = rtc.encode_leftover(own, previous, states, device=self.device)
         state, noise = state.to(self.device), noise.to(self.device)
         return rtc.denoise(self.engine, prefilled, state, noise=noise, leftover=leftover, rtc=self.rtc, **steps)[-1]
 
-    def _generate_actions(
-        self, requests: list[Request], decisions: list[Decision], grammar: ActionGrammar, *, errors: Errors
-    ) -> list[Any]:
+    def padded_dims(self, robots: Sequence[str]) -> Tensor | None:
+        """Return for a batch of robots which action dims each lacks, as `Model.padded_dims`; one row if all are alike.
+
+        None where no robot lacks any.
+        """
+        masks = [self._padded_dims[name] for name in robots]
+        if all(mask is masks[0] for mask in masks):
+            return masks[0]
+        none = torch.zeros(1, self.model.config.action_dim, dtype=torch.bool, device=self.device)
+        return torch.cat([none if mask is None else mask for mask in masks])
+
+    def _generate_actions(self, requests: list[Request], decisions: list[Decision], *, errors: Errors) -> list[Any]:
         """Let the model write each chunk as action tokens, of which only whole chunks can be written."""
-        text, config, horizon, dim = self.bundle.text, self.model.config, grammar.horizon, grammar.dim
+        text, config, horizon = self.bundle.text, self.model.config, self.model.config.action_horizon
 
         def encode(pair: tuple[Request, Decision]) -> Row:
             request, decision = pair
@@ -255,20 +303,29 @@ class Actor:
         if not (readable := [row for row in rows if not isinstance(row, Exception)]):
             return rows
         observation = collate(readable, device=self.engine.input_device).observation
-        longest = len(grammar.start) + 3 * horizon * dim + len(grammar.end)  # a value is at most three bytes
+        pairs = zip(requests, rows, strict=True)
+        grammars = [self.action_grammars[request.robot] for request, row in pairs if not isinstance(row, Exception)]
+        # A value is at most three bytes.
+        longest = max(len(one.start) + 3 * horizon * one.dim + len(one.end) for one in grammars)
         prefilled = self.engine.prefill(observation, max_new_tokens=longest)
+        alike = all(one is grammars[0] for one in grammars)
         tokens, _ = self.engine.generate(
-            prefilled, eos=text.eos_id, max_new_tokens=longest, kind=Kind.FAST, allowed=grammar
+            prefilled,
+            eos=text.eos_id,
+            max_new_tokens=longest,
+            kind=Kind.FAST,
+            allowed=grammars[0] if alike else grammars,
         )
-        shape = {"horizon": horizon, "dim": dim, "vocab_size": config.vocab_size, "offset": config.fast_offset}
+        shape = {"horizon": horizon, "vocab_size": config.vocab_size, "offset": config.fast_offset}
 
-        def decode(row: list[int]) -> np.ndarray:
-            result = decode_actions(text, row, actions=grammar.actions, **shape)
+        def decode(pair: tuple[ActionGrammar, list[int]]) -> np.ndarray:
+            grammar, row = pair
+            result = decode_actions(text, row, actions=grammar.actions, dim=grammar.dim, **shape)
             if result.error is not None:
                 raise ValueError(f"the model wrote action tokens that are no chunk: {result.error}")
             return np.asarray(result.actions, np.float32)
 
-        chunks = iter(attempt_each(decode, tokens.tolist(), errors=errors))
+        chunks = iter(attempt_each(decode, list(zip(grammars, tokens.tolist(), strict=True)), errors=errors))
         return [row if isinstance(row, Exception) else next(chunks) for row in rows]
 
     def noise(self, generator: torch.Generator) -> Tensor:
@@ -291,8 +348,8 @@ def make_subtask_codec(bundle: Bundle) -> SubtaskCodec:
     )
 
 
-def make_action_grammar(bundle: Bundle) -> ActionGrammar:
-    """Return the grammar of chunks, for a model without an action expert.
+def make_action_grammars(bundle: Bundle) -> dict[str, ActionGrammar]:
+    """Return the grammar of each robot's chunks, for a model without an action expert.
 
     Raises:
         ValueError: the checkpoint has no action tokenizer either.
@@ -300,16 +357,15 @@ def make_action_grammar(bundle: Bundle) -> ActionGrammar:
     config, actions = bundle.model.config, bundle.action_tokenizer
     if actions is None:
         raise ValueError("the checkpoint has neither an action expert nor an action tokenizer: it cannot act")
-    return ActionGrammar(
-        bundle.text, actions, horizon=config.action_horizon, dim=bundle.robot.action_dim,
-        vocab_size=config.vocab_size, offset=config.fast_offset,
-    )  # fmt: skip
+    options = {"horizon": config.action_horizon, "vocab_size": config.vocab_size, "offset": config.fast_offset}
+    dims = {name: trained.robot.action_dim for name, trained in bundle.robots.items()}
+    of_dim = {dim: ActionGrammar(bundle.text, actions, dim=dim, **options) for dim in set(dims.values())}
+    return {name: of_dim[dim] for name, dim in dims.items()}
 
 
 def image_sizes(robot: Robot, config: Any) -> dict[str, list[int]]:
     """Return height and width of the pictures that the model sees, by camera: a client need not send larger ones."""
-    shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
-    return {camera: [config.image_size(wrist=camera in robot.wrist_cameras)] * 2 for camera in shown}
+    return {camera: [config.image_size(wrist=camera in robot.wrist_cameras)] * 2 for camera in shown_cameras(robot)}
 
 
 def group_requests(requests: Sequence[Request]) -> list[list[int]]:

@@ -18,6 +18,7 @@ from pilot.infer.high_level import HighLevel, make_high_level
 from pilot.infer.record import Record
 from pilot.infer.session import SUBTASK_SECONDS, Session, Turn
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
+from pilot.models.trained_robots import folder_of
 from pilot.nn.devices import resolve_device
 
 
@@ -33,8 +34,8 @@ def load_policy(
     """Load the policy in a checkpoint folder; any missing, left-over or misshapen part is an error (`load_bundle`).
 
     Without `num_steps` of denoising or `replan_steps` between two looks, the model's own defaults are taken. The folder
-    may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` the
-    checkpoint's record is replayed first (`infer/record.py`).
+    may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` what the
+    checkpoint has recorded of each of its robots is replayed first (`infer/record.py`).
 
     Raises:
         FileNotFoundError: no checkpoint there, or `verify` and it has no record.
@@ -52,9 +53,10 @@ def load_policy(
                 f"(pilot convert --help says what may be missing from it)"
             ) from error
         raise
-    if verify:
-        record = Record.load(path)
-        record.check(Policy(bundle, device=device, num_steps=record.num_steps, seed=record.seed), path)
+    for name in bundle.robots if verify else ():
+        record = Record.load(folder_of(path, name, bundle.robots))
+        recorded = Policy(bundle, device=device, num_steps=record.num_steps, seed=record.seed)
+        record.check(recorded, path, robot=name)
     return Policy(
         bundle, device=device, num_steps=num_steps, replan_steps=replan_steps, seed=seed, path=Path(path)
     )  # fmt: skip
@@ -74,7 +76,7 @@ def kind_of_other_project(path: Path) -> str | None:
 def export(
     bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Tensor] | None = None, device: str = "cpu"
 ) -> Path:
-    """Save a checkpoint with a record, which is made by the policy that is read back from what was written.
+    """Save a checkpoint with a record of each robot, made by the policy that is read back from what was written.
 
     Raises:
         OSError: the folder cannot be written.
@@ -82,7 +84,9 @@ def export(
     """
 
     def add_record(folder: Path) -> None:
-        Record.of(load_policy(folder, device=device)).save(folder)
+        policy = load_policy(folder, device=device)
+        for name in policy.robots:
+            Record.of(policy, robot=name).save(folder_of(folder, name, policy.robots))
 
     return save_bundle(bundle, path, weights=weights, finish=add_record)
 
@@ -96,6 +100,7 @@ class Policy(Actor):
     def session(
         self,
         *,
+        robot: str | None = None,
         high_level: HighLevel | str | None = None,
         subtask_seconds: float = SUBTASK_SECONDS,
         replan_steps: int | None = None,
@@ -104,16 +109,18 @@ class Policy(Actor):
     ) -> Session:
         """Start one robot's run, see `infer/session.py`.
 
+        `robot` names it among those that the policy was trained on (`robots`), and may be left out where there is one.
         `high_level` decides on subtasks, at the latest every `subtask_seconds` and, with `on_gripper`, when a gripper
         has opened or closed. Time is the robot's: `replan_steps` control ticks per turn, or what `clock` says.
 
         Raises:
-            ValueError: no such high level, or one that cannot work with this policy; a robot without a measured
-                gripper, with `on_gripper`.
+            ValueError: no such robot, or several and none named; no such high level, or one that cannot work with this
+                policy; a robot without a measured gripper, with `on_gripper`.
         """
         level = self.high_level if high_level is None else high_level
         return Session(
             self,
+            robot=robot,
             high_level=make_high_level(level) if isinstance(level, str) else level,
             subtask_seconds=subtask_seconds,
             replan_steps=self.replan_steps if replan_steps is None else replan_steps,
@@ -121,9 +128,9 @@ class Policy(Actor):
             clock=clock,
         )
 
-    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer one observation with one decision and one chunk, without memory: see `Session.infer`."""
-        return self.session().infer(observation)
+    def infer(self, observation: Mapping[str, Any], *, robot: str | None = None) -> dict[str, Any]:
+        """Answer one observation with one decision and one chunk, without memory: see `session` and `Session.infer`."""
+        return self.session(robot=robot).infer(observation)
 
     def infer_many(
         self, sessions: Sequence[Session], observations: Sequence[Mapping[str, Any]], *, errors: Errors = "raise"

@@ -1,6 +1,7 @@
 """One observation and what a policy made of it, kept in its checkpoint, so that a changed pipeline is noticed.
 
-`policy.export` writes a checkpoint with its record; `load_policy(path, verify=True)` replays it. What is compared is
+`policy.export` writes a checkpoint with a record of each robot; `load_policy(path, verify=True)` replays them. What is
+compared is
 what the user gets, by the way that the user takes: the prompt's tokens, the pictures and the state as the model sees
 them, the subtask that it writes, the noise, and the actions in the robot's units.
 
@@ -68,30 +69,33 @@ class Record:
     versions: str
 
     @classmethod
-    def of(cls, policy: Actor) -> "Record":
-        """Record what a policy makes of an observation that is made for its robot."""
-        observation = dummy_observation(policy)
+    def of(cls, policy: Actor, *, robot: str | None = None) -> "Record":
+        """Record what a policy makes of an observation that is made for a robot (for the only one, if not named)."""
+        observation = dummy_observation(policy, robot=robot)
         return cls(
             observation=observation,
-            outcome=replay(policy, observation),
+            outcome=replay(policy, observation, robot=robot),
             num_steps=policy.num_steps,
             seed=policy.seed,
             dtype=str(next(policy.model.parameters()).dtype).removeprefix("torch."),
             versions=versions(policy),
         )
 
-    def check(self, policy: Actor, path: str | Path) -> None:
+    def check(self, policy: Actor, path: str | Path, *, robot: str | None = None) -> None:
         """Replay with `policy`, which has the recorded sampling choices and was loaded from `path`.
 
         Raises:
             ValueError: something differs: what, by how much, and with which versions it was recorded.
         """
         assert (policy.num_steps, policy.seed) == (self.num_steps, self.seed)
-        got = replay(policy, self.observation)
-        if changes := differences(self.outcome, got, policy.pipeline, tolerance=TOLERANCE[self.dtype]):
+        got = replay(policy, self.observation, robot=robot)
+        pipeline, tolerance = _pipeline(policy, robot), TOLERANCE[self.dtype]
+        if changes := differences(self.outcome, got, pipeline, tolerance=tolerance):
+            whose = f" for robot '{pipeline.robot.name}'" if len(policy.robots) > 1 else ""
             raise ValueError(
-                f"{path} does not act as it was recorded: {'; '.join(changes)}. Recorded with {self.versions}; this is "
-                f"{versions(policy)}. Go back to what it was recorded with or, if the change is meant, record it anew"
+                f"{path} does not act as it was recorded{whose}: {'; '.join(changes)}. Recorded with {self.versions}; "
+                f"this is {versions(policy)}. Go back to what it was recorded with or, if the change is meant, record "
+                "it anew"
             )
 
     def save(self, folder: str | Path) -> None:
@@ -139,20 +143,25 @@ class Record:
             raise ValueError(f"{file} is damaged ({error!r}); fetch the checkpoint again") from error
 
 
-def dummy_observation(policy: Actor, *, seed: int = 0) -> dict[str, Any]:
-    """Make an observation from what the robot declares: pictures of coloured tiles, a state from its whole range."""
-    rng, stats = np.random.default_rng(seed), policy.bundle.norm_stats["state"]
-    tiles = {camera: rng.integers(0, 256, (*TILES, 3), dtype=np.uint8) for camera in policy.bundle.robot.cameras}
+def dummy_observation(policy: Actor, *, robot: str | None = None, seed: int = 0) -> dict[str, Any]:
+    """Make an observation from what a robot declares: pictures of coloured tiles, a state from its whole range."""
+    pipeline = _pipeline(policy, robot)
+    rng, stats = np.random.default_rng(seed), pipeline.norm_stats["state"]
+    tiles = {camera: rng.integers(0, 256, (*TILES, 3), dtype=np.uint8) for camera in pipeline.robot.cameras}
     images = {camera: tile.repeat(TILE_PIXELS, axis=0).repeat(TILE_PIXELS, axis=1) for camera, tile in tiles.items()}
     state = stats.q01 + rng.uniform(0.05, 0.95, len(stats.q01)) * (stats.q99 - stats.q01)
-    state = policy.pipeline.adapter.state_inverse(state.astype(np.float32)).astype(np.float32)
+    state = pipeline.adapter.state_inverse(state.astype(np.float32)).astype(np.float32)
     return {"images": images, "state": state, "prompt": PROMPT}
 
 
-def replay(policy: Actor, observation: dict[str, Any]) -> RecordedOutcome:
-    """Return what the policy makes of `observation`, in a fresh session."""
-    row = policy.pipeline.encode(policy.make_sample(observation), with_fast=False)
-    session = Session(policy, high_level=policy.high_level, replan_steps=policy.replan_steps)
+def _pipeline(policy: Actor, robot: str | None) -> Pipeline:
+    return policy.pipelines[policy.bundle.find_robot(robot).robot.name]
+
+
+def replay(policy: Actor, observation: dict[str, Any], *, robot: str | None = None) -> RecordedOutcome:
+    """Return what the policy makes of a robot's `observation`, in a fresh session."""
+    row = _pipeline(policy, robot).encode(policy.make_sample(observation, robot=robot), with_fast=False)
+    session = Session(policy, robot=robot, high_level=policy.high_level, replan_steps=policy.replan_steps)
     actions = session.infer(observation)["actions"]
     noise = policy.noise(torch.Generator().manual_seed(policy.seed))[0].float().cpu().numpy()
     return RecordedOutcome(

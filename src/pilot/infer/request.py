@@ -19,11 +19,13 @@ from pilot.types import Sample
 class Request:
     """One turn of one robot.
 
-    `sample` are its pictures, its state and the prompt to act on. `high_level` is what decides in its session from what
-    the model has prefilled, if anything does; `subtask` says whether it decides now. `bounded`: the text may not be
-    longer than the model was trained on. The chunk's noise comes from `noise_generator`.
+    `robot` names its kind, one of the policy's robots. `sample` are its pictures, its state and the prompt to act on.
+    `high_level` is what decides in its session from what the model has prefilled, if anything does; `subtask` says
+    whether it decides now. `bounded`: the text may not be longer than the model was trained on. The chunk's noise comes
+    from `noise_generator`.
     """
 
+    robot: str
     sample: Sample
     high_level: HighLevel | None
     subtask: SubtaskRequest

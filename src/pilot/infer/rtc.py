@@ -114,24 +114,30 @@ def read_previous(value: Any, robot: Robot) -> Previous | None:
 
 
 def encode_leftover(
-    pipeline: Pipeline, previous: Sequence[Previous | None], states: Sequence[np.ndarray], *, device: Any = "cpu"
+    pipelines: Sequence[Pipeline],
+    previous: Sequence[Previous | None],
+    states: Sequence[np.ndarray],
+    *,
+    device: Any = "cpu",
 ) -> Leftover:
     """Encode what is left for the model: relative to the state that the new chunk starts from, normalised and padded.
+
+    Each row has the pipeline of its robot; all are of one model.
 
     The old chunk was relative to the state of its own observation. Its actions come here as commands (absolute), and
     are made relative to the new state.
     """
-    horizon, dims, own = pipeline.model.action_horizon, pipeline.model.action_dim, pipeline.robot.action_dim
+    horizon, dims = pipelines[0].model.action_horizon, pipelines[0].model.action_dim
     actions = np.zeros((len(previous), horizon, dims), np.float32)
     known = np.zeros(actions.shape, bool)
-    for i, (one, state) in enumerate(zip(previous, states, strict=True)):
+    for i, (pipeline, one, state) in enumerate(zip(pipelines, previous, states, strict=True)):
         if one is None or not len(one.actions):
             continue
         # Through the pipeline, as training data would go: adapter, delta, normalisation.
         left = one.actions[:horizon]
         sample = Sample(images={}, prompt="", state=np.asarray(state, np.float32), actions=left)
         actions[i, : len(left)] = transforms.pad_dims(pipeline.normalized_actions(sample), dims)
-        known[i, : len(left), :own] = True
+        known[i, : len(left), : pipeline.robot.action_dim] = True
     delay = torch.tensor([0 if one is None else one.delay for one in previous], device=device)
     return Leftover(
         actions=torch.from_numpy(actions).to(device), known=torch.from_numpy(known).to(device), delay=delay

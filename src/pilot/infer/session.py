@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from pilot.data.pipeline import Pipeline
 from pilot.infer.actor import REPLAN_STEPS, Actor
 from pilot.infer.high_level.base import HighLevel, Subtask, SubtaskRequest
 from pilot.infer.request import Request, Result
 from pilot.infer.rtc import Previous, read_previous
+from pilot.models.trained_robots import same_dims
 from pilot.types import Robot
 
 SUBTASK_SECONDS = 0.4
@@ -66,7 +68,7 @@ class Turn:
 
 
 class Session:
-    """One robot's run with a policy.
+    """One robot's run with a policy that was trained on a `robot` of this name (the only one, if none is named).
 
     To be called: `infer` (or `Policy.infer_many` for several robots), `tell`, `move_to`, `reset`. To be read: `subtask`
     (what is acted on, its box in front as `<loc>` tokens), `history` (the last subtasks), `trouble` (why the high level
@@ -84,6 +86,7 @@ class Session:
         self,
         policy: Actor,
         *,
+        robot: str | None = None,
         high_level: HighLevel,
         subtask_seconds: float = SUBTASK_SECONDS,
         replan_steps: int = REPLAN_STEPS,
@@ -95,11 +98,11 @@ class Session:
             raise ValueError(
                 f"subtask_seconds is 0 or more and replan_steps 1 or more, got {subtask_seconds} and {replan_steps}"
             )
-        robot = policy.bundle.robot
-        if on_gripper and not any(gripper.state for gripper in robot.grippers):
+        self.robot = policy.bundle.find_robot(robot).robot
+        if on_gripper and not any(gripper.state for gripper in self.robot.grippers):
             raise ValueError(
-                f"on_gripper needs a gripper that is measured, and robot '{robot.name}' in this checkpoint has none: "
-                "name its `state` in the robot's file, and train or convert with that"
+                f"on_gripper needs a gripper that is measured, and robot '{self.robot.name}' in this checkpoint has "
+                "none: name its `state` in the robot's file, and train or convert with that"
             )
         self.policy = policy
         self.high_level = high_level
@@ -154,19 +157,23 @@ class Session:
         A session that was led by the policy's own high level is then led by that of the new one.
 
         Raises:
-            ValueError: the high level cannot work with that policy; then the session stays with the old one.
+            ValueError: the high level cannot work with that policy, or it does not know the robot or knows another of
+                its name; then the session stays with the old one.
         """
+        robot = policy.bundle.find_robot(self.robot.name).robot
+        if not same_dims(robot, self.robot):
+            raise ValueError(f"robot '{robot.name}' of the new policy has other dims than that of this session")
         level = policy.high_level if self.high_level == self.policy.high_level else self.high_level
         level.check(policy.subtask_codec)
         if level != self.high_level:
             self.high_level = level
             self.advisor = level.advisor()
-        self.policy = policy
+        self.policy, self.robot = policy, robot
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the policy says of itself: robot, cameras, chunk length."""
-        return self.policy.metadata
+        """What the policy says of itself to this robot: dims, cameras, rate, chunk length."""
+        return self.policy.describe(self.robot.name)
 
     @property
     def subtask(self) -> str | None:
@@ -195,9 +202,10 @@ class Session:
         # 1) What is asked for: by the person who watches or the one who sends observations, else by the prompt.
         told = self.told_subtask if observation.get("subtask") is None else observation["subtask"]
         told = None if told is None else self._check_words(told)
-        sample = self.policy.make_sample(observation if told is None else {"prompt": told, **observation})
+        shown = observation if told is None else {"prompt": told, **observation}
+        sample = self.policy.make_sample(shown, robot=self.robot.name)
         observed_prompt = sample.prompt
-        grippers = open_grippers(self.policy.bundle.robot, sample.state)
+        grippers = open_grippers(self.robot, sample.state)
         now = state.time if self.clock is None else self.clock()
         ended = self._has_ended(observation, told, grippers)
         # 2) Words from outside of the model are the subtask, or take the place of the prompt.
@@ -208,7 +216,7 @@ class Session:
             as_subtask = self.high_level.advises_subtasks(self.policy.subtask_codec)
         prompt, given_subtask = observed_prompt, None
         if words is not None:
-            _, box = self.policy.pipeline.split_subtask(words)
+            _, box = Pipeline.split_subtask(words)
             prompt, given_subtask = (observed_prompt, words) if box is not None or as_subtask else (words, None)
         # 3) Otherwise the model's own high level decides when it is due, or the subtask stays.
         decider = self.decider
@@ -218,6 +226,7 @@ class Session:
         continued = state.subtask if decider is not None and not decide else None
         subtask = given_subtask if given_subtask is not None else continued
         request = Request(
+            robot=self.robot.name,
             sample=replace(sample, prompt=prompt),
             high_level=decider,
             subtask=SubtaskRequest(
@@ -236,14 +245,14 @@ class Session:
             observed_prompt=observed_prompt,
             was_told=told is not None,
             grippers=grippers,
-            time=state.time + self.replan_steps / self.policy.bundle.robot.control_hz,
+            time=state.time + self.replan_steps / self.robot.control_hz,
             decided_at=now if decide else state.decided_at,
         )
         return Turn(request=request, after=after, now=now)
 
     def finish(self, turn: Turn, result: Result) -> dict[str, Any]:
         """Bring a result into the session's state; return the answer to the robot."""
-        words, box = self.policy.pipeline.split_subtask(result.subtask) if result.subtask else (None, None)
+        words, box = Pipeline.split_subtask(result.subtask) if result.subtask else (None, None)
         if words is not None and (not self.history or self.history[-1].words != words):
             self.history.append(Subtask(start=turn.now, words=words, box=box))
         self.state = replace(turn.after, subtask=result.subtask)
@@ -255,7 +264,7 @@ class Session:
     def _check_words(self, words: Any) -> str:
         if not isinstance(words, str) or not words.strip():
             raise ValueError(f"'subtask' is words, with or without a box in front, got {words!r}")
-        plain, box = self.policy.pipeline.split_subtask(words)
+        plain, box = Pipeline.split_subtask(words)
         if box is not None and not self.policy.takes_subtasks:
             raise ValueError(
                 f"this model acts on its prompt alone and reads no boxes; say it in words, such as {plain!r}"
@@ -272,9 +281,9 @@ class Session:
         return self.on_gripper and self.state.grippers not in (None, grippers)
 
     def _read_previous(self, value: Any) -> Previous | None:
-        if value is not None and not self.metadata["rtc"]:
+        if value is not None and not self.policy.model.has_flow:
             raise ValueError("'previous' is for models with a flow (π0, π0.5); chunks of this one are not joined")
-        return read_previous(value, self.policy.bundle.robot)
+        return read_previous(value, self.robot)
 
 
 def open_grippers(robot: Robot, state: np.ndarray | None) -> tuple[bool, ...]:

@@ -1,11 +1,11 @@
 """A checkpoint: a folder that holds everything a policy needs, so that nothing is looked up elsewhere or guessed.
 
-config.json          the model's kind and shape, the robot, how boxes are written, the version of the preprocessing
+config.json          the model's kind and shape, the robots, how boxes are written, the version of the preprocessing
 model.safetensors    weights, all of them float32 or all bfloat16
-norm_stats.json      statistics of state and actions
+norm_stats.json      statistics of state and actions; of several robots robots/NAME/norm_stats.json
 text.model           SentencePiece
 action_tokenizer/    FAST (in its published folder format), a codebook or bins; in older checkpoints it is fast/
-record.safetensors   one observation and what the policy answered (`infer/record.py`)
+record.safetensors   one observation and what the policy answered (`infer/record.py`); of several robots in robots/NAME
 
 A run with LoRA also leaves a small checkpoint, which holds what was learned in place of all weights and names its base:
 
@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -26,11 +26,19 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
-from pilot.data.stats import load_norm_stats, save_norm_stats
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.base import Model
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import ModelConfig, build_model, config_from_dict, model_kind, require_pi
+from pilot.models.trained_robots import (
+    TrainedRobot,
+    check_robots,
+    describe_robots,
+    find_robot,
+    load_robots,
+    require_file,
+    save_stats,
+)
 from pilot.nn import lora
 from pilot.robots import load_adapter
 from pilot.tokenizers import load_action_tokenizer
@@ -46,15 +54,14 @@ PREPROCESSING_VERSION = 1
 
 @dataclass(kw_only=True)
 class Bundle:
-    """The contents of a checkpoint: a model and everything around it.
+    """The contents of a checkpoint: a model, the robots that it was trained on by their names, and the tokenizers.
 
     Raises:
         ValueError: parts that do not fit each other.
     """
 
     model: Model
-    robot: Robot
-    norm_stats: dict[str, NormStats]
+    robots: dict[str, TrainedRobot]
     text: TextTokenizer
     action_tokenizer: ActionTokenizer | None
     loc_stride: int = 1  # the grid that boxes are snapped to; 1 is all 1024 bins
@@ -72,18 +79,7 @@ class Bundle:
                 f"text and action tokens need {needed} ids and the model's vocab_size is {config.vocab_size}: "
                 "they would overlap"
             )
-        for name, own in (("state", self.robot.state_dim), ("action", self.robot.action_dim)):
-            if own > config.action_dim:
-                raise ValueError(
-                    f"robot '{self.robot.name}' has {own} {name} dims, the model's action_dim is {config.action_dim}; "
-                    "raise it in the config"
-                )
-        towers, seen = config.vision_towers, [self.robot.slot(camera) for camera in self.robot.cameras]
-        if towers and (without := [slot for slot in seen if slot is not None and slot not in towers]):
-            raise ValueError(
-                f"robot '{self.robot.name}' shows cameras {without}, and the model's vision_towers are {towers}; make "
-                f"it with vision_towers={tuple(slot for slot in seen if slot is not None)}"
-            )
+        check_robots(self.robots, self.model)
 
     @property
     def pi(self) -> Pi:
@@ -92,15 +88,33 @@ class Bundle:
         return cast(Pi, self.model)
 
     @property
-    def pipeline(self) -> Pipeline:
-        """The way from the robot's observations to the model's, and back, as in training."""
+    def robot(self) -> Robot:
+        """The only robot; `ValueError` where there are several."""
+        return self.find_robot().robot
+
+    @property
+    def norm_stats(self) -> dict[str, NormStats]:
+        """The statistics of the only robot; `ValueError` where there are several."""
+        return self.find_robot().norm_stats
+
+    def find_robot(self, name: str | None = None) -> TrainedRobot:
+        """Return the robot of this name, or the only one; a `ValueError` that lists them if that is none or several."""
+        return find_robot(self.robots, name)
+
+    def select_robot(self, name: str) -> "Bundle":
+        """Return a bundle of one of the robots, with the same model."""
+        return replace(self, robots={name: self.find_robot(name)})
+
+    def pipeline(self, robot: str | None = None) -> Pipeline:
+        """Return the way from a robot's observations to the model's, and back, as in training; see `find_robot`."""
+        trained = self.find_robot(robot)
         return Pipeline(
-            self.robot,
+            trained.robot,
             self.model.config,
-            norm_stats=self.norm_stats,
+            norm_stats=trained.norm_stats,
             text=self.text,
             action_tokenizer=self.action_tokenizer,
-            adapter=load_adapter(self.robot),
+            adapter=load_adapter(trained.robot),
         )
 
 
@@ -125,14 +139,14 @@ def save_bundle(
         config = {
             "preprocessing_version": PREPROCESSING_VERSION,
             "loc_stride": bundle.loc_stride,
-            "robot": asdict(bundle.robot),
+            **describe_robots(bundle.robots),
             "kind": model_kind(bundle.model.config),
             "model": asdict(bundle.model.config),
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = weights or bundle.model.state_dict()
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / weights_file)
-        save_norm_stats(temporary, bundle.norm_stats)
+        save_stats(temporary, bundle.robots)
         shutil.copyfile(bundle.text.path, temporary / "text.model")
         if bundle.action_tokenizer is not None:
             bundle.action_tokenizer.save(temporary / ACTION_TOKENIZER)
@@ -169,11 +183,8 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights
     """
     path = Path(path)
     has_adapters = (path / lora.DESCRIPTION).is_file()
-    for name in ("config.json", lora.WEIGHTS if has_adapters else MODEL, "norm_stats.json", "text.model"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(
-                f"{path} is not a pilot checkpoint: it has no {name}; make one with: pilot train NAME"
-            )
+    for name in ("config.json", lora.WEIGHTS if has_adapters else MODEL, "text.model"):
+        require_file(path, name)
     config = _read_config(path / "config.json")
     shape = config_from_dict(config["model"], kind=config.get("kind", "pi"))
     if not weights:
@@ -185,8 +196,7 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights
     actions = next((path / name for name in (ACTION_TOKENIZER, "fast") if (path / name).exists()), None)
     return Bundle(
         model=model,
-        robot=_robot(config["robot"]),
-        norm_stats=load_norm_stats(path),
+        robots=load_robots(path, config),
         text=TextTokenizer(path / "text.model"),
         action_tokenizer=load_action_tokenizer(actions) if actions is not None else None,
         loc_stride=config["loc_stride"],
@@ -204,7 +214,8 @@ def _read_config(file: Path) -> dict[str, Any]:
             f"{file} was made for preprocessing version {version}, this pilot has {PREPROCESSING_VERSION}: its inputs "
             "would not be what the model was trained on"
         )
-    if missing := {"model", "robot", "loc_stride"} - set(config):
+    needed = {"model", "loc_stride", "robots" if "robots" in config else "robot"}
+    if missing := needed - set(config):
         raise ValueError(f"{file} has no {', '.join(sorted(missing))}; the checkpoint is damaged, fetch it again")
     return config
 
@@ -288,13 +299,6 @@ def _differences(expected: dict[str, tuple[int, ...]], got: dict[str, tuple[int,
     few = 6
     more = {kind: f" and {len(names) - few} more" if len(names) > few else "" for kind, names in differences.items()}
     return ", ".join(f"{kind} {names[:few]}{more[kind]}" for kind, names in differences.items() if names)
-
-
-def _robot(values: dict[str, Any]) -> Robot:
-    try:
-        return Robot.from_dict(values)
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"the checkpoint's robot is not one of this version of pilot: {error}") from error
 
 
 def ordered_tokens(text: TextTokenizer, *, bins: int = 256) -> tuple[list[int], ...]:

@@ -10,6 +10,9 @@
 | `subtask_stateless` | `Task: {text};\\nSubtask: `                  | `{subtask};\\n`           | pilot             |
 | `web`     | `Question: {text}\\nAnswer: `                          | `{answer}<eos>`          | pilot             |
 
+Where a robot has a control mode (`Robot.control_mode`), the formats of π0.5 say it behind the text, as the paper does
+(2504.16054): `fold the shirt <control mode> end effector <control mode>`.
+
 The released weights were trained on exactly the first three, and on prompts cut off at the token budget: there a cut is
 a warning. A model of pilot's own learns from the end of its prompt what to write next: there a cut is an error. The
 released weights were also trained on "-1" for a state below -1 (`clips_state`); in pilot's own formats it is 0.
@@ -45,6 +48,7 @@ class PromptFormat:
     keep_newlines: bool = False
     truncates: bool = False  # at the token budget, with a warning
     clips_state: bool = True  # the rule of `state_bins` that the weights were trained with
+    says_control_mode: bool = False  # behind the text, where the robot has one
 
     @property
     def reads_state(self) -> bool:
@@ -54,35 +58,48 @@ class PromptFormat:
 
 FORMATS = {
     "pi0": PromptFormat(parts=("{text}", "\n"), truncates=True),
-    "pi05": PromptFormat(parts=("Task: {text}, State: {bins};\nAction: ",), truncates=True, clips_state=False),
+    "pi05": PromptFormat(
+        parts=("Task: {text}, State: {bins};\nAction: ",), truncates=True, clips_state=False, says_control_mode=True
+    ),
     "pi0_fast": PromptFormat(
         parts=("Task: {text}, State: {bins};\n",), lower=True, keep_newlines=True, truncates=True, clips_state=False
     ),
     "openvla": PromptFormat(parts=("In: What action should the robot take to {text}?\nOut:",), lower=True),
-    "subtask": PromptFormat(parts=("Task: {text}, State: {bins};\nSubtask: ",), target="{text}" + SUBTASK_END),
-    "subtask_stateless": PromptFormat(parts=("Task: {text};\nSubtask: ",), target="{text}" + SUBTASK_END),
+    "subtask": PromptFormat(
+        parts=("Task: {text}, State: {bins};\nSubtask: ",), target="{text}" + SUBTASK_END, says_control_mode=True
+    ),
+    "subtask_stateless": PromptFormat(
+        parts=("Task: {text};\nSubtask: ",), target="{text}" + SUBTASK_END, says_control_mode=True
+    ),
     "web": PromptFormat(parts=("Question: {text}\nAnswer: ",), target="{text}", target_eos=True),
 }
 
 
-def format_prompt(name: str, text: str, *, bins: Ids | None = None) -> str:
-    """Return the prompt as people read it.
+def format_prompt(name: str, text: str, *, bins: Ids | None = None, control_mode: str = "") -> str:
+    """Return the prompt as people read it; formats that say no control mode ignore it.
 
     Raises:
         ValueError: unknown format, empty text, or state bins given or missing against the format.
     """
-    return "".join(_fill_parts(name, text, bins))
+    return "".join(_fill_parts(name, text, bins, control_mode))
 
 
 def encode_prompt(
-    tokenizer: TextTokenizer, name: str, *, text: str, bins: Ids | None = None, max_tokens: int | None = None
+    tokenizer: TextTokenizer,
+    name: str,
+    *,
+    text: str,
+    bins: Ids | None = None,
+    control_mode: str = "",
+    max_tokens: int | None = None,
 ) -> list[int]:
     """Return `<bos>` and the prompt's tokens, at most `max_tokens`.
 
     Raises:
         ValueError: as in `format_prompt`; or over the budget, where the format does not truncate with a warning.
     """
-    ids = [i for n, part in enumerate(_fill_parts(name, text, bins)) for i in tokenizer.encode(part, add_bos=n == 0)]
+    parts = _fill_parts(name, text, bins, control_mode)
+    ids = [i for n, part in enumerate(parts) for i in tokenizer.encode(part, add_bos=n == 0)]
     if max_tokens is None or len(ids) <= max_tokens:
         return ids
     message = f"the prompt has {len(ids)} tokens and the budget is {max_tokens}"
@@ -165,13 +182,15 @@ def state_bins(state: Float[np.ndarray, " d"], *, clip: bool = True) -> Int[np.n
     return bins
 
 
-def _fill_parts(name: str, text: str, bins: Ids | None) -> list[str]:
+def _fill_parts(name: str, text: str, bins: Ids | None, control_mode: str) -> list[str]:
     prompt_format = _format(name)
     if prompt_format.reads_state != (bins is not None):
         verb = "needs" if prompt_format.reads_state else "takes no"
         raise ValueError(f"prompt format '{name}' {verb} state bins")
     numbers = " ".join(str(int(b)) for b in bins) if bins is not None else ""
     clean = _clean(prompt_format, text)
+    if control_mode and prompt_format.says_control_mode:
+        clean += f" <control mode> {control_mode.replace('_', ' ')} <control mode>"
     return [part.format(text=clean, bins=numbers) for part in prompt_format.parts]
 
 

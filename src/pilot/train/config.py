@@ -123,10 +123,10 @@ class ObjectiveConfig:
 class InitFrom:
     """Weights that a run starts from.
 
-    Kinds: "checkpoint" takes a policy's weights, robot, statistics and tokenizers; "weights" takes the weights and
-    tokenizers of a checkpoint of any robot; "paligemma" takes PaliGemma's vision tower, language model and text
-    tokenizer; "torchvision" takes a ResNet-18 for a model that has one (ACT). What a kind does not bring is made from
-    the sources.
+    Kinds: "checkpoint" takes a policy's weights, robots, statistics and tokenizers, and adds robots that are new to it;
+    "weights" takes the weights and tokenizers of a checkpoint of any robot; "paligemma" takes PaliGemma's vision tower,
+    language model and text tokenizer; "torchvision" takes a ResNet-18 for a model that has one (ACT). What a kind does
+    not bring is made from the sources.
     """
 
     # A folder, a file (torchvision), or an address: hf://…, gs://….
@@ -256,7 +256,7 @@ class TrainConfig:
     # The function in `configs/` that returns it, and its folder in `outputs/`.
     name: str
     model: ModelConfig
-    # The robot whose policy is trained; its statistics go into the policy. Sources may be of other robots.
+    # The robot of sources that name none. The policy acts for it, and for the robots of all other sources.
     robot: str
     steps: int
     # Rows of all ranks together in one step.

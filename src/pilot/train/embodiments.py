@@ -1,11 +1,12 @@
 """Many embodiments in one run: each source's robot, its statistics, and the pipeline that its rows go through.
 
-A run is for one robot (`TrainConfig.robot`), whose statistics its policy carries; other sources may be of other robots.
-Theirs are computed once, kept beside the run (`norm_stats/<source>.json`) and read again when it goes on.
+A run's policy acts for all robots of its sources. Their statistics are computed once, kept beside the run
+(`norm_stats/<robot>.json`) and read again when it goes on. Robots that are known to the checkpoint that a run starts
+from keep the statistics that they have there.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from pilot.data.stats import (
 )
 from pilot.models.bundle import Bundle
 from pilot.models.registry import require_pi
+from pilot.models.trained_robots import TrainedRobot, TrainedRobots, same_dims, shown_cameras
+from pilot.names import suggest_names
 from pilot.robots import load_adapter, load_robot
 from pilot.train.config import Source, TrainConfig
 from pilot.types import NormStats, Robot
@@ -40,11 +43,25 @@ def robot_of(source: Source, config: TrainConfig) -> Robot:
     return load_robot(source.robot or config.robot)
 
 
+def robots_of(config: TrainConfig) -> dict[str, Robot]:
+    """Return the robots of a run by name: its own first, then those of other demonstrations."""
+    recorded = [robot_of(source, config) for source in config.data.sources if source.kind == "robot"]
+    return {robot.name: robot for robot in (load_robot(config.robot), *recorded)}
+
+
 def update_description(stored: Robot, robot: Robot) -> Robot:
-    """Return a checkpoint's robot with the units, grippers and limits of its file, if both have the same dims.
+    """Return a checkpoint's robot with the units, grippers and limits of its file, if their dims have the same names.
 
     Checkpoints may be older than the file. What changes the meaning of numbers stays as the weights have learned it.
+
+    Raises:
+        ValueError: another number of dims: it is another robot.
     """
+    if not same_dims(stored, robot):
+        raise ValueError(
+            f"robot '{robot.name}' has {robot.state_dim} state and {robot.action_dim} action dims, and the checkpoint "
+            f"knows one of that name with {stored.state_dim} and {stored.action_dim}; give it another name"
+        )
     if (stored.state_names, stored.action_names) != (robot.state_names, robot.action_names):
         return stored
     return replace(
@@ -56,11 +73,6 @@ def update_description(stored: Robot, robot: Robot) -> Robot:
     )
 
 
-def shown_cameras(robot: Robot) -> list[str]:
-    """Return the cameras that models are shown, the main one first."""
-    return [camera for camera in robot.cameras if robot.slot(camera) is not None]
-
-
 def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
     """Set the cameras that `dataset` reads to those that models are shown of `robot`, and check the rest.
 
@@ -69,7 +81,7 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
     """
     remedy = ", or give the source the robot that recorded it"
     check_dims(dataset.path, robot, state=dataset.state, actions=dataset.actions, remedy=remedy)
-    shown = shown_cameras(robot)
+    shown = list(shown_cameras(robot))
     names = {camera: source.cameras.get(camera, camera) for camera in dataset.cameras}
     if unknown := set(source.cameras) - set(dataset.cameras):
         raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")
@@ -97,21 +109,53 @@ def datasets_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowS
     return [rows.dataset for rows in own if isinstance(rows, RobotRows)]
 
 
-def stats_of(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> Stats:
-    """Compute the statistics of one robot in a run, over the sources that share them (`data.stats_per`)."""
-    robot = load_robot(robot_name)
-    if config.data.stats_per == "mixture":
+def learn_robots(
+    config: TrainConfig, sources: Mapping[str, RowSource], *, known: TrainedRobots, out: Path, computed: bool
+) -> dict[str, TrainedRobot]:
+    """Return the robots that a run's policy is for: those `known` to what it starts from, and all of its sources.
+
+    Statistics that are not known are computed from the sources and written into folder `out`, or read from there if
+    they have been `computed` already.
+
+    Raises:
+        ValueError: a robot has neither.
+    """
+    robots = robots_of(config)
+    fresh = [name for name in robots if name not in known]
+    if missing := [name for name in fresh if not datasets_of(name, config, sources)]:
+        others = sorted({*known, *(name for name in robots if name not in missing)})
+        raise ValueError(
+            f"run '{config.name}' has no statistics of robot '{missing[0]}': they come from a source of it, or from a "
+            f"checkpoint that knows it ({suggest_names(missing[0], others, listed='known here:')}); name a set of its "
+            f"demonstrations in data.sources, or add statistics to the checkpoint: pilot data stats DATASET, then "
+            f"pilot convert CHECKPOINT FOLDER --robot {missing[0]} --stats FILE"
+        )
+    if not computed:
+        for name, stats in compute_stats(fresh, config, sources).items():
+            save_norm_stats(out / FOLDER / f"{name}.json", stats)
+    return dict(known) | {
+        name: TrainedRobot(robot=robots[name], norm_stats=load_norm_stats(out / FOLDER / f"{name}.json"))
+        for name in fresh
+    }
+
+
+def compute_stats(
+    robot_names: Iterable[str], config: TrainConfig, sources: Mapping[str, RowSource]
+) -> dict[str, Stats]:
+    """Compute the statistics of robots in a run, over the sources that share them (`data.stats_per`)."""
+    per, robots = config.data.stats_per, {name: load_robot(name) for name in robot_names}
+    if per == "mixture" and robots:
         names = dict.fromkeys(robot_of(source, config).name for source in config.data.sources)
         groups = {name: datasets_of(name, config, sources) for name in names}
-        each = [_running(load_robot(name), datasets) for name, datasets in groups.items() if datasets]
-        return select_dims(merge_stats(each), robot)
-    datasets = datasets_of(robot_name, config, sources)
-    return _running(robot, datasets[:1] if config.data.stats_per == "dataset" else datasets).result()
+        merged = merge_stats([_running(load_robot(name), datasets) for name, datasets in groups.items() if datasets])
+        return {name: select_dims(merged, robot) for name, robot in robots.items()}
+    datasets = {name: datasets_of(name, config, sources)[: 1 if per == "dataset" else None] for name in robots}
+    return {name: _running(robot, datasets[name]).result() for name, robot in robots.items()}
 
 
-def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, RowSource]) -> list[np.ndarray]:
-    """Return whole chunks [n ah ad] of each other robot whose actions are tokens, by that robot's own statistics."""
-    others = []
+def other_chunks(config: TrainConfig, sources: Mapping[str, RowSource], *, robots: TrainedRobots) -> list[np.ndarray]:
+    """Return whole chunks [n ah ad] of each robot but the run's own whose actions are tokens, by its statistics."""
+    others, own = [], load_robot(config.robot).name
     for name in dict.fromkeys(robot_of(source, config).name for source in config.data.sources):
         datasets = [
             rows.dataset
@@ -120,48 +164,37 @@ def other_chunks(robot_name: str, config: TrainConfig, sources: Mapping[str, Row
         ]
         # A tokenizer is fitted to whole chunks, and some sets have none.
         long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
-        if name == robot_name or not long:
+        if name == own or not long:
             continue
-        robot, stats = load_robot(name), stats_of(name, config, sources)["actions"]
+        robot, stats = load_robot(name), robots[name].norm_stats["actions"]
         options = {"norm": require_pi(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
         others.append(whole_chunks(long, robot, stats=stats, **options))
     return others
 
 
 def pipelines(
-    config: TrainConfig, bundle: Bundle, sources: Mapping[str, RowSource], *, out: Path, resumed: bool
+    config: TrainConfig, bundle: Bundle, sources: Mapping[str, RowSource], *, out: Path, computed: bool
 ) -> dict[str, Pipeline]:
     """Return the pipeline of every source by its name, all for the bundle's model.
 
-    The run's own robot, and web rows, go through the bundle's. With `stats_per="dataset"` that is so for the first of
-    its sources, and the others have statistics of their own.
+    It is that of the source's robot; web rows go through that of the run's own. With `stats_per="dataset"` that is so
+    for the first source of a robot, and its others have statistics of their own, written or read as in `learn_robots`.
     """
+    of_robot = {name: bundle.pipeline(name) for name in bundle.robots}
     result: dict[str, Pipeline] = {}
-    stats_by_key: dict[str, Stats] = {load_robot(config.robot).name: bundle.norm_stats}
     seen: set[str] = set()
     for source, (name, rows) in zip(config.data.sources, sources.items(), strict=True):
-        robot = robot_of(source, config)
-        if not isinstance(rows, RobotRows):
-            result[name] = bundle.pipeline
-            continue
-        # The first set of the run's robot gives the policy its statistics; later ones have their own.
-        alone = config.data.stats_per == "dataset" and robot.name in seen
-        seen.add(robot.name)
-        key = name if alone else robot.name
-        if key not in stats_by_key:
-            file = out / FOLDER / f"{key}.json"
-            if not resumed:
-                fresh = _running(robot, [rows.dataset]).result() if alone else stats_of(robot.name, config, sources)
-                save_norm_stats(file, fresh)
-            stats_by_key[key] = load_norm_stats(file)
-        result[name] = Pipeline(
-            bundle.robot if robot.name == bundle.robot.name else robot,
-            bundle.model.config,
-            norm_stats=stats_by_key[key],
-            text=bundle.text,
-            action_tokenizer=bundle.action_tokenizer,
-            adapter=load_adapter(robot),
-        )
+        robot = robot_of(source, config).name
+        if not isinstance(rows, RobotRows) or config.data.stats_per != "dataset" or robot not in seen:
+            result[name] = of_robot[robot if isinstance(rows, RobotRows) else load_robot(config.robot).name]
+        else:
+            # The first set of a robot gives the policy its statistics; later ones have their own.
+            file = out / FOLDER / (f"{name}.json" if name not in bundle.robots else f"{name}.dataset.json")
+            if not computed:
+                save_norm_stats(file, _running(load_robot(robot), [rows.dataset]).result())
+            own = TrainedRobot(robot=bundle.robots[robot].robot, norm_stats=load_norm_stats(file))
+            result[name] = replace(bundle, robots={robot: own}).pipeline(robot)
+        seen |= {robot} if isinstance(rows, RobotRows) else set()
     return result
 
 

@@ -9,16 +9,12 @@ from pilot.data.mixture import Mixture, RowSource
 from pilot.data.storage.frame_cache import cache_frames
 from pilot.datasets import layouts_from
 from pilot.models.bundle import Bundle
+from pilot.models.trained_robots import shown_cameras
 from pilot.robots import load_robot
 from pilot.train.checks import check_config, check_sources
 from pilot.train.config import Source, TrainConfig
 from pilot.train.distributed import Ranks
-from pilot.train.embodiments import (
-    fit_to_robot,
-    pipelines,
-    robot_of,
-    shown_cameras,
-)
+from pilot.train.embodiments import fit_to_robot, pipelines, robot_of
 from pilot.train.learner import uses_threads
 from pilot.train.resume import claim
 from pilot.train.start import first_bundle
@@ -48,14 +44,14 @@ def prepare(
     # Cheap checks first: a wrong setting should not cost minutes of opening data.
     check_config(config, ranks=ranks.world_size)
     last = claim(out, config, resume=resume, write=ranks.is_main)
-    robot = load_robot(config.robot)
     sources: dict[str, RowSource] = {}
     held_out: dict[str, Numbers] = {}
     for source in config.data.sources:
         rows, name = _open(source, config, progress), _name(source.path)
         sources[name], held_out[name] = hold_out(rows, name=name, share=config.data.held_out, seed=config.seed)
     check_sources(config, sources)
-    bundle = first_bundle(config, robot, sources, resumed=out / "policy" if last is not None else None)
+    computed = last is not None or not ranks.is_main  # by this run before it stopped, or by the main rank
+    bundle = first_bundle(config, sources, out=out, resumed=last is not None, computed=computed)
     weights = [(_name(source.path), source.weight) for source in config.data.sources if source.weight is not None]
     mixture = Mixture(
         sources,
@@ -67,7 +63,7 @@ def prepare(
     )
     loader = Loader(
         mixture,
-        pipelines(config, bundle, sources, out=out, resumed=last is not None or not ranks.is_main),
+        pipelines(config, bundle, sources, out=out, computed=computed),
         batch_size=config.batch_size,
         with_fast=config.objective.fast_weight > 0,
         augments=config.data.augment,
@@ -93,7 +89,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
             loc_stride=config.data.loc_stride,
             source=name,
             question=source.question,
-            camera=shown_cameras(load_robot(config.robot))[0],
+            camera=next(iter(shown_cameras(load_robot(config.robot)))),
             skip_bad=config.data.skip_bad,
             cache_gb=config.data.cache_gb,
         )

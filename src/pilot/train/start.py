@@ -3,7 +3,7 @@
 | start | weights | robot, statistics | tokenizers |
 |---|---|---|---|
 | none | random | the run's | the shipped text model, actions fitted to the sources |
-| checkpoint | the checkpoint's | the checkpoint's | the checkpoint's |
+| checkpoint | the checkpoint's | the checkpoint's, and those of new robots | the checkpoint's |
 | weights | the checkpoint's | the run's | the checkpoint's |
 | paligemma | PaliGemma's, a random expert | the run's | PaliGemma's text model, actions fitted |
 | torchvision | a ResNet's, the rest random | the run's | the shipped text model |
@@ -14,6 +14,7 @@ finish, and its policy would not be what its config says.
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,36 +29,46 @@ from pilot.models.base import Model
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import ModelConfig, build_model, model_kind, require_pi
-from pilot.robots import load_adapter
+from pilot.models.trained_robots import TrainedRobots
+from pilot.robots import load_adapter, load_robot
 from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train.config import InitFrom, TrainConfig
-from pilot.train.embodiments import datasets_of, other_chunks, robot_of, stats_of, update_description
+from pilot.train.embodiments import (
+    datasets_of,
+    learn_robots,
+    other_chunks,
+    robot_of,
+    robots_of,
+    update_description,
+)
 from pilot.train.warm_start import load_resnet, transfer_weights
-from pilot.types import NormStats, Robot
 
 OF_THE_RUN = ("insulate", "rtc_max_delay", "integrate_padded_dims")
 """Fields of a π0 model that change how it learns or acts, not what its weights mean: a run's own are taken."""
 
 
 def first_bundle(
-    config: TrainConfig, robot: Robot, sources: Mapping[str, RowSource], *, resumed: Path | None
+    config: TrainConfig, sources: Mapping[str, RowSource], *, out: Path, resumed: bool, computed: bool
 ) -> Bundle:
-    """Return the bundle of a run before its first step, or its own from folder `resumed`.
+    """Return the bundle of a run in folder `out` before its first step, or its own policy's if it is `resumed`.
+
+    `computed`: the statistics of its robots are in that folder already.
 
     Raises:
         FileNotFoundError: there is nothing where `init_from` says.
         ValueError: what the run starts from does not fit it.
     """
     start, generator = config.init_from, torch.Generator().manual_seed(config.seed)
-    if resumed is not None:
-        return with_model_config(load_bundle(resumed), config, path=resumed)
+    learn = partial(learn_robots, config, sources, out=out, computed=computed)
+    if resumed:
+        bundle = with_model_config(load_bundle(out / "policy"), config, path=out / "policy")
+        return replace(bundle, robots=learn(known=bundle.robots))
     if start is not None and start.kind == "checkpoint":
-        return _from_checkpoint(config, robot, start, generator=generator)
-    if not datasets_of(robot.name, config, sources):
-        raise ValueError(f"run '{config.name}' has no robot source of '{robot.name}': its statistics come from one")
-    stats, text, actions = stats_of(robot.name, config, sources), TextTokenizer(), None
+        bundle = _from_checkpoint(config, start, generator=generator)
+        return replace(bundle, robots=learn(known=bundle.robots))
+    robots, text, actions = learn(known={}), TextTokenizer(), None
     writes_actions = isinstance(config.model, PiConfig)
     if start is None:
         model = _random_model(config.model, text, generator)
@@ -76,10 +87,9 @@ def first_bundle(
     else:
         model = load_resnet(build_model(config.model).initialize(generator), start.path)
     if actions is None and writes_actions:
-        actions = make_action_tokenizer(config, sources, robot, stats=stats["actions"])
+        actions = make_action_tokenizer(config, sources, robots)
     return Bundle(
-        model=model, robot=robot, norm_stats=stats, text=text, action_tokenizer=actions,
-        loc_stride=config.data.loc_stride,
+        model=model, robots=robots, text=text, action_tokenizer=actions, loc_stride=config.data.loc_stride
     )  # fmt: skip
 
 
@@ -89,11 +99,13 @@ def _random_model(config: ModelConfig, text: TextTokenizer, generator: torch.Gen
     return build_model(config).initialize(generator)
 
 
-def _from_checkpoint(config: TrainConfig, robot: Robot, start: InitFrom, *, generator: torch.Generator) -> Bundle:
+def _from_checkpoint(config: TrainConfig, start: InitFrom, *, generator: torch.Generator) -> Bundle:
     path = fetch(start.path, only=CHECKPOINT_FILES)
     bundle = load_bundle(path)
-    check_checkpoint(config, robot, bundle=bundle, path=path)
-    bundle.robot = update_description(bundle.robot, robot)
+    check_checkpoint(config, bundle=bundle, path=path)
+    for name, robot in robots_of(config).items():
+        if (known := bundle.robots.get(name)) is not None:
+            bundle.robots[name] = replace(known, robot=update_description(known.robot, robot))
     if not start.fresh:
         return with_model_config(bundle, config, path=path)
     model = transfer_weights(bundle.pi, require_pi(config.model), fresh=start.fresh, generator=generator)
@@ -128,22 +140,16 @@ def _differing(have: ModelConfig, want: ModelConfig) -> str:
 # --- what a checkpoint decides, and a run has settings for ------------------------------------------------------------
 
 
-def check_checkpoint(config: TrainConfig, robot: Robot, *, bundle: Bundle, path: Path) -> None:
+def check_checkpoint(config: TrainConfig, *, bundle: Bundle, path: Path) -> None:
     """Raise `ValueError` for settings of a run that starting from this checkpoint would override."""
-    if (got := bundle.robot.name) != robot.name:
-        raise ValueError(
-            f"{path} was trained for robot '{got}', this run is for '{robot.name}'; to take its weights and "
-            "tokenizers alone: init_from.kind=weights"
-        )
     if bundle.loc_stride != config.data.loc_stride:
         raise ValueError(
             f"boxes of {path} snap to every {bundle.loc_stride}th <loc> token, those of this run to every "
             f"{config.data.loc_stride}th; set data.loc_stride={bundle.loc_stride}"
         )
-    own = [source for source in config.data.sources if robot_of(source, config).name == robot.name]
-    is_alone = len(own) == len(config.data.sources)
-    per = config.data.stats_per
-    if is_alone and (per == "mixture" or (per == "dataset" and len(own) == 1)):
+    recorded = [robot_of(source, config).name for source in config.data.sources]
+    all_known, per = set(recorded) <= set(bundle.robots), config.data.stats_per
+    if all_known and (per == "mixture" or (per == "dataset" and len(set(recorded)) == len(recorded))):
         raise ValueError(
             f"data.stats_per={per} has no effect: statistics are those of {path}; leave it out, or compute them anew "
             "with init_from.kind=weights"
@@ -193,7 +199,7 @@ def _files_of(tokenizer: ActionTokenizer) -> dict[str, bytes]:
 
 
 def make_action_tokenizer(
-    config: TrainConfig, sources: Mapping[str, RowSource], robot: Robot, *, stats: NormStats
+    config: TrainConfig, sources: Mapping[str, RowSource], robots: TrainedRobots
 ) -> ActionTokenizer:
     """Fit a tokenizer of the kind `data.action_tokenizer` to whole chunks of the data, or read it from a folder.
 
@@ -203,13 +209,15 @@ def make_action_tokenizer(
     kind = config.data.action_tokenizer
     if kind not in ACTION_TOKENIZERS:
         return load_action_tokenizer(fetch(kind))
-    adapter, datasets = load_adapter(robot), datasets_of(robot.name, config, sources)
-    chunks = whole_chunks(datasets, robot, stats=stats, norm=config.model.norm, adapter=adapter, seed=config.seed)
+    own = robots[load_robot(config.robot).name]
+    adapter, datasets = load_adapter(own.robot), datasets_of(own.robot.name, config, sources)
+    options: dict[str, Any] = {"norm": config.model.norm, "adapter": adapter, "seed": config.seed}
+    chunks = whole_chunks(datasets, own.robot, stats=own.norm_stats["actions"], **options)
     size = require_pi(config.model).fast_vocab_size
-    options: dict[str, Any] = {
+    options = {
         "fast": {"vocab_size": size, "scale": config.data.fast_scale},
         "vq": {"seed": config.seed},
     }
     if kind == "fast":
-        options["fast"]["others"] = other_chunks(robot.name, config, sources)
+        options["fast"]["others"] = other_chunks(config, sources, robots=robots)
     return fit_action_tokenizer(kind, chunks, **{"vocab_size": min(size, 256), **options.get(kind, {})})

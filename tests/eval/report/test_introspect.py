@@ -16,6 +16,7 @@ from pilot.eval.report.introspect import (
     place_attention,
 )
 from pilot.infer.policy import load_policy
+from pilot.robots.homes import ROBOT
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +64,10 @@ def test_saying_is_the_first_head_of_the_pointing_layer(policy, monkeypatch):
 
 
 def test_patches_stand_in_the_order_of_the_cameras(policy):
-    assert patch_columns(policy, ["room", "wrist"], "room") == slice(0, 4)
-    assert patch_columns(policy, ["room", "wrist"], "wrist") == slice(4, 8)
+    assert patch_columns(policy, ROBOT, ["room", "wrist"], camera="room") == slice(0, 4)
+    assert patch_columns(policy, ROBOT, ["room", "wrist"], camera="wrist") == slice(4, 8)
     with pytest.raises(ValueError, match="not 'roof'"):
-        patch_columns(policy, ["room", "wrist"], "roof")
+        patch_columns(policy, ROBOT, ["room", "wrist"], camera="roof")
 
 
 def test_the_flow_ends_in_the_chunk_that_the_policy_acts_on(policy, observation):

@@ -27,8 +27,8 @@ HUB = re.compile(
 STAMPS = ("etag", "ETag", "md5Hash", "generation", "mtime", "LastModified", "updated", "created")
 MAX_DOWNLOADS = 4
 CHECKPOINT_FILES = (
-    "*.json", "*.safetensors", "*.model", "*.npz", "fast/*", "tokenizer/*", "action_tokenizer/*", "assets/**",
-    "params/**", "_*", "manifest.ocdbt", "ocdbt.process_*/**", "d/**",
+    "*.json", "*.safetensors", "*.model", "*.npz", "fast/*", "tokenizer/*", "action_tokenizer/*", "robots/**",
+    "assets/**", "params/**", "_*", "manifest.ocdbt", "ocdbt.process_*/**", "d/**",
 )  # fmt: skip
 """What belongs to a checkpoint of any kind; not its optimizer's state, older steps beside it, or films."""
 

@@ -75,7 +75,7 @@ def inspect(
             on the page.
     """
     path = Path(path)
-    view = ModelView.of_checkpoint(checkpoint) if checkpoint else None
+    view = ModelView.of_checkpoint(checkpoint, robot=robot.name if robot else "") if checkpoint else None
     horizon = view.action_horizon if view else action_horizon
     dataset = open_episodes(path, horizon, layouts=layouts, skip_bad=True)
     robot = robot or (view.robot if view else known_robot(dataset))

@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.layout import Observation
+from pilot.data.pipeline import Pipeline
 from pilot.infer.high_level import SUBTASK_TOKENS
 from pilot.infer.policy import Policy
 from pilot.models.pi import Prefix
+from pilot.types import Robot
 
 
 class RecordAttention(TorchFunctionMode):
@@ -48,16 +50,19 @@ class AttentionMap:
 
 
 @torch.inference_mode()
-def attention_picture(policy: Policy, observation: dict[str, Any], *, camera: str | None = None) -> AttentionMap:
+def attention_picture(
+    policy: Policy, observation: dict[str, Any], *, robot: str | None = None, camera: str | None = None
+) -> AttentionMap:
     """Return the attention on the patches of one camera's picture (the first) while the policy writes its subtask.
 
     It is that of the pointing head (`models/pointing.py`) where the model has one, else the mean over layers and heads.
     Raises ValueError for a camera that the robot has not, or a model without an action expert.
     """
-    camera = policy.bundle.robot.cameras[0] if camera is None else camera
+    own = policy.bundle.find_robot(robot).robot
+    camera = own.cameras[0] if camera is None else camera
     with RecordAttention() as recorded:
-        read, _, subtask = think(policy, observation, recorder=recorded)
-    columns = patch_columns(policy, list(read.images), camera)
+        read, _, subtask = think(policy, observation, robot=robot, recorder=recorded)
+    columns = patch_columns(policy, own, list(read.images), camera=camera)
     calls = place_attention(policy, recorded.weights)
     onto_picture = torch.stack([weights[0].mean((0, 1))[columns] for weights in calls]).mean(0)
     grid = round((columns.stop - columns.start) ** 0.5)
@@ -80,18 +85,23 @@ def place_attention(policy: Policy, calls: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.inference_mode()
 def flow_trajectory(
-    policy: Policy, observation: dict[str, Any], *, num_steps: int = 10
+    policy: Policy, observation: dict[str, Any], *, robot: str | None = None, num_steps: int = 10
 ) -> Float[np.ndarray, "s ah ad"]:
     """Return the chunk at every Euler step from noise to actions, in the robot's own units."""
-    read, context, _ = think(policy, observation)
-    steps = {"noise": noise(policy), "num_steps": num_steps, "padded_dims": policy.padded_dims}
+    read, context, _ = think(policy, observation, robot=robot)
+    own = policy.bundle.find_robot(robot).robot.name
+    steps = {"noise": noise(policy), "num_steps": num_steps, "padded_dims": policy.padded_dims([own])}
     points = policy.bundle.pi.denoise(context, read.state, **steps)[:, 0].cpu().numpy()
     state = np.asarray(observation["state"], np.float32)
-    return np.stack([policy.pipeline.decode_actions(point, state) for point in points])
+    return np.stack([policy.pipelines[own].decode_actions(point, state) for point in points])
 
 
 def think(
-    policy: Policy, observation: dict[str, Any], *, recorder: RecordAttention | None = None
+    policy: Policy,
+    observation: dict[str, Any],
+    *,
+    robot: str | None = None,
+    recorder: RecordAttention | None = None,
 ) -> tuple[Observation, Prefix, str]:
     """Let the policy read and write its subtask; return the observation, the prefix with the subtask, and its words.
 
@@ -99,7 +109,7 @@ def think(
     """
     if policy.bundle.pi.config.action_expert is None:
         raise ValueError("this policy has no action expert (π0-FAST): nothing flows from noise to actions in it")
-    read = policy.make_observation(policy.make_sample(observation))
+    read = policy.make_observation(policy.make_sample(observation, robot=robot), robot=robot)
     context = policy.bundle.pi.prefill(read)
     if recorder is not None:
         recorder.weights.clear()
@@ -112,7 +122,7 @@ def think(
         max_new_tokens=SUBTASK_TOKENS,
         allowed=codec.grammar(),
     )
-    words, _ = policy.pipeline.split_subtask(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
+    words, _ = Pipeline.split_subtask(policy.bundle.text.decode(said[0].tolist()).split(";\n")[0])
     return read, context, words
 
 
@@ -121,11 +131,11 @@ def noise(policy: Policy) -> Tensor:
     return policy.noise(torch.Generator().manual_seed(policy.seed))
 
 
-def patch_columns(policy: Policy, cameras: list[str], camera: str) -> slice:
+def patch_columns(policy: Policy, robot: Robot, cameras: list[str], *, camera: str) -> slice:
     """Return which keys of the backbone are the patches of `camera`; cameras are in the order of the observation."""
     if camera not in cameras:
-        raise ValueError(f"robot '{policy.bundle.robot.name}' has cameras {cameras}, not {camera!r}")
-    config, wrist = policy.model.config, policy.bundle.robot.wrist_cameras
+        raise ValueError(f"robot '{robot.name}' has cameras {cameras}, not {camera!r}")
+    config, wrist = policy.model.config, robot.wrist_cameras
     counts = [(config.image_size(wrist=name in wrist) // config.vision.patch_size) ** 2 for name in cameras]
     before = sum(counts[: cameras.index(camera)])
     return slice(before, before + counts[cameras.index(camera)])

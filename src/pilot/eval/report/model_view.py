@@ -51,11 +51,16 @@ class ModelView:
         return self.pipeline.model.action_horizon
 
     @classmethod
-    def of_checkpoint(cls, path: str | Path) -> "ModelView":
-        """Return the view of the policy at `path`."""
+    def of_checkpoint(cls, path: str | Path, *, robot: str = "") -> "ModelView":
+        """Return the view of the policy at `path`: for the robot of this name if it knows it, else for its only one.
+
+        Raises:
+            ValueError: it has several robots, and not this one.
+        """
         bundle = load_bundle(path, weights=False)
+        pipeline = bundle.pipeline(robot if robot in bundle.robots else None)
         words = f"As the policy in `{path}` sees it: its sizes, statistics and tokenizers."
-        return cls(pipeline=bundle.pipeline, loc_stride=bundle.loc_stride, whose=words)
+        return cls(pipeline=pipeline, loc_stride=bundle.loc_stride, whose=words)
 
     @classmethod
     def of_data(cls, dataset: EpisodeDataset, robot: Robot, stats: dict[str, NormStats]) -> "ModelView":
