@@ -141,7 +141,9 @@ def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
             data, data={"sources": (Source(path=str(data), weight=1.0), Source(path=str(tmp_path / "twin")))}
         ),
         "the same folder name": config(data, data={"sources": (Source(path=str(data)), Source(path=str(data)))}),
-        "no robot source": config(data, robot="pusht", data={"sources": (Source(path=str(data), robot="homes"),)}),
+        "no statistics of robot": config(
+            data, robot="pusht", data={"sources": (Source(path=str(data), robot="homes"),)}
+        ),
     }
     for message, wrong in cases.items():
         with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     from pilot.data.storage.remote import CHECKPOINT_FILES
     from pilot.robots import load_robot
 
+    robot = load_robot(args.robot) if args.robot else None
     source = local_path(args.source, "give a folder, or an address: hf://owner/repo, gs://…", only=CHECKPOINT_FILES)
     for part in ("tokenizer", "action_tokenizer", "stats"):
         if address := getattr(args, part):
@@ -80,8 +81,6 @@ def run(args: argparse.Namespace) -> None:
     from pilot.convert import folders
 
     kind = folders.detect_kind(source) if args.kind == "auto" else args.kind
-    selects = kind == "pilot" and args.to == "lerobot"  # one of the robots that the checkpoint describes itself
-    robot = load_robot(args.robot) if args.robot and not selects else None
     parts = ("set", "tokenizer", "action_tokenizer", *([] if robot else ["stats"]))
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
         raise ValueError(f"a checkpoint of pilot needs no {', '.join(unused)}; leave them out")
@@ -92,8 +91,8 @@ def run(args: argparse.Namespace) -> None:
     folders.require_empty(args.target)
     print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
     bundle = folders.load_checkpoint(source, kind, read_options(args, robot), dtype=parse_dtype(args))
-    if selects and args.robot:
-        bundle = bundle.select_robot(args.robot)
+    if robot is not None and args.to == "lerobot":  # which is for one
+        bundle = bundle.select_robot(robot.name)
     if args.to == "pilot":
         from pilot.infer.policy import export
 
