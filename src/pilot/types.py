@@ -153,7 +153,7 @@ class Robot:
         return cls(**declared, grippers=grippers, limits=limits)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the robot as plain values, for a checkpoint; one that says less is written as older versions read it."""
+        """Return the robot as plain values, for a checkpoint; younger fields that are empty are left out of it."""
         younger = {"limits", "control_mode"}
         return {name: value for name, value in asdict(self).items() if name not in younger or value}
 
