@@ -10,11 +10,13 @@ import numpy as np
 
 from pilot.sims.base import Box
 from pilot.sims.world.env import WorldEnv
-from pilot.sims.world.goals import Goal, NearTo, StackedOn, Wiped
+from pilot.sims.world.goals import Goal, NearTo, StackedOn, Wiped, Wiping
 from pilot.sims.world.motions import Deviation, Motion, wait
+from pilot.sims.world.opening import close_fixture, open_fixture
 from pilot.sims.world.planner import Planner
-from pilot.sims.world.scene import held_items
+from pilot.sims.world.scene import Scene, held_items
 from pilot.sims.world.skills import pick, place, put_back, stack, tuck
+from pilot.sims.world.sweeping import push, wipe
 from pilot.sims.world.task import Step
 
 Skill = Callable[[Planner, Step, np.random.Generator], Motion]
@@ -107,7 +109,9 @@ class WorldExpert:
 
     def _steps_of(self, step: Step | None) -> Motion:
         """Put back what is held without need; then do the step, or come to rest and stay there."""
-        wanted = () if step is None else (*step.goal.items, *self._tools(step.goal))
+        wanted = () if step is None else step.goal.items
+        if step is not None and isinstance(step.goal, Wiped):
+            wanted = (*wanted, *wiping_items(self.env.scene))
         for name, arm in held_items(self.env.world, self.env.scene).items():
             if name not in wanted and not self._may_hold(name):
                 yield from put_back(self.planner, self.env.scene.items[name], arm, rng=self.rng)
@@ -125,17 +129,16 @@ class WorldExpert:
         """Return whether a task that is done, or its other steps, ask for an item to be held."""
         return any(step.skill == "pick" and step.goal.item == name for step in self.env.scene.task.steps)
 
-    def _tools(self, goal: Goal) -> tuple[str, ...]:
-        """Return the items that a goal is reached with."""
-        if not isinstance(goal, Wiped):
-            return ()
-        return tuple(name for effect in self.env.scene.effects for name in getattr(effect, "items", ()))
-
     def _fail(self, why: str) -> None:
         self.failures.append(why)
         if self._number is not None:
             self._tries[self._number] += 1
         self._begin(self._next_step())
+
+
+def wiping_items(scene: Scene) -> tuple[str, ...]:
+    """Return the names of the items that wipe spots away."""
+    return tuple(name for effect in scene.effects if isinstance(effect, Wiping) for name in effect.items)
 
 
 def _move(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
@@ -159,4 +162,35 @@ def _pick(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
     yield from pick(planner, planner.scene.items[step.goal.item], rng=rng)
 
 
-SKILLS: dict[str, Skill] = {"move": _move, "pick": _pick}
+def _open(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
+    assert step.goal.fixture is not None
+    yield from open_fixture(planner, planner.scene.fixtures[step.goal.fixture], rng=rng)
+
+
+def _close(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
+    assert step.goal.fixture is not None
+    yield from close_fixture(planner, planner.scene.fixtures[step.goal.fixture], rng=rng)
+
+
+def _push(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
+    goal, scene = step.goal, planner.scene
+    assert goal.item is not None
+    where = scene.fixtures[goal.fixture] if goal.fixture is not None else getattr(goal, "xy", (0.0, 0.0))
+    yield from push(planner, scene.items[goal.item], where, rng=rng)
+
+
+def _wipe(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
+    """Take one of the things that wipe, and draw it over the spots that are left."""
+    goal, scene = step.goal, planner.scene
+    assert isinstance(goal, Wiped)
+    tools = [scene.items[name] for name in wiping_items(scene)]
+    held = [item for item in tools if planner.holder(item.name) is not None]
+    tool = (held or tools)[0]
+    if not held:
+        yield from pick(planner, tool, rng=rng)
+    yield from wipe(planner, tool, goal.spots, rng=rng)
+
+
+SKILLS: dict[str, Skill] = {
+    "move": _move, "pick": _pick, "open": _open, "close": _close, "push": _push, "wipe": _wipe,
+}  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 
-from pilot.sims.world.bodies.base import Arm
+from pilot.sims.world.bodies.base import FINGER_TRAVEL, Arm
 from pilot.sims.world.control import JointCommand, opening_for
 from pilot.sims.world.goals import touches_others
 from pilot.sims.world.grasping import Reachable, find_grasp, turned_about_vertical
@@ -33,6 +33,7 @@ from pilot.sims.world.scene import Fixture, Item
 OVER = 0.22  # a hand passes this high over what things stand on [m]
 MOVED = 0.06  # an item that is this far from where it was planned has moved [m]
 _LIFT = 0.13  # after closing, before it is checked that the item came along [m]
+_LET_GO = 0.032  # farther open than what it held: wide open, a finger inside a glass would wedge it [m]
 _CARRY = (0.40, 1.22)  # of a driving robot's hand: ahead of the base, and at least so high [m]
 
 
@@ -325,7 +326,8 @@ def put_down(
     down = reach(planner, {arm: target}, speed=float(rng.uniform(0.16, 0.25)), until=stands_already)
     yield from watched(down, is_held, f"the {item.name} fell")
     yield from settle(planner, arm, seconds=0.25)
-    yield from set_grip(planner, arm, opening_for(0.09) if deep else 0.75, seconds=0.4)
+    width = 2 * FINGER_TRAVEL * planner.controller.measured_grip()[planner.body.arms.index(arm)]
+    yield from set_grip(planner, arm, opening_for(width + _LET_GO), seconds=0.4)
     pos, rotation = planner.hand(arm)
     away = UP if deep else (UP - rotation[:, 0]) / np.linalg.norm(UP - rotation[:, 0])
     yield from reach(planner, {arm: (pos + (0.14 if deep else 0.12) * away, rotation)}, speed=0.35, lenient=True)
