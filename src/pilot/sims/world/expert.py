@@ -133,7 +133,13 @@ class WorldExpert:
         self.failures.append(why)
         if self._number is not None:
             self._tries[self._number] += 1
-        self._begin(self._next_step())
+        self._number = self._next_step()
+        self._motion = self._pause_and_begin(self._number)
+
+    def _pause_and_begin(self, number: int | None) -> Motion:
+        """Let things come to rest, then begin anew."""
+        yield from wait(self.planner, 0.2)
+        yield from self._steps_of(None if number is None else self.env.scene.task.steps[number])
 
 
 def wiping_items(scene: Scene) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ class InverseKinematics:
         for _ in range(3):
             weighted = jacobian * (self._weight * free)
             square = weighted @ jacobian.T
-            square[np.diag_indices_from(square)] += damping**2
+            square.flat[:: len(square) + 1] += damping**2
             pull = lean * self._leans * (self.rest - q) * free
             change = pull + weighted.T @ np.linalg.solve(square, error - jacobian @ pull)
             beyond = free & (((q + change > self.upper) & (change > 0)) | ((q + change < self.lower) & (change < 0)))

@@ -32,6 +32,7 @@ from pilot.sims.world.scene import Fixture, Item
 
 OVER = 0.22  # a hand passes this high over what things stand on [m]
 MOVED = 0.06  # an item that is this far from where it was planned has moved [m]
+_MOST_SPOTS = 5  # that are tried for what is held
 _LIFT = 0.13  # after closing, before it is checked that the item came along [m]
 _LET_GO = 0.032  # farther open than what it held: wide open, a finger inside a glass would wedge it [m]
 _CARRY = (0.40, 1.22)  # of a driving robot's hand: ahead of the base, and at least so high [m]
@@ -166,9 +167,12 @@ def place(
         assert to is not None
         return free_spots(planner, to, item, rng=rng)
 
-    is_deep = to is not None and to.role != "surface"
+    gaps = [0.006]
+    if to is not None and to.role != "surface":
+        depth = 2 * float(region_of(planner, to).half[2])
+        gaps = [0.012, *(gap for gap in (0.05, 0.09, 0.16, 0.24) if gap < depth - 0.03), max(0.09, depth - 0.02)]
     at = to or nearest_fixture(planner, spots()[0])
-    yield from _deliver(planner, item, arm, at, spots, gaps=(0.012, 0.05, 0.09) if is_deep else (0.006,), rng=rng)
+    yield from _deliver(planner, item, arm, at, spots, gaps=gaps, rng=rng)
 
 
 def stack(planner: Planner, item: Item, base: Item, *, rng: np.random.Generator) -> Motion:
@@ -280,23 +284,29 @@ def _raised(
 def _spot_in_reach(
     planner: Planner, carried: Carried, spots: Sequence[np.ndarray], *, gaps: Sequence[float]
 ) -> tuple[Pose, np.ndarray] | None:
-    """Return the hand's pose that lets go of what it holds at one of some spots, and joints for it."""
+    """Return the hand's pose that lets go of what it holds over one of some spots, and joints for it.
+
+    `gaps`: how far above the spot, in rising order; the lowest is taken that the arm reaches and that hits nothing.
+    """
     item, arm, world = carried.item, carried.arm, planner.world
     tcp, rotation = world.site(arm.tcp)
     middle = (world.centre(item.body) - tcp) * [1, 1, 0]
     hangs = float(tcp[2] - planner.box_of(item.body)[0][2])
-    q, spare = planner.controller.command.q, None
-    for spot in spots[:8]:
+    start, spare = planner.controller.command.q, None
+    for spot in spots[:_MOST_SPOTS]:
         for hand in turned_about_vertical(rotation):
-            above = spot - hand @ rotation.T @ middle
-            for gap in gaps:
+            above, q, best = spot - hand @ rotation.T @ middle, start, None
+            for gap in reversed(gaps):
                 pose = above + (hangs + gap) * UP, hand
-                solved = planner.reach(q, {arm: pose})
-                if solved is None:
+                lower = planner.reach(q, {arm: pose})
+                if lower is None:
                     break
-                if not planner.collides(solved, carried=carried):
-                    return pose, solved
-                spare = spare or (pose, solved)
+                spare, q = spare or (pose, lower), lower
+                if planner.collides(q, carried=carried):
+                    break
+                best = pose, q
+            if best is not None:
+                return best
     return spare
 
 

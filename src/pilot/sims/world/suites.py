@@ -3,12 +3,15 @@
 A simulator's own suites are subclasses that draw scenes. Free of physics, which is imported when it is used.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
+
+import numpy as np
 
 from pilot.names import check_name
 from pilot.robots import load_robot
-from pilot.sims.base import SimEnv, Suite
+from pilot.sims.base import Disturbance, ScriptedExpert, SimEnv, Suite
+from pilot.sims.world.mishaps import Mishaps
 from pilot.types import Robot
 
 
@@ -17,9 +20,11 @@ class WorldSuite(Suite):
     """Tasks for one of several bodies. `body` names the robot that acts: `mobile`, or `mobile_ee` by its hand."""
 
     bodies: ClassVar[tuple[str, ...]] = ("arm", "bimanual", "mobile", "mobile_bimanual")
+    has_expert: ClassVar[bool] = True
     has_subtasks: ClassVar[bool] = True
 
     body: str = "mobile"
+    mishaps: Mishaps = field(default_factory=Mishaps)  # what goes wrong in demonstrations
 
     @property
     def robot(self) -> Robot:
@@ -46,6 +51,17 @@ class WorldSuite(Suite):
         from pilot.sims.world.env import WorldEnv
 
         return WorldEnv(self.draw, robot=self.robot, image_size=image_size)
+
+    def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
+        from pilot.sims.world.expert import WorldExpert
+
+        return WorldExpert(env, rng, shuffle=shuffle)
+
+    def disturb(self, env: Any, rng: np.random.Generator) -> Disturbance:
+        from pilot.sims.world.disturbances import WorldDisturbance, odd_start
+
+        odd_start(env, rng, mishaps=self.mishaps)
+        return WorldDisturbance(env, rng, self.mishaps)
 
     def settings(self) -> dict[str, Any]:
         options = asdict(self)

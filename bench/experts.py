@@ -1,0 +1,105 @@
+"""How often the experts of rooms and of the lab succeed, and what an episode costs.
+
+`python bench/experts.py rooms-move rooms-move@arm lab-stack_bowls@bimanual [--scenes 200] [--split train]
+[--disturbed]`. One episode in each of the first scenes, without pictures; CPU time of one process, the drawing of the
+scene and the suite's own bookkeeping in it. `--disturbed` plays what goes wrong in demonstrations. `-v` lists failures.
+"""
+
+import argparse
+import collections
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pilot.eval.stats import wilson
+from pilot.eval.suites import load_suite
+from pilot.sims.base import Disturbance, Suite
+
+REST = 5  # steps that success has to last
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one episode."""
+
+    task: str
+    success: bool
+    progress: float
+    steps: int
+    collisions: int
+    again: tuple[str, ...]  # why motions began again
+    cpu: float  # seconds
+
+    def describe(self, scene: int) -> str:
+        return f"  {scene} {self.task}: {self.progress:.0%} of the steps, {self.steps} ticks; {list(self.again[-4:])}"
+
+
+def play(suite: Suite, env: Any, scene: int, *, disturbed: bool) -> Outcome:
+    """Let the expert act in one scene."""
+    began = time.process_time()
+    env.reset_to(scene)
+    rng = np.random.default_rng((1, scene))
+    expert: Any = suite.expert(env, rng)
+    disturbance = suite.disturb(env, rng) if disturbed else Disturbance()
+    rested = steps = 0
+    info: dict[str, Any] = {}
+    while steps < env.max_steps and rested < REST:
+        action = expert.act()
+        info = env.advance(disturbance.apply(env.state(), action)[0] if disturbed else action)
+        rested, steps = rested + 1 if info["success"] else 0, steps + 1
+    task = env.scene.task.name
+    return Outcome(
+        task, rested >= REST, info["progress"], steps, info["collisions"], tuple(expert.failures),
+        time.process_time() - began,
+    )  # fmt: skip
+
+
+def report(name: str, outcomes: list[Outcome], *, redrawn: int) -> None:
+    """Print one line per suite, and one per task."""
+    groups = collections.defaultdict(list)
+    for outcome in outcomes:
+        groups[outcome.task].append(outcome)
+    for label, group in ((name, outcomes), *((f"  {task}", group) for task, group in sorted(groups.items()))):
+        n = sum(outcome.success for outcome in group)
+        low, high = wilson(n, len(group))
+        mean = {key: np.mean([getattr(o, key) for o in group]) for key in ("progress", "steps", "collisions", "cpu")}
+        again = np.mean([bool(outcome.again) for outcome in group])
+        print(
+            f"{label:32s} {n:4d}/{len(group):<4d} {n / len(group):4.0%} [{low:.0%}, {high:.0%}]  of the steps "
+            f"{mean['progress']:.0%}  ticks {mean['steps']:.0f}  began again {again:.0%}  bumps "
+            f"{mean['collisions']:.1f}  CPU {mean['cpu']:.2f} s",
+            flush=True,
+        )
+        if label == name:
+            print(f"  scenes drawn again: {redrawn}")
+
+
+def main() -> None:
+    """Run the suites that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="+")
+    parser.add_argument("--scenes", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--tasks", nargs="+")
+    parser.add_argument("--disturbed", action="store_true")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    args = parser.parse_args()
+    for name in args.suites:
+        suite: Any = replace(load_suite(name), split=args.split)
+        if args.tasks:
+            suite = replace(suite, tasks=tuple(args.tasks))
+        env: Any = suite.make_env(image_size=16)
+        outcomes = []
+        for scene in range(args.first, args.first + args.scenes):
+            outcomes.append(play(suite, env, scene, disturbed=args.disturbed))
+            if args.verbose and (not outcomes[-1].success or len(outcomes[-1].again) > 1):
+                print(("" if outcomes[-1].success else "FAILED") + outcomes[-1].describe(scene), flush=True)
+        report(name, outcomes, redrawn=env.redrawn)
+        env.close()
+
+
+if __name__ == "__main__":
+    main()
