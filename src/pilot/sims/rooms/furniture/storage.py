@@ -1,8 +1,12 @@
 """Furniture that holds things: chests of drawers, shelves, boxes with lids, baskets, bins, trays."""
 
-from pilot.sims.rooms.furniture.parts import LOWEST, Vec3, add_drawer, add_lid, bar, box, open_box
+from typing import Any
+
+from pilot.sims.rooms.furniture.parts import LOWEST, add_drawer, add_lid, bar, box, open_box
 from pilot.sims.rooms.paints import METAL, Paint
 from pilot.sims.rooms.room import STAND, STAND_AT_DRAWER, Place, Room
+
+DEEPEST = 0.17  # that a container is [m]
 
 
 def add_chest(
@@ -102,9 +106,7 @@ def add_vessel(
             at = (x, sign * (half[1] + 0.012), height)
             bar(piece, (0.01, half[0]), paint.shade(0.8), at=at, along="x")
             bar(piece, (0.01, half[1]), paint.shade(0.8), at=(x + sign * (half[0] + 0.012), 0, height), along="y")
-    top = max(height + 0.03, 0.18)  # tall things look out of a tray
-    where = front or place.at(-STAND, 0)
-    room.offer(name, body=name, role="container", centre=(x, 0, top / 2), half=(*half, top / 2), front=where)
+    _offer_inside(room, piece, name, x=x, half=half, height=height, paint=paint, front=front or place.at(-STAND, 0))
 
 
 def add_lidded_box(
@@ -125,7 +127,25 @@ def add_lidded_box(
     open_box(piece, half, height, at=(x, 0, 0.001), paint=paint)
     bar(piece, (0.006, half[1]), METAL, at=(2 * half[0] + 0.03, 0, height), along="y")
     stand = STAND_AT_DRAWER - 0.1
-    where = front or place.at(-STAND, 0)
-    region: Vec3 = (half[0], half[1], height / 2 + 0.01)
-    room.offer(name, body=name, role="container", centre=(x, 0, height / 2 + 0.01), half=region, front=where)
+    _offer_inside(room, piece, name, x=x, half=half, height=height, paint=paint, front=front or place.at(-STAND, 0))
     add_lid(room, piece, lid, place=place, half=half, z=height + 0.002, paint=paint, front=stand)
+
+
+def _offer_inside(
+    room: Room,
+    piece: Any,
+    name: str,
+    *,
+    x: float,
+    half: tuple[float, float],
+    height: float,
+    paint: Paint,
+    front: Place,
+) -> None:
+    """Register what a box holds; a deep one has a raised floor, so that a hand can lay things down in it."""
+    floor = max(0.0, height - DEEPEST)
+    if floor > 0:
+        box(piece, (half[0], half[1], floor / 2), paint.shade(0.7), at=(x, 0, floor / 2))
+    top = max(height + 0.03, 0.18)  # tall things look out of a tray
+    middle, region = (top + floor) / 2, (half[0], half[1], (top - floor) / 2)
+    room.offer(name, body=name, role="container", centre=(x, 0, middle), half=region, front=front)
