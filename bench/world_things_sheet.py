@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--looks", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     kinds = [find_kind(name) for name in arguments.kinds] or list(KINDS.values())
     sheet = draw_sheet(kinds, seed=arguments.seed, looks=arguments.looks)
     sheet.quantize(128).save(arguments.file, optimize=True)

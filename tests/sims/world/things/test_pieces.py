@@ -68,7 +68,7 @@ def test_meshes_are_closed_and_face_outwards(piece):
 def test_pieces_scale_and_move_together():
     cup = p.ring(0.03, (0, 0.1), lambda _: RGB) + (MESHES[0],)
     up, side = np.array([0, 0, 1.0]), np.array([1.0, 0, 0])
-    large = [piece.scaled(2) for piece in cup]
-    assert max(x.reach(up) for x in large) == pytest.approx(2 * max(x.reach(up) for x in cup))
+    large = [piece.stood(2, lift=0.01) for piece in cup]
+    assert max(x.reach(up) for x in large) == pytest.approx(2 * max(x.reach(up) for x in cup) + 0.02)
     lying = p.moved(cup, (0.5, 0, 0), turn=p.about("y", np.pi / 2))
     assert max(x.reach(side) for x in lying) == pytest.approx(0.5 + max(x.reach(up) for x in cup))

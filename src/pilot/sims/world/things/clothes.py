@@ -134,15 +134,15 @@ def _pillow(look: Look) -> Form:
     """A pillow with a crease that stands up along its middle, so that fingers can pinch it."""
     half_x, half_y = 0.125 * look.stretch, 0.085
     body = box((half_x - 0.040, half_y - 0.012, 0.020), (0, 0, 0.020), look.rgb).only_touched()
-    crease = box((0.055, 0.007, 0.028), (0, 0, 0.058), darker(look.rgb, 0.92))
+    crease = box((0.055, 0.007, 0.028), (0, 0, 0.058), look.rgb).only_touched()
+    ridge = ellipsoid((0.074, 0.013, 0.042), (0, 0, 0.048), darker(look.rgb, 0.95))
     corners = [(x * half_x * 0.93, y * half_y * 0.93, 0.028) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
     piping = chain([0.006] * 4, corners, look.accent_rgb)
-    stripes = [box((0.006, 0.008, 0.0286), (x, 0, 0.058), look.accent_rgb) for x in (-0.036, 0, 0.036)]
-    seen = only_seen(
-        cushion((half_x, half_y, 0.030), look.rgb), *piping, *(stripes if look.pattern == "striped" else [])
-    )
+    stripes = [box((0.008, half_y * 0.72, 0.003), (x, 0, 0.0585), look.accent_rgb) for x in (-0.05, 0, 0.05)]
+    seen = [cushion((half_x, half_y, 0.030), look.rgb), ridge, *piping]
+    seen += stripes if look.pattern == "striped" else []
     grasps = tuple(grasp for x in (-0.03, 0, 0.03) for grasp in above((x, 0, 0.070), 0.007, part="crease"))
-    return Form((body, crease, *seen), grasps)
+    return Form((body, crease, *only_seen(*seen)), grasps)
 
 
 _clothing = partial(ThingKind, family="clothes")

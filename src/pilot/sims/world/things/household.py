@@ -145,11 +145,13 @@ def _toothpaste(look: Look) -> Form:
 
 def _toilet_roll(look: Look) -> Form:
     height = 0.085
+    solid = disc(0.039, (0, height), look.rgb).only_touched()
     wall = ring(0.027, (0, height), lambda _: look.rgb, sides=10, thick=0.012)
     core = ring(0.0145, (0, height + 0.0008), lambda _: (0.62, 0.48, 0.34), sides=10, thick=0.0015)
-    sheet = box((0.0006, 0.020, 0.028), (0.0396, 0, height * 0.6), darker(look.rgb, 0.88)).only_seen()
-    hole = disc(0.014, (0, 0.002), BLACK).only_seen()
-    return Form((*wall, *only_seen(*core), sheet, hole), around(height - 0.022, 0.039) + sideways(height * 0.55, 0.039))
+    sheet = box((0.0006, 0.020, 0.028), (0.0396, 0, height * 0.6), darker(look.rgb, 0.88))
+    hole = disc(0.014, (0, 0.002), BLACK)
+    grasps = around(height - 0.022, 0.039) + sideways(height * 0.55, 0.039)
+    return Form((solid, *only_seen(*wall, *core, sheet, hole)), grasps)
 
 
 def _tissue_box(look: Look) -> Form:
@@ -223,9 +225,10 @@ def _hammer(look: Look) -> Form:
 
 
 def _tape(look: Look) -> Form:
-    wall = ring(0.030, (0, 0.026), lambda _: look.rgb, sides=12, thick=0.007)
-    core = ring(0.0226, (0, 0.0266), lambda _: (0.75, 0.60, 0.42), sides=12, thick=0.002)
-    return Form((*wall, *only_seen(*core)), around(0.0215, 0.037))
+    solid = disc(0.037, (0, 0.026), look.rgb).only_touched()
+    wall = ring(0.030, (0, 0.026), lambda _: look.rgb, thick=0.007)
+    core = ring(0.0226, (0, 0.0266), lambda _: (0.75, 0.60, 0.42), thick=0.002)
+    return Form((solid, *only_seen(*wall, *core)), around(0.0215, 0.037))
 
 
 def _torch(look: Look) -> Form:

@@ -109,8 +109,7 @@ def _scaled_form(kind: ThingKind, look: Look) -> Form:
     """Return the form at the look's scale, standing exactly on the ground."""
     form = kind.form(look)
     lift = max(piece.reach(-_UP) for piece in form.pieces if piece.is_touched)
-    grasps = (replace(grasp, tcp=grasp.tcp + lift * _UP) for grasp in form.grasps)
     return Form(
-        tuple(piece.scaled(look.scale) for piece in moved(form.pieces, (0, 0, lift))),
-        tuple(grasp.scaled(look.scale) for grasp in grasps),
+        tuple(piece.stood(look.scale, lift=lift) for piece in form.pieces),
+        tuple(replace(grasp, tcp=grasp.tcp + lift * _UP).scaled(look.scale) for grasp in form.grasps),
     )

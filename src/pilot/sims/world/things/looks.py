@@ -33,6 +33,7 @@ HELD_OUT_COLOURS = ("turquoise", "pink")
 PAINTS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black", "grey", *HELD_OUT_COLOURS)
 """What a thing may be painted in."""
 TOY_PAINTS = ("red", "green", "blue", "yellow", "purple", "orange", *HELD_OUT_COLOURS)
+_ACCENTS = (*(c for c in TOY_PAINTS if c not in HELD_OUT_COLOURS), "white")
 PATTERNS = ("plain", "striped", "spotted")
 
 WHITE, BLACK, GREY = COLOURS["white"], COLOURS["black"], (0.33, 0.34, 0.36)
@@ -112,9 +113,9 @@ def draw_look(
     scales: tuple[float, float] = (0.92, 1.06),
 ) -> Look:
     """Draw a look in one of these colours; half of the things that may have a pattern are plain."""
-    colour = str(rng.choice(list(colours)))
-    accent = str(rng.choice([c for c in TOY_PAINTS + ("white",) if c not in (colour, *HELD_OUT_COLOURS)]))
-    pattern = "plain" if rng.random() < 0.5 else str(rng.choice(list(patterns)))
+    colour = _one(colours, rng)
+    accent = _one([c for c in _ACCENTS if c != colour], rng)
+    pattern = "plain" if rng.random() < 0.5 else _one(patterns, rng)
     return Look(
         colour=colour,
         accent=accent,
@@ -127,10 +128,13 @@ def draw_look(
     )
 
 
+def _one(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[rng.integers(len(options))]  # `rng.choice` takes ten times as long
+
+
 def _jitter(rgb: Vec3, rng: np.random.Generator) -> Vec3:
     hue, saturation, value = colorsys.rgb_to_hsv(*rgb)
-    hue = (hue + rng.uniform(-0.012, 0.012)) % 1
-    saturation = float(np.clip(saturation * rng.uniform(0.85, 1.08), 0, 1))
-    value = float(np.clip(value * rng.uniform(0.88, 1.06), 0, 1))
+    turn, wash, shade = rng.uniform((-0.012, 0.85, 0.88), (0.012, 1.08, 1.06))
+    hue, saturation, value = (hue + turn) % 1, min(saturation * wash, 1.0), min(value * shade, 1.0)
     r, g, b = colorsys.hsv_to_rgb(hue, saturation, value)
     return (r, g, b)

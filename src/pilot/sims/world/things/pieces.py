@@ -54,11 +54,13 @@ class Piece:
         """Return the piece with this opacity."""
         return replace(self, alpha=alpha)
 
-    def scaled(self, factor: float) -> "Piece":
-        """Return the piece of a thing that is `factor` times as large."""
-        mesh = None if self.mesh is None else replace(self.mesh, vertices=self.mesh.vertices * factor)
-        size, at = tuple(s * factor for s in self.size), tuple(a * factor for a in self.at)
-        return replace(self, size=size, at=at, mesh=mesh)
+    def stood(self, scale: float, *, lift: float = 0.0) -> "Piece":
+        """Return the piece raised by `lift`, of a thing that is then made `scale` times as large."""
+        mesh = None if self.mesh is None else Mesh(self.mesh.vertices * scale, self.mesh.faces)
+        x, y, z = self.at
+        at, size = (x * scale, y * scale, (z + lift) * scale), tuple(s * scale for s in self.size)
+        flags = (self.alpha, self.is_touched, self.is_seen, self.rolls)
+        return Piece(self.shape, size, at, self.rgb, self.turn, *flags, mesh)
 
     def reach(self, direction: np.ndarray) -> float:
         """Return how far the piece reaches from the thing's origin in a unit direction [3] (its support function)."""
@@ -171,11 +173,11 @@ def ring(
     low, high = levels
     half = (high - low) / 2 / np.cos(tilt)
     width = (radius + thick + half * abs(np.sin(tilt))) * np.tan(np.pi / sides)
-    pieces = []
+    lean, pieces = about("y", tilt), []
     for k in range(sides):
         angle = 2 * np.pi * k / sides
         at = (radius * np.cos(angle), radius * np.sin(angle), (low + high) / 2)
-        pieces.append(box((thick, width, half), at, rgb(k), turn=about("z", angle) @ about("y", tilt)))
+        pieces.append(box((thick, width, half), at, rgb(k), turn=about("z", angle) @ lean))
     return tuple(pieces)
 
 
