@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import world_things
 from pilot import configs, robots
 from pilot.cli import main
 from pilot.cli.settings import override
@@ -68,7 +69,7 @@ def test_readme_is_short():
 
 
 def test_the_robot_and_the_recording_of_the_page_on_adding(tmp_path, monkeypatch):
-    robot_code, record_code = blocks(ROOT / "docs" / "adding.md", "python")
+    robot_code, record_code, _ = blocks(ROOT / "docs" / "adding.md", "python")
     scope: dict = {}
     exec(robot_code, scope)
     monkeypatch.setattr(robots, "load_robot", lambda name: scope["ROBOT"])
@@ -83,6 +84,13 @@ def test_the_robot_and_the_recording_of_the_page_on_adding(tmp_path, monkeypatch
     dataset = LeRobotDataset(tmp_path / "desk", 4)
     assert np.array_equal(dataset.actions, made["actions"])
     assert dataset.row(50)["subtask"] == "put it in the cup"
+
+
+def test_the_thing_of_the_page_on_adding_can_be_grasped():
+    scope: dict = {}
+    exec(blocks(ROOT / "docs" / "adding.md", "python")[2], scope)
+    trials = [world_things.try_thing(scope["PUCK"], np.random.default_rng(seed)) for seed in range(3)]
+    assert [trial.outcome for trial in trials] == ["held"] * 3
 
 
 def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):

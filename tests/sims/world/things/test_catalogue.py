@@ -11,6 +11,7 @@ from pilot.sims.world.things import (
     HELD_OUT_COLOURS,
     HELD_OUT_KINDS,
     KINDS,
+    draw_things,
     find_kind,
     handled_kinds,
     looked_at_kinds,
@@ -115,6 +116,27 @@ def test_grasps_fit_between_the_fingers_and_spare_the_table(kind):
             assert 0.01 < grasp.opening <= 0.09
             lowest_of_pads = grasp.tcp[2] + 0.02 * grasp.approach[2]
             assert lowest_of_pads > 0
+
+
+def test_drawn_things_can_be_told_apart():
+    kinds = handled_kinds(families=["dishes", "cutlery"])
+    things = draw_things(np.random.default_rng(0), 12, kinds=kinds)
+    names = [name for kind, look in things for name in kind.names(look)]
+    assert len(things) == 12
+    assert len(set(names)) == len(names)
+    assert things == draw_things(np.random.default_rng(0), 12, kinds=kinds)
+
+
+def test_drawn_things_have_held_out_colours_where_they_come_in_them():
+    kinds = [find_kind("mug"), find_kind("banana")]
+    things = draw_things(np.random.default_rng(1), 3, kinds=kinds, colours=HELD_OUT_COLOURS)
+    assert {look.colour for kind, look in things if kind.name == "mug"} <= set(HELD_OUT_COLOURS)
+    assert {kind.name for kind, _ in things} == {"mug", "banana"}
+
+
+def test_more_things_than_there_are_names_are_refused():
+    with pytest.raises(ValueError, match="could not draw 3 things with different names of 1 kinds"):
+        draw_things(np.random.default_rng(0), 3, kinds=[find_kind("lemon")])
 
 
 def test_words_and_shapes_need_no_physics():

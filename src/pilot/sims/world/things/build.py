@@ -57,7 +57,7 @@ def _add_piece(body: Any, piece: Piece, *, mass: float, mesh: str) -> None:
         piece.shape,
         size=piece.size,
         pos=piece.at,
-        quat=quat_of(piece.turn),
+        quat=quat_of(piece.turn) if piece.is_turned else None,
         rgb=piece.rgb,
         alpha=piece.alpha,
         mass=mass if piece.is_touched else 0,

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from pilot.names import check_name
 from pilot.sims.world.things import (
     clothes,
@@ -16,6 +18,7 @@ from pilot.sims.world.things import (
     toys,
 )
 from pilot.sims.world.things.kind import ThingKind
+from pilot.sims.world.things.looks import Look
 
 _MODULES = (dishes, food, rubbish, toys, clothes, household, seen_food, seen_home, seen_leisure, seen_machines)
 
@@ -48,3 +51,34 @@ def handled_kinds(*, families: Sequence[str] | None = None, held_out: bool = Fal
 def looked_at_kinds() -> tuple[ThingKind, ...]:
     """Return the kinds that no robot handles: they appear in pictures with questions only."""
     return tuple(kind for kind in KINDS.values() if not kind.is_handled)
+
+
+def draw_things(
+    rng: np.random.Generator,
+    count: int,
+    *,
+    kinds: Sequence[ThingKind],
+    colours: Sequence[str] | None = None,
+) -> list[tuple[ThingKind, Look]]:
+    """Draw things that can be told apart: no name or synonym of one fits another.
+
+    `colours` are those that they may have, where their kind comes in them; else those of training.
+
+    Raises:
+        ValueError: there are not so many different things of these kinds.
+    """
+    drawn: list[tuple[ThingKind, Look]] = []
+    taken: set[str] = set()
+    for _ in range(40 * count):
+        if len(drawn) == count:
+            return drawn
+        kind = kinds[rng.integers(len(kinds))]
+        known = colours if colours is None or set(colours) & set(kind.colours) else None
+        look = kind.draw_look(rng, colours=known)
+        if not taken & set(kind.names(look)):
+            taken |= set(kind.names(look))
+            drawn.append((kind, look))
+    if len(drawn) < count:
+        names = ", ".join(kind.name for kind in kinds[:4])
+        raise ValueError(f"could not draw {count} things with different names of {len(kinds)} kinds ({names}…)")
+    return drawn

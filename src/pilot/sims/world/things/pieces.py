@@ -4,6 +4,7 @@ Lengths are in metres and sizes are half sizes, as in MuJoCo; z points up. A pie
 otherwise. Hollow things are rings of boxes, because a mesh collides as its convex hull.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -37,6 +38,11 @@ class Piece:
     is_seen: bool = True
     rolls: bool = False
     mesh: Mesh | None = None
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether it stands in another way than its shape does."""
+        return self.turn is not _UNTURNED
 
     def only_seen(self) -> "Piece":
         """Return the piece as decoration, which nothing touches."""
@@ -137,19 +143,20 @@ def rod(radius: float, ends: tuple[Vec3, Vec3], rgb: Vec3) -> Piece:
 
 def disc(radius: float, levels: Levels, rgb: Vec3, *, xy: tuple[float, float] = (0, 0)) -> Piece:
     """Make an upright cylinder from one height to another."""
-    return cylinder(radius, ((*xy, levels[0]), (*xy, levels[1])), rgb)
+    low, high = levels
+    return Piece("cylinder", (radius, (high - low) / 2), (*xy, (low + high) / 2), rgb)
 
 
 def _between(shape: str, radius: float, ends: tuple[Vec3, Vec3], rgb: Vec3) -> Piece:
     axis = np.subtract(ends[1], ends[0])
-    length = float(np.linalg.norm(axis))
-    z = axis / length
-    x = np.array([1.0, 0, 0]) if abs(z[0]) < 0.9 else np.array([0, 1.0, 0])
-    x = x - z * (z @ x)
-    x = x / np.linalg.norm(x)
-    y = np.array([z[1] * x[2] - z[2] * x[1], z[2] * x[0] - z[0] * x[2], z[0] * x[1] - z[1] * x[0]])
-    middle = tuple(np.add(*ends) / 2)
-    return Piece(shape, (radius, length / 2), middle, rgb, np.stack([x, y, z], axis=1))
+    length = math.sqrt(axis @ axis)
+    a, b, c = axis / length
+    # Any axes across will do: what is round looks the same from all sides.
+    across = math.hypot(a, b)
+    x = (b / across, -a / across, 0.0) if across > 1e-9 else (1.0, 0.0, 0.0)
+    y = (-c * x[1], c * x[0], a * x[1] - b * x[0])
+    turn = np.array([(x[0], y[0], a), (x[1], y[1], b), (x[2], y[2], c)])
+    return Piece(shape, (radius, length / 2), tuple(np.add(*ends) / 2), rgb, turn)
 
 
 def chain(radii: Sequence[float], points: Sequence[Vec3], rgb: Vec3) -> Pieces:
