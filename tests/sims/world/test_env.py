@@ -181,3 +181,15 @@ def test_pictures_say_where_things_are(env):
     behind = env.scene.fixtures["tray"].__class__("behind", "table", "surface", (-5, 0, 0), (0.1, 0.1, 0.1))
     assert env.pictures.box_of_fixture(behind, camera="front") is None
     assert env.render().shape == (64, 64, 3)
+
+
+def test_what_a_camera_does_not_see_is_left_out_of_the_drawing_only(env):
+    env.reset_to(1)
+    pictures, model = env.pictures, env.world.model
+    groups = model.geom_group.copy()
+    for camera in env.robot.cameras:
+        drawn = pictures.render(camera)
+        assert np.array_equal(model.geom_group, groups)
+        whole = pictures._renderer.render(env.world.data, camera)
+        assert np.array_equal(drawn, whole), camera
+    assert pictures._is_out_of_sight("wrist").sum() > 5  # most of the arm is behind it

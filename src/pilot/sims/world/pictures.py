@@ -1,7 +1,7 @@
 """Pictures of a world, and where in them things are.
 
 The GL context belongs to the process and stays (`sims/gl.py`); what a new model costs is a few milliseconds, with its
-first picture.
+first picture. What is drawn is what the time of a picture goes to, so geoms out of a camera's sight are left out.
 """
 
 import math
@@ -15,6 +15,8 @@ from pilot.sims.world.scene import Fixture
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 _DIRECTIONS = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
+_HIDDEN = 5  # a group of geoms that MuJoCo does not draw
+_DOT = 0.8  # pixels: what has a smaller radius is not drawn
 _NEAR = 0.02  # what is closer to a camera than this is behind it [m]
 _SMALLEST = 0.004  # sides of a box that is worth naming, as shares of the picture
 
@@ -25,12 +27,18 @@ class Pictures:
     def __init__(self, world: Physics, size: int):
         self.world, self.size = world, size
         self._renderer: Renderer | None = None
+        self._groups = world.model.geom_group.copy()
+        self._has_end = world.model.geom_rbound > 0  # planes have none
 
     def render(self, camera: str) -> np.ndarray:
         """Render the picture of one camera, uint8 [h w 3]."""
+        model = self.world.model
         if self._renderer is None:
-            self._renderer = Renderer(self.world.model, self.size, max_geoms=self.world.model.ngeom + 8)
-        return self._renderer.render(self.world.data, camera)
+            self._renderer = Renderer(model, self.size, max_geoms=model.ngeom + 8)
+        model.geom_group[self._is_out_of_sight(camera)] = _HIDDEN
+        picture = self._renderer.render(self.world.data, camera)
+        model.geom_group[:] = self._groups
+        return picture
 
     def close(self) -> None:
         """Free the buffers."""
@@ -49,6 +57,16 @@ class Pictures:
         """Return the box around a fixture's region in a camera's picture."""
         points = np.asarray(fixture.centre) + _CORNERS * np.asarray(fixture.half)
         return self._box(points @ self.world.rot(fixture.body).T + self.world.pos(fixture.body), camera)
+
+    def _is_out_of_sight(self, camera: str) -> np.ndarray:
+        """Return of each geom whether the sphere around it is beside or behind a picture, or less than a dot in it."""
+        model, data, number = self.world.model, self.world.data, self.world.id_of("camera", camera)
+        x, y, z = ((data.geom_xpos - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
+        radius, slope = model.geom_rbound, math.tan(math.radians(model.cam_fovy[number]) / 2)
+        edge = radius * math.sqrt(1 + slope**2) - z * slope
+        is_seen = (z < radius) & (np.abs(x) < edge) & (np.abs(y) < edge)
+        is_seen &= radius * self.size > -2 * _DOT * slope * z
+        return ~is_seen & self._has_end
 
     def _box(self, points: np.ndarray, camera: str) -> Box | None:
         """Return the clipped box (y0, x0, y1, x1) around points [n 3]."""
