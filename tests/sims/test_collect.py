@@ -15,6 +15,7 @@ from pilot.sims.collect import collect, collect_web
 from pilot.sims.demonstrate import demonstrate
 from pilot.sims.homes import HomesSuite
 from pilot.sims.homes.disturbances import HomesDisturbance, Noise
+from sims.foreign import DotSuite
 
 NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
 SUITE = HomesSuite(name="homes", title="one move", split="train")
@@ -203,3 +204,25 @@ def test_progress_is_readable(collected):
     done = json.loads((collected / "collect.json").read_text())
     assert (done["homes"], done["episodes"], done["dropped"]) == (2, 4, 0)
     assert fmt.RECORDING not in {p.name for p in collected.iterdir()}
+
+
+def test_pictures_at_a_rate_of_their_own_are_held_in_between_and_rows_drawn_where_they_are_new(tmp_path):
+    every = collect(tmp_path / "every", scenes=1, **SMALL)
+    third = collect(tmp_path / "third", scenes=1, picture_every=3, **SMALL)
+    full, thinned = LeRobotDataset(every, 4), LeRobotDataset(third, 4)
+    np.testing.assert_array_equal(full.state, thinned.state)
+    frames = np.array([full.row(row)["frame_index"] for row in range(len(full))])
+    np.testing.assert_array_equal(thinned.trainable_rows(), np.flatnonzero(frames % 3 == 0))
+    for row, frame in enumerate(frames.tolist()):
+        np.testing.assert_array_equal(thinned.picture(row, "room"), full.picture(row - frame % 3, "room"))
+    assert (full.picture(3, "room") != full.picture(1, "room")).any()
+
+
+def test_a_simulator_without_states_of_their_own_cannot_hold_pictures(tmp_path):
+    with pytest.raises(ValueError, match="picture_every=1"):
+        collect(tmp_path / "set", DotSuite(name="dots", title=""), scenes=1, episodes_per_scene=1, picture_every=2)
+
+
+def test_pictures_have_the_size_asked_for(tmp_path):
+    path = collect(tmp_path / "set", scenes=1, image_size=40, **SMALL)
+    assert LeRobotDataset(path, 4).picture(0, "wrist").shape == (40, 40, 3)

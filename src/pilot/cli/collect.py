@@ -35,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--driven-steps", type=whole_number(4), help="the most steps that the policy drives (default: 24)"
     )
+    parser.add_argument(
+        "--picture-every",
+        type=whole_number(1),
+        default=1,
+        metavar="FRAMES",
+        help="take pictures at every so many frames only, states and actions at all (default: %(default)s)",
+    )
+    parser.add_argument("--image-size", type=whole_number(8), help="pixels on a side (default: as the suite has them)")
     parser.add_argument("--video", action="store_true", help="store mp4 files instead of single pictures")
     parser.add_argument(
         "--web", type=whole_number(1), metavar="ROWS", help="write this many captions, questions and boxes instead"
@@ -106,6 +114,8 @@ def run(args: argparse.Namespace) -> None:
         image_format="video" if args.video else "image",
         policy=None if args.policy is None else driver(args.policy, suite),
         driven_steps=args.driven_steps or DRIVEN_STEPS,
+        picture_every=args.picture_every,
+        image_size=args.image_size,
         **where,
     )
     print(f"wrote the data set {args.out}; to look at it: pilot data inspect {args.out}")

@@ -20,7 +20,7 @@ from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.data.loading.parallel import map_in_processes
 from pilot.data.storage.files import read_json, write_json
 from pilot.names import shorten
-from pilot.sims.base import DriveFn, Suite
+from pilot.sims.base import DriveFn, SimEnv, Suite
 from pilot.sims.demonstrate import DRIVEN_STEPS, Demonstration, demonstrate
 
 PROGRESS = "collect.json"
@@ -38,6 +38,8 @@ class CollectSettings:
     image_format: str
     takeover: bool  # a policy drives the first steps
     driven_steps: int = DRIVEN_STEPS  # at most so many
+    picture_every: int = 1  # frames from one picture to the next
+    image_size: int | None = None  # None: as the suite makes it
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as `collect.json` holds them; scenes have the name that they have in the suite."""
@@ -49,7 +51,13 @@ class CollectSettings:
             "image_format": self.image_format,
             "takeover": self.takeover,
             "driven_steps": self.driven_steps,
+            "picture_every": self.picture_every,
+            "image_size": self.image_size,
         }
+
+    def make_env(self) -> SimEnv:
+        """Make the suite's environment with pictures of the size that was asked for."""
+        return self.suite.make_env() if self.image_size is None else self.suite.make_env(image_size=self.image_size)
 
 
 def collect(
@@ -65,13 +73,17 @@ def collect(
     image_format: str = "image",
     policy: DriveFn | None = None,
     driven_steps: int = DRIVEN_STEPS,
+    picture_every: int = 1,
+    image_size: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Record `scenes * episodes_per_scene` demonstrations of a suite into the data set `out`; return its path.
 
     `verbal`: a supervisor says each next step (stored as events). `policy`: an `observation -> action [ad]` that drives
     the first 4 to `driven_steps` steps of each episode, in every worker process (it must pickle); a `reset()` of it is
-    called per episode.
+    called per episode. `picture_every`: states and actions are recorded at the robot's rate, pictures at every so many
+    frames; the set holds each until the next, and training draws rows where there is a new one. `image_size`: pixels on
+    a side.
 
     Raises:
         ValueError: the suite has no expert (or, for `verbal`, no supervisor), its options do not fit together, `out`
@@ -81,11 +93,15 @@ def collect(
     settings = CollectSettings(
         suite=suite, episodes_per_scene=episodes_per_scene, first_scene=first_scene, seed=seed, verbal=verbal,
         image_format=image_format, takeover=policy is not None, driven_steps=driven_steps,
+        picture_every=picture_every, image_size=image_size,
     )  # fmt: skip
     if policy is not None and driven_steps < 4:
         raise ValueError(f"a policy drives at least 4 steps, got driven_steps={driven_steps}")
     out, count_name = Path(out), f"{suite.scene}s"
-    suite.make_env().close()  # options that do not fit together are refused here, before a folder is made
+    env = settings.make_env()  # options that do not fit together are refused here, before a folder is made
+    if picture_every > 1 and not hasattr(env, "state"):
+        raise ValueError(f"suite '{suite.name}' gives a state with pictures only; collect it with picture_every=1")
+    env.close()
     done = _resume(out, settings, count_name=count_name)
     if done[count_name] >= scenes and not (out / fmt.RECORDING).exists():
         return out
@@ -175,6 +191,8 @@ def add_demonstration(
         fmt.BOX: np.stack(episode.boxes),
         fmt.PERTURBED: np.array(episode.perturbed),
     }
+    if settings.picture_every > 1:
+        frames[fmt.TRAINABLE] = np.array(episode.fresh)
     for camera, pictures in episode.images.items():
         frames[fmt.IMAGES + camera] = pictures if isinstance(pictures[0], bytes) else np.stack(pictures)
     labels = settings.suite.labels(scene=scene, episode=episode_number)
@@ -189,20 +207,29 @@ def add_demonstration(
 
 def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene: int) -> list[Demonstration | None]:
     """Demonstrate all episodes of one scene; pictures are compressed here, in the worker."""
-    env = settings.suite.make_env()
+    env = settings.make_env()
     recorded = []
     for episode in range(settings.episodes_per_scene):
         if hasattr(policy, "reset"):
             policy.reset()  # type: ignore[union-attr]
         demonstration = demonstrate(
             settings.suite, env, scene=scene, episode=episode, seed=settings.seed, verbal=settings.verbal,
-            policy=policy, driven_steps=settings.driven_steps,
+            policy=policy, driven_steps=settings.driven_steps, picture_every=settings.picture_every,
         )  # fmt: skip
         if demonstration and settings.image_format == "image":
-            demonstration.images = {c: [encode_png(p) for p in ps] for c, ps in demonstration.images.items()}  # type: ignore
+            demonstration.images = {name: encode_held(pictures) for name, pictures in demonstration.images.items()}  # type: ignore
         recorded.append(demonstration)
     env.close()
     return recorded
+
+
+def encode_held(pictures: list[np.ndarray]) -> list[bytes]:
+    """Encode pictures as PNG; one that is held from the frame before is encoded once."""
+    encoded: list[bytes] = []
+    for number, picture in enumerate(pictures):
+        held = number > 0 and picture is pictures[number - 1]
+        encoded.append(encoded[-1] if held else encode_png(picture))
+    return encoded
 
 
 def _resume(out: Path, settings: CollectSettings, *, count_name: str) -> dict[str, Any]:

@@ -26,14 +26,18 @@ class Demonstration:
     actions: list[np.ndarray] = field(default_factory=list)
     boxes: list[np.ndarray] = field(default_factory=list)
     perturbed: list[bool] = field(default_factory=list)
+    fresh: list[bool] = field(default_factory=list)  # the pictures were taken at this frame, not held from before
     subtasks: list[tuple[int, str]] = field(default_factory=list)  # (first frame, text), one per change
     events: list[tuple[int, str]] = field(default_factory=list)  # (frame, what a supervisor says)
 
-    def add(self, observation: Observation, action: np.ndarray, *, subtask: str | None, box: Box | None) -> None:
+    def add(
+        self, observation: Observation, action: np.ndarray, *, subtask: str | None, box: Box | None, fresh: bool = True
+    ) -> None:
         """Record one frame: the observation, the expert's answer, and what the expert is doing."""
         if subtask is not None and (not self.subtasks or self.subtasks[-1][1] != subtask):
             self.subtasks.append((len(self.states), subtask))
         self.prompt = observation["prompt"]
+        self.fresh.append(fresh)
         for camera, picture in observation["images"].items():
             self.images.setdefault(camera, []).append(picture)
         self.states.append(np.asarray(observation["state"], np.float32))
@@ -51,10 +55,12 @@ def demonstrate(
     verbal: bool = False,
     policy: DriveFn | None = None,
     driven_steps: int = DRIVEN_STEPS,
+    picture_every: int = 1,
 ) -> Demonstration | None:
-    """Record one episode of a scene; None if the expert ran out of time.
+    """Record one episode of a scene; None if the expert ran out of time, or the physics broke.
 
     `verbal`: a supervisor asks for each next subtask, in an order drawn at random.
+    `picture_every`: pictures are taken at every so many frames, and held in between; `env` then has a `state()`.
     `policy`: drives the first 4 to `driven_steps` steps from what it observes; the expert finishes (DAgger, 1011.0686).
     """
     rng = np.random.default_rng((seed, scene, episode))
@@ -63,11 +69,13 @@ def demonstrate(
     disturbance = suite.disturb(env, rng)
     takeover = int(rng.integers(4, driven_steps + 1)) if policy else 0
     record, resting = Demonstration(), 0
+    observation: Observation = {}
     for step in range(env.max_steps):
-        observation = env.observe()
+        fresh = step % picture_every == 0 or step < takeover  # a policy looks at each step
+        observation = env.observe() if fresh else {**observation, "state": env.state()}  # type: ignore[attr-defined]
         action = np.asarray(expert.act(), np.float32)
         subtask, box = expert.subtask
-        record.add(observation, action, subtask=subtask, box=box)
+        record.add(observation, action, subtask=subtask, box=box, fresh=fresh)
         if verbal and subtask not in (None, DONE) and record.subtasks[-1] == (step, subtask):  # it has just begun
             record.events.append((step, str(rng.choice(suite.utterances(record.subtasks[-1][1])))))
         if policy and step < takeover:
@@ -76,6 +84,8 @@ def demonstrate(
             executed, perturbed = disturbance.apply(observation["state"], action)
         record.perturbed.append(perturbed)
         info = env.advance(executed)
+        if info.get("broken"):
+            return None
         resting = resting + 1 if info["success"] and expert.subtask[0] in (DONE, None) else 0
         if resting > REST_STEPS:
             return record
