@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     env = HomesEnv(level=1, task="single", split="test")
     print(f"connecting to {args.host}:{args.port}, for half a minute at most")
-    policy = PolicyClient(args.host, args.port, api_key=args.api_key)
+    policy = PolicyClient(args.host, args.port, robot="homes", api_key=args.api_key)
     executor = executor_for(args.executor, policy.metadata)
     own_words = {"prompt": args.prompt} if args.prompt else {}
     with Controller(policy, executor, observe=lambda: env.observe() | own_words) as controller:

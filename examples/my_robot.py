@@ -34,13 +34,13 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="wss://… for a connection that nobody can read")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-key")
+    parser.add_argument("--robot", default="", help="which of the policy's robots this is, where it knows several")
     parser.add_argument("--prompt", required=True)
     parser.add_argument("--seconds", type=float, default=60.0, help="(default: %(default)s)")
     args = parser.parse_args()
     print(f"connecting to {args.host}:{args.port}, for half a minute at most")
-    robot, policy = MyRobot(), PolicyClient(args.host, args.port, api_key=args.api_key)
-    hz = policy.metadata["control_hz"]
-    executor = executor_for("rtc", policy.metadata)
+    robot, policy = MyRobot(), PolicyClient(args.host, args.port, robot=args.robot, api_key=args.api_key)
+    executor, hz = executor_for("rtc", policy.metadata), policy.metadata["control_hz"]
     with Controller(policy, executor, observe=lambda: robot.look() | {"prompt": args.prompt}) as controller:
         try:
             pace = Pace(hz=hz)

@@ -23,7 +23,7 @@ import pilot
 from pilot.serve.auth import ApiKeys, read_api_key
 from pilot.serve.client import PolicyClient
 from pilot.serve.hosted_policy import HostedPolicy, warm_up
-from pilot.serve.http import RequestRefused, session_name
+from pilot.serve.http import RequestRefused, robot_kind, session_name
 from pilot.serve.limits import Limits
 from pilot.serve.server import REPLACED
 from pilot.serve.sessions import RobotSession
@@ -57,13 +57,14 @@ class Robots:
         try:
             owner = self.state.keys.owner(read_api_key(headers))
             session = session_name(headers, websocket.url.query)
+            kind = robot_kind(self.hosted, headers, websocket.url.query)
         except (PermissionError, RequestRefused) as error:
             await websocket.close(code=4003, reason=str(error))
             return
         await websocket.accept()
-        robot, code = await self.seat(websocket, owner, session), None
+        robot, code = await self.seat(websocket, owner, session, kind), None
         try:
-            await websocket.send_bytes(pack({**self.hosted.metadata, "replica": self.replica}))
+            await websocket.send_bytes(pack({**robot.metadata, "replica": self.replica}))
             while True:
                 message = await websocket.receive()
                 if message["type"] == "websocket.disconnect":
@@ -77,14 +78,15 @@ class Robots:
         finally:
             self.state.sessions.disconnect(robot, websocket, over=code == OVER)
 
-    async def seat(self, websocket: WebSocket, owner: str, session: str | None) -> RobotSession:
+    async def seat(self, websocket: WebSocket, owner: str, session: str | None, kind: str | None) -> RobotSession:
         """The robot's session; a connection that it had before, and that hangs, makes room."""
         robot = self.state.sessions.open(
             session,
             owner=owner,
             policy="policy",
-            start_session=self.hosted.start_session,
-            metadata=self.hosted.metadata,
+            kind=kind,
+            start_session=lambda: self.hosted.start_session(kind),
+            metadata=self.hosted.describe(kind),
         )
         before, robot.connection, robot.disconnected = robot.connection, websocket, None
         if before is not None:

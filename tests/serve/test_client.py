@@ -97,6 +97,21 @@ def refused(status, words=b""):
 GONE = ConnectionClosedError(None, None)
 
 
+def test_a_robot_says_which_it_is_and_notices_a_policy_of_another():
+    greeting = pack(METADATA | {"robot": "homes"})
+    network = Network(greeting, greeting)
+    client = network.client(robot="homes")
+    client.reset()
+    assert [address.headers["X-Pilot-Robot"] for address in network.dialled] == ["homes"] * 2
+    other = Network(greeting)
+    with pytest.raises(ConnectionError, match="this policy is for robot 'homes', not for 'arm'"):
+        other.client(robot="arm")
+    assert not other.slept and not other.open, "it does not try again"
+    unsaid = Network(pack({}))
+    assert unsaid.client(robot="arm").metadata == {}, "openpi's server does not say"
+    assert "X-Pilot-Robot" not in Network().client()._headers
+
+
 def test_it_tries_ever_less_often_until_somebody_answers():
     network = Network(*[ConnectionRefusedError("refused")] * 7, refused(503, b"full: 64 robots are connected\n"))
     client = network.client()

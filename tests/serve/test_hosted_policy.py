@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pilot.serve.hosted_policy import HostedPolicy, dummy_observation
+from pilot.serve.hosted_policy import HostedPolicy, dummy_observation, warm_up
 from pilot.serve.server import PolicyServer, serve_in_background
+from pilot.serve.wire import unpack
 from serve.policies import METADATA, OBSERVATION, CountingPolicy, get, robot
 
 
@@ -64,6 +65,65 @@ def test_made_up_observations_are_for_policies_that_say_what_they_see():
     observation = dummy_observation({"cameras": ["room"], "state_names": ["x", "y"]})
     assert observation["images"]["room"].shape == (224, 224, 3) and observation["state"].shape == (2,)
     assert dummy_observation({}) is None
+
+
+class ManyPolicy(WarmPolicy):
+    """Acts for robots of two kinds; its sessions know theirs."""
+
+    def __init__(self, *robots, state_names=("x",) * 5):
+        super().__init__(state_names=state_names)
+        self.robots, self.kinds, self.metadata = robots, [], {"robots": list(robots)}
+        self.state_names = list(state_names)
+
+    def describe(self, robot):
+        return {"robot": robot, "cameras": ["room"], "state_names": self.state_names}
+
+    def session(self, *, robot):
+        self.kinds.append(robot)
+        return WarmSession(self)
+
+
+def test_a_policy_of_many_robots_is_warm_for_each_and_for_all_together():
+    policy = ManyPolicy("arm", "legs")
+    warm_up(policy, max_batch=3)
+    assert policy.kinds == ["arm", "legs", "arm", "legs", "arm"] and policy.asked == [3]
+
+
+def test_a_client_is_for_one_of_the_policy_s_robots():
+    many, one = HostedPolicy("many", ManyPolicy("arm", "legs")), HostedPolicy("one", ManyPolicy("arm"))
+    silent, homes = HostedPolicy("silent", SimpleNamespace()), HostedPolicy("homes", WarmPolicy())
+    assert many.choose_robot("legs") == "legs" and one.choose_robot(None) == "arm"
+    assert unpack(many.greeting("legs"))["robot"] == "legs"
+    assert silent.choose_robot("anything") is None and homes.choose_robot("homes") is None
+    for hosted, name, message in (
+        (many, None, r"is for robots arm, legs: say which you are, in the header X-Pilot-Robot or as \?robot=arm"),
+        (many, "leg", r"unknown robot of policy 'many' 'leg'; did you mean 'legs'\?"),
+        (one, "legs", "unknown robot of policy 'one' 'legs'; known: arm"),
+        (homes, "arm", "policy 'homes' is for robot 'homes', not for 'arm'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hosted.choose_robot(name)
+    for hosted in (many, one, silent, homes):
+        hosted.batcher.close()
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (ManyPolicy("arm"), "the new one does not know robot 'legs'"),
+        (ManyPolicy("arm", "legs", state_names=("y",) * 5), "state_names was"),
+        (ManyPolicy("arm", "wings", "legs"), None),
+    ],
+)
+def test_a_new_policy_knows_the_robots_of_the_old_one(new, message):
+    hosted = HostedPolicy("many", ManyPolicy("arm", "legs"), load=lambda: new)
+    if message is None:
+        asyncio.run(hosted.reload())
+        assert unpack(hosted.greeting("wings"))["robot"] == hosted.choose_robot("wings") == "wings"
+    else:
+        with pytest.raises(ValueError, match=message):
+            asyncio.run(hosted.reload())
+    hosted.batcher.close()
 
 
 @pytest.fixture

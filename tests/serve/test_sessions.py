@@ -21,13 +21,14 @@ def sessions(now):
     return SessionStore(Limits(resume_seconds=60, robots=2), clock=lambda: now[0])
 
 
-def enter(sessions, name=None, *, owner="", policy="nano", connection=None):
+def enter(sessions, name=None, *, owner="", policy="nano", kind=None, connection=None):
     robot = sessions.open(
         name,
         owner=owner,
         policy=policy,
         start_session=lambda: (object(), 0),
         metadata={"robot": "homes", "control_hz": 10.0},
+        kind=kind,
     )
     robot.connection, robot.disconnected = connection or object(), None
     return robot
@@ -53,10 +54,12 @@ def test_who_is_connected_is_never_forgotten(sessions, now):
     assert enter(sessions, "r1") is robot
 
 
-def test_a_session_belongs_to_an_owner_and_a_policy(sessions):
+def test_a_session_belongs_to_an_owner_a_policy_and_a_kind_of_robot(sessions):
     robot = enter(sessions, "r1", owner="a")
     assert enter(sessions, "r1", owner="b") is not robot
     assert enter(sessions, "r1", owner="a", policy="other") is not robot
+    legs = enter(sessions, "r1", owner="a", kind="legs")
+    assert legs is not robot and legs.id != robot.id and enter(sessions, "r1", owner="a", kind="legs") is legs
     assert enter(sessions, "r1", owner="a") is robot
 
 

@@ -34,6 +34,7 @@ from pilot.memory import keep_freed_memory
 from pilot.serve.wire import MAX_BYTES, OVER, WireError, pack, unpack
 
 SESSION_HEADER = "X-Pilot-Session"
+ROBOT_HEADER = "X-Pilot-Robot"
 GOODBYE_SECONDS = 1.0
 CLOSED = "this client was closed"
 TOO_MANY_REQUESTS, SERVER_ERROR = 429, 500  # HTTP status of a server that may accept us later; 500 and above as well
@@ -45,6 +46,10 @@ class PolicyError(RuntimeError):
 
 class NotAPolicyServer(ConnectionError):
     """Something answers at this address, but it is not a policy server."""
+
+
+class WrongRobot(ConnectionError):
+    """The policy at this address is for another robot than this client's."""
 
 
 class Connection(Protocol):
@@ -161,7 +166,8 @@ class PolicyClient:
     """A policy elsewhere: `with PolicyClient(host, port) as policy: policy.infer(observation)["actions"]`.
 
     `host` may begin with `wss://`; the certificate is then checked, against those in the file `ca` or the system's own.
-    `policy` names one where several are served. `metadata` is what the server says of its policy, and `latency` shows
+    `policy` names one where several are served, and `robot` says which of its robots this is, where it knows several
+    (π0 is one model for many). `metadata` is what the server says of its policy, and `latency` shows
     where the time goes.
 
     A client belongs to one thread at a time, but any thread may `close` it, which ends a call in progress.
@@ -176,6 +182,7 @@ class PolicyClient:
         port: int = 8000,
         *,
         policy: str = "",
+        robot: str = "",
         api_key: str | None = None,
         ca: str | None = None,
         wait_s: float = 30.0,
@@ -191,7 +198,9 @@ class PolicyClient:
         self.metadata: dict[str, Any] = {}
         self.latency = Latency()
         self._tls = ssl.create_default_context(cafile=ca) if self.url.startswith("wss://") else None
-        self._key = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
+        self.robot = robot
+        self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
+        self._headers |= {ROBOT_HEADER: robot} if robot else {}
         self._backoff = backoff or Backoff()
         self._dial = dial
         self._clock = clock
@@ -280,7 +289,7 @@ class PolicyClient:
         """Open a connection and read the server's greeting."""
         if self._closed.is_set():
             raise ConnectionAbortedError(CLOSED)
-        headers = {SESSION_HEADER: self.session, **self._key}
+        headers = {SESSION_HEADER: self.session, **self._headers}
         address = Address(url=self.url, headers=headers, tls=self._tls, timeout_s=self.timeout_s)
         opening = contextlib.ExitStack()
         connection = opening.enter_context(self._dial(address))
@@ -288,6 +297,8 @@ class PolicyClient:
         if self._closed.is_set():  # while it was being opened
             raise ConnectionAbortedError(CLOSED)
         self.metadata = read_greeting(connection.recv(self.timeout_s))
+        if self.robot and (other := self.metadata.get("robot", self.robot)) != self.robot:
+            raise WrongRobot(f"this policy is for robot '{other}', not for '{self.robot}'")
         return connection
 
     def _exchange(self, message: bytes) -> str | bytes:
@@ -333,10 +344,10 @@ def read_greeting(greeting: str | bytes) -> dict[str, Any]:
 
 
 def is_final(error: Exception) -> bool:
-    """Return whether trying again cannot help: a wrong key, an unknown policy, an untrusted certificate, …"""
+    """Return whether trying again cannot help: a wrong key, an unknown policy or robot, an untrusted certificate, …"""
     if isinstance(error, InvalidStatus):
         return error.response.status_code != TOO_MANY_REQUESTS and error.response.status_code < SERVER_ERROR
-    return isinstance(error, ssl.SSLCertVerificationError | NotAPolicyServer)
+    return isinstance(error, ssl.SSLCertVerificationError | NotAPolicyServer | WrongRobot)
 
 
 def describe_refusal(error: Exception) -> str:

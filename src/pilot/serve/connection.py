@@ -25,6 +25,7 @@ class IncomingConnection(ServerConnection):
     hosted: HostedPolicy
     owner: str = ""
     session: str | None = None
+    kind: str | None = None  # which of the policy's robots it is
     answer_task: asyncio.Task[Any] | None = None  # the answer that this robot waits for
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pilot.names import check_name
 from pilot.serve.batching import Answer, Batcher, Reply, attempt
 from pilot.serve.sessions import RobotSession
 from pilot.serve.wire import pack
@@ -27,8 +29,9 @@ class HostedPolicy:
     """A policy with a batcher, under a name.
 
     The policy needs no more than `infer(observation) -> dict`. If it has them, `metadata`, `session()`,
-    `infer_many(sessions, observations, errors="return")` and, for its sessions, `move_to(policy)` are used too. `load`
-    reads the policy again from `folder`. `workers` threads compute batches.
+    `infer_many(sessions, observations, errors="return")` and, for its sessions, `move_to(policy)` are used too. One
+    that knows its robots by name lists them in `robots`, says with `describe(robot)` what a client of each is told, and
+    starts a `session(robot=…)` for it. `load` reads the policy again from `folder`. `workers` threads compute batches.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class HostedPolicy:
         self.folder = folder
         self.generation = 0  # how often the policy has been replaced
         self.ready = False
-        self.greeting = pack(self.metadata)
+        self._greetings = pack_greetings(policy)
         self.batcher = Batcher(self._infer, max_batch=max_batch, workers=workers, name=f"policy {name}")
         self._loading = asyncio.Lock()
 
@@ -61,8 +64,36 @@ class HostedPolicy:
         """The policy's own metadata; empty if it has none."""
         return getattr(self.policy, "metadata", {})
 
-    def start_session(self, *, alone: bool = True) -> tuple[Any, int]:
-        """Return a robot's own session with the policy, and the generation of that policy.
+    def choose_robot(self, name: str | None) -> str | None:
+        """Return which of the policy's robots a client is for: the one that it names, or the only one.
+
+        None for a policy that does not say which robots it knows.
+
+        Raises:
+            ValueError: the policy does not know that robot, or knows several and the client names none.
+        """
+        if not (robots := robots_of(self.policy)):
+            if name is not None and name != (own := self.metadata.get("robot", name)):
+                raise ValueError(f"policy '{self.name}' is for robot '{own}', not for '{name}'")
+            return None
+        if name is None and len(robots) > 1:
+            raise ValueError(
+                f"policy '{self.name}' is for robots {', '.join(robots)}: say which you are, in the header "
+                f"X-Pilot-Robot or as ?robot={robots[0]}"
+            )
+        return check_name(f"robot of policy '{self.name}'", robots[0] if name is None else name, robots)
+
+    def describe(self, robot: str | None) -> Mapping[str, Any]:
+        """Return what a client of one of the policy's robots is told."""
+        return describe(self.policy, robot)
+
+    def greeting(self, robot: str | None) -> bytes:
+        """Return `describe(robot)` as a message."""
+        known = self._greetings.get(robot)
+        return pack(self.describe(robot)) if known is None else known  # new with a policy that was just loaded
+
+    def start_session(self, robot: str | None = None, *, alone: bool = True) -> tuple[Any, int]:
+        """Return a session with the policy for one robot of this kind, and the generation of that policy.
 
         A policy without sessions is shared by all robots. It is reset for a new one, in the batcher's thread, if
         `alone` says that no other robot would notice.
@@ -71,7 +102,7 @@ class HostedPolicy:
         generation = self.generation
         policy = self.policy
         if hasattr(policy, "session"):
-            return policy.session(), generation
+            return open_session(policy, robot), generation
         if hasattr(policy, "reset") and alone:
             self.batcher.run_alone(policy.reset).add_done_callback(self._log_failed_reset)
         return policy, generation
@@ -114,26 +145,31 @@ class HostedPolicy:
             loaded = await asyncio.to_thread(attempt, self._load_and_warm_up)
             if isinstance(loaded, Exception):
                 raise loaded
-            policy, greeting = loaded
+            policy, greetings = loaded
             await asyncio.wrap_future(self.batcher.run_alone(lambda: self._replace(policy)))
-            self.greeting = greeting
+            self._greetings = greetings
             present = robots()
             await asyncio.wrap_future(
                 self.batcher.run_alone(lambda: [attempt(partial(self._move_session, robot)) for robot in present])
             )
 
-    def _load_and_warm_up(self) -> tuple[Any, bytes]:
-        """Return the new policy and its greeting; all that can fail is done here, before the replacement."""
+    def _load_and_warm_up(self) -> tuple[Any, dict[str | None, bytes]]:
+        """Return the new policy and its greetings; all that can fail is done here, before the replacement."""
         assert self.load is not None
         policy = self.load()
-        old, new = self.metadata, getattr(policy, "metadata", {})
-        if changed := [key for key in FIXED_METADATA if old.get(key) != new.get(key)]:
-            raise ValueError(
-                f"policy '{self.name}' cannot be replaced while it serves: {changed[0]} was {old.get(changed[0])!r} "
-                f"and is now {new.get(changed[0])!r}; start another server"
-            )
+        cannot = f"policy '{self.name}' cannot be replaced while it serves"
+        if lost := [robot for robot in robots_of(self.policy) if robot not in robots_of(policy)]:
+            raise ValueError(f"{cannot}: the new one does not know robot '{lost[0]}'; start another server")
+        for robot in robots_of(self.policy) or (None,):
+            old, new = self.describe(robot), describe(policy, robot)
+            if changed := [key for key in FIXED_METADATA if old.get(key) != new.get(key)]:
+                raise ValueError(
+                    f"{cannot}: {changed[0]} was {old.get(changed[0])!r} and is now {new.get(changed[0])!r}; start "
+                    "another server"
+                )
+        greetings = pack_greetings(policy)
         warm_up(policy, max_batch=self.batcher.max_batch)
-        return policy, pack(new)
+        return policy, greetings
 
     def _replace(self, policy: Any) -> None:
         """Runs in the batcher's thread, while robots may connect in another (`start_session`)."""
@@ -157,21 +193,44 @@ class HostedPolicy:
         if hasattr(robot.state, "move_to"):
             robot.state.move_to(self.policy)
         else:
-            robot.state, _ = self.start_session(alone=False)
+            robot.state, _ = self.start_session(robot.kind, alone=False)
         robot.generation = self.generation
 
 
+def robots_of(policy: Any) -> tuple[str, ...]:
+    """Return the names of the robots that a policy acts for; none if it does not say."""
+    return tuple(getattr(policy, "robots", ()))
+
+
+def describe(policy: Any, robot: str | None) -> Mapping[str, Any]:
+    """Return what a policy says of itself to one of its robots; without one, its metadata."""
+    return getattr(policy, "metadata", {}) if robot is None else policy.describe(robot)
+
+
+def pack_greetings(policy: Any) -> dict[str | None, bytes]:
+    """Return the first message to a client, by the robot that it is for."""
+    return {robot: pack(describe(policy, robot)) for robot in robots_of(policy) or (None,)}
+
+
+def open_session(policy: Any, robot: str | None) -> Any:
+    """Start a session with a policy for one of its robots."""
+    return policy.session() if robot is None else policy.session(robot=robot)
+
+
 def warm_up(policy: Any, *, max_batch: int) -> None:
-    """Answer one dummy observation, then `max_batch` of them together.
+    """Answer one dummy observation of each robot, then `max_batch` of them together, of all kinds in turn.
 
     Does nothing for a policy that has no sessions or does not say what it sees.
     """
-    observation = dummy_observation(getattr(policy, "metadata", {}))
-    if observation is None or not hasattr(policy, "session"):
+    robots = robots_of(policy) or (None,)
+    observations = {robot: dummy_observation(describe(policy, robot)) for robot in robots}
+    if not hasattr(policy, "session") or any(observation is None for observation in observations.values()):
         return
-    policy.session().infer(observation)
+    for robot, observation in observations.items():
+        open_session(policy, robot).infer(observation)
     if hasattr(policy, "infer_many") and max_batch > 1:
-        policy.infer_many([policy.session() for _ in range(max_batch)], [observation] * max_batch)
+        batch = list(islice(cycle(robots), max_batch))
+        policy.infer_many([open_session(policy, robot) for robot in batch], [observations[robot] for robot in batch])
 
 
 def dummy_observation(metadata: Mapping[str, Any]) -> dict[str, Any] | None:

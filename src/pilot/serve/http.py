@@ -7,8 +7,9 @@
     /readyz         200 when the policies are warm and the server is not stopping
     /metrics        metrics for Prometheus
 
-A robot may name its session, in the header `X-Pilot-Session` or as `?session=`. A load balancer that sends equal names
-to the same server lets the robot continue its session after a lost connection.
+A robot says which of a policy's robots it is, in the header `X-Pilot-Robot` or as `?robot=`; it need not where the
+policy is for one. It may name its session, in the header `X-Pilot-Session` or as `?session=`. A load balancer that
+sends equal names to the same server lets the robot continue its session after a lost connection.
 """
 
 import json
@@ -23,6 +24,7 @@ from websockets.http11 import Request, Response
 from pilot.serve import live
 from pilot.serve.auth import check_origin, read_api_key
 from pilot.serve.connection import IncomingConnection
+from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.state import ServerState
 
 DASHBOARD = Path(__file__).parent / "dashboard"
@@ -38,6 +40,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+ERROR_LENGTH = 400  # what a refusal says at most: it may quote what was asked for
 SESSION_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -103,6 +106,7 @@ def accept_websocket(
         text = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
         raise RequestRefused(HTTPStatus.NOT_FOUND, text, reason="unknown policy")
     connection.hosted, connection.session = hosted, session_name(headers, query)
+    connection.kind = robot_kind(hosted, headers, query)
     if not state.ready:
         raise RequestRefused(
             HTTPStatus.SERVICE_UNAVAILABLE, "stopping" if state.stopping else "warming up", reason="not ready"
@@ -179,6 +183,19 @@ def session_name(headers: dict[str, str], query: str) -> str | None:
         text = f"the name of a session has 1 to 64 letters, digits, '-', '_' and '.', got {name!r:.80}"
         raise RequestRefused(HTTPStatus.BAD_REQUEST, text, reason="session")
     return name
+
+
+def robot_kind(hosted: HostedPolicy, headers: dict[str, str], query: str) -> str | None:
+    """Return which of a policy's robots sends a request (`HostedPolicy.choose_robot`).
+
+    Raises:
+        RequestRefused: the policy does not know it, or knows several and none is named.
+    """
+    name = headers.get("x-pilot-robot") or parse_qs(query).get("robot", [None])[0]
+    try:
+        return hosted.choose_robot(name)
+    except ValueError as error:
+        raise RequestRefused(HTTPStatus.BAD_REQUEST, str(error)[:ERROR_LENGTH], reason="robot") from error
 
 
 def text_response(status: HTTPStatus, text: str) -> Response:

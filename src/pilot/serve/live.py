@@ -81,6 +81,7 @@ def describe_robot(robot: RobotSession) -> dict[str, Any]:
         "last_error": robot.last_error,
         "box": box,
         "history": [{"time": start, "subtask": subtask} for start, subtask in robot.history],
+        "main_camera": next(iter(robot.metadata.get("cameras", [])), None),
         "action_names": list(robot.metadata.get("action_names", [])),
         "control_hz": hz or None,
         "chunk": describe_chunk(robot.chunk, hz=hz),

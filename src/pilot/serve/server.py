@@ -1,6 +1,7 @@
 """Policies behind websockets, for any number of robots, and for the people who look after them.
 
-When a robot connects, it receives the policy's metadata. Then each observation that it sends is answered with the
+When a robot connects, it receives the policy's metadata for its kind of robot, which it names where a policy knows
+several (`serve/http.py`). Then each observation that it sends is answered with the
 policy's reply and the added key `"server_timing"`. Messages are bytes (`serve/wire.py`). A text is an error: it says
 what was wrong with that one observation, and the connection goes on. openpi's public client speaks this protocol.
 
@@ -240,7 +241,7 @@ class PolicyServer:
         log.info("connected, %d in all", len(state.sessions.connected()), extra=who)
         reason = "done"
         try:
-            await connection.send_message(hosted.greeting)
+            await connection.send_message(hosted.greeting(connection.kind))
             async for message in connection:
                 await self._answer(connection, robot, message)
                 if state.stopping:
@@ -261,8 +262,9 @@ class PolicyServer:
             connection.session,
             owner=connection.owner,
             policy=hosted.name,
-            start_session=lambda: hosted.start_session(alone=not state.sessions.connected()),
-            metadata=hosted.metadata,
+            kind=connection.kind,
+            start_session=lambda: hosted.start_session(connection.kind, alone=not state.sessions.connected()),
+            metadata=hosted.describe(connection.kind),
         )
         if robot.connection is not None:
             self._close_later(robot.connection.close(REPLACED, "the robot came back on another connection"))

@@ -47,6 +47,7 @@ class RobotSession:
     """One robot that acts with a policy.
 
     `state` is the policy's own session with it, and `generation` counts the reloads before the policy that made it.
+    `kind` is which of the policy's robots it is, where the policy knows them by name.
     """
 
     name: str
@@ -55,6 +56,7 @@ class RobotSession:
     generation: int
     metadata: Mapping[str, Any]
     rate: RateLimit
+    kind: str | None = None
     owner: str = ""
     address: str = ""
     connection: Any = None
@@ -79,10 +81,11 @@ class RobotSession:
     def id(self) -> str:
         """The name that people see.
 
-        Whoever knows the session's own name can take it over, so that one stays secret. Robots with other keys or
-        policies may have the same name, so these are part of the id.
+        Whoever knows the session's own name can take it over, so that one stays secret. Robots of other kinds, or with
+        other keys or policies, may have the same name, so these are part of the id.
         """
-        return hashlib.sha256(f"{self.owner}/{self.policy}/{self.name}".encode()).hexdigest()[:8]
+        whose = f"{self.owner}/{self.policy}/{self.kind or ''}/{self.name}"
+        return hashlib.sha256(whose.encode()).hexdigest()[:8]
 
     def receive(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Note an observation, and return the one to act on: with a person's command in place of the prompt.
@@ -177,7 +180,7 @@ class SessionStore:
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
-        self._robots: dict[tuple[str, str, str], RobotSession] = {}
+        self._robots: dict[tuple[str, str, str | None, str], RobotSession] = {}
 
     def __iter__(self) -> Iterator[RobotSession]:
         return iter(list(self._robots.values()))
@@ -192,18 +195,21 @@ class SessionStore:
 
     def open(
         self, name: str | None, *, owner: str, policy: str, start_session: Callable[[], tuple[Any, int]],
-        metadata: Mapping[str, Any],
+        metadata: Mapping[str, Any], kind: str | None = None,
     ) -> RobotSession:  # fmt: skip
-        """Return the session of that name that this owner (API key) has with that policy, or a new one."""
+        """Return the session of that name that this owner (API key) has with that policy for a robot of that kind, or a
+        new one.
+        """
         self.drop_expired()
         name = name or uuid.uuid4().hex
-        key = (owner, policy, name)
+        key = (owner, policy, kind, name)
         if key not in self._robots:
             state, generation = start_session()
             rate = RateLimit(self.limits.observations_per_second)
             self._robots[key] = RobotSession(
-                name=name, policy=policy, owner=owner, state=state, generation=generation, metadata=metadata, rate=rate
-            )
+                name=name, policy=policy, owner=owner, state=state, generation=generation, metadata=metadata, rate=rate,
+                kind=kind,
+            )  # fmt: skip
         return self._robots[key]
 
     def disconnect(self, robot: RobotSession, connection: Any, *, over: bool = False) -> None:

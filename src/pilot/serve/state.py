@@ -52,7 +52,7 @@ class ServerState:
 
     def describe_policies(self) -> list[dict[str, Any]]:
         """Return what the dashboard shows of each policy."""
-        shown = ("robot", "cameras", "action_names", "action_horizon", "replan_steps", "control_hz")
+        shown = ("robot", "robots", "cameras", "action_names", "action_horizon", "replan_steps", "control_hz")
         return [
             {"name": hosted.name, "reloads": hosted.generation, **{key: hosted.metadata.get(key) for key in shown}}
             for hosted in self.policies.values()

@@ -192,8 +192,8 @@ function show() {
   showLatency(robot);
 }
 
-function describePolicy({ name, robot, control_hz: hz }) {
-  return [name, robot, hz && `${hz} Hz`].filter(Boolean).join(" · ");
+function describePolicy({ name, robot, robots, control_hz: hz }) {
+  return [name, robot ?? robots?.join(", "), hz && `${hz} Hz`].filter(Boolean).join(" · ");
 }
 
 function showWords(robot) {
@@ -222,7 +222,7 @@ function showRobots(robots, watched) {
 }
 
 function showCameras(robot) {
-  const first = view.policies.find((policy) => policy.name === robot.policy)?.cameras?.[0] ?? robot.cameras[0]?.name;
+  const first = robot.main_camera ?? robot.cameras[0]?.name;
   renderList($("cameras"), robot.cameras, {
     create: () => make("figure", {}, make("div", { class: "screen" }, make("img")), make("figcaption")),
     update: (figure, camera) => {
