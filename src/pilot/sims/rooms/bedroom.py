@@ -17,7 +17,7 @@ def draw_bedroom(spec: Any, rng: np.random.Generator, palette: Palette) -> Room:
     room = Room("bedroom", spec, rng, palette)
     length, deep = float(rng.uniform(0.96, 1.04)), float(rng.uniform(0.85, 1.1))
     desk = (float(rng.uniform(0.52, 0.65)), float(rng.uniform(0.55, 0.66)), float(rng.uniform(0.71, 0.76)))
-    chest = (float(rng.uniform(0.3, 0.42)), float(rng.uniform(0.72, 0.85)))
+    chest = (float(rng.uniform(0.3, 0.42)), float(rng.uniform(0.76, 0.86)))
 
     def build_bed(place: Place) -> None:
         add_bed(room, place, half_length=length, depth=deep, head_left=bool(rng.uniform() < 0.5))
@@ -70,7 +70,7 @@ def add_toy_box(room: Room, place: Place) -> None:
     """Add the box for toys on the floor; its lid is the fixture `lid of the toy box`."""
     rng = room.rng
     half = (float(rng.uniform(0.12, 0.15)), float(rng.uniform(0.17, 0.21)))
-    paint, tall = room.palette.second_cloth, float(rng.uniform(0.3, 0.36))
+    paint, tall = room.palette.second_cloth, float(rng.uniform(0.4, 0.46))
     add_lidded_box(room, place, name="toy box", lid="toy box lid", half=half, height=tall, paint=Paint(paint.rgb))
 
 

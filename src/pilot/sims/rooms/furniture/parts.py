@@ -14,7 +14,7 @@ QUARTER = 1.5708
 _TURNS = {"x": ((0, 1, 0), QUARTER), "y": ((1, 0, 0), QUARTER), "z": ((0, 0, 1), 0.0)}
 SHELL = 0.009  # half thickness of panels that things lie on or in [m]
 GRIP = 0.007  # radius of a handle's bar [m]
-LOWEST = 0.2  # where drawers begin: a handle lower than a base is high would be in its way [m]
+LOWEST = 0.34  # where drawers begin: an arm on a lift pulls no lower handles [m]
 BEFORE = 0.045  # from a handle's bar to the face behind it [m]
 
 
@@ -161,7 +161,7 @@ def add_lid(
     """Add a lid on a box whose inside reaches from x = 0; it is hinged at the back and stays where it is left."""
     a, b = half
     body = piece.add_body(name=name, pos=(2 * a + 0.03, 0, z))
-    _add_joint(body, name, kind="hinge", axis=(0, 1, 0), reach=(0, 1.75), damping=0.1, friction=0.35, armature=0.01)
+    _add_joint(body, name, kind="hinge", axis=(0, 1, 0), reach=(0, 1.5), damping=0.1, friction=0.6, armature=0.01)
     box(body, (a + 0.022, b + 0.022, 0.007), paint.shade(0.92), at=(-a - 0.02, 0, 0.008), mass=0.25)
     add_handle(body, name, at=(-2 * a - 0.042, 0, 0.008), paint=room.palette.handle, upright=False, half_length=0.035)
     room.spec.add_exclude(bodyname1=piece.name, bodyname2=name)
@@ -173,7 +173,7 @@ def add_lid(
         half=(a, b, 0.03),
         front=place.at(-front, 0),
         joint=name,
-        open_at=1.5,
+        open_at=1.35,
     )
 
 

@@ -30,7 +30,7 @@ def add_chest(
         box(piece, (depth / 2 - 0.005, 0.01, height / 2 - 0.025), paint.shade(0.9), at=at)
     box(piece, (0.01, half_width, height / 2 - 0.03), paint.shade(0.8), at=(depth - 0.01, 0, height / 2 - 0.03))
     low, top = LOWEST, height - 0.055
-    box(piece, (depth / 2 - 0.01, half_width - 0.02, low / 2), paint.shade(0.7), at=(depth / 2 + 0.01, 0, low / 2))
+    box(piece, (depth / 2 - 0.01, half_width - 0.02, low / 2), paint.shade(0.93), at=(depth / 2 + 0.01, 0, low / 2))
     tall = (top - low) / len(drawers)
     for i, drawer in enumerate(drawers):
         z = (top - (i + 1) * tall, top - i * tall)
