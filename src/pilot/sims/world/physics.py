@@ -17,7 +17,7 @@ from pilot.sims.gl import mujoco
 mujoco.set_mju_user_warning(lambda message: None)
 
 TIMESTEP = 0.005  # [s]; a whole number of them is a tick at 20 Hz and at 50 Hz
-FASTEST = 30.0  # nothing in a sound world moves faster [m/s, rad/s]
+FASTEST = 100.0  # nothing in a sound world moves faster [m/s, rad/s]; a light thing that slips away spins at 40
 FARTHEST = 50.0  # or gets farther away [m]
 
 Rgb = Sequence[float]
