@@ -103,8 +103,7 @@ def pilot_config(size: dict[str, Any], model: str) -> Any:
     from dataclasses import replace
 
     from pilot.models.pi import pi0, pi05
-    from pilot.nn.gemma import GemmaConfig
-    from pilot.nn.siglip import SiglipConfig
+    from pilot.nn.configs import GemmaConfig, SiglipConfig
 
     expert = GemmaConfig(**size["expert"], cond_width=size["expert"]["width"] if model == "pi05" else 0)
     return replace(

@@ -11,7 +11,7 @@ from pilot.infer.engine.fp8 import FP8, quantize, scaled_mm
 from pilot.infer.engine.fused_stack import choose_cut, gelu_linear, tiles_for
 from pilot.models.pi import pi05
 from pilot.nn.attention import rotary_angles
-from pilot.nn.gemma import GemmaConfig
+from pilot.nn.configs import GemmaConfig
 from pilot.nn.kernels import attention, passes, products, steps
 from pilot.nn.kernels.attention import Parts
 from pilot.nn.kernels.products import Stream, Tile, Workspace

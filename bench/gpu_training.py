@@ -33,9 +33,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.pi import Pi, PiConfig, pi05
+from pilot.nn.configs import LoraConfig, LoraGroup, SiglipConfig
 from pilot.nn.cross_entropy import cross_entropy
-from pilot.nn.lora import LoraConfig, LoraGroup
-from pilot.nn.siglip import Siglip, SiglipConfig
+from pilot.nn.siglip import Siglip
 from pilot.train.config import ComputeConfig, ObjectiveConfig, OptimConfig, ParallelConfig, TrainConfig
 from pilot.train.distributed import connect
 from pilot.train.ema import Ema

@@ -32,8 +32,7 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.eval.report.charts import line_chart
 from pilot.memory import ALL, keep_freed_memory
 from pilot.models.pi import Pi, PiConfig, pi05
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 from pilot.train.config import ComputeConfig, ParallelConfig, TrainConfig
 from pilot.train.distributed import Ranks, connect
 from pilot.train.learner import Learner, uses_threads

@@ -39,8 +39,13 @@ TORCH_FREE = (
     "data.stats",
     "data.storage.frame_cache",
     "eval.suites",
+    "configs",
+    "cli.settings",
+    "train.config",
+    "models.registry",
 )
-"""What runs beside a simulator or a robot: these modules, and all under them where they are folders."""
+"""What runs beside a simulator or a robot, and what reads a run's settings, so that a wrong one is answered at once:
+these modules, and all under them where they are folders."""
 
 
 def dotted(path: Path) -> str:

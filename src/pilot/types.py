@@ -12,6 +12,7 @@ Axes: `h w` picture height and width, `ah` action horizon, `ad` action dims of t
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ from jaxtyping import Bool, Float, UInt8
 
 CONTROL_MODES = ("", "joint", "end_effector")
 """What a robot's actions command; "" says nothing, and nothing is said of it to the model."""
+
+
+class Kind(IntEnum):
+    """The kind of a token, which decides what the token sees and which loss it carries."""
+
+    PAD = 0
+    PREFIX = 1
+    TEXT = 2
+    FAST = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 
 from pilot import configs
 from pilot.cli.settings import override, show
-from pilot.nn.lora import LoraConfig, LoraGroup
+from pilot.nn.configs import LoraConfig, LoraGroup
 from pilot.train.config import InitFrom, TrainConfig
 
 

@@ -3,7 +3,7 @@
 from pilot.contracts import examples
 from pilot.data.layout import Batch
 from pilot.data.pipeline import collate
-from pilot.models.baselines.base import BaselineConfig
+from pilot.models.baselines.configs import BaselineConfig
 from pilot.robots.homes import ROBOT
 
 

@@ -2,9 +2,7 @@
 
 import pytest
 
-from pilot.models.baselines.act import act
-from pilot.models.baselines.diffusion_policy import diffusion_policy
-from pilot.models.baselines.octo import octo
+from pilot.models.baselines.configs import act, diffusion_policy, octo
 from pilot.models.bundle import empty_model
 from pilot.models.pi import pi0, pi0_fast, pi0_small, pi05
 from pilot.models.registry import MODEL_KINDS, model_kind, require_pi

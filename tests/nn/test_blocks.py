@@ -5,9 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from pilot.nn.attention import additive_mask, append_kv, attend, repeat_for_groups, rotary_angles, rotate
-from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
+from pilot.nn.gemma import Gemma
 from pilot.nn.norms import AdaRMSNorm, RMSNorm
-from pilot.nn.siglip import Siglip, SiglipConfig
+from pilot.nn.siglip import Siglip
 
 CONFIG = GemmaConfig(width=16, depth=3, mlp_dim=32, num_heads=4, num_kv_heads=2, head_dim=8)
 

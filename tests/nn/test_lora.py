@@ -7,10 +7,9 @@ import torch
 
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_small, pi05
+from pilot.nn.configs import LoraConfig, LoraGroup
 from pilot.nn.lora import (
     AdapterDescription,
-    LoraConfig,
-    LoraGroup,
     LoraLinear,
     adapted_layers,
     adapter_scales,

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pilot.nn.resnet import FrozenBatchNorm, ResNet, ResNetConfig, SpatialSoftmax, normalize_imagenet
+from pilot.nn.configs import ResNetConfig
+from pilot.nn.resnet import FrozenBatchNorm, ResNet, SpatialSoftmax, normalize_imagenet
 
 SMALL = ResNetConfig(widths=(16, 32), blocks=1, norm="frozen_batch")
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pilot.nn.siglip import Siglip, SiglipConfig, patchify
+from pilot.nn.configs import SiglipConfig
+from pilot.nn.siglip import Siglip, patchify
 
 PLAIN = SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=16, num_heads=2)
 STEM = SiglipConfig(image_size=16, patch_size=4, width=8, depth=1, mlp_dim=16, num_heads=2, stem=(4, 6, 8))

@@ -22,8 +22,7 @@ from pilot.convert.model_loading import load_pi
 from pilot.convert.orbax import OrbaxSource
 from pilot.data.layout import Kind, Observation
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 
 FOLDER = Path(os.environ.get("PILOT_GOLDEN", Path(__file__).parent / "data"))
 FAMILIES = {"pi0": pi0, "pi05": pi05, "pi0_fast": pi0_fast}

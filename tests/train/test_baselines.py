@@ -15,13 +15,13 @@ from pilot.configs.baselines import openvla_nano
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
 from pilot.infer.policy import load_policy
-from pilot.models.baselines.act import Act, act
-from pilot.models.baselines.diffusion_policy import diffusion_policy
-from pilot.models.baselines.octo import octo
+from pilot.models.baselines.act import Act
+from pilot.models.baselines.configs import act, diffusion_policy, octo
 from pilot.models.bundle import empty_model, load_bundle
 from pilot.models.pi import pi0_fast
 from pilot.models.registry import ModelConfig
-from pilot.nn.resnet import ResNet, ResNetConfig
+from pilot.nn.configs import ResNetConfig
+from pilot.nn.resnet import ResNet
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.bins import BinsTokenizer
 from pilot.train.config import (

@@ -10,7 +10,7 @@ from pilot import configs
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
 from pilot.models.pi import pi0, pi0_fast, pi05
-from pilot.nn.lora import LoraConfig
+from pilot.nn.configs import LoraConfig
 from pilot.robots.homes import ROBOT
 from pilot.train.checks import check_config, overlapping_ids
 from pilot.train.config import DataConfig, InitFrom, OptimConfig, Source, TrainConfig

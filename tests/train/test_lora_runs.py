@@ -10,7 +10,8 @@ import torch
 
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import load_bundle
-from pilot.nn.lora import DESCRIPTION, WEIGHTS, LoraConfig, LoraGroup
+from pilot.nn.configs import LoraConfig, LoraGroup
+from pilot.nn.lora import DESCRIPTION, WEIGHTS
 from pilot.train.config import InitFrom, OptimConfig, TrainConfig
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pilot.models.pi import pi05
-from pilot.nn.lora import LoraConfig
+from pilot.nn.configs import LoraConfig
 from pilot.train import resume
 from pilot.train.config import InitFrom, OptimConfig, Source, TrainConfig
 from train.toy import changed, config

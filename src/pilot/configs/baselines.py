@@ -11,11 +11,8 @@ language model, learned beside web rows (RT-2, arXiv 2307.15818) after a fixed q
 from dataclasses import replace
 
 from pilot.configs.nano import DATA, PIXEL_GRID
-from pilot.models.baselines.act import act
-from pilot.models.baselines.diffusion_policy import diffusion_policy
-from pilot.models.baselines.octo import octo
-from pilot.models.pi import pi0_fast
-from pilot.models.pi_config import Size
+from pilot.models.baselines.configs import act, diffusion_policy, octo
+from pilot.models.pi_config import Size, pi0_fast
 from pilot.models.registry import ModelConfig
 from pilot.train.config import (
     CheckpointConfig,

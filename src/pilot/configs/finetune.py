@@ -12,8 +12,8 @@ all of DROID learn positions. What else differs is in `docs/recipe.md`. Weights 
 
 from dataclasses import replace
 
-from pilot.models.pi import PiConfig, pi0, pi0_fast, pi05
-from pilot.nn.lora import ATTENTION, MLP, LoraConfig
+from pilot.models.pi_config import PiConfig, pi0, pi0_fast, pi05
+from pilot.nn.configs import ATTENTION, MLP, LoraConfig
 from pilot.train.config import (
     CheckpointConfig,
     ComputeConfig,

@@ -9,7 +9,7 @@ last all of it learns from states that the policy itself gets into. Data: `runs/
 from dataclasses import replace
 from typing import Literal
 
-from pilot.models.pi import pi05
+from pilot.models.pi_config import pi05
 from pilot.train.config import (
     CheckpointConfig,
     DataConfig,

@@ -8,7 +8,7 @@ replaced by one's own: `--set data.sources.droid.path=…`.
 
 from dataclasses import replace
 
-from pilot.models.pi import PiConfig, pi0, pi0_fast, pi05
+from pilot.models.pi_config import PiConfig, pi0, pi0_fast, pi05
 from pilot.train.config import (
     CheckpointConfig,
     DataConfig,

@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 
 from pilot.contracts import require
-from pilot.models.registry import build_model
+from pilot.models.build import build_model
 from pilot.robots import load_robot
 from pilot.train.config import TrainConfig
 

@@ -15,8 +15,7 @@ from pilot.convert.model_loading import load_pi, require_shape, resolve_config
 from pilot.convert.openpi_lora import MergedLoraSource
 from pilot.convert.orbax import OrbaxSource, write_orbax
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 
 VISION = "PaliGemma/img"
 LANGUAGE = "PaliGemma/llm"

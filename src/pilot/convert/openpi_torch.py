@@ -14,8 +14,7 @@ from pilot.convert.keymap import Entry, KeyMap, Slice, TensorSource, export_arra
 from pilot.convert.model_loading import count_layers, load_pi, require_shape, resolve_config
 from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
 from pilot.models.pi import Pi, PiConfig, pi0, pi05
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 
 PALIGEMMA = "paligemma_with_expert.paligemma."
 EXPERT = "paligemma_with_expert.gemma_expert."

@@ -21,21 +21,13 @@ action dims.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from enum import IntEnum
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-
-class Kind(IntEnum):
-    """The kind of a token, which decides what the token sees and which loss it carries."""
-
-    PAD = 0
-    PREFIX = 1
-    TEXT = 2
-    FAST = 3
+from pilot.types import Kind
 
 
 @dataclass(frozen=True, kw_only=True)

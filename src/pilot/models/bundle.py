@@ -28,8 +28,9 @@ from torch.overrides import TorchFunctionMode
 from pilot.data.pipeline import Pipeline
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.base import Model
+from pilot.models.build import build_model
 from pilot.models.pi import Pi, PiConfig
-from pilot.models.registry import ModelConfig, build_model, config_from_dict, model_kind, require_pi
+from pilot.models.registry import ModelConfig, config_from_dict, model_kind, require_pi
 from pilot.models.trained_robots import (
     TrainedRobot,
     check_robots,

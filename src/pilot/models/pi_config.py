@@ -9,10 +9,9 @@ insulation (2505.23705).
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pilot.data.layout import Kind
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 from pilot.tokenizers.text import LOC_BINS
+from pilot.types import Kind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,33 +1,28 @@
-"""Every kind of model by the name that its checkpoints carry: the class of its config, and its own class."""
+"""Every kind of model by the name that its checkpoints carry, and the class of its config; `build.py` has the models.
+
+Free of torch, so that a run and its settings are read at once.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pilot.models.base import Model
-from pilot.models.baselines.act import Act, ActConfig
-from pilot.models.baselines.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
-from pilot.models.baselines.octo import Octo, OctoConfig
-from pilot.models.pi import Pi, PiConfig
+from pilot.models.baselines.configs import ActConfig, DiffusionPolicyConfig, OctoConfig
+from pilot.models.pi_config import PiConfig
 
 ModelConfig = PiConfig | ActConfig | DiffusionPolicyConfig | OctoConfig
 
-MODEL_KINDS: dict[str, tuple[type[ModelConfig], type[Model]]] = {
-    "pi": (PiConfig, Pi),
-    "act": (ActConfig, Act),
-    "diffusion_policy": (DiffusionPolicyConfig, DiffusionPolicy),
-    "octo": (OctoConfig, Octo),
+MODEL_KINDS: dict[str, type[ModelConfig]] = {
+    "pi": PiConfig,
+    "act": ActConfig,
+    "diffusion_policy": DiffusionPolicyConfig,
+    "octo": OctoConfig,
 }
 
 
 def model_kind(config: ModelConfig) -> str:
     """Return the name of a config's kind of model."""
-    return next(name for name, (config_class, _) in MODEL_KINDS.items() if type(config) is config_class)
-
-
-def build_model(config: ModelConfig) -> Model:
-    """Build the model of a config; its weights are torch's, and are to be initialised or loaded."""
-    return MODEL_KINDS[model_kind(config)][1](config)
+    return next(name for name, config_class in MODEL_KINDS.items() if type(config) is config_class)
 
 
 def require_pi(config: ModelConfig) -> PiConfig:
@@ -49,7 +44,7 @@ def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi") -> ModelCon
     """
     if kind not in MODEL_KINDS:
         raise ValueError(f"this version of pilot has no model of kind '{kind}'; known: {', '.join(MODEL_KINDS)}")
-    config_class = MODEL_KINDS[kind][0]
+    config_class = MODEL_KINDS[kind]
     if unknown := set(values) - {field.name for field in fields(config_class)}:
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"

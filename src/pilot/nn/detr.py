@@ -6,21 +6,12 @@ Dropout is left out: a training step is a function of its seed, and dropout woul
 Axes: `b` batch, `t` query, `s` key, `d` width, `p` positions.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, kw_only=True)
-class DetrConfig:
-    """The shape of a layer; the defaults are ACT's."""
-
-    width: int = 512
-    mlp_dim: int = 3200
-    num_heads: int = 8
+from pilot.nn.configs import DetrConfig
 
 
 class DetrAttention(nn.Module):

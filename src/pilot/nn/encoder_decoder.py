@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.nn.attention import KV, attend
-from pilot.nn.gemma import GemmaBlock, GemmaConfig, make_norm, residual
+from pilot.nn.configs import GemmaConfig, SiglipConfig
+from pilot.nn.gemma import GemmaBlock, make_norm, residual
 from pilot.nn.norms import AdaRMSNorm, Modulation
-from pilot.nn.siglip import Siglip, SiglipConfig
+from pilot.nn.siglip import Siglip
 
 
 class Towers(nn.ModuleDict):

@@ -10,7 +10,6 @@ Axes: `b` batch, `t` query, `s` key, `n` heads, `k` key-value heads, `h` head di
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -19,24 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.nn.attention import KV, append_kv, attend, repeat_for_groups, rotate
+from pilot.nn.configs import GemmaConfig
 from pilot.nn.norms import AdaRMSNorm, Modulation, RMSNorm
-
-
-@dataclass(frozen=True, kw_only=True)
-class GemmaConfig:
-    """The shape of one stack."""
-
-    width: int
-    depth: int
-    mlp_dim: int
-    num_heads: int
-    num_kv_heads: int = 1
-    head_dim: int
-    cond_width: int = 0  # above 0 every norm is adaptive, with a condition of this width
-
-    def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
 
 
 def make_norm(config: GemmaConfig) -> RMSNorm | AdaRMSNorm:

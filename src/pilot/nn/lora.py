@@ -21,42 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pilot.nn.configs import LoraConfig, LoraGroup
+
 WEIGHTS, DESCRIPTION = "adapters.safetensors", "adapters.json"
-ATTENTION, MLP = ("qkv", "out", "memory_q", "memory_kv", "memory_out"), ("gate_up", "up", "down")
-TIME = ("time_mlp_in", "time_mlp_out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraGroup:
-    """The adapters of one group of weights. With rank 0 it has none and learns whole."""
-
-    rank: int
-    alpha: float  # the detour is scaled by alpha / rank
-
-    def __post_init__(self) -> None:
-        if self.rank < 0 or (self.rank and self.alpha <= 0):
-            raise ValueError(
-                f"adapters have a rank of 0 or more and an alpha above 0, got {self.rank} and {self.alpha}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """The layers that learn through adapters. All else in a group that has them is frozen, except the parts in `whole`.
-
-    Ranks and alphas are those of openpi's `gemma_2b_lora` and `gemma_300m_lora`, which leave the vision tower without.
-    """
-
-    language: LoraGroup = LoraGroup(rank=16, alpha=16.0)
-    expert: LoraGroup = LoraGroup(rank=32, alpha=32.0)
-    vision: LoraGroup = LoraGroup(rank=0, alpha=16.0)
-    targets: tuple[str, ...] = ATTENTION + MLP + TIME  # layers by the last part of their names
-    whole: tuple[str, ...] = ("action_in", "action_out", "state_in")  # parts of the model that learn whole
-    rank_stabilized: bool = False  # scale by alpha / √rank (arXiv 2312.03732)
-
-    def scale(self, adapters: LoraGroup) -> float:
-        """Return what the detours of a group are scaled by."""
-        return adapters.alpha / (adapters.rank**0.5 if self.rank_stabilized else adapters.rank)
 
 
 class LoraLinear(nn.Linear):

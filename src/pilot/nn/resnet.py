@@ -7,10 +7,8 @@ norms that stay as they were learned (`frozen_batch`: ACT, with weights from Ima
 Axes: `b` pictures, `h w` pixels or cells of a feature map, `c` channels, `k` points, `o` output width.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,27 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pilot.nn.configs import CHANNELS_PER_GROUP, ResNetConfig
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PUBLISHED = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-CHANNELS_PER_GROUP = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResNetConfig:
-    """The shape of a ResNet; the defaults are ResNet-18.
-
-    Without `pool`, and with fewer stages, the feature map of a small picture keeps enough cells to be worth reading.
-    """
-
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # channels of each stage, at half the resolution of the one before
-    blocks: int = 2  # in each stage
-    pool: bool = True  # a max-pool behind the first convolution
-    norm: Literal["frozen_batch", "group"] = "group"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))  # a list when it was read from a file
-        if self.norm == "group" and (odd := [width for width in self.widths if width % CHANNELS_PER_GROUP]):
-            raise ValueError(f"group norms take {CHANNELS_PER_GROUP} channels each, which does not divide {odd}")
 
 
 class FrozenBatchNorm(nn.Module):

@@ -3,7 +3,6 @@
 Axes: `b` pictures, `h w` pixels, `p` patches, `d` width, `o` output width.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -11,37 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, kw_only=True)
-class SiglipConfig:
-    """The shape of a tower; the defaults are SigLIP So400m/14.
-
-    `stem` puts convolutions in front of the patches, for small towers that train from scratch: their channels, the
-    first at full resolution and each of the others at half of the one before, so that `patch_size` is
-    `2**(len(stem) - 1)`. They learn shapes from far fewer pictures (Xiao et al., arXiv 2106.14881). Empty is SigLIP's
-    own way, which cuts patches.
-    """
-
-    image_size: int = 224  # the position table is for this size, and is resampled for others
-    patch_size: int = 14
-    width: int = 1152
-    depth: int = 27
-    mlp_dim: int = 4304
-    num_heads: int = 16
-    stem: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stem", tuple(self.stem))  # a list when it was read from a file
-        if self.stem and self.patch_size != 2 ** (len(self.stem) - 1):
-            raise ValueError(
-                f"a stem of {len(self.stem)} convolutions makes patches of {2 ** (len(self.stem) - 1)} pixels, "
-                f"patch_size is {self.patch_size}"
-            )
-
-    @property
-    def grid(self) -> int:
-        """Patches along a side of a picture."""
-        return self.image_size // self.patch_size
+from pilot.nn.configs import SiglipConfig
 
 
 class SiglipBlock(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pilot.data.mixture import POWER
 from pilot.models.registry import ModelConfig
-from pilot.nn.lora import LoraConfig
+from pilot.nn.configs import LoraConfig
 
 MAY_CHANGE: dict[str, Any] = {"may_change": True}
 """Metadata of what may differ from the run in the folder when that run is resumed (`train/resume.py`)."""

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from pilot.names import suggest_names
-from pilot.nn.lora import LoraConfig, inject_adapters
+from pilot.nn.configs import LoraConfig
+from pilot.nn.lora import inject_adapters
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -26,9 +26,10 @@ from pilot.data.action_chunks import whole_chunks
 from pilot.data.mixture import RowSource
 from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
 from pilot.models.base import Model
+from pilot.models.build import build_model
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens
 from pilot.models.pi import Pi, PiConfig
-from pilot.models.registry import ModelConfig, build_model, model_kind, require_pi
+from pilot.models.registry import ModelConfig, model_kind, require_pi
 from pilot.models.trained_robots import TrainedRobots
 from pilot.robots import load_adapter, load_robot
 from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer

@@ -11,7 +11,8 @@ from pilot.infer.engine.fast import FastEngine
 from pilot.infer.engine.graphs import GraphEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.engine.protocol import Engine
-from pilot.models.baselines.act import Act, act
+from pilot.models.baselines.act import Act
+from pilot.models.baselines.configs import act
 from pilot.models.pi import pi0, pi0_fast, pi0_small, pi05
 
 METHODS = ("prefill", "generate", "denoise", "velocity")

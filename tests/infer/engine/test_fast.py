@@ -14,8 +14,8 @@ from pilot.infer.engine.choose import engine_for
 from pilot.infer.engine.fast import MAX_PLANS, FastEngine
 from pilot.infer.engine.plain import PlainEngine
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.lora import LoraConfig, adapted_layers, adapter_scales, inject_adapters, merge_adapters
+from pilot.nn.configs import GemmaConfig, LoraConfig
+from pilot.nn.lora import adapted_layers, adapter_scales, inject_adapters, merge_adapters
 
 EOS = 1
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}

@@ -16,9 +16,10 @@ from pilot.infer.engine.fused_stack import FusedSiglip, FusedStack, can_fuse, ti
 from pilot.infer.engine.plain import PlainEngine
 from pilot.infer.engine.stack import AngleTable, Cache
 from pilot.models.pi import pi0, pi05
-from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
+from pilot.nn.gemma import Gemma
 from pilot.nn.kernels import attention, passes, products, steps
-from pilot.nn.siglip import Siglip, SiglipConfig
+from pilot.nn.siglip import Siglip
 
 CLOSE = {"atol": 2e-5, "rtol": 2e-5}
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.baseline_rows import rows
-from pilot.models.baselines.act import Act, act
+from pilot.models.baselines.act import Act
+from pilot.models.baselines.configs import act
 
 
 def model() -> Act:

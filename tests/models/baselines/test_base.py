@@ -8,9 +8,10 @@ import torch
 from models.baseline_rows import rows
 from pilot.data.layout import Batch, Kind, Observation
 from pilot.models.base import Model
-from pilot.models.baselines.act import Act, act
-from pilot.models.baselines.diffusion_policy import DiffusionPolicy, diffusion_policy
-from pilot.models.baselines.octo import Octo, octo
+from pilot.models.baselines.act import Act
+from pilot.models.baselines.configs import act, diffusion_policy, octo
+from pilot.models.baselines.diffusion_policy import DiffusionPolicy
+from pilot.models.baselines.octo import Octo
 
 MODELS = {"act": (Act, act), "diffusion_policy": (DiffusionPolicy, diffusion_policy), "octo": (Octo, octo)}
 LOSSES = frozenset({"flow"})

@@ -5,7 +5,8 @@ import torch
 
 from models.baseline_rows import rows
 from pilot.configs.baselines import diffusion_policy_pusht
-from pilot.models.baselines.diffusion_policy import DiffusionPolicy, FilmBlock, diffusion_policy, level_features
+from pilot.models.baselines.configs import diffusion_policy
+from pilot.models.baselines.diffusion_policy import DiffusionPolicy, FilmBlock, level_features
 from pilot.models.bundle import empty_model
 
 

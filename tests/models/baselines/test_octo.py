@@ -7,7 +7,8 @@ import torch
 
 from models.baseline_rows import rows
 from pilot.data.layout import Kind
-from pilot.models.baselines.octo import Octo, OctoConfig, StandardizedConv, octo
+from pilot.models.baselines.configs import OctoConfig, octo
+from pilot.models.baselines.octo import Octo, StandardizedConv
 
 
 def model(**changes) -> Octo:

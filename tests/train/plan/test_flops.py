@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
-from pilot.nn.lora import LoraConfig
+from pilot.nn.configs import LoraConfig
 from pilot.train.config import ObjectiveConfig, TrainConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import Meter, flop_factors, forward, full_row, mean_row, per_row

@@ -9,7 +9,7 @@ import torch
 from live_bytes import LiveBytes
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
-from pilot.nn.lora import LoraConfig
+from pilot.nn.configs import LoraConfig
 from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning

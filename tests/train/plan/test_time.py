@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pilot.models.pi import pi05
-from pilot.nn.lora import LoraConfig, LoraGroup
+from pilot.nn.configs import LoraConfig, LoraGroup
 from pilot.train.config import ComputeConfig, ObjectiveConfig, TrainConfig
 from pilot.train.plan.estimate import Choice, RunPlan
 from pilot.train.plan.gpus import GPUS

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from pilot.infer.engine.fp8 import FP8, Fp8Layer, quantize_layer, scaled_mm
 from pilot.infer.engine.stack import InferenceStack, NormScale, Scratch, Slots, Span, Weights
-from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.configs import GemmaConfig
+from pilot.nn.gemma import Gemma
 from pilot.nn.kernels import attention, passes, products
 from pilot.nn.kernels.attention import Cut, Parts
 from pilot.nn.kernels.products import MAX_ROWS, Stream, Tile, Workspace

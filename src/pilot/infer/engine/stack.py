@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.nn.attention import rotary_angles
-from pilot.nn.gemma import Gemma, GemmaConfig
+from pilot.nn.configs import GemmaConfig
+from pilot.nn.gemma import Gemma
 from pilot.nn.lora import adapted_layers
 from pilot.nn.norms import EPS, Modulation, RMSNorm
 

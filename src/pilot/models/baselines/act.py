@@ -18,7 +18,6 @@ Axes: `b` batch, `s` encoder tokens, `p` picture tokens, `ah` action horizon, `a
 style dims.
 """
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,43 +26,10 @@ from torch import Tensor, nn
 
 from pilot.data.layout import Batch, Observation
 from pilot.models.base import Draws, Model, Terms
-from pilot.models.baselines.base import BaselineConfig, PromptEncoder, Size, count_elements, initialize
-from pilot.nn.detr import DecoderLayer, DetrConfig, EncoderLayer, grid_positions, sine_features
-from pilot.nn.resnet import ResNet, ResNetConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActConfig(BaselineConfig):
-    """The shape of an ACT; the defaults are the paper's."""
-
-    resnet: ResNetConfig
-    transformer: DetrConfig
-    encoder_depth: int = 4  # of both encoders, that of the style and that of the observation
-    decoder_depth: int = 7
-    style_dim: int = 32
-
-
-SIZES: dict[str, ActConfig] = {
-    "debug": ActConfig(
-        resnet=ResNetConfig(widths=(16, 32), blocks=1, pool=False),
-        transformer=DetrConfig(width=32, mlp_dim=64, num_heads=2), encoder_depth=1, decoder_depth=1, style_dim=4,
-        action_dim=8, action_horizon=6, picture_size=16, vocab_size=2080, max_tokens=80,
-    ),
-    "nano": ActConfig(
-        resnet=ResNetConfig(widths=(32, 48, 96), pool=False),
-        transformer=DetrConfig(width=128, mlp_dim=384, num_heads=4), encoder_depth=3, decoder_depth=3, style_dim=16,
-        action_dim=8, action_horizon=16, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
-    ),
-    "paper": ActConfig(
-        resnet=ResNetConfig(norm="frozen_batch"), transformer=DetrConfig(),
-        action_dim=14, action_horizon=100, picture_size=480, reads_text=False, norm="zscore",
-    ),
-}  # fmt: skip
-
-
-def act(size: Size = "paper", **changes: object) -> ActConfig:
-    """Return ACT by size. `paper` is for ALOHA's 14 dims; its ResNet starts from ImageNet (`load_image_weights`)."""
-    return replace(SIZES[size], **changes)
+from pilot.models.baselines.base import PromptEncoder, count_elements, initialize
+from pilot.models.baselines.configs import ActConfig
+from pilot.nn.detr import DecoderLayer, EncoderLayer, grid_positions, sine_features
+from pilot.nn.resnet import ResNet
 
 
 class StyleEncoder(nn.Module):

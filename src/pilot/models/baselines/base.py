@@ -10,65 +10,11 @@ else that a paper says of shapes is kept.
 Axes: `b` batch, `k` noise draws, `l` text tokens, `ah` action horizon, `ad` action dims, `d` width.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pilot.data.layout import Kind, Observation
-
-Size = Literal["debug", "nano", "paper"]
-"""`paper` has the published dims; `debug` tests, `nano` trains on a laptop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaselineConfig:
-    """The inputs of a baseline, and the answers to what the pipeline asks of every model's config."""
-
-    action_dim: int
-    action_horizon: int
-    picture_size: int  # pictures are scaled to it
-    wrist_picture_size: int | None = None  # pictures of wrist cameras may be smaller
-    vision_towers: tuple[str, ...] = ()  # the robot's cameras, where each has an encoder of its own
-    reads_text: bool = True  # shows the prompt to a model whose paper trains it for one task
-    vocab_size: int = 257_152
-    max_tokens: int = 200
-    norm: Literal["quantile", "zscore"] = "quantile"
-    prompt: Literal["subtask"] = "subtask"
-    state_input: Literal["token", "none"] = "token"
-
-    # What the pipeline and the policy ask of every config; a baseline has none of it.
-
-    @property
-    def generates_text(self) -> bool:
-        """Whether the model writes text."""
-        return False
-
-    @property
-    def fast_offset(self) -> int:
-        """The number of ids above the action tokens in the vocabulary."""
-        return 0
-
-    @property
-    def rtc_max_delay(self) -> int:
-        """The most given actions that the model has learned to continue from."""
-        return 0
-
-    @property
-    def integrate_padded_dims(self) -> bool:
-        """Whether the model brings padded dims to 0 itself."""
-        return False
-
-    @property
-    def always_shown(self) -> tuple[str, ...]:
-        """The cameras that are in every row, whether the robot has them or not."""
-        return ()
-
-    def image_size(self, *, wrist: bool) -> int:
-        """Return the side in pixels to which pictures of a camera are scaled."""
-        return self.wrist_picture_size if wrist and self.wrist_picture_size else self.picture_size
 
 
 class PromptEncoder(nn.Module):

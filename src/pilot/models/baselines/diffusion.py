@@ -11,7 +11,6 @@ Axes: `b` batch, `k` noise draws, `ah` action horizon, `ad` action dims, `n` lev
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from pilot.data.layout import Batch, Observation
 from pilot.models.base import Draws, Model, Terms
-from pilot.models.baselines.base import BaselineConfig, count_elements, squared_error
+from pilot.models.baselines.base import count_elements, squared_error
+from pilot.models.baselines.configs import DiffusionConfig
 
 Denoise = Callable[[Tensor, int], Tensor]
 """The noise that a model predicts in a noisy chunk [b ah ad] of a level."""
@@ -72,14 +72,6 @@ def ddim(
         # 2) Mix the two again at the level below.
         x = math.sqrt(a[below]) * actions + math.sqrt(1 - a[below]) * implied
     return x
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionConfig(BaselineConfig):
-    """The inputs of a baseline that diffuses, and its noise."""
-
-    levels: int  # of noise
-    clip: float  # how far from 0 actions can be
 
 
 class Denoiser(Model):

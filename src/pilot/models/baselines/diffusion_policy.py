@@ -20,7 +20,6 @@ the noise level beside it, `ah` action horizon, `ad` action dims.
 """
 
 import math
-from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -29,66 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import Observation
-from pilot.models.baselines.base import PromptEncoder, Size, initialize
-from pilot.models.baselines.diffusion import Denoiser, DiffusionConfig
-from pilot.nn.resnet import ResNet, ResNetConfig, SpatialSoftmax
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionPolicyConfig(DiffusionConfig):
-    """The shape of a Diffusion Policy.
-
-    Raises:
-        ValueError: a horizon that does not halve at every resolution, or no cameras.
-    """
-
-    resnet: ResNetConfig
-    channels: tuple[int, ...] = (512, 1024, 2048)  # of the U-Net at each resolution, half of the one before
-    kernel: int = 5
-    groups: int = 8  # of the norms
-    level_width: int = 128  # of the noise level's features
-    feature_width: int = 64  # of what is kept of a picture
-    text_width: int = 64  # of what is kept of the prompt
-    levels: int = 100
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        parts = 2 ** (len(self.channels) - 1)
-        if self.action_horizon % parts:
-            raise ValueError(
-                f"a U-Net of {len(self.channels)} resolutions takes chunks of a multiple of {parts} actions, got "
-                f"action_horizon {self.action_horizon}"
-            )
-        if not self.vision_towers:
-            raise ValueError("Diffusion Policy has an encoder for each camera: name them in vision_towers")
-
-    @property
-    def observation_width(self) -> int:
-        """The width of the observation's vector."""
-        return len(self.vision_towers) * self.feature_width + self.action_dim + self.reads_text * self.text_width
-
-
-SIZES: dict[str, DiffusionPolicyConfig] = {
-    "debug": DiffusionPolicyConfig(
-        resnet=ResNetConfig(widths=(16, 32), blocks=1, pool=False), vision_towers=("room", "wrist"),
-        channels=(16, 32), kernel=3, level_width=16, feature_width=16, text_width=16,
-        action_dim=8, action_horizon=6, picture_size=16, vocab_size=2080, max_tokens=80,
-    ),
-    "nano": DiffusionPolicyConfig(
-        resnet=ResNetConfig(widths=(32, 48, 96), pool=False), vision_towers=("room", "wrist"),
-        channels=(64, 128, 256), level_width=64,
-        action_dim=8, action_horizon=16, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
-    ),
-    "paper": DiffusionPolicyConfig(
-        resnet=ResNetConfig(), vision_towers=("base_0_rgb",),
-        action_dim=2, action_horizon=16, picture_size=96, reads_text=False,
-    ),
-}  # fmt: skip
-
-
-def diffusion_policy(size: Size = "paper", **changes: object) -> DiffusionPolicyConfig:
-    """Return a Diffusion Policy by size; `paper` is that of PushT. `vision_towers` are the robot's cameras."""
-    return replace(SIZES[size], **changes)
+from pilot.models.baselines.base import PromptEncoder, initialize
+from pilot.models.baselines.configs import DiffusionPolicyConfig
+from pilot.models.baselines.diffusion import Denoiser
+from pilot.nn.resnet import ResNet, SpatialSoftmax
 
 
 class ImageEncoder(nn.Sequential):

@@ -18,9 +18,7 @@ in place of sampling with fresh noise at each level, so that a chunk follows fro
 Axes: `b` batch, `s` tokens, `p` patches, `h w` pixels or patches, `ah` action horizon, `ad` action dims, `d` width.
 """
 
-from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,63 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pilot.data.layout import Observation
-from pilot.models.baselines.base import Size, initialize, prompt_mask
-from pilot.models.baselines.diffusion import Denoiser, DiffusionConfig
+from pilot.models.baselines.base import initialize, prompt_mask
+from pilot.models.baselines.configs import OctoConfig
+from pilot.models.baselines.diffusion import Denoiser
 from pilot.nn.attention import additive_mask
-from pilot.nn.siglip import SiglipBlock, SiglipConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class OctoConfig(DiffusionConfig):
-    """The shape of the transformer and its head; the defaults are Octo-Base."""
-
-    width: int = 768
-    depth: int = 12
-    mlp_dim: int = 3072
-    num_heads: int = 12
-    word_width: int = 768
-    stem: tuple[int, ...] = (32, 96, 192, 384)  # channels of convolutions that each halve the picture
-    stem_width: int = 512  # of a patch behind them
-    head_width: int = 256
-    head_blocks: int = 3
-    wrist_towers: tuple[str, ...] = ()  # those of `vision_towers` whose pictures have the size of wrist cameras
-    level_width: int = 32  # of the noise level's features
-    levels: int = 20
-    clip: float = 5.0
-    state_input: Literal["token", "none"] = "none"
-    norm: Literal["quantile", "zscore"] = "zscore"
-
-    @property
-    def block(self) -> SiglipConfig:
-        """The shape of a layer."""
-        return SiglipConfig(width=self.width, mlp_dim=self.mlp_dim, num_heads=self.num_heads)
-
-    def patches(self, camera: str) -> int:
-        """Return the number of patches of a camera's picture."""
-        return (self.image_size(wrist=camera in self.wrist_towers) // 2 ** len(self.stem)) ** 2
-
-
-SIZES: dict[str, OctoConfig] = {
-    "debug": OctoConfig(
-        width=32, depth=2, mlp_dim=64, num_heads=2, word_width=16, stem=(32, 32), stem_width=16, head_width=32,
-        head_blocks=1, level_width=8, vision_towers=("room", "wrist"), wrist_towers=("wrist",), state_input="token",
-        action_dim=8, action_horizon=6, picture_size=16, vocab_size=2080, max_tokens=80,
-    ),
-    "nano": OctoConfig(
-        width=128, depth=4, mlp_dim=384, num_heads=4, word_width=64, stem=(32, 64, 96), stem_width=128, head_width=128,
-        vision_towers=("room", "wrist"), wrist_towers=("wrist",), state_input="token",
-        action_dim=8, action_horizon=10, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
-    ),
-    "paper": OctoConfig(
-        vision_towers=("base_0_rgb", "left_wrist_0_rgb"), wrist_towers=("left_wrist_0_rgb",),
-        vocab_size=32_128, max_tokens=64, action_dim=7, action_horizon=4, picture_size=256, wrist_picture_size=128,
-    ),
-}  # fmt: skip
-
-
-def octo(size: Size = "paper", **changes: object) -> OctoConfig:
-    """Return Octo's form by size; `paper` is Octo-Base. `vision_towers` are the robot's cameras."""
-    return replace(SIZES[size], **changes)
+from pilot.nn.siglip import SiglipBlock
 
 
 class StandardizedConv(nn.Conv2d):

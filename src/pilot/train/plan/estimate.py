@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import require_pi
-from pilot.nn.lora import LoraConfig
+from pilot.nn.configs import LoraConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import full_row

@@ -19,7 +19,7 @@ from torch import nn
 from pilot.data.layout import Batch
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import require_pi
-from pilot.nn.gemma import GemmaConfig
+from pilot.nn.configs import GemmaConfig
 from pilot.nn.lora import adapted_layers
 from pilot.robots import load_robot
 from pilot.train.config import TrainConfig

@@ -17,10 +17,9 @@ from typing import Literal
 from torch import nn
 
 from pilot.models.pi import Pi, PiConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 from pilot.nn.cross_entropy import AT_ONCE
-from pilot.nn.gemma import GemmaConfig
 from pilot.nn.lora import adapted_layers
-from pilot.nn.siglip import SiglipConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
 from pilot.train.plan.flops import Losses, Workload, count_tokens, flop_factors, per_row
