@@ -27,9 +27,11 @@ from torch import Tensor, nn
 from pilot.data.layout import Batch, Observation
 from pilot.models.base import Draws, Model, Terms
 from pilot.models.baselines.base import PromptEncoder, count_elements, initialize
-from pilot.models.baselines.configs import ActConfig
+from pilot.models.baselines.configs import ActConfig, act
 from pilot.nn.detr import DecoderLayer, EncoderLayer, grid_positions, sine_features
 from pilot.nn.resnet import ResNet
+
+__all__ = ["Act", "ActConfig", "act"]
 
 
 class StyleEncoder(nn.Module):

@@ -29,9 +29,11 @@ from torch.nn import functional as F
 
 from pilot.data.layout import Observation
 from pilot.models.baselines.base import PromptEncoder, initialize
-from pilot.models.baselines.configs import DiffusionPolicyConfig
+from pilot.models.baselines.configs import DiffusionPolicyConfig, diffusion_policy
 from pilot.models.baselines.diffusion import Denoiser
 from pilot.nn.resnet import ResNet, SpatialSoftmax
+
+__all__ = ["DiffusionPolicy", "DiffusionPolicyConfig", "diffusion_policy"]
 
 
 class ImageEncoder(nn.Sequential):

@@ -27,10 +27,12 @@ from torch.nn import functional as F
 
 from pilot.data.layout import Observation
 from pilot.models.baselines.base import initialize, prompt_mask
-from pilot.models.baselines.configs import OctoConfig
+from pilot.models.baselines.configs import OctoConfig, octo
 from pilot.models.baselines.diffusion import Denoiser
 from pilot.nn.attention import additive_mask
 from pilot.nn.siglip import SiglipBlock
+
+__all__ = ["Octo", "OctoConfig", "octo"]
 
 
 class StandardizedConv(nn.Conv2d):
