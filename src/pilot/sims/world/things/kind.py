@@ -13,7 +13,7 @@ from pilot.sims.world.things.pieces import Pieces, moved
 
 _UPRIGHT = 0.97  # cosine of the angle at which a thing still stands
 _UP = np.array([0.0, 0, 1])
-_AROUND = [np.array([np.cos(a), np.sin(a), 0]) for a in np.arange(32) * np.pi / 16]
+_AROUND = np.array([(np.cos(a), np.sin(a), 0) for a in np.arange(32) * np.pi / 16])
 
 
 class Form(NamedTuple):
@@ -82,7 +82,7 @@ class ThingKind:
 
     def footprint(self, look: Look) -> float:
         """Return the radius in metres of the upright cylinder around its origin that holds it."""
-        return max(piece.reach(direction) for piece in self.pieces(look) for direction in _AROUND)
+        return max(float(piece.reaches(_AROUND).max()) for piece in self.pieces(look))
 
     def total_mass(self, look: Look) -> float:
         """Return its mass in kg."""

@@ -70,19 +70,23 @@ class Piece:
 
     def reach(self, direction: np.ndarray) -> float:
         """Return how far the piece reaches from the thing's origin in a unit direction [3] (its support function)."""
-        local, size = self.turn.T @ direction, self.size
+        return float(self.reaches(direction[None])[0])
+
+    def reaches(self, directions: np.ndarray) -> np.ndarray:
+        """Return how far the piece reaches in each of the unit directions [k 3]."""
+        local, size = directions @ self.turn, self.size
         if self.shape == "mesh":
             assert self.mesh is not None
-            own = float((self.mesh.vertices @ local).max())
+            own = (local @ self.mesh.vertices.T).max(axis=1)
         elif self.shape == "box":
-            own = float(np.abs(local) @ size)
+            own = np.abs(local) @ size
         elif self.shape == "cylinder":
-            own = abs(local[2]) * size[1] + size[0] * float(np.hypot(local[0], local[1]))
+            own = np.abs(local[:, 2]) * size[1] + size[0] * np.hypot(local[:, 0], local[:, 1])
         elif self.shape == "capsule":
-            own = abs(local[2]) * size[1] + size[0]
+            own = np.abs(local[:, 2]) * size[1] + size[0]
         else:
-            own = float(np.linalg.norm(local * (size * 3 if self.shape == "sphere" else size)))
-        return float(np.dot(direction, self.at)) + own
+            own = np.linalg.norm(local * (size * 3 if self.shape == "sphere" else size), axis=1)
+        return directions @ np.asarray(self.at) + own
 
     @property
     def volume(self) -> float:
