@@ -17,7 +17,7 @@ from pilot.eval import episode_log, runner
 from pilot.eval.episode_log import EpisodeLog
 from pilot.eval.evaluate import evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
-from pilot.eval.results import SuiteResult, save_table
+from pilot.eval.results import SuiteResult, save_table, to_markdown
 from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.runner import Job, Runner, other_prompt
 from pilot.eval.stats import wilson
@@ -274,3 +274,45 @@ def test_high_levels_that_make_no_evaluation_are_refused():
         evaluate(Still(), suite="homes-l1", episodes=1, high_level="human")
     with pytest.raises(ValueError, match="no high level 'sayca'; did you mean 'saycan'"):
         evaluate(Still(), suite="homes-l1", episodes=1, high_level="sayca")
+
+
+def test_an_evaluation_stops_once_it_knows_and_its_interval_allows_for_that(tmp_path):
+    policy = Still()
+    options = {"suite": "homes-l1", "episodes": 60, "until": 0.5, "progress": False}
+    result = evaluate(policy, out=tmp_path, **options)
+    assert result.n == policy.sessions == 24  # 0 of 24 is surely below one half
+    assert result.interval[1] > wilson(0, 24)[1]
+    assert evaluate(policy, out=tmp_path, **options).n == 24 and policy.sessions == 24
+    assert result.to_json()["until"] == 0.5
+
+
+def test_what_is_not_decided_goes_on_and_a_log_of_more_gives_the_same_answer(tmp_path):
+    everything = evaluate(Still(), suite="homes-l1", episodes=30, out=tmp_path, progress=False)
+    assert everything.n == 30
+    stopped = evaluate(Still(), suite="homes-l1", episodes=30, until=0.4, out=tmp_path, progress=False)
+    assert stopped.n == 24 and stopped.records == everything.records[:24]
+    near = evaluate(Still(), suite="homes-l1", episodes=30, until=0.01, out=tmp_path, progress=False)
+    assert near.n == 30
+
+
+def test_until_is_a_rate():
+    with pytest.raises(ValueError, match="between 0 and 1, got 60"):
+        evaluate("expert", suite="homes-l1", until=60)
+
+
+def test_suites_of_several_tasks_have_a_table_of_them():
+    records = [record(task=task, success=success) for task, success in (("open", True), ("close", False)) * 5]
+    result = SuiteResult(suite="two", title="", control="none", policy="p", records=tuple(records))
+    assert result.by_task() == {"open": (5, 5), "close": (0, 5)}
+    assert result.interval_over_tasks == (0.0, 1.0)
+    table = to_markdown([result])
+    assert "| open | 5/5 | 56.6% – 100.0% |" in table and "over tasks like these 95 % 0.0% – 100.0%" in table
+    assert result.to_json()["tasks"]["close"]["successes"] == 0
+    one = SuiteResult(suite="one", title="", control="none", policy="p", records=(record(task="one"),))
+    assert one.interval_over_tasks is None and "by task" not in to_markdown([one])
+
+
+def test_a_plan_says_what_so_many_episodes_can_tell(capsys):
+    assert main.main(["eval", "expert", "--episodes", "200", "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert "43.1% – 56.9%" in shown and "from 14% on at 50 %" in shown

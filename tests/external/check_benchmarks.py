@@ -53,5 +53,5 @@ def test_metaworld_experts_reach_the_goal():
     for scene in range(4):
         env.reset_to(scene)
         expert = suite.expert(env, np.random.default_rng(0))
-        assert any(env.advance(expert.act())["success"] for _ in range(env.max_steps)), suite.task(scene)
+        assert any(env.advance(expert.act())["success"] for _ in range(env.max_steps)), suite.task_of(scene)
     env.close()

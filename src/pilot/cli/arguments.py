@@ -95,6 +95,17 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
+def share(text: str) -> float:
+    """Parse a number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if 0 < value < 1:
+        return value
+    raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, got '{text}'")
+
+
 def above_zero(text: str) -> float:
     """Parse a number above 0."""
     try:

@@ -8,6 +8,7 @@ from pilot.cli.arguments import (
     folder_to_write,
     high_level_arguments,
     read_high_level,
+    share,
     whole_number,
 )
 
@@ -32,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replan-steps", type=whole_number(1), help="actions executed per chunk (default: the policy's own)"
     )
+    parser.add_argument(
+        "--until",
+        type=share,
+        metavar="RATE",
+        help="stop a suite once its success is surely above or below this rate, 0 to 1; --episodes is the most",
+    )
+    parser.add_argument("--plan", action="store_true", help="say what so many episodes can tell, and run none")
     parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
     parser.add_argument(
         "--out",
@@ -49,6 +57,11 @@ def run(args: argparse.Namespace) -> None:
     for control in args.control:
         check_control(control)
     policy = args.policy if args.policy == "expert" else checkpoint_at(args.policy)
+    if args.plan:
+        from pilot.eval.results import describe_plan
+
+        print(describe_plan(args.episodes))
+        return
     high_level = read_high_level(args)
     from pilot.eval.evaluate import evaluate_table
     from pilot.eval.results import save_table, to_markdown
@@ -65,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
             num_steps=args.num_steps,
             replan_steps=args.replan_steps,
             high_level=high_level,
+            until=args.until,
             out=args.out,
         )
     except KeyboardInterrupt as stopped:

@@ -2,10 +2,11 @@
 
     evaluate("checkpoints/nano", suite="SUITE", episodes=200, out="outputs/eval").rate
 
-An evaluation that was stopped goes on where it was, and one that is finished is only read (`eval/episode_log.py`).
+An evaluation that was stopped goes on where it was, and one that is finished is only read (`eval/episode_log.py`). With
+`until` it ends as soon as it knows on which side of a rate the success is (`stats.anytime_interval`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,11 +18,15 @@ from tqdm import tqdm
 from pilot.eval.episode_log import EpisodeLog, fingerprint
 from pilot.eval.policies import fetch_policy, robot_for, robots_of, with_known_robot
 from pilot.eval.results import SuiteResult
+from pilot.eval.rollout import EpisodeRecord
 from pilot.eval.runner import Job, Runner, run_jobs
+from pilot.eval.stats import anytime_interval
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
 from pilot.infer.high_level import HighLevel, Human, Vlm, make_high_level
 from pilot.infer.high_level.vlm import at_once
 from pilot.sims.base import Suite
+
+ROUND = 24  # episodes of each suite and control between two looks, with `until`
 
 
 def evaluate(
@@ -36,6 +41,7 @@ def evaluate(
     num_steps: int | None = None,
     replan_steps: int | None = None,
     high_level: HighLevel | str | None = None,
+    until: float | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> SuiteResult:
@@ -50,6 +56,7 @@ def evaluate(
         num_steps: denoising steps; None is the policy's own choice, as for `replan_steps` and `high_level`.
         replan_steps: actions of a chunk that are executed before the policy looks again.
         high_level: what decides on subtasks (`infer/high_level`).
+        until: stop once the success is surely above or below this rate, which `episodes` still bounds.
         out: folder of the log `episodes.jsonl`; with it, no finished episode runs twice.
 
     Raises:
@@ -67,6 +74,7 @@ def evaluate(
         num_steps=num_steps,
         replan_steps=replan_steps,
         high_level=high_level,
+        until=until,
         out=out,
         progress=progress,
     )
@@ -85,6 +93,7 @@ def evaluate_table(
     num_steps: int | None = None,
     replan_steps: int | None = None,
     high_level: HighLevel | str | None = None,
+    until: float | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> list[SuiteResult]:
@@ -93,7 +102,7 @@ def evaluate_table(
     Without `suites`, those of `robot`, or of all robots of the policy.
     """
     high_level = prepare_high_level(high_level, policy)
-    check_settings(policy, episodes=episodes, num_steps=num_steps)
+    check_settings(policy, episodes=episodes, num_steps=num_steps, until=until)
     policy = fetch_policy(policy)
     chosen = select_suites(policy, suites, robot=robot)
     for suite in chosen:
@@ -111,27 +120,70 @@ def evaluate_table(
     choices += f"/{high_level}" if high_level else ""
     choices += f"/robot {robot}" if robot else ""
     log = EpisodeLog(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
-    missing = [job for job in jobs if job not in log]
     runner = partial(
         Runner, policy, robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level
     )  # fmt: skip
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), disable=not progress, unit="episode")
-    with bar, closing(run_jobs(runner, missing, workers=workers_for(policy, workers))) as finished:
-        for job, record in finished:
-            log.add(job, record)
-            bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
-            bar.update()
+    done = sum(job in log for job in jobs)
+    with tqdm(total=len(jobs), initial=done, disable=not progress, unit="episode") as bar:
+        for wanted in rounds(jobs, log, until=until):
+            missing = [job for job in wanted if job not in log]
+            with closing(run_jobs(runner, missing, workers=workers_for(policy, workers))) as finished:
+                for job, record in finished:
+                    log.add(job, record)
+                    bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
+                    bar.update()
     return [
         SuiteResult(
             suite=suite.name,
             title=suite.title,
             control=control,
             policy=label,
-            records=tuple(log[job] for job in jobs if job.suite == suite and job.control == control),
+            until=until,
+            records=_records(jobs, log, suite=suite, control=control, until=until),
         )
         for suite in chosen
         for control in controls
     ]
+
+
+def rounds(jobs: Sequence[Job], log: EpisodeLog, *, until: float | None) -> Iterator[list[Job]]:
+    """Yield the jobs to run, all at once; with `until` in rounds, for the suites and controls that are not decided yet.
+
+    The caller runs a round before it asks for the next.
+    """
+    if until is None:
+        yield list(jobs)
+        return
+    cells: dict[tuple[Suite, str], list[Job]] = {}
+    for job in jobs:
+        cells.setdefault((job.suite, job.control), []).append(job)
+    undecided, done = list(cells.values()), 0
+    while undecided:
+        yield [job for cell in undecided for job in cell[done : done + ROUND]]
+        done += ROUND
+        undecided = [
+            cell
+            for cell in undecided
+            if len(cell) > done and not is_decided([log[job].success for job in cell[:done]], until)
+        ]
+
+
+def is_decided(successes: Sequence[bool], until: float) -> bool:
+    """Return whether the success rate is surely above or surely below `until`, looked at in rounds."""
+    low, high = anytime_interval(sum(successes), len(successes))
+    return not low <= until <= high
+
+
+def _records(
+    jobs: Sequence[Job], log: EpisodeLog, *, suite: Suite, control: str, until: float | None
+) -> tuple[EpisodeRecord, ...]:
+    """Return the episodes that count: all, or those up to the end of the round that decided."""
+    cell = [job for job in jobs if job.suite == suite and job.control == control]
+    stop = len(cell)
+    if until is not None:
+        ends = [*range(ROUND, stop, ROUND), stop]
+        stop = next((end for end in ends if is_decided([log[job].success for job in cell[:end]], until)), stop)
+    return tuple(log[job] for job in cell[:stop])
 
 
 def select_suites(policy: Any, suites: Sequence[str | Suite] | None, *, robot: str | None = None) -> list[Suite]:
@@ -146,12 +198,14 @@ def select_suites(policy: Any, suites: Sequence[str | Suite] | None, *, robot: s
     return suites_for(*([robot] if robot else robots_of(policy)))
 
 
-def check_settings(policy: Any, *, episodes: int, num_steps: int | None) -> None:
+def check_settings(policy: Any, *, episodes: int, num_steps: int | None, until: float | None = None) -> None:
     """Check what a person may type for an evaluation.
 
     Raises:
-        ValueError: no episodes, or denoising steps for a policy that is not loaded here.
+        ValueError: no episodes, denoising steps for a policy that is not loaded here, or a rate that is none.
     """
+    if until is not None and not 0 < until < 1:
+        raise ValueError(f"until is a success rate between 0 and 1, got {until}")
     if episodes < 1:
         raise ValueError(f"an evaluation needs at least 1 episode, got {episodes}")
     if num_steps is not None and policy == "expert":

@@ -9,7 +9,7 @@ import numpy as np
 
 from pilot.data.storage.files import atomic_write, write_json
 from pilot.eval.rollout import EpisodeRecord
-from pilot.eval.stats import wilson
+from pilot.eval.stats import anytime_interval, cluster_bootstrap, visible_difference, wilson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class SuiteResult:
     control: str
     policy: str
     records: tuple[EpisodeRecord, ...]
+    until: float | None = None  # the rate at which it could stop early
 
     @property
     def n(self) -> int:
@@ -39,8 +40,24 @@ class SuiteResult:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson interval of the success rate."""
-        return wilson(self.successes, self.n)
+        """The 95 % interval of the success rate: Wilson's, or of a run that could stop early, one that allows that."""
+        return (wilson if self.until is None else anytime_interval)(self.successes, self.n)
+
+    @property
+    def interval_over_tasks(self) -> tuple[float, float] | None:
+        """The 95 % interval of the success rate over tasks like these; None where there is only one."""
+        tasks = [record.task for record in self.records]
+        if len(set(tasks)) < 2:
+            return None
+        return cluster_bootstrap([record.success for record in self.records], tasks, seed=0)
+
+    def by_task(self) -> dict[str, tuple[int, int]]:
+        """Return successes and episodes of each task, in the order in which they came."""
+        counts: dict[str, tuple[int, int]] = {}
+        for record in self.records:
+            successes, n = counts.get(name := record.task or self.suite, (0, 0))
+            counts[name] = (successes + record.success, n + 1)
+        return counts
 
     def mean(self, of: Callable[[EpisodeRecord], float]) -> float:
         """Average a number over the episodes."""
@@ -65,20 +82,51 @@ class SuiteResult:
             "seed": self.records[0].seed,
             "replan_steps": self.records[0].replan_steps,
             "num_steps": self.records[0].num_steps,
+            "until": self.until,
+            "interval95_over_tasks": None if (over := self.interval_over_tasks) is None else list(over),
+            "tasks": {
+                task: {"successes": successes, "episodes": n, "interval95": list(wilson(successes, n))}
+                for task, (successes, n) in self.by_task().items()
+            },
         }
 
 
 def to_markdown(results: Sequence[SuiteResult]) -> str:
-    """Write the table of `evaluate_table` for a page or a terminal."""
-    lines = ["| suite | control | success | 95 % | wrong object first | steps |", "|---|---|---|---|---|---|"]
+    """Write the table of `evaluate_table` for a page or a terminal; one more for suites of several tasks."""
+    lines = [
+        "| suite | control | success | 95 % | goals | wrong object first | steps |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for result in results:
-        low, high = result.interval
-        wrong = result.mean(lambda r: r.wrong_object)
+        wrong, goals = result.mean(lambda r: r.wrong_object), result.mean(lambda r: r.placed / max(r.targets, 1))
         lines.append(
             f"| {result.suite} | {result.control} | {result.successes}/{result.n} = {result.rate:.1%} "
-            f"| {low:.1%} – {high:.1%} | {wrong:.1%} | {result.mean(lambda r: r.steps):.0f} |"
+            f"| {_range(result.interval)} | {goals:.1%} | {wrong:.1%} | {result.mean(lambda r: r.steps):.0f} |"
         )
+    for result in results:
+        if len(tasks := result.by_task()) > 1:
+            over = result.interval_over_tasks
+            lines += ["", f"{result.suite}, {result.control}, by task"]
+            lines[-1] += f" (over tasks like these 95 % {_range(over)}):" if over else ":"
+            lines += ["", "| task | success | 95 % |", "|---|---|---|"]
+            lines += [f"| {task} | {s}/{n} | {_range(wilson(s, n))} |" for task, (s, n) in tasks.items()]
+    if any(result.until is not None for result in results):
+        lines += ["", f"Stopped once surely above or below {results[0].until:.0%}; the intervals allow for that."]
     return "\n".join(lines)
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1%} – {interval[1]:.1%}"
+
+
+def describe_plan(episodes: int) -> str:
+    """Return what so many episodes can tell, in words for a terminal."""
+    low, high = wilson(round(episodes / 2), episodes)
+    return (
+        f"{episodes} episodes of a suite: a success rate of 50 % has the 95 % interval {_range((low, high))}. Of two "
+        f"policies, a difference shows with 80 % power from {visible_difference(episodes, rate=0.5):.0%} on at 50 %, "
+        f"and from {visible_difference(episodes, rate=0.8):.0%} on at 80 %; on the same starts from less."
+    )
 
 
 def save_table(results: Sequence[SuiteResult], path: str | Path) -> None:

@@ -54,6 +54,7 @@ class EpisodeRecord:
     infer_ms: float
     replan_steps: int | None = None  # logs of before these were recorded do not have them
     num_steps: int | None = None
+    task: str | None = None  # of the suite's tasks, that of this scene
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as logs hold it; there the scene is called "home", whatever the simulator."""
@@ -168,6 +169,7 @@ class EpisodeSetup:
     """An episode to run, and the settings that the policy runs with."""
 
     suite: str
+    task: str | None = None  # of the suite's tasks, that of this scene
     scene: int
     episode: int
     seed: int
@@ -229,6 +231,7 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
         infer_ms=1e3 * float(np.median(seconds)),
         replan_steps=setup.replan_steps,
         num_steps=setup.num_steps,
+        task=setup.task,
     )
     return record, np.array(executed)
 

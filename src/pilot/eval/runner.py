@@ -68,6 +68,7 @@ class Runner:
         writes_boxes = self.policy and (true_subtask or job.control == "oracle")
         return EpisodeSetup(
             suite=job.suite.name,
+            task=job.suite.task_of(job.scene),
             scene=job.scene,
             episode=0,
             seed=job.seed,

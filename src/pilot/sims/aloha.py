@@ -97,7 +97,7 @@ class AlohaSuite(TaskSuite):
         return AlohaSimEnv(self, image_size=image_size)
 
     def prompt(self, scene: int) -> str:
-        return PROMPTS[self.task(scene)]
+        return PROMPTS[self.task_of(scene)]
 
 
 SUITES = (

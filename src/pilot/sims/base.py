@@ -146,7 +146,7 @@ class Suite:
         """
         raise NotImplementedError
 
-    def task(self, scene: int) -> str:
+    def task_of(self, scene: int) -> str:
         """Return the name of a scene's task: what statistics are grouped by."""
         return self.name
 
@@ -208,11 +208,11 @@ class TaskSuite(Suite):
             raise ValueError(f"suite '{self.name}' has {last} scenes ({self.starts} starts of each task), not {scene}")
         return self.tasks[index], start
 
-    def task(self, scene: int) -> str:
+    def task_of(self, scene: int) -> str:
         return self.locate(scene)[0]
 
     def labels(self, *, scene: int, episode: int) -> dict[str, Any]:
-        return super().labels(scene=scene, episode=episode) | {"group": self.task(scene)}
+        return super().labels(scene=scene, episode=episode) | {"group": self.task_of(scene)}
 
 
 def check_action(action: np.ndarray, robot: Robot) -> np.ndarray:

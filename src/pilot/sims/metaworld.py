@@ -132,7 +132,7 @@ class MetaWorldSuite(TaskSuite):
         return MetaWorldEnv(self, image_size=image_size)
 
     def prompt(self, scene: int) -> str:
-        return instruction(self.task(scene))
+        return instruction(self.task_of(scene))
 
     def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
         return MetaWorldExpert(env)
