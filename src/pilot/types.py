@@ -177,6 +177,12 @@ class Robot:
         """Dims of an action."""
         return len(self.action_names)
 
+    @property
+    def shown_cameras(self) -> dict[str, str]:
+        """The cameras that a model is shown, the main one first, and the model's name of each."""
+        slots = {camera: self.slot(camera) for camera in self.cameras}
+        return {camera: slot for camera, slot in slots.items() if slot is not None}
+
     def slot(self, camera: str) -> str | None:
         """Return the name under which a model sees `camera`; None if it does not."""
         return self.slots[self.cameras.index(camera)] if self.slots else camera

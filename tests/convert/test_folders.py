@@ -15,6 +15,8 @@ from pilot.cli import main
 from pilot.contracts import examples
 from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
 from pilot.convert.keymap import export_arrays
+from pilot.data.stats import save_norm_stats
+from pilot.infer.policy import load_policy
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
 from pilot.models.trained_robots import one_robot
@@ -22,7 +24,7 @@ from pilot.robots import load_robot
 from pilot.tokenizers.text import NANO_MODEL, TextTokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:LeRobot ")
-HOMES = load_robot("homes")
+HOMES, DISC = load_robot("homes"), load_robot("pusht")
 GIVEN = ["--robot", "homes", "--tokenizer", str(NANO_MODEL)]
 
 
@@ -190,6 +192,61 @@ def test_options_that_a_checkpoint_of_pilot_has_no_use_for_are_refused(made, tmp
     assert convert(source, tmp_path / "out", "--set", "horizon=9", "--stats", source / "norm_stats.json") == 2
     assert "needs no --set, --stats; leave them out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def several(made, tmp_path_factory) -> Path:
+    """The policy of the homes' robot, to which another has been added with its statistics."""
+    folder = tmp_path_factory.mktemp("several")
+    save_norm_stats(folder / "disc.json", examples.make_norm_stats(DISC))
+    more = ["--robot", "pusht", "--stats", folder / "disc.json"]
+    assert convert(made["pilot"], folder / "policy", *more) == 0
+    return folder / "policy"
+
+
+def test_a_robot_is_added_to_a_checkpoint_with_its_statistics(several, bundle, capsys):
+    back = load_bundle(several)
+    assert list(back.robots) == ["homes", "pusht"] and files.same(back.model, bundle.model)
+    assert np.allclose(back.robots["homes"].norm_stats["state"].q99, bundle.norm_stats["state"].q99)
+    assert np.allclose(back.robots["pusht"].norm_stats["state"].q99, examples.make_norm_stats(DISC)["state"].q99)
+    assert load_policy(several, verify=True).session(robot="pusht").robot == DISC
+
+
+def test_a_robot_that_a_checkpoint_does_not_know_needs_statistics(several, made, tmp_path, capsys):
+    for source, robot, message in (
+        (
+            several,
+            "ur5",
+            "has no statistics of robot 'ur5'; it knows homes, pusht. Compute them (pilot data stats DATASET",
+        ),
+        (
+            made["pilot"],
+            "pusht",
+            "robot 'pusht' has 2 state and 2 action dims, and the checkpoint knows 'homes' with 5",
+        ),
+    ):
+        assert convert(source, tmp_path / "out", "--robot", robot) == 2
+        assert message in capsys.readouterr().err
+    file = tmp_path / "gantry.py"
+    lines = (
+        "import dataclasses",
+        "from pilot.robots import homes",
+        "ROBOT = dataclasses.replace(homes.ROBOT, name='gantry')",
+    )
+    file.write_text("\n".join(lines) + "\n")
+    assert convert(made["pilot"], tmp_path / "named", "--robot", file) == 0
+    assert list(load_bundle(tmp_path / "named", weights=False).robots) == ["gantry"], "the only robot has another name"
+
+
+def test_openpi_gets_the_statistics_of_all_robots_and_lerobot_one_robot(several, tmp_path, capsys):
+    assert convert(several, tmp_path / "openpi", "--to", "openpi-jax") == 0
+    found = folders.find_norm_stats(tmp_path / "openpi")
+    assert [file.parent.name for file in found] == ["homes", "pusht"]
+    assert convert(several, tmp_path / "lerobot", "--to", "lerobot") == 2
+    assert "is for one robot, this checkpoint is for homes, pusht; choose one: --robot homes" in capsys.readouterr().err
+    assert convert(several, tmp_path / "lerobot", "--to", "lerobot", "--robot", "pusht") == 0
+    assert convert(tmp_path / "lerobot", tmp_path / "back") == 0
+    assert load_bundle(tmp_path / "back", weights=False).robot == DISC
 
 
 def test_statistics_of_several_robots(made, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from data.bodies import record_robot
 from data.recordings import ROBOT, episode, record
 
 from pilot.cli import main
@@ -86,6 +87,20 @@ def test_the_command_fits_saves_and_reports(homes, tmp_path, capsys, options, ki
         assert f"  {name}" in shown
     over = {"fast": "100.00%", "vq": "0.00%", "bins": "100.00%"}[options[1]]
     assert "tokens each" in shown and f"over the token budget: {over}" in shown
+
+
+def test_the_command_fits_fast_to_sets_of_different_robots(homes, tmp_path, capsys):
+    disc = record_robot(tmp_path / "disc", load_robot("pusht"), seed=1)
+    both = ["data", "tokenizer", str(homes), str(disc), "--out", str(tmp_path / "t")]
+    assert main.main([*both, "--vocab-size", "256"]) == 0
+    shown = capsys.readouterr().out
+    assert "on held-out episodes of 'homes':" in shown and "on held-out episodes of 'pusht':" in shown
+    fast = load_action_tokenizer(tmp_path / "t")
+    for dims in (4, 2):
+        chunk = np.zeros((10, dims), np.float32)
+        assert fast.decode(fast.encode(chunk), 10, dims).actions.shape == chunk.shape
+    assert main.main([*both, "--kind", "vq"]) == 2
+    assert "'vq' is for one robot's dims, and these sets are of homes, pusht; fit one each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

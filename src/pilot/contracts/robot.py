@@ -38,7 +38,7 @@ def check_vectors(robot: Robot) -> None:
 def check_cameras(robot: Robot) -> None:
     """A model is shown at least one camera, each slot holds one, and wrist cameras stand in wrist slots."""
     require(bool(robot.cameras), "it has no cameras")
-    shown = {camera: slot for camera in robot.cameras if (slot := robot.slot(camera)) is not None}
+    shown = robot.shown_cameras
     require(bool(shown), f"no model is shown any of {robot.cameras}: all slots are None")
     require(len(set(shown.values())) == len(shown), f"two cameras have the same slot: {shown}")
     if not robot.slots:

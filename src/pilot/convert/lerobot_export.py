@@ -104,7 +104,7 @@ def policy_config(bundle: Bundle, kind: str, dtype: torch.dtype) -> dict[str, An
 def input_features(bundle: Bundle) -> dict[str, Any]:
     """Return the policy's inputs: pictures in the robot's order, then the state."""
     size = bundle.model.config.vision.image_size
-    shown = [camera for camera in bundle.robot.cameras if bundle.robot.slot(camera) is not None]
+    shown = list(bundle.robot.shown_cameras)
     pictures = {f"{IMAGES}{camera}": {"type": "VISUAL", "shape": [3, size, size]} for camera in shown}
     return {**pictures, **_vector(STATE, "STATE", bundle.robot.state_dim)}
 

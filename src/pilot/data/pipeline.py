@@ -210,7 +210,7 @@ class Pipeline:
         """Return the cameras that rows may have, in the robot's order, and the size of their pictures."""
         robot, size = self.robot, self.model.image_size
         sizes = {slot: size(wrist=False) for slot in self.model.always_shown}
-        shown = [(camera, slot) for camera in robot.cameras if (slot := robot.slot(camera)) is not None]
+        shown = robot.shown_cameras.items()
         return sizes | {slot: size(wrist=camera in robot.wrist_cameras) for camera, slot in shown}
 
     def _draw_augmentations(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:

@@ -22,7 +22,6 @@ from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, ModelHighLevel, No
 from pilot.infer.high_level.base import Decision
 from pilot.infer.request import Request, Result
 from pilot.models.bundle import Bundle
-from pilot.models.trained_robots import shown_cameras
 from pilot.robots import read_openpi
 from pilot.tokenizers.grammar import ActionGrammar
 from pilot.tokenizers.prompts import FORMATS, decode_actions
@@ -365,7 +364,7 @@ def make_action_grammars(bundle: Bundle) -> dict[str, ActionGrammar]:
 
 def image_sizes(robot: Robot, config: Any) -> dict[str, list[int]]:
     """Return height and width of the pictures that the model sees, by camera: a client need not send larger ones."""
-    return {camera: [config.image_size(wrist=camera in robot.wrist_cameras)] * 2 for camera in shown_cameras(robot)}
+    return {camera: [config.image_size(wrist=camera in robot.wrist_cameras)] * 2 for camera in robot.shown_cameras}
 
 
 def group_requests(requests: Sequence[Request]) -> list[list[int]]:

@@ -78,7 +78,7 @@ def check_robots(robots: TrainedRobots, model: Model) -> None:
         return
     if unfit := [name for name in robots if not NAME.fullmatch(name)]:
         raise ValueError(f"robot '{unfit[0]}': the name of one of several holds letters, digits, '-', '_' and '.'")
-    shown = {name: shown_cameras(trained.robot) for name, trained in robots.items()}
+    shown = {name: trained.robot.shown_cameras for name, trained in robots.items()}
     common_camera_order(list(shown[name].values()) for name in shown)
     if model.needs_all_cameras and len({frozenset(slots.values()) for slots in shown.values()}) > 1:
         cameras = {name: tuple(slots.values()) for name, slots in shown.items()}
@@ -103,18 +103,12 @@ def _check_robot(robot: Robot, model: Model) -> None:
                 f"robot '{robot.name}' has {own} {what} dims, the model's action_dim is {config.action_dim}; "
                 "raise it in the config"
             )
-    towers, seen = config.vision_towers, tuple(shown_cameras(robot).values())
+    towers, seen = config.vision_towers, tuple(robot.shown_cameras.values())
     if towers and (without := [slot for slot in seen if slot not in towers]):
         raise ValueError(
             f"robot '{robot.name}' shows cameras {without}, and the model's vision_towers are {towers}; make "
             f"it with vision_towers={seen}"
         )
-
-
-def shown_cameras(robot: Robot) -> dict[str, str]:
-    """Return the cameras that a model is shown, the main one first, and the model's name of each."""
-    slots = {camera: robot.slot(camera) for camera in robot.cameras}
-    return {camera: slot for camera, slot in slots.items() if slot is not None}
 
 
 def same_dims(robot: Robot, other: Robot) -> bool:

@@ -12,11 +12,11 @@ from pilot.data.loading.loader import RobotRows, check_teaches
 from pilot.data.mixture import RowSource
 from pilot.models.bundle import empty_model
 from pilot.models.pi import PiConfig
-from pilot.robots import load_robot
 from pilot.tokenizers.prompts import FORMATS
 from pilot.tokenizers.text import LOC_BINS
 from pilot.train.config import Source, TrainConfig
 from pilot.train.freezing import choose_learning
+from pilot.train.robots import robots_of
 from pilot.train.warm_start import fresh_parts
 
 
@@ -79,8 +79,7 @@ def _check_start(config: TrainConfig) -> None:
 def _check_robots(config: TrainConfig) -> None:
     """Raise `ValueError` if a robot has more dims than the model."""
     room = config.model.action_dim
-    for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.data.sources))):
-        robot = load_robot(name)
+    for name, robot in robots_of(config).items():
         for what, dims in (("state", robot.state_dim), ("action", robot.action_dim)):
             if dims > room:
                 raise ValueError(

@@ -28,25 +28,15 @@ from pilot.data.stats import (
 )
 from pilot.models.bundle import Bundle
 from pilot.models.registry import require_pi
-from pilot.models.trained_robots import TrainedRobot, TrainedRobots, same_dims, shown_cameras
+from pilot.models.trained_robots import TrainedRobot, TrainedRobots, same_dims
 from pilot.names import suggest_names
 from pilot.robots import load_adapter, load_robot
 from pilot.train.config import Source, TrainConfig
+from pilot.train.robots import robot_of, robots_of
 from pilot.types import NormStats, Robot
 
 Stats = dict[str, NormStats]
 FOLDER = "norm_stats"
-
-
-def robot_of(source: Source, config: TrainConfig) -> Robot:
-    """Return the robot that recorded a source: its own, or else the run's."""
-    return load_robot(source.robot or config.robot)
-
-
-def robots_of(config: TrainConfig) -> dict[str, Robot]:
-    """Return the robots of a run by name: its own first, then those of other demonstrations."""
-    recorded = [robot_of(source, config) for source in config.data.sources if source.kind == "robot"]
-    return {robot.name: robot for robot in (load_robot(config.robot), *recorded)}
 
 
 def update_description(stored: Robot, robot: Robot) -> Robot:
@@ -81,7 +71,7 @@ def fit_to_robot(dataset: EpisodeDataset, robot: Robot, source: Source) -> None:
     """
     remedy = ", or give the source the robot that recorded it"
     check_dims(dataset.path, robot, state=dataset.state, actions=dataset.actions, remedy=remedy)
-    shown = list(shown_cameras(robot))
+    shown = list(robot.shown_cameras)
     names = {camera: source.cameras.get(camera, camera) for camera in dataset.cameras}
     if unknown := set(source.cameras) - set(dataset.cameras):
         raise ValueError(f"{dataset.path} has cameras {dataset.cameras}, not {sorted(unknown)}; see Source.cameras")

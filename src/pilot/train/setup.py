@@ -9,14 +9,14 @@ from pilot.data.mixture import Mixture, RowSource
 from pilot.data.storage.frame_cache import cache_frames
 from pilot.datasets import layouts_from
 from pilot.models.bundle import Bundle
-from pilot.models.trained_robots import shown_cameras
 from pilot.robots import load_robot
 from pilot.train.checks import check_config, check_sources
 from pilot.train.config import Source, TrainConfig
 from pilot.train.distributed import Ranks
-from pilot.train.embodiments import fit_to_robot, pipelines, robot_of
+from pilot.train.embodiments import fit_to_robot, pipelines
 from pilot.train.learner import uses_threads
 from pilot.train.resume import claim
+from pilot.train.robots import robot_of
 from pilot.train.start import first_bundle
 from pilot.train.validation import Numbers, hold_out
 
@@ -89,7 +89,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
             loc_stride=config.data.loc_stride,
             source=name,
             question=source.question,
-            camera=next(iter(shown_cameras(load_robot(config.robot)))),
+            camera=next(iter(load_robot(config.robot).shown_cameras)),
             skip_bad=config.data.skip_bad,
             cache_gb=config.data.cache_gb,
         )

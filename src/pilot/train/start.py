@@ -40,10 +40,9 @@ from pilot.train.embodiments import (
     datasets_of,
     learn_robots,
     other_chunks,
-    robot_of,
-    robots_of,
     update_description,
 )
+from pilot.train.robots import robot_of, robots_of
 from pilot.train.warm_start import load_resnet, transfer_weights
 
 OF_THE_RUN = ("insulate", "rtc_max_delay", "integrate_padded_dims")

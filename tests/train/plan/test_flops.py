@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.configs import LoraConfig
-from pilot.train.config import ObjectiveConfig, TrainConfig
+from pilot.train.config import DataConfig, ObjectiveConfig, Source, TrainConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import Meter, flop_factors, forward, full_row, mean_row, per_row
 from train.counted_rows import ROW, rows_of, run_of, work_of
@@ -82,6 +82,13 @@ def test_a_batch_is_measured_as_it_is():
     assert (len(work.pictures), work.draws, work.spoken) == (2, 1.5, 22)
     meter = Meter(config, empty_model(config.model))
     assert 0.6 < meter.of([blind]) / meter.of([batch]) < 1
+
+
+def test_a_full_row_is_that_of_the_robot_that_sees_most():
+    config = run_of(MODELS["pi05"])
+    sources = (Source(path="arms", robot="aloha"), Source(path="discs", robot="pusht"))
+    assert full_row(config).pictures == (64, 32)
+    assert full_row(replace(config, data=DataConfig(sources=sources))).pictures == (64, 32, 32)
 
 
 def test_a_full_row_of_the_published_shape():

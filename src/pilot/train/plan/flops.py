@@ -21,9 +21,9 @@ from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import require_pi
 from pilot.nn.configs import GemmaConfig
 from pilot.nn.lora import adapted_layers
-from pilot.robots import load_robot
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
+from pilot.train.robots import robots_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +53,23 @@ class Losses:
 
 
 def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
-    """Return a full row of the run's robot: all cameras, `text` tokens (default: `max_tokens`), `spoken` with a loss.
+    """Return a full row of the run: all cameras of the robot that sees most, `text` tokens (default: `max_tokens`),
+    `spoken` with a loss.
 
     `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
     and 120 of FAST.
     """
-    robot, model, losses = load_robot(config.robot), config.model, Losses.of(config)
-    shown = [camera for camera in robot.cameras if robot.slot(camera) is not None]
+    model, losses = config.model, Losses.of(config)
+    pictures = [
+        tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in robot.shown_cameras)
+        for robot in robots_of(config).values()
+    ]
     text = model.max_tokens if text is None else text
     spoken = round(0.44 * text) if spoken is None else spoken
     if spoken > text:
         raise ValueError(f"of {text} text tokens {spoken} cannot be said; say fewer, or give the row more")
     return Workload(
-        pictures=tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in shown),
+        pictures=max(pictures, key=lambda sizes: sum(size**2 for size in sizes)),
         text=text,
         spoken=spoken if losses.text else 0,
         draws=config.objective.flow_draws if losses.flow else 0,
