@@ -11,7 +11,7 @@ import pytest
 from data.hub_server import instead_of_the_real_one
 
 from pilot import __version__
-from pilot.cli import arguments, data, main
+from pilot.cli import arguments, collect, data, main
 from pilot.eval import evaluate
 from pilot.infer import high_level
 
@@ -262,3 +262,18 @@ def test_a_high_level_by_its_options(tmp_path):
             main.build_parser().parse_args(["eval", "x", "--high-level", "human", *options])
         )
         assert level.as_prompt == as_prompt
+
+
+def test_collect_reads_a_suite_its_robot_and_its_options():
+    def read(command: str):
+        return collect.read_suite(main.build_parser().parse_args(["collect", "out", *command.split()]))
+
+    assert (read("--level 2").name, read("--level 2").level) == ("homes-l1", 2)
+    suite = read("--suite rooms-move --robot bimanual --level 3 --split train")
+    assert (suite.name, suite.robot.name, suite.level, suite.split) == ("rooms-move@bimanual", "bimanual", 3, "train")
+    with pytest.raises(ValueError, match=r"invalid choice: 3 \(suite 'homes-l1' has 1, 2\)"):
+        read("--level 3")
+    with pytest.raises(ValueError, match="unknown robot of suite 'rooms-move' 'gantry'"):
+        read("--suite rooms-move --robot gantry")
+    with pytest.raises(ValueError, match="suite 'rooms-move' has no option --receptacles"):
+        read("--suite rooms-move --receptacles sink")

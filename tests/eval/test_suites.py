@@ -32,3 +32,19 @@ def test_prompts_are_known_without_building_the_home(suite):
         observation, _ = env.reset_to(home)
         assert suite.prompt(home) == observation["prompt"]
     env.close()
+
+
+def test_a_suite_is_given_another_robot_by_its_name():
+    own, other = load_suite("rooms-move"), load_suite("rooms-move@bimanual_ee")
+    assert own.robot.name == "mobile" and own.name == "rooms-move"
+    assert (other.name, other.robot.name, other.robot.control_mode) == (
+        "rooms-move@bimanual_ee",
+        "bimanual_ee",
+        "end_effector",
+    )
+    assert load_suite("rooms-move@mobile") == own
+    assert other in suites_for("bimanual_ee") and own in suites_for("mobile")
+    with pytest.raises(ValueError, match=r"unknown robot of suite 'rooms-move' 'bimanul'; did you mean 'bimanual'"):
+        load_suite("rooms-move@bimanul")
+    with pytest.raises(ValueError, match=r"unknown robot of suite 'homes-l1' 'arm'; known: homes"):
+        load_suite("homes-l1@arm")

@@ -53,29 +53,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole_number(0), default=0)
     parser.add_argument("--workers", type=whole_number(1), default=2, help="processes (default: %(default)s)")
     group = parser.add_argument_group("changes to the suite")
-    for option in suite_options(suites).values():
-        add_suite_option(group, option)
+    for name, variants in suite_options(suites).items():
+        add_suite_option(group, name, variants)
 
 
-def suite_options(suites: Iterable[Any]) -> dict[str, dataclasses.Field]:
-    """Return the fields that suites offer as options, by name: those that have a help text."""
-    return {f.name: f for suite in suites for f in dataclasses.fields(suite) if "help" in f.metadata}
+def suite_options(suites: Iterable[Any]) -> dict[str, list[dataclasses.Field]]:
+    """Return the fields that suites offer as options, those that have a help text, by name.
+
+    Suites of several simulators may have an option of one name, each with its own choices.
+    """
+    options: dict[str, list[dataclasses.Field]] = {}
+    for suite in suites:
+        for field in (field for field in dataclasses.fields(suite) if "help" in field.metadata):
+            variants = options.setdefault(field.name, [])
+            if field.metadata not in [known.metadata for known in variants]:
+                variants.append(field)
+    return options
 
 
-def add_suite_option(group: Any, option: dataclasses.Field) -> None:
-    """Add an option that changes one field of a suite."""
-    more = {name: value for name, value in option.metadata.items() if name != "help"}
-    if isinstance(option.default, int):
+def add_suite_option(group: Any, name: str, variants: list[dataclasses.Field]) -> None:
+    """Add an option that changes one field of a suite; `read_suite` checks the choices of the suite itself."""
+    more = {key: value for key, value in variants[0].metadata.items() if key != "help"}
+    if "choices" in more:
+        more["choices"] = tuple(dict.fromkeys(choice for field in variants for choice in field.metadata["choices"]))
+    if isinstance(variants[0].default, int):
         more["type"] = whole_number(0)
-    group.add_argument(f"--{option.name}", help=f"{option.metadata['help']} (default: as in the suite)", **more)
+    texts = " | ".join(field.metadata["help"] for field in variants)
+    group.add_argument(f"--{name}", help=f"{texts} (default: as in the suite)", **more)
 
 
 def read_suite(args: argparse.Namespace) -> Any:
     """Return the suite that the arguments name, with the changes that they make to it.
 
     Raises:
-        ValueError: an unknown suite, a robot that cannot act in it, or an option that belongs to another simulator's
-            suites.
+        ValueError: an unknown suite, a robot that cannot act in it, or an option, or a choice, that belongs to another
+            simulator's suites.
     """
     from pilot.eval.suites import all_suites, load_suite
 
@@ -87,6 +99,9 @@ def read_suite(args: argparse.Namespace) -> Any:
         value = getattr(args, name)
         if value is not None and name not in own:
             raise ValueError(f"suite '{suite.name}' has no option --{name}")
+        if value is not None and value not in (choices := own[name][0].metadata.get("choices", (value,))):
+            known = ", ".join(map(str, choices))
+            raise ValueError(f"argument --{name}: invalid choice: {value} (suite '{suite.name}' has {known})")
         if value is not None:
             changes[name] = tuple(value) if isinstance(value, list) else value
     return dataclasses.replace(suite, **changes)

@@ -21,4 +21,5 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(6, -1),
     grippers=(Gripper(action="gripper", open=1.0, closed=0.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=20.0,
+    control_mode="joint",
 )

@@ -21,4 +21,5 @@ ROBOT = dataclasses.replace(
     state_units=_UNITS,
     action_units=_UNITS,
     delta_mask=make_bool_mask(3, -7),
+    control_mode="end_effector",
 )

@@ -24,4 +24,5 @@ ROBOT = Robot(
         for name in ("left_gripper", "right_gripper")
     ),
     control_hz=50.0,
+    control_mode="joint",
 )

@@ -20,4 +20,5 @@ ROBOT = dataclasses.replace(
     state_units=ARM_EE.state_units * 2,
     action_units=ARM_EE.action_units * 2,
     delta_mask=make_bool_mask(3, -7, 3, -7),
+    control_mode="end_effector",
 )

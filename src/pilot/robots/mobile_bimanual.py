@@ -23,4 +23,5 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-3, 7, -1, 6, -1),
     grippers=BIMANUAL.grippers,
     control_hz=50.0,
+    control_mode="joint",
 )

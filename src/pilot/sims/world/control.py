@@ -37,7 +37,7 @@ class BodyController:
     def __init__(self, body: Body, world: Physics, ik: InverseKinematics, *, robot: Robot | None = None):
         self.body, self.world, self.ik = body, world, ik
         self.robot = robot or body.robot
-        self.by_hand = self.robot.name == f"{body.name}_ee"
+        self.by_hand = self.robot.control_mode == "end_effector"
         model = world.model
         joints = [model.joint(name) for name in body.joints]
         self._qpos = np.array([joint.qposadr[0] for joint in joints])
