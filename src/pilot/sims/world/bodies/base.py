@@ -178,6 +178,8 @@ def _add_arm(spec: Any, parent: Any, arm: Arm, *, fingers: bool, jitter: np.rand
         )
         if spec.body(COLUMN) is not None:  # behind the arm, which kinematics does not know to avoid
             spec.add_exclude(bodyname1=COLUMN, bodyname2=link.name)
+        if i == 1:  # bent far back it would rest on the shoulder, which planning does not see as a collision
+            spec.add_exclude(bodyname1=base.name, bodyname2=link.name)
         shape, size, at, rgb, mass, contact = _LINKS[i]
         turned = _ALONG_X if shape == "capsule" else None
         add_geom(link, shape, size=size, pos=at, rgb=rgb, mass=mass, quat=turned, contact=contact)
