@@ -70,20 +70,27 @@ def reach(
 
 
 def move_joints(planner: Planner, goal: np.ndarray, *, speed: float = 1.0, only: Arm | None = None) -> Motion:
-    """Move lift and arms to joint positions [nq], all at once, the slowest at `speed` [rad/s]; `only` one arm."""
+    """Move lift and arms to joint positions [nq], all at once, the slowest at `speed` [rad/s]; `only` one arm.
+
+    Raises:
+        Deviation: something is in the way.
+    """
     controller, body = planner.controller, planner.body
     free = ~planner.ik.is_base
     for arm in body.arms:
         if only is not None and arm != only:
             free[body.joint_slice(arm)] = False
     fastest = np.where(planner.ik.is_base | planner.ik.is_lift, 0.4, speed)
-    pace = 0.0
+    pace, least, waited = 0.0, np.inf, 0
     while True:
         q = controller.command.q
         change = np.where(free, goal - q, 0.0)
         left = float(np.max(np.abs(change) / fastest))
         if left < 0.004:
             return
+        least, waited = (left, 0) if left < least - 0.005 else (least, waited + 1)
+        if waited * controller.dt > _PATIENCE:
+            raise Deviation("something is in the arm's way")
         pace = min(1.0, pace + controller.dt / _RAMP)
         share = min(1.0, controller.dt * min(pace, 0.15 + left / _RAMP) / left)
         yield replace(controller.command, q=q + share * change)
@@ -115,9 +122,13 @@ def _detours(planner: Planner, arm: Arm, q: np.ndarray, goal: np.ndarray) -> Ite
     for up in above:
         yield [up]
     ready = _only(planner, arm, q, planner.body.ready)
+    level = np.where(planner.ik.is_lift, goal, ready)  # folded, at the height that the goal needs
     yield [ready]
+    yield [level]
+    yield [ready, level]
     for up in above:
         yield [up, ready]
+        yield [up, ready, level]
 
 
 def _only(planner: Planner, arm: Arm, q: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -128,10 +139,10 @@ def _only(planner: Planner, arm: Arm, q: np.ndarray, goal: np.ndarray) -> np.nda
     return mixed
 
 
-def retreat(planner: Planner, arm: Arm, distance: float, *, speed: float = 0.3) -> Motion:
+def retreat(planner: Planner, arm: Arm, distance: float, *, speed: float = 0.3, lenient: bool = False) -> Motion:
     """Move a hand back against the direction in which it points: straight up would drag what it touches."""
     pos, rotation = planner.hand(arm)
-    yield from reach(planner, {arm: (pos - distance * rotation[:, 0], rotation)}, speed=speed)
+    yield from reach(planner, {arm: (pos - distance * rotation[:, 0], rotation)}, speed=speed, lenient=lenient)
 
 
 def set_grip(planner: Planner, arm: Arm, opening: float, *, seconds: float = CLOSE_SECONDS) -> Motion:

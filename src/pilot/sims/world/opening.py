@@ -4,12 +4,14 @@ The handle's site says how it is gripped: the hand's x axis points into the furn
 drawer's is pulled along its slide, a door's about its hinge; the hand turns with it, though less far.
 """
 
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pilot.sims.gl import mujoco
 from pilot.sims.world.bodies.base import Arm
+from pilot.sims.world.control import JointCommand
 from pilot.sims.world.ik import Pose
 from pilot.sims.world.motions import (
     Deviation,
@@ -22,10 +24,9 @@ from pilot.sims.world.motions import (
     set_grip,
     settle,
     travel,
-    turned,
     with_grip,
 )
-from pilot.sims.world.places import stands
+from pilot.sims.world.places import stands, step_back
 from pilot.sims.world.planner import Planner
 from pilot.sims.world.scene import Fixture, openness
 from pilot.sims.world.skills import arms_by_distance, tuck
@@ -33,6 +34,9 @@ from pilot.sims.world.skills import arms_by_distance, tuck
 _BEFORE = 0.11  # a hand begins this far from a handle [m]
 _SLIDE_SPEED, _HINGE_SPEED = 0.22, 0.75  # of what opens [m/s, rad/s]
 _TURNS_WITH = 0.6  # of a door's angle that the hand turns by
+_TILTS = (0.0, 0.4, -0.4, 0.8, -0.8)  # of a hand about the bar that it grips [rad]
+_STAND = (0.5, 0.66)  # of a base before a handle [m]
+_ROOM = 0.28  # that a base leaves for its arm to fold and unfold in front of furniture [m]
 _LOST = 0.05  # a hand this far from the handle does not hold it [m]
 _LEAD = (0.05, 0.25)  # the hand is commanded at most this far ahead of the drawer, or of the door [m, rad]
 
@@ -68,9 +72,10 @@ class Opening:
             return self.anchor + about(self.axis, by) @ (point - self.anchor)
         return point + by * self.axis
 
-    def grip(self, at: float) -> Pose:
-        """Return the hand's pose that grips the handle when the joint is `at` a position."""
+    def grip(self, at: float, *, tilt: float = 0.0) -> Pose:
+        """Return the hand's pose that grips the handle when the joint is `at` a position; `tilt` is about the bar."""
         pos, rotation = self.world.site(self.handle)
+        rotation = about(rotation[:, 2], tilt) @ rotation
         if not self.is_hinge:
             return self.moved(pos, at - self.now), rotation
         closed = about(self.axis, self.fixture.closed_at - self.now) @ rotation
@@ -85,80 +90,120 @@ def open_fixture(planner: Planner, fixture: Fixture, *, rng: np.random.Generator
     """
     opening = Opening(planner, fixture)
     wide = fixture.open_at - (fixture.open_at - fixture.closed_at) * float(rng.uniform(0.02, 0.08))
-    arm = yield from _take_handle(planner, opening, rng=rng)
-    yield from _swing(planner, arm, opening, wide)
-    yield from set_grip(planner, arm, 0.6, seconds=0.35)
-    yield from retreat(planner, arm, 0.10)
+    hold = yield from _take_handle(planner, opening, rng=rng)
+    yield from _swing(planner, hold, opening, wide)
+    yield from set_grip(planner, hold.arm, 0.6, seconds=0.35)
+    yield from _step_away(planner, hold.arm)
 
 
 def close_fixture(planner: Planner, fixture: Fixture, *, rng: np.random.Generator) -> Motion:
-    """Push shut what is open: a drawer by its handle, a door by its outer face.
+    """Shut what is open: a drawer or a lid by its handle, a door by its outer face.
 
     Raises:
         Deviation: it is out of reach, or does not move.
     """
     opening = Opening(planner, fixture)
-    if opening.is_hinge and openness(planner.world, fixture) > 0.3:
+    if opening.is_hinge and abs(opening.axis[2]) > 0.7 and openness(planner.world, fixture) > 0.3:
         yield from _push_shut(planner, opening, rng=rng)
         return
-    arm = yield from _take_handle(planner, opening, rng=rng)
-    yield from _swing(planner, arm, opening, fixture.closed_at)
-    yield from set_grip(planner, arm, 0.6, seconds=0.35)
-    yield from retreat(planner, arm, 0.10)
+    hold = yield from _take_handle(planner, opening, rng=rng)
+    yield from _swing(planner, hold, opening, fixture.closed_at)
+    yield from set_grip(planner, hold.arm, 0.6, seconds=0.35)
+    yield from _step_away(planner, hold.arm)
 
 
-def _take_handle(planner: Planner, opening: Opening, *, rng: np.random.Generator):
-    """Drive to the handle if need be, and grip it; return the arm that does."""
-    pos = opening.grip(opening.now)[0]
-    for arm in arms_by_distance(planner, pos, rng):
-        off = np.array([*rng.uniform(-0.003, 0.003, 2), 0.0])
+@dataclass(frozen=True)
+class _Hold:
+    """How an arm takes a handle: joints before it and at it, and how far the hand is tilted about the bar."""
 
-        def found(arm: Arm = arm, off: np.ndarray = off) -> list[np.ndarray] | None:
-            at, rotation = opening.grip(opening.now)
-            return _reach_both(planner, arm, (at + off, rotation))
-
-        ways = found() if _is_near(planner, opening) else None
-        if ways is None and planner.body.is_mobile:
-            for stand in stands(planner, opening.fixture, pos, arm, rng=rng, keep_front=True)[:3]:
-                yield from tuck(planner)
-                yield from drive(planner, stand)
-                ways = found()
-                if ways is not None:
-                    break
-        if ways is None:
-            continue
-        at, rotation = opening.grip(opening.now)
-        yield from with_grip(planner, travel(planner, arm, ways[0]), arm, opening=0.7)
-        yield from with_grip(planner, reach(planner, {arm: (at + off, rotation)}, speed=0.18), arm, opening=0.7)
-        yield from settle(planner, arm)
-        yield from set_grip(planner, arm, 0.0)
-        return arm
-    raise Deviation(f"the handle of the {opening.fixture.name} is out of reach")
+    arm: Arm
+    before: np.ndarray  # [nq]
+    tilt: float  # [rad]
+    touches: bool  # something is hit on the way
 
 
-def _is_near(planner: Planner, opening: Opening) -> bool:
-    """Return whether the base stands in front of what opens."""
-    front = opening.fixture.front
-    if not planner.body.is_mobile or front is None:
-        return True
-    q = planner.controller.command.q
-    return bool(np.hypot(q[0] - front[0], q[1] - front[1]) < 0.35 and abs(turned(q[2] - front[2])) < 0.3)
+def _take_handle(
+    planner: Planner, opening: Opening, *, rng: np.random.Generator
+) -> Generator[JointCommand, None, _Hold]:
+    """Drive to the handle if need be, and grip it; return how.
+
+    Raises:
+        Deviation: no arm reaches it.
+    """
+    hold, stand = _plan_hold(planner, opening, rng=rng)
+    if hold is None:
+        raise Deviation(f"the handle of the {opening.fixture.name} is out of reach")
+    if stand is None:
+        yield from with_grip(planner, travel(planner, hold.arm, hold.before), hold.arm, opening=0.7)
+    else:  # the arm is brought into its pose where it has room, and then the base brings it to the handle
+        away = step_back(stand, _ROOM)
+        if not planner.obstacles.is_free(np.array(away[:2]), np.array(away[:2]), radius=planner.base_radius):
+            away = stand
+        yield from tuck(planner)
+        yield from drive(planner, away)
+        yield from with_grip(planner, travel(planner, hold.arm, hold.before), hold.arm, opening=0.7)
+        yield from with_grip(planner, drive(planner, stand, speed=0.25), hold.arm, opening=0.7)
+    off = np.array([*rng.uniform(-0.003, 0.003, 2), 0.0])
+    at, rotation = opening.grip(opening.now, tilt=hold.tilt)
+    way = reach(planner, {hold.arm: (at + off, rotation)}, speed=0.18)
+    yield from with_grip(planner, way, hold.arm, opening=0.7)
+    yield from settle(planner, hold.arm)
+    yield from set_grip(planner, hold.arm, 0.0)
+    return hold
 
 
-def _reach_both(planner: Planner, arm: Arm, pose: Pose) -> list[np.ndarray] | None:
-    """Return joints for a pose and, first, for one before it; None if one of them is out of reach."""
-    before = planner.reach(planner.controller.command.q, {arm: (pose[0] - _BEFORE * pose[1][:, 0], pose[1])})
-    at = None if before is None else planner.reach(before, {arm: pose})
-    return None if before is None or at is None else [before, at]
+def _plan_hold(
+    planner: Planner, opening: Opening, *, rng: np.random.Generator
+) -> tuple[_Hold | None, tuple[float, float, float] | None]:
+    """Return how the handle can be taken, and from where by a robot that drives."""
+    pos, q = opening.grip(opening.now)[0], planner.controller.command.q.copy()
+    arms = arms_by_distance(planner, pos, rng)
+    if not planner.body.is_mobile:
+        return _find_hold(planner, opening, arms, q), None
+    spare = None
+    for arm in arms:
+        for stand in stands(planner, opening.fixture, pos, arm, rng=rng, distance=_STAND):
+            q[:3] = stand
+            hold = _find_hold(planner, opening, [arm], q)
+            if hold is not None and not hold.touches:
+                return hold, stand
+            spare = spare or (hold and (hold, stand))
+    return spare or (None, None)
 
 
-def _swing(planner: Planner, arm: Arm, opening: Opening, end: float) -> Motion:
+def _find_hold(planner: Planner, opening: Opening, arms: Sequence[Arm], q: np.ndarray) -> _Hold | None:
+    """Return how a handle can be taken with the base as in `q`: without hitting anything, or else at all."""
+    spare = None
+    for arm in arms:
+        for tilt in _TILTS:
+            pos, rotation = opening.grip(opening.now, tilt=tilt)
+            before = planner.reach(q, {arm: (pos - _BEFORE * rotation[:, 0], rotation)})
+            if before is None or planner.reach(before, {arm: (pos, rotation)}) is None:
+                continue
+            hold = _Hold(arm, before, tilt, planner.collides(before, openings={arm: 0.06}))
+            if not hold.touches:
+                return hold
+            spare = spare or hold
+    return spare
+
+
+def _step_away(planner: Planner, arm: Arm) -> Motion:
+    """Take the hand back along its approach, and a base with it, until the arm has room to fold."""
+    yield from retreat(planner, arm, 0.10, lenient=True)
+    if planner.body.is_mobile:
+        x, y, yaw = planner.controller.command.q[:3]
+        away = step_back((x, y, yaw), _ROOM)
+        if planner.obstacles.is_free(np.array([x, y]), np.array(away[:2]), radius=planner.base_radius - 0.03):
+            yield from drive(planner, away, speed=0.3)
+
+
+def _swing(planner: Planner, hold: _Hold, opening: Opening, end: float) -> Motion:
     """Move what opens to `end` by the handle that a hand holds.
 
     Raises:
         Deviation: the hand lost the handle, or it does not move.
     """
-    controller = planner.controller
+    controller, arm = planner.controller, hold.arm
     speed, lead = (_HINGE_SPEED, _LEAD[1]) if opening.is_hinge else (_SLIDE_SPEED, _LEAD[0])
     way = np.sign(end - opening.now)
     at, pace, still, last = opening.now, 0.0, 0, opening.now
@@ -174,7 +219,7 @@ def _swing(planner: Planner, arm: Arm, opening: Opening, end: float) -> Motion:
             raise Deviation(f"the {opening.fixture.name} does not move")
         if np.linalg.norm(planner.world.site(arm.tcp)[0] - planner.world.site(opening.handle)[0]) > _LOST:
             raise Deviation(f"the handle of the {opening.fixture.name} slipped out of the hand")
-        aims = {arm.tcp: opening.grip(at)}
+        aims = {arm.tcp: opening.grip(at, tilt=hold.tilt)}
         q = planner.ik.step(
             controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, speed=0.6, turn=2.0
         )
@@ -197,16 +242,17 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
         closed = about(opening.axis, fixture.closed_at - opening.now) @ rotation
         return point, about(opening.axis, _TURNS_WITH * (at - fixture.closed_at)) @ closed
 
-    start = touch(opening.now, off=0.07)
+    start, before = touch(opening.now, off=0.07), None
     for arm in arms_by_distance(planner, start[0], rng):
-        if planner.body.is_mobile and not _is_near(planner, opening):
-            for stand in stands(planner, fixture, start[0], arm, rng=rng, keep_front=True)[:1]:
+        before = planner.reach(controller.command.q, {arm: start})
+        if before is None and planner.body.is_mobile:
+            for stand in stands(planner, fixture, start[0], arm, rng=rng, distance=_STAND)[:1]:
                 yield from tuck(planner)
                 yield from drive(planner, stand)
-        before = planner.reach(controller.command.q, {arm: start}, base=planner.body.is_mobile)
+            before = planner.reach(controller.command.q, {arm: start})
         if before is not None:
             break
-    else:
+    if before is None:
         raise Deviation(f"the {fixture.name} is out of reach")
     yield from with_grip(planner, travel(planner, arm, before), arm, opening=0.0)
     yield from reach(planner, {arm: start}, base=planner.body.is_mobile, lenient=True)
@@ -220,4 +266,4 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
         aims = {arm.tcp: touch(at, off=0.012)}
         q = planner.ik.step(controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, turn=2.0)
         yield gripping(planner, replace(controller.command, q=q), arm, opening=0.0)
-    yield from retreat(planner, arm, 0.10)
+    yield from _step_away(planner, arm)

@@ -124,22 +124,22 @@ def stands(
     arm: Arm,
     *,
     rng: np.random.Generator,
-    keep_front: bool = False,
+    distance: tuple[float, float] = (0.3, 0.66),
 ) -> list[tuple[float, float, float]]:
     """Return poses (x, y, yaw) where the base can stand so that an arm reaches a point, the best first.
 
-    In front of the fixture, sideways so far that the arm points at it; around it where that is blocked. `keep_front`:
-    as far from the fixture as its `front` says, whatever the point's distance.
+    In front of the fixture, sideways so far that the arm points at it; around it where that is blocked. `distance`:
+    the least and the most that the base stands before the point [m]; in between, as the fixture's `front` says.
     """
     q = planner.controller.command.q.copy()
     found = []
     options = [(turn, shift) for turn in _TURNS for shift in _SIDESTEPS]
     for turn, shift in options:
-        yaw, distance = _front(fixture, point, q, keep=keep_front)
+        yaw, ahead_of = _front(fixture, point, q, distance=distance)
         yaw += turn + float(rng.uniform(-0.08, 0.08))
         ahead, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
         lateral = arm.mount[1] - shift + float(rng.uniform(-0.06, 0.06))
-        stand = point[:2] - distance * ahead - lateral * left
+        stand = point[:2] - ahead_of * ahead - lateral * left
         q[:3] = [*stand, yaw]
         clear = planner.obstacles.clearance(stand[None])[0] >= planner.base_radius - 0.005
         if clear and not planner.collides(q):
@@ -149,13 +149,21 @@ def stands(
     return found
 
 
-def _front(fixture: Fixture | None, point: np.ndarray, q: np.ndarray, *, keep: bool) -> tuple[float, float]:
+def step_back(stand: tuple[float, float, float], distance: float) -> tuple[float, float, float]:
+    """Return the pose of a base that has driven straight back."""
+    x, y, yaw = stand
+    return float(x - distance * np.cos(yaw)), float(y - distance * np.sin(yaw)), float(yaw)
+
+
+def _front(
+    fixture: Fixture | None, point: np.ndarray, q: np.ndarray, *, distance: tuple[float, float]
+) -> tuple[float, float]:
     """Return the direction in which a base faces a point, and how far before it stands [m]."""
     if fixture is None or fixture.front is None:
         return float(np.arctan2(*(point[:2] - q[:2])[::-1])), 0.5
     x, y, yaw = fixture.front
     along = (point[0] - x) * np.cos(yaw) + (point[1] - y) * np.sin(yaw)
-    return yaw, float(along) if keep else float(np.clip(along, 0.3, 0.66))
+    return yaw, float(np.clip(along, *distance))
 
 
 def _turn(angle: float) -> np.ndarray:
