@@ -26,6 +26,7 @@ _RAMP = 0.25  # a hand takes to reach its speed [s]
 _PATIENCE = 1.0  # without progress before a motion gives up [s]
 _BASE_ACCELERATION = 1.0  # [m/s^2]
 _BASE_TURN = 1.2  # [rad/s]
+ROOM = 0.28  # that a base leaves for its arm to fold and unfold in front of furniture [m]
 _ROOM_TO_TURN = 0.36  # from the base's centre to obstacles when it turns with its arms ahead [m]
 
 
@@ -99,17 +100,46 @@ def move_joints(planner: Planner, goal: np.ndarray, *, speed: float = 1.0, only:
 def travel(
     planner: Planner, arm: Arm, goal: np.ndarray, *, carried: Carried | None = None, speed: float = 1.0
 ) -> Motion:
-    """Bring an arm to joint positions `goal` [nq] past what stands around: straight, or up first, or over `ready`."""
+    """Bring an arm to joint positions `goal` [nq] past what stands around: straight, or up first, or over `ready`.
+
+    Where all of that is blocked, a base that drives steps back, and comes back with the arm as it should be.
+    """
     q = planner.controller.command.q
+    way = _clear_way(planner, arm, q, goal, carried=carried)
+    if way is None and planner.body.is_mobile and (away := _room_behind(planner)) is not None:
+        yield from _drive_straight(planner, away[:2], None, speed=0.3, near=0.015)
+        yield from travel(planner, arm, _at_base(planner, goal), carried=carried, speed=speed)
+        yield from _drive_straight(planner, q[:2], None, speed=0.25, near=0.008)
+        yield from wait(planner, 0.2)
+        return
+    for corner in way or [_only(planner, arm, q, goal)]:
+        yield from move_joints(planner, corner, only=arm, speed=speed)
+
+
+def _clear_way(
+    planner: Planner, arm: Arm, q: np.ndarray, goal: np.ndarray, *, carried: Carried | None
+) -> list[np.ndarray] | None:
+    """Return joint positions to go through to `goal`, the last of them; None if all ways that are tried are blocked."""
     goal = _only(planner, arm, q, goal)
     for via in _detours(planner, arm, q, goal):
         corners = [q, *via, goal]
         if not any(planner.blocked(a, b, carried=carried) for a, b in itertools.pairwise(corners)):
-            break
-    else:
-        via = []
-    for corner in (*via, goal):
-        yield from move_joints(planner, corner, only=arm, speed=speed)
+            return corners[1:]
+    return None
+
+
+def _room_behind(planner: Planner) -> np.ndarray | None:
+    """Return where the base would be a step back from here; None where that is not free."""
+    q = planner.controller.command.q[:3].copy()
+    here = q[:2].copy()
+    q[:2] -= ROOM * np.array([np.cos(q[2]), np.sin(q[2])])
+    clearance = planner.obstacles.clearance(np.stack([here, q[:2]]))
+    return q if clearance[1] >= min(planner.base_radius, clearance[0] + ROOM / 2) else None
+
+
+def _at_base(planner: Planner, goal: np.ndarray) -> np.ndarray:
+    """Return joint positions with the base where it is now."""
+    return np.where(planner.ik.is_base, planner.controller.command.q, goal)
 
 
 def _detours(planner: Planner, arm: Arm, q: np.ndarray, goal: np.ndarray) -> Iterator[list[np.ndarray]]:
@@ -235,15 +265,16 @@ def _drive_straight(planner: Planner, end: np.ndarray, yaw: float | None, *, spe
     Raises:
         Deviation: the base got stuck.
     """
-    controller, pace, stuck = planner.controller, 0.0, 0
+    controller, pace, least, waited = planner.controller, 0.0, np.inf, 0
     while True:
         q = controller.command.q.copy()
         offset, turn = end - q[:2], 0.0 if yaw is None else turned(yaw - q[2])
         distance = float(np.linalg.norm(offset))
         if distance < near and abs(turn) < max(near, 0.012):
             return
-        stuck = stuck + 1 if np.linalg.norm(controller.measured()[:2] - q[:2]) > 0.09 else 0
-        if stuck * controller.dt > _PATIENCE:
+        left = distance + 0.3 * abs(turn)
+        least, waited = (left, 0) if left < least - 0.004 else (least, waited + 1)
+        if waited * controller.dt > _PATIENCE:
             raise Deviation("the base is stuck")
         pace = min(speed, pace + _BASE_ACCELERATION * controller.dt)
         if near < 0.02:  # slow down before the end; at a corner, go on

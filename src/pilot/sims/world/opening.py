@@ -14,6 +14,7 @@ from pilot.sims.world.bodies.base import Arm
 from pilot.sims.world.control import JointCommand
 from pilot.sims.world.ik import Pose
 from pilot.sims.world.motions import (
+    ROOM,
     Deviation,
     Motion,
     about,
@@ -36,7 +37,6 @@ _SLIDE_SPEED, _HINGE_SPEED = 0.22, 0.75  # of what opens [m/s, rad/s]
 _TURNS_WITH = 0.6  # of a door's angle that the hand turns by
 _TILTS = (0.0, 0.4, -0.4, 0.8, -0.8)  # of a hand about the bar that it grips [rad]
 _STAND = (0.5, 0.66)  # of a base before a handle [m]
-_ROOM = 0.28  # that a base leaves for its arm to fold and unfold in front of furniture [m]
 _LOST = 0.05  # a hand this far from the handle does not hold it [m]
 _LEAD = (0.05, 0.25)  # the hand is commanded at most this far ahead of the drawer, or of the door [m, rad]
 
@@ -136,7 +136,7 @@ def _take_handle(
     if stand is None:
         yield from with_grip(planner, travel(planner, hold.arm, hold.before), hold.arm, opening=0.7)
     else:  # the arm is brought into its pose where it has room, and then the base brings it to the handle
-        away = step_back(stand, _ROOM)
+        away = step_back(stand, ROOM)
         if not planner.obstacles.is_free(np.array(away[:2]), np.array(away[:2]), radius=planner.base_radius):
             away = stand
         yield from tuck(planner)
@@ -192,7 +192,7 @@ def _step_away(planner: Planner, arm: Arm) -> Motion:
     yield from retreat(planner, arm, 0.10, lenient=True)
     if planner.body.is_mobile:
         x, y, yaw = planner.controller.command.q[:3]
-        away = step_back((x, y, yaw), _ROOM)
+        away = step_back((x, y, yaw), ROOM)
         if planner.obstacles.is_free(np.array([x, y]), np.array(away[:2]), radius=planner.base_radius - 0.03):
             yield from drive(planner, away, speed=0.3)
 
