@@ -66,6 +66,13 @@ class Opening:
         """A point on the joint's axis [3]."""
         return self.world.data.xanchor[self._joint].copy()
 
+    def widest(self, *, beyond: float) -> float:
+        """Return where the joint is open, and farther by a share of the way where it can: a bump will not close it."""
+        fixture = self.fixture
+        low, high = self.world.model.jnt_range[self._joint]
+        at = fixture.open_at + beyond * (fixture.open_at - fixture.closed_at)
+        return float(np.clip(at, low + 0.01, high - 0.01))
+
     def moved(self, point: np.ndarray, by: float) -> np.ndarray:
         """Return where a point of the moving part comes to when the joint moves `by` [m, rad]."""
         if self.is_hinge:
@@ -89,7 +96,7 @@ def open_fixture(planner: Planner, fixture: Fixture, *, rng: np.random.Generator
         Deviation: the handle is out of reach, or slipped out of the hand.
     """
     opening = Opening(planner, fixture)
-    wide = fixture.open_at - (fixture.open_at - fixture.closed_at) * float(rng.uniform(0.02, 0.08))
+    wide = opening.widest(beyond=float(rng.uniform(0.02, 0.12)))
     hold = yield from _take_handle(planner, opening, rng=rng)
     yield from _swing(planner, hold, opening, wide)
     yield from set_grip(planner, hold.arm, 0.6, seconds=0.35)

@@ -1,5 +1,6 @@
 """Where things can be put: the room that a fixture offers, its height, and where a base stands in front of it."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -7,11 +8,13 @@ import numpy as np
 
 from pilot.sims.world.bodies.base import Arm
 from pilot.sims.world.planner import Planner
-from pilot.sims.world.scene import Fixture, Item
+from pilot.sims.world.scene import Fixture, Item, held_items
 
 _SPOTS = 40  # drawn per search
 _ENOUGH = 0.10  # more room than this to the next thing is no better [m]
 _SIDESTEPS = (0.0, 0.12, -0.12, 0.25, -0.25, 0.4, -0.4)  # of a base, where something stands in its place [m]
+_FARTHER = (0.0, 0.08, 0.16, 0.25)  # or away: an open drawer keeps it at a distance [m]
+_FARTHEST = 0.66  # from the shoulder, that an arm can work [m]
 _TURNS = (0.0, 0.5, -0.5, 1.0, -1.0)  # or it stands slantwise [rad]
 
 
@@ -132,18 +135,26 @@ def stands(
     the least and the most that the base stands before the point [m]; in between, as the fixture's `front` says.
     """
     q = planner.controller.command.q.copy()
+    if not held_items(planner.world, planner.scene):
+        q = np.where(planner.ik.is_base, q, planner.body.ready)
+    yaw, near = _front(fixture, point, q, distance=distance)
+    poses = []
+    for turn, shift, extra in itertools.product(_TURNS, _SIDESTEPS, _FARTHER):
+        away = near + extra
+        if extra and np.hypot(away - arm.mount[0], shift) > _FARTHEST:
+            continue
+        off = rng.uniform((-0.08, -0.06), (0.08, 0.06))
+        facing, lateral = yaw + turn + off[0], arm.mount[1] - shift + off[1]
+        c, s = np.cos(facing), np.sin(facing)
+        pose = (point[0] - away * c + lateral * s, point[1] - away * s - lateral * c, facing)
+        poses.append((abs(shift) + 1.2 * extra + 0.6 * abs(turn), pose))
+    poses.sort(key=lambda entry: entry[0])
+    clearance = planner.obstacles.clearance(np.array([pose[:2] for _, pose in poses]))
     found = []
-    options = [(turn, shift) for turn in _TURNS for shift in _SIDESTEPS]
-    for turn, shift in options:
-        yaw, ahead_of = _front(fixture, point, q, distance=distance)
-        yaw += turn + float(rng.uniform(-0.08, 0.08))
-        ahead, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([-np.sin(yaw), np.cos(yaw)])
-        lateral = arm.mount[1] - shift + float(rng.uniform(-0.06, 0.06))
-        stand = point[:2] - ahead_of * ahead - lateral * left
-        q[:3] = [*stand, yaw]
-        clear = planner.obstacles.clearance(stand[None])[0] >= planner.base_radius - 0.005
-        if clear and not planner.collides(q):
-            found.append((float(stand[0]), float(stand[1]), float(yaw)))
+    for (_, pose), gap in zip(poses, clearance, strict=True):
+        q[:3] = pose
+        if gap >= planner.base_radius - 0.005 and not planner.collides(q):
+            found.append((float(pose[0]), float(pose[1]), float(pose[2])))
             if len(found) == 4:
                 break
     return found
