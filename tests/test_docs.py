@@ -21,6 +21,7 @@ from pilot.models.trained_robots import one_robot
 from pilot.serve.server import serve_in_background
 from pilot.sims.homes import HomesEnv
 from pilot.train import checks
+from pilot.train import robots as run_robots
 
 ROOT = Path(__file__).parents[1]
 MADE_UP = {"NAME", "pi05_desk", "pi05_desk_lora"}  # runs that a page tells how to write
@@ -98,7 +99,7 @@ def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):
     scope: dict = {}
     exec(robot_code, scope)
     exec(run_code, scope)
-    monkeypatch.setattr(checks, "load_robot", {"desk_arm": scope["ROBOT"]}.__getitem__)
+    monkeypatch.setattr(run_robots, "load_robot", {"desk_arm": scope["ROBOT"]}.__getitem__)
     for name in MADE_UP - {"NAME"}:
         run = scope[name]()
         checks.check_config(run)
@@ -157,7 +158,7 @@ def test_the_code_of_the_page_on_the_high_level():
 
 
 def test_the_page_on_robots_asks_and_keeps_moving(capsys):
-    ask, move = blocks(ROOT / "docs" / "robot.md", "python")
+    ask, move, _ = blocks(ROOT / "docs" / "robot.md", "python")
     moved: list[np.ndarray] = []
     picture, state = np.zeros((64, 64, 3), np.uint8), np.arange(5.0)
 
