@@ -201,14 +201,17 @@ def test_suites_of_other_words_are_kept_apart(tmp_path):
 def test_a_result_counts_and_its_table_is_saved_twice(tmp_path):
     lost = {"success": False, "wrong_object": True, "right_object_first": False, "placed": 0, "steps": 80}
     result = SuiteResult(
-        suite="homes-l1", title="one move", control="none", policy="x", records=(record(), record(**lost), record())
-    )
+        suite="homes-l1", title="one move", control="none", policy="x",
+        records=(record(num_steps=10, replan_steps=2), record(**lost), record()),
+    )  # fmt: skip
     summary = result.to_json()
     assert (summary["successes"], summary["episodes"], summary["mean_steps"]) == (2, 3, 40)
     assert summary["wrong_object"] == pytest.approx(1 / 3) and summary["interval95"] == list(wilson(2, 3))
     save_table([result], tmp_path / "new" / "table.json")
     assert json.loads((tmp_path / "new" / "table.json").read_text()) == [summary]
-    assert "| homes-l1 | none | 2/3 = 66.7% |" in (tmp_path / "new" / "table.md").read_text()
+    head, _, line = (tmp_path / "new" / "table.md").read_text().splitlines()
+    assert line.startswith("| homes-l1 | none | 2/3 = 66.7% |")
+    assert head.endswith("| steps | num_steps | replan_steps |") and line.endswith("| 40 | 10 | 2 |")
 
 
 def test_a_table_holds_every_suite_under_every_control():

@@ -7,15 +7,19 @@ import torch
 
 from infer.weights import model
 from pilot.contracts import examples
+from pilot.infer.engine.sampling import score
+from pilot.infer.high_level import SUBTASK_TOKENS
 from pilot.infer.policy import Policy
 from pilot.models.bundle import Bundle, ordered_tokens, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi05
 from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
+from pilot.tokenizers.prompts import encode_target
 from pilot.tokenizers.text import TextTokenizer, box_to_locs
 
 BOX = box_to_locs((0.1, 0.2, 0.3, 0.4))
 TOLD = BOX + "pick up the red cup"
+LABELS = ("pick up the red cup", "pick up the blue cup", "done")
 
 
 def bundle_of(model: Pi, text: TextTokenizer) -> Bundle:
@@ -53,3 +57,12 @@ def says(policy: Policy, monkeypatch, *subtasks: str | None) -> list[int]:
 
     monkeypatch.setattr(policy.subtask_codec, "decode", text)
     return calls
+
+
+def scores(policy: Policy, *subtasks: str, seed: int = 0) -> list[float]:
+    """Log-probabilities of subtasks, for the observation of this seed."""
+    prefilled = policy.engine.prefill(
+        policy.make_observation(policy.make_sample(observation(seed))), max_new_tokens=SUBTASK_TOKENS
+    )
+    said = [(0, encode_target(policy.bundle.text, "subtask", text=subtask)) for subtask in subtasks]
+    return score(policy.engine, prefilled, said, eos=policy.subtask_codec.end).tolist()

@@ -13,6 +13,7 @@ import torch
 from pilot.train import checkpoint
 from pilot.train.checkpoint import Checkpoints
 from pilot.train.distributed import Ranks
+from train.toy import read_all
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 TENSORS = {"model/w": torch.arange(60_000.0).view(300, 200), "optimizer/step/w": torch.tensor(3.0)}
@@ -46,7 +47,7 @@ def test_what_is_saved_is_what_was_there_when_it_was_saved(kept):
     weight.zero_()
     kept.finish()
     folder = checkpoint.last_checkpoint(kept.out)
-    assert checkpoint.read_all(folder)["w"].eq(1).all()
+    assert read_all(folder)["w"].eq(1).all()
     assert checkpoint.read_values(folder)["share"] == 0.1 and checkpoint.names_in(folder) == {"w"}
 
 
@@ -69,7 +70,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint_and_names_it(kept):
         saved(kept, 2)
     assert os.listdir(kept.out / "checkpoints") == ["000001"]
     saved(kept, 2)
-    assert torch.equal(checkpoint.read_all(kept.out / "checkpoints" / "000002")["model/w"], TENSORS["model/w"])
+    assert torch.equal(read_all(kept.out / "checkpoints" / "000002")["model/w"], TENSORS["model/w"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "index", "values", "garbage"])
@@ -88,8 +89,8 @@ def test_a_damaged_checkpoint_is_said_with_the_one_to_go_on_from(kept, damage):
     else:
         data.write_bytes(b"x" * data.stat().st_size)
     with pytest.raises(ValueError, match=r"000002 is damaged .*; remove .*000002 to go on from .*000001"):
-        checkpoint.read_all(folder)
-    assert checkpoint.read_all(kept.out / "checkpoints" / "000001").keys() == TENSORS.keys()
+        read_all(folder)
+    assert read_all(kept.out / "checkpoints" / "000001").keys() == TENSORS.keys()
 
 
 def test_the_only_checkpoint_damaged(kept):

@@ -21,7 +21,7 @@ from pilot.train.learner import Learner, StepResult
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train import ranks
-from train.toy import changed, config, same, weights
+from train.toy import changed, config, read_all, same, weights
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -144,7 +144,7 @@ def out(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_close(mine: Path, theirs: Path) -> None:
     """The last checkpoints of two runs are of the same step and hold the same, up to rounding."""
     folders = [checkpoint.last_checkpoint(path) for path in (mine, theirs)]
-    a, b = (checkpoint.read_all(folder) for folder in folders)
+    a, b = (read_all(folder) for folder in folders)
     assert folders[0].name == folders[1].name and a.keys() == b.keys()
     for name, tensor in a.items():
         torch.testing.assert_close(tensor, b[name], **CLOSE, msg=lambda text, name=name: f"{name}: {text}")
@@ -170,9 +170,7 @@ def test_the_policy_is_gathered_from_all_ranks(out):
 def test_a_signal_to_one_rank_stops_all_and_the_next_start_is_the_same_run_to_the_bit(out):
     for rank in range(2):
         assert torch.load(out / "meet2" / f"{rank}.pt")["stopped"].startswith("KeyboardInterrupt: stopped at step 2")
-    straight, broken = (
-        checkpoint.read_all(out / "two" / name / "checkpoints" / "000004") for name in ("fsdp", "stopped")
-    )
+    straight, broken = (read_all(out / "two" / name / "checkpoints" / "000004") for name in ("fsdp", "stopped"))
     assert same(straight, broken)
     drawn = [
         checkpoint.read_values(checkpoint.last_checkpoint(out / name))["drawn"] for name in ("two/stopped", "one/plain")
@@ -202,7 +200,7 @@ def test_a_dead_rank_is_noticed_and_the_last_checkpoint_is_whole(data, tmp_path)
     last = checkpoint.last_checkpoint(tmp_path / "run")
     assert nothing is None and last.name in ("000002", "000004")  # that of step 4 may have been under way
     assert "RuntimeError" in end and end.endswith(f"the last good checkpoint is {last}")
-    assert checkpoint.read_all(last)
+    assert read_all(last)
 
 
 @pytest.mark.parametrize(("name", "index"), [("auto", 1), ("cuda", 1), ("cuda:0", 0)])

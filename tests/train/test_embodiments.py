@@ -28,7 +28,7 @@ from pilot.train.embodiments import other_chunks
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
-from train.toy import changed
+from train.toy import changed, read_all
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -95,7 +95,7 @@ def test_a_resumed_run_is_the_same_with_processes_that_read_ahead(data, tmp_path
     train(config(data), out=tmp_path / "broken", until=2, progress=False)
     train(config(data, data={"workers": 1}), out=tmp_path / "broken", progress=False)
     folders = [checkpoint.last_checkpoint(tmp_path / name) for name in ("straight", "broken")]
-    one, other = (checkpoint.read_all(folder) for folder in folders)
+    one, other = (read_all(folder) for folder in folders)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     first, second = (checkpoint.read_values(folder)["drawn"] for folder in folders)
     assert first == second and sum(first.values()) == 4 * 8

@@ -72,11 +72,20 @@ def config(path: Path, **changes: object) -> TrainConfig:
     return changed(base, **changes)
 
 
+def read_all(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint, after the check that a run makes before it goes on from there."""
+    checkpoint.read_values(folder)
+    shapes = checkpoint.shapes_in(folder).items()
+    tensors = {name: torch.empty(shape.size, dtype=shape.properties.dtype) for name, shape in shapes}
+    checkpoint.read_tensors(folder, tensors)
+    return tensors
+
+
 def weights(out: Path, of: str = "model") -> dict[str, torch.Tensor]:
     """The weights in the last checkpoint, or their moving average (`ema`), or what the optimizer remembers."""
     folder = checkpoint.last_checkpoint(out)
     assert folder is not None
-    read = checkpoint.read_all(folder)
+    read = read_all(folder)
     return {name.removeprefix(f"{of}/"): tensor for name, tensor in read.items() if name.startswith(f"{of}/")}
 
 

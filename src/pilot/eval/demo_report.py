@@ -167,6 +167,7 @@ def load_film(shot: dict[str, Any]) -> tuple[EpisodeRecord, Film]:
 def success_row(row: dict[str, Any], *, model: str) -> SuccessRow:
     """Return a line of a success table for a summarized result."""
     extra = {"wrong object first": f"{row['wrong_object']:.0%}", "steps": f"{row['mean_steps']:.0f}"}
+    extra |= {name: f"{row.get(name) or '–'}" for name in ("num_steps", "replan_steps")}
     return {
         "suite": row["title"],
         "model": model,

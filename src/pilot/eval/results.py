@@ -93,15 +93,16 @@ class SuiteResult:
 
 def to_markdown(results: Sequence[SuiteResult]) -> str:
     """Write the table of `evaluate_table` for a page or a terminal; one more for suites of several tasks."""
-    lines = [
-        "| suite | control | success | 95 % | goals | wrong object first | steps |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ("suite", "control", "success", "95 %", "goals", "wrong object first", "steps")
+    columns += ("num_steps", "replan_steps")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for result in results:
         wrong, goals = result.mean(lambda r: r.wrong_object), result.mean(lambda r: r.placed / max(r.targets, 1))
+        first = result.records[0]  # all episodes of a result were run at the same settings
         lines.append(
             f"| {result.suite} | {result.control} | {result.successes}/{result.n} = {result.rate:.1%} "
-            f"| {_range(result.interval)} | {goals:.1%} | {wrong:.1%} | {result.mean(lambda r: r.steps):.0f} |"
+            f"| {_range(result.interval)} | {goals:.1%} | {wrong:.1%} | {result.mean(lambda r: r.steps):.0f} "
+            f"| {first.num_steps or '–'} | {first.replan_steps or '–'} |"
         )
     for result in results:
         if len(tasks := result.by_task()) > 1:

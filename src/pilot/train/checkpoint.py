@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -160,7 +159,7 @@ def read_values(folder: Path) -> dict[str, Any]:
 
 def names_in(folder: Path) -> set[str]:
     """Return the names of the tensors in a checkpoint."""
-    return set(_shapes(folder))
+    return set(shapes_in(folder))
 
 
 def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | None = None) -> None:
@@ -176,15 +175,12 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
         raise _damage_error(folder, describe_error(error)) from error
 
 
-def read_all(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of a checkpoint into the memory of this process."""
-    read_values(folder)
-    tensors = {name: torch.empty(shape.size, dtype=shape.properties.dtype) for name, shape in _shapes(folder).items()}
-    read_tensors(folder, tensors)
-    return tensors
+def shapes_in(folder: Path) -> dict[str, TensorStorageMetadata]:
+    """Return size and dtype of the tensors in a checkpoint, by name.
 
-
-def _shapes(folder: Path) -> dict[str, TensorStorageMetadata]:
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
     try:
         index = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     except Exception as error:  # of whatever kind: it is a pickle

@@ -2,18 +2,8 @@
 
 import pytest
 
-from infer.policies import BOX, TOLD, policy_of
+from infer.policies import LABELS, TOLD
 from pilot.infer.high_level import HighLevel, ModelHighLevel, NoHighLevel, SayCan, make_high_level
-from pilot.infer.policy import Policy
-from pilot.models.pi import pi05
-
-OLD = BOX + "wave"
-LABELS = ("pick up the red cup", "pick up the blue cup", "done")
-
-
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    return policy_of(pi05("debug", max_tokens=80))
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,10 @@
 """A person at the keyboard."""
 
 import numpy as np
-import pytest
 
-from infer.policies import TOLD, observation, policy_of, says
+from infer.policies import TOLD, observation, says
 from pilot.infer.high_level import Human
 from pilot.infer.high_level.human import Keyboard
-from pilot.infer.policy import Policy
-from pilot.models.pi import pi05
-
-
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    return policy_of(pi05("debug", max_tokens=80))
 
 
 def test_a_person_types_what_is_to_be_done_next(policy, monkeypatch):

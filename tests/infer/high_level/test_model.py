@@ -6,29 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from infer.policies import BOX, observation, policy_of
-from pilot.infer.engine.sampling import score
-from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, ModelHighLevel
+from infer.policies import BOX, LABELS, observation, scores
+from pilot.infer.high_level import HighLevel, ModelHighLevel
 from pilot.infer.policy import Policy
-from pilot.models.pi import pi05
-from pilot.tokenizers.prompts import encode_target
 
 OLD = BOX + "wave"
-LABELS = ("pick up the red cup", "pick up the blue cup", "done")
-
-
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    return policy_of(pi05("debug", max_tokens=80))
-
-
-def scores(policy: Policy, *subtasks: str, seed: int = 0) -> list[float]:
-    """Log-probabilities, for the observation of this seed."""
-    prefilled = policy.engine.prefill(
-        policy.make_observation(policy.make_sample(observation(seed))), max_new_tokens=SUBTASK_TOKENS
-    )
-    said = [(0, encode_target(policy.bundle.text, "subtask", text=subtask)) for subtask in subtasks]
-    return score(policy.engine, prefilled, said, eos=policy.subtask_codec.end).tolist()
 
 
 def decided(policy: Policy, level: HighLevel, *seeds: int) -> list[str | None]:

@@ -21,12 +21,7 @@ from pilot.data.tools.vlm_endpoint import RetryLater, VlmEndpoint
 from pilot.infer.high_level import Vlm, make_high_level
 from pilot.infer.high_level.vlm import at_once, in_thread
 from pilot.infer.policy import Policy
-from pilot.models.pi import pi0, pi05
-
-
-@pytest.fixture(scope="module")
-def policy() -> Policy:
-    return policy_of(pi05("debug", max_tokens=80))
+from pilot.models.pi import pi0
 
 
 class Post:
