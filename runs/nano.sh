@@ -23,7 +23,7 @@ stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }
 stage2() { $pilot train nano_stage2 --out outputs/nano/stage2; }
 expert() { $pilot train nano_expert --out outputs/nano/expert; }
 own_states() { # the policy of `expert` drives, the scripted expert says what is right; then learn from that
-    $pilot collect data/nano/l2_multi_own --suite homes-l2-multi --homes 110 --episodes 2 --first-home 50000 --seed 5 --policy outputs/nano/expert/policy --driven-steps 100
+    $pilot collect data/nano/l2_multi_own --suite homes-l2-multi --homes 60 --episodes 2 --first-home 50000 --seed 5 --policy outputs/nano/expert/policy --driven-steps 100
     $pilot train nano_own_states --out outputs/nano/own_states
 }
 ship() {

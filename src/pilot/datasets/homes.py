@@ -55,7 +55,7 @@ DATASETS = (
         objective=_BOTH + "; states that a policy led to, the checkpoint that `pilot collect --policy` names",
         collect={
             "suite": "homes-l2-multi",
-            "scenes": 110,
+            "scenes": 60,
             "episodes_per_scene": 2,
             "first_scene": 50_000,
             "seed": 5,
