@@ -110,20 +110,22 @@ def nano_expert() -> TrainConfig:
 
 
 def nano_own_states() -> TrainConfig:
-    """All parts go on, half of the demonstrations from states that the policy itself led to (DAgger, 1011.0686).
+    """Words and actions go on, half of the rows from states that the policy itself led to (DAgger, 1011.0686).
 
     There the high level's mistakes are, "done" with things left to do above all; the expert's words say what is right.
     """
     return replace(
         nano_stage2(),
         name="nano_own_states",
-        data=_mixture(l1_single=0.06, l2_single=0.14, l2_multi=0.20, l2_multi_own=0.40, web=0.20),
-        steps=500,
+        data=_mixture(l1_single=0.05, l2_single=0.13, l2_multi=0.20, l2_multi_own=0.50, web=0.12),
+        steps=400,
+        batch_size=32,
         seed=6,
         init_from=InitFrom("outputs/nano/expert/policy"),
-        objective=ObjectiveConfig(alpha=10.0, flow_draws=4, noise_per="step"),
-        optim=OptimConfig(peak_lr=6e-4, final_lr=1e-5, warmup_steps=30),
-        ema=EmaConfig(decay=0.99),
+        freeze=("vision",),
+        objective=ObjectiveConfig(alpha=10.0, name_weight=0.0, flow_draws=2, noise_per="step"),
+        optim=OptimConfig(peak_lr=5e-4, final_lr=1e-5, warmup_steps=20),
+        ema=EmaConfig(decay=0.98),
         checkpoints=CheckpointConfig(save_every=100),
     )
 

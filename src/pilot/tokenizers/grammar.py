@@ -117,6 +117,21 @@ class LabelGrammar:
         return mask if generated else mask | self.boxes.loc_mask
 
 
+class WithoutGrammar:
+    """Another grammar, of which nothing begins with one of `texts` (the ids of each)."""
+
+    def __init__(self, grammar: Grammar, texts: Sequence[Sequence[int]]) -> None:
+        self.grammar = grammar
+        self.texts = [list(ids) for ids in texts]
+
+    def allowed(self, generated: Sequence[int]) -> Bool[np.ndarray, " v"]:
+        mask = self.grammar.allowed(generated)
+        if last := [ids[-1] for ids in self.texts if ids[:-1] == list(generated)]:
+            mask = mask.copy()
+            mask[last] = False
+        return mask
+
+
 class ActionGrammar:
     """`Action: `, the tokens of one whole chunk, `|<eos>`: what `prompts.encode_actions` writes.
 

@@ -39,6 +39,7 @@ def replaced(level: HighLevel, **changes) -> HighLevel:
     [
         (ModelHighLevel(temperature=-1.0), "0 or more, got -1.0"),
         (ModelHighLevel(temperature=float("nan")), "0 or more, got nan"),
+        (ModelHighLevel(stop_probability=2.0), "a probability, 0 to 1, got 2.0"),
         (ModelHighLevel(keep_margin=-1.0), "0 or more, got 0.0 and -1.0"),
         (ModelHighLevel(labels=(TOLD,)), "words without a box"),
         (ModelHighLevel(labels=("word " * 40,)), "20 tokens at most"),

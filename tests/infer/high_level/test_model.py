@@ -95,10 +95,50 @@ def test_what_has_ended_is_not_held_on_to(policy):
     assert session.subtask == new, "nor is what a person had told it"
 
 
-def test_what_is_never_kept_is_not(policy):
+def test_a_stop_is_taken_only_by_those_who_are_sure(policy):
+    (stop,) = decided(policy, replace(words(0.0), stop_probability=0.0), 0)
+    rest = tuple(label for label in LABELS if label != stop)
+    (other,) = decided(policy, replace(words(0.0), labels=rest), 0)
+    sure = np.exp(scores(policy, stop)[0])
+    for least, want in ((sure * 0.99, stop), (sure * 1.01, other)):
+        level = replace(words(0.0), stop_words=(stop,), stop_probability=least)
+        assert decided(policy, level, 0) == [want]
+        assert decided(policy, replace(level, keep_margin=0.0), 0) == [want]
+    drawn = words(1.0)
+    assert decided(policy, replace(drawn, stop_words=LABELS), *range(5)) == decided(policy, drawn, *range(5))
+
+
+def test_free_words_do_not_stop_either(policy):
+    codec = policy.subtask_codec
+    stop, other = codec.encode("done"), codec.encode("wave")
+    free, bound = (codec.grammar(boxes="none", without=words) for words in ((), ("done",)))
+    last = len(stop) - 2  # of the word; behind it is the end
+    assert free.allowed(stop[:last])[stop[last]] and not bound.allowed(stop[:last])[stop[last]]
+    assert all(bound.allowed(other[:n])[token] for n, token in enumerate(other))
+
+
+def test_a_changed_stop_is_acted_on_and_leaves_neighbours_alone(policy):
+    level = replace(words(0.0), stop_probability=0.0)
+    (stop,) = decided(policy, level, 0)
+    doubtful = replace(level, stop_words=(stop,), stop_probability=1.0)
+    (other,) = decided(policy, doubtful, 0)
+    says_nothing_else = policy.session(high_level=replace(words(0.0), labels=(other,)))
+    ahead = policy.session(high_level=doubtful, subtask_seconds=9.0)
+    first = ahead.infer(observation(1))
+    going_on = policy.session(high_level=doubtful, subtask_seconds=9.0)
+    assert going_on.infer(observation(1))["subtask"] == first["subtask"]
+    fresh = policy.session(high_level=doubtful)
+    changed, stayed = policy.infer_many([fresh, ahead], [observation(0), observation(2)])
+    assert (changed["subtask"], stayed["subtask"]) == (other, first["subtask"])
+    wanted = says_nothing_else.infer(observation(0))["actions"]
+    np.testing.assert_allclose(changed["actions"], wanted, atol=1e-4)
+    np.testing.assert_allclose(stayed["actions"], going_on.infer(observation(2))["actions"], atol=1e-4)
+
+
+def test_stop_words_are_not_held_on_to(policy):
     (new,) = decided(policy, words(0.0), 0)
-    for never, want in ((("wave",), new), (("done",), OLD)):
-        level = replace(words(0.0), keep_margin=1e6, never_kept=never)
+    for stops, want in ((("wave",), new), (("done",), OLD)):
+        level = replace(words(0.0), keep_margin=1e6, stop_words=stops)
         session = policy.session(high_level=level, subtask_seconds=0.0)
         session.infer(observation(subtask=OLD))
         session.state = replace(session.state, was_told=False)

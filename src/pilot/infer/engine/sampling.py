@@ -81,10 +81,19 @@ def select_rows(prefilled: PrefillState, rows: Sequence[int]) -> PrefillState:
 
 
 @torch.inference_mode()
-def teacher_force(engine: Engine, prefilled: PrefillState, rows: Sequence[Sequence[int]], *, eos: int) -> PrefillState:
-    """Return the state after these tokens of each row."""
+def teacher_force(
+    engine: Engine,
+    prefilled: PrefillState,
+    rows: Sequence[Sequence[int]],
+    *,
+    eos: int,
+    skip_rows: Bool[Tensor, " b"] | None = None,
+) -> PrefillState:
+    """Return the state after these tokens of each row; `skip_rows` stay as they are."""
     sampler = Forced(rows)
-    return engine.generate(prefilled, eos=eos, max_new_tokens=sampler.length, sampler=sampler)[1]
+    return engine.generate(
+        prefilled, eos=eos, max_new_tokens=sampler.length, sampler=sampler, skip_rows=skip_rows
+    )[1]  # fmt: skip
 
 
 @torch.inference_mode()

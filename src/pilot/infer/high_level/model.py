@@ -1,5 +1,6 @@
 """The model itself as the high level: it writes the next subtask behind its own prefill."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,8 +24,9 @@ class ModelHighLevel(HighLevel):
     At `temperature` 0 the likeliest subtask is taken, at others one is drawn. `labels`: the only subtasks to choose
     from. `boxes`: whether a box may stand in front (`first`) or not (`none`). `keep_margin`: another subtask replaces
     the previous one only if its log-probability, box included, is larger by so much. That does not hold after a new
-    prompt or the end of a subtask, nor for a previous one in `never_kept`: a robot that is "done" too soon loses
-    nothing by continuing.
+    prompt or the end of a subtask, nor for a previous one in `stop_words`: a robot that is "done" too soon loses
+    nothing by continuing. For the same reason one of `stop_words` is taken only at a probability of `stop_probability`
+    or more, and otherwise the likeliest of all else (0: always taken; a draw at a temperature is never changed).
     """
 
     name: ClassVar[str] = "model"
@@ -32,12 +34,15 @@ class ModelHighLevel(HighLevel):
     labels: tuple[str, ...] = ()
     boxes: Boxes = "first"
     keep_margin: float | None = None
-    never_kept: tuple[str, ...] = ("done",)
+    stop_words: tuple[str, ...] = ("done",)
+    stop_probability: float = 0.99
 
     def check(self, codec: SubtaskCodec | None) -> None:
         codec = check_writes_subtasks(codec)
         if not self.temperature >= 0 or (self.keep_margin is not None and not self.keep_margin >= 0):
             raise ValueError(f"a temperature and a margin are 0 or more, got {self.temperature} and {self.keep_margin}")
+        if not 0 <= self.stop_probability <= 1:
+            raise ValueError(f"stop_probability is a probability, 0 to 1, got {self.stop_probability}")
         if self.boxes not in ("first", "none"):
             raise ValueError(f"boxes stand 'first' or there are 'none', got {self.boxes!r}")
         codec.encode_labels(self.labels)
@@ -55,23 +60,59 @@ class ModelHighLevel(HighLevel):
     ) -> tuple[list[Decision], Any]:
         # 1) Write a subtask in each row that decides.
         scored = Scored(self.sampler(engine, requests), eos=codec.end) if self.keep_margin is not None else None
-        before = None if scored is None else select_rows(prefilled, range(len(requests)))
+        skip_rows = rows_to_skip(requests, device=engine.model.embedding.weight.device)
         written, after = engine.generate(
             prefilled, eos=codec.end, max_new_tokens=SUBTASK_TOKENS,
             allowed=codec.grammar(labels=self.labels, boxes=self.boxes),
-            sampler=scored or self.sampler(engine, requests),
-            skip_rows=rows_to_skip(requests, device=engine.model.embedding.weight.device),
+            sampler=scored or self.sampler(engine, requests), skip_rows=skip_rows,
         )  # fmt: skip
         tokens = written.tolist()
-        # 2) Where the previous subtask is about as likely, take that instead and bring it into the cache.
+        said = [codec.decode(ids) for ids in tokens]
+        scores = [0.0] * len(tokens) if scored is None else scored.scores.tolist()
+        # 2) Where that is a stop which is not sure enough, take the likeliest of all else.
+        changed = self.rewrite_doubtful_stops(prefilled, requests, engine=engine, codec=codec, said=said)
+        for row, (ids, score) in changed.items():
+            tokens[row], scores[row] = ids, score
+        # 3) Where the previous subtask is about as likely, take that instead.
         if scored is not None:
-            assert before is not None
-            scores = scored.scores.tolist()
-            kept = self.kept_rows(before, requests, engine=engine, codec=codec, tokens=tokens, scores=scores)
-            if kept:
-                tokens = [kept.get(row, up_to(ids, codec.end)) for row, ids in enumerate(tokens)]
-                after = sampling.teacher_force(engine, before, tokens, eos=codec.end)
-        return [Decision(subtask=codec.decode(ids)) for ids in tokens], after
+            kept = self.kept_rows(prefilled, requests, engine=engine, codec=codec, tokens=tokens, scores=scores)
+            changed |= {row: (ids, 0.0) for row, ids in kept.items()}
+        # 4) Bring what was changed into the cache.
+        if changed:
+            tokens = [changed[row][0] if row in changed else up_to(ids, codec.end) for row, ids in enumerate(tokens)]
+            said = [codec.decode(ids) if row in changed else said[row] for row, ids in enumerate(tokens)]
+            before = select_rows(prefilled, range(len(requests)))
+            after = sampling.teacher_force(engine, before, tokens, eos=codec.end, skip_rows=skip_rows)
+        return [Decision(subtask=subtask) for subtask in said], after
+
+    def rewrite_doubtful_stops(
+        self,
+        prefilled: Any,
+        requests: Sequence[SubtaskRequest],
+        *,
+        engine: Engine,
+        codec: SubtaskCodec,
+        said: Sequence[str | None],
+    ) -> dict[int, tuple[list[int], float]]:
+        """Return other tokens, and their log-probability, for each row that would stop without being sure enough."""
+        others = tuple(label for label in self.labels if label not in self.stop_words)
+        if not self.stop_probability or self.temperature or (self.labels and not others):
+            return {}
+        pairs = enumerate(zip(requests, said, strict=True))
+        stops = [(row, codec.encode(words)) for row, (one, words) in pairs if one.decide and words in self.stop_words]
+        if not stops:
+            return {}
+        sure = sampling.score(engine, prefilled, stops, eos=codec.end).tolist()
+        rows = [row for (row, _), score in zip(stops, sure, strict=True) if score < math.log(self.stop_probability)]
+        if not rows:
+            return {}
+        sampler = Scored(self.sampler(engine, requests), eos=codec.end)
+        written, _ = engine.generate(
+            select_rows(prefilled, rows), eos=codec.end, max_new_tokens=SUBTASK_TOKENS, sampler=sampler,
+            allowed=codec.grammar(labels=others, boxes=self.boxes, without=self.stop_words),
+        )  # fmt: skip
+        ids = [up_to(row, codec.end) for row in written.tolist()]
+        return dict(zip(rows, zip(ids, sampler.scores.tolist(), strict=True), strict=True))
 
     def sampler(self, engine: Engine, requests: Sequence[SubtaskRequest]) -> Greedy | Multinomial:
         """Return how the next token is chosen in each row."""
@@ -94,7 +135,7 @@ class ModelHighLevel(HighLevel):
         rivals: list[tuple[int, list[int]]] = []
         for row, (request, ids) in enumerate(zip(requests, tokens, strict=True)):
             new, previous = (plain_words(text or "") for text in (codec.decode(ids), request.previous))
-            if request.previous and new != previous and previous not in self.never_kept:
+            if request.previous and new != previous and previous not in self.stop_words:
                 rival = codec.encode(request.previous)
                 rivals += [(row, rival)] if len(rival) <= SUBTASK_TOKENS else []
         if not rivals:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pilot.tokenizers.base import action_ids
-from pilot.tokenizers.grammar import Grammar, LabelGrammar, TextGrammar
+from pilot.tokenizers.grammar import Grammar, LabelGrammar, TextGrammar, WithoutGrammar
 from pilot.tokenizers.prompts import SUBTASK_END, encode_target
 from pilot.tokenizers.text import TextTokenizer
 
@@ -27,7 +27,7 @@ class SubtaskCodec:
         self.vocab_size = vocab_size
         self.end = text.encode("x" + SUBTASK_END)[-1]
         self.action_ids = action_ids(vocab_size, action_tokens, offset=action_offset) if action_tokens else range(0)
-        self._grammars: dict[tuple[tuple[str, ...], Boxes], Grammar] = {}
+        self._grammars: dict[tuple[tuple[str, ...], Boxes, tuple[str, ...]], Grammar] = {}
 
     def encode(self, subtask: str) -> list[int]:
         """Return the tokens of a subtask, with their end."""
@@ -38,15 +38,23 @@ class SubtaskCodec:
         subtask = self.text.decode(tokens).split(SUBTASK_END)[0]
         return subtask if subtask.strip() else None
 
-    def grammar(self, *, labels: tuple[str, ...] = (), boxes: Boxes = "first") -> Grammar:
-        """Return the grammar of subtasks, or of these labels alone. No token of actions is ever a word."""
-        key = labels, boxes
+    def grammar(
+        self, *, labels: tuple[str, ...] = (), boxes: Boxes = "first", without: tuple[str, ...] = ()
+    ) -> Grammar:
+        """Return the grammar of subtasks, or of these labels alone. No token of actions is ever a word.
+
+        Free words do not begin with any of the words `without`, except behind a box.
+        """
+        key = labels, boxes, without
         if key not in self._grammars:
             words = self.text_grammar(boxes=boxes)
-            self._grammars[key] = words if not labels else LabelGrammar(
+            grammar: Grammar = words if not labels else LabelGrammar(
                 self.text, labels, vocab_size=self.vocab_size, name="subtask",
                 boxes=words if boxes == "first" else None,
             )  # fmt: skip
+            if without and not labels:
+                grammar = WithoutGrammar(grammar, [self.encode(word)[:-1] for word in without])
+            self._grammars[key] = grammar
         return self._grammars[key]
 
     def text_grammar(self, *, boxes: Boxes) -> TextGrammar:
