@@ -9,6 +9,7 @@ states that a policy itself led to.
 import argparse
 
 from pilot.data.formats.open_dataset import open_episodes
+from pilot.datasets import layouts_from
 from pilot.eval.offline import measure_high_level
 from pilot.infer.policy import load_policy
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     policy = load_policy(args.checkpoint, num_steps=1)  # nobody acts on the chunks
-    dataset = open_episodes(args.data, policy.metadata["action_horizon"])
+    dataset = open_episodes(args.data, policy.metadata["action_horizon"], layouts=layouts_from(None))
     print(measure_high_level(policy, dataset, rows=args.rows, seed=args.seed).to_markdown())
 
 
