@@ -21,7 +21,7 @@ BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class SubtaskAnswer:
     """What was said to one frame, and what was right."""
 
     said: str | None
@@ -42,7 +42,7 @@ class Answer:
 class HighLevelAccuracy:
     """All answers of one high level to the frames of one set."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[SubtaskAnswer, ...]
 
     @property
     def outcomes(self) -> Counter[Outcome]:
@@ -96,7 +96,7 @@ def measure_high_level(policy: Any, dataset: EpisodeDataset, *, rows: int = 512,
     return HighLevelAccuracy(answers=tuple(_answers(policy, dataset, sorted(drawn.tolist()))))
 
 
-def _answers(policy: Any, dataset: EpisodeDataset, rows: Sequence[int]) -> Iterator[Answer]:
+def _answers(policy: Any, dataset: EpisodeDataset, rows: Sequence[int]) -> Iterator[SubtaskAnswer]:
     for start in range(0, len(rows), BATCH_SIZE):
         some = rows[start : start + BATCH_SIZE]
         frames = [dataset.frame(i) for i in some]
@@ -110,7 +110,7 @@ def _answers(policy: Any, dataset: EpisodeDataset, rows: Sequence[int]) -> Itera
             )
             said, right = answer["subtask"], frame["subtask"]
             outcome = judge_words(said, right, earlier=earlier, later=later)
-            yield Answer(said=said, said_box=answer["box"], right=right, right_box=frame["box"], outcome=outcome)
+            yield SubtaskAnswer(said=said, said_box=answer["box"], right=right, right_box=frame["box"], outcome=outcome)
 
 
 def judge_words(said: str | None, right: str, *, earlier: set[str], later: set[str]) -> Outcome:
