@@ -61,9 +61,9 @@ def swing(
 
 
 def shift(planner: Planner, arms: Sequence[Arm], by: np.ndarray, *, speed: float = 0.3) -> Motion:
-    """Move hands by a vector [3]."""
+    """Move hands by a vector [3], or as far as they get."""
     targets = {arm: (planner.hand(arm)[0] + by, planner.hand(arm)[1]) for arm in arms}
-    yield from reach(planner, targets, speed=speed)
+    yield from reach(planner, targets, speed=speed, lenient=True)
 
 
 def retreat_all(planner: Planner, arms: Sequence[Arm], distance: float, *, speed: float = 0.3) -> Motion:

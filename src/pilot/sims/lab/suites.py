@@ -77,6 +77,8 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bag_groceries": ("bag groceries", _EITHER),
     "paper_roll": ("put a paper roll on its holder", _EITHER),
     "toast": ("take toast out of a toaster", _EITHER),
+    "unload_dryer": ("unload a dryer", _EITHER),
+    "microwave": ("put food into a microwave", _EITHER),
     "assemble_box": ("close a box, flap by flap", _BOTH),
     "fold_shirt": ("fold a shirt", _BOTH),
     "fold_towel": ("fold a towel", _BOTH),

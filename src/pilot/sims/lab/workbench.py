@@ -122,6 +122,21 @@ class Workbench:
         words = [word for word in PAINTS if self.held_out or word not in HELD_OUT_COLOURS]
         return paint(self.rng, COLOURS[words[self.rng.integers(len(words))]], spread=0.03)
 
+    def draw_look(self, kind: ThingKind) -> Look:
+        """Draw a look of a kind whose name nothing else has.
+
+        Raises:
+            ImpossibleSceneError: there is none.
+        """
+        for _ in range(50):
+            look = self._draw_look(kind)
+            if kind.names(look)[0] not in self.items:
+                return look
+        raise ImpossibleSceneError(f"no more names for a {kind.name}")
+
+    def _draw_look(self, kind: ThingKind) -> Look:
+        return kind.draw_look(self.rng, colours=kind.colours if self.held_out else None)
+
     # Things
 
     def put(
@@ -142,7 +157,7 @@ class Workbench:
         allowed = [find_kind(name) for name in kinds if self.held_out or not find_kind(name).is_held_out]
         for _ in range(50):
             kind = allowed[int(self.rng.integers(len(allowed)))]
-            look = kind.draw_look(self.rng, colours=kind.colours if self.held_out else None)
+            look = self._draw_look(kind)
             if kind.names(look)[0] not in self.items:
                 break
         else:
