@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     if args.driven_steps is not None and args.policy is None:
         raise ValueError("--driven-steps says how long a policy drives; name it: --policy CHECKPOINT")
     if args.web is not None:
-        collect_web(args.out, suite, rows=args.web, workers=args.workers, **where)
+        collect_web(args.out, suite, rows=args.web, workers=args.workers, image_size=args.image_size, **where)
         print(f"wrote the data set {args.out}")
         return
     collect(

@@ -20,7 +20,14 @@ from pilot.names import check_name
 from pilot.sims.base import Lesson, Suite
 
 CONTROLS = ("none", "blank_images", "shuffled_prompts", "oracle")
-NOT_SIMULATORS = ("base", "collect", "demonstrate", "gl", "world")  # modules of `pilot.sims` that serve all simulators
+NOT_SIMULATORS = (
+    "base",
+    "collect",
+    "demonstrate",
+    "gl",
+    "questions",
+    "world",
+)  # modules of `pilot.sims` that serve all simulators
 
 
 def _own_names() -> list[str]:

@@ -173,7 +173,7 @@ class Suite:
         """Return what a supervisor may say to ask for a subtask."""
         raise NotImplementedError
 
-    def web_rows(self, scene: int, *, rows: int, seed: int) -> list[tuple[bytes, list[Question]]]:
+    def web_rows(self, scene: int, *, rows: int, seed: int, image_size: int = 64) -> list[tuple[bytes, list[Question]]]:
         """Return about `rows` questions on pictures of a scene, as (PNG, questions with answers)."""
         raise NotImplementedError
 

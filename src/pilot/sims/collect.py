@@ -135,6 +135,7 @@ def collect_web(
     seed: int = 0,
     first_scene: int = 0,
     workers: int = 2,
+    image_size: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Write about `rows` question-and-answer rows on pictures of `scenes` scenes; return `out`.
@@ -145,14 +146,15 @@ def collect_web(
     """
     check_offers(suite, questions=True)
     settings = suite.settings() | {"rows": rows, f"{suite.scene}s": scenes, "seed": seed}
-    settings |= {f"first_{suite.scene}": first_scene}
+    settings |= {f"first_{suite.scene}": first_scene, "image_size": image_size}
     out = Path(out)
     if (out / ROWS).exists():
         known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
         return _check_same(out, known, settings)
     suite.make_env().close()
     _refuse_used(out, ours=(PACKED,))
-    job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed)
+    size = {} if image_size is None else {"image_size": image_size}
+    job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed, **size)
     bar = tqdm(total=scenes, unit=suite.scene, desc=f"asking {out.name}", disable=not progress)
     todo = range(first_scene, first_scene + scenes)
     with WebWriter(out) as writer, bar, closing(map_in_processes(workers)(job, todo)) as each:

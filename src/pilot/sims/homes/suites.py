@@ -69,10 +69,10 @@ class HomesSuite(Suite):
     def utterances(self, subtask: str) -> tuple[str, ...]:
         return language.utterances(subtask)
 
-    def web_rows(self, scene: int, *, rows: int, seed: int) -> list[tuple[bytes, list[Question]]]:
+    def web_rows(self, scene: int, *, rows: int, seed: int, image_size: int = 64) -> list[tuple[bytes, list[Question]]]:
         from pilot.sims.homes.questions import pictures_of_home
 
-        env: Any = self.make_env()
+        env: Any = self.make_env(image_size=image_size)
         try:
             return pictures_of_home(env, scene, rows=rows, seed=seed)
         finally:

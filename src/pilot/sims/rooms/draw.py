@@ -44,6 +44,8 @@ class SceneDraw:
     rooms: Sequence[str] = ROOMS
     tasks: Sequence[str] | None = None
     novel: Sequence[str] = ()
+    extras: Sequence[str] = ()  # kinds of which some stand about, in any colour: for questions about pictures
+    extra_count: int = 8
 
     def __post_init__(self) -> None:
         check_name("split", self.split, SPLITS)
@@ -76,6 +78,8 @@ class SceneDraw:
         if not suited:
             raise ImpossibleSceneError(f"robot '{self.body}' can do none of {', '.join(names)} in this {room.name}")
         task = TASKS[stage.pick(suited)].make(stage)
+        if self.extras:
+            stage.add_extras(self.extras, self.extra_count)
         return Scene(
             name=room.name,
             spec=room.spec,

@@ -14,7 +14,7 @@ from pilot.sims.rooms.paints import Paint, draw_rgb
 from pilot.sims.rooms.room import STAND, STAND_AT_DRAWER, Place, Room, Spot, Station, Taken
 from pilot.sims.world.bodies.base import Body
 from pilot.sims.world.scene import BasePose, Effect, Fixture, ImpossibleSceneError, Item
-from pilot.sims.world.things import HELD_OUT_COLOURS, Look, ThingKind, handled_kinds
+from pilot.sims.world.things import HELD_OUT_COLOURS, KINDS, Look, ThingKind, handled_kinds
 from pilot.sims.world.things.build import add_thing
 
 GAP = 0.035  # between two things, and to a container's outside [m]: fingers fit in
@@ -148,16 +148,22 @@ class Stage:
         return kinds[int(self.rng.integers(len(kinds)))]
 
     def add_item(
-        self, kind: ThingKind, *, where: str | None = None, near: Place | None = None, or_else: Sequence[str] = ()
+        self,
+        kind: ThingKind,
+        *,
+        where: str | None = None,
+        near: Place | None = None,
+        or_else: Sequence[str] = (),
+        colours: Sequence[str] | None = None,
     ) -> Item:
         """Add a thing with a name of its own to a surface, one that is drawn or `where`, or else another of `or_else`.
 
-        `near` keeps it close to a place.
+        `near` keeps it close to a place; `colours` are those that it may have.
 
         Raises:
             ImpossibleSceneError: there is no room for it.
         """
-        look, name = self._draw_look(kind)
+        look, name = self._draw_look(kind, colours=colours)
         radius, height = kind.footprint(look), kind.height(look)
         surfaces = [where, *or_else] if where else [str(s) for s in self.rng.permutation(self.surfaces)]
         for surface in surfaces:
@@ -230,6 +236,15 @@ class Stage:
             except ImpossibleSceneError:
                 return
 
+    def add_extras(self, kinds: Sequence[str], count: int) -> None:
+        """Add up to `count` things of these kinds in any of their colours, where there is room."""
+        for _ in range(count):
+            kind = KINDS[kinds[int(self.rng.integers(len(kinds)))]]
+            try:
+                self.add_item(kind, colours=kind.colours)
+            except ImpossibleSceneError:
+                continue
+
     def add_vessel(self, name: str, *, where: str | None = None) -> str:
         """Add one of `VESSELS` to a surface, and return its name.
 
@@ -275,11 +290,11 @@ class Stage:
                 rim=name == "basket",
             )
 
-    def _draw_look(self, kind: ThingKind) -> tuple[Look, str]:
+    def _draw_look(self, kind: ThingKind, *, colours: Sequence[str] | None = None) -> tuple[Look, str]:
         """Draw a look whose name no other thing in the scene has."""
         new = [c for c in kind.colours if c in HELD_OUT_COLOURS] if "colours" in self.novel else []
         for _ in range(TRIES):
-            look = kind.draw_look(self.rng, colours=new or None)
+            look = kind.draw_look(self.rng, colours=colours or new or None)
             name = kind.names(look)[0]
             if name not in self.items and name not in self.room.fixtures:
                 return look, name

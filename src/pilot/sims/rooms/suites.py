@@ -7,6 +7,7 @@ and ways of asking, so that a test home is new and nothing else is; `novel` adds
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pilot.sims.base import Question
 from pilot.sims.rooms import language
 from pilot.sims.rooms.choices import NOVELTIES, ROOMS
 from pilot.sims.world.suites import WorldSuite
@@ -18,6 +19,7 @@ class RoomsSuite(WorldSuite):
 
     scene: ClassVar[str] = "home"
     has_supervisor: ClassVar[bool] = True
+    has_questions: ClassVar[bool] = True
 
     length: str = "move"  # "skill", "move", "steps" or "room"
     level: int = field(
@@ -46,6 +48,14 @@ class RoomsSuite(WorldSuite):
             novel=self.novel,
         )
         return draw(scene, episode, seed)
+
+    def web_rows(self, scene: int, *, rows: int, seed: int, image_size: int = 64) -> list[tuple[bytes, list[Question]]]:
+        from pilot.sims.rooms.draw import SceneDraw
+        from pilot.sims.rooms.questions import extra_kinds, pictures_of_home
+
+        options = {name: getattr(self, name) for name in ("length", "split", "level", "rooms", "tasks", "novel")}
+        draw = SceneDraw(body=self.body, **options, extras=extra_kinds())
+        return pictures_of_home(draw, scene, rows=rows, seed=seed, image_size=image_size)
 
     def utterances(self, subtask: str) -> tuple[str, ...]:
         return language.utterances(subtask)

@@ -58,6 +58,10 @@ class Pictures:
         points = np.asarray(fixture.centre) + _CORNERS * np.asarray(fixture.half)
         return self._box(points @ self.world.rot(fixture.body).T + self.world.pos(fixture.body), camera)
 
+    def box_of_points(self, points: np.ndarray, *, camera: str) -> Box | None:
+        """Return the box around points [n 3] of the world in a camera's picture; None if it is out of it."""
+        return self._box(points, camera)
+
     def _is_out_of_sight(self, camera: str) -> np.ndarray:
         """Return of each geom whether the sphere around it is beside or behind a picture, or less than a dot in it."""
         model, data, number = self.world.model, self.world.data, self.world.id_of("camera", camera)
