@@ -72,7 +72,7 @@ def draw_things(
     for _ in range(40 * count):
         if len(drawn) == count:
             return drawn
-        kind = kinds[rng.integers(len(kinds))]
+        kind = kinds[int(rng.integers(len(kinds)))]
         known = colours if colours is None or set(colours) & set(kind.colours) else None
         look = kind.draw_look(rng, colours=known)
         if not taken & set(kind.names(look)):

@@ -43,7 +43,7 @@ Grasps = tuple[Grasp, ...]
 
 
 def above(
-    at: Vec3, half_width: float, *, yaws: Sequence[float] = (0, np.pi), part: str = "body", lean: float = 0.0
+    at: Vec3, half_width: float, *, yaws: Sequence[float] | np.ndarray = (0, np.pi), part: str = "body", lean: float = 0.0
 ) -> Grasps:
     """Return grasps from above of a part that is `half_width` wide to each side of `at`, closing along y at yaw 0.
 

@@ -129,7 +129,7 @@ def draw_look(
 
 
 def _one(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[rng.integers(len(options))]  # `rng.choice` takes ten times as long
+    return options[int(rng.integers(len(options)))]  # `rng.choice` takes ten times as long
 
 
 def _jitter(rgb: Vec3, rng: np.random.Generator) -> Vec3:
