@@ -17,6 +17,7 @@ from pilot.sims.gl import mujoco
 from pilot.sims.world.physics import Physics, add_geom, new_spec, quat_of
 from pilot.sims.world.things import KINDS, Grasp, Look, ThingKind, find_kind
 from pilot.sims.world.things.build import add_thing
+from pilot.sims.world.things.grasps import as_it_lies
 from pilot.sims.world.things.pieces import about
 
 _AXES = np.eye(3)
@@ -41,39 +42,32 @@ def try_thing(kind: ThingKind, rng: np.random.Generator, *, swing_seconds: float
     add_thing(spec, "thing", kind, look=look, pos=(0, 0, 0.01), yaw=float(rng.uniform(-np.pi, np.pi)))
     world = Physics(spec, sleep=False)
     world.step(160)
-    if fault := _resting_fault(world, kind.height(look)):
+    if fault := _resting_fault(world, kind, look):
         return Trial(fault)
     pose = world.pos("thing"), world.rot("thing")
-    grasps = kind.grasps_as_it_lies(look, pose[1])
+    grasps = kind.grasps(look) if pose[1][2, 2] > 0.97 else as_it_lies(kind.pieces(look), pose[1])
     grasp = _disturbed(grasps[rng.integers(len(grasps))], pose[1], rng=rng)
     return _grasp_and_swing(kind, look, grasp=grasp, pose=pose, rng=rng, swing_seconds=swing_seconds)
 
 
-def _resting_fault(world: Physics, height: float) -> str:
-    """Return what is wrong with how it rests, "" if nothing is."""
+def _resting_fault(world: Physics, kind: ThingKind, look: Look) -> str:
+    """Return what is wrong with how it rests, "" if nothing is. What is round may lie in any pose."""
     if world.is_broken():
         return "blew up"
     if world.speed("thing") > 0.02 or np.abs(world.data.qvel[3:6]).max() > 0.5:
         return "did not rest"
     if world.contacts(deeper_than=0.002):
         return "sank in"
-    if _rolls(world):
-        return ""
-    top = max(_top(world, i) for i in range(world.model.ngeom) if world.model.geom_bodyid[i] > 0)
-    if world.rot("thing")[2, 2] < 0.97:
-        return "fell over"
-    return f"top at {top:.3f} instead of {height:.3f}" if abs(top - height) > 0.012 else ""
+    rotation, height = world.rot("thing"), _top(kind, look, np.eye(3))
+    top = world.pos("thing")[2] + _top(kind, look, rotation)
+    if abs(top - height) > 0.012:
+        return f"top at {top:.3f} instead of {height:.3f}" if rotation[2, 2] > 0.97 else "fell over"
+    return ""
 
 
-def _rolls(world: Physics) -> bool:
-    """Return whether the thing may lie in any pose, because it is round."""
-    return bool((world.model.geom_condim[1:] == 6).any())
-
-
-def _top(world: Physics, geom: int) -> float:
-    centre, half = world.model.geom_aabb[geom, :3], world.model.geom_aabb[geom, 3:]
-    up = world.data.geom_xmat[geom].reshape(3, 3)[2]
-    return float(world.data.geom_xpos[geom, 2] + up @ centre + np.abs(up) @ half)
+def _top(kind: ThingKind, look: Look, rotation: np.ndarray) -> float:
+    """Return how far above its origin a thing is touched, turned by `rotation`."""
+    return max(piece.reach(rotation.T @ _AXES[2]) for piece in kind.pieces(look) if piece.is_touched)
 
 
 def _disturbed(grasp: Grasp, rotation: np.ndarray, *, rng: np.random.Generator) -> Grasp:

@@ -92,3 +92,14 @@ def test_it_does_several_moves():
     env = make_env("arm", moves=2)
     _finish(env, _expert(env, 7))
     assert env.goal_states() == (True, True)
+
+
+@pytest.mark.parametrize("kind", ["soup can", "cereal box"])
+def test_it_picks_up_what_has_fallen_over(kind):
+    env = make_env("arm", kinds=(kind, "block"), things=2)
+    expert = _expert(env, 0)
+    item = next(iter(env.scene.items.values()))
+    half = np.sqrt(0.5)
+    env.world.set_pose(item.body, env.world.pos(item.body) + [0.0, 0.0, 0.05], quat=(half, half, 0, 0))
+    env.world.forward()
+    _finish(env, expert)

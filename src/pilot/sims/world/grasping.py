@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pilot.sims.world.bodies.base import Arm
-from pilot.sims.world.ik import Pose, hand_rotation
+from pilot.sims.world.ik import Pose
 from pilot.sims.world.planner import Planner
 from pilot.sims.world.scene import Item
-from pilot.sims.world.things.grasps import LOWEST_TCP, MAX_OPENING, Grasp
+from pilot.sims.world.things.grasps import Grasp
 
 APPROACH = 0.09  # a hand comes this far along its fingers [m]
 MOST_TRIED = 24  # grasps that are looked at closely
@@ -68,8 +68,7 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
     away /= max(float(np.linalg.norm(away)), 1e-6)
     others = [planner.world.pos(other.body)[:2] for other in planner.scene.items.values() if other is not item]
     ranked = []
-    upright = rotation[2, 2] > 0.9
-    for grasp in (*item.kind.grasps(item.look), *(() if upright else grasps_of_box(planner, item))):
+    for grasp in item.kind.grasps_as_it_lies(item.look, rotation):
         tcp, hand = pos + rotation @ grasp.tcp, rotation @ grasp.rotation
         approach, across = hand[:, 0], hand[:, 1]
         wrist = tcp - _WRIST * approach
@@ -85,25 +84,6 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
         ranked.append((cost - 10 * room + 0.15 * rng.random(), grasp, (tcp, hand)))
     ranked.sort(key=lambda entry: entry[0])
     return [(grasp, pose) for _, grasp, pose in ranked]
-
-
-def grasps_of_box(planner: Planner, item: Item) -> list[Grasp]:
-    """Return grasps from above, as it lies now, of the box around a thing that has fallen over."""
-    rotation = planner.world.rot(item.body)
-    low, high = planner.own_box_of(item.body)
-    middle, half = (low + high) / 2, (high - low) / 2
-    down = rotation.T @ np.array([0.0, 0.0, -1.0])
-    rises = float(np.abs(down) @ half)  # from the middle to its highest point
-    tcp = middle - down * max(0.0, min(rises - 0.012, LOWEST_TCP - rises))
-    found = []
-    for axis in np.argsort(half):
-        across = np.eye(3)[axis] - down * down[axis]
-        if np.linalg.norm(across) < 0.7 or 2 * half[axis] > MAX_OPENING - 0.012:
-            continue
-        for sign in (1, -1):
-            width = min(2 * half[axis] + 0.028, MAX_OPENING)
-            found.append(Grasp("body", tcp, hand_rotation(down, sign * across), float(width)))
-    return found
 
 
 def _check_grasp(planner: Planner, item: Item, arm: Arm, grasp: Grasp, pose: Pose) -> Reachable | None:

@@ -161,24 +161,11 @@ class Planner:
 
     def box_of(self, body: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and the highest corner [3] of the upright box around a body's geoms."""
-        geoms = self._geoms(body)
-        return self._box(geoms, self.world.data.geom_xpos[geoms], self.world.data.geom_xmat[geoms].reshape(-1, 3, 3))
-
-    def own_box_of(self, body: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and the highest corner [3] of the box around a body's geoms, in the body's frame."""
-        geoms, data = self._geoms(body), self.world.data
-        rotation = self.world.rot(body)
-        turns = np.einsum("ji,njk->nik", rotation, data.geom_xmat[geoms].reshape(-1, 3, 3))
-        return self._box(geoms, (data.geom_xpos[geoms] - self.world.pos(body)) @ rotation, turns)
-
-    def _geoms(self, body: str) -> slice:
-        model, number = self.world.model, self.world.id_of("body", body)
-        return slice(model.body_geomadr[number], model.body_geomadr[number] + model.body_geomnum[number])
-
-    def _box(self, geoms: slice, at: np.ndarray, turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        boxes = self.world.model.geom_aabb[geoms]
-        middle = at + np.einsum("nij,nj->ni", turns, boxes[:, :3])
-        half = np.einsum("nij,nj->ni", np.abs(turns), boxes[:, 3:])
+        model, data, number = self.world.model, self.world.data, self.world.id_of("body", body)
+        geoms = slice(model.body_geomadr[number], model.body_geomadr[number] + model.body_geomnum[number])
+        rotation, boxes = data.geom_xmat[geoms].reshape(-1, 3, 3), model.geom_aabb[geoms]
+        middle = data.geom_xpos[geoms] + np.einsum("nij,nj->ni", rotation, boxes[:, :3])
+        half = np.einsum("nij,nj->ni", np.abs(rotation), boxes[:, 3:])
         return (middle - half).min(axis=0), (middle + half).max(axis=0)
 
 

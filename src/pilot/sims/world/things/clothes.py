@@ -76,7 +76,7 @@ def _trousers(look: Look) -> Form:
 
 def _socks(look: Look) -> Form:
     """A pair, one rolled into the other."""
-    roll = ellipsoid((0.036, 0.030, 0.028), (0, 0, 0.027), look.rgb)
+    roll = ellipsoid((0.036, 0.030, 0.028), (0, 0, 0.027), look.rgb).rolling()
     base = box((0.022, 0.018, 0.005), (0, 0, 0.005), look.rgb)
     cuff = [
         cylinder(r, ((x - 0.003, 0, 0.028), (x + 0.003, 0, 0.028)), look.accent_rgb)

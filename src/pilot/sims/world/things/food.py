@@ -56,7 +56,7 @@ def _lemon(look: Look) -> Form:
 
 
 def _pear(look: Look) -> Form:
-    belly = ellipsoid((0.034, 0.034, 0.034), (0, 0, 0.033), look.rgb)
+    belly = ellipsoid((0.034, 0.034, 0.034), (0, 0, 0.033), look.rgb).rolling()
     neck = lathe(((0.031, 0.045), (0.020, 0.070), (0.015, 0.085), (0.008, 0.091)), look.rgb, sides=10)
     base = disc(0.018, (0, 0.010), darker(look.rgb, 0.8))
     return Form((base, belly, neck, *_stalk(0.092)), around(0.038, 0.034))
@@ -115,13 +115,13 @@ def _can(look: Look) -> Form:
     stripe = disc(0.0343, (height * 0.45, height * 0.62), WHITE).only_seen()
     lid = disc(0.028, (height, height + 0.001), darker(tin, 0.7)).only_seen()
     grasps = around(height - 0.035, 0.033) + sideways(height * 0.5, 0.033)
-    return Form((disc(0.033, (0, height), tin), label, stripe, lid), grasps)
+    return Form((disc(0.033, (0, height), tin).rolling(), label, stripe, lid), grasps)
 
 
 def _tuna_tin(look: Look) -> Form:
     label = disc(0.0385, (0.006, 0.030), look.rgb).only_seen()
     lid = (disc(0.031, (0.036, 0.0368), (0.55, 0.56, 0.58)), box((0.012, 0.006, 0.001), (0.012, 0, 0.0375), _TAB))
-    return Form((disc(0.038, (0, 0.036), (0.78, 0.79, 0.81)), label, *only_seen(*lid)), around(0.024, 0.038))
+    return Form((disc(0.038, (0, 0.036), (0.78, 0.79, 0.81)).rolling(), label, *only_seen(*lid)), around(0.024, 0.038))
 
 
 def _milk_carton(look: Look) -> Form:
@@ -149,16 +149,16 @@ def _cereal_box(look: Look) -> Form:
 
 def _jam_jar(look: Look) -> Form:
     height = 0.075 * look.stretch
-    glass = disc(0.032, (0, height), look.rgb)
-    lid = disc(0.033, (height, height + 0.018), look.accent_rgb)
+    glass = disc(0.032, (0, height), look.rgb).rolling()
+    lid = disc(0.033, (height, height + 0.018), look.accent_rgb).rolling()
     label = disc(0.0326, (height * 0.25, height * 0.75), WHITE).only_seen()
     return Form((glass, lid, label), around(height - 0.005, 0.033))
 
 
 def _yoghurt(look: Look) -> Form:
-    cup = lathe(((0.026, 0), (0.034, 0.070)), WHITE)
+    cup = lathe(((0.026, 0), (0.034, 0.070)), WHITE).rolling()
     sleeve = lathe(((0.0285, 0.018), (0.0332, 0.058)), look.rgb).only_seen()
-    lid = disc(0.036, (0.070, 0.074), look.accent_rgb)
+    lid = disc(0.036, (0.070, 0.074), look.accent_rgb).rolling()
     return Form((cup, sleeve, lid), around(0.050, 0.034))
 
 
@@ -178,10 +178,10 @@ def _cheese(look: Look) -> Form:
 
 
 def _donut(look: Look) -> Form:
-    points = [(0.031 * np.cos(a), 0.031 * np.sin(a), 0.015) for a in np.arange(11) * np.pi / 5]
-    icing = [(x, y, 0.020) for x, y, _ in points]
-    dough = chain([0.015] * 10, points, (0.78, 0.55, 0.30))
-    return Form((*dough, *only_seen(*chain([0.0135] * 10, icing, look.rgb))), around(0.0205, 0.0455))
+    points = [(0.0255 * np.cos(a), 0.0255 * np.sin(a), 0.0135) for a in np.arange(11) * np.pi / 5]
+    icing = [(x, y, 0.018) for x, y, _ in points]
+    dough = chain([0.0135] * 10, points, (0.78, 0.55, 0.30))
+    return Form((*dough, *only_seen(*chain([0.0122] * 10, icing, look.rgb))), around(0.0205, 0.039))
 
 
 _food = partial(ThingKind, family="food")

@@ -43,12 +43,18 @@ Grasps = tuple[Grasp, ...]
 
 
 def above(
-    at: Vec3, half_width: float, *, yaws: Sequence[float] | np.ndarray = (0, np.pi), part: str = "body", lean: float = 0.0
+    at: Vec3,
+    half_width: float,
+    *,
+    yaws: Sequence[float] | np.ndarray = (0, np.pi),
+    part: str = "body",
+    lean: float = 0.0,
 ) -> Grasps:
     """Return grasps from above of a part that is `half_width` wide to each side of `at`, closing along y at yaw 0.
 
     `lean` tips the approach, by so many radians, towards the closing direction.
     """
+    assert half_width <= WIDEST, (half_width, WIDEST)
     opening = min(2 * (half_width + _CLEARANCE), MAX_OPENING)
     down = about("x", lean) @ _DOWN
     return tuple(Grasp(part, np.array(at, float), about("z", yaw) @ down, opening) for yaw in yaws)

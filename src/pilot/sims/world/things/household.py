@@ -125,7 +125,7 @@ def _comb(look: Look) -> Form:
 
 def _shampoo(look: Look) -> Form:
     height = 0.120 * look.stretch
-    body = lathe(((0.030, 0), (0.033, 0.02), (0.033, height - 0.02), (0.016, height)), look.rgb)
+    body = lathe(((0.030, 0), (0.033, 0.02), (0.033, height - 0.02), (0.016, height)), look.rgb).rolling()
     cap = disc(0.017, (height, height + 0.030), look.accent_rgb)
     label = lathe(((0.0336, 0.030), (0.0336, height - 0.034)), WHITE).only_seen()
     stripe = lathe(((0.0342, height * 0.42), (0.0342, height * 0.52)), look.accent_rgb).only_seen()
@@ -145,7 +145,7 @@ def _toothpaste(look: Look) -> Form:
 
 def _toilet_roll(look: Look) -> Form:
     height = 0.085
-    solid = disc(0.039, (0, height), look.rgb).only_touched()
+    solid = disc(0.039, (0, height), look.rgb).only_touched().rolling()
     wall = ring(0.027, (0, height), lambda _: look.rgb, sides=10, thick=0.012)
     core = ring(0.0145, (0, height + 0.0008), lambda _: (0.62, 0.48, 0.34), sides=10, thick=0.0015)
     sheet = box((0.0006, 0.020, 0.028), (0.0396, 0, height * 0.6), darker(look.rgb, 0.88))
@@ -225,7 +225,7 @@ def _hammer(look: Look) -> Form:
 
 
 def _tape(look: Look) -> Form:
-    solid = disc(0.037, (0, 0.026), look.rgb).only_touched()
+    solid = disc(0.037, (0, 0.026), look.rgb).only_touched().rolling()
     wall = ring(0.030, (0, 0.026), lambda _: look.rgb, thick=0.007)
     core = ring(0.0226, (0, 0.0266), lambda _: (0.75, 0.60, 0.42), thick=0.002)
     return Form((solid, *only_seen(*wall, *core)), around(0.0215, 0.037))
@@ -254,7 +254,7 @@ def _marker(look: Look) -> Form:
 
 def _candle(look: Look) -> Form:
     height = 0.085 * look.stretch
-    wax = disc(0.028, (0, height), look.rgb)
+    wax = disc(0.028, (0, height), look.rgb).rolling()
     wick = rod(0.002, ((0, 0, height), (0.001, 0, height + 0.010)), BLACK)
     pool = disc(0.022, (height, height + 0.001), lighter(look.rgb, 0.4))
     flame = ellipsoid((0.006, 0.006, 0.012), (0, 0, height + 0.020), (1.0, 0.75, 0.20))
@@ -274,7 +274,7 @@ def _candle(look: Look) -> Form:
 
 def _spray_bottle(look: Look) -> Form:
     height = 0.115 * look.stretch
-    body = lathe(((0.033, 0), (0.033, height * 0.55), (0.015, height)), look.rgb)
+    body = lathe(((0.033, 0), (0.033, height * 0.55), (0.015, height)), look.rgb).rolling()
     neck = disc(0.014, (height, height + 0.018), WHITE)
     head = box((0.026, 0.011, 0.010), (0.008, 0, height + 0.028), WHITE)
     nozzle = cylinder(0.006, ((0.034, 0, height + 0.030), (0.042, 0, height + 0.030)), look.accent_rgb)

@@ -69,12 +69,13 @@ class ThingKind:
         return _scaled_form(self, look).grasps
 
     def grasps_as_it_lies(self, look: Look, rotation: np.ndarray) -> Grasps:
-        """Return where a gripper can hold it in any `rotation` [3 3]: from above, unless it stands as it should.
+        """Return where a gripper can hold it in any `rotation` [3 3], in its own frame.
 
-        Grasps are in its own frame. A thing that fell over and is wider than the gripper has none.
+        If it fell over, these are grasps from above, and then those of its kind, turned with it: some of them may be
+        within reach, as the rim of a mug that lies.
         """
-        stands = rotation[2, 2] > _UPRIGHT
-        return self.grasps(look) if stands else as_it_lies(self.pieces(look), rotation)
+        own = self.grasps(look)
+        return own if rotation[2, 2] > _UPRIGHT else (*as_it_lies(self.pieces(look), rotation), *own)
 
     def height(self, look: Look) -> float:
         """Return how high it stands, in metres."""

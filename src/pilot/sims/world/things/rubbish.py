@@ -31,7 +31,7 @@ def _crushed_can(look: Look) -> Form:
     halves, ends = [], []
     for sign in (-1, 1):
         outer = (sign * 0.052, -0.052 * np.tan(bend), 0.026)
-        halves.append(cylinder(0.026, ((0, 0, 0.026), outer), look.rgb))
+        halves.append(cylinder(0.026, ((0, 0, 0.026), outer), look.rgb).rolling())
         further = tuple(np.array(outer) + 0.006 * np.array([sign, -np.tan(bend), 0]))
         ends.append(cylinder(0.021, (outer, further), tin).only_seen())
     dent = [
@@ -65,16 +65,16 @@ def _empty_bottle(look: Look) -> Form:
 
 def _paper_cup(look: Look) -> Form:
     height = 0.100 * look.stretch
-    cup = lathe(((0.026, 0), (0.035, height)), WHITE)
+    cup = lathe(((0.026, 0), (0.035, height)), WHITE).rolling()
     low, high = height * 0.3, height * 0.75
     sleeve = lathe(((0.0275 + 0.009 * 0.3, low), (0.0275 + 0.009 * 0.75, high)), look.rgb).only_seen()
-    lid = (disc(0.037, (height, height + 0.007), BLACK), disc(0.031, (height + 0.007, height + 0.013), BLACK))
+    lid = (disc(0.037, (height, height + 0.007), BLACK).rolling(), disc(0.031, (height + 0.007, height + 0.013), BLACK))
     return Form((cup, sleeve, *lid), around(height - 0.020, 0.034))
 
 
 def _apple_core(look: Look) -> Form:
     flesh = (0.93, 0.88, 0.68)
-    ends = [ellipsoid((0.013, 0.022, 0.019), (s * 0.027, 0, 0.019), look.rgb) for s in (-1, 1)]
+    ends = [ellipsoid((0.013, 0.022, 0.019), (s * 0.027, 0, 0.019), look.rgb).rolling() for s in (-1, 1)]
     middle = cylinder(0.012, ((-0.025, 0, 0.018), (0.025, 0, 0.018)), flesh)
     rims = [cylinder(0.0175, ((s * 0.016, 0, 0.0185), (s * 0.020, 0, 0.0185)), flesh) for s in (-1, 1)]
     stalk = rod(0.002, ((0.038, 0, 0.019), (0.056, 0.004, 0.021)), (0.32, 0.22, 0.10))

@@ -48,9 +48,9 @@ def _block(look: Look) -> Form:
 
 
 def _duck(look: Look) -> Form:
-    body = ellipsoid((0.046, 0.033, 0.028), (0, 0, 0.027), look.rgb)
+    body = ellipsoid((0.046, 0.033, 0.028), (0, 0, 0.027), look.rgb).rolling()
     base = disc(0.024, (0, 0.010), look.rgb)
-    head = sphere(0.023, (0.026, 0, 0.066), look.rgb)
+    head = sphere(0.023, (0.026, 0, 0.066), look.rgb).rolling()
     beak = box((0.010, 0.010, 0.004), (0.052, 0, 0.063), (0.95, 0.45, 0.05))
     eyes = [sphere(0.0045, (0.043, s * 0.012, 0.073), BLACK) for s in (-1, 1)]
     tail = ellipsoid((0.018, 0.014, 0.007), (-0.044, 0, 0.042), look.rgb, turn=about("y", 0.6))
@@ -130,10 +130,10 @@ def _ring_toy(look: Look) -> Form:
 
 def _dinosaur(look: Look) -> Form:
     rgb = look.rgb
-    body = ellipsoid((0.046, 0.026, 0.026), (0, 0, 0.046), rgb)
+    body = ellipsoid((0.046, 0.026, 0.026), (0, 0, 0.046), rgb).rolling()
     legs = [disc(0.010, (0, 0.040), darker(rgb, 0.85), xy=(x, s * 0.014)) for x in (-0.024, 0.024) for s in (-1, 1)]
     neck = chain((0.012, 0.011), ((0.034, 0, 0.056), (0.052, 0, 0.085), (0.058, 0, 0.108)), rgb)
-    head = ellipsoid((0.022, 0.013, 0.012), (0.068, 0, 0.116), rgb)
+    head = ellipsoid((0.022, 0.013, 0.012), (0.068, 0, 0.116), rgb).rolling()
     tail = chain((0.011, 0.006), ((-0.036, 0, 0.044), (-0.066, 0, 0.034), (-0.094, 0, 0.030)), rgb)
     plates = [prism(((-0.010, 0), (0.010, 0), (0, 0.016)), (-0.002, 0.002), look.accent_rgb) for _ in range(4)]
     spikes = [
@@ -145,8 +145,8 @@ def _dinosaur(look: Look) -> Form:
 
 
 def _stacking_cup(look: Look) -> Form:
-    cup = lathe(((0.034, 0), (0.026, 0.050)), look.rgb)
-    rim = lathe(((0.037, 0), (0.0365, 0.008)), darker(look.rgb, 0.85))
+    cup = lathe(((0.034, 0), (0.026, 0.050)), look.rgb).rolling()
+    rim = lathe(((0.037, 0), (0.0365, 0.008)), darker(look.rgb, 0.85)).rolling()
     dot = disc(0.015, (0.050, 0.0508), look.accent_rgb).only_seen()
     return Form((cup, rim, dot), around(0.032, 0.030))
 
@@ -189,7 +189,7 @@ def _rabbit(look: Look) -> Form:
     rgb, pale = look.rgb, lighter(look.rgb, 0.6)
     body = ellipsoid((0.034, 0.034, 0.040), (0, 0, 0.039), rgb)
     base = box((0.032, 0.028, 0.006), (0.006, 0, 0.006), rgb)
-    head = sphere(0.028, (0.006, 0, 0.094), rgb)
+    head = sphere(0.028, (0.006, 0, 0.094), rgb).rolling()
     ears = [rod(0.009, ((0, s * 0.013, 0.116), (-0.006, s * 0.020, 0.162)), rgb) for s in (-1, 1)]
     inner = [rod(0.005, ((0.006, s * 0.014, 0.120), (0, s * 0.020, 0.160)), (0.95, 0.70, 0.74)) for s in (-1, 1)]
     feet = [ellipsoid((0.024, 0.012, 0.010), (0.034, s * 0.020, 0.010), pale) for s in (-1, 1)]
