@@ -274,7 +274,7 @@ class Stage:
         if name == "box":
             add_lidded_box(self.room, place, name=name, lid="box lid", half=half, height=height, paint=paint, z=z)
             self.room.fixtures["box lid"] = replace(
-                self.room.fixtures["box lid"], front=base.at(STAND - STAND_AT_DRAWER + 0.12, 0).pose
+                self.room.fixtures["box lid"], front=base.at(STAND - STAND_AT_DRAWER + 0.06, 0).pose
             )
             self.room.fixtures["box"] = replace(self.room.fixtures["box"], front=base.pose)
         else:

@@ -156,7 +156,7 @@ def add_door(
 
 
 def add_lid(
-    room: Room, piece: Any, name: str, *, place: Place, half: tuple[float, float], z: float, paint: Paint, front: float
+    room: Room, piece: Any, name: str, *, place: Place, half: tuple[float, float], z: float, paint: Paint
 ) -> None:
     """Add a lid on a box whose inside reaches from x = 0; it is hinged at the back and stays where it is left."""
     a, b = half
@@ -171,7 +171,7 @@ def add_lid(
         role="opening",
         centre=(-a, 0, 0),
         half=(a, b, 0.03),
-        front=place.at(-front, 0),
+        front=place.at(-STAND_AT_DRAWER - 0.02, 0),
         joint=name,
         open_at=1.35,
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 from pilot.sims.rooms.furniture.parts import LOWEST, add_drawer, add_lid, bar, box, open_box
 from pilot.sims.rooms.paints import METAL, Paint
-from pilot.sims.rooms.room import STAND, STAND_AT_DRAWER, Place, Room
+from pilot.sims.rooms.room import STAND, Place, Room
 
 DEEPEST = 0.17  # that a container is [m]
 
@@ -126,9 +126,8 @@ def add_lidded_box(
     x = half[0] + 0.02
     open_box(piece, half, height, at=(x, 0, 0.001), paint=paint)
     bar(piece, (0.006, half[1]), METAL, at=(2 * half[0] + 0.03, 0, height), along="y")
-    stand = STAND_AT_DRAWER - 0.1
     _offer_inside(room, piece, name, x=x, half=half, height=height, paint=paint, front=front or place.at(-STAND, 0))
-    add_lid(room, piece, lid, place=place, half=half, z=height + 0.002, paint=paint, front=stand)
+    add_lid(room, piece, lid, place=place, half=half, z=height + 0.002, paint=paint)
 
 
 def _offer_inside(

@@ -49,7 +49,7 @@ class TaskKind:
             ImpossibleSceneError: there is no room for it.
         """
         prompt, steps = self.draw(stage)
-        seconds = 20.0 + 25.0 * len(steps)
+        seconds = 20.0 + 35.0 * len(steps)
         return Task(name=self.name, prompt=prompt, steps=steps, length=self.length, max_seconds=seconds)
 
 
