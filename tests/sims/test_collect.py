@@ -11,6 +11,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows
 from pilot.sims import collect as collecting
+from pilot.sims.base import Disturbance
 from pilot.sims.collect import collect, collect_web
 from pilot.sims.demonstrate import demonstrate
 from pilot.sims.homes import HomesSuite
@@ -226,3 +227,30 @@ def test_a_simulator_without_states_of_their_own_cannot_hold_pictures(tmp_path):
 def test_pictures_have_the_size_asked_for(tmp_path):
     path = collect(tmp_path / "set", scenes=1, image_size=40, **SMALL)
     assert LeRobotDataset(path, 4).picture(0, "wrist").shape == (40, 40, 3)
+
+
+def test_a_supervisor_says_it_otherwise_when_something_slipped(monkeypatch):
+    """An expert that goes back to its first subtask is corrected; one that goes on is asked."""
+    pick, put = "pick up the cup", "put it in the sink"
+    words = iter([pick, pick, put, pick, put, "pick up the ball", put])
+    placed = iter([0, 0, 0, 0, 1, 1, 1])
+
+    class Slipping:
+        """Says a subtask more at every look, and moves nothing."""
+
+        def __init__(self):
+            self.subtask = "pick up the cup", None
+
+        def act(self):
+            self.subtask = next(words, "done"), None
+            return np.array([0, 0, 0.2, 0], np.float32)
+
+    monkeypatch.setattr(HomesSuite, "expert", lambda *_, **__: Slipping())
+    monkeypatch.setattr(HomesSuite, "disturb", lambda *_: Disturbance())
+    env = SUITE.make_env()
+    monkeypatch.setattr(env, "advance", lambda action: {"success": True, "placed": next(placed, 2)})
+    recorded = demonstrate(SUITE, env, scene=0, episode=0, seed=0, verbal=True)
+    env.close()
+    assert [step for step, _ in recorded.events] == [0, 2, 3, 4, 5, 6]
+    said = [text.startswith("no, ") for _, text in recorded.events]
+    assert said == [False, False, True, True, False, False]

@@ -231,7 +231,7 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
         infer_ms=1e3 * float(np.median(seconds)),
         replan_steps=setup.replan_steps,
         num_steps=setup.num_steps,
-        task=setup.task,
+        task=info.get("task", setup.task),
     )
     return record, np.array(executed)
 

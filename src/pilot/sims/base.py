@@ -28,6 +28,7 @@ Box = tuple[float, float, float, float]
 Info = dict[str, Any]
 """What the simulator knows about the episode now. `success` (bool) is always there; a simulator may add
 
+- `task`: the name of the episode's task, where scenes of a suite have several: what mixtures and statistics group by,
 - `subtask`: what to do next, in words, and `box`: where in the picture that is (`Box` or None),
 - `placed`, `targets`: how many goals are reached, of how many: the rubric,
 - `first_grasped`: the name of the first object that was lifted (or None), `wrong_object`: it was not asked for.
@@ -172,6 +173,10 @@ class Suite:
     def utterances(self, subtask: str) -> tuple[str, ...]:
         """Return what a supervisor may say to ask for a subtask."""
         raise NotImplementedError
+
+    def corrections(self, subtask: str) -> tuple[str, ...]:
+        """Return what a supervisor may say when a subtask has to be done once more: something slipped."""
+        return tuple(f"no, {words}" for words in self.utterances(subtask))
 
     def web_rows(self, scene: int, *, rows: int, seed: int, image_size: int = 64) -> list[tuple[bytes, list[Question]]]:
         """Return about `rows` questions on pictures of a scene, as (PNG, questions with answers)."""

@@ -198,6 +198,8 @@ def add_demonstration(
     for camera, pictures in episode.images.items():
         frames[fmt.IMAGES + camera] = pictures if isinstance(pictures[0], bytes) else np.stack(pictures)
     labels = settings.suite.labels(scene=scene, episode=episode_number)
+    if episode.task is not None:
+        labels |= {"group": episode.task}
     writer.add_episode(
         frames,
         task=episode.prompt,

@@ -21,6 +21,7 @@ class Demonstration:
     """The recorded columns of one episode, one entry per frame."""
 
     prompt: str = ""
+    task: str | None = None  # its name, where the suite has several
     images: dict[str, list[np.ndarray]] = field(default_factory=dict)
     states: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
@@ -59,17 +60,19 @@ def demonstrate(
 ) -> Demonstration | None:
     """Record one episode of a scene; None if the expert ran out of time, or the physics broke.
 
-    `verbal`: a supervisor asks for each next subtask, in an order drawn at random.
+    `verbal`: a supervisor asks for each next subtask, in an order drawn at random, and says so when something slipped
+    and has to be done again.
     `picture_every`: pictures are taken at every so many frames, and held in between; `env` then has a `state()`.
     `policy`: drives the first 4 to `driven_steps` steps from what it observes; the expert finishes (DAgger, 1011.0686).
     """
     rng = np.random.default_rng((seed, scene, episode))
-    env.reset_to(scene, episode=episode, seed=int(rng.integers(2**31)))
+    info = env.reset_to(scene, episode=episode, seed=int(rng.integers(2**31)))[1]
     expert = suite.expert(env, rng, shuffle=verbal)
     disturbance = suite.disturb(env, rng)
     takeover = int(rng.integers(4, driven_steps + 1)) if policy else 0
-    record, resting = Demonstration(), 0
+    record, resting = Demonstration(task=info.get("task")), 0
     observation: Observation = {}
+    placed_when: dict[str, int] = {}  # how many goals were reached when a supervisor asked for a subtask
     for step in range(env.max_steps):
         fresh = step % picture_every == 0 or step < takeover  # a policy looks at each step
         observation = env.observe() if fresh else {**observation, "state": env.state()}  # type: ignore[attr-defined]
@@ -77,7 +80,11 @@ def demonstrate(
         subtask, box = expert.subtask
         record.add(observation, action, subtask=subtask, box=box, fresh=fresh)
         if verbal and subtask not in (None, DONE) and record.subtasks[-1] == (step, subtask):  # it has just begun
-            record.events.append((step, str(rng.choice(suite.utterances(record.subtasks[-1][1])))))
+            asked = record.subtasks[-1][1]
+            slipped = placed_when.get(asked, -1) == info.get("placed", 0)  # said before, and nothing achieved since
+            words = suite.corrections(asked) if slipped else suite.utterances(asked)
+            placed_when[asked] = info.get("placed", 0)
+            record.events.append((step, str(rng.choice(words))))
         if policy and step < takeover:
             executed, perturbed = np.asarray(policy(observation), np.float32), True
         else:

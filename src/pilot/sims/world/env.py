@@ -219,6 +219,7 @@ class WorldEnv:
         subtask, box = self.subtask_of(task.next_step(world, scene, done=done))
         return {
             "success": success,
+            "task": task.name,
             "success_ever": self.success_ever,
             "subtask": subtask,
             "box": box,
