@@ -5,12 +5,12 @@ import contextlib
 import numpy as np
 import pytest
 
-from pilot.sims.lab import SUITES, LabSuite
+from pilot.sims.lab import SUITES, LabSuite, language
 from pilot.sims.lab.suites import task_of
 from pilot.sims.world.scene import ImpossibleSceneError
 
-BY_TASK = {suite.task: suite for suite in SUITES}
-each_suite = pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+BY_TASK = {suite.task: suite for suite in SUITES if suite.level == 2}
+each_suite = pytest.mark.parametrize("suite", BY_TASK.values(), ids=lambda suite: suite.name)
 
 
 def suite_of(task: str, body: str = "bimanual", *, level: int = 1, split: str = "train") -> LabSuite:
@@ -95,6 +95,21 @@ def test_only_the_test_split_has_held_out_words_and_kinds(split, has_them):
 def test_the_expert_does_the_task(task, body, scene):
     info = run_expert(suite_of(task, body), scene)
     assert info["success"] and info["placed"] == info["targets"]
+
+
+@each_suite
+def test_a_supervisor_has_many_words_for_each_subtask(suite):
+    scene = first_that_works(suite_of(suite.task, suite.bodies[0], level=2))
+    for subtask in {words for step in scene.task.steps for words in step.subtasks}:
+        said, only_tests_hear = suite.utterances(subtask), language.utterances(subtask, held_out=True)
+        assert subtask in said and len(said) >= 20
+        assert only_tests_hear and not set(said) & set(only_tests_hear)
+
+
+def test_words_of_a_supervisor_for_done_and_for_nonsense():
+    assert language.utterances("done") == ()
+    with pytest.raises(ValueError, match="juggle the eggs"):
+        language.utterances("juggle the eggs")
 
 
 def test_a_body_that_cannot_do_a_task_is_refused():

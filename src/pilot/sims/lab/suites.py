@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pilot.sims.base import ScriptedExpert
+from pilot.sims.lab import language
 from pilot.sims.world.phrases import Phrasings
 from pilot.sims.world.suites import WorldSuite
 
@@ -26,6 +27,7 @@ class LabSuite(WorldSuite):
     """
 
     scene: ClassVar[str] = "table"
+    has_supervisor: ClassVar[bool] = True
 
     task: str
     arms: tuple[str, ...]  # bodies that can do it
@@ -58,6 +60,9 @@ class LabSuite(WorldSuite):
 
         return WorldExpert(env, rng, shuffle=shuffle, skills=task_of(self.task).skills)
 
+    def utterances(self, subtask: str) -> tuple[str, ...]:
+        return language.utterances(subtask)
+
     def labels(self, *, scene: int, episode: int) -> dict[str, Any]:
         return {"group": self.task, "level": self.level, self.scene: scene, "episode": episode}
 
@@ -85,7 +90,16 @@ TASKS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Of each task, its title and the bodies that can do it."""
 
-SUITES = tuple(
-    LabSuite(name=f"lab-{task.replace('_', '-')}", title=title, task=task, arms=arms)
-    for task, (title, arms) in TASKS.items()
-)
+EASY = ("stack_bowls", "eggs_in_carton", "bus_table", "items_in_drawer")
+"""The tasks that a policy learns first: they have a second suite, with few things in a small area."""
+
+
+def _suite(task: str, *, level: int) -> LabSuite:
+    title, arms = TASKS[task]
+    name = f"lab-{task.replace('_', '-')}"
+    if level == 1:
+        name, title = f"{name}-l1", f"{title}, few things"
+    return LabSuite(name=name, title=title, task=task, arms=arms, level=level)
+
+
+SUITES = (*(_suite(task, level=1) for task in EASY), *(_suite(task, level=2) for task in TASKS))
