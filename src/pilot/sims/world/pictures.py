@@ -15,7 +15,9 @@ from pilot.sims.world.scene import Fixture
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 _DIRECTIONS = np.array([(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z], float)
-_HIDDEN = 5  # a group of geoms that MuJoCo does not draw
+_UNSEEN, _HIDDEN = 3, 5  # geoms of groups from 3 on are not drawn
+_SEEN = np.array([1, 1, 1, 0, 0, 0], np.uint8)
+_RAYS, _FAR = 8, 50.0  # rays to a body, and how far they go [m]
 _DOT = 0.8  # pixels: what has a smaller radius is not drawn
 _NEAR = 0.02  # what is closer to a camera than this is behind it [m]
 _SMALLEST = 0.004  # sides of a box that is worth naming, as shares of the picture
@@ -47,11 +49,33 @@ class Pictures:
             self._renderer = None
 
     def box_of(self, body: str, *, camera: str) -> Box | None:
-        """Return the box around a body, and what is jointed to it, in a camera's picture; None if it is out of it.
+        """Return the box around a body, and what is jointed to it, in a camera's picture.
 
-        What stands in front is not looked at.
+        None if it is out of the picture, or nothing of it is to be seen: in a closed drawer, behind a door.
         """
-        return self._box(body_corners(self.world, body), camera)
+        box = self._box(body_corners(self.world, body), camera)
+        return box if box and self.is_visible(body, camera=camera) else None
+
+    def is_visible(self, body: str, *, camera: str) -> bool:
+        """Return whether a ray from the camera to the middle of one of a body's geoms meets the body first."""
+        model, data = self.world.model, self.world.data
+        eye = data.cam_xpos[self.world.id_of("camera", camera)]
+        geoms = self._seen_geoms(body)
+        hits, distances = np.full(len(geoms), -1, np.int32), np.zeros(len(geoms))
+        rays = (data.geom_xpos[geoms] - eye).ravel()
+        mujoco.mj_multiRay(model, data, eye, rays, _SEEN, True, -1, hits, distances, None, len(geoms), _FAR)
+        own = set(model.geom_bodyid[geoms])
+        return any(model.geom_bodyid[hit] in own for hit in hits if hit >= 0)
+
+    def _seen_geoms(self, body: str) -> np.ndarray:
+        """Return some of the geoms that are drawn of a body, and of what is jointed to it."""
+        memo, model = self.world.memo, self.world.model
+        if ("seen", body) not in memo:
+            body_corners(self.world, body)
+            parts = [part for part, _ in memo["corners", body]]
+            geoms = np.flatnonzero(np.isin(model.geom_bodyid, parts) & (self._groups < _UNSEEN))
+            memo["seen", body] = geoms[:: max(1, len(geoms) // _RAYS)][:_RAYS]
+        return memo["seen", body]
 
     def box_of_fixture(self, fixture: Fixture, *, camera: str) -> Box | None:
         """Return the box around a fixture's region in a camera's picture."""
