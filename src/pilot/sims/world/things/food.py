@@ -195,7 +195,7 @@ KINDS = (
     _food(name="pear", form=_pear, mass=0.13, colours=("green", "yellow"), is_held_out=True),
     _food(name="banana", form=_banana, mass=0.12, colours=("yellow", "green")),
     _food(name="carrot", form=_carrot, mass=0.07, colours=("orange",)),
-    _food(name="egg", form=_egg, mass=0.06, colours=("white", "brown", "beige")),
+    _food(name="egg", form=_egg, synonyms=("hen's egg",), mass=0.06, colours=("white", "brown", "beige")),
     _food(
         name="loaf of bread",
         form=_loaf,

@@ -329,7 +329,9 @@ KINDS = (
         mass=0.03,
         colours=("yellow", "orange", "blue", "green", "pink"),
     ),
-    _bath(name="toothbrush", form=_toothbrush, plural="toothbrushes", mass=0.03, colours=_TINTS),
+    _bath(
+        name="toothbrush", form=_toothbrush, synonyms=("tooth brush",), plural="toothbrushes", mass=0.03, colours=_TINTS
+    ),
     _bath(
         name="hairbrush",
         form=_hairbrush,
@@ -392,10 +394,16 @@ KINDS = (
         colours=("golden", "silver", "red", "blue"),
     ),
     _gadget(name="marker", form=_marker, synonyms=("marker pen", "felt-tip pen"), mass=0.03, colours=_TINTS[:6]),
-    _gadget(name="candle", form=_candle, mass=0.12, colours=_TINTS),
+    _gadget(name="candle", form=_candle, synonyms=("wax candle",), mass=0.12, colours=_TINTS),
     _gadget(name="light bulb", form=_light_bulb, synonyms=("bulb",), mass=0.05, colours=("white", "yellow")),
-    _tool(name="screwdriver", form=_screwdriver, mass=0.1, colours=_TINTS[:6]),
-    _tool(name="hammer", form=_hammer, mass=0.3, colours=("wooden", "red", "blue", "yellow", "black")),
+    _tool(name="screwdriver", form=_screwdriver, synonyms=("screw driver",), mass=0.1, colours=_TINTS[:6]),
+    _tool(
+        name="hammer",
+        form=_hammer,
+        synonyms=("claw hammer",),
+        mass=0.3,
+        colours=("wooden", "red", "blue", "yellow", "black"),
+    ),
     _tool(
         name="tape",
         form=_tape,
