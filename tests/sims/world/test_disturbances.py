@@ -1,20 +1,14 @@
 """What goes wrong in demonstrations is marked, bounded and drawn by a seed; experts recover from it."""
 
 import numpy as np
-import pytest
 
+from pilot.sims.world.disturbances import WorldDisturbance, odd_start
+from pilot.sims.world.expert import WorldExpert
+from pilot.sims.world.mishaps import Mishaps
 from sims.world.counter_scene import make_env
 
 
-@pytest.fixture(autouse=True)
-def _physics():
-    pytest.importorskip("mujoco")
-
-
 def _disturbance(env, seed, **noise):
-    from pilot.sims.world.disturbances import WorldDisturbance
-    from pilot.sims.world.mishaps import Mishaps
-
     return WorldDisturbance(env, np.random.default_rng(seed), Mishaps(**noise))
 
 
@@ -66,9 +60,6 @@ def test_a_missed_grasp_closes_beside_the_thing():
 
 
 def test_odd_starts_move_the_robot_and_repeat():
-    from pilot.sims.world.disturbances import odd_start
-    from pilot.sims.world.mishaps import Mishaps
-
     def start(seed):
         env = make_env("mobile")
         env.reset_to(1)
@@ -82,8 +73,6 @@ def test_odd_starts_move_the_robot_and_repeat():
 
 
 def test_the_expert_recovers():
-    from pilot.sims.world.expert import WorldExpert
-
     env = make_env("arm")
     env.reset_to(5)
     expert = WorldExpert(env, np.random.default_rng(5))

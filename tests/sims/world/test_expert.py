@@ -3,17 +3,11 @@
 import numpy as np
 import pytest
 
+from pilot.sims.world.expert import WorldExpert
 from sims.world.counter_scene import make_env
 
 
-@pytest.fixture(autouse=True)
-def _physics():
-    pytest.importorskip("mujoco")
-
-
 def _expert(env, scene, seed=0):
-    from pilot.sims.world.expert import WorldExpert
-
     env.reset_to(scene)
     return WorldExpert(env, np.random.default_rng((seed, scene)))
 
