@@ -44,20 +44,21 @@ def find_grasp(
     `arms` in order of preference, all if not given. `drop`: a position that the hand must be able to reach as it grips,
     turned about the vertical as needed. `lax`: a grasp that brushes against something is better than none.
     """
-    spare = None
+    spare, near = None, None
     for arm in arms or planner.body.arms:
         for grasp, pose in rank_grasps(planner, item, arm, rng=rng)[:MOST_TRIED]:
             found = _check_grasp(planner, item, arm, grasp, pose)
-            if found is None or (drop is not None and not _can_carry(planner, found, drop[0])):
+            if found is None:
+                continue
+            near = near or found
+            if drop is not None and not _can_carry(planner, found, drop[0]):
                 continue
             openings = {arm: grasp.opening}
-            clear = not any(
-                planner.collides(q, openings=openings, touching=item.body) for q in (found.q_before, found.q)
-            )
-            if clear:
+            touches = [planner.collides(q, openings=openings, touching=item.body) for q in (found.q_before, found.q)]
+            if not any(touches):
                 return found
             spare = spare or found
-    return spare if lax else None
+    return (spare or near) if lax else None
 
 
 def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Generator) -> list[tuple[Grasp, Pose]]:

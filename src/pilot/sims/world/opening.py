@@ -15,6 +15,7 @@ from pilot.sims.world.control import JointCommand
 from pilot.sims.world.ik import Pose
 from pilot.sims.world.motions import (
     ROOM,
+    UP,
     Deviation,
     Motion,
     about,
@@ -195,8 +196,17 @@ def _find_hold(planner: Planner, opening: Opening, arms: Sequence[Arm], q: np.nd
 
 
 def _step_away(planner: Planner, arm: Arm) -> Motion:
-    """Take the hand back along its approach, and a base with it, until the arm has room to fold."""
-    yield from retreat(planner, arm, 0.10, lenient=True)
+    """Take the hand off what it held, back as it came if it can, and a base with it, until the arm has room to fold."""
+    pos, rotation = planner.hand(arm)
+    back = -rotation[:, 0]
+    for way in (back, back + UP, back + 0.5 * UP, UP, back - 0.5 * UP):
+        pose = pos + _BEFORE * way / np.linalg.norm(way), rotation
+        q = planner.reach(planner.controller.command.q, {arm: pose})
+        if q is not None and not planner.collides(q):
+            yield from reach(planner, {arm: pose}, lenient=True)
+            break
+    else:
+        yield from retreat(planner, arm, _BEFORE, lenient=True)
     if planner.body.is_mobile:
         x, y, yaw = planner.controller.command.q[:3]
         away = step_back((x, y, yaw), ROOM)

@@ -19,6 +19,7 @@ from pilot.sims.world.scene import Item, Scene, held_items
 
 ON_SUPPORT = 0.006  # overlap with furniture that is no collision: fingertips beside a thing that lies on it [m]
 _TOUCH = 0.001  # overlap with anything else that is none [m]
+_STRIDE = 0.12  # of the joint that moves most, between two looks at a way [rad]
 _ITERATIONS = 48  # of inverse kinematics before a pose counts as out of reach
 
 
@@ -49,6 +50,7 @@ class Planner:
         names |= {finger for arm in self.body.arms for finger in arm.fingers}
         self.robot = np.array([model.body(i).name in names for i in range(model.nbody)])
         self.is_free = np.array([model.body_dofnum[i] == 6 for i in range(model.nbody)])
+        self._moves = model.body_weldid != 0
         self._side = np.array([_side(model.body(i).name, self.robot[i]) for i in range(model.nbody)])
         self._qpos = np.array([model.joint(name).qposadr[0] for name in self.body.joints])
         self._fingers = np.array([[model.joint(name).qposadr[0] for name in arm.fingers] for arm in self.body.arms])
@@ -127,7 +129,7 @@ class Planner:
         mujoco.mj_collision(model, data)
         first, second = model.geom_bodyid[data.contact.geom[: data.ncon]].T
         depth = -data.contact.dist[: data.ncon]
-        fixed = ~(self.is_free[first] | self.is_free[second])
+        fixed = ~(self._moves[np.where(mine[first], second, first)])
         hits = (mine[first] != mine[second]) & (depth > np.where(fixed, ON_SUPPORT, _TOUCH))
         if carried is None:
             hits &= (first != allowed) & (second != allowed)
@@ -136,7 +138,7 @@ class Planner:
 
     def blocked(self, start: np.ndarray, end: np.ndarray, *, carried: Carried | None = None) -> bool:
         """Return whether the robot would hit something on a straight way between joint positions."""
-        steps = max(2, int(np.abs(end - start).max() / 0.25) + 1)
+        steps = max(2, int(np.abs(end - start).max() / _STRIDE) + 1)
         shares = np.arange(1, steps) / steps
         return any(self.collides(start + share * (end - start), carried=carried) for share in shares)
 
