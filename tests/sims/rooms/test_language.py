@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pilot.sims.rooms import language
@@ -41,6 +42,16 @@ def test_a_supervisor_has_twenty_ways_to_ask_for_a_subtask(subtask):
     assert language.utterances(subtask, held_out=True)
 
 
+def test_places_have_other_names_some_of_them_for_tests_alone():
+    for place, (known, new) in language.PLACES.items():
+        assert not {place, *known} & set(new)
+        assert language.place_names(place) == (place, *known)
+        assert language.place_names(place, held_out=True) == new
+    everything = [name for place, (known, new) in language.PLACES.items() for name in (place, *known, *new)]
+    assert len(everything) == len(set(everything)), "two places with one name"
+    assert language.place_names("bed", held_out=True) == ("bed",)
+
+
 def test_subtasks_are_read_back():
     assert language.parse_subtask("put the red mug in the top drawer") == (
         "put_in",
@@ -59,7 +70,5 @@ def test_what_is_no_subtask_is_refused():
 
 
 def test_an_unknown_request_is_answered_with_the_nearest():
-    import numpy as np
-
     with pytest.raises(ValueError, match="pick"):
         language.say("pik", np.random.default_rng(0), thing="x")

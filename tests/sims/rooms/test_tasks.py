@@ -124,12 +124,14 @@ def test_novel_things_are_in_the_test_split_alone():
 
 
 def test_training_never_hears_what_is_held_out():
-    from pilot.sims.rooms.language import REQUESTS, fill
+    from pilot.sims.rooms.language import REQUESTS, fill, place_names
 
     scene = next(scenes(novel=("phrasings",), tasks=("put_in",)))
     goal = scene.task.steps[0].goal
     names = scene.items[goal.item].kind.names(scene.items[goal.item].look)
-    held_out = {fill(t, thing=name, place=goal.fixture) for t in REQUESTS["put_in"].held_out for name in names}
+    places = place_names(goal.fixture, held_out=True)
+    templates = REQUESTS["put_in"].held_out
+    held_out = {fill(t, thing=name, place=place) for t in templates for name in names for place in places}
     assert scene.task.prompt in held_out
     heard = {s.task.prompt for s in scenes(split="train", tasks=("put_in",))}
     assert not heard & held_out

@@ -171,6 +171,36 @@ REQUESTS: dict[str, Phrasings] = {
 }  # fmt: skip
 """Phrasings by the name of the request; `<thing>`, `<other>`, `<things>`, `<place>` and `<room>` are the gaps."""
 
+PLACES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bin": (("rubbish bin", "trash can"), ("waste bin", "dustbin")),
+    "sink": (("kitchen sink",), ("basin",)),
+    "counter": (("kitchen counter", "worktop"), ("work surface",)),
+    "fridge": (("refrigerator",), ("icebox",)),
+    "microwave": (("microwave oven",), ("microwave door",)),
+    "cupboard": (("kitchen cupboard",), ("cupboard door",)),
+    "top drawer": (("upper drawer", "highest drawer"), ("uppermost drawer",)),
+    "middle drawer": (("second drawer",), ("drawer in the middle",)),
+    "bottom drawer": (("lowest drawer", "lower drawer"), ("drawer at the bottom",)),
+    "desk drawer": (("drawer of the desk",), ("drawer under the desk",)),
+    "chest of drawers": (("dresser",), ("bureau",)),
+    "cabinet": (("TV cabinet", "sideboard"), ("low cupboard",)),
+    "sofa": (("couch",), ("settee",)),
+    "shelf": (("bookshelf", "bookcase"), ("top of the bookcase",)),
+    "laundry basket": (("laundry hamper",), ("washing basket",)),
+    "toy box": (("toy chest",), ("box for toys",)),
+    "basket": (("wicker basket",), ("woven basket",)),
+    "tray": (("serving tray",), ("flat tray",)),
+    "crate": (("wooden crate",), ("timber crate",)),
+    "desk": (("writing desk",), ("office desk",)),
+}
+"""Other names of fixtures: those that training hears, and those that only the test split may hear."""
+
+
+def place_names(place: str, *, held_out: bool = False) -> tuple[str, ...]:
+    """Return what a fixture may be called; held-out names where there are some, else its usual one first."""
+    known, new = PLACES.get(place, ((), ()))
+    return new if held_out and new else (place, *known)
+
 
 def say(request: str, rng: np.random.Generator, *, held_out: bool = False, **words: str) -> str:
     """Draw a phrasing of a request and fill its gaps with `words`.

@@ -329,8 +329,12 @@ class Stage:
         return min(np.hypot(x + FOOT, y - side) for side in sides) < REACH
 
     def say(self, request: str, **words: str) -> str:
-        """Draw the words of a request, as `language.say` does."""
-        return language.say(request, self.rng, held_out="phrasings" in self.novel, **words)
+        """Draw the words of a request, as `language.say` does; places are called by one of their names."""
+        held_out = "phrasings" in self.novel
+        for gap in ("place", "into"):
+            if gap in words:
+                words[gap] = self.pick(language.place_names(words[gap], held_out=held_out))
+        return language.say(request, self.rng, held_out=held_out, **words)
 
     def call(self, item: Item) -> str:
         """Draw one of the names of an item."""
