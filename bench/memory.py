@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
-from typing import cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from pilot.train.distributed import connect, local_shard, parallelize
 from pilot.train.ema import Ema
 from pilot.train.optim import Optimizer
 from pilot.train.plan.flops import Workload
-from pilot.train.plan.memory import Checkpointing, Counts, Layout, memory
+from pilot.train.plan.memory import Counts, Layout, memory
 
 ROW = [Kind.PREFIX] * 16 + [Kind.TEXT] * 10 + [Kind.FAST] * 12
 FAMILY = {"pi05": pi05, "pi0": pi0, "pi0_fast": pi0_fast}
@@ -80,9 +80,9 @@ def measured(config: TrainConfig, batch: Batch) -> dict[str, float]:
 
 def predicted(config: TrainConfig, work: Workload, *, rows: int, device: str) -> dict[str, float]:
     precision = "bf16" if device == "cuda" else "fp32"
-    layout = Layout(gpus=1, parallel="none", rows=rows, checkpointing=config.compute.checkpointing, precision=precision)
+    own = replace(config, batch_size=rows, compute=replace(config.compute, precision=precision))
     model = cast(Pi, empty_model(config.model))
-    predicted = memory(Counts(model, config, work), layout)
+    predicted = memory(Counts(model, config, work), Layout(own, gpus=1))
     found = {name: predicted[name] for name in ("weights", "gradients", "optimizer", "average")}
     passing = max(predicted["passing"], predicted["gradients"])
     return found | {"activations": passing, "at once": predicted["peak"] - predicted["workspace"]}
@@ -99,7 +99,7 @@ def main() -> None:
         raise SystemExit("2b wants a GPU with 100 GB; run it where there is one")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    for (name, make), checkpointing in product(FAMILY.items(), get_args(Checkpointing)):
+    for (name, make), checkpointing in product(FAMILY.items(), ("none", "selective", "blocks")):
         model = replace(make(args.size), point_layer=None)
         row = ROW if args.size != "2b" else [Kind.PREFIX] * 180 + [Kind.TEXT] * 20 + [Kind.FAST] * 120
         small = model.image_size(wrist=True)

@@ -1,8 +1,5 @@
 """Bytes from the config are those that autograd keeps when the model runs."""
 
-from dataclasses import replace
-from typing import get_args
-
 import pytest
 import torch
 
@@ -14,13 +11,13 @@ from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
 from pilot.train.optim import Optimizer
-from pilot.train.plan.memory import BF16, FP32, Checkpointing, Counts, Layout, memory, saved_activations
+from pilot.train.plan.memory import BF16, FP32, Counts, Layout, memory, saved_activations
 from train.counted_rows import rows_of, run_of, work_of
+from train.toy import changed
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
 ROWS = 8
 TOLERANCE = 0.10
-ALONE = Layout(gpus=1, parallel="none", rows=ROWS, precision="fp32")
 MODELS = {
     "pi05": pi05("nano"),
     "pi05 not insulated": pi05("nano", insulate=False),
@@ -29,12 +26,18 @@ MODELS = {
     "pi0_small": pi0_small("nano"),
 }
 LOSSES = {"pi05": ["text flow", "text", "flow"], "pi0_fast": ["text"], "pi0_small": ["flow"]}
+WAYS = ["none", "selective", "blocks"]
 RUNS = [
     (name, losses, way)
     for name in MODELS
     for losses in LOSSES.get(name, ["text flow"])
-    for way in (get_args(Checkpointing) if name in ("pi05", "pi0_small") else ["none"])
+    for way in (WAYS if name in ("pi05", "pi0_small") else ["none"])
 ]
+
+
+def alone(config: TrainConfig, rows: int = ROWS, *, precision: str = "fp32", **compute: object) -> Layout:
+    """One GPU that takes so many rows."""
+    return Layout(changed(config, batch_size=rows, compute={"precision": precision, **compute}), gpus=1)
 
 
 def memory_of(config: TrainConfig, model: Pi, *, layout: Layout) -> dict[str, float]:
@@ -55,7 +58,7 @@ def peak_of(config: TrainConfig) -> int:
 @pytest.mark.parametrize(("name", "losses", "checkpointing"), RUNS)
 def test_a_step_holds_what_is_told(name, losses, checkpointing):
     config = run_of(MODELS[name], losses=losses, compute={"checkpointing": checkpointing})
-    predicted = memory_of(config, empty_model(config.model), layout=replace(ALONE, checkpointing=checkpointing))
+    predicted = memory_of(config, empty_model(config.model), layout=alone(config))
     assert predicted["passing"] == pytest.approx(peak_of(config), rel=TOLERANCE)
 
 
@@ -70,7 +73,7 @@ def test_what_nothing_holds_is_gone():
 def test_weights_gradients_optimizer_and_average():
     config = run_of(MODELS["pi05"])
     model = Pi(config.model)
-    predicted = memory_of(config, model, layout=ALONE)
+    predicted = memory_of(config, model, layout=alone(config))
     numbers = sum(p.numel() for p in model.parameters())
     assert predicted["weights"] == predicted["gradients"] == predicted["average"] == FP32 * numbers
     assert predicted["optimizer"] == FP32 * 2 * numbers and predicted["copies"] == 0
@@ -86,13 +89,13 @@ def test_the_optimizer_remembers_what_is_told(name):
     optimizer.step(0)
     states = [state for part in optimizer.parts for state in part.state.values()]
     remembered = sum(t.nbytes for state in states for t in state.values() if t.ndim)
-    predicted = memory_of(config, model, layout=replace(ALONE, rows=1))
+    predicted = memory_of(config, model, layout=alone(config, 1))
     assert predicted["optimizer"] == pytest.approx(remembered)
 
 
 def test_lora_learns_little():
     config = run_of(MODELS["pi05"], lora=LoraConfig())
-    layout = Layout(gpus=1, parallel="none", rows=1)
+    layout = alone(config, 1, precision="bf16")
     whole = memory_of(config, Pi(config.model), layout=layout)
     counts = Counts(choose_learning(Pi(config.model), lora=config.lora), config, work_of(config))
     adapted = memory(counts, layout)
@@ -105,7 +108,11 @@ def test_shards_share_what_is_kept_between_steps():
     config = run_of(MODELS["pi05"])
     model = Pi(config.model)
     one, eight, hybrid = (
-        memory_of(config, model, layout=Layout(gpus=gpus, parallel=parallel, rows=4))
+        memory_of(
+            config,
+            model,
+            layout=Layout(changed(config, batch_size=4 * gpus, parallel={"strategy": parallel}), gpus=gpus),
+        )
         for gpus, parallel in ((1, "none"), (8, "fsdp"), (32, "hsdp"))
     )
     assert eight["weights"] == hybrid["weights"] == one["weights"] / 8
@@ -115,7 +122,7 @@ def test_shards_share_what_is_kept_between_steps():
 def test_flow_alone_insulated_keeps_no_backbone():
     config = run_of(MODELS["pi05"], losses="flow")
     with_words = run_of(MODELS["pi05"])
-    parts = saved_activations(Counts(empty_model(config.model), config, work_of(config)), ALONE)
+    parts = saved_activations(Counts(empty_model(config.model), config, work_of(config)), alone(config))
     assert "vision" not in parts and peak_of(config) < 0.3 * peak_of(with_words)
 
 
@@ -123,7 +130,7 @@ def test_flow_alone_insulated_keeps_no_backbone():
 def test_each_kind_of_checkpointing_saves_less_than_the_one_before(compiled):
     config = run_of(MODELS["pi05"])
     counts = Counts(empty_model(config.model), config, work_of(config))
-    layouts = [replace(ALONE, checkpointing=kind, compiled=compiled) for kind in ("none", "selective", "blocks")]
+    layouts = [alone(config, checkpointing=kind, compile=compiled) for kind in WAYS]
     none, selective, blocks = (saved_activations(counts, layout) for layout in layouts)
     assert none.keys() == selective.keys() == blocks.keys() == {"vision", "vlm", "action_expert"}
     assert all(none[part] > selective[part] > blocks[part] for part in none)

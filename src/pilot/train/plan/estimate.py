@@ -11,7 +11,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi, PiConfig
@@ -21,7 +21,7 @@ from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import full_row
 from pilot.train.plan.gpus import GPUS, GPUS_PER_NODE, Gpu, parse_gpus
-from pilot.train.plan.memory import Checkpointing, Counts, Layout, memory
+from pilot.train.plan.memory import Counts, Layout, memory
 from pilot.train.plan.time import step_time
 
 
@@ -106,10 +106,10 @@ class RunPlan:
         self.samples = config.steps * config.batch_size if samples is None else samples
         self.price = self.gpu.price if price is None else price
         counts = {lora: Counts(model, config, self.work) for lora, model in models_of(config).items()}
-        own = layout_of(config, gpus=self.gpus), config.lora is not None
+        first, *others = layouts_of(config, gpus=self.gpus)
         choices = [
             Choice(config=config, counts=counts[lora], layout=layout, lora=lora, gpu=self.gpu)
-            for layout, lora in [own, *product(layouts_like(own[0]), counts)]
+            for layout, lora in [(first, config.lora is not None), *product(others, counts)]
         ]
         fitting = [choice for choice in choices if choice.fits]
         without_lora = [choice for choice in fitting if "lora" not in choice.changed]
@@ -164,44 +164,23 @@ class RunPlan:
         return {
             "fits": choice.fits,
             "settings": choice.settings,
-            "layout": asdict(choice.layout) | {"lora": choice.lora},
+            "layout": vars(choice.layout) | {"lora": choice.lora},
             "flops_per_sample": choice.counts.flops,
             "bytes": choice.memory,
             "seconds": choice.time,
         } | self.speed(choice)
 
 
-def layout_of(config: TrainConfig, *, gpus: int) -> Layout:
-    """Return the config's own layout on that many GPUs; where it names no parallelism, several GPUs work as DDP.
-
-    Raises:
-        ValueError: the batch does not split over them.
-    """
-    passes, strategy = config.parallel.accumulate, config.parallel.strategy
-    if config.batch_size % (gpus * passes):
-        raise ValueError(
-            f"a batch of {config.batch_size} rows does not split over {gpus} GPUs of {passes} passes each; "
-            "--set batch_size=… to a multiple"
-        )
-    return Layout(
-        gpus=gpus,
-        parallel="none" if gpus == 1 else "ddp" if strategy == "none" else strategy,
-        rows=config.batch_size // gpus // passes,
-        accumulate=passes,
-        inside=config.parallel.shards or GPUS_PER_NODE,
-        checkpointing=config.compute.checkpointing,
-        precision="fp32" if config.compute.precision == "fp32" else "bf16",
-        compiled=config.compute.compile,
-    )
-
-
-def layouts_like(requested: Layout) -> Iterator[Layout]:
-    """Yield every combination of parallelism, checkpointing and rows per pass for the same batch."""
-    rows = requested.rows * requested.accumulate
-    passes = [n for n in range(requested.accumulate, rows + 1) if rows % n == 0]
-    strategies = ["none"] if requested.gpus == 1 else ["ddp", "fsdp", *["hsdp"] * (requested.gpus > GPUS_PER_NODE)]
-    for strategy, keeps, times in product(strategies, get_args(Checkpointing), passes):
-        yield replace(requested, parallel=strategy, checkpointing=keeps, accumulate=times, rows=rows // times)
+def layouts_of(config: TrainConfig, *, gpus: int) -> Iterator[Layout]:
+    """Yield the config's own layout, then every combination of parallelism, checkpointing and passes for its batch."""
+    yield Layout(config, gpus=gpus)
+    rows, least = config.batch_size // gpus, config.parallel.accumulate
+    strategies = ["none"] if gpus == 1 else ["ddp", "fsdp", *["hsdp"] * (gpus > GPUS_PER_NODE)]
+    passes = [times for times in range(least, rows + 1) if rows % times == 0]
+    for strategy, keeps, times in product(strategies, ("none", "selective", "blocks"), passes):
+        parallel = replace(config.parallel, strategy=strategy, accumulate=times)
+        compute = replace(config.compute, checkpointing=keeps)
+        yield Layout(replace(config, parallel=parallel, compute=compute), gpus=gpus)
 
 
 def models_of(config: TrainConfig) -> dict[bool, Pi]:

@@ -10,9 +10,8 @@ In the formulas `c` is the bytes of a number in compute, and others are bytes pe
 block, `mlp` of one half of the MLP, `q` of all queries, `kv` of all keys and values.
 """
 
-from dataclasses import dataclass, replace
+from copy import copy
 from functools import cached_property
-from typing import Literal
 
 from torch import nn
 
@@ -43,36 +42,32 @@ KINDS = {
 }
 """What takes memory. Not all of it is there at once, so "peak" is less than the sum."""
 
-Checkpointing = Literal["none", "selective", "blocks"]
 
-
-@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The division of a step over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times."""
+    """The division of a run's step over GPUs and passes: each of `gpus` takes `rows` rows `accumulate` times.
 
-    gpus: int
-    parallel: Literal["none", "ddp", "fsdp", "hsdp"]
-    rows: int
-    accumulate: int = 1
-    inside: int = GPUS_PER_NODE  # GPUs that share a copy of the model under hsdp
-    checkpointing: Checkpointing = "none"
-    precision: Literal["fp32", "bf16"] = "bf16"
-    compiled: bool = False
+    Raises:
+        ValueError: the batch does not split over them.
+    """
 
-    @property
-    def shards(self) -> int:
-        """The number of GPUs that weights are sharded over: all, those of a node (hsdp), or 1."""
-        return {"fsdp": self.gpus, "hsdp": min(self.gpus, self.inside)}.get(self.parallel, 1)
-
-    @property
-    def has_masters(self) -> bool:
-        """Whether fp32 weights stand beside bf16 copies, as in a run of one process (`train/master_weights.py`)."""
-        return self.gpus == 1 and self.precision == "bf16"
-
-    @property
-    def c(self) -> int:
-        """Bytes of a number in compute."""
-        return BF16 if self.precision == "bf16" else FP32
+    def __init__(self, config: TrainConfig, *, gpus: int) -> None:
+        self.gpus, self.accumulate, strategy = gpus, config.parallel.accumulate, config.parallel.strategy
+        if config.batch_size % (gpus * self.accumulate):
+            raise ValueError(
+                f"a batch of {config.batch_size} rows does not split over {gpus} GPUs of {self.accumulate} passes "
+                "each; --set batch_size=… to a multiple"
+            )
+        self.rows = config.batch_size // gpus // self.accumulate
+        # One GPU shares with none; several work as DDP where the config names no parallelism.
+        self.parallel = "none" if gpus == 1 else "ddp" if strategy == "none" else strategy
+        # GPUs that share one copy of the weights: all, those of a node, or each for itself.
+        inside = config.parallel.shards or GPUS_PER_NODE
+        self.shards = {"fsdp": gpus, "hsdp": min(gpus, inside)}.get(self.parallel, 1)
+        self.checkpointing, self.compiled = config.compute.checkpointing, config.compute.compile
+        self.precision = "fp32" if config.compute.precision == "fp32" else "bf16"
+        self.c = BF16 if self.precision == "bf16" else FP32  # bytes of a number in compute
+        # A run of one process has fp32 weights beside bf16 copies (`train/master_weights.py`).
+        self.has_masters = gpus == 1 and self.precision == "bf16"
 
     @property
     def way(self) -> str:
@@ -85,6 +80,12 @@ class Layout:
         if self.checkpointing == "none":
             return "compiled" if self.compiled else "as written"
         return "compiled selective" if self.checkpointing == "selective" and self.compiled else self.checkpointing
+
+    def saving_all(self) -> "Layout":
+        """Return the same layout without checkpointing."""
+        whole = copy(self)
+        whole.checkpointing = "none"
+        return whole
 
 
 class Counts:
@@ -306,7 +307,7 @@ def recomputed_block_bytes(counts: Counts, layout: Layout) -> float:
 
     if layout.checkpointing == "none":
         return 0.0
-    whole, saved = in_each(replace(layout, checkpointing="none")), in_each(layout)
+    whole, saved = in_each(layout.saving_all()), in_each(layout)
     vision, vlm, flow = (a - b for a, b in zip(whole, saved, strict=True))
     vision = tokens["patches"] * (vision + 2 * model.vision.mlp_dim * c)
     vlm = tokens["prefix"] * (vlm + (8 if counts.halved else 3) * model.vlm.mlp_dim * c)

@@ -6,8 +6,6 @@ every plan: what well-shaped products reach in practice, and what is left of ban
 choosing; `bench/training.py` and a run's own line say what is.
 """
 
-from dataclasses import replace
-
 from pilot.train.plan.flops import forward
 from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
 from pilot.train.plan.memory import BF16, FP32, Counts, Layout, saved_activations
@@ -57,7 +55,7 @@ def recomputed(counts: Counts, layout: Layout) -> float:
 
 def bytes_moved(counts: Counts, layout: Layout) -> float:
     """Return the bytes of a row that go through memory beside products; without a backward pass they are fewer."""
-    sizes = saved_activations(counts, replace(layout, checkpointing="none"), run_all=True)
+    sizes = saved_activations(counts, layout.saving_all(), run_all=True)
     if counts.losses.text:
         sizes["logits"] = counts.work.spoken * (counts.config.vlm.width * layout.c + counts.config.vocab_size * FP32)
     both_ways = TRAFFIC + (ONE_WAY if layout.checkpointing != "none" else 0)  # what is recomputed is moved again
