@@ -13,6 +13,7 @@ from pilot.sims.world.planner import Carried, Planner
 from pilot.sims.world.scene import Item
 
 FASTEST_HAND = 1.0  # [m/s]
+SLIPPED = 0.05  # an item that has moved this far in the hand is not held any more [m]
 
 
 def smooth(share: float) -> float:
@@ -83,6 +84,23 @@ def grip_all(planner: Planner, arms: Sequence[Arm], width: float, *, seconds: fl
         yield replace(command, grip=grip)
 
 
+def while_held(planner: Planner, carried: Carried, motion: Motion) -> Motion:
+    """Run a motion for as long as an item stays where it is in the hand.
+
+    Contacts are no sign of that: a pad loses touch for a tick now and then.
+
+    Raises:
+        Deviation: the item has slipped by centimetres.
+    """
+    item, arm = carried.item, carried.arm
+
+    def is_there() -> bool:
+        where = planner.carried(item, arm).pos
+        return bool(np.linalg.norm(where - carried.pos) < SLIPPED)
+
+    yield from watched(motion, is_there, f"the {item.name} fell")
+
+
 def put_exactly(
     planner: Planner,
     item: Item,
@@ -109,14 +127,11 @@ def put_exactly(
     if found is None:
         raise Deviation(f"no place for the {item.name} in reach")
     (pos, rotation), q_over = found
-
-    def is_held() -> bool:
-        return planner.holder(item.name) == arm
-
-    lost = f"the {item.name} fell"
-    yield from watched(travel(planner, arm, q_over, carried=carried, speed=float(rng.uniform(0.8, 1.0))), is_held, lost)
+    over_there = travel(planner, arm, q_over, carried=carried, speed=float(rng.uniform(0.8, 1.0)))
+    yield from while_held(planner, carried, over_there)
     yield from settle(planner, arm)
-    yield from watched(reach(planner, {arm: (pos, rotation)}, speed=float(rng.uniform(0.12, 0.18))), is_held, lost)
+    down = reach(planner, {arm: (pos, rotation)}, speed=float(rng.uniform(0.12, 0.18)))
+    yield from while_held(planner, carried, down)
     yield from settle(planner, arm, within=0.004)
     held = float(planner.controller.measured_grip()[planner.body.arms.index(arm)])
     yield from set_grip(planner, arm, opening=min(1.0, held + opening_for(spread) - opening_for(0)), seconds=0.35)

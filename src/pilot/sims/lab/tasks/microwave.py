@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from pilot.sims.lab.motions import follow, grip_all, shift, swing
+from pilot.sims.lab.motions import follow, grip_all, shift, swing, while_held
 from pilot.sims.lab.task import LabTask
 from pilot.sims.lab.workbench import Area, Workbench, paint
 from pilot.sims.world.bodies.base import Arm
 from pilot.sims.world.goals import Closed, Inside, Opened
 from pilot.sims.world.ik import Pose, hand_rotation, pointing_down
-from pilot.sims.world.motions import UP, Deviation, Motion, reach, retreat, set_grip, settle, travel, watched, with_grip
+from pilot.sims.world.motions import UP, Deviation, Motion, reach, retreat, set_grip, settle, travel, with_grip
 from pilot.sims.world.phrases import Phrasings
 from pilot.sims.world.physics import add_geom, quat_about
 from pilot.sims.world.planner import Planner
@@ -22,7 +22,7 @@ PANEL = 0.05  # half width of the part beside the door
 OPEN = 1.35  # [rad]
 FLOOR = 2 * WALL  # height of the floor inside
 _AJAR, _ARM = 0.65, 0.16  # how far the door is pulled [rad]; from the hinge to where it is pushed [m]
-_GRIP = 0.03  # from the container's near end to the tcp, and from its bottom [m]
+_GRIP = (0.045, 0.03)  # from the container's near end to the tcp, and from its bottom: nearer the end it would tip [m]
 
 PHRASINGS = Phrasings.of(
     (
@@ -109,6 +109,7 @@ def _pull_ajar(planner: Planner, arm: Arm, rng: np.random.Generator) -> Motion:
     yield from set_grip(planner, arm, opening=0.7, seconds=0.35)
     yield from retreat(planner, arm, 0.06)
     yield from shift(planner, (arm,), np.array([0.0, -0.08, 0.2]), speed=0.4)
+    yield from tuck(planner)
 
 
 def _push(planner: Planner, arm: Arm, to: float, *, side: float) -> Motion:
@@ -145,13 +146,8 @@ def insert(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
     length = float(high[0] - low[0])
     if planner.holder(item.name) != arm:
         yield from _take(planner, arm, item.body, length)
-
-    def is_held() -> bool:
-        return planner.holder(item.name) == arm
-
-    if not is_held():
+    if planner.holder(item.name) != arm:
         raise Deviation(f"the {item.name} is not in the gripper")
-    lost = f"the {item.name} fell"
     carried, case = planner.carried(item, arm), world.pos(MICROWAVE)
     level = carried.rotation.T  # the hand's rotation with the container straight ahead
     y = PANEL - WALL / 2 + float(rng.uniform(-0.01, 0.01))
@@ -163,10 +159,10 @@ def insert(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
     start = planner.reach(planner.controller.command.q, {arm: before})
     if start is None:
         raise Deviation("the microwave is out of reach")
-    yield from watched(travel(planner, arm, start, carried=carried, speed=0.7), is_held, lost)
+    yield from while_held(planner, carried, travel(planner, arm, start, carried=carried, speed=0.7))
     yield from settle(planner, arm)
     for x, z in ((-0.005, FLOOR + 0.02), (-0.005, FLOOR + 0.004)):
-        yield from watched(reach(planner, {arm: pose(x, z)}, speed=0.2, lenient=True), is_held, lost)
+        yield from while_held(planner, carried, reach(planner, {arm: pose(x, z)}, speed=0.2, lenient=True))
     yield from settle(planner, arm)
     yield from set_grip(planner, arm, opening=1.0, seconds=0.4)
     yield from retreat(planner, arm, 0.24, speed=0.3)
@@ -181,7 +177,7 @@ def _take(planner: Planner, arm: Arm, body: str, length: float) -> Motion:
     """
     origin, rotation = planner.world.pos(body), planner.world.rot(body)
     ahead = rotation[:, 0] if rotation[0, 0] > 0 else -rotation[:, 0]  # it looks the same from both ends
-    at = origin - (0.5 * length - _GRIP) * ahead + _GRIP * UP
+    at = origin - (0.5 * length - _GRIP[0]) * ahead + _GRIP[1] * UP
     start, hand = _approach(planner, arm, at, ahead, (0.3, 0.45, 0.6))
     yield from with_grip(planner, travel(planner, arm, start), arm, opening=1.0)
     yield from with_grip(planner, reach(planner, {arm: (at, hand)}, speed=0.2), arm, opening=1.0)

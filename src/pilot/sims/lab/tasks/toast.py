@@ -5,12 +5,12 @@ A stand-in: the slices are stiff, and stick out of the toaster as if it had just
 
 import numpy as np
 
-from pilot.sims.lab.motions import grip_all
+from pilot.sims.lab.motions import grip_all, shift, while_held
 from pilot.sims.lab.task import LabTask
 from pilot.sims.lab.workbench import METAL, Workbench, paint
 from pilot.sims.world.goals import On
 from pilot.sims.world.ik import Pose, hand_rotation
-from pilot.sims.world.motions import UP, Deviation, Motion, reach, retreat, settle, travel, watched
+from pilot.sims.world.motions import UP, Deviation, Motion, reach, retreat, settle, travel
 from pilot.sims.world.phrases import Phrasings
 from pilot.sims.world.physics import add_geom
 from pilot.sims.world.planner import Carried, Planner
@@ -24,7 +24,7 @@ from pilot.sims.world.things.pieces import box
 BOARD = "bread board"
 SLICE = (0.048, 0.009, 0.055)  # half sizes of a slice that stands
 BOARD_HALF, BOARD_TOP = (0.10, 0.13), 0.014
-SLOT, SUNK = 0.0215, 0.042  # of the slots from the toaster's middle; how high slices stand in it [m]
+SLOT, STANDS = 0.0215, 0.065  # of the slots from the toaster's middle; how high slices stand in it: pads stay above
 
 PHRASINGS = Phrasings.of(
     (
@@ -63,11 +63,11 @@ def lay_out(bench: Workbench, level: int) -> list[Step]:
         add_geom(toaster, "box", size=(0.085, half, 0.065), pos=(0, y, 0.065), rgb=rgb)
     for x in (-0.095, 0.095):
         add_geom(toaster, "box", size=(0.012, 0.075, 0.065), pos=(x, 0, 0.065), rgb=rgb)
-    add_geom(toaster, "box", size=(0.085, 0.075, 0.02), pos=(0, 0, 0.02), rgb=rgb)
+    add_geom(toaster, "box", size=(0.085, 0.075, STANDS / 2 - 0.001), pos=(0, 0, STANDS / 2 - 0.001), rgb=rgb)
     steps = []
     for name, offset in (("left slice of toast", SLOT), ("right slice of toast", -SLOT)):
         at = xy + offset * np.array([-np.sin(yaw), np.cos(yaw)])
-        bench.place(KIND, KIND.draw_look(rng), at, yaw=yaw, z=SUNK, name=name)
+        bench.place(KIND, KIND.draw_look(rng), at, yaw=yaw, z=STANDS, name=name)
         words = (f"take the {name} out of the toaster", f"lay the {name} on the {BOARD}")
         steps.append(Step(goal=On(name, BOARD), subtasks=words, skill="toast"))
     place = (
@@ -91,20 +91,16 @@ def move_toast(planner: Planner, step: Step, rng: np.random.Generator) -> Motion
     arm = planner.holder(item.name)
     if arm is None:
         raise Deviation(f"the {item.name} is not in the gripper")
+    yield from shift(planner, (arm,), 0.05 * UP)
     carried = planner.carried(item, arm)
     taken = [planner.world.centre(other.body)[:2] for other in planner.scene.items.values() if other is not item]
     found = _laid_down(planner, carried, taken)
     if found is None:
         raise Deviation(f"no place for the {item.name} in reach")
     pose, over = found
-
-    def is_held() -> bool:
-        return planner.holder(item.name) == arm
-
-    lost = f"the {item.name} fell"
-    yield from watched(travel(planner, arm, over, carried=carried, speed=0.9), is_held, lost)
+    yield from while_held(planner, carried, travel(planner, arm, over, carried=carried, speed=0.7))
     yield from settle(planner, arm)
-    yield from watched(reach(planner, {arm: pose}, speed=0.15), is_held, lost)
+    yield from while_held(planner, carried, reach(planner, {arm: pose}, speed=0.15))
     yield from settle(planner, arm)
     yield from grip_all(planner, (arm,), 0.045, seconds=0.35)
     yield from retreat(planner, arm, 0.10)
