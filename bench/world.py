@@ -2,7 +2,7 @@
 
 `python bench/world.py [--quick]`. CPU time of one process; nothing is asserted. Steps are at 50 Hz whatever the body's
 own rate, arms wave among 8 things of 8 kinds, and everything that evaluation does in a step is in it: limits, contacts,
-goals, the box of the next object. Times on a busy machine vary by half; the ratios of one run are steadier.
+goals, what to do next. Times on a busy machine vary by half; the ratios of one run are steadier.
 """
 
 import argparse

@@ -29,7 +29,7 @@ Info = dict[str, Any]
 """What the simulator knows about the episode now. `success` (bool) is always there; a simulator may add
 
 - `task`: the name of the episode's task, where scenes of a suite have several: what mixtures and statistics group by,
-- `subtask`: what to do next, in words, and `box`: where in the picture that is (`Box` or None),
+- `subtask`: what to do next, in words, and `box`: where that is in the latest pictures (`Box` or None),
 - `placed`, `targets`: how many goals are reached, of how many: the rubric,
 - `first_grasped`: the name of the first object that was lifted (or None), `wrong_object`: it was not asked for.
 """

@@ -84,8 +84,9 @@ class WorldEnv:
         return self._info
 
     def observe(self) -> Observation:
-        """Return the observation now: pictures, state and prompt."""
+        """Return the observation now: pictures, state and prompt. The latest info now has the box in these pictures."""
         assert self.pictures is not None, "reset_to comes first"
+        self._info["box"] = self.subtask_of(self._next)[1]
         images = {camera: self.pictures.render(camera) for camera in self.robot.cameras}
         return {"images": images, "state": self.state(), "prompt": self.scene.task.prompt}
 
@@ -216,13 +217,13 @@ class WorldEnv:
         at_rest = all(world.speed(scene.items[name].body) < RESTING for name in task.items)
         success = all(done) and at_rest and not self.is_broken
         self.success_ever = self.success_ever or success
-        subtask, box = self.subtask_of(task.next_step(world, scene, done=done))
+        self._next = task.next_step(world, scene, done=done)
         return {
             "success": success,
             "task": task.name,
             "success_ever": self.success_ever,
-            "subtask": subtask,
-            "box": box,
+            "subtask": DONE if self._next is None else self._next.words(is_held=self._next.goal.item in held),
+            "box": None,  # which takes a third of a tick: `observe` finds it, for the pictures that it is in
             "first_grasped": self._first_grasped,
             "wrong_object": self._first_grasped is not None
             and bool(task.items)
