@@ -94,6 +94,7 @@ class RunningStats:
     def _interpolate(self, values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         order = np.argsort(values)
         weight = weights[order]
+        # A value that stands for several rows has the rank in the middle of theirs.
         rank = np.cumsum(weight) - (weight + 1) / 2
         return np.interp(np.array(shares) * (self.count - 1), rank, values[order])
 
@@ -110,6 +111,7 @@ class RunningStats:
             return
         delta = mean - self._mean
         self._mean = self._mean + delta * (count / total)
+        # Chan's update for merging two means: sums of squares about the mean lose no digits, however many rows.
         self._squares = self._squares + squares + delta**2 * (self.count * count / total)
         self.count = total
 
@@ -129,6 +131,7 @@ class RunningStats:
         columns.sort(axis=1)
         even = columns.shape[1] // 2 * 2
         self._levels[level] = [columns[:, even:].copy()] if even < columns.shape[1] else []
+        # Always taking the first of each pair would push every quantile down.
         self._offset = 1 - self._offset
         self._add(level + 1, columns[:, self._offset : even : 2].copy())
 
@@ -149,6 +152,8 @@ class Recipe:
     @classmethod
     def of(cls, robot: Robot, *, adapter: Adapter, action_horizon: int, rows: int, skip_bad: bool = False) -> "Recipe":
         """Return a recipe that looks at as many steps of each chunk as `rows` rows leave time for."""
+        # Millions of rows times fifty steps add time and nothing to the quantiles: large sets take some steps of each
+        # chunk.
         steps = int(np.clip(MAX_CHUNK_ROWS // max(rows, 1), 1, action_horizon))
         return cls(
             robot=robot, adapter=adapter, action_horizon=action_horizon, chunk_steps=steps, skip_bad=skip_bad

@@ -178,6 +178,7 @@ class Actor:
             )
         if unknown := [camera for camera in images if camera not in robot.cameras]:
             raise ValueError(f"robot '{robot.name}' has cameras {robot.cameras}, not '{unknown[0]}'")
+        # In the robot's order, whatever order a client sends: the model reads cameras in the order it is shown.
         present = {camera: images[camera] for camera in robot.cameras if images.get(camera) is not None}
         if not present or (len(present) < len(images) and self.model.needs_all_cameras):
             needed = "all of its cameras" if present else "one camera at least"
@@ -219,6 +220,7 @@ class Actor:
         # 1) Pictures and text into the cache.
         read = [row for row in rows if not isinstance(row, Exception)]
         observation = collate(read, device=self.engine.input_device).observation
+        # Room for new tokens costs memory and part of the last layer, so only where somebody decides now.
         decides = good[0].high_level is not None and any(request.subtask.decide for request in good)
         prefilled = self.engine.prefill(observation, max_new_tokens=SUBTASK_TOKENS if decides else 0)
         prefill_end = time.perf_counter()
@@ -283,8 +285,10 @@ class Actor:
         None where no robot lacks any.
         """
         masks = [self._padded_dims[name] for name in robots]
+        # One mask for all is broadcast; robots of different dims need a row each.
         if all(mask is masks[0] for mask in masks):
             return masks[0]
+        # A robot that lacks no dim is all False among those that do.
         none = torch.zeros(1, self.model.config.action_dim, dtype=torch.bool, device=self.device)
         return torch.cat([none if mask is None else mask for mask in masks])
 

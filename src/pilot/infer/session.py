@@ -163,6 +163,7 @@ class Session:
         robot = policy.bundle.find_robot(self.robot.name).robot
         if not same_dims(robot, self.robot):
             raise ValueError(f"robot '{robot.name}' of the new policy has other dims than that of this session")
+        # A high level chosen for this session stays; the policy's default follows the policy.
         level = policy.high_level if self.high_level == self.policy.high_level else self.high_level
         level.check(policy.subtask_codec)
         if level != self.high_level:
@@ -202,6 +203,7 @@ class Session:
         # 1) What is asked for: by the person who watches or the one who sends observations, else by the prompt.
         told = self.told_subtask if observation.get("subtask") is None else observation["subtask"]
         told = None if told is None else self._check_words(told)
+        # A robot that sends no prompt may still be told what to do.
         shown = observation if told is None else {"prompt": told, **observation}
         sample = self.policy.make_sample(shown, robot=self.robot.name)
         observed_prompt = sample.prompt
@@ -221,6 +223,7 @@ class Session:
         # 3) Otherwise the model's own high level decides when it is due, or the subtask stays.
         decider = self.decider
         interrupted = prompt != state.prompt or ended
+        # Times are sums of periods: a billionth of slack keeps rounding from putting a decision off by a turn.
         due = interrupted or state.subtask is None or now - state.decided_at >= self.subtask_seconds - 1e-9
         decide = given_subtask is None and decider is not None and due
         continued = state.subtask if decider is not None and not decide else None
@@ -256,6 +259,7 @@ class Session:
         if words is not None and (not self.history or self.history[-1].words != words):
             self.history.append(Subtask(start=turn.now, words=words, box=box))
         self.state = replace(turn.after, subtask=result.subtask)
+        # Only now: a turn that failed has drawn nothing, and draws the same when it is tried again.
         self.noise_generator = turn.request.noise_generator
         self.text_generator = turn.request.subtask.generator
         trouble = {} if self.trouble is None else {"trouble": self.trouble}

@@ -72,6 +72,7 @@ class FastTokenizer:
         low, high = int(min(own.min() for own in coefficients)), int(max(own.max() for own in coefficients))
         if high - low > MAX_SYMBOL:
             raise ValueError(f"coefficients reach from {low} to {high}: normalise the actions to about [-1, 1] first")
+        # Every value between the extremes gets a symbol, also those that this data lacks: new data may have them.
         alphabet = sorted(_byte_symbols("".join(chr(n) for n in range(high - low + 1))))
         if len(alphabet) > vocab_size:
             raise ValueError(
@@ -119,6 +120,7 @@ class FastTokenizer:
         text, pending, error = self._read(ids, horizon, dim)
         if error:
             raise ValueError(f"nothing may follow token {error.position}: {error.error}")
+        # A character may take several tokens: only those that can still be finished within the chunk are allowed.
         needed = self._follow(pending)
         return (needed > 0) & (len(text) + needed <= horizon * dim)
 
@@ -242,12 +244,14 @@ def _dct_matrix(t: int) -> Float[np.ndarray, "t t"]:
     """Return the orthonormal DCT-II: row `k` is the cosine of frequency `k`, and the inverse is the transpose."""
     steps = np.arange(t)
     matrix = np.cos(np.pi / t * (steps + 0.5) * steps[:, None]) * np.sqrt(2 / t)
+    # The constant has half the energy of the cosines; with this the inverse is the transpose.
     matrix[0] /= np.sqrt(2)
     return matrix
 
 
 def _coefficients(chunks: Float[np.ndarray, "n t d"], scale: float) -> Int[np.ndarray, "n t d"]:
     frequencies = _dct_matrix(chunks.shape[1]) @ chunks.astype(np.float64)
+    # The only step that loses anything; small coefficients of high frequencies become 0 and cost nothing.
     return np.around(frequencies * scale).astype(np.int64)
 
 

@@ -122,6 +122,7 @@ class RobotRows:
             frame, rng=rng, loc_stride=self.loc_stride, with_subtask=with_subtask, source=self.name
         )  # fmt: skip
         assert sample.action_is_pad is not None
+        # At an episode's end a chunk is padded, and is whole all the same; after a disturbed step it is not.
         left = self._lengths[frame["episode_index"]] - frame["frame_index"]
         whole = not sample.action_is_pad[:left].any()
         sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
@@ -137,6 +138,7 @@ def check_teaches(source: str, teaches: Iterable[str]) -> None:
 def split_by_length(rows: list[Row]) -> list[list[Row]]:
     """Split rows by length, in two or four parts where there are enough: little padding, and work for two threads."""
     count = 4 if len(rows) >= 32 else 2 if len(rows) >= 8 else 1
+    # The longest first, so that the costly part starts first.
     rows = sorted(rows, key=lambda row: -len(row.tokens))
     edges = [len(rows) * i // count for i in range(count + 1)]
     return [rows[a:b] for a, b in pairwise(edges)]
@@ -209,6 +211,7 @@ class Loader:
             return [draw for draw in self._draws(step) if workers == 1 or self._lane(draw) % workers == worker]
 
         if self._elsewhere:
+            # Steps announced before need not be announced again; after a jump everything is new.
             known = self._asked_to if step < self._asked_to <= step + FILES_AHEAD else step + 1
             for draw in (draw for later in range(known, step + 1 + FILES_AHEAD) for draw in mine(later)):
                 if draw.source in self._elsewhere:
@@ -227,6 +230,7 @@ class Loader:
     def _lane(self, draw: Draw) -> int:
         """Return the lane of a row; one process makes the rows of a lane, so that a window is decoded once."""
         if self.mixture.draws == "windows" and isinstance(rows := self.mixture.sources[draw.source], RobotRows):
+            # By the window, not by the row: two processes would both decode it.
             return hash_64(int(rows.find_windows(np.array([draw.index]))[0]))
         return draw.seed[-1] // self.ranks
 
@@ -247,6 +251,7 @@ class Loader:
         """
         self.fast_dropped += sum(row.fast_dropped for row in rows)
         if self.passes is not None:
+            # Every n-th row, so that each pass has rows of all sources.
             of_pass = [rows[i :: self.passes] for i in range(self.passes)]
             parts_of_pass = [
                 collate(part, device=self.device, cameras=self.cameras, length=self.length) for part in of_pass
@@ -278,6 +283,7 @@ class Loader:
             while coming:
                 rows = [row for part in coming.popleft() for row in part.result()]
                 coming.extend([pool.submit(_rows_in_worker, step) for pool in pools] for step in islice(steps, 1))
+                # Processes finish in any order; the batch may not depend on it.
                 yield self.make_batches(sorted(rows, key=lambda row: row.row_id))
 
         with ExitStack() as stack:
@@ -307,6 +313,7 @@ class Loader:
         finally:
             closing.set()
             while thread.is_alive():
+                # The thread may wait for room in the queue: make some, until it sees that it is to end.
                 while not queue.empty():
                     queue.get_nowait()
                 thread.join(timeout=0.05)

@@ -92,6 +92,7 @@ def shuffle_by_window(
     """Order rows so that at any moment they come from at most `open_windows` windows: window w of a random order begins
     at time w, and its rows are drawn over `open_windows` units of time."""
     names, number = np.unique(windows, return_inverse=True)
+    # Sorting by time mixes the rows of windows that are open together and of no others.
     times = rng.permutation(len(names))[number] + open_windows * rng.random(len(rows))
     return rows[np.argsort(times, kind="stable")]
 
@@ -104,6 +105,7 @@ def shuffled_position(place: int, size: int, *, key: tuple[int, int, int]) -> in
     half = max(1, (size - 1).bit_length() + 1 >> 1)
     low = (1 << half) - 1
     seed = hash_64(hash_64(hash_64(key[0]) + key[1]) + key[2])
+    # The network permutes a power of four; what lands outside of the rows goes through it again, at most a few times.
     while True:
         left, right = place >> half, place & low
         for turn in range(4):
