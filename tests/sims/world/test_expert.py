@@ -97,3 +97,19 @@ def test_it_picks_up_what_has_fallen_over(kind):
     env.world.set_pose(item.body, env.world.pos(item.body) + [0.0, 0.0, 0.05], quat=(half, half, 0, 0))
     env.world.forward()
     _finish(env, expert)
+
+
+def test_a_scene_with_a_thing_out_of_reach_is_drawn_again():
+    env = make_env("arm", things=1)
+    near, far = env.draw, []
+
+    def draw(scene, episode, seed):
+        drawn = near(scene, episode, seed)
+        if not far:
+            far.append(True)
+            drawn.robot_pose = (-0.2, 0.0, 0.0)
+        return drawn
+
+    env.draw = draw
+    env.reset_to(0)
+    assert env.redrawn == 1 and "robot 'arm' does not reach the" in next(iter(env.reasons))

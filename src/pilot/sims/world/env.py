@@ -11,9 +11,11 @@ import numpy as np
 
 from pilot.sims.base import DONE, Box, Info, Observation
 from pilot.sims.world.control import BodyController
+from pilot.sims.world.grasping import is_reachable
 from pilot.sims.world.ik import InverseKinematics
 from pilot.sims.world.physics import Physics
 from pilot.sims.world.pictures import Pictures
+from pilot.sims.world.planner import Planner
 from pilot.sims.world.scene import ImpossibleSceneError, Scene, held_items
 from pilot.sims.world.task import Step
 from pilot.types import Robot
@@ -167,6 +169,19 @@ class WorldEnv:
         self._info = self._judge()
         if self._info["success"]:
             raise ImpossibleSceneError("the task is done before it begins")
+        if not body.is_mobile:
+            self._check_reach()
+
+    def _check_reach(self) -> None:
+        """Check that a robot that cannot drive reaches what it has to move.
+
+        Raises:
+            ImpossibleSceneError: it does not.
+        """
+        planner = Planner(self.world, self.controller, self.scene)
+        for name in {step.goal.item for step in self.scene.task.steps} & set(self.scene.items):
+            if not is_reachable(planner, self.scene.items[name]):
+                raise ImpossibleSceneError(f"robot '{self.robot.name}' does not reach the {name}")
 
     def _settle(self) -> None:
         items = [item.body for item in self.scene.items.values()]

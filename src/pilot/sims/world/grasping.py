@@ -61,6 +61,21 @@ def find_grasp(
     return (spare or near) if lax else None
 
 
+def is_reachable(planner: Planner, item: Item) -> bool:
+    """Return whether an arm could grip an item from where the robot stands, whatever is in the way.
+
+    An item without a kind, for which a simulator has skills of its own, counts as reachable.
+    """
+    if item.kind is None:
+        return True
+    rng = np.random.default_rng(0)
+    return any(
+        _check_grasp(planner, item, arm, grasp, pose) is not None
+        for arm in planner.body.arms
+        for grasp, pose in rank_grasps(planner, item, arm, rng=rng)[:MOST_TRIED]
+    )
+
+
 def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Generator) -> list[tuple[Grasp, Pose]]:
     """Return an item's grasps as hand poses in the world, the most promising first; `rng` shuffles near ties."""
     pos, rotation = planner.world.pos(item.body), planner.world.rot(item.body)
