@@ -61,6 +61,15 @@ def test_success_is_what_the_task_says_at_rest(env):
     assert not info["success"] and info["success_ever"] and info["time"] == pytest.approx(22 / 20)
 
 
+def test_the_box_is_that_of_the_latest_pictures(env):
+    _, info = env.reset_to(1)
+    assert info["box"] == env.subtask_of(env.next_step())[1] is not None
+    info = env.advance(env.controller.encode(env.controller.command))
+    assert info["box"] is None and info["subtask"] == "pick up the red box"
+    env.observe()
+    assert info["box"] == env.subtask_of(env.next_step())[1] is not None
+
+
 def test_starts_are_the_same_in_a_new_environment(env):
     first, _ = env.reset_to(5, episode=2, seed=9)
     other = SUITE.make_env()
