@@ -24,6 +24,7 @@ from pilot.train.config import (
     Source,
     TrainConfig,
 )
+from pilot.train.distributed import Ranks
 from pilot.train.embodiments import other_chunks
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
@@ -128,6 +129,20 @@ def test_who_shares_statistics_is_a_choice(data, tmp_path, per, more):
     if per == "mixture":
         stats = load_norm_stats(tmp_path / "norm_stats/pusht.json")
         np.testing.assert_allclose(stats["state"].q99, robots["ur5"].norm_stats["state"].q99[:2])
+
+
+def test_statistics_of_a_set_and_of_a_robot_of_the_same_name_are_kept_apart(data, tmp_path):
+    record_robot(tmp_path / "pusht", UR5, seed=6, scale=30.0)
+    sources = (*config(data).data.sources[:2], Source(path=str(tmp_path / "pusht"), weight=0.25))
+    run = config(data, data={"sources": sources, "stats_per": "dataset"})
+    setup = prepare(run, tmp_path / "run", resume=True, progress=False)
+    for again in (
+        setup,
+        prepare(run, tmp_path / "run", resume=True, progress=False, ranks=Ranks(rank=1, world_size=2)),
+    ):
+        spread = {name: p.norm_stats["state"].std.mean() for name, p in again.loader.pipelines.items()}
+        assert spread == pytest.approx({"arm": 1, "disc": 100, "pusht": 30}, rel=0.3)
+        assert again.bundle.robots["pusht"].norm_stats["state"].std.mean() == pytest.approx(100, rel=0.3)
 
 
 def test_a_source_teaches_what_it_is_asked_to(data, tmp_path):

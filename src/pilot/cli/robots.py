@@ -18,6 +18,7 @@ def run(args: argparse.Namespace) -> None:
                 "state": robot.state_dim,
                 "action": robot.action_dim,
                 "hz": robot.control_hz,
+                "control": robot.control_mode,
                 "cameras": " ".join(robot.cameras),
             }
         )
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 VERB = Verb(
-    help="List the robots that are known by name, with their dims and cameras.",
+    help="List the robots that are known by name, with their dims, rates, control modes and cameras.",
     example="pilot robots",
     add_arguments=listing_arguments,
     run=run,

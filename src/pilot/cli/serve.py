@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ADDRESSES = """
 
 The first policy is at ws://HOST:PORT, each at ws://HOST:PORT/NAME, and http://HOST:PORT is the dashboard.
+A client says which robot it is where a policy is for several: PolicyClient(robot="NAME"), or ?robot=NAME.
 `kill -HUP` reloads the policies while robots act. All else: docs/serving.md"""
 KEY_VARIABLE = "PILOT_API_KEY"
 SMALL_MODEL = 50e6
