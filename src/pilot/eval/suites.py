@@ -26,6 +26,7 @@ NOT_SIMULATORS = (
     "demonstrate",
     "gl",
     "questions",
+    "vocabulary",
     "world",
 )  # modules of `pilot.sims` that serve all simulators
 

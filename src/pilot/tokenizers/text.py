@@ -22,6 +22,10 @@ Ids = Iterable[SupportsInt]  # a list, an array or a tensor of token ids
 
 LOC_BINS = 1024
 NANO_MODEL = Path(__file__).parent / "assets" / "nano.model"
+ROOMS_MODEL = NANO_MODEL.with_name("rooms.model")
+"""The small text models that ship: with the words of the generated homes, and with those of rooms and the lab too."""
+
+TEXT_MODELS = {"nano": NANO_MODEL, "rooms": ROOMS_MODEL}
 
 _NO_WORD = re.compile(r"<(loc\d{4}|seg\d{3})>")
 _FOUR_LOCS = re.compile(r"((?:<loc\d{4}>){4})(?!<loc)(.*)", re.DOTALL)

@@ -10,6 +10,7 @@ Training is deterministic: the same word list gives the same bytes.
 """
 
 import io
+from collections.abc import Sequence
 
 import sentencepiece
 
@@ -51,18 +52,46 @@ LEARNED = 254  # letters and merges; the fewest that make every word one piece, 
 
 
 def build_nano_model() -> bytes:
-    """Train the text model and return it as bytes.
+    """Train the text model of the generated homes and return it as bytes.
 
     Raises:
         ValueError: a word is more than one piece, so `LEARNED` is too small for the list.
     """
-    symbols = [*FORMAT_PIECES, *(f"{SPACE}{n}" for n in range(256)), *(loc_token(n) for n in range(LOC_BINS))]
+    return _train(nano_words(), learned=LEARNED)
+
+
+CONTROL_MODES = tuple(
+    f"{SPACE}<control{SPACE}mode>{SPACE}{mode}{SPACE}<control{SPACE}mode>" for mode in ("joint", f"end{SPACE}effector")
+)
+
+
+def build_text_model(words: Sequence[str]) -> bytes:
+    """Train a text model in which each of these words is one piece, and what a prompt says of a control mode too.
+
+    It has as few pieces as that takes, in steps of 64.
+    """
+    learned = len(words)
+    while True:
+        learned += 64
+        try:
+            return _train(words, learned=learned, more=CONTROL_MODES)
+        except ValueError:
+            continue
+
+
+def nano_words() -> list[str]:
+    """Return the words of the generated homes."""
+    return [word for line in WORDS for word in line.split()]
+
+
+def _train(words: Sequence[str], *, learned: int, more: Sequence[str] = ()) -> bytes:
+    symbols = [*FORMAT_PIECES, *(f"{SPACE}{n}" for n in range(256)), *(loc_token(n) for n in range(LOC_BINS)), *more]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([form for word in _words() for form in (word, f" {word}")]),
+        sentence_iterator=iter([form for word in words for form in (word, f" {word}")]),
         model_writer=model,
         model_type="bpe",
-        vocab_size=4 + 256 + len(symbols) + LEARNED,
+        vocab_size=4 + 256 + len(symbols) + learned,
         user_defined_symbols=symbols,
         required_chars=LETTERS,
         byte_fallback=True,
@@ -79,18 +108,14 @@ def build_nano_model() -> bytes:
         bos_piece="<bos>",
         minloglevel=2,
     )
-    _check_words(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()))
+    _check_words(words, sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), learned=learned)
     return model.getvalue()
 
 
-def _words() -> list[str]:
-    return [word for line in WORDS for word in line.split()]
-
-
-def _check_words(processor: sentencepiece.SentencePieceProcessor) -> None:
-    broken = [w for w in _words() if len(processor.encode(w)) > 1 or len(processor.encode(f" {w}")) > 1]
+def _check_words(words: Sequence[str], processor: sentencepiece.SentencePieceProcessor, *, learned: int) -> None:
+    broken = [w for w in words if len(processor.encode(w)) > 1 or len(processor.encode(f" {w}")) > 1]
     if broken:
-        raise ValueError(f"{len(broken)} words are more than one piece: {broken}; raise LEARNED (now {LEARNED})")
+        raise ValueError(f"{len(broken)} words are more than one piece: {broken}; raise LEARNED (now {learned})")
 
 
 if __name__ == "__main__":

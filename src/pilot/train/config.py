@@ -57,6 +57,8 @@ class DataConfig:
     streams: int = 1
     # What shares statistics: sources of one robot, none of them (the policy has those of the first), or all of them.
     stats_per: Literal["robot", "dataset", "mixture"] = "robot"
+    # A text model that ships ("nano", "rooms") or a file; None: that of what the run starts from, or else "nano".
+    text_model: str | None = None
     # A kind to fit to the sources (fast, vq, bins), or the folder or address of a fitted one.
     action_tokenizer: str = "fast"
     # Coefficients are multiplied by this before rounding, in a FAST tokenizer that is fitted here.

@@ -34,7 +34,7 @@ from pilot.models.trained_robots import TrainedRobots
 from pilot.robots import load_adapter, load_robot
 from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
-from pilot.tokenizers.text import TextTokenizer
+from pilot.tokenizers.text import TEXT_MODELS, TextTokenizer
 from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.embodiments import (
     datasets_of,
@@ -68,7 +68,7 @@ def first_bundle(
     if start is not None and start.kind == "checkpoint":
         bundle = _from_checkpoint(config, start, generator=generator)
         return replace(bundle, robots=learn(known=bundle.robots))
-    robots, text, actions = learn(known={}), TextTokenizer(), None
+    robots, text, actions = learn(known={}), choose_text_model(config.data.text_model), None
     writes_actions = isinstance(config.model, PiConfig)
     if start is None:
         model = _random_model(config.model, text, generator)
@@ -76,6 +76,7 @@ def first_bundle(
         path = fetch(start.path, only=CHECKPOINT_FILES)
         base = load_bundle(path)
         check_action_tokenizer(config, base.action_tokenizer, path=path)
+        check_text_model(config, base.text, path=path)
         text, actions = base.text, base.action_tokenizer
         writes_actions = config.objective.fast_weight > 0
         model = transfer_weights(base.pi, require_pi(config.model), fresh=start.fresh, generator=generator)
@@ -84,6 +85,7 @@ def first_bundle(
             raise ValueError(f"a {model_kind(config.model)} starts from a checkpoint of its own, not from {start}")
         path = fetch(start.path, only=CHECKPOINT_FILES)
         text, model = paligemma.find_text_tokenizer(path), paligemma.init_model(config.model, path, generator=generator)
+        check_text_model(config, text, path=path)
     else:
         model = load_resnet(build_model(config.model).initialize(generator), start.path)
     if actions is None and writes_actions:
@@ -155,6 +157,19 @@ def check_checkpoint(config: TrainConfig, *, bundle: Bundle, path: Path) -> None
             "with init_from.kind=weights"
         )
     check_action_tokenizer(config, bundle.action_tokenizer, path=path)
+    check_text_model(config, bundle.text, path=path)
+
+
+def choose_text_model(name: str | None) -> TextTokenizer:
+    """Return the text model that a run from nothing asks for: one that ships, by name, or a file."""
+    return TextTokenizer(TEXT_MODELS.get(name or "nano", name))
+
+
+def check_text_model(config: TrainConfig, text: TextTokenizer, *, path: Path) -> None:
+    """Raise `ValueError` if the text model of what the run starts from is not the one that it asks for."""
+    name = config.data.text_model
+    if name is not None and choose_text_model(name).path.read_bytes() != text.path.read_bytes():
+        raise ValueError(f"{path} has a text model of its own, which is not '{name}'; leave data.text_model out")
 
 
 def check_action_tokenizer(config: TrainConfig, tokenizer: ActionTokenizer | None, *, path: Path) -> None:

@@ -1,0 +1,133 @@
+"""One policy for three bodies in homes with rooms: π0.5's two stages on every source of the paper, at a size for CPUs.
+
+Each source is an ordinary data set, written by one line of `runs/rooms.sh`. The paper's letters (2504.16054, §IV.C):
+MM the mobile robot in many homes, ME robots that do not drive in many homes, CE the laboratory, HL subtasks with boxes
+(in every set of demonstrations here), WD pictures with questions, VI a supervisor who names each next step. Tasks are
+drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-training, which has far more of the rest.
+"""
+
+from dataclasses import replace
+
+from pilot.models.pi import pi05
+from pilot.models.pi_config import PiConfig
+from pilot.nn.gemma import GemmaConfig
+from pilot.nn.siglip import SiglipConfig
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    EmaConfig,
+    InitFrom,
+    ObjectiveConfig,
+    OptimConfig,
+    Source,
+    TrainConfig,
+)
+
+DATA = "data/rooms"
+PIXEL_GRID = 8  # boxes snap to the pixels of a 128-pixel picture
+ROBOTS = {"mm": "mobile", "vi": "mobile", "me_arm": "arm", "me_bimanual": "bimanual", "ce_arm": "arm",
+          "ce_bimanual": "bimanual"}  # fmt: skip
+SETS = {
+    "mm": ("mm_skill", "mm_move", "mm_steps", "mm_whole"),
+    "me_arm": ("me_arm_move", "me_arm_steps"),
+    "me_bimanual": ("me_bimanual_move",),
+    "ce_arm": ("ce_arm_bowls",),
+    "ce_bimanual": ("ce_bimanual_bowls", "ce_bimanual_eggs", "ce_bimanual_bus"),
+    "vi": ("vi",),
+}
+"""The sets of each source; `runs/rooms.sh` collects them under these names."""
+
+
+def model() -> PiConfig:
+    """Return π0.5 with 50-step chunks, pictures of 128 pixels (64 of wrist cameras) and room for 18 dims."""
+    return pi05(
+        "nano",
+        vision=SiglipConfig(
+            image_size=128, patch_size=16, width=128, depth=3, mlp_dim=384, num_heads=4, stem=(16, 32, 64, 128, 128)
+        ),
+        vlm=GemmaConfig(width=160, depth=4, mlp_dim=384, num_heads=4, head_dim=40),
+        action_expert=GemmaConfig(width=96, depth=4, mlp_dim=256, num_heads=4, head_dim=40, cond_width=96),
+        wrist_image_size=64,
+        action_dim=18,
+        action_horizon=50,
+        max_tokens=200,
+        vocab_size=4608,
+        fast_vocab_size=512,
+    )
+
+
+def mixture(*, web: float = 0.0, question: str | None = None, **shares: float) -> DataConfig:
+    """Return the manifest: each source has its share of the rows, spread over its sets; web rows have the rest."""
+    sources = [
+        Source(path=f"{DATA}/{name}", robot=ROBOTS[source], weight=share / len(SETS[source]))
+        for source, share in shares.items()
+        for name in SETS[source]
+    ]
+    if web:
+        sources.append(Source(path=f"{DATA}/wd", kind="web", weight=web, question=question))
+    return DataConfig(sources=tuple(sources), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms")
+
+
+def rooms_vision() -> TrainConfig:
+    """The vision tower alone learns to name everything in pictures, region by region, as if from a language model."""
+    return TrainConfig(
+        name="rooms_vision",
+        model=model(),
+        data=mixture(web=0.8, question="list everything", mm=0.1, me_arm=0.05, me_bimanual=0.05),
+        robot="mobile",
+        steps=3000,
+        batch_size=64,
+        seed=0,
+        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
+        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step"),
+        optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=100),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=200),
+    )
+
+
+def rooms_stage1() -> TrainConfig:
+    """Discrete pre-training on all sources but the supervisor's: every target is a token."""
+    return TrainConfig(
+        name="rooms_stage1",
+        model=model(),
+        data=mixture(web=0.25, mm=0.25, me_arm=0.2, me_bimanual=0.1, ce_arm=0.05, ce_bimanual=0.15),
+        robot="mobile",
+        steps=4000,
+        batch_size=64,
+        seed=1,
+        init_from=InitFrom("outputs/rooms/vision/policy"),
+        objective=ObjectiveConfig(alpha=0.0, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=100),
+        checkpoints=CheckpointConfig(save_every=200),
+    )
+
+
+def rooms_stage2() -> TrainConfig:
+    """Flow post-training: the expert starts fresh, the words go on, verbal instruction comes in."""
+    return replace(
+        rooms_stage1(),
+        name="rooms_stage2",
+        data=mixture(web=0.15, mm=0.35, vi=0.05, me_arm=0.2, me_bimanual=0.1, ce_arm=0.05, ce_bimanual=0.1),
+        steps=6000,
+        seed=2,
+        init_from=InitFrom("outputs/rooms/stage1/policy"),
+        objective=ObjectiveConfig(alpha=10.0, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=100),
+    )
+
+
+def rooms_expert() -> TrainConfig:
+    """The action expert goes on alone: insulated, it shares nothing with the words, and many noise draws are cheap."""
+    return replace(
+        rooms_stage2(),
+        name="rooms_expert",
+        data=replace(mixture(mm=0.4, me_arm=0.22, me_bimanual=0.12, ce_arm=0.08, ce_bimanual=0.18), box_jitter=0.01),
+        steps=6000,
+        seed=3,
+        init_from=InitFrom("outputs/rooms/stage2/policy"),
+        freeze=("vision", "vlm", "embedding"),
+        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=6, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=60),
+        ema=EmaConfig(decay=0.995),
+    )
