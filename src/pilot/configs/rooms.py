@@ -9,8 +9,7 @@ drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-tra
 from dataclasses import replace
 
 from pilot.models.pi_config import PiConfig, pi05
-from pilot.nn.gemma import GemmaConfig
-from pilot.nn.siglip import SiglipConfig
+from pilot.nn.configs import GemmaConfig, SiglipConfig
 from pilot.train.config import (
     CheckpointConfig,
     DataConfig,
