@@ -36,8 +36,12 @@ def test_what_computes_a_model_pulls_torch(extra):
     assert "torch" in packages(extra)
 
 
-def test_all_has_every_part_but_the_developers():
-    assert packages("all") >= set().union(*(packages(extra) for extra in EXTRAS if extra not in ("dev", "all", "ray")))
+def test_all_has_every_part_but_the_developers_and_the_benchmarks():
+    """The simulators of others are heavy and want versions of their own: each has an environment to itself."""
+    benchmarks = ("pusht", "aloha", "metaworld", "libero")
+    left_out = ("dev", "all", "ray", *benchmarks)
+    assert packages("all") >= set().union(*(packages(extra) for extra in EXTRAS if extra not in left_out))
+    assert not packages("all") & set().union(*(packages(extra) - packages("sim") for extra in benchmarks))
 
 
 def alone(code: str) -> str:
