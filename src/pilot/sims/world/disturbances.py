@@ -10,7 +10,7 @@ from pilot.sims.world.scene import held_items
 _PUSH = 0.12  # a burst pushes a joint off by at most this [rad]; a lift by a third of it [m]
 _DRIFT = 0.25  # and a base to a speed of this [m/s]
 _ASIDE = 0.12  # a joint of an arm that misses is this far off [rad]
-_SHOVE = (0.25, 0.6)  # speed of a thing that is shoved [m/s]
+_SHOVE = (0.2, 0.45)  # speed of a thing that is shoved [m/s]
 
 
 class WorldDisturbance(Disturbance):

@@ -58,7 +58,7 @@ class WorldExpert:
     def act(self) -> np.ndarray:
         """Return the next action [ad]."""
         number = self._next_step()
-        if self._motion is None or (number != self._number and not self._finishes(number)):
+        if self._motion is None or (number != self._number and not self._finishes()):
             self._begin(number)
         for _ in range(2):
             try:
@@ -97,7 +97,7 @@ class WorldExpert:
             return 0.0
         return float(np.linalg.norm(where[:2] - self.planner.ik.root(self.env.controller.command.q)[0][:2]))
 
-    def _finishes(self, number: int | None) -> bool:
+    def _finishes(self) -> bool:
         """Return whether the motion may come to its end, its step being done: the hand still has to go away."""
         return self._number is not None and self.env.goal_states()[self._number]
 

@@ -84,7 +84,7 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
     away /= max(float(np.linalg.norm(away)), 1e-6)
     others = [planner.world.pos(other.body)[:2] for other in planner.scene.items.values() if other is not item]
     ranked = []
-    for grasp in item.kind.grasps_as_it_lies(item.look, rotation):
+    for grasp in () if item.kind is None else item.kind.grasps_as_it_lies(item.look, rotation):
         tcp, hand = pos + rotation @ grasp.tcp, rotation @ grasp.rotation
         approach, across = hand[:, 0], hand[:, 1]
         wrist = tcp - _WRIST * approach

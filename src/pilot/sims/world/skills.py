@@ -100,10 +100,8 @@ def _approach(
 
 def tuck(planner: Planner) -> Motion:
     """Bring hands that hold nothing back to where they disturb nothing while the base drives."""
-    command = planner.controller.command
-    far = np.abs(command.q - planner.body.ready)
-    far[planner.ik.is_base] = 0
-    if far[4:].max() < 0.15:
+    far = np.abs(planner.controller.command.q - planner.body.ready)
+    if far[~(planner.ik.is_base | planner.ik.is_lift)].max() < 0.15:
         return
     for arm in planner.body.arms:
         pos, rotation = planner.hand(arm)
