@@ -79,9 +79,9 @@ class HostedPolicy:
         if name is None and len(robots) > 1:
             raise ValueError(
                 f"policy '{self.name}' is for robots {', '.join(robots)}: say which you are, in the header "
-                f"X-Pilot-Robot or as ?robot={robots[0]}"
+                f"X-Pilot-Robot or as ?robot={next(iter(robots))}"
             )
-        return check_name(f"robot of policy '{self.name}'", robots[0] if name is None else name, robots)
+        return check_name(f"robot of policy '{self.name}'", next(iter(robots)) if name is None else name, robots)
 
     def describe(self, robot: str | None) -> Mapping[str, Any]:
         """Return what a client of one of the policy's robots is told."""
