@@ -206,7 +206,7 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
         for action in answer["actions"][: setup.replan_steps]:
             info = env.advance(action)
             executed.append(action)
-            done = info["success"] or len(executed) >= env.max_steps
+            done = info["success"] or info.get("broken", False) or len(executed) >= env.max_steps
             if done:
                 break
         if not done:

@@ -31,7 +31,8 @@ Info = dict[str, Any]
 - `task`: the name of the episode's task, where scenes of a suite have several: what mixtures and statistics group by,
 - `subtask`: what to do next, in words, and `box`: where that is in the latest pictures (`Box` or None),
 - `placed`, `targets`: how many goals are reached, of how many: the rubric,
-- `first_grasped`: the name of the first object that was lifted (or None), `wrong_object`: it was not asked for.
+- `first_grasped`: the name of the first object that was lifted (or None), `wrong_object`: it was not asked for,
+- `broken`: the physics blew up; the episode has failed, and nothing of it is recorded.
 """
 
 Question = tuple[str, str]

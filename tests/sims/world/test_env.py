@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from pilot.contracts import sim as contract
+from pilot.eval.rollout import EpisodeSetup, run_episode
 from pilot.robots import load_robot
-from pilot.sims.base import DONE
+from pilot.sims.base import DONE, Disturbance
+from pilot.sims.demonstrate import demonstrate
 from pilot.sims.world import env as module
 from pilot.sims.world.env import WorldEnv
 from pilot.sims.world.goals import Inside
@@ -206,3 +208,44 @@ def test_what_a_camera_does_not_see_is_left_out_of_the_drawing_only(env):
         whole = pictures._renderer.render(env.world.data, camera)
         assert np.array_equal(drawn, whole), camera
     assert pictures._is_out_of_sight("wrist").sum() > 5  # most of the arm is behind it
+
+
+class Still:
+    """An expert, a policy and its session in one, who stays where it is."""
+
+    subtask = ("wait", None)
+
+    def __init__(self, env):
+        self.env = env
+
+    def act(self):
+        return self.env.controller.encode(self.env.controller.command)
+
+    def infer(self, observation):
+        return {"actions": self.act()[None], "subtask": None, "box": None, "timing": {}}
+
+
+def test_a_broken_episode_is_not_recorded_and_ends_an_evaluation(env, monkeypatch):
+    class Breaks(TableSuite):
+        def expert(self, env, rng, *, shuffle=False):
+            return Still(env)
+
+        def disturb(self, env, rng):
+            env.world.is_broken = lambda: True
+            return Disturbance()
+
+    suite = Breaks(name="breaks", title="", body="arm")
+    assert demonstrate(suite, env, scene=0, episode=0, seed=0) is None
+
+    steps = []
+    reset_to, advance = env.reset_to, env.advance
+
+    def reset_and_break(*args, **options):
+        start = reset_to(*args, **options)
+        env.world.is_broken = lambda: len(steps) >= 3
+        return start
+
+    monkeypatch.setattr(env, "reset_to", reset_and_break)
+    monkeypatch.setattr(env, "advance", lambda action: (steps.append(action), advance(action))[1])
+    record, actions = run_episode(env, Still, EpisodeSetup(suite="table", replan_steps=1, scene=0, episode=0, seed=0))
+    assert len(actions) == record.steps == 3 and not record.success

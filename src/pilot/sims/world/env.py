@@ -1,6 +1,6 @@
 """`WorldEnv`: an episode of any scene with any task, as evaluation and collection speak to it (`sims/base.py`).
 
-A scene is drawn and compiled anew for every episode, which costs about 20 ms. One that is impossible, or in which
+A scene is drawn and compiled anew for every episode, which costs about 30 ms. One that is impossible, or in which
 bodies overlap, fall or blow up before anybody acts, is drawn again with the next sub-seed and counted in `redrawn`;
 physics that blows up later ends the episode as broken.
 """
