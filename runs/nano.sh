@@ -4,8 +4,8 @@
 # Hardware: 2 CPU cores (minutes on a GPU). Every stage goes on where it was when it is started again.
 # Time and numbers to expect: docs/results.md, which names the commit that got them.
 #
-#   runs/nano.sh            everything
-#   runs/nano.sh collect | vision | stage1 | stage2 | expert | own_states | ship | eval
+#   runs/nano.sh            everything that the shipped checkpoint is made of
+#   runs/nano.sh collect | vision | stage1 | stage2 | expert | ship | eval | own_states
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -22,15 +22,15 @@ vision() { $pilot train nano_vision --out outputs/nano/vision; }
 stage1() { $pilot train nano_stage1 --out outputs/nano/stage1; }
 stage2() { $pilot train nano_stage2 --out outputs/nano/stage2; }
 expert() { $pilot train nano_expert --out outputs/nano/expert; }
-own_states() { # the policy of `expert` drives, the scripted expert says what is right; then learn from that
+own_states() { # not part of the shipped policy, docs/log.md: `expert` drives, the scripted expert says what is right, learn from that
     $pilot collect data/nano/l2_multi_own --suite homes-l2-multi --homes 60 --episodes 2 --first-home 50000 --seed 5 --policy outputs/nano/expert/policy --driven-steps 100
     $pilot train nano_own_states --out outputs/nano/own_states
 }
 ship() {
     rm -rf checkpoints/nano
     mkdir -p checkpoints
-    cp -r outputs/nano/own_states/policy checkpoints/nano
-    for stage in vision stage1 stage2 expert own_states; do # its log: config (with seed) and every logged step
+    cp -r outputs/nano/expert/policy checkpoints/nano
+    for stage in vision stage1 stage2 expert; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/nano/training/$stage"
         cp outputs/nano/$stage/config.json outputs/nano/$stage/metrics.jsonl "checkpoints/nano/training/$stage/"
     done
@@ -43,6 +43,6 @@ eval_all() {
 case "${1:-all}" in
     collect | vision | stage1 | stage2 | expert | own_states | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && stage1 && stage2 && expert && own_states && ship && eval_all ;;
+    all) collect && vision && stage1 && stage2 && expert && ship && eval_all ;;
     *) echo "unknown stage '$1'; known: collect vision stage1 stage2 expert own_states ship eval" >&2 && exit 2 ;;
 esac

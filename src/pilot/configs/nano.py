@@ -2,8 +2,8 @@
 
 The released weights began as a vision-language model. `nano_vision` stands in for that: the vision tower learns to name
 what it sees. Stage 1 teaches words: FAST tokens, subtasks with boxes and web rows, no flow (α = 0). Stage 2 adds the
-action expert (α = 10, insulated), keeps the words and brings verbal instruction in; then the expert goes on alone. At
-last all of it learns from states that the policy itself gets into. Data: `runs/nano.sh` collects it.
+action expert (α = 10, insulated), keeps the words and brings verbal instruction in; then the expert goes on alone.
+Data: `runs/nano.sh` collects it.
 """
 
 from dataclasses import replace
@@ -113,6 +113,7 @@ def nano_own_states() -> TrainConfig:
     """Words and actions go on, half of the rows from states that the policy itself led to (DAgger, 1011.0686).
 
     There the high level's mistakes are, "done" with things left to do above all; the expert's words say what is right.
+    Not part of the shipped policy: half-way through it stopped too soon no more, but grasped worse (`docs/log.md`).
     """
     return replace(
         nano_stage2(),
