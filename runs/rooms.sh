@@ -9,30 +9,22 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
 pilot=${PILOT:-.venv/bin/pilot}
-data=${DATA:-data/rooms}
-share=${SHARE:-100} # per cent of the homes: a smaller number tries the script out
 
-demonstrations() { # name, suite, homes, episodes in each, first home, frames between pictures, more options
-    local name=$1 suite=$2 homes=$(($3 * share / 100)) episodes=$4 first=$5 every=$6
-    shift 6
-    $pilot collect "$data/$name" --suite "$suite" --scenes "$((homes > 0 ? homes : 1))" --episodes "$episodes" \
-        --first-scene "$first" --seed "$first" --picture-every "$every" --image-size 128 "$@"
-}
+# States and actions are recorded at the robot's rate, pictures at every so many frames.
 collect() {
-    demonstrations mm_skill rooms-skill@mobile 150 2 0 4
-    demonstrations mm_move rooms-move-l1@mobile 500 2 1000 4
-    demonstrations mm_steps rooms-steps@mobile 150 2 2000 5
-    demonstrations mm_whole rooms-whole@mobile 60 1 3000 10
-    demonstrations me_arm_move rooms-move-l1@arm 500 2 4000 4
-    demonstrations me_arm_steps rooms-steps@arm 120 2 5000 5
-    demonstrations me_bimanual_move rooms-move-l1@bimanual 250 2 6000 10
-    demonstrations ce_arm_bowls lab-stack-bowls@arm 150 2 7000 4 --level 1
-    demonstrations ce_bimanual_bowls lab-stack-bowls@bimanual 200 2 8000 10 --level 1
-    demonstrations ce_bimanual_eggs lab-eggs-in-carton@bimanual 100 1 9000 10 --level 1
-    demonstrations ce_bimanual_bus lab-bus-table@bimanual 100 1 10000 10 --level 1
-    demonstrations vi rooms-steps@mobile 60 2 11000 5 --verbal
-    $pilot collect "$data/wd" --suite rooms-steps --web $((40000 * share / 100)) --scenes $((1500 * share / 100 + 1)) \
-        --first-scene 20000 --seed 12 --image-size 128
+    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile --homes 150 --episodes 2 --first-home 0 --seed 0 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile --homes 500 --episodes 2 --first-home 1000 --seed 1000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/mm_steps --suite rooms-steps@mobile --homes 150 --episodes 2 --first-home 2000 --seed 2000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_whole --suite rooms-whole@mobile --homes 60 --episodes 1 --first-home 3000 --seed 3000 --picture-every 10 --image-size 128
+    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm --homes 500 --episodes 2 --first-home 4000 --seed 4000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/me_arm_steps --suite rooms-steps@arm --homes 120 --episodes 2 --first-home 5000 --seed 5000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/me_bimanual_move --suite rooms-move-l1@bimanual --homes 250 --episodes 2 --first-home 6000 --seed 6000 --picture-every 10 --image-size 128
+    $pilot collect data/rooms/ce_arm_bowls --suite lab-stack-bowls@arm --tables 150 --episodes 2 --first-table 7000 --seed 7000 --picture-every 4 --image-size 128 --level 1
+    $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls --tables 200 --episodes 2 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128 --level 1
+    $pilot collect data/rooms/ce_bimanual_eggs --suite lab-eggs-in-carton --tables 100 --episodes 1 --first-table 9000 --seed 9000 --picture-every 10 --image-size 128 --level 1
+    $pilot collect data/rooms/ce_bimanual_bus --suite lab-bus-table --tables 100 --episodes 1 --first-table 10000 --seed 10000 --picture-every 10 --image-size 128 --level 1
+    $pilot collect data/rooms/vi --suite rooms-steps@mobile --homes 60 --episodes 2 --first-home 11000 --seed 11000 --picture-every 5 --image-size 128 --verbal
+    $pilot collect data/rooms/wd --suite rooms-steps --web 40000 --homes 1500 --first-home 20000 --seed 12 --image-size 128
 }
 vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
 stage1() { $pilot train rooms_stage1 --out outputs/rooms/stage1; }
@@ -48,10 +40,9 @@ ship() {
     rm -rf checkpoints/homes && mv checkpoints/homes.new checkpoints/homes
 }
 eval_all() {
-    for robot in mobile arm bimanual; do
-        $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot $robot \
-            --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/$robot
-    done
+    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot mobile --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/mobile
+    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot arm --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/arm
+    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot bimanual --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/bimanual
     $pilot eval checkpoints/homes --suite lab-stack-bowls --robot bimanual --episodes 100 --out outputs/rooms/eval/lab
 }
 
