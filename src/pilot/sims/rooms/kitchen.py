@@ -46,9 +46,9 @@ def draw_kitchen(spec: Any, rng: np.random.Generator, palette: Palette) -> Room:
                 add_chair(room, chair, name=room.number("chair"), paint=palette.second_wood)
 
     def build_bin(place: Place) -> None:
-        half, tall = (float(rng.uniform(0.12, 0.15)),) * 2, float(rng.uniform(0.38, 0.5))
+        side, tall = float(rng.uniform(0.12, 0.15)), float(rng.uniform(0.38, 0.5))
         paint = METAL if rng.uniform() < 0.4 else palette.second_cloth.shade(0.8)
-        add_vessel(room, place, name="bin", half=half, height=tall, paint=paint, rim=True)
+        add_vessel(room, place, name="bin", half=(side, side), height=tall, paint=paint, rim=True)
 
     def build_shelf(place: Place) -> None:
         add_shelf(room, place, half_width=0.35, boards=(0.12, 0.5, 0.86))

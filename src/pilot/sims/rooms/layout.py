@@ -67,7 +67,8 @@ def furnish(room: Room, walls: Walls, *, floor: tuple[float, float]) -> None:
     x, y = max(floor[0], need[1], need[3]), max(floor[1], need[0], need[2])
     room.floor = (x, y)
     depths = [max((unit.depth for unit in units), default=BARE - STAND) for units in walls]
-    room.walls = tuple(half + STAND + depth for half, depth in zip((x, y, x, y), depths, strict=True))
+    east, north, west, south = (half + STAND + depth for half, depth in zip((x, y, x, y), depths, strict=True))
+    room.walls = (east, north, west, south)
     add_shell(room)
     shows: list[Stretch] = []
     for i, units in enumerate(walls):
@@ -78,7 +79,8 @@ def furnish(room: Room, walls: Walls, *, floor: tuple[float, float]) -> None:
     _fill_corners(room, depths)
     if rng.uniform() < 0.7:
         size = rng.uniform([0.45, 0.5], [0.8, 0.9]) * np.array([x, y])
-        add_rug(room, Place(*rng.uniform(-0.15, 0.15, 2), float(rng.normal(0, 0.06))), half=(size[0], size[1]))
+        place = Place(float(rng.uniform(-0.15, 0.15)), float(rng.uniform(-0.15, 0.15)), float(rng.normal(0, 0.06)))
+        add_rug(room, place, half=(size[0], size[1]))
     add_lights(room)
     _add_overview(room)
 

@@ -46,9 +46,9 @@ def draw_living_room(spec: Any, rng: np.random.Generator, palette: Palette) -> R
         add_shelf(room, place, half_width=0.42, boards=(0.1, 0.47, 0.84))
 
     def build_bin(place: Place) -> None:
-        half = (float(rng.uniform(0.11, 0.14)),) * 2
+        side = float(rng.uniform(0.11, 0.14))
         paint = METAL if rng.uniform() < 0.3 else Paint(palette.second_cloth.rgb)
-        add_vessel(room, place, name="bin", half=half, height=float(rng.uniform(0.3, 0.42)), paint=paint)
+        add_vessel(room, place, name="bin", half=(side, side), height=float(rng.uniform(0.3, 0.42)), paint=paint)
 
     sofa_unit, table_unit = Unit(build_sofa, 2 * sofa, 0.82), Unit(build_table, 2 * table[0], table[1])
     cabinet, shelf = Unit(build_cabinet, 1.14, 0.44, is_tall=True), Unit(build_shelf, 0.88, 0.34)

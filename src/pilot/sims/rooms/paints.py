@@ -22,7 +22,8 @@ class Paint:
 
     def shade(self, factor: float) -> "Paint":
         """Return a darker (below 1) or lighter paint."""
-        return Paint(tuple(float(np.clip(c * factor, 0, 1)) for c in self.rgb), self.material)
+        r, g, b = (float(np.clip(c * factor, 0, 1)) for c in self.rgb)
+        return Paint((r, g, b), self.material)
 
 
 METAL, DARK, WHITE = Paint((0.6, 0.63, 0.66)), Paint((0.16, 0.16, 0.18)), Paint((0.93, 0.93, 0.92))

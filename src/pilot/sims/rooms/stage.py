@@ -206,10 +206,8 @@ class Stage:
             return
         rng, (x_most, y_most) = self.rng, self.room.floor
         if self.level == 3:
-            self.robot_pose = (
-                *(float(c) for c in rng.uniform(-1, 1, 2) * (x_most, y_most)),
-                float(rng.uniform(-np.pi, np.pi)),
-            )
+            x, y = (float(share) for share in rng.uniform(-1, 1, 2))
+            self.robot_pose = (x * x_most, y * y_most, float(rng.uniform(-np.pi, np.pi)))
             return
         if name in self.items:
             spot = self.spots[self.homes[name]]

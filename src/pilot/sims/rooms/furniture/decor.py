@@ -79,7 +79,8 @@ def add_window(room: Room, wall: Place, *, half_width: float, z: float = 1.45) -
 def _sky(rng: np.random.Generator) -> tuple[float, float, float]:
     evening = float(rng.uniform(0, 1)) ** 3
     day, dusk = np.array(SKY.rgb), np.array([0.95, 0.72, 0.55])
-    return tuple(float(c) for c in day + (dusk - day) * evening)
+    r, g, b = (float(c) for c in day + (dusk - day) * evening)
+    return r, g, b
 
 
 def add_picture(room: Room, wall: Place, *, z: float) -> None:

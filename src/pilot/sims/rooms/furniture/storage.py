@@ -76,8 +76,8 @@ def add_books(room: Room, piece: object, *, z: float, span: tuple[float, float],
         count = int(rng.integers(2, 4))
         for _ in range(count):
             half = (float(rng.uniform(0.06, 0.08)), float(rng.uniform(0.012, 0.03)), float(rng.uniform(0.09, 0.13)))
-            rgb = tuple(float(c) for c in rng.uniform(0.2, 0.85, 3))
-            box(piece, half, Paint(rgb), at=(x, y + half[1], z + half[2]), solid=False)
+            r, g, b = (float(c) for c in rng.uniform(0.2, 0.85, 3))
+            box(piece, half, Paint((r, g, b)), at=(x, y + half[1], z + half[2]), solid=False)
             y += 2 * half[1] + 0.002
         y += float(rng.uniform(0.08, 0.25))
 
