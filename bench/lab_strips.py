@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for suite in SUITES:
-        if args.body not in suite.bodies:
+        if args.body not in suite.bodies or suite.level == 1:
             continue
         chosen = replace(suite, split="train").with_robot(args.body)
         strip = [

@@ -1,10 +1,18 @@
 """Stack bowls: one into the other, on the one that stands in the middle."""
 
+import numpy as np
+
+from pilot.sims.lab.motions import put_exactly
 from pilot.sims.lab.task import LabTask
 from pilot.sims.lab.workbench import Area, Workbench
 from pilot.sims.world.goals import StackedOn
+from pilot.sims.world.motions import UP, Motion, about
 from pilot.sims.world.phrases import Phrasings
+from pilot.sims.world.planner import Planner
+from pilot.sims.world.skills import pick, tuck
 from pilot.sims.world.task import Step
+
+NESTED = 0.02  # a bowl is let go of this far above the one that it goes into [m]
 
 PHRASINGS = Phrasings.of(
     (
@@ -33,9 +41,27 @@ def lay_out(bench: Workbench, level: int) -> list[Step]:
         Step(
             goal=StackedOn(bowl.name, base.name),
             subtasks=(f"pick up the {bowl.name}", f"put the {bowl.name} on the {base.name}"),
+            skill="stack",
         )
         for bowl in bowls
     ]
 
 
-TASK = LabTask(phrasings=PHRASINGS, lay_out=lay_out, seconds=40)
+def stack(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
+    """Pick a bowl up, unless it is held, and let it down upright into the pile, however it hangs in the hand."""
+    assert isinstance(step.goal, StackedOn)
+    world, items = planner.world, planner.scene.items
+    item, base = items[step.goal.item], world.pos(items[step.goal.base].body)
+    if planner.holder(item.name) is None:
+        yield from pick(planner, item, rng=rng)
+    piled = [world.pos(other.body) for other in items.values() if other is not item]
+    top = max(pos[2] for pos in piled if np.linalg.norm(pos[:2] - base[:2]) < 0.04)
+    now = world.rot(item.body)
+    yaw = float(np.arctan2(now[1, 0], now[0, 0]))
+    at = np.array([*base[:2], top + NESTED])
+    poses = [(at, about(UP, yaw + turn)) for turn in np.radians([0, 30, -30, 60, -60, 90, -90, 135, -135, 180])]
+    yield from put_exactly(planner, item, poses, rng=rng, over=0.12, spread=0.045, leave=0.12)
+    yield from tuck(planner)
+
+
+TASK = LabTask(phrasings=PHRASINGS, lay_out=lay_out, skills={"stack": stack}, seconds=60)
