@@ -15,6 +15,7 @@ APPROACH = 0.09  # a hand comes this far along its fingers [m]
 MOST_TRIED = 24  # grasps that are looked at closely
 _WRIST = 0.175  # from the tcp back to the wrist's joints [m]
 _ARM = 0.66  # from the shoulder to the wrist, stretched [m]
+_AGAIN = 0.4  # what a grasp that missed once costs, as 4 cm of room for a finger
 _STEEPEST = 0.35  # of an approach from below, as the upward part of its direction
 
 
@@ -97,9 +98,19 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
             cost = 0.3 * abs(float(np.arctan2(-sideways[0], abs(sideways[1])))) + 0.1 * (sideways[1] < 0)
         else:
             cost = 1.0 - float(approach[:2] @ away)
+        cost += _AGAIN * planner.missed[_key(item, grasp)]
         ranked.append((cost - 10 * room + 0.15 * rng.random(), grasp, (tcp, hand)))
     ranked.sort(key=lambda entry: entry[0])
     return [(grasp, pose) for _, grasp, pose in ranked]
+
+
+def count_miss(planner: Planner, item: Item, grasp: Grasp) -> None:
+    """Remember that a grasp did not hold, so that another one is tried first."""
+    planner.missed[_key(item, grasp)] += 1
+
+
+def _key(item: Item, grasp: Grasp) -> tuple[str, bytes]:
+    return item.name, np.round([*grasp.tcp, *grasp.rotation[:, 1]], 2).tobytes()
 
 
 def _check_grasp(planner: Planner, item: Item, arm: Arm, grasp: Grasp, pose: Pose) -> Reachable | None:

@@ -3,6 +3,7 @@
 They are answered on a copy of the world's state; the world itself stays as it is.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,7 @@ class Planner:
         self.world, self.controller, self.scene = world, controller, scene
         self.body, self.ik = controller.body, controller.ik
         self.base_radius = 0.255
+        self.missed: Counter[tuple[str, bytes]] = Counter()  # grasps that did not hold, see `grasping.count_miss`
         model = world.model
         self._data = mujoco.MjData(model)
         names = {self.ik.model.body(i).name for i in range(1, self.ik.model.nbody)}

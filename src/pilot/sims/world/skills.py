@@ -11,7 +11,7 @@ import numpy as np
 from pilot.sims.world.bodies.base import FINGER_TRAVEL, Arm
 from pilot.sims.world.control import JointCommand, opening_for
 from pilot.sims.world.goals import touches_others
-from pilot.sims.world.grasping import Reachable, find_grasp, turned_about_vertical
+from pilot.sims.world.grasping import Reachable, count_miss, find_grasp, turned_about_vertical
 from pilot.sims.world.ik import Pose
 from pilot.sims.world.motions import (
     UP,
@@ -139,6 +139,7 @@ def grip_as_found(planner: Planner, item: Item, found: Reachable, *, rng: np.ran
     yield from set_grip(planner, arm, 0.0)
     yield from reach(planner, {arm: (at[0] + _LIFT * UP, at[1])}, speed=0.3, lenient=True)
     if planner.holder(item.name) != arm:
+        count_miss(planner, item, found.grasp)
         raise Deviation(f"the {item.name} is not in the gripper")
 
 

@@ -224,6 +224,8 @@ def _add_gripper(spec: Any, hand: Any, arm: Arm) -> None:
         add_geom(finger, "box", size=pad_size, pos=(0.085, sign * 0.012, 0), rgb=_DARK, mass=0.02, contact="none")
         _add_position_actuator(spec, name, kp=2000, kv=40, force=FINGER_FORCE, limits=(-SQUEEZE, FINGER_TRAVEL))
     left, right = arm.fingers
+    # Their joints' limits stop them. In contact, pads that were slammed through each other would lock for good.
+    spec.add_exclude(bodyname1=left, bodyname2=right)
     coupling = spec.add_equality(
         type=mujoco.mjtEq.mjEQ_JOINT, name1=left, name2=right, objtype=mujoco.mjtObj.mjOBJ_JOINT, solref=[0.01, 1]
     )
