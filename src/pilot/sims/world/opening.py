@@ -248,8 +248,11 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
     fixture, world, controller = opening.fixture, planner.world, planner.controller
     way = np.sign(fixture.closed_at - opening.now)
 
-    def touch(at: float, *, off: float) -> Pose:
-        """Return the hand's pose `off` [m] outside the door's face, near its handle, when the door is `at`."""
+    def touch(at: float, *, off: float, follow: float) -> Pose:
+        """Return the hand's pose `off` [m] outside the door's face, near its handle, when the door is `at`.
+
+        `follow`: the share of the door's angle that the hand turns by.
+        """
         pos, rotation = world.site(opening.handle)
         radius = pos - opening.anchor
         radius -= opening.axis * (radius @ opening.axis)
@@ -257,20 +260,31 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
         inwards /= np.linalg.norm(inwards)
         point = opening.moved(pos - 0.06 * radius / np.linalg.norm(radius) - off * inwards, at - opening.now)
         closed = about(opening.axis, fixture.closed_at - opening.now) @ rotation
-        return point, about(opening.axis, _TURNS_WITH * (at - fixture.closed_at)) @ closed
+        return point, about(opening.axis, follow * (at - fixture.closed_at)) @ closed
 
-    start, before = touch(opening.now, off=0.07), None
-    for arm in arms_by_distance(planner, start[0], rng):
-        before = planner.reach(controller.command.q, {arm: start})
-        if before is None and planner.body.is_mobile:
-            for stand in stands(planner, fixture, start[0], arm, rng=rng, distance=_STAND)[:1]:
-                yield from tuck(planner)
-                yield from drive(planner, stand)
-            before = planner.reach(controller.command.q, {arm: start})
-        if before is not None:
+    def found(arm: Arm) -> tuple[Pose, np.ndarray, float] | None:
+        """Return the pose to begin in, joints for it, and how the hand turns, from where the base stands."""
+        for follow in (_TURNS_WITH, 0.3, 0.9, 0.0):
+            pose = touch(opening.now, off=0.07, follow=follow)
+            q = planner.reach(controller.command.q, {arm: pose})
+            if q is not None:
+                return pose, q, follow
+        return None
+
+    middle, begin = touch(opening.now, off=0.07, follow=_TURNS_WITH)[0], None
+    for arm in arms_by_distance(planner, middle, rng):
+        begin = found(arm)
+        for stand in stands(planner, fixture, middle, arm, rng=rng, distance=_STAND) if planner.body.is_mobile else ():
+            if begin is not None:
+                break
+            yield from tuck(planner)
+            yield from drive(planner, stand)
+            begin = found(arm)
+        if begin is not None:
             break
-    if before is None:
+    if begin is None:
         raise Deviation(f"the {fixture.name} is out of reach")
+    start, before, follow = begin
     yield from with_grip(planner, travel(planner, arm, before), arm, opening=0.0)
     yield from reach(planner, {arm: start}, base=planner.body.is_mobile, lenient=True)
     at, still, last = opening.now, 0, opening.now
@@ -280,7 +294,7 @@ def _push_shut(planner: Planner, opening: Opening, *, rng: np.random.Generator) 
         last = opening.now if still == 0 else last
         if still * controller.dt > 2.0:
             raise Deviation(f"the {fixture.name} does not move")
-        aims = {arm.tcp: touch(at, off=0.012)}
+        aims = {arm.tcp: touch(at, off=0.012, follow=follow)}
         q = planner.ik.step(controller.command.q, aims, dt=controller.dt, base=planner.body.is_mobile, turn=2.0)
         yield gripping(planner, replace(controller.command, q=q), arm, opening=0.0)
     yield from _step_away(planner, arm)
