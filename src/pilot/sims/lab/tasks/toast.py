@@ -19,6 +19,7 @@ from pilot.sims.world.task import Step
 from pilot.sims.world.things import Look, ThingKind
 from pilot.sims.world.things.grasps import above
 from pilot.sims.world.things.kind import Form
+from pilot.sims.world.things.looks import lighter
 from pilot.sims.world.things.pieces import box
 
 BOARD = "bread board"
@@ -43,7 +44,7 @@ PHRASINGS = Phrasings.of(
 
 def _form(look: Look) -> Form:
     crust = box(SLICE, (0, 0, SLICE[2]), look.rgb)
-    crumb = box((SLICE[0] - 0.006, SLICE[1] + 0.0006, SLICE[2] - 0.006), (0, 0, SLICE[2]), look.accent_rgb)
+    crumb = box((SLICE[0] - 0.006, SLICE[1] + 0.0006, SLICE[2] - 0.006), (0, 0, SLICE[2]), lighter(look.rgb, 0.5))
     return Form((crust, crumb.only_seen()), above((0, 0, 2 * SLICE[2] - 0.016), SLICE[1]))
 
 
