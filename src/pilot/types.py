@@ -97,7 +97,8 @@ class MotionLimits:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MotionLimits":
         """Build limits from their `dataclasses.asdict` form, also after JSON, which has no tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**declared)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,20 +72,32 @@ def check_episode(suite: Suite) -> None:
 
 
 def check_expert(suite: Suite) -> None:
-    """The expert, if the suite has one, reaches the goal, and a supervisor has words for its subtasks."""
+    """The expert, if the suite has one, reaches the goal, and a supervisor has words for its subtasks.
+
+    Experts may fail now and then: one that misses the goal of scene 1 has to reach those of scenes 2 and 3.
+    """
     if not suite.has_expert:
         return
     with open_env(suite) as env:
-        env.reset_to(1)
-        expert = suite.expert(env, np.random.default_rng(0))
-        for _ in range(env.max_steps):
-            words, _ = expert.subtask
-            require(words is not None or not suite.has_subtasks, "the suite has subtasks, but its expert names none")
-            if suite.has_supervisor and words not in (None, DONE):
-                require(bool(suite.utterances(words)), f"the supervisor has no words for '{words}'")
-            if env.advance(expert.act())["success"]:
-                return
-    raise ValueError(f"the expert did not reach the goal of scene 1 in {env.max_steps} steps")
+        if _reaches_goal(suite, env, scene=1):
+            return
+        for scene in (2, 3):
+            reached = _reaches_goal(suite, env, scene=scene)
+            require(reached, f"the expert did not reach the goals of scenes 1 and {scene} in {env.max_steps} steps")
+
+
+def _reaches_goal(suite: Suite, env: SimEnv, *, scene: int) -> bool:
+    """Let the expert act in a scene, listen to its words, and return whether it reached the goal."""
+    env.reset_to(scene)
+    expert = suite.expert(env, np.random.default_rng(0))
+    for _ in range(env.max_steps):
+        words, _ = expert.subtask
+        require(words is not None or not suite.has_subtasks, "the suite has subtasks, but its expert names none")
+        if suite.has_supervisor and words is not None and words != DONE:
+            require(bool(suite.utterances(words)), f"the supervisor has no words for '{words}'")
+        if env.advance(expert.act())["success"]:
+            return True
+    return False
 
 
 def check_nonsense(suite: Suite) -> None:

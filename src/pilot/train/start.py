@@ -162,7 +162,8 @@ def check_checkpoint(config: TrainConfig, *, bundle: Bundle, path: Path) -> None
 
 def choose_text_model(name: str | None) -> TextTokenizer:
     """Return the text model that a run from nothing asks for: one that ships, by name, or a file."""
-    return TextTokenizer(TEXT_MODELS.get(name or "nano", name))
+    name = name or "nano"
+    return TextTokenizer(TEXT_MODELS.get(name, name))
 
 
 def check_text_model(config: TrainConfig, text: TextTokenizer, *, path: Path) -> None:

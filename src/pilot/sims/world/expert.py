@@ -61,6 +61,7 @@ class WorldExpert:
         if self._motion is None or (number != self._number and not self._finishes()):
             self._begin(number)
         for _ in range(2):
+            assert self._motion is not None, "_begin made one"
             try:
                 return self.env.controller.encode(next(self._motion))
             except StopIteration:

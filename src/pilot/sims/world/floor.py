@@ -79,7 +79,7 @@ def _distances(free: np.ndarray, goal: tuple[int, ...]) -> np.ndarray:
         best = inner.copy()
         for i, j in _NEIGHBOURS:
             length = 1.0 if i == 0 or j == 0 else 1.414
-            rows, columns = slice(1 + i, cost.shape[0] - 1 + i), slice(1 + j, cost.shape[1] - 1 + j)
+            rows, columns = (slice(1 + step, size - 1 + step) for step, size in zip((i, j), cost.shape))
             best = np.minimum(best, cost[rows, columns] + length)
         best[~free] = np.inf
         best[goal] = 0
