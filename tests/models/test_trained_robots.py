@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pilot.contracts import examples
+from pilot.models.build import build_model
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import Pi, pi0_small, pi05
-from pilot.models.build import build_model
 from pilot.models.trained_robots import TrainedRobot, by_name
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT as HOMES
