@@ -83,3 +83,18 @@ def test_bad_pictures_are_never_read_as_black_ones(path, monkeypatch):
     (path / "frames/frames.json").unlink()
     with pytest.raises(ValueError, match="row 0 is damaged"):
         cache_frames(dataset, progress=False)
+
+
+def test_only_rows_that_training_draws_are_held_and_others_are_still_read(path):
+    """Sets whose pictures are held over several frames would otherwise be decoded many times over."""
+    dataset = LeRobotDataset(path, 4)
+    decoded = pictures(dataset)
+    dataset.trainable = np.arange(len(dataset)) % 3 == 0
+    cache = cache_frames(dataset, progress=False)
+    camera = dataset.cameras[0]
+    assert (cache.folder / f"{camera}.raw").stat().st_size == 4 * decoded[0].size
+    for cached, picture in zip(pictures(dataset), decoded, strict=True):
+        np.testing.assert_array_equal(cached, picture)
+    with pytest.raises(LookupError, match="row 1 is not drawn"):
+        cache.read(1, camera)
+    assert cache_frames(dataset, progress=False).rows.tolist() == [0, 3, 6, 9]

@@ -11,6 +11,7 @@ dims, `h w` pixels.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -32,7 +33,7 @@ class PictureSource(Protocol):
     """Decoded pictures by row: `storage.frame_cache.FrameCache` or `loading.windows.WindowCache`."""
 
     def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Return the picture of a camera at row `i`."""
+        """Return the picture of a camera at row `i`; a `LookupError` if it does not hold that row."""
         ...
 
 
@@ -217,7 +218,10 @@ class EpisodeDataset:
         if camera in (episode := self.episodes[self.episode_of[i]]).missing:
             raise ValueError(f"{self.path}: camera '{camera}' did not record episode {episode.index}")
         with self.folder.lock:  # training reads in one thread while validation reads in another
-            return self.decode(i, camera) if self.frames is None else self.frames.read(i, camera)
+            if self.frames is not None:
+                with suppress(LookupError):
+                    return self.frames.read(i, camera)
+            return self.decode(i, camera)
 
     def fingerprint(self) -> str:
         """Return a text that changes when the set on disk changes, or another choice of episodes is read."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from tqdm import tqdm
 
 from pilot.data.formats.episodes import EpisodeDataset
@@ -19,29 +19,51 @@ NOTE = "frames.json"
 
 
 class FrameCache:
-    """All pictures of the rows of one `EpisodeDataset`, `folder/<camera>.raw`, in row order.
+    """The pictures of the rows of one `EpisodeDataset` that training draws, `folder/<camera>.raw`, in row order.
 
-    Open it with `cache_frames`; `dataset.frames = cache` makes the data set read from it.
+    Open it with `cache_frames`; `dataset.frames = cache` makes the data set read from it. `rows` are the rows that it
+    holds, None for all.
     """
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]], bad: dict[str, dict[int, str]]) -> None:
-        self.folder, self.shapes, self.bad = folder, shapes, bad
+    def __init__(
+        self,
+        folder: Path,
+        shapes: dict[str, tuple[int, ...]],
+        bad: dict[str, dict[int, str]],
+        *,
+        rows: Int[np.ndarray, " n"] | None = None,
+    ) -> None:
+        self.folder, self.shapes, self.bad, self.rows = folder, shapes, bad, rows
         self._open: dict[str, int] = {}
 
     def read(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Return the picture at row `i`; a `ValueError` if it could not be decoded, or if the file is too short."""
+        """Return the picture at row `i`.
+
+        Raises:
+            LookupError: the cache does not hold that row.
+            ValueError: it could not be decoded, or the file is too short.
+        """
         if i in self.bad[camera]:
             raise ValueError(self.bad[camera][i])
+        position = self._position(i)
         shape = self.shapes[camera]
         size = int(np.prod(shape))
         if camera not in self._open:
             self._open[camera] = os.open(self.folder / f"{camera}.raw", os.O_RDONLY)
-        content = os.pread(self._open[camera], size, i * size)
+        content = os.pread(self._open[camera], size, position * size)
         if len(content) != size:
             raise ValueError(
                 f"{self.folder / camera}.raw ends before row {i}; remove the folder, it will be made again"
             )
         return np.frombuffer(content, np.uint8).reshape(shape)
+
+    def _position(self, i: int) -> int:
+        if self.rows is None:
+            return i
+        position = int(np.searchsorted(self.rows, i))
+        if position == len(self.rows) or self.rows[position] != i:
+            raise LookupError(f"row {i} is not drawn by training, so it is not in {self.folder}")
+        return position
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # file descriptors do not travel to worker processes
@@ -61,13 +83,15 @@ def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, p
         writable = os.access(dataset.path, os.W_OK)
         folder = (dataset.path if writable else cache_folder(dataset.path)) / "frames"
     folder = Path(folder)
-    note = {"fingerprint": dataset.fingerprint(), "rows": len(dataset), "cameras": list(dataset.cameras)}
+    held = len(dataset.trainable_rows())
+    note = {"fingerprint": dataset.fingerprint(), "rows": held, "cameras": list(dataset.cameras)}
     if not (folder / NOTE).exists() or _differs(folder, note):
         write_json(folder / NOTE, note | _build(dataset, folder, progress=progress))
     known = read_json(folder / NOTE, remedy=f"remove {folder}")
     shapes = {camera: tuple(shape) for camera, shape in known["shapes"].items()}
     bad = {camera: {int(i): why for i, why in known.get("bad", {}).get(camera, {}).items()} for camera in shapes}
-    dataset.frames = FrameCache(folder, shapes, bad)
+    rows = None if held == len(dataset) else dataset.trainable_rows()
+    dataset.frames = FrameCache(folder, shapes, bad, rows=rows)
     return dataset.frames
 
 
@@ -81,16 +105,17 @@ def _differs(folder: Path, note: dict[str, Any]) -> bool:
 
 
 def _build(dataset: EpisodeDataset, folder: Path, *, progress: bool) -> dict[str, Any]:
-    """Decode everything, in the order of the files; return the shapes of pictures, and which are bad and why."""
+    """Decode what training draws, in the order of the files; return the pictures' shapes, and which are bad and why."""
     (folder / NOTE).unlink(missing_ok=True)
     dataset.frames = None
     shapes: dict[str, tuple[int, ...]] = {}
     bad: dict[str, dict[int, str]] = {camera: {} for camera in dataset.cameras}
-    total = len(dataset) * len(dataset.cameras)
+    rows = dataset.trainable_rows().tolist()
+    total = len(rows) * len(dataset.cameras)
     with tqdm(total=total, unit="picture", desc=f"decoding {dataset.path.name}", disable=not progress) as bar:
         for camera in dataset.cameras:
             with atomic_write(folder / f"{camera}.raw") as temporary, temporary.open("wb") as file:
-                for i in range(len(dataset)):
+                for i in rows:
                     picture = _decode_if_good(dataset, i, camera, bad=bad[camera])
                     if camera not in shapes:
                         shapes[camera] = _first_shape(dataset, camera) if picture is None else picture.shape
