@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pilot.sims.lab import SUITES, LabSuite
+from pilot.sims.lab import SUITES
+from pilot.sims.world.suites import WorldSuite
 
 COLUMNS = 7
 SECONDS = 0.5  # between the pictures that are chosen from
 
 
-def pictures_of(suite: LabSuite, *, scene: int, size: int) -> list[np.ndarray]:
+def pictures_of(suite: WorldSuite, *, scene: int, size: int) -> list[np.ndarray]:
     """Return `COLUMNS` pictures of an episode, the first from its start and the last from its end."""
     env: Any = suite.make_env(image_size=2 * size)
     env.reset_to(scene)

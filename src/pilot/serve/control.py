@@ -162,16 +162,16 @@ class Controller:
 
     def _keep_within_limits(self, command: Command, *, missed: int) -> Command:
         """Return the command as the robot may have it, and log when it begins to differ from what was wanted."""
-        if command.action is None:
+        if (wanted := command.action) is None:
             return command
         if self._stopped:
-            still = self.executor.late.stop(command.action if self._last is None else self._last)
-            command = replace(command, status="stop", action=still, reasons=("stopped",))
+            wanted = self.executor.late.stop(wanted if self._last is None else self._last)
+            command = replace(command, status="stop", action=wanted, reasons=("stopped",))
         if self.motion is not None:
             if self._state is not None:
                 self.motion.reset(measured_position(self.policy.metadata, self._state))
                 self._state = None
-            filtered = self.motion.apply(command.action, missed=missed)
+            filtered = self.motion.apply(wanted, missed=missed)
             status = "stop" if self.motion.is_stopped else command.status
             command = replace(command, status=status, action=filtered.action, reasons=filtered.reasons)
             if filtered.reasons and filtered.reasons != self._reasons:

@@ -61,7 +61,8 @@ class WorldDisturbance(Disturbance):
         open_grips = np.where(closes, 1.0, state[self._grips])
         shut = np.where(closes, 0.0, state[self._grips])
         aside, closing = round(0.25 * self._hz), round(0.4 * self._hz)
-        return [(offset, open_grips)] * aside + [(offset, shut)] * closing
+        script: list[tuple[np.ndarray, np.ndarray | None]] = [(offset, open_grips)] * aside
+        return script + [(offset, shut)] * closing
 
     def _shove(self) -> None:
         """Give a thing that the task is about, and nobody holds, a push along the table."""
