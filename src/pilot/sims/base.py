@@ -230,7 +230,7 @@ def check_action(action: np.ndarray, robot: Robot) -> np.ndarray:
     action = np.asarray(action, float)
     if action.shape != (robot.action_dim,) or not np.isfinite(action).all():
         raise ValueError(
-            f"an action of robot '{robot.name}' is {robot.action_dim} finite numbers {robot.action_names}, got {action}"
+            f"an action of '{robot.name}' is {robot.action_dim} finite numbers {robot.action_names}, got {action}"
         )
     return action
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pilot.sims.base import check_action
 from pilot.sims.world.bodies.base import BASE_JOINTS, FINGER_TRAVEL, LIFT, SQUEEZE, Body
 from pilot.sims.world.ik import InverseKinematics, Pose
 from pilot.sims.world.physics import Physics
@@ -90,12 +91,7 @@ class BodyController:
         Raises:
             ValueError: the action has other dims than the robot, or is not finite.
         """
-        action = np.asarray(action, float)
-        if action.shape != (self.robot.action_dim,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"an action of '{self.robot.name}' is {self.robot.action_dim} finite numbers "
-                f"{self.robot.action_names}, got {action!r}"
-            )
+        action = check_action(action, self.robot)
         q, first = self.command.q.copy(), 0
         if self.body.is_mobile:
             velocity = _clip(action[:3], -BASE_TOP_SPEED, BASE_TOP_SPEED)
