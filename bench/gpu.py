@@ -6,7 +6,7 @@
 this and the training beside it. First the kernels one by one (`gpu_kernels.py`), then the whole model: error against
 fp32 and plain bf16, p50 and p99 as the host sees them, from pictures on the host to actions on the host too. A part
 that fails prints why, and the next begins; none begins when so many seconds have gone by. All numbers land in
-`gpu.json`, and in `rows.md` as rows for docs/results.md.
+`gpu.json`, and in `rows.md` as rows for docs/measurements.md.
 """
 
 # ruff: noqa: B023 (functions that are timed are called in the turn of the loop that made them)
@@ -431,7 +431,7 @@ def shown(row: dict[str, Any]) -> str:
 
 
 def rows_for_docs(command: str, commit: str) -> str:
-    """What was measured as a table, for docs/results.md."""
+    """What was measured as a table, for docs/measurements.md."""
     r = RESULTS
     best = min((v["chunk"][0] for k, v in r.get("chunk", {}).items() if k.startswith("fused")), default=None)
     found = {

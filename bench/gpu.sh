@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that a GPU can say about pilot, in at most seven minutes: every fast path against the plain model, then acting and
-# training timed. Numbers land in $OUT (outputs/gpu if unset) as JSON, log and rows for docs/results.md.
+# training timed. Numbers land in $OUT (outputs/gpu if unset) as JSON, log and rows for docs/measurements.md.
 #
 #     bench/gpu.sh [commit]        the commit, where this is no git checkout
 set -u

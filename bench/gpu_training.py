@@ -6,7 +6,7 @@ Weights are random and made on the GPU. Rows have three cameras of 224², and, w
 of which 140 are said; 4 tokens of padding make lengths that 8 divides. A part that fails prints its error and the rest
 goes on; parts for which there is no time are named at the end. Checked first: each kernel against plain torch. A run
 with a CUDA graph is also checked: its losses are those of the run before it, which has none. Rows for
-`docs/results.md` come last, and lie beside the JSON.
+`docs/measurements.md` come last, and lie beside the JSON.
 """
 
 import os
@@ -329,7 +329,7 @@ def compare_graph(results: dict[str, Any], name: str) -> None:
 
 
 def rows(results: dict[str, Any]) -> list[str]:
-    """Return rows of a table for `docs/results.md`."""
+    """Return rows of a table for `docs/measurements.md`."""
     table = ["| training π0.5 at `2b` | samples/s | ms a step | kernels, launches | memory |", "|---|---|---|---|---|"]
     for name, found in results.items():
         if isinstance(found, dict) and "samples_per_s" in found:

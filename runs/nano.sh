@@ -2,7 +2,7 @@
 # checkpoints/nano: π0.5's stages on generated homes, from nothing.
 #
 # Hardware: 2 CPU cores (minutes on a GPU). Every stage goes on where it was when it is started again.
-# Time and numbers to expect: docs/results.md, which names the commit that got them.
+# Time and numbers to expect: docs/measurements.md, which names the commit that got them.
 #
 #   runs/nano.sh            everything that the shipped checkpoint is made of
 #   runs/nano.sh collect | vision | stage1 | stage2 | expert | ship | eval | own_states

@@ -1,5 +1,6 @@
 """What the pages say is true: commands parse, files exist, example code runs."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -63,6 +64,24 @@ def test_make_targets_that_pages_name_exist():
     makefile = (ROOT / "Makefile").read_text()
     named = {target for page in PAGES for target in re.findall(r"(?:^|`)make (\w+)", page.read_text(), re.MULTILINE)}
     assert named <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
+
+
+@pytest.mark.parametrize("script", ["figures"])
+def test_the_drawings_are_those_that_their_script_draws(script, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    drawn = importlib.import_module(script).draw_all()
+    assert drawn
+    for name, picture in drawn.items():
+        assert (ROOT / "docs" / "images" / name).read_text() == picture, f"run: python docs/site/{script}.py"
+
+
+def test_each_count_in_a_figure_is_a_measurement(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "site")
+    measured = (ROOT / "docs" / "measurements.md").read_text()
+    groups = [group for figure in importlib.import_module("figures").RATES.values() for group in figure]
+    for rate in (rate for _, rates in groups for rate in rates):
+        count = rate.successes
+        assert re.search(rf"\({count}\)|\b{count} of (the same )?{rate.of}\b", measured), rate
 
 
 def test_readme_is_short():
