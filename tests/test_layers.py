@@ -42,6 +42,7 @@ TORCH_FREE = (
     "configs",
     "cli.settings",
     "train.config",
+    "train.early_checks",
     "models.registry",
 )
 """What runs beside a simulator or a robot, and what reads a run's settings, so that a wrong one is answered at once:

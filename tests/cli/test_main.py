@@ -63,6 +63,11 @@ WRONG_NAMES = {
     "demo --checkpoint none": "none does not exist; give the folder of a checkpoint",
     "collect out --split trian": "argument --split: invalid choice: 'trian'",
     "train nano_visoin": "unknown run 'nano_visoin'; did you mean 'nano_vision'?",
+    "train nano_vision --out run": "data/nano/l1_single does not exist; give the folder of a data set",
+    "train debug --out run --set data.sources.single.path=.": ". holds no meta/info.json (LeRobot) or features.json",
+    "train debug --out run --set steps=0": "steps is at least 1, got 0",
+    "train debug --out run --set evaluation.suite=homes-l9": "unknown suite 'homes-l9'; did you mean 'homes-l2'?",
+    "plan debug --set optim.clip_norm=0": "optim.peak_lr and optim.clip_norm are above 0",
     "plan nano_visoin": "unknown run 'nano_visoin'; did you mean 'nano_vision'?",
     "plan nano_vision --gpus 8xH10": "unknown GPU 'H10'; did you mean 'H100'?",
     "eval none": "none does not exist; give the folder of a checkpoint",
@@ -79,6 +84,7 @@ WRONG_NAMES = {
     "data tokenizer . --out out --kind fats": "unknown action tokenizer 'fats'; did you mean 'fast'?",
     "data tokenizer . --out out --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
     "data inspect none": "none does not exist; give the folder of a data set",
+    "data inspect .": ". holds no meta/info.json (LeRobot) or features.json (RLDS); it has no files",
     "data inspect . --robot homs": "unknown robot 'homs'; did you mean 'homes'?",
     "data inspect . --checkpoint none": "none does not exist; give the folder of a checkpoint",
     "data annotate none --by-hand": "none is not a LeRobot data set",
@@ -114,6 +120,8 @@ def test_a_checkpoint_may_lie_on_the_hub(command, work, tmp_path, monkeypatch):
         asked.append(options)
         return SimpleNamespace(issues=[], episodes=0, page="inspect.html")
 
+    (tmp_path / "meta").mkdir()  # looks like a data set
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(f"pilot.eval.{work}", done)
     with instead_of_the_real_one(tmp_path, monkeypatch) as hub:
         hub.commit("desk/pi", {"config.json": b"{}"})

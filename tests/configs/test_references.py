@@ -51,13 +51,22 @@ def test_a_run_of_ones_own_is_found_by_its_file(file, capsys):
     [
         (":with_arguments", r"takes arguments; a run is a function without any: declare it as `def with_arguments\(\)"),
         (":something_else", "returns a int; a run returns a TrainConfig"),
-        (":deks", "defines no deks, which a run needs; did you mean 'desk'"),
-        ("", r"say which run of .*\.py you mean"),
+        (":deks", r"\.py declares no run deks; did you mean 'desk'"),
     ],
 )
 def test_what_is_not_a_run_is_called_so(file, name, message):
     with pytest.raises(ValueError, match=message):
         configs.get(f"{file}{name}")
+
+
+def test_the_only_run_of_a_file_needs_no_name(file):
+    assert configs.get(str(file)).name == "desk"
+    file.write_text(file.read_text() + "\n\ndef table() -> TrainConfig:\n    return desk()\n")
+    with pytest.raises(ValueError, match=r"say which run of .*\.py you mean, .*\.py:NAME; it declares desk, table"):
+        configs.get(str(file))
+    file.write_text("")
+    with pytest.raises(ValueError, match="it declares none"):
+        configs.get(str(file))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

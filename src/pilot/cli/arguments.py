@@ -62,7 +62,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def listing_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the option of a verb that lists things."""
+    """Declare the options of a verb that lists things."""
+    parser.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="list what this Python file of yours has instead"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
@@ -137,8 +140,8 @@ def file_to_write(text: str) -> Path:
     return path
 
 
-def local_path(address: str | Path, remedy: str, *, only: Sequence[str] = ("**",)) -> Path:
-    """Return the local path of a file or folder; if `address` is remote, fetch the files that match `only`.
+def local_path(address: str | Path, remedy: str) -> Path:
+    """Return the local path of a file or folder, fetched if `address` is remote.
 
     Verbs call this before they import what reads the files: a mistake is reported at once, an import takes seconds.
 
@@ -147,22 +150,32 @@ def local_path(address: str | Path, remedy: str, *, only: Sequence[str] = ("**",
     """
     from pilot.data.storage.remote import fetch
 
-    path = fetch(address, only=only)
-    if not path.exists():
-        raise FileNotFoundError(f"{address} does not exist; {remedy}")
-    return path
+    return require_path(fetch(address), address, remedy)
 
 
-def checkpoint_at(address: str | Path) -> Path:
-    """Return the local folder of a checkpoint, fetched if it is remote.
+def checkpoint_at(
+    address: str | Path,
+    remedy: str = "give the folder of a checkpoint (pilot train makes one), or its address: hf://owner/repo, gs://…",
+) -> Path:
+    """Return the local folder of a checkpoint, fetched if it is remote; the folder of a run stands for its policy.
 
     Raises:
         FileNotFoundError: there is nothing at this address.
     """
-    from pilot.data.storage.remote import CHECKPOINT_FILES
+    from pilot.data.storage.remote import fetch_checkpoint
 
-    remedy = "give the folder of a checkpoint (pilot train makes one), or its address: hf://owner/repo, gs://…"
-    return local_path(address, remedy, only=CHECKPOINT_FILES)
+    return require_path(fetch_checkpoint(address), address, remedy)
+
+
+def require_path(path: Path, address: str | Path, remedy: str) -> Path:
+    """Return `path` if something is there.
+
+    Raises:
+        FileNotFoundError: there is nothing; the message ends with `remedy`.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{address} does not exist; {remedy}")
+    return path
 
 
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli.arguments import Verb, folder_to_write, local_path, whole_number
+from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, local_path, whole_number
 from pilot.cli.settings import override
 
 if TYPE_CHECKING:
@@ -69,11 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
-    from pilot.data.storage.remote import CHECKPOINT_FILES
     from pilot.robots import load_robot
 
     robot = load_robot(args.robot) if args.robot else None
-    source = local_path(args.source, "give a folder, or an address: hf://owner/repo, gs://…", only=CHECKPOINT_FILES)
+    source = checkpoint_at(args.source, "give a folder, or an address: hf://owner/repo, gs://…")
     for part in ("tokenizer", "action_tokenizer", "stats"):
         if address := getattr(args, part):
             remedy = "give a file or a folder, or an address: hf://owner/repo/file, gs://…"

@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> None:
 
     parse_gpus(args.gpus)
     config = override(configs.get(args.name), args.set)
+    from pilot.train.early_checks import check_settings
+
+    check_settings(config)
     from pilot.train.plan.estimate import RunPlan
     from pilot.train.plan.report import to_text
 

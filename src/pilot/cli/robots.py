@@ -7,11 +7,11 @@ from pilot.cli.arguments import Verb, list_rows, listing_arguments
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
-    from pilot.robots import load_robot, robot_names
+    from pilot.robots import load_robot, robot_names, robots_in
 
+    robots = {name: load_robot(name) for name in robot_names()} if args.file is None else robots_in(args.file)
     rows = []
-    for name in robot_names():
-        robot = load_robot(name)
+    for name, robot in robots.items():
         rows.append(
             {
                 "robot": name,

@@ -9,7 +9,10 @@ def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
     from pilot import configs
 
-    list_rows([{"run": name, "what": what} for name, what in configs.summaries().items()], as_json=args.json)
+    found = configs.summaries() if args.file is None else configs.runs_in(args.file)
+    if not found:
+        raise ValueError(f"{args.file} declares no run; a run is a function `def NAME() -> TrainConfig:`")
+    list_rows([{"run": name, "what": what} for name, what in found.items()], as_json=args.json)
 
 
 VERB = Verb(

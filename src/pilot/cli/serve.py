@@ -143,7 +143,7 @@ def load_hosted(
     load = policy_loader(args, level)
     policy = load(folder)  # which is on this machine: the address, if it is the hub's, has been asked already
     workers = count_workers(policy) if args.workers is None else args.workers
-    watched = Path(address) if Path(address).is_dir() else None
+    watched = folder if Path(address).is_dir() else None
     return HostedPolicy(
         name, policy, load=lambda: load(address), folder=watched, max_batch=args.max_batch, workers=workers
     )

@@ -7,10 +7,10 @@ from pilot.cli.arguments import Verb, list_rows, listing_arguments
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
-    from pilot.eval.suites import all_suites
+    from pilot.eval.suites import all_suites, load_suites
 
     rows = []
-    for suite in all_suites().values():
+    for suite in all_suites().values() if args.file is None else load_suites([str(args.file)]):
         offers = {"expert": suite.has_expert, "subtasks": suite.has_subtasks, "questions": suite.has_questions}
         rows.append(
             {

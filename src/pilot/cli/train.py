@@ -3,9 +3,13 @@
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import Verb, folder_to_write, whole_number
 from pilot.cli.settings import override, show
+
+if TYPE_CHECKING:
+    from pilot.train.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
     if args.show:
         print(show(config))
         return
+    out = args.out or Path("outputs") / config.name
+    check(config, out)
     evaluate = None
     if config.evaluation.suite is not None:
         from pilot.eval.during_training import evaluator
@@ -41,9 +47,25 @@ def run(args: argparse.Namespace) -> None:
         evaluate = evaluator(config)
     from pilot.train.loop import train
 
-    policy = train(config, out=args.out or Path("outputs") / config.name, until=args.until, evaluate=evaluate)
+    policy = train(config, out=out, until=args.until, evaluate=evaluate)
     if int(os.environ.get("RANK", 0)) == 0:
         print(f"saved the policy in {policy}")
+
+
+def check(config: "TrainConfig", out: Path) -> None:
+    """Check what can be checked before torch is imported, which takes seconds.
+
+    Raises:
+        FileNotFoundError: data, or the checkpoint to start from, is not there.
+        ValueError: settings that cannot work.
+    """
+    from pilot.eval.suites import load_suite
+    from pilot.train.early_checks import check_paths, check_settings
+
+    check_settings(config)
+    if config.evaluation.suite is not None:
+        load_suite(config.evaluation.suite)
+    check_paths(config, resumed=(out / "checkpoints").exists())
 
 
 VERB = Verb(

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from pilot.extensions import Extension, ExtensionPoint
+from pilot.extensions import Extension, ExtensionPoint, is_file_reference
+from pilot.names import suggest_names
 
 if TYPE_CHECKING:
     from pilot.train.config import TrainConfig
@@ -31,11 +32,15 @@ def names() -> list[str]:
 def get(reference: str) -> "TrainConfig":
     """Return the run that `reference` names: `nano_stage1`, `path/to/file.py:pi05_desk` or an entry point.
 
+    The name after the colon may be left out where the file declares one run.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no run has that name (the nearest is suggested), or what has the name is not a run.
     """
-    if reference not in names():
+    if is_file_reference(reference):
+        reference = _complete(reference)
+    elif reference not in names():
         _refuse_undeclared(reference)
     function = RUNS.load(reference).value
     if function.__code__.co_argcount or function.__code__.co_kwonlyargcount:
@@ -53,12 +58,40 @@ def get(reference: str) -> "TrainConfig":
 
 def summaries() -> dict[str, str]:
     """Return the first line of each run's docstring, by name; it is read from the text of the files."""
-    found = {}
-    for file in sorted(FOLDER.glob("*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name in _own():
-                found[node.name] = (ast.get_docstring(node) or "").partition("\n")[0]
+    found = {name: what for file in sorted(FOLDER.glob("*.py")) for name, what in runs_in(file).items()}
     return {name: found.get(name, "declared as an entry point") for name in names()}
+
+
+def runs_in(file: Path) -> dict[str, str]:
+    """Return the first line of the docstring of each run that a file declares, by name; the file is not imported.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; give the path of a Python file")
+    text = file.read_text(encoding="utf-8")
+    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    return {name: (ast.get_docstring(functions[name]) or "").partition("\n")[0] for name in RUN.findall(text)}
+
+
+def _complete(reference: str) -> str:
+    """Return a reference to a file with the name of its run, which may be left out where the file declares one.
+
+    Raises:
+        ValueError: the file does not declare that run, or several and the reference names none.
+    """
+    file, _, name = reference.partition(".py:")
+    file = Path(reference if not name else f"{file}.py")
+    declared = runs_in(file)
+    if not name and len(declared) == 1:
+        return f"{file}:{next(iter(declared))}"
+    if not name:
+        listed = f"it declares {', '.join(declared)}" if declared else "it declares none: `def NAME() -> TrainConfig:`"
+        raise ValueError(f"say which run of {file} you mean, {file}:NAME; {listed}")
+    if name not in declared and not re.search(rf"^(def )?{re.escape(name)}\b", file.read_text("utf-8"), re.MULTILINE):
+        raise ValueError(f"{file} declares no run {name}; {suggest_names(name, declared)}")
+    return reference
 
 
 def _own() -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from pilot.convert import lerobot_weights, openpi_jax, openpi_torch
-from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import fetch_checkpoint
 from pilot.models.bundle import load_bundle
 from pilot.models.pi import Pi, PiConfig
 from pilot.names import suggest_names
@@ -40,12 +40,12 @@ def load_model(
             weights.
     """
     if source == "pilot":
-        return _load_own(fetch(path, only=CHECKPOINT_FILES), config, dtype)
+        return _load_own(fetch_checkpoint(path), config, dtype)
     if source not in READERS:
         raise ValueError(
             f"no checkpoint source '{source}'; {suggest_names(source, [*READERS, 'pilot'], listed='there are')}"
         )
-    return READERS[source](fetch(path, only=CHECKPOINT_FILES), config, dtype=dtype or torch.float32)
+    return READERS[source](fetch_checkpoint(path), config, dtype=dtype or torch.float32)
 
 
 def _load_own(folder: Path, config: PiConfig | None, dtype: torch.dtype | None) -> Pi:

@@ -11,19 +11,21 @@ How often a group has come up before row n is then a sum that needs no loop (`co
 is a permutation that is computed, not stored (`pilot.data.loading.shuffle`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from pilot.data.loading.shuffle import ShuffledOrder
+from pilot.names import check_name
 from pilot.types import Sample
 
 POWER = 0.43
 CIRCLE = 2**48  # points of the circle that rows walk around
 STRIDE = 173_961_102_589_771  # the golden ratio's part of it, odd: every point is met before any is met again
 DrawMode = Literal["rows", "windows"]
+LOSSES = ("text", "fast", "flow")  # what rows of demonstrations can teach
 
 
 @runtime_checkable
@@ -232,3 +234,9 @@ def _floor_sum(n: int, m: int, a: int, b: int) -> int:
             break
         n, b, m, a = top // m, top % m, a, m
     return total
+
+
+def check_teaches(source: str, teaches: Iterable[str]) -> None:
+    """Raise a `ValueError` for a loss that robot rows cannot teach."""
+    for loss in teaches:
+        check_name("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")

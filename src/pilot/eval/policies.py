@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import fetch_checkpoint
 from pilot.infer.policy import Policy, load_policy
 from pilot.models.bundle import load_bundle
 from pilot.models.trained_robots import TrainedRobots, find_robot, same_dims
@@ -30,7 +30,7 @@ def fetch_policy(policy: Any) -> Any:
     """
     if policy == "expert" or not isinstance(policy, str | Path):
         return policy
-    return fetch(policy, only=CHECKPOINT_FILES)
+    return fetch_checkpoint(policy)
 
 
 def robots_of(policy: Any) -> TrainedRobots:

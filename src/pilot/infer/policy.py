@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import fetch_checkpoint
 from pilot.infer.actor import Actor, Errors, attempt_each
 from pilot.infer.high_level import HighLevel, make_high_level
 from pilot.infer.record import Record
@@ -43,7 +43,7 @@ def load_policy(
             project, which `pilot convert` reads; or there is no such device.
     """
     device = str(resolve_device(device))
-    path = fetch(path, only=CHECKPOINT_FILES)
+    path = fetch_checkpoint(path)
     try:
         bundle = load_bundle(path, device=device)
     except (FileNotFoundError, ValueError) as error:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
-from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import fetch_checkpoint
 from pilot.models.base import Model
 from pilot.models.build import build_model
 from pilot.models.pi import Pi, PiConfig
@@ -264,7 +264,7 @@ def load_weights(config: ModelConfig, file: Path, *, device: str | torch.device 
 def _with_adapters(config: ModelConfig, folder: Path, device: str | torch.device) -> Model:
     """Build the model of a checkpoint with adapters: the weights of its base, and what was learned."""
     description = lora.AdapterDescription.load(folder)
-    base = load_bundle(fetch(description.base, only=CHECKPOINT_FILES), device=device).model.state_dict()
+    base = load_bundle(fetch_checkpoint(description.base), device=device).model.state_dict()
     stored = _read_weights(folder / lora.WEIGHTS, device)
     return _fill_model(
         config, lora.apply_adapters(base, stored, scales=description.scales), where=folder / lora.WEIGHTS

@@ -11,10 +11,11 @@ checkpoint never holds. Then load the file first, or declare it as an entry poin
 import importlib
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pilot.extensions import Extension, ExtensionPoint, is_file_reference, module_names
+from pilot.extensions import Extension, ExtensionPoint, import_file, is_file_reference, module_names
 from pilot.types import Adapter, Robot
 
 
@@ -49,6 +50,19 @@ def load_robot(reference: str) -> Robot:
             name.
     """
     return _find(reference).value
+
+
+def robots_in(file: Path) -> dict[str, Robot]:
+    """Return every robot that a file of your own defines, by its name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it defines none.
+    """
+    robots = [value for value in vars(import_file(file)).values() if isinstance(value, Robot)]
+    if not robots:
+        raise ValueError(f"{file} defines no robot; a robot is `ROBOT = Robot(name=…)`, see docs/adding.md")
+    return {robot.name: robot for robot in robots}
 
 
 def load_adapter(robot: Robot) -> Adapter:

@@ -1,90 +1,33 @@
 """Refuse what cannot work before the first batch: `check_config` before anything is opened, `check_sources` after.
 
+What can be told without torch, and so at once, is in `train/early_checks.py`.
 Files that are not there, dims of a set that are not its robot's, statistics and weights that are missing or do not fit
 are said where they are read (`train/setup.py`, `train/embodiments.py`, `data/pipeline.py`).
 """
 
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
-from pilot.data.loading.loader import RobotRows, check_teaches
+from pilot.data.loading.loader import RobotRows
 from pilot.data.mixture import RowSource
 from pilot.models.bundle import empty_model
 from pilot.models.pi import PiConfig
 from pilot.tokenizers.prompts import FORMATS
 from pilot.tokenizers.text import LOC_BINS
 from pilot.train.config import Source, TrainConfig
+from pilot.train.early_checks import check_settings
 from pilot.train.freezing import choose_learning
-from pilot.train.robots import robots_of
 from pilot.train.warm_start import fresh_parts
 
 
 def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
     """Raise `ValueError` for a run that cannot work, whatever its data; the message says what to do."""
-    _check_numbers(config, ranks)
-    _check_manifest(config)
-    _check_robots(config)
-    _check_start(config)
+    check_settings(config, ranks=ranks)
     if isinstance(config.model, PiConfig):
         _check_losses(config, config.model)
         model = empty_model(config.model)
         if config.init_from is not None:
             fresh_parts(model, config.init_from.fresh)
         choose_learning(model, freeze=config.freeze, lora=config.lora)
-
-
-def _check_numbers(config: TrainConfig, ranks: int) -> None:
-    optim = config.optim
-    least = {
-        "steps": (config.steps, 1),
-        "batch_size": (config.batch_size, 1),
-        "flow_draws": (config.objective.flow_draws, 1),
-    }
-    least |= {"optim.warmup_steps": (optim.warmup_steps, 0), "accumulate": (config.parallel.accumulate, 1)}
-    for name, (value, low) in least.items():
-        if value < low:
-            raise ValueError(f"{name} is at least {low}, got {value}")
-    if not 0 <= config.ema.decay < 1:
-        raise ValueError(f"ema_decay is from 0 (no average) to below 1, got {config.ema.decay}")
-    if not 0 < config.objective.time_s <= 1:
-        raise ValueError(f"time_s is above 0 and at most 1, got {config.objective.time_s}")
-    if optim.peak_lr <= 0 or optim.clip_norm <= 0:
-        raise ValueError(f"optim.peak_lr and optim.clip_norm are above 0, got {optim.peak_lr} and {optim.clip_norm}")
-    if config.batch_size % (passes := ranks * config.parallel.accumulate):
-        raise ValueError(
-            f"a batch of {config.batch_size} rows does not split over {ranks} ranks of "
-            f"{config.parallel.accumulate} passes each; make batch_size a multiple of {passes}"
-        )
-
-
-def _check_manifest(config: TrainConfig) -> None:
-    if not config.data.sources:
-        raise ValueError(f"run '{config.name}' has no sources; name sets of demonstrations in `sources`")
-    counts = Counter(Path(source.path).name for source in config.data.sources)
-    if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
-    if 0 < sum(source.weight is None for source in config.data.sources) < len(config.data.sources):
-        raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
-    for source in config.data.sources:
-        check_teaches(source.path, source.teaches)
-
-
-def _check_start(config: TrainConfig) -> None:
-    start = config.init_from
-    if start is not None and start.fresh and start.kind not in ("checkpoint", "weights"):
-        raise ValueError(f"init_from.fresh is for the parts of a checkpoint; {start.kind} has no expert to replace")
-
-
-def _check_robots(config: TrainConfig) -> None:
-    """Raise `ValueError` if a robot has more dims than the model."""
-    room = config.model.action_dim
-    for name, robot in robots_of(config).items():
-        for what, dims in (("state", robot.state_dim), ("action", robot.action_dim)):
-            if dims > room:
-                raise ValueError(
-                    f"robot '{name}' has {dims} {what} dims, the model's action_dim is {room}; raise it in the config"
-                )
 
 
 def _check_losses(config: TrainConfig, model: PiConfig) -> None:

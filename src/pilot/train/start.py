@@ -24,7 +24,7 @@ import torch
 from pilot.convert import paligemma
 from pilot.data.action_chunks import whole_chunks
 from pilot.data.mixture import RowSource
-from pilot.data.storage.remote import CHECKPOINT_FILES, fetch
+from pilot.data.storage.remote import fetch, fetch_checkpoint
 from pilot.models.base import Model
 from pilot.models.build import build_model
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens
@@ -73,7 +73,7 @@ def first_bundle(
     if start is None:
         model = _random_model(config.model, text, generator)
     elif start.kind == "weights":
-        path = fetch(start.path, only=CHECKPOINT_FILES)
+        path = fetch_checkpoint(start.path)
         base = load_bundle(path)
         check_action_tokenizer(config, base.action_tokenizer, path=path)
         check_text_model(config, base.text, path=path)
@@ -83,7 +83,7 @@ def first_bundle(
     elif start.kind == "paligemma":
         if not isinstance(config.model, PiConfig):
             raise ValueError(f"a {model_kind(config.model)} starts from a checkpoint of its own, not from {start}")
-        path = fetch(start.path, only=CHECKPOINT_FILES)
+        path = fetch_checkpoint(start.path)
         text, model = paligemma.find_text_tokenizer(path), paligemma.init_model(config.model, path, generator=generator)
         check_text_model(config, text, path=path)
     else:
@@ -102,7 +102,7 @@ def _random_model(config: ModelConfig, text: TextTokenizer, generator: torch.Gen
 
 
 def _from_checkpoint(config: TrainConfig, start: InitFrom, *, generator: torch.Generator) -> Bundle:
-    path = fetch(start.path, only=CHECKPOINT_FILES)
+    path = fetch_checkpoint(start.path)
     bundle = load_bundle(path)
     check_checkpoint(config, bundle=bundle, path=path)
     for name, robot in robots_of(config).items():

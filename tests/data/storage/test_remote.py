@@ -10,7 +10,7 @@ import pytest
 from data import hub_server
 
 from pilot.data.storage import remote
-from pilot.data.storage.remote import fetch, is_remote
+from pilot.data.storage.remote import fetch, fetch_checkpoint, is_remote
 
 FILES = {
     "config.json": b"{}",
@@ -231,3 +231,18 @@ def test_the_cache_is_where_the_person_says(monkeypatch, tmp_path):
     assert remote.cache() == Path.home() / ".cache" / "pilot"
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
     assert remote.cache() == tmp_path / "pilot"
+
+
+def test_the_folder_of_a_run_stands_for_its_policy(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    assert fetch_checkpoint(run) == run
+    (run / "train.log").write_text("step 1/2  flow 1\n")
+    with pytest.raises(FileNotFoundError, match="run that has not saved a policy yet"):
+        fetch_checkpoint(run)
+    (run / "policy").mkdir()
+    (run / "policy" / "config.json").write_text("{}")
+    assert fetch_checkpoint(run) == fetch_checkpoint(run / "policy") == run / "policy"
+    (run / "model.safetensors").touch()
+    assert fetch_checkpoint(run) == run

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
+    from pilot.data.formats.open_dataset import check_episodes
     from pilot.data.storage.remote import is_remote
     from pilot.datasets import layouts_from
     from pilot.robots import load_robot
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     robot = load_robot(args.robot) if args.robot else None
     checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
     path = local_path(args.path, "give the folder of a data set, or its address: hf://owner/repo, gs://…")
+    if not is_remote(args.path):
+        check_episodes(path)
     from pilot.eval.report.inspect import inspect
 
     report = inspect(

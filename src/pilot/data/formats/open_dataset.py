@@ -60,13 +60,12 @@ def open_episodes(
     path = folder.path if folder else Path(path)
     if folder:
         folder.fetch(*DESCRIPTIONS)
-    if (path / rlds.FEATURES).exists() or list(path.glob(f"*/{rlds.FEATURES}")):
+    check_episodes(path)
+    if _is_rlds(path):
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
         options = {"layout": layouts(name), "progress": True, "parallel_map": parallel_map}
         return RldsDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder, **options)
-    if (path / "meta").exists() or (path / fmt.RECORDING).exists():
-        return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder)
-    raise unknown_error(path, f"{fmt.INFO} (LeRobot) or {rlds.FEATURES} (RLDS)")
+    return LeRobotDataset(path, action_horizon, cameras=cameras, skip_bad=skip_bad, folder=folder)
 
 
 def open_image_text(
@@ -90,7 +89,7 @@ def open_image_text(
     if (folder := _elsewhere(path, cache_gb)) and any(name.endswith(".tar") for name in folder.sizes):
         return WebDatasetRows(folder.path, folder=folder, **options)
     path = fetch(path)
-    if (path / web.ROWS).exists() or (path / web.PACKED).exists():
+    if _has_web_rows(path):
         return WebRows(path, question=question, **options)
     if question is not None:
         raise ValueError(f"'question' chooses among rows of {web.ROWS}; {path} holds others")
@@ -104,6 +103,26 @@ def _elsewhere(path: str | Path, cache_gb: float | None) -> "StreamedFolder | No
     from pilot.data.storage.streaming import StreamedFolder  # locks of files, which not every system has
 
     return StreamedFolder(path, limit_gb=cache_gb)
+
+
+def check_episodes(path: Path) -> None:
+    """Raise `FileNotFoundError` if there are no demonstrations at a local path that a reader knows."""
+    if not (_is_rlds(path) or (path / "meta").exists() or (path / fmt.RECORDING).exists()):
+        raise unknown_error(path, f"{fmt.INFO} (LeRobot) or {rlds.FEATURES} (RLDS)")
+
+
+def check_image_text(path: Path) -> None:
+    """Raise `FileNotFoundError` if there are no pictures with text at a local path that a reader knows."""
+    if not _has_web_rows(path):
+        _reader(path)
+
+
+def _is_rlds(path: Path) -> bool:
+    return (path / rlds.FEATURES).exists() or bool(list(path.glob(f"*/{rlds.FEATURES}")))
+
+
+def _has_web_rows(path: Path) -> bool:
+    return (path / web.ROWS).exists() or (path / web.PACKED).exists()
 
 
 def _reader(path: Path) -> type[ImageTextRows]:

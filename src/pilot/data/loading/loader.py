@@ -8,7 +8,7 @@ large ones `workers` processes read ahead.
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -27,14 +27,12 @@ from pilot.data.layout import Batch
 from pilot.data.loading.parallel import worker_pool
 from pilot.data.loading.shuffle import hash_64
 from pilot.data.loading.windows import WINDOW, WindowCache, choose_windows, find_windows
-from pilot.data.mixture import Draw, Mixture, RowSource
+from pilot.data.mixture import LOSSES, Draw, Mixture, RowSource, check_teaches
 from pilot.data.pipeline import Pipeline, Row, collate, common_camera_order
-from pilot.names import check_name
 from pilot.types import Sample
 
 AHEAD = 4
 FILES_AHEAD = 16  # steps: for which files of sources that lie elsewhere are fetched while earlier ones are read
-LOSSES = ("text", "fast", "flow")
 AUGMENTING = 1  # keeps what pictures draw apart from what words draw
 
 
@@ -127,12 +125,6 @@ class RobotRows:
         whole = not sample.action_is_pad[:left].any()
         sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
         return sample
-
-
-def check_teaches(source: str, teaches: Iterable[str]) -> None:
-    """Raise a `ValueError` for a loss that robot rows cannot teach."""
-    for loss in teaches:
-        check_name("loss", loss, LOSSES, note=f" (source '{source}' teaches it)")
 
 
 def split_by_length(rows: list[Row]) -> list[list[Row]]:

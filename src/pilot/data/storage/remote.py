@@ -67,6 +67,21 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
     return folder
 
 
+def fetch_checkpoint(address: str | Path) -> Path:
+    """Return where a checkpoint lies on this machine, fetched if need be; the folder of a run stands for its policy.
+
+    Raises:
+        FileNotFoundError: nothing there, or a run that has saved no policy yet; and what `fetch` raises.
+    """
+    folder = fetch(address, only=CHECKPOINT_FILES)
+    policy = folder / "policy"
+    if (policy / "config.json").is_file() and not (folder / "model.safetensors").exists():
+        return policy
+    if (folder / "train.log").is_file() and not policy.exists():
+        raise FileNotFoundError(f"{address} is a run that has not saved a policy yet; wait for its first checkpoint")
+    return folder
+
+
 def open_remote(address: str | Path) -> "RemoteFolder":
     """Return the remote folder (or file) at `address`."""
     url = re.sub(r"^([\w+.-]+:)/(?!/)", r"\1//", str(address)).rstrip("/")

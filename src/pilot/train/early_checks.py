@@ -1,0 +1,96 @@
+"""Refuse settings and paths that cannot work, without torch: whoever mistypes is answered at once.
+
+`pilot train` and `pilot plan` call this before they import what computes. `train/checks.py` says the rest.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from pilot.data.formats.open_dataset import check_episodes, check_image_text
+from pilot.data.mixture import check_teaches
+from pilot.data.storage.remote import fetch_checkpoint, is_remote
+from pilot.train.config import TrainConfig
+from pilot.train.robots import robots_of
+
+
+def check_settings(config: TrainConfig, *, ranks: int = 1) -> None:
+    """Raise `ValueError` for settings that contradict each other, whatever the model and the data."""
+    _check_numbers(config, ranks)
+    _check_manifest(config)
+    _check_robots(config)
+    _check_start(config)
+
+
+def check_paths(config: TrainConfig, *, resumed: bool = False) -> None:
+    """Check that the data of a run is there, and what it starts from; a run that is `resumed` has started already.
+
+    What lies at an address (`hf://`, `gs://`) is asked for later, when it is fetched.
+
+    Raises:
+        FileNotFoundError: a source or `init_from` is not there, or no reader knows the files there.
+    """
+    for source in config.data.sources:
+        if is_remote(source.path):
+            continue
+        if source.kind == "web":
+            check_image_text(Path(source.path))
+        else:
+            check_episodes(Path(source.path))
+    start = config.init_from
+    if start is not None and not resumed and not is_remote(start.path) and not fetch_checkpoint(start.path).exists():
+        raise FileNotFoundError(
+            f"init_from: {start.path} does not exist; give the folder of a checkpoint, or its address (hf://, gs://)"
+        )
+
+
+def _check_numbers(config: TrainConfig, ranks: int) -> None:
+    optim = config.optim
+    least = {
+        "steps": (config.steps, 1),
+        "batch_size": (config.batch_size, 1),
+        "flow_draws": (config.objective.flow_draws, 1),
+    }
+    least |= {"optim.warmup_steps": (optim.warmup_steps, 0), "accumulate": (config.parallel.accumulate, 1)}
+    for name, (value, low) in least.items():
+        if value < low:
+            raise ValueError(f"{name} is at least {low}, got {value}")
+    if not 0 <= config.ema.decay < 1:
+        raise ValueError(f"ema_decay is from 0 (no average) to below 1, got {config.ema.decay}")
+    if not 0 < config.objective.time_s <= 1:
+        raise ValueError(f"time_s is above 0 and at most 1, got {config.objective.time_s}")
+    if optim.peak_lr <= 0 or optim.clip_norm <= 0:
+        raise ValueError(f"optim.peak_lr and optim.clip_norm are above 0, got {optim.peak_lr} and {optim.clip_norm}")
+    if config.batch_size % (passes := ranks * config.parallel.accumulate):
+        raise ValueError(
+            f"a batch of {config.batch_size} rows does not split over {ranks} ranks of "
+            f"{config.parallel.accumulate} passes each; make batch_size a multiple of {passes}"
+        )
+
+
+def _check_manifest(config: TrainConfig) -> None:
+    if not config.data.sources:
+        raise ValueError(f"run '{config.name}' has no sources; name sets of demonstrations in `sources`")
+    counts = Counter(Path(source.path).name for source in config.data.sources)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
+        raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
+    if 0 < sum(source.weight is None for source in config.data.sources) < len(config.data.sources):
+        raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
+    for source in config.data.sources:
+        check_teaches(source.path, source.teaches)
+
+
+def _check_start(config: TrainConfig) -> None:
+    start = config.init_from
+    if start is not None and start.fresh and start.kind not in ("checkpoint", "weights"):
+        raise ValueError(f"init_from.fresh is for the parts of a checkpoint; {start.kind} has no expert to replace")
+
+
+def _check_robots(config: TrainConfig) -> None:
+    """Raise `ValueError` if a robot has more dims than the model."""
+    room = config.model.action_dim
+    for name, robot in robots_of(config).items():
+        for what, dims in (("state", robot.state_dim), ("action", robot.action_dim)):
+            if dims > room:
+                raise ValueError(
+                    f"robot '{name}' has {dims} {what} dims, the model's action_dim is {room}; raise it in the config"
+                )
