@@ -10,7 +10,7 @@ import pilot
 
 ROOT = Path(pilot.__file__).parent
 LAYERS = [
-    {"types", "names", "memory", "version", "extensions"},
+    {"types", "names", "memory", "version", "extensions", "locks"},
     {"nn", "tokenizers"},
     {"data"},
     {"robots", "models", "datasets"},
@@ -29,6 +29,7 @@ TORCH_FREE = (
     "names",
     "memory",
     "extensions",
+    "locks",
     "robots",
     "sims",
     "serve.wire",

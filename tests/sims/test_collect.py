@@ -1,6 +1,7 @@
 """Collected sets: what is recorded is what the expert would do, recoveries are marked, a second run goes on."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import pytest
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows
+from pilot.locks import FolderInUseError
 from pilot.sims import collect as collecting
 from pilot.sims.base import Disturbance
 from pilot.sims.collect import collect, collect_web
@@ -89,6 +91,17 @@ def test_more_homes_append_and_a_repeat_does_nothing(collected, tmp_path):
     before = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
     collect(out, scenes=2, **SMALL)
     assert sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*")) == before
+
+
+def test_a_second_collector_of_the_same_folder_is_refused(tmp_path):
+    def collect_again(*_args, **_options):
+        with pytest.raises(FolderInUseError, match=f"^{tmp_path} is in use by process {os.getpid()}"):
+            collect(tmp_path, scenes=1, **SMALL)
+        raise KeyboardInterrupt  # the first one is stopped here
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(collecting, "LeRobotWriter", collect_again)
+        collect(tmp_path, scenes=1, **SMALL)
 
 
 def test_other_settings_are_refused(collected):

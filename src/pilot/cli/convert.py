@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
+    from pilot.locks import lock_beside
     from pilot.robots import load_robot
 
     robot = load_robot(args.robot) if args.robot else None
@@ -87,8 +88,16 @@ def run(args: argparse.Namespace) -> None:
         return dry_run(args, source, kind)
     if args.target is None:
         raise ValueError(f"name the folder to write: pilot convert {args.source} FOLDER")
-    folders.require_empty(args.target)
-    print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
+    with lock_beside(args.target):
+        folders.require_empty(args.target)
+        print(f"{args.source} ({kind}) -> {args.target} ({args.to})")
+        write_converted(args, source, kind=kind, robot=robot)
+
+
+def write_converted(args: argparse.Namespace, source: Path, *, kind: str, robot: "Robot | None") -> None:
+    """Read the source and write the target, and print what it holds."""
+    from pilot.convert import folders
+
     bundle = folders.load_checkpoint(source, kind, read_options(args, robot), dtype=parse_dtype(args))
     if robot is not None and args.to == "lerobot":  # which is for one
         bundle = bundle.select_robot(robot.name)

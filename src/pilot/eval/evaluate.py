@@ -6,8 +6,8 @@ An evaluation that was stopped goes on where it was, and one that is finished is
 `until` it ends as soon as it knows on which side of a rate the success is (`stats.anytime_interval`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from pilot.eval.stats import anytime_interval
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
 from pilot.infer.high_level import HighLevel, Human, Vlm, make_high_level
 from pilot.infer.high_level.vlm import at_once
+from pilot.locks import lock_folder
 from pilot.sims.base import Suite
 
 ROUND = 24  # episodes of each suite and control between two looks, with `until`
@@ -62,6 +63,7 @@ def evaluate(
     Raises:
         ValueError: an unknown suite or control, or a policy for another robot than the suite's.
         FileNotFoundError: there is no checkpoint at the path.
+        FolderInUseError: another process evaluates into `out`.
     """
     table = evaluate_table(
         policy,
@@ -119,19 +121,13 @@ def evaluate_table(
     choices = f"{replan_steps or ''}" + (f"/{num_steps} steps" if num_steps else "")
     choices += f"/{high_level}" if high_level else ""
     choices += f"/robot {robot}" if robot else ""
-    log = EpisodeLog(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
     runner = partial(
         Runner, policy, robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level
     )  # fmt: skip
-    done = sum(job in log for job in jobs)
-    with tqdm(total=len(jobs), initial=done, disable=not progress, unit="episode") as bar:
-        for wanted in rounds(jobs, log, until=until):
-            missing = [job for job in wanted if job not in log]
-            with closing(run_jobs(runner, missing, workers=workers_for(policy, workers))) as finished:
-                for job, record in finished:
-                    log.add(job, record)
-                    bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
-                    bar.update()
+    workers = workers_for(policy, workers)
+    with lock_folder(out) if out else nullcontext():
+        log = EpisodeLog(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
+        run_missing(jobs, log, runner=runner, workers=workers, until=until, progress=progress)
     return [
         SuiteResult(
             suite=suite.name,
@@ -144,6 +140,27 @@ def evaluate_table(
         for suite in chosen
         for control in controls
     ]
+
+
+def run_missing(
+    jobs: Sequence[Job],
+    log: EpisodeLog,
+    *,
+    runner: Callable[[], Runner],
+    workers: int,
+    until: float | None,
+    progress: bool,
+) -> None:
+    """Run those of the jobs that are not in the log yet; with `until`, only as many as it takes to decide."""
+    done = sum(job in log for job in jobs)
+    with tqdm(total=len(jobs), initial=done, disable=not progress, unit="episode") as bar:
+        for wanted in rounds(jobs, log, until=until):
+            missing = [job for job in wanted if job not in log]
+            with closing(run_jobs(runner, missing, workers=workers)) as finished:
+                for job, record in finished:
+                    log.add(job, record)
+                    bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
+                    bar.update()
 
 
 def rounds(jobs: Sequence[Job], log: EpisodeLog, *, until: float | None) -> Iterator[list[Job]]:

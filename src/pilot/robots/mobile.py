@@ -2,8 +2,7 @@
 
 State: velocity of the base forwards, to the left [m/s] and turning left [rad/s], in its own frame and as measured,
 height of the lift [m], six joints [rad], how far the gripper is open, 0 (closed) to 1 (9 cm). Action: the same, as
-targets. `front` looks down from the head; `back` looks to the rear and is for people: models are not shown it, as it
-would cost a third of their picture tokens.
+targets. `front` looks down from the head, `back` to the rear.
 """
 
 from pilot.types import Gripper, Robot, make_bool_mask
@@ -15,7 +14,7 @@ ROBOT = Robot(
     name="mobile",
     cameras=("front", "back", "wrist"),
     wrist_cameras=("wrist",),
-    slots=("front", None, "right_wrist"),
+    slots=("front", "back", "right_wrist"),
     state_names=_NAMES,
     action_names=_NAMES,
     state_units=_UNITS,

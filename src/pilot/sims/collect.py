@@ -19,6 +19,7 @@ from pilot.data.formats.web import PACKED, ROWS, WebWriter
 from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.data.loading.parallel import map_in_processes
 from pilot.data.storage.files import read_json, write_json
+from pilot.locks import lock_folder
 from pilot.names import shorten
 from pilot.sims.base import DriveFn, SimEnv, Suite
 from pilot.sims.demonstrate import DRIVEN_STEPS, Demonstration, demonstrate
@@ -88,6 +89,7 @@ def collect(
     Raises:
         ValueError: the suite has no expert (or, for `verbal`, no supervisor), its options do not fit together, `out`
             holds a set collected with other settings, or fewer than 4 `driven_steps`.
+        FolderInUseError: another process collects into `out`.
     """
     check_offers(suite, expert=True, supervisor=verbal)
     settings = CollectSettings(
@@ -97,33 +99,45 @@ def collect(
     )  # fmt: skip
     if policy is not None and driven_steps < 4:
         raise ValueError(f"a policy drives at least 4 steps, got driven_steps={driven_steps}")
-    out, count_name = Path(out), f"{suite.scene}s"
+    out = Path(out)
     env = settings.make_env()  # options that do not fit together are refused here, before a folder is made
     if picture_every > 1 and not hasattr(env, "state"):
         raise ValueError(f"suite '{suite.name}' gives a state with pictures only; collect it with picture_every=1")
     env.close()
+    with lock_folder(out):
+        _collect_scenes(
+            out, settings, scenes=range(first_scene, first_scene + scenes), policy=policy, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+    return out
+
+
+def _collect_scenes(
+    out: Path, settings: CollectSettings, *, scenes: range, policy: DriveFn | None, workers: int, progress: bool
+) -> None:
+    """Record those of the scenes that are not in `out` yet, in a folder that nobody else writes into."""
+    suite, count_name = settings.suite, f"{settings.suite.scene}s"
     done = _resume(out, settings, count_name=count_name)
-    if done[count_name] >= scenes and not (out / fmt.RECORDING).exists():
-        return out
-    writer = LeRobotWriter(out, suite.robot, suite.robot.control_hz, image_format=image_format)
+    if done[count_name] >= len(scenes) and not (out / fmt.RECORDING).exists():
+        return
+    writer = LeRobotWriter(out, suite.robot, suite.robot.control_hz, image_format=settings.image_format)
     writer.truncate(done["episodes"])
-    todo = range(first_scene + done[count_name], first_scene + scenes)
     bar = tqdm(
-        total=scenes, initial=done[count_name], unit=suite.scene, desc=f"collecting {out.name}", disable=not progress
-    )
+        total=len(scenes), initial=done[count_name], unit=suite.scene, desc=f"collecting {out.name}",
+        disable=not progress,
+    )  # fmt: skip
     job = partial(_demonstrate_scene, settings, policy)
-    with bar, closing(map_in_processes(workers)(job, todo)) as each:
+    with bar, closing(map_in_processes(workers)(job, scenes[done[count_name] :])) as each:
         for recorded in each:
             for number, episode in enumerate(recorded):
                 if episode is not None:
-                    scene = first_scene + done[count_name]
+                    scene = scenes.start + done[count_name]
                     add_demonstration(writer, episode, settings, scene=scene, episode_number=number)
             done = _add_counts(done, recorded, writer, count_name=count_name)
             write_json(out / PROGRESS, done)
             bar.update()
             bar.set_postfix(frames=done["frames"], dropped=done["dropped"])
     writer.close()
-    return out
 
 
 def collect_web(
@@ -143,27 +157,29 @@ def collect_web(
     Raises:
         ValueError: the suite has no questions, its options do not fit together, or `out` holds rows collected with
             other settings.
+        FolderInUseError: another process collects into `out`.
     """
     check_offers(suite, questions=True)
     settings = suite.settings() | {"rows": rows, f"{suite.scene}s": scenes, "seed": seed}
     settings |= {f"first_{suite.scene}": first_scene, "image_size": image_size}
     out = Path(out)
-    if (out / ROWS).exists():
-        known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
-        return _check_same(out, known, settings)
-    suite.make_env().close()
-    _refuse_used(out, ours=(PACKED,))
-    size = {} if image_size is None else {"image_size": image_size}
-    job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed, **size)
-    bar = tqdm(total=scenes, unit=suite.scene, desc=f"asking {out.name}", disable=not progress)
-    todo = range(first_scene, first_scene + scenes)
-    with WebWriter(out) as writer, bar, closing(map_in_processes(workers)(job, todo)) as each:
-        for pictures in each:
-            for png, questions in pictures:
-                writer.add(png, questions)
-            bar.update()
-            bar.set_postfix(rows=writer.rows)
-        write_json(out / PROGRESS, settings)
+    suite.make_env().close()  # options that do not fit together are refused here, before a folder is made
+    with lock_folder(out):
+        if (out / ROWS).exists():
+            known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
+            return _check_same(out, known, settings)
+        _refuse_used(out, ours=(PACKED,))
+        size = {} if image_size is None else {"image_size": image_size}
+        job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed, **size)
+        bar = tqdm(total=scenes, unit=suite.scene, desc=f"asking {out.name}", disable=not progress)
+        todo = range(first_scene, first_scene + scenes)
+        with WebWriter(out) as writer, bar, closing(map_in_processes(workers)(job, todo)) as each:
+            for pictures in each:
+                for png, questions in pictures:
+                    writer.add(png, questions)
+                bar.update()
+                bar.set_postfix(rows=writer.rows)
+            write_json(out / PROGRESS, settings)
     return out
 
 

@@ -6,7 +6,7 @@ Every batch and every noise draw is a function of (seed, step), so a resumed run
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from pilot.data.layout import Batch
 from pilot.infer.policy import export
+from pilot.locks import lock_folder
 from pilot.memory import ALL, keep_freed_memory
 from pilot.models.base import Terms
 from pilot.nn.lora import adapter_scales, merge_adapters
@@ -52,18 +53,25 @@ def train(
 
     Raises:
         ValueError: the folder holds another run, or the config cannot work.
+        FolderInUseError: another process trains in the folder.
         FloatingPointError: a loss or the gradient norm is NaN or leaps; the folder with the step's batch is named.
         RuntimeError: another rank failed or is gone. Like every error on the way it names the last good checkpoint.
     """
     out = Path(out)
-    with connect(config) as ranks:
+    with connect(config) as ranks, ExitStack() as held:
         if ranks.device.type == "cpu":
             # The parts of a batch go in threads of their own (`learner.py`): more threads inside each would fight over
             # the cores.
             torch.set_num_threads(1)
             keep_freed_memory(ALL)
+
+        def begin() -> Setup:
+            if ranks.is_main:
+                held.enter_context(lock_folder(out))
+            return prepare(config, out, resume=resume, progress=progress, ranks=ranks)
+
         # The main rank decodes, computes statistics and writes them; the others then find them on disk.
-        setup = ranks.main_first(lambda: prepare(config, out, resume=resume, progress=progress, ranks=ranks))
+        setup = ranks.main_first(begin)
         run = Run(config, setup, out, ranks=ranks)
         try:
             run.go(until=until, progress=progress, evaluate=evaluate)

@@ -1,6 +1,7 @@
 """What is recorded comes back: numbers, words, pictures; across files and episodes, after interruptions, from video."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -13,6 +14,7 @@ from pilot.data.formats import lerobot, packing
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.writer import LeRobotWriter
+from pilot.locks import FolderInUseError
 
 
 @pytest.fixture
@@ -113,6 +115,9 @@ def test_interrupted_recording_keeps_finished_episodes(tmp_path):
     (tmp_path / "recording" / ".000002.parquet.99.tmp").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"unfinished recording.*2 finished episodes.*close"):
         LeRobotDataset(tmp_path, 4)
+    with pytest.raises(FolderInUseError, match=rf"recording is in use by process {os.getpid()} .*since"):
+        LeRobotWriter(tmp_path, ROBOT, 10)
+    del writer
     resumed = LeRobotWriter(tmp_path, ROBOT, 10)
     assert resumed.episodes == 2
     resumed.truncate(1)
@@ -135,6 +140,7 @@ def test_interrupted_packing_is_done_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             writer.close()
     assert len(LeRobotDataset(tmp_path, 4).episodes) == 1
+    del writer
     resumed = LeRobotWriter(tmp_path, ROBOT, 10)
     add(resumed, episodes[2], 2)
     resumed.close()

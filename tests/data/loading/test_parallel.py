@@ -4,6 +4,7 @@ import multiprocessing.connection
 import operator
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from pilot.data.importers.base import ImportOptions
 from pilot.data.loading import parallel
 from pilot.data.loading.parallel import map_in_processes, map_on_ray, serial_map
 from pilot.data.tools import import_recordings
+from pilot.locks import is_running
 from pilot.robots import load_robot
 
 
@@ -99,6 +101,31 @@ def test_work_under_way_ends_when_nobody_waits_for_it():
     results.close()
     # not `is_alive`: the pool waits for them too, and who comes second is told that they live for a moment more
     assert workers and all(multiprocessing.connection.wait([worker.sentinel], 60) for worker in workers)
+
+
+PARENT = """
+import time
+from multiprocessing import active_children
+from pilot.data.loading.parallel import map_in_processes
+if __name__ == "__main__":
+    results = map_in_processes(2)(time.sleep, [0, 0, 0, 600])
+    print(next(results), next(results), next(results), *[child.pid for child in active_children()], flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_die_with_a_parent_that_was_killed(tmp_path):
+    """One of them is at work, one waits for work."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(word) for word in parent.stdout.readline().split()[3:]]
+        assert len(workers) == 2 and all(map(is_running, workers))
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(map(is_running, workers)):
+        time.sleep(0.01)
+    assert [worker for worker in workers if is_running(worker)] == []
 
 
 def test_work_under_way_is_bounded():

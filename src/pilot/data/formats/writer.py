@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import warnings
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.packing import pack_episodes
 from pilot.data.formats.video import Encoding, copy_video, encode_video
 from pilot.data.storage.files import atomic_write, read_json
+from pilot.locks import LOCK, release_lock, take_lock
 from pilot.types import Robot
 
 Text = tuple[Any, str, str, str]  # (seconds or frame, style, role, content)
@@ -44,7 +46,8 @@ class LeRobotWriter:
     `image_format`: "image" embeds PNG in the parquet files, "video" makes one mp4 per camera and file.
 
     Warns when the last recording there did not end: at most the episode that was open is lost.
-    Raises `ValueError` when `path` holds a set of another robot, rate or image format.
+    Raises `ValueError` when `path` holds a set of another robot, rate or image format, and `FolderInUseError` while
+    another writer records there.
     """
 
     def __init__(self, path: str | Path, robot: Robot, fps: float, *, image_format: str = "image") -> None:
@@ -52,10 +55,13 @@ class LeRobotWriter:
             raise ValueError(f"image_format is '{image_format}'; choose 'image' (PNG) or 'video' (mp4)")
         self.path, self.robot, self.fps, self.image_format = Path(path), robot, fps, image_format
         self._recording = self.path / fmt.RECORDING
+        self._packed_info()  # a set of another robot is refused before anything is made in it
+        interrupted = self._recording.exists()
+        self._unlock = weakref.finalize(self, release_lock, take_lock(self._recording / LOCK))
         packed = self._packed_info()
         self._packed = packed["total_episodes"] if packed else 0
         self._features: dict[str, Any] | None = packed["features"] if packed else None
-        self._resume()
+        self._resume(interrupted)
 
     def __enter__(self) -> "LeRobotWriter":
         return self
@@ -63,6 +69,7 @@ class LeRobotWriter:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
             self.close()
+        self._unlock()
 
     @property
     def episodes(self) -> int:
@@ -124,6 +131,12 @@ class LeRobotWriter:
 
     def close(self) -> None:
         """Pack the open recording into the v3.0 layout; the set is whole once `meta/info.json` is there."""
+        try:
+            self._pack()
+        finally:
+            self._unlock()
+
+    def _pack(self) -> None:
         journal = self._journal()
         if not journal and not self._packed:
             raise ValueError(f"{self.path}: no episode was recorded; there is no data set to close")
@@ -149,9 +162,9 @@ class LeRobotWriter:
         else:
             encode_video(path, pictures, fps=round(self.fps))
 
-    def _resume(self) -> None:
+    def _resume(self, interrupted: bool) -> None:
         """Forgets journal files that were packed before an interruption, and half-written ones."""
-        if self._recording.exists():
+        if interrupted:
             warnings.warn(
                 f"{self.path}: the last recording was interrupted; {self.episodes} finished episodes are kept, an "
                 "episode that was open then is lost",
@@ -164,7 +177,6 @@ class LeRobotWriter:
                 file.unlink()
         if self._features is None and (journal := self._journal()):
             self._features = json.loads(pq.read_schema(journal[0]).metadata[b"pilot"])["features"]
-        self._recording.mkdir(parents=True, exist_ok=True)
 
     def _journal(self) -> list[Path]:
         return sorted(self._recording.glob("[0-9]*.parquet"))

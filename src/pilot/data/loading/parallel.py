@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,10 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from typing import Any
 
 Work = Callable[[Any], Any]
+PARENT_SECONDS = 2.0
+"""Between two looks of a worker at whether its parent lives, where its death is not announced."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -56,7 +60,8 @@ def map_in_processes(count: int) -> ParallelMap:
 @contextmanager
 def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
     """Start `count` processes, each of which calls `begin` first. They ignore Ctrl-C and end when the block is left, at
-    once if it is left by an error, so that nobody who stops waits for work under way.
+    once if it is left by an error, so that nobody who stops waits for work under way. They also end when this process
+    dies, however it dies.
 
     Raises:
         ChildProcessError: one was killed.
@@ -162,7 +167,24 @@ _work: list[Work] = []  # of this process, where it is one of `map_in_processes`
 
 def _begin(begin: Callable[[], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     begin()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, then end this one too.
+
+    A worker that waits for work would not notice: it holds both ends of the queue itself. Linux can send a signal at a
+    parent's death, but does so when the parent's thread ends.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+    # A pipe whose other end only the parent holds. A process that the parent has forked may hold it too, and then
+    # the number of our parent tells.
+    while not wait([parent.sentinel], timeout=PARENT_SECONDS) and os.getppid() == parent.pid:
+        pass
+    os._exit(1)
 
 
 def _take_up(work: Work) -> None:

@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.episodes import Episode
-from pilot.data.formats.lerobot import LeRobotDataset, select_episodes
+from pilot.data.formats.lerobot import LeRobotDataset, select_episodes, unfinished_error
 from pilot.data.formats.parquet import episode_edges
 from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.files import atomic_write, read_json, write_json
+from pilot.locks import lock_folder
 
 ANSWERS = "annotation"
 Labels = Sequence[tuple[float, str]]  # (seconds from the episode's start, what is done from then on)
@@ -64,21 +65,25 @@ def annotate(
 
     Raises:
         ValueError: an unknown episode, answers that do not fit it, or an annotation begun by somebody else.
+        FolderInUseError: another process writes into the set.
     """
     path = Path(path).absolute()  # whoever does the work may be elsewhere
-    dataset = LeRobotDataset(path, 1)
-    todo, kept = _choose(dataset, episodes, overwrite=overwrite)
-    folder, answers = path / ANSWERS, {}
-    asking = _Asking(dataset, label, by)
-    found = tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress)
-    with closing(parallel_map(asking, [episode.index for episode in todo])) as given:
-        for episode, answer in zip(found, given):
-            if answer is None:
-                break
-            answers[episode.index] = answer
-    if answers:
-        write_subtasks(path, answers, parallel_map=parallel_map)
-    shutil.rmtree(folder, ignore_errors=True)
+    if not (path / fmt.INFO).exists():
+        raise unfinished_error(path)
+    with lock_folder(path):
+        dataset = LeRobotDataset(path, 1)
+        todo, kept = _choose(dataset, episodes, overwrite=overwrite)
+        folder, answers = path / ANSWERS, {}
+        asking = _Asking(dataset, label, by)
+        found = tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress)
+        with closing(parallel_map(asking, [episode.index for episode in todo])) as given:
+            for episode, answer in zip(found, given):
+                if answer is None:
+                    break
+                answers[episode.index] = answer
+        if answers:
+            write_subtasks(path, answers, parallel_map=parallel_map)
+        shutil.rmtree(folder, ignore_errors=True)
     return AnnotationReport(written=len(answers), kept=tuple(kept))
 
 

@@ -22,6 +22,7 @@ from pilot.data.formats.writer import LeRobotWriter
 from pilot.data.importers.base import Importer, ImportOptions
 from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.files import list_names, read_json, write_json
+from pilot.locks import lock_folder
 from pilot.names import check_name
 
 REPORT = "meta/conversion.json"
@@ -74,21 +75,23 @@ def import_recordings(
     Raises:
         FileNotFoundError: nothing at `source`.
         ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set.
+        FolderInUseError: another process writes `target`.
     """
     source, target = Path(source).absolute(), Path(target).absolute()  # whoever does the work may be elsewhere
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
     kind = kind or detect_kind(source)
     check_name("format", kind, importer_kinds())
-    done = _earlier(target, ImportReport(source=str(source.resolve()), kind=kind))
-    if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
-        return done
-    found = importer_kinds()[kind](source, options or ImportOptions())
-    write_json(target / REPORT, asdict(done))
-    with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
-        done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, parallel_map=parallel_map)
-        if not writer.episodes:
-            raise ValueError(f"no episode of {source} can be converted:\n{done}")
+    with lock_folder(target):
+        done = _earlier(target, ImportReport(source=str(source.resolve()), kind=kind))
+        if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
+            return done
+        found = importer_kinds()[kind](source, options or ImportOptions())
+        write_json(target / REPORT, asdict(done))
+        with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
+            done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, parallel_map=parallel_map)
+            if not writer.episodes:
+                raise ValueError(f"no episode of {source} can be converted:\n{done}")
     return done
 
 
