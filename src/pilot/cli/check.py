@@ -21,7 +21,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"'{args.file}' is not a Python file; give path/to/file.py, or path/to/file.py:NAME")
     module = import_file(Path(match["file"]))
     from pilot.contracts import check_module
+    from pilot.robots import load_robot
 
+    if hasattr(module, "ROBOT"):
+        load_robot(match["file"])  # so that a data set in the same file may name it
     results = []
     for result in check_module(module, only=match["name"]):
         if not any((result.kind, result.name) == (other.kind, other.name) for other in results):
