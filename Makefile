@@ -3,6 +3,7 @@
 #   make test            set up, then the whole test suite
 #   make check           lint, types, import layers
 #   make bench           side-by-side benchmarks
+#   make docs            the documentation as a site, in build/docs
 #   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
 # Another interpreter: make test PYTHON=/path/to/python3.11
 
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-benchmarks check bench install preflight clean
+.PHONY: demo test test-benchmarks check bench docs install preflight clean
 
 demo: preflight install
 	$(BIN)/python -m pilot.sims.gl
@@ -37,6 +38,14 @@ check: install
 
 bench: preflight install
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# The site's tools read the code and never run it, so they need neither torch nor a simulator.
+DOCS := .venv-docs
+docs:
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html, or: $(DOCS)/bin/python -m http.server --directory build/docs"
 
 install: $(STAMP)
 

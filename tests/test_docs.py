@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,8 @@ from pilot.cli import main
 from pilot.cli.settings import override
 from pilot.contracts import examples
 from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.formats.open_dataset import open_episodes
+from pilot.datasets import layouts_from
 from pilot.models.bundle import Bundle, save_bundle
 from pilot.models.pi import Pi, pi05
 from pilot.models.trained_robots import one_robot
@@ -26,6 +29,7 @@ from pilot.train import robots as run_robots
 
 ROOT = Path(__file__).parents[1]
 MADE_UP = {"NAME", "pi05_desk", "pi05_desk_lora"}  # runs that a page tells how to write
+INVENTED_ROBOTS = {"desk_arm", "my/tiny_arm.py"}  # pages show how to write them
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -45,7 +49,7 @@ def commands() -> list[str]:
 def test_commands_parse(command):
     arguments = main.build_parser().parse_args(shlex.split(command)[1:])
     robot = getattr(arguments, "robot", None)
-    assert robot in (None, "desk_arm", *robots.robot_names())  # the arm is made up on a page
+    assert robot in (None, *INVENTED_ROBOTS, *robots.robot_names())
     if arguments.verb == "train" and arguments.name not in MADE_UP:
         override(configs.get(arguments.name), arguments.set)
 
@@ -56,8 +60,35 @@ def test_files_that_a_page_names_exist(page):
     named = re.findall(rf"`((?:{folders})/[\w./-]+|[\w/]+\.py|\.ci/run)`", page.read_text())
     places = [ROOT, ROOT / "src" / "pilot", ROOT / "docs"]
     missing = [name for name in named if "NAME" not in name and not any((place / name).exists() for place in places)]
-    invented = {"utils.py", "src/pilot/robots/desk_arm.py", "src/pilot/configs/desk.py"}
-    assert not set(missing) - invented
+    invented = {"utils.py", "src/pilot/robots/desk_arm.py", "src/pilot/configs/desk.py", "my/tiny_arm.py"}
+    of_openpi = {"config.py", "policies/libero_policy.py", "scripts/serve_policy.py"}
+    assert not set(missing) - invented - of_openpi
+
+
+def anchors(page: Path) -> set[str]:
+    """The places in a page that a link may name: its headings, as GitHub and the site spell them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), re.MULTILINE)
+    plain = (re.sub(r"[`*]|\]\(.*?\)|\[", "", heading).lower() for heading in headings)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading)) for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href|srcset)=\"([^\"]+)\"", text)
+    for target, place in ((one or other).partition("#")[::2] for one, other in links):
+        if target.startswith(("http://", "https://")):
+            continue
+        file = (page.parent / target).with_suffix(".md") if target.endswith(".html") else page.parent / target
+        assert file.exists(), target
+        assert not place or place in anchors(file if target else page), (target, place)
+
+
+def test_the_site_has_every_page_once():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    named = re.findall(r": (\w+\.md)$", navigation, re.MULTILINE)
+    assert len(named) == len(set(named))
+    assert set(named) - {"cli.md"} <= {page.name for page in PAGES}
 
 
 def test_make_targets_that_pages_name_exist():
@@ -66,7 +97,7 @@ def test_make_targets_that_pages_name_exist():
     assert named <= set(re.findall(r"^(\w+):", makefile, re.MULTILINE))
 
 
-@pytest.mark.parametrize("script", ["figures"])
+@pytest.mark.parametrize("script", ["figures", "drawings"])
 def test_the_drawings_are_those_that_their_script_draws(script, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "site")
     drawn = importlib.import_module(script).draw_all()
@@ -125,6 +156,25 @@ def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):
         assert run.name == name
 
 
+def test_the_data_set_of_the_page_on_rlds(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "tiny_arm.py"
+    file.write_text(blocks(ROOT / "docs" / "rlds.md", "python")[0])
+    main.run(["check", str(file)])
+    assert "checks passed" in capsys.readouterr().out
+    recorded = shutil.copytree(ROOT / "tests" / "data" / "tiny_arm", tmp_path / "tiny_arm")
+    dataset = open_episodes(recorded, 3, layouts=layouts_from(str(file)))
+    assert dataset.actions.shape == (9, 4)  # three episodes of 5, 1 and 4 steps; the second is a failure
+    assert dataset.frame(0)["task"] == "pick up thing 0 é"
+    main.run(["data", "import", str(recorded), str(tmp_path / "v3"), "--robot", str(file), "--layouts", str(file)])
+    assert np.array_equal(LeRobotDataset(tmp_path / "v3", 3).actions, dataset.actions)
+
+
+def test_the_sources_of_the_page_on_web_data():
+    scope: dict = {}
+    exec(blocks(ROOT / "docs" / "cotraining.md", "python")[0], scope)
+    assert [source.kind for source in scope["data"].sources] == ["robot", "web"]
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     robot, config = robots.load_robot("homes"), pi05("debug", max_tokens=80)
@@ -145,6 +195,13 @@ def test_the_readme_uses_a_checkpoint(checkpoint, capsys, monkeypatch, no_shape_
     exec(use.replace("checkpoints/nano", str(checkpoint)), scope)
     assert scope["truncated"] or scope["info"]["success"]
     assert capsys.readouterr().out
+
+
+def test_the_first_steps_use_a_checkpoint(checkpoint, capsys, no_shape_checks):
+    scope: dict = {}
+    exec(blocks(ROOT / "docs" / "quickstart.md", "python")[0].replace("checkpoints/nano", str(checkpoint)), scope)
+    assert scope["out"]["actions"].shape[1] == 4
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_the_readme_asks_a_server():
@@ -176,8 +233,9 @@ def test_the_code_of_the_page_on_the_high_level():
     assert [answer["scores"][label] > 0 for label in scope["labels"]] == nothing_is_held
 
 
-def test_the_page_on_robots_asks_and_keeps_moving(capsys):
-    ask, move, _ = blocks(ROOT / "docs" / "robot.md", "python")
+@pytest.mark.parametrize("page", ["robot.md", "rtc.md"])
+def test_pages_ask_and_keep_moving(page, capsys):
+    ask, move, *_ = ["", *blocks(ROOT / "docs" / page, "python")][-3 if page == "robot.md" else -2 :]
     moved: list[np.ndarray] = []
     picture, state = np.zeros((64, 64, 3), np.uint8), np.arange(5.0)
 
@@ -195,5 +253,5 @@ def test_the_page_on_robots_asks_and_keeps_moving(capsys):
     with serve_in_background(Still()) as port:
         exec(ask.replace("8000", str(port)), scope)
         exec(move.replace("8000", str(port)), scope)
-    assert "wash up (60000, 4)" in capsys.readouterr().out
+    assert not ask or "wash up (60000, 4)" in capsys.readouterr().out
     assert [action.tolist() for action in moved] == [[0, 1, 2, 3]] * 3
