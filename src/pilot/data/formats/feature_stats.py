@@ -50,7 +50,7 @@ def stats_columns(described: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe_picture(picture: np.ndarray) -> dict[str, Any]:
-    """Compute statistics per channel of uint8 [h w 3], in [0, 1]; nested lists of shape 3 × 1 × 1, as LeRobot stores them."""
+    """Compute statistics per channel of uint8 [h w 3], in [0, 1]: lists of shape 3 × 1 × 1, as LeRobot stores them."""
     stats = describe(picture.reshape(-1, 3) / 255.0)
     return {name: value if name == "count" else [[[x]] for x in value] for name, value in stats.items()}
 
