@@ -102,6 +102,9 @@ def parsers_of(parser: argparse.ArgumentParser, name: str) -> list[tuple[str, ar
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for word, child in action.choices.items():
+                if fill := getattr(child, "fill", None):  # a verb declares its options when it is parsed
+                    child.fill = None
+                    fill(child)
                 found += [(f"{name} {word}", child), *parsers_of(child, f"{name} {word}")]
     return found
 
