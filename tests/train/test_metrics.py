@@ -1,5 +1,6 @@
 """What a person sees of a run: records once per step, a line for people, and the trackers that a run names."""
 
+import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pilot.train import metrics as module
-from pilot.train.metrics import Metrics, duration, format_metrics, read_metrics, read_notes
+from pilot.train.metrics import Metrics, cut_metrics, duration, format_metrics, read_metrics, read_notes
 from pilot.train.plan.gpus import GPUS
 
 
@@ -54,10 +55,13 @@ def test_half_a_line_is_dropped(tmp_path):
     assert [record["step"] for record in read_metrics(tmp_path)] == [10, 20]
 
 
-def test_without_a_terminal_nothing_is_shown_and_every_line_is_in_the_log(tmp_path, capfd):
-    logged(tmp_path, [10, 20])
+def test_without_a_terminal_there_is_a_line_per_logged_step(tmp_path, capfd):
+    logged(tmp_path / "quiet", [10, 20], progress=False)
     assert capfd.readouterr() == ("", "")
-    first = (tmp_path / "train.log").read_text().splitlines()[0]
+    logged(tmp_path, [10, 20])
+    shown, errors = capfd.readouterr()
+    assert shown == (tmp_path / "train.log").read_text() and not errors
+    first = shown.splitlines()[0]
     assert first.startswith("step 10/100  flow 0.1  lr 0.001  ") and " samples/s" in first and first.endswith(" left")
 
 
@@ -94,6 +98,37 @@ def test_speed_waiting_and_mfu(tmp_path, monkeypatch):
 def test_losses_of_sources_stay_out_of_the_line():
     line = format_metrics({"loss/flow": 0.3, "loss/flow/kitchen": 0.2, "share/kitchen": 1.0, "mfu": 0.414}, left=None)
     assert line == "flow 0.3  41.4% MFU"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_live_line_shows_the_metrics_that_fit_beside_a_bar_of_one_length(tmp_path, monkeypatch, capfd, columns):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    metrics = opened(tmp_path)
+    values = {f"loss/{name}": 1.25 for name in ("flow", "text", "fast", "point")} | {"grad_norm": 3.0}
+    metrics.log(50, values, samples_per_step=8)
+    metrics._bar.update(50)
+    metrics._bar.refresh()
+    metrics.close()
+    last = terminal.getvalue().split("\r")[-1].rstrip()
+    assert last.startswith("toy:  50%|######      | 50/100 [") and "flow 1.25" in last
+    assert ("samples/s" in last) == (columns == 200) and capfd.readouterr().out == ""
+
+
+def test_metrics_are_cut_between_two_of_them():
+    line = "flow 0.31  text 0.82  212 samples/s"
+    assert [cut_metrics(line, n) for n in (3, 20, 34, 35)] == [
+        "flow 0.31",
+        "flow 0.31  text 0.82",
+        "flow 0.31  text 0.82",
+        line,
+    ]
 
 
 @pytest.mark.parametrize(

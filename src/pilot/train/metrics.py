@@ -1,4 +1,5 @@
-"""What a person sees of a run: one live line, `metrics.jsonl`, `train.log`, and what `log_to` names.
+"""What a person sees of a run: one live line (where there is no terminal, a line per logged step), `metrics.jsonl`,
+`train.log`, and what `log_to` names.
 
     metrics.jsonl   one object per logged step: what programs read
     train.log       one line per logged step: what people read, also of a run without a terminal
@@ -8,6 +9,7 @@ On resume, records of steps that will be repeated are dropped, so that a step is
 
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,12 +27,16 @@ from pilot.train.trackers import open_trackers
 Item = TypeVar("Item")
 LOSSES = "loss/"
 VALIDATION = "val/"
+BAR = "{desc}: {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
+BAR_COLUMNS = 52
+"""About the columns of a progress bar without its title and its metrics."""
 
 
 class Metrics:
     """Logs a run of `steps` steps that goes on after step `start`.
 
-    Of many `ranks` only the `main` one writes anything. A live line is shown where there is a terminal.
+    Of many `ranks` only the `main` one writes anything, and with `progress` shows it: a live line in a terminal, and a
+    line per logged step where the output goes to a file or another program.
     """
 
     def __init__(
@@ -52,9 +58,10 @@ class Metrics:
         self.device = torch.device(device)
         self._peak = ranks * peak_flops(self.device)
         self._bar = tqdm(
-            total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True,
+            total=steps, initial=start, desc=title, unit="step", dynamic_ncols=True, bar_format=BAR,
             disable=not (main and progress and sys.stderr.isatty()),
         )  # fmt: skip
+        self._prints = main and progress and self._bar.disable
         self._since, self._last, self._waited = time.perf_counter(), start, 0.0
         self._trackers = []
         if main:
@@ -131,12 +138,13 @@ class Metrics:
             file.write(f"step {step}/{self.steps}  {line}\n")
         for tracker in self._trackers:
             tracker.log(step, values)
-        if self._bar.disable:
-            return
-        if left is None:
+        if self._prints:
+            print(f"step {step}/{self.steps}  {line}", flush=True)
+        elif not self._bar.disable and left is None:
             tqdm.write(f"step {step}  {line}")
-        else:  # the bar has the time left itself
-            self._bar.set_postfix_str(format_metrics(values, left=None), refresh=False)
+        elif not self._bar.disable:  # the bar has the time left itself
+            columns = shutil.get_terminal_size().columns - BAR_COLUMNS - len(self._bar.desc)
+            self._bar.set_postfix_str(cut_metrics(format_metrics(values, left=None), columns), refresh=False)
 
     def _memory(self) -> float:
         """Return the peak memory in GB so far: of the GPU, or on a CPU of the process."""
@@ -156,6 +164,16 @@ def format_metrics(values: Mapping[str, float], *, left: float | None) -> str:
     }  # fmt: skip
     parts += [form.format(values[name]) for name, form in forms.items() if name in values]
     return "  ".join(parts if left is None else [*parts, f"{duration(left)} left"])
+
+
+def cut_metrics(line: str, columns: int) -> str:
+    """Return as many whole metrics of a line as fit into so many columns; the first always does."""
+    first, *parts = line.split("  ")
+    for part in parts:
+        if len(first) + len(part) + 2 > columns:
+            break
+        first = f"{first}  {part}"
+    return first
 
 
 def duration(seconds: float) -> str:
