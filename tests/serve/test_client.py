@@ -119,6 +119,13 @@ def test_it_tries_ever_less_often_until_somebody_answers():
     assert network.slept == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
+def test_it_says_once_that_it_is_trying(caplog):
+    network = Network(OSError("connection refused"), OSError("connection refused"))
+    network.client(wait_s=10.0)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "no policy at ws://127.0.0.1:8000 yet (connection refused); trying for 10 s"
+
+
 def test_no_two_robots_come_back_at_once():
     low, high = (Backoff(random=lambda r=r: r) for r in (0.0, 1.0))
     assert [next(waits) for waits in (low.waits(), high.waits())] == [0.05, 0.1]

@@ -11,6 +11,7 @@ Axes: `h w` pixels, `sd` state dims, `ah` action horizon, `ad` action dims.
 """
 
 import contextlib
+import logging
 import random
 import secrets
 import socket
@@ -33,6 +34,7 @@ from pilot.data.transforms import picture, resize_with_pad
 from pilot.memory import keep_freed_memory
 from pilot.serve.wire import MAX_BYTES, OVER, WireError, pack, unpack
 
+LOG = logging.getLogger(__name__)
 SESSION_HEADER = "X-Pilot-Session"
 ROBOT_HEADER = "X-Pilot-Robot"
 GOODBYE_SECONDS = 1.0
@@ -246,7 +248,7 @@ class PolicyClient:
         """
         if self._connection is not None:
             return
-        deadline = self._clock() + self.wait_s
+        deadline, is_said = self._clock() + self.wait_s, False
         for wait in self._backoff.waits():
             try:
                 self._connection = self._open_connection()
@@ -261,6 +263,11 @@ class PolicyClient:
                     raise ConnectionError(
                         f"no policy at {self.url} after {self.wait_s:g} s: {describe_refusal(error)}"
                     ) from error
+                if not is_said:
+                    is_said = True
+                    LOG.warning(
+                        "no policy at %s yet (%s); trying for %g s", self.url, describe_refusal(error), self.wait_s
+                    )
             except BaseException:
                 self._disconnect()
                 raise

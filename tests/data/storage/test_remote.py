@@ -1,6 +1,7 @@
 """Paths elsewhere: what is fetched, when again, and that nothing half-fetched is ever handed out."""
 
 import os
+import socket
 from pathlib import Path
 
 import fsspec
@@ -221,6 +222,7 @@ def test_a_store_that_needs_a_library_of_its_own(cache, monkeypatch):
         raise ImportError("Please install gcsfs to access Google Storage")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    monkeypatch.setattr(remote, "check_reachable", lambda server, url: None)
     with pytest.raises(ImportError, match=r"gs://bucket/pi needs.*pilot\[hub\].*gcsfs"):
         fetch("gs://bucket/pi")
 
@@ -246,3 +248,18 @@ def test_the_folder_of_a_run_stands_for_its_policy(tmp_path):
     assert fetch_checkpoint(run) == fetch_checkpoint(run / "policy") == run / "policy"
     (run / "model.safetensors").touch()
     assert fetch_checkpoint(run) == run
+
+
+@pytest.mark.parametrize("url", ["hf://desk/pi", "gs://desk/pi"])
+def test_without_a_network_the_answer_comes_before_any_library_tries_again(url, cache, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("HF_ENDPOINT", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", no_answer)
+    monkeypatch.setattr(fsspec.core, "url_to_fs", no_answer)
+    with pytest.raises(
+        ConnectionError, match=rf"127.0.0.1 does not answer for {url} \(.*refused.*\); without a network"
+    ):
+        fetch(url)

@@ -9,13 +9,17 @@ import hashlib
 import json
 import os
 import re
+import socket
+import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 from pilot.data.storage.files import atomic_write, write_json
 from pilot.names import shorten
@@ -26,6 +30,8 @@ HUB = re.compile(
 )
 STAMPS = ("etag", "ETag", "md5Hash", "generation", "mtime", "LastModified", "updated", "created")
 MAX_DOWNLOADS = 4
+REACH_SECONDS = 4.0
+HUB_SERVER, GOOGLE_STORAGE = "https://huggingface.co", "https://storage.googleapis.com"
 CHECKPOINT_FILES = (
     "*.json", "*.safetensors", "*.model", "*.npz", "fast/*", "tokenizer/*", "action_tokenizer/*", "robots/**",
     "assets/**", "params/**", "_*", "manifest.ocdbt", "ocdbt.process_*/**", "d/**",
@@ -131,6 +137,7 @@ class HubFolder:
     def files(self) -> dict[str, int | None]:
         hub = _library("huggingface_hub.errors")
         errors = hub.errors
+        check_reachable(self.endpoint or HUB_SERVER, self.url)
         api = hub.HfApi(endpoint=self.endpoint)
         try:
             info = api.repo_info(self.repo, revision=self.revision, repo_type=self.kind, files_metadata=True)
@@ -191,15 +198,34 @@ class FsspecFolder:
     def __init__(self, url: str) -> None:
         self.url = url
         self.stamps: dict[str, str] = {}
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        """The file system and the folder's path in it; libraries of stores look for credentials here, for seconds."""
         fsspec = _library("fsspec.core")
         try:
-            self.system, self.root = fsspec.core.url_to_fs(url)
+            return fsspec.core.url_to_fs(self.url)
         except ImportError as error:
-            raise ImportError(f"{url} needs a library that is not here: pip install 'pilot[hub]' ({error})") from error
+            raise ImportError(
+                f"{self.url} needs a library that is not here: pip install 'pilot[hub]' ({error})"
+            ) from error
+
+    @property
+    def system(self) -> Any:
+        """The file system that the folder lies in."""
+        return self._opened[0]
+
+    @property
+    def root(self) -> str:
+        """The path of the folder in its file system."""
+        return self._opened[1]
 
     def files(self) -> dict[str, int | None]:
+        if self.url.startswith("gs://"):
+            check_reachable(os.environ.get("STORAGE_EMULATOR_HOST") or GOOGLE_STORAGE, self.url)
+        system, root = self._opened
         try:
-            found: dict[str, dict[str, Any]] = self.system.find(self.root, detail=True)
+            found: dict[str, dict[str, Any]] = system.find(root, detail=True)
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # each store has errors of its own
@@ -240,6 +266,36 @@ class FsspecFolder:
                 raise _broke_off(source, error) from error
             if size is not None and (got := temporary.stat().st_size) != size:
                 raise ConnectionError(f"{source} arrived with {got} of its {size} bytes; run the same command again")
+
+
+def check_reachable(server: str, url: str) -> None:
+    """Raise `ConnectionError` if nothing answers at a server within seconds; libraries try again for a minute.
+
+    Behind a proxy nobody knows before asking, so there nothing is checked.
+    """
+    parts = urlsplit(server if "://" in server else f"https://{server}")
+    if getproxies().get(parts.scheme) or not parts.hostname:
+        return
+    place = parts.hostname, parts.port or {"http": 80}.get(parts.scheme, 443)
+    answers: list[OSError | None] = []
+
+    def knock() -> None:
+        try:
+            socket.create_connection(place, REACH_SECONDS).close()
+            answers.append(None)
+        except OSError as error:
+            answers.append(error)
+
+    # In a thread that nothing waits for at the end: looking up a name has no limit of its own.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    error = answers[0] if answers else TimeoutError(f"no answer within {REACH_SECONDS:g} s")
+    if error is not None:
+        raise ConnectionError(
+            f"{parts.hostname} does not answer for {url} ({_in_short(error)}); without a network, give a folder of "
+            "this machine"
+        ) from error
 
 
 def _local(path: Path) -> Path:
