@@ -11,11 +11,12 @@ import pytest
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows
+from pilot.data.loading.parallel import serial_map
 from pilot.locks import FolderInUseError
 from pilot.sims import collect as collecting
 from pilot.sims.base import Disturbance
-from pilot.sims.collect import collect, collect_web
-from pilot.sims.demonstrate import demonstrate
+from pilot.sims.collect import collect, collect_web, dropped_reasons
+from pilot.sims.demonstrate import BROKEN, OUT_OF_TIME, Dropped, demonstrate
 from pilot.sims.homes import HomesSuite
 from pilot.sims.homes.disturbances import HomesDisturbance, Noise
 from sims.foreign import DotSuite
@@ -218,6 +219,25 @@ def test_progress_is_readable(collected):
     done = json.loads((collected / "collect.json").read_text())
     assert (done["homes"], done["episodes"], done["dropped"]) == (2, 4, 0)
     assert fmt.RECORDING not in {p.name for p in collected.iterdir()}
+
+
+def test_episodes_that_fail_are_left_out_and_counted_by_reason(tmp_path, monkeypatch):
+    answers = [Dropped(OUT_OF_TIME), demonstrate, Dropped(BROKEN), Dropped(OUT_OF_TIME)]
+
+    def some_fail(*args, **options):
+        answer = answers.pop(0)
+        return answer if isinstance(answer, Dropped) else answer(*args, **options)
+
+    monkeypatch.setattr(collecting, "demonstrate", some_fail)
+    out = collect(tmp_path / "set", scenes=2, **SMALL)
+    assert dropped_reasons(out) == {OUT_OF_TIME: 2, BROKEN: 1}
+    assert json.loads((out / "collect.json").read_text())["dropped"] == 3
+    assert len(LeRobotDataset(out, 8).episodes) == 1
+
+
+def test_any_parallel_map_records_the_same(collected, tmp_path):
+    again = collect(tmp_path / "set", scenes=2, **SMALL | {"workers": serial_map})
+    same(LeRobotDataset(collected, 8), LeRobotDataset(again, 8))
 
 
 def test_pictures_at_a_rate_of_their_own_are_held_in_between_and_rows_drawn_where_they_are_new(tmp_path):

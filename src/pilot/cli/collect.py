@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
+from pilot.cli.workers import add_parallel_arguments, open_parallel_map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--web", type=whole_number(1), metavar="ROWS", help="write this many captions, questions and boxes instead"
     )
     parser.add_argument(
-        "--split", choices=["train", "test"], default="train", help="which scenes (default: %(default)s)"
+        "--split",
+        choices=["train", "validation", "test"],
+        default="train",
+        help="which scenes (default: %(default)s)",
     )
     parser.add_argument("--seed", type=whole_number(0), default=0)
-    parser.add_argument("--workers", type=whole_number(1), default=2, help="processes (default: %(default)s)")
+    add_parallel_arguments(parser, workers=2)
     group = parser.add_argument_group("changes to the suite")
     for name, variants in suite_options(suites).items():
         add_suite_option(group, name, variants)
@@ -110,30 +114,32 @@ def read_suite(args: argparse.Namespace) -> Any:
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
     suite = read_suite(args)
-    from pilot.sims.collect import collect, collect_web
+    from pilot.sims.collect import collect, collect_web, dropped_reasons
     from pilot.sims.demonstrate import DRIVEN_STEPS
 
     where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
     if args.driven_steps is not None and args.policy is None:
         raise ValueError("--driven-steps says how long a policy drives; name it: --policy CHECKPOINT")
-    if args.web is not None:
-        collect_web(args.out, suite, rows=args.web, workers=args.workers, image_size=args.image_size, **where)
-        print(f"wrote the data set {args.out}")
-        return
-    collect(
-        args.out,
-        suite,
-        episodes_per_scene=args.episodes,
-        workers=args.workers,
-        verbal=args.verbal,
-        image_format="video" if args.video else "image",
-        policy=None if args.policy is None else driver(args.policy, suite),
-        driven_steps=args.driven_steps or DRIVEN_STEPS,
-        picture_every=args.picture_every,
-        image_size=args.image_size,
-        **where,
-    )
-    print(f"wrote the data set {args.out}; to look at it: pilot data inspect {args.out}")
+    with open_parallel_map(args) as workers:
+        if args.web is not None:
+            collect_web(args.out, suite, rows=args.web, workers=workers, image_size=args.image_size, **where)
+        else:
+            collect(
+                args.out,
+                suite,
+                episodes_per_scene=args.episodes,
+                workers=workers,
+                verbal=args.verbal,
+                image_format="video" if args.video else "image",
+                policy=None if args.policy is None else driver(args.policy, suite),
+                driven_steps=args.driven_steps or DRIVEN_STEPS,
+                picture_every=args.picture_every,
+                image_size=args.image_size,
+                **where,
+            )
+    print(f"wrote the data set {args.out}" + ("" if args.web else f"; to look at it: pilot data inspect {args.out}"))
+    if args.web is None and (reasons := dropped_reasons(args.out)):
+        print("left out: " + ", ".join(f"{count} × {reason}" for reason, count in reasons.items()))
 
 
 def driver(checkpoint: str, suite: Any) -> Any:

@@ -5,6 +5,7 @@ answers). Both are deterministic in their arguments, whatever the number of work
 data, a second run goes on where the first stopped, and one with more scenes appends.
 """
 
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +18,12 @@ from tqdm import tqdm
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.web import PACKED, ROWS, WebWriter
 from pilot.data.formats.writer import LeRobotWriter, encode_png
-from pilot.data.loading.parallel import map_in_processes
+from pilot.data.loading.parallel import ParallelMap, map_in_processes
 from pilot.data.storage.files import read_json, write_json
 from pilot.locks import lock_folder
 from pilot.names import shorten
 from pilot.sims.base import DriveFn, SimEnv, Suite
-from pilot.sims.demonstrate import DRIVEN_STEPS, Demonstration, demonstrate
+from pilot.sims.demonstrate import DRIVEN_STEPS, Demonstration, Dropped, demonstrate
 
 PROGRESS = "collect.json"
 
@@ -68,7 +69,7 @@ def collect(
     scenes: int,
     episodes_per_scene: int,
     first_scene: int = 0,
-    workers: int = 2,
+    workers: int | ParallelMap = 2,
     seed: int = 0,
     verbal: bool = False,
     image_format: str = "image",
@@ -84,7 +85,7 @@ def collect(
     the first 4 to `driven_steps` steps of each episode, in every worker process (it must pickle); a `reset()` of it is
     called per episode. `picture_every`: states and actions are recorded at the robot's rate, pictures at every so many
     frames; the set holds each until the next, and training draws rows where there is a new one. `image_size`: pixels on
-    a side.
+    a side. `workers`: processes of this machine, or another map such as one over a Ray cluster.
 
     Raises:
         ValueError: the suite has no expert (or, for `verbal`, no supervisor), its options do not fit together, `out`
@@ -113,7 +114,13 @@ def collect(
 
 
 def _collect_scenes(
-    out: Path, settings: CollectSettings, *, scenes: range, policy: DriveFn | None, workers: int, progress: bool
+    out: Path,
+    settings: CollectSettings,
+    *,
+    scenes: range,
+    policy: DriveFn | None,
+    workers: int | ParallelMap,
+    progress: bool,
 ) -> None:
     """Record those of the scenes that are not in `out` yet, in a folder that nobody else writes into."""
     suite, count_name = settings.suite, f"{settings.suite.scene}s"
@@ -127,10 +134,10 @@ def _collect_scenes(
         disable=not progress,
     )  # fmt: skip
     job = partial(_demonstrate_scene, settings, policy)
-    with bar, closing(map_in_processes(workers)(job, scenes[done[count_name] :])) as each:
+    with bar, closing(_map_over(workers)(job, scenes[done[count_name] :])) as each:
         for recorded in each:
             for number, episode in enumerate(recorded):
-                if episode is not None:
+                if isinstance(episode, Demonstration):
                     scene = scenes.start + done[count_name]
                     add_demonstration(writer, episode, settings, scene=scene, episode_number=number)
             done = _add_counts(done, recorded, writer, count_name=count_name)
@@ -148,7 +155,7 @@ def collect_web(
     scenes: int,
     seed: int = 0,
     first_scene: int = 0,
-    workers: int = 2,
+    workers: int | ParallelMap = 2,
     image_size: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -173,7 +180,7 @@ def collect_web(
         job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed, **size)
         bar = tqdm(total=scenes, unit=suite.scene, desc=f"asking {out.name}", disable=not progress)
         todo = range(first_scene, first_scene + scenes)
-        with WebWriter(out) as writer, bar, closing(map_in_processes(workers)(job, todo)) as each:
+        with WebWriter(out) as writer, bar, closing(_map_over(workers)(job, todo)) as each:
             for pictures in each:
                 for png, questions in pictures:
                     writer.add(png, questions)
@@ -181,6 +188,15 @@ def collect_web(
                 bar.set_postfix(rows=writer.rows)
             write_json(out / PROGRESS, settings)
     return out
+
+
+def _map_over(workers: int | ParallelMap) -> ParallelMap:
+    return map_in_processes(workers) if isinstance(workers, int) else workers
+
+
+def dropped_reasons(out: str | Path) -> dict[str, int]:
+    """Return how many episodes of a collected set were left out, by the reason."""
+    return read_json(Path(out) / PROGRESS, remedy=f"remove {out} and collect again").get("dropped_because", {})
 
 
 def check_offers(suite: Suite, *, expert: bool = False, supervisor: bool = False, questions: bool = False) -> None:
@@ -225,10 +241,10 @@ def add_demonstration(
     )
 
 
-def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene: int) -> list[Demonstration | None]:
+def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene: int) -> list[Demonstration | Dropped]:
     """Demonstrate all episodes of one scene; pictures are compressed here, in the worker."""
     env = settings.make_env()
-    recorded = []
+    recorded: list[Demonstration | Dropped] = []
     for episode in range(settings.episodes_per_scene):
         if hasattr(policy, "reset"):
             policy.reset()  # type: ignore[union-attr]
@@ -236,7 +252,7 @@ def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene:
             settings.suite, env, scene=scene, episode=episode, seed=settings.seed, verbal=settings.verbal,
             policy=policy, driven_steps=settings.driven_steps, picture_every=settings.picture_every,
         )  # fmt: skip
-        if demonstration and settings.image_format == "image":
+        if isinstance(demonstration, Demonstration) and settings.image_format == "image":
             demonstration.images = {name: encode_held(pictures) for name, pictures in demonstration.images.items()}  # type: ignore
         recorded.append(demonstration)
     env.close()
@@ -289,12 +305,15 @@ def _plain(value: Any) -> Any:
 
 
 def _add_counts(
-    done: dict[str, Any], recorded: list[Demonstration | None], writer: LeRobotWriter, *, count_name: str
+    done: dict[str, Any], recorded: list[Demonstration | Dropped], writer: LeRobotWriter, *, count_name: str
 ) -> dict[str, Any]:
-    finished = [episode for episode in recorded if episode is not None]
+    finished = [episode for episode in recorded if isinstance(episode, Demonstration)]
+    reasons = Counter(done.get("dropped_because", {}))
+    reasons.update(episode.reason for episode in recorded if isinstance(episode, Dropped))
     return done | {
         count_name: done[count_name] + 1,
         "episodes": writer.episodes,
         "frames": done["frames"] + sum(len(episode.states) for episode in finished),
         "dropped": done["dropped"] + len(recorded) - len(finished),
+        "dropped_because": dict(reasons),
     }

@@ -14,6 +14,7 @@ from pilot.sims.base import DONE, Box, DriveFn, Observation, SimEnv, Suite
 
 REST_STEPS = 4  # after the goal is reached, before the recording ends
 DRIVEN_STEPS = 24  # a policy drives at most so many, if nothing else is said
+OUT_OF_TIME, BROKEN = "the expert ran out of time", "the physics broke"
 
 
 @dataclass(kw_only=True)
@@ -46,6 +47,13 @@ class Demonstration:
         self.boxes.append(np.full(4, np.nan, np.float32) if box is None else np.asarray(box, np.float32))
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """An episode that belongs in no data set."""
+
+    reason: str  # OUT_OF_TIME or BROKEN
+
+
 def demonstrate(
     suite: Suite,
     env: SimEnv,
@@ -57,8 +65,8 @@ def demonstrate(
     policy: DriveFn | None = None,
     driven_steps: int = DRIVEN_STEPS,
     picture_every: int = 1,
-) -> Demonstration | None:
-    """Record one episode of a scene; None if the expert ran out of time, or the physics broke.
+) -> Demonstration | Dropped:
+    """Record one episode of a scene, or say why it is no demonstration.
 
     `verbal`: a supervisor asks for each next subtask, in an order drawn at random, and says so when something slipped
     and has to be done again.
@@ -92,8 +100,8 @@ def demonstrate(
         record.perturbed.append(perturbed)
         info = env.advance(executed)
         if info.get("broken"):
-            return None
+            return Dropped(BROKEN)
         resting = resting + 1 if info["success"] and expert.subtask[0] in (DONE, None) else 0
         if resting > REST_STEPS:
             return record
-    return None
+    return Dropped(OUT_OF_TIME)

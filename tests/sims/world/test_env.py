@@ -10,7 +10,7 @@ from pilot.contracts import sim as contract
 from pilot.eval.rollout import EpisodeSetup, run_episode
 from pilot.robots import load_robot
 from pilot.sims.base import DONE, Disturbance
-from pilot.sims.demonstrate import demonstrate
+from pilot.sims.demonstrate import BROKEN, Dropped, demonstrate
 from pilot.sims.world import env as module
 from pilot.sims.world.env import WorldEnv
 from pilot.sims.world.goals import Inside
@@ -235,7 +235,7 @@ def test_a_broken_episode_is_not_recorded_and_ends_an_evaluation(env, monkeypatc
             return Disturbance()
 
     suite = Breaks(name="breaks", title="", body="arm")
-    assert demonstrate(suite, env, scene=0, episode=0, seed=0) is None
+    assert demonstrate(suite, env, scene=0, episode=0, seed=0) == Dropped(BROKEN)
 
     steps = []
     reset_to, advance = env.reset_to, env.advance

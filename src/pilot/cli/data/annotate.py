@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import Verb, above_zero, whole_number
-from pilot.cli.data.workers import add_parallel_arguments, open_parallel_map
+from pilot.cli.workers import add_parallel_arguments, open_parallel_map
 
 if TYPE_CHECKING:
     from pilot.data.loading.parallel import ParallelMap

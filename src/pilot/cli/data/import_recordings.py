@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pilot.cli.arguments import Verb, above_zero, folder_to_write
-from pilot.cli.data.workers import add_parallel_arguments, open_parallel_map
+from pilot.cli.workers import add_parallel_arguments, open_parallel_map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
