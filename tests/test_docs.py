@@ -28,8 +28,8 @@ from pilot.train import checks
 from pilot.train import robots as run_robots
 
 ROOT = Path(__file__).parents[1]
-MADE_UP = {"NAME", "pi05_desk", "pi05_desk_lora"}  # runs that a page tells how to write
-INVENTED_ROBOTS = {"desk_arm", "my/tiny_arm.py"}  # pages show how to write them
+MADE_UP = {"NAME", "my/desk.py:pi05_desk", "my/desk.py:pi05_desk_lora"}  # runs that a page tells how to write
+INVENTED_ROBOTS = {"desk_arm", "my/desk_arm.py", "my/tiny_arm.py"}  # pages show how to write them
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -60,7 +60,7 @@ def test_files_that_a_page_names_exist(page):
     named = re.findall(rf"`((?:{folders})/[\w./-]+|[\w/]+\.py|\.ci/run)`", page.read_text())
     places = [ROOT, ROOT / "src" / "pilot", ROOT / "docs"]
     missing = [name for name in named if "NAME" not in name and not any((place / name).exists() for place in places)]
-    invented = {"utils.py", "src/pilot/robots/desk_arm.py", "src/pilot/configs/desk.py", "my/tiny_arm.py"}
+    invented = {"utils.py", "my/desk_arm.py", "my/desk.py", "my/tiny_arm.py"}
     of_openpi = {"config.py", "policies/libero_policy.py", "scripts/serve_policy.py"}
     assert not set(missing) - invented - of_openpi
 
@@ -149,8 +149,8 @@ def test_the_runs_of_the_page_on_fine_tuning_can_work(monkeypatch):
     scope: dict = {}
     exec(robot_code, scope)
     exec(run_code, scope)
-    monkeypatch.setattr(run_robots, "load_robot", {"desk_arm": scope["ROBOT"]}.__getitem__)
-    for name in MADE_UP - {"NAME"}:
+    monkeypatch.setattr(run_robots, "load_robot", {"my/desk_arm.py": scope["ROBOT"]}.__getitem__)
+    for name in (reference.removeprefix("my/desk.py:") for reference in MADE_UP - {"NAME"}):
         run = scope[name]()
         checks.check_config(run)
         assert run.name == name
