@@ -78,7 +78,7 @@ class MotionLimits:
     low: tuple[float, ...]
     high: tuple[float, ...]
     speed: tuple[float, ...]  # the most that a command may change per second
-    acceleration: tuple[float, ...]  # the most that this change may change per second
+    acceleration: tuple[float | None, ...]  # the most that this change may change per second; None: nobody has said
     on_violation: str = "clip"  # "clip": go as far as allowed; "stop": stop until somebody releases the robot
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class MotionLimits:
         if self.on_violation not in ("clip", "stop"):
             raise ValueError(f"on_violation is 'clip' or 'stop', got '{self.on_violation}'")
         for dim, (low, high, speed, acceleration) in enumerate(zip(*parts)):
-            if not (low < high and speed > 0 and acceleration > 0):
+            if not (low < high and speed > 0 and (acceleration is None or acceleration > 0)):
                 raise ValueError(
                     f"limits of dim {dim}: low {low} is below high {high}, speed {speed} and acceleration "
                     f"{acceleration} are above 0"
@@ -99,6 +99,16 @@ class MotionLimits:
         """Build limits from their `dataclasses.asdict` form, also after JSON, which has no tuples."""
         declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**declared)
+
+    @classmethod
+    def join(cls, *parts: "MotionLimits") -> "MotionLimits":
+        """Return the limits of a robot that is made of parts, in the order of its dims; all parts clip or all stop."""
+        together = {
+            name: tuple(number for part in parts for number in getattr(part, name))
+            for name in ("low", "high", "speed", "acceleration")
+        }
+        (on_violation,) = {part.on_violation for part in parts}
+        return cls(**together, on_violation=on_violation)
 
 
 @dataclass(frozen=True, kw_only=True)

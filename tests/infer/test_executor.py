@@ -177,6 +177,85 @@ def test_what_was_asked_before_a_reset_or_a_stop_changes_nothing():
     assert executor.counts.refused == 2
 
 
+def acting(executor: Executor, *, horizon: int = HORIZON) -> Executor:
+    """Give the executor its first chunk, and take the first command of it."""
+    request = executor.request()
+    executor.deliver(request, chunk(request, horizon=horizon))
+    assert executor.next().status == "run"
+    return executor
+
+
+def test_missed_ticks_count_towards_the_stop():
+    """The robot has been without an action for as long as they took."""
+    executor = acting(Executor(replan_steps=1, late=LateBehavior(stop_after=5)), horizon=1)
+    assert [executor.next(missed=3).status, executor.next().status] == ["hold", "hold"]
+    assert [executor.next().status, executor.next().status] == ["stop", "stop"]
+    executor = acting(Executor(replan_steps=1, late=LateBehavior(stop_after=5)), horizon=1)
+    assert executor.next(missed=5).status == "stop"
+
+
+@pytest.mark.parametrize("latch", [True, False])
+def test_only_a_latched_stop_outlasts_the_next_chunk(latch):
+    executor = acting(Executor(replan_steps=1, patience=3, late=LateBehavior(stop_after=2, latch=latch)), horizon=1)
+    asked = executor.request()
+    assert [executor.next().status for _ in range(4)] == ["hold", "hold", "stop", "stop"]
+    assert executor.deliver(asked, chunk(asked))
+    assert executor.next().status == ("stop" if latch else "run")
+    assert (executor.request() is None) is latch, "a robot that is stopped for good asks for nothing"
+
+
+def test_time_without_an_action_begins_anew_with_each_action():
+    executor = acting(Executor(replan_steps=1, patience=1, late=LateBehavior(stop_after=2)), horizon=1)
+    for _ in range(4):
+        assert [executor.next().status, executor.next().status] == ["hold", "hold"]
+        request = executor.request()
+        executor.deliver(request, chunk(request, horizon=1))
+        assert executor.next().status == "run"
+
+
+@pytest.mark.parametrize("make", [Executor, OpenLoop, TemporalEnsemble])
+def test_after_a_stall_of_the_control_loop_nothing_from_before_it_is_executed(make):
+    executor = acting(make(replan_steps=30, late=LateBehavior(stall_after=10, stop_after=40)))
+    assert executor.next(missed=9).status == "run", "a hiccup"
+    executor.delays = Delays(first=100)
+    before = executor.request() or ChunkRequest(tick=11, state=executor.state, leftover=np.zeros((0, 2)), delay=0)
+    held = executor.next(missed=10)
+    assert held.status == "hold" and executor.counts.stalls == 1
+    assert not executor.deliver(before, chunk(before)), "seen before the stall"
+    asked = executor.request()
+    assert asked.tick == executor.state.tick and not len(asked.leftover)
+    assert executor.deliver(asked, chunk(asked)) and executor.next().status == "run"
+
+
+def test_a_stall_before_the_first_chunk_loses_the_question():
+    executor = Executor(replan_steps=5)
+    asked = executor.request()
+    assert executor.next(missed=20).status == "wait"
+    assert not executor.deliver(asked, chunk(asked)) and executor.request().tick == 21
+
+
+def test_the_emergency_stop_ends_the_motion_even_after_a_reset():
+    executor = acting(Executor(replan_steps=5, late=LateBehavior(stop=zero_dims(0), hold=zero_dims(0))))
+    executor.stop()
+    executor.reset()
+    stopped = [executor.next() for _ in range(3)]
+    assert [(c.status, c.action.tolist(), c.reasons) for c in stopped] == [("stop", [0, 0], ("stopped",))] * 3
+    executor.release()
+    assert executor.next().status == "hold", "there is no chunk since the reset"
+
+
+def test_a_robot_that_is_stopped_before_it_ever_moved_is_not_moved():
+    executor = Executor(replan_steps=5)
+    executor.stop()
+    assert executor.next() == Command(0, "wait", None)
+    request = executor.request()
+    executor.deliver(request, chunk(request))
+    command = executor.next()
+    assert (command.status, command.action, command.wanted.tolist()) == ("stop", None, [1, 1])
+    executor.release()
+    assert executor.next().action.tolist() == [2, 1]
+
+
 def test_missed_ticks_are_counted_and_time_goes_on():
     executor = Executor(replan_steps=5)
     request = executor.request()

@@ -1,5 +1,6 @@
 """No command leaves a robot's limits: on examples by hand, and on thousands of hostile sequences."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilot.infer.safety import MotionFilter, measured_position, motion_filter
+from pilot.infer.executor import Executor, LateBehavior
+from pilot.infer.safety import MotionFilter, limit_chunk, measured_position, motion_filter
 from pilot.types import MotionLimits, is_rate
 
 HZ = 10.0
@@ -161,3 +163,90 @@ def test_a_server_says_what_a_robot_may_do():
     assert made is not None and made.limits.on_violation == "stop" and made.rates.tolist() == [False, True]
     assert motion_filter(metadata | {"limits": None}) is None
     np.testing.assert_array_equal(measured_position(metadata, np.array([9.0, 0.5])), [0.5, np.nan])
+
+
+def test_where_nobody_names_an_acceleration_only_range_and_speed_hold():
+    motion = make_filter(acceleration=(None, None), speed=(20.0, 20.0))
+    motion.reset(np.array([-1.0, 0.0]))
+    for wanted in ([1.0, 0.5], [-1.0, -0.5], [1.0, 0.0]):
+        sent = motion.apply(np.array(wanted))
+        assert sent.action.tolist() == wanted and sent.reasons == (), "from end to end within a tick"
+    assert motion.apply(np.array([1.2, 0.0])).reasons == ("range",)
+
+
+def test_limits_of_parts_become_those_of_the_whole():
+    arm, hand = limits(), limits(low=(-3.0, -4.0), acceleration=(None, 7.0))
+    whole = MotionLimits.join(arm, hand)
+    assert whole.low == (-1.0, -0.5, -3.0, -4.0) and whole.acceleration == (5.0, 10.0, None, 7.0)
+    with pytest.raises(ValueError, match="unpack"):
+        MotionLimits.join(arm, limits(on_violation="stop"))
+
+
+CHUNK_METADATA = {
+    "limits": {"low": [-1, -1], "high": [1, 1], "speed": [1, 1], "acceleration": [5, 5], "on_violation": "clip"},
+    "action_units": ["rad", "rad/s"], "action_names": ["elbow", "turn"], "state_names": ["turn", "elbow"],
+    "control_hz": 10.0,
+}  # fmt: skip
+
+
+def test_a_chunk_within_the_limits_comes_back_itself():
+    in_motion = np.stack([np.linspace(-0.3, 0.3, 7), np.full(7, 0.9)], axis=1).astype(np.float32)
+    actions, reasons = limit_chunk(in_motion, CHUNK_METADATA)
+    assert actions is in_motion and reasons == ()
+    assert limit_chunk(in_motion, CHUNK_METADATA | {"limits": None})[0] is in_motion
+
+
+def test_a_chunk_that_leaves_the_limits_is_bent_to_stay_inside():
+    wild = np.zeros((20, 2), np.float32)
+    wild[5:, 0] = 1e30
+    actions, reasons = limit_chunk(wild, CHUNK_METADATA)
+    assert reasons == ("range", "speed", "acceleration") and actions.dtype == np.float32
+    np.testing.assert_array_equal(actions[:5], wild[:5])
+    assert np.abs(np.diff(actions[:, 0])).max() <= 0.1 + 1e-6 and actions.max() <= 1.0
+    with pytest.raises(ValueError, match="has 2 dims"):
+        limit_chunk(np.zeros((3, 3)), CHUNK_METADATA)
+
+
+deliveries = st.lists(
+    st.tuples(
+        st.sampled_from(["chunk", "chunk", "lost", "late", "stop", "release", "reset"]),
+        st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12),
+        st.sampled_from([0, 0, 0, 0, 1, 3, 12, 60]),  # ticks that the control loop misses
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(deliveries=deliveries, start=st.floats(-1, 1), mode=st.sampled_from(["clip", "stop"]), latch=st.booleans())
+def test_no_outputs_delays_losses_and_stalls_let_an_executor_past_the_limits(deliveries, start, mode, latch):
+    limit = limits(on_violation=mode)
+    motion = MotionFilter(limit, units=("rad", "m/s"), hz=HZ)
+    executor = Executor(replan_steps=2, patience=3, late=LateBehavior(latch=latch, stop_after=5), motion=motion)
+    executor.place(np.array([start, np.nan]))
+    last, velocity, waiting = np.array([start, 0.0]), np.zeros(2), []
+    for event, actions, missed in deliveries:
+        request = executor.request()
+        if event in ("stop", "release", "reset"):
+            getattr(executor, event)()
+        if request is not None and event != "lost":
+            waiting.append(request)
+        if event != "late":
+            for request in waiting:
+                with contextlib.suppress(ValueError):  # not finite: refused as a whole
+                    executor.deliver(request, np.array(actions))
+            waiting = []
+        is_stopped = executor.is_stopped
+        command = executor.next(missed=missed)
+        if command.action is None:
+            continue
+        action = command.action.astype(float)
+        assert np.isfinite(action).all()
+        assert (action >= np.array(limit.low) - 1e-5).all() and (action <= np.array(limit.high) + 1e-5).all()
+        change = action - last
+        assert (np.abs(change) <= np.array(limit.speed) / HZ + 1e-5).all()
+        before = np.zeros(2) if missed else velocity
+        assert (np.abs(change - before) <= np.array(limit.acceleration) / HZ**2 + 1e-5).all()
+        if is_stopped:
+            assert command.status == "stop" and "stopped" in command.reasons
+        last, velocity = action, change

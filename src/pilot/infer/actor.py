@@ -22,7 +22,7 @@ from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, ModelHighLevel, No
 from pilot.infer.high_level.base import Decision
 from pilot.infer.request import Request, Result
 from pilot.models.bundle import Bundle
-from pilot.robots import read_openpi
+from pilot.robots import limits_of, read_openpi
 from pilot.tokenizers.grammar import ActionGrammar
 from pilot.tokenizers.prompts import FORMATS, decode_actions
 from pilot.types import Robot, Sample
@@ -116,7 +116,7 @@ class Actor:
             "state_names": list(own.state_names),
             "action_names": list(own.action_names),
             "action_units": list(own.action_units),
-            "limits": None if own.limits is None else asdict(own.limits),
+            "limits": None if (limits := limits_of(own)) is None else asdict(limits),
             "action_horizon": config.action_horizon,
             "replan_steps": self.replan_steps,
             "control_hz": own.control_hz,

@@ -8,6 +8,9 @@ Two threads meet here. The controller calls `next` at each tick; it takes no loc
 with `request` what is wanted, has it answered by a policy, and brings the answer with `deliver`. The chunks that they
 share are replaced as a whole, never changed. No clock is read: the same calls give the same commands.
 
+Whatever a chunk says, a robot that declares limits is kept within them (`infer/safety.py`), and `Executor.stop` stops
+it until somebody releases it.
+
 Sources: real-time chunking (arXiv 2506.07339) algorithm 1; temporal ensemble: ACT (2304.13705) section IV. Numpy only.
 
 Axes: `ah` action horizon, `n` actions that are left, `ad` the robot's action dims, in its own units.
@@ -17,11 +20,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+
+from pilot.infer.safety import MotionFilter
 
 Status = Literal["wait", "run", "hold", "stop"]
 """`wait`: no chunk has come yet. `run`: an action of a chunk. `hold`: the policy is late. `stop`: it is gone."""
@@ -31,13 +36,14 @@ Status = Literal["wait", "run", "hold", "stop"]
 class Command:
     """The command of one tick. Without an action nothing has ever been commanded: leave the robot as it is.
 
-    `reasons` say why the action is not the one that was wanted (`infer/safety.py`).
+    `reasons` say why the action is not `wanted`, the one that would have been sent without limits and without a stop.
     """
 
     tick: int
     status: Status
     action: Float[np.ndarray, " ad"] | None
     reasons: tuple[str, ...] = ()
+    wanted: Float[np.ndarray, " ad"] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +101,15 @@ def zero_dims(*dims: int) -> Callable[[np.ndarray], np.ndarray]:
 class LateBehavior:
     """The commands while the policy is late: `hold` of the last command for `stop_after` ticks, then `stop` of it.
 
-    A stop lasts until `Executor.reset`, or with `latch=False` until a chunk arrives.
+    A stop lasts until `Executor.reset`, or with `latch=False` until a chunk arrives. After `stall_after` ticks in a row
+    without a command (the control loop stood still) the chunks from before are dropped: the world has moved on.
     """
 
     hold: Callable[[np.ndarray], np.ndarray] = repeat_last
     stop: Callable[[np.ndarray], np.ndarray] = repeat_last
     stop_after: int = 50
     latch: bool = True
+    stall_after: int = 10
 
 
 class Delays:
@@ -131,7 +139,10 @@ class Delays:
 
 @dataclass(kw_only=True)
 class ExecutorCounts:
-    """Counts of commands by status, of ticks without one, and of chunks that were taken, refused or lost."""
+    """Counts of commands by status, of ticks without one, and of chunks that were taken, refused or lost.
+
+    `stalls` counts the stalls that cost the chunks from before, `limited` the commands that were not as wanted.
+    """
 
     run: int = 0
     hold: int = 0
@@ -141,16 +152,20 @@ class ExecutorCounts:
     chunks: int = 0
     refused: int = 0
     lost: int = 0
+    stalls: int = 0
+    limited: int = 0
 
 
 @dataclass(eq=False)
 class ExecutorState:
     """All that a reset forgets. An answer to a request from before a reset goes to a state that is no longer used.
 
-    `tick` is the next one, `last` the last action of a chunk, `pending` the request that is on its way.
+    `tick` is the next one, `last` the last command, `pending` the request that is on its way. Observations from before
+    `valid_from` are of no use any more.
     """
 
     tick: int = 0
+    valid_from: int = 0
     chunks: tuple[TimedChunk, ...] = ()
     last: np.ndarray | None = None
     ticks_without_action: int = 0
@@ -163,13 +178,19 @@ class Executor:
 
     A new chunk is wanted when `replan_steps` ticks have passed since the observation of the current one, or earlier if
     it would end before an answer can be expected. A request unanswered for `patience` ticks is given up and made anew;
-    an answer that still comes is taken if it is newer than what there is.
+    an answer that still comes is taken if it is newer than what there is. `motion` keeps all commands within limits.
     """
 
     joins_chunks = True  # the next chunk should be told what is left of this one
 
     def __init__(
-        self, *, replan_steps: int, late: LateBehavior | None = None, delays: Delays | None = None, patience: int = 50
+        self,
+        *,
+        replan_steps: int,
+        late: LateBehavior | None = None,
+        delays: Delays | None = None,
+        patience: int = 50,
+        motion: MotionFilter | None = None,
     ) -> None:
         if replan_steps < 1 or patience < 1:
             raise ValueError(
@@ -177,44 +198,91 @@ class Executor:
             )
         self.replan_steps, self.patience = replan_steps, patience
         self.late, self.delays = late or LateBehavior(), delays or Delays()
+        self.motion = motion
+        self.is_stopped = False  # by `stop`
         self.counts = ExecutorCounts()
         self.state = ExecutorState()
+        self._sent: np.ndarray | None = None  # the last command ever; a reset does not move the robot
+        self._missed = 0  # ticks without a command since the last one
 
     def reset(self) -> None:
         """Start again at tick 0, without a chunk or a last command; the answer to a pending request will be refused."""
         self.state = ExecutorState()
+
+    def stop(self) -> None:
+        """Stop the robot at the next tick: an emergency stop, which holds until `release`, also over a `reset`."""
+        self.is_stopped = True
+        if self.motion is not None:
+            self.motion.stop()
+
+    def release(self) -> None:
+        """Let the robot move again after a stop; only a person should."""
+        self.is_stopped = False
+        if self.motion is not None:
+            self.motion.release()
+
+    def place(self, position: Float[np.ndarray, " ad"]) -> None:
+        """Say where the robot is before its first command, NaN in dims that nobody measures; limits count from it."""
+        if self.motion is not None:
+            self.motion.reset(position)
 
     # --- the controller's thread -------------------------------------------------------------------------------------
 
     def next(self, *, missed: int = 0) -> Command:
         """Return the command of this tick, the first being tick 0, after `missed` ticks without one."""
         self.skip(missed)
-        state, counts = self.state, self.counts
-        tick = state.tick
-        action = None if state.stopped else self.action_at(state.chunks, tick)
-        state.tick = tick + 1
+        command = self._limit(self._wanted_command())
+        setattr(self.counts, command.status, getattr(self.counts, command.status) + 1)
+        self.state.tick += 1
+        self._missed = 0
+        if command.action is not None:
+            self.state.last = self._sent = command.action
+        return command
+
+    def _wanted_command(self) -> Command:
+        """Return what the chunks and `late` say of this tick, whatever the limits are."""
+        state = self.state
+        action = None if state.stopped else self.action_at(state.chunks, state.tick)
         if action is not None:
-            state.last, state.ticks_without_action = action, 0
-            counts.run += 1
-            return Command(tick, "run", action)
+            state.ticks_without_action = 0
+            return Command(state.tick, "run", action)
         # Before the first chunk there is nothing to hold: the robot is not commanded at all.
         if state.last is None:
-            counts.wait += 1
-            return Command(tick, "wait", None)
+            return Command(state.tick, "wait", None)
         state.ticks_without_action += 1
         if state.stopped or state.ticks_without_action > self.late.stop_after:
             # A latched stop needs a person (`reset`); otherwise the next chunk goes on from here.
             state.stopped = self.late.latch
-            counts.stop += 1
-            return Command(tick, "stop", self.late.stop(state.last))
-        counts.hold += 1
-        return Command(tick, "hold", self.late.hold(state.last))
+            return Command(state.tick, "stop", self.late.stop(state.last))
+        return Command(state.tick, "hold", self.late.hold(state.last))
+
+    def _limit(self, command: Command) -> Command:
+        """Return the command that the robot may have: within its limits, and standing still after `stop`."""
+        wanted = command.action
+        if self.is_stopped and self._sent is not None:
+            # Also where a reset has left nothing to do: the motion of before has to end.
+            command = replace(command, status="stop", action=self.late.stop(self._sent), reasons=("stopped",))
+        elif self.is_stopped and wanted is not None:
+            return replace(command, status="stop", action=None, reasons=("stopped",), wanted=wanted)
+        if command.action is None:
+            return command
+        if self.motion is not None:
+            filtered = self.motion.apply(command.action, missed=self._missed)
+            status = "stop" if self.motion.is_stopped else command.status
+            command = replace(command, status=status, action=filtered.action, reasons=filtered.reasons)
+        self.counts.limited += bool(command.reasons)
+        return replace(command, wanted=wanted)
 
     def skip(self, ticks: int) -> None:
-        """Count ticks that passed without a command."""
-        self.state.tick += ticks
-        self.state.ticks_without_action += ticks
+        """Count ticks that passed without a command; a stall of the control loop ends the chunks from before it."""
+        state = self.state
+        state.tick += ticks
+        state.ticks_without_action += ticks
         self.counts.missed += ticks
+        self._missed += ticks
+        if ticks >= self.late.stall_after and (state.chunks or state.pending is not None):
+            state.chunks, state.pending, state.valid_from = (), None, state.tick
+            self.counts.stalls += 1
 
     def action_at(self, chunks: tuple[TimedChunk, ...], tick: int) -> Float[np.ndarray, " ad"] | None:
         """Return the newest chunk's action for this tick, if it has one."""
@@ -257,7 +325,9 @@ class Executor:
         Raises:
             ValueError: not a chunk of finite numbers with as many dims as those before it.
         """
-        state, actions = request.state, check_chunk(actions, request.state.last)
+        state = request.state
+        dims = len(state.last) if state.last is not None else None if self.motion is None else len(self.motion.low)
+        actions = check_chunk(actions, dims)
         chunks, tick = state.chunks, state.tick
         if state.pending is request:
             state.pending = None
@@ -265,8 +335,9 @@ class Executor:
         current = state is self.state
         if current:
             self.delays.add(tick - request.tick)
-        # From before a reset, all in the past, or older than what the robot executes already.
-        if not current or chunk.end <= tick or (chunks and chunk.observed_at <= chunks[-1].observed_at):
+        # From before a reset or a stall, all in the past, or older than what the robot executes already.
+        is_old = chunk.observed_at < state.valid_from or (chunks and chunk.observed_at <= chunks[-1].observed_at)
+        if not current or chunk.end <= tick or is_old:
             self.counts.refused += 1
             return False
         self.counts.chunks += 1
@@ -294,13 +365,14 @@ class Executor:
             self.counts.lost += 1
 
 
-def check_chunk(actions: np.ndarray, last: np.ndarray | None) -> Float[np.ndarray, "ah ad"]:
-    """Return a copy of a chunk that cannot be changed; it must be finite and fit what the robot did last."""
-    actions = np.array(actions, np.float32)
+def check_chunk(actions: np.ndarray, dims: int | None) -> Float[np.ndarray, "ah ad"]:
+    """Return a copy of a chunk that cannot be changed; it must be finite, with `dims` dims where they are known."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+        actions = np.array(actions, np.float32)
     if actions.ndim != 2 or not actions.size or not np.isfinite(actions).all():
         raise ValueError(f"a chunk is finite numbers [ah ad], got {list(actions.shape)}: {actions.ravel()[:8]}…")
-    if last is not None and actions.shape[1] != len(last):
-        raise ValueError(f"this chunk has {actions.shape[1]} dims, the robot has been commanded with {len(last)}")
+    if dims is not None and actions.shape[1] != dims:
+        raise ValueError(f"this chunk has {actions.shape[1]} dims, the robot has been commanded with {dims}")
     # Two threads read it without a lock, so nobody may change it.
     actions.setflags(write=False)
     return actions
@@ -338,8 +410,9 @@ class TemporalEnsemble(Executor):
         late: LateBehavior | None = None,
         delays: Delays | None = None,
         patience: int = 50,
+        motion: MotionFilter | None = None,
     ) -> None:
-        super().__init__(replan_steps=replan_steps, late=late, delays=delays, patience=patience)
+        super().__init__(replan_steps=replan_steps, late=late, delays=delays, patience=patience, motion=motion)
         self.decay = decay
 
     def action_at(self, chunks: tuple[TimedChunk, ...], tick: int) -> Float[np.ndarray, " ad"] | None:

@@ -51,7 +51,8 @@ class MotionFilter:
             raise ValueError(f"{len(limits.low)} limits for {len(units)} dims at {hz} Hz; give one each, and a rate")
         self.limits, self.dt = limits, 1 / hz
         self.low, self.high = np.array(limits.low, float), np.array(limits.high, float)
-        self.speed, self.acceleration = np.array(limits.speed, float), np.array(limits.acceleration, float)
+        self.speed = np.array(limits.speed, float)
+        self.acceleration = np.array([np.inf if most is None else most for most in limits.acceleration], float)
         self.rates = np.array([is_rate(unit) for unit in units])
         if (self.rates & ((self.low > 0) | (self.high < 0))).any():
             raise ValueError(f"a motion stands still at 0, which is outside its limits {limits.low} to {limits.high}")
@@ -60,11 +61,15 @@ class MotionFilter:
         self.reset()
 
     def reset(self, position: Float[np.ndarray, " ad"] | None = None) -> None:
-        """Begin anew where the robot is; dims that nobody measures are NaN. A stop stays."""
+        """Begin anew, at rest, where the robot is; dims that nobody measures are NaN. A stop stays."""
         dims = len(self.low)
         start = np.full(dims, np.nan) if position is None else np.asarray(position, float).copy()
         self.last = np.where(self.rates & ~np.isfinite(start), 0.0, start)
         self.velocity = np.zeros(dims)
+
+    def join(self) -> None:
+        """Begin in the middle of a motion that is not known: the first command may be anything within the range."""
+        self.last = self.velocity = np.full(len(self.low), np.nan)
 
     def stop(self) -> None:
         """Stop, from the next tick on, until `release`: an emergency stop."""
@@ -98,7 +103,8 @@ class MotionFilter:
         elif finite:
             reasons.append("stopped")
         known = np.isfinite(self.last)
-        self.velocity = np.where(known, (action - np.where(known, self.last, 0.0)) / self.dt, 0.0)
+        at_first = np.where(np.isnan(self.velocity), np.nan, 0.0)  # in the middle of a motion it stays unknown
+        self.velocity = np.where(known, (action - np.where(known, self.last, 0.0)) / self.dt, at_first)
         self.last = action
         for reason in reasons:
             self.counts[reason] = self.counts.get(reason, 0) + 1
@@ -118,9 +124,10 @@ class MotionFilter:
         slowest = -np.minimum(self.speed, self._braking_speed(last - self.low))
         change = (inside - last) / self.dt
         within_speed = np.clip(change, slowest, fastest)
-        step = self.acceleration * self.dt
+        step = np.where(np.isnan(self.velocity), np.inf, self.acceleration * self.dt)
+        velocity = np.nan_to_num(self.velocity)
         # Within the acceleration, but never beyond what can still be stopped: the proof says that both can be had.
-        eased = np.clip(within_speed, self.velocity - step, self.velocity + step)
+        eased = np.clip(within_speed, velocity - step, velocity + step)
         eased = np.clip(eased, np.minimum(slowest, 0), np.maximum(fastest, 0))
         action = np.where(known, last + eased * self.dt, inside)
         tolerance = _TOLERANCE * (self.high - self.low)
@@ -135,8 +142,30 @@ class MotionFilter:
 
     def _braking_speed(self, room: np.ndarray) -> np.ndarray:
         """Return the highest speed towards an end of the range from which the robot still stops before it."""
-        room, a, dt = np.maximum(room, 0.0), self.acceleration, self.dt
-        return a * (np.sqrt((1.5 * dt) ** 2 + 2 * room / a) - 1.5 * dt)
+        room, dt = np.maximum(room, 0.0), self.dt
+        limited = np.isfinite(self.acceleration)
+        a = np.where(limited, self.acceleration, 1.0)
+        return np.where(limited, a * (np.sqrt((1.5 * dt) ** 2 + 2 * room / a) - 1.5 * dt), room / dt)
+
+
+def limit_chunk(
+    actions: Float[np.ndarray, "ah ad"], metadata: Mapping[str, Any]
+) -> tuple[Float[np.ndarray, "ah ad"], tuple[Reason, ...]]:
+    """Return a chunk with all of its actions within its robot's limits, and what kept it from being as it was.
+
+    This is for whoever executes chunks without a filter. Where the robot is and how it moves is not known here, so that
+    the first action is only kept in range. A chunk within the limits is returned itself.
+
+    Raises:
+        ValueError: the chunk has other dims than the robot.
+    """
+    motion = motion_filter(metadata)
+    if motion is None:
+        return actions, ()
+    motion.join()
+    sent = [motion.apply(action) for action in actions]
+    reasons = tuple(dict.fromkeys(reason for one in sent for reason in one.reasons))
+    return (np.stack([one.action for one in sent]) if reasons else actions), reasons
 
 
 def motion_filter(metadata: Mapping[str, Any]) -> MotionFilter | None:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from pilot.extensions import Extension, ExtensionPoint, import_file, is_file_reference, module_names
-from pilot.types import Adapter, Robot
+from pilot.types import Adapter, MotionLimits, Robot
 
 
 def _own(name: str) -> Extension:
@@ -82,6 +82,18 @@ def load_adapter(robot: Robot) -> Adapter:
     if robot.adapter not in known:
         raise ValueError(f"robot '{robot.name}' has no adapter '{robot.adapter}'; it has {sorted(known)}")
     return known[robot.adapter]
+
+
+def limits_of(robot: Robot) -> MotionLimits | None:
+    """Return the limits that a robot declares, or those of its file where a checkpoint is older than they are.
+
+    None where nobody has said what it may do, or where the file's robot has other action dims.
+    """
+    if robot.limits is not None or robot.name not in robot_names():
+        return robot.limits
+    known = _find(robot.name).value
+    same = (known.action_names, known.action_units) == (robot.action_names, robot.action_units)
+    return known.limits if same else None
 
 
 def read_openpi(robot: Robot, observation: Mapping[str, Any]) -> Mapping[str, Any]:

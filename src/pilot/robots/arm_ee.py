@@ -8,10 +8,18 @@ points out of the gripper, its fingers open along y.
 import dataclasses
 
 from pilot.robots.arm import ROBOT as ARM
-from pilot.types import make_bool_mask
+from pilot.types import MotionLimits, make_bool_mask
 
 _NAMES = ("x", "y", "z", "r11", "r21", "r31", "r12", "r22", "r32", "gripper")
 _UNITS = ("m",) * 3 + ("1",) * 6 + ("0 to 1",)
+
+# The arm reaches 0.7 m around its shoulder; columns of a rotation are within 1.
+LIMITS = MotionLimits(
+    low=(-0.9, -0.9, -0.9) + (-1.0,) * 6 + (0.0,),
+    high=(0.9, 0.9, 1.1) + (1.0,) * 6 + (1.0,),
+    speed=(6.0,) * 3 + (40.0,) * 6 + (60.0,),
+    acceleration=(None,) * 10,
+)
 
 ROBOT = dataclasses.replace(
     ARM,
@@ -22,4 +30,5 @@ ROBOT = dataclasses.replace(
     action_units=_UNITS,
     delta_mask=make_bool_mask(3, -7),
     control_mode="end_effector",
+    limits=LIMITS,
 )

@@ -3,7 +3,8 @@
 State and action, the left arm's first: six joints [rad] and how far the gripper is open, 0 (closed) to 1 (9 cm).
 """
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.robots.arm import LIMITS as ARM_LIMITS
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 _PARTS = (*(f"joint_{i}" for i in range(1, 7)), "gripper")
 _NAMES = tuple(f"{side}_{part}" for side in ("left", "right") for part in _PARTS)
@@ -24,5 +25,6 @@ ROBOT = Robot(
         for name in ("left_gripper", "right_gripper")
     ),
     control_hz=50.0,
+    limits=MotionLimits.join(ARM_LIMITS, ARM_LIMITS),
     control_mode="joint",
 )

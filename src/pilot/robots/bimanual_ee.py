@@ -6,9 +6,10 @@ the frame of the stand between the arms; how far the gripper is open, 0 (closed)
 
 import dataclasses
 
+from pilot.robots.arm_ee import LIMITS as HAND_LIMITS
 from pilot.robots.arm_ee import ROBOT as ARM_EE
 from pilot.robots.bimanual import ROBOT as BIMANUAL
-from pilot.types import make_bool_mask
+from pilot.types import MotionLimits, make_bool_mask
 
 _NAMES = tuple(f"{side}_{name}" for side in ("left", "right") for name in ARM_EE.state_names)
 
@@ -21,4 +22,5 @@ ROBOT = dataclasses.replace(
     action_units=ARM_EE.action_units * 2,
     delta_mask=make_bool_mask(3, -7, 3, -7),
     control_mode="end_effector",
+    limits=MotionLimits.join(HAND_LIMITS, HAND_LIMITS),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="droid",
@@ -24,6 +24,8 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-8),
     grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper", state_open=0.0, state_closed=1.0),),
     control_hz=15.0,
+    # DROID's own controller scales velocities down to ±1; how fast they may change, it does not say.
+    limits=MotionLimits(low=(-1.0,) * 7 + (0.0,), high=(1.0,) * 8, speed=(30.0,) * 8, acceleration=(None,) * 8),
 )
 
 

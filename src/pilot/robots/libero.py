@@ -8,7 +8,7 @@ closes. Pictures are turned by 180° from how the simulator renders them, in dat
 from collections.abc import Mapping
 from typing import Any
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="libero",
@@ -24,6 +24,8 @@ ROBOT = Robot(
         Gripper(action="gripper", open=-1.0, closed=1.0, state="finger_left", state_open=0.04, state_closed=0.0),
     ),
     control_hz=20.0,
+    # The simulator's controller takes ±1 and may be given any other value in the next step.
+    limits=MotionLimits(low=(-1.0,) * 7, high=(1.0,) * 7, speed=(40.0,) * 7, acceleration=(None,) * 7),
 )
 
 

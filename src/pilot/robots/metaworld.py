@@ -4,7 +4,7 @@ State: position x y z [m] of the hand, gripper from 0 (closed) to 1 (open). Acti
 relative already (1 is 1 cm), and the gripper's effort, −1 opens and 1 closes.
 """
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="metaworld",
@@ -18,4 +18,6 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-4),
     grippers=(Gripper(action="effort", open=-1.0, closed=1.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=80.0,
+    # The simulator takes ±1 and may be given any other value in the next step.
+    limits=MotionLimits(low=(-1.0,) * 4, high=(1.0,) * 4, speed=(160.0,) * 4, acceleration=(None,) * 4),
 )

@@ -5,10 +5,19 @@ height of the lift [m], six joints [rad], how far the gripper is open, 0 (closed
 targets. `front` looks down from the head, `back` to the rear.
 """
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.robots.arm import LIMITS as ARM_LIMITS
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 _NAMES = ("base_vx", "base_vy", "base_wz", "lift", *(f"joint_{i}" for i in range(1, 7)), "gripper")
 _UNITS = ("m/s", "m/s", "rad/s", "m") + ("rad",) * 6 + ("0 to 1",)
+
+# The base's top speed and the lift's range are those of the body (`sims/world/control.py`, `bodies/base.py`).
+BASE_LIMITS = MotionLimits(
+    low=(-0.8, -0.8, -1.6, 0.3),
+    high=(0.8, 0.8, 1.6, 0.9),
+    speed=(80.0, 80.0, 160.0, 3.0),  # it may be stopped, and turned round, within a tick
+    acceleration=(None,) * 4,
+)
 
 ROBOT = Robot(
     name="mobile",
@@ -22,5 +31,6 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-3, 7, -1),
     grippers=(Gripper(action="gripper", open=1.0, closed=0.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=20.0,
+    limits=MotionLimits.join(BASE_LIMITS, ARM_LIMITS),
     control_mode="joint",
 )

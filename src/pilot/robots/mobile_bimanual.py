@@ -5,8 +5,10 @@ height of the lift [m]; then, the left arm's first, six joints [rad] and how far
 (9 cm). Action: the same, as targets. `front` looks down from the head, `back` to the rear.
 """
 
+from pilot.robots.arm import LIMITS as ARM_LIMITS
 from pilot.robots.bimanual import ROBOT as BIMANUAL
-from pilot.types import Robot, make_bool_mask
+from pilot.robots.mobile import BASE_LIMITS
+from pilot.types import MotionLimits, Robot, make_bool_mask
 
 _NAMES = ("base_vx", "base_vy", "base_wz", "lift", *BIMANUAL.state_names)
 _UNITS = ("m/s", "m/s", "rad/s", "m", *BIMANUAL.state_units)
@@ -23,5 +25,6 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-3, 7, -1, 6, -1),
     grippers=BIMANUAL.grippers,
     control_hz=50.0,
+    limits=MotionLimits.join(BASE_LIMITS, *[ARM_LIMITS] * 2),
     control_mode="joint",
 )

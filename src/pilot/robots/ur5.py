@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 _NAMES = ("base", "shoulder", "elbow", "wrist_1", "wrist_2", "wrist_3", "gripper")
 _UNITS = ("rad",) * 6 + ("0 to 1",)
@@ -25,6 +25,13 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(6, -1),
     grippers=(Gripper(action="gripper", open=0.0, closed=1.0, state="gripper", state_open=0.0, state_closed=1.0),),
     control_hz=20.0,
+    # Ranges of ±360° and speeds of 180°/s are those of Universal Robots' UR5e data sheet, which names no acceleration.
+    limits=MotionLimits(
+        low=(-6.28319,) * 6 + (0.0,),
+        high=(6.28319,) * 6 + (1.0,),
+        speed=(3.14159,) * 6 + (40.0,),
+        acceleration=(None,) * 7,
+    ),
 )
 
 

@@ -20,7 +20,6 @@ emergency stop: it holds until `release`.
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -51,14 +50,18 @@ def executor_for(name: str, metadata: Mapping[str, Any], *, late: LateBehavior |
     `rtc` goes on with the old chunk while the next one is computed to continue it. `open-loop` executes
     `replan_steps` actions of a chunk, then stands still until the next. `ensemble` averages what all chunks say of a
     moment. `late` says what the robot does when no answer comes in time; by default it stands still
-    (`standing_still`).
+    (`standing_still`). Commands stay within the robot's limits, if it declares some.
 
     Raises:
         ValueError: there is no such executor.
     """
     if name not in EXECUTORS:
         raise ValueError(f"no executor '{name}'; {suggest_names(name, EXECUTORS, listed='there are')}")
-    return EXECUTORS[name](replan_steps=int(metadata.get("replan_steps", 1)), late=late or standing_still(metadata))
+    return EXECUTORS[name](
+        replan_steps=int(metadata.get("replan_steps", 1)),
+        late=late or standing_still(metadata),
+        motion=motion_filter(metadata),
+    )
 
 
 def standing_still(metadata: Mapping[str, Any]) -> LateBehavior:
@@ -123,8 +126,8 @@ class Controller:
         motion: MotionFilter | None = None,
     ) -> None:
         self.policy = policy
-        self.motion = motion or motion_filter(policy.metadata)
         self.executor = executor
+        executor.motion = motion or executor.motion or motion_filter(policy.metadata)
         self.observe = observe
         self.pause = pause
         self.reply: dict[str, Any] = {}
@@ -134,22 +137,16 @@ class Controller:
         self._pause_left = 0  # ticks until the next request
         self._reset_policy = False  # before the next request
         self._lost = False  # the connection
-        self._stopped = False  # by `stop`
         self._state: np.ndarray | None = None  # of the robot when it was last looked at, until the first command
-        self._last: np.ndarray | None = None  # the last command since a reset
         self._reasons: tuple[str, ...] = ()  # why the last command was changed
 
     def stop(self) -> None:
         """Stop the robot at the next tick: an emergency stop, which holds until `release`, also over a `reset`."""
-        self._stopped = True
-        if self.motion is not None:
-            self.motion.stop()
+        self.executor.stop()
 
     def release(self) -> None:
         """Let the robot move again after a stop; only a person should."""
-        self._stopped = False
-        if self.motion is not None:
-            self.motion.release()
+        self.executor.release()
 
     def next(self, *, missed: int = 0) -> Command:
         """Return the command of this tick; `missed` ticks have passed without a call since the last one."""
@@ -158,27 +155,19 @@ class Controller:
         self._pause_left = max(0, self._pause_left - 1 - missed)
         if self._pending is None and not self._pause_left:
             self._submit_next()
-        return self._keep_within_limits(self.executor.next(), missed=missed)
-
-    def _keep_within_limits(self, command: Command, *, missed: int) -> Command:
-        """Return the command as the robot may have it, and log when it begins to differ from what was wanted."""
-        if (wanted := command.action) is None:
-            return command
-        if self._stopped:
-            wanted = self.executor.late.stop(wanted if self._last is None else self._last)
-            command = replace(command, status="stop", action=wanted, reasons=("stopped",))
-        if self.motion is not None:
-            if self._state is not None:
-                self.motion.reset(measured_position(self.policy.metadata, self._state))
-                self._state = None
-            filtered = self.motion.apply(wanted, missed=missed)
-            status = "stop" if self.motion.is_stopped else command.status
-            command = replace(command, status=status, action=filtered.action, reasons=filtered.reasons)
-            if filtered.reasons and filtered.reasons != self._reasons:
-                reasons = ", ".join(filtered.reasons)
-                log.warning("tick %d: %s; wanted %s, sent %s", command.tick, reasons, filtered.wanted, filtered.action)
-        self._reasons, self._last = command.reasons, command.action
+        if self._state is not None and self.executor.motion is not None and self.executor.state.chunks:
+            self.executor.place(measured_position(self.policy.metadata, self._state))
+            self._state = None
+        command = self.executor.next()
+        self._log_intervention(command)
         return command
+
+    def _log_intervention(self, command: Command) -> None:
+        """Log the command that was wanted whenever another reason begins to keep the robot from it."""
+        if command.reasons and command.reasons != self._reasons:
+            reasons = ", ".join(command.reasons)
+            log.warning("tick %d: %s; wanted %s, sent %s", command.tick, reasons, command.wanted, command.action)
+        self._reasons = command.reasons
 
     def reset(self) -> None:
         """Begin another task: the robot waits, and neither the executor nor the policy remembers the last one."""
@@ -187,7 +176,6 @@ class Controller:
         self.error = None
         self._reset_policy = True
         self._pause_left = 0
-        self._last = None
 
     def close(self) -> None:
         """End the connection to the policy, which ends what the other thread waits for, and then that thread."""
@@ -213,7 +201,7 @@ class Controller:
         rtc = self.policy.metadata.get("rtc")
         try:
             seen = self.observe()
-            if self._last is None and "state" in seen:
+            if self.executor.state.last is None and "state" in seen:
                 self._state = np.asarray(seen["state"], float)
             observation = build_observation(seen, request, joins=self.executor.joins_chunks and bool(rtc))
         except BaseException:
