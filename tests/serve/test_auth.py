@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.serve.auth import ApiKeys, check_origin, read_api_key, tls_context
+from pilot.serve.auth import ApiKeys, WrongKeys, check_origin, is_loopback, read_api_key, tls_context
 
 HERE = Path(__file__).parent
 FOREIGN, RENAMED = "http://evil.example", {"host": "evil.example:8000"}
@@ -40,6 +40,54 @@ def test_keys_are_lines_of_a_file(tmp_path):
         ApiKeys.read(file)
     with pytest.raises(ValueError, match="8 characters or more"):
         ApiKeys(["short"])
+
+
+def test_roles_stand_in_front_of_a_key(tmp_path):
+    file = tmp_path / "keys.txt"
+    file.write_text("act: robots-key\nwatch, act : both-of-them\na: colon-key\nwatch:\ncommand: boss-key-1\n")
+    keys = ApiKeys.read(file)
+    assert keys.owner("robots-key", role="act") and keys.owner("both-of-them", role="watch")
+    assert keys.owner("a: colon-key", role="command"), "no roles: the whole line is the key"
+    assert keys.owner("boss-key-1", role="watch"), "who commands may watch"
+    with pytest.raises(PermissionError, match="may not 'command', only act"):
+        keys.owner("robots-key", role="command")
+    with pytest.raises(PermissionError, match="may not 'act', only command"):
+        keys.owner("boss-key-1", role="act")
+    with pytest.raises(ValueError, match="has the roles act, watch, command, not \\['fly'\\]"):
+        ApiKeys({"some-key": ("fly",)})
+
+
+def test_wrong_keys_slow_their_address_down_and_nobody_else():
+    now = [0.0]
+    wrong = WrongKeys(burst=3, seconds=2.0, clock=lambda: now[0])
+    wrong.add("10.0.0.1", "right-key", is_right=True)
+    for _ in range(3):
+        assert wrong.wait("10.0.0.1", "guess") == 0
+        wrong.add("10.0.0.1", "guess", is_right=False)
+    assert wrong.wait("10.0.0.1", "another guess") == pytest.approx(2.0)
+    assert wrong.wait("10.0.0.1", "right-key") == 0, "who was right before is not locked out"
+    assert wrong.wait("10.0.0.2", "another guess") == 0
+    now[0] = 2.0
+    assert wrong.wait("10.0.0.1", "another guess") == 0
+    wrong.add("10.0.0.1", "guess", is_right=False)
+    assert wrong.wait("10.0.0.1", "another guess") == pytest.approx(2.0)
+
+
+def test_what_is_remembered_of_wrong_keys_is_bounded():
+    wrong = WrongKeys(addresses=5)
+    for number in range(50):
+        wrong.add(f"10.0.0.{number}", "guess", is_right=False)
+        wrong.add(f"10.0.0.{number}", "right", is_right=True)
+    assert len(wrong._wrong) == len(wrong._right) == 5
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("[::1]", True), ("0.0.0.0", False), ("::", False),
+     ("192.168.1.5", False), ("robot.lan", False)],
+)  # fmt: skip
+def test_who_reaches_a_host(host, is_own):
+    assert is_loopback(host) is is_own
 
 
 @pytest.mark.parametrize(

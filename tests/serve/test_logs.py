@@ -2,10 +2,14 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import pilot.serve
 from pilot.serve.logs import JsonFormatter, TextFormatter, log_to_stderr
 
 
@@ -47,3 +51,24 @@ def test_errors_come_with_their_traceback(formatter):
 def test_an_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match="text or json, got 'xml'"):
         log_to_stderr("xml")
+
+
+def test_with_json_every_line_is_json(tmp_path):
+    """Warnings, other libraries, threads and the end of the process included."""
+    program = """
+import logging, threading, warnings
+from pilot.serve.logs import log_to_stderr
+log_to_stderr("json")
+logging.getLogger("pilot.serve.server").info("ready")
+logging.getLogger("asyncio").warning("slow\\ncallback")
+warnings.warn("old")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start(), thread.join()
+raise RuntimeError("out of luck")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(pilot.serve.__file__).parents[2])}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    events = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [event["level"] for event in events] == ["info", "warning", "warning", "critical", "critical"]
+    assert "old" in events[2]["message"] and "division by zero" in events[3]["message"]
+    assert ran.returncode == 1 and "out of luck" in events[4]["error"]

@@ -1,27 +1,40 @@
 """People look, and say things to robots."""
 
 import asyncio
+import contextlib
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.auth import ApiKeys
+from pilot.serve.control import Controller, executor_for
 from pilot.serve.limits import Limits, RateLimit
 from pilot.serve.server import serve_in_background
 from pilot.serve.state import ServerState, to_hosted
 from pilot.serve.viewers import Viewer, serve_viewer
-from serve.policies import OBSERVATION, CountingPolicy, robot
+from serve.policies import OBSERVATION, CountingPolicy, eventually, robot
 
 KEY = "a-key-for-tests"
 
 
 @pytest.fixture(scope="module")
 def port():
-    with serve_in_background(CountingPolicy()) as port:
+    with serve_in_background(CountingPolicy(), command_key=KEY) as port:
         yield port
+
+
+@contextlib.contextmanager
+def command(port):
+    """A viewer who may command."""
+    with look(port) as viewer:
+        say(viewer, key=KEY)
+        assert next_of(viewer, "role") == {"kind": "role", "command": True}
+        say(viewer, watch=None)  # views that came before are lost
+        yield viewer
 
 
 def look(port):
@@ -65,7 +78,7 @@ def test_what_is_new_is_shown(port):
 
 
 def test_a_command_is_heard_and_ended(port):
-    with robot(port) as client, look(port) as viewer:
+    with robot(port) as client, command(port) as viewer:
         assert client.infer(OBSERVATION)["heard"] == OBSERVATION["prompt"]
         session = session_after(viewer, observations=1)
         say(viewer, session=session, prompt="  dance ")
@@ -99,15 +112,157 @@ def test_what_is_not_understood_is_said(port, message, words):
 
 @pytest.mark.parametrize("prompt", ["", "   ", "x" * 401, 3, ["dance"]])
 def test_a_command_is_words(port, prompt):
-    with robot(port), look(port) as viewer:
+    with robot(port), command(port) as viewer:
         say(viewer, session=session_after(viewer, observations=0), prompt=prompt)
         assert "a command has 1 to 400 characters" in next_of(viewer, "error")["error"]
 
 
 def test_half_a_letter_is_no_word(port):
-    with robot(port), look(port) as viewer:
+    with robot(port), command(port) as viewer:
         say(viewer, session=session_after(viewer, observations=0), prompt="go \ud800")
         assert "a command must be valid text, got half a character" in next_of(viewer, "error")["error"]
+
+
+@pytest.mark.parametrize("key", [None, "not-the-key-printed", "\ud800"])
+def test_without_the_key_that_the_server_printed_nobody_commands_a_robot(port, key):
+    """A page from elsewhere and another user of the machine reach the server, and know nothing of that key."""
+    with robot(port) as client, look(port) as viewer:
+        client.infer(OBSERVATION)
+        session = session_after(viewer, observations=1)
+        if key is not None:
+            say(viewer, key=key)
+            assert next_of(viewer, "role")["command"] is False
+        for message in ({"prompt": "dance"}, {"prompt": None}, {"stop": False}):
+            say(viewer, session=session, **message)
+            assert "commands need the key that the server printed" in next_of(viewer, "error")["error"]
+        assert client.infer(OBSERVATION)["heard"] == OBSERVATION["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "acts", "watches", "commands"),
+    [(("act",), True, False, False), (("watch",), False, True, False), (("command",), False, True, True)],
+)
+def test_a_key_opens_what_its_roles_say(roles, acts, watches, commands):
+    own = "a-key-with-some-roles"
+    keys = ApiKeys({KEY: ("act",), own: roles})
+    with serve_in_background(CountingPolicy(), keys=keys) as port, robot(port, api_key=KEY) as client:
+        client.infer(OBSERVATION)
+        if acts:
+            with robot(port, api_key=own) as other:
+                assert other.infer(OBSERVATION)["seen"] == 1
+        else:
+            with pytest.raises(ConnectionError, match="may not 'act'"):
+                robot(port, api_key=own)
+        with look(port) as viewer:
+            viewer.recv(timeout=300)
+            say(viewer, key=own)
+            if not watches:
+                assert "may not 'watch'" in next_of(viewer, "error")["error"]
+                return
+            say(viewer, session=session_after(viewer, observations=1), prompt="dance")
+            if not commands:
+                assert "may watch and stop robots" in next_of(viewer, "error")["error"]
+                return
+            assert next_of(viewer, "done")["command"] == "dance"
+
+
+class ArmPolicy(CountingPolicy):
+    """Wants its joint at 9 and its wheel to turn, from wherever they are."""
+
+    limits: dict | None = None
+
+    def __init__(self, limits=None):
+        super().__init__()
+        self.metadata = {
+            "robot": "arm", "action_horizon": 3, "action_names": ["joint", "wheel", "hand"], "limits": limits,
+            "action_units": ["rad", "rad/s", "0 to 1"], "state_names": ["joint", "speed"], "control_hz": 10.0,
+        }  # fmt: skip
+
+    def session(self):
+        return self
+
+    def infer(self, observation):
+        self.seen += 1
+        return {"actions": np.tile(np.array([9, 1, 0.7], np.float32), (3, 1)), "subtask": "reach"}
+
+
+def test_an_emergency_stop_needs_no_key_and_holds_until_somebody_with_the_key_releases():
+    policy, sight = ArmPolicy(), {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
+    with serve_in_background(policy, command_key=KEY) as port, robot(port) as client, look(port) as viewer:
+        assert client.infer(sight)["actions"][0].tolist() == pytest.approx([9, 1, 0.7])
+        session = session_after(viewer, observations=1)
+        say(viewer, session=session, stop=True)
+        assert next_of(viewer, "done") == {"kind": "done", "session": session, "stopped": True}
+        reply = client.infer(sight)
+        np.testing.assert_allclose(reply["actions"], np.tile([0.25, 0, 0.7], (3, 1)))
+        assert reply["stopped"] == "a person pressed stop" and policy.seen == 1, "nobody asks the policy meanwhile"
+        assert next_of(viewer, "view", lambda view: view["watched"]["stopped"])["watched"]["session"] == session
+        client.reset()
+        assert client.infer(sight)["stopped"], "another session of the same robot"
+        new = next_of(viewer, "view", lambda view: session not in [r["session"] for r in connected(view)])
+        with command(port) as person:
+            say(person, session=connected(new)[0]["session"], stop=False)
+            assert next_of(person, "done")["stopped"] is False
+        reply = client.infer(sight)
+        assert reply["released"] and reply["actions"][0].tolist() == pytest.approx([9, 1, 0.7])
+
+
+def test_one_button_stops_all_robots():
+    sight = {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
+    with serve_in_background(ArmPolicy()) as port, robot(port) as one, robot(port) as other, look(port) as viewer:
+        one.infer(sight), other.infer(sight)
+        say(viewer, stop=True)
+        assert next_of(viewer, "done") == {"kind": "done", "session": None, "stopped": True}
+        assert one.infer(sight)["stopped"] and other.infer(sight)["stopped"]
+
+
+def test_a_controller_stops_and_goes_on_as_the_dashboard_says():
+    sight = {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
+    with serve_in_background(ArmPolicy(), command_key=KEY) as port, command(port) as person:
+        client = robot(port)
+        executor = executor_for("rtc", client.metadata | {"replan_steps": 1})
+        with Controller(client, executor, observe=lambda: sight) as controller:
+
+            def until(holds):
+                eventually(lambda: holds(controller.next()))
+
+            until(lambda now: now.status == "run")
+            say(person, stop=True)
+            until(lambda now: now.status == "stop" and now.reasons == ("stopped",) and now.action[1] == 0)
+            say(person, session=connected(next_of(person, "view", connected))[0]["session"], stop=False)
+            until(lambda now: now.status == "run" and now.action[1] == 1)
+            say(person, stop=True)
+            until(lambda now: now.status == "stop")
+            controller.stop()
+            say(person, session=connected(next_of(person, "view", connected))[0]["session"], stop=False)
+            eventually(lambda: controller.next() and controller.reply.get("released"))
+            assert controller.next().status == "stop", "who stopped it at the robot releases it there"
+            controller.release()
+            until(lambda now: now.status == "run")
+
+
+LIMITS = {"low": [-1, -2, 0], "high": [1, 2, 1], "speed": [1, 40, 20], "acceleration": [None] * 3}
+
+
+def test_no_chunk_leaves_the_server_that_is_not_within_the_robots_limits(caplog):
+    sight = {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
+    policy = ArmPolicy(LIMITS | {"on_violation": "clip"})
+    with serve_in_background(policy) as port, robot(port) as client, caplog.at_level("WARNING"):
+        reply = client.infer(sight)
+    np.testing.assert_allclose(reply["actions"], np.tile([1, 1, 0.7], (3, 1)))
+    assert reply["limited"] == ["range"]
+    assert (
+        "1 chunks left the robot's limits so far; the last (range) wanted [9.  1.  0.7], sent [1.  1.  0.7]"
+        in caplog.text
+    )
+
+
+def test_a_robot_may_rather_be_stopped_than_kept_within_its_limits():
+    sight = {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
+    with serve_in_background(ArmPolicy(LIMITS | {"on_violation": "stop"})) as port, robot(port) as client:
+        reply = client.infer(sight)
+    assert reply["stopped"] == "its policy left its limits: range"
+    np.testing.assert_allclose(reply["actions"], np.tile([0.25, 0, 0], (3, 1)))
 
 
 def test_who_looks_needs_a_key_where_robots_need_one():

@@ -28,6 +28,12 @@ class IncomingConnection(ServerConnection):
     kind: str | None = None  # which of the policy's robots it is
     answer_task: asyncio.Task[Any] | None = None  # the answer that this robot waits for
 
+    @property
+    def host(self) -> str:
+        """The client's address without its port; empty where the system does not say."""
+        peer = self.remote_address
+        return str(peer[0]) if peer else ""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note a new connection; where too many are pending, drop the oldest."""
         super().connection_made(transport)

@@ -14,7 +14,8 @@ next request with what the robot sees now. No clock is read here: the same answe
 commands. Numpy only.
 
 A robot whose description has limits is kept within them (`infer/safety.py`), whatever the policy says. `stop` is the
-emergency stop: it holds until `release`.
+emergency stop: it holds until `release`. A stop on the server's dashboard does the same, until it is released there or
+here.
 """
 
 import logging
@@ -137,16 +138,29 @@ class Controller:
         self._pause_left = 0  # ticks until the next request
         self._reset_policy = False  # before the next request
         self._lost = False  # the connection
+        self._stopped_by_server = False
         self._state: np.ndarray | None = None  # of the robot when it was last looked at, until the first command
         self._reasons: tuple[str, ...] = ()  # why the last command was changed
 
     def stop(self) -> None:
         """Stop the robot at the next tick: an emergency stop, which holds until `release`, also over a `reset`."""
+        self._stopped_by_server = False  # whoever stops it here, releases it here
         self.executor.stop()
 
     def release(self) -> None:
-        """Let the robot move again after a stop; only a person should."""
+        """Let the robot move again after a stop; only a person should. A stop on the dashboard stops it once more."""
+        self._stopped_by_server = False
         self.executor.release()
+
+    def _heed_server(self, reply: Mapping[str, Any]) -> None:
+        """Stop where a person has pressed stop on the dashboard; go on when one has released the robot there."""
+        if reply.get("stopped") and not self.executor.is_stopped:
+            log.warning("stopped by the server: %s", reply["stopped"])
+            self.executor.stop()
+            self._stopped_by_server = True
+        elif reply.get("released") and self._stopped_by_server:
+            log.warning("released by the server")
+            self.release()
 
     def next(self, *, missed: int = 0) -> Command:
         """Return the command of this tick; `missed` ticks have passed without a call since the last one."""
@@ -227,6 +241,7 @@ class Controller:
             reply = future.result()
             self._lost = False
             if request is not None:
+                self._heed_server(reply)
                 is_taken = self.executor.deliver(request, np.asarray(reply["actions"]))
                 if request.state is self.executor.state:
                     self.reply, self.error = reply, None

@@ -6,6 +6,10 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from pilot.serve.batching import Answer
 from pilot.serve.hosted_policy import HostedPolicy
@@ -36,7 +40,7 @@ class MessageHandler:
         try:
             robot.rate.take()
             observation = robot.receive(check_observation(read_message(message, self.limits), self.limits))
-            answer = await self.hosted.infer(robot, observation)
+            answer = await self._act(robot, observation)
             timing = self._count(answer, received)
             reply = pack({**answer.reply, "server_timing": timing})
         except ValueError as error:  # the observation is wrong, and the message says what to do
@@ -48,6 +52,24 @@ class MessageHandler:
             return self._refuse(robot, f"{what}; the server's log has the details", by="policy")
         robot.record_reply(answer.reply, timing)
         return reply
+
+    async def _act(self, robot: RobotSession, observation: dict[str, Any]) -> Answer:
+        """Return the policy's answer within the robot's limits, or one that stands still where it was stopped."""
+        if robot.stopped is None:
+            answer = await self.hosted.infer(robot, observation)
+            reply = robot.keep_within_limits(answer.reply)
+            if (reasons := reply.get("limited")) and is_worth_logging(robot.limited):
+                words = "%d chunks left the robot's limits so far; the last (%s) wanted %s, sent %s"
+                wanted, sent = answer.reply["actions"], reply["actions"]
+                log.warning(words, robot.limited, ", ".join(reasons), *first_difference(wanted, sent),
+                            extra=self._log_fields(robot))  # fmt: skip
+        else:
+            answer, reply = Answer(reply={}, queue_seconds=0.0, infer_seconds=0.0, batch_size=1), {}
+        if robot.stopped is not None:  # perhaps while the policy computed
+            reply = {**robot.stand_still(observation), "stopped": robot.stopped}
+        elif robot.released:
+            reply["released"] = True
+        return replace(answer, reply=reply)
 
     def _count(self, answer: Answer, received: float) -> Mapping[str, float]:
         total, metrics, policy = time.perf_counter() - received, self.metrics, self.hosted.name
@@ -69,6 +91,12 @@ class MessageHandler:
 
     def _log_fields(self, robot: RobotSession) -> dict[str, str]:
         return {"session": robot.id, "policy": self.hosted.name, "address": robot.address}
+
+
+def first_difference(wanted: np.ndarray, sent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first action that is not as wanted: as it was wanted, and as it is sent."""
+    step = int(np.any(wanted != sent, axis=1).argmax())
+    return wanted[step], sent[step]
 
 
 def read_message(message: str | bytes, limits: Limits) -> object:

@@ -22,10 +22,10 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from pilot.serve import live
-from pilot.serve.auth import check_origin, read_api_key
+from pilot.serve.auth import Role, check_origin, read_api_key
 from pilot.serve.connection import IncomingConnection
 from pilot.serve.hosted_policy import HostedPolicy
-from pilot.serve.state import ServerState
+from pilot.serve.state import ServerState, TooManyWrongKeys
 
 DASHBOARD = Path(__file__).parent / "dashboard"
 CONTENT_TYPES = {
@@ -65,7 +65,7 @@ def handle_request(state: ServerState, connection: IncomingConnection, request: 
             accept_websocket(state, connection, headers, path=unquote(url.path), query=url.query)
             connection.accepted.add(connection)
             return None
-        response = get_page(state, headers, path=unquote(url.path), query=url.query)
+        response = get_page(state, connection, headers, path=unquote(url.path), query=url.query)
     except RequestRefused as refused:
         state.metrics.turned_away.labels(refused.reason).inc()
         response = text_response(refused.status, f"{refused}\n")
@@ -100,7 +100,7 @@ def accept_websocket(
             raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {viewers} viewers", reason="full")
         connection.role = "viewer"
         return
-    connection.owner = authenticate(state, headers)
+    connection.owner = authenticate(state, connection, headers, role="act")
     hosted = state.find_policy(path.strip("/"))
     if hosted is None:
         text = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
@@ -119,7 +119,9 @@ def accept_websocket(
     connection.role = "robot"
 
 
-def get_page(state: ServerState, headers: dict[str, str], *, path: str, query: str) -> Response:
+def get_page(
+    state: ServerState, connection: IncomingConnection, headers: dict[str, str], *, path: str, query: str
+) -> Response:
     """Return what a browser, a health check or Prometheus asks for.
 
     Raises:
@@ -131,12 +133,12 @@ def get_page(state: ServerState, headers: dict[str, str], *, path: str, query: s
         text = "stopping\n" if state.stopping else "ready\n" if state.ready else "warming up\n"
         return text_response(HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE, text)
     if path == "/metrics":
-        authenticate(state, headers)
+        authenticate(state, connection, headers, role=None)
         text = state.metrics.to_text()
         return make_response(HTTPStatus.OK, text.encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
     if path == "/live":
         require_origin(state, headers, page=True)
-        authenticate(state, headers)
+        authenticate(state, connection, headers, role="watch")
         watch = parse_qs(query).get("watch", [None])[0]
         view = live.build_view(state.sessions, policies=state.describe_policies(), ready=state.ready, watch=watch)
         return make_response(HTTPStatus.OK, json.dumps(view).encode(), content_type="application/json")
@@ -164,10 +166,14 @@ def require_origin(state: ServerState, headers: dict[str, str], *, page: bool) -
         raise RequestRefused(HTTPStatus.FORBIDDEN, str(error), reason="origin") from error
 
 
-def authenticate(state: ServerState, headers: dict[str, str]) -> str:
-    """Return the owner of the API key in a request; refuse one without a valid key."""
+def authenticate(
+    state: ServerState, connection: IncomingConnection, headers: dict[str, str], *, role: Role | None
+) -> str:
+    """Return the owner of the API key in a request; refuse one without a valid key, or whose key has not this role."""
     try:
-        return state.keys.owner(read_api_key(headers))
+        return state.check_key(read_api_key(headers), address=connection.host, role=role)
+    except TooManyWrongKeys as error:
+        raise RequestRefused(HTTPStatus.TOO_MANY_REQUESTS, str(error), reason="too many wrong keys") from error
     except PermissionError as error:
         raise RequestRefused(HTTPStatus.UNAUTHORIZED, str(error), reason="key") from error
 

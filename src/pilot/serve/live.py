@@ -3,14 +3,18 @@
 `GET /live` returns one view. A websocket at `/live` sends one as a text message whenever something has changed, at most
 every `SECONDS`, and takes these messages, each a JSON object:
 
-    {"key": "…"}                            the first message, where the server has API keys
+    {"key": "…"}                            the first message, where the server has API keys; elsewhere at any time,
+                                            the key that the server printed, without which commands are refused
     {"watch": "1a2b3c4d"}                   the robot to send in detail from now on; by default the first that connected
     {"session": "1a2b3c4d", "prompt": "…"}  a command: it replaces the robot's own prompt until that changes
     {"session": "1a2b3c4d", "prompt": null} return to the robot's own prompt
+    {"session": "1a2b3c4d", "stop": true}   an emergency stop; without a session, of all robots
+    {"session": "1a2b3c4d", "stop": false}  release the robot
 
-Every message of the server has a `kind`: `view` (below), `key` (send your key), `done` (a command was accepted) or
-`error` with its text as `error`. Times are in seconds since 1970, latencies in milliseconds. Everything that robots
-sent is theirs: show it as text, never as markup. Views are made only while somebody looks.
+Every message of the server has a `kind`: `view` (below), `key` (send your key), `role` (what your key allows), `done`
+(a command was accepted) or `error` with its text as `error`. Times are in seconds since 1970, latencies in
+milliseconds. Everything that robots sent is theirs: show it as text, never as markup. Views are made only while
+somebody looks.
 """
 
 import base64
@@ -66,6 +70,7 @@ def summarize_robot(robot: RobotSession) -> dict[str, Any]:
         "prompt": robot.prompt,
         "command": robot.command,
         "subtask": robot.subtask,
+        "stopped": robot.stopped,
     }
 
 
@@ -118,15 +123,37 @@ def describe_camera(name: str, picture: CameraPicture) -> dict[str, Any]:
     return {"name": name, "width": width, "height": height, "jpeg": base64.b64encode(picture.jpeg).decode()}
 
 
+def find_robot(sessions: SessionStore, message: Mapping[str, Any]) -> RobotSession:
+    """Return the robot that a viewer's message names.
+
+    Raises:
+        ValueError: there is no such robot.
+    """
+    robot = sessions.find(str(message.get("session")))
+    if robot is None:
+        raise ValueError(f"no robot has the session {message.get('session')!r}; there are {[r.id for r in sessions]}")
+    return robot
+
+
+def stop_robots(sessions: SessionStore, message: Mapping[str, Any]) -> list[RobotSession]:
+    """Stop the robot that a viewer's message names, or all robots if it names none; return those stopped.
+
+    Raises:
+        ValueError: there is no such robot.
+    """
+    robots = list(sessions) if message.get("session") is None else [find_robot(sessions, message)]
+    for robot in robots:
+        robot.stop("a person pressed stop")
+    return robots
+
+
 def set_command(sessions: SessionStore, message: Mapping[str, Any]) -> RobotSession:
     """Give a robot the command in a viewer's message, and return the robot.
 
     Raises:
         ValueError: there is no such robot, or the command is not words.
     """
-    robot, prompt = sessions.find(str(message.get("session"))), message.get("prompt")
-    if robot is None:
-        raise ValueError(f"no robot has the session {message.get('session')!r}; there are {[r.id for r in sessions]}")
+    robot, prompt = find_robot(sessions, message), message.get("prompt")
     if prompt is not None and (not isinstance(prompt, str) or not 0 < len(prompt.strip()) <= COMMAND_LENGTH):
         raise ValueError(
             f"a command has 1 to {COMMAND_LENGTH} characters, null ends the present one; got {prompt!r:.60}"

@@ -5,7 +5,10 @@ Beside the message, both carry the same fields where an event has them: `policy`
 
 import json
 import logging
+import sys
+import threading
 import time
+from types import TracebackType
 
 FIELDS = ("policy", "session", "address", "reason")
 FORMATS = ("text", "json")
@@ -48,6 +51,8 @@ def escape_unprintable(text: str) -> str:
 def log_to_stderr(kind: str = "text") -> None:
     """Write all events of `pilot.serve` to stderr from now on.
 
+    With `json`, warnings, what other libraries log, and what ends the process or a thread as well: each line is JSON.
+
     Raises:
         ValueError: `kind` is not one of `FORMATS`.
     """
@@ -59,3 +64,15 @@ def log_to_stderr(kind: str = "text") -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO)
+    if kind == "json":
+        logging.getLogger().addHandler(handler)
+        logging.captureWarnings(True)
+        sys.excepthook = log_uncaught
+        threading.excepthook = lambda failed: log_uncaught(
+            failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback
+        )
+
+
+def log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log what nobody has caught, as one event."""
+    logging.getLogger("pilot.serve").critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))

@@ -14,6 +14,7 @@ dashboard. How to run a server for others: `docs/serving.md`.
 import asyncio
 import contextlib
 import logging
+import secrets
 import signal
 import ssl
 import threading
@@ -33,7 +34,7 @@ except ModuleNotFoundError as error:
 
 from pilot.memory import keep_freed_memory
 from pilot.serve import http
-from pilot.serve.auth import ApiKeys, load_certificate, tls_context
+from pilot.serve.auth import ApiKeys, is_loopback, load_certificate, tls_context
 from pilot.serve.connection import CLOSE_SECONDS, IncomingConnection, connection_class
 from pilot.serve.hosted_policy import HostedPolicy, fingerprint
 from pilot.serve.limits import Limits
@@ -81,7 +82,9 @@ def serve(
             load_certificate(tls, certificate, certificate_key)
         await server.reload()
 
-    asyncio.run(_serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds))
+    asyncio.run(
+        _serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds, log_format=log_format)
+    )
 
 
 @contextlib.contextmanager
@@ -93,12 +96,15 @@ def serve_in_background(
     keys: ApiKeys | None = None,
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
+    command_key: str | None = None,
 ) -> Iterator[int]:
     """Serve policies in a thread of this process, while the `with` block runs; yields the port.
 
-    Port 0 takes a free one. Usage: `with serve_in_background(policy) as port: …`.
+    Port 0 takes a free one. Without API keys, viewers need `command_key` to command robots; one that nobody knows is
+    drawn if it is not given. Usage: `with serve_in_background(policy) as port: …`.
     """
-    loop, server = asyncio.new_event_loop(), PolicyServer(policies, keys=keys, limits=limits, tls=tls)
+    loop = asyncio.new_event_loop()
+    server = PolicyServer(policies, keys=keys, limits=limits, tls=tls, command_key=command_key)
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
@@ -121,9 +127,13 @@ class PolicyServer:
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
         max_batch: int = 16,
+        command_key: str | None = None,
     ) -> None:
         self.state = ServerState(
-            policies=to_hosted(policies, max_batch=max_batch), keys=keys or ApiKeys(), limits=limits or Limits()
+            policies=to_hosted(policies, max_batch=max_batch),
+            keys=keys or ApiKeys(),
+            limits=limits or Limits(),
+            command_key=command_key or secrets.token_urlsafe(12),
         )
         self.tls = tls
         self._connections = connection_class(self.state.limits)
@@ -271,6 +281,7 @@ class PolicyServer:
         robot.connection = connection
         robot.disconnected = None
         robot.address = address_of(connection)
+        robot.stay_stopped()
         return robot
 
     async def _answer(self, connection: IncomingConnection, robot: RobotSession, message: str | bytes) -> None:
@@ -304,7 +315,13 @@ def websockets_logger() -> logging.Logger:
 
 
 async def _serve_until_stopped(
-    server: PolicyServer, host: str, *, port: int, reload: Callable[[], Awaitable[None]], watch_seconds: float | None
+    server: PolicyServer,
+    host: str,
+    *,
+    port: int,
+    reload: Callable[[], Awaitable[None]],
+    watch_seconds: float | None,
+    log_format: str,
 ) -> None:
     loop, stopped, hangup = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -313,11 +330,13 @@ async def _serve_until_stopped(
     scheme = "s" if server.tls else ""
 
     def print_address(port: int) -> None:
-        print(
-            f"serving at ws{scheme}://{host}:{port}, dashboard at http{scheme}://{host}:{port}/; Ctrl-C stops",
-            flush=True,
-        )
+        key = "" if server.state.keys else f"#key={server.state.command_key}"
+        page = f"http{scheme}://{host}:{port}/{key}"
+        words = f"serving at ws{scheme}://{host}:{port}, dashboard at {page}; Ctrl-C stops"
+        log.info(words) if log_format == "json" else print(words, flush=True)
 
+    if not server.state.keys and not is_loopback(host):
+        log.warning("without API keys, whoever reaches %s may act as a robot and watch yours; give --api-keys", host)
     tasks = [asyncio.create_task(_reload_on(hangup, reload))]
     if watch_seconds is not None:
         watched = [hosted for hosted in server.state.policies.values() if hosted.folder is not None]

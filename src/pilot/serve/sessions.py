@@ -17,12 +17,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pilot.infer.safety import limit_chunk, measured_position
 from pilot.serve.limits import Limits, RateLimit
+from pilot.types import is_rate
 
 HISTORY = 50  # subtasks remembered per robot
 LATENCIES = 500  # answers per robot that the percentiles are computed from
 PICTURE_SECONDS = 0.2  # how often a picture is kept for people to look at
 PICTURE_SIDE = 192  # its longest side in pixels
+
+SAYS_WHERE = {"action_names", "action_units", "action_horizon", "state_names"}  # what standing still takes to know
 
 Timing = Mapping[str, float]
 
@@ -76,6 +80,10 @@ class RobotSession:
     pictures: dict[str, "CameraPicture"] = field(default_factory=dict)
     pictures_taken: float = 0.0
     latency: deque[Timing] = field(default_factory=lambda: deque(maxlen=LATENCIES))
+    stopped: str | None = None  # why the robot has to stand still until a person releases it
+    released: bool = False  # by a person, after a stop
+    stopped_places: dict[tuple[str, ...], str] = field(default_factory=dict)  # of all robots of a server: see `place`
+    limited: int = 0  # chunks that had to be kept within the robot's limits
 
     @property
     def id(self) -> str:
@@ -125,6 +133,62 @@ class RobotSession:
     def set_command(self, command: str | None) -> None:
         """Act on a person's words until the robot sends another prompt; None returns to the robot's own prompt."""
         self.command = command
+
+    def stop(self, reason: str) -> None:
+        """Let the robot stand still from its next answer on, until `release`: an emergency stop."""
+        self.stopped, self.released = self.stopped or reason, False
+        self.stopped_places[self.place] = self.stopped
+
+    def release(self) -> None:
+        """Let the robot act again; only a person should."""
+        self.stopped, self.released = None, True
+        self.stopped_places.pop(self.place, None)
+
+    def stay_stopped(self) -> None:
+        """Stop a new session of a robot that was stopped: coming back under another name does not release it."""
+        if not self.observations and (reason := self.stopped_places.get(self.place)):
+            self.stopped = reason
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What a robot keeps when it comes back under another name: key, policy, kind and address without the port."""
+        return self.owner, self.policy, self.kind or "", self.address.rpartition(":")[0]
+
+    def stand_still(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a reply that keeps the robot where it is: no motion, places as measured, the rest as commanded last.
+
+        Raises:
+            ValueError: the policy does not say what its actions mean.
+        """
+        if not self.metadata.keys() >= SAYS_WHERE or "state" not in observation:
+            raise ValueError(f"the robot was stopped ({self.stopped}); release it on the dashboard")
+        last = np.zeros(len(self.metadata["action_names"]), np.float32)
+        if self.chunk is not None:
+            executed = self.chunk.executed or 0
+            last = self.chunk.actions[min(max(executed - 1, 0), len(self.chunk.actions) - 1)]
+        measured = measured_position(self.metadata, np.asarray(observation["state"], float))
+        rates = [is_rate(unit) for unit in self.metadata["action_units"]]
+        action = np.where(rates, 0.0, np.where(np.isfinite(measured), measured, last)).astype(np.float32)
+        return {"actions": np.tile(action, (int(self.metadata["action_horizon"]), 1)), "subtask": None}
+
+    def keep_within_limits(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a reply whose actions are within the robot's limits; `limited` says why where they were not.
+
+        A robot whose limits say so is stopped instead.
+
+        Raises:
+            ValueError: the actions have other dims than the robot.
+        """
+        actions = reply.get("actions")
+        if not self.metadata.get("limits") or not isinstance(actions, np.ndarray):
+            return dict(reply)
+        sent, reasons = limit_chunk(actions, self.metadata)
+        if not reasons:
+            return dict(reply)
+        self.limited += 1
+        if self.metadata["limits"].get("on_violation") == "stop":
+            self.stop(f"its policy left its limits: {', '.join(reasons)}")
+        return {**reply, "actions": sent, "limited": list(reasons)}
 
     def _end_chunk(self, executed: Any, previous: Any) -> None:
         """Note how much of the last chunk was executed: as the robot says, else from what it has left of it."""
@@ -181,6 +245,7 @@ class SessionStore:
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
         self._robots: dict[tuple[str, str, str | None, str], RobotSession] = {}
+        self._stopped_places: dict[tuple[str, ...], str] = {}
 
     def __iter__(self) -> Iterator[RobotSession]:
         return iter(list(self._robots.values()))
@@ -208,7 +273,7 @@ class SessionStore:
             rate = RateLimit(self.limits.observations_per_second)
             self._robots[key] = RobotSession(
                 name=name, policy=policy, owner=owner, state=state, generation=generation, metadata=metadata, rate=rate,
-                kind=kind,
+                kind=kind, stopped_places=self._stopped_places,
             )  # fmt: skip
         return self._robots[key]
 

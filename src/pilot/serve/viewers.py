@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -10,12 +11,17 @@ from websockets.exceptions import ConnectionClosed
 from pilot.serve import live
 from pilot.serve.connection import IncomingConnection
 from pilot.serve.limits import RateLimit
+from pilot.serve.sessions import RobotSession
 from pilot.serve.state import ServerState
 
 log = logging.getLogger(__name__)
 
 MESSAGE_LENGTH = 4000
 MESSAGES_PER_SECOND = 10.0  # of one viewer
+NO_COMMANDS = "your API key may watch and stop robots, not command them"
+NO_COMMANDS_WITHOUT_KEY = (
+    "commands need the key that the server printed when it started: open the dashboard at the address printed with it"
+)
 WRONG_KEY = 4003  # a websocket's close code
 
 
@@ -45,6 +51,7 @@ class Viewer:
     def __init__(self, state: ServerState, connection: IncomingConnection) -> None:
         self.state, self.connection = state, connection
         self.watch: str | None = None
+        self.may_command = False
         self.rate = RateLimit(MESSAGES_PER_SECOND, what="messages")
 
     async def check_key(self) -> bool:
@@ -52,12 +59,14 @@ class Viewer:
         await self.connection.send_message(json.dumps({"kind": "key"}))
         async with asyncio.timeout(10 * self.state.limits.handshake_seconds):  # a person types it
             message = parse_message(await self.connection.recv())
+        key, address = str(message.get("key")) if message is not None else None, self.connection.host
         try:
-            self.state.keys.owner(str(message.get("key")) if message is not None else None)
+            self.state.check_key(key, address=address, role="watch")
         except PermissionError as error:
             self.state.metrics.turned_away.labels("key").inc()
             await self.connection.send_message(json.dumps({"kind": "error", "error": str(error)}))
             return False
+        self.may_command = self.state.may_command(key, address=address)
         return True
 
     async def send_views(self) -> None:
@@ -93,13 +102,31 @@ class Viewer:
             if "watch" in content:
                 self.watch = None if content["watch"] is None else str(content["watch"])
                 return self.view()
-            robot = live.set_command(self.state.sessions, content)
+            if "key" in content:
+                self.may_command = self.state.may_command(str(content["key"]), address=self.connection.host)
+                return {"kind": "role", "command": self.may_command}
+            if content.get("stop") is True:  # anyone who sees that it is needed may
+                return self._done(live.stop_robots(self.state.sessions, content), "emergency stop", stopped=True)
+            robot = live.find_robot(self.state.sessions, content)
+            if not self.may_command:
+                raise ValueError(NO_COMMANDS if self.state.keys else NO_COMMANDS_WITHOUT_KEY)
+            if content.get("stop") is False:
+                robot.release()
+                return self._done([robot], "released", stopped=False)
+            live.set_command(self.state.sessions, content)
         except ValueError as error:
             return {"kind": "error", "error": str(error)}
-        self.state.metrics.commands.inc()
-        who = {"policy": robot.policy, "session": robot.id, "address": str(self.connection.remote_address)}
-        log.info("command from a viewer: %s", robot.command or "(the robot's own prompt)", extra=who)
-        return {"kind": "done", "session": robot.id, "command": robot.command}
+        words = f"command: {robot.command or '(its own prompt)'}"
+        return self._done([robot], words, command=robot.command)
+
+    def _done(self, robots: Sequence[RobotSession], words: str, **what: Any) -> dict[str, Any]:
+        """Count and log what a viewer has done to robots, and return the reply."""
+        for robot in robots:
+            self.state.metrics.commands.inc()
+            who = {"policy": robot.policy, "session": robot.id, "address": str(self.connection.remote_address)}
+            log.warning("a viewer: %s", words, extra=who)
+        session = robots[0].id if len(robots) == 1 else None
+        return {"kind": "done", "session": session, **what}
 
 
 def parse_message(message: str | bytes) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ const $ = (id) => document.getElementById(id);
 
 let socket = null;
 let accepted = false; // whether this connection has sent a view
+let keyed = false; // whether this server has API keys
 let wait = FIRST_WAIT;
 let chosen = null; // the robot that a person chose; null: the server chooses
 let requested = null; // the robot that this connection asked the server to show
@@ -63,7 +64,7 @@ const quoted = (words) => `“${words}”`;
 function connect() {
   const url = new URL("live", location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  accepted = false;
+  accepted = keyed = false;
   requested = null;
   socket = new WebSocket(url);
   socket.onmessage = (event) => receive(JSON.parse(event.data));
@@ -78,6 +79,7 @@ function connect() {
 
 function receive(message) {
   if (message.kind === "view") {
+    if (!accepted && !keyed) showCommandKey();
     if (view?.watched?.session !== message.watched?.session) resetRobot();
     accepted = true;
     wait = FIRST_WAIT;
@@ -86,7 +88,10 @@ function receive(message) {
     show();
     requestRobot();
   } else if (message.kind === "key") {
+    keyed = true;
     sendKey();
+  } else if (message.kind === "done" && "stopped" in message) {
+    note(message.stopped ? "Stopped." : "Released.");
   } else if (message.kind === "done") {
     note(message.command === null ? "The robot follows its own prompt." : `Command sent: ${quoted(message.command)}.`);
   } else if (message.kind === "error") {
@@ -98,6 +103,12 @@ function receive(message) {
 function send(message) {
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
   else note("Not connected: the command was not sent.", true);
+}
+
+/** A server without API keys prints an address with a key in it, without which it takes no commands. */
+function showCommandKey() {
+  const key = sessionStorage.getItem("key");
+  if (key !== null) send({ key });
 }
 
 /** Request the robot that a person chose, as long as it is there, and after a reconnection too. */
@@ -156,6 +167,10 @@ $("own").addEventListener("click", () => {
   $("words").focus();
 });
 
+$("stop").addEventListener("click", () => send({ session: view.watched.session, stop: true }));
+$("stop-all").addEventListener("click", () => send({ stop: true }));
+$("release").addEventListener("click", () => send({ session: view.watched.session, stop: false }));
+
 $("robots").addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button === null) return;
@@ -203,6 +218,10 @@ function showWords(robot) {
   $("subtask").classList.toggle("silent", robot.subtask === null);
   $("words").placeholder = robot.prompt ?? "";
   $("own").hidden = robot.command === null;
+  $("stop").disabled = robot.stopped !== null;
+  $("stop-all").hidden = view.robots.length < 2;
+  $("release").hidden = robot.stopped === null;
+  setText($("stopped"), robot.stopped === null ? "" : `Stopped: ${robot.stopped}.`);
 }
 
 function showRobots(robots, watched) {
@@ -352,6 +371,8 @@ function showLatency(robot) {
   setText($("counts"), `ms in the server; ${answers}${refused}`);
 }
 
+const given = new URLSearchParams(location.hash.slice(1)).get("key");
+if (given !== null) sessionStorage.setItem("key", given);
 setText($("address"), new URL("/", location.href).href.replace("http", "ws"));
 setInterval(() => view?.watched && showHistory(view.watched.history), 1000);
 connect();
