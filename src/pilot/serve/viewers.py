@@ -106,20 +106,22 @@ class Viewer:
                 self.may_command = self.state.may_command(str(content["key"]), address=self.connection.host)
                 return {"kind": "role", "command": self.may_command}
             if content.get("stop") is True:  # anyone who sees that it is needed may
-                return self._done(live.stop_robots(self.state.sessions, content), "emergency stop", stopped=True)
+                return self._done(
+                    live.stop_robots(self.state.sessions, content), "emergency stop", what={"stopped": True}
+                )
             robot = live.find_robot(self.state.sessions, content)
             if not self.may_command:
                 raise ValueError(NO_COMMANDS if self.state.keys else NO_COMMANDS_WITHOUT_KEY)
             if content.get("stop") is False:
                 robot.release()
-                return self._done([robot], "released", stopped=False)
+                return self._done([robot], "released", what={"stopped": False})
             live.set_command(self.state.sessions, content)
         except ValueError as error:
             return {"kind": "error", "error": str(error)}
         words = f"command: {robot.command or '(its own prompt)'}"
-        return self._done([robot], words, command=robot.command)
+        return self._done([robot], words, what={"command": robot.command})
 
-    def _done(self, robots: Sequence[RobotSession], words: str, **what: Any) -> dict[str, Any]:
+    def _done(self, robots: Sequence[RobotSession], words: str, *, what: dict[str, Any]) -> dict[str, Any]:
         """Count and log what a viewer has done to robots, and return the reply."""
         for robot in robots:
             self.state.metrics.commands.inc()
