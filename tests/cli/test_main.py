@@ -12,8 +12,10 @@ from data.hub_server import instead_of_the_real_one
 
 from pilot import __version__
 from pilot.cli import arguments, collect, data, main
+from pilot.cli import eval as evaluate_verb
 from pilot.eval import evaluate
 from pilot.infer import high_level
+from pilot.serve import control
 
 
 def verbs_help() -> list[list[str]]:
@@ -131,6 +133,7 @@ def test_a_checkpoint_may_lie_on_the_hub(command, work, tmp_path, monkeypatch):
 
 def test_high_levels_are_those_of_the_library():
     assert tuple(high_level.HIGH_LEVELS) == arguments.HIGH_LEVELS
+    assert tuple(control.EXECUTORS) == evaluate_verb.EXECUTORS
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("trian", "train"), ("evaluate", "eval"), ("colect", "collect")])

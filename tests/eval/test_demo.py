@@ -11,7 +11,7 @@ from pilot import configs
 from pilot.eval import demo
 from pilot.eval.demo_report import describe_change, loss_curves, make_report
 from pilot.eval.demo_stages import FULL, DemoRun, Stages, save_arrays
-from pilot.eval.rollout import EpisodeRecord
+from pilot.eval.records import EpisodeRecord
 from pilot.sims.homes import LESSON, SUITES
 
 

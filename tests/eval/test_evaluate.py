@@ -11,15 +11,18 @@ import pytest
 from data.hub_server import instead_of_the_real_one
 
 from eval.checkpoints import save_random_policy
+from eval.toy_sim import ToySuite
 from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
-from pilot.eval.episode_log import EpisodeLog
+from pilot.eval.episode_log import EpisodeLog, read_rows
 from pilot.eval.evaluate import evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
+from pilot.eval.records import EpisodeRecord, unpack_actions
 from pilot.eval.results import SuiteResult, save_table, to_markdown
-from pilot.eval.rollout import EpisodeRecord
+from pilot.eval.rollout import film
 from pilot.eval.runner import Job, Runner, other_prompt
+from pilot.eval.settings import Settings, Shard
 from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite, suites_for
 from pilot.infer.high_level import Implicit, Oracle, Vlm
@@ -27,6 +30,8 @@ from pilot.infer.high_level.vlm import at_once
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT as HOMES
 from pilot.sims.homes import HomesSuite
+
+TOY = ToySuite(name="toy", title="go to one")
 
 
 class Still:
@@ -70,7 +75,7 @@ def many(tmp_path_factory) -> Path:
 def test_a_policy_of_many_robots_acts_as_the_suite_s_own_or_as_the_one_that_is_named(many):
     for robot, acts in ((None, "homes"), ("twin", "twin"), ("homes", "homes")):
         assert robot_for(many, job().suite, robot=robot) == acts
-        assert Runner(many, robot=robot).make_session(None, job()).robot.name == acts
+        assert Runner(many, Settings(robot=robot)).make_session(None, job()).robot.name == acts
     assert robot_for("expert", job().suite) is None
 
 
@@ -153,7 +158,8 @@ def test_shuffled_prompts_differ_from_the_own_and_repeat_by_seed():
 def test_one_process_and_two_find_the_same():
     serial = evaluate("expert", suite="homes-l1", episodes=4, workers=1, progress=False)
     parallel = evaluate("expert", suite="homes-l1", episodes=4, workers=2, progress=False)
-    without_time = [[{**r.to_json(), "infer_ms": 0} for r in result.records] for result in (serial, parallel)]
+    timeless = {"infer_ms": 0.0, "latencies_ms": ()}
+    without_time = [[replace(record, **timeless) for record in result.records] for result in (serial, parallel)]
     assert without_time[0] == without_time[1]
     assert serial.successes == serial.n == 4 and [r.scene for r in serial.records] == [0, 1, 2, 3]
 
@@ -319,3 +325,54 @@ def test_a_plan_says_what_so_many_episodes_can_tell(capsys):
     assert main.main(["eval", "expert", "--episodes", "200", "--plan"]) == 0
     shown = capsys.readouterr().out
     assert "43.1% – 56.9%" in shown and "from 14% on at 50 %" in shown
+
+
+def test_shards_together_are_the_whole_and_run_nothing_again(tmp_path, capsys):
+    whole = evaluate_table("expert", suites=[TOY], episodes=7, controls=["none"], workers=1, progress=False)
+    parts = [
+        evaluate_table("expert", suites=[TOY], episodes=7, controls=["none"], workers=1, out=tmp_path, progress=False,
+                       shard=Shard(number, 3))
+        for number in (3, 1, 2)
+    ]  # fmt: skip
+    assert [[record.scene for record in results[0].records] for results in parts] == [[2, 5], [0, 3, 6], [1, 4]]
+    assert sorted(path.name for path in tmp_path.glob("episodes*")) == [f"episodes-{i}-of-3.jsonl" for i in (1, 2, 3)]
+    merged = evaluate_table(
+        "expert", suites=[TOY], episodes=7, controls=["none"], workers=1, out=tmp_path, progress=False
+    )
+    assert not (tmp_path / "episodes.jsonl").exists(), "nothing had to run"
+    untimed = {"infer_ms": 0.0, "latencies_ms": ()}
+    for one, other in zip(merged[0].records, whole[0].records, strict=True):
+        assert replace(one, **untimed) == replace(other, **untimed)
+    with pytest.raises(ValueError, match="a shard is NUMBER/COUNT such as 2/8, got '2of8'"):
+        Shard.parse("2of8")
+    with pytest.raises(ValueError, match="one of 1/8 to 8/8, got 9/8"):
+        Shard.parse("9/8")
+    with pytest.raises(ValueError, match="a shard does not see how the others went"):
+        evaluate_table("expert", suites=[TOY], until=0.5, shard=Shard(1, 2))
+    with pytest.raises(ValueError, match="8 shards of 4 episodes leave some with none"):
+        evaluate_table("expert", suites=[TOY], episodes=4, shard=Shard(1, 8))
+    assert main.main(["eval", "expert", "--suite", "homes-l1", "--shard", "0/2"]) == 2
+    assert "a shard is one of 1/2 to 2/2, got 0/2" in capsys.readouterr().err
+
+
+def test_an_episode_can_go_on_after_its_success_to_see_whether_it_lasts():
+    """The expert of the toy flies past the goal in every third scene."""
+    short = evaluate("expert", suite=TOY, episodes=3, workers=1, progress=False)
+    long = evaluate("expert", suite=TOY, episodes=3, workers=1, hold_steps=3, progress=False)
+    assert short.successes == short.lasting == long.successes == 3 and long.lasting == 2
+    assert [record.steps for record in long.records] == [record.steps + 3 for record in short.records]
+    assert [record.succeeded_at for record in long.records] == [record.steps for record in short.records]
+    assert "toy, none: of 3 successes 2 lasted to the end of the episode." in to_markdown([long])
+    assert {record.robot for record in long.records} == {"toy"} and long.mean(lambda r: r.progress) == 1.0
+
+
+def test_logged_actions_repeat_the_episode(tmp_path):
+    result = evaluate("expert", suite=TOY, episodes=2, workers=1, out=tmp_path, progress=False)
+    rows = read_rows(tmp_path)
+    assert [record for record, _ in rows.values()] == list(result.records)
+    env = TOY.make_env()
+    for record, packed in rows.values():
+        shown = film(env, record, actions=unpack_actions(packed))
+        assert len(shown.frames) == record.steps + 1
+    with pytest.raises(ValueError, match="scene 1 of 'toy' ended otherwise"):
+        film(env, record, actions=unpack_actions(packed)[:-1])

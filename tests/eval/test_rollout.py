@@ -7,16 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilot.eval.rollout import (
-    GREY,
-    EpisodeRecord,
-    EpisodeSetup,
-    ExpertPolicy,
-    film,
-    roll_out,
-    run_batched,
-    run_episode,
-)
+from eval.toy_sim import ToyEnv, ToySuite
+from pilot.eval.episode import GREY, EpisodeSetup, Timekeeping
+from pilot.eval.records import EpisodeRecord
+from pilot.eval.rollout import ExpertPolicy, film, roll_out, run_batched, run_episode
 from pilot.sims.homes import SUITES, HomesEnv
 from pilot.tokenizers.text import split_box
 
@@ -134,10 +128,87 @@ def test_episodes_in_step_are_the_episodes_alone(env):
         return [session.infer(observation) for session, observation in zip(sessions, observations, strict=True)]
 
     together = {}
-    for home, record in run_batched(rollouts(), infer_many, batch_size=2):
+    for home, record, _ in run_batched(rollouts(), infer_many, batch_size=2):
         together[home] = record
         free.append(used.pop(home))
     for each in everything:
         each.close()
     assert together == alone
     assert max(asked) == 2 and sum(asked) == sum(record.steps for record in alone.values())
+
+
+class Plans:
+    """Answers with a chunk of numbers that say when it was asked and which action of the chunk it is: 100·look + i."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+        self.seen.append(observation)
+        chunk = 100.0 * len(self.seen) + np.arange(6, dtype=np.float32)[:, None]
+        return {"actions": chunk, "subtask": None, "box": None, "timing": {"total": 0.25}}
+
+
+def act(
+    timekeeping: Timekeeping, *, replan_steps: int = 4, joins_chunks: bool = False
+) -> tuple[EpisodeRecord, list[float], Plans]:
+    plans, env = Plans(), Backwards()
+    setup = EpisodeSetup(
+        suite="toy", scene=0, episode=0, seed=0, replan_steps=replan_steps, joins_chunks=joins_chunks,
+        timekeeping=timekeeping,
+    )  # fmt: skip
+    record, actions = run_episode(env, lambda env: plans, setup)
+    return record, actions[:, 0].tolist(), plans
+
+
+class Backwards(ToyEnv):
+    """A point that never gets anywhere, at 10 control steps a second, for 12 steps."""
+
+    def __init__(self) -> None:
+        super().__init__(ToySuite(name="toy", title=""), 8)
+
+    def advance(self, action: np.ndarray) -> dict[str, Any]:
+        return super().advance(np.zeros(1))
+
+
+def test_in_lock_step_the_world_waits():
+    record, actions, plans = act(Timekeeping())
+    assert actions == [100, 101, 102, 103, 200, 201, 202, 203, 300, 301, 302, 303]
+    assert record.held == 0 and record.latencies_ms == (250.0,) * 3 == (record.infer_ms,) * 3 and len(plans.seen) == 3
+    same, as_before, _ = act(Timekeeping(clock=True, latency_ms=0, executor="open-loop"))
+    assert as_before == actions and same.held == 0
+
+
+def test_on_the_clock_a_robot_stands_still_until_its_answer_comes():
+    """200 ms are two control steps: the last command is repeated, and nothing of the new chunk is skipped."""
+    record, actions, _ = act(Timekeeping(clock=True, latency_ms=200, executor="open-loop"))
+    assert actions == [100, 101, 102, 103, 103, 103, 200, 201, 202, 203, 203, 203]
+    assert record.held == 4
+    record, begun, _ = act(Timekeeping(clock=True, latency_ms=101, executor="open-loop"))
+    assert begun == actions, "a control step that has begun is lost"
+    measured, actions, _ = act(Timekeeping(clock=True, executor="open-loop"))
+    assert actions[4:7] == [103] * 3 and measured.held == 3 + 1, "250 ms, as the policy says"
+
+
+def test_on_the_clock_the_old_chunk_goes_on_and_the_late_part_of_the_new_one_is_skipped():
+    record, actions, plans = act(Timekeeping(clock=True, latency_ms=200, executor="rtc"), joins_chunks=True)
+    assert actions[:8] == [100, 101, 102, 103, 104, 105, 202, 203] and record.held == 0
+    assert "previous" not in plans.seen[0]
+    previous = plans.seen[1]["previous"]
+    assert previous["actions"][:, 0].tolist() == [104, 105] and previous["delay"] >= 1
+    _, alone, plans = act(Timekeeping(clock=True, latency_ms=200, executor="rtc"))
+    assert alone == actions and not any("previous" in shown for shown in plans.seen)
+
+
+def test_an_ensemble_averages_what_all_chunks_say_of_a_moment():
+    _, actions, plans = act(Timekeeping(executor="ensemble"), replan_steps=1)
+    assert len(plans.seen) == 12 and actions[0] == 100
+    weights = np.exp(-0.01 * np.arange(2))
+    assert actions[1] == pytest.approx(weights @ [101, 200] / weights.sum(), rel=1e-5)
+
+
+def test_latency_without_a_clock_is_refused():
+    with pytest.raises(ValueError, match="latency_ms is 0 or more, and only with the clock"):
+        Timekeeping(latency_ms=100)
+    with pytest.raises(ValueError, match="got -1 with clock=True"):
+        Timekeeping(clock=True, latency_ms=-1)

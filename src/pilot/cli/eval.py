@@ -1,9 +1,11 @@
 """`pilot eval POLICY`: success in a simulator's scenes, beside controls."""
 
 import argparse
+from typing import Any
 
 from pilot.cli.arguments import (
     Verb,
+    above_zero,
     checkpoint_at,
     folder_to_write,
     high_level_arguments,
@@ -11,6 +13,9 @@ from pilot.cli.arguments import (
     share,
     whole_number,
 )
+
+EXECUTORS = ("open-loop", "rtc", "ensemble")
+"""The names of `pilot.serve.control.EXECUTORS`, which takes time to import; a test keeps them equal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +47,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", action="store_true", help="say what so many episodes can tell, and run none")
     parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
     parser.add_argument(
+        "--shard", metavar="2/8", help="run only this part of the episodes; then the same command without it, or "
+        "`pilot report`, brings all parts together"
+    )  # fmt: skip
+    parser.add_argument(
+        "--hold-steps", type=whole_number(0), default=0, metavar="STEPS",
+        help="act on for so many control steps after the first success, and count how often it lasts",
+    )  # fmt: skip
+    clock_arguments(parser)
+    parser.add_argument(
         "--out",
         type=folder_to_write,
         help="folder for the table and the record of each episode; the same command again continues",
     )
     high_level_arguments(parser)
+
+
+def clock_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options for how the policy's thinking and the world's time go together."""
+    group = parser.add_argument_group("time")
+    group.add_argument("--clock", action="store_true", help="the world goes on while the policy thinks")
+    group.add_argument(
+        "--latency-ms", type=above_zero, metavar="MS",
+        help="with --clock: how long each answer takes, so that it does not depend on this machine",
+    )  # fmt: skip
+    group.add_argument(
+        "--executor", choices=EXECUTORS,
+        help="what the robot does until an answer comes: the rest of the old chunk (rtc, default with --clock), "
+        "nothing (open-loop, default without); ensemble: the mean of what all chunks say",
+    )  # fmt: skip
+
+
+def read_timekeeping(args: argparse.Namespace) -> Any:
+    """Return what the options say about time, or None if they say nothing.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if not args.clock and args.latency_ms is None and args.executor is None:
+        return None
+    from pilot.eval.episode import Timekeeping
+
+    executor = args.executor or ("rtc" if args.clock else "open-loop")
+    return Timekeeping(clock=args.clock, latency_ms=args.latency_ms, executor=executor)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,10 +105,12 @@ def run(args: argparse.Namespace) -> None:
 
         print(describe_plan(args.episodes))
         return
-    high_level = read_high_level(args)
+    high_level, timekeeping = read_high_level(args), read_timekeeping(args)
     from pilot.eval.evaluate import evaluate_table
     from pilot.eval.results import save_table, to_markdown
+    from pilot.eval.settings import Shard
 
+    shard = None if args.shard is None else Shard.parse(args.shard)
     try:
         results = evaluate_table(
             policy,
@@ -79,6 +124,9 @@ def run(args: argparse.Namespace) -> None:
             replan_steps=args.replan_steps,
             high_level=high_level,
             until=args.until,
+            timekeeping=timekeeping,
+            hold_steps=args.hold_steps,
+            shard=shard,
             out=args.out,
         )
     except KeyboardInterrupt as stopped:
@@ -90,7 +138,8 @@ def run(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f"stopped; {hint}") from stopped
     print(to_markdown(results))
     if args.out:
-        save_table(results, args.out / "results.json")
+        name = "results" if shard is None else f"results-{shard.number}-of-{shard.count}"
+        save_table(results, args.out / f"{name}.json")
 
 
 VERB = Verb(

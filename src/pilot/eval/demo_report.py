@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import pilot
 from pilot.eval.demo_stages import CONTROLS, DemoRun
+from pilot.eval.provenance import commit, device_name
+from pilot.eval.records import EpisodeRecord
 from pilot.eval.report.report import Report, SuccessRow
-from pilot.eval.rollout import EpisodeRecord, Film
+from pilot.eval.rollout import Film
 from pilot.eval.stats import compare, wilson
 from pilot.train.metrics import read_metrics
 
@@ -191,23 +191,3 @@ def loss_curves(run: Path) -> dict[str, tuple[list[float], list[float]]]:
         name.removeprefix("loss/"): ([r["step"] for r in rows if name in r], [r[name] for r in rows if name in r])
         for name in names
     }
-
-
-def commit() -> str:
-    """Return the commit of the source tree, with a mark if it was changed."""
-    root = Path(pilot.__path__[0]).parents[1]
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "none: not run from a git checkout"
-    return described.stdout.strip()
-
-
-def device_name() -> str:
-    """Return the name that the processor gives itself."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

@@ -8,15 +8,17 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import pilot
 import pilot.sims
 from pilot.data.storage.files import explain_disk_errors
-from pilot.eval.rollout import EpisodeRecord
+from pilot.eval.records import EpisodeRecord, pack_actions
 from pilot.eval.runner import Job
 from pilot.sims.base import Suite
 
@@ -24,23 +26,18 @@ from pilot.sims.base import Suite
 class EpisodeLog:
     """The finished episodes of one policy by job, appended to a JSONL file if there is one.
 
-    A line that a crash cut short is dropped, and its episode runs again.
+    It reads all such files of the folder, those of other shards too. A line that a crash cut short is dropped, and its
+    episode runs again; so does one that was lost (`EpisodeRecord.lost`).
     """
 
     def __init__(self, path: Path | None, *, policy: str) -> None:
         self.path = path
         self.policy = f"{policy}/{code_fingerprint()}"
         self.records: dict[str, EpisodeRecord] = {}
-        if path is not None and path.exists():
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        whole, _, cut = path.read_bytes().rpartition(b"\n")
-        if cut:
-            os.truncate(path, len(whole) + 1 if whole else 0)
-        for line in whole.splitlines():
-            row = json.loads(line)
-            self.records[row["key"]] = EpisodeRecord.from_json(row["record"])
+        if path is not None:
+            drop_cut_line(path)
+            rows = read_rows(path.parent)
+            self.records = {key: record for key, (record, _) in rows.items() if record.lost is None}
 
     def key(self, job: Job) -> str:
         """Return what an episode is stored under: everything that decides how it goes."""
@@ -54,20 +51,53 @@ class EpisodeLog:
     def __getitem__(self, job: Job) -> EpisodeRecord:
         return self.records[self.key(job)]
 
-    def add(self, job: Job, record: EpisodeRecord) -> None:
-        """Store the record of a job, in the file too."""
+    def add(self, job: Job, record: EpisodeRecord, *, actions: np.ndarray | None = None) -> None:
+        """Store the record of a job, in the file too, with the actions [t ad] that repeat the episode."""
         self.records[self.key(job)] = record
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with explain_disk_errors(self.path), self.path.open("a") as file:
-            file.write(json.dumps({"key": self.key(job), "record": record.to_json()}) + "\n")
+        if self.path is not None:
+            row: dict[str, Any] = {"key": self.key(job), "record": record.to_json()}
+            append_row(self.path, row if actions is None else row | {"actions": pack_actions(actions)})
 
     def running(self, job: Job) -> str:
         """Return the successes so far of the job's suite and control, as "12/20"."""
         same = self.key(job).rpartition("/")[0] + "/"
         done = [record.success for key, record in self.records.items() if key.startswith(same)]
         return f"{sum(done)}/{len(done)}"
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a line of JSON to a file, which is made with its folder if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_disk_errors(path), path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def drop_cut_line(path: Path) -> None:
+    """Remove the end of a file that a crash cut short in the middle of a line."""
+    if path.exists():
+        whole, _, cut = path.read_bytes().rpartition(b"\n")
+        if cut:
+            os.truncate(path, len(whole) + 1 if whole else 0)
+
+
+def read_rows(folder: Path) -> dict[str, tuple[EpisodeRecord, str | None]]:
+    """Return the records in a folder's logs by key, each with its packed actions if it has them; the last one counts.
+
+    Of an episode that is there twice, one that was not lost counts.
+    """
+    found: dict[str, tuple[EpisodeRecord, str | None]] = {}
+    for row in read_lines(folder, pattern="episodes*.jsonl"):
+        record = EpisodeRecord.from_json(row["record"])
+        if row["key"] not in found or record.lost is None:
+            found[row["key"]] = (record, row.get("actions"))
+    return found
+
+
+def read_lines(folder: Path, *, pattern: str) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a folder's JSONL files as dicts, without one that is being written."""
+    for path in sorted(folder.glob(pattern)):
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
+        yield from (json.loads(line) for line in whole.splitlines())
 
 
 def fingerprint(policy: Any) -> str:

@@ -6,8 +6,8 @@ An evaluation that was stopped goes on where it was, and one that is finished is
 `until` it ends as soon as it knows on which side of a rate the success is (`stats.anytime_interval`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pilot.eval.episode_log import EpisodeLog, fingerprint
-from pilot.eval.policies import fetch_policy, robot_for, robots_of, with_known_robot
+from pilot.eval.crew import Crew
+from pilot.eval.episode import Timekeeping
+from pilot.eval.episode_log import EpisodeLog, append_row, fingerprint
+from pilot.eval.policies import fetch_policy, name_of, robot_for, robots_of, with_known_robot
+from pilot.eval.provenance import provenance
+from pilot.eval.records import EpisodeRecord
 from pilot.eval.results import SuiteResult
-from pilot.eval.rollout import EpisodeRecord
-from pilot.eval.runner import Job, Runner, run_jobs
+from pilot.eval.runner import Job, Runner
+from pilot.eval.settings import Settings, Shard
 from pilot.eval.stats import anytime_interval
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
 from pilot.infer.high_level import HighLevel, Human, Vlm, make_high_level
 from pilot.infer.high_level.vlm import at_once
-from pilot.locks import lock_folder
+from pilot.locks import lock_beside, lock_folder
 from pilot.sims.base import Suite
 
+LOST_IN_A_ROW = 5  # episodes whose simulator crashed or hung at every attempt, before the run is given up
 ROUND = 24  # episodes of each suite and control between two looks, with `until`
 
 
@@ -43,6 +48,8 @@ def evaluate(
     replan_steps: int | None = None,
     high_level: HighLevel | str | None = None,
     until: float | None = None,
+    timekeeping: Timekeeping | None = None,
+    hold_steps: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> SuiteResult:
@@ -58,12 +65,15 @@ def evaluate(
         replan_steps: actions of a chunk that are executed before the policy looks again.
         high_level: what decides on subtasks (`infer/high_level`).
         until: stop once the success is surely above or below this rate, which `episodes` still bounds.
+        timekeeping: whether the world waits while the policy thinks (`eval/episode.py`); by default it does.
+        hold_steps: control steps that an episode goes on after its first success, to see whether it lasts.
         out: folder of the log `episodes.jsonl`; with it, no finished episode runs twice.
 
     Raises:
         ValueError: an unknown suite or control, or a policy for another robot than the suite's.
         FileNotFoundError: there is no checkpoint at the path.
         FolderInUseError: another process evaluates into `out`.
+        ChildProcessError: the simulator crashes or hangs in one episode after the other.
     """
     table = evaluate_table(
         policy,
@@ -77,6 +87,8 @@ def evaluate(
         replan_steps=replan_steps,
         high_level=high_level,
         until=until,
+        timekeeping=timekeeping,
+        hold_steps=hold_steps,
         out=out,
         progress=progress,
     )
@@ -96,38 +108,43 @@ def evaluate_table(
     replan_steps: int | None = None,
     high_level: HighLevel | str | None = None,
     until: float | None = None,
+    timekeeping: Timekeeping | None = None,
+    hold_steps: int = 0,
+    shard: Shard | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> list[SuiteResult]:
     """Run `evaluate` for every suite under every control, in one pool of workers; suites outermost in the answer.
 
-    Without `suites`, those of `robot`, or of all robots of the policy.
+    Without `suites`, those of `robot`, or of all robots of the policy. With a `shard` only its part of the episodes,
+    into files of its own: shards may run at once, on machines that share the folder or not, and the same call without
+    `shard` in a folder with all of their files runs nothing and returns the whole table.
     """
-    high_level = prepare_high_level(high_level, policy)
-    check_settings(policy, episodes=episodes, num_steps=num_steps, until=until)
+    high_level, name = prepare_high_level(high_level, policy), name_of(policy)
+    check_settings(policy, episodes=episodes, num_steps=num_steps, until=until, shard=shard)
     policy = fetch_policy(policy)
     chosen = select_suites(policy, suites, robot=robot)
-    for suite in chosen:
-        robot_for(policy, suite, robot=robot)
-        for control in controls:
-            check_control(control, suite)
+    check_fit(policy, chosen, controls=controls, robot=robot)
     jobs = [
         Job(suite=suite, control=control, scene=scene, seed=seed, episodes=episodes)
         for suite in chosen
         for control in controls
         for scene in range(episodes)
+        if shard is None or scene % shard.count == shard.number - 1
     ]
-    label = fingerprint(policy)
-    choices = f"{replan_steps or ''}" + (f"/{num_steps} steps" if num_steps else "")
-    choices += f"/{high_level}" if high_level else ""
-    choices += f"/robot {robot}" if robot else ""
-    runner = partial(
-        Runner, policy, robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level
+    settings = Settings(
+        robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level,
+        timekeeping=timekeeping or Timekeeping(), hold_steps=hold_steps,
     )  # fmt: skip
-    workers = workers_for(policy, workers)
-    with lock_folder(out) if out else nullcontext():
-        log = EpisodeLog(Path(out) / "episodes.jsonl" if out else None, policy=f"{label}/{choices}")
-        run_missing(jobs, log, runner=runner, workers=workers, until=until, progress=progress)
+    label = fingerprint(policy)
+    crew = Crew(partial(Runner, policy, settings), workers=workers_for(policy, workers))
+    with closing(crew), lock_log(out, shard=shard):
+        log = EpisodeLog(log_file(out, "episodes", shard=shard), policy=f"{label}/{settings.key()}")
+        if (runs := log_file(out, "runs", shard=shard)) is not None:
+            wanted = {"suites": {suite.name: suite.title for suite in chosen}, "controls": list(controls)}
+            wanted |= {"episodes": episodes, "seed": seed, "until": until, "shard": shard and str(shard)}
+            append_row(runs, {"policy": name, "key": log.policy} | wanted | settings.to_json() | provenance())
+        run_missing(crew, jobs, log, until=until, progress=progress)
     return [
         SuiteResult(
             suite=suite.name,
@@ -142,25 +159,56 @@ def evaluate_table(
     ]
 
 
-def run_missing(
-    jobs: Sequence[Job],
-    log: EpisodeLog,
-    *,
-    runner: Callable[[], Runner],
-    workers: int,
-    until: float | None,
-    progress: bool,
-) -> None:
-    """Run those of the jobs that are not in the log yet; with `until`, only as many as it takes to decide."""
-    done = sum(job in log for job in jobs)
-    with tqdm(total=len(jobs), initial=done, disable=not progress, unit="episode") as bar:
+def run_missing(crew: Crew, jobs: Sequence[Job], log: EpisodeLog, *, until: float | None, progress: bool) -> None:
+    """Run the jobs that are not in the log yet, and write each into it as it is done.
+
+    Raises:
+        ChildProcessError: one episode after the other is lost, so that something is wrong with the simulator.
+    """
+    lost_in_a_row = 0
+    with tqdm(total=len(jobs), initial=sum(job in log for job in jobs), disable=not progress, unit="episode") as bar:
         for wanted in rounds(jobs, log, until=until):
-            missing = [job for job in wanted if job not in log]
-            with closing(run_jobs(runner, missing, workers=workers)) as finished:
-                for job, record in finished:
-                    log.add(job, record)
+            with closing(crew.run([job for job in wanted if job not in log])) as finished:
+                for job, record, actions in finished:
+                    log.add(job, record, actions=actions)
+                    lost_in_a_row = 0 if record.lost is None else lost_in_a_row + 1
+                    if lost_in_a_row == LOST_IN_A_ROW:
+                        raise ChildProcessError(
+                            f"{LOST_IN_A_ROW} episodes in a row were lost, the last in {job}: {record.lost}; mend the "
+                            "simulator and run the same command again: what was finished is kept"
+                        )
                     bar.set_description(f"{job.suite.name} {job.control}: {log.running(job)}", refresh=False)
                     bar.update()
+
+
+def log_file(out: str | Path | None, name: str, *, shard: Shard | None) -> Path | None:
+    """Return the path of a log in the folder `out`, of a shard's own if there is one; None without a folder."""
+    suffix = "" if shard is None else f"-{shard.number}-of-{shard.count}"
+    return None if out is None else Path(out) / f"{name}{suffix}.jsonl"
+
+
+def lock_log(out: str | Path | None, *, shard: Shard | None) -> AbstractContextManager[None]:
+    """Lock the folder `out`, or in it the log of one shard: shards may write there at once.
+
+    Raises:
+        FolderInUseError: another process writes there.
+    """
+    path = log_file(out, "episodes", shard=shard)
+    if path is None:
+        return nullcontext()
+    return lock_folder(path.parent) if shard is None else lock_beside(path)
+
+
+def check_fit(policy: Any, suites: Sequence[Suite], *, controls: Sequence[str], robot: str | None) -> None:
+    """Check that a policy can act in suites under controls, before the first episode.
+
+    Raises:
+        ValueError: it cannot; the message says what does not fit.
+    """
+    for suite in suites:
+        robot_for(policy, suite, robot=robot)
+        for control in controls:
+            check_control(control, suite)
 
 
 def rounds(jobs: Sequence[Job], log: EpisodeLog, *, until: float | None) -> Iterator[list[Job]]:
@@ -215,12 +263,19 @@ def select_suites(policy: Any, suites: Sequence[str | Suite] | None, *, robot: s
     return suites_for(*([robot] if robot else robots_of(policy)))
 
 
-def check_settings(policy: Any, *, episodes: int, num_steps: int | None, until: float | None = None) -> None:
+def check_settings(
+    policy: Any, *, episodes: int, num_steps: int | None, until: float | None = None, shard: Shard | None = None
+) -> None:
     """Check what a person may type for an evaluation.
 
     Raises:
-        ValueError: no episodes, denoising steps for a policy that is not loaded here, or a rate that is none.
+        ValueError: no episodes, denoising steps for a policy that is not loaded here, a rate that is none, or a shard
+            without episodes or of a run that may stop early.
     """
+    if shard is not None and until is not None:
+        raise ValueError("a shard does not see how the others went, so it cannot stop early; leave out until, or shard")
+    if shard is not None and episodes < shard.count:
+        raise ValueError(f"{shard.count} shards of {episodes} episodes leave some with none; take fewer shards")
     if until is not None and not 0 < until < 1:
         raise ValueError(f"until is a success rate between 0 and 1, got {until}")
     if episodes < 1:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pilot.data.storage.files import atomic_write, write_json
-from pilot.eval.rollout import EpisodeRecord
+from pilot.eval.records import EpisodeRecord
 from pilot.eval.stats import anytime_interval, cluster_bootstrap, visible_difference, wilson
 
 
@@ -59,6 +59,23 @@ class SuiteResult:
             counts[name] = (successes + record.success, n + 1)
         return counts
 
+    @property
+    def lost(self) -> int:
+        """The number of episodes that count as failed because their simulator crashed or hung at every attempt."""
+        return sum(record.lost is not None for record in self.records)
+
+    @property
+    def restarts(self) -> int:
+        """How often a simulator was begun anew."""
+        return sum(record.restarts for record in self.records)
+
+    @property
+    def lasting(self) -> int | None:
+        """The number of episodes that were still a success when they ended; None in logs that do not say so."""
+        if any(record.success_at_end is None for record in self.records):
+            return None
+        return sum(bool(record.success_at_end) for record in self.records)
+
     def mean(self, of: Callable[[EpisodeRecord], float]) -> float:
         """Average a number over the episodes."""
         return float(np.mean([of(record) for record in self.records]))
@@ -77,6 +94,10 @@ class SuiteResult:
             "wrong_object": self.mean(lambda r: r.wrong_object),
             "right_object_first": self.mean(lambda r: r.right_object_first),
             "placed": self.mean(lambda r: r.placed / max(r.targets, 1)),
+            "progress": self.mean(lambda r: r.share),
+            "successes_at_end": self.lasting,
+            "restarts": self.restarts,
+            "lost": self.lost,
             "mean_steps": self.mean(lambda r: r.steps),
             "infer_ms": float(np.median([r.infer_ms for r in self.records])),
             "seed": self.records[0].seed,
@@ -98,7 +119,7 @@ def to_markdown(results: Sequence[SuiteResult]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for result in results:
         wrong, goals = result.mean(lambda r: r.wrong_object), result.mean(lambda r: r.placed / max(r.targets, 1))
-        first = result.records[0]  # all episodes of a result were run at the same settings
+        first = next((r for r in result.records if r.lost is None), result.records[0])  # settings are the same in all
         lines.append(
             f"| {result.suite} | {result.control} | {result.successes}/{result.n} = {result.rate:.1%} "
             f"| {_range(result.interval)} | {goals:.1%} | {wrong:.1%} | {result.mean(lambda r: r.steps):.0f} "
@@ -111,9 +132,22 @@ def to_markdown(results: Sequence[SuiteResult]) -> str:
             lines[-1] += f" (over tasks like these 95 % {_range(over)}):" if over else ":"
             lines += ["", "| task | success | 95 % |", "|---|---|---|"]
             lines += [f"| {task} | {s}/{n} | {_range(wilson(s, n))} |" for task, (s, n) in tasks.items()]
+    lines += [line for result in results for line in _remarks(result)]
     if any(result.until is not None for result in results):
         lines += ["", f"Stopped once surely above or below {results[0].until:.0%}; the intervals allow for that."]
     return "\n".join(lines)
+
+
+def _remarks(result: SuiteResult) -> list[str]:
+    """Return sentences on what is unusual in a result, each after a blank line."""
+    where, remarks = f"{result.suite}, {result.control}:", []
+    if result.lasting is not None and result.lasting != result.successes:
+        remarks.append(f"{where} of {result.successes} successes {result.lasting} lasted to the end of the episode.")
+    if result.restarts:
+        remarks.append(f"{where} the simulator was restarted {result.restarts} times.")
+    if result.lost:
+        remarks.append(f"{where} {result.lost} episodes were lost to the simulator and count as failed.")
+    return [line for remark in remarks for line in ("", remark)]
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -1,31 +1,23 @@
-"""Runs the episodes of an evaluation: one policy per process, several episodes in step, several processes."""
+"""Runs episodes in one process: one policy, several episodes in step, environments that are used again."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import as_completed
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from pilot.data.loading.parallel import worker_pool
+from pilot.eval.episode import EpisodeSetup, SimulatorError
 from pilot.eval.policies import load, robot_for
-from pilot.eval.rollout import (
-    EpisodeRecord,
-    EpisodeSetup,
-    ExpertPolicy,
-    Rollout,
-    RolloutPolicy,
-    roll_out,
-    run_batched,
-    run_episode,
-)
-from pilot.infer.high_level import HighLevel, Oracle
+from pilot.eval.records import EpisodeRecord
+from pilot.eval.rollout import ExpertPolicy, Rollout, RolloutPolicy, roll_out, run_batched, run_episode
+from pilot.eval.settings import Settings
+from pilot.infer.high_level import Oracle
 from pilot.sims.base import SimEnv, Suite
 
 BATCH_SIZE = 8  # episodes in step in one process, with one call of the policy for all
-REPORT_EVERY = 24  # episodes that a worker runs before it reports them
+ATTEMPTS = 3  # at an episode whose simulator crashes or hangs; then it is lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,33 +30,93 @@ class Job:
     seed: int
     episodes: int
 
+    def __str__(self) -> str:
+        return f"{self.suite.scene} {self.scene} of '{self.suite.name}' (control {self.control}, seed {self.seed})"
+
+
+class Finished(NamedTuple):
+    """An episode that is over: its record, and the executed actions [t ad]."""
+
+    job: Job
+    record: EpisodeRecord
+    actions: np.ndarray
+
 
 class Runner:
-    """Runs jobs in one process. The policy is loaded once, and environments are used again."""
+    """Runs jobs in one process. The policy is loaded once, and environments are used again.
+
+    `entered` is called with a job whenever its simulator is about to work, so that somebody can watch.
+    """
 
     def __init__(
         self,
         policy: Any,
+        settings: Settings | None = None,
         *,
-        robot: str | None = None,
-        num_steps: int | None = None,
-        replan_steps: int | None = None,
-        high_level: HighLevel | None = None,
+        entered: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        self.policy = load(policy, num_steps=num_steps)
-        self.robot, self.high_level = robot, high_level
-        self.replan_steps = replan_steps or (self.policy or ExpertPolicy).metadata["replan_steps"]
-        self.suite: Suite | None = None
-        self.env: SimEnv
+        self.settings = settings = settings or Settings()
+        self.policy = load(policy, num_steps=settings.num_steps)
+        metadata = (self.policy or ExpertPolicy).metadata
+        self.replan_steps = settings.replan_steps or metadata["replan_steps"]
+        self.joins_chunks = settings.timekeeping.executor == "rtc" and bool(metadata.get("rtc"))
+        self.entered = entered
+        self.free: dict[Suite, list[SimEnv]] = {}
 
     def run(self, job: Job) -> tuple[EpisodeRecord, np.ndarray]:
         """Run one episode; return its record and the executed actions [t ad]."""
-        self.enter(job.suite)
-        return run_episode(self.env, lambda env: self.make_session(env, job), self.setup(job))
+        for attempt in range(ATTEMPTS):
+            self.entered(job)
+            env = self.take_env(job.suite)
+            try:
+                record, actions = run_episode(env, lambda env: self.make_session(env, job), self.setup(job))
+            except SimulatorError as error:
+                _drop(env)
+                crash = str(error)
+            else:
+                self.free[job.suite].append(env)
+                return replace(record, restarts=attempt), actions
+        return lost(job, crash)
+
+    def run_many(self, jobs: Iterable[Job]) -> Iterator[Finished]:
+        """Run jobs, `BATCH_SIZE` at a time where the policy can answer several; yield each as it is done."""
+        if not hasattr(self.policy, "infer_many"):
+            yield from (Finished(job, *self.run(job)) for job in jobs)
+            return
+
+        def rollouts() -> Iterator[tuple[Job, Rollout, RolloutPolicy]]:
+            for job in jobs:
+                session = self.make_session(None, job)
+                yield job, self.attempt(job, session), session
+
+        for finished in run_batched(rollouts(), self.policy.infer_many, batch_size=BATCH_SIZE):
+            yield Finished(*finished)
+
+    def attempt(self, job: Job, session: RolloutPolicy) -> Rollout:
+        """Run a job for `run_batched`, up to `ATTEMPTS` times where its simulator crashes."""
+        for restarts in range(ATTEMPTS):
+            self.entered(job)
+            env = self.take_env(job.suite)
+            rollout = roll_out(env, self.setup(job))
+            try:
+                shown = next(rollout)
+                while True:
+                    answer = yield shown
+                    self.entered(job)
+                    shown = rollout.send(answer)
+            except SimulatorError as error:
+                _drop(env)
+                crash = str(error)
+                session.reset()  # type: ignore[attr-defined]  # a policy that answers several has sessions
+            except StopIteration as end:
+                self.free[job.suite].append(env)
+                record, actions = end.value
+                return replace(record, restarts=restarts), actions
+        return lost(job, crash)
 
     def setup(self, job: Job) -> EpisodeSetup:
         """Return how the job's episode is run."""
-        true_subtask = isinstance(self.high_level, Oracle)
+        true_subtask = isinstance(self.settings.high_level, Oracle)
         writes_boxes = self.policy and (true_subtask or job.control == "oracle")
         return EpisodeSetup(
             suite=job.suite.name,
@@ -72,60 +124,60 @@ class Runner:
             scene=job.scene,
             episode=0,
             seed=job.seed,
+            robot=robot_for(self.policy or "expert", job.suite, robot=self.settings.robot) or job.suite.robot.name,
             replan_steps=self.replan_steps,
             num_steps=getattr(self.policy, "num_steps", None),
             control=job.control,
             prompt=other_prompt(job) if job.control == "shuffled_prompts" else None,
             true_subtask=true_subtask,
             loc_stride=self.policy.bundle.loc_stride if writes_boxes else 1,
+            hold_steps=self.settings.hold_steps,
+            timekeeping=self.settings.timekeeping,
+            joins_chunks=self.joins_chunks,
         )
 
-    def run_many(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, EpisodeRecord]]:
-        """Run jobs, `BATCH_SIZE` at a time where the policy can answer several; yield each record as it is done."""
-        if not hasattr(self.policy, "infer_many"):
-            yield from ((job, self.run(job)[0]) for job in jobs)
-            return
-        for suite in dict.fromkeys(job.suite for job in jobs):
-            yield from self.run_suite(suite, [job for job in jobs if job.suite == suite])
-
-    def run_suite(self, suite: Suite, jobs: Sequence[Job]) -> Iterator[tuple[Job, EpisodeRecord]]:
-        """Run jobs of one suite in step. An environment whose episode has ended takes up the next job."""
-        free = [suite.make_env() for _ in range(min(BATCH_SIZE, len(jobs)))]
-        busy: dict[Job, SimEnv] = {}
-
-        def rollouts() -> Iterator[tuple[Job, Rollout, RolloutPolicy]]:
-            for job in jobs:
-                busy[job] = env = free.pop()
-                yield job, roll_out(env, self.setup(job)), self.make_session(env, job)
-
-        for job, record in run_batched(rollouts(), self.policy.infer_many, batch_size=BATCH_SIZE):
-            free.append(busy.pop(job))
-            yield job, record
-        for env in free:
-            env.close()
-
-    def enter(self, suite: Suite) -> None:
-        """Make the environment of a suite, unless it stands already."""
-        if suite != self.suite:
-            self.leave()
-            self.suite, self.env = suite, suite.make_env()
+    def take_env(self, suite: Suite) -> SimEnv:
+        """Return an environment of a suite that no episode is in; those of other suites that are free are closed."""
+        for other in [other for other in self.free if other != suite]:
+            self._close(other)
+        free = self.free.setdefault(suite, [])
+        return free.pop() if free else suite.make_env()
 
     def leave(self) -> None:
-        """Close the environment, if one stands."""
-        if self.suite is not None:
-            self.env.close()
-        self.suite = None
+        """Close the environments that no episode is in."""
+        for suite in list(self.free):
+            self._close(suite)
 
-    def make_session(self, env: SimEnv, job: Job) -> RolloutPolicy:
-        """Make what acts in one episode: a session of the policy, or the suite's expert."""
+    def _close(self, suite: Suite) -> None:
+        free = self.free[suite]
+        while free:
+            free.pop().close()
+
+    def make_session(self, env: SimEnv | None, job: Job) -> RolloutPolicy:
+        """Make what acts in one episode: a session of the policy, or the suite's expert, which looks at `env`."""
         if self.policy is None:
+            assert env is not None, "an expert reads the simulator's state"
             return ExpertPolicy(job.suite, env, seed=job.seed + job.scene)
         options: dict[str, Any] = {"replan_steps": self.replan_steps}
-        if (robot := robot_for(self.policy, job.suite, robot=self.robot)) is not None:
+        if (robot := robot_for(self.policy, job.suite, robot=self.settings.robot)) is not None:
             options["robot"] = robot
-        if self.high_level is not None:
-            options["high_level"] = self.high_level
+        if self.settings.high_level is not None:
+            options["high_level"] = self.settings.high_level
         return self.policy.session(**options)
+
+
+def lost(job: Job, why: str) -> tuple[EpisodeRecord, np.ndarray]:
+    """Return the record of an episode whose simulator crashed or hung at every attempt, and no actions."""
+    record = EpisodeRecord.of_lost(
+        why, suite=job.suite.name, control=job.control, scene=job.scene, seed=job.seed, restarts=ATTEMPTS - 1
+    )
+    return replace(record, task=job.suite.task_of(job.scene)), np.zeros((0, job.suite.robot.action_dim))
+
+
+def _drop(env: SimEnv) -> None:
+    """Close an environment that has crashed, as far as it can."""
+    with suppress(Exception):
+        env.close()
 
 
 def other_prompt(job: Job) -> str:
@@ -144,34 +196,3 @@ def other_prompt(job: Job) -> str:
 def prompt_of(suite: Suite, scene: int) -> str:
     """Return the instruction of a scene's first episode; a simulator may have to build the scene to know it."""
     return suite.prompt(scene)
-
-
-def run_jobs(
-    make_runner: Callable[[], Runner], jobs: Sequence[Job], *, workers: int
-) -> Generator[tuple[Job, EpisodeRecord], None, None]:
-    """Run jobs; yield each with its record as it is done. Worker processes make their runner themselves."""
-    workers = min(workers, len(jobs))
-    if workers == 1:
-        yield from make_runner().run_many(jobs)
-    if workers <= 1:
-        return
-    portions = [jobs[i : i + REPORT_EVERY] for i in range(0, len(jobs), REPORT_EVERY)]
-    with worker_pool(workers, partial(_start_worker, make_runner)) as pool:
-        futures = [pool.submit(_run_in_worker, portion) for portion in portions]
-        for future in as_completed(futures):
-            yield from future.result()
-
-
-_worker: Runner | None = None
-
-
-def _start_worker(make_runner: Callable[[], Runner]) -> None:
-    """Make the runner of a worker process."""
-    global _worker
-    torch.set_num_threads(1)  # the processes are the parallelism
-    _worker = make_runner()
-
-
-def _run_in_worker(jobs: Sequence[Job]) -> list[tuple[Job, EpisodeRecord]]:
-    assert _worker is not None, "the pool's initializer has not run"
-    return list(_worker.run_many(jobs))

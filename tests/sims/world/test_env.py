@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pilot.contracts import sim as contract
-from pilot.eval.rollout import EpisodeSetup, run_episode
+from pilot.eval.episode import EpisodeSetup
+from pilot.eval.rollout import run_episode
 from pilot.robots import load_robot
 from pilot.sims.base import DONE, Disturbance
 from pilot.sims.demonstrate import BROKEN, Dropped, demonstrate

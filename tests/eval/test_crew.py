@@ -1,0 +1,95 @@
+"""Workers and simulators that crash or hang are started anew, and no episode is missing in the end."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from eval.toy_sim import ToySuite
+from pilot.eval import crew as crew_module
+from pilot.eval.crew import Crew
+from pilot.eval.evaluate import LOST_IN_A_ROW, evaluate
+from pilot.eval.runner import ATTEMPTS, Job, Runner
+
+TOY = ToySuite(name="toy", title="go to one")
+
+
+def jobs(suite: ToySuite, episodes: int) -> list[Job]:
+    return [Job(suite=suite, control="none", scene=scene, seed=0, episodes=episodes) for scene in range(episodes)]
+
+
+def test_processes_that_die_or_hang_are_started_anew_with_the_same_episode(tmp_path, monkeypatch):
+    monkeypatch.setattr(crew_module, "LOOK_SECONDS", 0.1)
+    suite = dataclasses.replace(TOY, folder=str(tmp_path), kills=(1,), hangs=(2,))
+    crew = Crew(MakeExpertRunner(), workers=2, stall_seconds=8.0)
+    try:
+        finished = list(crew.run(jobs(suite, 4)))
+        again = list(crew.run(jobs(suite, 2)))
+    finally:
+        crew.close()
+    assert sorted(each.job.scene for each in finished) == [0, 1, 2, 3]
+    records = {each.job.scene: each.record for each in finished}
+    assert {scene: record.restarts for scene, record in records.items() if record.restarts} == {1: 1, 2: 1}
+    plain = {
+        scene: evaluate("expert", suite=TOY, episodes=5, workers=1, progress=False).records[scene] for scene in records
+    }
+    untimed = {"restarts": 0, "infer_ms": 0.0, "latencies_ms": ()}
+    for scene, record in records.items():
+        assert dataclasses.replace(record, **untimed) == dataclasses.replace(plain[scene], **untimed)
+    assert [each.record.restarts for each in again] == [0, 0]
+
+
+class MakeExpertRunner:
+    """Makes a runner in a worker process."""
+
+    def __call__(self, *, entered=lambda job: None) -> Runner:
+        return Runner("expert", entered=entered)
+
+
+def test_a_crash_is_tried_again_and_what_crashes_every_time_counts_as_failed(tmp_path):
+    once = dataclasses.replace(TOY, folder=str(tmp_path), crashes=(1,))
+    result = evaluate("expert", suite=once, episodes=3, workers=1, progress=False)
+    assert [record.restarts for record in result.records] == [0, 1, 0] and result.records[1].success
+    ever = dataclasses.replace(once, always=True)
+    out = tmp_path / "out"
+    result = evaluate("expert", suite=ever, episodes=3, workers=1, out=out, progress=False)
+    crashed = result.records[1]
+    assert result.n == 3 and not crashed.success and crashed.restarts == ATTEMPTS - 1
+    assert crashed.lost == "RuntimeError: the physics blew up"
+    assert len((out / "episodes.jsonl").read_text().splitlines()) == 3
+    evaluate("expert", suite=ever, episodes=3, workers=1, out=out, progress=False)
+    assert len((out / "episodes.jsonl").read_text().splitlines()) == 4, "only what was lost is tried again"
+
+
+def test_a_simulator_that_never_works_ends_the_run(tmp_path):
+    broken = dataclasses.replace(TOY, folder=str(tmp_path), crashes=tuple(range(20)), always=True)
+    with pytest.raises(ChildProcessError, match="5 episodes in a row were lost, the last in scene 4 of 'toy'") as error:
+        evaluate("expert", suite=broken, episodes=20, workers=1, out=tmp_path, progress=False)
+    assert "the physics blew up" in str(error.value) and LOST_IN_A_ROW == 5
+
+
+def test_a_crashed_environment_is_closed_and_not_used_again(tmp_path):
+    suite = dataclasses.replace(TOY, folder=str(tmp_path), crashes=(0,))
+    runner = Runner("expert")
+    first = runner.take_env(suite)
+    runner.free[suite].append(first)
+    record, actions = runner.run(jobs(suite, 1)[0])
+    assert first.closed and record.restarts == 1 and len(actions) == record.steps
+    assert np.allclose(actions, 1.0)
+    (kept,) = runner.free[suite]
+    runner.leave()
+    assert kept.closed
+
+
+def test_an_error_of_ours_in_a_worker_is_raised_here_with_its_words():
+    crew = Crew(MakeBrokenRunner(), workers=2)
+    with pytest.raises(ValueError, match="this policy has no arms"):
+        list(crew.run(jobs(TOY, 1)))
+    crew.close()
+
+
+class MakeBrokenRunner:
+    """Fails in the worker, as a damaged checkpoint would."""
+
+    def __call__(self, *, entered=lambda job: None) -> Runner:
+        raise ValueError("this policy has no arms")
