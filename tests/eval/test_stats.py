@@ -7,8 +7,11 @@ from pilot.eval.stats import (
     anytime_interval,
     cluster_bootstrap,
     compare,
+    correct_for_many,
     episodes_to_see,
+    interval_over_seeds,
     sign_test,
+    student_quantile,
     visible_difference,
     wilson,
 )
@@ -120,3 +123,19 @@ def test_the_difference_that_episodes_show_is_the_inverse():
     assert episodes_to_see(seen, rate=0.5) <= 200 < episodes_to_see(seen * 0.98, rate=0.5)
     with pytest.raises(ValueError, match="rates are 0 to 1"):
         episodes_to_see(0.0, rate=0.5)
+
+
+def test_an_interval_over_seeds_is_that_of_a_table_of_students_t():
+    assert student_quantile(0.975, dof=1) == pytest.approx(12.706, abs=2e-3)
+    assert student_quantile(0.975, dof=4) == pytest.approx(2.776, abs=1e-3)
+    assert student_quantile(0.975, dof=1000) == pytest.approx(1.962, abs=1e-3)
+    low, high = interval_over_seeds([0.5, 0.6, 0.7])
+    assert (low, high) == pytest.approx((0.6 - 4.3027 * 0.1 / 3**0.5, 0.6 + 4.3027 * 0.1 / 3**0.5), abs=1e-4)
+    assert interval_over_seeds([0.1, 0.9]) == (0.0, 1.0) and interval_over_seeds([0.5, 0.5]) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="needs 2 trainings or more, got 1"):
+        interval_over_seeds([0.5])
+
+
+def test_many_comparisons_ask_for_smaller_p_values():
+    assert correct_for_many([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert correct_for_many([0.9, 0.8]) == [1.0, 1.0] and correct_for_many([]) == []

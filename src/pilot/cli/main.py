@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot import __version__, missing_extra
-from pilot.cli import check, collect, convert, data, demo, plan, robots, runs, serve, suites, train
+from pilot.cli import check, collect, convert, data, demo, plan, report, robots, runs, serve, suites, train
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
 from pilot.names import check_name
@@ -26,6 +26,7 @@ VERBS = {
     "train": train.VERB,
     "plan": plan.VERB,
     "eval": evaluate.VERB,
+    "report": report.VERB,
     "serve": serve.VERB,
     "data": data.VERB,
     "convert": convert.VERB,

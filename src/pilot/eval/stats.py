@@ -99,6 +99,47 @@ def cluster_bootstrap(values: Outcomes, clusters: Sequence[Any], *, seed: int) -
     return Interval(*np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist())
 
 
+def interval_over_seeds(rates: Sequence[float]) -> Interval:
+    """Return the interval of a recipe's mean success over trainings that differ in their seed: Student's t, in 0…1.
+
+    It says what another training would do, which no number of episodes of one training can say. With two or three
+    seeds it is as wide as that little evidence is.
+
+    Raises:
+        ValueError: fewer than two trainings.
+    """
+    values = outcomes(rates)
+    if len(values) < 2:
+        raise ValueError(f"an interval over seeds needs 2 trainings or more, got {len(values)}")
+    half = student_quantile(0.5 + CONFIDENCE / 2, dof=len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5
+    return Interval(max(0.0, float(values.mean()) - half), min(1.0, float(values.mean()) + half))
+
+
+def student_quantile(probability: float, *, dof: int) -> float:
+    """Return the quantile of Student's t distribution, for a probability above one half."""
+
+    def cumulated(t: float) -> float:
+        # With t = sqrt(dof) tan(u) the density is cos(u)^(dof - 1), which is smooth up to infinity.
+        u = np.linspace(0.0, math.atan(t / math.sqrt(dof)), 2001)
+        scale = math.exp(math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2)) / math.sqrt(math.pi)
+        return 0.5 + scale * float(np.trapezoid(np.cos(u) ** (dof - 1), u))
+
+    low, high = 0.0, 1e6
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cumulated(middle) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def correct_for_many(p_values: Sequence[float]) -> list[float]:
+    """Return p-values that allow for how many comparisons were made (Holm 1979)."""
+    order, worst, corrected = sorted(range(len(p_values)), key=p_values.__getitem__), 0.0, [0.0] * len(p_values)
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = worst
+    return corrected
+
+
 def anytime_interval(successes: int, n: int) -> Interval:
     """Return an interval of a success rate that may be looked at after every episode, and holds at all of them at once.
 

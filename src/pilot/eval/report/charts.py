@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from pilot.eval.stats import wilson
-
 COLOURS = 6  # --c1 … --c6 of palette.css
 MAX_POINTS = 400
 PANELS = 6  # of a chunk on its way
@@ -165,10 +163,9 @@ def thin_out(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # --- success rates ----------------------------------------------------------------------------------------------------
 
 
-def interval_bar(successes: int, n: int) -> Markup:
-    """Draw a dot for the rate on a band for its 95 % Wilson interval, on a track from 0 to 100 %."""
-    low, high = wilson(successes, n)
-    rate = successes / n
+def interval_bar(rate: float, interval: tuple[float, float]) -> Markup:
+    """Draw a dot for the rate on a band for its 95 % interval, on a track from 0 to 100 %."""
+    low, high = interval
     label = f"{rate:.0%}, 95 % interval {low:.0%} to {high:.0%}"
     return Markup(
         f'<div class="track" role="img" aria-label="{label}"><i style="left:{low:.1%};width:{high - low:.1%}"></i>'

@@ -37,6 +37,7 @@ class SuccessRow(TypedDict):
     successes: int
     n: int
     extra: NotRequired[Mapping[str, str]]  # further columns, already as text
+    interval: NotRequired[tuple[float, float]]  # of 95 %, where it is not Wilson's
     judged: NotRequired[bool]  # what the table is about, not a control (default: the first line of a suite is)
 
 
@@ -138,7 +139,7 @@ class Report:
         self.add(macros("parts.html").table(headers, rows, numeric or [False] * len(headers), title))
 
     def success_table(self, rows: Sequence[SuccessRow]) -> None:
-        """Add success rates with their 95 % Wilson intervals drawn, suite by suite."""
+        """Add success rates with their 95 % intervals drawn, suite by suite; Wilson's, where a row gives none."""
         if not rows:
             raise ValueError("a success table needs at least one row")
         columns = list(dict.fromkeys(name for row in rows for name in row.get("extra", {})))
@@ -193,12 +194,12 @@ def suite_lines(suite: str, rows: Sequence[SuccessRow], columns: Sequence[str]) 
     """Return what a success table shows of a suite."""
     lines = []
     for index, row in enumerate(rows):
-        low, high = wilson(row["successes"], row["n"])
+        low, high = interval = row.get("interval") or wilson(row["successes"], row["n"])
         lines.append(
             {
                 "model": row["model"],
                 "role": "judged" if row.get("judged", index == 0) else "control",
-                "bar": charts.interval_bar(row["successes"], row["n"]),
+                "bar": charts.interval_bar(row["successes"] / row["n"], interval),
                 "rate": f"{row['successes'] / row['n']:.0%}",
                 "interval": f"{low:.0%} – {high:.0%}",
                 "extra": {name: row.get("extra", {}).get(name, "") for name in columns},

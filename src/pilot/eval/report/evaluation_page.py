@@ -1,0 +1,343 @@
+"""The page of an evaluation or a comparison: a question, its answer, and all that the answer rests on.
+
+    page = make_page(read_results(["outputs/eval"]), question="Does it see what it does?")
+    page.save("outputs/eval/report.html")
+
+It shows success with intervals beside the controls, policies in pairs on the same starts, training seeds one by one,
+films of episodes that succeeded and failed, and the commands and commits that make it all again.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pilot.eval.merge import PolicyResults, by_recipe
+from pilot.eval.records import EpisodeRecord, unpack_actions
+from pilot.eval.report.report import Report, SuccessRow
+from pilot.eval.results import SuiteResult
+from pilot.eval.rollout import Film, film
+from pilot.eval.stats import Comparison, compare, correct_for_many, interval_over_seeds
+from pilot.eval.suites import load_suite
+from pilot.sims.base import Suite
+
+FILM_SIZE = 192  # pixels
+CONTROL_NAMES = {
+    "none": "",
+    "blank_images": "pictures blanked",
+    "shuffled_prompts": "prompts shuffled",
+    "oracle": "told the true subtask",
+}
+SuiteFn = Callable[[str], Suite]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two policies on the same starts of a suite; the p-value allows for all pairs of the page."""
+
+    suite: str
+    first: str
+    second: str
+    n: int
+    comparison: Comparison
+    p_value: float
+
+
+def make_page(
+    policies: Sequence[PolicyResults],
+    *,
+    question: str | None = None,
+    films: int = 2,
+    load: SuiteFn = load_suite,
+) -> Report:
+    """Make the page of these results, with up to `films` successes and as many failures of each policy and suite.
+
+    `load` finds a suite by its name. The first policy is the one that the others are compared with.
+
+    Raises:
+        ValueError: there is nothing to show.
+    """
+    if not any(policy.outcomes for policy in policies):
+        raise ValueError("there are no episodes to report; run pilot eval POLICY --out FOLDER first")
+    pairs = compare_pairs(policies)
+    report = Report(question or ask(policies), subtitle=answer(policies, pairs))
+    add_table(report, policies)
+    add_seeds(report, policies)
+    add_pairs(report, pairs)
+    add_films(report, policies, films=films, load=load)
+    add_runs(report, policies)
+    return report
+
+
+# --- the question and its answer --------------------------------------------------------------------------------------
+
+
+def ask(policies: Sequence[PolicyResults]) -> str:
+    """Return the question that these results answer."""
+    suites = list(dict.fromkeys(suite for policy in policies for suite, _ in policy.cells()))
+    where = suites[0] if len(suites) == 1 else f"{len(suites)} suites"
+    names = list(by_recipe(policies))
+    return f"How often does {names[0]} succeed in {where}?" if len(names) == 1 else f"Which is best in {where}?"
+
+
+def answer(policies: Sequence[PolicyResults], pairs: Sequence[Pair]) -> str:
+    """Return the answer in a sentence or two."""
+    if pairs:
+        return " ".join(describe_pair(pair) for pair in pairs[:3])
+    first, sentences = policies[0], []
+    for suite in dict.fromkeys(suite for suite, _ in first.cells()):
+        if (result := first.result(suite)) is not None:
+            sentences.append(describe_result(result, blanked=first.result(suite, "blank_images")))
+    return " ".join(sentences[:3]) or f"Only controls have been run of {first.name}."
+
+
+def describe_result(result: SuiteResult, *, blanked: SuiteResult | None) -> str:
+    """Say how often a policy succeeds, and how often it does without seeing anything."""
+    low, high = result.interval
+    words = f"{result.title.capitalize()}: {result.successes} of {result.n} episodes succeed, {result.rate:.0%}"
+    words += f" (95 % interval {low:.0%} to {high:.0%})"
+    return words + ("." if blanked is None else f"; with pictures blanked {blanked.rate:.0%}.")
+
+
+def describe_pair(pair: Pair) -> str:
+    """Say which of two policies is better, or that nothing can be said."""
+    change, (low, high) = pair.comparison.difference, pair.comparison.interval
+    where = f"on the same {pair.n} starts of {pair.suite}"
+    points = f"{100 * abs(change):.0f} points"
+    if pair.p_value < 0.05:
+        better, worse = (pair.first, pair.second) if change > 0 else (pair.second, pair.first)
+        low, high = (low, high) if change > 0 else (-high, -low)
+        return (
+            f"{better} is better than {worse} by {points} (95 % interval {100 * low:.0f} to {100 * high:.0f}) {where}."
+        )
+    return f"Between {pair.first} and {pair.second} no difference shows {where} ({points}, p = {pair.p_value:.2f})."
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def add_table(report: Report, policies: Sequence[PolicyResults]) -> None:
+    """Add success of every policy in every suite, controls beside it, and what is unusual about it."""
+    report.section("Success", "Dots are success rates, bands their 95 % intervals; controls are set back.")
+    rows, remarks = [], []
+    for suite in dict.fromkeys(suite for policy in policies for suite, _ in policy.cells()):
+        for policy in policies:
+            for control in (control for name, control in policy.cells() if name == suite):
+                result = policy.result(suite, control)
+                assert result is not None
+                rows.append(success_row(result, seed=policy.seed))
+                remarks += describe_trouble(policy, result)
+    report.success_table(rows)
+    for remark in remarks:
+        report.text(f"**{remark}**")
+    if any(result_until(policy) for policy in policies):
+        report.text("Some runs could stop as soon as they knew enough; their intervals allow for that.")
+    add_tasks(report, policies)
+
+
+def success_row(result: SuiteResult, *, seed: int) -> SuccessRow:
+    """Return a line of the success table."""
+    control = CONTROL_NAMES.get(result.control, result.control)
+    first = next((record for record in result.records if record.lost is None), result.records[0])
+    extra = {
+        "n": str(result.n),
+        "starts": f"seed {seed}",
+        "progress": f"{result.mean(lambda r: r.share):.0%}",
+        "lasting": "" if result.lasting is None else f"{result.lasting / result.n:.0%}",
+        "steps": f"{result.mean(lambda r: r.steps):.0f}",
+        "num_steps": f"{first.num_steps or '–'}",
+        "replan_steps": f"{first.replan_steps or '–'}",
+    }
+    return {
+        "suite": f"{result.suite}: {result.title}",
+        "model": result.policy + (f", {control}" if control else ""),
+        "successes": result.successes,
+        "n": result.n,
+        "extra": extra,
+        "judged": not control,
+        "interval": result.interval,
+    }
+
+
+def describe_trouble(policy: PolicyResults, result: SuiteResult) -> list[str]:
+    """Return what a reader has to know before trusting a result."""
+    where, found = f"{policy.name} in {result.suite} ({result.control})", []
+    if missing := policy.missing(result.suite, result.control):
+        found.append(f"{where}: {missing} episodes are still to be run; the command below continues.")
+    if result.lost:
+        found.append(f"{where}: {result.lost} episodes were lost to the simulator and count as failed.")
+    elif result.restarts:
+        found.append(f"{where}: the simulator was restarted {result.restarts} times, always from the same start.")
+    return found
+
+
+def result_until(policy: PolicyResults) -> bool:
+    """Return whether a run of the policy could stop early."""
+    return any(run["until"] is not None for run in policy.runs)
+
+
+def add_tasks(report: Report, policies: Sequence[PolicyResults]) -> None:
+    """Add success by task where suites have several."""
+    for policy in policies:
+        for suite, control in policy.cells():
+            result = policy.result(suite, control)
+            assert result is not None
+            if control != "none" or len(tasks := result.by_task()) < 2:
+                continue
+            over = result.interval_over_tasks
+            words = f" (over tasks like these {over[0]:.0%} – {over[1]:.0%})" if over else ""
+            rows: list[SuccessRow] = [
+                {
+                    "suite": f"{policy.name}, {suite} by task{words}",
+                    "model": task,
+                    "successes": s,
+                    "n": n,
+                    "judged": True,
+                }
+                for task, (s, n) in tasks.items()
+            ]
+            report.success_table(rows)
+
+
+def add_seeds(report: Report, policies: Sequence[PolicyResults]) -> None:
+    """Add, for recipes that were trained several times, what the trainings differ by."""
+    groups = {name: group for name, group in by_recipe(policies).items() if len(group) > 1}
+    if not groups:
+        return
+    report.section(
+        "Training seeds",
+        "A recipe trained again with another seed gives another policy. The interval is that of the recipe's mean over "
+        "such trainings (Student's t), which more episodes do not narrow.",
+    )
+    rows = []
+    for name, group in groups.items():
+        for suite in dict.fromkeys(suite for policy in group for suite, control in policy.cells() if control == "none"):
+            results = [result for policy in group if (result := policy.result(suite)) is not None]
+            rates = [result.rate for result in results]
+            spread = "–"
+            if len(rates) > 1:
+                low, high = interval_over_seeds(rates)
+                spread = f"{low:.0%} – {high:.0%}"
+            each = ", ".join(f"{rate:.0%}" for rate in rates)
+            rows.append([name, suite, str(len(rates)), each, f"{np.mean(rates):.0%}", spread])
+    report.table(["recipe", "suite", "seeds", "each", "mean", "95 % over trainings"], rows)
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def compare_pairs(policies: Sequence[PolicyResults]) -> list[Pair]:
+    """Compare the first recipe with each other one on the starts that both had, suite by suite.
+
+    Over several training seeds an outcome is the mean over them.
+    """
+    groups = by_recipe(policies)
+    (first, own), *others = groups.items()
+    found = []
+    for name, group in others:
+        for suite in dict.fromkeys(suite for policy in own for suite, control in policy.cells() if control == "none"):
+            a, b = outcomes_of(own, suite), outcomes_of(group, suite)
+            if both := sorted(a.keys() & b.keys()):
+                found.append((suite, name, compare([a[s] for s in both], [b[s] for s in both], seed=0), len(both)))
+    corrected = correct_for_many([comparison.p_value for _, _, comparison, _ in found])
+    return [
+        Pair(suite=suite, first=first, second=name, n=n, comparison=comparison, p_value=p)
+        for (suite, name, comparison, n), p in zip(found, corrected)
+    ]
+
+
+def outcomes_of(policies: Sequence[PolicyResults], suite: str) -> dict[tuple[int, int], float]:
+    """Return the success in each start (seed, scene) of a suite, averaged over policies; starts that all had."""
+    each = [
+        {(policy.seed, scene): float(o.record.success) for (s, c, scene), o in policy.outcomes.items()
+         if (s, c) == (suite, "none")}
+        for policy in policies
+    ]  # fmt: skip
+    each = [outcomes for outcomes in each if outcomes]
+    shared = set.intersection(*(set(outcomes) for outcomes in each)) if each else set()
+    return {start: float(np.mean([outcomes[start] for outcomes in each])) for start in shared}
+
+
+def add_pairs(report: Report, pairs: Sequence[Pair]) -> None:
+    """Add the comparisons on the same starts."""
+    if not pairs:
+        return
+    report.section(
+        "On the same starts",
+        "Each pair saw the same scenes from the same starts. p is McNemar's exact test, corrected for the number of "
+        "pairs here (Holm); the interval of the difference is a bootstrap of the pairs.",
+    )
+    rows = []
+    for pair in pairs:
+        low, high = pair.comparison.interval
+        rows.append(
+            [pair.first, pair.second, pair.suite, str(pair.n), str(pair.comparison.only_a), str(pair.comparison.only_b),
+             f"{pair.comparison.difference:+.1%}", f"{low:+.1%} – {high:+.1%}", f"{pair.p_value:.2g}"]
+        )  # fmt: skip
+    headers = ["policy", "other", "suite", "starts", "only policy", "only other", "difference", "95 %", "p"]
+    report.table(headers, rows)
+
+
+# --- films and runs ---------------------------------------------------------------------------------------------------
+
+
+def add_films(report: Report, policies: Sequence[PolicyResults], *, films: int, load: SuiteFn) -> None:
+    """Add films of the first successes and failures, made anew from the actions that were logged."""
+    if films < 1:
+        return
+    report.section("Films", "The first successes and the first failures of each policy, repeated from their actions.")
+    for policy in policies:
+        for suite, control in policy.cells():
+            if control != "none":
+                continue
+            try:
+                loaded = load(suite)
+                for record, actions in chosen_episodes(policy, suite, films=films):
+                    shown = film_again(loaded, record, actions)
+                    report.video(
+                        shown.frames,
+                        shown.captions,
+                        title=f"{record.prompt} ({policy.name})",
+                        fps=shown.fps,
+                        success=record.success,
+                        outcome=f"{record.steps / shown.fps:.1f} s",
+                    )
+            except (ValueError, ImportError, OSError) as error:
+                report.text(f"No films of {suite}: {error}")
+
+
+def chosen_episodes(policy: PolicyResults, suite: str, *, films: int) -> Iterator[tuple[EpisodeRecord, np.ndarray]]:
+    """Yield the first successes and failures in a suite that have actions, with these [t ad]."""
+    scenes = sorted(scene for s, control, scene in policy.outcomes if (s, control) == (suite, "none"))
+    outcomes = [policy.outcomes[suite, "none", scene] for scene in scenes]
+    for success in (True, False):
+        fitting = (o for o in outcomes if o.record.success == success and o.actions and o.record.lost is None)
+        for outcome in itertools.islice(fitting, films):
+            assert outcome.actions is not None
+            yield outcome.record, unpack_actions(outcome.actions)
+
+
+def film_again(suite: Suite, record: EpisodeRecord, actions: np.ndarray) -> Film:
+    """Repeat an episode with a picture at each step."""
+    env = suite.make_env(image_size=FILM_SIZE)
+    try:
+        return film(env, record, actions=actions)
+    finally:
+        env.close()
+
+
+def add_runs(report: Report, policies: Sequence[PolicyResults]) -> None:
+    """Add the commands, commits and machines of all runs."""
+    report.section("What was run")
+    rows = []
+    for policy in policies:
+        for run in policy.runs:
+            command = f"`{run['command']}`" if run.get("command") else "from Python"
+            shard = run.get("shard") or "–"
+            rows.append([policy.name, command, shard, run["commit"], run["version"], run["machine"], run["date"]])
+        if not policy.runs:
+            rows.append([policy.name, "an older version, which kept no commands", "–", "–", "–", "–", "–"])
+        if policy.outdated:
+            report.text(f"{policy.outdated} episodes of {policy.name} are of an older simulator and are left out.")
+    report.table(["policy", "command", "shard", "commit", "version", "machine", "date"], rows)

@@ -1,0 +1,141 @@
+"""The page of evaluations: what it brings together, what it answers, and what it says of what is missing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eval.pages import Balance
+from eval.toy_sim import ToySuite
+from pilot.cli import main
+from pilot.eval.evaluate import evaluate, evaluate_table
+from pilot.eval.merge import read_results
+from pilot.eval.report.evaluation_page import answer, ask, compare_pairs, make_page
+from pilot.eval.settings import Shard
+
+TOY = ToySuite(name="toy", title="go to one")
+
+
+class Weak:
+    """Goes to one in all scenes but every `miss`-th, where it stays."""
+
+    def __init__(self, name: str, miss: int) -> None:
+        self.metadata = {"replan_steps": 4, "fingerprint": name}
+        self.miss, self.begun = miss, -1
+
+    def session(self, *, replan_steps: int) -> "Weak":
+        self.begun += 1
+        return self
+
+    def infer(self, observation):
+        scene = int(observation["prompt"].split()[-1])
+        goal = observation["state"][0] if scene % self.miss == 0 else 1.0
+        return {"actions": [[goal]] * 4, "subtask": "go", "box": None, "timing": {"total": 0.002}}
+
+
+def load(name: str) -> ToySuite:
+    assert name == "toy"
+    return TOY
+
+
+def run(policy, out: Path, **options) -> None:
+    evaluate_table(policy, suites=[TOY], out=out, progress=False, **{"episodes": 12, "controls": ["none"], **options})
+
+
+def test_shards_in_two_folders_are_one_policy_and_what_is_missing_is_said(tmp_path):
+    for number, folder in ((1, "a"), (3, "b")):
+        run("expert", tmp_path / folder, workers=1, shard=Shard(number, 3))
+    (policy,) = read_results([str(tmp_path / "a"), str(tmp_path / "b")])
+    result = policy.result("toy")
+    assert policy.name == "expert" and result.n == 8 and policy.missing("toy", "none") == 4
+    page = make_page([policy], load=load).render()
+    assert (
+        "4 episodes are still to be run" in page and "1/3" in page and "How often does expert succeed in toy?" in page
+    )
+    run("expert", tmp_path / "b", workers=1)
+    (policy,) = read_results([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert policy.result("toy").n == 12 and not policy.missing("toy", "none")
+    assert "still to be run" not in make_page([policy], load=load).render()
+
+
+def test_a_page_has_the_answer_controls_films_and_how_it_was_made(tmp_path, capsys):
+    run(Weak("weak", 3), tmp_path, controls=["none", "blank_images"])
+    (policy,) = read_results([str(tmp_path)])
+    path = make_page([policy], question="Does it go?", load=load, films=1).save(tmp_path / "page.html")
+    page = path.read_text()
+    Balance().feed(page)
+    assert "Go to one: 8 of 12 episodes succeed, 67% (95 % interval 39% to 86%); with pictures blanked 67%." in page
+    assert "Does it go?" in page and "pictures blanked" in page and "seed 0" in page
+    assert page.count('<label class="film"') == 2, "one success, one failure"
+    assert "go to one, 1 (the policy)" in page and "go to one, 0 (the policy)" in page
+    commit = json.loads((tmp_path / "runs.jsonl").read_text().splitlines()[0])["commit"]
+    assert commit in page
+    assert main.main(["report", str(tmp_path), "--films", "0"]) == 0
+    assert "How often does the policy succeed in toy?" in capsys.readouterr().out
+    assert "film" not in (tmp_path / "report.html").read_text().partition("<main")[2]
+
+
+def test_films_of_a_simulator_that_is_not_here_are_left_out_with_the_reason(tmp_path):
+    run("expert", tmp_path, workers=1, episodes=2)
+    page = make_page(read_results([str(tmp_path)])).render()
+    assert "No films of toy: unknown suite &#39;toy&#39;" in page
+
+
+def test_two_policies_are_compared_on_the_same_starts(tmp_path):
+    run(Weak("good", 100), tmp_path / "good", episodes=24)
+    run(Weak("bad", 2), tmp_path / "bad", episodes=20)
+    policies = read_results([f"good={tmp_path / 'good'}", f"bad={tmp_path / 'bad'}"])
+    (pair,) = compare_pairs(policies)
+    assert (pair.first, pair.second, pair.n) == ("good", "bad", 20)
+    assert (pair.comparison.only_a, pair.comparison.only_b) == (9, 0) and pair.p_value == pytest.approx(2 / 2**9)
+    assert ask(policies) == "Which is best in toy?"
+    assert answer(policies, [pair]).startswith("good is better than bad by 45 points (95 % interval 25 to 65) on the")
+    page = make_page(policies, load=load, films=0).render()
+    assert "On the same starts" in page and "+45.0%" in page
+    turned = compare_pairs(policies[::-1])
+    assert answer(policies[::-1], turned) == answer(policies, [pair])
+    same = compare_pairs([policies[0], replace(policies[0], name="copy", recipe="copy")])
+    assert "Between good and copy no difference shows on the same 24 starts" in answer(policies, same)
+
+
+def test_training_seeds_of_a_recipe_are_shown_one_by_one(tmp_path):
+    for seed, miss in enumerate((2, 3, 4)):
+        run(Weak(f"seed {seed}", miss), tmp_path / f"s{seed}")
+    run(Weak("other", 100), tmp_path / "other")
+    references = [f"pi={tmp_path / f's{seed}'}" for seed in range(3)]
+    policies = read_results([*references, f"act={tmp_path / 'other'}"])
+    assert [policy.name for policy in policies] == [
+        "pi, training seed 1", "pi, training seed 2", "pi, training seed 3", "act"
+    ]  # fmt: skip
+    page = make_page(policies, load=load, films=0).render()
+    assert "Training seeds" in page and "50%, 67%, 75%" in page and "64%" in page and "32% – 96%" in page
+    (pair,) = compare_pairs(policies)
+    assert (pair.first, pair.second, pair.n, pair.comparison.only_b) == ("pi", "act", 12, 7)
+
+
+def test_one_policy_under_two_settings_is_two_lines_that_say_what_differs(tmp_path):
+    run(Weak("w", 3), tmp_path / "a")
+    run(Weak("w", 3), tmp_path / "b", replan_steps=2)
+    names = [policy.name for policy in read_results([str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert names == ["the policy, replan steps None", "the policy, replan steps 2"]
+
+
+def test_lost_episodes_and_an_older_simulator_are_told(tmp_path):
+    crashing = replace(TOY, folder=str(tmp_path), crashes=(1,), always=True)
+    evaluate("expert", suite=crashing, episodes=3, workers=1, out=tmp_path / "out", progress=False)
+    (policy,) = read_results([str(tmp_path / "out")])
+    assert "1 episodes were lost to the simulator and count as failed" in make_page([policy], films=0).render()
+    evaluate("expert", suite=TOY, episodes=2, workers=1, out=tmp_path / "out", progress=False)
+    (policy,) = read_results([str(tmp_path / "out")])
+    assert policy.outdated == 1 and policy.result("toy").n == 2
+    assert "1 episodes of expert are of an older simulator" in make_page([policy], films=0).render()
+
+
+def test_folders_without_results_are_named(tmp_path, capsys):
+    assert main.main(["report", str(tmp_path)]) == 2
+    assert "holds no episodes; give a folder that `pilot eval POLICY --out FOLDER` wrote" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere'"):
+        read_results(["nowhere"])
+    with pytest.raises(ValueError, match="no episodes to report"):
+        make_page([])
