@@ -18,7 +18,7 @@ import numpy as np
 
 from pilot.eval.episode import Course, EpisodeSetup, Timekeeping
 from pilot.eval.records import EpisodeRecord
-from pilot.infer.executor import ChunkRequest
+from pilot.infer.executor import ChunkRequest, Delays
 from pilot.serve.control import EXECUTORS, build_observation, standing_still
 from pilot.sims.base import Observation, SimEnv, Suite
 
@@ -147,11 +147,13 @@ def _on_clock(course: Course) -> Acting:
                 course.look()
             answer = yield build_observation(course.show(), request, joins=setup.joins_chunks)
             course.hear(answer)
-            ticks = late_ticks(setup.timekeeping, answer, hz=robot.control_hz) if course.executed else 0
-            waiting.append((request.tick + ticks, request, answer["actions"]))
+            ticks = late_ticks(setup.timekeeping, answer, hz=robot.control_hz)
+            waiting.append((request.tick + (ticks if course.executed else 0), request, answer["actions"]))
         while waiting and waiting[0][0] <= executor.state.tick:
             _, request, actions = waiting.popleft()
             executor.deliver(request, actions)
+            if not course.executed:  # this answer was waited for: the next ones will be as late as it would have been
+                executor.delays = Delays(first=ticks)
         command = executor.next()
         assert command.action is not None, "the first chunk is waited for"
         course.held += command.status != "run"

@@ -22,6 +22,7 @@ class IncomingConnection(ServerConnection):
     pending: ClassVar[dict["IncomingConnection", None]]  # without a request so far, the oldest first
     accepted: ClassVar[set["IncomingConnection"]]  # robots and viewers, until their connection is lost
     role: Literal["none", "robot", "viewer"] = "none"
+    dialect: Literal["pilot", "vla-eval"] = "pilot"  # what a robot speaks
     hosted: HostedPolicy
     owner: str = ""
     session: str | None = None

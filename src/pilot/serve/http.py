@@ -2,6 +2,7 @@
 
     /               a websocket: the first policy; a browser: the dashboard
     /NAME           a websocket: the policy of that name; otherwise a file of the dashboard
+    /vla-eval       a websocket of vla-evaluation-harness; /vla-eval/NAME for another policy than the first
     /live           a websocket or JSON: what people see (`serve/live.py`)
     /healthz        200 as soon as the process runs
     /readyz         200 when the policies are warm and the server is not stopping
@@ -21,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from pilot.serve import live
+from pilot.serve import live, vla_eval
 from pilot.serve.auth import Role, check_origin, read_api_key
 from pilot.serve.connection import IncomingConnection
 from pilot.serve.hosted_policy import HostedPolicy
@@ -101,9 +102,12 @@ def accept_websocket(
         connection.role = "viewer"
         return
     connection.owner = authenticate(state, connection, headers, role="act")
-    hosted = state.find_policy(path.strip("/"))
+    name = path.strip("/")
+    if name == vla_eval.PATH or name.startswith(f"{vla_eval.PATH}/"):
+        connection.dialect, name = "vla-eval", name.removeprefix(vla_eval.PATH).strip("/")
+    hosted = state.find_policy(name)
     if hosted is None:
-        text = f"no policy {path.strip('/')!r:.80} here; there are {', '.join(state.policies)}"
+        text = f"no policy {name!r:.80} here; there are {', '.join(state.policies)}"
         raise RequestRefused(HTTPStatus.NOT_FOUND, text, reason="unknown policy")
     connection.hosted, connection.session = hosted, session_name(headers, query)
     connection.kind = robot_kind(hosted, headers, query)

@@ -19,6 +19,7 @@ import signal
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,13 @@ from pilot.serve.logs import log_to_stderr
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import ServerState, to_hosted
 from pilot.serve.viewers import serve_viewer
+from pilot.serve.vla_eval import EvaluationDialogue
 from pilot.serve.wire import OVER
 
 log = logging.getLogger(__name__)
 
+RespondFn = Callable[[str | bytes], Awaitable[str | bytes | None]]
+"""From a robot's message to the answer; None if it gets none."""
 REPLACED = 4001  # a websocket's close code: the robot came back on another connection
 
 
@@ -251,9 +255,11 @@ class PolicyServer:
         log.info("connected, %d in all", len(state.sessions.connected()), extra=who)
         reason = "done"
         try:
-            await connection.send_message(hosted.greeting(connection.kind))
+            respond = self._responder(connection, robot)
+            if connection.dialect == "pilot":
+                await connection.send_message(hosted.greeting(connection.kind))
             async for message in connection:
-                await self._answer(connection, robot, message)
+                await self._answer(connection, respond, message)
                 if state.stopping:
                     break
         except ConnectionClosed as closed:
@@ -284,16 +290,35 @@ class PolicyServer:
         robot.stay_stopped()
         return robot
 
-    async def _answer(self, connection: IncomingConnection, robot: RobotSession, message: str | bytes) -> None:
+    def _responder(self, connection: IncomingConnection, robot: RobotSession) -> RespondFn:
+        """Return what answers a robot's messages, in the protocol that it speaks."""
+        ask = partial(self._ask, connection, robot)
+        if connection.dialect == "pilot":
+            return ask
+        restart = partial(self._restart, connection.hosted, robot)
+        return EvaluationDialogue(robot.metadata, answer=ask, restart=restart, limits=self.state.limits).respond
+
+    async def _answer(self, connection: IncomingConnection, respond: RespondFn, message: str | bytes) -> None:
         self.state.answering += 1
         try:
-            handler = self.state.handlers[connection.hosted.name]
-            # A task, so that the connection can cancel it when the robot leaves before it is answered.
-            connection.answer_task = asyncio.create_task(handler.answer(robot, message))
-            await connection.send_message(await connection.answer_task)
+            if (reply := await respond(message)) is not None:
+                await connection.send_message(reply)
         finally:
             self.state.answering -= 1
+
+    async def _ask(self, connection: IncomingConnection, robot: RobotSession, message: str | bytes) -> str | bytes:
+        handler = self.state.handlers[connection.hosted.name]
+        # A task, so that the connection can cancel it when the robot leaves before it is answered.
+        connection.answer_task = asyncio.create_task(handler.answer(robot, message))
+        try:
+            return await connection.answer_task
+        finally:
             connection.answer_task = None
+
+    def _restart(self, hosted: HostedPolicy, robot: RobotSession) -> None:
+        """Begin anew with the policy: another episode, of which the last one must not be remembered."""
+        alone = len(self.state.sessions.connected()) <= 1
+        robot.state, robot.generation = hosted.start_session(robot.kind, alone=alone)
 
     def _close_later(self, closing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(closing)

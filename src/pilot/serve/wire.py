@@ -98,13 +98,18 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 def _from_plain(plain: dict[Any, Any]) -> Any:
     if b"__ndarray__" in plain:
-        return _array(plain.get(b"data"), plain.get(b"shape"), dtype=_dtype(plain.get(b"dtype")))
+        return read_array(plain.get(b"data"), plain.get(b"shape"), dtype=read_dtype(plain.get(b"dtype")))
     if b"__npgeneric__" in plain:
-        return _scalar(plain.get(b"data"), dtype=_dtype(plain.get(b"dtype")))
+        return _scalar(plain.get(b"data"), dtype=read_dtype(plain.get(b"dtype")))
     return plain
 
 
-def _dtype(name: Any) -> np.dtype:
+def read_dtype(name: Any) -> np.dtype:
+    """Return the dtype of that name.
+
+    Raises:
+        WireError: there is none, or it is one that is not allowed.
+    """
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):
         raise WireError(f"dtype {name!r} is refused; only numbers, booleans and text, such as '<f4'")
     try:
@@ -113,7 +118,12 @@ def _dtype(name: Any) -> np.dtype:
         raise WireError(f"dtype {name!r} is unknown") from error
 
 
-def _array(data: Any, shape: Any, *, dtype: np.dtype) -> np.ndarray:
+def read_array(data: Any, shape: Any, *, dtype: np.dtype) -> np.ndarray:
+    """Return an array that owns its memory.
+
+    Raises:
+        WireError: the data are no bytes, or their number does not match the shape.
+    """
     if not isinstance(data, bytes) or not isinstance(shape, list):
         raise WireError("an array needs bytes as data and a list as shape")
     if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
