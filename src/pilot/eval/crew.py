@@ -6,7 +6,6 @@ a record does not depend on which process was faster.
 
 import dataclasses
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pilot.data.loading.parallel import begin_worker
 from pilot.eval.runner import ATTEMPTS, Finished, Job, Runner, lost
 from pilot.memory import keep_freed_memory
 
@@ -145,9 +145,8 @@ class EpisodeWorker:
 
 def _work(make_runner: RunnerFn, pipe: Any, at: Any) -> None:
     """Run in a worker process: take lists of jobs, send back each as it is done, or the error that ends it all."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin_worker(keep_freed_memory)
     torch.set_num_threads(1)  # the processes are the parallelism
-    keep_freed_memory()
     numbers: dict[Job, int] = {}
 
     def entered(job: Job) -> None:

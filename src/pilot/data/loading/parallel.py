@@ -67,7 +67,7 @@ def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolEx
         ChildProcessError: one was killed.
     """
     others = set(active_children())
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin, initargs=(begin,))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=begin_worker, initargs=(begin,))
     try:
         yield pool
     except BaseException as error:
@@ -165,7 +165,8 @@ def _ray() -> Any:
 _work: list[Work] = []  # of this process, where it is one of `map_in_processes`
 
 
-def _begin(begin: Callable[[], None]) -> None:
+def begin_worker(begin: Callable[[], None]) -> None:
+    """Begin a worker process: it leaves Ctrl-C to its parent, and ends when that dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     begin()
