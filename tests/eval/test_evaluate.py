@@ -16,7 +16,7 @@ from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode_log import EpisodeLog, read_rows
-from pilot.eval.evaluate import evaluate, evaluate_table, prepare_high_level, select_suites
+from pilot.eval.evaluate import check_fit, evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
 from pilot.eval.records import EpisodeRecord, unpack_actions
 from pilot.eval.results import SuiteResult, save_table, to_markdown
@@ -29,6 +29,7 @@ from pilot.infer.high_level import Implicit, Oracle, Vlm
 from pilot.infer.high_level.vlm import at_once
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT as HOMES
+from pilot.sims import libero
 from pilot.sims.homes import HomesSuite
 
 TOY = ToySuite(name="toy", title="go to one")
@@ -376,3 +377,45 @@ def test_logged_actions_repeat_the_episode(tmp_path):
         assert len(shown.frames) == record.steps + 1
     with pytest.raises(ValueError, match="scene 1 of 'toy' ended otherwise"):
         film(env, record, actions=unpack_actions(packed)[:-1])
+
+
+class NotInstalled(ToySuite):
+    """A suite whose package nobody has."""
+
+    package: ClassVar[str] = "no_such_simulator"
+    extra: ClassVar[str] = "toys"
+
+
+def test_what_a_suite_lacks_is_said_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "load", None)
+    with pytest.raises(ImportError, match=r"suite 'toy' needs 'no_such_simulator': pip install 'pilot\[toys\]'"):
+        evaluate("expert", suite=NotInstalled(name="toy", title=""), episodes=1)
+    with pytest.raises(ValueError, match="suite 'metaworld-reach' has 50 scenes"):
+        check_fit("expert", [job(60, suite=load_suite("metaworld-reach"))], robot=None)
+    same = SameWords(name="toy", title="")
+    with pytest.raises(ValueError, match="asks the same in its first 8 scenes"):
+        evaluate("expert", suite=same, control="shuffled_prompts", episodes=8)
+
+
+class SameWords(ToySuite):
+    """A suite of one instruction."""
+
+    def prompt(self, scene: int) -> str:
+        return "go"
+
+
+def test_libero_without_its_assets_says_how_to_get_them(tmp_path, monkeypatch):
+    suite = load_suite("libero-object")
+    monkeypatch.setattr(type(suite), "is_installed", True)
+    found = {"assets": tmp_path / "assets", "bddl_files": tmp_path, "init_states": tmp_path}
+    monkeypatch.setattr(libero, "import_extra", lambda *_, **__: SimpleNamespace(get_libero_path=found.__getitem__))
+    with pytest.raises(FileNotFoundError, match=r"needs LIBERO's assets in .*assets; install it anew: pip install"):
+        suite.check_ready()
+    (tmp_path / "assets").mkdir()
+    suite.check_ready()
+
+
+def test_a_policy_that_acts_at_another_rate_is_refused(tmp_path):
+    fast = save_random_policy(tmp_path / "policy", replace(HOMES, control_hz=50.0))
+    with pytest.raises(ValueError, match="to act 50 times a second as robot 'homes', suite 'homes-l1' takes"):
+        evaluate(fast, suite="homes-l1", episodes=1)

@@ -22,7 +22,7 @@ from pilot.eval.policies import fetch_policy, name_of, robot_for, robots_of, wit
 from pilot.eval.provenance import provenance
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.results import SuiteResult
-from pilot.eval.runner import Job, Runner
+from pilot.eval.runner import Job, Runner, other_prompt
 from pilot.eval.settings import Settings, Shard
 from pilot.eval.stats import anytime_interval
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
@@ -124,7 +124,6 @@ def evaluate_table(
     check_settings(policy, episodes=episodes, num_steps=num_steps, until=until, shard=shard)
     policy = fetch_policy(policy)
     chosen = select_suites(policy, suites, robot=robot)
-    check_fit(policy, chosen, controls=controls, robot=robot)
     jobs = [
         Job(suite=suite, control=control, scene=scene, seed=seed, episodes=episodes)
         for suite in chosen
@@ -132,6 +131,7 @@ def evaluate_table(
         for scene in range(episodes)
         if shard is None or scene % shard.count == shard.number - 1
     ]
+    check_fit(policy, jobs, robot=robot)
     settings = Settings(
         robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level,
         timekeeping=timekeeping or Timekeeping(), hold_steps=hold_steps,
@@ -199,16 +199,22 @@ def lock_log(out: str | Path | None, *, shard: Shard | None) -> AbstractContextM
     return lock_folder(path.parent) if shard is None else lock_beside(path)
 
 
-def check_fit(policy: Any, suites: Sequence[Suite], *, controls: Sequence[str], robot: str | None) -> None:
-    """Check that a policy can act in suites under controls, before the first episode.
+def check_fit(policy: Any, jobs: Sequence[Job], *, robot: str | None) -> None:
+    """Check that a policy can act in all jobs, before the first of them runs.
 
     Raises:
-        ValueError: it cannot; the message says what does not fit.
+        ValueError: it cannot, or a suite has fewer scenes, or under a control nothing would change.
+        ImportError: a suite's package is not installed.
+        FileNotFoundError: files that a suite needs are missing.
     """
-    for suite in suites:
+    for suite, control in dict.fromkeys((job.suite, job.control) for job in jobs):
+        own = [job for job in jobs if (job.suite, job.control) == (suite, control)]
         robot_for(policy, suite, robot=robot)
-        for control in controls:
-            check_control(control, suite)
+        suite.task_of(own[-1].scene)
+        suite.check_ready()
+        check_control(control, suite)
+        if control == "shuffled_prompts":
+            other_prompt(own[0])
 
 
 def rounds(jobs: Sequence[Job], log: EpisodeLog, *, until: float | None) -> Iterator[list[Job]]:

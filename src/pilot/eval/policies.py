@@ -12,6 +12,8 @@ from pilot.models.bundle import load_bundle
 from pilot.models.trained_robots import TrainedRobots, find_robot, same_dims
 from pilot.sims.base import Observation, Suite
 
+SAME_RATE = 0.01  # a difference that is none: 30 Hz and 29.97
+
 
 def load(policy: Any, *, num_steps: int | None = None) -> Any:
     """Load a policy from its path; a policy object is returned as it is, and None for the word "expert"."""
@@ -51,7 +53,7 @@ def robot_for(policy: Any, suite: Suite, *, robot: str | None = None) -> str | N
 
     Raises:
         ValueError: the suite has no expert; a checkpoint is damaged, does not know the robot, or its robot has other
-            dims or cameras than the suite's.
+            dims, cameras or another rate than the suite's.
     """
     if policy == "expert":
         if not suite.has_expert:
@@ -73,6 +75,11 @@ def robot_for(policy: Any, suite: Suite, *, robot: str | None = None) -> str | N
             f"{name_of(policy)} is for robot '{chosen.name}' with cameras {chosen.cameras}, {chosen.state_dim} state "
             f"and {chosen.action_dim} action dims; suite '{suite.name}' is for '{own.name}' with {own.cameras}, "
             f"{own.state_dim} and {own.action_dim}"
+        )
+    if abs(chosen.control_hz - own.control_hz) > SAME_RATE * own.control_hz:
+        raise ValueError(
+            f"{name_of(policy)} has learned to act {chosen.control_hz:g} times a second as robot '{chosen.name}', "
+            f"suite '{suite.name}' takes {own.control_hz:g}; train it at that rate, or choose another suite"
         )
     return chosen.name
 

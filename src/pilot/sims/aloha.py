@@ -88,6 +88,7 @@ class AlohaSuite(TaskSuite):
 
     scene: ClassVar[str] = "start"
     package: ClassVar[str] = "gym_aloha"
+    extra: ClassVar[str] = "aloha"
 
     @property
     def robot(self) -> Robot:

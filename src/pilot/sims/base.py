@@ -111,6 +111,7 @@ class Suite:
 
     scene: ClassVar[str] = "scene"  # what people call a scene: "17 of 20 homes"
     package: ClassVar[str] = ""  # the module that its extra installs; "" needs no more than MuJoCo
+    extra: ClassVar[str] = ""  # pilot's extra that installs it
     has_expert: ClassVar[bool] = False  # `expert`: demonstrations can be collected
     has_subtasks: ClassVar[bool] = False  # `Info` has "subtask" and "box": the control "oracle" works
     has_supervisor: ClassVar[bool] = False  # `utterances`: verbal demonstrations
@@ -139,6 +140,17 @@ class Suite:
     def is_installed(self) -> bool:
         """Whether the package that it needs is there."""
         return not self.package or importlib.util.find_spec(self.package) is not None
+
+    def check_ready(self) -> None:
+        """Check that what the suite needs is there and whole, before anything runs. Override it where that is more.
+
+        Raises:
+            ImportError: its package is not installed; the message says how to.
+            FileNotFoundError: files of the package are missing.
+        """
+        if not self.is_installed:
+            name = self.extra or self.package
+            raise ImportError(f"suite '{self.name}' needs '{self.package}': pip install 'pilot[{name}]'")
 
     def make_env(self, *, image_size: int = 64) -> SimEnv:
         """Make an environment whose pictures have `image_size` pixels on a side.

@@ -13,6 +13,7 @@ Pictures are drawn without shadows, reflections and multisampling, which takes a
 import contextlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -143,10 +144,23 @@ class LiberoSuite(TaskSuite):
     starts: int | None = STARTS
     scene: ClassVar[str] = "start"
     package: ClassVar[str] = "libero"
+    extra: ClassVar[str] = "libero"
 
     @property
     def robot(self) -> Robot:
         return ROBOT
+
+    def check_ready(self) -> None:
+        super().check_ready()
+        remedy = "install it anew: pip install --force-reinstall 'pilot[libero]'"
+        paths = import_extra("libero.libero", extra="libero")
+        for part in ("assets", "bddl_files", "init_states"):
+            try:
+                folder = Path(paths.get_libero_path(part))
+            except ImportError as error:  # the packages that hold the assets
+                raise ImportError(f"suite '{self.name}' lacks LIBERO's {part} ({error}); {remedy}") from error
+            if not folder.is_dir():
+                raise FileNotFoundError(f"suite '{self.name}' needs LIBERO's {part} in {folder}; {remedy}")
 
     def make_env(self, *, image_size: int = 224) -> SimEnv:
         return LiberoEnv(self, image_size=image_size)

@@ -122,6 +122,7 @@ class MetaWorldSuite(TaskSuite):
     starts: int | None = STARTS
     scene: ClassVar[str] = "start"
     package: ClassVar[str] = "metaworld"
+    extra: ClassVar[str] = "metaworld"
     has_expert: ClassVar[bool] = True
 
     @property

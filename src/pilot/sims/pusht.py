@@ -67,6 +67,7 @@ class PushTSuite(Suite):
 
     scene: ClassVar[str] = "start"
     package: ClassVar[str] = "gym_pusht"
+    extra: ClassVar[str] = "pusht"
 
     @property
     def robot(self) -> Robot:
