@@ -10,7 +10,7 @@ import argparse
 
 from pilot.data.formats.open_dataset import open_episodes
 from pilot.datasets import layouts_from
-from pilot.eval.offline import measure_high_level
+from pilot.eval.offline.high_level import measure_high_level
 from pilot.infer.policy import load_policy
 
 

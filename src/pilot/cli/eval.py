@@ -9,11 +9,13 @@ from pilot.cli.arguments import (
     checkpoint_at,
     folder_to_write,
     high_level_arguments,
+    local_path,
     read_high_level,
     share,
     whole_number,
 )
 
+REMEDY = "give the folder of a data set (pilot collect makes one), or its address: hf://owner/repo, gs://…"
 EXECUTORS = ("open-loop", "rtc", "ensemble")
 """The names of `pilot.serve.control.EXECUTORS`, which takes time to import; a test keeps them equal."""
 
@@ -60,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=folder_to_write,
         help="folder for the table and the record of each episode; the same command again continues",
     )
+    parser.add_argument(
+        "--offline", nargs="+", metavar="DATA",
+        help="act nowhere, and measure on recorded data instead: actions by step and dim, action tokens, subtasks, "
+        "whether words matter, or answers to questions about pictures",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rows", type=whole_number(1), default=512, help="with --offline: frames or questions (default: %(default)s)"
+    )
     high_level_arguments(parser)
 
 
@@ -96,6 +106,9 @@ def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
     from pilot.eval.suites import check_control, load_suites
 
+    if args.offline:
+        run_offline(args)
+        return
     suites = None if args.suite is None else load_suites(args.suite)
     for control in args.control:
         check_control(control)
@@ -140,6 +153,25 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         name = "results" if shard is None else f"results-{shard.number}-of-{shard.count}"
         save_table(results, args.out / f"{name}.json")
+
+
+def run_offline(args: argparse.Namespace) -> None:
+    """Measure a checkpoint on data sets.
+
+    Raises:
+        ValueError: the expert, which has not learned from data.
+    """
+    if args.policy == "expert":
+        raise ValueError("the expert reads the simulator's state, so there is nothing to measure on data")
+    path, data = checkpoint_at(args.policy), [local_path(address, REMEDY) for address in args.offline]
+    from pilot.eval.offline.measure import measure_offline, save_results
+    from pilot.infer.policy import load_policy
+
+    policy = load_policy(path, num_steps=args.num_steps)
+    results = [measure_offline(policy, each, robot=args.robot, rows=args.rows, seed=args.seed) for each in data]
+    print("\n\n".join(result.to_markdown() for result in results))
+    if args.out:
+        save_results(results, args.out)
 
 
 VERB = Verb(

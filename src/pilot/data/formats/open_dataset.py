@@ -105,6 +105,12 @@ def _elsewhere(path: str | Path, cache_gb: float | None) -> "StreamedFolder | No
     return StreamedFolder(path, limit_gb=cache_gb)
 
 
+def is_image_text(path: str | Path) -> bool:
+    """Return whether pictures with text lie at a local path, not demonstrations."""
+    path = Path(path)
+    return path.is_file() or _has_web_rows(path) or bool(list(path.glob("*.tar")))
+
+
 def check_episodes(path: Path) -> None:
     """Raise `FileNotFoundError` if there are no demonstrations at a local path that a reader knows."""
     if not (_is_rlds(path) or (path / "meta").exists() or (path / fmt.RECORDING).exists()):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pilot.eval.offline import judge_words, measure_high_level
+from pilot.eval.offline.high_level import judge_words, measure_high_level
 
 PICK, PUT, NEXT, DONE = "pick up the red cup", "put it in the sink", "pick up the blue bowl", "done"
 WORDS = [PICK, PICK, PUT, NEXT, DONE]

@@ -65,11 +65,23 @@ class HighLevelAccuracy:
         pairs = Counter((answer.right, answer.said) for answer in self.answers if answer.outcome != "right")
         return [(right, said, count) for (right, said), count in pairs.most_common()]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary, with all confusions."""
+        error = self.box_error
+        return {
+            "frames": len(self.answers),
+            "right_words": self.accuracy,
+            "box_error": None if np.isnan(error) else error,
+            "outcomes": dict(self.outcomes),
+            "confusions": [list(confusion) for confusion in self.confusions()],
+        }
+
     def to_markdown(self, *, confusions: int = 10) -> str:
         """Write the outcomes and the most frequent confusions as tables."""
         n = len(self.answers)
         lines = [
-            f"{n} frames: right words in {self.accuracy:.1%}, boxes {self.box_error:.1%} of the picture off (median)",
+            f"High level: right words in {self.accuracy:.1%} of {n} frames, boxes {self.box_error:.1%} of the picture "
+            "off (median)",
             "",
             "| outcome | share |",
             "|---|---|",
@@ -81,7 +93,9 @@ class HighLevelAccuracy:
         return "\n".join(lines)
 
 
-def measure_high_level(policy: Any, dataset: EpisodeDataset, *, rows: int = 512, seed: int = 0) -> HighLevelAccuracy:
+def measure_high_level(
+    policy: Any, dataset: EpisodeDataset, *, robot: str | None = None, rows: int = 512, seed: int = 0
+) -> HighLevelAccuracy:
     """Ask a policy's own high level at `rows` frames, drawn from those that have a subtask, each without memory.
 
     Raises:
@@ -93,15 +107,18 @@ def measure_high_level(policy: Any, dataset: EpisodeDataset, *, rows: int = 512,
     if not known.size:
         raise ValueError(f"{dataset.path} has no subtasks to compare with; write them: pilot data annotate")
     drawn = np.random.default_rng(seed).choice(known, min(rows, known.size), replace=False)
-    return HighLevelAccuracy(answers=tuple(_answers(policy, dataset, sorted(drawn.tolist()))))
+    return HighLevelAccuracy(answers=tuple(_answers(policy, dataset, sorted(drawn.tolist()), robot=robot)))
 
 
-def _answers(policy: Any, dataset: EpisodeDataset, rows: Sequence[int]) -> Iterator[SubtaskAnswer]:
+def _answers(
+    policy: Any, dataset: EpisodeDataset, rows: Sequence[int], *, robot: str | None
+) -> Iterator[SubtaskAnswer]:
+    options = {} if robot is None else {"robot": robot}
     for start in range(0, len(rows), BATCH_SIZE):
         some = rows[start : start + BATCH_SIZE]
         frames = [dataset.frame(i) for i in some]
         observations = [{"images": f["images"], "state": f["state"], "prompt": f["task"]} for f in frames]
-        answers = policy.infer_many([policy.session() for _ in frames], observations)
+        answers = policy.infer_many([policy.session(**options) for _ in frames], observations)
         for i, frame, answer in zip(some, frames, answers, strict=True):
             episode = dataset.episodes[dataset.episode_of[i]]
             earlier, later = (
