@@ -60,3 +60,8 @@ def test_the_dense_question_comes_with_every_picture_and_no_question_twice():
         assert len(asked) == len(set(asked)) == 4 and "list everything" in dict(asked)
         assert not any("hidden" in answer for _, answer in asked)
     assert len(ask([], np.random.default_rng(0), WORDS, count=4, kinds=kinds)) == 1
+
+
+def test_a_picture_of_nothing_has_an_answer_all_the_same():
+    asked = ask([], np.random.default_rng(0), WORDS, count=3, kinds=[(1.0, questions.caption)])
+    assert asked == [("list everything", "none")]

@@ -48,8 +48,8 @@ def ask(
 
 
 def dense(notes: list[Note]) -> Question:
-    """Ask for everything with its box, top to bottom and left to right."""
-    return "list everything", _with_boxes(_raster(notes))
+    """Ask for everything with its box, top to bottom and left to right; the empty answer is "none"."""
+    return "list everything", _with_boxes(_raster(notes)) or "none"
 
 
 def detect_one(notes: list[Note], rng: np.random.Generator, words: Words) -> Question | None:
@@ -76,7 +76,7 @@ def name_at_box(notes: list[Note], rng: np.random.Generator, words: Words) -> Qu
 
 def caption(notes: list[Note], rng: np.random.Generator, words: Words) -> Question | None:
     """Ask for a caption: the names of everything."""
-    return "caption", ", ".join(f"a {note['name']}" for note in _raster(notes))
+    return ("caption", ", ".join(f"a {note['name']}" for note in _raster(notes))) if notes else None
 
 
 def colour_of(notes: list[Note], rng: np.random.Generator, words: Words) -> Question | None:

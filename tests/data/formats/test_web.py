@@ -62,3 +62,10 @@ def test_an_interrupted_collection_is_not_taken_for_whole(tmp_path):
     writer.add(png(1), [("caption", "a cup")])
     with pytest.raises(FileNotFoundError):
         WebRows(tmp_path)
+
+
+def test_a_question_without_an_answer_is_refused(tmp_path):
+    writer = WebWriter(tmp_path / "web")
+    with pytest.raises(ValueError, match="no answer to 'caption'; leave the question out"):
+        writer.add(b"", [("list everything", "none"), ("caption", " ")])
+    writer.close()

@@ -31,7 +31,13 @@ class WebWriter:
         self._zip = zipfile.ZipFile(self.path / PACKED, "w", zipfile.ZIP_STORED)
 
     def add(self, png: bytes, questions: Sequence[tuple[str, str]]) -> None:
-        """Add one picture and its (question, answer) pairs."""
+        """Add one picture and its (question, answer) pairs.
+
+        Raises:
+            ValueError: a question without an answer, from which nothing can be learned.
+        """
+        if unanswered := [question for question, answer in questions if not answer.strip()]:
+            raise ValueError(f"no answer to '{unanswered[0]}'; leave the question out")
         name = f"{self._pictures:06d}.png"
         with explain_disk_errors(self.path):
             self._zip.writestr(zipfile.ZipInfo(name), png)
