@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from pilot.robots.homes import ROBOT
-from pilot.sims.base import Info
+from pilot.sims.base import Info, check_action
 from pilot.sims.homes import language
 from pilot.sims.homes.episodes import TASKS, HomesEpisode, draw_episode
 from pilot.sims.homes.mjcf import LIMITS
@@ -102,10 +102,7 @@ class HomesEnv(gymnasium.Env):
 
     def advance(self, action: np.ndarray) -> Info:
         """Run one control step (0.1 s) of physics without pictures."""
-        action = np.asarray(action, float)
-        if action.shape != (4,) or not np.isfinite(action).all():
-            raise ValueError(f"a homes action is 4 finite numbers {ROBOT.action_names}, got {action!r}")
-        self.world.advance(action)
+        self.world.advance(check_action(action, ROBOT))
         self._steps += 1
         held = self.world.held_object()
         lifted = held is not None and self.world.position(held)[2] > self._stood[held] + _LIFTED

@@ -14,7 +14,7 @@ from pilot.sims.gl import mujoco
 from pilot.sims.questions import AskFn, Note, Words
 from pilot.sims.rooms.draw import SceneDraw
 from pilot.sims.world.env import WorldEnv
-from pilot.sims.world.physics import look_at
+from pilot.sims.world.physics import look_at, rotation_of
 from pilot.sims.world.scene import Scene, in_region
 from pilot.sims.world.things import FAMILIES, KINDS, handled_kinds, looked_at_kinds
 from pilot.sims.world.things.looks import PAINTS
@@ -127,10 +127,9 @@ def _look_elsewhere(env: WorldEnv, rng: np.random.Generator) -> None:
     c, s = np.cos(turn), np.sin(turn)
     side = np.array([c * towards[0] - s * towards[1], s * towards[0] + c * towards[1]])
     eye = np.array([*(target[:2] + far * side), target[2] + far * rng.uniform(0.5, 1.1)])
-    number, rotation = world.id_of("camera", VISITOR), np.zeros(9)
-    mujoco.mju_quat2Mat(rotation, look_at(eye, target + rng.uniform(-0.08, 0.08, 3)))
+    number, rotation = world.id_of("camera", VISITOR), rotation_of(look_at(eye, target + rng.uniform(-0.08, 0.08, 3)))
     # Where it is now, not in the model: what does not move is asleep, and its camera with it.
-    world.data.cam_xpos[number], world.data.cam_xmat[number] = eye, rotation
+    world.data.cam_xpos[number], world.data.cam_xmat[number] = eye, rotation.ravel()
 
 
 def _is_seen(env: WorldEnv, point: np.ndarray, body: str, camera: str) -> bool:

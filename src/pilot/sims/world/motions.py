@@ -16,6 +16,7 @@ from pilot.sims.world.bodies.base import Arm
 from pilot.sims.world.control import JointCommand
 from pilot.sims.world.floor import find_way
 from pilot.sims.world.ik import Pose
+from pilot.sims.world.physics import quat_about, quat_of, rotation_of
 from pilot.sims.world.planner import Carried, Planner
 
 Motion = Generator[JointCommand, None, None]
@@ -291,10 +292,7 @@ def turned(angle: float) -> float:
 
 def about(axis: np.ndarray, angle: float) -> np.ndarray:
     """Return the rotation [3 3] by `angle` [rad] about a unit axis."""
-    quat, matrix = np.zeros(4), np.zeros(9)
-    mujoco.mju_axisAngle2Quat(quat, np.asarray(axis, float), angle)
-    mujoco.mju_quat2Mat(matrix, quat)
-    return matrix.reshape(3, 3)
+    return rotation_of(quat_about(axis, angle))
 
 
 def between(start: Pose, end: Pose, share: float) -> Pose:
@@ -305,9 +303,8 @@ def between(start: Pose, end: Pose, share: float) -> Pose:
 
 def turn_between(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the unit axis and the angle [rad] of the turn from one rotation to another."""
-    quat, vector = np.zeros(4), np.zeros(3)
-    mujoco.mju_mat2Quat(quat, np.ascontiguousarray(end @ start.T).ravel())
-    mujoco.mju_quat2Vel(vector, quat, 1)
+    vector = np.zeros(3)
+    mujoco.mju_quat2Vel(vector, quat_of(end @ start.T), 1)
     angle = float(np.linalg.norm(vector))
     return (vector / angle if angle > 1e-9 else UP), angle
 

@@ -112,6 +112,13 @@ def quat_of(rotation: np.ndarray) -> np.ndarray:
     return quat
 
 
+def rotation_of(quat: Vec) -> np.ndarray:
+    """Return the rotation matrix [3 3] of a quaternion [4]."""
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, np.asarray(quat, float))
+    return matrix.reshape(3, 3)
+
+
 def multiply_quats(first: Vec, second: Vec) -> np.ndarray:
     """Return the quaternion [4] that turns by `second`, and then by `first`."""
     quat = np.zeros(4)

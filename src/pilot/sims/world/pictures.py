@@ -10,7 +10,7 @@ import numpy as np
 
 from pilot.sims.base import Box
 from pilot.sims.gl import Renderer, mujoco
-from pilot.sims.world.physics import Physics
+from pilot.sims.world.physics import Physics, rotation_of
 from pilot.sims.world.scene import Fixture
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
@@ -128,13 +128,7 @@ def _local_corners(world: Physics, body: int) -> list[tuple[int, np.ndarray]]:
         if own[part] and len(geoms):
             boxes = model.geom_aabb[geoms]
             local = boxes[:, None, :3] + _CORNERS * boxes[:, None, 3:]
-            turned = np.stack([corners @ _rotation(quat).T for corners, quat in zip(local, model.geom_quat[geoms])])
+            turned = np.stack([corners @ rotation_of(quat).T for corners, quat in zip(local, model.geom_quat[geoms])])
             corners = (turned + model.geom_pos[geoms, None]).reshape(-1, 3)
             parts.append((part, corners[np.unique((corners @ _DIRECTIONS.T).argmax(axis=0))]))
     return parts
-
-
-def _rotation(quat: np.ndarray) -> np.ndarray:
-    matrix = np.zeros(9)
-    mujoco.mju_quat2Mat(matrix, quat)
-    return matrix.reshape(3, 3)
