@@ -10,6 +10,7 @@ import pytest
 from data.bodies import record_robot
 
 from pilot.infer.policy import Policy, load_policy
+from pilot.infer.safety import limit_chunk
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
 from pilot.serve.hosted_policy import HostedPolicy
@@ -60,6 +61,11 @@ def observation(name: str, seed: int = 0) -> dict[str, Any]:
     return {"images": images, "state": state, "prompt": "push", "subtask": TOLD}
 
 
+def within_limits(name: str, actions: np.ndarray, policy: Policy) -> np.ndarray:
+    """Return a chunk as a server sends it: this little training has no sense of what a robot may do."""
+    return limit_chunk(actions, policy.describe(name))[0]
+
+
 def test_two_clients_of_different_robots_are_answered_in_one_batch_as_if_alone(policy, hosted, port):
     go, names = threading.Event(), list(ROBOTS)
     with robot(port, robot="ur5") as arm, robot(port, robot="pusht") as disc, ThreadPoolExecutor(2) as pool:
@@ -74,7 +80,7 @@ def test_two_clients_of_different_robots_are_answered_in_one_batch_as_if_alone(p
         answers = {name: answer.result() for name, answer in coming.items()}
         assert gauge(port, "pilot_batch_robots_sum") == 2 + 2, "both were in a batch of two"
     for name, answer in answers.items():
-        alone = policy.session(robot=name).infer(observation(name))["actions"]
+        alone = within_limits(name, policy.session(robot=name).infer(observation(name))["actions"], policy)
         assert answer["actions"].shape == (6, ROBOTS[name].action_dim)
         np.testing.assert_allclose(answer["actions"], alone, atol=1e-6, rtol=0)
 
@@ -88,9 +94,18 @@ def test_a_client_that_does_not_say_which_robot_it_is_is_told(port, name, messag
         robot(port, robot=name)
 
 
+def test_each_robot_asks_again_after_a_fifth_of_a_second_of_its_own_ticks(policy):
+    assert {name: round(robot.control_hz) for name, robot in ROBOTS.items()} == {"ur5": 20, "pusht": 10}
+    for name, steps in (("ur5", 4), ("pusht", 2)):
+        assert policy.session(robot=name).replan_steps == policy.describe(name)["replan_steps"] == steps
+    with pytest.raises(ValueError, match="pusht"):
+        policy.replan_steps_of()
+
+
 def test_a_robot_that_comes_back_goes_on_and_one_of_another_kind_begins(policy, port):
     session = policy.session(robot="pusht")
-    expected = [session.infer(observation("pusht", seed))["actions"] for seed in range(2)]
+    chunks = [session.infer(observation("pusht", seed))["actions"] for seed in range(2)]
+    expected = [within_limits("pusht", chunk, policy) for chunk in chunks]
     with robot(port, robot="pusht") as disc:
         first = disc.infer(observation("pusht", 0))["actions"]
         disc._disconnect()
@@ -100,7 +115,8 @@ def test_a_robot_that_comes_back_goes_on_and_one_of_another_kind_begins(policy, 
             arm.session = disc.session
             fresh = arm.infer(observation("ur5"))["actions"]
     np.testing.assert_allclose(np.stack([first, second]), expected, atol=1e-5)
-    np.testing.assert_allclose(fresh, policy.session(robot="ur5").infer(observation("ur5"))["actions"], atol=1e-5)
+    alone = policy.session(robot="ur5").infer(observation("ur5"))["actions"]
+    np.testing.assert_allclose(fresh, within_limits("ur5", alone, policy), atol=1e-5)
 
 
 def test_openpi_s_client_of_one_of_the_robots_is_understood(policy, port):
@@ -109,7 +125,7 @@ def test_openpi_s_client_of_one_of_the_robots_is_understood(policy, port):
     with robot(port, robot="ur5") as arm:
         answer = arm.infer(raw)["actions"]
     expected = policy.session(robot="ur5").infer({key: seen[key] for key in ("images", "state", "prompt")})
-    np.testing.assert_allclose(answer, expected["actions"], atol=1e-5)
+    np.testing.assert_allclose(answer, within_limits("ur5", expected["actions"], policy), atol=1e-5)
 
 
 def test_the_policy_s_folder_says_whose_statistics_are_whose(policy):

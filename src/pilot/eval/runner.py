@@ -58,7 +58,6 @@ class Runner:
         self.settings = settings = settings or Settings()
         self.policy = load(policy, num_steps=settings.num_steps)
         metadata = (self.policy or ExpertPolicy).metadata
-        self.replan_steps = settings.replan_steps or metadata["replan_steps"]
         self.joins_chunks = settings.timekeeping.executor == "rtc" and bool(metadata.get("rtc"))
         self.entered = entered
         self.free: dict[Suite, list[SimEnv]] = {}
@@ -125,7 +124,7 @@ class Runner:
             episode=0,
             seed=job.seed,
             robot=robot_for(self.policy or "expert", job.suite, robot=self.settings.robot) or job.suite.robot.name,
-            replan_steps=self.replan_steps,
+            replan_steps=self.replan_steps_in(job.suite),
             num_steps=getattr(self.policy, "num_steps", None),
             control=job.control,
             prompt=other_prompt(job) if job.control == "shuffled_prompts" else None,
@@ -135,6 +134,16 @@ class Runner:
             timekeeping=self.settings.timekeeping,
             joins_chunks=self.joins_chunks,
         )
+
+    def replan_steps_in(self, suite: Suite) -> int:
+        """Return how many actions of a chunk are executed in a suite: what was asked for, or what suits the robot."""
+        if self.settings.replan_steps:
+            return self.settings.replan_steps
+        if self.policy is None:
+            return ExpertPolicy.metadata["replan_steps"]
+        robot = robot_for(self.policy, suite, robot=self.settings.robot)
+        metadata = self.policy.metadata if robot is None else self.policy.describe(robot)
+        return metadata["replan_steps"]
 
     def take_env(self, suite: Suite) -> SimEnv:
         """Return an environment of a suite that no episode is in; those of other suites that are free are closed."""
@@ -158,7 +167,7 @@ class Runner:
         if self.policy is None:
             assert env is not None, "an expert reads the simulator's state"
             return ExpertPolicy(job.suite, env, seed=job.seed + job.scene)
-        options: dict[str, Any] = {"replan_steps": self.replan_steps}
+        options: dict[str, Any] = {"replan_steps": self.replan_steps_in(job.suite)}
         if (robot := robot_for(self.policy, job.suite, robot=self.settings.robot)) is not None:
             options["robot"] = robot
         if self.settings.high_level is not None:

@@ -27,7 +27,7 @@ from pilot.tokenizers.grammar import ActionGrammar
 from pilot.tokenizers.prompts import FORMATS, decode_actions
 from pilot.types import Robot, Sample
 
-REPLAN_STEPS = 2
+REPLAN_SECONDS = 0.2  # of control, from one question to the next
 
 Errors = Literal["raise", "return"]
 """Whether an error of one robot is raised, or returned in its place while the others are answered."""
@@ -39,8 +39,8 @@ class Actor:
     """Weights, the pipeline of each kind of robot, and sampling choices; holds nothing of any one robot.
 
     `num_steps` of denoising. Sessions that do not choose otherwise ask again after `replan_steps` control ticks, and
-    draw from `seed`. Without the first two, the model's own defaults are taken (2 ticks where it has none). `rtc` (how
-    chunks are joined), `engine` and `high_level` may be set.
+    draw from `seed`. Without the first two, the model's own defaults are taken; one without a default asks again after
+    a fifth of a second. `rtc` (how chunks are joined), `engine` and `high_level` may be set.
 
     Raises:
         ValueError: more `replan_steps` than a chunk has actions, or none; or the checkpoint has no way to act.
@@ -59,13 +59,13 @@ class Actor:
         config = bundle.model.config
         horizon = config.action_horizon
         if replan_steps is None:
-            replan_steps = bundle.model.default_replan_steps or min(REPLAN_STEPS, horizon)
-        if not 1 <= replan_steps <= horizon:
+            replan_steps = bundle.model.default_replan_steps
+        if replan_steps is not None and not 1 <= replan_steps <= horizon:
             raise ValueError(f"a chunk has {horizon} actions, replan_steps is 1 to {horizon}, got {replan_steps}")
         self.bundle = bundle
         self.device = device
         self.num_steps = bundle.model.default_num_steps if num_steps is None else num_steps
-        self.replan_steps = replan_steps
+        self._replan_steps = replan_steps
         self.seed = seed
         self.path = path
         self.model = bundle.model.eval()
@@ -91,13 +91,27 @@ class Actor:
         """The pipeline of the only robot; `ValueError` where there are several, see `pipelines`."""
         return self.pipelines[self.bundle.robot.name]
 
+    def replan_steps_of(self, robot: str | None = None) -> int:
+        """Return after how many control ticks a robot asks again: a fifth of a second, if nobody says otherwise.
+
+        Raises:
+            ValueError: no such robot, or none is named and there are several.
+        """
+        own = self.bundle.find_robot(robot).robot
+        by_rate = max(1, round(REPLAN_SECONDS * own.control_hz))
+        return self._replan_steps or min(by_rate, self.model.config.action_horizon)
+
+    @property
+    def replan_steps(self) -> int:
+        """What `replan_steps_of` says for the only robot; `ValueError` where there are several."""
+        return self.replan_steps_of()
+
     @property
     def metadata(self) -> dict[str, Any]:
         """What is said of the policy: its robots and, where it has one only, all about that (`describe`)."""
         of_all = {
             "robots": list(self.robots),
             "action_horizon": self.model.config.action_horizon,
-            "replan_steps": self.replan_steps,
             "rtc": self.model.has_flow,
         }
         return self.describe() if len(self.robots) == 1 else of_all
@@ -118,7 +132,7 @@ class Actor:
             "action_units": list(own.action_units),
             "limits": None if (limits := limits_of(own)) is None else asdict(limits),
             "action_horizon": config.action_horizon,
-            "replan_steps": self.replan_steps,
+            "replan_steps": self.replan_steps_of(robot),
             "control_hz": own.control_hz,
             "control_mode": own.control_mode,
             "image_sizes": image_sizes(own, config),

@@ -123,7 +123,7 @@ class Policy(Actor):
             robot=robot,
             high_level=make_high_level(level) if isinstance(level, str) else level,
             subtask_seconds=subtask_seconds,
-            replan_steps=self.replan_steps if replan_steps is None else replan_steps,
+            replan_steps=replan_steps,
             on_gripper=on_gripper,
             clock=clock,
         )

@@ -161,7 +161,7 @@ def _pipeline(policy: Actor, robot: str | None) -> Pipeline:
 def replay(policy: Actor, observation: dict[str, Any], *, robot: str | None = None) -> RecordedOutcome:
     """Return what the policy makes of a robot's `observation`, in a fresh session."""
     row = _pipeline(policy, robot).encode(policy.make_sample(observation, robot=robot), with_fast=False)
-    session = Session(policy, robot=robot, high_level=policy.high_level, replan_steps=policy.replan_steps)
+    session = Session(policy, robot=robot, high_level=policy.high_level)
     actions = session.infer(observation)["actions"]
     noise = policy.noise(torch.Generator().manual_seed(policy.seed))[0].float().cpu().numpy()
     return RecordedOutcome(

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from pilot.data.pipeline import Pipeline
-from pilot.infer.actor import REPLAN_STEPS, Actor
+from pilot.infer.actor import Actor
 from pilot.infer.high_level.base import HighLevel, Subtask, SubtaskRequest
 from pilot.infer.request import Request, Result
 from pilot.infer.rtc import Previous, read_previous
@@ -89,11 +89,12 @@ class Session:
         robot: str | None = None,
         high_level: HighLevel,
         subtask_seconds: float = SUBTASK_SECONDS,
-        replan_steps: int = REPLAN_STEPS,
+        replan_steps: int | None = None,
         on_gripper: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
         high_level.check(policy.subtask_codec)
+        replan_steps = policy.replan_steps_of(robot) if replan_steps is None else replan_steps
         if not (subtask_seconds >= 0 and replan_steps >= 1):
             raise ValueError(
                 f"subtask_seconds is 0 or more and replan_steps 1 or more, got {subtask_seconds} and {replan_steps}"
