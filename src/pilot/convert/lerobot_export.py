@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from pilot.convert import lerobot_weights
 from pilot.convert.lerobot_policy import ACTION, IMAGES, POSTPROCESSOR, PREPROCESSOR, STATE, relative_mask
 from pilot.convert.lerobot_weights import PILOT_FILE, variant_name
-from pilot.data.storage.files import write_json
+from pilot.data.storage.files import share_file, write_json
 from pilot.models.bundle import Bundle
 from pilot.models.pi import PiConfig, pi05
 from pilot.tokenizers.fast import FastTokenizer
@@ -159,6 +159,7 @@ def _write_processor(path: Path, name: str, steps: list[dict[str, Any]], norm_st
         if "normalizer" in step["registry_name"]:
             step["state_file"] = f"{name}_step_{i}_{step['registry_name']}.safetensors"
             save_file(_flat_stats(norm_stats), path / step["state_file"])
+            share_file(path / step["state_file"])
     write_json(path / f"{name}.json", {"name": name, "steps": steps})
 
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
+from pilot.data.storage.files import share_file
 from pilot.data.storage.remote import fetch_checkpoint
 from pilot.models.base import Model
 from pilot.models.build import build_model
@@ -147,6 +148,7 @@ def save_bundle(
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = weights or bundle.model.state_dict()
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / weights_file)
+        share_file(temporary / weights_file)
         save_stats(temporary, bundle.robots)
         shutil.copyfile(bundle.text.path, temporary / "text.model")
         if bundle.action_tokenizer is not None:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pilot.data.layout import Batch, Kind, Observation
-from pilot.data.storage.files import write_json
+from pilot.data.storage.files import share_file, write_json
 from pilot.tokenizers.text import TextTokenizer
 
 FOLDER = "bad_batch"
@@ -103,6 +103,7 @@ def save_batch(folder: Path, batch: list[Batch], *, text: TextTokenizer, why: di
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"part{i}.{name}": tensor for i, part in enumerate(batch) for name, tensor in tensors_of(part).items()}
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, folder / "batch.safetensors")
+    share_file(folder / "batch.safetensors")
     rows = [description | {"part": i} for i, part in enumerate(batch) for description in describe_rows(part, text)]
     readable = {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in why.items()}
     write_json(folder / "batch.json", readable | {"rows": rows})

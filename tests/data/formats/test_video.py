@@ -1,10 +1,11 @@
 """The right frame or an error: any codec, any order, files that are cut short or run at another rate."""
 
+import av
 import numpy as np
 import pytest
 from data.recordings import number_of, numbered, write_video
 
-from pilot.data.formats.video import VideoFile
+from pilot.data.formats.video import VideoFile, encode_video, join_videos
 
 CODECS = {
     "h264, two frames per group": {"codec": "libx264", "g": "2", "bf": "0"},
@@ -79,3 +80,21 @@ def test_frames_past_the_end_are_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"ends before frame 40"):
         file.read(COUNT)
     assert number_of(file.read(3)) == 3
+
+
+@pytest.mark.parametrize("fps", [3, 10, 29, 30, 50])
+def test_a_video_lasts_as_long_as_its_frames(tmp_path, fps):
+    """Also where episodes were joined: LeRobot appends one file to another by how long the first one lasts."""
+    lengths = (3, 5)
+    parts = [tmp_path / f"{length}.mp4" for length in lengths]
+    for part, length in zip(parts, lengths, strict=True):
+        encode_video(part, np.zeros((length, 16, 16, 3), np.uint8), fps=fps)
+    join_videos(tmp_path / "joined.mp4", parts, fps=fps, lengths=lengths)
+    again = [tmp_path / "joined.mp4", parts[0]]
+    join_videos(tmp_path / "again.mp4", again, fps=fps, lengths=(8, 3))
+    for path, frames in ((parts[0], 3), (tmp_path / "joined.mp4", 8), (tmp_path / "again.mp4", 11)):
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].frames == frames
+            assert container.duration / 1e6 == pytest.approx(frames / fps, abs=0.01 / fps)
+            durations = [packet.duration for packet in container.demux(video=0) if packet.pts is not None]
+            assert max(durations) - min(durations) <= 1, "no frame is cut short"

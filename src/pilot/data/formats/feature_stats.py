@@ -6,6 +6,7 @@ quantiles over the set are averaged over episodes. Training never uses these: se
 """
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,14 @@ def numeric(features: dict[str, Any]) -> list[str]:
     return [name for name, spec in features.items() if spec["dtype"] not in ("image", "video", "language", "string")]
 
 
+def dims(feature: dict[str, Any]) -> int:
+    """Return how many numbers a row of a feature has."""
+    return math.prod(feature["shape"])
+
+
 def episode_stats(table: pa.Table, features: dict[str, Any]) -> dict[str, Any]:
     """Compute the columns `stats/<feature>/<stat>` of one episode."""
-    described = {name: describe(matrix(table[name])) for name in numeric(features)}
+    described = {name: describe(matrix(table[name], optional=dims(features[name]))) for name in numeric(features)}
     for name in (n for n, spec in features.items() if spec["dtype"] == "image"):
         png = table[name][0]["bytes"].as_py()
         described[name] = describe_picture(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")))
@@ -62,7 +68,7 @@ def set_stats(path: Path, features: dict[str, Any], total_episodes: int) -> dict
     tables = [pq.read_table(file, columns=names) for file in files]
     table = pa.concat_tables(tables)
     table = table.filter(pc.field("episode_index") < total_episodes)
-    return {name: describe(matrix(table[name])) for name in names}
+    return {name: describe(matrix(table[name], optional=dims(features[name]))) for name in names}
 
 
 def merge_image_stats(path: Path, features: dict[str, Any], total_episodes: int) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class _DataFile:
         if not self.dataset.folder.has(self._path):
             raise FileNotFoundError(f"{self._path} is missing, though meta/ names it; {FETCH}")
         with self.dataset.folder.columns(self._path) as file:
-            self._columns = read_matrices(file, self.names, path=self._path)
+            self._columns = read_matrices(file, self.names, path=self._path, optional={fmt.BOX: 4})
         episode = self._columns["episode_index"][:, 0]
         self._runs = {int(episode[a]): (a, b) for a, b in pairwise(episode_edges(episode).tolist())}
         self._texts, self._said = {}, None

@@ -1,5 +1,6 @@
 """Columns of LeRobot's parquet files as arrays, and where their episodes begin; errors name the file and the remedy."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,17 @@ def read_table(
 
 
 def read_matrices(
-    file: Any, names: list[str], *, path: Path, rows: slice | None = None, use_threads: bool = True
+    file: Any,
+    names: list[str],
+    *,
+    path: Path,
+    rows: slice | None = None,
+    use_threads: bool = True,
+    optional: Mapping[str, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Read some numeric columns as [n d] by name; the arguments are those of `read_table`.
+
+    Rows may be missing in `optional` columns, whose dims it names: they are NaN.
 
     Raises:
         ValueError: as `read_table`, or rows of a column differ in length or are missing.
@@ -49,7 +58,7 @@ def read_matrices(
     matrices = {}
     for name in names:
         try:
-            matrices[name] = matrix(table[name])
+            matrices[name] = matrix(table[name], optional=(optional or {}).get(name))
         except (ValueError, pa.ArrowException) as error:
             raise ValueError(f"{path}: rows of '{name}' differ in length or are missing ({error}); {FETCH}") from error
     return matrices
@@ -60,9 +69,17 @@ def damaged_error(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} cannot be read ({error}); it is truncated or damaged, {FETCH}")
 
 
-def matrix(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Return a numeric column as [n d]."""
+def matrix(column: pa.ChunkedArray | pa.Array, *, optional: int | None = None) -> np.ndarray:
+    """Return a numeric column as [n d]; with `optional` dims, rows that are missing are NaN.
+
+    LeRobot's own tools write what was NaN as nothing: pandas, which they use, does not tell the two apart.
+    """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if optional is not None and array.null_count:
+        rows = np.full((len(array), optional), np.nan, np.float32)
+        if array.null_count < len(array):
+            rows[array.is_valid().to_numpy(zero_copy_only=False)] = matrix(array.drop_null())
+        return rows
     if pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type):
         return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
     return array.to_numpy(zero_copy_only=False).reshape(len(array), 1)

@@ -155,6 +155,8 @@ def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequenc
                         continue
                     number = start + round(packet.pts * packet.time_base * fps)
                     packet.pts = packet.dts = number * TIME_BASE // fps
+                    # Without it a file ends when its last frame begins, and whoever appends to it starts too early.
+                    packet.duration = (number + 1) * TIME_BASE // fps - packet.pts
                     packet.time_base = Fraction(1, TIME_BASE)
                     packet.stream = target
                     output.mux(packet)

@@ -28,6 +28,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def share_file(path: Path) -> None:
+    """Let others read a file as they read any new one: libraries that write through a temporary file forbid it."""
+    os.umask(umask := os.umask(0))  # it can only be read by setting it
+    path.chmod(0o666 & ~umask)
+
+
 @contextmanager
 def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn "no space left" into a message that names the file and says that finished work is kept."""
