@@ -24,6 +24,7 @@ from pilot.convert import lerobot_weights
 from pilot.convert.lerobot_weights import PILOT_FILE, STATS_BUFFERS, read_policy_config
 from pilot.convert.paligemma import PUBLISHED_TEXT
 from pilot.convert.tensor_files import SafetensorsSource
+from pilot.data.storage.files import read_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle
 from pilot.models.trained_robots import one_robot
@@ -60,7 +61,7 @@ def load_bundle(
     path = Path(path)
     policy = read_policy_config(path)
     steps = read_steps(path)
-    own = json.loads((path / PILOT_FILE).read_text()) if (path / PILOT_FILE).is_file() else {}
+    own = read_json(path / PILOT_FILE, remedy="fetch the policy again") if (path / PILOT_FILE).is_file() else {}
     if robot is None:
         robot = Robot.from_dict(own["robot"]) if own else describe_robot(policy, steps)
     check_robot(robot, policy)
@@ -273,7 +274,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             steps += [{"name": step.get("registry_name", ""), **step} for step in json.loads(file.read_text())["steps"]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{file} lists no steps ({error!r}); fetch the policy again") from error
     return steps
 

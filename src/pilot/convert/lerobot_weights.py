@@ -31,6 +31,7 @@ from pilot.convert.model_loading import load_pi, require_shape, resolve_config
 from pilot.convert.openpi_torch import LANGUAGE, PALIGEMMA, TIED, VISION, gemma, linear, siglip, whole_array
 from pilot.convert.renamed_source import RenamedSource
 from pilot.convert.tensor_files import SafetensorsSource, write_safetensors
+from pilot.data.storage.files import read_json
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.models.registry import config_from_dict, require_pi
 
@@ -159,10 +160,9 @@ def read_policy_config(path: Path) -> dict[str, Any]:
     file = path / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{path} is not a policy folder of LeRobot: it has no config.json")
-    try:
-        policy = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); fetch the policy again") from error
+    policy = read_json(file, remedy="fetch the policy again")
+    if not isinstance(policy, dict):
+        raise ValueError(f"{file} holds a {type(policy).__name__}, no settings; fetch the policy again")
     if (kind := policy.get("type")) not in FAMILIES:
         raise ValueError(f"{file} is of policy type '{kind}'; pilot reads {', '.join(FAMILIES)}")
     foreign = {"use_visual_memory": False, "use_proprioceptive_memory": False, "adapt_to_pi_aloha": False,

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pilot.data.storage.files import atomic_write, read_json
+from pilot.data.storage.untrusted import path_inside
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -96,7 +97,7 @@ def _read_index(file: Path) -> dict[str, str]:
     if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
         raise ValueError(f"{file} has no weight_map; fetch the checkpoint again")
     for name in sorted(set(index["weight_map"].values())):
-        if not (file.parent / name).is_file():
+        if not path_inside(file.parent, name, where=file).is_file():
             raise FileNotFoundError(f"{file} names the shard {name}, which is not beside it; fetch it too")
     return index["weight_map"]
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
-from pilot.data.storage.files import share_file
+from pilot.data.storage.files import read_json, share_file
 from pilot.data.storage.remote import fetch_checkpoint
 from pilot.models.base import Model
 from pilot.models.build import build_model
@@ -207,10 +207,7 @@ def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); the checkpoint is damaged, fetch or train it again") from error
+    config = read_json(file, remedy="the checkpoint is damaged, fetch or train it again")
     version = config.get("preprocessing_version") if isinstance(config, dict) else None
     if version != PREPROCESSING_VERSION:
         raise ValueError(

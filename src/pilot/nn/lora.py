@@ -181,7 +181,7 @@ class AdapterDescription:
         file = folder / DESCRIPTION
         try:
             description = cls(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{file} is damaged ({error}); fetch it again") from error
         if not description.base:
             raise ValueError(f"{folder} has adapters whose base was never a checkpoint; use the run's folder policy/")

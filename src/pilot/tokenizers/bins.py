@@ -88,5 +88,5 @@ class BinsTokenizer:
         try:
             config = json.loads(path.read_text())
             return cls(np.array(config["low"]), np.array(config["high"]), vocab_size=int(config["vocab_size"]))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error!r}") from error

@@ -214,7 +214,7 @@ class FastTokenizer:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text())
             scale, low, high = float(config["scale"]), int(config["min_token"]), config.get("max_token")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} is damaged ({error!r}): it needs scale and min_token") from error
         try:
             bpe = Tokenizer.from_file(str(folder / BPE_FILE))

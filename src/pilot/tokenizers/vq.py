@@ -139,7 +139,7 @@ class VqTokenizer:
             if codebooks.shape != shape:
                 raise ValueError(f"codebooks {codebooks.shape} beside a config of {shape}")
             return cls(codebooks, horizon=config["horizon"], dim=config["dim"])
-        except (ValueError, TypeError, KeyError, SafetensorError) as error:
+        except (ValueError, TypeError, KeyError, SafetensorError, RecursionError) as error:
             raise ValueError(f"the codebook in {folder} is damaged: {error!r}") from error
 
     def _search(self, values: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n q"]:

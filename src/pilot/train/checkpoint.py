@@ -6,8 +6,8 @@
     OUT/policy/                the moving average as a policy folder (`models/bundle.py`)
 
 A checkpoint is copied aside, then written by a thread while training goes on. It gets its name when every rank has
-written its part; only then do older ones go. Its index is a pickle, so a checkpoint is for the run that wrote it: what
-is given to others is the policy folder.
+written its part; only then do older ones go. Its index is a pickle, which is read without running anything in it
+(`train/checkpoint_index.py`).
 """
 
 import json
@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pilot.data.storage.files import write_json
 from pilot.models.bundle import replace_folder
+from pilot.train.checkpoint_index import IndexReader, read_index
 from pilot.train.distributed import Ranks
 
 STATE = "state.json"
@@ -170,7 +171,7 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
     """
     group = ranks.files if ranks is not None else None
     try:
-        dcp.load(dict(into), checkpoint_id=folder, process_group=group)
+        dcp.load(dict(into), storage_reader=IndexReader(folder), process_group=group)
     except (Exception, CheckpointException) as error:  # of whatever kind: a damaged file may raise anything
         raise _damage_error(folder, describe_error(error)) from error
 
@@ -182,10 +183,9 @@ def shapes_in(folder: Path) -> dict[str, TensorStorageMetadata]:
         ValueError: the checkpoint is damaged.
     """
     try:
-        index = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        return dict(read_index(folder).state_dict_metadata)
     except Exception as error:  # of whatever kind: it is a pickle
         raise _damage_error(folder, describe_error(error)) from error
-    return {name: shape for name, shape in index.items() if isinstance(shape, TensorStorageMetadata)}
 
 
 def _damage_error(folder: Path, reason: str) -> ValueError:

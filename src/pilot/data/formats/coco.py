@@ -11,6 +11,7 @@ from typing import Any
 
 from pilot.data.formats.image_text import ImageTextRows, find_folder
 from pilot.data.storage.files import read_json
+from pilot.data.storage.untrusted import path_inside
 from pilot.tokenizers.text import box_to_locs
 
 FETCH = "fetch it again"
@@ -28,12 +29,17 @@ class CocoRows(ImageTextRows):
 
     def _load(self) -> None:
         content = read_json(self.path, remedy=FETCH)
-        images = {image["id"]: image for image in _listed(content, "images", self.path)}
-        self._names = {row["id"]: row["name"] for row in content.get("categories", ())}
+        try:
+            images = {image["id"]: image for image in _listed(content, "images", self.path)}
+            self._names = {row["id"]: row["name"] for row in content.get("categories", ())}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{self.path}: an image or a category lacks {error}; {FETCH}") from error
         self._pairs: dict[int, list[tuple[str, str]]] = {}
         self._fill(_listed(content, "annotations", self.path), images)
         if not self._pairs:
             raise ValueError(f"{self.path} has nothing to say about any picture; {FETCH}")
+        if nameless := [number for number in self._pairs if "file_name" not in images[number]]:
+            raise ValueError(f"{self.path}: image {nameless[0]} has no file_name; {FETCH}")
         self._files = [(images[number]["file_name"], number) for number in self._pairs]
         folder = self.path.stem.rsplit("_", 1)[-1]
         places = [self.path.parent, self.path.parent / "images", self.path.parent.parent / folder]
@@ -44,7 +50,7 @@ class CocoRows(ImageTextRows):
 
     def read(self, i: int) -> tuple[bytes, list[tuple[str, str]]]:
         name, number = self._files[i]
-        return (self._folder / name).read_bytes(), self._pairs[number]
+        return path_inside(self._folder, name, where=self.path).read_bytes(), self._pairs[number]
 
     def _fill(self, annotations: Sequence[Mapping[str, Any]], images: Mapping[int, Mapping[str, Any]]) -> None:
         boxes: dict[int, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
@@ -56,7 +62,7 @@ class CocoRows(ImageTextRows):
                 elif "bbox" in row and not row.get("iscrowd"):
                     name, found = self._names[row["category_id"]], unit_box(row, images[row["image_id"]])
                     boxes[row["image_id"]][name].append(found)
-            except (KeyError, ValueError) as error:
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
                 reason = f"it lacks or does not know {error}" if isinstance(error, KeyError) else str(error)
                 message = f"{self.path}, annotation {row.get('id')}: {reason}; correct it, or use --skip-bad"
                 if not self.skip_bad:

@@ -4,16 +4,15 @@ A reader of a format subclasses `ImageTextRows`: it gives the bytes of a picture
 it, with boxes as `<loc>` tokens. Which pair is asked is drawn anew each time.
 """
 
-import io
 from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
 
 from pilot.data.language import snap_locs
 from pilot.data.storage.folder import DatasetFolder
+from pilot.data.storage.untrusted import decode_picture, path_inside
 from pilot.types import Sample
 
 TRIES = 100
@@ -88,17 +87,14 @@ class ImageTextRows(ABC):
 
 
 def decode_image(content: bytes, *, where: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode a picture from its file's bytes; a damaged one is a `ValueError`."""
-    try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{where}: the picture is damaged ({error}); fetch it again, or use --skip-bad") from error
+    """Decode a picture from its file's bytes; a damaged or huge one is a `ValueError`."""
+    return decode_picture(content, where=where, remedy="fetch it again, or use --skip-bad")
 
 
 def find_folder(first: str, places: list[Path], *, where: Path) -> Path:
     """Return the folder of `places` that holds the picture named `first`."""
     for folder in places:
-        if (folder / first).exists():
+        if path_inside(folder, first, where=where).exists():
             return folder
     looked = ", ".join(str(place) for place in dict.fromkeys(places))
     raise FileNotFoundError(

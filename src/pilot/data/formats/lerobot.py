@@ -6,7 +6,6 @@ from PNG or JPEG bytes in the parquet files, from files beside them, or from mp4
 """
 
 import hashlib
-import io
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import UInt8
-from PIL import Image
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2, lerobot_v3
@@ -30,6 +28,7 @@ from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, fill_folder
 from pilot.data.storage.files import cache_folder, read_json
 from pilot.data.storage.folder import DatasetFolder
+from pilot.data.storage.untrusted import decode_picture, path_inside
 from pilot.names import shorten
 
 Item = TypeVar("Item", EpisodeFiles, Episode)
@@ -134,19 +133,23 @@ class LeRobotDataset(EpisodeDataset):
                 raise ValueError(f"video {path} has {frames} frames, episode {stored.index} needs {last}; {FETCH}")
 
     def _video(self, stored: EpisodeFiles, key: str) -> VideoFile:
-        path = self.path / stored.videos[key].file
-        return self.folder.open_cached(path, lambda: VideoFile(path, fps=self.fps))
+        path, name = self.path / stored.videos[key].file, stored.videos[key].file
+        return self.folder.open_cached(path, lambda: VideoFile(self._inside(name), fps=self.fps))
+
+    def _inside(self, name: str) -> Path:
+        """Return the path of a file that `meta/` names; a `ValueError` if it is not inside the set."""
+        return path_inside(self.path, name, where=self.path / fmt.INFO)
 
     def _embedded_picture(self, stored: EpisodeFiles, key: str, *, row: int, step: int) -> UInt8[np.ndarray, "h w 3"]:
         path = self.path / stored.data
-        picture = self.folder.open_cached(path, lambda: _RowGroups(path)).value(key, row)
+        picture = self.folder.open_cached(path, lambda: _RowGroups(self._inside(stored.data))).value(key, row)
         try:
             if (content := picture["bytes"]) is None:
-                with self.folder.hold_file(self.path / picture["path"]) as file:
+                with self.folder.hold_file(path_inside(self.path, picture["path"], where=path)) as file:
                     content = file.read_bytes()
-            source = io.BytesIO(content)
-            return np.asarray(Image.open(source).convert("RGB"))
-        except (OSError, TypeError, SyntaxError) as error:
+            where = f"{path}, {key} of episode {stored.index}, frame {step}"
+            return decode_picture(content, where=where, remedy=FETCH)
+        except (OSError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{path}: the picture {key} of episode {stored.index}, frame {step} is damaged; {FETCH}"
             ) from error
@@ -202,7 +205,7 @@ class _DataFile:
         return stored.index, str(self._path), steps
 
     def _open(self, name: str) -> None:
-        self._path = self.dataset.path / name
+        self._path = path_inside(self.dataset.path, name, where=self.dataset.path / fmt.INFO)
         if not self.dataset.folder.has(self._path):
             raise FileNotFoundError(f"{self._path} is missing, though meta/ names it; {FETCH}")
         with self.dataset.folder.columns(self._path) as file:
@@ -307,6 +310,9 @@ def _read_info(path: Path) -> tuple[dict[str, Any], Any]:
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
     info = read_json(path / fmt.INFO, remedy=FETCH)
+    if not isinstance(info, dict) or (missing := {"fps", "features", "data_path"} - info.keys()):
+        lacks = f"has no {', '.join(sorted(missing))}" if isinstance(info, dict) else "describes no set"
+        raise ValueError(f"{path / fmt.INFO} {lacks}; {FETCH}")
     name = str(info.get("codebase_version", "none"))
     if (version := VERSIONS.get(name.split(".")[0])) is None:
         raise ValueError(f"{path} has format {name}, this reader reads v2.0 to v3.0; convert the set to v3.0")

@@ -7,11 +7,12 @@
 Statistics (`meta/episodes_stats.jsonl`, v2.0: `meta/stats.json`) are not read: pilot makes its own, see `stats.py`.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot_layout import EpisodeFiles, VideoPart
+from pilot.data.storage.untrusted import fill_template, parse_json
 
 EPISODES, TASKS, SUBTASKS = "meta/episodes.jsonl", "meta/tasks.jsonl", "meta/subtasks.jsonl"
 REMEDY = "fetch the data set again"
@@ -41,7 +42,7 @@ def read_jsonl(file: Path, *fields: str) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line, where=f"line {number}", remedy=REMEDY)
             if missing := [name for name in fields if name not in row]:
                 raise ValueError(f"no {missing}")
         except ValueError as error:
@@ -57,6 +58,9 @@ def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str]) -> Epi
         index=index,
         length=row["length"],
         labels={},
-        data=info["data_path"].format(**place),
-        videos={key: VideoPart(file=info["video_path"].format(video_key=key, **place), first=0) for key in cameras},
+        data=fill_template(info["data_path"], place, where=fmt.INFO),
+        videos={
+            key: VideoPart(file=fill_template(info["video_path"], {"video_key": key, **place}, where=fmt.INFO), first=0)
+            for key in cameras
+        },
     )

@@ -1,6 +1,5 @@
 """What LeRobot v3.0 says about its episodes: parquet tables in `meta/`, and many episodes per file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow.parquet as pq
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot_layout import EpisodeFiles, VideoPart
+from pilot.data.storage.untrusted import fill_template, parse_json
 
 SUBTASKS = "meta/subtasks.parquet"
 
@@ -53,11 +53,12 @@ def _texts_by_number(file: Path, number: str) -> dict[int, str]:
 
 def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str], path: Path) -> EpisodeFiles:
     try:
-        data = info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        place = {name: row[f"data/{name}"] for name in ("chunk_index", "file_index")}
+        data = fill_template(info["data_path"], place, where=path / fmt.INFO)
         return EpisodeFiles(
             index=row["episode_index"],
             length=row["length"],
-            labels=json.loads(row.get("labels") or "{}"),
+            labels=parse_json(row.get("labels") or "{}", where=f"{path}/meta/episodes", remedy="fetch it again"),
             data=data,
             videos={key: _video(row, key, info) for key in cameras},
         )
@@ -69,5 +70,5 @@ def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str], path: 
 
 def _video(row: dict[str, Any], key: str, info: dict[str, Any]) -> VideoPart:
     place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-    file = info["video_path"].format(video_key=key, **place)
+    file = fill_template(info["video_path"], {"video_key": key, **place}, where=fmt.INFO)
     return VideoPart(file=file, first=round(row[f"videos/{key}/from_timestamp"] * info["fps"]))

@@ -6,7 +6,6 @@
 Each human turn and its answer is a pair of its own, without the turns before. Entries without a picture are left out.
 """
 
-import json
 import mmap
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from pilot.data.formats.image_text import ImageTextRows, find_folder
 from pilot.data.storage.files import read_json
+from pilot.data.storage.untrusted import parse_json, path_inside
 
 FETCH = "correct the line, or use --skip-bad"
 ASKS, SAYS = ("human", "user"), ("gpt", "assistant")
@@ -58,7 +58,7 @@ class LlavaRows(ImageTextRows):
             raise ValueError(
                 f"{self.path}, entry {number + 1}: no question with an answer in {str(entry)[:80]}; {FETCH}"
             )
-        return (self._folder / entry["image"]).read_bytes(), found
+        return path_inside(self._folder, entry["image"], where=f"{self.path}, entry {number + 1}").read_bytes(), found
 
     def _with_pictures(self) -> np.ndarray:
         if self._entries is not None:
@@ -74,10 +74,8 @@ class LlavaRows(ImageTextRows):
         with self.path.open("rb") as file:
             file.seek(int(self._lines[number]))
             line = file.readline()
-        try:
-            return json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{self.path}, entry {number + 1}: {error} in {line[:80]!r}; {FETCH}") from error
+        remedy = f"it begins with {line[:80]!r}; {FETCH}"
+        return parse_json(line, where=f"{self.path}, entry {number + 1}", remedy=remedy)
 
 
 def question_answer_pairs(entry: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,7 +10,6 @@ Axes: `t` steps of an episode, `sd` state dims, `ad` action dims, `r` records, `
 
 import hashlib
 import inspect
-import io
 import json
 import zlib
 from collections import OrderedDict
@@ -21,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from tqdm import tqdm
 
 from pilot.data.formats.episodes import COLUMNS, EpisodeDataset, SkippedEpisode, Steps, TextTable, choose_cameras
@@ -30,6 +28,7 @@ from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.column_cache import ABOUT, fill_folder
 from pilot.data.storage.files import cache_folder, read_json
 from pilot.data.storage.folder import DatasetFolder
+from pilot.data.storage.untrusted import decode_picture, fill_template, path_inside
 
 FEATURES, INFO = "features.json", "dataset_info.json"
 FETCH = "fetch the data set again"
@@ -288,8 +287,9 @@ class RldsDataset(EpisodeDataset):
         step, name = i - episode.start, f"steps/{self.layout.cameras[camera]}"
         try:
             blobs = self._records.read(record, check=False).blobs(name)
-            return np.asarray(Image.open(io.BytesIO(blobs[episode.first + step])).convert("RGB"))
-        except (OSError, SyntaxError, IndexError) as error:
+            where = f"{episode.where}, {name} of episode {episode.index}, frame {step}"
+            return decode_picture(blobs[episode.first + step], where=where, remedy=FETCH)
+        except IndexError as error:
             raise ValueError(
                 f"{episode.where}: the picture {name} of episode {episode.index}, frame {step} is damaged; {FETCH}"
             ) from error
@@ -405,7 +405,10 @@ def shard_files(path: Path, info: dict[str, Any], split: str) -> list[Path]:
         raise ValueError(f"{path / INFO}: records are in '{names['FILEFORMAT']}' files, this reader reads 'tfrecord'")
     count = len(lengths)
     shards = [{"SHARD_X_OF_Y": f"{i:05d}-of-{count:05d}", "SHARD_INDEX": f"{i:05d}"} for i in range(count)]
-    return [path / template.format(**names, **shard, NUM_SHARDS=f"{count:05d}") for shard in shards]
+    where, total = path / INFO, {"NUM_SHARDS": f"{count:05d}"}
+    return [
+        path_inside(path, fill_template(template, names | shard | total, where=where), where=where) for shard in shards
+    ]
 
 
 def _split(info: dict[str, Any], split: str) -> dict[str, Any]:

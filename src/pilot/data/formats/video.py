@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pilot.data.storage.files import atomic_write
+from pilot.data.storage.untrusted import MAX_PIXELS
 
 TIME_BASE = 90_000  # ticks per second: a multiple of every common frame rate
 MAX_DRIFT = 0.1  # of a frame: how far from its time a frame may lie; time bases round
@@ -184,6 +185,9 @@ class VideoFile:
             self._stream = self._container.streams.video[0]
         except (failure, IndexError) as error:
             raise ValueError(f"video {path} cannot be opened ({error}); it is damaged, fetch it again") from error
+        size = self._stream.codec_context
+        if size.width * size.height > MAX_PIXELS:
+            raise ValueError(f"video {path} has {size.width} × {size.height} pixels, the limit is {MAX_PIXELS}")
         self._stream.thread_type = "NONE"  # loader workers are the parallelism
         self._reformatter = av.video.reformatter.VideoReformatter()  # one for all frames: it keeps its tables
         self._frames: Iterator[Any] = iter(())

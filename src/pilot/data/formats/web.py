@@ -15,6 +15,7 @@ import numpy as np
 
 from pilot.data.formats.image_text import ImageTextRows
 from pilot.data.storage.files import explain_disk_errors
+from pilot.data.storage.untrusted import parse_json, path_inside
 
 ROWS, PACKED, FOLDER = "rows.jsonl", "images.zip", "images"
 
@@ -110,7 +111,7 @@ class WebRows(ImageTextRows):
 
     def _bytes(self, name: str) -> bytes:
         if self._places is None:
-            return (self.path / FOLDER / name).read_bytes()
+            return path_inside(self.path / FOLDER, name, where=self.path / ROWS).read_bytes()
         self._file = self._file or (self.path / PACKED).open("rb")
         start, size = self._places[name]
         return os.pread(self._file.fileno(), size, start)
@@ -118,9 +119,9 @@ class WebRows(ImageTextRows):
 
 def _parse(line: str, file: Path, number: int) -> tuple[str, str, str]:
     try:
-        row = json.loads(line)
+        row = parse_json(line, where=f"line {number}", remedy="collect the rows again")
         return row["image"].removeprefix(f"{FOLDER}/"), row["question"], row["answer"]
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f'{file}, line {number}: expected {{"image", "question", "answer"}}, got {line[:80]!r}'
         ) from error

@@ -7,7 +7,6 @@
 Pictures are read one by one while they are encoded, so that an episode need not fit in memory.
 """
 
-import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot, require_rate, require_task
+from pilot.data.storage.untrusted import decode_picture
 from pilot.types import Robot
 
 STATE, ACTION, IMAGES = "observations/qpos", "action", "observations/images"
@@ -109,12 +108,8 @@ class StoredPictures:
     def _picture(self, stored: np.ndarray, number: int) -> UInt8[np.ndarray, "h w 3"]:
         if self._raw:
             return stored
-        try:
-            return np.asarray(Image.open(io.BytesIO(stored.tobytes())).convert("RGB"))
-        except (OSError, SyntaxError) as error:
-            raise ValueError(
-                f"{self._file}: the picture /{self._name} of frame {number} is damaged; fetch it again"
-            ) from error
+        where = f"{self._file}, /{self._name} of frame {number}"
+        return decode_picture(stored.tobytes(), where=where, remedy="fetch it again")
 
 
 @contextmanager

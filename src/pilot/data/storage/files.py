@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pilot.data.storage.untrusted import parse_json
 from pilot.names import shorten
 
 
@@ -60,9 +61,10 @@ def read_json(path: Path, *, remedy: str) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; {remedy}")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); {remedy}") from error
+    return parse_json(text, where=path, remedy=remedy)
 
 
 def list_names(path: Path) -> str:
