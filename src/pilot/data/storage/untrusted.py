@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 MAX_PIXELS = 2**25  # of a picture: 33 million, 100 MB decoded
-PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none that runs another program
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none that runs another program
 MAX_PATH = 1000  # characters
 _SPEC = re.compile(r"0?\d{0,2}d?")
 
