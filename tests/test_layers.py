@@ -18,7 +18,7 @@ LAYERS = [
     {"infer", "train"},
     {"sims", "serve"},
     {"eval"},
-    {"configs"},
+    {"configs", "play"},
     {"contracts"},
     {"cli"},
     {"__main__"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from websockets.sync.client import connect
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 60.0  # seconds; far more than anything takes, on the slowest machine
+PATIENCE = 180.0  # seconds; far more than anything takes, on the slowest machine
 KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "Escape": 27, "ArrowDown": 40}
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pilot import __version__, missing_extra
-from pilot.cli import check, collect, convert, data, demo, plan, report, robots, runs, serve, suites, train
+from pilot.cli import check, collect, convert, data, demo, plan, play, report, robots, runs, serve, suites, train
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
 from pilot.names import check_name
 
 VERBS = {
     "demo": demo.VERB,
+    "play": play.VERB,
     "collect": collect.VERB,
     "train": train.VERB,
     "plan": plan.VERB,

@@ -3,8 +3,10 @@
 Free of torch, so that a run and its settings are read at once.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pilot.models.baselines.configs import ActConfig, DiffusionPolicyConfig, OctoConfig
@@ -57,6 +59,23 @@ def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi") -> ModelCon
         return config_class(**{name: _read(value, hints[name]) for name, value in values.items()})
     except TypeError as error:
         raise ValueError(f"the model config is not one of this version of pilot: {error}") from error
+
+
+def read_config(checkpoint: str | Path) -> ModelConfig:
+    """Read the config of the model in a checkpoint's folder.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: its config is damaged, or of another version of pilot.
+    """
+    file = Path(checkpoint) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{checkpoint} has no config.json; give the folder of a checkpoint")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return config_from_dict(config["model"], kind=config.get("kind", "pi"))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}); fetch or train the checkpoint again") from error
 
 
 def _read(value: Any, hint: Any) -> Any:

@@ -10,9 +10,9 @@ The same suite, scene, episode and seed give the same start, bit for bit.
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -72,6 +72,29 @@ class SimEnv(Protocol):
 
     def close(self) -> None:
         """Free what the environment holds."""
+        ...
+
+
+@runtime_checkable
+class ShowsMotion(Protocol):
+    """An environment that can draw planned actions into a picture. Optional, for people who watch (`pilot play`)."""
+
+    def path_of(self, actions: np.ndarray) -> np.ndarray:
+        """Return where actions [n ad] would take the hand, as (y, x) in the first camera's picture [n 2]."""
+        ...
+
+
+@runtime_checkable
+class Steerable(Protocol):
+    """An environment that a person steers by other axes than the dims of its actions: by the hand of an arm, say."""
+
+    @property
+    def steering_axes(self) -> tuple[str, ...]:
+        """What each axis moves, in words; the most used first, because they get the best keys."""
+        ...
+
+    def steer(self, axes: Mapping[str, float], *, is_open: bool) -> np.ndarray:
+        """Return the next action [ad] for axes pushed by −1 to 1, those that are not named by 0, and the gripper."""
         ...
 
 
@@ -171,6 +194,10 @@ class Suite:
             return env.reset_to(scene)[0]["prompt"]
         finally:
             env.close()
+
+    def instructions(self, env: SimEnv) -> tuple[str, ...]:
+        """Return what a person may ask for in the episode that `env` stands in, its own instruction first."""
+        return (env.observe()["prompt"],)
 
     def expert(self, env: SimEnv, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
         """Make an expert for the episode that `env` stands in; `rng` draws its style.

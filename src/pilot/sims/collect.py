@@ -218,26 +218,37 @@ def check_offers(suite: Suite, *, expert: bool = False, supervisor: bool = False
 def add_demonstration(
     writer: LeRobotWriter, episode: Demonstration, settings: CollectSettings, *, scene: int, episode_number: int
 ) -> None:
-    """Store one demonstration: subtasks become persistent language rows, utterances become events."""
+    """Store one demonstration of a collection, with the labels of its suite."""
+    labels = settings.suite.labels(scene=scene, episode=episode_number)
+    if episode.task is not None:
+        labels |= {"group": episode.task}
+    labels |= {"group": "verbal"} if settings.verbal else {}
+    write_demonstration(writer, episode, labels=labels, marks_drawable=settings.picture_every > 1)
+
+
+def write_demonstration(
+    writer: LeRobotWriter, episode: Demonstration, *, labels: dict[str, Any], marks_drawable: bool = False
+) -> int:
+    """Store one demonstration and return its index: subtasks become persistent language rows, utterances events.
+
+    `marks_drawable`: training draws only the rows that are `fresh`.
+    """
     frames: dict[str, Any] = {
         fmt.STATE: np.stack(episode.states),
         fmt.ACTION: np.stack(episode.actions),
         fmt.BOX: np.stack(episode.boxes),
         fmt.PERTURBED: np.array(episode.perturbed),
     }
-    if settings.picture_every > 1:
+    if marks_drawable:
         frames[fmt.TRAINABLE] = np.array(episode.fresh)
     for camera, pictures in episode.images.items():
         frames[fmt.IMAGES + camera] = pictures if isinstance(pictures[0], bytes) else np.stack(pictures)
-    labels = settings.suite.labels(scene=scene, episode=episode_number)
-    if episode.task is not None:
-        labels |= {"group": episode.task}
-    writer.add_episode(
+    return writer.add_episode(
         frames,
         task=episode.prompt,
         persistent=[(step / writer.fps, "subtask", "assistant", text) for step, text in episode.subtasks],
         events=[(step, "interjection", "user", text) for step, text in episode.events],
-        labels=labels | ({"group": "verbal"} if settings.verbal else {}),
+        labels=labels,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from pilot.eval.suites import load_suite
 from pilot.sims.homes import Expert, HomesEnv
 
 
@@ -145,3 +146,23 @@ def test_unknown_words_are_refused(arguments):
 def test_unknown_reset_options_are_refused(env):
     with pytest.raises(ValueError, match="hoome"):
         env.reset(options={"hoome": 1})
+
+
+def test_what_a_person_may_ask_for_is_here_and_not_done():
+    suite = load_suite("homes-l2")
+    env = suite.make_env()
+    env.reset_to(3)
+    asked = suite.instructions(env)
+    assert asked[0] == env.episode.prompt and len(set(asked)) == len(asked) > 3
+    assert all(any(thing.name in words for thing in env.episode.things) for words in asked)
+    env.close()
+
+
+def test_a_planned_motion_is_drawn_from_the_pad_on():
+    env = HomesEnv()
+    env.reset_to(0)
+    x, y, z = env.world.gripper
+    path = env.path_of(np.array([[x, y, z, 0], [x + 0.1, y, z, 0], [x, y, z - 0.1, 0]]))
+    assert path.shape == (3, 2) and ((path > 0) & (path < 1)).all()
+    assert path[1, 1] > path[0, 1] and path[2, 0] > path[0, 0], "to the right, and down"
+    env.close()

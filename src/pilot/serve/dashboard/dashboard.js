@@ -1,11 +1,10 @@
 // Shows the views that `serve/live.py` sends. Everything that robots and people wrote becomes text, never markup.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { $, draw, duration, make, renderList, setText, showBox } from "./tools.js";
+
 const FIRST_WAIT = 500, LONGEST_WAIT = 5000; // ms between attempts to reconnect
 const WRONG_KEY = 4003; // the code with which a server closes when it does not know the key
 const SMALL = 128; // pictures below so many pixels are enlarged without smoothing
-
-const $ = (id) => document.getElementById(id);
 
 let socket = null;
 let accepted = false; // whether this connection has sent a view
@@ -16,45 +15,6 @@ let requested = null; // the robot that this connection asked the server to show
 let view = null;
 let ahead = 0; // how far the server's clock is ahead of ours, in seconds
 const ranges = new Map(); // of all values so far, by dimension of the watched robot, so that plots do not jump
-
-// --- small tools -----------------------------------------------------------------------------------------------------
-
-/** Set a text only if it has changed, so that a screen reader does not repeat it and no selection is lost. */
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function make(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-function draw(name, attributes) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
-}
-
-/** Update `parent` to one child per item; a child with the same key is kept, and with it the focus. */
-function renderList(parent, items, { key = (_, i) => i, create, update }) {
-  const kept = new Map([...parent.children].map((node) => [node.dataset.key, node]));
-  const nodes = items.map((item, i) => {
-    const name = String(key(item, i));
-    const node = kept.get(name) ?? parent.appendChild(create());
-    node.dataset.key = name;
-    update(node, item, i);
-    return node;
-  });
-  for (const node of kept.values()) if (!nodes.includes(node)) node.remove();
-}
-
-function duration(seconds) {
-  if (seconds < 60) return `${Math.max(0, Math.floor(seconds))} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  return `${Math.floor(seconds / 3600)} h`;
-}
 
 const now = () => Date.now() / 1000 + ahead;
 const quoted = (words) => `“${words}”`;
@@ -257,20 +217,6 @@ function showCameras(robot) {
       showBox(screen, camera.name === first ? robot.box : null, camera);
     },
   });
-}
-
-/** The box of the subtask: (y0, x0, y1, x1) of the square that the model sees, in which the picture is centred. */
-function showBox(screen, box, { width, height }) {
-  let frame = screen.querySelector(".box");
-  if (box === null) return frame?.remove();
-  if (frame === null) screen.append((frame = make("div", { class: "box" })));
-  const side = Math.max(width, height);
-  const along = (value, size) => `${(100 * (value * side - (side - size) / 2)) / size}%`;
-  const across = (value, size) => `${(100 * value * side) / size}%`;
-  frame.style.top = along(box[0], height);
-  frame.style.left = along(box[1], width);
-  frame.style.height = across(box[2] - box[0], height);
-  frame.style.width = across(box[3] - box[1], width);
 }
 
 // --- plots: the chunk that was sent last, joined to what was done of the one before ----------------------------------

@@ -14,7 +14,7 @@ from pilot.sims.base import Info, check_action
 from pilot.sims.homes import language
 from pilot.sims.homes.episodes import TASKS, HomesEpisode, draw_episode
 from pilot.sims.homes.mjcf import LIMITS
-from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, check_names, draw_home, home_seed
+from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, Receptacle, check_names, draw_home, home_seed
 from pilot.sims.homes.world import Box, World
 
 STEPS_PER_MOVE = 80
@@ -145,7 +145,15 @@ class HomesEnv(gymnasium.Env):
 
     def inside(self, item: int) -> bool:
         """Return whether an object's centre is within the episode's receptacle, seen from above."""
-        return float(self.episode.receptacle.distance(self.world.position(item)[:2])) == 0.0
+        return self.is_inside(item, self.episode.receptacle)
+
+    def is_inside(self, item: int, receptacle: Receptacle) -> bool:
+        """Return whether an object's centre is within a receptacle, seen from above."""
+        return float(receptacle.distance(self.world.position(item)[:2])) == 0.0
+
+    def path_of(self, actions: np.ndarray) -> np.ndarray:
+        """Return where actions [n 4] would take the pad, as (y, x) in the picture of the room [n 2]."""
+        return self.world.project(actions[:, :3])[:, ::-1]
 
     def missing(self, order: list[int] | None = None) -> list[int]:
         """Return the objects that are not put away yet: those of `order`, or else the targets, the nearest first."""

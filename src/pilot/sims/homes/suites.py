@@ -55,6 +55,15 @@ class HomesSuite(Suite):
         home = draw_home(home_seed(self.split, scene), self.level, kinds=kinds, receptacles=receptacles)
         return draw_episode(home, 0, task=self.task).prompt
 
+    def instructions(self, env: Any) -> tuple[str, ...]:
+        moves = [
+            language.single_instructions(thing.name, receptacle.name)[0]
+            for thing in env.episode.things
+            for receptacle in env.world.home.receptacles
+            if not env.is_inside(thing.index, receptacle)
+        ]
+        return tuple(dict.fromkeys([env.episode.prompt, *moves]))
+
     def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
         from pilot.sims.homes.expert import Expert
 

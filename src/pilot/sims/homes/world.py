@@ -133,11 +133,15 @@ class World:
 
     def _box(self, points: np.ndarray) -> Box | None:
         """Return the clipped box (y0, x0, y1, x1) in [0, 1] around points [n, 3] seen by the room camera."""
-        in_camera = (points - self.data.cam_xpos[self._camera]) @ self.data.cam_xmat[self._camera].reshape(3, 3)
-        scale = -in_camera[:, 2:] * np.tan(np.radians(self.model.cam_fovy[self._camera]) / 2)
-        uv = np.clip(0.5 + in_camera[:, :2] / scale * [0.5, -0.5], 0, 1)
+        uv = np.clip(self.project(points), 0, 1)
         (x0, y0), (x1, y1) = uv.min(0), uv.max(0)
         return (float(y0), float(x0), float(y1), float(x1)) if x1 > x0 and y1 > y0 else None
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Return where points [n 3] are in the picture of the room camera: (x, y) [n 2], in [0, 1] within it."""
+        in_camera = (points - self.data.cam_xpos[self._camera]) @ self.data.cam_xmat[self._camera].reshape(3, 3)
+        scale = -in_camera[:, 2:] * np.tan(np.radians(self.model.cam_fovy[self._camera]) / 2)
+        return 0.5 + in_camera[:, :2] / scale * [0.5, -0.5]
 
     def render(self, camera: str) -> np.ndarray:
         """Render one camera's picture, uint8 [h w 3]."""

@@ -5,7 +5,7 @@ bodies overlap, fall or blow up before anybody acts, is drawn again with the nex
 physics that blows up later ends the episode as broken.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pilot.sims.world.physics import Physics
 from pilot.sims.world.pictures import Pictures
 from pilot.sims.world.planner import Planner
 from pilot.sims.world.scene import ImpossibleSceneError, Scene, held_items
+from pilot.sims.world.steering import planned_path, steer, steering_axes
 from pilot.sims.world.task import Step
 from pilot.types import Robot
 
@@ -107,6 +108,23 @@ class WorldEnv:
         if self.pictures is not None:
             self.pictures.close()
             self.pictures = None
+
+    def path_of(self, actions: np.ndarray) -> np.ndarray:
+        """Return where actions [n ad] would take the first hand, as (y, x) in the first camera's picture [n 2]."""
+        assert self.pictures is not None, "reset_to comes first"
+        across, down, ahead = self.pictures.project(
+            planned_path(self.controller, actions), camera=self.robot.cameras[0]
+        )
+        return np.stack([down, across], axis=1)[ahead > 0]
+
+    @property
+    def steering_axes(self) -> tuple[str, ...]:
+        """What a person can move: the first hand, and the base where there is one."""
+        return steering_axes(self.scene.body)
+
+    def steer(self, axes: Mapping[str, float], *, is_open: bool) -> np.ndarray:
+        """Return the next action [ad] for axes that are pushed by −1 to 1, and whether the first hand is open."""
+        return steer(self.controller, axes, is_open=is_open)
 
     def goal_states(self) -> tuple[bool, ...]:
         """Return, of each step of the task, whether it is done."""

@@ -86,6 +86,16 @@ class Pictures:
         """Return the box around points [n 3] of the world in a camera's picture; None if it is out of it."""
         return self._box(points, camera)
 
+    def project(self, points: np.ndarray, *, camera: str) -> np.ndarray:
+        """Return where points [n 3] are in a camera's picture: across and down, in [0, 1] within it, and how far [3 n].
+
+        What is behind the camera is taken to be just before it.
+        """
+        data, number = self.world.data, self.world.id_of("camera", camera)
+        x, y, z = ((points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
+        scale = 0.5 / math.tan(math.radians(self.world.model.cam_fovy[number]) / 2) / np.maximum(-z, _NEAR)
+        return np.stack([0.5 + x * scale, 0.5 - y * scale, -z])
+
     def _is_out_of_sight(self, camera: str) -> np.ndarray:
         """Return of each geom whether the sphere around it is beside or behind a picture, or less than a dot in it."""
         model, data, number = self.world.model, self.world.data, self.world.id_of("camera", camera)
@@ -98,12 +108,9 @@ class Pictures:
 
     def _box(self, points: np.ndarray, camera: str) -> Box | None:
         """Return the clipped box (y0, x0, y1, x1) around points [n 3]."""
-        data, number = self.world.data, self.world.id_of("camera", camera)
-        x, y, z = ((points - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)).T
-        if z.min() > -_NEAR:
+        across, down, ahead = self.project(points, camera=camera)
+        if ahead.max() < _NEAR:
             return None
-        scale = 0.5 / math.tan(math.radians(self.world.model.cam_fovy[number]) / 2) / np.maximum(-z, _NEAR)
-        across, down = 0.5 + x * scale, 0.5 - y * scale
         x0, x1 = max(float(across.min()), 0.0), min(float(across.max()), 1.0)
         y0, y1 = max(float(down.min()), 0.0), min(float(down.max()), 1.0)
         return (y0, x0, y1, x1) if min(x1 - x0, y1 - y0) > _SMALLEST else None
