@@ -1,4 +1,4 @@
-"""Playing without a browser: words reach the policy at its next decision, hands take over, recordings can be learned."""
+"""Playing without a browser: words reach the policy at its next decision, hands take over, recordings teach."""
 
 import json
 from pathlib import Path
