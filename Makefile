@@ -4,6 +4,7 @@
 #   make check           lint, types, import layers
 #   make bench           side-by-side benchmarks
 #   make docs            the documentation as a site, in build/docs
+#   make test-extras     ONNX export and rerun files, whose packages are heavy
 #   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
 # Another interpreter: make test PYTHON=/path/to/python3.11
 
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-benchmarks check bench docs install preflight clean
+.PHONY: demo test test-benchmarks test-extras check bench docs install preflight clean
 
 demo: preflight install
 	$(BIN)/python -m pilot.sims.gl
@@ -30,6 +31,11 @@ test-benchmarks: preflight
 	test -x $(BENCHMARKS)/bin/python || $(PYTHON) -m venv $(BENCHMARKS)
 	$(BENCHMARKS)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[torch,pusht,aloha,metaworld,libero]' pytest
 	$(BENCHMARKS)/bin/python -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/external/check_benchmarks.py
+
+# Extras that are too heavy for `all`: the exporter of ONNX, and half a gigabyte of viewer. Without them their tests are skipped.
+test-extras: preflight install
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[onnx,rerun]'
+	$(BIN)/python -m pytest -n 0 tests/infer/test_onnx_export.py tests/data/tools/test_rerun_log.py
 
 check: install
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """A Hugging Face hub of one process, as far as `huggingface_hub` asks it: what a revision holds, and its files."""
 
+import base64
 import hashlib
 import json
 import re
@@ -25,6 +26,9 @@ class Hub:
     asked: list[tuple[str, str]] = field(default_factory=list)
     cut: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)
+    read_only: bool = False
+    private: set[str] = field(default_factory=set)
+    cards: list[str] = field(default_factory=list)  # those whose front was asked to be checked
     url: str = ""
 
     def commit(self, repo: str, files: dict[str, bytes], *, revision: str = "main") -> str:
@@ -50,6 +54,9 @@ def serving() -> Iterator[Hub]:
 
         def do_HEAD(self) -> None:
             answer(self, hub)
+
+        def do_POST(self) -> None:
+            take(self, hub)
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -84,11 +91,60 @@ def instead_of_the_real_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def answer(request: BaseHTTPRequestHandler, hub: Hub) -> None:
     path = unquote(urlsplit(request.path).path)
     hub.asked.append((request.command, path))
-    if info := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
+    if info := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/(.+))?", path):
         return _info(request, hub, info[1], info[2] or "main")
-    if file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+    if file := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
         return _file(request, hub, *file.groups())
     return _refuse(request, 404, "EntryNotFound")
+
+
+def take(request: BaseHTTPRequestHandler, hub: Hub) -> None:
+    """What is uploaded: a repository, which files go how, and a commit with their content."""
+    path = unquote(urlsplit(request.path).path)
+    hub.asked.append((request.command, path))
+    body = _body(request)
+    if hub.read_only:
+        return _refuse(request, 403, "Forbidden")
+    if path == "/api/validate-yaml":
+        hub.cards.append(json.loads(body)["content"])
+        return _reply(request, {"errors": [], "warnings": []})
+    if path == "/api/repos/create":
+        wanted = json.loads(body)
+        name = f"{wanted['organization']}/{wanted['name']}"
+        hub.repos.setdefault(name, {})
+        is_private = wanted.get("private") or wanted.get("visibility") == "private"
+        hub.private |= {name} if is_private else set()
+        return _reply(request, {"url": f"{hub.url}/{name}"})
+    if repo := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/preupload/main", path):
+        names = [file["path"] for file in json.loads(body)["files"]]
+        files = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+        return _reply(request, {"files": files})
+    if repo := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/commit/main", path):
+        values = [json.loads(line)["value"] for line in body.splitlines() if json.loads(line)["key"] == "file"]
+        before = hub.commits.get(hub.repos[repo[1]].get("main", ""), {})
+        sha = hub.commit(repo[1], before | {file["path"]: base64.b64decode(file["content"]) for file in values})
+        return _reply(request, {"commitOid": sha, "commitUrl": f"{hub.url}/{repo[1]}/commit/{sha}"})
+    return _refuse(request, 404, "EntryNotFound")
+
+
+def _body(request: BaseHTTPRequestHandler) -> bytes:
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
+    chunks = []
+    while size := int(request.rfile.readline(), 16):
+        chunks.append(request.rfile.read(size))
+        request.rfile.readline()
+    request.rfile.readline()
+    return b"".join(chunks)
+
+
+def _reply(request: BaseHTTPRequestHandler, content: dict[str, object]) -> None:
+    request.send_response(200)
+    body = json.dumps(content).encode()
+    request.send_header("Content-Type", "application/json")
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
 
 
 def _info(request: BaseHTTPRequestHandler, hub: Hub, repo: str, revision: str) -> None:
@@ -127,7 +183,7 @@ def _send(
     for name, value in {**headers, "Content-Length": str(len(body))}.items():
         request.send_header(name, value)
     request.end_headers()
-    if request.command == "GET":
+    if request.command != "HEAD":
         request.wfile.write(body if sent is None else sent)
 
 

@@ -15,7 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from pilot import __version__, missing_extra
-from pilot.cli import check, collect, convert, data, demo, plan, play, report, robots, runs, serve, suites, train
+from pilot.cli import (
+    check,
+    collect,
+    convert,
+    data,
+    demo,
+    export,
+    plan,
+    play,
+    pull,
+    push,
+    report,
+    robots,
+    runs,
+    serve,
+    suites,
+    train,
+)
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
 from pilot.names import check_name
@@ -31,6 +48,9 @@ VERBS = {
     "serve": serve.VERB,
     "data": data.VERB,
     "convert": convert.VERB,
+    "export": export.VERB,
+    "push": push.VERB,
+    "pull": pull.VERB,
     "check": check.VERB,
     "robots": robots.VERB,
     "runs": runs.VERB,

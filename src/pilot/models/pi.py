@@ -317,7 +317,7 @@ class Pi(Model):
         adaptive = self.config.time_conditioning == "adarms"
         if adaptive and self.config.state_input == "token" and time.ndim == 2 and time.shape[1] > 1:
             time = torch.cat((time[:, -1:], time), dim=1)  # the state token takes the time of the last action
-        features = flow.time_features(time.reshape(len(time), -1), self.action_expert.config.width).to(dtype)
+        features = flow.time_features(time.reshape(time.shape[0], -1), self.action_expert.config.width).to(dtype)
         if not adaptive:
             return TimeCondition(features=features)
         cond = F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(features))))

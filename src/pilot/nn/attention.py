@@ -59,7 +59,7 @@ def attend(
     Heads share them too. With a mask from `repeat_for_groups`, the heads of a group become queries of one head, so the
     gradients of keys and values are as large as the keys and values, and not that large once for each head.
     """
-    if (rows := len(q) // len(k)) > 1:
+    if (rows := q.shape[0] // k.shape[0]) > 1:
         assert mask.shape[2] == q.shape[2], "a mask for groups of heads is not for rows that share"
         # Rows that share keys become queries of one row: a product over shared keys instead of copies of them.
         q, mask = (x.unflatten(0, (-1, rows)).transpose(1, 2).flatten(2, 3) for x in (q, mask))  # [p n b/p*t h]
@@ -72,7 +72,7 @@ def attend(
         k, v = (x.unsqueeze(2).expand(-1, -1, groups, -1, -1).flatten(1, 2) if x.shape[1] > 1
                 else x.expand(-1, heads, -1, -1) for x in (k, v))  # fmt: skip
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.reshape(len(q), heads, queries, -1).transpose(1, 2).flatten(2)
+    return out.reshape(q.shape[0], heads, queries, -1).transpose(1, 2).flatten(2)
 
 
 def repeat_for_groups(mask: Float[Tensor, "b 1 t s"], groups: int) -> Float[Tensor, "b 1 m s"]:
@@ -92,7 +92,7 @@ def append_kv(past: KV, k: Tensor, v: Tensor) -> KV:
 
 
 def _append(past: Float[Tensor, "p k s h"], new: Float[Tensor, "b k t h"]) -> Float[Tensor, "b k s+t h"]:
-    if len(past) == len(new):
+    if past.shape[0] == new.shape[0]:
         return torch.cat((past, new), dim=2)
     # Only here are shared keys copied, since each row goes on with tokens of its own.
     several = new.unflatten(0, (len(past), -1))  # [p b/p k t h]

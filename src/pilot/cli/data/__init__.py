@@ -4,12 +4,13 @@ import argparse
 import warnings
 
 from pilot.cli.arguments import Verb, add_verbs
-from pilot.cli.data import annotate, import_recordings, inspect, stats, tokenizer
+from pilot.cli.data import annotate, import_recordings, inspect, stats, tokenizer, view
 
 WORDS = {
     "stats": stats.VERB,
     "tokenizer": tokenizer.VERB,
     "inspect": inspect.VERB,
+    "view": view.VERB,
     "annotate": annotate.VERB,
     "import": import_recordings.VERB,
 }
