@@ -31,7 +31,7 @@ WRONG = {
     "batch_size is at least 1, got 0": {"batch_size": 0},
     r"optim\.warmup_steps is at least 0": {"optim": OptimConfig(warmup_steps=-1)},
     r"peak_lr and optim\.clip_norm are above 0, got 0": {"optim": OptimConfig(peak_lr=0.0)},
-    "ema_decay is from 0": {"ema": {"decay": 1.0}},
+    "ema.decay is at least 0": {"ema": {"decay": 1.0}},
     "time_s is above 0": {"objective": {"time_s": 0.0}},
     "8 rows does not split over 1 ranks of 3 passes each; make batch_size a mult": {"parallel": {"accumulate": 3}},
     "has no sources": {"data": {"sources": ()}},

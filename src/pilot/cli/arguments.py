@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 def listing_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of a verb that lists things."""
     parser.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="list what this Python file of yours has instead"
+        "file", nargs="?", type=Path, metavar="FILE", help="list what this Python file of yours defines instead"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 

@@ -139,7 +139,7 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
         stored = read_json(source / "config.json", remedy="fetch the checkpoint again")
         config = require_pi(config_from_dict(stored["model"], kind=stored.get("kind", "pi")))
         if args.to == "pilot":
-            raise ValueError(f"{source} is a checkpoint of pilot already; convert it --to another kind")
+            raise ValueError(f"{source} is already a checkpoint of pilot; convert it --to another kind")
     else:
         start = override(folders.MODELS[args.model](), args.set) if kind == "paligemma" else None
         _, config, key_map = folders.open_checkpoint(source, kind, config=start)

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="stop a suite once its success is surely above or below this rate, 0 to 1; --episodes is the most",
     )
-    parser.add_argument("--plan", action="store_true", help="say what so many episodes can tell, and run none")
+    parser.add_argument("--plan", action="store_true", help="print how exact so many episodes would be, and run none")
     parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
     parser.add_argument(
         "--shard", metavar="2/8", help="run only this part of the episodes; then the same command without it, or "

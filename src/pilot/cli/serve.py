@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, help="(default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument(
-        "--max-batch", type=whole_number(1), default=16, help="most robots answered together (default: %(default)s)"
+        "--max-batch", type=whole_number(1), default=16, help="most robots in one batch (default: %(default)s)"
     )
     parser.add_argument(
         "--workers",

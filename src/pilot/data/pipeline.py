@@ -274,7 +274,7 @@ class Pipeline:
         # Words are never cut in training: half a prompt would be another task.
         if over > row.token_kinds.count(int(Kind.FAST)):
             raise ValueError(
-                f"{len(row.tokens)} text tokens and the model's max_tokens is {self.model.max_tokens}; shorten "
+                f"a row has {len(row.tokens)} text tokens, but max_tokens is {self.model.max_tokens}; shorten "
                 f"{self.text.decode(row.tokens[:20])!r}… or raise max_tokens"
             )
         self._drop_fast(row, over=over)

@@ -65,7 +65,7 @@ class Crew:
         worker.end()
         if job is None:
             raise ChildProcessError(
-                f"a worker process {how} before it began an episode, by lack of memory perhaps; run the same command "
+                f"a worker process {how} before it began an episode, perhaps for lack of memory; run the same command "
                 "again, with fewer --workers"
             )
         attempts[job] = attempts.get(job, 0) + 1

@@ -55,7 +55,7 @@ def _check_numbers(config: TrainConfig, ranks: int) -> None:
         if value < low:
             raise ValueError(f"{name} is at least {low}, got {value}")
     if not 0 <= config.ema.decay < 1:
-        raise ValueError(f"ema_decay is from 0 (no average) to below 1, got {config.ema.decay}")
+        raise ValueError(f"ema.decay is at least 0 (no average) and below 1, got {config.ema.decay}")
     if not 0 < config.objective.time_s <= 1:
         raise ValueError(f"time_s is above 0 and at most 1, got {config.objective.time_s}")
     if optim.peak_lr <= 0 or optim.clip_norm <= 0:

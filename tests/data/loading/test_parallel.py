@@ -90,7 +90,7 @@ def test_results_come_in_order_and_errors_in_their_place(kind, request):
 
 
 def test_a_process_that_dies_is_said():
-    with pytest.raises(ChildProcessError, match="was killed, by lack of memory perhaps; run the same command again"):
+    with pytest.raises(ChildProcessError, match="was killed, perhaps for lack of memory; run the same command again"):
         list(map_in_processes(2)(os._exit, [1, 2]))
 
 

@@ -76,7 +76,7 @@ def worker_pool(count: int, begin: Callable[[], None]) -> Iterator[ProcessPoolEx
             worker.terminate()
         if isinstance(error, BrokenProcessPool):  # this pool, or another whose work the block was at
             raise ChildProcessError(
-                "a process that works for this one was killed, by lack of memory perhaps; run the same command again"
+                "a process that works for this one was killed, perhaps for lack of memory; run the same command again"
             ) from error
         raise
     pool.shutdown(cancel_futures=True)
