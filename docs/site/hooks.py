@@ -138,7 +138,7 @@ def rows_of(parser: argparse.ArgumentParser, group: argparse._ArgumentGroup) -> 
 def plain(words: str) -> str:
     """Return text of the terminal as markdown: nothing in it is markup, except what stands in backticks."""
     pieces = words.split("`")
-    pieces[::2] = [html.escape(piece, quote=False).replace("|", "\\|").replace("_", "\\_") for piece in pieces[::2]]
+    pieces[::2] = [re.sub(r"([|_*\[\]])", r"\\\1", html.escape(piece, quote=False)) for piece in pieces[::2]]
     return "`".join(pieces)
 
 
