@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pilot.infer.executor import Pace
 from pilot.serve.server import serve_in_background
@@ -60,3 +61,19 @@ def test_the_template(monkeypatch, capsys):
         runpy.run_path(str(EXAMPLES / "my_robot.py"), run_name="__main__")
     assert "missed=0" in capsys.readouterr().out and next(ticks) == 10
     assert policy.heard[0] == ("tidy up", (480, 640, 3), (5,))
+
+
+def test_a_film(monkeypatch, tmp_path, capsys, no_shape_checks):
+    monkeypatch.setattr(HomesEnv, "max_steps", 6)
+    film = runpy.run_path(str(EXAMPLES / "film.py"))
+    out = tmp_path / "film.webp"
+    film["main"](
+        [str(EXAMPLES.parent / "checkpoints" / "nano"), "--scenes", "0", "1", "--size", "64", "--out", str(out)]
+    )
+    said = capsys.readouterr().out
+    assert said.count("no success, 0.7 s") == 2
+    with Image.open(out) as picture:
+        assert picture.n_frames == 4  # steps 0, 2, 4 and 6
+        assert picture.size == (2 * (64 + 12) + 12, 64 + 92 + 24)
+    with pytest.raises(SystemExit, match=r"\.webp or a \.gif"):
+        film["main"](["nano", "--out", "film.mp4"])
