@@ -54,6 +54,21 @@ def test_commands_parse(command):
         override(configs.get(arguments.name), arguments.set)
 
 
+def test_commands_in_sentences_exist():
+    """They may leave arguments out, as in `pilot serve --replan-steps 10`, but name nothing that there is not."""
+    prose = "".join(re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S) for page in PAGES)
+    named = sorted({" ".join(command.split()) for command in re.findall(r"`(pilot [a-z][^`]+)`", prose)})
+    assert len(named) > 20
+    for command in named:
+        try:
+            main.build_parser().parse_args(shlex.split(command)[1:])
+        except SystemExit:
+            assert "--help" in command
+        except ValueError as error:
+            left_out = ("the following arguments are required", "expected one argument", "expected at least one")
+            assert any(words in str(error) for words in left_out), command
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_a_page_names_exist(page):
     folders = "src|docs|tests|runs|bench|examples|checkpoints"
