@@ -1,8 +1,9 @@
 # Everything from a clean clone with Python 3.11 and make:
-#   make demo            set up, then act, learn and report in unseen homes   (QUICK=1: two minutes)
+#   make demo            set up what that needs, then act, learn and report in unseen homes   (QUICK=1: two minutes)
 #   make test            set up, then the whole test suite
 #   make check           lint, types, import layers
 #   make bench           side-by-side benchmarks
+#   make wheel           the package as it is uploaded, in dist/
 #   make docs            the documentation as a site, in build/docs
 #   make test-extras     ONNX export and rerun files, whose packages are heavy
 #   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
@@ -11,14 +12,17 @@
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+PIP     = $(BIN)/python -m pip install --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break; done || echo python3.11)
 
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-benchmarks test-extras check bench docs install preflight clean
+.PHONY: demo test test-benchmarks test-extras check bench wheel docs install preflight clean
 
-demo: preflight install
+# What developers have is enough for the demo; everybody else installs a third of it.
+demo: preflight $(if $(wildcard $(STAMP)),install,$(DEMO_STAMP))
 	$(BIN)/python -m pilot.sims.gl
 	$(BIN)/pilot demo $(if $(QUICK),--quick)
 
@@ -53,6 +57,13 @@ docs:
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
 	@echo "Open build/docs/index.html, or: $(DOCS)/bin/python -m http.server --directory build/docs"
 
+# It brings the checkpoint of `pilot demo`, and stays small.
+MOST_BYTES := 15000000
+wheel:
+	rm -rf build/lib build/bdist.* dist
+	$(PYTHON) -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir dist .
+	@set -- dist/pilot-*.whl; size=$$(wc -c < "$$1"); echo "$$1: $$size bytes"; test "$$size" -le $(MOST_BYTES)
+
 install: $(STAMP)
 
 define NEEDS_PYTHON
@@ -63,11 +74,26 @@ if sys.version_info < (3, 11):
 endef
 export NEEDS_PYTHON
 
+# On Linux, pip's own torch brings gigabytes of CUDA, which is of no use without an NVIDIA GPU. The smaller one is tried
+# first; where its index does not answer, pip takes what it finds.
+TORCH       := torch>=2.7,<2.14
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+define NEW_ENVIRONMENT
+@$(PYTHON) -c "$$NEEDS_PYTHON"
+@test -x $(BIN)/python || { echo "Setting up $(VENV), once; some minutes, and pip is silent at the end of them ..."; $(PYTHON) -m venv $(VENV); }
+@if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
+    $(PIP) --quiet --retries 0 --timeout 5 --index-url $(TORCH_INDEX) '$(TORCH)' 2>/dev/null || true; fi
+endef
+
 # The stamp comes last: an interrupted installation is taken up again, never taken for whole.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c "$$NEEDS_PYTHON"
-	@test -x $(BIN)/python || { echo "Setting up $(VENV), once; some minutes, and pip is silent at the end of them ..."; $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]'
+	$(NEW_ENVIRONMENT)
+	$(PIP) --editable '.[all,dev]'
+	@touch $@
+
+$(DEMO_STAMP): pyproject.toml
+	$(NEW_ENVIRONMENT)
+	$(PIP) --editable '.[demo]'
 	@touch $@
 
 # Said before the long installation: physics runs anywhere, but pictures need a GL library of the system.

@@ -10,7 +10,7 @@
 # goes on from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-.venv/bin/python}
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)} # of this folder, else of the environment
 
 exec "$python" -m torch.distributed.run --nnodes "${NODES:-1}" --node-rank "${NODE:-0}" \
     --nproc-per-node "${GPUS:-gpu}" --master-addr "${HEAD:-127.0.0.1}" --master-port "${PORT:-29500}" \

@@ -4,12 +4,13 @@
 # Hardware: 2 CPU cores (minutes on a GPU). Every stage goes on where it was when it is started again.
 # Time and numbers to expect: docs/measurements.md, which names the commit that got them.
 #
-#   runs/nano.sh            everything that the shipped checkpoint is made of
-#   runs/nano.sh collect | vision | stage1 | stage2 | expert | ship | eval | own_states
+#   runs/nano.sh            everything that the shipped checkpoint is made of, in outputs/nano
+#   runs/nano.sh collect | vision | stage1 | stage2 | expert | eval | own_states
+#   runs/nano.sh ship       take the new policy as checkpoints/nano; the one that was there is kept beside it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
-pilot=${PILOT:-.venv/bin/pilot}
+pilot=${PILOT:-$([ -x .venv/bin/pilot ] && echo .venv/bin/pilot || echo pilot)} # of this folder, else of the environment
 
 collect() {
     $pilot collect data/nano/l1_single --suite homes-l1 --homes 160 --episodes 4 --seed 0
@@ -26,9 +27,9 @@ own_states() { # not part of the shipped policy, docs/log.md: `expert` drives, t
     $pilot collect data/nano/l2_multi_own --suite homes-l2-multi --homes 60 --episodes 2 --first-home 50000 --seed 5 --policy outputs/nano/expert/policy --driven-steps 100
     $pilot train nano_own_states --out outputs/nano/own_states
 }
-ship() {
-    rm -rf checkpoints/nano
+ship() { # the checkpoint that was there is kept beside it
     mkdir -p checkpoints
+    [ ! -e checkpoints/nano ] || mv checkpoints/nano "checkpoints/nano.before-$(date +%Y%m%d-%H%M%S)"
     cp -r outputs/nano/expert/policy checkpoints/nano
     for stage in vision stage1 stage2 expert; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/nano/training/$stage"
@@ -36,13 +37,13 @@ ship() {
     done
 }
 eval_all() {
-    $pilot eval checkpoints/nano --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
+    $pilot eval "${1:-checkpoints/nano}" --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
         --episodes 200 --seed 0 --out outputs/nano/eval
 }
 
 case "${1:-all}" in
     collect | vision | stage1 | stage2 | expert | own_states | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && stage1 && stage2 && expert && ship && eval_all ;;
+    all) collect && vision && stage1 && stage2 && expert && eval_all outputs/nano/expert/policy ;;
     *) echo "unknown stage '$1'; known: collect vision stage1 stage2 expert own_states ship eval" >&2 && exit 2 ;;
 esac

@@ -8,7 +8,7 @@
 #   GPUS=8 runs/pi05.sh stage1 | stage2 | insulated
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-.venv/bin/python}
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)} # of this folder, else of the environment
 
 train() {
     "$python" -m torch.distributed.run --standalone --nproc-per-node "${GPUS:-8}" -m pilot train "$1" \

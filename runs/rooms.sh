@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
-pilot=${PILOT:-.venv/bin/pilot}
+pilot=${PILOT:-$([ -x .venv/bin/pilot ] && echo .venv/bin/pilot || echo pilot)} # of this folder, else of the environment
 
 # States and actions are recorded at the robot's rate, pictures at every so many frames.
 collect() {
@@ -37,7 +37,8 @@ ship() {
         mkdir -p "checkpoints/homes.new/training/$stage"
         cp outputs/rooms/$stage/config.json outputs/rooms/$stage/metrics.jsonl "checkpoints/homes.new/training/$stage/"
     done
-    rm -rf checkpoints/homes && mv checkpoints/homes.new checkpoints/homes
+    [ ! -e checkpoints/homes ] || mv checkpoints/homes "checkpoints/homes.before-$(date +%Y%m%d-%H%M%S)"
+    mv checkpoints/homes.new checkpoints/homes
 }
 eval_all() {
     $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot mobile --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/mobile

@@ -18,7 +18,7 @@
 #SBATCH --open-mode=append
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 1
-export MASTER_ADDR MASTER_PORT=29500 PILOT=${PILOT:-.venv/bin/pilot}
+export MASTER_ADDR MASTER_PORT=29500 PILOT=${PILOT:-$([ -x .venv/bin/pilot ] && echo .venv/bin/pilot || echo pilot)}
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 srun --kill-on-bad-exit=1 bash -c '

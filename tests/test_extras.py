@@ -72,3 +72,36 @@ def test_a_missing_package_is_named_with_its_extra(module):
 def test_a_package_of_nobody_is_no_extra():
     error = ModuleNotFoundError("No module named 'ghost'", name="ghost")
     assert pilot.missing_extra(error) is error
+
+
+ROOT = Path(__file__).parents[1]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+
+
+def test_the_demo_needs_no_tracker_no_ray_and_no_tools_of_developers():
+    assert "torch" in packages("demo") and "mujoco" in packages("demo")
+    assert not packages("demo") & {"ray", "wandb", "trackio", "gcsfs", "tensorboard", "pyright", "av", "pytest"}
+
+
+def test_the_makefile_installs_the_torch_that_the_package_asks_for():
+    assert f"TORCH       := {EXTRAS['torch'][0]}\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def shipped(folder: str) -> set[Path]:
+    return {path for pattern in SETUPTOOLS["data-files"][folder] for path in ROOT.glob(pattern) if path.is_file()}
+
+
+def test_the_wheel_brings_the_checkpoint_of_the_demo_and_stays_small():
+    folder = "share/pilot/checkpoints/nano"
+    files = {path.name for path in shipped(folder)}
+    assert files >= {"config.json", "model.safetensors", "norm_stats.json", "record.safetensors", "text.model"}
+    assert "tokenizer.json" in {path.name for path in shipped(f"{folder}/action_tokenizer")}
+    everything = {path for name in SETUPTOOLS["data-files"] for path in shipped(name)}
+    everything |= {path for path in (ROOT / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert sum(path.stat().st_size for path in everything) < 15e6, "a wheel of pilot is at most 15 MB"
+
+
+def test_the_version_is_said_once():
+    assert "version" in PROJECT["dynamic"] and SETUPTOOLS["dynamic"]["version"] == {"attr": "pilot.version.__version__"}
+    for file in ("CHANGELOG.md", "CITATION.cff"):
+        assert pilot.__version__ in (ROOT / file).read_text(encoding="utf-8"), file

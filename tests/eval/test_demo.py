@@ -2,15 +2,15 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 
 from pilot import configs
 from pilot.eval import demo
-from pilot.eval.demo_report import describe_change, loss_curves, make_report
-from pilot.eval.demo_stages import FULL, DemoRun, Stages, save_arrays
+from pilot.eval.demo_report import describe_change, loss_curves, make_report, to_text
+from pilot.eval.demo_stages import FULL, QUICK, DemoRun, Stages, save_arrays, scenes_to_film
 from pilot.eval.records import EpisodeRecord
 from pilot.sims.homes import LESSON, SUITES
 
@@ -48,6 +48,7 @@ def test_an_interrupted_stage_keeps_its_files_and_its_seconds(tmp_path):
 def test_the_checkpoint_is_found_or_its_absence_explained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo.pilot, "__path__", [str(tmp_path / "src" / "pilot")])
+    monkeypatch.setattr(demo.importlib.metadata, "files", lambda name: [])
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nano.*runs/nano.sh"):
         demo.find_checkpoint(None)
     (tmp_path / "checkpoints" / "nano").mkdir(parents=True)
@@ -56,11 +57,43 @@ def test_the_checkpoint_is_found_or_its_absence_explained(tmp_path, monkeypatch)
         demo.find_checkpoint(tmp_path / "elsewhere")
 
 
+def test_an_installed_package_brings_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo.pilot, "__path__", [str(tmp_path / "site-packages" / "pilot")])
+    folder = tmp_path / "share" / "pilot" / "checkpoints" / "nano"
+    folder.mkdir(parents=True)
+
+    class Installed(PurePosixPath):
+        def locate(self):
+            return tmp_path / "share" / "pilot" / Path(*self.parts[-3:])
+
+    files = [Installed("pilot/types.py"), Installed("../../share/pilot/checkpoints/nano/config.json")]
+    monkeypatch.setattr(demo.importlib.metadata, "files", lambda name: files)
+    assert demo.find_checkpoint(None) == folder
+
+
+def test_the_end_says_how_to_open_the_page_over_ssh(monkeypatch):
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    assert demo.how_to_open(Path("/out/report.html")) == "Done. Open /out/report.html"
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
+    monkeypatch.setattr(demo.getpass, "getuser", lambda: "ann")
+    assert "scp ann@10.0.0.2:'/my out/report.html' ." in demo.how_to_open(Path("/my out/report.html"))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "scenes"),
+    [([True, True, False, True], [0, 2]), ([False, True], [0, 1]), ([True] * 4, [0, 1]), ([False] * 3, [0, 1])],
+)
+def test_films_show_a_success_and_a_failure_where_there_are_both(outcomes, scenes):
+    assert scenes_to_film(outcomes, 2) == scenes
+
+
 def row(successes: int, *, control: str = "none", outcomes=(False, True), suite: str = "homes-l1") -> dict:
     return {
         "suite": suite, "title": f"title of {suite}", "control": control,
         "episodes": 20, "successes": successes, "success": successes / 20,
-        "interval95": [0.1, 0.9], "wrong_object": 0.05, "mean_steps": 33.0, "outcomes": list(outcomes),
+        "interval95": [0.1, 0.9], "num_steps": 10, "replan_steps": 4, "wrong_object": 0.05,
+        "mean_steps": 33.0, "outcomes": list(outcomes),
     }  # fmt: skip
 
 
@@ -121,6 +154,39 @@ def test_the_page_says_what_the_results_say(finished):
     ):  # fmt: skip
         assert words in page, words
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_page_speaks_plainly(finished):
+    page = make_report(finished).render()
+    for words in (
+        "actions: error of the flow&#39;s direction", "words: subtasks and answers", "denoising steps",
+        "steps per look",
+        "demonstrations of the new task in each", "filming <b>12 s</b>", "What next", "pilot data inspect data/mine",
+    ):  # fmt: skip
+        assert words in page, words
+    assert "num_steps" not in page and "episodes_per_scene" not in page
+
+
+def test_the_terminal_shows_the_numbers_of_the_page(finished):
+    lines = to_text(finished).splitlines()
+    assert lines[0].split() == ["task", "who", "success", "95", "%", "interval"] and len(lines) == 7
+    assert lines[1].startswith("title of homes-l1") and "the policy" in lines[1] and "17 of 20  10% – 90%" in lines[1]
+    assert "before learning it" in lines[4] and "4 of 20" in lines[4]
+    assert "after" in lines[5] and "15 of 20" in lines[5]
+
+
+def test_two_minutes_claim_nothing_about_learning(finished, tmp_path):
+    quick = DemoRun(
+        tmp_path, checkpoint=finished.checkpoint, config=finished.config, amounts=QUICK, seed=3, suites=SUITES,
+        lesson=LESSON,
+    )  # fmt: skip
+    quick.results = {name: finished.results[name] for name in ("films", "controls", "inside", "training")}
+    quick.results["expert"] = shot(tmp_path, "the crate", success=True)
+    quick.stages.seconds = {"films": 12.0}
+    page = make_report(quick).render()
+    assert "→" not in page and "before and after" not in page.replace("success before and after in 30", "")
+    assert "1 ms" in page and "prompt of the crate (the expert)" in page and "The whole lesson is 77 steps" in page
+    assert len(to_text(quick).splitlines()) == 4
 
 
 def test_the_film_of_learning_is_the_first_home_that_was_learned(finished):

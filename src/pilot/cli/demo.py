@@ -8,8 +8,14 @@ from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_numb
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument("--out", type=folder_to_write, default=Path("outputs/demo"), help="folder of the report")
-    parser.add_argument("--quick", action="store_true", help="two minutes: few episodes, few training steps")
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        help="folder of the report (default: outputs/demo; with --quick outputs/demo-quick)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="two minutes: act, and look inside; learning is not measured"
+    )
     parser.add_argument("--checkpoint", type=Path, help="folder of the policy (default: the shipped checkpoints/nano)")
     parser.add_argument("--seed", type=whole_number(0), default=0)
 
@@ -20,7 +26,8 @@ def run(args: argparse.Namespace) -> None:
     from pilot import configs
     from pilot.eval.demo import demo
 
-    demo(args.out, config=configs.get("nano_finetune"), quick=args.quick, checkpoint=checkpoint, seed=args.seed)
+    out = args.out or Path("outputs/demo-quick" if args.quick else "outputs/demo")
+    demo(out, config=configs.get("nano_finetune"), quick=args.quick, checkpoint=checkpoint, seed=args.seed)
 
 
 VERB = Verb(

@@ -6,10 +6,14 @@ tried before and after. Every number on the page is of this run. What it can be 
 that its robot acts in.
 """
 
+import getpass
+import importlib.metadata
+import os
+import shlex
 from pathlib import Path
 
 import pilot
-from pilot.eval.demo_report import make_report
+from pilot.eval.demo_report import make_report, to_text
 from pilot.eval.demo_stages import FULL, QUICK, DemoRun
 from pilot.eval.policies import robots_of
 from pilot.eval.suites import lesson_for, lessons, suites_for
@@ -26,7 +30,8 @@ def demo(
 ) -> Path:
     """Act, collect, fine-tune and act again; return the path of the page. `config` says how to fine-tune.
 
-    `quick` does everything with tiny amounts.
+    `quick` acts and looks inside, collects a little and takes a few training steps; it measures no learning, which takes
+    longer than two minutes.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -45,8 +50,17 @@ def demo(
     )
     run.run()
     path = make_report(run).save(run.out / "report.html")
-    print(f"\nDone. Open {path.resolve()}")
+    print(f"\n{to_text(run)}\n\n{how_to_open(path.resolve())}")
     return path
+
+
+def how_to_open(page: Path) -> str:
+    """Say how to open the page here, and over ssh if this is at the other end of it."""
+    lines = [f"Done. Open {page}"]
+    if connection := os.environ.get("SSH_CONNECTION"):
+        user, host = getpass.getuser(), connection.split()[2]
+        lines.append(f"It is one file. To see it on your own machine:\n  scp {user}@{host}:{shlex.quote(str(page))} .")
+    return "\n".join(lines)
 
 
 def lesson_robot(checkpoint: Path) -> str:
@@ -56,11 +70,24 @@ def lesson_robot(checkpoint: Path) -> str:
 
 
 def find_checkpoint(path: str | Path | None) -> Path:
-    """Return the policy's folder: `path`, else `checkpoints/nano` of the source tree or of the working directory."""
+    """Return the policy's folder: `path`, else `checkpoints/nano` of the source tree, of the installed package, or of
+    the working directory."""
     shipped = Path("checkpoints/nano")
-    candidates = [Path(path)] if path else [Path(pilot.__path__[0]).parents[1] / shipped, shipped.resolve()]
+    candidates = [Path(path)] if path else [Path(pilot.__path__[0]).parents[1] / shipped, *installed(shipped)]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
     looked = " nor at ".join(str(candidate) for candidate in dict.fromkeys(candidates))
-    raise FileNotFoundError(f"no checkpoint at {looked}; run this in the source tree, or train one: bash runs/nano.sh")
+    raise FileNotFoundError(
+        f"no checkpoint at {looked}; name one with --checkpoint, or train one in the source tree: bash runs/nano.sh"
+    )
+
+
+def installed(path: Path) -> list[Path]:
+    """Return where a folder of the source tree may lie after `pip install`, and in the working directory."""
+    try:
+        files = importlib.metadata.files("pilot") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    config = f"share/pilot/{path.as_posix()}/config.json"
+    return [*(Path(str(file.locate())).parent for file in files if str(file).endswith(config)), path.resolve()]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilot.eval.demo_stages import CONTROLS, DemoRun
+from pilot.eval.demo_stages import CONTROLS, FULL, DemoRun
 from pilot.eval.provenance import commit, device_name
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.report.report import Report, SuccessRow
@@ -20,6 +20,35 @@ from pilot.eval.stats import compare, wilson
 from pilot.train.metrics import read_metrics
 
 STRIP = 8  # pictures of a film
+LOSSES = {
+    "flow": "actions: error of the flow's direction",
+    "text": "words: subtasks and answers",
+    "fast": "actions as FAST tokens",
+    "point": "looking at the named place",
+    "name": "naming what is seen",
+}
+STAGES = {
+    "controls": "measuring success",
+    "films": "filming",
+    "inside": "looking inside",
+    "before": "the new task, before training",
+    "collect": "collecting demonstrations",
+    "training": "fine-tuning",
+    "after": "the new task, after training",
+    "expert": "filming the expert",
+}
+AMOUNTS = {
+    "suites": "kinds of tasks",
+    "films": "films of each kind",
+    "episodes": "episodes in each row of the big table",
+    "new_episodes": "episodes of the new task, before and after",
+    "scenes": "scenes to collect demonstrations in",
+    "episodes_per_scene": "demonstrations of the new task in each",
+    "known_per_scene": "demonstrations of a known task in each",
+    "web_rows": "questions about pictures",
+    "steps": "training steps",
+    "workers": "processes",
+}
 
 
 def make_report(run: DemoRun) -> Report:
@@ -32,7 +61,11 @@ def make_report(run: DemoRun) -> Report:
     report.highlights(highlights(run))
     add_acting(report, run)
     add_inside(report, run)
-    add_learning(report, run)
+    if run.measures_learning:
+        add_learning(report, run)
+    else:
+        add_first_steps(report, run)
+    add_next(report, run)
     add_facts(report, run)
     return report
 
@@ -40,20 +73,43 @@ def make_report(run: DemoRun) -> Report:
 def highlights(run: DemoRun) -> list[tuple[str, str, str]]:
     """Return the three big numbers of the page: value, what it is, small print."""
     first, new_task = run.results["controls"][0], run.lesson.new.title
-    before, after = run.results["before"][0], run.results["after"]["new"][0]
     minutes = sum(run.stages.seconds.values()) / 60
+    if run.measures_learning:
+        before, after = run.results["before"][0], run.results["after"]["new"][0]
+        rates = f"{before['success']:.0%} → {after['success']:.0%}"
+        middle = (rates, f"{new_task}, before and after", odds(after, run.scenes))
+    else:
+        shot = run.results["films"][0]["record"]
+        middle = (f"{shot['infer_ms']:.0f} ms", "from pictures to a chunk of actions", "the median of the first film")
     return [
         (f"{first['success']:.0%}", f"{first['title']}: success in unseen {run.scenes}", odds(first, run.scenes)),
-        (f"{before['success']:.0%} → {after['success']:.0%}", f"{new_task}, before and after", odds(after, run.scenes)),
+        middle,
         (f"{minutes:.1f} min", "for everything on this page", f"{os.cpu_count()} cores, {device_name()}"),
     ]
+
+
+def to_text(run: DemoRun) -> str:
+    """Return the numbers of the page as a table for the terminal."""
+    rows = [(row["title"], CONTROLS[row["control"]], row) for row in run.results["controls"]]
+    if run.measures_learning:
+        new, known = run.results["after"]["new"][0], run.results["after"]["known"][0]
+        rows += [(new["title"], "before learning it", run.results["before"][0]), (new["title"], "after", new)]
+        rows += [(known["title"], "after learning the new task", known)]
+    lines = [("task", "who", "success", "95 % interval")]
+    for title, who, row in rows:
+        low, high = row["interval95"]
+        lines.append((title, who, f"{row['successes']} of {row['episodes']}", f"{low:.0%} – {high:.0%}"))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
 def add_acting(report: Report, run: DemoRun) -> None:
     """Add films of unseen scenes, and success beside the controls."""
     report.section(
         f"In {run.scenes} it has never seen",
-        f"The first test {run.scenes} of each suite, whatever happened there. Subtitles are the policy's own words.",
+        f"Of each kind of task the first {run.lesson.new.scene} that went well, and the first that did not, if there is "
+        "one. The line under a film is what the policy says it is doing. Each piece of the bar below is one such "
+        "subtask, and the mark shows where the film is. Click a film to stop it.",
     )
     for shot in run.results["films"]:
         add_film(report, shot)
@@ -106,12 +162,53 @@ def add_learning(report: Report, run: DemoRun) -> None:
     )
     for shot, when in zip(after["films"], ("before", "after"), strict=True):
         add_film(report, shot, when=when)
-    report.losses(loss_curves(Path(run.results["training"]["run"])), title="Losses while fine-tuning")
+    add_losses(report, run, title="Losses while fine-tuning")
     known = [row for row in run.results["controls"] if row["suite"] == lesson.known.name and row["control"] == "none"]
     report.text(
         f"What it knew already, {lesson.known.title}: {odds(known[0], scenes)} before, "
         f"{odds(after['known'][0], scenes)} after."
     )
+
+
+def add_first_steps(report: Report, run: DemoRun) -> None:
+    """Add what a quick demo can show of learning: the expert, a few steps of training, and how long all would take."""
+    a, training = run.amounts, Path(run.results["training"]["run"])
+    speeds = [row["samples_per_s"] for row in read_metrics(training)]
+    minutes = run.config.steps * run.config.batch_size / max(speeds[-1], 1e-9) / 60 if speeds else 0.0
+    report.section(
+        "How it learns something new",
+        f"{run.lesson.new.title.capitalize()}: neither is in any data that the policy was trained on. A scripted expert "
+        f"shows how; here {a.scenes * a.episodes_per_scene} of its demonstrations and {run.steps} training steps, which "
+        "is too little to learn from. So this page gives no success rate for it.",
+    )
+    add_film(report, run.results["expert"], when="the expert")
+    add_losses(report, run, title=f"Losses of the first {run.steps} steps")
+    report.text(
+        f"The whole lesson is {run.config.steps} steps, about {minutes:.0f} minutes of training on this machine. "
+        f"`make demo` (or `pilot demo`) gives it, and measures success before and after in {FULL.new_episodes} "
+        f"{run.scenes}."
+    )
+
+
+def add_losses(report: Report, run: DemoRun, *, title: str) -> None:
+    """Add the losses of training, each with what it measures."""
+    curves = loss_curves(Path(run.results["training"]["run"]))
+    report.losses({LOSSES.get(name, name): curve for name, curve in curves.items()}, title=title)
+    report.text("Lower is better. They are means over a batch, so they jump from step to step.")
+
+
+def add_next(report: Report, run: DemoRun) -> None:
+    """Add what the reader may do now."""
+    policy, suite = os.path.relpath(run.checkpoint), run.suites[0].name
+    steps = {
+        "measure the policy with more episodes": f"pilot eval {policy} --suite {suite} --episodes 200",
+        "serve it to a robot, with a page to watch and command it": f"pilot serve {policy}",
+        "collect demonstrations": f"pilot collect data/mine --suite {suite} --scenes 40 --episodes 10",
+        "look at a data set": "pilot data inspect data/mine",
+        "describe your own robot, and check it": "pilot check path/to/my_robot.py",
+    }
+    report.section("What next")
+    report.table(["to", "run"], [(what, f"`{command}`") for what, command in steps.items()])
 
 
 def describe_change(before: Sequence[bool], after: Sequence[bool], *, scene: str, seed: int) -> str:
@@ -136,10 +233,10 @@ def add_facts(report: Report, run: DemoRun) -> None:
     facts |= {"seed": str(run.seed), "machine": f"{os.cpu_count()} cores, {device_name()}"}
     facts |= {"python": platform.python_version(), "torch": torch.__version__}
     amounts = asdict(run.amounts) | {"suites": ", ".join(suite.name for suite in run.suites), "steps": run.steps}
-    facts |= {name.replace("_", " "): str(value) for name, value in amounts.items()}
+    facts |= {AMOUNTS[name]: str(value) for name, value in amounts.items() if value}
     facts |= {"finished": datetime.now().astimezone().isoformat(timespec="seconds")}
     report.table(["what", "value"], list(facts.items()))
-    report.timings(list(run.stages.seconds.items()))
+    report.timings([(STAGES[name], seconds) for name, seconds in run.stages.seconds.items()])
 
 
 def add_film(report: Report, shot: dict[str, Any], *, when: str = "") -> None:
@@ -167,7 +264,10 @@ def load_film(shot: dict[str, Any]) -> tuple[EpisodeRecord, Film]:
 def success_row(row: dict[str, Any], *, model: str) -> SuccessRow:
     """Return a line of a success table for a summarized result."""
     extra = {"wrong object first": f"{row['wrong_object']:.0%}", "steps": f"{row['mean_steps']:.0f}"}
-    extra |= {name: f"{row.get(name) or '–'}" for name in ("num_steps", "replan_steps")}
+    extra |= {
+        "denoising steps": f"{row.get('num_steps') or '–'}",
+        "steps per look": f"{row.get('replan_steps') or '–'}",
+    }
     return {
         "suite": row["title"],
         "model": model,

@@ -38,9 +38,9 @@ class Amounts:
     """The amounts of everything that the demo does: they decide the minutes, not what is done."""
 
     suites: int | None  # how many of the simulator's suites; None is all
-    films: int  # per suite
+    films: int  # per suite, one of a success and one of a failure where there are both
     episodes: int  # per row of the big table
-    new_episodes: int  # before and after learning
+    new_episodes: int  # before and after learning; 0 measures no success in the new task
     scenes: int  # to collect in
     episodes_per_scene: int  # of what is new
     known_per_scene: int  # of what it must not forget
@@ -61,17 +61,17 @@ FULL = Amounts(
     steps=None,
     workers=2,
 )
-QUICK = Amounts(
+QUICK = Amounts(  # two minutes: too few for learning to show, so nothing is said about it
     suites=1,
-    films=1,
-    episodes=2,
-    new_episodes=2,
+    films=2,
+    episodes=6,
+    new_episodes=0,
     scenes=2,
     episodes_per_scene=2,
     known_per_scene=1,
     web_rows=40,
     steps=8,
-    workers=1,
+    workers=2,
 )
 
 
@@ -121,7 +121,8 @@ class DemoRun:
         self.suites = suites[: amounts.suites]
         self.lesson = lesson
         self.scenes = f"{lesson.new.scene}s"
-        self.stages = Stages(out, count=7)
+        self.measures_learning = amounts.new_episodes > 0
+        self.stages = Stages(out, count=7 if self.measures_learning else 6)
         taught = (lesson.new, lesson.known, lesson.questions)
         self.base = {
             "policy": fingerprint(checkpoint),
@@ -136,23 +137,29 @@ class DemoRun:
         a, scenes, new_task = self.amounts, self.scenes, self.lesson.new.title
         training = self.base | {"config": repr(self.config), "amounts": asdict(a)}
         acting = self.base | {"films": a.films}
-        self.stage("films", self.act, says=f"The policy acts in {scenes} it has never seen. Filming.", inputs=acting)
         self.stage(
             "controls",
             self.compare,
-            says=f"How often does it succeed? The same {scenes} with grey pictures, and with wrong instructions.",
+            says=f"How often does it succeed in {scenes} it has never seen? Also with grey pictures, and with wrong "
+            "instructions.",
             inputs=acting | {"episodes": a.episodes},
         )
+        self.stage("films", self.act, says="Filming some of these episodes.", inputs=acting | {"episodes": a.episodes})
         self.stage(
             "inside", self.look_inside, says="A look inside: attention, and noise becoming actions.", inputs=acting
         )
         new = self.base | {"episodes": a.new_episodes}
-        self.stage("before", self.try_before, says=f"Something new: {new_task}. Before training.", inputs=new)
-        self.stage("collect", self.demonstrate, says="A scripted expert demonstrates it.", inputs=training)
+        if self.measures_learning:
+            self.stage("before", self.try_before, says=f"Something new: {new_task}. Before training.", inputs=new)
+        self.stage("collect", self.demonstrate, says=f"A scripted expert demonstrates {new_task}.", inputs=training)
         self.tuned = Path(
             self.stage("training", self.fine_tune, says="Fine-tuning on the demonstrations.", inputs=training)["policy"]
         )
-        self.stage("after", self.try_after, says=f"The same new {scenes} again, after training.", inputs=new | training)
+        if self.measures_learning:
+            says = f"The same new {scenes} again, after training."
+            self.stage("after", self.try_after, says=says, inputs=new | training)
+        else:
+            self.stage("expert", self.show_expert, says=f"Filming the expert: {new_task}.", inputs=self.base)
 
     @property
     def steps(self) -> int:
@@ -165,12 +172,13 @@ class DemoRun:
         return self.results[name]
 
     def act(self, folder: Path) -> list[dict[str, Any]]:
-        """Film the first scenes of each suite, whatever happens there."""
+        """Film of each suite the first scene that went well and the first that did not, then others from the start."""
         runner = Runner(self.checkpoint)
+        outcomes = {row["suite"]: row["outcomes"] for row in self.results["controls"] if row["control"] == "none"}
         return [
             film_episode(runner, suite, scene=scene, seed=self.seed, path=folder / f"{suite.name}-{scene}")
             for suite in self.suites
-            for scene in range(self.amounts.films)
+            for scene in scenes_to_film(outcomes[suite.name], self.amounts.films)
         ]
 
     def compare(self, folder: Path) -> list[dict[str, Any]]:
@@ -226,7 +234,7 @@ class DemoRun:
             init_from=InitFrom(str(self.checkpoint)),
             data=replace(run.data, sources=sources),
             steps=self.steps,
-            logging=replace(run.logging, log_every=log_every),
+            logging=replace(run.logging, log_every=log_every, log_to=()),
             seed=self.seed,
         )
         return {"policy": str(train(config, out=folder / "run")), "run": str(folder / "run")}
@@ -242,6 +250,10 @@ class DemoRun:
             for when, policy in (("before", self.checkpoint), ("after", self.tuned))
         ]
         return {"new": new, "known": known, "films": films}
+
+    def show_expert(self, folder: Path) -> dict[str, Any]:
+        """Film what the policy learns from: the scripted expert in the new task."""
+        return film_episode(Runner("expert"), self.lesson.new, scene=0, seed=self.seed, path=folder / "expert")
 
     def learned_scene(self, after: Sequence[bool]) -> int:
         """Return the first scene that failed before and succeeds now, or 0 if there is none."""
@@ -269,6 +281,13 @@ class DemoRun:
             out=folder,
         )
         return [summarize(result) for result in results]
+
+
+def scenes_to_film(outcomes: Sequence[bool], count: int) -> list[int]:
+    """Return `count` scenes in order: the first success and the first failure before any other, then the first ones."""
+    firsts = [outcomes.index(outcome) for outcome in (True, False) if outcome in outcomes]
+    chosen = list(dict.fromkeys([*firsts, *range(len(outcomes))]))
+    return sorted(chosen[:count])
 
 
 def film_episode(runner: Runner, suite: Suite, *, scene: int, seed: int, path: Path) -> dict[str, Any]:

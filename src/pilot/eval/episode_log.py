@@ -113,18 +113,21 @@ def fingerprint(policy: Any) -> str:
 
 
 def code_fingerprint() -> str:
-    """Return twelve hex digits of the source that every policy acts through; simulators have their own."""
+    """Return twelve hex digits of the source that every policy acts through; robots and simulators have their own."""
     root = Path(pilot.__path__[0])
-    folders = ("robots", "tokenizers", "data", "nn", "models", "infer")
-    return _digest(sorted(path for folder in folders for path in (root / folder).rglob("*.py")))
+    folders = ("tokenizers", "data", "nn", "models", "infer")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    return _digest(sorted([*files, root / "robots" / "__init__.py"]))
 
 
 @cache
 def suite_fingerprint(suite: Suite) -> str:
-    """Return twelve hex digits of a suite's options and of its simulator's source."""
+    """Return twelve hex digits of a suite's options, and of the source of its simulator and of its robot."""
     source = Path(inspect.getfile(type(suite)))
     is_folder = source.parent != Path(pilot.sims.__path__[0]) and (source.parent / "__init__.py").exists()
-    return _digest(sorted(source.parent.rglob("*.py")) if is_folder else [source], more=repr(suite))
+    files = sorted(source.parent.rglob("*.py")) if is_folder else [source]
+    robot = Path(pilot.__path__[0], "robots", f"{suite.robot.name}.py")
+    return _digest([*files, *([robot] if robot.is_file() else [])], more=repr(suite))
 
 
 def _digest(files: Sequence[Path], *, more: str = "") -> str:

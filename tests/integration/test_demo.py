@@ -1,8 +1,9 @@
-"""`pilot demo --quick` from a checkpoint to a report, and again: the second time everything is only read."""
+"""`pilot demo` from a checkpoint to a report, and again: the second time everything is only read."""
+
+from dataclasses import replace
 
 from pilot import configs
-from pilot.eval import demo_stages
-from pilot.eval.demo import demo as run_demo
+from pilot.eval import demo, demo_stages
 from pilot.sims.collect import collect
 from pilot.sims.homes import SUITES, HomesEnv, env
 from pilot.train.config import Source
@@ -27,20 +28,34 @@ def tiny_checkpoint(folder):
     return policy, changed(config, name="finetune", data={"sources": sources}, checkpoints={"save_every": 4})
 
 
-def test_quick_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_shape_checks):
+def test_demo_from_checkpoint_to_report(tmp_path, monkeypatch, capsys, no_shape_checks):
     checkpoint, config = tiny_checkpoint(tmp_path)
     monkeypatch.setattr(env, "HomesEnv", ShortEnv)
-    path = run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
+    tiny = replace(demo_stages.QUICK, films=1, episodes=2, new_episodes=2, workers=1)
+    monkeypatch.setattr(demo, "FULL", tiny)
+    path = demo.demo(tmp_path / "demo", config=config, checkpoint=checkpoint)
     page = path.read_text()
     assert path == tmp_path / "demo" / "report.html" and len(page) > 50_000
-    assert f"{demo_stages.QUICK.steps} training steps" in page and "of 2 homes" in page
+    assert f"{tiny.steps} training steps" in page and "of 2 homes" in page
     said = capsys.readouterr().out
     assert "[7/7]" in said and "done before" not in said and str(path) in said
+    assert "step 8/8  " in said and "samples/s" in said, "training says how it goes where there is no terminal"
+    assert not list((tmp_path / "demo").rglob("tensorboard")), "a demo needs no package for that"
 
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("ran again")
 
     for name in ("train", "collect", "evaluate_table", "attention_picture", "film"):
         monkeypatch.setattr(demo_stages, name, forbidden)
-    run_demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint)
+    demo.demo(tmp_path / "demo", config=config, checkpoint=checkpoint)
     assert capsys.readouterr().out.count("done before") == 7
+
+
+def test_quick_demo_films_the_expert_and_measures_no_learning(tmp_path, monkeypatch, capsys, no_shape_checks):
+    checkpoint, config = tiny_checkpoint(tmp_path)
+    monkeypatch.setattr(env, "HomesEnv", ShortEnv)
+    monkeypatch.setattr(demo, "QUICK", replace(demo_stages.QUICK, films=1, episodes=2, steps=2, workers=1))
+    page = demo.demo(tmp_path / "demo", config=config, quick=True, checkpoint=checkpoint).read_text()
+    said = capsys.readouterr().out
+    assert "[6/6]" in said and "95 % interval" in said
+    assert "(the expert)" in page and "The whole lesson is 4 steps" in page and "→" not in page
