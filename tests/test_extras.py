@@ -36,7 +36,7 @@ def test_what_computes_a_model_pulls_torch(extra):
     assert "torch" in packages(extra)
 
 
-def test_all_has_every_part_but_the_developers_and_the_benchmarks():
+def test_all_has_every_part_but_what_developers_need_and_the_benchmarks():
     """The simulators of others are heavy and want versions of their own: each has an environment to itself."""
     benchmarks = ("pusht", "aloha", "metaworld", "libero")
     left_out = ("dev", "docs", "notebooks", "onnx", "rerun", "all", "ray", *benchmarks)

@@ -30,8 +30,8 @@ def demo(
 ) -> Path:
     """Act, collect, fine-tune and act again; return the path of the page. `config` says how to fine-tune.
 
-    `quick` acts and looks inside, collects a little and takes a few training steps; it measures no learning, which takes
-    longer than two minutes.
+    `quick` acts and looks inside, collects a little and takes a few training steps; it measures no learning, which
+    takes longer than two minutes.
 
     Raises:
         FileNotFoundError: there is no checkpoint.

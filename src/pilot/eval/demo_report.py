@@ -107,8 +107,8 @@ def add_acting(report: Report, run: DemoRun) -> None:
     """Add films of unseen scenes, and success beside the controls."""
     report.section(
         f"In {run.scenes} it has never seen",
-        f"Of each kind of task the first {run.lesson.new.scene} that went well, and the first that did not, if there is "
-        "one. The line under a film is what the policy says it is doing. Each piece of the bar below is one such "
+        f"Of each kind of task the first {run.lesson.new.scene} that went well, and the first that did not, if there "
+        "is one. The line under a film is what the policy says it is doing. Each piece of the bar below is one such "
         "subtask, and the mark shows where the film is. Click a film to stop it.",
     )
     for shot in run.results["films"]:
@@ -177,9 +177,9 @@ def add_first_steps(report: Report, run: DemoRun) -> None:
     minutes = run.config.steps * run.config.batch_size / max(speeds[-1], 1e-9) / 60 if speeds else 0.0
     report.section(
         "How it learns something new",
-        f"{run.lesson.new.title.capitalize()}: neither is in any data that the policy was trained on. A scripted expert "
-        f"shows how; here {a.scenes * a.episodes_per_scene} of its demonstrations and {run.steps} training steps, which "
-        "is too little to learn from. So this page gives no success rate for it.",
+        f"{run.lesson.new.title.capitalize()}: neither is in any data that the policy was trained on. A scripted "
+        f"expert shows how; here {a.scenes * a.episodes_per_scene} of its demonstrations and {run.steps} training "
+        "steps, which is too little to learn from. So this page gives no success rate for it.",
     )
     add_film(report, run.results["expert"], when="the expert")
     add_losses(report, run, title=f"Losses of the first {run.steps} steps")
