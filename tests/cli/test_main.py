@@ -166,7 +166,8 @@ def failing(error: BaseException):
         (OSError(errno.EADDRINUSE, "port 80 is taken"), 2, "pilot: port 80 is taken; choose another --port"),
         (OSError("cannot write run/000500; is the disk full?"), 2, "cannot write run/000500"),
         (FloatingPointError("the flow loss is NaN at step 3"), 2, "NaN at step 3"),
-        (KeyboardInterrupt(), 130, "run the same command again to continue"),
+        (KeyboardInterrupt(), 130, "pilot: stopped; nothing was written"),
+        (KeyboardInterrupt("stopped at step 3"), 130, "pilot: stopped at step 3"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )

@@ -81,3 +81,23 @@ def test_the_runs_of_the_shipped_checkpoint_are_read(stage, tmp_path):
     assert stored["objective"]["alpha"] == old["alpha"] and stored["data"]["loc_stride"] == old["loc_stride"]
     assert stored["ema"] == {"decay": old["ema_decay"], "warmup": True}
     assert (stored["init_from"] or {"path": None})["path"] == old["init_from"]
+
+
+@pytest.mark.parametrize("optim", [{"decay_steps": 4}, {"final_lr": 0.5, "peak_lr": 0.5}], ids=str)
+def test_a_run_whose_rate_does_not_depend_on_its_end_can_be_made_longer(optim, tmp_path, monkeypatch):
+    run = changed(RUN, optim=OptimConfig(warmup_steps=2, **optim))
+    (tmp_path / "config.json").write_text(json.dumps(resume.as_json(run)))
+    monkeypatch.setattr(resume.checkpoint, "last_checkpoint", lambda out: out / "checkpoints" / "000004")
+    longer = changed(run, steps=run.steps + 5)
+    assert resume.claim(tmp_path, longer, resume=True, write=True).name == "000004"
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == longer.steps
+    with pytest.raises(ValueError, match="with other steps"):
+        resume.claim(tmp_path, run, resume=True, write=True)
+    with pytest.raises(ValueError, match="with other steps, seed"):
+        resume.claim(tmp_path, changed(longer, steps=99, seed=7), resume=True, write=True)
+
+
+def test_where_another_length_is_another_schedule_the_way_on_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume.checkpoint, "last_checkpoint", lambda out: out / "checkpoints" / "000004")
+    with pytest.raises(ValueError, match=rf"of {RUN.steps} steps, .*--set init_from={tmp_path}\).*decay_steps"):
+        resume.claim(tmp_path, changed(RUN, steps=RUN.steps + 5), resume=True, write=True)

@@ -23,12 +23,23 @@ OPTIONS = {"labels": "--labels", "keep_margin": "--keep-margin", "url": "--vlm",
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verb:
-    """One word after `pilot`: its help, an example to copy, its arguments, and the function that runs it."""
+    """One word after `pilot`: its help, an example to copy, its arguments, and the function that runs it.
+
+    `when_stopped` is said at Ctrl-C: what was kept, and what the same command does then.
+    """
 
     help: str
     example: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    when_stopped: str = "nothing was written"
+
+    def execute(self, args: argparse.Namespace) -> None:
+        """Run the verb; a Ctrl-C that says nothing itself becomes one that says what was kept."""
+        try:
+            self.run(args)
+        except KeyboardInterrupt as stopped:
+            raise KeyboardInterrupt(str(stopped) or f"stopped; {self.when_stopped}") from stopped
 
 
 class Parser(argparse.ArgumentParser):

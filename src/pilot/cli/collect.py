@@ -159,4 +159,5 @@ VERB = Verb(
     example="pilot collect data/mine --level 2 --task multi --homes 40 --episodes 10",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="finished scenes are kept, and the same command goes on from there",
 )

@@ -166,4 +166,5 @@ VERB = Verb(
     "--set prompt=pi0",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="remove the unfinished folder, and run the command again",
 )

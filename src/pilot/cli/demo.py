@@ -35,4 +35,5 @@ VERB = Verb(
     example="pilot demo --quick",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="finished parts are kept, and the same command goes on from there",
 )

@@ -18,9 +18,11 @@ from pilot import __version__, missing_extra
 from pilot.cli import (
     check,
     collect,
+    completion,
     convert,
     data,
     demo,
+    doctor,
     export,
     plan,
     play,
@@ -55,7 +57,9 @@ VERBS = {
     "robots": robots.VERB,
     "runs": runs.VERB,
     "suites": suites.VERB,
+    "doctor": doctor.VERB,
 }
+VERBS["completion"] = completion.make_verb(VERBS, data.WORDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,13 +84,13 @@ def run(arguments: list[str]) -> None:
         check_name("verb", f"data {arguments[1]}", [f"data {word}" for word in data.WORDS])
     namespace, rest = build_parser().parse_known_args(arguments or ["--help"])
     namespace.parser.refuse_unknown(rest)
-    VERBS[namespace.verb].run(namespace)
+    VERBS[namespace.verb].execute(namespace)
 
 
 def describe_error(error: BaseException) -> str:
     """Return the line to print for an error: pilot's own messages say what to do, some of the system's do not."""
     if isinstance(error, KeyboardInterrupt):
-        return str(error) or "stopped; run the same command again to continue"
+        return str(error) or "stopped"
     if isinstance(error, OSError) and error.errno is not None:
         return describe_system_error(error)
     if isinstance(error, ModuleNotFoundError):

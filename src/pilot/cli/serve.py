@@ -178,4 +178,5 @@ VERB = Verb(
     example="pilot serve checkpoints/nano mine=outputs/mine/policy --host 0.0.0.0 --api-keys keys.txt --watch 10",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="the server has ended",
 )

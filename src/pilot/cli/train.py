@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
         return
     out = args.out or Path("outputs") / config.name
     check(config, out)
+    finished = (out / "checkpoints" / f"{config.steps:06d}").is_dir()
     evaluate = None
     if config.evaluation.suite is not None:
         from pilot.eval.during_training import evaluator
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> None:
 
     policy = train(config, out=out, until=args.until, evaluate=evaluate)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(f"saved the policy in {policy}")
+        done = f"all {config.steps} steps were taken before; the policy is in" if finished else "saved the policy in"
+        print(f"{done} {policy}")
 
 
 def check(config: "TrainConfig", out: Path) -> None:
@@ -74,4 +76,5 @@ VERB = Verb(
     "--set data.sources.known.path=data/known --set data.sources.web.path=data/mine-web",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="the same command goes on from the last checkpoint, or from the start if there is none",
 )

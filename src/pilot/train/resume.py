@@ -28,13 +28,32 @@ def claim(out: Path, config: TrainConfig, *, resume: bool, write: bool) -> Path 
     if (out / FILE).exists() and last is not None:
         if not resume:
             raise ValueError(f"{out} holds a run at {last.name}; resume it, or choose another folder")
-        if changed := list(differences(config, read_config(out, like=config))):
+        stored = read_config(out, like=config)
+        changed = list(differences(config, stored))
+        if changed == ["steps"] and config.steps > stored["steps"]:
+            check_longer(out, config, steps=stored["steps"])
+        elif changed:
             raise ValueError(
                 f"{out} holds a run with other {', '.join(changed)}; choose another folder or the same config"
             )
     if write:
         write_json(out / FILE, as_json(config))
     return last
+
+
+def check_longer(out: Path, config: TrainConfig, *, steps: int) -> None:
+    """Check that a run of so many `steps` may be made longer: its learning rate must not depend on where it ends.
+
+    Raises:
+        ValueError: it does; the message says how to train on all the same.
+    """
+    optim = config.optim
+    if optim.decay_steps is None and optim.final_lr != optim.peak_lr:
+        raise ValueError(
+            f"{out} holds a run of {steps} steps, over which its learning rate falls to {optim.final_lr:g}: another "
+            f"length is another schedule. Start a new run from its policy (--out elsewhere --set init_from={out}); a "
+            f"run with optim.decay_steps, or with final_lr = peak_lr, can be made longer"
+        )
 
 
 def as_json(config: Any) -> Any:

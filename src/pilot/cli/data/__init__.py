@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
-    WORDS[args.what].run(args)
+    WORDS[args.what].execute(args)
 
 
 VERB = Verb(

@@ -77,4 +77,5 @@ VERB = Verb(
     example="pilot data annotate data/mine --vlm http://localhost:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="the answers so far are kept, and the same command goes on after them",
 )

@@ -58,4 +58,5 @@ VERB = Verb(
     example="pilot data import recordings/aloha data/aloha --robot aloha --task 'open the box' --skip-bad",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="what is written is kept, and the same command goes on from there",
 )

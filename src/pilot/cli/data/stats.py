@@ -139,4 +139,5 @@ VERB = Verb(
     example="pilot data stats data/mine --per robot --action-horizon 10",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="data sets whose numbers were printed have them, the others are as they were",
 )
