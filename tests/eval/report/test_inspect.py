@@ -13,9 +13,12 @@ from eval.checkpoints import save_random_policy
 from eval.pages import Balance
 from pilot.cli import main
 from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.formats.writer import LeRobotWriter
+from pilot.data.formats.web import WebWriter
+from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.eval.report.inspect import inspect, word_spans
+from pilot.eval.report.inspect_web import draw_boxes
 from pilot.robots.homes import ROBOT as HOMES
+from pilot.tokenizers.text import box_to_locs
 
 
 def episode(number: int, *, length: int = 40) -> dict[str, np.ndarray]:
@@ -144,3 +147,36 @@ def test_with_a_checkpoint_it_is_that_policys_view(tmp_path, prompt):
     assert f"As the policy in <code>{policy}</code> sees it" in page
     assert "room as recorded, 40\u00a0×\u00a020" in page and "room as seen, 16\u00a0×\u00a016" in page
     assert "this model takes none" in page, "the random policy has no action tokenizer"
+
+
+def test_pictures_with_questions_have_a_page_of_their_own(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    with WebWriter(tmp_path / "web") as writer:
+        for number in range(60):
+            picture = encode_png(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+            colour = ("red", "blue")[number % 2]
+            box = box_to_locs((0.25, 0.25, 0.5, 0.75))
+            questions = [
+                ("which colour is the <cup>?", colour),
+                ("where is the cup?", f"{box}cup"),
+                ("is it a cup?", "yes"),
+            ]
+            writer.add(picture, questions)
+    assert main.main(["data", "inspect", str(tmp_path / "web")]) == 0
+    said = capsys.readouterr().out
+    assert "one answer: “is it a cup?” is answered “yes” 60 times of 60" in said and "“where is the cup?”" in said
+    assert f"180 rows, 2 suspicious things: {tmp_path}/web/inspect.html" in said
+    page = (tmp_path / "web" / "inspect.html").read_text()
+    parser = Balance()
+    parser.feed(page)
+    assert not parser.open and page.count("<img") == 12
+    assert "which colour is the &lt;cup&gt;?" in page and "[box] cup" in page and "&lt;loc" not in page
+    assert "33%" in page, "a third of the rows speak of a place"
+
+
+def test_the_box_that_a_row_speaks_of_is_drawn():
+    picture = np.zeros((16, 16, 3), np.uint8)
+    drawn = draw_boxes(picture, "where is the cup?", box_to_locs((0.25, 0.25, 0.5, 0.75)) + "cup")
+    assert drawn.shape == (256, 256, 3)
+    reds = np.argwhere(drawn[..., 0] == 255)
+    assert reds.min(0).tolist() == [64, 64] and reds.max(0).tolist() == [128, 192]

@@ -2,13 +2,21 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import Verb, checkpoint_at, file_to_write, local_path, whole_number
+
+if TYPE_CHECKING:
+    from pilot.eval.report.inspect import Inspection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument("path", type=Path, help="a LeRobot (v2.1, v3.0) or RLDS data set: a folder, hf://, gs:// …")
+    parser.add_argument(
+        "path",
+        type=Path,
+        help="a LeRobot (v2.1, v3.0) or RLDS data set, or pictures with questions: a folder, hf://, …",
+    )
     parser.add_argument("--out", type=file_to_write, help="file of the page (default: inspect.html in the folder)")
     parser.add_argument("--robot", help="a name, or path/to/robot.py (default: the one that the data set names)")
     parser.add_argument("--layouts", metavar="FILE", help="for rlds: a file whose DATASETS says what its features mean")
@@ -23,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
-    from pilot.data.formats.open_dataset import check_episodes
+    from pilot.data.formats.open_dataset import check_episodes, is_image_text
     from pilot.data.storage.remote import is_remote
     from pilot.datasets import layouts_from
     from pilot.robots import load_robot
@@ -31,6 +39,10 @@ def run(args: argparse.Namespace) -> None:
     robot = load_robot(args.robot) if args.robot else None
     checkpoint = checkpoint_at(args.checkpoint) if args.checkpoint else None
     path = local_path(args.path, "give the folder of a data set, or its address: hf://owner/repo, gs://…")
+    if not is_remote(args.path) and is_image_text(path):
+        from pilot.eval.report.inspect_web import inspect_web
+
+        return print_findings(inspect_web(path, out=args.out), rows="rows")
     if not is_remote(args.path):
         check_episodes(path)
     from pilot.eval.report.inspect import inspect
@@ -44,9 +56,14 @@ def run(args: argparse.Namespace) -> None:
         episodes=args.episodes,
         layouts=layouts_from(args.layouts),
     )
+    print_findings(report, rows="episodes")
+
+
+def print_findings(report: "Inspection", *, rows: str) -> None:
+    """Print what looks wrong in a set of so many `rows`, and where the page is."""
     for issue in report.issues:
         print(f"{issue.check}: {issue.what}\n    {issue.remedy}")
-    print(f"{report.episodes} episodes, {len(report.issues)} suspicious things: {report.page}")
+    print(f"{report.episodes} {rows}, {len(report.issues)} suspicious things: {report.page}")
 
 
 VERB = Verb(
