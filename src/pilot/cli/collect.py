@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
@@ -137,9 +138,16 @@ def run(args: argparse.Namespace) -> None:
                 image_size=args.image_size,
                 **where,
             )
-    print(f"wrote the data set {args.out}" + ("" if args.web else f"; to look at it: pilot data inspect {args.out}"))
+    what = f"the data set {args.out}" if args.web is None else f"{count_questions(args.out)} questions to {args.out}"
+    print(f"wrote {what}; to look at it: pilot data inspect {args.out}")
     if args.web is None and (reasons := dropped_reasons(args.out)):
         print("left out: " + ", ".join(f"{count} × {reason}" for reason, count in reasons.items()))
+
+
+def count_questions(folder: Path) -> int:
+    """Return the number of rows in a set of pictures with questions; a scene gives about as many as were asked for."""
+    with (folder / "rows.jsonl").open("rb") as rows:
+        return sum(1 for _ in rows)
 
 
 def driver(checkpoint: str, suite: Any) -> Any:
