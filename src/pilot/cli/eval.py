@@ -16,7 +16,7 @@ from pilot.cli.arguments import (
 )
 
 REMEDY = "give the folder of a data set (pilot collect makes one), or its address: hf://owner/repo, gs://…"
-EXECUTORS = ("open-loop", "rtc", "ensemble")
+EXECUTORS = ("rtc", "open-loop", "ensemble")
 """The names of `pilot.serve.control.EXECUTORS`, which takes time to import; a test keeps them equal."""
 
 
