@@ -32,4 +32,5 @@ VERB = Verb(
     example="pilot export checkpoints/nano outputs/nano-onnx",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="the folder is unfinished; run the same command again",
 )

@@ -85,4 +85,5 @@ VERB = Verb(
     example="pilot play checkpoints/nano --suite homes-l2",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="episodes that were recorded to their end are kept",
 )

@@ -39,4 +39,5 @@ VERB = Verb(
     example="pilot pull me/nano checkpoints/mine",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="what was fetched is kept, and the same command goes on with the rest",
 )

@@ -61,4 +61,5 @@ VERB = Verb(
     example="pilot push checkpoints/nano me/nano --license apache-2.0 --results outputs/eval/results.json",
     add_arguments=add_arguments,
     run=run,
+    when_stopped="files that were sent are kept there, and the same command sends the rest",
 )
