@@ -70,7 +70,7 @@ def find_issues(pairs: Sequence[tuple[str, str]]) -> list[QualityIssue]:
     for question, counts in answers.items():
         (answer, count), total = counts.most_common(1)[0], counts.total()
         if total >= 50 and count > 0.98 * total:
-            what = f"“{question}” is answered “{answer}” {count} times of {total}"
+            what = f"“{plain(question)}” is answered “{plain(answer)}” {count} times of {total}"
             remedy = "A model learns to say it without looking; add pictures where another answer is true"
             issues.append(QualityIssue(check="one answer", what=what, remedy=remedy))
     return issues
