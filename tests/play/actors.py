@@ -7,6 +7,25 @@ import numpy as np
 RISE = 0.02  # of the target, per step [m]
 
 
+class Still:
+    """A policy that keeps a robot where it is, for robots whose actions are named as their states."""
+
+    device = "cpu"
+
+    def session(self, *, robot: str | None, replan_steps: int | None) -> "StillSession":
+        return StillSession()
+
+
+class StillSession:
+    replan_steps = 5
+
+    def reset(self) -> None:
+        pass
+
+    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
+        return {"actions": np.tile(observation["state"], (10, 1)), "subtask": "wait", "box": None, "timing": {}}
+
+
 class Lifter:
     """A policy whose sessions lift the pad, whatever they see; words with "never" are refused."""
 

@@ -10,7 +10,7 @@ from pilot import configs
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.eval.suites import load_suite
 from pilot.play.player import Player
-from play.actors import Lifter
+from play.actors import Lifter, Still
 
 NANO = Path(__file__).parents[2] / "checkpoints" / "nano"
 
@@ -195,3 +195,23 @@ def test_the_run_that_is_written_can_be_trained(player):
     assert run.data.sources[0].path == str(player.recorder.path.resolve()) and run.data.loc_stride == 16
     player.finetuning.file.write_text("# mine\n")
     assert player.finetuning.write().read_text() == "# mine\n", "a changed file is kept"
+
+
+def test_a_robot_with_an_arm_is_driven_by_its_hand_and_recorded_in_its_joints(tmp_path):
+    player = Player(Still(), load_suite("rooms-move"), robot="mobile", checkpoint=NANO, out=tmp_path, scene=3)
+    ticks(player, 2)
+    view = json.loads(json.dumps(player.view()))
+    assert [camera["name"] for camera in view["cameras"]] == ["front", "back", "wrist", "overview"]
+    assert view["plan"]["path"] and view["axes"][:3] == ["hand right", "hand forward", "hand up"]
+    do(player, "record")
+    do(player, "take")
+    do(player, "steer", axes={"hand up": 1.0, "drive forward": -0.5}, open=False)
+    ticks(player, 6)
+    do(player, "stop")
+    do(player, "keep")
+    data = LeRobotDataset(player.recorder.path, 10)
+    assert data.actions.shape == (6, 11) and (data.actions[:, 0] < 0).all(), "it drove backwards"
+    assert np.ptp(data.actions[:, 4:10], axis=0).max() > 0.01 and data.actions[-1, 10] == 0.0, (
+        "joints, and a closed hand"
+    )
+    player.close()

@@ -15,11 +15,14 @@ Axes: `b` batch, `l` text tokens, `s` backbone tokens, `n` layers, `k` key-value
 horizon, `ad` action dims, `v` vocabulary.
 """
 
+import contextlib
 import copy
 import json
+import logging
 import math
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,10 +199,25 @@ def write_part(
     module: nn.Module, inputs: tuple[Any, ...], file: Path, *, names: list[str], outputs: list[str], dynamic: Any
 ) -> None:
     """Export one module to a file with named inputs and outputs."""
-    torch.onnx.export(
-        module.eval(), inputs, file, input_names=names, output_names=outputs, dynamic_shapes=dynamic,
-        opset_version=OPSET, dynamo=True, verbose=False, external_data=True,
-    )  # fmt: skip
+    with _quiet():
+        torch.onnx.export(
+            module.eval(), inputs, file, input_names=names, output_names=outputs, dynamic_shapes=dynamic,
+            opset_version=OPSET, dynamo=True, verbose=False, external_data=True,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what PyTorch's exporter says about itself: packages that it could use too, and names of axes."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def stack_masks(observation: Observation) -> Tensor:

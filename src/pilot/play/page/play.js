@@ -22,6 +22,7 @@ let accepted = false; // whether this connection has sent a view
 let wait = FIRST_WAIT;
 let view = null;
 let gripOpen = true;
+let drove = false; // whether a person drove in the last view
 let sent = "{}"; // the axes that were sent last
 let padGrip = false; // whether the gamepad's button was down
 const pressed = new Map(); // by axis: −1, 0 or 1, from keys and from the page's own buttons
@@ -302,7 +303,8 @@ function showPath(screen, path) {
 
 function showDriver() {
   const person = view.driver === "person";
-  if (!person) gripOpen = view.open;
+  if (!person || !drove) gripOpen = view.open; // who takes over holds what the robot holds
+  drove = person;
   setText($("driver"), person ? "you" : "the policy");
   setText($("take"), person ? "Give back" : "Take over");
   $("grip").hidden = !person || !view.has_gripper;
