@@ -16,6 +16,7 @@ from serve.browser import browse, chromium
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium on the path, and PILOT_CHROMIUM names none")
 
 DESK, PHONE = (1280, 900), (390, 844)
+COMMAND_KEY = "key-for-commands"  # of servers without API keys; they print it with their address
 MARKUP = "<img src=x onerror=window.hacked=1>"
 
 
@@ -58,7 +59,7 @@ def page(browser):
 @contextlib.contextmanager
 def acting(policy, *, prompts=("put the cup in the sink",), **options):
     """A server with one robot for each prompt, each of which has asked once."""
-    with serve_in_background(policy, **options) as port, contextlib.ExitStack() as robots:
+    with serve_in_background(policy, command_key=COMMAND_KEY, **options) as port, contextlib.ExitStack() as robots:
         clients = [robots.enter_context(PolicyClient(port=port)) for _ in prompts]
         for client, prompt in zip(clients, prompts, strict=True):
             client.infer(sight(prompt))
@@ -70,7 +71,7 @@ def shown(selector):
 
 
 def watched(page, port):
-    page.open(f"http://127.0.0.1:{port}/")
+    page.open(f"http://127.0.0.1:{port}/#key={COMMAND_KEY}")
     page.until("!document.getElementById('robot').hidden")
 
 
