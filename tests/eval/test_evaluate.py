@@ -15,6 +15,7 @@ from eval.toy_sim import ToySuite
 from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
+from pilot.eval.episode import Timekeeping
 from pilot.eval.episode_log import EpisodeLog, read_rows
 from pilot.eval.evaluate import check_fit, evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
@@ -419,3 +420,16 @@ def test_a_policy_that_acts_at_another_rate_is_refused(tmp_path):
     fast = save_random_policy(tmp_path / "policy", replace(HOMES, control_hz=50.0))
     with pytest.raises(ValueError, match="to act 50 times a second as robot 'homes', suite 'homes-l1' takes"):
         evaluate(fast, suite="homes-l1", episodes=1)
+
+
+class Overlaps(Still):
+    """A policy whose chunks are averaged unless somebody says otherwise."""
+
+    model = SimpleNamespace(default_executor="ensemble")
+
+
+def test_a_policy_says_how_its_chunks_are_executed():
+    assert Runner(Overlaps()).setup(job()).timekeeping == Timekeeping(executor="ensemble")
+    plain = Settings(timekeeping=Timekeeping(executor="open-loop"))
+    assert Runner(Overlaps(), plain).setup(job()).timekeeping.executor == "open-loop"
+    assert Runner(Still()).setup(job()).timekeeping.executor == "open-loop"

@@ -84,7 +84,7 @@ def clock_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--executor", choices=EXECUTORS,
         help="what the robot does until an answer comes: the rest of the old chunk (rtc, default with --clock), "
-        "nothing (open-loop, default without); ensemble: the mean of what all chunks say",
+        "nothing (open-loop), the mean of what all chunks say (ensemble) (default without: as the policy is made for)",
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def read_timekeeping(args: argparse.Namespace) -> Any:
         return None
     from pilot.eval.episode import Timekeeping
 
-    executor = args.executor or ("rtc" if args.clock else "open-loop")
+    executor = args.executor or ("rtc" if args.clock else None)
     return Timekeeping(clock=args.clock, latency_ms=args.latency_ms, executor=executor)
 
 

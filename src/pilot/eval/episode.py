@@ -23,13 +23,13 @@ class Timekeeping:
     Without `clock` the world waits for each answer. With it the world goes on at the robot's rate while the policy
     thinks, each answer arrives `latency_ms` after its observation (None: as long as it really took), and until then the
     robot does what `executor` says (`infer/executor.py`): `rtc` the rest of the old chunk, which the new one continues,
-    `ensemble` the mean of all chunks, `open-loop` stands still. Only the first answer is waited for: before it, nothing
-    has been commanded.
+    `ensemble` the mean of all chunks, `open-loop` stands still; None is the policy's own choice, and `rtc` on the
+    clock. Only the first answer is waited for: before it, nothing has been commanded.
     """
 
     clock: bool = False
     latency_ms: float | None = None
-    executor: ExecutorName = "open-loop"
+    executor: ExecutorName | None = None
 
     def __post_init__(self) -> None:
         if self.latency_ms is not None and not (self.clock and 0 <= self.latency_ms < float("inf")):

@@ -115,7 +115,7 @@ def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
         ValueError: an unknown control.
     """
     course = Course(env, setup)
-    in_lock_step = not setup.timekeeping.clock and setup.timekeeping.executor == "open-loop"
+    in_lock_step = not setup.timekeeping.clock and setup.timekeeping.executor in (None, "open-loop")
     yield from (_in_lock_step(course) if in_lock_step else _on_clock(course))
     return course.record(), np.array(course.executed)
 
@@ -135,7 +135,7 @@ def _in_lock_step(course: Course) -> Acting:
 def _on_clock(course: Course) -> Acting:
     """Send one command per control tick, from chunks that arrive as late as `Timekeeping` says."""
     setup, robot = course.setup, course.env.robot
-    executor = EXECUTORS[setup.timekeeping.executor](
+    executor = EXECUTORS[setup.timekeeping.executor or "rtc"](
         replan_steps=setup.replan_steps,
         late=replace(standing_still({"action_units": robot.action_units}), latch=False),
         patience=course.env.max_steps + 1,  # answers are late here, but never lost

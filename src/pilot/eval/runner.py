@@ -58,7 +58,9 @@ class Runner:
         self.settings = settings = settings or Settings()
         self.policy = load(policy, num_steps=settings.num_steps)
         metadata = (self.policy or ExpertPolicy).metadata
-        self.joins_chunks = settings.timekeeping.executor == "rtc" and bool(metadata.get("rtc"))
+        own = getattr(getattr(self.policy, "model", None), "default_executor", "open-loop")
+        self.timekeeping = replace(settings.timekeeping, executor=settings.timekeeping.executor or own)
+        self.joins_chunks = self.timekeeping.executor == "rtc" and bool(metadata.get("rtc"))
         self.entered = entered
         self.free: dict[Suite, list[SimEnv]] = {}
 
@@ -131,7 +133,7 @@ class Runner:
             true_subtask=true_subtask,
             loc_stride=self.policy.bundle.loc_stride if writes_boxes else 1,
             hold_steps=self.settings.hold_steps,
-            timekeeping=self.settings.timekeeping,
+            timekeeping=self.timekeeping,
             joins_chunks=self.joins_chunks,
         )
 

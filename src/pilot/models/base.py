@@ -11,7 +11,7 @@ Axes: `b` batch, `ah` action horizon, `ad` action dims.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -68,6 +68,11 @@ class Model(nn.Module, ABC):
     def default_replan_steps(self) -> int | None:
         """The actions of a chunk that are executed before the policy looks again; None leaves it to the policy."""
         return None
+
+    @property
+    def default_executor(self) -> Literal["open-loop", "ensemble"]:
+        """How chunks are executed in an evaluation where the world waits (`infer/executor.py`)."""
+        return "open-loop"
 
     # --- training ----------------------------------------------------------------------------------------------------
 

@@ -31,13 +31,13 @@ def transfer_weights(base: Pi, config: PiConfig, *, fresh: Sequence[str], genera
     """Return a model of `config` with the weights of `base`, and new random ones for parts of the expert in `fresh`.
 
     So the second stage of π0.5 gets a new expert, whatever stood there before. Random weights are drawn as in openpi.
-    The other weights are those of `base`, not copies.
+    The other weights are those of `base`, not copies. A model without an expert leaves that of `base` out.
 
     Raises:
         ValueError: see `fresh_parts`, or weights outside of `fresh` that are missing, left over or of another shape.
     """
     model = empty_model(config)
-    new_parts = fresh_parts(model, fresh)
+    new_parts = fresh_parts(model, fresh) | (set(GROUPS["expert"]) if config.action_expert is None else set())
 
     def select_transferred(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: weight for name, weight in weights.items() if name.split(".")[0] not in new_parts}

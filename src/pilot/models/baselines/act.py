@@ -11,14 +11,16 @@ code, one ResNet serves all cameras and the queries are learned. That code uses 
 decoder layers; here, as in the paper, it is that of the last.
 
 Not the paper's: a prompt. The paper learns one task and reads no text; with `reads_text` the mean of the prompt's word
-vectors is one more token beside state and style. Nor is there dropout (the paper has 0.1): see `nn/detr.py`. Execution
-over overlapping chunks (temporal ensembling) is `infer/executor.py`.
+vectors is one more token beside state and style. Nor is there dropout (the paper has 0.1): see `nn/detr.py`. With
+`ensemble` it is evaluated as in the paper: it looks at every step, and what all chunks say of it is averaged
+(`infer/executor.py`).
 
 Axes: `b` batch, `s` encoder tokens, `p` picture tokens, `ah` action horizon, `ad` action dims, `d` width, `z`
 style dims.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -68,8 +70,12 @@ class Act(Model):
 
     @property
     def default_replan_steps(self) -> int:
-        """The whole chunk is executed, as in the paper without its ensemble of overlapping chunks."""
-        return self.config.action_horizon
+        """With the ensemble of overlapping chunks 1, as in the paper; without it the whole chunk is executed."""
+        return self.config.replan_steps or (1 if self.config.ensemble else self.config.action_horizon)
+
+    @property
+    def default_executor(self) -> Literal["open-loop", "ensemble"]:
+        return "ensemble" if self.config.ensemble else "open-loop"
 
     def __init__(self, config: ActConfig) -> None:
         super().__init__()

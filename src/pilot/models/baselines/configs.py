@@ -24,6 +24,11 @@ class BaselineConfig:
     norm: Literal["quantile", "zscore"] = "quantile"
     prompt: Literal["subtask"] = "subtask"
     state_input: Literal["token", "none"] = "token"
+    # How it acts unless it is told otherwise; None: as its paper does.
+    num_steps: int | None = None  # of denoising
+    replan_steps: int | None = None  # actions between two looks
+    # Average what all chunks say of a moment, with a look at every step, as ACT does.
+    ensemble: bool = False
 
     # What the pipeline and the policy ask of every config; a baseline has none of it.
 

@@ -83,6 +83,11 @@ class Denoiser(Model):
 
     config: DiffusionConfig
 
+    @property
+    def default_num_steps(self) -> int:
+        """The levels at which DDIM predicts noise: 10 of them unless the config says otherwise."""
+        return self.config.num_steps or super().default_num_steps
+
     @abstractmethod
     def encode(self, observation: Observation) -> Float[Tensor, "b d"]:
         """Return the condition, which is the same at every level."""

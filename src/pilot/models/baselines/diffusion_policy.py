@@ -130,7 +130,7 @@ class DiffusionPolicy(Denoiser):
     @property
     def default_replan_steps(self) -> int:
         """Half of the chunk is executed: 8 actions of 16 in the paper."""
-        return max(1, self.config.action_horizon // 2)
+        return self.config.replan_steps or max(1, self.config.action_horizon // 2)
 
     def __init__(self, config: DiffusionPolicyConfig) -> None:
         super().__init__()

@@ -126,7 +126,12 @@ class Octo(Denoiser):
     @property
     def default_num_steps(self) -> int:
         """The number of noise levels, each of which is one step; 20 in the paper."""
-        return self.config.levels
+        return self.config.num_steps or self.config.levels
+
+    @property
+    def default_replan_steps(self) -> int | None:
+        """The actions of a chunk that are executed; the paper leaves it to the robot."""
+        return self.config.replan_steps
 
     def __init__(self, config: OctoConfig) -> None:
         super().__init__()
