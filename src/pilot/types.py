@@ -247,6 +247,19 @@ class NormStats:
     clip: Float[np.ndarray, " d"] | None = None  # the largest normalised value; finite only in dims that hardly move
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What a robot saw at another time."""
+
+    images: dict[str, UInt8[np.ndarray, "h w 3"]]  # by camera
+    state: Float[np.ndarray, " sd"]
+
+
+def moment_before(camera: str) -> str:
+    """Return the name under which a model sees what a camera showed one control step earlier."""
+    return f"{camera}@-1"
+
+
 @dataclass(kw_only=True)
 class Sample:
     """One training row in the robot's own units, before the pipeline."""
@@ -254,6 +267,7 @@ class Sample:
     images: dict[str, UInt8[np.ndarray, "h w 3"]]  # by camera
     prompt: str
     state: Float[np.ndarray, " sd"] | None = None
+    past: Moment | None = None  # one control step earlier, for models that see two moments; None: there was none
     actions: Float[np.ndarray, "ah ad"] | None = None  # None: the row has no action loss
     action_is_pad: Bool[np.ndarray, " ah"] | None = None  # past the episode's end, or not to be learned
     subtask: str | None = None  # target of the text loss, with its box as `<loc>` tokens in front

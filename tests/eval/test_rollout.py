@@ -212,3 +212,22 @@ def test_latency_without_a_clock_is_refused():
         Timekeeping(latency_ms=100)
     with pytest.raises(ValueError, match="got -1 with clock=True"):
         Timekeeping(clock=True, latency_ms=-1)
+
+
+def test_a_policy_of_two_moments_is_shown_what_was_seen_one_control_step_before_its_look():
+    for replan_steps, looks in ((3, (0, 3, 6, 9)), (1, tuple(range(12)))):
+        watcher, env = Plans(), Counts()
+        setup = EpisodeSetup(suite="toy", scene=0, episode=0, seed=0, replan_steps=replan_steps, moments=2,
+                             control="blank_images")  # fmt: skip
+        run_episode(env, lambda env, watcher=watcher: watcher, setup)
+        assert [shown["state"][0] for shown in watcher.seen] == list(looks)
+        assert "past" not in watcher.seen[0]
+        assert [shown["past"]["state"][0] for shown in watcher.seen[1:]] == [look - 1 for look in looks[1:]]
+        assert all((shown["past"]["images"]["room"] == GREY).all() for shown in watcher.seen[1:])
+
+
+class Counts(Backwards):
+    """A point whose state is the number of control steps so far."""
+
+    def observe(self) -> dict[str, Any]:
+        return super().observe() | {"state": np.float32([self.steps])}

@@ -13,7 +13,9 @@ from models.baseline_rows import rows
 from pilot.configs import get as get_config
 from pilot.configs.baselines import openvla_nano
 from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.writer import LeRobotWriter
+from pilot.data.loading.loader import RobotRows
 from pilot.infer.policy import load_policy
 from pilot.models.baselines.act import Act
 from pilot.models.baselines.configs import act, diffusion_policy, octo
@@ -43,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("no_shape_checks")
 BINNED = pi0_fast("debug", action_horizon=1, prompt="openvla", state_input="none", max_tokens=80)
 MODELS: dict[str, ModelConfig] = {
     "act": act("debug"), "diffusion_policy": diffusion_policy("debug"), "octo": octo("debug"), "openvla": BINNED,
+    "two_moments": diffusion_policy("debug", observation_steps=2),
 }  # fmt: skip
 
 
@@ -193,3 +196,30 @@ def test_binned_rows_say_one_bin_for_each_action_dim(trained):
     assert prompt == "In: What action should the robot take to put the red cup away?\nOut:"
     ids = sorted(set(policy.action_grammars["homes"].ids))
     assert ids[-1] == BINNED.vocab_size - 1 and len(ids) == 256
+
+
+def test_of_two_moments_the_earlier_one_counts_and_must_be_whole(trained):
+    policy = load_policy(trained("two_moments") / "policy")
+    now, earlier = observation(), observation(seed=1)
+    past = {"images": earlier["images"], "state": earlier["state"]}
+    alone, same, both = (
+        policy.make_observation(policy.make_sample(seen)) for seen in (now, now | {"past": now}, now | {"past": past})
+    )
+    assert torch.equal(alone.images["room@-1"], alone.images["room"]) and torch.equal(alone.state, same.state)
+    assert torch.equal(both.images["room"], alone.images["room"]) and torch.equal(both.state[:, :8], alone.state[:, :8])
+    assert not torch.equal(both.images["room@-1"], alone.images["room"])
+    assert not torch.equal(both.state[:, 8:], alone.state[:, 8:])
+    assert policy.infer(now | {"past": past})["actions"].shape == (6, 4)
+    with pytest.raises(ValueError, match="'past' is what the robot saw one control step earlier"):
+        policy.infer(now | {"past": earlier["images"]})
+    with pytest.raises(ValueError, match=r"cameras \['wrist'\] are missing"):
+        policy.infer(now | {"past": past | {"images": {"room": earlier["images"]["room"]}}})
+
+
+def test_training_rows_of_two_moments_hold_the_frame_before(data):
+    rows = RobotRows("toy", LeRobotDataset(data, 6), loc_stride=1, moments=2)
+    assert rows.sample(0, np.random.default_rng(0)).past is None, "an episode begins"
+    later, before = rows.sample(5, np.random.default_rng(0)), rows.sample(4, np.random.default_rng(0))
+    assert np.array_equal(later.past.state, before.state)
+    assert all(np.array_equal(later.past.images[camera], before.images[camera]) for camera in ROBOT.cameras)
+    assert rows.sample(12, np.random.default_rng(0)).past is None

@@ -69,8 +69,9 @@ def compared_act() -> TrainConfig:
 
 
 def compared_diffusion_policy() -> TrainConfig:
-    """Diffusion Policy: 10 steps of DDIM, 8 of 16 actions between two looks."""
-    return _compared("compared_diffusion_policy", diffusion_policy("nano", num_steps=10, replan_steps=8))
+    """Diffusion Policy: it sees two moments; 10 steps of DDIM, 8 of 16 actions between two looks."""
+    model = diffusion_policy("nano", num_steps=10, replan_steps=8, observation_steps=2)
+    return _compared("compared_diffusion_policy", model)
 
 
 def compared_octo() -> TrainConfig:

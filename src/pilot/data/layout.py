@@ -36,7 +36,7 @@ class Observation:
 
     images: dict[str, Float[Tensor, "b h w 3"]]  # by camera, in [-1, 1]
     image_masks: dict[str, Bool[Tensor, " b"]]  # False where a row has no such camera
-    state: Float[Tensor, "b ad"]  # normalised, padded with zeros
+    state: Float[Tensor, "b ad"]  # normalised, padded with zeros; of two moments both, one behind the other
     tokens: Int[Tensor, "b l"]
     token_kinds: Int[Tensor, "b l"]  # of `Kind`
     token_loss: Bool[Tensor, "b l"]  # the targets of the text head

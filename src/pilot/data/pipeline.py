@@ -8,7 +8,7 @@ Axes: `h w` pixels, `ah` action horizon, `ad` the model's action dims, `rd` the 
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.prompts import FORMATS, encode_actions, encode_prompt, encode_target, state_bins
 from pilot.tokenizers.text import TextTokenizer, split_box
-from pilot.types import Adapter, NormStats, Robot, Sample, require_adapter
+from pilot.types import Adapter, NormStats, Robot, Sample, moment_before, require_adapter
 
 
 class ModelInputs(Protocol):
@@ -90,7 +90,7 @@ class Row:
     tokens: list[int]
     token_kinds: list[int]
     token_loss: list[bool]
-    state: Float[np.ndarray, " ad"]
+    state: Float[np.ndarray, " s"]  # `action_dim` numbers for each moment that the model sees
     actions: Float[np.ndarray, "ah ad"]
     action_mask: np.ndarray
     source: str
@@ -139,6 +139,7 @@ class Pipeline:
             if not all(np.isfinite(getattr(norm_stats[name], value)).all() for value in used):
                 raise ValueError(f"norm stats of '{name}' hold NaN or infinity; make them anew: pilot data stats PATH")
         self.norm_stats = norm_stats
+        self.moments: int = getattr(model, "observation_steps", 1)  # that a row shows: now, or one step earlier too
         self._warned = False
 
     # --- towards the model -------------------------------------------------------------------------------------------
@@ -169,6 +170,8 @@ class Pipeline:
         state = self.normalized_state(sample)
         # Normalised first: padding is then 0, the middle of the range, for every robot.
         row.state = transforms.pad_dims(state, self.model.action_dim)
+        if self.moments > 1:
+            row.state = np.concatenate((row.state, self._past_state(sample, row.state)))
         self._add_prompt(row, sample, state)
         if sample.actions is not None:
             self._add_actions(row, sample, with_fast=with_fast, flow=flow)
@@ -187,6 +190,13 @@ class Pipeline:
         state = self.adapter.state(np.asarray(sample.state, np.float32))
         return transforms.normalize(state, self.norm_stats["state"], self.model.norm)
 
+    def _past_state(self, sample: Sample, state: Float[np.ndarray, " ad"]) -> Float[np.ndarray, " ad"]:
+        """Return the state of the moment before, normalised and padded; at the start of an episode the present one."""
+        if sample.past is None:
+            return state
+        past = self.normalized_state(replace(sample, state=sample.past.state))
+        return transforms.pad_dims(past, self.model.action_dim)
+
     def _empty(self, sample: Sample) -> Row:
         if unknown := [camera for camera in sample.images if camera not in self.robot.cameras]:
             raise ValueError(f"robot '{self.robot.name}' has cameras {self.robot.cameras}, not '{unknown[0]}'")
@@ -198,11 +208,16 @@ class Pipeline:
                 continue
             try:
                 images[slot] = transforms.resize_with_pad(transforms.picture(sample.images[camera]), size)
+                if self.moments > 1:
+                    past = sample.images if sample.past is None else sample.past.images
+                    earlier = transforms.resize_with_pad(transforms.picture(past[camera]), size)
+                    images[moment_before(slot)] = earlier
             except ValueError as error:
                 raise ValueError(f"camera '{camera}': {error}") from error
         shape = (self.model.action_horizon, self.model.action_dim)
         return Row(
-            images=images, tokens=[], token_kinds=[], token_loss=[], state=np.zeros(shape[1], np.float32),
+            images=images, tokens=[], token_kinds=[], token_loss=[],
+            state=np.zeros(self.moments * shape[1], np.float32),
             actions=np.zeros(shape, np.float32), action_mask=np.zeros(shape, bool), source=sample.source,
         )  # fmt: skip
 
@@ -210,8 +225,10 @@ class Pipeline:
         """Return the cameras that rows may have, in the robot's order, and the size of their pictures."""
         robot, size = self.robot, self.model.image_size
         sizes = {slot: size(wrist=False) for slot in self.model.always_shown}
-        shown = robot.shown_cameras.items()
-        return sizes | {slot: size(wrist=camera in robot.wrist_cameras) for camera, slot in shown}
+        for camera, slot in robot.shown_cameras.items():
+            names = (slot, moment_before(slot)) if self.moments > 1 else (slot,)
+            sizes |= dict.fromkeys(names, size(wrist=camera in robot.wrist_cameras))
+        return sizes
 
     def _draw_augmentations(self, sample: Sample, rng: np.random.Generator) -> dict[str, Augmentation]:
         """Draw one augmentation for all outer cameras, and one for all wrist cameras."""
@@ -221,9 +238,10 @@ class Pipeline:
         augmentations = {False: draw_augmentation(rng, moves=not has_box), True: draw_augmentation(rng, moves=False)}
         slots = {camera: self.robot.slot(camera) for camera in sample.images}
         return {
-            slot: augmentations[camera in self.robot.wrist_cameras]
+            name: augmentations[camera in self.robot.wrist_cameras]
             for camera, slot in slots.items()
             if slot is not None
+            for name in ((slot, moment_before(slot)) if self.moments > 1 else (slot,))  # alike at both moments
         }
 
     def _add_prompt(self, row: Row, sample: Sample, state: np.ndarray) -> None:

@@ -57,6 +57,7 @@ class EpisodeSetup:
     loc_stride: int = 1  # the steps in which the policy writes boxes, for the true subtask and the oracle
     hold_steps: int = 0  # control steps that the policy acts on after its first success
     timekeeping: Timekeeping = Timekeeping()
+    moments: int = 1  # that the policy sees: with 2, observations hold what was seen one control step earlier
     joins_chunks: bool = False  # with `rtc`, observations hold what is left of the previous chunk
 
 
@@ -89,6 +90,7 @@ class Course:
             self.observation, self.info = env.reset_to(setup.scene, episode=setup.episode, seed=setup.seed)
         self.prompt = self.observation["prompt"]
         self.asked = self.prompt if setup.prompt is None else setup.prompt
+        self.past: Observation | None = None  # one control step earlier
         self.executed: list[np.ndarray] = []
         self.subtasks: list[tuple[int, str]] = []
         self.seconds: list[float] = []
@@ -100,8 +102,11 @@ class Course:
     def show(self) -> Observation:
         """Return what the policy is shown now."""
         setup = self.setup
+        seen = self.observation
+        if self.past is not None:
+            seen = {**seen, "past": {name: self.past[name] for name in ("images", "state")}}
         return apply_control(
-            self.observation,
+            seen,
             setup.control,
             info=self.info,
             prompt=self.asked,
@@ -113,6 +118,12 @@ class Course:
         """Take a new observation."""
         with _in_simulator():
             self.observation = self.env.observe()
+
+    def remember(self, observation: Observation | None = None) -> None:
+        """Keep what is seen now, for a policy that sees two moments; the next control step comes before its look."""
+        if self.setup.moments > 1:
+            with _in_simulator():
+                self.past = self.env.observe() if observation is None else observation
 
     def hear(self, answer: dict[str, Any]) -> None:
         """Take down how long an answer took, and what it says."""
@@ -181,11 +192,18 @@ def apply_control(
     """
     shown = {**observation, "prompt": prompt}
     if control == "blank_images":
-        shown["images"] = {name: np.full_like(picture, GREY) for name, picture in observation["images"].items()}
+        shown["images"] = _blank(observation["images"])
+        if "past" in observation:
+            shown["past"] = {**observation["past"], "images": _blank(observation["past"]["images"])}
     if true_subtask or control == "oracle":
         box = box_to_locs(info["box"], stride=loc_stride) if info["box"] else ""
         shown["subtask"] = box + info["subtask"]
     return shown
+
+
+def _blank(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return flat grey pictures in place of these."""
+    return {name: np.full_like(picture, GREY) for name, picture in images.items()}
 
 
 def _progress(info: Info) -> float:

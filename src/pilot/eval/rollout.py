@@ -125,7 +125,10 @@ def _in_lock_step(course: Course) -> Acting:
     while not course.over:
         answer = yield course.show()
         course.hear(answer)
-        for action in answer["actions"][: course.setup.replan_steps]:
+        actions = answer["actions"][: course.setup.replan_steps]
+        for number, action in enumerate(actions, 1):
+            if number == len(actions):
+                course.remember(course.observation if number == 1 else None)
             course.act(action)
             if course.over:
                 return
@@ -156,6 +159,7 @@ def _on_clock(course: Course) -> Acting:
                 executor.delays = Delays(first=ticks)
         command = executor.next()
         assert command.action is not None, "the first chunk is waited for"
+        course.remember()
         course.held += command.status != "run"
         course.act(command.action)
 

@@ -134,6 +134,7 @@ class Runner:
             loc_stride=self.policy.bundle.loc_stride if writes_boxes else 1,
             hold_steps=self.settings.hold_steps,
             timekeeping=self.timekeeping,
+            moments=getattr(getattr(getattr(self.policy, "model", None), "config", None), "observation_steps", 1),
             joins_chunks=self.joins_chunks,
         )
 

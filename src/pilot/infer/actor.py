@@ -25,7 +25,7 @@ from pilot.models.bundle import Bundle
 from pilot.robots import limits_of, read_openpi
 from pilot.tokenizers.grammar import ActionGrammar
 from pilot.tokenizers.prompts import FORMATS, decode_actions
-from pilot.types import Robot, Sample
+from pilot.types import Moment, Robot, Sample
 
 REPLAN_SECONDS = 0.2  # of control, from one question to the next
 
@@ -177,7 +177,19 @@ class Actor:
             state = np.asarray(observation["state"], np.float32)
         except (TypeError, ValueError) as error:
             raise ValueError(f"'state' is a vector of numbers ({', '.join(own.state_names)}): {error}") from error
-        return Sample(images=images, prompt=observation["prompt"], state=state, subtask=subtask)
+        past = self._read_past(own, observation.get("past"), like=images)
+        return Sample(images=images, prompt=observation["prompt"], state=state, subtask=subtask, past=past)
+
+    def _read_past(self, robot: Robot, value: Any, *, like: Mapping[str, Any]) -> Moment | None:
+        """Read what an observation holds under "past", for a model that sees two moments."""
+        if value is None or getattr(self.model.config, "observation_steps", 1) == 1:
+            return None
+        if not isinstance(value, Mapping) or not {"images", "state"} <= value.keys():
+            raise ValueError('\'past\' is what the robot saw one control step earlier: {"images": {…}, "state": […]}')
+        images = self._present_images(robot, value["images"])
+        if missing := [camera for camera in like if camera not in images]:
+            raise ValueError(f"'past' lacks the pictures of {', '.join(missing)}, which are in the observation")
+        return Moment(images=images, state=np.asarray(value["state"], np.float32))
 
     def _present_images(self, robot: Robot, images: Any) -> dict[str, Any]:
         """Return the pictures that are there, in the robot's order."""

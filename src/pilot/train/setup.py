@@ -111,4 +111,5 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
         cameras=source.cameras,
         prompt=source.prompt,
         group_by=config.data.group_by,
+        moments=getattr(config.model, "observation_steps", 1),
     )

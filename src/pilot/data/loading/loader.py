@@ -29,7 +29,7 @@ from pilot.data.loading.shuffle import hash_64
 from pilot.data.loading.windows import WINDOW, WindowCache, choose_windows, find_windows
 from pilot.data.mixture import LOSSES, Draw, Mixture, RowSource, check_teaches
 from pilot.data.pipeline import Pipeline, Row, collate, common_camera_order
-from pilot.types import Sample
+from pilot.types import Moment, Sample
 
 AHEAD = 4
 FILES_AHEAD = 16  # steps: for which files of sources that lie elsewhere are fetched while earlier ones are read
@@ -42,6 +42,7 @@ class RobotRows:
     `teaches` names the losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions). `cameras` gives the
     robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks. `group_by`:
     what a mixture weighs as one group, the rows of a task or those of a label "group" that the set gives its episodes.
+    `moments`: with 2, samples hold what was seen one step earlier too.
 
     Raises:
         ValueError: an unknown loss or camera.
@@ -58,6 +59,7 @@ class RobotRows:
         cameras: Mapping[str, str] | None = None,
         prompt: str | None = None,
         group_by: Literal["task", "label"] = "task",
+        moments: int = 1,
     ) -> None:
         check_teaches(name, teaches)
         if unknown := set(cameras or {}) - set(dataset.cameras):
@@ -65,6 +67,8 @@ class RobotRows:
         self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
         self.teaches, self.prompt, self.group_by = frozenset(teaches), prompt, group_by
         self.names = {camera: (cameras or {}).get(camera, camera) for camera in dataset.cameras}
+        self.moments = moments
+        self._starts = {episode.index: episode.start for episode in dataset.episodes}
         self._lengths = {episode.index: episode.stop - episode.start for episode in dataset.episodes}
         self._window = WINDOW
 
@@ -123,6 +127,11 @@ class RobotRows:
         # At an episode's end a chunk is padded, and is whole all the same; after a disturbed step it is not.
         left = self._lengths[frame["episode_index"]] - frame["frame_index"]
         whole = not sample.action_is_pad[:left].any()
+        if self.moments > 1 and frame["frame_index"] > 0:
+            before = self._starts[frame["episode_index"]] + frame["frame_index"] - 1
+            images = {self.names[camera]: self.dataset.picture(before, camera) for camera in self.dataset.cameras
+                      if self.names[camera] in frame["images"]}  # fmt: skip
+            sample.past = Moment(images=images, state=self.dataset.state[before])
         sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
         return sample
 

@@ -3,9 +3,8 @@
 ACT (`act.py`), Diffusion Policy (`diffusion_policy.py`) and Octo (`octo.py`) see the same rows as the π0 family. They
 read the prompt of a row and never its subtask, write no text, and are trained and judged by their actions alone.
 
-**One observation step.** Diffusion Policy and Octo were published with two. A row of the pipeline shows one moment, to
-every model of the library alike, so these see one: a comparison is then of models and not of their inputs. Everything
-else that a paper says of shapes is kept.
+**Observation steps.** Diffusion Policy and Octo were published with two. A row of the pipeline shows one moment to the
+other models; Diffusion Policy may see the moment before it too (`observation_steps`), Octo sees one here.
 
 Axes: `b` batch, `k` noise draws, `l` text tokens, `ah` action horizon, `ad` action dims, `d` width.
 """

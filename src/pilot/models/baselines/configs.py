@@ -18,6 +18,7 @@ class BaselineConfig:
     picture_size: int  # pictures are scaled to it
     wrist_picture_size: int | None = None  # pictures of wrist cameras may be smaller
     vision_towers: tuple[str, ...] = ()  # the robot's cameras, where each has an encoder of its own
+    observation_steps: int = 1  # moments that it sees: 2 are now and one control step earlier
     reads_text: bool = True  # shows the prompt to a model whose paper trains it for one task
     vocab_size: int = 257_152
     max_tokens: int = 200
@@ -129,13 +130,16 @@ class DiffusionPolicyConfig(DiffusionConfig):
                 f"a U-Net of {len(self.channels)} resolutions takes chunks of a multiple of {parts} actions, got "
                 f"action_horizon {self.action_horizon}"
             )
+        if self.observation_steps not in (1, 2):
+            raise ValueError(f"observation_steps is 1 or 2, got {self.observation_steps}")
         if not self.vision_towers:
             raise ValueError("Diffusion Policy has an encoder for each camera: name them in vision_towers")
 
     @property
     def observation_width(self) -> int:
         """The width of the observation's vector."""
-        return len(self.vision_towers) * self.feature_width + self.action_dim + self.reads_text * self.text_width
+        moment = len(self.vision_towers) * self.feature_width + self.action_dim
+        return self.observation_steps * moment + self.reads_text * self.text_width
 
 
 DIFFUSION_POLICY_SIZES: dict[str, DiffusionPolicyConfig] = {
@@ -150,7 +154,7 @@ DIFFUSION_POLICY_SIZES: dict[str, DiffusionPolicyConfig] = {
         action_dim=8, action_horizon=16, picture_size=64, wrist_picture_size=32, vocab_size=2080, max_tokens=80,
     ),
     "paper": DiffusionPolicyConfig(
-        resnet=ResNetConfig(), vision_towers=("base_0_rgb",),
+        resnet=ResNetConfig(), vision_towers=("base_0_rgb",), observation_steps=2,
         action_dim=2, action_horizon=16, picture_size=96, reads_text=False,
     ),
 }  # fmt: skip

@@ -10,10 +10,11 @@ Dims of the paper's runs from pictures: 512, 1024 and 2048 channels, kernels of 
 are executed. Sampling keeps actions within ±1, to which the paper scales their whole range. Here ±1 are the 1 % and
 99 % quantiles, so rarer actions are cut off.
 
-Not the paper's: one observation step instead of two (`base.py`), so that the first action of a chunk is now, and 1.9 M
-of 262.7 M weights are not there. The paper's policy learns one task and reads no text; with `reads_text` the mean of
-the prompt's word vectors joins the vector. The moving average of weights that it needs is the trainer's, as are random
-crops (`augments`).
+With `observation_steps=2`, as in the paper, the vector holds pictures and state of now and of one control step earlier;
+with 1 those of now. The first action of a chunk is now (in the paper one step earlier).
+
+Not the paper's: its policy learns one task and reads no text; with `reads_text` the mean of the prompt's word vectors
+joins the vector. The moving average of weights that it needs is the trainer's, as are random crops (`augments`).
 
 Axes: `b` batch, `s` steps of a chunk at some resolution, `c` channels, `d` width of the observation's vector, `g` with
 the noise level beside it, `ah` action horizon, `ad` action dims.
@@ -32,6 +33,7 @@ from pilot.models.baselines.base import PromptEncoder, initialize
 from pilot.models.baselines.configs import DiffusionPolicyConfig, diffusion_policy
 from pilot.models.baselines.diffusion import Denoiser
 from pilot.nn.resnet import ResNet, SpatialSoftmax
+from pilot.types import moment_before
 
 __all__ = ["DiffusionPolicy", "DiffusionPolicyConfig", "diffusion_policy"]
 
@@ -144,19 +146,27 @@ class DiffusionPolicy(Denoiser):
         return [*self.vision.values(), *(m for m in unet.modules() if isinstance(m, FilmBlock))]
 
     def encode(self, observation: Observation) -> Float[Tensor, "b d"]:
-        """Return the features of every camera, 0 where there is none, then the state and, if it is read, the prompt."""
-        features = [self._encode_image(camera, observation) for camera in self.vision]
+        """Return the features of every camera, 0 where there is none, then the state and, if it is read, the prompt.
+
+        Of two moments each has its features, by the same encoders, and its state.
+        """
+        moments = [lambda camera: camera, moment_before][: self.config.observation_steps]
+        features = [
+            self._encode_image(self.vision[camera], moment(camera), observation)
+            for moment in moments
+            for camera in self.vision
+        ]
         features.append(observation.state.to(self.unet.out.weight.dtype))
         if self.words is not None:
             features.append(self.words(observation))
         return torch.cat(features, dim=-1)
 
-    def _encode_image(self, camera: str, observation: Observation) -> Float[Tensor, "b f"]:
+    def _encode_image(self, encoder: nn.Module, camera: str, observation: Observation) -> Float[Tensor, "b f"]:
         images = observation.images.get(camera)
         if images is None:
             return self.unet.out.weight.new_zeros(observation.batch_size, self.config.feature_width)
         present = observation.image_masks[camera][:, None]
-        return self.vision[camera](images.to(self.unet.out.weight.dtype)) * present
+        return encoder(images.to(self.unet.out.weight.dtype)) * present
 
     def predict_noise(
         self, noisy: Float[Tensor, "b ah ad"], level: Int[Tensor, " b"], condition: Float[Tensor, "b d"]
