@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
-pilot=${PILOT:-.venv/bin/pilot}
+run=${PILOT:-.venv/bin/pilot}
 out=${OUT:-outputs/compared}
 names=(pi05 pi0_fast_flow pi0 pi0_scratch pi0_fast pi0_small act diffusion_policy octo bins)
 smoke=()
@@ -20,12 +20,12 @@ collect() { runs/nano.sh collect; }
 vision() { runs/nano.sh vision; }
 train() {
     for name in "${@:-${names[@]}}"; do
-        $pilot train "compared_$name" --out "$out/$name" "${smoke[@]}"
+        $run train "compared_$name" --out "$out/$name" "${smoke[@]}"
     done
 }
 eval_all() {
     for name in "${@:-${names[@]}}"; do
-        $pilot eval "$out/$name/policy" --suite homes-l1 homes-l2 --control none blank_images shuffled_prompts \
+        $run eval "$out/$name/policy" --suite homes-l1 homes-l2 --control none blank_images shuffled_prompts \
             --episodes 200 --seed 0 --out "$out/$name/eval"
     done
 }
@@ -34,7 +34,7 @@ report() {
     for name in "${names[@]}"; do
         [ ! -d "$out/$name/eval" ] || folders+=("$name=$out/$name/eval")
     done
-    $pilot report "${folders[@]}" --question "Which recipe learns most from the same demonstrations?" --out "$out/report.html"
+    $run report "${folders[@]}" --question "Which recipe learns most from the same demonstrations?" --out "$out/report.html"
 }
 
 case "${1:-all}" in
