@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from eval.toy_sim import ToySuite
+from pilot.data.loading.parallel import serial_map
 from pilot.eval import crew as crew_module
-from pilot.eval.crew import Crew
-from pilot.eval.evaluate import LOST_IN_A_ROW, evaluate
+from pilot.eval.crew import Crew, _run_portion
+from pilot.eval.evaluate import LOST_IN_A_ROW, evaluate, evaluate_table
 from pilot.eval.runner import ATTEMPTS, Job, Runner
 
 TOY = ToySuite(name="toy", title="go to one")
@@ -93,3 +94,22 @@ class MakeBrokenRunner:
 
     def __call__(self, *, entered=lambda job: None) -> Runner:
         raise ValueError("this policy has no arms")
+
+
+def test_episodes_on_another_map_are_the_same_episodes(monkeypatch):
+    """On a Ray cluster as here: portions go to whoever takes them, and a process keeps its runner between them."""
+    made = []
+    monkeypatch.setattr(crew_module, "PORTION", 2)
+
+    def counted(token, make_runner, jobs):
+        made.append(len(jobs))
+        return _run_portion(token, make_runner, jobs)
+
+    monkeypatch.setattr(crew_module, "_run_portion", counted)
+    options = {"suites": [TOY], "controls": ["none"], "episodes": 5, "progress": False}
+    (there,) = evaluate_table("expert", parallel_map=serial_map, **options)
+    (here,) = evaluate_table("expert", workers=1, **options)
+    untimed = {"infer_ms": 0.0, "latencies_ms": ()}
+    for one, other in zip(there.records, here.records, strict=True):
+        assert dataclasses.replace(one, **untimed) == dataclasses.replace(other, **untimed)
+    assert made == [2, 2, 1] and not crew_module._kept

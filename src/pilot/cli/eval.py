@@ -1,6 +1,7 @@
 """`pilot eval POLICY`: success in a simulator's scenes, beside controls."""
 
 import argparse
+from contextlib import nullcontext
 from typing import Any
 
 from pilot.cli.arguments import (
@@ -14,6 +15,7 @@ from pilot.cli.arguments import (
     share,
     whole_number,
 )
+from pilot.cli.workers import add_parallel_arguments, open_parallel_map
 
 REMEDY = "give the folder of a data set (pilot collect makes one), or its address: hf://owner/repo, gs://…"
 EXECUTORS = ("rtc", "open-loop", "ensemble")
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop a suite once its success is surely above or below this rate, 0 to 1; --episodes is the most",
     )
     parser.add_argument("--plan", action="store_true", help="print how exact so many episodes would be, and run none")
-    parser.add_argument("--workers", type=whole_number(1), help="processes (default: 2)")
+    add_parallel_arguments(parser, workers=2)
     parser.add_argument(
         "--shard", metavar="2/8", help="run only this part of the episodes; then the same command without it, or "
         "`pilot report`, brings all parts together"
@@ -125,23 +127,25 @@ def run(args: argparse.Namespace) -> None:
 
     shard = None if args.shard is None else Shard.parse(args.shard)
     try:
-        results = evaluate_table(
-            policy,
-            suites=suites,
-            controls=args.control,
-            episodes=args.episodes,
-            seed=args.seed,
-            robot=args.robot,
-            workers=args.workers,
-            num_steps=args.num_steps,
-            replan_steps=args.replan_steps,
-            high_level=high_level,
-            until=args.until,
-            timekeeping=timekeeping,
-            hold_steps=args.hold_steps,
-            shard=shard,
-            out=args.out,
-        )
+        with nullcontext() if args.ray is None else open_parallel_map(args) as parallel_map:
+            results = evaluate_table(
+                policy,
+                suites=suites,
+                controls=args.control,
+                episodes=args.episodes,
+                seed=args.seed,
+                robot=args.robot,
+                workers=args.workers,
+                num_steps=args.num_steps,
+                replan_steps=args.replan_steps,
+                high_level=high_level,
+                until=args.until,
+                timekeeping=timekeeping,
+                hold_steps=args.hold_steps,
+                shard=shard,
+                parallel_map=parallel_map,
+                out=args.out,
+            )
     except KeyboardInterrupt as stopped:
         hint = (
             "run the same command again to continue"

@@ -7,19 +7,22 @@ a record does not depend on which process was faster.
 import dataclasses
 import multiprocessing
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing import connection
 from typing import Any
 
 import torch
 
-from pilot.data.loading.parallel import begin_worker
+from pilot.data.loading.parallel import ParallelMap, begin_worker
 from pilot.eval.runner import ATTEMPTS, Finished, Job, Runner, lost
 from pilot.memory import keep_freed_memory
 
 STALL_SECONDS = 600.0  # a simulator that works on one step for so long hangs
 LOOK_SECONDS = 1.0  # between two looks at workers that say nothing
 NOBODY = -1.0
+PORTION = 16  # episodes that a machine of a cluster runs before it reports them
 
 RunnerFn = Callable[..., Runner]
 """Makes a worker's `Runner`; called with `entered`."""
@@ -84,6 +87,39 @@ class Crew:
         if self.runner is not None:
             self.runner.leave()
             self.runner = None
+
+
+class MapCrew:
+    """Runs jobs on the machines of a `ParallelMap`, such as a Ray cluster, `PORTION` at a time.
+
+    Records come in the order of the jobs. A machine that is lost is the cluster's to replace; whether a simulator hangs
+    there is not seen here.
+    """
+
+    def __init__(self, make_runner: RunnerFn, parallel_map: ParallelMap) -> None:
+        self.make_runner, self.parallel_map = make_runner, parallel_map
+        self.token = uuid.uuid4().hex  # a process keeps its runner from portion to portion of this crew
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Finished]:
+        """Run jobs; yield each as the portion that it is in is done."""
+        portions = [list(jobs[i : i + PORTION]) for i in range(0, len(jobs), PORTION)]
+        for finished in self.parallel_map(partial(_run_portion, self.token, self.make_runner), portions):
+            yield from finished
+
+    def close(self) -> None:
+        """Forget the runner, if it was in this process."""
+        _kept.pop(self.token, None)
+
+
+_kept: dict[str, Runner] = {}
+"""The runner of this process, by the crew that it works for."""
+
+
+def _run_portion(token: str, make_runner: RunnerFn, jobs: Sequence[Job]) -> list[Finished]:
+    if token not in _kept:
+        _kept.clear()
+        _kept[token] = make_runner()
+    return list(_kept[token].run_many(jobs))
 
 
 class EpisodeWorker:

@@ -15,7 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pilot.eval.crew import Crew
+from pilot.data.loading.parallel import ParallelMap
+from pilot.eval.crew import Crew, MapCrew
 from pilot.eval.episode import Timekeeping
 from pilot.eval.episode_log import EpisodeLog, append_row, fingerprint
 from pilot.eval.policies import fetch_policy, name_of, robot_for, robots_of, with_known_robot
@@ -111,6 +112,7 @@ def evaluate_table(
     timekeeping: Timekeeping | None = None,
     hold_steps: int = 0,
     shard: Shard | None = None,
+    parallel_map: ParallelMap | None = None,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> list[SuiteResult]:
@@ -118,7 +120,8 @@ def evaluate_table(
 
     Without `suites`, those of `robot`, or of all robots of the policy. With a `shard` only its part of the episodes,
     into files of its own: shards may run at once, on machines that share the folder or not, and the same call without
-    `shard` in a folder with all of their files runs nothing and returns the whole table.
+    `shard` in a folder with all of their files runs nothing and returns the whole table. With a `parallel_map`, such as
+    that of a Ray cluster, episodes run there instead of in `workers` of this machine.
     """
     high_level, name = prepare_high_level(high_level, policy), name_of(policy)
     check_settings(policy, episodes=episodes, num_steps=num_steps, until=until, shard=shard)
@@ -137,7 +140,8 @@ def evaluate_table(
         timekeeping=timekeeping or Timekeeping(), hold_steps=hold_steps,
     )  # fmt: skip
     label = fingerprint(policy)
-    crew = Crew(partial(Runner, policy, settings), workers=workers_for(policy, workers))
+    make_runner, count = partial(Runner, policy, settings), workers_for(policy, workers)
+    crew = Crew(make_runner, workers=count) if parallel_map is None else MapCrew(make_runner, parallel_map)
     with closing(crew), lock_log(out, shard=shard):
         log = EpisodeLog(log_file(out, "episodes", shard=shard), policy=f"{label}/{settings.key()}")
         if (runs := log_file(out, "runs", shard=shard)) is not None:
@@ -159,7 +163,9 @@ def evaluate_table(
     ]
 
 
-def run_missing(crew: Crew, jobs: Sequence[Job], log: EpisodeLog, *, until: float | None, progress: bool) -> None:
+def run_missing(
+    crew: Crew | MapCrew, jobs: Sequence[Job], log: EpisodeLog, *, until: float | None, progress: bool
+) -> None:
     """Run the jobs that are not in the log yet, and write each into it as it is done.
 
     Raises:
