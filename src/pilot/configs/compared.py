@@ -3,8 +3,8 @@
 `runs/baselines.sh` trains and evaluates them, each in about 40 minutes on two cores or less. Every model sees `ROWS`
 rows of the same sets in batches of 64, acts as its paper does (denoising steps, actions between two looks, pictures,
 ACT's ensemble), and is of a like size. The family's models start from the vision tower that `nano_vision` taught to
-name things, as the released ones start from a vision-language model; `compared_pi0_scratch` starts from nothing, as the
-baselines do, which have encoders of their own.
+name things, as the released ones start from a vision-language model. `compared_pi0_scratch` starts from nothing, as the
+baselines do, which have encoders of their own, and binned tokens, whose vocabulary is not that of the vision run.
 
 Rows of words, where a recipe learns from them, are among the `ROWS`: π0.5 has as many demonstrations less.
 """
@@ -85,8 +85,7 @@ def compared_bins() -> TrainConfig:
     model = _binned_tokens("nano", max_tokens=80)
     objective = ObjectiveConfig(alpha=0.0, text_weight=1.0, fast_weight=1.0)
     return _compared(
-        "compared_bins", model, objective=objective, teaches=("fast",), words=True, init_from=VISION,
-        action_tokenizer="bins",
+        "compared_bins", model, objective=objective, teaches=("fast",), words=True, action_tokenizer="bins"
     )  # fmt: skip
 
 

@@ -155,6 +155,10 @@ def test_answers_are_judged_by_words_and_boxes():
     found = QuestionAccuracy(answers=tuple(answers))
     assert found.words == pytest.approx(2 / 3) and found.overlaps == [pytest.approx(0.5, abs=2e-3), 0.0]
     assert "right words in 66.7% of 3; of 2 boxes" in found.to_markdown() and "| ? | " in found.to_markdown()
+    both = f"{box}cup, <loc0512><loc0512><loc1023><loc1023>bowl"
+    assert QuestionAnswer(question="?", right=both, said=both).is_right
+    turned = QuestionAnswer(question="?", right=both, said=f"{box} bowl, {box} cup")
+    assert not turned.is_right and turned.overlaps == [1.0, 0.0], "each box is compared with that of its own words"
     assert intersection_over_union((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
     assert intersection_over_union((0, 0, 0, 0), (0, 0, 0, 0)) == 0
 

@@ -1,5 +1,6 @@
 """What a policy answers to questions about pictures, beside the right answers: words, and boxes by their overlap."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from pilot.tokenizers.text import split_box
 AT_ONCE = 16
 MAX_TOKENS = 48
 OVERLAP = 0.5  # of a box that counts as found
+BOX = re.compile(r"((?:<loc\d{4}>){4})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +29,24 @@ class QuestionAnswer:
 
     @property
     def is_right(self) -> bool:
-        """Whether the words are the right ones; boxes are judged by `overlap`."""
-        return split_box(self.said)[1].strip() == split_box(self.right)[1].strip()
+        """Whether the words are the right ones, in the right order; boxes are judged by `overlaps`."""
+        return [words for _, words in named_boxes(self.said)] == [words for _, words in named_boxes(self.right)]
 
     @property
-    def overlap(self) -> float | None:
-        """Intersection over union of the boxes, 0 without one; None where the right answer has none."""
-        right, said = split_box(self.right)[0], split_box(self.said)[0]
-        if right is None:
-            return None
-        return 0.0 if said is None else intersection_over_union(right, said)
+    def overlaps(self) -> list[float]:
+        """Intersection over union of each box that was asked for with what was said of the same words, 0 if nothing."""
+        said = {words: box for box, words in named_boxes(self.said)}
+        asked = [(box, said.get(words)) for box, words in named_boxes(self.right) if box is not None]
+        return [0.0 if other is None else intersection_over_union(box, other) for box, other in asked]
+
+
+def named_boxes(text: str) -> list[tuple[tuple[float, ...] | None, str]]:
+    """Return the parts of an answer, each with the box in front of its words, or None where it has none."""
+    parts = [part.strip(" ,") for part in BOX.split(text)]
+    found: list[tuple[tuple[float, ...] | None, str]] = [(None, parts[0])] if parts[0] else []
+    for locs, words in zip(parts[1::2], parts[2::2], strict=True):
+        found.append((split_box(locs)[0], words))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +63,7 @@ class QuestionAccuracy:
     @property
     def overlaps(self) -> list[float]:
         """The overlap of each box that was asked for."""
-        return [overlap for answer in self.answers if (overlap := answer.overlap) is not None]
+        return [overlap for answer in self.answers for overlap in answer.overlaps]
 
     def to_json(self) -> dict[str, Any]:
         """Return the summary."""
