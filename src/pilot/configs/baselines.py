@@ -31,7 +31,7 @@ ACTIONS = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0)
 UNCLIPPED = 1e6  # the norm at which gradients are clipped, where a paper clips none
 
 
-def _homes(name: str, model: ModelConfig, **weights: float) -> TrainConfig:
+def baseline_run(name: str, model: ModelConfig, **weights: float) -> TrainConfig:
     """Return a run on the homes' demonstrations, for a model that learns actions alone."""
     sources = tuple(Source(path=f"{DATA}/{folder}", weight=w, teaches=("flow",)) for folder, w in HOMES.items())
     return TrainConfig(
@@ -49,24 +49,24 @@ def _homes(name: str, model: ModelConfig, **weights: float) -> TrainConfig:
 
 def act_nano() -> TrainConfig:
     """ACT, told the task in words."""
-    return _homes("act_nano", act("nano"), kl=10.0)
+    return baseline_run("act_nano", act("nano"), kl=10.0)
 
 
 def diffusion_policy_nano() -> TrainConfig:
     """Diffusion Policy, told the task in words."""
-    return _homes("diffusion_policy_nano", diffusion_policy("nano"))
+    return baseline_run("diffusion_policy_nano", diffusion_policy("nano"))
 
 
 def octo_nano() -> TrainConfig:
     """A small transformer with Octo's head, and several noise draws for each time that it looks."""
-    run = _homes("octo_nano", octo("nano"), noise=7.0)
+    run = baseline_run("octo_nano", octo("nano"), noise=7.0)
     return replace(run, objective=replace(run.objective, flow_draws=4))
 
 
 def openvla_nano() -> TrainConfig:
     """Binned tokens: one action at a time, no state, beside web rows."""
     robot = tuple(Source(path=f"{DATA}/{name}", weight=0.7 * w, teaches=("fast",)) for name, w in HOMES.items())
-    run = _homes("openvla_nano", _binned_tokens("nano", max_tokens=80))
+    run = baseline_run("openvla_nano", binned_tokens("nano", max_tokens=80))
     sources = (*robot, Source(path=f"{DATA}/web", kind="web", weight=0.3))
     return replace(
         run,
@@ -75,7 +75,7 @@ def openvla_nano() -> TrainConfig:
     )
 
 
-def _binned_tokens(size: Size, **changes: object) -> ModelConfig:
+def binned_tokens(size: Size, **changes: object) -> ModelConfig:
     """Return a model of binned tokens. It learns from its tokens alone: pilot's pointing loss is not its papers'."""
     own = {"action_horizon": 1, "prompt": "openvla", "state_input": "none", "fast_vocab_size": 256, "point_layer": None}
     return pi0_fast(size, **own, **changes)
@@ -136,7 +136,7 @@ def openvla_bridge() -> TrainConfig:
     """OpenVLA's rows, batch and learning rate on BridgeData V2, with PaliGemma in place of its 7B model."""
     return TrainConfig(
         name="openvla_bridge",
-        model=_binned_tokens("2b", fast_offset=1152),
+        model=binned_tokens("2b", fast_offset=1152),
         data=DataConfig(sources=(Source(path="data/bridge_dataset", teaches=("fast",)),), action_tokenizer="bins"),
         robot="bridge",
         steps=100_000,

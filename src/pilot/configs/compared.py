@@ -11,20 +11,12 @@ Rows of words, where a recipe learns from them, are among the `ROWS`: π0.5 has 
 
 from dataclasses import replace
 
-from pilot.configs.baselines import ACTIONS, HOMES, _binned_tokens
+from pilot.configs.baselines import ACTIONS, HOMES, baseline_run, binned_tokens
 from pilot.configs.nano import DATA, PIXEL_GRID
 from pilot.models.baselines.configs import act, diffusion_policy, octo
 from pilot.models.pi_config import pi0, pi0_fast, pi0_small, pi05
 from pilot.models.registry import ModelConfig
-from pilot.train.config import (
-    CheckpointConfig,
-    DataConfig,
-    InitFrom,
-    ObjectiveConfig,
-    OptimConfig,
-    Source,
-    TrainConfig,
-)
+from pilot.train.config import DataConfig, InitFrom, ObjectiveConfig, Source, TrainConfig
 
 ROWS = 160_000
 BATCH_SIZE = 64
@@ -48,17 +40,13 @@ def _compared(
     sources = tuple(Source(path=f"{DATA}/{folder}", weight=share * w, teaches=teaches) for folder, w in HOMES.items())
     if words:
         sources += (Source(path=f"{DATA}/web", kind="web", weight=WORDS),)
-    return TrainConfig(
-        name=name,
-        model=model,
+    return replace(
+        baseline_run(name, model),
         data=DataConfig(sources=sources, loc_stride=PIXEL_GRID, action_tokenizer=action_tokenizer),
-        robot="homes",
         steps=ROWS // BATCH_SIZE,
         batch_size=BATCH_SIZE,
         init_from=init_from,
         objective=objective,
-        optim=OptimConfig(peak_lr=1e-3, final_lr=1e-5, warmup_steps=60),
-        checkpoints=CheckpointConfig(save_every=500),
     )
 
 
@@ -82,7 +70,7 @@ def compared_octo() -> TrainConfig:
 
 def compared_bins() -> TrainConfig:
     """Binned tokens, as RT-2 and OpenVLA: one action at a time, no state, beside questions about pictures."""
-    model = _binned_tokens("nano", max_tokens=80)
+    model = binned_tokens("nano", max_tokens=80)
     objective = ObjectiveConfig(alpha=0.0, text_weight=1.0, fast_weight=1.0)
     return _compared(
         "compared_bins", model, objective=objective, teaches=("fast",), words=True, action_tokenizer="bins"
