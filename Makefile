@@ -4,6 +4,7 @@
 #   make check           lint, types, import layers
 #   make bench           side-by-side benchmarks
 #   make wheel           the package as it is uploaded, in dist/
+#   make torture         an hour of damaged files and kills; writes the table in docs/promises.md
 #   make docs            the documentation as a site, in build/docs
 #   make test-extras     ONNX export and rerun files, whose packages are heavy
 #   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-benchmarks test-extras check bench wheel docs install preflight clean
+.PHONY: demo test test-benchmarks test-extras check bench torture wheel docs install preflight clean
 
 # What developers have is enough for the demo; everybody else installs a third of it.
 demo: preflight $(if $(wildcard $(STAMP)),install,$(DEMO_STAMP))
@@ -45,6 +46,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_style.py
+
+torture: preflight install
+	PYTHONPATH=tests $(BIN)/python tests/torture/run.py
 
 bench: preflight install
 	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -21,3 +21,9 @@ def no_shape_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def no_manifests(monkeypatch):
+    """For tests that change files by hand: what readers make of a folder from before there were checksums."""
+    monkeypatch.setattr("pilot.data.storage.manifest.read_manifest", lambda folder, **_: None)

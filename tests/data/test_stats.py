@@ -33,6 +33,8 @@ from pilot.data.stats import (
 )
 from pilot.types import Adapter, NormStats
 
+pytestmark = pytest.mark.usefixtures("no_manifests")
+
 
 def test_small_streams_are_exact():
     values = np.random.default_rng(0).normal(size=(1000, 3)) * [1, 100, 0.01] + [5, 0, -3]

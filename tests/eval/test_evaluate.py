@@ -120,6 +120,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         evaluate(tmp_path, suite="homes-l1", episodes=1)
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_a_checkpoint_of_another_robot_is_refused(tmp_path):
     folder = save_random_policy(tmp_path / "policy")
     config = json.loads((folder / "config.json").read_text())

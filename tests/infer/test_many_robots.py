@@ -164,6 +164,7 @@ def test_a_session_moves_only_to_a_policy_that_knows_its_robot(policy):
     assert session.infer(observation(EYELESS, subtask=TOLD))["actions"].shape == (6, 2)
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_a_checkpoint_records_and_verifies_each_robot(policy, tmp_path):
     folder = export(policy.bundle, tmp_path / "many")
     assert all((folder / "robots" / robot.name / FILE).is_file() for robot in ROBOTS) and not (folder / FILE).exists()

@@ -248,6 +248,7 @@ def broken(folder: Path, tmp_path: Path, change) -> Path:
     return copy
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_a_checkpoint_that_is_not_whole_is_refused(folder, tmp_path):
     def without(name: str):
         return lambda path: (path / name).unlink()
@@ -291,6 +292,7 @@ def test_a_checkpoint_of_another_project_is_to_be_converted(tmp_path):
         load_policy(tmp_path / "empty")
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_unknown_fields_of_a_config_are_errors(folder, tmp_path):
     def change(path: Path) -> None:
         text = (path / "config.json").read_text()

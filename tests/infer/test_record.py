@@ -91,6 +91,15 @@ def test_no_record_is_said_and_not_verifying_is_the_default(tmp_path):
         load_policy(path, verify=True)
 
 
+def test_a_changed_weight_is_noticed_by_its_checksum(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["action_out.bias"][2] += 1e-5
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors .* was written"):
+        load_policy(folder)
+
+
+@pytest.mark.usefixtures("no_manifests")
 def test_a_changed_weight_is_noticed(folder):
     weights = load_file(folder / "model.safetensors")
     weights["action_out.bias"][2] += 0.05
@@ -100,6 +109,7 @@ def test_a_changed_weight_is_noticed(folder):
         load_policy(folder, verify=True)
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_a_weight_changed_within_the_tolerance_is_not(folder):
     weights = load_file(folder / "model.safetensors")
     weights["action_out.bias"] += 1e-5

@@ -24,6 +24,8 @@ from pilot.tokenizers.fast import FastTokenizer
 from pilot.tokenizers.text import TextTokenizer
 from pilot.tokenizers.vq import VqTokenizer
 
+pytestmark = pytest.mark.usefixtures("no_manifests")
+
 CHUNKS = np.random.default_rng(0).uniform(-1, 1, (64, 6, 4)).astype(np.float32)
 TOKENIZERS: dict[str, Callable[[], ActionTokenizer | None]] = {
     "none": lambda: None,
@@ -93,7 +95,12 @@ CONFIG_CHANGES = {
     r"preprocessing version None": lambda c: c.pop("preprocessing_version"),
     r"has prompt 'pi7'; known: subtask, pi05": lambda c: c["model"].update(prompt="pi7"),
     r"unknown fields \['colour'\]": lambda c: c["model"].update(colour="red"),
-    r"model config is not one of this version of pilot: .*'vlm'": lambda c: c["model"].pop("vlm"),
+    r"config.json: the model config has no vlm; fetch": lambda c: c["model"].pop("vlm"),
+    r"the model config has no wrist_image_size; fetch": lambda c: c["model"].pop("wrist_image_size"),
+    r"the model config has no vision.stem, rtc_max_delay; fetch": lambda c: [
+        c["model"].pop("rtc_max_delay"),
+        c["model"]["vision"].pop("stem"),
+    ],
     r"model config is not one of this version of pilot: .*'hue'": lambda c: c["model"]["vision"].update(hue=1),
     r"robot is not one of this version of pilot: .*'legs'": lambda c: c["robot"].update(legs=2),
     r"missing \['action_expert.blocks.2.*and \d+ more": lambda c: [

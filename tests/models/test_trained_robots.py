@@ -68,12 +68,14 @@ def test_a_robot_is_named_where_there_are_several(folder):
         again.find_robot("push")
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_statistics_that_are_missing_are_named(folder):
     (folder / "robots/pusht/norm_stats.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"it has no robots/pusht/norm_stats\.json"):
         load_bundle(folder)
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_robots_that_are_damaged_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     twice = config | {"robots": [config["robots"][0]] * 2}

@@ -81,6 +81,7 @@ def test_the_policy_is_the_average_with_its_adapters_merged(out):
     torch.testing.assert_close(detour, b @ a, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_a_small_checkpoint_is_the_same_policy_as_long_as_its_base_is_there(out, base, tmp_path):
     small, whole = load_policy(out / "adapters"), load_policy(out / "policy")
     assert same(dict(small.model.state_dict()), dict(whole.model.state_dict()))

@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> None:
 def write_converted(args: argparse.Namespace, source: Path, *, kind: str, robot: "Robot | None") -> None:
     """Read the source and write the target, and print what it holds."""
     from pilot.convert import folders
+    from pilot.data.storage.manifest import made_by, parent
 
     bundle = folders.load_checkpoint(source, kind, read_options(args, robot), dtype=parse_dtype(args))
     if robot is not None and args.to == "lerobot":  # which is for one
@@ -104,7 +105,8 @@ def write_converted(args: argparse.Namespace, source: Path, *, kind: str, robot:
     if args.to == "pilot":
         from pilot.infer.policy import export
 
-        export(bundle, args.target)
+        origin = made_by({"converted_from": kind}, parents=[parent(args.source, role="weights")])
+        export(bundle, args.target, origin=origin)
     else:
         folders.save_checkpoint(bundle, args.target, args.to)
     count = sum(weight.numel() for weight in bundle.model.parameters())
@@ -133,11 +135,12 @@ def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
     """Check the weights against their table, and print it and the table of what would be written."""
     from pilot.convert import folders
     from pilot.data.storage.files import read_json
-    from pilot.models.registry import config_from_dict, require_pi
+    from pilot.models.bundle import read_model_config
+    from pilot.models.registry import require_pi
 
     if kind == "pilot":
         stored = read_json(source / "config.json", remedy="fetch the checkpoint again")
-        config = require_pi(config_from_dict(stored["model"], kind=stored.get("kind", "pi")))
+        config = require_pi(read_model_config(stored, where=source / "config.json"))
         if args.to == "pilot":
             raise ValueError(f"{source} is already a checkpoint of pilot; convert it --to another kind")
     else:

@@ -2,6 +2,7 @@
 
 import argparse
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from pilot.cli.arguments import (
@@ -157,6 +158,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out:
         name = "results" if shard is None else f"results-{shard.number}-of-{shard.count}"
         save_table(results, args.out / f"{name}.json")
+        if shard is None:
+            seal(args, policy)
 
 
 def run_offline(args: argparse.Namespace) -> None:
@@ -176,6 +179,19 @@ def run_offline(args: argparse.Namespace) -> None:
     print("\n\n".join(result.to_markdown() for result in results))
     if args.out:
         save_results(results, args.out)
+
+
+def seal(args: argparse.Namespace, policy: str | Path) -> None:
+    """Write the manifest of an evaluation: its files, and which policy it measured, how."""
+    from pilot.data.storage.manifest import made_by, parent, write_manifest
+
+    settings = {
+        name: getattr(args, name) for name in ("suite", "control", "robot", "num_steps", "replan_steps", "until")
+    }
+    parents = [] if policy == "expert" else [parent(policy, role="policy") | {"path": args.policy}]
+    origin = made_by({"episodes": args.episodes, "seed": args.seed, "config": settings}, parents=parents)
+    files = [args.out / name for name in ("results.json", "results.md", "episodes.jsonl")]
+    write_manifest(args.out, kind="evaluation", files=[file for file in files if file.exists()], origin=origin)
 
 
 VERB = Verb(

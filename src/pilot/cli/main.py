@@ -34,6 +34,7 @@ from pilot.cli import (
     serve,
     suites,
     train,
+    verify,
 )
 from pilot.cli import eval as evaluate
 from pilot.cli.arguments import Parser, add_verbs
@@ -54,6 +55,7 @@ VERBS = {
     "push": push.VERB,
     "pull": pull.VERB,
     "check": check.VERB,
+    "verify": verify.VERB,
     "robots": robots.VERB,
     "runs": runs.VERB,
     "suites": suites.VERB,

@@ -25,9 +25,9 @@ from pilot.convert.keymap import KeyMap, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
 from pilot.convert.model_loading import load_pi, resolve_config
 from pilot.convert.tensor_files import SafetensorsSource, find_safetensors, read_header
-from pilot.data.storage.files import list_names, read_json, write_json
+from pilot.data.storage.files import list_names, read_json, replace_folder, write_json
 from pilot.data.transforms import NormKind
-from pilot.models.bundle import Bundle, empty_model, load_bundle, replace_folder
+from pilot.models.bundle import Bundle, empty_model, load_bundle
 from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi05
 from pilot.models.trained_robots import one_robot, same_dims
 from pilot.names import shorten, suggest_names

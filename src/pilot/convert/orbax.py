@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from pilot.convert.tensor_files import to_torch, torch_dtype
-from pilot.data.storage.files import explain_disk_errors, read_json, write_json
-from pilot.models.bundle import replace_folder
+from pilot.data.storage.files import explain_disk_errors, read_json, replace_folder, write_json
 
 ROOT, LEAF = "params", "value"
 DICT_KEY = 2

@@ -395,11 +395,40 @@ def load_norm_stats(path: str | Path) -> dict[str, NormStats]:
     file = _file(path)
     content = read_json(file, remedy="make it with: pilot data stats DATASET")
     try:
-        return {name: _from_json(values) for name, values in content["norm_stats"].items()}
+        stats = {name: _from_json(values) for name, values in content["norm_stats"].items()}
+        for name, one in stats.items():
+            check_sense(name, one)
+        return stats
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{file} is not a norm stats file ({error!r}); make it with: pilot data stats DATASET"
         ) from error
+
+
+FAR = 30.0
+"""Deviations between mean and quantile that no data has: a quantile at 1 % lies within 9.95 of them (Cantelli)."""
+
+
+def check_sense(name: str, stats: NormStats) -> None:
+    """Raise `ValueError` for statistics that no data has: lengths differ, not finite, or out of order."""
+    columns = {column: getattr(stats, column) for column in ("mean", "std", "q01", "q99")}
+    if len(shapes := {values.shape for values in columns.values()}) > 1 or len(next(iter(shapes))) != 1:
+        raise ValueError(f"the columns of '{name}' differ in length")
+    for column, values in columns.items():
+        if (bad := np.flatnonzero(~np.isfinite(values))).size:
+            raise ValueError(f"{column} of '{name}' is {values[bad[0]]} in dim {bad[0]}")
+    mean, std, q01, q99 = columns.values()
+    far = FAR * std + 1e-6 * (1 + np.abs(mean))
+    wrong = {
+        "a std below 0": std < 0,
+        "a q01 above its q99": q01 > q99,
+        "a q01 or q99 that its mean and std do not allow": (np.abs(q01 - mean) > far) | (np.abs(q99 - mean) > far),
+    }
+    if stats.clip is not None:
+        wrong["a clip that is not above 0"] = ~(stats.clip > 0)
+    for what, dims in wrong.items():
+        if (bad := np.flatnonzero(dims)).size:
+            raise ValueError(f"'{name}' has {what} in dim {bad[0]}")
 
 
 def _to_json(stats: NormStats) -> dict[str, list[float | None]]:

@@ -18,6 +18,7 @@ import numpy as np
 import pilot
 import pilot.sims
 from pilot.data.storage.files import explain_disk_errors
+from pilot.data.storage.manifest import MANIFEST
 from pilot.eval.records import EpisodeRecord, pack_actions
 from pilot.eval.runner import Job
 from pilot.sims.base import Suite
@@ -70,6 +71,8 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_disk_errors(path), path.open("a") as file:
         file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a finished episode survives a power cut too
 
 
 def drop_cut_line(path: Path) -> None:
@@ -106,7 +109,8 @@ def fingerprint(policy: Any) -> str:
         return "expert"
     if not isinstance(policy, str | Path):
         return str(policy.metadata.get("fingerprint", "unnamed"))
-    files = sorted(path for path in Path(policy).rglob("*") if path.is_file())
+    # Not the manifest: that of the same files may say another origin.
+    files = sorted(path for path in Path(policy).rglob("*") if path.is_file() and path.name != MANIFEST)
     if not files:
         raise FileNotFoundError(f"no checkpoint at {policy}; give a folder that pilot train wrote, or checkpoints/nano")
     return _digest(files)

@@ -34,8 +34,9 @@ def load_policy(
     """Load the policy in a checkpoint folder; any missing, left-over or misshapen part is an error (`load_bundle`).
 
     Without `num_steps` of denoising or `replan_steps` between two looks, the model's own defaults are taken. The folder
-    may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` what the
-    checkpoint has recorded of each of its robots is replayed first (`infer/record.py`).
+    may be remote: `hf://owner/repo[@revision][/folder]`, `gs://bucket/folder`. With `verify` all
+    files are compared with the manifest, large weights too, and what the checkpoint has recorded of each of its robots
+    is replayed (`infer/record.py`).
 
     Raises:
         FileNotFoundError: no checkpoint there, or `verify` and it has no record.
@@ -45,7 +46,7 @@ def load_policy(
     device = str(resolve_device(device))
     path = fetch_checkpoint(path)
     try:
-        bundle = load_bundle(path, device=device)
+        bundle = load_bundle(path, device=device, check_all=verify)
     except (FileNotFoundError, ValueError) as error:
         if (kind := kind_of_other_project(path)) is not None:
             raise ValueError(
@@ -74,9 +75,16 @@ def kind_of_other_project(path: Path) -> str | None:
 
 
 def export(
-    bundle: Bundle, path: str | Path, *, weights: dict[str, torch.Tensor] | None = None, device: str = "cpu"
+    bundle: Bundle,
+    path: str | Path,
+    *,
+    weights: dict[str, torch.Tensor] | None = None,
+    device: str = "cpu",
+    origin: Mapping[str, Any] | None = None,
 ) -> Path:
     """Save a checkpoint with a record of each robot, made by the policy that is read back from what was written.
+
+    `origin`: what it was made from, for its manifest (`data/storage/manifest.py`).
 
     Raises:
         OSError: the folder cannot be written.
@@ -88,7 +96,7 @@ def export(
         for name in policy.robots:
             Record.of(policy, robot=name).save(folder_of(folder, name, policy.robots))
 
-    return save_bundle(bundle, path, weights=weights, finish=add_record)
+    return save_bundle(bundle, path, weights=weights, finish=add_record, origin=origin)
 
 
 class Policy(Actor):

@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pilot.data.pipeline import Pipeline
+from pilot.data.storage.manifest import refresh_file
 from pilot.infer.actor import Actor
 from pilot.infer.session import Session
 from pilot.models.bundle import PREPROCESSING_VERSION
@@ -108,7 +109,13 @@ class Record:
         choices = {"num_steps": self.num_steps, "seed": self.seed, "dtype": self.dtype, "versions": self.versions}
         note = choices | {"prompt": observation["prompt"], "subtask": outcome.subtask}
         whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        write_atomically(Path(folder) / FILE, save(whole, {"note": json.dumps(note)}))
+        file = Path(folder) / FILE
+        write_atomically(file, save(whole, {"note": json.dumps(note)}))
+        # The folder is the checkpoint, or that of one of its robots in it (`folder_of`).
+        for checkpoint in (file.parent, *file.parent.parents[:2]):
+            if (checkpoint / "config.json").is_file():
+                refresh_file(checkpoint, file)
+                break
 
     @classmethod
     def load(cls, folder: str | Path) -> "Record":

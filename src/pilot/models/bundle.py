@@ -5,6 +5,7 @@ model.safetensors    weights, all of them float32 or all bfloat16
 norm_stats.json      statistics of state and actions; of several robots robots/NAME/norm_stats.json
 text.model           SentencePiece
 action_tokenizer/    FAST (in its published folder format), a codebook or bins; in older checkpoints it is fast/
+manifest.json        checksums of all these files, and what they were made from (`data/storage/manifest.py`)
 record.safetensors   one observation and what the policy answered (`infer/record.py`); of several robots in robots/NAME
 
 A run with LoRA also leaves a small checkpoint, which holds what was learned in place of all weights and names its base:
@@ -15,7 +16,7 @@ adapters.safetensors, adapters.json    see `nn/lora.py`
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
@@ -26,12 +27,13 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from pilot.data.pipeline import Pipeline
-from pilot.data.storage.files import read_json, share_file
+from pilot.data.storage.files import read_json, recover_folder, replace_folder, share_file
+from pilot.data.storage.manifest import check_files, made_by, write_manifest
 from pilot.data.storage.remote import fetch_checkpoint
 from pilot.models.base import Model
 from pilot.models.build import build_model
 from pilot.models.pi import Pi, PiConfig
-from pilot.models.registry import ModelConfig, config_from_dict, model_kind, require_pi
+from pilot.models.registry import FORMAT, ModelConfig, config_from_dict, model_kind, require_pi
 from pilot.models.trained_robots import (
     TrainedRobot,
     check_robots,
@@ -127,11 +129,12 @@ def save_bundle(
     weights: dict[str, torch.Tensor] | None = None,
     weights_file: str = MODEL,
     finish: Callable[[Path], None] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the folder under another name, then rename it: a folder that exists is whole.
+    """Write the folder under another name, then rename it: a folder that exists is whole, and on the disk.
 
     `weights` replaces the model's own, for instance by their moving average. `finish` is called with the folder before
-    it gets its name, to add to it (`infer/record.py`).
+    it gets its name, to add to it (`infer/record.py`). `origin`: what the checkpoint was made from, for its manifest.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -139,6 +142,7 @@ def save_bundle(
     temporary.mkdir(parents=True)
     try:
         config = {
+            "format": FORMAT,
             "preprocessing_version": PREPROCESSING_VERSION,
             "loc_stride": bundle.loc_stride,
             **describe_robots(bundle.robots),
@@ -155,6 +159,8 @@ def save_bundle(
             bundle.action_tokenizer.save(temporary / ACTION_TOKENIZER)
         if finish is not None:
             finish(temporary)
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        write_manifest(temporary, kind="checkpoint", files=files, origin=made_by() if origin is None else origin)
     except ValueError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -165,31 +171,27 @@ def save_bundle(
     return path
 
 
-def replace_folder(new: Path, path: Path) -> None:
-    """Give `new` the name `path`, moving an older folder of that name out of the way first."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load_bundle(path: str | Path, *, device: str | torch.device = "cpu", weights: bool = True) -> Bundle:
+def load_bundle(
+    path: str | Path, *, device: str | torch.device = "cpu", weights: bool = True, check_all: bool = False
+) -> Bundle:
     """Read a checkpoint folder, strictly. Adapters are merged into their base, which is read too.
 
-    Without `weights` the model is on the meta device, which is enough for everything around it.
+    Without `weights` the model is on the meta device, which is enough for everything around it. Files are compared with
+    the manifest: with `check_all` the content of all, else of all but large weights (`READ_AT_ONCE`).
 
     Raises:
         FileNotFoundError: no checkpoint there, or a part of it is missing.
-        ValueError: weights missing, left over or of another shape; another preprocessing version; a damaged file.
+        ValueError: weights missing, left over, of another shape, NaN or infinite; another preprocessing version; a
+            damaged file, or one that is not as it was written.
     """
     path = Path(path)
+    recover_folder(path)
     has_adapters = (path / lora.DESCRIPTION).is_file()
     for name in ("config.json", lora.WEIGHTS if has_adapters else MODEL, "text.model"):
         require_file(path, name)
+    check_files(path, everything=check_all)
     config = _read_config(path / "config.json")
-    shape = config_from_dict(config["model"], kind=config.get("kind", "pi"))
+    shape = read_model_config(config, where=path / "config.json")
     if not weights:
         model = empty_model(shape)
     elif has_adapters:
@@ -218,6 +220,21 @@ def _read_config(file: Path) -> dict[str, Any]:
     if missing := needed - set(config):
         raise ValueError(f"{file} has no {', '.join(sorted(missing))}; the checkpoint is damaged, fetch it again")
     return config
+
+
+def read_model_config(config: Mapping[str, Any], *, where: Path) -> ModelConfig:
+    """Return the model's config out of the config.json of a checkpoint, which lies at `where`.
+
+    Raises:
+        ValueError: it lacks a field, or is damaged in another way.
+    """
+    try:
+        complete = config.get("format", 1) >= FORMAT
+        return config_from_dict(config["model"], kind=config.get("kind", "pi"), complete=complete)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{where} is damaged ({error}); fetch the checkpoint again") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 @overload
@@ -284,6 +301,9 @@ def _fill_model(config: ModelConfig, weights: dict[str, torch.Tensor], *, where:
     got = {name: tuple(t.shape) for name, t in weights.items()}
     if expected != got:
         raise ValueError(f"{where} does not fit its config: {_differences(expected, got)}")
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"{where} holds NaN or infinity in '{name}'; fetch or train the checkpoint again")
     model.load_state_dict(weights, assign=True)
     return model.eval()
 

@@ -38,8 +38,15 @@ def require_pi(config: ModelConfig) -> PiConfig:
     return config
 
 
-def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi") -> ModelConfig:
-    """Read a config from its `asdict` form.
+FORMAT = 2
+"""Of a checkpoint's config.json. From 2 on it holds every field of the model's config: one that is gone is noticed."""
+ADDED_LATER = {"always_shown", "integrate_padded_dims", "rtc_max_delay"}
+"""Fields that the first checkpoints do not have. Their defaults are what those models did."""
+
+
+def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi", complete: bool = False) -> ModelConfig:
+    """Read a config from its `asdict` form. With `complete` it has every field, without it those `ADDED_LATER` may be
+    left out.
 
     Raises:
         ValueError: an unknown kind, unknown fields, missing ones or unknown choices.
@@ -51,6 +58,8 @@ def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi") -> ModelCon
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
         )
+    if missing := _missing(config_class, values, optional=set() if complete else ADDED_LATER):
+        raise ValueError(f"the model config has no {', '.join(missing)}; fetch the checkpoint again")
     hints = get_type_hints(config_class)
     for name, hint in hints.items():
         if get_origin(hint) is Literal and name in values and values[name] not in get_args(hint):
@@ -73,16 +82,34 @@ def read_config(checkpoint: str | Path) -> ModelConfig:
         raise FileNotFoundError(f"{checkpoint} has no config.json; give the folder of a checkpoint")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        return config_from_dict(config["model"], kind=config.get("kind", "pi"))
+        return config_from_dict(
+            config["model"], kind=config.get("kind", "pi"), complete=config.get("format", 1) >= FORMAT
+        )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}); fetch or train the checkpoint again") from error
+
+
+def _missing(config_class: Any, values: Mapping[str, Any], *, optional: set[str]) -> list[str]:
+    """Return the fields that a config, or one inside of it, lacks; with dots between."""
+    found, hints = [], get_type_hints(config_class)
+    for name in (field.name for field in fields(config_class) if field.name not in optional):
+        if name not in values:
+            found.append(name)
+        elif (part := _config_in(hints[name])) is not None and isinstance(values[name], Mapping):
+            found += [f"{name}.{inner}" for inner in _missing(part, values[name], optional=optional)]
+    return found
+
+
+def _config_in(hint: Any) -> Any:
+    """Return the class of the config that a field holds, None for a field of another kind."""
+    return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
 
 
 def _read(value: Any, hint: Any) -> Any:
     """Turn JSON's lists into tuples, and the dict of a nested config into that config."""
     if isinstance(value, list):
         return tuple(value)
-    part = next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
+    part = _config_in(hint)
     if part is None or not isinstance(value, Mapping):
         return value
     return part(**{name: _read(inner, None) for name, inner in value.items()})

@@ -19,8 +19,8 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.web import PACKED, ROWS, WebWriter
 from pilot.data.formats.writer import LeRobotWriter, encode_png
 from pilot.data.loading.parallel import ParallelMap, map_in_processes
-from pilot.data.storage.files import read_json, write_json
-from pilot.locks import lock_folder
+from pilot.data.storage.files import output_folder, read_json, write_json
+from pilot.data.storage.manifest import made_by
 from pilot.names import shorten
 from pilot.sims.base import DriveFn, SimEnv, Suite
 from pilot.sims.demonstrate import DRIVEN_STEPS, Demonstration, Dropped, demonstrate
@@ -105,7 +105,7 @@ def collect(
     if picture_every > 1 and not hasattr(env, "state"):
         raise ValueError(f"suite '{suite.name}' gives a state with pictures only; collect it with picture_every=1")
     env.close()
-    with lock_folder(out):
+    with output_folder(out):
         _collect_scenes(
             out, settings, scenes=range(first_scene, first_scene + scenes), policy=policy, workers=workers,
             progress=progress,
@@ -127,7 +127,10 @@ def _collect_scenes(
     done = _resume(out, settings, count_name=count_name)
     if done[count_name] >= len(scenes) and not (out / fmt.RECORDING).exists():
         return
-    writer = LeRobotWriter(out, suite.robot, suite.robot.control_hz, image_format=settings.image_format)
+    writer = LeRobotWriter(
+        out, suite.robot, suite.robot.control_hz, image_format=settings.image_format,
+        origin=made_by({"config": settings.to_json()}),
+    )  # fmt: skip
     writer.truncate(done["episodes"])
     bar = tqdm(
         total=len(scenes), initial=done[count_name], unit=suite.scene, desc=f"collecting {out.name}",
@@ -171,7 +174,7 @@ def collect_web(
     settings |= {f"first_{suite.scene}": first_scene, "image_size": image_size}
     out = Path(out)
     suite.make_env().close()  # options that do not fit together are refused here, before a folder is made
-    with lock_folder(out):
+    with output_folder(out):
         if (out / ROWS).exists():
             known = read_json(out / PROGRESS, remedy=f"remove {out} and collect again")
             return _check_same(out, known, settings)
@@ -180,7 +183,11 @@ def collect_web(
         job = partial(suite.web_rows, rows=-(-rows // scenes), seed=seed, **size)
         bar = tqdm(total=scenes, unit=suite.scene, desc=f"asking {out.name}", disable=not progress)
         todo = range(first_scene, first_scene + scenes)
-        with WebWriter(out) as writer, bar, closing(_map_over(workers)(job, todo)) as each:
+        with (
+            WebWriter(out, origin=made_by({"config": settings})) as writer,
+            bar,
+            closing(_map_over(workers)(job, todo)) as each,
+        ):
             for pictures in each:
                 for png, questions in pictures:
                     writer.add(png, questions)

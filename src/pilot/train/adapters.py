@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +12,9 @@ from pilot.train.config import TrainConfig
 from pilot.train.warm_start import fresh_parts
 
 
-def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], config: TrainConfig) -> Path:
+def save_adapters(
+    bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], config: TrainConfig, origin: Mapping[str, Any]
+) -> Path:
     """Write those weights of the moving average that the base lacks: what learned, and parts that the run drew anew.
 
     `load_bundle` reads the folder as long as it finds `config.init_from` where it was. A run that did not start from a
@@ -29,4 +32,5 @@ def save_adapters(bundle: Bundle, path: Path, *, average: Mapping[str, Tensor], 
         weights={name: average[name] for name in sorted(own)},
         weights_file=WEIGHTS,
         finish=AdapterDescription(base=base, scales=adapter_scales(model)).save,
+        origin=origin,
     )

@@ -2,7 +2,7 @@
 
     OUT/checkpoints/000500/    weights, optimizer and moving average, by torch.distributed.checkpoint; every rank
                                writes what it holds, and any number of ranks can read it
-        state.json             the step and other plain values, and the size of every file
+        state.json             the step and other plain values, and the size and checksum of every file
     OUT/policy/                the moving average as a policy folder (`models/bundle.py`)
 
 A checkpoint is copied aside, then written by a thread while training goes on. It gets its name when every rank has
@@ -23,12 +23,13 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from pilot.data.storage.files import write_json
-from pilot.models.bundle import replace_folder
+from pilot.data.storage.files import replace_folder, write_json
+from pilot.data.storage.manifest import sha256
 from pilot.train.checkpoint_index import IndexReader, read_index
 from pilot.train.distributed import Ranks
 
 STATE = "state.json"
+SUMMED = 256 * 2**20  # bytes of a file up to which its checksum is kept
 OLD_STATE = "state.pt"  # of checkpoints in the format before this one
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # one process may save
@@ -42,6 +43,9 @@ class Checkpoints:
             raise ValueError(f"a run keeps at least its last checkpoint, got keep={keep}")
         self.out, self.ranks, self.keep, self.every = out, ranks, keep, every
         self._writing: tuple[int, Future[None]] | None = None
+        if ranks.is_main:
+            for left in (out / "checkpoints").glob(".*.tmp"):  # of a process that died while it saved
+                shutil.rmtree(left, ignore_errors=True)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], *, values: Mapping[str, Any]) -> None:
         """Start to save the state after `step` steps, once the save before has ended; `tensors` may change afterwards.
@@ -98,9 +102,11 @@ class Checkpoints:
 
     def _name(self, step: int, values: dict[str, Any]) -> None:
         temporary, folder = self._temporary(step), self.out / "checkpoints" / f"{step:06d}"
-        # Truncated copies are the usual damage, and sizes find them without reading gigabytes.
+        # Truncated copies are the usual damage, and sizes find them without reading gigabytes; what is small, the index
+        # among it, is compared as a whole.
         sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
-        write_json(temporary / STATE, values | {"files": sizes})
+        sums = {name: sha256(temporary / name) for name, size in sizes.items() if size <= SUMMED}
+        write_json(temporary / STATE, values | {"files": sizes, "sha256": sums})
         # A rename is all or nothing, so a folder with this name is complete.
         replace_folder(temporary, folder)
         for old in checkpoints(self.out)[: -self.keep]:
@@ -155,6 +161,10 @@ def read_values(folder: Path) -> dict[str, Any]:
         raise _damage_error(folder, describe_error(error)) from error
     if wrong := [name for name, size in values["files"].items() if sizes[name] != size]:
         raise _damage_error(folder, f"{wrong[0]} has {sizes[wrong[0]]} bytes of {values['files'][wrong[0]]}")
+    # Before anything in them is believed: the index is a pickle.
+    for name, digest in values.get("sha256", {}).items():
+        if sha256(folder / name) != digest:
+            raise _damage_error(folder, f"{name} is not as it was written")
     return values
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from pilot.data.layout import Batch
+from pilot.data.storage.files import output_folder
 from pilot.infer.policy import export
-from pilot.locks import lock_folder
 from pilot.memory import ALL, keep_freed_memory
 from pilot.models.base import Terms
 from pilot.nn.lora import adapter_scales, merge_adapters
@@ -27,6 +27,7 @@ from pilot.train.config import TrainConfig
 from pilot.train.distributed import Ranks, connect, gather_weights
 from pilot.train.learner import Learner
 from pilot.train.metrics import Metrics
+from pilot.train.origin import origin_of
 from pilot.train.plan.flops import Meter
 from pilot.train.setup import Setup, prepare
 from pilot.train.validation import Validation
@@ -67,7 +68,7 @@ def train(
 
         def begin() -> Setup:
             if ranks.is_main:
-                held.enter_context(lock_folder(out))
+                held.enter_context(output_folder(out))
             return prepare(config, out, resume=resume, progress=progress, ranks=ranks)
 
         # The main rank decodes, computes statistics and writes them; the others then find them on disk.
@@ -95,6 +96,7 @@ class Run:
         self.checkpoints = Checkpoints(
             out, ranks=self.ranks, keep=config.checkpoints.keep, every=config.checkpoints.keep_every
         )
+        self.origin = origin_of(config, setup.loader.mixture.sources)
         self.drawn: Counter[str] = Counter()
         self.meter = Meter(config, self.learner.model)
         self.validation = Validation(config, setup.loader, setup.held_out, device=self.ranks.device)
@@ -191,9 +193,13 @@ class Run:
         with self.ranks.fail_together():
             if not self.ranks.is_main:
                 return
-            export(bundle, self.out / "policy", weights=merge_adapters(average, adapter_scales(self.learner.model)))
+            merged, origin = (
+                merge_adapters(average, adapter_scales(self.learner.model)),
+                self.origin | {"step": self.step},
+            )
+            export(bundle, self.out / "policy", weights=merged, origin=origin)
             if self.config.lora is not None:
-                save_adapters(bundle, self.out / "adapters", average=average, config=self.config)
+                save_adapters(bundle, self.out / "adapters", average=average, config=self.config, origin=origin)
 
     def _load(self, folder: Path) -> None:
         values = checkpoint.read_values(folder)

@@ -16,6 +16,8 @@ from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.writer import LeRobotWriter
 from pilot.locks import FolderInUseError
 
+pytestmark = pytest.mark.usefixtures("no_manifests")
+
 
 @pytest.fixture
 def recorded(tmp_path):

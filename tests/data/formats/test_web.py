@@ -9,6 +9,8 @@ from PIL import Image
 
 from pilot.data.formats.web import WebRows, WebWriter
 
+pytestmark = pytest.mark.usefixtures("no_manifests")
+
 
 def png(value: int) -> bytes:
     buffer = io.BytesIO()

@@ -86,6 +86,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(recorded):
     assert subtasks(recorded)[3] == ["new"] * 10
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_a_set_without_language_columns(recorded):
     """As other tools record: the column is new to the files and to meta/info.json."""
     info = json.loads((recorded / fmt.INFO).read_text())

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import unfinished_error
 from pilot.data.formats.parquet import episode_edges, read_matrices
-from pilot.data.storage.files import read_json
+from pilot.data.formats.set_files import check_written, read_info
 
 PART_ROWS = 262_144
 FLAGS = (fmt.PERTURBED, fmt.TRAINABLE)
@@ -107,7 +107,8 @@ def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
     path = Path(path).absolute()  # whoever reads the parts may be elsewhere
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
-    info = read_json(path / fmt.INFO, remedy="fetch the data set again")
+    info = read_info(path)
+    check_written(path, skip_bad=skip_bad)
     state, action = (
         fmt.find_feature(info["features"], names, where=path) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES)
     )

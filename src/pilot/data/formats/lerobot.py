@@ -24,9 +24,10 @@ from pilot.data.formats import lerobot_v2, lerobot_v3
 from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, TextTable, choose_cameras
 from pilot.data.formats.lerobot_layout import EpisodeFiles
 from pilot.data.formats.parquet import episode_edges, read_matrices, read_table
+from pilot.data.formats.set_files import FETCH, check_totals, check_written, read_info
 from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, fill_folder
-from pilot.data.storage.files import cache_folder, read_json
+from pilot.data.storage.files import cache_folder
 from pilot.data.storage.folder import DatasetFolder
 from pilot.data.storage.untrusted import decode_picture, path_inside
 from pilot.names import shorten
@@ -35,7 +36,6 @@ Item = TypeVar("Item", EpisodeFiles, Episode)
 MAPPED_FRAMES = 100_000  # from so many on the columns are kept on disk and mapped
 FORMAT = 2  # of the cached columns
 VERSIONS = {"v2": lerobot_v2, "v3": lerobot_v3}
-FETCH = "fetch the data set again"
 
 
 class LeRobotDataset(EpisodeDataset):
@@ -45,7 +45,8 @@ class LeRobotDataset(EpisodeDataset):
     `skip_bad` leaves out episodes that cannot be read and lists them in `skipped`.
 
     Raises `FileNotFoundError`/`ValueError` naming the file, the episode and the remedy: unfinished recordings, other
-    format versions, missing or truncated files, unknown cameras, other dims than declared, NaN in state or actions.
+    format versions, missing, truncated or changed files, unknown cameras, other dims than declared, NaN in state or
+    actions.
     """
 
     def __init__(
@@ -64,7 +65,10 @@ class LeRobotDataset(EpisodeDataset):
         self.features: dict[str, Any] = self.info["features"]
         self._keys = _camera_keys(self.features)
         self.cameras = choose_cameras(list(self._keys), cameras, path=self.path)
+        if self.folder.is_local:
+            check_written(self.path, skip_bad=skip_bad)
         index = version.read_index(self.path, self.info)
+        check_totals(self.path, self.info, index)
         keeps = episodes is None and (not self.folder.is_local or self.info.get("total_frames", 0) >= MAPPED_FRAMES)
         if not keeps:
             wanted = select_episodes(index, episodes, path=self.path)
@@ -309,10 +313,7 @@ def _read_info(path: Path) -> tuple[dict[str, Any], Any]:
     """`meta/info.json`, and the module that knows its version."""
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
-    info = read_json(path / fmt.INFO, remedy=FETCH)
-    if not isinstance(info, dict) or (missing := {"fps", "features", "data_path"} - info.keys()):
-        lacks = f"has no {', '.join(sorted(missing))}" if isinstance(info, dict) else "describes no set"
-        raise ValueError(f"{path / fmt.INFO} {lacks}; {FETCH}")
+    info = read_info(path)
     name = str(info.get("codebase_version", "none"))
     if (version := VERSIONS.get(name.split(".")[0])) is None:
         raise ValueError(f"{path} has format {name}, this reader reads v2.0 to v3.0; convert the set to v3.0")

@@ -7,14 +7,16 @@ uncompressed `images.zip` (or a folder `images/`). Boxes are `<loc>` tokens in q
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from pilot.data.formats.image_text import ImageTextRows
-from pilot.data.storage.files import explain_disk_errors
+from pilot.data.formats.set_files import check_written
+from pilot.data.storage.files import explain_disk_errors, sync
+from pilot.data.storage.manifest import made_by, write_manifest
 from pilot.data.storage.untrusted import parse_json, path_inside
 
 ROWS, PACKED, FOLDER = "rows.jsonl", "images.zip", "images"
@@ -23,7 +25,8 @@ ROWS, PACKED, FOLDER = "rows.jsonl", "images.zip", "images"
 class WebWriter:
     """Writes pictures and their questions; the set is whole once `rows.jsonl` has its name, at `close`."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, origin: Mapping[str, Any] | None = None) -> None:
+        self.origin = origin
         self.path, self.rows, self._pictures = Path(path), 0, 0
         if (self.path / ROWS).exists():
             raise ValueError(f"{self.path} holds web rows already; choose another folder or remove it")
@@ -51,7 +54,12 @@ class WebWriter:
         with explain_disk_errors(self.path):
             self._zip.close()
             self._open_rows.close()
+        sync(self.path / PACKED)
+        sync(self.path / f".{ROWS}.tmp")
         os.replace(self.path / f".{ROWS}.tmp", self.path / ROWS)
+        write_manifest(
+            self.path, kind="data set", files=[self.path / ROWS, self.path / PACKED], origin=self.origin or made_by()
+        )
 
     def __enter__(self) -> "WebWriter":
         return self
@@ -86,6 +94,7 @@ class WebRows(ImageTextRows):
             raise FileNotFoundError(
                 f"{file} does not exist; an interrupted collection has none: collect the rows again"
             )
+        check_written(self.path, skip_bad=self.skip_bad)
         self.rows = [_parse(line, file, number) for number, line in enumerate(file.open(), 1)]
         if not self.rows:
             raise ValueError(f"{file} is empty; collect the rows again")

@@ -24,8 +24,10 @@ from PIL import Image
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.packing import pack_episodes
+from pilot.data.formats.set_files import seal_set
 from pilot.data.formats.video import Encoding, copy_video, encode_video
 from pilot.data.storage.files import atomic_write, read_json
+from pilot.data.storage.manifest import set_manifest_aside
 from pilot.locks import LOCK, release_lock, take_lock
 from pilot.types import Robot
 
@@ -43,17 +45,29 @@ class LeRobotWriter:
     """Writes one data set. Use as a context manager, or call `close`.
 
     `path` may be new, hold an open recording (goes on after its finished episodes), or hold a closed set (appends).
-    `image_format`: "image" embeds PNG in the parquet files, "video" makes one mp4 per camera and file.
+    `image_format`: "image" embeds PNG in the parquet files, "video" makes one mp4 per camera and file. `origin`: what
+    the set is made from, for its manifest (`storage/manifest.py`).
 
     Warns when the last recording there did not end: at most the episode that was open is lost.
     Raises `ValueError` when `path` holds a set of another robot, rate or image format, and `FolderInUseError` while
     another writer records there.
     """
 
-    def __init__(self, path: str | Path, robot: Robot, fps: float, *, image_format: str = "image") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        robot: Robot,
+        fps: float,
+        *,
+        image_format: str = "image",
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
         if image_format not in ("image", "video"):
             raise ValueError(f"image_format is '{image_format}'; choose 'image' (PNG) or 'video' (mp4)")
+        if not fps > 0:
+            raise ValueError(f"a set has more than 0 frames per second, got fps={fps}")
         self.path, self.robot, self.fps, self.image_format = Path(path), robot, fps, image_format
+        self.origin = origin
         self._recording = self.path / fmt.RECORDING
         self._packed_info()  # a set of another robot is refused before anything is made in it
         interrupted = self._recording.exists()
@@ -140,8 +154,10 @@ class LeRobotWriter:
         journal = self._journal()
         if not journal and not self._packed:
             raise ValueError(f"{self.path}: no episode was recorded; there is no data set to close")
+        set_manifest_aside(self.path)
         if journal:
             pack_episodes(self.path, journal, features=self._features or {}, fps=self.fps, robot=self.robot.name)
+        seal_set(self.path, origin=self.origin)
         shutil.rmtree(self._recording, ignore_errors=True)
         self._packed = self.episodes if not journal else self._packed + len(journal)
 

@@ -24,9 +24,10 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.episodes import Episode
 from pilot.data.formats.lerobot import LeRobotDataset, select_episodes, unfinished_error
 from pilot.data.formats.parquet import episode_edges
+from pilot.data.formats.set_files import seal_set
 from pilot.data.loading.parallel import ParallelMap, serial_map
-from pilot.data.storage.files import atomic_write, read_json, write_json
-from pilot.locks import lock_folder
+from pilot.data.storage.files import atomic_write, output_folder, read_json, write_json
+from pilot.data.storage.manifest import MANIFEST, SET_ASIDE, set_manifest_aside
 
 ANSWERS = "annotation"
 Labels = Sequence[tuple[float, str]]  # (seconds from the episode's start, what is done from then on)
@@ -70,7 +71,7 @@ def annotate(
     path = Path(path).absolute()  # whoever does the work may be elsewhere
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
-    with lock_folder(path):
+    with output_folder(path):
         dataset = LeRobotDataset(path, 1)
         todo, kept = _choose(dataset, episodes, overwrite=overwrite)
         folder, answers = path / ANSWERS, {}
@@ -135,10 +136,14 @@ def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, parallel_m
     info = read_json(path / fmt.INFO, remedy="give the folder of a LeRobot data set")
     features = info["features"] | {fmt.PERSISTENT: {"dtype": "language", "shape": [1], "names": None}}
     everywhere = fmt.PERSISTENT not in info["features"]
+    has_manifest = (path / MANIFEST).exists() or (path / SET_ASIDE).exists()
+    set_manifest_aside(path)
     rewrite = partial(_rewrite, labels=labels, features=features, everywhere=everywhere)
     for _ in parallel_map(rewrite, sorted((path / "data").rglob("*.parquet"))):
         pass
     write_json(path / fmt.INFO, info | {"features": features})
+    if has_manifest:
+        seal_set(path)
 
 
 # --- choosing and checking --------------------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.writer import LeRobotWriter
 from pilot.data.importers.base import Importer, ImportOptions
 from pilot.data.loading.parallel import ParallelMap, serial_map
-from pilot.data.storage.files import list_names, read_json, write_json
-from pilot.locks import lock_folder
+from pilot.data.storage.files import list_names, output_folder, read_json, write_json
 from pilot.names import check_name
 
 REPORT = "meta/conversion.json"
@@ -82,7 +81,7 @@ def import_recordings(
         raise FileNotFoundError(f"{source} does not exist; give the folder that holds the recordings")
     kind = kind or detect_kind(source)
     check_name("format", kind, importer_kinds())
-    with lock_folder(target):
+    with output_folder(target):
         done = _earlier(target, ImportReport(source=str(source.resolve()), kind=kind))
         if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
             return done
