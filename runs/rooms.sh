@@ -12,19 +12,14 @@ pilot=${PILOT:-$([ -x .venv/bin/pilot ] && echo .venv/bin/pilot || echo pilot)} 
 
 # States and actions are recorded at the robot's rate, pictures at every so many frames.
 collect() {
-    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile --homes 150 --episodes 2 --first-home 0 --seed 0 --picture-every 4 --image-size 128
-    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile --homes 500 --episodes 2 --first-home 1000 --seed 1000 --picture-every 4 --image-size 128
-    $pilot collect data/rooms/mm_steps --suite rooms-steps@mobile --homes 150 --episodes 2 --first-home 2000 --seed 2000 --picture-every 5 --image-size 128
-    $pilot collect data/rooms/mm_whole --suite rooms-whole@mobile --homes 60 --episodes 1 --first-home 3000 --seed 3000 --picture-every 10 --image-size 128
-    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm --homes 500 --episodes 2 --first-home 4000 --seed 4000 --picture-every 4 --image-size 128
-    $pilot collect data/rooms/me_arm_steps --suite rooms-steps@arm --homes 120 --episodes 2 --first-home 5000 --seed 5000 --picture-every 5 --image-size 128
-    $pilot collect data/rooms/me_bimanual_move --suite rooms-move-l1@bimanual --homes 250 --episodes 2 --first-home 6000 --seed 6000 --picture-every 10 --image-size 128
-    $pilot collect data/rooms/ce_arm_bowls --suite lab-stack-bowls@arm --tables 150 --episodes 2 --first-table 7000 --seed 7000 --picture-every 4 --image-size 128 --level 1
-    $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls --tables 200 --episodes 2 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128 --level 1
-    $pilot collect data/rooms/ce_bimanual_eggs --suite lab-eggs-in-carton --tables 100 --episodes 1 --first-table 9000 --seed 9000 --picture-every 10 --image-size 128 --level 1
-    $pilot collect data/rooms/ce_bimanual_bus --suite lab-bus-table --tables 100 --episodes 1 --first-table 10000 --seed 10000 --picture-every 10 --image-size 128 --level 1
-    $pilot collect data/rooms/vi --suite rooms-steps@mobile --homes 60 --episodes 2 --first-home 11000 --seed 11000 --picture-every 5 --image-size 128 --verbal
-    $pilot collect data/rooms/wd --suite rooms-steps --web 40000 --homes 1500 --first-home 20000 --seed 12 --image-size 128
+    $pilot collect data/rooms/wd --suite rooms-steps --web 16000 --homes 800 --first-home 20000 --seed 12 --image-size 128
+    $pilot collect data/rooms/wd_more --suite rooms-steps --web 24000 --homes 1200 --first-home 21000 --seed 13 --image-size 128
+    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm --homes 300 --episodes 2 --first-home 4000 --seed 4000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile --homes 200 --episodes 2 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile --homes 80 --episodes 2 --first-home 0 --seed 0 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 80 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
+    $pilot collect data/rooms/mm_steps --suite rooms-steps@mobile --homes 80 --episodes 1 --first-home 2000 --seed 2000 --picture-every 10 --image-size 128
+    $pilot collect data/rooms/vi --suite rooms-steps@mobile --homes 40 --episodes 1 --first-home 11000 --seed 11000 --picture-every 10 --image-size 128 --verbal
 }
 vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
 stage1() { $pilot train rooms_stage1 --out outputs/rooms/stage1; }
@@ -41,10 +36,9 @@ ship() {
     mv checkpoints/homes.new checkpoints/homes
 }
 eval_all() {
-    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot mobile --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/mobile
-    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot arm --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/arm
-    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot bimanual --control none blank_images shuffled_prompts --episodes 100 --seed 0 --out outputs/rooms/eval/bimanual
-    $pilot eval checkpoints/homes --suite lab-stack-bowls --robot bimanual --episodes 100 --out outputs/rooms/eval/lab
+    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot mobile --control none blank_images shuffled_prompts --replan-steps 10 --episodes 100 --seed 0 --out outputs/rooms/eval/mobile
+    $pilot eval checkpoints/homes --suite rooms-move-l1 rooms-steps --robot arm --control none blank_images shuffled_prompts --replan-steps 10 --episodes 100 --seed 0 --out outputs/rooms/eval/arm
+    $pilot eval checkpoints/homes --suite lab-stack-bowls-l1 --robot bimanual --control none blank_images --replan-steps 25 --episodes 100 --out outputs/rooms/eval/lab
 }
 
 case "${1:-all}" in

@@ -23,15 +23,14 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 8  # boxes snap to the pixels of a 128-pixel picture
-ROBOTS = {"mm": "mobile", "vi": "mobile", "me_arm": "arm", "me_bimanual": "bimanual", "ce_arm": "arm",
-          "ce_bimanual": "bimanual"}  # fmt: skip
+ROBOTS = {"mm": "mobile", "mm_steps": "mobile", "vi": "mobile", "me_arm": "arm", "ce_bimanual": "bimanual"}
 SETS = {
-    "mm": ("mm_skill", "mm_move", "mm_steps", "mm_whole"),
-    "me_arm": ("me_arm_move", "me_arm_steps"),
-    "me_bimanual": ("me_bimanual_move",),
-    "ce_arm": ("ce_arm_bowls",),
-    "ce_bimanual": ("ce_bimanual_bowls", "ce_bimanual_eggs", "ce_bimanual_bus"),
+    "mm": ("mm_skill", "mm_move"),
+    "mm_steps": ("mm_steps",),
     "vi": ("vi",),
+    "me_arm": ("me_arm_move",),
+    "ce_bimanual": ("ce_bimanual_bowls",),
+    "wd": ("wd", "wd_more"),
 }
 """The sets of each source; `runs/rooms.sh` collects them under these names."""
 
@@ -41,10 +40,10 @@ def model() -> PiConfig:
     return pi05(
         "nano",
         vision=SiglipConfig(
-            image_size=128, patch_size=16, width=128, depth=3, mlp_dim=384, num_heads=4, stem=(16, 32, 64, 128, 128)
+            image_size=128, patch_size=16, width=96, depth=2, mlp_dim=256, num_heads=3, stem=(8, 24, 48, 96, 96)
         ),
-        vlm=GemmaConfig(width=160, depth=4, mlp_dim=384, num_heads=4, head_dim=40),
-        action_expert=GemmaConfig(width=96, depth=4, mlp_dim=256, num_heads=4, head_dim=40, cond_width=96),
+        vlm=GemmaConfig(width=128, depth=4, mlp_dim=256, num_heads=4, head_dim=32),
+        action_expert=GemmaConfig(width=96, depth=4, mlp_dim=256, num_heads=4, head_dim=32, cond_width=96),
         wrist_image_size=64,
         action_dim=18,
         action_horizon=50,
@@ -54,16 +53,22 @@ def model() -> PiConfig:
     )
 
 
-def mixture(*, web: float = 0.0, question: str | None = None, **shares: float) -> DataConfig:
-    """Return the manifest: each source has its share of the rows, spread over its sets; web rows have the rest."""
+def mixture(*, question: str | None = None, **shares: float) -> DataConfig:
+    """Return the manifest: each source has its share of the rows, spread over its sets.
+
+    `question`: of the web rows, "wd", those that ask exactly this. FAST rounds coarsely, so that a chunk of 50 steps
+    takes 40 tokens instead of 60: its tokens teach the backbone, the flow acts.
+    """
     sources = [
-        Source(path=f"{DATA}/{name}", robot=ROBOTS[source], weight=share / len(SETS[source]))
+        Source(path=f"{DATA}/{name}", kind="web", weight=share / len(SETS[source]), question=question)
+        if source == "wd"
+        else Source(path=f"{DATA}/{name}", robot=ROBOTS[source], weight=share / len(SETS[source]))
         for source, share in shares.items()
         for name in SETS[source]
     ]
-    if web:
-        sources.append(Source(path=f"{DATA}/wd", kind="web", weight=web, question=question))
-    return DataConfig(sources=tuple(sources), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms")
+    return DataConfig(
+        sources=tuple(sources), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0
+    )
 
 
 def rooms_vision() -> TrainConfig:
@@ -71,9 +76,9 @@ def rooms_vision() -> TrainConfig:
     return TrainConfig(
         name="rooms_vision",
         model=model(),
-        data=mixture(web=0.8, question="list everything", mm=0.1, me_arm=0.05, me_bimanual=0.05),
+        data=mixture(wd=0.8, mm=0.1, me_arm=0.1, question="list everything"),
         robot="mobile",
-        steps=3000,
+        steps=900,
         batch_size=64,
         seed=0,
         freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
@@ -89,9 +94,9 @@ def rooms_stage1() -> TrainConfig:
     return TrainConfig(
         name="rooms_stage1",
         model=model(),
-        data=mixture(web=0.25, mm=0.25, me_arm=0.2, me_bimanual=0.1, ce_arm=0.05, ce_bimanual=0.15),
+        data=mixture(wd=0.25, mm=0.3, me_arm=0.35, ce_bimanual=0.1),
         robot="mobile",
-        steps=4000,
+        steps=1200,
         batch_size=64,
         seed=1,
         init_from=InitFrom("outputs/rooms/vision/policy"),
@@ -102,12 +107,12 @@ def rooms_stage1() -> TrainConfig:
 
 
 def rooms_stage2() -> TrainConfig:
-    """Flow post-training: the expert starts fresh, the words go on, verbal instruction comes in."""
+    """Flow post-training: the expert starts fresh, the words go on, long tasks and verbal instruction come in."""
     return replace(
         rooms_stage1(),
         name="rooms_stage2",
-        data=mixture(web=0.15, mm=0.35, vi=0.05, me_arm=0.2, me_bimanual=0.1, ce_arm=0.05, ce_bimanual=0.1),
-        steps=6000,
+        data=mixture(wd=0.15, mm=0.25, mm_steps=0.08, vi=0.05, me_arm=0.37, ce_bimanual=0.1),
+        steps=2400,
         seed=2,
         init_from=InitFrom("outputs/rooms/stage1/policy"),
         objective=ObjectiveConfig(alpha=10.0, noise_per="step"),
@@ -120,12 +125,12 @@ def rooms_expert() -> TrainConfig:
     return replace(
         rooms_stage2(),
         name="rooms_expert",
-        data=replace(mixture(mm=0.4, me_arm=0.22, me_bimanual=0.12, ce_arm=0.08, ce_bimanual=0.18), box_jitter=0.01),
-        steps=6000,
+        data=replace(mixture(mm=0.33, mm_steps=0.07, me_arm=0.45, ce_bimanual=0.15), box_jitter=0.01),
+        steps=1200,
         seed=3,
         init_from=InitFrom("outputs/rooms/stage2/policy"),
         freeze=("vision", "vlm", "embedding"),
-        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=6, noise_per="step"),
+        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=4, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.995),
     )
