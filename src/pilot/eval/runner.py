@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from pilot.eval.policies import load, robot_for
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.rollout import ExpertPolicy, Rollout, RolloutPolicy, roll_out, run_batched, run_episode
 from pilot.eval.settings import Settings
+from pilot.eval.stand_ins import StandIn
 from pilot.infer.high_level import Oracle
 from pilot.sims.base import SimEnv, Suite
 
@@ -70,7 +71,11 @@ class Runner:
             self.entered(job)
             env = self.take_env(job.suite)
             try:
-                record, actions = run_episode(env, lambda env: self.make_session(env, job), self.setup(job))
+                # An expert reads the scene, and is made once that stands; a session may watch it from the start.
+                session = None if self.policy is None else self.make_session(None, job)
+                shown = env if session is None else self.watched(env, session, job)
+                make = partial(self._session_or_expert, session, job)
+                record, actions = run_episode(shown, make, self.setup(job))
             except SimulatorError as error:
                 _drop(env)
                 crash = str(error)
@@ -98,7 +103,7 @@ class Runner:
         for restarts in range(ATTEMPTS):
             self.entered(job)
             env = self.take_env(job.suite)
-            rollout = roll_out(env, self.setup(job))
+            rollout = roll_out(self.watched(env, session, job), self.setup(job))
             try:
                 shown = next(rollout)
                 while True:
@@ -155,6 +160,16 @@ class Runner:
         free = self.free.setdefault(suite, [])
         return free.pop() if free else suite.make_env()
 
+    def _session_or_expert(self, session: RolloutPolicy | None, job: Job, env: SimEnv) -> RolloutPolicy:
+        return self.make_session(env, job) if session is None else session
+
+    def watched(self, env: SimEnv, session: RolloutPolicy, job: Job) -> SimEnv:
+        """Return an environment as the session's high level watches it, if that one reads the simulator."""
+        level = getattr(session, "high_level", None)
+        if not isinstance(level, StandIn):
+            return env
+        return level.watch(env, job.suite, loc_stride=self.policy.bundle.loc_stride)
+
     def leave(self) -> None:
         """Close the environments that no episode is in."""
         for suite in list(self.free):
@@ -173,8 +188,8 @@ class Runner:
         options: dict[str, Any] = {"replan_steps": self.replan_steps_in(job.suite)}
         if (robot := robot_for(self.policy, job.suite, robot=self.settings.robot)) is not None:
             options["robot"] = robot
-        if self.settings.high_level is not None:
-            options["high_level"] = self.settings.high_level
+        if (level := self.settings.high_level) is not None:
+            options["high_level"] = level.for_episode() if isinstance(level, StandIn) else level
         return self.policy.session(**options)
 
 

@@ -139,6 +139,7 @@ class Suite:
     has_subtasks: ClassVar[bool] = False  # `Info` has "subtask" and "box": the control "oracle" works
     has_supervisor: ClassVar[bool] = False  # `utterances`: verbal demonstrations
     has_questions: ClassVar[bool] = False  # `web_rows`: pictures with questions and answers
+    has_affordances: ClassVar[bool] = False  # `known_subtasks` and `feasible_subtasks`: what could be said, and done
 
     @property
     def robot(self) -> Robot:
@@ -212,6 +213,14 @@ class Suite:
 
     def utterances(self, subtask: str) -> tuple[str, ...]:
         """Return what a supervisor may say to ask for a subtask."""
+        raise NotImplementedError
+
+    def known_subtasks(self) -> tuple[str, ...]:
+        """Return the words of all subtasks that its scenes can have."""
+        raise NotImplementedError
+
+    def feasible_subtasks(self, env: SimEnv) -> dict[str, float]:
+        """Return how feasible each subtask of the scene is now, 0 to 1, whatever the task is."""
         raise NotImplementedError
 
     def corrections(self, subtask: str) -> tuple[str, ...]:

@@ -22,6 +22,21 @@ def test_saycan_multiplies_the_models_probability_by_the_affordance(policy):
     np.testing.assert_allclose([other["scores"][label] for label in LABELS], likely * feasible, rtol=1e-3)
 
 
+def test_labels_that_are_not_feasible_are_not_scored(policy, monkeypatch):
+    asked = []
+
+    def probabilities(engine, prefilled, texts, *, eos):
+        asked.append(len(texts))
+        return np.full(len(texts), 0.5)
+
+    monkeypatch.setattr("pilot.infer.high_level.saycan.probabilities", probabilities)
+    feasible = np.array([0.0, 1.0, 0.0])
+    level = SayCan(labels=LABELS, boxes=2, affordance=lambda *_: feasible)
+    answer = policy.session(high_level=level).infer(observation())
+    assert answer["subtask"] == LABELS[1] and asked == [1, 2], "without a box, and behind each of two"
+    assert [answer["scores"][label] > 0 for label in LABELS] == [False, True, False]
+
+
 def test_saycan_counts_what_is_said_behind_boxes(policy, monkeypatch):
     """The boxes drawn are exchanged for known ones: the mean over them, times the chance that there is a box."""
     level, known = SayCan(labels=LABELS, boxes=2), [BOX, "<loc0000><loc0000><loc1023><loc1023>"]

@@ -72,8 +72,12 @@ class SayCan(HighLevel):
     def choose(
         self, prefilled: Any, request: SubtaskRequest, *, row: int, engine: Engine, codec: SubtaskCodec
     ) -> tuple[list[int], dict[str, float]]:
-        """Return the tokens of the label for one row, its box in front, and the product of every label."""
-        labels = codec.encode_labels(self.labels)
+        """Return the tokens of the label for one row, its box in front, and the product of every label.
+
+        Labels that are not feasible are not scored: whatever they would get, their product is 0.
+        """
+        feasible = np.flatnonzero(request.prepared)
+        labels = [codec.encode_labels(self.labels)[k] for k in feasible]
         probability = bare = probabilities(engine, prefilled, [(row, ids) for ids in labels], eos=codec.end)
         boxes: list[list[int]] = []
         by_box = np.zeros((0, len(labels)))
@@ -84,8 +88,9 @@ class SayCan(HighLevel):
             behind = [(k, ids) for k in range(self.boxes) for ids in labels]
             by_box = any_box * probabilities(engine, after, behind, eos=codec.end).reshape(self.boxes, -1)
             probability = bare + by_box.mean(0)
-        product = probability * request.prepared
-        best = int(product.argmax())
+        product = np.zeros(len(self.labels))
+        product[feasible] = probability * request.prepared[feasible]
+        best = int(product[feasible].argmax())
         with_box = probability[best] > 2 * bare[best]  # more of it with a box than without
         box = boxes[int(by_box[:, best].argmax())] if with_box else []
         return [*box, *labels[best]], dict(zip(self.labels, product.tolist(), strict=True))

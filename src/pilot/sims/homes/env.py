@@ -174,6 +174,13 @@ class HomesEnv(gymnasium.Env):
             return language.pick_subtask(self._names[missing[0]]), self.world.item_box(missing[0])
         return language.DONE, None
 
+    def feasible_subtasks(self) -> dict[str, float]:
+        """Return what the hand can do now: an empty one can pick any object, a full one can put it anywhere."""
+        is_holding = self.world.held_object() is not None
+        picks = {language.pick_subtask(thing.name): float(not is_holding) for thing in self.episode.things}
+        puts = {language.put_subtask(r.name): float(is_holding) for r in self.world.home.receptacles}
+        return {**picks, **puts, language.DONE: 1.0}
+
     def annotations(self) -> list[dict[str, Any]]:
         """Return every object and receptacle in the current picture: name, kind, colour, box, is_receptacle, in."""
         rows = []

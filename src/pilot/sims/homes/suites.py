@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pilot.robots.homes import ROBOT
-from pilot.sims.base import Disturbance, Lesson, Question, ScriptedExpert, SimEnv, Suite
+from pilot.sims.base import DONE, Disturbance, Lesson, Question, ScriptedExpert, SimEnv, Suite
 from pilot.sims.homes import language
 from pilot.sims.homes.disturbances import HomesDisturbance, Noise
 from pilot.sims.homes.episodes import TASKS, draw_episode
@@ -26,6 +26,7 @@ class HomesSuite(Suite):
     has_subtasks: ClassVar[bool] = True
     has_supervisor: ClassVar[bool] = True
     has_questions: ClassVar[bool] = True
+    has_affordances: ClassVar[bool] = True
 
     # Fields with a help text are options of `pilot collect`.
     level: int = field(default=1, metadata={"help": "1: two objects; 2: more objects, some alike", "choices": (1, 2)})
@@ -77,6 +78,14 @@ class HomesSuite(Suite):
 
     def utterances(self, subtask: str) -> tuple[str, ...]:
         return language.utterances(subtask)
+
+    def known_subtasks(self) -> tuple[str, ...]:
+        kinds, receptacles = self.kinds or language.KINDS, self.receptacles or language.RECEPTACLES
+        things = [language.phrase(colour, kind) for kind in kinds for colour in language.COLOURS]
+        return (*map(language.pick_subtask, things), *map(language.put_subtask, receptacles), DONE)
+
+    def feasible_subtasks(self, env: Any) -> dict[str, float]:
+        return env.feasible_subtasks()
 
     def web_rows(self, scene: int, *, rows: int, seed: int, image_size: int = 64) -> list[tuple[bytes, list[Question]]]:
         from pilot.sims.homes.questions import pictures_of_home
