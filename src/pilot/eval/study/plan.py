@@ -15,13 +15,14 @@ from pilot.eval.study.parts import Collecting, Evaluating, Part, TrainingPart
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi
 from pilot.train.config import TrainConfig
+from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import flop_factors, full_row, per_row
 
 Configure = Callable[[Training], TrainConfig]
 """From a named run and its changes to a config (`cli/study.py`)."""
 
 SEED_STEP = 1000  # from the seed of a training to that of its repetition
-CPU_FLOPS = 7.5e9  # operations per second of two cores in training, until a part of this machine has been measured
+CPU_FLOPS = 5e10  # operations per second of two cores, as nano trained; until a part has been measured on this machine
 SECONDS = {"demonstration": 0.2, "web row": 0.01, "episode": 3.0, "row": 0.02}  # likewise: by the unit's first word
 
 
@@ -197,7 +198,10 @@ def check_scenes(condition: Condition, trial: Trial, trainings: Sequence[Trainin
 def flops_per_row(config: TrainConfig) -> float:
     """Return the floating-point operations of a row in training; 0 for a model that is not counted."""
     model = empty_model(config.model)
-    return sum(per_row(model, full_row(config), flop_factors(config, model)).values()) if isinstance(model, Pi) else 0.0
+    if not isinstance(model, Pi):
+        return 0.0
+    learning = choose_learning(model, freeze=config.freeze, lora=config.lora)
+    return sum(per_row(learning, full_row(config), flop_factors(config, learning)).values())
 
 
 def measured_rates(root: Path) -> dict[str, float]:
