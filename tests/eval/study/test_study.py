@@ -165,7 +165,8 @@ def test_a_source_of_weight_0_is_left_out():
         ({"conditions": ()}, "at least one condition"),
         ({"trials": (Trial(suite="homes-l1"), Trial(suite="homes-l1"))}, "two trials are called homes-l1"),
         ({"conditions": (Condition(name="a"),)}, "'a' has either trainings or a policy"),
-        ({"plot": "curve"}, "'once' has no place `x`"),
+        ({"plot": "curve"}, "no condition has a place `x`"),
+        ({"trials": (Trial(),)}, "either a suite to act in or questions"),
     ],
 )
 def test_a_study_that_does_not_hold_together_is_told_so(tmp_path, changes, message):

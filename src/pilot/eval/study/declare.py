@@ -29,6 +29,8 @@ class StudyData:
     web_rows: int | None = None  # write so many rows of questions instead
     verbal: bool = False  # a supervisor says each next step
     seed: int = 0
+    image_size: int | None = None  # pixels on a side; None: as the suite has them
+    picture_every: int = 1  # frames from one picture to the next
     options: Mapping[str, Any] = field(default_factory=dict)  # changes to the suite
 
     def sees_any(self, scenes: int) -> bool:
@@ -68,9 +70,13 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The scenes that every condition is tried in: the first ones of a suite, one episode each."""
+    """The scenes that every condition is tried in: the first ones of a suite, one episode each.
 
-    suite: str
+    With `questions` nothing acts: so many questions of that set of web rows are asked, and a right answer is a success.
+    """
+
+    suite: str = ""
+    questions: str = ""
     title: str = ""  # "": that of the suite
     options: Mapping[str, Any] = field(default_factory=dict)  # changes to the suite, such as the kinds of objects
     split: Literal["test", "train"] = "test"  # "train": scenes that no set of the study has, but for an upper bound
@@ -82,6 +88,8 @@ class Trial:
         """The trial's name in tables: the suite's, with what differs from it."""
         changes = [f"{key}={'+'.join(map(str, value))}" for key, value in self.options.items()]
         changes += [self.control] if self.control != "none" else []
+        if self.questions:
+            return "questions"
         return f"{self.suite} ({', '.join(changes)})" if changes else self.suite
 
 
@@ -119,5 +127,8 @@ class Study:
         for condition in self.conditions:
             if bool(condition.trainings) == bool(condition.policy) and not condition.needs:
                 raise ValueError(f"condition '{condition.name}' has either trainings or a policy that is there")
-            if self.plot == "curve" and condition.x is None and not condition.sees_tests and condition.trainings:
-                raise ValueError(f"condition '{condition.name}' has no place `x` on the axis of the curve")
+        for trial in self.trials:
+            if bool(trial.suite) == bool(trial.questions):
+                raise ValueError("a trial has either a suite to act in or questions")
+        if self.plot == "curve" and all(condition.x is None for condition in self.conditions):
+            raise ValueError("no condition has a place `x` on the axis of the curve")

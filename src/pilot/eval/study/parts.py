@@ -15,15 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pilot.data.formats.open_dataset import open_image_text
 from pilot.data.storage.files import read_json, write_json
 from pilot.eval.episode import Timekeeping
 from pilot.eval.episode_log import fingerprint
 from pilot.eval.evaluate import evaluate
+from pilot.eval.offline.questions import measure_questions
 from pilot.eval.provenance import commit
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.stand_ins import study_high_level
 from pilot.eval.study.declare import Condition, StudyData, Training, Trial
 from pilot.eval.suites import load_suite
+from pilot.infer.policy import load_policy
 from pilot.sims.base import Suite
 from pilot.sims.collect import collect, collect_web
 from pilot.train.config import InitFrom, TrainConfig
@@ -130,12 +133,14 @@ class Collecting(Part):
         data = self.data
         where: dict[str, Any] = {
             "scenes": data.scenes, "first_scene": data.first_scene, "seed": data.seed, "workers": workers,
+            "image_size": data.image_size,
         }  # fmt: skip
         suite = change_suite(data.suite, data.options, split="train")
         if data.web_rows:
             collect_web(data.path, suite, rows=data.web_rows, **where)
         else:
-            collect(data.path, suite, episodes_per_scene=data.episodes, verbal=data.verbal, **where)
+            how: dict[str, Any] = {"verbal": data.verbal, "picture_every": data.picture_every}
+            collect(data.path, suite, episodes_per_scene=data.episodes, **how, **where)
         return {"path": data.path}
 
 
@@ -253,6 +258,45 @@ class Evaluating(Part):
             out=self.folder,
         )
         return {"records": [record.to_json() for record in result.records]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(Evaluating):
+    """Questions about pictures of a set that no training has."""
+
+    kind = "ask"
+    questions: Collecting
+
+    @property
+    def asked(self) -> Any:
+        policy = fingerprint(self.policy) if isinstance(self.policy, Path) else self.policy.key
+        return {"policy": policy, "questions": self.questions.recipe, "seed": EVALUATION_SEED}
+
+    @property
+    def unit(self) -> str:
+        return "question"
+
+    @property
+    def parts_before(self) -> Sequence[Part]:
+        return (self.questions, *super().parts_before)
+
+    def work(self, *, workers: int) -> dict[str, Any]:
+        policy = load_policy(self.policy if isinstance(self.policy, Path) else self.policy.policy)
+        if not policy.model.config.generates_text:
+            return {"records": [answer_record(k, "", False) for k in range(self.trial.episodes)]}
+        camera = next(iter(policy.robots.values())).robot.cameras[0]
+        rows = open_image_text(self.questions.data.path, camera=camera, loc_stride=policy.bundle.loc_stride)
+        found = measure_questions(policy, rows, rows=self.trial.episodes, seed=EVALUATION_SEED)
+        return {"records": [answer_record(k, a.question, a.is_right) for k, a in enumerate(found.answers)]}
+
+
+def answer_record(number: int, question: str, is_right: bool) -> dict[str, Any]:
+    """Return the record of a question, as one of an episode of one step."""
+    return EpisodeRecord(
+        suite="questions", control="none", scene=number, episode=0, seed=EVALUATION_SEED, prompt=question,
+        asked=question, success=is_right, steps=1, first_grasped=None, wrong_object=False, right_object_first=False,
+        placed=int(is_right), targets=1, subtasks=(), infer_ms=0.0,
+    ).to_json()  # fmt: skip
 
 
 def change_suite(name: str, options: Any, *, split: str) -> Suite:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pilot.data.storage.files import read_json
 from pilot.eval.stats import visible_difference
 from pilot.eval.study.declare import Condition, Study, Training, Trial
-from pilot.eval.study.parts import Collecting, Evaluating, Part, TrainingPart
+from pilot.eval.study.parts import Asking, Collecting, Evaluating, Part, TrainingPart
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi
 from pilot.train.config import TrainConfig
@@ -23,7 +23,8 @@ Configure = Callable[[Training], TrainConfig]
 
 SEED_STEP = 1000  # from the seed of a training to that of its repetition
 CPU_FLOPS = 5e10  # operations per second of two cores, as nano trained; until a part has been measured on this machine
-SECONDS = {"demonstration": 0.2, "web row": 0.01, "episode": 3.0, "row": 0.02}  # likewise: by the unit's first word
+SECONDS = {"demonstration": 0.2, "web row": 0.01, "episode": 3.0, "row": 0.02, "question": 0.05}
+"""Likewise, by the unit's first word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ class StudyPlan:
         study, parts = self.study, self.parts
         counts = {kind: [p for p in parts if isinstance(p, kind)] for kind in (Collecting, TrainingPart, Evaluating)}
         asked = sum(len(r.condition.trainings) for r in self.repetitions)
-        episodes = sum(part.amount for part in counts[Evaluating])
+        episodes = sum(part.amount for part in counts[Evaluating] if not isinstance(part, Asking))
         rows = list(self.schedule(budget))
         lines = [
             f"{study.question} ({study.source})",
@@ -131,7 +132,7 @@ class StudyPlan:
 
     def effect(self) -> str:
         """Return which difference so many episodes can show."""
-        n = min(trial.episodes for trial in self.study.trials)
+        n = min(trial.episodes for trial in self.study.trials if trial.suite)
         return (
             f"{n} episodes of a condition show, with 80 % power, a difference of {visible_difference(n, rate=0.5):.0%} "
             f"at a success of 50 %, and of {visible_difference(n, rate=0.8):.0%} at 80 %; in the same scenes less."
@@ -151,12 +152,22 @@ class StudyPlan:
             parts += [*sets, before]
         for trial in self.study.trials:
             check_scenes(condition, trial, [part for part in parts if isinstance(part, TrainingPart)])
-        evaluations = tuple(
-            Evaluating(root=self.root, condition=condition, trial=trial, policy=policy, endpoint=self.endpoint)
-            for trial in self.study.trials
-        )
+        evaluations = tuple(self._evaluate(condition, trial, policy) for trial in self.study.trials)
+        before_trials = [part for evaluation in evaluations for part in evaluation.parts_before]
+        parts += [part for part in before_trials if isinstance(part, Collecting)]
         return Repetition(
             condition=condition, seed=seed, parts=(*parts, *evaluations), evaluations=evaluations
+        )  # fmt: skip
+
+    def _evaluate(self, condition: Condition, trial: Trial, policy: TrainingPart | Path) -> Evaluating:
+        if not trial.questions:
+            return Evaluating(
+                root=self.root, condition=condition, trial=trial, policy=policy, endpoint=self.endpoint
+            )  # fmt: skip
+        if trial.questions not in self.sets:
+            raise ValueError(f"trial '{trial.name}' asks questions of {trial.questions}, which the study does not have")
+        return Asking(
+            root=self.root, condition=condition, trial=trial, policy=policy, questions=self.sets[trial.questions]
         )  # fmt: skip
 
     def _set_of(self, path: str, config: TrainConfig) -> Collecting:
@@ -180,6 +191,8 @@ def check_scenes(condition: Condition, trial: Trial, trainings: Sequence[Trainin
     Raises:
         ValueError: it would, and is not declared as an upper bound; or nobody can know.
     """
+    if trial.questions and any(part.data.path == trial.questions for t in trainings for part in t.sets):
+        raise ValueError(f"condition '{condition.name}' would learn from the questions that it is asked")
     if trial.split == "test" or condition.sees_tests:
         return
     if not trainings or trainings[0].config.init_from is not None:

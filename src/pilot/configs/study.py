@@ -1,0 +1,178 @@
+"""The size `study`: a condition of the papers' experiments in twenty minutes on two cores, on the homes' table-top.
+
+The same stages as `nano.py`, cut down: one vision tower for all conditions of a seed, which then is frozen (no pass
+back through its convolutions), half of the words, and several noise draws in place of a stage for the expert alone.
+`pilot study` collects `data/study` and makes the chains; its letters for the sources are π0.5's (2504.16054, §IV.C).
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from pilot.configs import rooms
+from pilot.configs.nano import PIXEL_GRID
+from pilot.models.baselines.configs import act
+from pilot.models.pi_config import SIZES, PiConfig, pi05
+from pilot.train.config import (
+    CheckpointConfig,
+    DataConfig,
+    EmaConfig,
+    InitFrom,
+    ObjectiveConfig,
+    OptimConfig,
+    Source,
+    TrainConfig,
+)
+
+DATA = "data/study"
+WORDS_STEPS, ACTIONS_STEPS = 450, 750
+BATCH_SIZE = 64
+LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")
+
+
+def mixture(*, question: str | None = None, **weights: float) -> DataConfig:
+    """Return the sets of `DATA` by folder, with their shares of the rows; `question` is the only one of web rows."""
+    kinds: dict[str, Literal["robot", "web"]] = {"web": "web"}
+    sources = tuple(
+        Source(
+            path=f"{DATA}/{name}",
+            kind=kinds.get(name, "robot"),
+            weight=weight,
+            question=question if name == "web" else None,
+            teaches=WITHOUT_SUBTASK if name == "silent" else LOSSES,
+        )
+        for name, weight in weights.items()
+    )
+    return DataConfig(sources=sources, loc_stride=PIXEL_GRID)
+
+
+def study_vision() -> TrainConfig:
+    """The vision tower learns to name what it sees; it stands in for released weights, so all conditions share it."""
+    return TrainConfig(
+        name="study_vision",
+        model=pi05("nano"),
+        data=mixture(web=0.8, lab=0.1, tasks=0.1, question="list everything"),
+        robot="homes",
+        steps=450,
+        batch_size=96,
+        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
+        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step"),
+        optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=40),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=150),
+    )
+
+
+def study_words() -> TrainConfig:
+    """Stage 1: every target is a token. Sources: the lab (CE), homes (ME), tasks (MM), web (WD)."""
+    return TrainConfig(
+        name="study_words",
+        model=pi05("nano"),
+        data=mixture(lab=0.14, homes=0.27, tasks=0.27, web=0.32),
+        robot="homes",
+        steps=WORDS_STEPS,
+        batch_size=BATCH_SIZE,
+        seed=1,
+        init_from=InitFrom("outputs/study/vision/policy"),
+        freeze=("vision",),
+        objective=ObjectiveConfig(alpha=0.0, name_weight=0.0, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=40),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=150),
+    )
+
+
+def study_actions() -> TrainConfig:
+    """Stage 2: the action expert learns, insulated, the words go on, a supervisor's words (VI) come in.
+
+    Some rows say no subtask, so that acting on the prompt alone is something that the low level has learned.
+    """
+    return replace(
+        study_words(),
+        name="study_actions",
+        data=mixture(lab=0.12, homes=0.25, tasks=0.24, silent=0.07, verbal=0.06, web=0.26),
+        steps=ACTIONS_STEPS,
+        seed=2,
+        init_from=InitFrom("outputs/study/words/policy"),
+        objective=ObjectiveConfig(alpha=10.0, name_weight=0.0, flow_draws=4, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
+    )
+
+
+def study_joint() -> TrainConfig:
+    """One stage in place of two, on as many rows: words and actions together (knowledge insulation, 2505.23705)."""
+    return replace(
+        study_actions(),
+        name="study_joint",
+        steps=WORDS_STEPS + ACTIONS_STEPS,
+        init_from=InitFrom("outputs/study/vision/policy"),
+        objective=ObjectiveConfig(alpha=1.0, name_weight=0.0, flow_draws=4, noise_per="step"),
+    )
+
+
+def study_concat() -> TrainConfig:
+    """One stage, with the flow time beside each action (π0) in place of adaptive norms."""
+    return replace(study_joint(), name="study_concat", model=_with_time_beside_actions())
+
+
+def study_concat_vision() -> TrainConfig:
+    """The vision tower of a model without adaptive norms."""
+    return replace(study_vision(), name="study_concat_vision", model=_with_time_beside_actions())
+
+
+def study_home() -> TrainConfig:
+    """Stage 2 on demonstrations from some homes, beside web rows; the set is the study's: `data.sources.homes_104`."""
+    return replace(study_actions(), name="study_home", data=mixture(homes_104=0.7, web=0.3))
+
+
+def study_finetune() -> TrainConfig:
+    """A few minutes of demonstrations of something new; the set is the study's: `data.sources.new_20`."""
+    return replace(
+        study_actions(),
+        name="study_finetune",
+        data=mixture(new_20=0.8, web=0.2),
+        steps=300,
+        init_from=InitFrom("outputs/study/actions/policy"),
+        optim=OptimConfig(name="muon", peak_lr=8e-4, final_lr=2e-5, warmup_steps=20),
+    )
+
+
+def study_act() -> TrainConfig:
+    """ACT, a regressed chunk, on the same rows."""
+    robot = tuple(
+        Source(path=f"{DATA}/{name}", weight=weight, teaches=("flow",))
+        for name, weight in {"lab": 0.2, "homes": 0.4, "tasks": 0.4}.items()
+    )
+    return replace(
+        study_joint(),
+        name="study_act",
+        model=act("nano"),
+        data=DataConfig(sources=robot, loc_stride=PIXEL_GRID),
+        init_from=None,
+        freeze=(),
+        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, loss_weights={"kl": 10.0}),
+        optim=OptimConfig(peak_lr=1e-3, final_lr=1e-5, warmup_steps=40),
+    )
+
+
+def study_bodies() -> TrainConfig:
+    """Words and actions of three bodies in rooms, in one stage from nothing."""
+    sources = tuple(
+        Source(path=f"{DATA}/body_{body}", robot=body, weight=weight)
+        for body, weight in {"arm": 0.34, "bimanual": 0.33, "mobile": 0.33}.items()
+    )
+    return TrainConfig(
+        name="study_bodies",
+        model=rooms.model(),
+        data=DataConfig(sources=sources, loc_stride=rooms.PIXEL_GRID, text_model="rooms"),
+        robot="arm",
+        steps=1000,
+        batch_size=32,
+        objective=ObjectiveConfig(alpha=1.0, name_weight=0.0, flow_draws=4, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=200),
+    )
+
+
+def _with_time_beside_actions() -> PiConfig:
+    return pi05("nano", action_expert=SIZES["nano"][2], time_conditioning="concat")

@@ -1,0 +1,28 @@
+"""Heads: flow, tokens of three kinds, a regressed chunk, at the size `study` (π0, FAST 2501.09747, ACT)."""
+
+from pilot.eval.studies._recipe import ALL, EQUAL, joint
+from pilot.eval.study.declare import Condition, Study, Training, Trial
+
+
+def tokens(kind: str, *changes: str) -> tuple[Training, ...]:
+    """Return a policy whose actions are tokens of a kind; its tower fits the same tokenizer, which a chain keeps."""
+    model = ("model.action_expert=none", "model.insulate=false", f"data.action_tokenizer={kind}", *changes)
+    return joint("objective.alpha=0", model=model)
+
+
+STUDY = Study(
+    question="Which head?",
+    source="FAST (2501.09747), figure 6; knowledge insulation (2505.23705), figure 4",
+    conditions=(
+        Condition(name="flow", what="with tokens beside it, insulated", trainings=joint()),
+        Condition(name="FAST", what="compressed tokens, one after the other", trainings=tokens("fast")),
+        Condition(name="VQ", what="tokens of a learned codebook", trainings=tokens("vq")),
+        Condition(name="bins", what="a token for each dim and step", trainings=tokens("bins")),
+        Condition(name="regressed chunk", what="ACT, no vision tower before", trainings=(Training(run="study_act"),)),
+    ),
+    trials=(Trial(suite="homes-l1", title="one move in unseen homes"),),
+    measures=("success", "steps", "ms"),
+    data=ALL,
+    equal=f"{EQUAL}, but for ACT, which has a model of its own",
+    notes="Milliseconds are of a whole answer in an evaluation with eight robots at once, the subtask included.",
+)

@@ -1,0 +1,81 @@
+"""Every study of the package can be planned: its runs exist and fit each other, its trials and measures are known."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from pilot import configs
+from pilot.cli.study import configure
+from pilot.contracts import run as contract
+from pilot.eval.stand_ins import study_high_level
+from pilot.eval.studies import STUDIES, load_study
+from pilot.eval.studies.environments import EPISODES
+from pilot.eval.study.findings import MEASURES
+from pilot.eval.study.parts import Asking, TrainingPart, change_suite
+from pilot.eval.study.plan import StudyPlan, flops_per_row
+from pilot.models.pi_config import PiConfig
+from pilot.train.start import OF_THE_RUN
+
+NAMES = STUDIES.names()
+
+
+def plan(name: str, folder, **options: object) -> StudyPlan:
+    return StudyPlan(load_study(name), configure, root=folder, endpoint=("http://localhost:1/v1", "any"), **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_conditions_fit(name, tmp_path):
+    """Each training teaches what it asks for, and each starts from a model of its own shape."""
+    trainings = {part.key: part for part in plan(name, tmp_path).parts if isinstance(part, TrainingPart)}
+    for part in trainings.values():
+        contract.check_losses(lambda part=part: part.config)
+        contract.check_schedule(lambda part=part: part.config)
+    for repetition in plan(name, tmp_path).repetitions:
+        chain = [part.config for part in repetition.parts if isinstance(part, TrainingPart)]
+        for one, following in pairwise(config.model for config in chain):
+            if isinstance(one, PiConfig):
+                same = {field: getattr(following, field) for field in OF_THE_RUN}
+                assert replace(one, **same) == following, repetition.name
+        assert len({config.data.action_tokenizer for config in chain}) <= 1, repetition.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_trials_and_measures_are_known(name):
+    study = load_study(name)
+    assert set(study.measures) <= set(MEASURES) and study.question.endswith("?")
+    for trial in (trial for trial in study.trials if trial.suite):
+        suite = change_suite(trial.suite, trial.options, split=trial.split)
+        assert suite.prompt(0) if not suite.name.startswith("rooms") else suite.title
+        for condition in study.conditions:
+            study_high_level(condition.high_level, suite=suite, endpoint=("http://localhost:1/v1", "any"))
+
+
+def test_two_seeds_of_every_study_share_what_they_can(tmp_path):
+    for name, trained, declared in (("sources", 28, 42), ("high_level_data", 16, 48)):
+        two = plan(name, tmp_path, seeds=2)
+        assert sum(isinstance(part, TrainingPart) for part in two.parts) == trained
+        assert sum(len(r.condition.trainings) for r in two.repetitions) == declared
+
+
+def test_environments_have_about_as_many_demonstrations_each_and_the_same_first_homes():
+    counts = [homes * episodes for homes, episodes in EPISODES.items()]
+    assert max(counts) / min(counts) < 1.08
+    study = load_study("environments")
+    assert {c.x for c in study.conditions if c.x} == set(EPISODES) == {1, 3, 12, 22, 53, 82, 104}
+    (upper,) = (c for c in study.conditions if c.sees_tests)
+    assert upper.name == "the test homes"
+
+
+def test_questions_are_asked_of_pictures_that_no_training_has(tmp_path):
+    asking = [part for part in plan("training", tmp_path).parts if isinstance(part, Asking)]
+    assert len(asking) == len(load_study("training").conditions)
+    sets = {data.path for part in plan("training", tmp_path).parts if isinstance(part, TrainingPart)
+            for data in (collected.data for collected in part.sets)}  # fmt: skip
+    assert asking[0].questions.data.path not in sets
+
+
+def test_a_frozen_tower_makes_a_row_cheaper():
+    frozen, free = configs.get("study_words"), replace(configs.get("study_words"), freeze=())
+    assert flops_per_row(frozen) < 0.9 * flops_per_row(free)
+    assert flops_per_row(configs.get("act_nano")) == 0
