@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eval.checkpoints import save_random_policy
 from eval.toy_sim import ToyEnv, ToySuite
 from pilot.eval.episode import GREY, EpisodeSetup, Timekeeping
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.rollout import ExpertPolicy, film, roll_out, run_batched, run_episode
+from pilot.eval.runner import Runner
+from pilot.eval.settings import Settings
+from pilot.infer.policy import load_policy
+from pilot.infer.rtc import Rtc
 from pilot.sims.homes import SUITES, HomesEnv
 from pilot.tokenizers.text import split_box
 
@@ -231,3 +236,14 @@ class Counts(Backwards):
 
     def observe(self) -> dict[str, Any]:
         return super().observe() | {"state": np.float32([self.steps])}
+
+
+def test_the_way_to_join_chunks_is_chosen_for_an_evaluation_and_the_callers_policy_stays(tmp_path):
+    policy = load_policy(save_random_policy(tmp_path / "policy"))
+    before = policy.rtc
+    timekeeping = Timekeeping(clock=True, latency_ms=100, executor="rtc", joining="prefix")
+    runner = Runner(policy, Settings(timekeeping=timekeeping))
+    assert runner.policy.rtc == Rtc(mode="prefix") and runner.joins_chunks
+    assert policy.rtc == before == Rtc(mode="guided")
+    with pytest.raises(ValueError, match="joining is how rtc continues a chunk, so it has no meaning for 'ensemble'"):
+        Timekeeping(executor="ensemble", joining="prefix")

@@ -14,6 +14,7 @@ from pilot.tokenizers.text import box_to_locs
 
 GREY = 128  # the middle of the range: nothing of a picture's brightness is left
 ExecutorName = Literal["open-loop", "rtc", "ensemble"]
+JoiningName = Literal["guided", "prefix", "trained"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +25,18 @@ class Timekeeping:
     thinks, each answer arrives `latency_ms` after its observation (None: as long as it really took), and until then the
     robot does what `executor` says (`infer/executor.py`): `rtc` the rest of the old chunk, which the new one continues,
     `ensemble` the mean of all chunks, `open-loop` stands still; None is the policy's own choice, and `rtc` on the
-    clock. Only the first answer is waited for: before it, nothing has been commanded.
+    clock. Only the first answer is waited for: before it, nothing has been commanded. `joining` is how
+    `rtc` continues the old chunk (`infer/rtc.py`); None is the policy's own way.
     """
 
     clock: bool = False
     latency_ms: float | None = None
     executor: ExecutorName | None = None
+    joining: JoiningName | None = None
 
     def __post_init__(self) -> None:
+        if self.joining is not None and self.executor != "rtc":
+            raise ValueError(f"joining is how rtc continues a chunk, so it has no meaning for '{self.executor}'")
         if self.latency_ms is not None and not (self.clock and 0 <= self.latency_ms < float("inf")):
             raise ValueError(
                 f"latency_ms is 0 or more, and only with the clock does it cost time; got {self.latency_ms} with "

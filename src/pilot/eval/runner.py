@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from pilot.eval.rollout import ExpertPolicy, Rollout, RolloutPolicy, roll_out, r
 from pilot.eval.settings import Settings
 from pilot.eval.stand_ins import StandIn
 from pilot.infer.high_level import Oracle
+from pilot.infer.rtc import Rtc
 from pilot.sims.base import SimEnv, Suite
 
 BATCH_SIZE = 8  # episodes in step in one process, with one call of the policy for all
@@ -61,6 +63,9 @@ class Runner:
         metadata = (self.policy or ExpertPolicy).metadata
         own = getattr(getattr(self.policy, "model", None), "default_executor", "open-loop")
         self.timekeeping = replace(settings.timekeeping, executor=settings.timekeeping.executor or own)
+        if settings.timekeeping.joining is not None and self.policy is not None:
+            self.policy = copy(self.policy)  # the caller's own stays as it is
+            self.policy.rtc = Rtc(mode=settings.timekeeping.joining)
         self.joins_chunks = self.timekeeping.executor == "rtc" and bool(metadata.get("rtc"))
         self.entered = entered
         self.free: dict[Suite, list[SimEnv]] = {}

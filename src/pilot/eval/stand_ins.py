@@ -90,7 +90,7 @@ class StandIn(Protocol):
         ...
 
 
-class View:
+class CurrentEnv:
     """The environment that the high level of an episode watches: another one if the simulator had to be restarted."""
 
     env: WatchedEnv | None = None
@@ -101,16 +101,16 @@ class Watcher(ExternalHighLevel):
     """A high level outside of the model that sees one environment."""
 
     points: bool = False  # gives the box of what is meant, too
-    view: View = field(default_factory=View, repr=False, compare=False)
+    current: CurrentEnv = field(default_factory=CurrentEnv, repr=False, compare=False)
 
     def for_episode(self) -> HighLevel:
-        """Return the same with a view of its own."""
-        return replace(self, view=View())
+        """Return the same for another environment."""
+        return replace(self, current=CurrentEnv())
 
     def watch(self, env: SimEnv, suite: Suite, *, loc_stride: int) -> SimEnv:
         """Watch an environment from now on."""
-        self.view.env = WatchedEnv(env, suite, loc_stride=loc_stride)
-        return self.view.env
+        self.current.env = WatchedEnv(env, suite, loc_stride=loc_stride)
+        return self.current.env
 
     def advisor(self) -> Advisor:
         return _Speaker(self)
@@ -134,9 +134,9 @@ class _Speaker:
         self.level = level
 
     def advise(self, sample: Sample, *, now: float, event: bool, history: Sequence[Subtask]) -> str | None:
-        if self.level.view.env is None:
+        if self.level.current.env is None:
             raise ValueError(f"high level '{self.level.name}' reads the simulator, so it works in evaluations only")
-        return self.level.say(self.level.view.env)
+        return self.level.say(self.level.current.env)
 
 
 @dataclass(frozen=True, kw_only=True)

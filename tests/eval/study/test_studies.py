@@ -11,7 +11,7 @@ from pilot.contracts import run as contract
 from pilot.eval.stand_ins import study_high_level
 from pilot.eval.studies import STUDIES, load_study
 from pilot.eval.studies.environments import EPISODES
-from pilot.eval.study.findings import MEASURES
+from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.parts import Asking, TrainingPart, change_suite
 from pilot.eval.study.plan import StudyPlan, flops_per_row
 from pilot.models.pi_config import PiConfig

@@ -69,6 +69,8 @@ def test_a_study_runs_is_killed_goes_on_and_leaves_a_page(tmp_path, monkeypatch,
     rows = json.loads((out / "results.json").read_text())
     assert [row["condition"] for row in rows if row["measure"] == "steps"] == ["once", "twice"]
     assert (out / "plot.svg").read_text().startswith("<svg")
+    line = (out / "line.md").read_text()
+    assert line.startswith("## Does a second training help?") and "1 episodes for each of 1 trainings" in line
 
     assert run_study(plan_of(tmp_path, study), budget=1e-9, workers=1, out=out) == page, "nothing is left to run"
     assert trained == [0, 5, 5]
@@ -150,6 +152,15 @@ def test_sets_are_collected_in_the_train_split_whatever_they_say(tmp_path, monke
     assert split == "train" and options["first_scene"] == 7
     with pytest.raises(ValueError, match="suite 'homes-l1' has no option kind; it has"):
         parts_module.change_suite("homes-l1", {"kind": 1}, split="train")
+
+
+def test_measures_are_checked_before_anything_runs(tmp_path):
+    for measures, message in (
+        (("succes",), "unknown measure 'succes'; did you mean 'success'"),
+        (("ms",), "a share"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plan_of(tmp_path, debug_study(tmp_path / "single", measures=measures))
 
 
 def test_a_source_of_weight_0_is_left_out():

@@ -1,13 +1,17 @@
 """What acts how fast, and what a late answer costs, on the shipped policy (real-time chunking, 2506.07339)."""
 
+from typing import Any
+
 from pilot.eval.study.declare import Condition, Study, Trial
 
 NANO = "checkpoints/nano"
-EXECUTORS = {
-    "open-loop": "stands still until the answer comes",
-    "rtc": "goes on with the old chunk, which the new one joins",
-    "ensemble": "acts on the mean of all chunks",
+LATE: dict[str, tuple[str, Any, Any]] = {
+    "open loop": ("stands still until the answer comes", "open-loop", None),
+    "rtc, guided": ("goes on with the old chunk, pulled towards it while it denoises", "rtc", "guided"),
+    "rtc, prefix": ("goes on with the old chunk, whose next actions are held", "rtc", "prefix"),
+    "ensemble": ("acts on the mean of all chunks", "ensemble", None),
 }
+"""What the robot does while it waits: in words, the executor, and how that joins chunks."""
 
 STUDY = Study(
     question="How little may the policy think, and how late may it answer?",
@@ -21,15 +25,12 @@ STUDY = Study(
         *(Condition(name=f"{replan} of 10 actions", policy=NANO, replan_steps=replan) for replan in (1, 5, 10)),
         *(
             Condition(
-                name=f"{executor}, {late} ms",
-                what=what,
-                policy=NANO,
-                latency_ms=late,
-                executor=executor,
+                name=f"{name}, {late} ms", what=what, policy=NANO, latency_ms=late, executor=executor, joining=joining
             )
             for late in (100, 300, 0, 200)
-            for executor, what in EXECUTORS.items()
+            for name, (what, executor, joining) in LATE.items()
         ),
+        Condition(name="rtc, trained", needs="a policy that learned to continue chunks: model.rtc_max_delay=4"),
     ),
     trials=(Trial(suite="homes-l1", title="one move in unseen homes"),),
     measures=("success", "steps", "ms"),

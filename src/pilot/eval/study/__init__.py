@@ -3,6 +3,7 @@
 | file          | what it does                                                                                |
 |---------------|---------------------------------------------------------------------------------------------|
 | `declare.py`  | what a study is made of: a question, conditions, trials, measures; one file each in `studies/` |
+| `measures.py` | what is counted of an episode                                                                |
 | `parts.py`    | the parts of the work: sets to collect, trainings, evaluations; each a folder keyed by its content |
 | `plan.py`     | a study as parts in order, shared where conditions agree; hours, and what can be seen        |
 | `engine.py`   | runs what fits the budget, goes on where it was stopped                                      |

@@ -62,7 +62,8 @@ class Condition:
     num_steps: int | None = None  # of denoising; None: the policy's own, as for `replan_steps`
     replan_steps: int | None = None
     latency_ms: float | None = None  # the world goes on, and each answer is so late; None: it waits
-    executor: Literal["open-loop", "rtc", "ensemble"] = "open-loop"  # what the robot does until then: `eval/episode.py`
+    executor: Literal["open-loop", "rtc", "ensemble"] | None = None  # what it does until then: `eval/episode.py`
+    joining: Literal["guided", "prefix", "trained"] | None = None  # how rtc continues a chunk; None: the policy's way
     x: float | None = None  # where it stands on the axis of a curve
     sees_tests: bool = False  # an upper bound: it learns from the scenes that it is tried in
     needs: str = ""  # what it waits for, if it cannot run yet

@@ -6,8 +6,9 @@ import numpy as np
 from markupsafe import escape
 
 from pilot.eval.report.charts import Axis, number
-from pilot.eval.study.findings import EpisodeMeasure, Finding, mean_curve
+from pilot.eval.study.findings import ConditionResult, mean_curve
 from pilot.eval.study.fits import Growth
+from pilot.eval.study.measures import EpisodeMeasure
 
 WIDTH, ROW, LEFT, RIGHT, TOP = 720, 34, 220, 90, 40
 HEIGHT = 360  # of a curve
@@ -21,7 +22,7 @@ text{fill:var(--ink)}.soft{fill:var(--soft)}.rule{stroke:var(--line)}.band{strok
 </style>"""
 
 
-def draw_rows(findings: Mapping[str, Finding], *, measure: EpisodeMeasure, baseline: str) -> str:
+def draw_rows(findings: Mapping[str, ConditionResult], *, measure: EpisodeMeasure, baseline: str) -> str:
     """Draw a row for each condition: its mean as a dot on the band of its interval; the baseline in another colour."""
     scale = _value_axis(list(findings.values()), measure)
     height = TOP + ROW * len(findings) + 14
@@ -50,7 +51,9 @@ def draw_rows(findings: Mapping[str, Finding], *, measure: EpisodeMeasure, basel
     return _svg("".join(marks), height=height, label=f"{measure.title}: {label}")
 
 
-def draw_curve(findings: Mapping[str, Finding], *, measure: EpisodeMeasure, x_label: str, growth: Growth | None) -> str:
+def draw_curve(
+    findings: Mapping[str, ConditionResult], *, measure: EpisodeMeasure, x_label: str, growth: Growth | None
+) -> str:
     """Draw conditions over their places on a logarithmic axis, with both fits; the others as level lines."""
     places, _ = mean_curve(dict(findings))
     x = Axis(low=min(places) / 1.2, high=max(places) * 1.2, log=True)
@@ -96,7 +99,7 @@ def draw_curve(findings: Mapping[str, Finding], *, measure: EpisodeMeasure, x_la
     return _svg("".join(marks), height=HEIGHT, label=f"{measure.title} over {x_label}: {label}")
 
 
-def _value_axis(findings: Sequence[Finding], measure: EpisodeMeasure) -> Axis:
+def _value_axis(findings: Sequence[ConditionResult], measure: EpisodeMeasure) -> Axis:
     if measure.is_share:
         return Axis(low=0.0, high=1.0)
     return Axis.around(np.array([end for found in findings for end in found.interval]), from_zero=True)

@@ -4,43 +4,19 @@ Conditions are tried in the same scenes. Several trainings of one condition are 
 over scenes, and the rate of each training is shown beside it: two trainings are too few for an interval over trainings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pilot.eval.records import EpisodeRecord
 from pilot.eval.stats import Comparison, Interval, cluster_bootstrap, compare, wilson
 from pilot.eval.study.declare import Condition, Trial
+from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.plan import StudyPlan
-from pilot.names import check_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeMeasure:
-    """A number of an episode; `is_share` is of 0 to 1 and shown in per cent."""
-
-    title: str
-    of: Callable[[EpisodeRecord], float]
-    is_share: bool = True
-
-    def write(self, value: float) -> str:
-        """Write a value as tables show it."""
-        return f"{100 * value:.1f}" if self.is_share else f"{value:.3g}"
-
-
-MEASURES = {
-    "success": EpisodeMeasure(title="success [%]", of=lambda record: record.success),
-    "progress": EpisodeMeasure(title="goals reached [%]", of=lambda record: record.share),
-    "follow": EpisodeMeasure(title="right object first [%]", of=lambda record: record.right_object_first),
-    "wrong": EpisodeMeasure(title="wrong object first [%]", of=lambda record: record.wrong_object),
-    "steps": EpisodeMeasure(title="steps", of=lambda record: record.steps, is_share=False),
-    "ms": EpisodeMeasure(title="ms per chunk", of=lambda record: record.infer_ms, is_share=False),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class ConditionResult:
     """One measure of one condition in one trial.
 
     `values` [n] are of the scenes, averaged over the trainings; `seeds` the mean of each training.
@@ -69,18 +45,14 @@ class Finding:
             return Interval(self.mean, self.mean)
         return cluster_bootstrap(self.values, range(self.n), seed=0)
 
-    def against(self, baseline: "Finding") -> Comparison:
+    def against(self, baseline: "ConditionResult") -> Comparison:
         """Compare with the baseline, scene by scene."""
         return compare(self.values, baseline.values, seed=0)
 
 
-def find(plan: StudyPlan, trial: Trial, measure: str) -> dict[str, Finding]:
-    """Return a measure of every condition of which something is done, by the condition's name, in the study's order.
-
-    Raises:
-        ValueError: an unknown measure.
-    """
-    of = MEASURES[check_name("measure", measure, MEASURES)].of
+def find(plan: StudyPlan, trial: Trial, measure: str) -> dict[str, ConditionResult]:
+    """Return a measure of every condition of which something is done, by the condition's name, in the study's order."""
+    of = MEASURES[measure].of
     by_condition: dict[str, list[np.ndarray]] = {}
     for repetition in plan.repetitions:
         for part in repetition.evaluations:
@@ -88,7 +60,7 @@ def find(plan: StudyPlan, trial: Trial, measure: str) -> dict[str, Finding]:
                 values = np.array([of(record) for record in part.records], dtype=float)
                 by_condition.setdefault(repetition.condition.name, []).append(values)
     return {
-        condition.name: Finding(
+        condition.name: ConditionResult(
             condition=condition,
             values=np.mean(by_condition[condition.name], axis=0),
             seeds=tuple(float(values.mean()) for values in by_condition[condition.name]),
@@ -98,7 +70,7 @@ def find(plan: StudyPlan, trial: Trial, measure: str) -> dict[str, Finding]:
     }
 
 
-def answer(findings: dict[str, Finding], *, baseline: str, title: str) -> str:
+def answer(findings: dict[str, ConditionResult], *, baseline: str, title: str) -> str:
     """Answer in a sentence: which conditions differ from the baseline, and which cannot be told from it."""
     if baseline not in findings:
         return "Nothing can be compared yet: the baseline has not been run."
@@ -123,7 +95,7 @@ def _points(change: Comparison) -> str:
     return f"{100 * change.difference:+.0f} points, {100 * low:+.0f} to {100 * high:+.0f}"
 
 
-def mean_curve(findings: dict[str, Finding]) -> tuple[Sequence[float], np.ndarray]:
+def mean_curve(findings: dict[str, ConditionResult]) -> tuple[Sequence[float], np.ndarray]:
     """Return places on the axis and values [conditions n] of the conditions that have a place on it."""
     placed = [found for found in findings.values() if found.condition.x is not None]
     return [float(found.condition.x or 0) for found in placed], np.array([found.values for found in placed])

@@ -1,4 +1,7 @@
-"""What a study leaves: `report.html`, the same as `results.md` with `plot.svg` for the docs, and `results.json`."""
+"""What a study leaves: `report.html`, the same as `results.md` with `plot.svg`, and `results.json` for programs.
+
+`line.md` is what `docs/results.md` says of it: the question, the answer, the plot.
+"""
 
 import shlex
 from collections.abc import Iterator
@@ -11,8 +14,9 @@ from pilot.data.storage.files import atomic_write, write_json
 from pilot.eval.report.report import Report
 from pilot.eval.study import drawing
 from pilot.eval.study.declare import Trial
-from pilot.eval.study.findings import MEASURES, Finding, answer, find, mean_curve
+from pilot.eval.study.findings import ConditionResult, answer, find, mean_curve
 from pilot.eval.study.fits import Growth, fit_growth
+from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.parts import Evaluating, TrainingPart
 from pilot.eval.study.plan import StudyPlan, hours
 
@@ -27,10 +31,11 @@ def write_page(plan: StudyPlan, out: Path) -> Path:
             _write(out / f"{place}.svg", draw(plan, findings))
     write_json(out / "results.json", list(_rows_as_json(plan)))
     _write(out / "results.md", to_markdown(plan))
+    _write(out / "line.md", to_line(plan))
     return make_report(plan).save(out / "report.html")
 
 
-def draw(plan: StudyPlan, findings: dict[str, Finding]) -> str:
+def draw(plan: StudyPlan, findings: dict[str, ConditionResult]) -> str:
     """Draw the first measure of a trial as the study wants it."""
     study, measure = plan.study, MEASURES[plan.study.measures[0]]
     if study.plot == "curve" and mean_curve(findings)[0]:
@@ -38,7 +43,7 @@ def draw(plan: StudyPlan, findings: dict[str, Finding]) -> str:
     return drawing.draw_rows(findings, measure=measure, baseline=study.baseline.name)
 
 
-def growth_of(plan: StudyPlan, findings: dict[str, Finding]) -> Growth | None:
+def growth_of(plan: StudyPlan, findings: dict[str, ConditionResult]) -> Growth | None:
     """Return the fits of a curve; None for another plot, or with too few conditions done."""
     if plan.study.plot != "curve":
         return None
@@ -64,6 +69,23 @@ def to_markdown(plan: StudyPlan) -> str:
     return "\n".join([*lines, "## How it was made", "", *facts(plan)]) + "\n"
 
 
+def to_line(plan: StudyPlan) -> str:
+    """Write the first trial for the page of results: question, answer, plot, and how sure it is."""
+    study, (trial, *_) = plan.study, plan.study.trials
+    findings = find(plan, trial, study.measures[0])
+    if not findings:
+        return f"## {study.question}\n\nNot run yet.\n"
+    done = [part for part in plan.parts if part.done]
+    commits = ", ".join(sorted({part.done["commit"] for part in done if part.done}))
+    base = next(iter(findings.values()))
+    return (
+        f"## {study.question}\n\n**{sentence(plan, findings)}**\n\n"
+        f"![{MEASURES[study.measures[0]].title}](plot.svg)\n\n"
+        f"{title_of(trial)}; {base.n} episodes for each of {len(base.seeds)} trainings of a "
+        f"condition, paired; commit {commits}.\n"
+    )
+
+
 def make_report(plan: StudyPlan) -> Report:
     """Make the page."""
     study = plan.study
@@ -86,7 +108,7 @@ def title_of(trial: Trial) -> str:
     return f"{trial.name}: {trial.title}" if trial.title else trial.name
 
 
-def sentence(plan: StudyPlan, findings: dict[str, Finding]) -> str:
+def sentence(plan: StudyPlan, findings: dict[str, ConditionResult]) -> str:
     """Answer the question in a sentence, as far as it goes."""
     measure = MEASURES[plan.study.measures[0]].title.partition(" [")[0].capitalize()
     return answer(findings, baseline=plan.study.baseline.name, title=measure)
@@ -108,12 +130,12 @@ def table(plan: StudyPlan, trial: Trial) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _with_interval(finding: Finding, measure: str) -> str:
+def _with_interval(finding: ConditionResult, measure: str) -> str:
     write, (low, high) = MEASURES[measure].write, finding.interval
     return f"{write(finding.mean)} ({write(low)} – {write(high)})"
 
 
-def _difference(finding: Finding, first: dict[str, Finding], baseline: str) -> list[str]:
+def _difference(finding: ConditionResult, first: dict[str, ConditionResult], baseline: str) -> list[str]:
     if finding.condition.name == baseline or baseline not in first:
         return ["–", "–", "–"]
     change = finding.against(first[baseline])
@@ -122,7 +144,7 @@ def _difference(finding: Finding, first: dict[str, Finding], baseline: str) -> l
     return [points, f"{change.only_a}, {change.only_b}", f"{change.p_value:.2g}"]
 
 
-def fit_lines(plan: StudyPlan, findings: dict[str, Finding]) -> list[str]:
+def fit_lines(plan: StudyPlan, findings: dict[str, ConditionResult]) -> list[str]:
     """Return what the fits of a curve say, a line each; nothing for other plots."""
     growth = growth_of(plan, findings)
     return [] if growth is None else growth.describe().splitlines()

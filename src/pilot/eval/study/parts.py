@@ -205,7 +205,7 @@ class Evaluating(Part):
         policy = fingerprint(self.policy) if isinstance(self.policy, Path) else self.policy.key
         level = [how.high_level, self.endpoint] if how.high_level == "vlm" else how.high_level
         acting = {"high_level": level, "num_steps": how.num_steps, "replan_steps": how.replan_steps}
-        acting |= {"latency_ms": how.latency_ms, "executor": how.executor}
+        acting |= {"latency_ms": how.latency_ms, "executor": how.executor, "joining": how.joining}
         scenes = {name: where[name] for name in ("suite", "options", "split", "control")}
         return {"policy": policy, **acting, **scenes, "seed": EVALUATION_SEED}
 
@@ -254,7 +254,12 @@ class Evaluating(Part):
             num_steps=how.num_steps,
             replan_steps=how.replan_steps,
             high_level=level,
-            timekeeping=Timekeeping(clock=how.latency_ms is not None, latency_ms=how.latency_ms, executor=how.executor),
+            timekeeping=Timekeeping(
+                clock=how.latency_ms is not None,
+                latency_ms=how.latency_ms,
+                executor=how.executor,
+                joining=how.joining,
+            ),
             out=self.folder,
         )
         return {"records": [record.to_json() for record in result.records]}

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pilot.data.storage.files import read_json
+from pilot.eval.policies import fetch_policy
 from pilot.eval.stats import visible_difference
 from pilot.eval.study.declare import Condition, Study, Training, Trial
+from pilot.eval.study.measures import check_measures
 from pilot.eval.study.parts import Asking, Collecting, Evaluating, Part, TrainingPart
 from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi
@@ -64,6 +66,7 @@ class StudyPlan:
         seeds: int = 1,
         endpoint: tuple[str, str] | None = None,
     ) -> None:
+        check_measures(study)
         self.study, self.configure, self.root, self.endpoint = study, configure, root, endpoint
         self.sets = {data.path: Collecting(root=root, data=data) for data in study.data}
         waiting = {c.name: c.needs for c in study.conditions if c.needs}
@@ -140,7 +143,7 @@ class StudyPlan:
 
     def _repeat(self, condition: Condition, seed: int) -> Repetition:
         parts: list[Part] = []
-        policy: TrainingPart | Path = Path(condition.policy)
+        policy: TrainingPart | Path = Path(fetch_policy(condition.policy)) if condition.policy else Path()
         before: TrainingPart | None = None
         for training in condition.trainings:
             config = self.configure(training)
