@@ -5,6 +5,9 @@
 #   make bench           side-by-side benchmarks
 #   make wheel           the package as it is uploaded, in dist/
 #   make torture         an hour of damaged files and kills; writes the table in docs/promises.md
+#   make mutants         change the source in one place after another; its tests must notice
+#   make soak            a server under hostile clients for half an hour      (MINUTES=2: shorter)
+#   make licences, lock  write THIRD_PARTY.md, requirements-dev.lock
 #   make docs            the documentation as a site, in build/docs
 #   make test-extras     ONNX export and rerun files, whose packages are heavy
 #   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
@@ -20,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-benchmarks test-extras check bench torture wheel docs install preflight clean
+.PHONY: demo test test-benchmarks test-extras check bench torture wheel mutants soak licences lock install-locked docs install preflight clean
 
 # What developers have is enough for the demo; everybody else installs a third of it.
 demo: preflight $(if $(wildcard $(STAMP)),install,$(DEMO_STAMP))
@@ -51,7 +54,26 @@ torture: preflight install
 	PYTHONPATH=tests $(BIN)/python tests/torture/run.py
 
 bench: preflight install
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out bench/mutants.py bench/soak.py,$(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+mutants: install
+	$(BIN)/python bench/mutants.py $(MUTANTS)
+
+MINUTES ?= 30
+soak: install
+	$(BIN)/python bench/soak.py --minutes $(MINUTES)
+
+licences: install
+	$(BIN)/python .ci/licences.py > THIRD_PARTY.md
+
+lock: install
+	$(BIN)/python .ci/lock.py
+
+# Exactly the files that were hashed, on the system that the lock names.
+install-locked:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
 # The site's tools read the code and never run it, so they need neither torch nor a simulator.
 DOCS := .venv-docs

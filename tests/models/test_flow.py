@@ -56,6 +56,57 @@ def test_times_are_rounded_at_each_step():
     assert expected[5] != 0.5
 
 
+def test_the_midpoint_solver_takes_the_velocity_halfway():
+    """Of dx/dt = x a step of h leads to 1 − h + h²/2 times the point, which is exact to the second order."""
+    noise = torch.ones(1, 1, 1)
+    looked = []
+
+    def velocity(x, i):
+        looked.append(i)
+        return x
+
+    points = flow.integrate(velocity, noise, num_steps=4, solver="midpoint")
+    expected = [(1 - 0.25 + 0.25**2 / 2) ** step for step in range(5)]
+    torch.testing.assert_close(points.flatten(), torch.tensor(expected))
+    assert looked == list(range(8))
+    times = flow.solver_times(4, "midpoint")
+    torch.testing.assert_close(times, torch.tensor([1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]))
+    torch.testing.assert_close(
+        flow.integrate(lambda x, i: x, noise, num_steps=4).flatten(), torch.tensor([0.75**step for step in range(5)])
+    )
+
+
+def test_each_evaluation_is_told_its_number():
+    for solver, count in (("euler", 3), ("midpoint", 6)):
+        seen = []
+
+        def velocity(x, i, seen=seen):
+            seen.append(i)
+            return x
+
+        flow.integrate(velocity, torch.zeros(1, 1, 1), num_steps=3, solver=solver)
+        assert seen == list(range(count)) and len(flow.solver_times(3, solver)) == count
+
+
+@pytest.mark.parametrize("s", [0.5, 0.9, 0.999])
+def test_times_lie_between_one_minus_s_and_one(s):
+    """`s` is a share of the way from noise that is trained: what is nearer to the data is never drawn."""
+    times = flow.sample_time(20_000, torch.Generator().manual_seed(0), s=s)
+    assert 1 - s <= times.min() < 1 - s + 0.01 and 1 - 1e-3 < times.max() <= 1
+    below = (times < (1 - s) + s * 0.5).float().mean().item()
+    assert below == pytest.approx(0.5**1.5, abs=0.015), "Beta(1.5, 1) has the distribution x^1.5"
+
+
+def test_given_actions_have_time_zero_and_all_delays_come():
+    times = flow.zero_given_times(torch.full((4000,), 0.7), 5, max_delay=3, generator=torch.Generator().manual_seed(0))
+    delays = (times == 0).sum(dim=1)
+    assert delays.unique().tolist() == [0, 1, 2, 3]
+    counts = torch.bincount(delays).float() / 4000
+    torch.testing.assert_close(counts, torch.full((4,), 0.25), atol=0.03, rtol=0)
+    for row, delay in zip(times[:50], delays[:50], strict=True):
+        assert row.tolist() == pytest.approx([0.0] * int(delay) + [0.7] * (5 - int(delay)))
+
+
 def test_times_are_beta_and_never_zero():
     times = flow.sample_time(20_000, torch.Generator().manual_seed(0))
     assert times.min() >= 0.001 and times.max() <= 1.0
