@@ -257,8 +257,8 @@ def soak(minutes: float) -> bool:
     server.process.send_signal(signal.SIGHUP)
     time.sleep(third)
     stormy, grown, more = robots.p99(), server.memory_mib() - memory, server.files() - files
-    server.end()
     before = robots.lost
+    server.end()
     server.start()
     time.sleep(third)
     attackers.kill()
