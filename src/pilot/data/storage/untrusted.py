@@ -81,7 +81,7 @@ def parse_json(text: str | bytes, *, where: Path | str, remedy: str) -> Any:
         raise ValueError(f"{where} is not valid JSON ({error}); {remedy}") from error
 
 
-def open_picture(content: bytes, *, where: Path | str, remedy: str) -> Image.Image:
+def open_picture(content: bytes | memoryview, *, where: Path | str, remedy: str) -> Image.Image:
     """Open a picture from its file's bytes without decoding it; its size is known, and not too large.
 
     Raises:
@@ -99,7 +99,7 @@ def open_picture(content: bytes, *, where: Path | str, remedy: str) -> Image.Ima
     return picture
 
 
-def decode_picture(content: bytes, *, where: Path | str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
+def decode_picture(content: bytes | memoryview, *, where: Path | str, remedy: str) -> UInt8[np.ndarray, "h w 3"]:
     """Decode a picture from its file's bytes.
 
     Raises:
