@@ -44,9 +44,9 @@ def test_all_has_every_part_but_what_developers_need_and_the_benchmarks():
     assert not packages("all") & set().union(*(packages(extra) - packages("sim") for extra in benchmarks))
 
 
-def alone(code: str) -> str:
-    """What `code` prints in a fresh interpreter with the packages of `pilot[client]` and nothing else of ours."""
-    absent = sorted((packages("all") - packages("client")) | {"torch", "mujoco", "gymnasium"})
+def alone(code: str, *, extra: str = "client") -> str:
+    """What `code` prints in a fresh interpreter with the packages of one extra and nothing else of ours."""
+    absent = sorted((packages("all") | {"torch", "mujoco", "gymnasium"}) - packages(extra))
     block = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))\n"
     result = subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -55,6 +55,11 @@ def alone(code: str) -> str:
 
 def test_a_client_runs_with_only_what_its_extra_pulls():
     assert "pilot.infer.executor" in alone("import pilot.serve.client, pilot.serve.control; print(*sys.modules)")
+
+
+def test_playing_needs_no_more_than_its_extra():
+    code = "import pilot.play.server, pilot.play.player, pilot.sims.world.env, pilot.sims.homes.env; print('ready')"
+    assert alone(code, extra="play") == "ready\n"
 
 
 def test_what_needs_torch_says_what_to_install():

@@ -66,7 +66,7 @@ def test_a_person_takes_over_and_gives_back(player):
     ticks(player, 2)
     assert do(player, "take") == "you drive"
     start = player.env.state()
-    do(player, "steer", axes={"x": 1.0}, open=True)
+    do(player, "steer", axes={"right": 1.0}, open=True)
     ticks(player, 6)
     moved = player.env.state() - start
     assert moved[0] > 0.1 and abs(moved[2]) < 0.01, "to the right, and the plan to lift waits"
@@ -86,10 +86,10 @@ def test_a_person_takes_over_and_gives_back(player):
 
 def test_a_target_does_not_run_ahead_of_a_robot_at_its_limit(player):
     do(player, "take")
-    do(player, "steer", axes={"x": 1.0})
+    do(player, "steer", axes={"right": 1.0})
     ticks(player, 60)
     edge = player.env.state()[0]
-    do(player, "steer", axes={"x": -1.0})
+    do(player, "steer", axes={"right": -1.0})
     ticks(player, 4)
     assert player.env.state()[0] < edge - 0.03
 
@@ -102,9 +102,9 @@ def test_mistakes_change_nothing(player):
         ({"do": "say", "words": "x" * 401}, "1 to 400 characters"),
         ({"do": "say", "words": "\ud800"}, "surrogates"),
         ({"do": "scene", "number": -1}, "0 or more"),
-        ({"do": "steer", "axes": {"w": 1}}, "it has x, y, z"),
-        ({"do": "steer", "axes": {"x": 2}}, "−1 to 1"),
-        ({"do": "steer", "axes": {"x": float("nan")}}, "−1 to 1"),
+        ({"do": "steer", "axes": {"w": 1}}, "it has right, away, up"),
+        ({"do": "steer", "axes": {"up": 2}}, "−1 to 1"),
+        ({"do": "steer", "axes": {"up": float("nan")}}, "−1 to 1"),
         ({"do": "steer", "axes": [1]}, "steering is"),
         ({"do": "keep"}, "nothing to keep"),
         ({"do": "finetune"}, "nothing to learn from"),
@@ -157,7 +157,7 @@ def test_after_a_takeover_only_the_person_is_learned_from(player):
     do(player, "record")
     ticks(player, 4)
     do(player, "take")
-    do(player, "steer", axes={"y": 1.0})
+    do(player, "steer", axes={"away": 1.0})
     ticks(player, 3)
     do(player, "give")
     ticks(player, 2)

@@ -321,7 +321,8 @@ class Player:
     def _plan(self) -> dict[str, Any]:
         """Return the rest of the planned chunk, and where it leads in the first camera's picture."""
         left = self.planned[self.executed :]
-        drawn = isinstance(self.env, ShowsMotion) and len(left) > 0
+        is_old = self.drive_by_person and self.step - self.looked_at > self.robot.control_hz
+        drawn = isinstance(self.env, ShowsMotion) and len(left) > 0 and not is_old
         path = self.env.path_of(left) if drawn else np.zeros((0, 2))  # type: ignore[attr-defined]
         return {
             "names": list(self.robot.action_names),

@@ -4,6 +4,7 @@ A home is drawn from its number, an episode in it from its own: the same (split,
 same start, bit for bit. The environment judges the task and names the next subtask; it never decides how to move.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium
@@ -18,6 +19,8 @@ from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, Receptacle, check
 from pilot.sims.homes.world import Box, World
 
 STEPS_PER_MOVE = 80
+STEERING_AXES = ("right", "away", "up")
+STEERING_STEP = 0.03  # of the pad, at full push and per control step [m]
 _LIFTED = 0.015  # an object held this far above where it stood counts as grasped [m]
 _RESTING = 0.1  # a target slower than this rests [m/s]
 
@@ -150,6 +153,17 @@ class HomesEnv(gymnasium.Env):
     def is_inside(self, item: int, receptacle: Receptacle) -> bool:
         """Return whether an object's centre is within a receptacle, seen from above."""
         return float(receptacle.distance(self.world.position(item)[:2])) == 0.0
+
+    @property
+    def steering_axes(self) -> tuple[str, ...]:
+        """What a person can move: the pad, as the picture of the room shows it."""
+        return STEERING_AXES
+
+    def steer(self, axes: Mapping[str, float], *, is_open: bool) -> np.ndarray:
+        """Return the next action [4] for axes that are pushed by −1 to 1, and whether suction is off."""
+        push = np.clip([axes.get(name, 0.0) for name in STEERING_AXES], -1, 1)
+        target = np.clip(self.world.data.ctrl[:3] + STEERING_STEP * push, *LIMITS)
+        return np.array([*target, float(not is_open)], np.float32)
 
     def path_of(self, actions: np.ndarray) -> np.ndarray:
         """Return where actions [n 4] would take the pad, as (y, x) in the picture of the room [n 2]."""
