@@ -68,12 +68,19 @@ def test_a_page_has_the_answer_controls_films_and_how_it_was_made(tmp_path, caps
     assert "Go to one: 8 of 12 episodes succeed, 67% (95 % interval 39% to 86%); with pictures blanked 67%." in page
     assert "Does it go?" in page and "pictures blanked" in page and "seed 0" in page
     assert page.count('<label class="film"') == 2, "one success, one failure"
-    assert "go to one, 1 (the policy)" in page and "go to one, 0 (the policy)" in page
+    assert "go to one, 1" in page and "go to one, 0" in page
+    assert 'data-name="steps"' in page and 'data-name="lasting"' not in page, "it would repeat the success rate"
     commit = json.loads((tmp_path / "runs.jsonl").read_text().splitlines()[0])["commit"]
     assert commit in page
     assert main.main(["report", str(tmp_path), "--films", "0"]) == 0
     assert "How often does the policy succeed in toy?" in capsys.readouterr().out
     assert "film" not in (tmp_path / "report.html").read_text().partition("<main")[2]
+
+
+def test_successes_that_do_not_last_have_a_column_of_their_own(tmp_path):
+    run("expert", tmp_path, workers=1, hold_steps=3)  # it flies past the goal in every third scene
+    page = make_page(read_results([str(tmp_path)]), films=0).render()
+    assert 'data-name="lasting">67%' in page and 'data-name="progress"' not in page
 
 
 def test_films_of_a_simulator_that_is_not_here_are_left_out_with_the_reason(tmp_path):

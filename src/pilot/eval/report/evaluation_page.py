@@ -128,7 +128,7 @@ def add_table(report: Report, policies: Sequence[PolicyResults]) -> None:
                 assert result is not None
                 rows.append(success_row(result, seed=policy.seed))
                 remarks += describe_trouble(policy, result)
-    report.success_table(rows)
+    report.success_table(without_repetition(rows))
     for remark in remarks:
         report.text(f"**{remark}**")
     if any(result_until(policy) for policy in policies):
@@ -158,6 +158,16 @@ def success_row(result: SuiteResult, *, seed: int) -> SuccessRow:
         "judged": not control,
         "interval": result.interval,
     }
+
+
+def without_repetition(rows: Sequence[SuccessRow]) -> list[SuccessRow]:
+    """Return the rows without columns that say what the success rate says already, in every row."""
+    repeated = {
+        name
+        for name in ("progress", "lasting")
+        if all(row["extra"][name] in ("", f"{row['successes'] / row['n']:.0%}") for row in rows)
+    }
+    return [{**row, "extra": {k: v for k, v in row["extra"].items() if k not in repeated}} for row in rows]
 
 
 def describe_trouble(policy: PolicyResults, result: SuiteResult) -> list[str]:
@@ -295,10 +305,11 @@ def add_films(report: Report, policies: Sequence[PolicyResults], *, films: int, 
                 loaded = load(suite)
                 for record, actions in chosen_episodes(policy, suite, films=films):
                     shown = film_again(loaded, record, actions)
+                    whose = f" ({policy.name})" if len(policies) > 1 else ""
                     report.video(
                         shown.frames,
                         shown.captions,
-                        title=f"{record.prompt} ({policy.name})",
+                        title=record.prompt + whose,
                         fps=shown.fps,
                         success=record.success,
                         outcome=f"{record.steps / shown.fps:.1f} s",
