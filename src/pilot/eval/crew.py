@@ -8,7 +8,7 @@ import dataclasses
 import multiprocessing
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from multiprocessing import connection
 from typing import Any
@@ -36,7 +36,7 @@ class Crew:
         self.runner: Runner | None = None  # in this process, where there is one worker only
         self.workers: list[EpisodeWorker] = []
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Finished]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Finished, None, None]:
         """Run jobs; yield each as it is done, every one of them exactly once.
 
         Raises:
@@ -100,7 +100,7 @@ class MapCrew:
         self.make_runner, self.parallel_map = make_runner, parallel_map
         self.token = uuid.uuid4().hex  # a process keeps its runner from portion to portion of this crew
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Finished]:
+    def run(self, jobs: Sequence[Job]) -> Generator[Finished, None, None]:
         """Run jobs; yield each as the portion that it is in is done."""
         portions = [list(jobs[i : i + PORTION]) for i in range(0, len(jobs), PORTION)]
         for finished in self.parallel_map(partial(_run_portion, self.token, self.make_runner), portions):

@@ -19,7 +19,7 @@ Source: github.com/allenai/vla-evaluation-harness, `src/vla_eval/protocol`, prot
 import io
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -153,7 +153,7 @@ def read_message(data: str | bytes, limits: Limits) -> dict[str, Any]:
 def write_message(kind: str, payload: Mapping[str, Any], *, seq: int) -> bytes:
     """Return a message of the protocol as bytes."""
     message = {"type": kind, "payload": payload, "seq": seq, "timestamp": time.time()}
-    return msgpack.packb(message, default=_from_array, use_bin_type=True)
+    return cast(bytes, msgpack.packb(message, default=_from_array, use_bin_type=True))
 
 
 def _from_array(value: Any) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def measure_episodes(policy: Any, dataset: EpisodeDataset, *, robot: str | None,
         measures["tokens"] = tokens
     else:
         skipped["action tokens"] = "the policy has no action tokenizer"
-    if (probe := probe_language(policy, dataset, **drawn | {"rows": max(1, rows // PROBE_SHARE)})) is not None:
+    if (probe := probe_language(policy, dataset, robot=robot, rows=max(1, rows // PROBE_SHARE), seed=seed)) is not None:
         measures["language"] = probe
     else:
         skipped["language probe"] = "the set has one task only"

@@ -121,9 +121,8 @@ def _answers(policy: Any, dataset: ImageTextRows, rows: Sequence[int], *, robot:
 def without_answer(row: Row) -> Row:
     """Return the row of a question as it is asked: without its target."""
     length = sum(kind == Kind.PREFIX for kind in row.token_kinds)
-    row.tokens, row.token_kinds, row.token_loss = (
-        values[:length] for values in (row.tokens, row.token_kinds, row.token_loss)
-    )
+    row.tokens, row.token_kinds = row.tokens[:length], row.token_kinds[:length]
+    row.token_loss = row.token_loss[:length]
     return row
 
 

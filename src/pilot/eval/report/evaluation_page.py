@@ -162,12 +162,12 @@ def success_row(result: SuiteResult, *, seed: int) -> SuccessRow:
 
 def without_repetition(rows: Sequence[SuccessRow]) -> list[SuccessRow]:
     """Return the rows without columns that say what the success rate says already, in every row."""
-    repeated = {
-        name
-        for name in ("progress", "lasting")
-        if all(row["extra"][name] in ("", f"{row['successes'] / row['n']:.0%}") for row in rows)
-    }
-    return [{**row, "extra": {k: v for k, v in row["extra"].items() if k not in repeated}} for row in rows]
+    columns = [dict(row.get("extra", {})) for row in rows]
+    for name in ("progress", "lasting"):
+        if all(cells.get(name, "") in ("", f"{row['successes'] / row['n']:.0%}") for cells, row in zip(columns, rows)):
+            for cells in columns:
+                cells.pop(name, None)
+    return [{**row, "extra": cells} for cells, row in zip(columns, rows)]
 
 
 def describe_trouble(policy: PolicyResults, result: SuiteResult) -> list[str]:
