@@ -181,7 +181,7 @@ def rtc() -> str:
         text(left, 24, "observation", size=12, colour="soft"),
         line(left + 3 * tick - 2, 14, left + 3 * tick - 2, 138, colour="c2", width=2, dashed=True),
         text(left + 3 * tick + 6, 24, "the answer arrives, d ticks later", size=12, colour="c2"),
-        text(left + 1.5 * tick - 2, 150, "held fixed", size=12, colour="soft", anchor="middle"),
+        text(left + 1.5 * tick - 2, 150, "held", size=12, colour="soft", anchor="middle"),
         text(
             left + 6 * tick - 2,
             150,
