@@ -123,7 +123,9 @@ def lose(file: Path, rng: Rng) -> None:
 def edit_json(file: Path, rng: Rng) -> None:
     """Delete, rename or change one entry somewhere in a JSON file."""
     content = json.loads(file.read_text())
-    places = list(_entries(content))
+    if not (places := list(_entries(content))):
+        file.write_text("[]")
+        return
     holder, key = places[rng.integers(len(places))]
     value = holder[key]
     kind = rng.integers(3) if isinstance(holder, dict) else 2

@@ -150,6 +150,8 @@ def load_robots(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Traine
         robots = [Robot.from_dict(values) for values in described]
     except (TypeError, AttributeError) as error:
         raise ValueError(f"the checkpoint's robot is not one of this version of pilot: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{checkpoint / 'config.json'}: {error}") from error
     names = [robot.name for robot in robots]
     if len(set(names)) < len(names) or not names:
         raise ValueError(f"{checkpoint / 'config.json'} names the robots {names}; the checkpoint is damaged")

@@ -94,7 +94,7 @@ class TextTokenizer:
         """
         index = self._processor.piece_to_id(piece)
         if index == self._processor.unk_id():
-            raise ValueError(f"{self.path.name} has no piece {piece!r}")
+            raise ValueError(f"{self.path} has no piece {piece!r}")
         return index
 
     def loc_id(self, n: int) -> int:

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot_layout import EpisodeFiles, VideoPart
+from pilot.data.formats.parquet import damaged_error, read_whole_table
 from pilot.data.storage.untrusted import fill_template, parse_json
 
 SUBTASKS = "meta/subtasks.parquet"
@@ -22,13 +22,14 @@ def read_index(path: Path, info: dict[str, Any]) -> list[EpisodeFiles]:
 
 def read_episodes(path: Path, total_episodes: int) -> pa.Table:
     """Read the table of episodes, without their statistics (which outweigh the rest) or rows of an interrupted pack."""
-    tables = []
-    for file in sorted(path.glob("meta/episodes/*/*.parquet")):
-        names = [n for n in pq.read_schema(file).names if not n.startswith("stats/")]
-        tables.append(pq.read_table(file, columns=names))
-    if not tables:
+    files = sorted(path.glob("meta/episodes/*/*.parquet"))
+    if not files:
         raise FileNotFoundError(f"{path}/meta/episodes has no parquet files; fetch the data set again")
-    table = pa.concat_tables(tables, promote_options="default").sort_by("episode_index")
+    tables = [read_whole_table(file, leave_out="stats/") for file in files]
+    try:
+        table = pa.concat_tables(tables, promote_options="default").sort_by("episode_index")
+    except pa.ArrowException as error:
+        raise damaged_error(path / "meta/episodes", error) from error
     return table.slice(0, total_episodes)
 
 
@@ -46,7 +47,9 @@ def _texts_by_number(file: Path, number: str) -> dict[int, str]:
     """Read a pandas frame whose index is the text, by number; older files lack the index's name."""
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; fetch the data set again")
-    table = pq.read_table(file)
+    table = read_whole_table(file)
+    if number not in table.column_names or len(table.column_names) < 2:
+        raise ValueError(f"{file} has no column of numbers '{number}' beside one of texts; fetch the data set again")
     text = next(name for name in table.column_names if name != number)
     return dict(sorted(zip(table[number].to_pylist(), table[text].to_pylist(), strict=True)))
 

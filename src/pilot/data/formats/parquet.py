@@ -66,7 +66,22 @@ def read_matrices(
 
 def damaged_error(path: Path, error: Exception) -> ValueError:
     """Make the error for a parquet file that cannot be read."""
-    return ValueError(f"{path} cannot be read ({error}); it is truncated or damaged, {FETCH}")
+    reason = " ".join(str(error).split())  # some of the library's are of several lines
+    return ValueError(f"{path} cannot be read ({reason}); it is truncated or damaged, {FETCH}")
+
+
+def read_whole_table(file: Path, *, leave_out: str | None = None) -> pa.Table:
+    """Read a parquet file of `meta/`, without the columns whose names begin with `leave_out`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with pq.ParquetFile(file) as parquet:
+            names = [name for name in parquet.schema_arrow.names if not (leave_out and name.startswith(leave_out))]
+            return parquet.read(columns=names)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_error(file, error) from error
 
 
 def matrix(column: pa.ChunkedArray | pa.Array, *, optional: int | None = None) -> np.ndarray:

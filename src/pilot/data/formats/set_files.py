@@ -26,7 +26,10 @@ def read_info(path: Path) -> dict[str, Any]:
     info = read_json(file, remedy=FETCH)
     if not isinstance(info, dict):
         raise ValueError(f"{file} holds a {type(info).__name__}, not an object; {FETCH}")
-    if missing := [name for name in ("fps", "features", "data_path") if name not in info]:
+    needed = ["fps", "features", "data_path"]
+    if str(info.get("codebase_version")).startswith("v3"):
+        needed.append("total_episodes")
+    if missing := [name for name in needed if name not in info]:
         raise ValueError(f"{file} has no {', '.join(missing)}; {FETCH}")
     fps = info["fps"]
     if isinstance(fps, bool) or not isinstance(fps, int | float) or not math.isfinite(fps) or fps <= 0:
