@@ -1,5 +1,6 @@
 """`pilot check`: a file of one's own is judged by the code that judges pilot's own."""
 
+import json
 import sys
 
 import pytest
@@ -36,6 +37,9 @@ def test_a_broken_rule_is_named_and_the_others_are_checked(arm_file, capsys):
     out, err = capsys.readouterr()
     assert "robot ROBOT" in out and "FAILED  Each dim" in out and "state_units has 0 units for 7 dims" in out
     assert "1 of 16 checks failed" in err
+    assert main.main(["check", str(arm_file), "--json"]) == 2
+    results = json.loads(capsys.readouterr().out)
+    assert [result["name"] for result in results if result["error"]] == ["BROKEN"] and len(results) == 16
 
 
 def test_a_file_without_anything_to_check_is_refused(tmp_path, monkeypatch, arm_file, capsys):

@@ -26,6 +26,7 @@ EXTRAS = {
 }
 GL_SECONDS = 60
 ROOM = 1.3  # memory that a policy needs, as a multiple of its weights
+SLOW_SECONDS = 2.0  # for a chunk: no robot waits for it, and larger sizes need not be tried
 MARKS = {True: "ok", False: "LACKS", None: "--"}
 
 
@@ -193,10 +194,14 @@ def compute() -> tuple[str, Finding]:
 
 
 def chunk_times(device: str) -> Iterator[Finding]:
-    """Measure each size that fits into memory."""
+    """Measure each size that fits into memory, up to the first one that is too slow for any robot."""
     from pilot.infer.chunk_time import SIZES, measure, weight_bytes
 
+    seconds = 0.0
     for size, make_config in SIZES.items():
+        if seconds > SLOW_SECONDS:
+            yield Finding(what=f"chunk, {size}", found="not measured: smaller ones are too slow already", ok=None)
+            continue
         config = make_config()
         need, room = ROOM * weight_bytes(config, device=device), free_memory(device)
         what = f"chunk, {size}"
@@ -210,7 +215,13 @@ def chunk_times(device: str) -> Iterator[Finding]:
             yield Finding(what=what, found=f"could not be measured: {str(error).splitlines()[0]}", ok=None)
             continue
         where = "GPU" if device == "cuda" else "CPU"
-        yield Finding(what=what, found=f"{1e3 * seconds:.0f} ms from pictures to actions, on the {where}")
+        yield Finding(what=what, found=describe_seconds(seconds, where))
+
+
+def describe_seconds(seconds: float, where: str) -> str:
+    """Say how long a chunk takes."""
+    time = f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    return f"{time} from pictures to actions, on the {where}"
 
 
 def free_memory(device: str) -> float | None:

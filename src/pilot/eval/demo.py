@@ -90,4 +90,7 @@ def installed(path: Path) -> list[Path]:
     except importlib.metadata.PackageNotFoundError:
         files = []
     config = f"share/pilot/{path.as_posix()}/config.json"
-    return [*(Path(str(file.locate())).parent for file in files if str(file).endswith(config)), path.resolve()]
+    return [
+        *(Path(str(file.locate())).parent.resolve() for file in files if str(file).endswith(config)),
+        path.resolve(),
+    ]

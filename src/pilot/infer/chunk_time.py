@@ -26,6 +26,7 @@ SIZES: dict[str, Callable[[], PiConfig]] = {
     "π0.5 2b": pi05,
 }
 CALLS = 5
+ENOUGH_SECONDS = 10.0  # of calls: a slow size is measured fewer times
 
 
 def weight_bytes(config: PiConfig, *, device: str) -> int:
@@ -43,7 +44,9 @@ def measure(config: PiConfig, *, device: str) -> float:
         start = time.perf_counter()
         session.infer(observation)
         seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds[1:]))
+        if sum(seconds) > ENOUGH_SECONDS:
+            break
+    return float(np.median(seconds[1:] or seconds))
 
 
 def random_policy(config: PiConfig, *, device: str) -> Policy:

@@ -1,6 +1,7 @@
 """The page about a data set: whole, without network, with everything on it that a person should see."""
 
 import html
+import json
 import re
 
 import numpy as np
@@ -166,6 +167,9 @@ def test_pictures_with_questions_have_a_page_of_their_own(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "one answer: “is it a cup?” is answered “yes” 60 times of 60" in said and "“where is the cup?”" in said
     assert f"180 rows, 2 suspicious things: {tmp_path}/web/inspect.html" in said
+    assert main.main(["data", "inspect", str(tmp_path / "web"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["page"] == f"{tmp_path}/web/inspect.html" and len(found["issues"]) == 2
     page = (tmp_path / "web" / "inspect.html").read_text()
     parser = Balance()
     parser.feed(page)

@@ -1,6 +1,8 @@
 """`pilot data inspect PATH`: one page about a data set."""
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--episodes", type=whole_number(1), default=3, help="episodes shown in full (default: %(default)s)"
     )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     if not is_remote(args.path) and is_image_text(path):
         from pilot.eval.report.inspect_web import inspect_web
 
-        return print_findings(inspect_web(path, out=args.out), rows="rows")
+        return print_findings(inspect_web(path, out=args.out), rows="rows", as_json=args.json)
     if not is_remote(args.path):
         check_episodes(path)
     from pilot.eval.report.inspect import inspect
@@ -56,11 +59,14 @@ def run(args: argparse.Namespace) -> None:
         episodes=args.episodes,
         layouts=layouts_from(args.layouts),
     )
-    print_findings(report, rows="episodes")
+    print_findings(report, rows="episodes", as_json=args.json)
 
 
-def print_findings(report: "Inspection", *, rows: str) -> None:
+def print_findings(report: "Inspection", *, rows: str, as_json: bool) -> None:
     """Print what looks wrong in a set of so many `rows`, and where the page is."""
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report) | {"page": str(report.page)}, indent=2))
+        return
     for issue in report.issues:
         print(f"{issue.check}: {issue.what}\n    {issue.remedy}")
     print(f"{report.episodes} {rows}, {len(report.issues)} suspicious things: {report.page}")
