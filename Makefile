@@ -43,7 +43,7 @@ test-benchmarks: preflight
 # Extras that are too heavy for `all`: the exporter of ONNX, and half a gigabyte of viewer. Without them their tests are skipped.
 test-extras: preflight install
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[onnx,rerun]'
-	$(BIN)/python -m pytest -n 0 tests/infer/test_onnx_export.py tests/data/tools/test_rerun_log.py
+	$(BIN)/python -m pytest -n 0 tests/infer/test_onnx_export.py tests/data/tools/test_rerun_log.py tests/eval/test_rollout_log.py
 
 check: install
 	$(BIN)/ruff check .

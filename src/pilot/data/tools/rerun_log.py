@@ -11,7 +11,7 @@ Time is seconds since the episode's start (`time`) and the number of the frame (
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +99,38 @@ def log_episode(stream: Any, data: EpisodeDataset, episode: Episode, *, robot: R
         "state": robot.state_names if robot else [f"{i:02d}" for i in range(data.state.shape[1])],
         "action": robot.action_names if robot else [f"{i:02d}" for i in range(data.actions.shape[1])],
     }
-    stream.log("words", rerun.TextLog(episode.task), static=False)
+    stream.set_time("frame", sequence=0)
+    stream.log("words", rerun.TextLog(episode.task))
     said = None
     for row in range(episode.start, episode.stop):
-        number = row - episode.start
-        stream.set_time("frame", sequence=number)
-        stream.set_time("time", duration=number / data.fps)
         frame = data.frame(row)
-        for kind, values in (("state", data.state[row]), ("action", data.actions[row])):
-            for name, value in zip(names[kind], values, strict=True):
-                stream.log(f"{kind}/{name}", rerun.Scalars(float(value)))
-        for camera, picture in frame["images"].items():
-            stream.log(f"cameras/{camera}", rerun.EncodedImage(contents=encode(picture), media_type="image/jpeg"))
+        vectors = {"state": (names["state"], data.state[row]), "action": (names["action"], data.actions[row])}
+        log_frame(stream, row - episode.start, fps=data.fps, vectors=vectors, images=frame["images"])
         if frame["images"]:
             first = next(iter(frame["images"]))
             stream.log(f"cameras/{first}/subtask", box_of(rerun, frame["box"], frame["images"][first]))
         if frame["subtask"] != said and frame["subtask"] is not None:
             said = frame["subtask"]
             stream.log("words", rerun.TextLog(said))
+
+
+def log_frame(
+    stream: Any,
+    number: int,
+    *,
+    fps: float,
+    vectors: Mapping[str, tuple[Sequence[str], np.ndarray]],
+    images: Mapping[str, np.ndarray],
+) -> None:
+    """Log one frame: vectors by name, each with the names of its dims, and pictures by camera."""
+    rerun = import_rerun()
+    stream.set_time("frame", sequence=number)
+    stream.set_time("time", duration=number / fps)
+    for kind, (names, values) in vectors.items():
+        for name, value in zip(names, values, strict=True):
+            stream.log(f"{kind}/{name}", rerun.Scalars(float(value)))
+    for camera, picture in images.items():
+        stream.log(f"cameras/{camera}", rerun.EncodedImage(contents=encode(picture), media_type="image/jpeg"))
 
 
 def box_of(rerun: Any, box: tuple[float, ...] | None, picture: np.ndarray) -> Any:

@@ -1,0 +1,83 @@
+"""Rollouts of an evaluation as recordings of rerun (`data/tools/rerun_log.py`): each is repeated from its actions.
+
+Beside what an episode of a data set has, `words` holds the policy's own subtasks, and at the end how it went.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pilot.data.tools.rerun_log import import_rerun, log_frame
+from pilot.eval.episode_log import read_rows
+from pilot.eval.records import EpisodeRecord, unpack_actions
+from pilot.eval.suites import load_suite
+
+
+def write_rollouts(folder: str | Path, out: str | Path, *, scenes: Iterable[int] | None = None) -> list[Path]:
+    """Write rollouts of an evaluation's folder to `out`, one `.rrd` file each; return the files.
+
+    `scenes` are their numbers; without them the first success and the first failure in each suite and control.
+
+    Raises:
+        ImportError: rerun, or what a suite needs, is not installed.
+        ValueError: there are no episodes with actions, or none in a scene that is asked for.
+    """
+    rerun, out, files = import_rerun(), Path(out), []
+    chosen = list(choose_rollouts(Path(folder), scenes))
+    out.mkdir(parents=True, exist_ok=True)
+    for record, actions in chosen:
+        outcome = "success" if record.success else "failure"
+        name = f"{record.suite}-{record.control}-{record.scene:05d}-{outcome}"
+        stream = rerun.RecordingStream(Path(folder).resolve().name, recording_id=name)
+        files.append(out / f"{name}.rrd")
+        stream.save(str(files[-1]))
+        log_rollout(stream, record, actions)
+        stream.disconnect()
+    return files
+
+
+def choose_rollouts(folder: Path, scenes: Iterable[int] | None) -> Iterator[tuple[EpisodeRecord, np.ndarray]]:
+    """Yield the records to show with their actions [t ad], in order of suite, control and scene.
+
+    Raises:
+        ValueError: there are none.
+    """
+    rows = [(record, packed) for record, packed in read_rows(folder).values() if packed and record.lost is None]
+    rows.sort(key=lambda row: (row[0].suite, row[0].control, row[0].scene))
+    if not rows:
+        raise ValueError(f"{folder} holds no episodes with their actions; evaluate again: pilot eval … --out FOLDER")
+    if scenes is not None:
+        wanted = set(scenes)
+        if missing := wanted - {record.scene for record, _ in rows}:
+            raise ValueError(f"{folder} has no episode in scene {min(missing)}")
+        yield from ((record, unpack_actions(packed)) for record, packed in rows if record.scene in wanted)
+        return
+    for _, group in itertools.groupby(rows, key=lambda row: (row[0].suite, row[0].control)):
+        episodes = list(group)
+        for success in (True, False):
+            fitting = ((record, packed) for record, packed in episodes if record.success == success)
+            yield from ((record, unpack_actions(packed)) for record, packed in itertools.islice(fitting, 1))
+
+
+def log_rollout(stream: Any, record: EpisodeRecord, actions: np.ndarray) -> None:
+    """Repeat one rollout, and log every step of it to a stream of rerun."""
+    rerun, said = import_rerun(), dict(record.subtasks)
+    env = load_suite(record.suite).make_env()
+    try:
+        env.reset_to(record.scene, episode=record.episode, seed=record.seed)
+        robot = env.robot
+        for step, action in enumerate(actions):
+            observation = env.observe()
+            vectors = {"state": (robot.state_names, observation["state"]), "action": (robot.action_names, action)}
+            log_frame(stream, step, fps=robot.control_hz, vectors=vectors, images=observation["images"])
+            if step == 0:
+                stream.log("words", rerun.TextLog(record.asked))
+            if step in said:
+                stream.log("words", rerun.TextLog(said[step]))
+            env.advance(action)
+        stream.log("words", rerun.TextLog("success" if record.success else "failure"))
+    finally:
+        env.close()
