@@ -14,7 +14,9 @@ from pilot.eval.studies.environments import EPISODES
 from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.parts import Asking, TrainingPart, change_suite
 from pilot.eval.study.plan import StudyPlan, flops_per_row
+from pilot.models.bundle import empty_model
 from pilot.models.pi_config import PiConfig
+from pilot.train.freezing import choose_learning
 from pilot.train.start import OF_THE_RUN
 
 NAMES = STUDIES.names()
@@ -31,6 +33,7 @@ def test_its_conditions_fit(name, tmp_path):
     for part in trainings.values():
         contract.check_losses(lambda part=part: part.config)
         contract.check_schedule(lambda part=part: part.config)
+        choose_learning(empty_model(part.config.model), freeze=part.config.freeze)
     for repetition in plan(name, tmp_path).repetitions:
         chain = [part.config for part in repetition.parts if isinstance(part, TrainingPart)]
         for one, following in pairwise(config.model for config in chain):

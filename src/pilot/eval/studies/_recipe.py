@@ -34,9 +34,18 @@ def full(
     )
 
 
-def joint(*changes: str, model: tuple[str, ...] = (), run: str = "study_joint") -> tuple[Training, ...]:
-    """Return the recipe in one stage behind the vision tower, with changes."""
-    return Training(run="study_vision", changes=model), Training(run=run, changes=(*changes, *model))
+def joint(*changes: str, model: tuple[str, ...] = (), vision: tuple[str, ...] = ()) -> tuple[Training, ...]:
+    """Return the recipe in one stage behind the vision tower, with changes to it, to the tower, or to both's model."""
+    return (
+        Training(run="study_vision", changes=(*vision, *model)),
+        Training(run="study_joint", changes=(*changes, *model)),
+    )
+
+
+def tokens(kind: str) -> tuple[Training, ...]:
+    """Return a policy whose actions are tokens of a kind, which its tower fits already, since a chain keeps it."""
+    model = ("model.action_expert=none", "model.insulate=false", f"data.action_tokenizer={kind}")
+    return joint("objective.alpha=0", model=model, vision=("freeze=vlm",))
 
 
 def without(*sources: str) -> tuple[str, ...]:

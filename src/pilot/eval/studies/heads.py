@@ -1,14 +1,7 @@
 """Heads: flow, tokens of three kinds, a regressed chunk, at the size `study` (π0, FAST 2501.09747, ACT)."""
 
-from pilot.eval.studies._recipe import ALL, EQUAL, joint
+from pilot.eval.studies._recipe import ALL, EQUAL, joint, tokens
 from pilot.eval.study.declare import Condition, Study, Training, Trial
-
-
-def tokens(kind: str, *changes: str) -> tuple[Training, ...]:
-    """Return a policy whose actions are tokens of a kind; its tower fits the same tokenizer, which a chain keeps."""
-    model = ("model.action_expert=none", "model.insulate=false", f"data.action_tokenizer={kind}", *changes)
-    return joint("objective.alpha=0", model=model)
-
 
 STUDY = Study(
     question="Which head?",

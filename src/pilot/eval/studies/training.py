@@ -1,6 +1,6 @@
 """How to train: flow, tokens or both, in one stage or two, insulated or not (π0.5, figure 13)."""
 
-from pilot.eval.studies._recipe import ALL, EQUAL, QUESTIONS, full, joint, without
+from pilot.eval.studies._recipe import ALL, EQUAL, QUESTIONS, full, joint, tokens, without
 from pilot.eval.study.declare import Condition, Study, Training, Trial
 
 FLOW_ONLY = ("objective.text_weight=0", "objective.fast_weight=0", *without("web"))
@@ -23,11 +23,7 @@ STUDY = Study(
             what="no tokens, not insulated (π0's objective)",
             trainings=joint("model.insulate=false", *FLOW_ONLY, *FLOW_ROWS),
         ),
-        Condition(
-            name="FAST only",
-            what="no flow: actions are tokens",
-            trainings=joint("objective.alpha=0", model=("model.action_expert=none", "model.insulate=false")),
-        ),
+        Condition(name="FAST only", what="no flow: actions are tokens", trainings=tokens("fast")),
         Condition(
             name="no adaptive norm",
             what="one stage, the flow time beside each action",

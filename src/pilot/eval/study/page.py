@@ -119,13 +119,15 @@ def table(plan: StudyPlan, trial: Trial) -> tuple[list[str], list[list[str]]]:
     study, found = plan.study, {name: find(plan, trial, name) for name in plan.study.measures}
     first = found[study.measures[0]]
     head = ["condition", "scenes × trainings", *(MEASURES[name].title for name in study.measures)]
-    head += ["each training", "difference [points]", "won, lost", "p"]
+    repeated = any(len(finding.seeds) > 1 for finding in first.values())
+    head += [*(["each training"] if repeated else []), "difference [points]", "won, lost", "p"]
     rows = []
     for name, finding in first.items():
         cells = [f"{name}: {finding.condition.what}" if finding.condition.what else name]
         cells.append(f"{finding.n} × {len(finding.seeds)}")
         cells += [_with_interval(found[measure][name], measure) for measure in study.measures]
-        cells.append(", ".join(MEASURES[study.measures[0]].write(seed) for seed in finding.seeds))
+        if repeated:
+            cells.append(", ".join(MEASURES[study.measures[0]].write(seed) for seed in finding.seeds))
         rows.append(cells + _difference(finding, first, study.baseline.name))
     return head, rows
 
