@@ -57,6 +57,14 @@ def test_a_person_says_the_truth_after_the_reaction_time():
     assert said("person-0.5s", steps=6) == [None] * 5 + ["pick up the red cup"]
 
 
+def test_a_person_does_not_follow_what_is_true_for_a_moment(monkeypatch):
+    flickers = ["pick up the red cup", "pick up the blue cup"]
+    monkeypatch.setattr(
+        Scripted, "info", lambda self: {"success": False, "subtask": flickers[self.step > 20 and self.step % 3 == 0],
+                                        "box": BOX})  # fmt: skip
+    assert said("person-0.5s") == [None] * 5 + ["pick up the red cup"] * 35
+
+
 def test_a_person_may_point_or_give_an_instruction():
     box, words = split_box(said("person-0s-pointing", steps=1)[0])
     assert words == "pick up the red cup" and np.allclose(box, BOX, atol=2e-3)

@@ -2,7 +2,7 @@
 
 | name             | stands for                                                                                   |
 |------------------|----------------------------------------------------------------------------------------------|
-| `person-1s`      | a person who says the true subtask in words, a second (any number) after it has become true   |
+| `person-1s`      | a person who says the true subtask in words once it has been true for a second (any number)   |
 | `vlm-stub`       | a vision-language model: every second a question about the picture, every fifth answer wrong  |
 | `saycan`         | SayCan whose affordance is the simulator's: what the hand can do now, whatever the task is    |
 
@@ -141,14 +141,24 @@ class _Speaker:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedPerson(Watcher):
-    """A person who watches, and says what is to be done `reaction` seconds after it has become true."""
+    """A person who watches, and says what is to be done once it has been true for `reaction` seconds.
+
+    Until something else has been true for so long it stays with what it said: the simulator names the nearest object,
+    and that changes with every move of the hand.
+    """
 
     name: ClassVar[str] = "person"
     reaction: float = 1.0
 
     def say(self, env: WatchedEnv) -> str | None:
-        then = len(env.infos) - 1 - env.steps(self.reaction)
-        return self.tell(env, env.infos[then]) if then >= 0 else None
+        needed = env.steps(self.reaction)
+        changed, said = 0, None  # since when the subtask is what it is, and the last one that was true for so long
+        for step, info in enumerate(env.infos):
+            if info["subtask"] != env.infos[changed]["subtask"]:
+                changed = step
+            if step - changed >= needed:
+                said = info
+        return None if said is None else self.tell(env, said)
 
 
 @dataclass(frozen=True, kw_only=True)
