@@ -226,3 +226,22 @@ def test_save_and_load(tmp_path):
         load_norm_stats(tmp_path / "other.json")
     with pytest.raises(FileNotFoundError, match=r"pilot data stats"):
         load_norm_stats(tmp_path / "nowhere")
+
+
+SENSIBLE = NormStats(mean=np.zeros(2), std=np.ones(2), q01=np.full(2, -2.3), q99=np.full(2, 2.3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"std": np.array([1.0, -1.0])}, "'state' has a std below 0 in dim 1"),
+        ({"q01": np.array([3.0, -2.3])}, "'state' has a q01 above its q99 in dim 0"),
+        ({"q99": np.array([2.3, 1e6])}, "'state' has a q01 or q99 that its mean and std do not allow in dim 1"),
+        ({"mean": np.array([np.nan, 0.0])}, "mean of 'state' is nan in dim 0"),
+        ({"clip": np.array([5.0, 0.0])}, "'state' has a clip that is not above 0 in dim 1"),
+    ],
+)
+def test_statistics_that_no_data_has_are_named(change, message):
+    stats.check_sense("state", SENSIBLE)
+    with pytest.raises(ValueError, match=message):
+        stats.check_sense("state", replace(SENSIBLE, **change))

@@ -50,6 +50,19 @@ def test_actions_are_relative_to_the_state(policy):
     np.testing.assert_allclose(there[:, 3], here[:, 3], atol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_answer_with_nan_is_never_given(folder, bad):
+    """Its weights were fine when they were read, and are not now."""
+    policy = load_policy(folder, device="cpu")
+    with torch.no_grad():
+        policy.model.action_out.bias[2] = bad
+    with pytest.raises(ValueError, match=r"answered NaN or infinity in dim '\w+' of robot 'homes', and nothing"):
+        policy.infer(observation())
+    sessions = [policy.session(), policy.session()]
+    answers = policy.infer_many(sessions, [observation(), observation(1)], errors="return")
+    assert all(isinstance(answer, ValueError) for answer in answers)
+
+
 def test_sessions_repeat_themselves_and_do_not_share(policy):
     one, two = policy.session(), policy.session()
     first = [one.infer(observation())["actions"] for _ in range(2)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ WEIGHT_CHANGES = {
     r"holds float32 and float64; weights are all float32": lambda w: w.update(
         {"action_in.bias": torch.zeros(24, dtype=torch.float64)}
     ),
+    r"holds NaN or infinity in 'action_in.bias'; fetch": lambda w: w.update({"action_in.bias": torch.full((24,), inf)}),
     r"holds float16;": lambda w: w.update({name: t.half() for name, t in w.items()}),
     r"holds int64;": lambda w: w.update({name: t.long() for name, t in w.items()}),
 }

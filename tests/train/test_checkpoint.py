@@ -93,6 +93,17 @@ def test_a_damaged_checkpoint_is_said_with_the_one_to_go_on_from(kept, damage):
     assert read_all(kept.out / "checkpoints" / "000001").keys() == TENSORS.keys()
 
 
+def test_an_index_that_was_exchanged_is_not_read(kept):
+    """It is a pickle: whoever can write one of the same length must not be believed."""
+    saved(kept, 1)
+    index = kept.out / "checkpoints" / "000001" / ".metadata"
+    content = bytearray(index.read_bytes())
+    content[len(content) // 2] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(ValueError, match=r"000001 is damaged \(.metadata is not as it was written\)"):
+        checkpoint.read_values(index.parent)
+
+
 def test_the_only_checkpoint_damaged(kept):
     saved(kept, 1)
     (kept.out / "checkpoints" / "000001" / checkpoint.STATE).write_text(json.dumps({"files": {"lost": 3}}))

@@ -75,6 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--certificate-key", type=Path, metavar="PEM", help="its private key (default: in the same file)"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="replay what each checkpoint has recorded of itself first"
+    )
     parser.add_argument("--watch", type=above_zero, metavar="SECONDS", help="reload a policy when its files change")
     parser.add_argument("--log", choices=["text", "json"], default="text", help="format (default: %(default)s)")
     high_level_arguments(parser)
@@ -154,7 +157,7 @@ def policy_loader(args: argparse.Namespace, level: "HighLevel | None") -> "Calla
     import pilot
 
     def load(address: str | Path) -> "Policy":
-        policy = pilot.load_policy(address, device=args.device, replan_steps=args.replan_steps)
+        policy = pilot.load_policy(address, device=args.device, replan_steps=args.replan_steps, verify=args.verify)
         if level is not None:
             policy.high_level = level
         return policy

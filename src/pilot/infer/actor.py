@@ -260,12 +260,7 @@ class Actor:
             chunks: list[Any] = list(self._denoise(prefilled, observation.state, good).cpu().numpy())
         else:
             chunks = self._generate_actions(good, decisions, errors=errors)
-        actions = [
-            chunk
-            if isinstance(chunk, Exception)
-            else self.pipelines[request.robot].decode_actions(chunk, request.state)
-            for request, chunk in zip(good, chunks, strict=True)
-        ]
+        actions = attempt_each(self._decode_actions, list(zip(good, chunks, strict=True)), errors=errors)
         end = time.perf_counter()
         timing = {
             "read": prefill_end - start, "subtask": subtask_end - prefill_end, "actions": end - subtask_end,
@@ -278,6 +273,25 @@ class Actor:
                 details = {**decision.details, "timing": timing}
                 results[i] = Result(actions=chunk, subtask=decision.subtask, details=details)
         return results
+
+    def _decode_actions(self, pair: tuple[Request, Any]) -> Any:
+        """Bring a chunk into the robot's units; an exception in its place stays.
+
+        Raises:
+            ValueError: it holds NaN or infinity, which no robot may be sent.
+        """
+        request, chunk = pair
+        if isinstance(chunk, Exception):
+            return chunk
+        pipeline = self.pipelines[request.robot]
+        actions = pipeline.decode_actions(chunk, request.state)
+        if not (finite := np.isfinite(actions).all(axis=0)).all():
+            dim = pipeline.robot.action_names[int(np.argmin(finite))]
+            raise ValueError(
+                f"the policy answered NaN or infinity in dim '{dim}' of robot '{pipeline.robot.name}', and nothing is "
+                "sent; look at its weights and its statistics (pilot verify CHECKPOINT)"
+            )
+        return actions
 
     def _encode(self, request: Request, subtask: str | None) -> Row:
         sample = replace(request.sample, subtask=subtask)

@@ -228,6 +228,27 @@ def test_other_versions_are_refused(recorded):
         LeRobotDataset(path, 4)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": 0}, "has fps 0; frames per second are a number above 0"),
+        ({"fps": -10}, "has fps -10;"),
+        ({"fps": "10"}, "has fps '10';"),
+        ({"total_frames": 21}, "says total_frames 21, and the list of episodes in meta/ has 22"),
+        ({"total_episodes": 4}, "says total_episodes 4, and the list of episodes in meta/ has 3"),
+        ({"total_episodes": -1}, "has total_episodes -1"),
+        ({"features": {"action": {"dtype": "float32"}}}, "has features without a dtype or a shape"),
+    ],
+)
+def test_a_set_that_does_not_add_up_is_refused(recorded, change, message):
+    path, _ = recorded
+    info = json.loads((path / fmt.INFO).read_text())
+    (path / fmt.INFO).write_text(json.dumps(info | change))
+    with pytest.raises(ValueError, match=message) as error:
+        LeRobotDataset(path, 4)
+    assert str(path / fmt.INFO) in str(error.value)
+
+
 def test_travels_to_worker_processes(recorded):
     path, _ = recorded
     dataset = LeRobotDataset(path, 4)
