@@ -44,8 +44,8 @@ def test_a_checkpoint_on_the_hub_is_asked_for_once_and_again_at_a_reload(served,
 
 
 def test_options_reach_policy_and_server(served, tmp_path):
-    command = f"serve {tmp_path} --workers 2 --replan-steps 5 --device cpu --max-mib 1 --max-robots 3 --log json --verify"
-    assert main.main(command.split()) == 0
+    command = f"serve {tmp_path} --workers 2 --replan-steps 5 --device cpu --max-mib 1 --max-robots 3 --log json"
+    assert main.main([*command.split(), "--verify"]) == 0
     ((hosted,), options) = served[0]
     assert hosted.policy.options == {"device": "cpu", "replan_steps": 5, "verify": True}
     assert hosted.batcher.workers == 2
