@@ -88,6 +88,8 @@ def _untouched(tree: ast.Module) -> Iterator[int]:
         words: list[ast.AST | None] = []
         if isinstance(node, ast.Raise | ast.Assert | ast.Import | ast.ImportFrom):
             words.append(node)
+        elif isinstance(node, ast.ClassDef):
+            words += node.decorator_list
         elif isinstance(node, ast.FunctionDef):
             words += [*node.decorator_list, node.returns, *(argument.annotation for argument in node.args.args)]
             words += [argument.annotation for argument in node.args.kwonlyargs]

@@ -121,6 +121,7 @@ def test_the_delay_is_what_was_consumed_and_is_forgotten():
     assert delays.expected() == 1
     with pytest.raises(ValueError, match="got 0, 95"):
         Delays(window=0)
+    assert Delays(percentile=0).expected() == 1 and Delays().recent.maxlen == 20
 
 
 def test_delays_are_counted_in_ticks_of_control_and_bounded_by_what_is_left():
