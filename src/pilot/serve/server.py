@@ -86,9 +86,7 @@ def serve(
             load_certificate(tls, certificate, certificate_key)
         await server.reload()
 
-    asyncio.run(
-        _serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds, log_format=log_format)
-    )
+    asyncio.run(_serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds))
 
 
 @contextlib.contextmanager
@@ -346,7 +344,6 @@ async def _serve_until_stopped(
     port: int,
     reload: Callable[[], Awaitable[None]],
     watch_seconds: float | None,
-    log_format: str,
 ) -> None:
     loop, stopped, hangup = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -358,7 +355,7 @@ async def _serve_until_stopped(
         key = "" if server.state.keys else f"#key={server.state.command_key}"
         page = f"http{scheme}://{host}:{port}/{key}"
         words = f"serving at ws{scheme}://{host}:{port}, dashboard at {page}; Ctrl-C stops"
-        log.info(words) if log_format == "json" else print(words, flush=True)
+        print(words, flush=True)  # to stdout, where programs read the port; the log is stderr
 
     if not server.state.keys and not is_loopback(host):
         log.warning("without API keys, whoever reaches %s may act as a robot and watch yours; give --api-keys", host)
