@@ -47,6 +47,14 @@ def test_a_resumed_run_is_the_same_run_to_the_bit(data, tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_a_run_that_is_made_longer_is_the_longer_run_to_the_bit(data, tmp_path):
+    short, long = (config(data, steps=n, optim=OptimConfig(warmup_steps=2, decay_steps=6)) for n in (4, 7))
+    train(long, out=tmp_path / "straight", progress=False)
+    train(short, out=tmp_path / "longer", progress=False)
+    train(long, out=tmp_path / "longer", progress=False)
+    assert same(weights(tmp_path / "straight"), weights(tmp_path / "longer"))
+
+
 def test_stage_one_has_no_flow_loss_and_stage_two_starts_from_it(data, tmp_path):
     one = train(config(data, objective={"alpha": 0.0}), out=tmp_path / "one", progress=False)
     assert "loss/flow" not in read_metrics(tmp_path / "one")[-1]
