@@ -37,7 +37,8 @@ ship() { # the checkpoint that was there is kept beside it
     done
 }
 eval_all() {
-    $pilot eval "${1:-checkpoints/nano}" --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
+    policy=${1:-checkpoints/nano}
+    $pilot eval $policy --suite homes-l1 homes-l2 homes-l2-multi --control none blank_images shuffled_prompts \
         --episodes 200 --seed 0 --out outputs/nano/eval
 }
 
