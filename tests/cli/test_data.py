@@ -53,6 +53,7 @@ def test_mistakes_are_one_line(sets, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_manifests")
 def test_bad_episodes_are_skipped_and_listed_only_when_asked(tmp_path, capsys):
     put_nan(record_robot(tmp_path / "disc", load_robot("pusht"), seed=0), column="observation.state", row=STEPS + 1)
     assert main.main(["data", "stats", str(tmp_path / "disc"), "--workers", "1"]) == 2
@@ -108,7 +109,7 @@ def test_a_set_and_a_robot_of_ones_own_are_told_by_their_files(tmp_path, monkeyp
         "from dataclasses import replace\nfrom pilot.robots.pusht import ROBOT as PUSHT\n"
         f"STATE, ACTION = (tuple(f'dim_{{i}}' for i in range(n)) for n in {dims})\n"
         "ROBOT = replace(PUSHT, name='tiny', state_names=STATE, action_names=ACTION, state_units=(), action_units=(),\n"
-        "    grippers=(), delta_mask=(False,) * len(ACTION))\n"
+        "    grippers=(), limits=None, delta_mask=(False,) * len(ACTION))\n"
     )
     (tmp_path / "tiny_sets.py").write_text(
         "from data.records import LAYOUT\nfrom pilot.datasets import Dataset\nfrom pilot.robots import load_robot\n"

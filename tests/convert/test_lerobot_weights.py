@@ -211,7 +211,7 @@ def test_truncated_weights(tmp_path):
 def test_what_is_no_policy_folder(tmp_path):
     files.write(tmp_path, "pi05")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="is not valid JSON"):
         lerobot_weights.load(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):

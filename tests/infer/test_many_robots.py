@@ -140,7 +140,7 @@ def test_a_session_knows_its_robot_s_clock_and_dims(policy):
     assert session.metadata["robot"] == "two_hands" and session.metadata["control_hz"] == 50
     assert session.metadata["control_mode"] == "joint" and session.metadata["robots"] == list(policy.robots)
     session.infer(observation(TWO_HANDS, subtask=TOLD))
-    assert session.state.time == pytest.approx(2 / 50)
+    assert session.state.time == pytest.approx(6 / 50), "its chunks are no longer than that"
     assert policy.metadata["robots"] == ["homes", "two_hands", "eyeless"] and "robot" not in policy.metadata
 
 

@@ -286,7 +286,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(folder, tmp_path):
         "other shapes": weights(lambda t: t.update({"action_in.bias": torch.zeros(3)})),
         "truncated": truncated,
         "preprocessing version": lambda path: (path / "config.json").write_text('{"preprocessing_version": 99}'),
-        "not JSON": lambda path: (path / "config.json").write_text("{"),
+        "not valid JSON": lambda path: (path / "config.json").write_text("{"),
     }
     for message, change in cases.items():
         with pytest.raises((ValueError, FileNotFoundError), match=message):

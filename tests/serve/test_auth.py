@@ -44,7 +44,7 @@ def test_keys_are_lines_of_a_file(tmp_path):
 
 def test_roles_stand_in_front_of_a_key(tmp_path):
     file = tmp_path / "keys.txt"
-    file.write_text("act: robots-key\nwatch, act : both-of-them\na: colon-key\nwatch:\ncommand: boss-key-1\n")
+    file.write_text("act: robots-key\nwatch, act : both-of-them\na: colon-key\ncommand: boss-key-1\n")
     keys = ApiKeys.read(file)
     assert keys.owner("robots-key", role="act") and keys.owner("both-of-them", role="watch")
     assert keys.owner("a: colon-key", role="command"), "no roles: the whole line is the key"

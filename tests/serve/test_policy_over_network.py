@@ -28,6 +28,14 @@ def policy(folder) -> Policy:
     return load_policy(folder, num_steps=2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_limits():
+    """A model that has learned nothing stays within no limits, and here it is to be heard as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pilot.infer.actor.limits_of", lambda robot: None)
+        yield
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
 def hosted(request, policy) -> HostedPolicy:
     return HostedPolicy("toy", policy, max_batch=8, workers=request.param)

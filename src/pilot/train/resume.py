@@ -72,7 +72,9 @@ def read_config(out: Path, *, like: TrainConfig) -> dict[str, Any]:
     # A config from before settings had groups.
     if "data" not in values:
         values = group_settings(values)
-    values["model"] = as_json(config_from_dict(values["model"], kind=model_kind(like.model)))
+    # A run of before a setting was there did what is its default now.
+    younger = {field.name: field.default for field in fields(like.model) if field.default is not MISSING}
+    values["model"] = as_json(config_from_dict(younger | values["model"], kind=model_kind(like.model)))
     values["data"]["sources"] = [as_json(Source(path="")) | source for source in values["data"]["sources"]]
     # Runs before this setting grouped rows by label, and resumed they must draw the same rows.
     values["data"].setdefault("group_by", "label")

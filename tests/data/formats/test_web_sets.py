@@ -157,7 +157,11 @@ def test_broken_entries_are_named_or_replaced(tmp_path):
     lines += ['{"image": "no.jpg", "question": "Q", "answer": "A"}']
     (tmp_path / "set.jsonl").write_text("\n".join(lines))
     rows = LlavaRows(tmp_path / "set.jsonl")
-    for i, message in ((1, r"set.jsonl, entry 2: no question with an answer"), (2, "entry 3: .*oh"), (3, "no.jpg")):
+    for i, message in (
+        (1, r"set.jsonl, entry 2: no question with an answer"),
+        (2, "entry 3 is not valid JSON .*oh"),
+        (3, "no.jpg"),
+    ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             rows.sample(i, np.random.default_rng(0))
     rows = LlavaRows(tmp_path / "set.jsonl", skip_bad=True)

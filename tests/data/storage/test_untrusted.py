@@ -164,6 +164,7 @@ def change(info, name, value):
         ("fps", None, "fps"),
     ],
 )
+@pytest.mark.usefixtures("no_manifests")
 def test_what_is_wrong_in_info_json_is_one_line_with_the_file(tmp_path, name, value, words):
     record(tmp_path / "set", [episode(np.random.default_rng(0), 5)], image_format="video")
     file = Path(tmp_path / "set/meta/info.json")
