@@ -8,7 +8,7 @@ CPU time hardly depends on what else the machine does; episodes per minute and t
 import argparse
 import resource
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -29,7 +29,7 @@ def jobs_of(suite: Any, episodes: int) -> list[Job]:
     return [Job(suite=suite, control="none", scene=n, seed=0, episodes=episodes) for n in range(episodes)]
 
 
-def timed(function: Callable[..., Any], part: str, spent: Counter[str]) -> Callable[..., Any]:
+def timed(function: Callable[..., Any], part: str, spent: dict[str, float]) -> Callable[..., Any]:
     """Return the function, with its CPU time added to `spent`."""
 
     def run(*args: Any, **options: Any) -> Any:
@@ -44,7 +44,7 @@ def timed(function: Callable[..., Any], part: str, spent: Counter[str]) -> Calla
 
 def cost_of_an_episode(policy: str, suite: Any, *, episodes: int, portion: int) -> None:
     """Print the CPU time of an episode in one process, `portion` episodes handed out at a time."""
-    runner, spent = Runner(policy), Counter[str]()
+    runner, spent = Runner(policy), defaultdict[str, float](float)
     runner.policy.infer_many = timed(runner.policy.infer_many, "policy", spent)
     make = runner.take_env
 
@@ -64,7 +64,9 @@ def cost_of_an_episode(policy: str, suite: Any, *, episodes: int, portion: int) 
     total, looks = time.process_time() - start, sum(len(record.latencies_ms) for record in records)
     runner.leave()
     spent["the rest"] = total - sum(spent.values())
-    shares = ", ".join(f"{part} {seconds / episodes:.2f}" for part, seconds in spent.most_common())
+    shares = ", ".join(
+        f"{part} {seconds / episodes:.2f}" for part, seconds in sorted(spent.items(), key=lambda item: -item[1])
+    )
     print(f"{episodes} episodes, {portion} at a time, one process: {total / episodes:.2f} s of CPU each ({shares}),")
     print(f"  {1e3 * total / looks:.0f} ms per look, {looks / episodes:.0f} looks per episode, "
           f"{sum(record.success for record in records)} succeed")  # fmt: skip

@@ -178,7 +178,8 @@ def _run_in_child(tests: Sequence[str], source: Path, cpu_seconds: float) -> Non
 
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds) + 1, int(cpu_seconds) + 2))
     silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1), os.dup2(silence, 2)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
     os.chdir(ROOT)
     sys.path.insert(0, str(source))
     sys.dont_write_bytecode = True

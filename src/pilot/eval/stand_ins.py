@@ -217,8 +217,10 @@ def study_high_level(name: str, *, suite: Suite, endpoint: tuple[str, str] | Non
     if not suite.has_affordances and name.startswith(("vlm-stub", "saycan")):
         raise ValueError(f"suite '{suite.name}' does not say what is feasible, which '{name}' needs")
     if match := WATCHER.fullmatch(name):
-        manner = {"as_prompt": match["manner"] == "-prompt", "points": match["manner"] == "-pointing"}
-        return ScriptedPerson(reaction=float(match["seconds"]), **manner) if match["seconds"] else VlmStub(**manner)
+        as_prompt, points = match["manner"] == "-prompt", match["manner"] == "-pointing"
+        if match["seconds"]:
+            return ScriptedPerson(reaction=float(match["seconds"]), as_prompt=as_prompt, points=points)
+        return VlmStub(as_prompt=as_prompt, points=points)
     check_name("high level", name, NAMES)
     if name == "saycan":
         return SimulatedSayCan(labels=suite.known_subtasks(), affordance=SimulatedAffordance(), boxes=SAYCAN_BOXES)

@@ -185,7 +185,9 @@ def limit_chunk(
         return actions, ()
     motion.join()
     sent = [motion.apply(action) for action in actions]
-    reasons = tuple(dict.fromkeys(reason for one in sent for reason in one.reasons if reason != "stopped"))
+    reasons: tuple[Reason, ...] = tuple(
+        dict.fromkeys(reason for one in sent for reason in one.reasons if reason != "stopped")
+    )
     return (np.stack([one.action for one in sent]) if reasons else actions), reasons
 
 

@@ -193,7 +193,8 @@ def shapes_in(folder: Path) -> dict[str, TensorStorageMetadata]:
         ValueError: the checkpoint is damaged.
     """
     try:
-        return dict(read_index(folder).state_dict_metadata)
+        entries = read_index(folder).state_dict_metadata
+        return {name: entry for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
     except Exception as error:  # of whatever kind: it is a pickle
         raise _damage_error(folder, describe_error(error)) from error
 

@@ -289,7 +289,7 @@ class Asking(Evaluating):
         policy = load_policy(self.policy if isinstance(self.policy, Path) else self.policy.policy)
         if not policy.model.config.generates_text:
             return {"records": [answer_record(k, "", False) for k in range(self.trial.episodes)]}
-        camera = next(iter(policy.robots.values())).robot.cameras[0]
+        camera = next(iter(policy.bundle.robots.values())).robot.cameras[0]
         rows = open_image_text(self.questions.data.path, camera=camera, loc_stride=policy.bundle.loc_stride)
         found = measure_questions(policy, rows, rows=self.trial.episodes, seed=EVALUATION_SEED)
         return {"records": [answer_record(k, a.question, a.is_right) for k, a in enumerate(found.answers)]}
