@@ -26,6 +26,9 @@ from pilot.train.config import (
 DATA = "data/nano"
 PIXEL_GRID = 16  # boxes snap to the pixels of a 64-pixel picture
 DEBUG_DATA = "data/debug"
+# What a vision tower learns by when it learns alone: all else rests, and naming regions is the only loss.
+ALL_BUT_VISION = ("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out")
+NAMING = ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step")
 
 
 def _sources(**weights: float) -> tuple[Source, ...]:
@@ -52,8 +55,8 @@ def nano_vision() -> TrainConfig:
         steps=900,
         batch_size=96,
         seed=4,
-        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
-        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step"),
+        freeze=ALL_BUT_VISION,
+        objective=NAMING,
         optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=60),
         ema=EmaConfig(decay=0.99),
         checkpoints=CheckpointConfig(save_every=300),

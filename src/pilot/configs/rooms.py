@@ -8,6 +8,7 @@ drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-tra
 
 from dataclasses import replace
 
+from pilot.configs.nano import ALL_BUT_VISION, NAMING
 from pilot.models.pi_config import PiConfig, pi05
 from pilot.nn.configs import GemmaConfig, SiglipConfig
 from pilot.train.config import (
@@ -81,8 +82,8 @@ def rooms_vision() -> TrainConfig:
         steps=900,
         batch_size=64,
         seed=0,
-        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
-        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step"),
+        freeze=ALL_BUT_VISION,
+        objective=NAMING,
         optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=100),
         ema=EmaConfig(decay=0.99),
         checkpoints=CheckpointConfig(save_every=200),

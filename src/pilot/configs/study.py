@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from pilot.configs import rooms
-from pilot.configs.nano import PIXEL_GRID
+from pilot.configs.nano import ALL_BUT_VISION, NAMING, PIXEL_GRID
 from pilot.models.baselines.configs import act
 from pilot.models.pi_config import SIZES, PiConfig, pi05
 from pilot.train.config import (
@@ -54,8 +54,8 @@ def study_vision() -> TrainConfig:
         robot="homes",
         steps=450,
         batch_size=96,
-        freeze=("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out"),
-        objective=ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step"),
+        freeze=ALL_BUT_VISION,
+        objective=NAMING,
         optim=OptimConfig(name="adamw", peak_lr=2e-3, final_lr=1e-4, warmup_steps=40),
         ema=EmaConfig(decay=0.99),
         checkpoints=CheckpointConfig(save_every=150),
