@@ -10,8 +10,9 @@ import pytest
 from pilot import configs
 from pilot.eval import demo
 from pilot.eval.demo_report import describe_change, loss_curves, make_report, to_text
-from pilot.eval.demo_stages import FULL, QUICK, DemoRun, Stages, save_arrays, scenes_to_film
+from pilot.eval.demo_stages import FULL, QUICK, DemoRun, Finale, Stages, save_arrays, scenes_to_film
 from pilot.eval.records import EpisodeRecord
+from pilot.eval.suites import load_suite
 from pilot.sims.homes import LESSON, SUITES
 
 
@@ -187,6 +188,35 @@ def test_two_minutes_claim_nothing_about_learning(finished, tmp_path):
     assert "→" not in page and "before and after" not in page.replace("success before and after in 30", "")
     assert "1 ms" in page and "prompt of the crate (the expert)" in page and "The whole lesson is 77 steps" in page
     assert len(to_text(quick).splitlines()) == 4
+
+
+def test_the_end_is_a_room_where_its_policy_is_shipped(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo.pilot, "__path__", [str(tmp_path / "src" / "pilot")])
+    monkeypatch.setattr(demo.importlib.metadata, "files", lambda name: [])
+    assert demo.find_finale() is None
+    (tmp_path / "checkpoints" / "homes").mkdir(parents=True)
+    finale = demo.find_finale()
+    assert finale == Finale(checkpoint=tmp_path / "checkpoints" / "homes", suite=load_suite("rooms-move-l1@mobile"))
+    finished.finale = finale
+    room = {"rows": [row(9, suite=finale.suite.name)], "films": [shot(tmp_path, "the sink", success=True)]}
+    finished.results["room"] = room
+    page = make_report(finished).render()
+    for words in ("The same recipe in a room", "robot &#39;mobile&#39;", "prompt of the sink", "45%"):
+        assert words in page, words
+    assert to_text(finished).splitlines()[-1].split()[-6:] == ["9", "of", "20", "10%", "–", "90%"]
+
+
+def test_a_room_comes_last_and_once(finished, tmp_path, monkeypatch):
+    finale = Finale(checkpoint=finished.checkpoint, suite=load_suite("rooms-move-l1@mobile"))
+    run = DemoRun(
+        tmp_path, checkpoint=finished.checkpoint, config=finished.config, amounts=QUICK, seed=3, suites=SUITES,
+        lesson=LESSON, finale=finale,
+    )  # fmt: skip
+    asked = []
+    monkeypatch.setattr(run, "stage", lambda name, work, *, says, inputs: asked.append(name) or {"policy": "policy"})
+    run.run()
+    assert asked[-1] == "room" and asked.count("room") == 1 and run.stages.count == len(asked) == 7
 
 
 def test_the_film_of_learning_is_the_first_home_that_was_learned(finished):

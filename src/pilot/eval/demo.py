@@ -2,8 +2,8 @@
 
 The shipped policy acts in scenes that it has never seen, beside controls that take its eyes or its ears away. Then it
 learns something that is in none of its data: demonstrations are collected, it is fine-tuned, and the same scenes are
-tried before and after. Every number on the page is of this run. What it can be taught is the `LESSON` of the simulator
-that its robot acts in.
+tried before and after. At the end a larger robot enters a room, with the policy of `checkpoints/homes`. Every number on
+the page is of this run. What a policy can be taught is the `LESSON` of the simulator that its robot acts in.
 """
 
 import getpass
@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pilot
 from pilot.eval.demo_report import make_report, to_text
-from pilot.eval.demo_stages import FULL, QUICK, DemoRun
+from pilot.eval.demo_stages import FULL, QUICK, DemoRun, Finale
 from pilot.eval.policies import robots_of
-from pilot.eval.suites import lesson_for, lessons, suites_for
+from pilot.eval.suites import lesson_for, lessons, load_suite, suites_for
 from pilot.train.config import TrainConfig
+
+ROOM = "rooms-move-l1@mobile"
+"""The suite that the demo ends in."""
 
 
 def demo(
@@ -30,6 +33,7 @@ def demo(
 ) -> Path:
     """Act, collect, fine-tune and act again; return the path of the page. `config` says how to fine-tune.
 
+    The last part, in a room, belongs to the shipped policies: a `checkpoint` of your own is shown alone.
     `quick` acts and looks inside, collects a little and takes a few training steps; it measures no learning, which
     takes longer than two minutes.
 
@@ -47,6 +51,7 @@ def demo(
         seed=seed,
         suites=suites_for(robot),
         lesson=lesson_for(robot),
+        finale=find_finale() if checkpoint is None else None,
     )
     run.run()
     path = make_report(run).save(run.out / "report.html")
@@ -72,8 +77,7 @@ def lesson_robot(checkpoint: Path) -> str:
 def find_checkpoint(path: str | Path | None) -> Path:
     """Return the policy's folder: `path`, else `checkpoints/nano` of the source tree, of the installed package, or of
     the working directory."""
-    shipped = Path("checkpoints/nano")
-    candidates = [Path(path)] if path else [Path(pilot.__path__[0]).parents[1] / shipped, *installed(shipped)]
+    candidates = [Path(path)] if path else shipped_at(Path("checkpoints/nano"))
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
@@ -81,6 +85,19 @@ def find_checkpoint(path: str | Path | None) -> Path:
     raise FileNotFoundError(
         f"no checkpoint at {looked}; name one with --checkpoint, or train one in the source tree: bash runs/nano.sh"
     )
+
+
+def find_finale() -> Finale | None:
+    """Return the shipped policy of rooms with the suite that it is shown in; None where it is not shipped."""
+    for folder in shipped_at(Path("checkpoints/homes")):
+        if folder.is_dir():
+            return Finale(checkpoint=folder, suite=load_suite(ROOM))
+    return None
+
+
+def shipped_at(path: Path) -> list[Path]:
+    """Return where a shipped checkpoint may lie: in the source tree, in the installed package, or here."""
+    return [Path(pilot.__path__[0]).parents[1] / path, *installed(path)]
 
 
 def installed(path: Path) -> list[Path]:

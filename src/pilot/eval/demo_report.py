@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilot.eval.demo_stages import CONTROLS, FULL, DemoRun
+from pilot.eval.demo_stages import CONTROLS, FULL, DemoRun, Finale
 from pilot.eval.provenance import commit, device_name
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.report.report import Report, SuccessRow
@@ -36,6 +36,7 @@ STAGES = {
     "training": "fine-tuning",
     "after": "the new task, after training",
     "expert": "filming the expert",
+    "room": "in a room",
 }
 AMOUNTS = {
     "suites": "kinds of tasks",
@@ -47,6 +48,7 @@ AMOUNTS = {
     "known_per_scene": "demonstrations of a known task in each",
     "web_rows": "questions about pictures",
     "steps": "training steps",
+    "room_episodes": "episodes in a room",
     "workers": "processes",
 }
 
@@ -65,6 +67,8 @@ def make_report(run: DemoRun) -> Report:
         add_learning(report, run)
     else:
         add_first_steps(report, run)
+    if run.finale is not None:
+        add_room(report, run.finale, run.results["room"])
     add_next(report, run)
     add_facts(report, run)
     return report
@@ -95,6 +99,8 @@ def to_text(run: DemoRun) -> str:
         new, known = run.results["after"]["new"][0], run.results["after"]["known"][0]
         rows += [(new["title"], "before learning it", run.results["before"][0]), (new["title"], "after", new)]
         rows += [(known["title"], "after learning the new task", known)]
+    if run.finale is not None:
+        rows += [(row["title"], f"robot '{run.finale.suite.robot.name}'", row) for row in run.results["room"]["rows"]]
     lines = [("task", "who", "success", "95 % interval")]
     for title, who, row in rows:
         low, high = row["interval95"]
@@ -188,6 +194,20 @@ def add_first_steps(report: Report, run: DemoRun) -> None:
         f"`make demo` (or `pilot demo`) gives it, and measures success before and after in {FULL.new_episodes} "
         f"{run.scenes}."
     )
+
+
+def add_room(report: Report, finale: Finale, room: dict[str, Any]) -> None:
+    """Add the larger robot: films of it in rooms, and how often it succeeds."""
+    robot = finale.suite.robot
+    report.section(
+        "The same recipe in a room",
+        f"Robot '{robot.name}' moves {robot.action_dim} joints and wheels, and knows what to do from its cameras. "
+        f"Its policy, {finale.checkpoint.name}, was trained on several robots at once, and acts here in rooms that "
+        "it has never seen.",
+    )
+    for shot in room["films"]:
+        add_film(report, shot)
+    report.success_table([success_row(row, model=f"robot '{robot.name}'") for row in room["rows"]])
 
 
 def add_losses(report: Report, run: DemoRun, *, title: str) -> None:

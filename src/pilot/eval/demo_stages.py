@@ -1,4 +1,4 @@
-"""The stages of `pilot demo`: act, compare with controls, look inside, collect, fine-tune, act again.
+"""The stages of `pilot demo`: act, compare with controls, look inside, collect, fine-tune, act again, enter a room.
 
 Each stage keeps its result in a folder named by a fingerprint of its inputs. So an interrupted demo goes on where it
 was (training to the step, evaluation to the episode), and a demo of other weights, code or amounts starts anew.
@@ -46,6 +46,7 @@ class Amounts:
     known_per_scene: int  # of what it must not forget
     web_rows: int
     steps: int | None  # of fine-tuning; None is what the config says
+    room_episodes: int  # of the larger robot, at the end
     workers: int  # one is faster than starting two where there is little to do
 
 
@@ -59,6 +60,7 @@ FULL = Amounts(
     known_per_scene=2,
     web_rows=2000,
     steps=None,
+    room_episodes=12,
     workers=2,
 )
 QUICK = Amounts(  # two minutes: too few for learning to show, so nothing is said about it
@@ -71,8 +73,17 @@ QUICK = Amounts(  # two minutes: too few for learning to show, so nothing is sai
     known_per_scene=1,
     web_rows=40,
     steps=8,
+    room_episodes=2,
     workers=2,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finale:
+    """What the demo ends with: another policy, and the suite that its robot acts in."""
+
+    checkpoint: Path
+    suite: Suite
 
 
 class Stages:
@@ -116,13 +127,14 @@ class DemoRun:
         seed: int,
         suites: Sequence[Suite],
         lesson: Lesson,
+        finale: Finale | None = None,
     ) -> None:
         self.out, self.checkpoint, self.config, self.amounts, self.seed = out, checkpoint, config, amounts, seed
         self.suites = suites[: amounts.suites]
-        self.lesson = lesson
+        self.lesson, self.finale = lesson, finale
         self.scenes = f"{lesson.new.scene}s"
         self.measures_learning = amounts.new_episodes > 0
-        self.stages = Stages(out, count=7 if self.measures_learning else 6)
+        self.stages = Stages(out, count=(7 if self.measures_learning else 6) + (finale is not None))
         taught = (lesson.new, lesson.known, lesson.questions)
         self.base = {
             "policy": fingerprint(checkpoint),
@@ -160,6 +172,15 @@ class DemoRun:
             self.stage("after", self.try_after, says=says, inputs=new | training)
         else:
             self.stage("expert", self.show_expert, says=f"Filming the expert: {new_task}.", inputs=self.base)
+        if self.finale is not None:
+            policy, suite = self.finale.checkpoint, self.finale.suite
+            code = [code_fingerprint(), suite_fingerprint(suite)]
+            self.stage(
+                "room",
+                self.enter_room,
+                says=f"Last, {suite.title}, with robot '{suite.robot.name}' and {policy.name}'s policy.",
+                inputs={"policy": fingerprint(policy), "code": code, "seed": self.seed, "episodes": a.room_episodes},
+            )
 
     @property
     def steps(self) -> int:
@@ -254,6 +275,18 @@ class DemoRun:
     def show_expert(self, folder: Path) -> dict[str, Any]:
         """Film what the policy learns from: the scripted expert in the new task."""
         return film_episode(Runner("expert"), self.lesson.new, scene=0, seed=self.seed, path=folder / "expert")
+
+    def enter_room(self, folder: Path) -> dict[str, Any]:
+        """Evaluate the policy of the larger robot in rooms, and film the first success and the first failure."""
+        assert self.finale is not None
+        policy, suite = self.finale.checkpoint, self.finale.suite
+        rows = self.evaluate(policy, [suite], folder, episodes=self.amounts.room_episodes, controls=["none"])
+        runner = Runner(policy)
+        films = [
+            film_episode(runner, suite, scene=scene, seed=self.seed, path=folder / f"{suite.name}-{scene}")
+            for scene in scenes_to_film(rows[0]["outcomes"], self.amounts.films)
+        ]
+        return {"rows": rows, "films": films}
 
     def learned_scene(self, after: Sequence[bool]) -> int:
         """Return the first scene that failed before and succeeds now, or 0 if there is none."""
