@@ -245,6 +245,9 @@ class NormStats:
     q01: Float[np.ndarray, " d"]  # true quantiles
     q99: Float[np.ndarray, " d"]
     clip: Float[np.ndarray, " d"] | None = None  # the largest normalised value; finite only in dims that hardly move
+    # Of each step of a normalised chunk: the flow learns every step at its own scale, see `DataConfig.scale_steps`.
+    step_mean: Float[np.ndarray, "h d"] | None = None
+    step_std: Float[np.ndarray, "h d"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,13 @@
 """The order of things: what a model gets from a sample, and what a robot gets from a model."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pilot.contracts import examples
+from pilot.data.action_chunks import add_step_scale
 from pilot.data.layout import Kind
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.pi import pi0, pi05
@@ -195,3 +197,20 @@ def test_text_that_does_not_fit_is_refused():
     config = replace(CONFIG, max_tokens=4)
     with pytest.raises(ValueError, match="max_tokens is 4"):
         examples.make_pipeline(ROBOT, config, with_fast=True).encode(examples.make_sample(ROBOT, horizon=6))
+
+
+def test_each_step_of_a_chunk_may_have_its_own_scale(pipeline):
+    sample = examples.make_sample(ROBOT, horizon=CONFIG.action_horizon)
+    plain, chunk = pipeline.encode(sample), pipeline.normalized_actions(sample)
+    chunks = np.stack([chunk * size for size in (0.5, 0.8, 1.7)])
+    stats = add_step_scale(pipeline.norm_stats["actions"], chunks)
+    scaled = copy(pipeline)
+    scaled.norm_stats = pipeline.norm_stats | {"actions": stats}
+    row, own = scaled.encode(sample), ROBOT.action_dim
+    np.testing.assert_allclose(row.actions[:, :own], (chunk - chunks.mean(0)) / stats.step_std, atol=1e-5)
+    assert np.abs(row.actions - plain.actions).max() > 0.1 and not row.actions[:, own:].any()
+    assert row.tokens == plain.tokens  # FAST is as it was
+    np.testing.assert_allclose(scaled.decode_actions(row.actions, sample.state), sample.actions, atol=1e-4)
+    by_tokens = scaled.decode_actions(plain.actions, sample.state, from_tokens=True)
+    np.testing.assert_allclose(by_tokens, sample.actions, atol=1e-4)
+    np.testing.assert_array_equal(scaled.scale_steps(chunk[:3]), scaled.scale_steps(chunk)[:3])

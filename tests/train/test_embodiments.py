@@ -131,6 +131,32 @@ def test_who_shares_statistics_is_a_choice(data, tmp_path, per, more):
         np.testing.assert_allclose(stats["state"].q99, robots["ur5"].norm_stats["state"].q99[:2])
 
 
+@pytest.mark.parametrize("per", ["robot", "dataset"])
+def test_each_step_gets_its_own_scale_and_keeps_it(data, tmp_path, per):
+    run = config(data, data={"scale_steps": True, "stats_per": per})
+    setup = prepare(run, tmp_path / "run", resume=True, progress=False)
+    for name, pipeline in setup.loader.pipelines.items():
+        stats = pipeline.norm_stats["actions"]
+        assert stats.step_mean.shape == (run.model.action_horizon, pipeline.robot.action_dim), name
+        assert stats.step_std.min() >= 0.02
+    again = prepare(run, tmp_path / "run", resume=True, progress=False)
+    for name, robot in setup.bundle.robots.items():
+        kept = again.bundle.robots[name].norm_stats["actions"]
+        np.testing.assert_array_equal(robot.norm_stats["actions"].step_std, kept.step_std)
+    plain = prepare(config(data), tmp_path / "plain", resume=True, progress=False)
+    assert all(robot.norm_stats["actions"].step_std is None for robot in plain.bundle.robots.values())
+
+
+def test_robots_of_a_checkpoint_get_a_scale_of_steps_when_asked(data, tmp_path):
+    policy = train(config(data), out=tmp_path / "first", progress=False)
+    later = replace(config(data, data={"scale_steps": True}), init_from=InitFrom(str(policy)))
+    setup = prepare(later, tmp_path / "later", resume=True, progress=False)
+    for name, robot in load_bundle(policy).robots.items():
+        before, after = robot.norm_stats["actions"], setup.bundle.robots[name].norm_stats["actions"]
+        assert before.step_std is None and after.step_std is not None
+        np.testing.assert_allclose(after.q99, before.q99)
+
+
 def test_statistics_of_a_set_and_of_a_robot_of_the_same_name_are_kept_apart(data, tmp_path):
     record_robot(tmp_path / "pusht", UR5, seed=6, scale=30.0)
     sources = (*config(data).data.sources[:2], Source(path=str(tmp_path / "pusht"), weight=0.25))

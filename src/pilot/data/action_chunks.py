@@ -4,6 +4,7 @@ Axes: `n` chunks, `ah` action horizon, `ad` action dims.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from pilot.data.transforms import NormKind, normalize, to_delta
 from pilot.types import Adapter, NormStats, Robot, require_adapter
 
 MAX_CHUNKS = 20_000
+MIN_STEP_STD = 0.02  # of a normalised step: what moves less is not made larger than this
 HOLD_OUT = 10  # every so many-th episode is held out
 
 
@@ -45,6 +47,15 @@ def whole_chunks(
     if not len(values):
         raise ValueError(f"no episode has {datasets[0].action_horizon} usable actions in a row; shorten the horizon")
     return normalize(values, stats, norm)
+
+
+def add_step_scale(stats: NormStats, chunks: Float[np.ndarray, "n ah ad"]) -> NormStats:
+    """Return the statistics of actions with the mean and the spread of each step of normalised whole chunks.
+
+    Where actions are relative to the state, the first steps move a tenth as far as the last ones. Beside noise of one
+    size they would be learned a tenth as exactly. Large Behavior Models normalise each step for that (2507.05331).
+    """
+    return replace(stats, step_mean=chunks.mean(0), step_std=np.maximum(chunks.std(0), MIN_STEP_STD))
 
 
 def _rows(dataset: EpisodeDataset, part: str) -> Int[np.ndarray, " n"]:

@@ -262,11 +262,12 @@ class Pipeline:
         actions = self.normalized_actions(sample)
         steps = min(len(actions), self.model.action_horizon)
         valid = np.ones(steps, bool) if sample.action_is_pad is None else ~sample.action_is_pad[:steps]
-        row.actions[:steps] = transforms.pad_dims(actions[:steps], self.model.action_dim)
+        row.actions[:steps] = transforms.pad_dims(self.scale_steps(actions[:steps]), self.model.action_dim)
         # Padded dims and steps behind the end of an episode carry no loss.
         row.action_mask[:steps, : self.robot.action_dim] = valid[:, None] & flow
         if self.action_tokenizer is not None and with_fast:
-            # FAST compresses the robot's own dims; padding would cost tokens that say nothing.
+            # FAST compresses the robot's own dims; padding would cost tokens that say nothing. It needs smooth chunks,
+            # which they are no more once each step has its own scale.
             ids = self.action_tokenizer.encode(actions)
             tokens = encode_actions(self.text, ids, vocab_size=self.model.vocab_size, offset=self.model.fast_offset)
             row.add_tokens(tokens, Kind.FAST, loss=True)
@@ -284,6 +285,13 @@ class Pipeline:
         actions, state = self.adapter.actions(sample.actions), self.adapter.state(sample.state)
         delta = transforms.to_delta(actions, state, self.robot.delta_mask)
         return transforms.normalize(delta, self.norm_stats["actions"], self.model.norm)
+
+    def scale_steps(self, actions: Float[np.ndarray, "h rd"]) -> Float[np.ndarray, "h rd"]:
+        """Return a normalised chunk, or its beginning, with each step at its own scale, if the statistics have one."""
+        mean, std = self.norm_stats["actions"].step_mean, self.norm_stats["actions"].step_std
+        if mean is None or std is None:
+            return actions
+        return ((actions - mean[: len(actions)]) / std[: len(actions)]).astype(np.float32)
 
     def _within_budget(self, row: Row) -> Row:
         over = len(row.tokens) - self.model.max_tokens
@@ -317,12 +325,16 @@ class Pipeline:
     # --- back to the robot -------------------------------------------------------------------------------------------
 
     def decode_actions(
-        self, actions: Float[np.ndarray, "ah ad"], state: Float[np.ndarray, " sd"]
+        self, actions: Float[np.ndarray, "ah ad"], state: Float[np.ndarray, " sd"], *, from_tokens: bool = False
     ) -> Float[np.ndarray, "ah rd"]:
-        """Convert a model's chunk to the robot's own units, absolute where the robot commands are."""
-        own = transforms.unnormalize(
-            actions[:, : self.robot.action_dim], self.norm_stats["actions"], self.model.norm
-        )  # fmt: skip
+        """Convert a model's chunk to the robot's own units, absolute where the robot commands are.
+
+        `from_tokens`: it was written as FAST tokens, which never have a scale of their own for each step.
+        """
+        stats, own = self.norm_stats["actions"], actions[:, : self.robot.action_dim]
+        if stats.step_mean is not None and stats.step_std is not None and not from_tokens:
+            own = own * stats.step_std[: len(own)] + stats.step_mean[: len(own)]
+        own = transforms.unnormalize(own, stats, self.model.norm)
         # The way back in reverse: deltas are relative to the state as the model saw it, not as the robot reports it.
         start = self.adapter.state(np.asarray(state, np.float32))
         absolute = transforms.to_absolute(own, start, self.robot.delta_mask)

@@ -378,7 +378,8 @@ def select_dims(stats: dict[str, NormStats], robot: Robot) -> dict[str, NormStat
 def _first_dims(stats: NormStats, dims: int) -> NormStats:
     clip = None if stats.clip is None else stats.clip[:dims]
     mean, std, q01, q99 = (values[:dims] for values in (stats.mean, stats.std, stats.q01, stats.q99))
-    return NormStats(mean=mean, std=std, q01=q01, q99=q99, clip=clip)
+    step_mean, step_std = (None if one is None else one[:, :dims] for one in (stats.step_mean, stats.step_std))
+    return NormStats(mean=mean, std=std, q01=q01, q99=q99, clip=clip, step_mean=step_mean, step_std=step_std)
 
 
 def save_norm_stats(path: str | Path, stats: dict[str, NormStats]) -> None:

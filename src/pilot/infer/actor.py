@@ -284,7 +284,7 @@ class Actor:
         if isinstance(chunk, Exception):
             return chunk
         pipeline = self.pipelines[request.robot]
-        actions = pipeline.decode_actions(chunk, request.state)
+        actions = pipeline.decode_actions(chunk, request.state, from_tokens=not self.model.samples_actions)
         if not (finite := np.isfinite(actions).all(axis=0)).all():
             dim = pipeline.robot.action_names[int(np.argmin(finite))]
             raise ValueError(

@@ -136,7 +136,8 @@ def encode_leftover(
         # Through the pipeline, as training data would go: adapter, delta, normalisation.
         left = one.actions[:horizon]
         sample = Sample(images={}, prompt="", state=np.asarray(state, np.float32), actions=left)
-        actions[i, : len(left)] = transforms.pad_dims(pipeline.normalized_actions(sample), dims)
+        scaled = pipeline.scale_steps(pipeline.normalized_actions(sample))
+        actions[i, : len(left)] = transforms.pad_dims(scaled, dims)
         known[i, : len(left), : pipeline.robot.action_dim] = True
     delay = torch.tensor([0 if one is None else one.delay for one in previous], device=device)
     return Leftover(

@@ -57,6 +57,10 @@ class DataConfig:
     streams: int = 1
     # What shares statistics: sources of one robot, none of them (the policy has those of the first), or all of them.
     stats_per: Literal["robot", "dataset", "mixture"] = "robot"
+    # Let flow learn each step of a chunk at its own scale: where actions are relative to the state, the first steps
+    # move little, and are learned more exactly so. Robots that the start knows without it get one, which the flow has
+    # to learn anew. FAST tokens stay as they are.
+    scale_steps: bool = False
     # A text model that ships ("nano", "rooms") or a file; None: that of what the run starts from, or else "nano".
     text_model: str | None = None
     # A kind to fit to the sources (fast, vq, bins), or the folder or address of a fitted one.

@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pilot.data.action_chunks import whole_chunks
+from pilot.data.action_chunks import add_step_scale, whole_chunks
 from pilot.data.formats.episodes import EpisodeDataset
 from pilot.data.loading.loader import RobotRows
 from pilot.data.mixture import RowSource
@@ -105,7 +106,7 @@ def learn_robots(
     """Return the robots that a run's policy is for: those `known` to what it starts from, and all of its sources.
 
     Statistics that are not known are computed from the sources and written into folder `out`, or read from there if
-    they have been `computed` already.
+    they have been `computed` already. So are the scales of single steps (`data.scale_steps`).
 
     Raises:
         ValueError: a robot has neither.
@@ -120,13 +121,30 @@ def learn_robots(
             f"demonstrations in data.sources, or add statistics to the checkpoint: pilot data stats DATASET, then "
             f"pilot convert CHECKPOINT FOLDER --robot {missing[0]} --stats FILE"
         )
+    unscaled = [
+        name for name in robots if name in known and datasets_of(name, config, sources)
+        and config.data.scale_steps and known[name].norm_stats["actions"].step_std is None
+    ]  # fmt: skip
     if not computed:
-        for name, stats in compute_stats(fresh, config, sources).items():
+        every = compute_stats(fresh, config, sources) | {name: known[name].norm_stats for name in unscaled}
+        for name, stats in every.items():
+            if config.data.scale_steps:
+                stats = scale_steps(stats, robots[name], datasets_of(name, config, sources), config=config)
             save_norm_stats(out / FOLDER / f"{name}.json", stats)
     return dict(known) | {
-        name: TrainedRobot(robot=robots[name], norm_stats=load_norm_stats(out / FOLDER / f"{name}.json"))
-        for name in fresh
+        name: TrainedRobot(
+            robot=known[name].robot if name in known else robots[name],
+            norm_stats=load_norm_stats(out / FOLDER / f"{name}.json"),
+        )
+        for name in (*fresh, *unscaled)
     }
+
+
+def scale_steps(stats: Stats, robot: Robot, datasets: list[EpisodeDataset], *, config: TrainConfig) -> Stats:
+    """Return a robot's statistics with the scale of each step of its chunks."""
+    options: dict[str, Any] = {"norm": config.model.norm, "adapter": load_adapter(robot), "seed": config.seed}
+    chunks = whole_chunks(datasets, robot, stats=stats["actions"], **options)
+    return {**stats, "actions": add_step_scale(stats["actions"], chunks)}
 
 
 def compute_stats(
@@ -181,7 +199,10 @@ def pipelines(
             # The first set of a robot gives the policy its statistics; later ones have their own.
             file = out / FOLDER / (f"{name}.json" if name not in bundle.robots else f"{name}.dataset.json")
             if not computed:
-                save_norm_stats(file, _running(load_robot(robot), [rows.dataset]).result())
+                stats = _running(load_robot(robot), [rows.dataset]).result()
+                if config.data.scale_steps:
+                    stats = scale_steps(stats, load_robot(robot), [rows.dataset], config=config)
+                save_norm_stats(file, stats)
             own = TrainedRobot(robot=bundle.robots[robot].robot, norm_stats=load_norm_stats(file))
             result[name] = replace(bundle, robots={robot: own}).pipeline(robot)
         seen |= {robot} if isinstance(rows, RobotRows) else set()
