@@ -15,6 +15,7 @@ from pilot.cli import main
 from pilot.contracts import examples
 from pilot.convert import folders, lerobot_export, openpi_jax, openpi_torch
 from pilot.convert.keymap import export_arrays
+from pilot.data.action_chunks import add_step_scale
 from pilot.data.stats import save_norm_stats
 from pilot.infer.policy import load_policy
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
@@ -295,3 +296,15 @@ def test_nothing_half_written_is_left(made, bundle, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         folders.save_checkpoint(bundle, tmp_path / "out", "lerobot")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["lerobot", "openpi-torch", "openpi-jax"])
+def test_a_scale_for_each_step_is_not_lost_in_silence(bundle, tmp_path, kind):
+    stats = examples.make_norm_stats(HOMES)
+    stats["actions"] = add_step_scale(stats["actions"], np.random.default_rng(0).normal(size=(9, 7, HOMES.action_dim)))
+    with pytest.raises(ValueError, match="'homes' has a scale for each step of a chunk"):
+        folders.save_checkpoint(replace(bundle, robots=one_robot(HOMES, stats)), tmp_path / "out", kind)
+    assert list(tmp_path.iterdir()) == []
+    save_bundle(replace(bundle, robots=one_robot(HOMES, stats)), tmp_path / "own")
+    kept = load_bundle(tmp_path / "own").norm_stats["actions"]
+    np.testing.assert_allclose(kept.step_std, stats["actions"].step_std)

@@ -307,6 +307,12 @@ def save_checkpoint(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype
             f"a policy of LeRobot is for one robot, this checkpoint is for {', '.join(bundle.robots)}; "
             f"choose one: --robot {next(iter(bundle.robots))}"
         )
+    for name, trained in bundle.robots.items():
+        if trained.norm_stats["actions"].step_std is not None:
+            raise ValueError(
+                f"robot '{name}' has a scale for each step of a chunk (data.scale_steps), which '{kind}' has not: its "
+                "actions would be wrong there; only pilot can read this checkpoint"
+            )
     dtype = dtype or bundle.model.dtype
     temporary = path.with_name(f".{path.name}.tmp")
     try:
