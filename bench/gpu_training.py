@@ -43,7 +43,7 @@ from pilot.train.fused_adamw import FusedAdamW
 from pilot.train.learner import Learner
 from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer
-from pilot.train.plan.flops import Meter
+from pilot.train.plan.flops import mean_flops
 
 ALL_WORDS = [Kind.PREFIX] * 200 + [Kind.TEXT] * 20 + [Kind.FAST] * 120 + [Kind.PAD] * 4
 FLOW_WORDS = [Kind.PREFIX] * 200
@@ -129,7 +129,7 @@ def measure(config: TrainConfig, case: Case, *, steps: int) -> dict[str, Any]:
         learner.train_step(batch)
         host = time.perf_counter() - start  # where a step is over a thousand launches, with waiting for the queue
         torch.cuda.synchronize()
-        flops = Meter(config, model).of(batch)
+        flops = mean_flops(model, config, batch)
         found = {
             "samples_per_s": case.batch / step, "step_ms": step * 1e3, "host_ms": host * 1e3,
             "tflops": flops * case.batch / step / 1e12, "peak_gb": torch.cuda.max_memory_allocated() / 1e9,

@@ -9,20 +9,15 @@ from pilot.cli.settings import override
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
-    parser.add_argument(
-        "name", help="a run of pilot.configs, such as nano_stage1, or of your own: path/to/file.py:my_run"
-    )
-    parser.add_argument("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
-    parser.add_argument("--samples", type=above_zero, help="rows to train on (default: steps × batch_size of the run)")
-    parser.add_argument(
-        "--price", type=above_zero, metavar="DOLLARS", help="price of a GPU per hour (default: that of 2025)"
-    )
-    parser.add_argument(
-        "--tokens", type=whole_number(1), help="text tokens in a row, padding included (default: max_tokens)"
-    )
-    parser.add_argument("--spoken", type=whole_number(0), help="how many of these the model generates (default: 44 %%)")
-    parser.add_argument("--json", action="store_true", help="print JSON, in bytes, seconds and dollars")
+    add = parser.add_argument
+    add("name", help="a run of pilot.configs, such as nano_stage1, or of your own: path/to/file.py:my_run")
+    add("--gpus", default="1xH100", help="COUNTxNAME, such as 8xH100 (default: %(default)s)")
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a setting of the run")
+    add("--samples", type=above_zero, help="rows to train on (default: steps × batch_size of the run)")
+    add("--price", type=above_zero, metavar="DOLLARS", help="price of a GPU per hour (default: that of 2025)")
+    add("--tokens", type=whole_number(1), help="text tokens in a row, padding included (default: max_tokens)")
+    add("--spoken", type=whole_number(0), help="how many of these the model generates (default: 44 %%)")
+    add("--json", action="store_true", help="print JSON, in bytes, seconds and dollars")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,18 +30,14 @@ def run(args: argparse.Namespace) -> None:
     from pilot.train.early_checks import check_settings
 
     check_settings(config)
-    from pilot.train.plan.estimate import RunPlan
+    from pilot.train.plan.estimate import plan_run
     from pilot.train.plan.report import to_text
 
-    estimate = RunPlan(
-        config,
-        gpus=args.gpus,
-        samples=None if args.samples is None else int(args.samples),
-        price=args.price,
-        text=args.tokens,
-        spoken=args.spoken,
-    )
-    print(json.dumps(estimate.to_json(), indent=2) if args.json else to_text(estimate))
+    samples = None if args.samples is None else int(args.samples)
+    plan = plan_run(
+        config, gpus=args.gpus, samples=samples, price=args.price, text=args.tokens, spoken=args.spoken
+    )  # fmt: skip
+    print(json.dumps(plan, indent=2) if args.json else to_text(plan))
 
 
 VERB = Verb(

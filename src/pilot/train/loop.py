@@ -28,7 +28,7 @@ from pilot.train.distributed import Ranks, connect, gather_weights
 from pilot.train.learner import Learner
 from pilot.train.metrics import Metrics
 from pilot.train.origin import origin_of
-from pilot.train.plan.flops import Meter
+from pilot.train.plan.flops import mean_flops
 from pilot.train.setup import Setup, prepare
 from pilot.train.validation import Validation
 
@@ -98,7 +98,6 @@ class Run:
         )
         self.origin = origin_of(config, setup.loader.mixture.sources)
         self.drawn: Counter[str] = Counter()
-        self.meter = Meter(config, self.learner.model)
         self.validation = Validation(config, setup.loader, setup.held_out, device=self.ranks.device)
         self.spikes = SpikeDetector(
             out=out, text=setup.bundle.text, rank=self.ranks.rank, loss_factor=config.logging.loss_spike,
@@ -130,7 +129,7 @@ class Run:
                     values = self.advance(batch, logging=number % config.logging.log_every == 0 or number == last)
                     metrics.advance()
                     if values:
-                        flops = self.meter.of(batch)
+                        flops = mean_flops(self.learner.model, config, batch)
                         metrics.log(self.step, values, samples_per_step=config.batch_size, flops_per_sample=flops)
                     # A signal may reach one rank alone; all must save in the same step.
                     stopping = ranks.any(stopped())

@@ -12,7 +12,7 @@ from pilot.models.pi import Pi, pi0, pi0_fast, pi0_small, pi05
 from pilot.nn.configs import LoraConfig
 from pilot.train.config import DataConfig, ObjectiveConfig, Source, TrainConfig
 from pilot.train.freezing import choose_learning
-from pilot.train.plan.flops import Meter, flop_factors, forward, full_row, mean_row, per_row
+from pilot.train.plan.flops import forward, full_row, mean_flops, mean_row, per_row
 from train.counted_rows import ROW, rows_of, run_of, work_of
 
 pytestmark = pytest.mark.usefixtures("no_shape_checks")
@@ -44,7 +44,7 @@ def parameter_counts(config: TrainConfig) -> tuple[float, float]:
 def predicted(config: TrainConfig) -> tuple[float, float]:
     work, model = work_of(config), choose_learning(empty_model(config.model), freeze=config.freeze, lora=config.lora)
     ahead = sum(map(sum, forward(model, work).values()))
-    return ahead, sum(per_row(model, work, flop_factors(config, model)).values())
+    return ahead, sum(per_row(model, config, work).values())
 
 
 @pytest.mark.parametrize(("name", "losses"), HAVE)
@@ -80,8 +80,8 @@ def test_a_batch_is_measured_as_it_is():
     assert mean_row(config, [batch]).text == len(ROW) and mean_row(config, [batch]).draws == 2
     work = mean_row(config, [batch, blind])
     assert (len(work.pictures), work.draws, work.spoken) == (2, 1.5, 22)
-    meter = Meter(config, empty_model(config.model))
-    assert 0.6 < meter.of([blind]) / meter.of([batch]) < 1
+    model = empty_model(config.model)
+    assert 0.6 < mean_flops(model, config, [blind]) / mean_flops(model, config, [batch]) < 1
 
 
 def test_a_full_row_is_that_of_the_robot_that_sees_most():
@@ -105,6 +105,6 @@ def test_a_full_row_of_the_published_shape():
     work = full_row(config)
     assert (work.pictures, work.text, work.spoken, work.draws) == ((224, 224, 224), 320, 141, 5)
     model = empty_model(config.model)
-    total = sum(per_row(model, work, flop_factors(config, model)).values())
+    total = sum(per_row(model, config, work).values())
     assert total == pytest.approx(16.0e12, rel=0.01)
     assert 25 * total / 989e12 == pytest.approx(0.39, rel=0.05)

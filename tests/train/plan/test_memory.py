@@ -11,7 +11,7 @@ from pilot.train.config import OptimConfig, TrainConfig
 from pilot.train.distributed import Ranks, parallelize
 from pilot.train.freezing import choose_learning
 from pilot.train.optim import Optimizer
-from pilot.train.plan.memory import BF16, FP32, Counts, Layout, memory, saved_activations
+from pilot.train.plan.memory import BF16, FP32, Activations, Counts, Layout, memory
 from train.counted_rows import rows_of, run_of, work_of
 from train.toy import changed
 
@@ -64,9 +64,9 @@ def test_a_step_holds_what_is_told(name, losses, checkpointing):
 
 def test_what_nothing_holds_is_gone():
     with LiveBytes() as live:
-        saved_activations = torch.ones(1000)
+        kept = torch.ones(1000)
         for _ in range(3):
-            saved_activations = saved_activations + 1
+            kept = kept + 1
     assert live.now == 4000 and live.peak == 8000
 
 
@@ -122,7 +122,8 @@ def test_shards_share_what_is_kept_between_steps():
 def test_flow_alone_insulated_keeps_no_backbone():
     config = run_of(MODELS["pi05"], losses="flow")
     with_words = run_of(MODELS["pi05"])
-    parts = saved_activations(Counts(empty_model(config.model), config, work_of(config)), alone(config))
+    counts = Counts(empty_model(config.model), config, work_of(config))
+    parts = Activations(counts, alone(config), "none").by_part()
     assert "vision" not in parts and peak_of(config) < 0.3 * peak_of(with_words)
 
 
@@ -130,7 +131,7 @@ def test_flow_alone_insulated_keeps_no_backbone():
 def test_each_kind_of_checkpointing_saves_less_than_the_one_before(compiled):
     config = run_of(MODELS["pi05"])
     counts = Counts(empty_model(config.model), config, work_of(config))
-    layouts = [alone(config, checkpointing=kind, compile=compiled) for kind in WAYS]
-    none, selective, blocks = (saved_activations(counts, layout) for layout in layouts)
+    layout = alone(config, compile=compiled)
+    none, selective, blocks = (Activations(counts, layout, kind).by_part() for kind in WAYS)
     assert none.keys() == selective.keys() == blocks.keys() == {"vision", "vlm", "action_expert"}
     assert all(none[part] > selective[part] > blocks[part] for part in none)

@@ -18,7 +18,7 @@ from pilot.models.bundle import empty_model
 from pilot.models.pi import Pi
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
-from pilot.train.plan.flops import flop_factors, full_row, per_row
+from pilot.train.plan.flops import full_row, per_row
 
 Configure = Callable[[Training], TrainConfig]
 """From a named run and its changes to a config (`cli/study.py`)."""
@@ -217,7 +217,7 @@ def flops_per_row(config: TrainConfig) -> float:
     if not isinstance(model, Pi):
         return 0.0
     learning = choose_learning(model, freeze=config.freeze, lora=config.lora)
-    return sum(per_row(learning, full_row(config), flop_factors(config, learning)).values())
+    return sum(per_row(learning, config, full_row(config)).values())
 
 
 def measured_rates(root: Path) -> dict[str, float]:

@@ -1,18 +1,16 @@
 """Floating-point operations of training: what samples/s mean as a share of a GPU's peak (MFU).
 
-Counted are matrix products and attention scores, 2 per multiply and add, as they stand in the model: every token of a
-row, padding too, and every pair of tokens that attention works out. Recomputing activations is not the model's work
-and does not count.
-
-A product costs its forward pass once. Backward costs the same again for the gradient of what came in, if anything
-before it learns, and once more for the gradient of its weights, if it learns itself.
+Counted are matrix products and attention scores, 2 per multiply and add, of every token of a row, padding too, and of
+every pair of tokens that attention works out. Recomputing activations is not the model's work and does not count.
 
 Torch's own counter has to run the model, and cannot on the meta device, where no index can depend on data. So the tests
 run it beside these formulas, which are cheap enough for every batch.
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
@@ -25,6 +23,9 @@ from pilot.train.config import TrainConfig
 from pilot.train.freezing import GROUPS
 from pilot.train.robots import robots_of
 
+COUNTED_WITH = dict.fromkeys(GROUPS["expert"], "action_expert") | {"text_out": "text_encoder"}
+"""Parts of the model that count as another."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
@@ -36,102 +37,75 @@ class Workload:
     draws: float  # flow blocks
 
 
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """The losses of a run, and whether they reach the backbone."""
+class Losses(NamedTuple):
+    """The losses of a run, and whether they reach the backbone and the vision tower."""
 
     text: bool
     flow: bool
     backbone: bool
+    vision: bool  # alone, naming what it sees, where there is no other loss
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Losses":
         """Return what the objective asks for and the model has."""
         model, losses = require_pi(config.model), config.objective.losses
         text, flow = model.generates_text and "text" in losses, model.has_flow and "flow" in losses
-        return cls(text=text, flow=flow, backbone=text or (flow and not model.insulate))
+        backbone = text or (flow and not model.insulate)
+        return cls(text, flow, backbone, vision=backbone or not flow)
 
 
 def full_row(config: TrainConfig, *, text: int | None = None, spoken: int | None = None) -> Workload:
-    """Return a full row of the run: all cameras of the robot that sees most, `text` tokens (default: `max_tokens`),
-    `spoken` with a loss.
+    """Return a full row of the run: all cameras of the robot that sees most, `text` tokens, `spoken` with a loss.
 
-    `spoken` defaults to 44 % of the text, which is 140 of 320: 200 tokens of prompt and subtask, of which 20 are said,
-    and 120 of FAST.
+    By default the text is `max_tokens` and 44 % of it are spoken, which is 140 of 320: 200 tokens of prompt and
+    subtask, of which 20 are said, and 120 of FAST.
     """
-    model, losses = config.model, Losses.of(config)
-    pictures = [
-        tuple(model.image_size(wrist=camera in robot.wrist_cameras) for camera in robot.shown_cameras)
-        for robot in robots_of(config).values()
-    ]
+    model, losses, robots = require_pi(config.model), Losses.of(config), robots_of(config).values()
+    cameras = [[camera in robot.wrist_cameras for camera in robot.shown_cameras] for robot in robots]
+    pictures = [tuple(model.image_size(wrist=wrist) for wrist in seen) for seen in cameras]
     text = model.max_tokens if text is None else text
     spoken = round(0.44 * text) if spoken is None else spoken
     if spoken > text:
         raise ValueError(f"of {text} text tokens {spoken} cannot be said; say fewer, or give the row more")
     return Workload(
-        pictures=max(pictures, key=lambda sizes: sum(size**2 for size in sizes)),
+        pictures=max(pictures, key=lambda sides: sum(side**2 for side in sides)),
         text=text,
-        spoken=spoken if losses.text else 0,
-        draws=config.objective.flow_draws if losses.flow else 0,
+        spoken=losses.text * spoken,
+        draws=losses.flow * config.objective.flow_draws,
     )
 
 
 def mean_row(config: TrainConfig, batch: list[Batch]) -> Workload:
     """Return what the rows of a batch hold on average."""
     losses, rows = Losses.of(config), sum(len(part.actions) for part in batch)
-    shown = [(part.observation, camera) for part in batch for camera in part.observation.images]
-    sides = [seen.images[camera].shape[1] for seen, camera in shown for _ in seen.rows_with(camera)]
-    side = round((sum(p * p for p in sides) / max(1, len(sides))) ** 0.5)
-    spoken = sum(int(part.observation.token_loss.sum()) for part in batch) / rows
+    seen = [part.observation for part in batch]
+    sides = [each.images[name].shape[1] for each in seen for name in each.images for _ in each.rows_with(name)]
+    side = round((sum(side**2 for side in sides) / max(1, len(sides))) ** 0.5)
     flow_rows = sum(len(part.rows_with_actions()) for part in batch)
     return Workload(
         pictures=(side,) * round(len(sides) / rows),
-        text=sum(part.observation.tokens.numel() for part in batch) / rows,
-        spoken=spoken if losses.text else 0,
-        draws=config.objective.flow_draws * flow_rows / rows if losses.flow else 0,
+        text=sum(each.tokens.numel() for each in seen) / rows,
+        spoken=losses.text * sum(int(each.token_loss.sum()) for each in seen) / rows,
+        draws=losses.flow * config.objective.flow_draws * flow_rows / rows,
     )
 
 
-def count_tokens(model: PiConfig, work: Workload) -> dict[str, float]:
-    """Count the tokens of a row by what they pass through.
+class Tokens(NamedTuple):
+    """The tokens of a row by what they pass through."""
 
-    "prefix": what the backbone reads. "last": what goes on behind the attention of its last layer, which is all of it
-    where the expert reads the backbone's output; else the text if it is generated, and nothing if the cache is all that
-    counts. "chunk": one flow block, with the state where it is a token; "actions" are those of all draws.
-    """
+    patches: float  # the vision tower
+    prefix: float  # the backbone
+    last: float  # what stands behind the attention of its last layer
+    chunk: float  # the expert, in one flow block: with the state where it is a token
+
+
+def count_tokens(model: PiConfig, work: Workload) -> Tokens:
+    """Count the tokens of a row."""
     patches = sum((side // model.vision.patch_size) ** 2 for side in work.pictures)
-    chunk = model.action_horizon + (model.state_input == "token")
-    tokens: dict[str, float] = {
-        "patches": patches,
-        "text": work.text,
-        "prefix": patches + work.text,
-        "last": patches + work.text if model.expert_reads == "output" else work.text if work.spoken else 0,
-        "chunk": chunk,
-        "actions": chunk * work.draws,
-        "draws": work.draws,
-    }
-    stem = range(len(model.vision.stem))  # each convolution halves the side of the one before
-    return tokens | {f"pixels {i}": sum((side >> i) ** 2 for side in work.pictures) for i in stem}
-
-
-def tokens_through(layer: str, model: PiConfig) -> str:
-    """Return which of `count_tokens` pass through the linear layer or convolution of this name."""
-    match layer.split("."):
-        case ["vision", *_, "convolutions", i]:
-            return f"pixels {i}"
-        case ["vision", *_]:
-            return "patches"
-        case ["text_encoder" | "text_out", *_]:
-            return "text"
-        case ["vlm", _, block, name]:
-            return "last" if int(block) == model.vlm.depth - 1 and name != "qkv" else "prefix"
-        case [*_, "memory_kv"]:
-            return "prefix"
-        case [*_, "modulation"] | ["state_in"]:
-            return "draws"
-        case ["time_mlp_in" | "time_mlp_out"] if model.time_conditioning == "adarms":
-            return "draws"
-    return "actions"
+    prefix = patches + work.text
+    # The last layer goes on with all that the expert reads, or with text that is generated, or stops at its cache.
+    last = prefix if model.expert_reads == "output" else work.text if work.spoken else 0
+    return Tokens(patches, prefix, last, model.action_horizon + (model.state_input == "token"))
 
 
 def forward(model: Pi, work: Workload) -> dict[str, tuple[float, float]]:
@@ -139,79 +113,67 @@ def forward(model: Pi, work: Workload) -> dict[str, tuple[float, float]]:
 
     A linear layer takes 2 for each of its weights and each token that passes through it, whatever it is for.
     """
-    config, tokens = model.config, count_tokens(model.config, work)
+    config, vision = model.config, model.config.vision
+    patches, prefix, last, chunk = count_tokens(config, work)
+    once = "|time_mlp" if config.time_conditioning == "adarms" else ""
+    # Tokens by names of layers, of which the first that matches counts. Convolutions halve the side of a picture.
+    tokens = {rf".*convolutions\.{i}": sum((side >> i) ** 2 for side in work.pictures) for i in range(len(vision.stem))}
+    tokens |= {
+        "vision": patches,
+        "text_encoder|text_out": work.text,
+        rf"vlm\.blocks\.{config.vlm.depth - 1}\.(out|gate_up|down)": last,
+        r"vlm|.*memory_kv": prefix,
+        rf".*modulation|state_in{once}": work.draws,
+        "": chunk * work.draws,
+    }
     products: dict[str, float] = defaultdict(float)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             part = name.partition(".")[0]
-            part = "action_expert" if part in GROUPS["expert"] else "text_encoder" if part == "text_out" else part
-            products[part] += layer.weight.numel() * tokens[tokens_through(name, config)]
+            passing = next(count for pattern, count in tokens.items() if re.match(pattern, name))
+            products[COUNTED_WITH.get(part, part)] += layer.weight.numel() * passing
     products["vision"] /= len(config.vision_towers) or 1  # each tower sees the pictures of its own camera alone
-
     products["head"] = work.spoken * config.vocab_size * config.vlm.width  # the embedding table, once more
 
-    vision, prefix, text, chunk = config.vision, tokens["prefix"], tokens["text"], tokens["chunk"]
+    def attention(stack: GemmaConfig | None, queries: float, keys: float, last: float) -> float:
+        """Count a stack in which `queries` tokens see `keys`; in the last block only `last` of them do."""
+        return ((stack.depth - 1) * queries + last) * 4 * keys * stack.num_heads * stack.head_dim if stack else 0.0
+
     scores = {
         "vision": vision.depth * 4 * vision.width * sum((side // vision.patch_size) ** 4 for side in work.pictures),
-        "vlm": attention_flops(config.vlm, queries=prefix, keys=prefix, last=tokens["last"]),
-        "text_encoder": attention_flops(config.text_encoder, queries=text, keys=text, last=text),
-        "action_expert": work.draws
-        * attention_flops(config.action_expert, queries=chunk, keys=prefix + chunk, last=chunk),
+        "vlm": attention(config.vlm, prefix, prefix, last),
+        "text_encoder": attention(config.text_encoder, work.text, work.text, work.text),
+        "action_expert": work.draws * attention(config.action_expert, chunk, prefix + chunk, chunk),
     }
     return {part: (2 * count, scores.get(part, 0.0)) for part, count in products.items() if count}
 
 
-def attention_flops(config: GemmaConfig | None, *, queries: float, keys: float, last: float) -> float:
-    """Count a stack's attention, in which `queries` tokens see `keys`; in the last block only `last` of them do."""
-    return ((config.depth - 1) * queries + last) * 4 * keys * config.num_heads * config.head_dim if config else 0.0
+def per_row(model: Pi, config: TrainConfig, work: Workload) -> dict[str, float]:
+    """Return the operations of a row, forward and backward, by part of a model after `choose_learning`.
 
-
-def flop_factors(config: TrainConfig, model: nn.Module) -> dict[str, int]:
-    """Return how many times its forward pass each part costs in a step.
-
-    0 stands for a part that is not run, 1 for one that is, 2 for one that passes gradients on, 3 for one that learns.
-    `model` is one after `choose_learning`; the meta device is enough.
+    A product costs its forward pass once. Backward costs the same again if it passes gradients on, and once more if its
+    weights learn. Attention has no weights and two things come into each of its products: backward costs it twice.
     """
-    losses = Losses.of(config)
-    learning = {name: part for name, part in model.named_children() if any(w.requires_grad for w in part.parameters())}
+    losses, inputs = Losses.of(config), ("vision", "embedding", "text_encoder")
+    learning = {name: part for name, part in model.named_children() if any(p.requires_grad for p in part.parameters())}
     whole = {name for name, part in learning.items() if not adapted_layers(part)}  # adapters leave their matrix frozen
-    inputs = ("vision", "embedding", "text_encoder")
 
     def factor(part: str, *before: str, reached: bool = losses.backbone) -> int:
         return 1 + reached * ((part in whole) + any(name in learning for name in (part, *before)))
 
-    if not (losses.text or losses.flow):
-        return {"vision": factor("vision", reached=True), "vlm": 0}  # the tower alone, naming what it sees
-    return {
-        "vision": factor("vision"),
-        "text_encoder": factor("text_encoder", "embedding"),
-        "vlm": factor("vlm", *inputs),
-        "head": factor("embedding", "vlm", *inputs) if losses.text else 0,
-        "action_expert": factor("action_expert", "action_in", "time_mlp_in", reached=losses.flow),
-    }
-
-
-def per_row(model: Pi, work: Workload, factors: dict[str, int]) -> dict[str, float]:
-    """Return the operations of a row, forward and backward, by part.
-
-    Attention has no weights and two things come into each of its products: passing gradients on costs it twice.
-    """
+    factors = {"vision": factor("vision", reached=losses.vision)}
+    if losses.text or losses.flow:
+        factors["text_encoder"] = factor("text_encoder", "embedding")
+        factors["vlm"] = factor("vlm", *inputs)
+        factors["head"] = factor("embedding", "vlm", *inputs)
+        factors["action_expert"] = factor("action_expert", "action_in", "time_mlp_in", reached=losses.flow)
     return {
         part: factors[part] * products + (3 if factors[part] > 1 else 1) * scores
         for part, (products, scores) in forward(model, work).items()
-        if factors.get(part)
+        if part in factors
     }
 
 
-class Meter:
-    """Count the operations per row of a run's batches; 0 for models that are not of the π0 family."""
-
-    def __init__(self, config: TrainConfig, model: nn.Module) -> None:
-        self.config, self.model = config, model
-        self.factors = flop_factors(config, model) if isinstance(model, Pi) else {}
-
-    def of(self, batch: list[Batch]) -> float:
-        """Return the operations that a row of this batch takes on average, forward and backward."""
-        if not isinstance(self.model, Pi):
-            return 0.0
-        return sum(per_row(self.model, mean_row(self.config, batch), self.factors).values())
+def mean_flops(model: nn.Module, config: TrainConfig, batch: list[Batch]) -> float:
+    """Return the operations of a row of this batch on average; 0 for models that are not of the π0 family."""
+    return sum(per_row(model, config, mean_row(config, batch)).values()) if isinstance(model, Pi) else 0.0

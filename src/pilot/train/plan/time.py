@@ -2,13 +2,11 @@
 
 Matrix products run at a share of the GPU's peak; everything else moves bytes through its memory; gradients and sharded
 weights go over the links, behind the backward pass where that is long enough. The shares are assumptions, said with
-every plan: what well-shaped products reach in practice, and what is left of bandwidths. A plan is a forecast for
-choosing; `bench/training.py` and a run's own line say what is.
+every plan: what well-shaped products reach in practice, and what is left of bandwidths.
 """
 
-from pilot.train.plan.flops import forward
 from pilot.train.plan.gpus import GPUS_PER_NODE, NETWORK, Gpu
-from pilot.train.plan.memory import BF16, FP32, Counts, Layout, saved_activations
+from pilot.train.plan.memory import BF16, FP32, Activations, Counts, Layout
 
 # Share of the peak that matrix products reach. On an H100 the kernels of three runs of π0.5 took what is forecast
 # within 10 % (`tests/train/plan/test_time.py`). In fp32 they run without (or on slower) tensor cores.
@@ -31,7 +29,9 @@ def step_time(counts: Counts, layout: Layout, gpu: Gpu) -> dict[str, float]:
     "sending" is what the backward pass does not hide, and "waiting" is for the host to launch kernels.
     """
     rows, memory_speed = layout.rows * layout.accumulate, BANDWIDTH * gpu.bandwidth
-    operations = rows * (sum(counts.flops.values()) + recomputed(counts, layout))
+    again = {"none": 0.0, "selective": SELECTIVE_AGAIN[layout.compiled], "blocks": 1.0}[layout.checkpointing]
+    blocks = sum(ops for part, ops in counts.both_ways.items() if part != "head")
+    operations = rows * (sum(counts.flops.values()) + again * blocks)
     products = operations / (gpu.peak_flops * PRODUCTS[layout.precision])
     traffic = (ADAPTED if counts.halved else 1) * rows * bytes_moved(counts, layout) / memory_speed
     launching = layout.accumulate * counts.blocks * KERNELS[layout.compiled] * KERNEL
@@ -46,20 +46,12 @@ def step_time(counts: Counts, layout: Layout, gpu: Gpu) -> dict[str, float]:
     return seconds | {"total": sum(seconds.values())}
 
 
-def recomputed(counts: Counts, layout: Layout) -> float:
-    """Return the operations of a row that are recomputed in the backward pass."""
-    share = {"none": 0.0, "selective": SELECTIVE_AGAIN[layout.compiled], "blocks": 1.0}[layout.checkpointing]
-    passes = {part: sum(ops) for part, ops in forward(counts.model, counts.work).items() if part != "head"}
-    return share * sum(ops for part, ops in passes.items() if counts.flop_factors.get(part, 0) > 1)
-
-
 def bytes_moved(counts: Counts, layout: Layout) -> float:
-    """Return the bytes of a row that go through memory beside products; without a backward pass they are fewer."""
-    sizes = saved_activations(counts, layout.saving_all(), run_all=True)
-    if counts.losses.text:
-        sizes["logits"] = counts.work.spoken * (counts.config.vlm.width * layout.c + counts.config.vocab_size * FP32)
+    """Return the bytes of a row that go through memory beside products."""
+    sizes = Activations(counts, layout, "none").by_part(run_all=True)
+    sizes["logits"] = counts.work.spoken * (counts.config.vlm.width * layout.c + counts.config.vocab_size * FP32)
     both_ways = TRAFFIC + (ONE_WAY if layout.checkpointing != "none" else 0)  # what is recomputed is moved again
-    return sum((both_ways if counts.flop_factors.get(part, 3) > 1 else ONE_WAY) * size for part, size in sizes.items())
+    return sum((ONE_WAY if part in counts.one_way else both_ways) * size for part, size in sizes.items())
 
 
 def optimizer_bytes(counts: Counts, layout: Layout) -> float:
@@ -75,14 +67,11 @@ def optimizer_bytes(counts: Counts, layout: Layout) -> float:
 
 def communication_seconds(counts: Counts, layout: Layout, gpu: Gpu) -> float:
     """Return the seconds of gathering and reducing in a step, if nothing ran beside it."""
-    if layout.parallel == "none":
-        return 0.0
-    shards, gradients = layout.shards, FP32 * counts.learning
+    shards, gradients, copies = layout.shards, FP32 * counts.learning, layout.gpus // layout.shards
     across = BANDWIDTH * (NETWORK if layout.gpus > GPUS_PER_NODE else gpu.link)
     inside = BANDWIDTH * (NETWORK if shards > GPUS_PER_NODE else gpu.link)
+    reducing = 2 * gradients / shards * (copies - 1) / copies / across  # between copies of the weights
     if layout.parallel == "ddp":
-        return layout.accumulate * 2 * gradients * (layout.gpus - 1) / layout.gpus / across
+        return layout.accumulate * reducing
     passes = 2 * layout.c * counts.everything + gradients  # weights gathered forward and backward, gradients scattered
-    copies = layout.gpus // shards
-    seconds = layout.accumulate * passes * (shards - 1) / shards / inside
-    return seconds + 2 * gradients / shards * (copies - 1) / copies / across
+    return layout.accumulate * passes * (shards - 1) / shards / inside + reducing
