@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pilot.contracts import examples
-from pilot.models.bundle import Bundle, config_from_dict, load_bundle, save_bundle
+from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import Pi, PiConfig, pi0_small, pi05
+from pilot.models.registry import config_from_dict
 from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.base import ActionTokenizer

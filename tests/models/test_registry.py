@@ -1,11 +1,14 @@
 """Models by kind, and what each of them declares that it can do."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from pilot.models.baselines.configs import act, diffusion_policy, octo
 from pilot.models.bundle import empty_model
 from pilot.models.pi import pi0, pi0_fast, pi0_small, pi05
-from pilot.models.registry import MODEL_KINDS, model_kind, require_pi
+from pilot.models.registry import MODEL_KINDS, model_kind, read_config, require_pi
 
 CAN = {
     "pi05": (pi05, {"has_flow", "samples_actions", "generates_text"}),
@@ -40,3 +43,17 @@ def test_only_act_loads_published_image_weights(tmp_path):
         empty_model(octo("debug")).load_image_weights(tmp_path / "resnet18.pth")
     with pytest.raises(FileNotFoundError, match=r"resnet18\.pth is not there"):
         empty_model(act("debug")).load_image_weights(tmp_path / "resnet18.pth")
+
+
+def test_a_config_is_read_from_a_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json does not exist; give the folder of a checkpoint"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"kind": "act", "model": asdict(act("debug")), "format": 2}))
+    assert read_config(tmp_path) == act("debug")
+
+
+@pytest.mark.parametrize("damaged", ["{}", '{"model": 3}', '{"model": {}, "format": "two"}', "{"])
+def test_a_damaged_config_is_said(tmp_path, damaged):
+    (tmp_path / "config.json").write_text(damaged)
+    with pytest.raises(ValueError, match=r"config\.json.*fetch the checkpoint again|config\.json is not valid JSON"):
+        read_config(tmp_path)

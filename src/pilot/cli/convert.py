@@ -134,13 +134,10 @@ def read_options(args: argparse.Namespace, robot: "Robot | None") -> "ConvertOpt
 def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
     """Check the weights against their table, and print it and the table of what would be written."""
     from pilot.convert import folders
-    from pilot.data.storage.files import read_json
-    from pilot.models.bundle import read_model_config
-    from pilot.models.registry import require_pi
+    from pilot.models.registry import read_config, require_pi
 
     if kind == "pilot":
-        stored = read_json(source / "config.json", remedy="fetch the checkpoint again")
-        config = require_pi(read_model_config(stored, where=source / "config.json"))
+        config = require_pi(read_config(source))
         if args.to == "pilot":
             raise ValueError(f"{source} is already a checkpoint of pilot; convert it --to another kind")
     else:

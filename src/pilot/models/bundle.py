@@ -33,7 +33,7 @@ from pilot.data.storage.remote import fetch_checkpoint
 from pilot.models.base import Model
 from pilot.models.build import build_model
 from pilot.models.pi import Pi, PiConfig
-from pilot.models.registry import FORMAT, ModelConfig, config_from_dict, model_kind, require_pi
+from pilot.models.registry import FORMAT, ModelConfig, model_kind, read_model_config, require_pi
 from pilot.models.trained_robots import (
     TrainedRobot,
     check_robots,
@@ -220,21 +220,6 @@ def _read_config(file: Path) -> dict[str, Any]:
     if missing := needed - set(config):
         raise ValueError(f"{file} has no {', '.join(sorted(missing))}; the checkpoint is damaged, fetch it again")
     return config
-
-
-def read_model_config(config: Mapping[str, Any], *, where: Path) -> ModelConfig:
-    """Return the model's config out of the config.json of a checkpoint, which lies at `where`.
-
-    Raises:
-        ValueError: it lacks a field, or is damaged in another way.
-    """
-    try:
-        complete = config.get("format", 1) >= FORMAT
-        return config_from_dict(config["model"], kind=config.get("kind", "pi"), complete=complete)
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{where} is damaged ({error}); fetch the checkpoint again") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
 
 
 @overload

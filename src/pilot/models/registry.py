@@ -3,12 +3,12 @@
 Free of torch, so that a run and its settings are read at once.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from pilot.data.storage.files import read_json
 from pilot.models.baselines.configs import ActConfig, DiffusionPolicyConfig, OctoConfig
 from pilot.models.pi_config import PiConfig
 
@@ -78,15 +78,22 @@ def read_config(checkpoint: str | Path) -> ModelConfig:
         ValueError: its config is damaged, or of another version of pilot.
     """
     file = Path(checkpoint) / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{checkpoint} has no config.json; give the folder of a checkpoint")
+    return read_model_config(read_json(file, remedy="give the folder of a checkpoint"), where=file)
+
+
+def read_model_config(config: Mapping[str, Any], *, where: Path) -> ModelConfig:
+    """Return the model's config out of the config.json of a checkpoint, which lies at `where`.
+
+    Raises:
+        ValueError: it lacks a field, or is damaged in another way.
+    """
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        return config_from_dict(
-            config["model"], kind=config.get("kind", "pi"), complete=config.get("format", 1) >= FORMAT
-        )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}); fetch or train the checkpoint again") from error
+        complete = config.get("format", 1) >= FORMAT
+        return config_from_dict(config["model"], kind=config.get("kind", "pi"), complete=complete)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{where} is damaged ({error!r}); fetch the checkpoint again") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _missing(config_class: Any, values: Mapping[str, Any], *, optional: set[str]) -> list[str]:
