@@ -135,15 +135,15 @@ def forward(model: Pi, work: Workload) -> dict[str, tuple[float, float]]:
     products["vision"] /= len(config.vision_towers) or 1  # each tower sees the pictures of its own camera alone
     products["head"] = work.spoken * config.vocab_size * config.vlm.width  # the embedding table, once more
 
-    def attention(stack: GemmaConfig | None, queries: float, keys: float, last: float) -> float:
+    def attention(stack: GemmaConfig | None, *, queries: float, keys: float, last: float) -> float:
         """Count a stack in which `queries` tokens see `keys`; in the last block only `last` of them do."""
         return ((stack.depth - 1) * queries + last) * 4 * keys * stack.num_heads * stack.head_dim if stack else 0.0
 
     scores = {
         "vision": vision.depth * 4 * vision.width * sum((side // vision.patch_size) ** 4 for side in work.pictures),
-        "vlm": attention(config.vlm, prefix, prefix, last),
-        "text_encoder": attention(config.text_encoder, work.text, work.text, work.text),
-        "action_expert": work.draws * attention(config.action_expert, chunk, prefix + chunk, chunk),
+        "vlm": attention(config.vlm, queries=prefix, keys=prefix, last=last),
+        "text_encoder": attention(config.text_encoder, queries=work.text, keys=work.text, last=work.text),
+        "action_expert": work.draws * attention(config.action_expert, queries=chunk, keys=prefix + chunk, last=chunk),
     }
     return {part: (2 * count, scores.get(part, 0.0)) for part, count in products.items() if count}
 
