@@ -10,6 +10,7 @@ from pilot.infer.executor import (
     Command,
     Delays,
     Executor,
+    ExecutorCounts,
     LateBehavior,
     OpenLoop,
     Pace,
@@ -333,3 +334,107 @@ def test_a_failing_policy_is_asked_again():
     request = executor.request()
     assert executor.deliver(request, chunk(request))
     assert request.tick == 2 and executor.counts.lost == 2 and executor.next().action.tolist() == [2, 2]
+
+
+def test_what_is_not_said_is_as_documented():
+    """Held for 50 ticks, then stopped for good; asked again after 50 ticks; a chunk is expected to take one tick."""
+    executor = acting(Executor(replan_steps=1), horizon=1)
+    assert executor.request() is not None
+    statuses = [executor.next().status for _ in range(49)]
+    assert set(statuses) == {"hold"} and executor.request() is None
+    assert executor.next().status == "hold" and executor.request().tick == 51 and executor.counts.lost == 1
+    assert executor.next().status == "stop" and executor.request() is None
+    executor = Executor(replan_steps=50)
+    assert not executor.is_stopped and executor.joins_chunks
+    acting(executor)
+    assert executor.next(missed=9).status == "run", "nine ticks are a hiccup"
+    assert executor.next(missed=10).status == "hold", "ten are a stall"
+    delays = Delays()
+    assert delays.expected() == 1
+    for ticks in range(25):
+        delays.add(ticks)
+    assert list(delays.recent) == list(range(5, 25)) and delays.expected() == 24
+    ensemble = TemporalEnsemble()
+    assert (ensemble.replan_steps, ensemble.patience, ensemble.decay, ensemble.joins_chunks) == (1, 50, 0.01, False)
+    assert not OpenLoop(replan_steps=1).joins_chunks
+
+
+def test_the_ends_of_what_may_be_asked_for():
+    assert Delays(window=1, percentile=100, first=0).expected() == 0
+    assert Executor(replan_steps=1, patience=1).patience == 1
+    for wrong in ({"window": 0}, {"percentile": -1}, {"percentile": 101}, {"first": -1}):
+        with pytest.raises(ValueError, match="delays need"):
+            Delays(**wrong)
+    for wrong in ({"replan_steps": 0}, {"replan_steps": 1, "patience": 0}):
+        with pytest.raises(ValueError, match="ticks, 1 or more"):
+            Executor(**wrong)
+
+
+def test_every_command_and_chunk_is_counted_once():
+    executor = Executor(replan_steps=2, late=LateBehavior(stop_after=2), patience=1)
+    assert (
+        executor.counts
+        == ExecutorCounts()
+        == ExecutorCounts(run=0, hold=0, stop=0, wait=0, missed=0, chunks=0, refused=0, lost=0, stalls=0, limited=0)
+    )
+    executor.next()
+    request = executor.request()
+    executor.deliver(request, chunk(request, horizon=3))
+    assert not executor.deliver(request, chunk(request, horizon=3)), "the same again"
+    for _ in range(7):
+        executor.next()
+    executor.next(missed=2)
+    assert executor.counts == ExecutorCounts(run=3, hold=2, stop=3, wait=1, missed=2, chunks=1, refused=1)
+
+
+def test_a_command_is_the_same_whatever_was_wanted():
+    assert Command(3, "stop", None, wanted=np.ones(2)) == Command(3, "stop", None)
+
+
+def test_of_two_answers_for_one_tick_the_first_is_kept():
+    executor = Executor(replan_steps=5)
+    one = executor.request()
+    executor.give_up(one)
+    other = executor.request()
+    assert one.tick == other.tick and executor.deliver(one, chunk(one)) and not executor.deliver(other, chunk(other))
+    assert executor.counts.lost == 1
+    executor.give_up(one)
+    assert executor.counts.lost == 1, "it is no longer waited for"
+
+
+def test_an_observation_from_the_end_of_a_stall_is_of_use():
+    executor = acting(Executor(replan_steps=5))
+    executor.skip(20)
+    asked = executor.request()
+    assert asked.tick == 21 and executor.deliver(asked, chunk(asked))
+    assert executor.next().action.tolist() == [21, 21] and executor.counts.stalls == 1
+
+
+def test_a_stall_without_a_chunk_or_a_question_costs_nothing():
+    executor = Executor(replan_steps=5)
+    executor.skip(100)
+    assert executor.counts.stalls == 0 and executor.state.valid_from == 0
+
+
+def test_what_is_left_begins_at_the_tick_and_what_was_done_ends_there():
+    executor = Executor(replan_steps=5)
+    assert executor.count_executed() is None and executor.leftover((), 0).shape == (0, 0)
+    request = executor.request()
+    executor.deliver(request, chunk(request, horizon=4))
+    left = [executor.leftover(executor.state.chunks, tick)[:, 0].tolist() for tick in range(5)]
+    assert left == [[0, 1, 2, 3], [1, 2, 3], [2, 3], [3], []]
+    done = [executor.count_executed()]
+    for _ in range(6):
+        executor.next()
+        done.append(executor.count_executed())
+    assert done == [0, 1, 2, 3, 4, 4, 4]
+
+
+def test_a_beat_that_is_kept_is_not_slept_over():
+    now, slept = [0.0], []
+    pace = Pace(hz=4, clock=lambda: now[0], sleep=slept.append)
+    assert pace.wait() == 0 and slept == [], "the first tick is now"
+    now[0] = 0.25
+    assert pace.wait() == 0 and slept == [], "just in time"
+    now[0] = 0.375
+    assert pace.wait() == 0 and slept == [0.125]
