@@ -11,7 +11,7 @@ Axes: `h w` picture height and width, `ah` action horizon, `ad` action dims of t
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -67,9 +67,59 @@ def is_rate(unit: str) -> bool:
     return unit.endswith("/s")
 
 
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    """One joint on the way from a robot's base to its hand, as it is with all joints at 0.
+
+    Then the frames of all links are parallel to the base's.
+    """
+
+    dim: int  # the action dim that says where it is [rad], or [m] if it slides
+    axis: Vector  # of length 1
+    at: Vector  # on the link before it [m]
+    slides: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """A box, in the frame of a robot's base, that the place of its hand stays in [m]; `joints` lead to the hand."""
+
+    low: Vector
+    high: Vector
+    joints: tuple[Joint, ...]
+    hand: Vector  # on the last link [m]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Workspace":
+        """Build a workspace from its `dataclasses.asdict` form, also after JSON, which has no tuples."""
+        declared = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        joints = [{name: tuple(v) if isinstance(v, list) else v for name, v in joint.items()}
+                  for joint in declared.pop("joints")]  # fmt: skip
+        return cls(**declared, joints=tuple(Joint(**joint) for joint in joints))
+
+    def place(self, actions: Float[np.ndarray, "*t ad"]) -> Float[np.ndarray, "*t 3"]:
+        """Compute where the hand is when the joints are where `actions` say: forward kinematics."""
+        place = np.broadcast_to(np.array(self.hand, float), (*actions.shape[:-1], 3))
+        for joint in reversed(self.joints):
+            axis, value = np.array(joint.axis, float), np.asarray(actions[..., joint.dim], float)[..., None]
+            if joint.slides:
+                place = place + value * axis
+            else:  # Rodrigues' formula
+                along = (place @ axis)[..., None] * axis
+                place = along + np.cos(value) * (place - along) + np.sin(value) * np.cross(axis, place)
+            place = place + np.array(joint.at, float)
+        return place
+
+
 @dataclass(frozen=True, kw_only=True)
 class MotionLimits:
     """What may be commanded, one number per action dim in its own unit; `infer/safety.py` keeps to it.
+
+    A robot that is commanded by the place of its hand has its workspace in `low` and `high`; one that is commanded by
+    its joints has it in `workspaces`, one for each hand.
 
     Raises:
         ValueError: lengths that differ, or limits that leave nothing.
@@ -79,26 +129,43 @@ class MotionLimits:
     high: tuple[float, ...]
     speed: tuple[float, ...]  # the most that a command may change per second
     acceleration: tuple[float | None, ...]  # the most that this change may change per second; None: nobody has said
+    effort: tuple[float | None, ...] = ()  # the most that a gripper may press; None, or none at all: not by force
+    workspaces: tuple[Workspace, ...] = ()
     on_violation: str = "clip"  # "clip": go as far as allowed; "stop": stop until somebody releases the robot
 
     def __post_init__(self) -> None:
-        parts = (self.low, self.high, self.speed, self.acceleration)
+        parts = (self.low, self.high, self.speed, self.acceleration, self.effort or self.low)
         if len({len(part) for part in parts}) != 1:
             raise ValueError(f"limits have one number per action dim, got {[len(part) for part in parts]}")
         if self.on_violation not in ("clip", "stop"):
             raise ValueError(f"on_violation is 'clip' or 'stop', got '{self.on_violation}'")
-        for dim, (low, high, speed, acceleration) in enumerate(zip(*parts)):
+        for dim, (low, high, speed, acceleration) in enumerate(zip(*parts[:4])):
             if not (low < high and speed > 0 and (acceleration is None or acceleration > 0)):
                 raise ValueError(
                     f"limits of dim {dim}: low {low} is below high {high}, speed {speed} and acceleration "
                     f"{acceleration} are above 0"
                 )
+        for dim, effort in enumerate(self.effort):
+            if effort is not None and not effort > 0:
+                raise ValueError(
+                    f"the effort of dim {dim} is above 0, or None where it presses with none; got {effort}"
+                )
+        for workspace in self.workspaces:
+            if not all(low < high for low, high in zip(workspace.low, workspace.high)):
+                raise ValueError(f"a workspace is a box from low to high, got {workspace.low} and {workspace.high}")
+            if wrong := [joint.dim for joint in workspace.joints if not 0 <= joint.dim < len(self.low)]:
+                raise ValueError(f"a workspace has joints of dims {wrong}; there are {len(self.low)}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MotionLimits":
-        """Build limits from their `dataclasses.asdict` form, also after JSON, which has no tuples."""
+        """Build limits from their `to_dict` form, also after JSON, which has no tuples."""
         declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**declared)
+        workspaces = tuple(Workspace.from_dict(workspace) for workspace in declared.pop("workspaces", ()))
+        return cls(**declared, workspaces=workspaces)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the limits as plain values; younger fields that are empty are left out, for older readers."""
+        return {name: value for name, value in asdict(self).items() if value or name not in ("effort", "workspaces")}
 
     @classmethod
     def join(cls, *parts: "MotionLimits") -> "MotionLimits":
@@ -107,8 +174,18 @@ class MotionLimits:
             name: tuple(number for part in parts for number in getattr(part, name))
             for name in ("low", "high", "speed", "acceleration")
         }
+        if any(part.effort for part in parts):
+            together["effort"] = tuple(most for part in parts for most in part.effort or (None,) * len(part.low))
+        workspaces, first = [], 0
+        for part in parts:
+            workspaces += [_with_later_dims(workspace, first) for workspace in part.workspaces]
+            first += len(part.low)
         (on_violation,) = {part.on_violation for part in parts}
-        return cls(**together, on_violation=on_violation)
+        return cls(**together, workspaces=tuple(workspaces), on_violation=on_violation)
+
+
+def _with_later_dims(workspace: Workspace, first: int) -> Workspace:
+    return replace(workspace, joints=tuple(replace(joint, dim=joint.dim + first) for joint in workspace.joints))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +253,8 @@ class Robot:
     def to_dict(self) -> dict[str, Any]:
         """Return the robot as plain values, for a checkpoint; younger fields that are empty are left out of it."""
         younger = {"limits", "control_mode"}
-        return {name: value for name, value in asdict(self).items() if name not in younger or value}
+        values = asdict(self) | {"limits": self.limits and self.limits.to_dict()}
+        return {name: value for name, value in values.items() if name not in younger or value}
 
     @property
     def state_dim(self) -> int:

@@ -132,7 +132,7 @@ def test_every_tensor_is_mapped():
 
 def test_rows_with_actions_are_those_with_one_that_counts():
     mask = torch.zeros(3, 3, 4, dtype=torch.bool)
-    mask[1, 0, 0] = mask[2, 2, 3] = True
+    mask[1, 0, 0] = mask[2, 2, 3] = mask[2, 0, 1] = True
     batch = Batch(observation=observation(), actions=torch.zeros(3, 3, 4), action_mask=mask, sources=("a",) * 3)
     assert batch.rows_with_actions().tolist() == [1, 2]
     known = batch.with_indices()

@@ -1,7 +1,9 @@
 """No command leaves a robot's limits: on examples by hand, and on thousands of hostile sequences."""
 
 import contextlib
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from pilot.infer.executor import Executor, LateBehavior
 from pilot.infer.safety import MotionFilter, limit_chunk, measured_position, motion_filter
-from pilot.types import MotionLimits, is_rate
+from pilot.types import Joint, MotionLimits, Workspace, is_rate
 
 HZ = 10.0
 
@@ -250,3 +252,237 @@ def test_no_outputs_delays_losses_and_stalls_let_an_executor_past_the_limits(del
         if is_stopped:
             assert command.status == "stop" and "stopped" in command.reasons
         last, velocity = action, change
+
+
+# --- chunks as a whole -----------------------------------------------------------------------------------------------
+
+
+def at_4_hz(**changes):
+    """One joint from −1 to 2 that may go 1 per tick; numbers that floats hold exactly."""
+    values = {"low": (-1.0,), "high": (2.0,), "speed": (4.0,), "acceleration": (None,)}
+    return MotionFilter(MotionLimits(**(values | changes)), units=("rad",), hz=4)
+
+
+def passes(motion, *places):
+    return motion.passes(np.array(places)[:, None])
+
+
+def test_a_chunk_passes_up_to_the_ends_of_its_range_and_no_further():
+    assert passes(at_4_hz(), -1.0, -1.0, -0.5) and passes(at_4_hz(), 2.0, 2.0, 1.5)
+    assert not passes(at_4_hz(), -1.125, -1.0) and not passes(at_4_hz(), 2.125, 2.0)
+    assert not passes(at_4_hz(), 0.0, -1.125) and not passes(at_4_hz(), 1.5, 2.125)
+    assert passes(at_4_hz(), 1.0) and not passes(at_4_hz(), math.nan) and not passes(at_4_hz(), 0.0, math.inf)
+
+
+def test_a_chunk_passes_at_its_top_speed_and_no_faster():
+    assert passes(at_4_hz(), 0.0, 1.0, 2.0) and passes(at_4_hz(), 1.0, 0.0, -1.0)
+    assert not passes(at_4_hz(), 0.0, 1.125) and not passes(at_4_hz(), 1.125, 0.0)
+
+
+def test_a_chunk_passes_at_its_top_acceleration_and_no_higher():
+    """4 per second is 0.25 more or less per tick; away from the ends, where there is room to brake."""
+    wide = {"low": (-100.0,), "high": (100.0,), "acceleration": (4.0,)}
+    assert passes(at_4_hz(**wide), 0.0, 0.25, 0.75, 1.5) and passes(at_4_hz(**wide), 0.0, -0.25, -0.75)
+    assert not passes(at_4_hz(**wide), 0.0, 0.25, 0.875) and not passes(at_4_hz(**wide), 0.0, -0.25, -0.875)
+
+
+def test_a_chunk_does_not_pass_too_fast_for_the_end_that_it_moves_to():
+    """At 3 per second and 4 per second² a joint needs 1.125 + 1.125 of room: 1.5 ticks and v²/2a."""
+    ends = {"low": (-10.0,), "high": (20.0,), "acceleration": (4.0,)}
+    for place, ok in ((17.75, True), (17.875, False)):
+        assert passes(at_4_hz(**ends), place, place + 0.75) is ok
+    for place, ok in ((-7.75, True), (-7.875, False)):
+        assert passes(at_4_hz(**ends), place, place - 0.75) is ok
+    assert passes(at_4_hz(**ends), -9.75, -9.0, -8.25) and passes(at_4_hz(**ends), 19.75, 19.0, 18.25), "away from it"
+
+
+@settings(max_examples=100, deadline=None)
+@given(chunk=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8), size=st.sampled_from([0.02, 0.3, 1.0]))
+def test_nothing_in_a_chunk_that_passes_would_be_touched(chunk, size):
+    with np.errstate(over="ignore"):
+        actions = np.array(chunk) * size
+    motion = make_filter()
+    if motion.passes(actions):
+        motion.join()
+        assert [motion.apply(action).reasons for action in actions] == [()] * len(actions)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-10.0, 20.0), (20.0, -10.0)])
+def test_a_fast_robot_brakes_as_hard_as_it_may_and_no_harder(start, end):
+    motion = at_4_hz(low=(-10.0,), high=(20.0,), speed=(6.0,), acceleration=(4.0,))
+    motion.reset(np.array([start]))
+    places = np.array([start, start, *(motion.apply(np.array([end])).action[0] for _ in range(60))])
+    velocity = np.diff(places) * 4
+    assert np.abs(velocity).max() == pytest.approx(6.0) and np.abs(np.diff(velocity)).max() <= 1.0 + 1e-4
+    assert places.min() >= -10.0 and places.max() <= 20.0 and places[-1] == pytest.approx(end, abs=1e-3)
+    assert np.abs(places[40] - end) < 0.2, "it does not creep"
+
+
+def test_the_acceleration_of_a_motion_is_used_to_the_full():
+    motion = make_filter()
+    motion.reset(np.array([0.0, 0.0]))
+    sent = [motion.apply(np.array([1.0, 0.0])).action[0] for _ in range(4)]
+    assert sent == pytest.approx([0.05, 0.15, 0.25, 0.35])
+
+
+def test_a_robot_that_nobody_measured_starts_from_rest_at_its_first_command():
+    motion = make_filter()
+    motion.apply(np.array([0.2, 0.0]))
+    assert motion.apply(np.array([1.0, 0.0])).action[0] == pytest.approx(0.25)
+
+
+def test_a_robot_that_nobody_measured_stands_at_zero_or_as_near_as_it_may():
+    for low, stands in (((-1.0, -0.5), 0.0), ((0.25, -0.5), 0.25)):
+        motion = make_filter(low=low)
+        motion.stop()
+        assert motion.apply(np.array([0.7, 0.2])).action.tolist() == [stands, 0.0]
+
+
+def test_rounding_is_forgiven_and_nothing_more():
+    """A millionth of a range of 2."""
+    motion = make_filter()
+    motion.join()
+    assert motion.apply(np.array([1.0 + 1e-6, 0.0])).reasons == ()
+    assert motion.apply(np.array([1.0 + 3e-6, 0.0])).reasons == ("range",)
+    for acceleration, allowed, reason in ((None, 0.1, "speed"), (5.0, 0.05, "acceleration")):
+        for more, reasons in ((1e-6, ()), (3e-6, (reason,))):
+            motion = make_filter(acceleration=(acceleration, None))
+            motion.reset(np.zeros(2))
+            assert motion.apply(np.array([allowed + more, 0.0])).reasons == reasons
+
+
+def test_what_makes_no_filter_is_refused():
+    for units, hz in ((("rad",), HZ), (("rad", "m/s"), 0.0), (("rad", "m/s"), -1.0), (("rad", "m/s"), math.nan)):
+        with pytest.raises(ValueError, match="2 limits for"):
+            MotionFilter(limits(), units=units, hz=hz)
+    assert MotionFilter(limits(), units=("rad", "m/s"), hz=0.5).dt == 2.0
+    for low, high in (((-1.0, 0.0), (1.0, 0.5)), ((-1.0, -0.5), (1.0, 0.0))):
+        assert MotionFilter(limits(low=low, high=high), units=("rad", "m/s"), hz=HZ).rates.tolist() == [False, True]
+    for low, high in (((-1.0, 0.1), (1.0, 0.5)), ((-1.0, -0.5), (1.0, -0.1))):
+        with pytest.raises(ValueError, match="stands still at 0"):
+            MotionFilter(limits(low=low, high=high), units=("rad", "m/s"), hz=HZ)
+
+
+# --- hands and grippers ----------------------------------------------------------------------------------------------
+
+ELBOW = Workspace(  # two links of 1 m in a plane, the second on a slide, above a floor that is 0.5 m below the shoulder
+    low=(-3.0, -3.0, -0.5), high=(3.0, 3.0, 3.0),
+    joints=(
+        Joint(dim=0, axis=(0, 1, 0), at=(0, 0, 0)),
+        Joint(dim=1, axis=(0, 1, 0), at=(1, 0, 0)),
+        Joint(dim=2, axis=(1, 0, 0), at=(0, 0, 0), slides=True),
+    ),
+    hand=(1, 0, 0),
+)  # fmt: skip
+
+
+def reaching(**changes):
+    values = {"low": (-3.0, -3.0, 0.0), "high": (3.0, 3.0, 0.5), "speed": (5.0, 5.0, 1.0)}
+    values |= {"acceleration": (None,) * 3, "workspaces": (ELBOW,)}
+    return MotionFilter(MotionLimits(**(values | changes)), units=("rad", "rad", "m"), hz=HZ)
+
+
+def test_a_hand_is_where_its_joints_put_it():
+    half = math.pi / 2
+    actions = np.array([[0, 0, 0], [-half, 0, 0.25], [0, -half, 0], [half, -half, 0.5]])
+    np.testing.assert_allclose(ELBOW.place(actions), [[2, 0, 0], [0, 0, 2.25], [1, 0, 1], [1.5, 0, -1]], atol=1e-12)
+
+
+def test_a_hand_stops_at_the_wall_of_its_workspace():
+    motion = reaching()
+    motion.reset(np.zeros(3))
+    heights, reasons = [], set()
+    for _ in range(10):
+        sent = motion.apply(np.array([1.2, 0.0, 0.0]))
+        heights.append(ELBOW.place(sent.action)[2])
+        reasons |= set(sent.reasons)
+    assert min(heights) >= -0.5 - 1e-6 and heights[-1] == pytest.approx(-0.5, abs=1e-5)
+    assert reasons == {"speed", "workspace"}
+    assert motion.apply(np.array([0.0, 0.0, 0.0])).reasons == (), "away from the wall as it likes"
+
+
+def test_a_hand_that_is_outside_may_only_come_nearer():
+    motion = reaching(speed=(100.0, 100.0, 100.0))
+    motion.reset(np.array([0.8, 0.0, 0.0]))
+    deeper = motion.apply(np.array([1.0, 0.0, 0.0]))
+    assert deeper.reasons == ("workspace",) and deeper.action[0] == pytest.approx(0.8, abs=1e-5)
+    assert motion.apply(np.array([0.6, 0.0, 0.0])).reasons == ()
+
+
+def test_a_robot_may_stop_at_the_wall_until_somebody_releases_it():
+    motion = reaching(on_violation="stop", speed=(100.0, 100.0, 100.0))
+    motion.reset(np.array([0.2, 0.0, 0.0]))
+    sent = motion.apply(np.array([1.0, 0.0, 0.0]))
+    assert sent.reasons == ("workspace",) and sent.action[0] == pytest.approx(0.2) and motion.is_stopped
+
+
+def test_a_chunk_that_leads_out_of_the_workspace_does_not_pass():
+    motion = reaching()
+    down = np.linspace(0.0, 0.5, 12)[:, None] * [1.0, 0.0, 0.0]
+    assert ELBOW.place(down[-1])[2] < -0.5 and not motion.passes(down) and motion.passes(down[:5])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    events=st.lists(st.tuples(st.tuples(numbers, numbers, numbers), st.sampled_from(["", "", "stop", "release"]))),
+    start=st.tuples(st.floats(-3, 0.1), st.floats(0, 0.1), st.floats(0, 0.5)),
+    mode=st.sampled_from(["clip", "stop"]),
+)
+def test_no_sequence_of_commands_takes_a_hand_out_of_its_workspace(events, start, mode):
+    motion = reaching(on_violation=mode)
+    motion.reset(np.array(start))
+    last = np.array(start)
+    for wanted, event in events:
+        if event:
+            getattr(motion, event)()
+        action = motion.apply(np.array(wanted)).action.astype(float)
+        place = ELBOW.place(action)
+        assert (place >= np.array(ELBOW.low) - 1e-5).all() and (place <= np.array(ELBOW.high) + 1e-5).all()
+        assert (np.abs(action - last) <= np.array(motion.speed) / HZ + 1e-5).all()
+        last = action
+
+
+def test_a_gripper_presses_with_no_more_than_it_may():
+    motion = make_filter(low=(-1.0, -1.0), high=(1.0, 1.0), effort=(None, 0.25), acceleration=(None, None))
+    motion.reset(np.zeros(2))
+    assert motion.apply(np.array([0.0, 0.2])).reasons == ()
+    for wanted, sent in ((0.9, 0.25), (-0.9, 0.05), (-0.9, -0.15), (-0.9, -0.25)):
+        command = motion.apply(np.array([0.0, wanted]))
+        assert command.action[1] == pytest.approx(sent) and command.reasons[0] == "effort"
+    assert motion.apply(np.array([1.5, -0.25])).reasons == ("range", "speed")
+
+
+@settings(max_examples=60, deadline=None)
+@given(events=st.lists(numbers, max_size=40), effort=st.floats(0.01, 2))
+def test_no_sequence_of_commands_presses_harder(events, effort):
+    motion = make_filter(low=(-1.0, -1.0), high=(1.0, 1.0), effort=(None, effort))
+    for wanted in events:
+        action = motion.apply(np.array([0.0, wanted])).action
+        assert abs(action[1]) <= min(1.0, effort) * (1 + 1e-6)
+
+
+def test_workspaces_and_efforts_travel_and_join():
+    arm = reaching(effort=(None, None, 2.0)).limits
+    assert MotionLimits.from_dict(json.loads(json.dumps(arm.to_dict()))) == arm
+    assert set(limits().to_dict()) == {"low", "high", "speed", "acceleration", "on_violation"}, (
+        "as older readers know it"
+    )
+    both = MotionLimits.join(limits(), arm)
+    assert both.effort == (None, None, None, None, 2.0)
+    assert [joint.dim for joint in both.workspaces[0].joints] == [2, 3, 4]
+    assert both.workspaces[0].place(np.zeros(5)).tolist() == [2, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"effort": (None, 0.0, 1.0)}, "the effort of dim 1 is above 0"),
+        ({"effort": (None, 1.0)}, "one number per action dim"),
+        ({"workspaces": (replace(ELBOW, low=(-3.0, 3.0, 0.0)),)}, "a box from low to high"),
+        ({"workspaces": (replace(ELBOW, joints=(replace(ELBOW.joints[0], dim=3),)),)}, r"dims \[3\]; there are 3"),
+        ({"workspaces": (replace(ELBOW, joints=(replace(ELBOW.joints[0], dim=-1),)),)}, r"dims \[-1\]"),
+    ],
+)
+def test_what_is_no_workspace_or_effort_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        reaching(**changes)

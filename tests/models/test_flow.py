@@ -13,6 +13,14 @@ def test_the_ends_of_the_path():
     assert torch.equal(at_data, actions) and torch.equal(at_noise, noise) and torch.equal(velocity, noise - actions)
 
 
+def test_each_action_may_have_a_time_of_its_own():
+    actions, noise = torch.full((2, 3, 4), 2.0), torch.full((2, 3, 4), 10.0)
+    at, _ = flow.interpolate(actions, noise, torch.tensor([[0.0, 0.25, 1.0], [0.5, 0.5, 0.75]]))
+    assert at[:, :, 0].tolist() == [[2, 4, 10], [6, 6, 8]] and at.shape == (2, 3, 4)
+    at, _ = flow.interpolate(actions, noise, torch.tensor([0.25, 0.75]))
+    assert at[:, :, 3].tolist() == [[4] * 3, [8] * 3]
+
+
 @pytest.mark.parametrize("steps", [1, 4, 10])
 def test_the_true_velocity_leads_to_the_actions(steps):
     actions, noise = torch.randn(2, 3, 4), torch.randn(2, 3, 4)

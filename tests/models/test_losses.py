@@ -120,6 +120,15 @@ def test_given_actions_are_shown_and_not_learned():
     assert losses.count_flow_elements(batch, time, num_draws=2).tolist() == [1.0], "2 elements, in one of two draws"
 
 
+def test_also_of_two_actions_the_given_one_is_not_learned():
+    batch = Batch(
+        observation=written(), actions=torch.zeros(1, 2, 2), action_mask=torch.ones(1, 2, 2, dtype=torch.bool),
+        sources=("a",),
+    )  # fmt: skip
+    chunks = losses.flow_chunks(batch, torch.tensor([[[0.0, 0.7]]]), num_draws=1)
+    assert chunks.mask.any(-1).tolist() == [[False, True]]
+
+
 def test_a_time_of_zero_for_the_whole_chunk_is_learned():
     """One time per chunk says nothing of given actions."""
     chunks = losses.flow_chunks(chunks_of(1, with_actions=(0,)), torch.zeros(1, 1), num_draws=1)

@@ -46,6 +46,26 @@ def test_rotation_pairs_the_halves():
         [1.0, 0, 0, 0]) + torch.tensor([0, 0, 1.0, 0]) * torch.tensor([1.0]).sin())  # fmt: skip
 
 
+def test_angles_fall_geometrically_from_the_position_to_a_ten_thousandth_of_it():
+    cos, signed_sin = rotary_angles(torch.tensor([[3, 0]]), 6)
+    angles = torch.tensor([3.0, 3 * 10_000 ** (-1 / 3), 3 * 10_000 ** (-2 / 3)])
+    assert cos.shape == signed_sin.shape == (1, 1, 2, 6)
+    torch.testing.assert_close(cos[0, 0, 0], torch.cat((angles.cos(), angles.cos())))
+    torch.testing.assert_close(signed_sin[0, 0, 0], torch.cat((-angles.sin(), angles.sin())))
+    assert cos[0, 0, 1].tolist() == [1] * 6 and not signed_sin[0, 0, 1].any()
+    slower, _ = rotary_angles(torch.tensor([[3]]), 6, base=20_000.0)
+    torch.testing.assert_close(slower[0, 0, 0, 1], torch.tensor(3 * 20_000 ** (-1 / 3)).cos())
+
+
+def test_a_query_may_look_where_the_mask_says():
+    mask = torch.tensor([[[True, False, True]]])
+    bias = additive_mask(mask, torch.float32)
+    assert bias.shape == (1, 1, 1, 3) and bias[0, 0, 0, 0] == bias[0, 0, 0, 2] == 0 and -3e38 < bias[0, 0, 0, 1] < -2e38
+    values = torch.tensor([1.0, 10.0, 100.0])[None, None, :, None]
+    out = attend(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 3, 1), values, bias)
+    torch.testing.assert_close(out, torch.tensor([[[50.5]]]))
+
+
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_grouped_attention_equals_copied_heads(kv_heads):
     q, k, v = torch.randn(2, 4, 3, 8), torch.randn(2, kv_heads, 5, 8), torch.randn(2, kv_heads, 5, 8)
@@ -62,6 +82,8 @@ def test_few_queries_of_a_group_are_those_of_one_head(kv_heads):
     q, k, v = torch.randn(2, 4, 3, 8), torch.randn(2, kv_heads, 20, 8), torch.randn(2, kv_heads, 20, 8)
     mask = additive_mask(torch.rand(2, 3, 20) > 0.3, torch.float32)
     grouped = repeat_for_groups(mask, 4 // kv_heads)
+    assert repeat_for_groups(mask, 6).shape == (2, 1, 18, 20)
+    assert repeat_for_groups(mask[..., :18], 6).shape[2] == 18, "as many queries as keys are few"
     assert grouped.shape[2] == 3 * 4 // kv_heads and repeat_for_groups(mask, 7) is mask, (
         "21 queries of 20 keys are not few"
     )
@@ -74,13 +96,20 @@ def test_few_queries_of_a_group_are_those_of_one_head(kv_heads):
         torch.testing.assert_close(one, other)
 
 
-def test_a_past_of_fewer_rows_stands_before_several():
+def test_a_single_key_gives_its_value_to_every_head():
+    v = torch.randn(1, 2, 1, 8)
+    out = attend(torch.randn(1, 4, 1, 8), torch.randn(1, 2, 1, 8), v, torch.zeros(1, 1, 1, 1))
+    torch.testing.assert_close(out, v.repeat_interleave(2, dim=1).reshape(1, 1, 32))
+
+
+@pytest.mark.parametrize(("rows", "several", "kv_heads"), [(2, 3, 1), (2, 2, 1), (2, 2, 2), (2, 1, 2), (1, 2, 2)])
+def test_a_past_of_fewer_rows_stands_before_several(rows, several, kv_heads):
     torch.manual_seed(0)
-    past, new = torch.randn(2, 1, 5, 8), torch.randn(6, 1, 3, 8)
+    past, new = torch.randn(rows, kv_heads, 5, 8), torch.randn(rows * several, kv_heads, 3, 8)
     k, v = append_kv((past, past + 1), new, new + 1)
-    copied = past.repeat_interleave(3, dim=0)
+    copied = past.repeat_interleave(several, dim=0)
     assert k.equal(torch.cat((copied, new), dim=2)) and v.equal(torch.cat((copied, new), dim=2) + 1)
-    q, mask = torch.randn(6, 4, 3, 8), additive_mask(torch.rand(6, 3, 5) > 0.3, torch.float32)
+    q, mask = torch.randn(rows * several, 4, 3, 8), additive_mask(torch.rand(rows * several, 3, 5) > 0.3, torch.float32)
     torch.testing.assert_close(attend(q, past, past + 1, mask), attend(q, copied, copied + 1, mask))
 
 

@@ -6,7 +6,7 @@ once, the subtask is generated behind them, and the chunk is denoised from the s
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -130,7 +130,7 @@ class Actor:
             "state_names": list(own.state_names),
             "action_names": list(own.action_names),
             "action_units": list(own.action_units),
-            "limits": None if (limits := limits_of(own)) is None else asdict(limits),
+            "limits": None if (limits := limits_of(own)) is None else limits.to_dict(),
             "action_horizon": config.action_horizon,
             "replan_steps": self.replan_steps_of(robot),
             "control_hz": own.control_hz,

@@ -3,7 +3,9 @@
 `MotionFilter` stands between an executor and the robot. Each tick it takes the command that is wanted and returns the
 nearest one that is allowed: within `low` and `high`, changing by no more than `speed`, and that change changing by no
 more than `acceleration`. It slows down in time for the ends of the range, so that the three never contradict each
-other. What is not finite, and a robot whose limits say `stop`, ends in a stop: the motion runs out as fast as
+other. Grippers press with no more than `effort`. Where joints are commanded, hands stay in their `workspaces`: a step
+that would leave one is taken as far as its wall, also where that is a harder stop than `acceleration`. What is not
+finite, and a robot whose limits say `stop`, ends in a stop: the motion runs out as fast as
 `acceleration` allows, and nothing moves until `release`.
 
 The proof of braking, per dim, with a tick of `dt`, room `d` to the end of the range, speed `v` towards it and
@@ -20,9 +22,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from pilot.types import MotionLimits, is_rate
+from pilot.types import MotionLimits, Workspace, is_rate
 
-Reason = Literal["range", "speed", "acceleration", "not finite", "stopped"]
+Reason = Literal["range", "effort", "speed", "acceleration", "workspace", "not finite", "stopped"]
 _TOLERANCE = 1e-6  # of a dim's range: float32 commands differ from their limits by that much without anybody's fault
 
 
@@ -50,7 +52,11 @@ class MotionFilter:
         if len(units) != len(limits.low) or not hz > 0:
             raise ValueError(f"{len(limits.low)} limits for {len(units)} dims at {hz} Hz; give one each, and a rate")
         self.limits, self.dt = limits, 1 / hz
-        self.low, self.high = np.array(limits.low, float), np.array(limits.high, float)
+        self.effort = np.array(
+            [np.inf if most is None else most for most in limits.effort or [None] * len(units)], float
+        )
+        self.low = np.maximum(np.array(limits.low, float), -self.effort)
+        self.high = np.minimum(np.array(limits.high, float), self.effort)
         self.speed = np.array(limits.speed, float)
         self.acceleration = np.array([np.inf if most is None else most for most in limits.acceleration], float)
         self.rates = np.array([is_rate(unit) for unit in units])
@@ -96,6 +102,7 @@ class MotionFilter:
                 ((actions >= self.low) & (actions <= self.high)).all()
                 and ((velocity >= slowest) & (velocity <= fastest)).all()
                 and (np.abs(np.diff(velocity, axis=0)) <= self.acceleration * self.dt).all()
+                and all((_outside(workspace, actions) == 0).all() for workspace in self.limits.workspaces)
             )
 
     def apply(self, wanted: Float[np.ndarray, " ad"], *, missed: int = 0) -> FilteredCommand:
@@ -123,7 +130,7 @@ class MotionFilter:
             reasons.append("stopped")
         known = np.isfinite(self.last)
         at_first = np.where(np.isnan(self.velocity), np.nan, 0.0)  # in the middle of a motion it stays unknown
-        self.velocity = np.where(known, (action - np.where(known, self.last, 0.0)) / self.dt, at_first)
+        self.velocity = np.where(known, (action - self.last) / self.dt, at_first)
         self.last = action
         for reason in reasons:
             self.counts[reason] = self.counts.get(reason, 0) + 1
@@ -146,18 +153,23 @@ class MotionFilter:
         step = np.where(np.isnan(self.velocity), np.inf, self.acceleration * self.dt)
         velocity = np.nan_to_num(self.velocity)
         # Within the acceleration, but never beyond what can still be stopped: the proof says that both can be had.
-        eased = np.clip(within_speed, velocity - step, velocity + step)
-        eased = np.clip(eased, np.minimum(slowest, 0), np.maximum(fastest, 0))
+        eased = np.clip(np.clip(within_speed, velocity - step, velocity + step), slowest, fastest)
         action = np.where(known, last + eased * self.dt, inside)
         tolerance = _TOLERANCE * (self.high - self.low)
+        beyond = np.abs(inside - goal) > tolerance
         reasons: list[Reason] = []
-        if (np.abs(inside - goal) > tolerance).any():
+        if (beyond & (np.abs(goal) <= self.effort)).any():
             reasons.append("range")
+        if (beyond & (np.abs(goal) > self.effort)).any():
+            reasons.append("effort")
         if (known & (np.abs(within_speed - change) * self.dt > tolerance)).any():
             reasons.append("speed")
         if (known & (np.abs(eased - within_speed) * self.dt > tolerance)).any():
             reasons.append("acceleration")
-        return action, reasons
+        for workspace in self.limits.workspaces:
+            action, is_cut = _keep_inside(workspace, self.last, action)
+            reasons += ["workspace"] if is_cut else []
+        return action, list(dict.fromkeys(reasons))
 
     def _braking_speed(self, room: np.ndarray) -> np.ndarray:
         """Return the highest speed towards an end of the range from which the robot still stops before it."""
@@ -167,13 +179,41 @@ class MotionFilter:
         return np.where(limited, a * (np.sqrt((1.5 * dt) ** 2 + 2 * room / a) - 1.5 * dt), room / dt)
 
 
+def _outside(workspace: Workspace, actions: Float[np.ndarray, "*t ad"]) -> Float[np.ndarray, "*t"]:
+    """Return how far the hand is outside of its box [m], 0 within."""
+    place = workspace.place(actions)
+    beyond = np.maximum(np.array(workspace.low) - place, place - np.array(workspace.high))
+    return np.asarray(np.maximum(beyond, 0.0).max(axis=-1))
+
+
+def _keep_inside(workspace: Workspace, last: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return as much of the step from `last` to `action` as keeps the hand in its box, and whether that is not all.
+
+    A hand that is outside already may come nearer, and not go further. Where nobody knows the joints, there is no step.
+    """
+    joints = [joint.dim for joint in workspace.joints]
+    beyond = _outside(workspace, action)
+    if not beyond or not np.isfinite(last[joints]).all():
+        return action, bool(beyond)
+    if beyond <= (allowed := _outside(workspace, last)):
+        return action, False
+    nearest, least, most = action.copy(), 0.0, 1.0
+    for _ in range(20):  # to a millionth of the step
+        share = (least + most) / 2
+        nearest[joints] = last[joints] + share * (action[joints] - last[joints])
+        least, most = (share, most) if _outside(workspace, nearest) <= allowed else (least, share)
+    nearest[joints] = last[joints] + least * (action[joints] - last[joints])
+    return nearest, True
+
+
 def limit_chunk(
     actions: Float[np.ndarray, "ah ad"], metadata: Mapping[str, Any]
 ) -> tuple[Float[np.ndarray, "ah ad"], tuple[Reason, ...]]:
     """Return a chunk with all of its actions within its robot's limits, and what kept it from being as it was.
 
     This is for whoever executes chunks without a filter. Where the robot is and how it moves is not known here, so that
-    the first action is only kept in range. A chunk within the limits is returned itself.
+    the first action is only kept in range; if it has a hand outside of its box, the others may only bring it nearer. A
+    chunk within the limits is returned itself.
 
     Raises:
         ValueError: the chunk has other dims than the robot.

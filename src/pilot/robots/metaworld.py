@@ -18,6 +18,12 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-4),
     grippers=(Gripper(action="effort", open=-1.0, closed=1.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=80.0,
-    # The simulator takes ±1 and may be given any other value in the next step.
-    limits=MotionLimits(low=(-1.0,) * 4, high=(1.0,) * 4, speed=(160.0,) * 4, acceleration=(None,) * 4),
+    # The simulator takes ±1 and may be given any other value in the next step. Its fingers press as hard as it says.
+    limits=MotionLimits(
+        low=(-1.0,) * 4,
+        high=(1.0,) * 4,
+        speed=(160.0,) * 4,
+        acceleration=(None,) * 4,
+        effort=(None, None, None, 1.0),
+    ),
 )

@@ -5,9 +5,11 @@ height of the lift [m]; then, the left arm's first, six joints [rad] and how far
 (9 cm). Action: the same, as targets. `front` looks down from the head, `back` to the rear.
 """
 
+from dataclasses import replace
+
 from pilot.robots.arm import LIMITS as ARM_LIMITS
 from pilot.robots.bimanual import ROBOT as BIMANUAL
-from pilot.robots.mobile import BASE_LIMITS
+from pilot.robots.mobile import BASE_LIMITS, hand_box
 from pilot.types import MotionLimits, Robot, make_bool_mask
 
 _NAMES = ("base_vx", "base_vy", "base_wz", "lift", *BIMANUAL.state_names)
@@ -25,6 +27,9 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-3, 7, -1, 6, -1),
     grippers=BIMANUAL.grippers,
     control_hz=50.0,
-    limits=MotionLimits.join(BASE_LIMITS, *[ARM_LIMITS] * 2),
+    limits=replace(
+        MotionLimits.join(BASE_LIMITS, *[ARM_LIMITS] * 2),
+        workspaces=(hand_box(first=4, mount=(0.06, 0.22, 0.3)), hand_box(first=11, mount=(0.06, -0.22, 0.3))),
+    ),
     control_mode="joint",
 )

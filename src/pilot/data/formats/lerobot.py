@@ -23,7 +23,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2, lerobot_v3
 from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, TextTable, choose_cameras
 from pilot.data.formats.lerobot_layout import EpisodeFiles
-from pilot.data.formats.parquet import episode_edges, read_matrices, read_table
+from pilot.data.formats.parquet import episode_edges, read_matrices, read_table, refuse_bomb
 from pilot.data.formats.set_files import FETCH, check_totals, check_written, read_info
 from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, fill_folder
@@ -219,7 +219,7 @@ class _DataFile:
         self._texts, self._said = {}, None
         if fmt.PERSISTENT in self.features:
             with self.dataset.folder.columns(self._path) as file:
-                self._texts = _first_texts(file, list(self._runs.values()))
+                self._texts = _first_texts(file, list(self._runs.values()), path=self._path)
         if fmt.EVENTS in self.features:
             with self.dataset.folder.columns(self._path) as file:
                 self._said = read_table(file, [fmt.EVENTS], path=self._path)[fmt.EVENTS]
@@ -266,7 +266,7 @@ class _RowGroups:
     """One open parquet file; reads one column of one row group (an episode) at a time and remembers the last few."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path, memory_map=True)
+        self._path, self._file = path, pq.ParquetFile(path, memory_map=True)
         meta = self._file.metadata
         self._starts = np.cumsum([0] + [meta.row_group(g).num_rows for g in range(meta.num_row_groups)])
         self._recent: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
@@ -276,6 +276,7 @@ class _RowGroups:
         if (column, group) not in self._recent:
             if len(self._recent) >= 8:
                 self._recent.popitem(last=False)
+            refuse_bomb(self._file, self._path, [column], path=self._path, groups=[group])
             self._recent[column, group] = self._file.read_row_group(group, columns=[column])[column]
         return self._recent[column, group][int(row - self._starts[group])].as_py()
 
@@ -331,7 +332,7 @@ def _is_depth(spec: dict[str, Any]) -> bool:
     return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
 
 
-def _first_texts(file: Any, runs: list[tuple[int, int]]) -> dict[int, list[dict[str, Any]]]:
+def _first_texts(file: Any, runs: list[tuple[int, int]], *, path: Path) -> dict[int, list[dict[str, Any]]]:
     """Return the persistent texts of each episode by its first row, the only one of its (equal) copies that is read."""
     found, start = {}, 0
     firsts = np.array([first for first, _ in runs])
@@ -339,6 +340,7 @@ def _first_texts(file: Any, runs: list[tuple[int, int]]) -> dict[int, list[dict[
         for group in range(parquet.num_row_groups):
             stop = start + parquet.metadata.row_group(group).num_rows
             if len(inside := firsts[(firsts >= start) & (firsts < stop)]):
+                refuse_bomb(parquet, file, [fmt.PERSISTENT], path=path, groups=[group])
                 column = parquet.read_row_group(group, columns=[fmt.PERSISTENT])[fmt.PERSISTENT]
                 found |= {int(row): column[int(row - start)].as_py() or [] for row in inside}
             start = stop

@@ -1,6 +1,8 @@
 """Columns of LeRobot's parquet files as arrays, and where their episodes begin; errors name the file and the remedy."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 FETCH = "fetch it again"
+MOST_UNFOLDED = 2**28  # bytes that any file may become in memory, and
+MOST_TIMES = 64  # how many times its own size a larger one may: numbers seldom compress to a fourth
 
 
 def read_table(
@@ -27,12 +31,15 @@ def read_table(
             if missing := set(names) - set(parquet.schema_arrow.names):
                 raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
             if rows is None:
+                refuse_bomb(parquet, file, names, path=path)
                 return parquet.read(columns=names, use_threads=use_threads)
             # A row group is the least that parquet reads: those that hold the first and the last row, and all between.
             sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             first, last = np.searchsorted(starts, [rows.start, rows.stop - 1], side="right") - 1
-            table = parquet.read_row_groups(range(first, last + 1), columns=names, use_threads=use_threads)
+            groups = range(first, last + 1)
+            refuse_bomb(parquet, file, names, path=path, groups=groups)
+            table = parquet.read_row_groups(groups, columns=names, use_threads=use_threads)
             return table.slice(rows.start - int(starts[first]), rows.stop - rows.start)
     except (pa.ArrowException, OSError) as error:
         raise damaged_error(path, error) from error
@@ -70,6 +77,79 @@ def damaged_error(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} cannot be read ({reason}); it is truncated or damaged, {FETCH}")
 
 
+def refuse_bomb(
+    parquet: pq.ParquetFile,
+    file: Any,
+    names: Collection[str],
+    *,
+    path: Path,
+    groups: Iterable[int] | None = None,
+) -> None:
+    """Refuse to read columns, of all row groups or of some, that would become far larger than the file.
+
+    A value that repeats is stored once, so a file of kilobytes can hold more than any memory does.
+
+    Raises:
+        ValueError: they would take more than `MOST_UNFOLDED` bytes, and more than `MOST_TIMES` the size of the file.
+    """
+    size = os.path.getsize(path) if os.path.exists(path) else 0  # elsewhere the least counts
+    allowed, needed = max(MOST_UNFOLDED, MOST_TIMES * size), 0
+    for group in range(parquet.num_row_groups) if groups is None else groups:
+        described = parquet.metadata.row_group(group)
+        for number in range(described.num_columns):
+            column = described.column(number)
+            if column.path_in_schema.split(".")[0] in names:
+                width = _WIDTHS.get(column.physical_type) or max(1, parquet.schema.column(number).length)
+                needed += max(column.total_uncompressed_size, width * column.num_values)
+                if column.physical_type == "BYTE_ARRAY" and needed <= allowed:
+                    needed += _repeated_bytes(parquet, file, group, column, most=allowed - needed)
+            if needed > allowed:
+                raise ValueError(
+                    f"{path} has {size} bytes and would take at least {needed} in memory, which no recording does; do "
+                    "not use this file"
+                )
+
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}
+"""Bytes of one value in memory; of a text or a picture those of its place."""
+
+
+def _repeated_bytes(
+    parquet: pq.ParquetFile, file: Any, group: int, column: pq.ColumnChunkMetaData, *, most: int
+) -> int:
+    """Return how many bytes the texts or pictures of a column take; those that are surely below `most` count as 0."""
+    if not column.has_dictionary_page or column.num_values * column.total_uncompressed_size <= most:
+        return 0
+    longest = _dictionary_size(file, column.dictionary_page_offset)
+    if column.num_values * longest <= most:
+        return 0
+    rows, name = parquet.metadata.row_group(group).num_rows, column.path_in_schema.split(".")[0]
+    at_once = max(1, most // (4 * longest * -(-column.num_values // max(1, rows))))
+    found = 0
+    for batch in parquet.iter_batches(at_once, row_groups=[group], columns=[name], use_threads=False):
+        found += batch.nbytes
+        if found > most:
+            break
+    return found
+
+
+def _dictionary_size(file: Any, offset: int) -> int:
+    """Return the size of a page as it says itself: its second number, after its kind (Thrift's compact protocol)."""
+    with open(file, "rb") if isinstance(file, str | Path) else nullcontext(file) as content:
+        content.seek(offset)
+        head = content.read(32)
+    numbers, place = [], 0
+    while len(numbers) < 2:
+        place, value, shift = place + 1, 0, 0  # past the byte that announces a 32-bit number
+        while True:
+            byte = head[place] if place < len(head) else 0
+            value, shift, place = value | (byte & 0x7F) << shift, shift + 7, place + 1
+            if byte < 0x80:
+                break
+        numbers.append(value >> 1)
+    return max(1, numbers[1])
+
+
 def read_whole_table(file: Path, *, leave_out: str | None = None) -> pa.Table:
     """Read a parquet file of `meta/`, without the columns whose names begin with `leave_out`.
 
@@ -79,6 +159,7 @@ def read_whole_table(file: Path, *, leave_out: str | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(file) as parquet:
             names = [name for name in parquet.schema_arrow.names if not (leave_out and name.startswith(leave_out))]
+            refuse_bomb(parquet, file, names, path=file)
             return parquet.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise damaged_error(file, error) from error
