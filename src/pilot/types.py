@@ -84,7 +84,7 @@ class Joint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workspace:
+class HandWorkspace:
     """A box, in the frame of a robot's base, that the place of its hand stays in [m]; `joints` lead to the hand."""
 
     low: Vector
@@ -93,7 +93,7 @@ class Workspace:
     hand: Vector  # on the last link [m]
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Workspace":
+    def from_dict(cls, values: dict[str, Any]) -> "HandWorkspace":
         """Build a workspace from its `dataclasses.asdict` form, also after JSON, which has no tuples."""
         declared = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         joints = [{name: tuple(v) if isinstance(v, list) else v for name, v in joint.items()}
@@ -130,7 +130,7 @@ class MotionLimits:
     speed: tuple[float, ...]  # the most that a command may change per second
     acceleration: tuple[float | None, ...]  # the most that this change may change per second; None: nobody has said
     effort: tuple[float | None, ...] = ()  # the most that a gripper may press; None, or none at all: not by force
-    workspaces: tuple[Workspace, ...] = ()
+    workspaces: tuple[HandWorkspace, ...] = ()
     on_violation: str = "clip"  # "clip": go as far as allowed; "stop": stop until somebody releases the robot
 
     def __post_init__(self) -> None:
@@ -160,7 +160,7 @@ class MotionLimits:
     def from_dict(cls, values: dict[str, Any]) -> "MotionLimits":
         """Build limits from their `to_dict` form, also after JSON, which has no tuples."""
         declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        workspaces = tuple(Workspace.from_dict(workspace) for workspace in declared.pop("workspaces", ()))
+        workspaces = tuple(HandWorkspace.from_dict(workspace) for workspace in declared.pop("workspaces", ()))
         return cls(**declared, workspaces=workspaces)
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class MotionLimits:
         return cls(**together, workspaces=tuple(workspaces), on_violation=on_violation)
 
 
-def _with_later_dims(workspace: Workspace, first: int) -> Workspace:
+def _with_later_dims(workspace: HandWorkspace, first: int) -> HandWorkspace:
     return replace(workspace, joints=tuple(replace(joint, dim=joint.dim + first) for joint in workspace.joints))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pilot.infer.executor import Executor, LateBehavior
 from pilot.infer.safety import MotionFilter, limit_chunk, measured_position, motion_filter
-from pilot.types import Joint, MotionLimits, Workspace, is_rate
+from pilot.types import HandWorkspace, Joint, MotionLimits, is_rate
 
 HZ = 10.0
 
@@ -365,7 +365,8 @@ def test_what_makes_no_filter_is_refused():
 
 # --- hands and grippers ----------------------------------------------------------------------------------------------
 
-ELBOW = Workspace(  # two links of 1 m in a plane, the second on a slide, above a floor that is 0.5 m below the shoulder
+# Two links of 1 m in a plane, the second on a slide, above a floor that is 0.5 m below the shoulder.
+ELBOW = HandWorkspace(
     low=(-3.0, -3.0, -0.5), high=(3.0, 3.0, 3.0),
     joints=(
         Joint(dim=0, axis=(0, 1, 0), at=(0, 0, 0)),

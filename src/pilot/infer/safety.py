@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from pilot.types import MotionLimits, Workspace, is_rate
+from pilot.types import HandWorkspace, MotionLimits, is_rate
 
 Reason = Literal["range", "effort", "speed", "acceleration", "workspace", "not finite", "stopped"]
 _TOLERANCE = 1e-6  # of a dim's range: float32 commands differ from their limits by that much without anybody's fault
@@ -179,14 +179,14 @@ class MotionFilter:
         return np.where(limited, a * (np.sqrt((1.5 * dt) ** 2 + 2 * room / a) - 1.5 * dt), room / dt)
 
 
-def _outside(workspace: Workspace, actions: Float[np.ndarray, "*t ad"]) -> Float[np.ndarray, "*t"]:
+def _outside(workspace: HandWorkspace, actions: Float[np.ndarray, "*t ad"]) -> Float[np.ndarray, "*t"]:
     """Return how far the hand is outside of its box [m], 0 within."""
     place = workspace.place(actions)
     beyond = np.maximum(np.array(workspace.low) - place, place - np.array(workspace.high))
     return np.asarray(np.maximum(beyond, 0.0).max(axis=-1))
 
 
-def _keep_inside(workspace: Workspace, last: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, bool]:
+def _keep_inside(workspace: HandWorkspace, last: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, bool]:
     """Return as much of the step from `last` to `action` as keeps the hand in its box, and whether that is not all.
 
     A hand that is outside already may come nearer, and not go further. Where nobody knows the joints, there is no step.

@@ -4,7 +4,7 @@ State and action: six joints [rad] and how far the gripper is open, 0 (closed) t
 over the arm's shoulder at what it works on.
 """
 
-from pilot.types import Gripper, Joint, MotionLimits, Robot, Workspace, make_bool_mask
+from pilot.types import Gripper, HandWorkspace, Joint, MotionLimits, Robot, make_bool_mask
 
 _NAMES = (*(f"joint_{i}" for i in range(1, 7)), "gripper")
 _UNITS = ("rad",) * 6 + ("0 to 1",)
@@ -27,7 +27,7 @@ LIMITS = MotionLimits(
     high=(3.0, 1.4, 2.9, 2.9, 2.0, 3.1, 1.0),
     speed=(8.0,) * 6 + (60.0,),
     acceleration=(None,) * 7,
-    workspaces=(Workspace(low=(-0.9, -0.9, -0.05), high=(0.9, 0.9, 1.1), joints=JOINTS, hand=HAND),),
+    workspaces=(HandWorkspace(low=(-0.9, -0.9, -0.05), high=(0.9, 0.9, 1.1), joints=JOINTS, hand=HAND),),
 )
 
 ROBOT = Robot(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pilot.robots.arm import HAND, JOINTS
 from pilot.robots.arm import LIMITS as ARM_LIMITS
-from pilot.types import Gripper, Joint, MotionLimits, Robot, Vector, Workspace, make_bool_mask
+from pilot.types import Gripper, HandWorkspace, Joint, MotionLimits, Robot, Vector, make_bool_mask
 
 _NAMES = ("base_vx", "base_vy", "base_wz", "lift", *(f"joint_{i}" for i in range(1, 7)), "gripper")
 _UNITS = ("m/s", "m/s", "rad/s", "m") + ("rad",) * 6 + ("0 to 1",)
@@ -23,7 +23,7 @@ BASE_LIMITS = MotionLimits(
 )
 
 
-def hand_box(*, first: int, mount: Vector) -> Workspace:
+def hand_box(*, first: int, mount: Vector) -> HandWorkspace:
     """Return where a hand may be, seen from the floor below the base; the dims of its arm begin with `first`.
 
     Fingers that press may be told to be a little below the floor.
@@ -32,7 +32,7 @@ def hand_box(*, first: int, mount: Vector) -> Workspace:
     x, y, z = (of_arm + of_joint for of_arm, of_joint in zip(mount, JOINTS[0].at))
     arm = [replace(joint, dim=joint.dim + first) for joint in JOINTS]
     joints = (lift, replace(arm[0], at=(x, y, z)), *arm[1:])
-    return Workspace(low=(-0.9, -1.1, -0.05), high=(0.9, 1.1, 2.1), joints=joints, hand=HAND)
+    return HandWorkspace(low=(-0.9, -1.1, -0.05), high=(0.9, 1.1, 2.1), joints=joints, hand=HAND)
 
 
 ROBOT = Robot(
