@@ -1,10 +1,8 @@
 // The page of `pilot play`: shows the views of `play/player.py` and sends what a person does. What people and policies
 // wrote becomes text, never markup.
 
-import { $, draw, make, renderList, setText, showBox } from "./tools.js";
+import { $, Connection, draw, make, note, renderList, setBadge, setText, showBox } from "./tools.js";
 
-const FIRST_WAIT = 500, LONGEST_WAIT = 5000; // ms between attempts to reconnect
-const WRONG_KEY = 4003; // the code with which the server closes when it does not know the key
 const REPEAT = 150; // ms after which what is held is sent again: the server lets go of what nobody repeats
 const DEAD_ZONE = 0.15; // of a gamepad's stick
 
@@ -17,9 +15,6 @@ const KEYS = [
 /** The sticks of a gamepad for axis 0, 1, …: number and sign. */
 const STICKS = [[0, 1], [1, -1], [3, -1], [2, -1]];
 
-let socket = null;
-let accepted = false; // whether this connection has sent a view
-let wait = FIRST_WAIT;
 let view = null;
 let gripOpen = true;
 let drove = false; // whether a person drove in the last view
@@ -36,32 +31,17 @@ if (location.hash.startsWith("#key=")) {
   history.replaceState(null, "", location.pathname);
 }
 
-function connect() {
-  const url = new URL("live", location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  accepted = false;
-  socket = new WebSocket(url);
-  socket.onmessage = (event) => receive(JSON.parse(event.data));
-  socket.onclose = (event) => {
-    if (event.code === WRONG_KEY) return askForKey("This is not the key of this server.");
-    if (!$("door").hidden) return; // wait for a person to enter the key
-    setBadge("disconnected", "bad");
-    document.body.classList.add("away");
-    setTimeout(connect, wait);
-    wait = Math.min(2 * wait, LONGEST_WAIT);
-  };
-}
+const connection = new Connection({ receive, refused: () => askForKey("This is not the key of this server.") });
 
 function receive(message) {
   if (message.kind === "view") {
-    accepted = true;
-    wait = FIRST_WAIT;
+    connection.accept();
     view = message;
     show();
   } else if (message.kind === "key") {
     const key = sessionStorage.getItem("play-key");
     if (key === null) askForKey("");
-    else socket.send(JSON.stringify({ key }));
+    else connection.send({ key });
   } else if (message.kind === "done") {
     if (message.words) note(message.words);
   } else if (message.kind === "error") {
@@ -70,8 +50,8 @@ function receive(message) {
 }
 
 function send(word, values = {}) {
-  if (socket.readyState === WebSocket.OPEN && accepted) socket.send(JSON.stringify({ do: word, ...values }));
-  else if (word !== "steer") note("Not connected.", true);
+  const sent = connection.accepted && connection.send({ do: word, ...values });
+  if (!sent && word !== "steer") note("Not connected.", true);
 }
 
 function askForKey(words) {
@@ -80,7 +60,7 @@ function askForKey(words) {
   $("door").hidden = false;
   $("stage").hidden = $("side").hidden = true;
   setBadge("locked", "");
-  socket.close();
+  connection.close();
   $("key").focus();
 }
 
@@ -89,18 +69,8 @@ $("door").addEventListener("submit", (event) => {
   sessionStorage.setItem("play-key", $("key").value);
   $("key").value = "";
   $("door").hidden = true;
-  connect();
+  connection.open();
 });
-
-function setBadge(words, kind) {
-  setText($("link"), words);
-  $("link").className = `badge ${kind}`;
-}
-
-function note(words, wrong = false) {
-  setText($("heard"), words);
-  $("heard").classList.toggle("wrong", wrong);
-}
 
 // --- what a person does ----------------------------------------------------------------------------------------------
 
@@ -384,4 +354,4 @@ function showPlan() {
   });
 }
 
-connect();
+connection.open();

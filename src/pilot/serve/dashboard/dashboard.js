@@ -1,15 +1,9 @@
 // Shows the views that `serve/live.py` sends. Everything that robots and people wrote becomes text, never markup.
 
-import { $, draw, duration, make, renderList, setText, showBox } from "./tools.js";
+import { $, Connection, draw, duration, make, note, renderList, setBadge, setText, showBox } from "./tools.js";
 
-const FIRST_WAIT = 500, LONGEST_WAIT = 5000; // ms between attempts to reconnect
-const WRONG_KEY = 4003; // the code with which a server closes when it does not know the key
 const SMALL = 128; // pictures below so many pixels are enlarged without smoothing
 
-let socket = null;
-let accepted = false; // whether this connection has sent a view
-let keyed = false; // whether this server has API keys
-let wait = FIRST_WAIT;
 let chosen = null; // the robot that a person chose; null: the server chooses
 let requested = null; // the robot that this connection asked the server to show
 let view = null;
@@ -21,54 +15,38 @@ const quoted = (words) => `“${words}”`;
 
 // --- the connection to the server ------------------------------------------------------------------------------------
 
-function connect() {
-  const url = new URL("live", location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  accepted = keyed = false;
-  requested = null;
-  socket = new WebSocket(url);
-  socket.onmessage = (event) => receive(JSON.parse(event.data));
-  socket.onclose = (event) => {
-    if (event.code === WRONG_KEY || !$("door").hidden) return; // wait for a person to enter the key
-    setBadge("disconnected", "bad");
-    document.body.classList.add("away");
-    setTimeout(connect, wait);
-    wait = Math.min(2 * wait, LONGEST_WAIT);
-  };
-}
+const connection = new Connection({ receive });
 
 function receive(message) {
   if (message.kind === "view") {
-    if (!accepted && !keyed) showCommandKey();
+    if (!connection.accepted) begin();
     if (view?.watched?.session !== message.watched?.session) resetRobot();
-    accepted = true;
-    wait = FIRST_WAIT;
     view = message;
     ahead = message.time - Date.now() / 1000;
     show();
     requestRobot();
   } else if (message.kind === "key") {
-    keyed = true;
     sendKey();
   } else if (message.kind === "done" && "stopped" in message) {
     note(message.stopped ? "Stopped." : "Released.");
   } else if (message.kind === "done") {
     note(message.command === null ? "The robot follows its own prompt." : `Command sent: ${quoted(message.command)}.`);
   } else if (message.kind === "error") {
-    if (accepted) note(message.error, true);
+    if (connection.accepted) note(message.error, true);
     else askAgain(message.error);
   }
 }
 
 function send(message) {
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
-  else note("Not connected: the command was not sent.", true);
+  if (!connection.send(message)) note("Not connected: the command was not sent.", true);
 }
 
-/** A server without API keys prints an address with a key in it, without which it takes no commands. */
-function showCommandKey() {
+/** Begin with the first view. A server without API keys prints an address with a key, without which it obeys nobody. */
+function begin() {
+  connection.accept();
+  requested = null;
   const key = sessionStorage.getItem("key");
-  if (key !== null) send({ key });
+  if (!connection.keyed && key !== null) send({ key });
 }
 
 /** Request the robot that a person chose, as long as it is there, and after a reconnection too. */
@@ -93,7 +71,7 @@ function sendKey() {
 function askForKey() {
   $("door").hidden = false;
   setBadge("locked", "");
-  socket.close();
+  connection.close();
   $("key").focus();
 }
 
@@ -111,7 +89,7 @@ $("door").addEventListener("submit", (event) => {
   $("key").value = "";
   $("door").hidden = true;
   setText($("refused"), "");
-  connect();
+  connection.open();
 });
 
 $("command").addEventListener("submit", (event) => {
@@ -137,16 +115,6 @@ $("robots").addEventListener("click", (event) => {
   chosen = button.parentElement.dataset.key;
   requestRobot();
 });
-
-function note(words, wrong = false) {
-  setText($("heard"), words);
-  $("heard").classList.toggle("wrong", wrong);
-}
-
-function setBadge(words, kind) {
-  setText($("link"), words);
-  $("link").className = `badge ${kind}`;
-}
 
 // --- rendering -------------------------------------------------------------------------------------------------------
 
@@ -321,4 +289,4 @@ const given = new URLSearchParams(location.hash.slice(1)).get("key");
 if (given !== null) sessionStorage.setItem("key", given);
 setText($("address"), new URL("/", location.href).href.replace("http", "ws"));
 setInterval(() => view?.watched && showHistory(view.watched.history), 1000);
-connect();
+connection.open();
