@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.data.storage.files import read_json, write_json
-from pilot.models.bundle import config_from_dict
-from pilot.models.registry import model_kind
+from pilot.models.registry import config_from_dict, model_kind
 from pilot.train import checkpoint
 from pilot.train.config import InitFrom, Source, TrainConfig
 
