@@ -198,3 +198,9 @@ def test_prompts_need_no_physics():
     assert load_suite("aloha-insertion").prompt(3) == aloha.PROMPTS["insertion"]
     assert load_suite("metaworld-mt10").prompt(3) == "door open"
     assert load_suite("pusht").prompt(0) == pusht.PROMPT
+
+
+def test_experts_are_there_for_the_suites_whose_goals_they_know():
+    taught = {suite.base for suite in libero.SUITES if suite.has_expert}
+    assert taught == {"spatial", "object", "goal"}
+    assert all(suite.has_expert for suite in aloha.SUITES)

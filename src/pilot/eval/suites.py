@@ -24,6 +24,7 @@ NOT_SIMULATORS = (
     "base",
     "collect",
     "demonstrate",
+    "experts",
     "gl",
     "questions",
     "vocabulary",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pilot.robots.aloha_sim import ROBOT
-from pilot.sims.base import Info, Observation, SimEnv, TaskSuite, check_action, import_extra
+from pilot.sims.base import Info, Observation, ScriptedExpert, SimEnv, TaskSuite, check_action, import_extra
 from pilot.types import Robot
 
 PROMPTS = {
@@ -45,6 +45,16 @@ class AlohaSimEnv:
         self._best = 0
         return self.observe(), self._info(0)
 
+    @property
+    def physics(self) -> Any:
+        """The simulation, for who reads its state: an expert."""
+        return self._env._env.physics
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self._task
+
     def _make(self, task: str) -> Any:
         """Make gym-aloha's environment without the pictures of its steps."""
         env = self._module.AlohaEnv(task, obs_type="pixels_agent_pos")
@@ -66,14 +76,16 @@ class AlohaSimEnv:
 
     def observe(self) -> Observation:
         """Return `{"images": {"cam_high"}, "state": joints [14], "prompt"}`."""
-        physics = self._env._env.physics
-        state = self._env._env.task.get_qpos(physics).astype(np.float32)
-        return {"images": {"cam_high": self.render()}, "state": state, "prompt": PROMPTS[self._task]}
+        return {"images": {"cam_high": self.render()}, "state": self.state(), "prompt": PROMPTS[self._task]}
+
+    def state(self) -> np.ndarray:
+        """Return the joints and grippers, float32 [14]."""
+        return self._env._env.task.get_qpos(self.physics).astype(np.float32)
 
     def render(self) -> np.ndarray:
         """Return the picture from above the table."""
         size = {"height": self._height, "width": self._height * 4 // 3}
-        return self._env._env.physics.render(camera_id="top", **size)
+        return self.physics.render(camera_id="top", **size)
 
     def close(self) -> None:
         """Free the physics."""
@@ -89,6 +101,7 @@ class AlohaSuite(TaskSuite):
     scene: ClassVar[str] = "start"
     package: ClassVar[str] = "gym_aloha"
     extra: ClassVar[str] = "aloha"
+    has_expert: ClassVar[bool] = True
 
     @property
     def robot(self) -> Robot:
@@ -99,6 +112,11 @@ class AlohaSuite(TaskSuite):
 
     def prompt(self, scene: int) -> str:
         return PROMPTS[self.task_of(scene)]
+
+    def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
+        from pilot.sims.experts.aloha import AlohaExpert  # it needs MuJoCo
+
+        return AlohaExpert(env, rng)
 
 
 SUITES = (

@@ -19,10 +19,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pilot.robots.libero import ROBOT
-from pilot.sims.base import Info, Observation, SimEnv, TaskSuite, check_action, import_extra
+from pilot.sims.base import Info, Observation, ScriptedExpert, SimEnv, TaskSuite, check_action, import_extra
 from pilot.types import Robot
 
 MAX_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
+WITH_EXPERT = ("spatial", "object", "goal")
 STARTS = 50
 SETTLE = np.array([0, 0, 0, 0, 0, 0, -1.0])
 SETTLE_STEPS = 10
@@ -97,6 +98,16 @@ class LiberoEnv:
         """Return `{"images": {"image", "wrist_image"}, "state" [8], "prompt"}`."""
         images = {name: self._render(camera) for name, camera in CAMERAS.items()}
         return {"images": images, "state": self.state(), "prompt": self._prompt}
+
+    @property
+    def world(self) -> Any:
+        """LIBERO's own environment, for who reads its state: an expert."""
+        return self._env.env
+
+    @property
+    def prompt(self) -> str:
+        """The instruction of the task."""
+        return self._prompt
 
     def state(self) -> np.ndarray:
         """Return the hand's position [m] and axis-angle [rad], and both fingers [m], float32 [8]."""
@@ -189,11 +200,23 @@ class LiberoSuite(TaskSuite):
         return self.instruction(scene % len(self.tasks))
 
 
+class ScriptedLiberoSuite(LiberoSuite):
+    """A suite of LIBERO whose tasks a scripted expert solves."""
+
+    has_expert: ClassVar[bool] = True
+
+    def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
+        from pilot.sims.experts.libero.expert import LiberoExpert  # it needs MuJoCo
+
+        return LiberoExpert(env, rng)
+
+
 def _suite(base: str, change: str = "") -> LiberoSuite:
     pro = f"-pro-{base}-{change}" if change else f"-{base}"
     title = f"LIBERO-{base}" + (f", {TITLES[change]}" if change else "")
     tasks = tuple(f"{base}-{number}" for number in range(90 if base == "90" else 10))
-    return LiberoSuite(name=f"libero{pro}", title=title, base=base, change=change, tasks=tasks)
+    kind = ScriptedLiberoSuite if base in WITH_EXPERT else LiberoSuite
+    return kind(name=f"libero{pro}", title=title, base=base, change=change, tasks=tasks)
 
 
 SUITES = (
