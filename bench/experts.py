@@ -1,8 +1,9 @@
 """How often scripted experts succeed, and what an episode costs.
 
 `python bench/experts.py rooms-move rooms-move@arm lab-stack_bowls@bimanual libero-object [--scenes 200]
-[--split train] [--disturbed]`. One episode in each of the first scenes, without pictures; CPU time of one process, the drawing of the
-scene and the suite's own bookkeeping in it. `--disturbed` plays what goes wrong in demonstrations. `-v` lists failures.
+[--split train] [--disturbed]`. One episode in each of the first scenes, without pictures; CPU time of one process, the
+drawing of the scene and the suite's own bookkeeping in it. `--disturbed` plays what goes wrong in demonstrations. `-v`
+lists failures.
 """
 
 import argparse

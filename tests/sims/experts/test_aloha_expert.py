@@ -1,4 +1,4 @@
-"""The hands of ALOHA's expert, on an arm of the same joints that is made here (the real one: `make test-benchmarks`)."""
+"""The hands of ALOHA's expert, on an arm of the same joints that is made here."""
 
 import numpy as np
 import pytest

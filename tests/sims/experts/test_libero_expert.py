@@ -96,5 +96,5 @@ def test_asking_twice_changes_nothing(make):
 
 
 def test_a_goal_without_a_skill_is_refused(make):
-    with pytest.raises(ValueError, match="expert knows the goals .* has .*close"):
+    with pytest.raises(ValueError, match=r"expert knows the goals .* has .*close"):
         make(GOAL, ("close", "microwave_1"))

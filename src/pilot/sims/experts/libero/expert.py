@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from pilot.sims.base import DONE, Box
-from pilot.sims.experts.libero.fixtures import OPEN_DRAWER, drawer_opening, is_drawer, open_drawer, slide, turn_knob
+from pilot.sims.experts.libero.fixtures import PULL, drawer_opening, is_drawer, open_drawer, slide, turn_knob
 from pilot.sims.experts.libero.language import drawer_of, name_of, pick_words, put_words
 from pilot.sims.experts.libero.motions import LiberoHand, Missed, Motion, wait
 from pilot.sims.experts.libero.scene import Goal, LiberoScene
 from pilot.sims.experts.libero.skills import is_held, is_slope, lay, pick, place_at, release
 
-
+WIDE_ENOUGH = 0.14  # is a drawer for a bowl; further out it would be in the way of what stands in front [m]
 SKILLED_IN = ("in", "on", "open", "turnon")
 
 
@@ -26,7 +26,7 @@ class LiberoExpert:
         self.scene, self.prompt, self.rng = LiberoScene(env.world), env.prompt, rng
         if strange := [goal for goal in self.scene.goals if goal[0] not in SKILLED_IN]:
             raise ValueError(f"LIBERO's expert knows the goals {SKILLED_IN}, and '{self.prompt}' has {strange}")
-        self.hand = LiberoHand(self.scene, speed=float(rng.uniform(0.75, 1.0)))
+        self.hand = LiberoHand(self.scene, speed=float(rng.uniform(0.85, 1.0)))
         self.failures: list[str] = []  # why motions had to begin again
         self._words, self._about = DONE, ""
         self._motion = self._run()
@@ -82,8 +82,8 @@ class LiberoExpert:
         """Bring a thing to where it belongs; if that is in a drawer, open it first."""
         _, item, region = goal
         drawer = self._seen(region)
-        if is_drawer(self.scene, drawer) and drawer_opening(self.hand, drawer) < OPEN_DRAWER - 0.03:
-            yield from self._open(region)
+        if is_drawer(self.scene, drawer) and drawer_opening(self.hand, drawer) < WIDE_ENOUGH - 0.03:
+            yield from self._open(region, by=WIDE_ENOUGH)
         if not is_held(self.scene, item):
             self._say(pick_words(goal, self.prompt), item)
             along = self.scene.site(region)[1][:, 0] if is_slope(self.scene, region) else None
@@ -94,10 +94,10 @@ class LiberoExpert:
         else:
             yield from place_at(self.hand, item, region, rng=self.rng)
 
-    def _open(self, region: str) -> Motion:
+    def _open(self, region: str, *, by: float = PULL) -> Motion:
         drawer = self._seen(region)
         self._say(f"open the {drawer_of(region)}", drawer)
-        yield from open_drawer(self.hand, drawer, rng=self.rng)
+        yield from open_drawer(self.hand, drawer, rng=self.rng, by=by)
 
     def _seen(self, region: str) -> str:
         """Return what to look at for a region: what it belongs to, or the thing of that name."""

@@ -4,8 +4,18 @@ import numpy as np
 
 from pilot.sims.experts.libero.grasping import find_top_grasps
 from pilot.sims.experts.libero.motions import (
-    CLOSED, OPEN, UP, LiberoHand, Missed, Motion, over, pointing_down, reach, set_grip, turn_between,
-)  # fmt: skip
+    CLOSED,
+    OPEN,
+    UP,
+    LiberoHand,
+    Missed,
+    Motion,
+    over,
+    pointing_down,
+    reach,
+    set_grip,
+    turn_between,
+)
 from pilot.sims.experts.libero.scene import LiberoScene
 from pilot.sims.experts.libero.skills import grip, nearest_yaw, release, travel_height
 
@@ -28,8 +38,8 @@ def drawer_opening(hand: LiberoHand, drawer: str) -> float:
     return -float(data.qpos[model.jnt_qposadr[model.body_jntadr[hand.scene.body(drawer)]]])
 
 
-def open_drawer(hand: LiberoHand, drawer: str, *, rng: np.random.Generator) -> Motion:
-    """Pinch a drawer's handle from the front, pull, and leave.
+def open_drawer(hand: LiberoHand, drawer: str, *, rng: np.random.Generator, by: float = PULL) -> Motion:
+    """Pinch a drawer's handle from the front, pull until it is open `by` [m], and leave.
 
     Raises:
         Missed: the drawer has not come along.
@@ -46,12 +56,12 @@ def open_drawer(hand: LiberoHand, drawer: str, *, rng: np.random.Generator) -> M
     yield from reach(hand, before, near=0.012)
     yield from reach(hand, (handle - 0.006 * out, rotation), pace=0.5, near=0.008, lenient=True)
     yield from set_grip(hand, CLOSED)
-    left = PULL - drawer_opening(hand, drawer)
+    left = by - drawer_opening(hand, drawer)
     yield from reach(hand, (hand.pose[0] + left * out, rotation), pace=0.8, near=0.012, lenient=True)
     opened = drawer_opening(hand, drawer)
     yield from set_grip(hand, OPEN, steps=8)
     yield from reach(hand, (hand.pose[0] + 0.07 * out, rotation), near=0.02, lenient=True)
-    if opened < OPEN_DRAWER:
+    if opened < min(OPEN_DRAWER, by - 0.03):
         raise Missed(f"{drawer} is open by {opened:.2f} m only")
     yield from reach(hand, (hand.pose[0] + 0.12 * UP, pointing_down(hand_yaw_after(out))), near=0.05, lenient=True)
 

@@ -17,6 +17,7 @@ PALM = (0.105, 0.034, 0.042)  # half its length along the grip, half its width, 
 DEEPEST = 0.032  # from a thing's top down to the fingertips, before the palm touches it [m]
 CLEAR = 0.004  # between the fingertips and what is below them [m]
 WIDEST = 0.068  # that fits between the fingers with something to spare [m]
+MOST_SLANT = 0.012  # of the sides that the fingers close on, over half a finger's width [m]
 DIRECTIONS = 16
 
 
@@ -61,10 +62,13 @@ def find_top_grasps(
                 tip = max(tip, highest + CLEAR)  # fingers may stand on what is low enough
                 if top - tip < 0.008:
                     continue
+                slant = _slant(flat[slab], points[slab, 2] > top - depth, low, high, across)
+                if slant > MOST_SLANT:
+                    continue
                 off = np.hypot(centre - middle[0], across - middle[1])
                 is_rim = high - low < 0.02 and off > 0.02
                 cost = 0.25 * turn + (0.3 + abs(across - middle[1]) * 5 if is_rim else off * 12)
-                cost += 10 * (high - low) + max(0.0, 0.02 - (top - tip)) * 20
+                cost += 3 * (high - low) + 40 * slant + max(0.0, 0.02 - (top - tip)) * 20
                 xy = axes.T @ np.array([centre, across])
                 found.append(TopGrasp(np.array([*xy, tip + TIP]), float(angle), float(high - low), float(cost)))
     return sorted(found, key=lambda grasp: grasp.cost)
@@ -74,6 +78,15 @@ def _highest(along: np.ndarray, height: np.ndarray, centre: float, *, inner: flo
     """Return the top of what stands from `inner` away from the middle to the fingers' outer sides [m]."""
     away = np.abs(along - centre)
     return float(height[(away >= inner) & (away < HALF_OPEN + FINGER)].max(initial=-np.inf))
+
+
+def _slant(flat: np.ndarray, near: np.ndarray, low: float, high: float, across: float) -> float:
+    """Return by how much the two sides of a piece lean against the fingers, over half a finger's width [m]."""
+    inside = near & (flat[:, 0] > low - 1e-6) & (flat[:, 0] < high + 1e-6)
+    halves = [flat[inside & half, 0] for half in (flat[:, 1] < across - 1e-6, flat[:, 1] > across + 1e-6)]
+    if not all(map(len, halves)):
+        return np.inf
+    return float(abs(halves[0].min() - halves[1].min()) + abs(halves[0].max() - halves[1].max()))
 
 
 def _pieces(along: np.ndarray, height: np.ndarray, *, depth: float) -> list[tuple[float, float, float]]:

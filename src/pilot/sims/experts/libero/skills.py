@@ -4,8 +4,19 @@ import numpy as np
 
 from pilot.sims.experts.libero.grasping import CLEAR, TIP, TopGrasp, find_top_grasps
 from pilot.sims.experts.libero.motions import (
-    CLOSED, OPEN, UP, LiberoHand, Missed, Motion, over, pointing_down, reach, set_grip, turn_onto, wait,
-)  # fmt: skip
+    CLOSED,
+    OPEN,
+    UP,
+    LiberoHand,
+    Missed,
+    Motion,
+    over,
+    pointing_down,
+    reach,
+    set_grip,
+    turn_onto,
+    wait,
+)
 from pilot.sims.experts.libero.scene import LiberoScene
 
 TRAVEL = 0.03  # between what is carried and what it is carried over [m]
@@ -30,7 +41,7 @@ def pick(
     yield from grip(hand, name, rng=rng, tries=tries, along=along)
     height = hand.scene.pose(name)[0][2]
     pos, rotation = hand.pose
-    yield from reach(hand, (pos + 0.06 * UP, rotation), pace=0.6, near=0.015, lenient=True)
+    yield from reach(hand, (pos + 0.06 * UP, rotation), pace=0.8, near=0.015, lenient=True)
     if hand.scene.pose(name)[0][2] < height + 0.02:
         raise Missed(f"{name} is not in the hand")
 
@@ -54,7 +65,7 @@ def grip(
     above = max(grasp.pos[2] + 0.05, top + 0.04) + float(rng.uniform(0, 0.03))
     yield from over(hand, down, height=max(above, travel_height(scene, hand.pose[0], down[0], hang=0.02)))
     yield from reach(hand, (np.array([*down[0][:2], above]), down[1]), near=0.012)
-    yield from reach(hand, down, pace=0.6, near=0.006, lenient=True)
+    yield from reach(hand, down, pace=0.75, near=0.006, lenient=True)
     yield from wait(hand, int(rng.integers(0, 3)))
     yield from set_grip(hand, CLOSED)
 
@@ -95,7 +106,7 @@ def place(
         Missed: it fell on the way.
     """
     scene = hand.scene
-    pos, rotation = hand.pose
+    pos = hand.pose[0]
     offset = scene.pose(name)[0] - pos
     hang = pos[2] - float(scene.points(name)[:, 2].min())
     xy = goal + rng.normal(0, 0.003, 2) - offset[:2]
@@ -113,12 +124,21 @@ def place_at(hand: LiberoHand, name: str, where: str, *, rng: np.random.Generato
     scene = hand.scene
     is_region = where in scene.world.object_sites_dict
     goal = (scene.site(where) if is_region else scene.pose(where))[0]
+    goal = goal + _out_of_the_frame(scene, where) if is_region else goal
     below = scene.points(scene.site_body(where) if is_region else where)
     away = np.linalg.norm(below[:, :2] - goal[:2], axis=1)
     ground = float(below[away < 0.03, 2].max(initial=scene.ground))
     rim = float(below[away < 0.12, 2].max(initial=ground))
     lowest = rim + TIP + CLEAR if rim > ground + 0.02 else -np.inf
     yield from place(hand, name, goal[:2], ground=ground, lowest=lowest, rng=rng)
+
+
+def _out_of_the_frame(scene: LiberoScene, region: str) -> np.ndarray:
+    """Return the way from a region's middle to where things fit in from above: the middle of what is pulled out."""
+    body = scene.body(scene.site_body(region))
+    if not scene.model.body_jntnum[body]:
+        return np.zeros(3)
+    return -0.015 * scene.data.xaxis[scene.model.body_jntadr[body]]
 
 
 def lay(hand: LiberoHand, name: str, region: str) -> Motion:
@@ -146,7 +166,7 @@ def lay(hand: LiberoHand, name: str, region: str) -> Motion:
 
 def is_slope(scene: LiberoScene, region: str) -> bool:
     """Return whether a region leans so that things have to be laid on it: a wine rack's."""
-    return region in scene.world.object_sites_dict and abs(scene.site(region)[1][2, 2]) < 0.8
+    return region in scene.world.object_sites_dict and bool(np.abs(scene.site(region)[1][2]).max() < 0.95)
 
 
 def release(hand: LiberoHand, *, by: float = 0.08) -> Motion:
