@@ -10,6 +10,7 @@
 #   make licences, lock  write THIRD_PARTY.md, requirements-dev.lock
 #   make docs            the documentation as a site, in build/docs
 #   make test-extras     ONNX export and rerun files, whose packages are heavy
+#   make test-lerobot    round trips through LeRobot's own tools, in a virtual environment of their own
 #   make test-benchmarks the adapters to LIBERO, MetaWorld, ALOHA and PushT, in a virtual environment of their own
 # Another interpreter: make test PYTHON=/path/to/python3.11
 
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do command -v $$p && break
 # Two processes share the cores: threads that spin while they wait would slow each other down.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-benchmarks test-extras check bench torture wheel mutants soak licences lock install-locked docs install preflight clean
+.PHONY: demo test test-benchmarks test-extras test-lerobot check bench torture wheel mutants soak licences lock install-locked docs install preflight clean
 
 # What developers have is enough for the demo; everybody else installs a third of it.
 demo: preflight $(if $(wildcard $(STAMP)),install,$(DEMO_STAMP))
@@ -39,6 +40,13 @@ test-benchmarks: preflight
 	test -x $(BENCHMARKS)/bin/python || $(PYTHON) -m venv $(BENCHMARKS)
 	$(BENCHMARKS)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[torch,pusht,aloha,metaworld,libero]' pytest
 	$(BENCHMARKS)/bin/python -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/external/check_benchmarks.py
+
+# LeRobot wants older versions of much, so it never shares the environment of the rest.
+LEROBOT := .venv-lerobot
+test-lerobot:
+	test -x $(LEROBOT)/bin/python || $(PYTHON) -m venv $(LEROBOT)
+	$(LEROBOT)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[torch,video]' 'lerobot==0.4.4' pytest
+	PYTHONPATH=tests $(LEROBOT)/bin/python -m pytest -c /dev/null --rootdir . -p no:cacheprovider tests/external/check_lerobot.py
 
 # Extras that are too heavy for `all`: the exporter of ONNX, and half a gigabyte of viewer. Without them their tests are skipped.
 test-extras: preflight install

@@ -80,3 +80,75 @@ def test_only_the_named_dims_are_clipped(kind):
 def test_too_many_dims_are_refused():
     with pytest.raises(ValueError, match="raise action_dim"):
         transforms.pad_dims(np.zeros((2, 9), np.float32), 8)
+
+
+def test_a_picture_of_shares_may_be_black_and_white():
+    np.testing.assert_array_equal(transforms.picture(np.ones((1, 2, 3), np.float32)), np.full((1, 2, 3), 255))
+    assert not transforms.picture(np.zeros((1, 2, 3))).any()
+    for wrong in (np.full((1, 2, 3), 1.01), np.full((1, 2, 3), -0.01)):
+        with pytest.raises(ValueError, match="floats in 0 to 1"):
+            transforms.picture(wrong)
+
+
+def test_channels_are_looked_for_last_and_then_first():
+    """Of three rows and three columns nothing is turned."""
+    square = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    assert transforms.picture(square) is square
+    wide = np.arange(24, dtype=np.uint8).reshape(3, 2, 4)
+    np.testing.assert_array_equal(transforms.picture(wide), wide.transpose(1, 2, 0))
+    with pytest.raises(ValueError, match=r"got uint8 \[4, 2, 5\]"):
+        transforms.picture(np.zeros((4, 2, 5), np.uint8))
+
+
+def test_a_picture_of_the_right_size_is_returned_itself():
+    image = np.full((4, 6, 3), 7, np.uint8)
+    assert transforms.resize_with_pad(image, (4, 6)) is image
+    assert transforms.resize_with_pad(image, 6).shape == (6, 6, 3)
+
+
+def test_a_picture_stands_in_the_middle_of_its_frame():
+    tall = transforms.resize_with_pad(np.full((12, 4, 3), 9, np.uint8), (6, 9))
+    assert tall[:, 3:5].all() and not tall[:, :3].any() and not tall[:, 5:].any()
+    flat = transforms.resize_with_pad(np.full((4, 12, 3), 9, np.uint8), (9, 6))
+    assert flat[3:5].all() and not flat[:3].any() and not flat[5:].any()
+    for thin in (np.zeros((1, 1000, 3), np.uint8), np.zeros((1000, 1, 3), np.uint8)):
+        with pytest.raises(ValueError, match="too long and thin to fit 8 x 8"):
+            transforms.resize_with_pad(thin, 8)
+
+
+def test_normalised_numbers_are_those_of_the_formulas():
+    """A dim that hardly moves is divided by a millionth more than its range."""
+    still = NormStats(mean=np.array([1.0, 3.0]), std=np.array([0.0, 1e-6]), q01=np.array([1.0, 2.0]),
+                      q99=np.array([1.0, 2.0 + 1e-6]))  # fmt: skip
+    x = np.array([[1.0 + 4e-6, 2.0 + 4e-6]])
+    np.testing.assert_allclose(transforms.normalize(x, still, "quantile"), [[7.0, 3.0]], atol=1e-4)
+    np.testing.assert_allclose(transforms.normalize(np.array([[1.0 + 4e-6, 3.0 + 4e-6]]), still, "zscore"),
+                               [[4.0, 2.0]], atol=1e-4)  # fmt: skip
+    back = transforms.unnormalize(np.array([[7.0, 3.0]]), replace(still, q01=np.zeros(2), q99=np.array([0.0, 1e-6])))
+    np.testing.assert_allclose(back, [[4e-6, 4e-6]], rtol=1e-4)
+    back = transforms.unnormalize(np.array([[4.0, 2.0]]), replace(still, mean=np.zeros(2)), "zscore")
+    np.testing.assert_allclose(back, [[4e-6, 4e-6]], rtol=1e-4)
+    np.testing.assert_allclose(transforms.normalize(np.array([[2.0, 6.0]]), STATS), [[0.5, 0.2]], atol=1e-6)
+
+
+def test_statistics_may_have_more_dims_and_clip_at_both_ends():
+    clipped = replace(STATS, clip=np.array([5.0, 2.0]))
+    for kind, ends in (("quantile", [[-5.0, -2.0], [5.0, 2.0]]), ("zscore", [[-5.0, -2.0], [5.0, 2.0]])):
+        np.testing.assert_allclose(transforms.normalize(np.array([[-99.0, -99], [99, 99]]), clipped, kind), ends)
+        assert transforms.normalize(np.array([[-99.0]]), clipped, kind).tolist() == [[-5.0]]
+        assert transforms.unnormalize(np.zeros((2, 1)), STATS, kind).shape == (2, 1)
+
+
+def test_one_action_is_relative_to_its_state():
+    action, state = np.array([1.0, 2.0]), np.array([0.5, 0.5, 9.0])
+    assert transforms.to_delta(action, state, (True, True)).tolist() == [0.5, 1.5]
+    both = transforms.to_delta(np.ones((2, 2)), np.array([[1.0, 1.0], [2.0, 2.0]]), (True, True))
+    assert both.tolist() == [[0, 0], [-1, -1]], "a state for each"
+
+
+def test_padding_appends_zeros():
+    padded = transforms.pad_dims(np.ones((2, 3)), 5)
+    assert padded.dtype == np.float32 and padded.tolist() == [[1, 1, 1, 0, 0]] * 2
+    assert transforms.pad_dims(np.ones((2, 3)), 3).tolist() == [[1, 1, 1]] * 2
+    assert transforms.pad_dims(np.ones((1, 9, 2)), 4).shape == (1, 9, 4)
+    assert transforms.pad_dims(np.ones(2), 3).tolist() == [1, 1, 0]

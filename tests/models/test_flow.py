@@ -126,3 +126,43 @@ def test_time_features_are_sines_then_cosines_from_fast_to_slow():
     torch.testing.assert_close(features[0], torch.tensor([0.0] * 4 + [1.0] * 4))
     assert features[1, 0].item() == pytest.approx(0.0, abs=1e-5)  # half of the fastest period
     assert features[1, 4].item() == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_periods_of_time_features_are_geometric():
+    """From 4 ms to 4 s; the last of them turns by π/2 from noise to data."""
+    time = torch.tensor([[0.25, 0.5, 1.0], [0.0, 0.125, 0.75]])
+    features = flow.time_features(time, 8)
+    assert features.shape == (2, 3, 8)
+    periods = torch.tensor([4e-3 * 1000 ** (i / 3) for i in range(4)], dtype=torch.float64)
+    angles = 2 * torch.pi * time[..., None].double() / periods
+    torch.testing.assert_close(features[..., :4].double(), angles.sin(), atol=5e-4, rtol=0)
+    torch.testing.assert_close(features[..., 4:].double(), angles.cos(), atol=5e-4, rtol=0)
+    two = flow.time_features(torch.tensor([0.001]), 2)
+    torch.testing.assert_close(two, torch.tensor([[1.0, 0.0]]), atol=1e-5, rtol=0)
+    other = flow.time_features(torch.tensor([1.0]), 4, min_period=2.0, max_period=8.0)
+    torch.testing.assert_close(other, torch.tensor([[0.0, 0.5**0.5, -1.0, 0.5**0.5]]), atol=1e-5, rtol=0)
+    for width in (3, 9):
+        with pytest.raises(ValueError, match=f"an even width, got {width}"):
+            flow.time_features(torch.zeros(2), width)
+
+
+def test_frequencies_are_kept_on_devices_that_a_copy_would_hold_up():
+    flow._kept_frequencies.cache_clear()
+    for _ in range(3):
+        assert flow.time_features(torch.zeros(2, device="meta"), 8).shape == (2, 8)
+    assert flow._kept_frequencies.cache_info()[:2] == (2, 1)
+    flow.time_features(torch.zeros(2), 8)
+    flow.time_features(torch.nn.Parameter(torch.zeros(2, device="meta")), 8)  # a subclass, as a tracer's tensor is
+    flow.time_features(torch.nn.Parameter(torch.zeros(2)), 8)
+    assert flow._kept_frequencies.cache_info()[:2] == (2, 1)
+
+
+def test_one_step_looks_once(no_shape_checks):
+    assert flow.euler_times(1).tolist() == [1.0] and flow.solver_times(1, "midpoint").tolist() == [1.0, 0.5]
+    with pytest.raises(ValueError, match="no solver 'heun'"):
+        flow.solver_times(4, "heun")
+
+
+def test_no_action_is_given_where_there_is_no_delay():
+    times = flow.zero_given_times(torch.full((50,), 0.7), 4, max_delay=0, generator=torch.Generator().manual_seed(0))
+    assert times.shape == (50, 4) and (times == 0.7).all()

@@ -67,6 +67,20 @@ def test_a_bomb_is_refused_in_a_line_and_in_little_memory(make, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "kilobytes"
 
 
+def test_a_bomb_that_is_read_from_elsewhere_is_refused(tmp_path):
+    """An open file stands for one that is fetched part by part, and its name is not one of here."""
+    for make in (numbers, texts):
+        file, refused = make(tmp_path / "bomb.parquet"), r"far/away\.parquet has \d\d+ bytes"
+        with file.open("rb") as opened, pytest.raises(ValueError, match=refused):
+            read_table(opened, ["x"], path=Path("far/away.parquet"))
+
+
+def test_a_large_file_may_take_more(tmp_path):
+    """64 times its size: numbers that do not repeat are as large as they are."""
+    path = write(tmp_path / "real.parquet", pa.table({"x": np.random.default_rng(0).random(ROWS)}), times=6)
+    assert path.stat().st_size > 2**24 and read_table(path, ["x"], path=path).num_rows == 6 * ROWS
+
+
 def test_rows_of_a_row_group_are_weighed_alone(tmp_path):
     path = numbers(tmp_path / "bomb.parquet")
     few = read_table(path, ["x"], path=path, rows=slice(ROWS - 1, ROWS + 1))

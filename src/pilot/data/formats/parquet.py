@@ -92,7 +92,7 @@ def refuse_bomb(
     Raises:
         ValueError: they would take more than `MOST_UNFOLDED` bytes, and more than `MOST_TIMES` the size of the file.
     """
-    size = os.path.getsize(path) if os.path.exists(path) else 0  # elsewhere the least counts
+    size = _size(file)
     allowed, needed = max(MOST_UNFOLDED, MOST_TIMES * size), 0
     for group in range(parquet.num_row_groups) if groups is None else groups:
         described = parquet.metadata.row_group(group)
@@ -108,6 +108,13 @@ def refuse_bomb(
                     f"{path} has {size} bytes and would take at least {needed} in memory, which no recording does; do "
                     "not use this file"
                 )
+
+
+def _size(file: Any) -> int:
+    """Return the bytes of a path's file or of an open one."""
+    if isinstance(file, str | Path):
+        return os.path.getsize(file)
+    return file.seek(0, os.SEEK_END) or file.tell()
 
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}

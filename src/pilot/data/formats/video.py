@@ -221,7 +221,10 @@ class VideoFile:
 
     def _check_index(self) -> None:
         """Check by the file's own index that all its bytes are there, and that it runs at the set's rate."""
-        entries = self._stream.index_entries
+        self.count, self._keys = int(self._stream.frames), np.zeros(0, int)
+        entries = getattr(self._stream, "index_entries", None)
+        if entries is None:  # before PyAV 17, which LeRobot's users may have: the file itself is not checked
+            return
         self.count = len(entries)
         self._keys = np.array([number for number, entry in enumerate(entries) if entry.is_keyframe])
         if self.count and (end := max(entry.pos + entry.size for entry in entries)) > self.path.stat().st_size:
