@@ -76,17 +76,21 @@ class Counts:
         self.both_ways = {part: count for part, count in ahead.items() if self.flops.get(part, 0) > count}
         self.one_way = ahead.keys() - self.both_ways.keys()
         # Parameters: all, those that learn, and those of them that a loss reaches; an optimizer keeps only these.
-        parts = {"vision": self.losses.vision, "embedding": self.losses.vision}
-        parts |= dict.fromkeys(GROUPS["expert"], self.losses.flow)
+        gets_gradients = {"vision": self.losses.vision, "embedding": self.losses.vision}
+        gets_gradients |= dict.fromkeys(GROUPS["expert"], self.losses.flow)
         learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        reached = [p for name, p in learning.items() if parts.get(name.partition(".")[0], self.losses.backbone)]
-        self.everything, self.learning, self.reached = map(size, (model.parameters(), learning.values(), reached))
+        reached = [
+            p for name, p in learning.items() if gets_gradients.get(name.partition(".")[0], self.losses.backbone)
+        ]
+        self.everything, self.learning, self.reached = map(
+            count_numbers, (model.parameters(), learning.values(), reached)
+        )
         # Those beside adapters, which are kept in the dtype of compute; and those that Muon moves.
         self.halved = self.everything - self.learning if adapted_layers(model) else 0
         linear = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
-        self.muon = size(p for p in reached if id(p) in linear) if config.optim.name == "muon" else 0
+        self.muon = count_numbers(p for p in reached if id(p) in linear) if config.optim.name == "muon" else 0
         # Those outside of blocks, those of the largest block, and the number of blocks.
-        blocks = [size(block.parameters()) for block in model.blocks()]
+        blocks = [count_numbers(block.parameters()) for block in model.blocks()]
         self.outside, self.largest, self.blocks = self.everything - sum(blocks), max(blocks), len(blocks)
 
     def learning_in(self, layout: Layout) -> int:
@@ -95,7 +99,7 @@ class Counts:
         return min(self.learning, self.reached) if freezes else self.learning
 
 
-def size(parameters: Iterable[Tensor]) -> int:
+def count_numbers(parameters: Iterable[Tensor]) -> int:
     """Return how many numbers the tensors hold."""
     return sum(p.numel() for p in parameters)
 
@@ -230,12 +234,8 @@ class Activations:
     def flow_block(self, expert: GemmaConfig) -> float:
         """Return the bytes of one noise draw of a row: the expert's blocks, with copies of all keys and values."""
         c, tokens, cross = self.c, self.counts.tokens.chunk, self.model.expert_reads == "output"
-        x, heads, kv, norm = (
-            expert.width * c,
-            expert.num_heads * expert.head_dim * c,
-            self.kv(expert),
-            self.norm(expert),
-        )
+        x, heads = expert.width * c, expert.num_heads * expert.head_dim * c
+        kv, norm = self.kv(expert), self.norm(expert)
         keys, groups = self.counts.tokens.prefix + tokens, expert.num_heads // expert.num_kv_heads
         grouped = not cross and 1 < groups <= keys / tokens
         block = tokens * sum(self.block(expert, read=False, copied=not cross))
