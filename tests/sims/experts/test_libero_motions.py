@@ -86,4 +86,8 @@ def test_turns_lead_from_one_rotation_to_another():
 
 def test_two_fingers_are_alike():
     assert np.isclose(nearest_yaw(2.0, 0.0), np.pi) and np.isclose(nearest_yaw(1.5, 1.4), 1.4)
-    assert np.isclose(nearest_yaw(-0.2, 3.0), 3.0 - np.pi)
+    assert np.isclose(nearest_yaw(0.3, 3.1), 3.1 - np.pi)
+
+
+def test_the_wrist_is_not_turned_too_far():
+    assert np.isclose(nearest_yaw(0.0, np.pi / 2 - np.pi), np.pi / 2), "the nearer one is beyond its limit"

@@ -1,7 +1,8 @@
 """The expert of ALOHA's two simulated tasks: both hands go from pose to pose, and the joints follow.
 
-A motion is a generator of the next action [14], one per control step. Poses are of the point between the fingertips.
-Joints are what its actions say plus what they lag behind: dry friction holds ALOHA's simulated joints back by degrees.
+A motion is a generator that moves what the hands are told, one control step at a time. Poses are of the point between
+the fingertips. Dry friction lets the simulated joints creep to where they are told to be: what was off after one motion
+is measured, and put right by the next.
 """
 
 from collections.abc import Generator
@@ -20,8 +21,9 @@ JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_ro
 OPEN, CLOSED = 1.0, 0.0
 PINCH = 0.015  # from the fingertips back to the point that is meant [m]
 DAMPING = 0.03
-LAG_GAIN, MOST_LAG = 0.04, 0.1  # what is made up for per step, and altogether [rad]
 UP = np.array([0.0, 0.0, 1.0])
+PEG, PIN = 0.06, 0.04  # from the middle of the peg to its end, and from that of the socket to its pin [m]
+PRESSED = 0.003  # against each other they are held, so near they are [m]
 MEETING = np.array([0.0, 0.5, 0.25])  # where the hands meet [m]
 
 
@@ -37,7 +39,7 @@ class ViperHand:
         self._facing = 0.0 if side == "left" else np.pi
         self._finger = model.joint(f"vx300s_{side}/left_finger").qposadr[0]
         self._reach = self._fingertip(model.geom(f"vx300s_{side}/10_left_gripper_finger").id) - PINCH
-        self.q, self.lag = data.qpos[self._address].copy(), np.zeros(len(joints))
+        self.q = data.qpos[self._address].copy()
         self.grip = 0.1
         self.pose = self._forward(self.q)
 
@@ -62,10 +64,8 @@ class ViperHand:
         return result
 
     def action(self) -> np.ndarray:
-        """Return the arm's part of the action [7], which makes up for what the joints lag behind."""
-        error = self.q - self.data.qpos[self._address]
-        self.lag = np.clip(self.lag + LAG_GAIN * error, -MOST_LAG, MOST_LAG)
-        return np.append(np.clip(self.q + self.lag, self._low, self._high), self.grip)
+        """Return the arm's part of the action [7]."""
+        return np.append(self.q, self.grip)
 
     def follow(self, pos: np.ndarray, rotation: np.ndarray) -> None:
         """Move the joints towards a pose of the point between the fingertips (damped least squares)."""
@@ -192,24 +192,30 @@ class AlohaExpert:
         peg = self._where("peg") + back + 0.012 * UP  # it lies too low for the fingertips
         yield from self._go(0.7, (right, peg, down), (left, socket, down_left))
         yield from self._grip(0.6, right, left, opening=CLOSED)
-        yield from self._go(0.7, (right, peg + 0.1 * UP, down), (left, socket + 0.1 * UP, down_left))
+        yield from self._go(0.6, (right, peg + 0.1 * UP, down), (left, socket + 0.1 * UP, down_left))
         self._words, self._about = "insert the peg into the socket", "socket-1"
         middle = np.array([0.0, 0.5, 0.17]) + self.rng.uniform(-0.02, 0.02, 3)
-        apart = np.array([0.085, 0, 0])
-        for seconds in (1.2, 0.5):  # what was off after the first is put right by the second
+        apart = np.array([0.075, 0, 0])
+        for seconds in (1.0, 0.4):  # what was off after the first is put right by the second
             yield from self._go(
                 seconds,
                 (right, right.pose[0] + middle + apart - self._where("peg"), down),
                 (left, left.pose[0] + middle - apart - self._where("socket"), down_left),
             )
-        for _ in range(2):
-            gap = self._where("socket") - self._where("peg")
-            yield from self._go(0.4, (right, right.pose[0] + np.array([0, gap[1], gap[2]]), down))
-        for _ in range(3):
-            gap = self._where("socket") - self._where("peg")
-            forward = np.array([-0.03, gap[1], gap[2]])
-            yield from self._go(0.5, (right, right.pose[0] + forward, down))
+        for step in (0.0, 0.0, 0.02, *[0.012] * 8):  # first into line, then in
+            aside, ahead, left_over = self._to_pin()
+            if left_over < PRESSED:
+                break
+            way = aside + min(step, left_over + 2 * PRESSED) * ahead
+            yield from self._go(0.3 if step == 0 else 0.25, (right, right.pose[0] + way, down))
         yield from self._rest()
+
+    def _to_pin(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return the way of the peg's end onto the socket's axis [3], the axis [3], and how far the pin is along it."""
+        socket, axis = self._where("socket"), -self.data.body("socket").xmat.reshape(3, 3)[:, 0]
+        end = self._where("peg") - PEG * self.data.body("peg").xmat.reshape(3, 3)[:, 0]
+        along = float((socket - end) @ axis)
+        return socket - end - along * axis, axis, along - PIN
 
 
 def _between(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pilot.sims.base import DONE, Box
-from pilot.sims.experts.libero.fixtures import PULL, drawer_opening, is_drawer, open_drawer, slide, turn_knob
+from pilot.sims.experts.libero.fixtures import PULL, drawer_opening, is_drawer, open_drawer, push, turn_knob
 from pilot.sims.experts.libero.language import drawer_of, name_of, pick_words, put_words
 from pilot.sims.experts.libero.motions import LiberoHand, Missed, Motion, wait
 from pilot.sims.experts.libero.scene import Goal, LiberoScene
@@ -72,8 +72,7 @@ class LiberoExpert:
             yield from turn_knob(self.hand, f"{goal[1]}_button")
         elif self.prompt.startswith("push"):
             self._say(self.prompt, goal[1])
-            where = self.scene.site(goal[2])[0][:2]
-            yield from slide(self.hand, goal[1], where, rng=self.rng, tries=len(self.failures))
+            yield from push(self.hand, goal[1], self.scene.site(goal[2])[0][:2])
         else:
             yield from self._bring(goal)
         yield from wait(self.hand, 4)

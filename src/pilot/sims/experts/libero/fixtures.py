@@ -1,8 +1,8 @@
-"""What the expert of LIBERO does without carrying anything: it pulls drawers, turns a knob, and slides a plate."""
+"""What the expert of LIBERO does without carrying anything: it pulls drawers, turns a knob, and pushes a plate."""
 
 import numpy as np
 
-from pilot.sims.experts.libero.grasping import find_top_grasps
+from pilot.sims.experts.libero.grasping import CLEAR, TIP, find_top_grasps
 from pilot.sims.experts.libero.motions import (
     CLOSED,
     OPEN,
@@ -17,12 +17,15 @@ from pilot.sims.experts.libero.motions import (
     turn_between,
 )
 from pilot.sims.experts.libero.scene import LiberoScene
-from pilot.sims.experts.libero.skills import grip, nearest_yaw, release, travel_height
+from pilot.sims.experts.libero.skills import nearest_yaw, release, travel_height
 
 PULL = 0.17  # from closed to open, and a little more [m]
 OPEN_DRAWER = 0.14  # from here on LIBERO calls a drawer open [m]
 SLIDE = 2  # MuJoCo's number for joints that slide
 TURN = 1.2  # of a knob that is off: LIBERO calls it on from 0.5 [rad]
+LEAN = 0.55  # of a hand that pushes, over what it pushes: what stands behind leaves no more room [rad]
+NEAR_ENOUGH = 0.025  # to where something is pushed [m]
+MOST_PUSHED = 90  # steps
 STANDOFF = 0.09  # a hand comes this far along its fingers [m]
 
 
@@ -114,17 +117,42 @@ def turn_knob(hand: LiberoHand, knob: str) -> Motion:
     yield from release(hand)
 
 
-def slide(hand: LiberoHand, name: str, goal: np.ndarray, *, rng: np.random.Generator, tries: int = 0) -> Motion:
-    """Move a flat thing over the table to `goal` [2], held by its rim, without lifting it.
+def push(hand: LiberoHand, name: str, goal: np.ndarray) -> Motion:
+    """Push a flat thing over the table to `goal` [2]: along one of the table's axes, then along the other.
 
     Raises:
-        Missed: there is no room for the fingers, or it does not come along.
+        Missed: it does not get there.
     """
     scene = hand.scene
-    yield from grip(hand, name, rng=rng, tries=tries)
-    way = goal - scene.pose(name)[0][:2]
-    pos, rotation = hand.pose
-    yield from reach(hand, (pos + np.array([*way, 0.003]), rotation), pace=0.6, near=0.008, lenient=True)
-    yield from release(hand)
-    if np.linalg.norm(goal - scene.pose(name)[0][:2]) > 0.04:
-        raise Missed(f"{name} has not come along")
+    for _ in range(3):
+        way = goal - scene.pose(name)[0][:2]
+        axis = int(np.abs(way).argmax())
+        if abs(way[axis]) < NEAR_ENOUGH:
+            return
+        yield from _push_along(hand, name, np.sign(way[axis]) * np.eye(3)[axis], distance=abs(way[axis]))
+    if np.abs(goal - scene.pose(name)[0][:2]).max() > NEAR_ENOUGH:
+        raise Missed(f"{name} is not where it was pushed to")
+
+
+def _push_along(hand: LiberoHand, name: str, ahead: np.ndarray, *, distance: float) -> Motion:
+    """Push a thing `ahead` [3] with open fingers, which take it from behind while the hand leans over it."""
+    scene = hand.scene
+    start = scene.pose(name)[0]
+    pointing = -np.cos(LEAN) * UP - np.sin(LEAN) * ahead
+    yaw = nearest_yaw(hand.yaw, float(np.arctan2(ahead[0], -ahead[1])))
+    along = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    rotation = np.stack([along, np.cross(pointing, along), pointing], axis=1)
+    back = float(((scene.points(name) - start) @ ahead).min())
+    tips = np.array([*start[:2], scene.ground + CLEAR]) + (back - 0.015) * ahead
+    behind = tips - TIP * pointing
+    hand.grip = OPEN
+    height = max(travel_height(scene, hand.pose[0], behind, hang=0.02), behind[2] + 0.1)
+    yield from over(hand, (behind, rotation), height=height)
+    yield from reach(hand, (behind, rotation), pace=0.75, near=0.008, lenient=True)
+    for _ in range(MOST_PUSHED):
+        if (scene.pose(name)[0] - start) @ ahead > distance - 0.003:
+            break
+        forward = behind + ((hand.pose[0] - behind) @ ahead + 0.03) * ahead
+        yield hand.toward((forward, rotation), pace=0.7)
+    yield from reach(hand, (hand.pose[0] - 0.02 * ahead, rotation), near=0.01, lenient=True)
+    yield from reach(hand, (hand.pose[0] + 0.1 * UP, rotation), near=0.02, lenient=True)

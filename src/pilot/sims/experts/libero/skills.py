@@ -21,6 +21,7 @@ from pilot.sims.experts.libero.scene import LiberoScene
 
 TRAVEL = 0.03  # between what is carried and what it is carried over [m]
 AISLE = 0.10  # half the width of what is looked at between two places [m]
+YAWS = (-0.2, 4.2)  # that the wrist's last joint leaves, where LIBERO's scenes are [rad]
 LOST = 0.05  # a thing this much further from the hand than it was is not held any more [m]
 
 
@@ -202,5 +203,6 @@ def travel_height(
 
 
 def nearest_yaw(now: float, yaw: float) -> float:
-    """Return `yaw`, or half a turn on, whichever is nearer: two fingers are alike."""
-    return now + (yaw - now + np.pi / 2) % np.pi - np.pi / 2
+    """Return `yaw` or half turns on, for two fingers are alike: the nearest to `now` that the wrist can turn to."""
+    alike = yaw + np.pi * np.arange(-4, 5)
+    return float(min(alike[(alike > YAWS[0]) & (alike < YAWS[1])], key=lambda angle: abs(angle - now)))
