@@ -62,7 +62,7 @@ torture: preflight install
 	PYTHONPATH=tests $(BIN)/python tests/torture/run.py
 
 bench: preflight install
-	@for script in $(filter-out bench/mutants.py bench/soak.py,$(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out bench/mutants.py bench/mutations.py bench/soak.py,$(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 mutants: install
 	$(BIN)/python bench/mutants.py $(MUTANTS)

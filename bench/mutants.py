@@ -17,7 +17,6 @@ effect when a module is imported (a default, a constant) is tried in a copy of t
 
 import argparse
 import ast
-import copy
 import gc
 import hashlib
 import json
@@ -32,7 +31,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -40,6 +38,8 @@ from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
+
+from mutations import Mutant, mutate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "promises.md"
@@ -54,142 +54,11 @@ TARGETS = {
     "src/pilot/infer/safety.py": ["tests/infer/test_safety.py"],
     "src/pilot/data/transforms.py": ["tests/data/test_transforms.py"],
 }
-OTHER_COMPARISON: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-OTHER_OPERATOR: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
-    ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
-}  # fmt: skip
 SECONDS = 10.0  # of CPU time that a mutant has beyond three times what its tests take without it
 EXAMPLES = 40  # of each property, which for most mutants is far more than enough
+EVENTS = 30_000  # of a test that are watched for the lines that it runs; watching is slow
 STUCK_AFTER = 30.0  # seconds without any CPU time: it waits for something that never comes
 OPTIONS = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """One changed place of a file: its lines, what stood there and what stands there now, and the whole new tree."""
-
-    line: int
-    last_line: int
-    code: str  # the whole first line as it was, and where in it the place begins
-    column: int
-    before: str
-    after: str
-    tree: ast.Module = field(repr=False, compare=False)
-
-    @property
-    def change(self) -> str:
-        """What stands for what."""
-        return f"{self.before}  ->  {self.after}"
-
-    @property
-    def key(self) -> tuple[str, int, str]:
-        """Names it where lines have moved."""
-        return self.code, self.column, self.change
-
-    def __str__(self) -> str:
-        return f"line {self.line}, {self.column}: {self.change}   in   {self.code}"
-
-
-def mutate(source: str) -> list[Mutant]:
-    """Return all mutants of a source, in the order of its lines."""
-    tree, lines = ast.parse(source), source.splitlines()
-    skipped = set(_untouched(tree))
-    mutants = []
-    for node in ast.walk(tree):
-        for changed in () if id(node) in skipped else _changes(node):
-            new = _Replace(node, ast.copy_location(changed, node)).visit(copy.deepcopy(tree, {id(node): node}))
-            line, last = getattr(node, "lineno", 1), getattr(node, "end_lineno", 1)
-            code = lines[line - 1].strip()
-            column = getattr(node, "col_offset", 0) - (len(lines[line - 1]) - len(lines[line - 1].lstrip()))
-            mutants.append(
-                Mutant(
-                    line=line, last_line=last, code=code, column=column, before=_short(node), after=_short(changed),
-                    tree=ast.fix_missing_locations(new),
-                )
-            )  # fmt: skip
-    return sorted(mutants, key=lambda mutant: (mutant.line, mutant.column))
-
-
-class _Replace(ast.NodeTransformer):
-    def __init__(self, node: ast.AST, by: ast.AST) -> None:
-        self.node, self.by = node, by
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        return self.by if node is self.node else super().generic_visit(node)
-
-
-def _untouched(tree: ast.Module) -> Iterator[int]:
-    """Yield what has no behaviour or only words: annotations, docstrings, raised errors, log messages, decorators."""
-    for node in ast.walk(tree):
-        words: list[ast.AST | None] = []
-        if isinstance(node, ast.Raise | ast.Assert | ast.Import | ast.ImportFrom):
-            words.append(node)
-        elif isinstance(node, ast.ClassDef):
-            words += node.decorator_list
-        elif isinstance(node, ast.FunctionDef):
-            words += [*node.decorator_list, node.returns, *(argument.annotation for argument in node.args.args)]
-            words += [argument.annotation for argument in node.args.kwonlyargs]
-        elif isinstance(node, ast.AnnAssign):
-            words.append(node.annotation)
-        elif _is_only_words(node):
-            words.append(node)
-        for word in words:
-            if word is not None:
-                yield from (id(part) for part in ast.walk(word))
-
-
-def _is_only_words(node: ast.AST) -> bool:
-    """Return whether a node is a docstring, a message to a log, or a name for a type."""
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)
-    if isinstance(node, ast.Call):
-        return ast.unparse(node.func).startswith(("log.", "warnings."))
-    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript)
-
-
-def _changes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what may stand in place of a node."""
-    if isinstance(node, ast.Compare):
-        for number, operator in enumerate(node.ops):
-            operators = [*node.ops]
-            operators[number] = OTHER_COMPARISON[type(operator)]()
-            yield ast.Compare(node.left, operators, node.comparators)
-    elif isinstance(node, ast.BinOp) and type(node.op) in OTHER_OPERATOR:
-        yield ast.BinOp(node.left, OTHER_OPERATOR[type(node.op)](), node.right)
-    elif isinstance(node, ast.AugAssign):
-        if type(node.op) in OTHER_OPERATOR:
-            yield ast.AugAssign(node.target, OTHER_OPERATOR[type(node.op)](), node.value)
-        yield ast.Pass()
-    elif isinstance(node, ast.BoolOp):
-        yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub | ast.Invert):
-        yield node.operand
-    elif isinstance(node, ast.If | ast.IfExp) and not isinstance(node.test, ast.Compare | ast.BoolOp):
-        changed = copy.copy(node)
-        changed.test = ast.UnaryOp(ast.Not(), node.test)
-        yield changed
-    elif isinstance(node, ast.Constant):
-        yield from _other_constants(node.value)
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield ast.Pass()
-
-
-def _other_constants(value: object) -> Iterator[ast.Constant]:
-    if isinstance(value, bool):
-        yield ast.Constant(not value)
-    elif isinstance(value, int):
-        yield ast.Constant(value + 1)
-    elif isinstance(value, float):
-        yield ast.Constant(value * 2 if value else 1.0)
-
-
-def _short(node: ast.AST) -> str:
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -256,7 +125,8 @@ class Trials:
     """A plugin of pytest that runs the collected tests once as they are, then against one mutant after another."""
 
     def __init__(self, file: Path, mutants: Sequence[Mutant], tell: Callable[[int, str], None]) -> None:
-        self.file, self.mutants, self.tell = file, mutants, tell
+        self.file, self.name, self.mutants, self.tell = file, str(file), mutants, tell
+        self.is_profiling, self.events = False, 0  # of the watched test
         self.old = _functions(compile(file.read_text(), file, "exec"))
         self.live: list[FunctionType] = []
         self.seen: set[int] = set()
@@ -273,7 +143,7 @@ class Trials:
             self.tell(-1, profile if isinstance(profile, str) else "no tests")
             return True
         found = gc.get_objects()
-        self.live = [f for f in found if isinstance(f, FunctionType) and f.__code__.co_filename == str(self.file)]
+        self.live = [f for f in found if isinstance(f, FunctionType) and f.__code__.co_filename == self.name]
         gc.freeze()
         common, tests = set(profile[0]), [(seconds, set(lines)) for seconds, lines in profile[1]]
         for number, mutant in enumerate(self.mutants):
@@ -292,7 +162,8 @@ class Trials:
     def profile(self, session: Any) -> Any:
         """Return the lines that fixtures run, and CPU seconds and lines of each test; or the first that fails."""
         tests = []
-        sys.settrace(self._trace)
+        self.is_profiling = True
+        sys.settrace(self._trace)  # of fixtures, too
         threading.settrace(self._trace)
         for number, item in enumerate(session.items):
             start = time.process_time()
@@ -307,20 +178,28 @@ class Trials:
     def pytest_runtest_call(self) -> Iterator[None]:
         """Keep the lines that a test runs itself apart from those of its fixtures, which others may share."""
         of_fixtures, self.seen = self.seen, set()
+        self.events = 0
+        sys.settrace(self._trace if self.is_profiling else None)
         try:
             return (yield)
         finally:
-            self.called, self.seen = self.seen, of_fixtures
+            # A test that was not watched to its end may run any line.
+            self.called = self.seen if self.events <= EVENTS else set(range(1, 10_000))
+            self.seen = of_fixtures
 
     def _trace(self, frame: Any, event: str, argument: Any) -> Any:
-        if frame.f_code.co_filename != str(self.file):
+        self.events += 1
+        if self.events > EVENTS:
+            sys.settrace(None)
+        if frame.f_code.co_filename != self.name:
             return None
         self.seen.add(frame.f_lineno)
         return self._trace
 
     def changed(self, mutant: Mutant) -> dict[tuple[str, int], CodeType]:
         """Return the functions that differ, by name and first line; none if the change takes effect at import."""
-        new = _functions(compile(mutant.tree, self.file, "exec"))
+        with mutant.planted() as tree:
+            new = _functions(compile(tree, self.file, "exec"))
         return {key: code for key, code in new.items() if code != self.old.get(key)}
 
     def attempt(self, session: Any, changed: dict[tuple[str, int], CodeType], chosen: list[int]) -> str:
@@ -379,7 +258,8 @@ def run_copy(file: str, tests: Sequence[str], mutant: Mutant) -> str:
     """Run all tests against a copy of the package with this mutant in it; return how they ended."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         package = shutil.copytree(ROOT / "src", Path(folder) / "src")
-        (package / Path(file).relative_to("src")).write_text(ast.unparse(mutant.tree))
+        with mutant.planted() as tree:
+            (package / Path(file).relative_to("src")).write_text(ast.unparse(tree))
 
         def run() -> str:
             _prepare(package)
@@ -418,9 +298,7 @@ def check_file(file: str, tests: Sequence[str], *, sample: int | None, seed: int
     known = [mutant for mutant in mutants if (mutant.line, mutant.column, mutant.change) in killed]
     counts["killed"] += len(known)
     rest = [mutant for mutant in mutants if mutant not in known]
-    for number, end in run_collected(file, tests, rest) if rest else ():
-        mutant = rest[number]
-        end = run_copy(file, tests, mutant) if end == "at import" else end
+    for mutant, end in _try(file, tests, rest):
         counts["survived" if end == "passed" else "killed"] += 1
         counts["timeout"] += end == "timeout"
         if end == "passed":
@@ -431,6 +309,18 @@ def check_file(file: str, tests: Sequence[str], *, sample: int | None, seed: int
             with save.open("a") as out:
                 print(json.dumps(line), file=out)
     return counts
+
+
+def _try(file: str, tests: Sequence[str], mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, str]]:
+    """Yield each mutant and how it ended; those that take effect at import come last, for they cost most."""
+    at_import = []
+    for number, end in run_collected(file, tests, mutants) if mutants else ():
+        if end == "at import":
+            at_import.append(mutants[number])
+        else:
+            yield mutants[number], end
+    for mutant in at_import:
+        yield mutant, run_copy(file, tests, mutant)
 
 
 def table(found: dict[str, dict[str, int]]) -> list[str]:
