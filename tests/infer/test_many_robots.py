@@ -99,7 +99,9 @@ def test_dims_that_a_row_s_robot_lacks_end_at_zero(policy, monkeypatch):
     for name, pipeline in policy.pipelines.items():
         decode = pipeline.decode_actions
         monkeypatch.setattr(
-            pipeline, "decode_actions", lambda chunk, *a, n=name, d=decode: chunks.update({n: chunk}) or d(chunk, *a)
+            pipeline,
+            "decode_actions",
+            lambda chunk, *a, n=name, d=decode, **k: chunks.update({n: chunk}) or d(chunk, *a, **k),
         )
     policy.infer_many(
         [policy.session(robot=robot.name) for robot in ROBOTS], [observation(robot, subtask=TOLD) for robot in ROBOTS]

@@ -79,7 +79,9 @@ def test_dims_that_the_robot_lacks_are_treated_as_in_training(folder, monkeypatc
     bundle.model.config = replace(bundle.model.config, integrate_padded_dims=integrated)
     policy, chunks = Policy(bundle), []
     decode = policy.pipeline.decode_actions
-    monkeypatch.setattr(policy.pipeline, "decode_actions", lambda chunk, *a: chunks.append(chunk) or decode(chunk, *a))
+    monkeypatch.setattr(
+        policy.pipeline, "decode_actions", lambda chunk, *a, **k: chunks.append(chunk) or decode(chunk, *a, **k)
+    )
     out = policy.infer(observation(subtask=TOLD))
     read = policy.make_observation(policy.make_sample(observation(), subtask=TOLD))
     noise = policy.noise(torch.Generator().manual_seed(policy.seed))
