@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -294,6 +295,37 @@ def test_guidance_of_zero_is_plain_sampling(models):
     torch.testing.assert_close(ours, wanted, **CLOSE)
 
 
+def test_clean_actions_are_shown_only_to_a_model_that_has_learned_them(models):
+    """Others see a given action on its straight way from noise."""
+    pi, obs, actions = models["pi05"], observation(), leftover().actions
+    for mode in ("prefix", "trained"):
+        engine, shown = FastEngine(pi), []
+        velocity = engine.velocity
+        engine.velocity = lambda *a, given, v=velocity, s=shown, **k: s.append(given) or v(*a, given=given, **k)
+        options = {"leftover": leftover(), "rtc": Rtc(mode=mode), "num_steps": 4}
+        points = denoise(engine, engine.prefill(obs), obs.state, noise=noise(), **options)
+        if mode == "trained":
+            assert torch.equal(shown[0], GIVEN)
+            assert all(torch.equal(point[GIVEN], actions[GIVEN]) for point in points)
+        else:
+            assert shown == [None]
+            for share, point in zip((0, 0.25, 0.5, 0.75, 1), points, strict=True):
+                wanted = torch.lerp(noise(), actions, share)
+                torch.testing.assert_close(point[GIVEN], wanted[GIVEN], **CLOSE)
+        torch.testing.assert_close(points[0][~GIVEN], noise()[~GIVEN])
+
+
+def test_any_number_of_actions_can_be_given_without_training():
+    pi = model(pi05("debug", action_dim=4))
+    obs, engine = replace(observation(), state=torch.zeros(3, 4)), FastEngine(pi)
+    start = noise()[..., :4]
+    full = Leftover(
+        actions=torch.ones_like(start), known=torch.ones_like(start, dtype=torch.bool), delay=torch.full((3,), HORIZON)
+    )
+    points = denoise(engine, engine.prefill(obs), obs.state, noise=start, leftover=full, rtc=Rtc(mode="prefix"))
+    assert (points[-1] == 1).all() and len(points) == 11, "ten steps, unless asked otherwise"
+
+
 def test_only_what_was_learned_can_be_given(models):
     pi, obs = model(pi05("debug")), observation()
     rtc = Rtc(mode="trained")
@@ -403,6 +435,13 @@ def test_what_is_left_is_said_relative_to_where_the_robot_is_now(pipeline):
         np.testing.assert_allclose(back, commands, atol=1e-5)
     moved = (left.actions[0, :3] - left.actions[1, :3]).abs().amax(0)
     assert moved[0] > 0.1 and moved[1] > 0.1 and moved[2] == 0, "the gripper is absolute"
+
+
+def test_each_robot_has_a_state_and_something_left_or_nothing(pipeline):
+    none = read_previous({"actions": np.zeros((0, 3)), "delay": 0}, ARM)
+    assert none.delay == 0
+    with pytest.raises(ValueError, match="argument"):
+        encode_leftover([pipeline], [none, none], [np.zeros(3, np.float32)])
 
 
 def test_what_is_left_of_a_longer_chunk_is_cut(pipeline):
