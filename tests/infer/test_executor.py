@@ -105,6 +105,10 @@ def test_a_chunk_goes_on_where_the_robot_is_when_it_comes():
     assert [executor.next().action.tolist() for _ in range(3)] == [[5, 0], [6, 0], [7, 0]]
     executor.deliver(second, chunk(second))
     assert executor.next().action.tolist() == [8, 5]
+    assert executor.request() is None, "what was seen at tick 5 is good for five ticks"
+    executor.next()
+    third = executor.request()
+    assert third.tick == 10 and third.leftover[:, 0].tolist() == list(range(10, 55))
 
 
 def test_the_delay_is_what_was_consumed_and_is_forgotten():

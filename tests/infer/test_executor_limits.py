@@ -39,6 +39,15 @@ def test_after_missed_ticks_the_robot_starts_from_rest():
     assert [command.action[0] for command in after] == pytest.approx([2.0, 3.0])
 
 
+def test_the_filter_is_told_of_ticks_that_were_missed_and_of_no_others():
+    executor, told = moving(), []
+    apply = executor.motion.apply
+    executor.motion.apply = lambda action, missed: told.append(missed) or apply(action, missed=missed)
+    send(executor, *[0.1] * 20)
+    executor.next(), executor.next(missed=3), executor.skip(1), executor.next(missed=1), executor.next()
+    assert told == [0, 3, 2, 0]
+
+
 def test_a_filter_that_stops_stops_the_executor_until_it_is_released():
     executor = send(moving(on_violation="stop"), *[5.0] * 9)
     assert executor.next().status == "stop" and executor.next().status == "stop"
