@@ -107,8 +107,19 @@ def test_a_chunk_goes_on_where_the_robot_is_when_it_comes():
     assert executor.next().action.tolist() == [8, 5]
     assert executor.request() is None, "what was seen at tick 5 is good for five ticks"
     executor.next()
+    assert executor.count_executed() == 5, "of the chunk that began at tick 5"
     third = executor.request()
     assert third.tick == 10 and third.leftover[:, 0].tolist() == list(range(10, 55))
+
+
+def test_a_chunk_belongs_to_the_executor_and_nobody_can_change_it():
+    executor, mine = Executor(replan_steps=5), np.ones((3, 2), np.float32)
+    executor.deliver(executor.request(), mine)
+    mine[:] = 7
+    command = executor.next()
+    assert command.action.tolist() == [1, 1] and command.wanted.tolist() == [1, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        executor.state.chunks[-1].actions[0] = 7
 
 
 def test_the_delay_is_what_was_consumed_and_is_forgotten():
