@@ -26,6 +26,14 @@ def test_what_a_run_wrote_is_read(folder):
     assert into["weight"].tolist() == [[0, 1, 2], [3, 4, 5]] and into["half"].tolist() == [1, 1]
 
 
+def test_a_checkpoint_of_another_python_is_read(folder):
+    """Python 3.13 writes its paths as of another module."""
+    written = pickle.dumps(read_index(folder), protocol=2)
+    assert b"cpathlib" in written
+    (folder / INDEX).write_bytes(written.replace(b"cpathlib\n", b"cpathlib._local\n"))
+    assert set(read_index(folder).state_dict_metadata) == {"weight", "half"}
+
+
 class Attack:
     def __reduce__(self):
         return os.system, ("echo attacked > $PILOT_TEST_ATTACK",)

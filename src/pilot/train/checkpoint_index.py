@@ -83,6 +83,8 @@ class _IndexUnpickler(pickle.Unpickler):
         """Return a class that an index may name; all others are a `ValueError`, before anything of them runs."""
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
+        if module == "pathlib._local":  # where Python 3.13 keeps it, and no other version
+            module = "pathlib"
         if name in _CLASSES.get(module, ()):
             return super().find_class(module, name)
         raise ValueError(f"the index names {module}.{name}, which no index is made of; it may be an attack")
