@@ -96,7 +96,7 @@ class HandWorkspace:
     def from_dict(cls, values: dict[str, Any]) -> "HandWorkspace":
         """Build a workspace from its `dataclasses.asdict` form, also after JSON, which has no tuples."""
         declared = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        joints = [{name: tuple(v) if isinstance(v, list) else v for name, v in joint.items()}
+        joints: list[dict[str, Any]] = [{name: tuple(v) if isinstance(v, list) else v for name, v in joint.items()}
                   for joint in declared.pop("joints")]  # fmt: skip
         return cls(**declared, joints=tuple(Joint(**joint) for joint in joints))
 

@@ -168,7 +168,8 @@ class MotionFilter:
             reasons.append("acceleration")
         for workspace in self.limits.workspaces:
             action, is_cut = _keep_inside(workspace, self.last, action)
-            reasons += ["workspace"] if is_cut else []
+            if is_cut:
+                reasons.append("workspace")
         return action, list(dict.fromkeys(reasons))
 
     def _braking_speed(self, room: np.ndarray) -> np.ndarray:

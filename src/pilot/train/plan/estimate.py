@@ -15,6 +15,7 @@ from typing import Any
 
 from pilot.models.bundle import empty_model
 from pilot.models.pi import PiConfig
+from pilot.models.registry import require_pi
 from pilot.nn.configs import LoraConfig
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
@@ -122,7 +123,9 @@ def counts_of(config: TrainConfig, work: Workload) -> dict[bool, Counts]:
     """
 
     def count(lora: LoraConfig | None) -> Counts:
-        return Counts(choose_learning(empty_model(config.model), freeze=config.freeze, lora=lora), config, work)
+        model = empty_model(require_pi(config.model))
+        choose_learning(model, freeze=config.freeze, lora=lora)
+        return Counts(model, config, work)
 
     counts = {config.lora is not None: count(config.lora)}
     if config.lora is None:
