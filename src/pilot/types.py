@@ -95,10 +95,9 @@ class HandWorkspace:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "HandWorkspace":
         """Build a workspace from its `dataclasses.asdict` form, also after JSON, which has no tuples."""
-        declared = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        joints: list[dict[str, Any]] = [{name: tuple(v) if isinstance(v, list) else v for name, v in joint.items()}
-                  for joint in declared.pop("joints")]  # fmt: skip
-        return cls(**declared, joints=tuple(Joint(**joint) for joint in joints))
+        declared = _with_tuples(values)
+        joints = tuple(Joint(**_with_tuples(joint)) for joint in declared.pop("joints"))
+        return cls(**declared, joints=joints)
 
     def place(self, actions: Float[np.ndarray, "*t ad"]) -> Float[np.ndarray, "*t 3"]:
         """Compute where the hand is when the joints are where `actions` say: forward kinematics."""
@@ -159,7 +158,7 @@ class MotionLimits:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "MotionLimits":
         """Build limits from their `to_dict` form, also after JSON, which has no tuples."""
-        declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        declared = _with_tuples(values)
         workspaces = tuple(HandWorkspace.from_dict(workspace) for workspace in declared.pop("workspaces", ()))
         return cls(**declared, workspaces=workspaces)
 
@@ -182,6 +181,11 @@ class MotionLimits:
             first += len(part.low)
         (on_violation,) = {part.on_violation for part in parts}
         return cls(**together, workspaces=tuple(workspaces), on_violation=on_violation)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Return fields as they were declared: JSON has lists where they are tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def _with_later_dims(workspace: HandWorkspace, first: int) -> HandWorkspace:
@@ -244,7 +248,7 @@ class Robot:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Robot":
         """Build a robot from its `to_dict` form, also after JSON, which has neither tuples nor classes."""
-        declared: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        declared = _with_tuples(values)
         grippers = tuple(Gripper(**gripper) for gripper in declared.pop("grippers", ()))
         limits = declared.pop("limits", None)
         limits = MotionLimits.from_dict(limits) if isinstance(limits, dict) else limits

@@ -197,9 +197,9 @@ class DemoRun:
         runner = Runner(self.checkpoint)
         outcomes = {row["suite"]: row["outcomes"] for row in self.results["controls"] if row["control"] == "none"}
         return [
-            film_episode(runner, suite, scene=scene, seed=self.seed, path=folder / f"{suite.name}-{scene}")
+            shot
             for suite in self.suites
-            for scene in scenes_to_film(outcomes[suite.name], self.amounts.films)
+            for shot in self.film_scenes(runner, suite, outcomes=outcomes[suite.name], folder=folder)
         ]
 
     def compare(self, folder: Path) -> list[dict[str, Any]]:
@@ -281,12 +281,19 @@ class DemoRun:
         assert self.finale is not None
         policy, suite = self.finale.checkpoint, self.finale.suite
         rows = self.evaluate(policy, [suite], folder, episodes=self.amounts.room_episodes, controls=["none"])
-        runner = Runner(policy)
-        films = [
+        return {
+            "rows": rows,
+            "films": self.film_scenes(Runner(policy), suite, outcomes=rows[0]["outcomes"], folder=folder),
+        }
+
+    def film_scenes(
+        self, runner: Runner, suite: Suite, *, outcomes: Sequence[bool], folder: Path
+    ) -> list[dict[str, Any]]:
+        """Film in a suite the first scene that went well and the first that did not, then others from the start."""
+        return [
             film_episode(runner, suite, scene=scene, seed=self.seed, path=folder / f"{suite.name}-{scene}")
-            for scene in scenes_to_film(rows[0]["outcomes"], self.amounts.films)
+            for scene in scenes_to_film(outcomes, self.amounts.films)
         ]
-        return {"rows": rows, "films": films}
 
     def learned_scene(self, after: Sequence[bool]) -> int:
         """Return the first scene that failed before and succeeds now, or 0 if there is none."""

@@ -28,7 +28,6 @@ from pilot.data.stats import (
     select_dims,
 )
 from pilot.models.bundle import Bundle
-from pilot.models.registry import require_pi
 from pilot.models.trained_robots import TrainedRobot, TrainedRobots, same_dims
 from pilot.names import suggest_names
 from pilot.robots import load_adapter, load_robot
@@ -142,9 +141,14 @@ def learn_robots(
 
 def scale_steps(stats: Stats, robot: Robot, datasets: list[EpisodeDataset], *, config: TrainConfig) -> Stats:
     """Return a robot's statistics with the scale of each step of its chunks."""
-    options: dict[str, Any] = {"norm": config.model.norm, "adapter": load_adapter(robot), "seed": config.seed}
-    chunks = whole_chunks(datasets, robot, stats=stats["actions"], **options)
+    chunks = chunks_of(robot, datasets, stats=stats, config=config)
     return {**stats, "actions": add_step_scale(stats["actions"], chunks)}
+
+
+def chunks_of(robot: Robot, datasets: list[EpisodeDataset], *, stats: Stats, config: TrainConfig) -> np.ndarray:
+    """Return whole chunks [n ah ad] of a robot's sets, normalised as the run's model asks for."""
+    options: dict[str, Any] = {"norm": config.model.norm, "adapter": load_adapter(robot), "seed": config.seed}
+    return whole_chunks(datasets, robot, stats=stats["actions"], **options)
 
 
 def compute_stats(
@@ -174,9 +178,7 @@ def other_chunks(config: TrainConfig, sources: Mapping[str, RowSource], *, robot
         long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
         if name == own or not long:
             continue
-        robot, stats = load_robot(name), robots[name].norm_stats["actions"]
-        options = {"norm": require_pi(config.model).norm, "adapter": load_adapter(robot), "seed": config.seed}
-        others.append(whole_chunks(long, robot, stats=stats, **options))
+        others.append(chunks_of(load_robot(name), long, stats=robots[name].norm_stats, config=config))
     return others
 
 

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from pilot.convert import paligemma
-from pilot.data.action_chunks import whole_chunks
 from pilot.data.mixture import RowSource
 from pilot.data.storage.remote import fetch, fetch_checkpoint
 from pilot.models.base import Model
@@ -31,12 +30,13 @@ from pilot.models.bundle import Bundle, load_bundle, ordered_tokens
 from pilot.models.pi import Pi, PiConfig
 from pilot.models.registry import ModelConfig, model_kind, require_pi
 from pilot.models.trained_robots import TrainedRobots
-from pilot.robots import load_adapter, load_robot
+from pilot.robots import load_robot
 from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TEXT_MODELS, TextTokenizer
 from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.embodiments import (
+    chunks_of,
     datasets_of,
     learn_robots,
     other_chunks,
@@ -226,11 +226,10 @@ def make_action_tokenizer(
     if kind not in ACTION_TOKENIZERS:
         return load_action_tokenizer(fetch(kind))
     own = robots[load_robot(config.robot).name]
-    adapter, datasets = load_adapter(own.robot), datasets_of(own.robot.name, config, sources)
-    options: dict[str, Any] = {"norm": config.model.norm, "adapter": adapter, "seed": config.seed}
-    chunks = whole_chunks(datasets, own.robot, stats=own.norm_stats["actions"], **options)
+    datasets = datasets_of(own.robot.name, config, sources)
+    chunks = chunks_of(own.robot, datasets, stats=own.norm_stats, config=config)
     size = require_pi(config.model).fast_vocab_size
-    options = {
+    options: dict[str, Any] = {
         "fast": {"vocab_size": size, "scale": config.data.fast_scale},
         "vq": {"seed": config.seed},
     }
