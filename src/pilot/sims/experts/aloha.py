@@ -13,6 +13,7 @@ import numpy as np
 from pilot.sims.base import DONE, Box
 from pilot.sims.experts.pictures import find_box
 from pilot.sims.gl import mujoco
+from pilot.sims.world.motions import about, between
 
 Motion = Generator[None, None, None]
 """Moves what the hands are told, one step at a time."""
@@ -54,14 +55,8 @@ class ViperHand:
 
     def rotation(self, *, down: float = 0.0, roll: float = 0.0) -> np.ndarray:
         """Return the rotation [3 3] of a hand that faces the other arm, `down` and rolled by these angles [rad]."""
-        turn = np.zeros(4)
-        result = np.eye(3)
-        for axis, angle in ((UP, self._facing), (np.array([0.0, 1, 0]), down), (np.array([1.0, 0, 0]), roll)):
-            matrix = np.zeros(9)
-            mujoco.mju_axisAngle2Quat(turn, axis, angle)
-            mujoco.mju_quat2Mat(matrix, turn)
-            result = result @ matrix.reshape(3, 3)
-        return result
+        forwards, sideways, _ = np.eye(3)
+        return about(UP, self._facing) @ about(sideways, down) @ about(forwards, roll)
 
     def action(self) -> np.ndarray:
         """Return the arm's part of the action [7]."""
@@ -136,8 +131,8 @@ class AlohaExpert:
         for step in range(1, steps + 1):
             share = step / steps
             share = share * share * (3 - 2 * share)
-            for (hand, pos, rotation), (pos_0, rotation_0) in zip(moves, starts, strict=True):
-                hand.follow(pos_0 + share * (pos - pos_0), _between(rotation_0, rotation, share))
+            for (hand, *end), start in zip(moves, starts, strict=True):
+                hand.follow(*between(start, (end[0], end[1]), share))
             yield
 
     def _grip(self, seconds: float, *hands: ViperHand, opening: float) -> Motion:
@@ -216,16 +211,3 @@ class AlohaExpert:
         end = self._where("peg") - PEG * self.data.body("peg").xmat.reshape(3, 3)[:, 0]
         along = float((socket - end) @ axis)
         return socket - end - along * axis, axis, along - PIN
-
-
-def _between(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
-    """Return the rotation a share of the way from one to another."""
-    quaternion, turn, matrix = np.zeros(4), np.zeros(3), np.zeros(9)
-    mujoco.mju_mat2Quat(quaternion, (start.T @ end).flatten())
-    mujoco.mju_quat2Vel(turn, quaternion, 1.0)
-    angle = float(np.linalg.norm(turn))
-    if angle < 1e-9:
-        return start
-    mujoco.mju_axisAngle2Quat(quaternion, turn / angle, share * angle)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    return start @ matrix.reshape(3, 3)

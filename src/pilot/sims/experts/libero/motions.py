@@ -9,6 +9,7 @@ from collections.abc import Generator
 import numpy as np
 
 from pilot.sims.experts.libero.scene import LiberoScene, Pose
+from pilot.sims.world import motions
 
 Motion = Generator[np.ndarray, None, None]
 
@@ -113,11 +114,8 @@ def pointing_down(yaw: float) -> np.ndarray:
 
 def turn_between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return the axis-angle [rad] that turns one rotation into another, in the world's frame."""
-    turn = end @ start.T
-    axis = 0.5 * np.array([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]])
-    sine = float(np.linalg.norm(axis))
-    angle = float(np.arctan2(sine, (np.trace(turn) - 1) / 2))
-    return axis * (angle / sine if sine > 1e-6 else 1.0)
+    axis, angle = motions.turn_between(start, end)
+    return angle * axis
 
 
 def turn_onto(start: np.ndarray, end: np.ndarray) -> np.ndarray:

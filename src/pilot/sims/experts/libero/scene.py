@@ -6,7 +6,7 @@ import numpy as np
 
 from pilot.sims.base import Box
 from pilot.sims.experts.pictures import find_box
-from pilot.sims.gl import mujoco
+from pilot.sims.world.physics import rotation_of
 
 Pose = tuple[np.ndarray, np.ndarray]
 """Position [3] and rotation matrix [3 3], in the world's frame."""
@@ -133,6 +133,4 @@ def _geom_points(model: Any, geom: int, spacing: float) -> np.ndarray:
     counts = np.maximum(2, np.ceil(2 * half / spacing).astype(int) + 1)
     unit = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in counts), indexing="ij"), axis=-1).reshape(-1, 3)
     surface = unit[np.abs(unit).max(axis=1) == 1]
-    rotation = np.zeros(9)
-    mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
-    return (centre + surface * half) @ rotation.reshape(3, 3).T + model.geom_pos[geom]
+    return (centre + surface * half) @ rotation_of(model.geom_quat[geom]).T + model.geom_pos[geom]
