@@ -18,8 +18,6 @@ collect() {
     $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile --homes 200 --episodes 2 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
     $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile --homes 80 --episodes 2 --first-home 0 --seed 0 --picture-every 8 --image-size 128
     $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 80 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
-    $pilot collect data/rooms/mm_steps --suite rooms-steps@mobile --homes 80 --episodes 1 --first-home 2000 --seed 2000 --picture-every 10 --image-size 128
-    $pilot collect data/rooms/vi --suite rooms-steps@mobile --homes 40 --episodes 1 --first-home 11000 --seed 11000 --picture-every 10 --image-size 128 --verbal
 }
 vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
 stage1() { $pilot train rooms_stage1 --out outputs/rooms/stage1; }

@@ -2,8 +2,9 @@
 
 Each source is an ordinary data set, written by one line of `runs/rooms.sh`. The paper's letters (2504.16054, §IV.C):
 MM the mobile robot in many homes, ME robots that do not drive in many homes, CE the laboratory, HL subtasks with boxes
-(in every set of demonstrations here), WD pictures with questions, VI a supervisor who names each next step. Tasks are
-drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-training, which has far more of the rest.
+(in every set of demonstrations here), WD pictures with questions. VI, a supervisor who names each next step, is not in
+it yet. Tasks are drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-training, which has far
+more of the rest.
 """
 
 from dataclasses import replace
@@ -24,11 +25,9 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 8  # boxes snap to the pixels of a 128-pixel picture
-ROBOTS = {"mm": "mobile", "mm_steps": "mobile", "vi": "mobile", "me_arm": "arm", "ce_bimanual": "bimanual"}
+ROBOTS = {"mm": "mobile", "me_arm": "arm", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": ("mm_skill", "mm_move"),
-    "mm_steps": ("mm_steps",),
-    "vi": ("vi",),
     "me_arm": ("me_arm_move",),
     "ce_bimanual": ("ce_bimanual_bowls",),
     "wd": ("wd", "wd_more"),
@@ -91,7 +90,7 @@ def rooms_vision() -> TrainConfig:
 
 
 def rooms_stage1() -> TrainConfig:
-    """Discrete pre-training on all sources but the supervisor's: every target is a token."""
+    """Discrete pre-training on all sources: every target is a token."""
     return TrainConfig(
         name="rooms_stage1",
         model=model(),
