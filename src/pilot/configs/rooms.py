@@ -1,4 +1,4 @@
-"""One policy for three bodies in homes with rooms: π0.5's two stages on every source of the paper, at a size for CPUs.
+"""One policy for three bodies in homes with rooms: π0.5's two stages on the paper's sources, at a size for CPUs.
 
 Each source is an ordinary data set, written by one line of `runs/rooms.sh`. The paper's letters (2504.16054, §IV.C):
 MM the mobile robot in many homes, ME robots that do not drive in many homes, CE the laboratory, HL subtasks with boxes
