@@ -3,6 +3,7 @@
 `server.py` calls it for websockets of its own; anything else that carries bytes can as well (`examples/ray_serve.py`).
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 
 from pilot.serve.batching import Answer
 from pilot.serve.hosted_policy import HostedPolicy
-from pilot.serve.limits import Limits, check_observation
+from pilot.serve.limits import LARGE_MESSAGE, Limits, check_observation
 from pilot.serve.metrics import ServerMetrics
 from pilot.serve.sessions import RobotSession
 from pilot.serve.wire import WireError, pack, unpack
@@ -39,7 +40,11 @@ class MessageHandler:
         received = time.perf_counter()
         try:
             robot.rate.take()
-            observation = robot.receive(check_observation(read_message(message, self.limits), self.limits))
+            if len(message) < LARGE_MESSAGE:
+                checked = self._read(message)
+            else:  # beside the loop, so that other robots are answered meanwhile
+                checked = await asyncio.to_thread(self._read, message)
+            observation = robot.receive(checked)
             answer = await self._act(robot, observation)
             timing = self._count(answer, received)
             reply = pack({**answer.reply, "server_timing": timing})
@@ -52,6 +57,9 @@ class MessageHandler:
             return self._refuse(robot, f"{what}; the server's log has the details", by="policy")
         robot.record_reply(answer.reply, timing)
         return reply
+
+    def _read(self, message: str | bytes) -> dict[str, Any]:
+        return check_observation(read_message(message, self.limits), self.limits)
 
     async def _act(self, robot: RobotSession, observation: dict[str, Any]) -> Answer:
         """Return the policy's answer within the robot's limits, or one that stands still where it was stopped."""

@@ -13,6 +13,7 @@ import numpy as np
 from pilot.serve.wire import MAX_BYTES
 
 NAME_LENGTH = 200  # length of a key in an observation
+LARGE_MESSAGE = 2**20  # bytes; a larger one takes so long to read that other robots would notice
 MAX_DEPTH = 16  # levels of nested dicts and lists in an observation
 
 

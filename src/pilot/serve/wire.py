@@ -130,7 +130,8 @@ def read_array(data: Any, shape: Any, *, dtype: np.dtype) -> np.ndarray:
         raise WireError(f"an array cannot have shape {shape[:33]}")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise WireError(f"an array {shape} of {dtype} has {math.prod(shape) * dtype.itemsize} bytes, got {len(data)}")
-    return np.ndarray(shape, dtype, buffer=bytearray(data))
+    # numpy copies large arrays without the interpreter's lock: other threads go on.
+    return np.ndarray(shape, dtype, buffer=data).copy()
 
 
 def _scalar(value: Any, *, dtype: np.dtype) -> np.generic:
