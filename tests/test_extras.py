@@ -38,7 +38,7 @@ def test_what_computes_a_model_pulls_torch(extra):
 
 def test_all_has_every_part_but_what_developers_need_and_the_benchmarks():
     """The simulators of others are heavy and want versions of their own: each has an environment to itself."""
-    benchmarks = ("pusht", "aloha", "metaworld", "libero")
+    benchmarks = ("pusht", "aloha", "metaworld", "libero", "libero-plus")
     left_out = ("dev", "docs", "notebooks", "onnx", "rerun", "all", "ray", *benchmarks)
     assert packages("all") >= set().union(*(packages(extra) for extra in EXTRAS if extra not in left_out))
     assert not packages("all") & set().union(*(packages(extra) - packages("sim") for extra in benchmarks))

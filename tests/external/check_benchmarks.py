@@ -4,16 +4,21 @@ Not part of the test suite: `make test-benchmarks` installs half a gigabyte, and
 """
 
 import dataclasses
+import importlib.util
 
 import numpy as np
 import pytest
 
 from pilot.contracts import sim
 from pilot.eval.suites import load_suite
+from pilot.sims import libero_plus
 
+needs_plus = pytest.mark.skipif(
+    importlib.util.find_spec("liberoplus") is None, reason="LIBERO-Plus needs Python 3.11 or 3.12"
+)
 SUITES = (
     "pusht", "aloha-transfer-cube", "aloha-insertion", "metaworld-reach", "metaworld-mt10", "libero-object",
-    "libero-pro-goal-task",
+    "libero-pro-goal-task", pytest.param("libero-plus-object-robot", marks=needs_plus),
 )  # fmt: skip
 
 
@@ -45,6 +50,60 @@ def test_libero_pictures_are_its_own_turned_by_180_degrees():
 def test_libero_instructions_of_the_pro_splits_come_from_their_files():
     assert load_suite("libero-object").prompt(0) == "pick up the alphabet soup and place it in the basket"
     assert load_suite("libero-pro-object-task").prompt(0) == "pick the cream cheese and place it in the basket"
+
+
+@needs_plus
+def test_libero_plus_has_the_variants_that_its_authors_count():
+    """10 030 less those of light, background and added objects."""
+    counts = dict.fromkeys(libero_plus.AXES, 0)
+    for suite in libero_plus.SUITES:
+        counts[suite.axis] += len(suite.variants())
+    assert counts == {"camera": 1599, "robot": 1550, "language": 1537, "noise": 1601, "moved": 696}
+
+
+@needs_plus
+def test_libero_plus_changes_one_thing():
+    plain = first_observation("libero-object")
+    seen = {axis: first_observation(f"libero-plus-object-{axis}") for axis in ("camera", "robot", "language", "moved")}
+    differs = {
+        axis: {
+            "words": other["prompt"] != plain["prompt"],
+            "state": not np.allclose(other["state"], plain["state"], atol=1e-4),
+            **{camera: is_another(image, plain["images"][camera]) for camera, image in other["images"].items()},
+        }
+        for axis, other in seen.items()
+    }
+    assert {axis: {what for what, is_so in parts.items() if is_so} for axis, parts in differs.items()} == {
+        "camera": {"image"},
+        "robot": {"state", "image", "wrist_image"},
+        "language": {"words"},
+        "moved": {"state", "image", "wrist_image"},  # another of LIBERO's initial states, the hand a little elsewhere
+    }
+
+
+@needs_plus
+def test_libero_plus_noise_is_in_one_picture():
+    suite = load_suite("libero-plus-object-noise")
+    try:
+        suite.check_ready()
+    except ImportError as error:
+        pytest.skip(str(error))
+    noisy, plain = first_observation(suite.name), first_observation("libero-object")
+    assert is_another(noisy["images"]["image"], plain["images"]["image"])
+    assert not is_another(noisy["images"]["wrist_image"], plain["images"]["wrist_image"])
+    np.testing.assert_allclose(noisy["state"], plain["state"], atol=1e-4)
+
+
+def first_observation(name):
+    env = load_suite(name).make_env(image_size=64)
+    observation, _ = env.reset_to(0)
+    env.close()
+    return observation
+
+
+def is_another(image, other):
+    """Return whether pictures differ by more than their resizing."""
+    return np.abs(image.astype(int) - other).mean() > 4
 
 
 def test_metaworld_experts_reach_the_goal():

@@ -10,8 +10,11 @@ import pytest
 
 from pilot.eval.suites import all_suites, load_suite
 from pilot.sims import aloha, libero, metaworld, pusht
+from sims.fake_libero import FakeArm, FakeRenderer
 
 NAMES = ("pusht", "aloha-insertion", "metaworld-mt10", "libero-object")
+ROBOTS = ("pusht", "aloha_sim", "metaworld", "libero")
+EXTRAS = {**dict(zip(NAMES, ("pusht", "aloha", "metaworld", "libero"))), "libero-plus-object-camera": "libero-plus"}
 
 
 def test_there_are_five_suites_of_libero_and_sixteen_of_libero_pro():
@@ -28,10 +31,10 @@ def test_metaworld_has_fifty_tasks_in_four_groups():
 
 def test_names_are_listed_without_the_packages():
     assert {"pusht", "aloha-insertion", "metaworld-mt50", "libero-pro-10-swap"} <= set(all_suites())
-    assert not {"libero", "metaworld", "gym_aloha", "gym_pusht"} & set(sys.modules)
+    assert not {"libero", "liberoplus", "metaworld", "gym_aloha", "gym_pusht"} & set(sys.modules)
 
 
-@pytest.mark.parametrize(("name", "extra"), list(zip(NAMES, ("pusht", "aloha", "metaworld", "libero"))), ids=NAMES)
+@pytest.mark.parametrize(("name", "extra"), EXTRAS.items(), ids=EXTRAS)
 def test_a_package_that_is_missing_is_named_with_its_extra(name, extra, monkeypatch):
     for module in ("gym_pusht.envs.pusht", "gym_aloha.env", "metaworld", "libero.libero.benchmark"):
         monkeypatch.setitem(sys.modules, module, None)
@@ -50,7 +53,7 @@ def test_scenes_go_round_the_tasks():
 
 
 def test_the_robots_fit_the_suites():
-    for name, robot in zip(NAMES, ("pusht", "aloha_sim", "metaworld", "libero")):
+    for name, robot in zip(NAMES, ROBOTS):
         assert load_suite(name).robot.name == robot
 
 
@@ -101,55 +104,6 @@ def test_actions_that_are_no_numbers_are_refused(plane):
     with pytest.raises(ValueError, match="2 finite numbers"):
         plane.advance(np.zeros(3))
     assert plane._env.actions == []
-
-
-class FakeArm:
-    """LIBERO's world: remembers actions; pictures are numbered by place."""
-
-    def __init__(self, path, **options):
-        self.options, self.actions = options, []
-        self.sim = SimpleNamespace(model=SimpleNamespace(_model="model"), data=SimpleNamespace(_data="data"))
-
-    def seed(self, seed):
-        pass
-
-    def reset(self):
-        pass
-
-    def set_init_state(self, state):
-        self.state = state
-        return self._observation()
-
-    def step(self, action):
-        self.actions.append(action)
-        return self._observation(), 0.0, False, {}
-
-    def check_success(self):
-        return False
-
-    def close(self):
-        pass
-
-    def _observation(self):
-        half = math.sqrt(0.5)
-        return {
-            "robot0_eef_pos": np.array([0.1, 0.2, 0.3]),
-            "robot0_eef_quat": np.array([0, 0, half, half]),
-            "robot0_gripper_qpos": np.array([0.04, -0.04]),
-        }
-
-
-class FakeRenderer:
-    def __init__(self, model, size, **options):
-        self.options = options
-
-    def render(self, data, camera):
-        picture = np.zeros((2, 2, 3), np.uint8)
-        picture[0, 0] = 1 if camera == "agentview" else 2
-        return picture
-
-    def close(self):
-        pass
 
 
 @pytest.fixture

@@ -78,10 +78,16 @@ def load_suites(references: Iterable[str]) -> list[Suite]:
             chosen += SIMULATORS.load(reference).value
             continue
         name, at, robot = reference.partition("@")
-        note = " (one of your own: path/to/file.py)"
+        note = " (one of your own: path/to/file.py)" + "".join(f". {reason}" for reason in why_missing(name))
         suite = known[check_name("suite", name, known, note=note)]
         chosen.append(suite.with_robot(robot) if at else suite)
     return chosen
+
+
+def why_missing(name: str) -> list[str]:
+    """Return what simulators say about suites of such a name that they do not have: `MISSING_SUITES`, by beginning."""
+    known = [getattr(simulator.module, "MISSING_SUITES", {}) for simulator in simulators()]
+    return [why for reasons in known for start, why in reasons.items() if name.startswith(start)]
 
 
 def load_suite(reference: str) -> Suite:

@@ -1,7 +1,8 @@
 """What a simulator offers. Evaluation, collection and the demo speak to this file and know no simulator by name.
 
 A simulator is a module or a folder in `pilot/sims` with `SUITES`, a tuple of `Suite`s, and, if the demo can teach a
-policy something in it, a `LESSON`. Names are listed often, so the module itself imports nothing heavy: physics and
+policy something in it, a `LESSON`, and, if people will ask for suites that it cannot have, `MISSING_SUITES`: why, by
+the beginning of their names. Names are listed often, so the module itself imports nothing heavy: physics and
 rendering are imported by the methods that need them.
 
 A *scene* is a numbered place to act in (a home, a table with an initial state); an *episode* is a numbered start in it.
@@ -130,7 +131,7 @@ class Suite:
     name: str
     title: str  # what is asked of the robot, in a few words
     split: str = "test"  # which scenes: "train" or "test"
-    is_part: bool = False  # another suite has the same tasks among others: it runs only where it is named
+    is_part: bool = False  # another suite has the same tasks: it runs only where it is named
 
     scene: ClassVar[str] = "scene"  # what people call a scene: "17 of 20 homes"
     package: ClassVar[str] = ""  # the module that its extra installs; "" needs no more than MuJoCo

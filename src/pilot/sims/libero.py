@@ -46,7 +46,7 @@ class LiberoEnv:
     def __init__(self, suite: "LiberoSuite", *, image_size: int) -> None:
         self._suite, self._size = suite, image_size
         self._gl = import_extra("pilot.sims.gl", extra="sim")
-        self._benchmark = suite.benchmark()
+        suite.benchmark()  # if it is missing, say so now
         self._made: int | None = None
         self._renderer: Any = None
 
@@ -57,11 +57,10 @@ class LiberoEnv:
 
     def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
         """Begin an initial state of a task: `episode` and `seed` move on to others of the 50."""
-        _, start = self._suite.locate(scene)
-        index = scene % len(self._suite.tasks)
+        index, start = self._suite.place(scene)
         if index != self._made:
             self._make(index)
-        states = self._benchmark.get_task_init_states(index)
+        states = self._suite.initial_states(index)
         self._env.seed(0)  # its world is drawn anew at each reset: furniture stands where the seed puts it
         self._env.reset()
         self._observation = self._env.set_init_state(states[(start + episode + seed) % len(states)])
@@ -72,10 +71,9 @@ class LiberoEnv:
 
     def _make(self, index: int) -> None:
         self.close()
-        wrapper = import_extra("libero.libero.envs.env_wrapper", extra="libero")
-        path = self._benchmark.get_task_bddl_file_path(index)
+        make, path = self._suite.world_maker(), self._suite.task_file(index)
         with contextlib.redirect_stdout(io.StringIO()):  # it greets
-            self._env = wrapper.ControlEnv(
+            self._env = make(
                 path, has_offscreen_renderer=False, use_camera_obs=False, horizon=self.max_steps + SETTLE_STEPS + 1
             )
         self._prompt = self._suite.instruction(index)
@@ -163,8 +161,8 @@ class LiberoSuite(TaskSuite):
 
     def check_ready(self) -> None:
         super().check_ready()
-        remedy = "install it anew: pip install --force-reinstall 'pilot[libero]'"
-        paths = import_extra("libero.libero", extra="libero")
+        remedy = f"install it anew: pip install --force-reinstall 'pilot[{self.extra}]'"
+        paths = import_extra("libero.libero", extra=self.extra)
         for part in ("assets", "bddl_files", "init_states"):
             try:
                 folder = Path(paths.get_libero_path(part))
@@ -183,21 +181,37 @@ class LiberoSuite(TaskSuite):
             ImportError: LIBERO is not installed.
         """
         import_extra("pilot.sims.gl", extra="sim")
-        module = import_extra("libero.libero.benchmark", extra="libero")
+        module = import_extra("libero.libero.benchmark", extra=self.extra)
         folder = f"libero_{self.base}" + (f"_{PRO[self.change]}" if self.change else "")
         with contextlib.redirect_stdout(io.StringIO()):  # it says which order of tasks it took
             return module.get_benchmark(folder)()
+
+    def place(self, scene: int) -> tuple[int, int]:
+        """Return the number of a scene's world (one for each task), and that of its initial state."""
+        return scene % len(self.tasks), self.locate(scene)[1]
+
+    def world_maker(self) -> Any:
+        """Return LIBERO's class of environments, which are made from a task's file."""
+        return import_extra("libero.libero.envs.env_wrapper", extra=self.extra).ControlEnv
+
+    def task_file(self, index: int) -> str:
+        """Return the file that a world is made from."""
+        return self.benchmark().get_task_bddl_file_path(index)
+
+    def initial_states(self, index: int) -> Any:
+        """Return the official initial states of a world."""
+        return self.benchmark().get_task_init_states(index)
 
     def instruction(self, index: int) -> str:
         """Return a task's instruction: LIBERO's from the file's name, LIBERO-PRO's from its contents."""
         benchmark = self.benchmark()
         if not self.change:
             return benchmark.get_task(index).language
-        reader = import_extra("libero.libero.envs.bddl_utils", extra="libero")
-        return reader.get_problem_info(benchmark.get_task_bddl_file_path(index))["language_instruction"]
+        reader = import_extra("libero.libero.envs.bddl_utils", extra=self.extra)
+        return reader.get_problem_info(self.task_file(index))["language_instruction"]
 
     def prompt(self, scene: int) -> str:
-        return self.instruction(scene % len(self.tasks))
+        return self.instruction(self.place(scene)[0])
 
 
 class ScriptedLiberoSuite(LiberoSuite):
