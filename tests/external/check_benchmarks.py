@@ -88,22 +88,22 @@ def test_libero_plus_noise_is_in_one_picture():
         suite.check_ready()
     except ImportError as error:
         pytest.skip(str(error))
-    noisy, plain = first_observation(suite.name), first_observation("libero-object")
+    noisy, plain = (first_observation(name, image_size=256) for name in (suite.name, "libero-object"))
     assert is_another(noisy["images"]["image"], plain["images"]["image"])
     assert not is_another(noisy["images"]["wrist_image"], plain["images"]["wrist_image"])
     np.testing.assert_allclose(noisy["state"], plain["state"], atol=1e-4)
 
 
-def first_observation(name):
-    env = load_suite(name).make_env(image_size=64)
+def first_observation(name, *, image_size=64):
+    env = load_suite(name).make_env(image_size=image_size)
     observation, _ = env.reset_to(0)
     env.close()
     return observation
 
 
 def is_another(image, other):
-    """Return whether pictures differ by more than their resizing."""
-    return np.abs(image.astype(int) - other).mean() > 4
+    """Return whether pictures differ by more than a few pixels along edges."""
+    return np.abs(image.astype(int) - other).mean() > 0.5
 
 
 def test_metaworld_experts_reach_the_goal():
