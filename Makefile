@@ -37,7 +37,7 @@ test: preflight install
 # Their packages want other versions of MuJoCo and half a gigabyte, so they never share the environment of the rest.
 # LIBERO-Plus wants NumPy 1, which ends at Python 3.12: beyond, its tests are skipped.
 BENCHMARKS := .venv-benchmarks
-LIBERO_PLUS = $(shell $(BENCHMARKS)/bin/python -c 'import sys; print(",libero-plus" if sys.version_info < (3, 13) else "")')
+LIBERO_PLUS = $(shell $(PYTHON) -c 'import sys; print(",libero-plus" if sys.version_info < (3, 13) else "")')
 test-benchmarks: preflight
 	test -x $(BENCHMARKS)/bin/python || $(PYTHON) -m venv $(BENCHMARKS)
 	$(BENCHMARKS)/bin/python -m pip install --disable-pip-version-check --quiet --editable '.[torch,pusht,aloha,metaworld,libero$(LIBERO_PLUS)]' pytest
