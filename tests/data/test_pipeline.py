@@ -38,6 +38,16 @@ def test_a_robot_row_reads_prompt_then_says_subtask_then_fast(pipeline):
     assert row.token_loss == [k != Kind.PREFIX for k in row.token_kinds]
 
 
+@pytest.mark.parametrize(
+    ("state_input", "reads_state"), [("text", True), ("both", True), ("token", False), ("none", False)]
+)
+def test_the_prompt_says_the_state_where_the_model_reads_it_there(state_input, reads_state):
+    config = pi05("debug", state_input=state_input)
+    row = examples.make_pipeline(ROBOT, config).encode(examples.make_sample(ROBOT, horizon=config.action_horizon))
+    prompt = [t for t, k in zip(row.tokens, row.token_kinds, strict=True) if k == Kind.PREFIX]
+    assert ("State: " in TextTokenizer().decode(prompt)) == reads_state
+
+
 def test_padded_steps_and_dims_are_masked(pipeline):
     row = pipeline.encode(examples.make_sample(ROBOT, horizon=CONFIG.action_horizon))
     assert row.action_mask[:-1, : ROBOT.action_dim].all()

@@ -95,7 +95,7 @@ def in_one_pass(pi: Pi, obs: Observation, x_t: Tensor, time: Tensor) -> Tensor:
     """`v_t` with backbone and expert side by side under one mask: the mixture of experts as the papers draw it."""
     images, image_kinds = pi.embed_images(obs)
     kinds = torch.cat((image_kinds, obs.token_kinds), dim=1)
-    state_token = pi.config.state_input == "token"
+    state_token = pi.config.has_state_token
     below = flow_mask(kinds, horizon=x_t.shape[1], state_token=state_token)  # [b t s+t]
     above = F.pad(backbone_mask(kinds), (0, below.shape[1]))  # nothing sees the flow block
     bias = additive_mask(torch.cat((above, below), dim=1), x_t.dtype)

@@ -221,7 +221,7 @@ def _check_policy_config(policy: Mapping[str, Any], shape: PiConfig, location: s
     }
     if expert is not None:
         in_weights |= {"action_expert_variant": variant_name(expert.width), "max_action_dim": shape.action_dim}
-    if shape.state_input == "token":
+    if shape.has_state_token:
         in_weights["max_state_dim"] = shape.action_dim
     differ = {name: value for name, value in in_weights.items() if policy.get(name, value) not in (value, None)}
     if differ:

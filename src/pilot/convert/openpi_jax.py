@@ -62,7 +62,13 @@ def key_map(config: PiConfig) -> KeyMap:
 
 
 def projections(config: PiConfig, expert: GemmaConfig) -> list[Entry]:
-    """Return the entries of the layers around the action expert: for actions, state and flow time."""
+    """Return the entries of the layers around the action expert: for actions, state and flow time.
+
+    Raises:
+        ValueError: openpi has no such model.
+    """
+    if config.state_input == "both":
+        raise ValueError("openpi has the state in the prompt or as a token, not both")
     concat = config.time_conditioning == "concat"
     time, time_width = ("action_time_mlp", 2 * expert.width) if concat else ("time_mlp", expert.width)
     entries = [
@@ -71,7 +77,7 @@ def projections(config: PiConfig, expert: GemmaConfig) -> list[Entry]:
         *dense("time_mlp_in", f"{time}_in", (time_width, expert.width)),
         *dense("time_mlp_out", f"{time}_out", (expert.width, expert.width)),
     ]
-    if config.state_input == "token":
+    if config.has_state_token:
         entries += dense("state_in", "state_proj", (config.action_dim, expert.width))
     return entries
 

@@ -52,13 +52,15 @@ def key_map(config: PiConfig) -> KeyMap:
     expert = config.action_expert
     if expert is None:
         raise ValueError("openpi's PyTorch has no π0-FAST; its JAX does: source 'openpi-jax'")
+    if config.state_input == "both":
+        raise ValueError("openpi has the state in the prompt or as a token, not both")
     head = f"{PALIGEMMA}lm_head.weight"
     projections = [("action_in", "action_in_proj", (expert.width, config.action_dim))]
     projections.append(("action_out", "action_out_proj", (config.action_dim, expert.width)))
     time_width, time = (2 * expert.width, "action_") if config.time_conditioning == "concat" else (expert.width, "")
     projections.append(("time_mlp_in", f"{time}time_mlp_in", (expert.width, time_width)))
     projections.append(("time_mlp_out", f"{time}time_mlp_out", (expert.width, expert.width)))
-    if config.state_input == "token":
+    if config.has_state_token:
         projections.append(("state_in", "state_proj", (expert.width, config.action_dim)))
     entries = [
         *siglip(config.vision, PALIGEMMA + VISION),

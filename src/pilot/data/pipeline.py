@@ -55,7 +55,7 @@ class ModelInputs(Protocol):
 
     @property
     def state_input(self) -> str:
-        """The place of the state: in the text, a token of the flow block, or nowhere."""
+        """The place of the state: in the text, a token of the flow block, both, or nowhere."""
         ...
 
     @property
@@ -245,7 +245,7 @@ class Pipeline:
         }
 
     def _add_prompt(self, row: Row, sample: Sample, state: np.ndarray) -> None:
-        without_state = self.model.prompt == "subtask" and self.model.state_input != "text"
+        without_state = self.model.prompt == "subtask" and self.model.state_input not in ("text", "both")
         name = "subtask_stateless" if without_state else self.model.prompt
         form = FORMATS[name]
         bins = state_bins(state, clip=form.clips_state).tolist() if form.reads_state else None

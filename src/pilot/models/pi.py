@@ -68,7 +68,7 @@ class Pi(Model):
         time_width = expert.width * (2 if config.time_conditioning == "concat" else 1)
         self.time_mlp_in = nn.Linear(time_width, expert.width)
         self.time_mlp_out = nn.Linear(expert.width, expert.width)
-        if config.state_input == "token":
+        if config.has_state_token:
             self.state_in = nn.Linear(config.action_dim, expert.width)
 
     @property
@@ -302,7 +302,7 @@ class Pi(Model):
         self, cache: list[KV], kinds: Int[Tensor, "b s"], state: Float[Tensor, "b ad"], *, horizon: int
     ) -> FlowBlock:
         """Prepare what the denoising steps of a chunk share."""
-        state_token = self.config.state_input == "token"
+        state_token = self.config.has_state_token
         mask = flow_mask(kinds, horizon=horizon, state_token=state_token)
         positions = flow_positions(kinds, length=mask.shape[1])
         # The state is the same at all denoising steps, so it is projected once.
@@ -315,7 +315,7 @@ class Pi(Model):
         That is modulations of its norms (π0.5) or features beside each action (π0).
         """
         adaptive = self.config.time_conditioning == "adarms"
-        if adaptive and self.config.state_input == "token" and time.ndim == 2 and time.shape[1] > 1:
+        if adaptive and self.config.has_state_token and time.ndim == 2 and time.shape[1] > 1:
             time = torch.cat((time[:, -1:], time), dim=1)  # the state token takes the time of the last action
         features = flow.time_features(time.reshape(time.shape[0], -1), self.action_expert.config.width).to(dtype)
         if not adaptive:

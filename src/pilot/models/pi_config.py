@@ -31,7 +31,7 @@ class PiConfig:
     action_dim: int = 32  # states and actions of robots with fewer dims are padded with zeros
     action_horizon: int = 50  # actions in a chunk
     norm: Literal["quantile", "zscore"] = "quantile"  # how they are normalised: π0.5 and FAST, or π0
-    state_input: Literal["text", "token", "none"] = "text"  # in the prompt (π0.5), or a token of the flow block (π0)
+    state_input: Literal["text", "token", "both", "none"] = "text"  # in the prompt (π0.5), a token of the flow (π0)
 
     # The flow.
     time_conditioning: Literal["adarms", "concat"] = "adarms"  # in the norms (π0.5), or beside each action (π0)
@@ -76,6 +76,11 @@ class PiConfig:
     def image_size(self, *, wrist: bool) -> int:
         """Return the side in pixels to which pictures of a camera are scaled."""
         return self.wrist_image_size if wrist and self.wrist_image_size else self.vision.image_size
+
+    @property
+    def has_state_token(self) -> bool:
+        """Whether the flow block begins with a token of the state."""
+        return self.state_input in ("token", "both")
 
     @property
     def generates_text(self) -> bool:

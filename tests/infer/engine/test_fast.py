@@ -63,6 +63,7 @@ ACTING = {
     "pi05": pi05("debug"),
     "pi05-nano": pi05("nano"),
     "pi05-state-token": pi05("debug", state_input="token"),
+    "pi05-state-twice": pi05("debug", state_input="both"),
     "grouped-heads": GROUPED,
 }
 

@@ -52,7 +52,7 @@ class FastEngine:
         self.input_device = model.embedding.weight.device
         self.angles = AngleTable(config.vlm.head_dim, self.input_device)
         self.plans: dict[tuple[int, flow.Solver], DenoisePlan] = {}
-        self.state_tokens = int(config.state_input == "token")
+        self.state_tokens = int(config.has_state_token)
         self.flow_tokens = 0
         if config.action_expert is not None:
             self.expert = self.stack(cast(Gemma, model.action_expert))

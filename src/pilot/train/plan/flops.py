@@ -105,7 +105,7 @@ def count_tokens(model: PiConfig, work: Workload) -> Tokens:
     prefix = patches + work.text
     # The last layer goes on with all that the expert reads, or with text that is generated, or stops at its cache.
     last = prefix if model.expert_reads == "output" else work.text if work.spoken else 0
-    return Tokens(patches, prefix, last, model.action_horizon + (model.state_input == "token"))
+    return Tokens(patches, prefix, last, model.action_horizon + model.has_state_token)
 
 
 def forward(model: Pi, work: Workload) -> dict[str, tuple[float, float]]:

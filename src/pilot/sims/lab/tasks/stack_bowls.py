@@ -51,9 +51,10 @@ def stack(planner: Planner, step: Step, rng: np.random.Generator) -> Motion:
     """Pick a bowl up, unless it is held, and let it down upright into the pile, however it hangs in the hand."""
     assert isinstance(step.goal, StackedOn)
     world, items = planner.world, planner.scene.items
-    item, base = items[step.goal.item], world.pos(items[step.goal.base].body)
+    item = items[step.goal.item]
     if planner.holder(item.name) is None:
         yield from pick(planner, item, rng=rng)
+    base = world.pos(items[step.goal.base].body)  # now: reaching for one bowl may have pushed the others
     piled = [world.pos(other.body) for other in items.values() if other is not item]
     top = max(pos[2] for pos in piled if np.linalg.norm(pos[:2] - base[:2]) < 0.04)
     now = world.rot(item.body)
