@@ -5,6 +5,9 @@ MM the mobile robot in many homes, ME robots that do not drive in many homes, CE
 (in every set of demonstrations here), WD pictures with questions. VI, a supervisor who names each next step, is not in
 it yet. Tasks are drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-training, which has far
 more of the rest.
+
+No policy came of it yet: words and boxes are learned, hands are not. What taught hands is in `docs/log.md` (2026-11-28,
+later): poses of the hand in place of joints, and the state as a token too. It will be the recipe once it has run.
 """
 
 from dataclasses import replace
