@@ -274,7 +274,7 @@ def read_states(path: Path) -> np.ndarray:
     """Return initial states [n s] from a file of torch that holds an array of NumPy."""
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
-        return np.asarray(pickle.loads(archive.read(name)))
+        return np.asarray(pickle.loads(archive.read(name)))  # a file of the package, whose code runs here anyway
 
 
 def _suite(base: str, axis: str) -> LiberoPlusSuite:
