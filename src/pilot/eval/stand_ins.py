@@ -2,7 +2,7 @@
 
 | name             | stands for                                                                                   |
 |------------------|----------------------------------------------------------------------------------------------|
-| `person-1s`      | a person who says the true subtask in words once it has been true for a second (any number)   |
+| `person-1s`      | a person who says the true subtask in words, and notices a change after a second (any number) |
 | `vlm-stub`       | a vision-language model: every second a question about the picture, every fifth answer wrong  |
 | `saycan`         | SayCan whose affordance is the simulator's: what the hand can do now, whatever the task is    |
 
@@ -12,6 +12,7 @@ new instruction below which the model's own high level decides, as `as_prompt` o
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -141,10 +142,10 @@ class _Speaker:
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedPerson(Watcher):
-    """A person who watches, and says what is to be done once it has been true for `reaction` seconds.
+    """A person who watches, and says what has been to be done for most of the last while.
 
-    Until something else has been true for so long it stays with what it said: the simulator names the nearest object,
-    and that changes with every move of the hand.
+    So a change that lasts is noticed after `reaction` seconds, and one that comes and goes counts by its share: the
+    simulator names the nearest object, which changes with every move of the hand, and a grasp may be lost and found.
     """
 
     name: ClassVar[str] = "person"
@@ -152,13 +153,11 @@ class ScriptedPerson(Watcher):
 
     def say(self, env: WatchedEnv) -> str | None:
         needed = env.steps(self.reaction)
-        changed, said = 0, None  # since when the subtask is what it is, and the last one that was true for so long
-        for step, info in enumerate(env.infos):
-            if info["subtask"] != env.infos[changed]["subtask"]:
-                changed = step
-            if step - changed >= needed:
-                said = info
-        return None if said is None else self.tell(env, said)
+        if len(env.infos) <= needed:
+            return None
+        watched = env.infos[-max(1, 2 * needed) :]
+        (subtask, _), *_ = Counter(info["subtask"] for info in watched).most_common()
+        return self.tell(env, next(info for info in reversed(watched) if info["subtask"] == subtask))
 
 
 @dataclass(frozen=True, kw_only=True)
