@@ -37,18 +37,20 @@ COLUMNS, SIZE = 6, 144
 REST = 5  # steps that success has to last
 
 
-def act(suite: Suite, env: Any, scene: int) -> tuple[bool, list[np.ndarray], list[np.ndarray]]:
-    """Let the expert act in a scene; return whether it succeeded, its actions, and pictures of every half second."""
+def act(suite: Suite, env: Any, scene: int, *, film: bool = False) -> tuple[bool, list[np.ndarray], list[np.ndarray]]:
+    """Let the expert act in a scene; return whether it succeeded, its actions, and a film of half seconds."""
     env.reset_to(scene)
     expert: Any = suite.expert(env, np.random.default_rng((1, scene)))
     every, actions, pictures, rested = round(0.5 * env.robot.control_hz), [], [], 0
     while len(actions) < env.max_steps and rested < REST:
-        if len(actions) % every == 0:
+        if film and len(actions) % every == 0:
             pictures.append(env.render())
         actions.append(np.asarray(expert.act(), np.float32))
         info = env.advance(actions[-1])
         rested = rested + 1 if info["success"] and expert.subtask[0] in (DONE, None) else 0
-    return rested >= REST, actions, [*pictures, env.render()]
+    if film:
+        pictures.append(env.render())
+    return rested >= REST, actions, pictures
 
 
 def repeat(env: Any, scene: int, actions: Iterable[np.ndarray]) -> bool:
@@ -112,7 +114,7 @@ def draw_sheet(path: Path, levels: list[str]) -> None:
     for scene, name in enumerate(levels):
         suite = replace(load_suite(name), split="train")
         env: Any = suite.make_env(image_size=2 * SIZE)
-        pictures = act(suite, env, scene)[2]
+        pictures = act(suite, env, scene, film=True)[2]
         env.close()
         chosen = [pictures[i] for i in np.linspace(0, len(pictures) - 1, COLUMNS).round().astype(int)]
         row = Image.new("RGB", (COLUMNS * SIZE, SIZE))

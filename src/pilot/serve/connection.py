@@ -21,8 +21,8 @@ SMALL_FRAME = 2**10  # bytes; a smaller frame costs more to parse than to transf
 class PiecewiseReader(StreamReader):
     """Collects a large frame where it will stay, as its pieces come.
 
-    The library's reader copies the whole of it at the end, and meanwhile no other robot is served: half of 90 ms for 24
-    MiB, most of which the system takes to find the memory.
+    The library's reader copies the whole frame once it is complete. For 24 MiB that takes some 70 ms, because all
+    memory is new, and no other robot is served meanwhile.
     """
 
     def read_exact(self, n: int) -> Generator[None, None, bytearray | memoryview]:  # type: ignore[override]

@@ -45,7 +45,7 @@ MISSING_SUITES = {
     "libero-plus": "LIBERO-Plus' light, background and added objects cannot be had: no package has their files "
     "(docs/benchmarks.md)"
 }
-"""What to say about unknown suites whose names begin so."""
+"""By the beginning of its name, what is said of a suite that does not exist."""
 
 VIEW = re.compile(r"_view_(?P<camera>\d+_\d+_\d+_\d+_\d+)_initstate_(?P<robot>\d+)(?:_noise_(?P<noise>\d+))?$")
 MOVED = re.compile(r"(?:_moved)?_level\d+_sample\d+$")
