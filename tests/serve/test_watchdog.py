@@ -34,7 +34,7 @@ def eventually(holds, *, seconds=60):
 def test_as_long_as_it_beats_nothing_happens(place):
     latch, stopped = place
     with Watchdog(stopping(stopped), latch=latch, seconds=30) as dog:
-        for _ in range(100_000):  # more than the pipe holds
+        for _ in range(100_000):  # more than the pipe holds: full when the goodbye comes
             dog.beat()
         assert dog.is_alive
     assert not dog.is_alive and not stopped.exists() and not latch.exists()

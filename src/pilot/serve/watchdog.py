@@ -67,6 +67,7 @@ class Watchdog:
     def close(self) -> None:
         """End the watch without a stop: the robot is at rest, and nobody controls it from here."""
         with contextlib.suppress(OSError):
+            os.set_blocking(self._line, True)  # a pipe full of beats must not swallow the goodbye
             os.write(self._line, GOODBYE)
         self._hang_up()
 
