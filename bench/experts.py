@@ -17,6 +17,7 @@ import numpy as np
 from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite
 from pilot.sims.base import DONE, Disturbance, Suite, TaskSuite
+from pilot.sims.world.suites import WorldSuite
 
 REST = 5  # steps that success has to last
 
@@ -32,29 +33,39 @@ class Outcome:
     collisions: int
     again: tuple[str, ...]  # why motions began again
     cpu: float  # seconds
+    actions: list[np.ndarray]
+    pictures: list[np.ndarray]  # of each half second, where a film was asked for
 
     def describe(self, scene: int) -> str:
         return f"  {scene} {self.task}: {self.progress:.0%} of the steps, {self.steps} ticks; {list(self.again[-4:])}"
 
 
-def play(suite: Suite, env: Any, scene: int, *, disturbed: bool) -> Outcome:
-    """Let the expert act in one scene."""
+def play(suite: Suite, env: Any, scene: int, *, disturbed: bool = False, film: bool = False) -> Outcome:
+    """Let the expert act in one scene until success has lasted."""
     began = time.process_time()
     env.reset_to(scene)
     rng = np.random.default_rng((1, scene))
     expert: Any = suite.expert(env, rng)
     disturbance = suite.disturb(env, rng) if disturbed else Disturbance()
-    rested = steps = 0
+    every, rested, actions, pictures = round(0.5 * env.robot.control_hz), 0, [], []
     info: dict[str, Any] = {"success": False}
-    while steps < env.max_steps and rested < REST:
-        action = expert.act()
-        info = env.advance(disturbance.apply(env.state(), action)[0] if disturbed else action)
+    while len(actions) < env.max_steps and rested < REST:
+        if film and len(actions) % every == 0:
+            pictures.append(env.render())
+        action = np.asarray(expert.act(), np.float32)
+        actions.append(disturbance.apply(env.state(), action)[0] if disturbed else action)
+        info = env.advance(actions[-1])
         at_rest = info["success"] and expert.subtask[0] in (DONE, None)
-        rested, steps = rested + 1 if at_rest else 0, steps + 1
-    task = suite.task_of(scene) if isinstance(suite, TaskSuite) else env.scene.task.name
+        rested = rested + 1 if at_rest else 0
+    if film:
+        pictures.append(env.render())
+    if isinstance(suite, TaskSuite):
+        task = suite.task_of(scene)
+    else:
+        task = env.scene.task.name if isinstance(suite, WorldSuite) else suite.name
     return Outcome(
-        task, rested >= REST, info.get("progress", float(info["success"])), steps, info.get("collisions", 0),
-        tuple(getattr(expert, "failures", ())), time.process_time() - began,
+        task, rested >= REST, info.get("progress", float(info["success"])), len(actions), info.get("collisions", 0),
+        tuple(getattr(expert, "failures", ())), time.process_time() - began, actions, pictures,
     )  # fmt: skip
 
 
