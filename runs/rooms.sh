@@ -14,9 +14,9 @@ pilot=${PILOT:-$([ -x .venv/bin/pilot ] && echo .venv/bin/pilot || echo pilot)} 
 collect() {
     $pilot collect data/rooms/wd --suite rooms-steps --web 16000 --homes 800 --first-home 20000 --seed 12 --image-size 128
     $pilot collect data/rooms/wd_more --suite rooms-steps --web 24000 --homes 1200 --first-home 21000 --seed 13 --image-size 128
-    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm --homes 300 --episodes 2 --first-home 4000 --seed 4000 --picture-every 5 --image-size 128
-    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile --homes 200 --episodes 2 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
-    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile --homes 80 --episodes 2 --first-home 0 --seed 0 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm_ee --homes 300 --episodes 2 --first-home 4000 --seed 4000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile_ee --homes 200 --episodes 2 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile_ee --homes 80 --episodes 2 --first-home 0 --seed 0 --picture-every 8 --image-size 128
     $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 80 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
 }
 vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
@@ -34,9 +34,9 @@ ship() {
     mv checkpoints/homes.new checkpoints/homes
 }
 eval_all() {
-    $pilot eval checkpoints/homes --suite rooms-skill rooms-move-l1 rooms-steps rooms-whole --robot mobile --control none blank_images shuffled_prompts --replan-steps 10 --episodes 100 --seed 0 --out outputs/rooms/eval/mobile
-    $pilot eval checkpoints/homes --suite rooms-move-l1 rooms-steps --robot arm --control none blank_images shuffled_prompts --replan-steps 10 --episodes 100 --seed 0 --out outputs/rooms/eval/arm
-    $pilot eval checkpoints/homes --suite lab-stack-bowls-l1 --robot bimanual --control none blank_images --replan-steps 25 --episodes 100 --out outputs/rooms/eval/lab
+    $pilot eval checkpoints/homes --suite rooms-skill@mobile_ee rooms-move-l1@mobile_ee rooms-steps@mobile_ee rooms-whole@mobile_ee --robot mobile_ee --control none blank_images shuffled_prompts --replan-steps 10 --episodes 100 --seed 0 --out outputs/rooms/eval/mobile
+    $pilot eval checkpoints/homes --suite rooms-move-l1@arm_ee rooms-steps@arm_ee --robot arm_ee --control none blank_images shuffled_prompts --replan-steps 10 --episodes 100 --seed 0 --out outputs/rooms/eval/arm
+    $pilot eval checkpoints/homes --suite lab-stack-bowls-l1@bimanual --robot bimanual --control none blank_images --replan-steps 25 --episodes 100 --seed 0 --out outputs/rooms/eval/lab
 }
 
 case "${1:-all}" in

@@ -6,8 +6,8 @@ MM the mobile robot in many homes, ME robots that do not drive in many homes, CE
 it yet. Tasks are drawn by n^0.43 within the shares below; the paper gives MM 2.4 % of its pre-training, which has far
 more of the rest.
 
-No policy came of it yet: words and boxes are learned, hands are not. What taught hands is in `docs/log.md` (2026-11-28,
-later): poses of the hand in place of joints, and the state as a token too. It will be the recipe once it has run.
+Robots of one arm are controlled by the pose of their hand, and the state is a token of the flow block too: with joints
+a small low level ignored its own state, and never gripped (`docs/log.md`, 2026-11-28).
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 8  # boxes snap to the pixels of a 128-pixel picture
-ROBOTS = {"mm": "mobile", "me_arm": "arm", "ce_bimanual": "bimanual"}
+ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": ("mm_skill", "mm_move"),
     "me_arm": ("me_arm_move",),
@@ -50,7 +50,8 @@ def model() -> PiConfig:
         wrist_image_size=64,
         action_dim=18,
         action_horizon=50,
-        max_tokens=200,
+        max_tokens=240,
+        state_input="both",
         vocab_size=4608,
         fast_vocab_size=512,
     )
@@ -60,7 +61,8 @@ def mixture(*, question: str | None = None, **shares: float) -> DataConfig:
     """Return the manifest: each source has its share of the rows, spread over its sets.
 
     `question`: of the web rows, "wd", those that ask exactly this. FAST rounds coarsely, so that a chunk of 50 steps
-    takes 40 tokens instead of 60: its tokens teach the backbone, the flow acts.
+    takes 40 tokens instead of 60: its tokens teach the backbone, the flow acts. Each step of a chunk is learned at its
+    own scale: a hand hardly moves in the first tenth of a second, and goes far in two.
     """
     sources = [
         Source(path=f"{DATA}/{name}", kind="web", weight=share / len(SETS[source]), question=question)
@@ -70,8 +72,9 @@ def mixture(*, question: str | None = None, **shares: float) -> DataConfig:
         for name in SETS[source]
     ]
     return DataConfig(
-        sources=tuple(sources), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0
-    )
+        sources=tuple(sources), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
+        scale_steps=True,
+    )  # fmt: skip
 
 
 def rooms_vision() -> TrainConfig:
@@ -80,7 +83,7 @@ def rooms_vision() -> TrainConfig:
         name="rooms_vision",
         model=model(),
         data=mixture(wd=0.8, mm=0.1, me_arm=0.1, question="list everything"),
-        robot="mobile",
+        robot="mobile_ee",
         steps=900,
         batch_size=64,
         seed=0,
@@ -98,7 +101,7 @@ def rooms_stage1() -> TrainConfig:
         name="rooms_stage1",
         model=model(),
         data=mixture(wd=0.25, mm=0.3, me_arm=0.35, ce_bimanual=0.1),
-        robot="mobile",
+        robot="mobile_ee",
         steps=1200,
         batch_size=64,
         seed=1,
@@ -124,20 +127,20 @@ def rooms_stage2() -> TrainConfig:
 
 
 def rooms_expert() -> TrainConfig:
-    """The action expert goes on alone: insulated, it shares nothing with the words, and many noise draws are cheap.
+    """The action expert goes on alone: insulated, it shares nothing with the words, and noise draws are cheap.
 
-    It learns each step of a chunk at its own scale from here on: joints of an arm hardly move in the first tenth of a
-    second, and turn by a radian in two.
+    Most of all hours go here: a hand needs many more noisy chunks than words need rows.
     """
     return replace(
         rooms_stage2(),
         name="rooms_expert",
-        data=replace(mixture(mm=0.4, me_arm=0.45, ce_bimanual=0.15), box_jitter=0.01, scale_steps=True),
-        steps=1500,
+        data=replace(mixture(mm=0.35, me_arm=0.47, ce_bimanual=0.18), box_jitter=0.005),
+        steps=4500,
+        batch_size=48,
         seed=3,
         init_from=InitFrom("outputs/rooms/stage2/policy"),
         freeze=("vision", "vlm", "embedding"),
-        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=4, noise_per="step"),
+        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=8, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.995),
     )

@@ -157,14 +157,14 @@ def study_act() -> TrainConfig:
 def study_bodies() -> TrainConfig:
     """Words and actions of three bodies in rooms, in one stage from nothing."""
     sources = tuple(
-        Source(path=f"{DATA}/body_{body}", robot=body, weight=weight)
-        for body, weight in {"arm": 0.34, "bimanual": 0.33, "mobile": 0.33}.items()
+        Source(path=f"{DATA}/body_{body}", robot=robot, weight=1 / 3)
+        for body, robot in {"arm": "arm_ee", "bimanual": "bimanual", "mobile": "mobile_ee"}.items()
     )
     return TrainConfig(
         name="study_bodies",
         model=rooms.model(),
-        data=DataConfig(sources=sources, loc_stride=rooms.PIXEL_GRID, text_model="rooms"),
-        robot="arm",
+        data=DataConfig(sources=sources, loc_stride=rooms.PIXEL_GRID, text_model="rooms", scale_steps=True),
+        robot="arm_ee",
         steps=1000,
         batch_size=32,
         objective=ObjectiveConfig(alpha=1.0, name_weight=0.0, flow_draws=4, noise_per="step"),

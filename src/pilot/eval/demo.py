@@ -19,7 +19,7 @@ from pilot.eval.policies import robots_of
 from pilot.eval.suites import lesson_for, lessons, load_suite, suites_for
 from pilot.train.config import TrainConfig
 
-ROOM = "rooms-move-l1@mobile"
+ROOM = "rooms-move-l1@mobile_ee"
 """The suite that the demo ends in."""
 
 

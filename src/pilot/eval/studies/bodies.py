@@ -3,14 +3,15 @@
 from pilot.eval.study.declare import Condition, Study, StudyData, Training, Trial
 
 FOLDER = "data/study"
-BODIES = ("arm", "bimanual", "mobile")
+BODIES = {"arm": "arm_ee", "bimanual": "bimanual", "mobile": "mobile_ee"}
+"""The robot that each body is: by the pose of its hand, but for two arms."""
 
 
 def body_set(body: str, *, name: str, first_scene: int, scenes: int) -> StudyData:
     """Return demonstrations of one body, with pictures as the rooms' model takes them."""
     return StudyData(
         path=f"{FOLDER}/{name}",
-        suite=f"rooms-move-l1@{body}",
+        suite=f"rooms-move-l1@{BODIES[body]}",
         first_scene=first_scene,
         scenes=scenes,
         image_size=128,
@@ -35,7 +36,7 @@ def new_arm(count: int) -> Training:
     return Training(run="study_bodies", changes=(path, *only("arm"), "steps=400"))
 
 
-OTHERS = Training(run="study_bodies", changes=(*only("bimanual", "mobile"), "robot=mobile"))
+OTHERS = Training(run="study_bodies", changes=(*only("bimanual", "mobile"), "robot=mobile_ee"))
 
 STUDY = Study(
     question="One policy for all bodies, or one each?",
@@ -49,7 +50,7 @@ STUDY = Study(
         ),
         *(Condition(name=f"new arm, {count}, from scratch", trainings=(new_arm(count),)) for count in FEW),
     ),
-    trials=(Trial(suite="rooms-move-l1@arm", title="one move with the arm, in unseen rooms", episodes=100),),
+    trials=(Trial(suite="rooms-move-l1@arm_ee", title="one move with the arm, in unseen rooms", episodes=100),),
     measures=("success", "progress"),
     data=(*SETS.values(), *FEW.values()),
     equal="rows of training, but that new arms take 400 steps; rooms and starts",
