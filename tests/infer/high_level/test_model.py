@@ -81,6 +81,26 @@ def test_an_old_subtask_stays_unless_another_is_likelier_by_a_margin(policy):
             np.testing.assert_allclose(actions, by_hand.infer(observation(subtask=want))["actions"], atol=1e-4)
 
 
+def test_the_box_of_what_is_hidden_now_is_remembered(policy):
+    (new,) = decided(policy, words(0.0), 0)
+    box = "<loc0100><loc0200><loc0300><loc0400>"
+    for before, remembers, want in (
+        (box + new, True, box + new),
+        (box + new, False, new),
+        (box + OLD, True, new),  # other words: another thing
+        (new, True, new),
+    ):
+        level = replace(words(0.0), remember_boxes=remembers)
+        session, by_hand = policy.session(high_level=level, subtask_seconds=0.0), policy.session()
+        for one in (session, by_hand):
+            one.infer(observation(subtask=before))
+        session.state = replace(session.state, was_told=False)  # as if the model had said it
+        actions = session.infer(observation())["actions"]
+        assert session.subtask == want
+        if want != new:
+            np.testing.assert_allclose(actions, by_hand.infer(observation(subtask=want))["actions"], atol=1e-4)
+
+
 def test_what_has_ended_is_not_held_on_to(policy):
     (new,) = decided(policy, ModelHighLevel(), 0)
     for changes, want in (({}, OLD), ({"subtask_done": True}, new)):

@@ -1,7 +1,7 @@
 """The model itself as the high level: it writes the next subtask behind its own prefill."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ class ModelHighLevel(HighLevel):
     prompt or the end of a subtask, nor for a previous one in `stop_words`: a robot that is "done" too soon loses
     nothing by continuing. For the same reason one of `stop_words` is taken only at a probability of `stop_probability`
     or more, and otherwise the likeliest of all else (0: always taken; a draw at a temperature is never changed).
+    `remember_boxes`: the same words again, now without a box, keep the box of the previous subtask, for what an arm
+    hides is still where it was.
     """
 
     name: ClassVar[str] = "model"
@@ -36,6 +38,7 @@ class ModelHighLevel(HighLevel):
     keep_margin: float | None = None
     stop_words: tuple[str, ...] = ("done",)
     stop_probability: float = 0.99
+    remember_boxes: bool = False
 
     def check(self, codec: SubtaskCodec | None) -> None:
         codec = check_writes_subtasks(codec)
@@ -77,6 +80,8 @@ class ModelHighLevel(HighLevel):
         if scored is not None:
             kept = self.kept_rows(prefilled, requests, engine=engine, codec=codec, tokens=tokens, scores=scores)
             changed |= {row: (ids, 0.0) for row, ids in kept.items()}
+        if self.remember_boxes:
+            changed |= self.with_remembered_boxes(requests, said, codec=codec, changed=changed)
         # 4) Bring what was changed into the cache.
         if changed:
             tokens = [changed[row][0] if row in changed else up_to(ids, codec.end) for row, ids in enumerate(tokens)]
@@ -143,6 +148,24 @@ class ModelHighLevel(HighLevel):
         previous_scores = sampling.score(engine, prefilled, rivals, eos=codec.end).tolist()
         pairs = zip(rivals, previous_scores, strict=True)
         return {row: ids for (row, ids), score in pairs if scores[row] - score < self.keep_margin}
+
+    def with_remembered_boxes(
+        self,
+        requests: Sequence[SubtaskRequest],
+        said: Sequence[str | None],
+        *,
+        codec: SubtaskCodec,
+        changed: Mapping[int, Any],
+    ) -> dict[int, tuple[list[int], float]]:
+        """Return the tokens of the previous subtask for each row that says its words again and no box."""
+        rows = {}
+        for row, (request, words) in enumerate(zip(requests, said, strict=True)):
+            before = request.previous
+            if not (request.decide and before and words) or row in changed or split_box(words)[0] is not None:
+                continue
+            if split_box(before)[0] is not None and plain_words(before) == words.strip():
+                rows[row] = codec.encode(before), 0.0
+        return rows
 
 
 def fork(generator: torch.Generator) -> torch.Generator:
