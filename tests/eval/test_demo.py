@@ -197,12 +197,12 @@ def test_the_end_is_a_room_where_its_policy_is_shipped(finished, tmp_path, monke
     assert demo.find_finale() is None
     (tmp_path / "checkpoints" / "homes").mkdir(parents=True)
     finale = demo.find_finale()
-    assert finale == Finale(checkpoint=tmp_path / "checkpoints" / "homes", suite=load_suite("rooms-move-l1@mobile"))
+    assert finale == Finale(checkpoint=tmp_path / "checkpoints" / "homes", suite=load_suite("rooms-move-l1@mobile_ee"))
     finished.finale = finale
     room = {"rows": [row(9, suite=finale.suite.name)], "films": [shot(tmp_path, "the sink", success=True)]}
     finished.results["room"] = room
     page = make_report(finished).render()
-    for words in ("The same recipe in a room", "robot &#39;mobile&#39;", "prompt of the sink", "45%"):
+    for words in ("The same recipe in a room", "robot &#39;mobile_ee&#39;", "prompt of the sink", "45%"):
         assert words in page, words
     assert to_text(finished).splitlines()[-1].split()[-6:] == ["9", "of", "20", "10%", "–", "90%"]
 
