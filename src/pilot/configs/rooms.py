@@ -129,7 +129,7 @@ def rooms_stage2() -> TrainConfig:
 def rooms_expert() -> TrainConfig:
     """The action expert goes on alone: insulated, it shares nothing with the words, and noise draws are cheap.
 
-    Many small steps of AdamW: Muon's large ones left a floor of noise, under which hands stayed 5 cm beside things.
+    Many small steps of AdamW: in the same time, Muon's large ones left a higher loss (`docs/log.md`, 2026-11-28).
     """
     return replace(
         rooms_stage2(),
