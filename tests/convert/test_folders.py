@@ -186,6 +186,8 @@ def test_a_model_that_nobody_else_builds_is_refused(bundle, tmp_path, kind):
     own = replace(config, vision=replace(config.vision, patch_size=8, stem=(4, 4, 8, 8)))
     with pytest.raises(ValueError, match=r"convolutions .*which '.*' has not"):
         folders.key_map_for(kind, own)
+    with pytest.raises(ValueError, match=r"the state both in the prompt and as a token, which '.*' has not"):
+        folders.key_map_for(kind, replace(config, state_input="both"))
 
 
 def test_options_that_a_checkpoint_of_pilot_has_no_use_for_are_refused(made, tmp_path, capsys):

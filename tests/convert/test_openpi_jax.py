@@ -64,8 +64,3 @@ def test_published_names_and_shapes():
     attention = "PaliGemma/img/Transformer/encoderblock/MultiHeadDotProductAttention_0"
     assert shapes[f"{attention}/query/kernel"] == (27, 1152, 16, 72)
     assert len(shapes) == 50
-
-
-def test_a_state_in_two_places_is_nothing_that_openpi_has():
-    with pytest.raises(ValueError, match="not both"):
-        openpi_jax.key_map(pi05("debug", state_input="both"))

@@ -83,8 +83,3 @@ def test_published_names_and_shapes():
     assert shapes["paligemma_with_expert.gemma_expert.model.norm.dense.weight"] == (3072, 1024)
     assert shapes["paligemma_with_expert.paligemma.lm_head.weight"] == (257_152, 2048)
     assert len(shapes) == 811
-
-
-def test_a_state_in_two_places_is_nothing_that_openpi_has():
-    with pytest.raises(ValueError, match="not both"):
-        openpi_torch.key_map(pi05("debug", state_input="both"))

@@ -370,6 +370,7 @@ def check_published(config: PiConfig, kind: str) -> None:
         "several vision towers": config.vision_towers,
         "a text encoder": config.text_encoder is not None,
         "an expert that reads one layer": config.expert_reads != "layers",
+        "the state both in the prompt and as a token": config.state_input == "both",
     }
     if unpublished := [part for part, present in parts.items() if present]:
         raise ValueError(f"this model has {' and '.join(unpublished)}, which '{kind}' has not; only pilot can read it")

@@ -62,13 +62,7 @@ def key_map(config: PiConfig) -> KeyMap:
 
 
 def projections(config: PiConfig, expert: GemmaConfig) -> list[Entry]:
-    """Return the entries of the layers around the action expert: for actions, state and flow time.
-
-    Raises:
-        ValueError: openpi has no such model.
-    """
-    if config.state_input == "both":
-        raise ValueError("openpi has the state in the prompt or as a token, not both")
+    """Return the entries of the layers around the action expert: for actions, state and flow time."""
     concat = config.time_conditioning == "concat"
     time, time_width = ("action_time_mlp", 2 * expert.width) if concat else ("time_mlp", expert.width)
     entries = [

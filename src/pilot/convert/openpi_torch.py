@@ -52,8 +52,6 @@ def key_map(config: PiConfig) -> KeyMap:
     expert = config.action_expert
     if expert is None:
         raise ValueError("openpi's PyTorch has no π0-FAST; its JAX does: source 'openpi-jax'")
-    if config.state_input == "both":
-        raise ValueError("openpi has the state in the prompt or as a token, not both")
     head = f"{PALIGEMMA}lm_head.weight"
     projections = [("action_in", "action_in_proj", (expert.width, config.action_dim))]
     projections.append(("action_out", "action_out_proj", (config.action_dim, expert.width)))
