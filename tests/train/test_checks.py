@@ -36,6 +36,8 @@ WRONG = {
     "8 rows does not split over 1 ranks of 3 passes each; make batch_size a mult": {"parallel": {"accumulate": 3}},
     "has no sources": {"data": {"sources": ()}},
     "the same folder name": {"data": {"sources": (ARM, Source(path="elsewhere/arm"))}},
+    "zoom of web rows is above 0": {"data": {"sources": (ARM, replace(WEB, zoom=0.0))}},
+    "of others 1; data/arm has 0.5": {"data": {"sources": (replace(ARM, zoom=0.5),)}},
     "to every source or to none": {"data": {"sources": (replace(ARM, weight=1.0), WEB)}},
     "unknown loss 'flows'; did you mean 'flow'.*'data/arm' teaches it": {
         "data": {"sources": (replace(ARM, teaches=("flows",)),)}

@@ -29,6 +29,8 @@ class Source:
     weight: float | None = None
     # Web rows: take only those that ask exactly this.
     question: str | None = None
+    # Web rows: show crops down to this share of a picture's sides, with boxes that follow; 1 shows all of it.
+    zoom: float = 1.0
     # Demonstrations: used in place of the set's own tasks.
     prompt: str | None = None
     # The robot that recorded it; None: the robot of the run.

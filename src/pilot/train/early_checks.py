@@ -58,6 +58,9 @@ def _check_numbers(config: TrainConfig, ranks: int) -> None:
         raise ValueError(f"ema.decay is at least 0 (no average) and below 1, got {config.ema.decay}")
     if not 0 < config.objective.time_s <= 1:
         raise ValueError(f"time_s is above 0 and at most 1, got {config.objective.time_s}")
+    for source in config.data.sources:
+        if not 0 < source.zoom <= 1 or (source.zoom < 1 and source.kind != "web"):
+            raise ValueError(f"zoom of web rows is above 0 and at most 1, of others 1; {source.path} has {source.zoom}")
     if optim.peak_lr <= 0 or optim.clip_norm <= 0:
         raise ValueError(f"optim.peak_lr and optim.clip_norm are above 0, got {optim.peak_lr} and {optim.clip_norm}")
     if config.batch_size % (passes := ranks * config.parallel.accumulate):

@@ -87,6 +87,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
         return open_image_text(
             source.path,
             loc_stride=config.data.loc_stride,
+            zoom=source.zoom,
             source=name,
             question=source.question,
             camera=next(iter(load_robot(config.robot).shown_cameras)),

@@ -13,6 +13,7 @@ from jaxtyping import Int, UInt8
 from pilot.data.language import snap_locs
 from pilot.data.storage.folder import DatasetFolder
 from pilot.data.storage.untrusted import decode_picture, path_inside
+from pilot.data.zoom import zoom_in
 from pilot.types import Sample
 
 TRIES = 100
@@ -22,7 +23,8 @@ class ImageTextRows(ABC):
     """Random access to rows of pictures as training samples with text targets and no actions.
 
     `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
-    to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. With `skip_bad`, what cannot be read is listed in
+    to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. `zoom`: the smallest share of a picture's sides
+    that a drawn crop shows (`data/zoom.py`); 1 shows all. With `skip_bad`, what cannot be read is listed in
     `skipped` and another row is drawn in its place. `folder`: the files of a set that lies elsewhere.
     """
 
@@ -32,13 +34,14 @@ class ImageTextRows(ABC):
         *,
         camera: str = "room",
         loc_stride: int = 1,
+        zoom: float = 1.0,
         source: str = "web",
         skip_bad: bool = False,
         folder: DatasetFolder | None = None,
     ) -> None:
         self.folder = folder or DatasetFolder(Path(path))
         self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
-        self.skip_bad = skip_bad
+        self.zoom, self.skip_bad = zoom, skip_bad
         self.skipped: list[str] = []
         self._load()
 
@@ -83,6 +86,10 @@ class ImageTextRows(ABC):
         question, answer = pairs[0 if rng is None or len(pairs) == 1 else int(rng.integers(len(pairs)))]
         prompt, answer = (snap_locs(text, stride=self.loc_stride) for text in (question, answer))
         image = decode_image(content, where=f"{self.path}, row {i}")
+        if rng is not None and self.zoom < 1.0:
+            image, prompt, answer = zoom_in(
+                image, prompt, answer, rng, smallest=self.zoom, loc_stride=self.loc_stride
+            )  # fmt: skip
         return Sample(images={self.camera: image}, prompt=prompt, answer=answer, source=self.source)
 
 

@@ -72,20 +72,24 @@ def open_image_text(
     path: str | Path,
     *,
     loc_stride: int = 1,
+    zoom: float = 1.0,
     source: str = "web",
     question: str | None = None,
     camera: str = "room",
     skip_bad: bool = False,
     cache_gb: float | None = None,
 ) -> ImageTextRows:
-    """Open the web rows at `path`; `question` is for pilot's own, see `WebRows`. Tars at an address are fetched as they
-    are read, other formats as a whole.
+    """Open the web rows at `path`; for the options see `ImageTextRows`, and `WebRows` for `question`.
+
+    Tars at an address are fetched as they are read, other formats as a whole.
 
     Raises:
         FileNotFoundError: nothing there that a reader knows.
         ValueError: what the reader finds wrong, see there.
     """
-    options: dict[str, Any] = {"camera": camera, "loc_stride": loc_stride, "source": source, "skip_bad": skip_bad}
+    options: dict[str, Any] = {
+        "camera": camera, "loc_stride": loc_stride, "zoom": zoom, "source": source, "skip_bad": skip_bad,
+    }  # fmt: skip
     if (folder := _elsewhere(path, cache_gb)) and any(name.endswith(".tar") for name in folder.sizes):
         return WebDatasetRows(folder.path, folder=folder, **options)
     path = fetch(path)

@@ -81,12 +81,13 @@ class WebRows(ImageTextRows):
         *,
         camera: str = "room",
         loc_stride: int = 1,
+        zoom: float = 1.0,
         source: str = "web",
         question: str | None = None,
         skip_bad: bool = False,
     ) -> None:
         self.question = question
-        super().__init__(path, camera=camera, loc_stride=loc_stride, source=source, skip_bad=skip_bad)
+        super().__init__(path, camera=camera, loc_stride=loc_stride, zoom=zoom, source=source, skip_bad=skip_bad)
 
     def _load(self) -> None:
         file = self.path / ROWS

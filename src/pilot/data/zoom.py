@@ -1,0 +1,81 @@
+"""Looking closer at a picture with a question: a crop whose boxes follow, for rows that teach to see.
+
+Small things in large pictures are learned slowly: a network that needs a minute to name things that fill its view
+needs an hour for the same things at a tenth of the picture (`docs/log.md`, 2026-11-28). Crops show them at many sizes
+and in many places, and make many pictures of one.
+"""
+
+import re
+
+import numpy as np
+from jaxtyping import UInt8
+
+from pilot.tokenizers.text import Box, box_to_locs, split_box
+
+VISIBLE = 0.5  # of a box's area: what is cut off more is no longer asked for
+_PART = re.compile(r"((?:<loc\d{4}>){4})([^<]*)")
+
+
+def zoom_in(
+    image: UInt8[np.ndarray, "h w 3"],
+    question: str,
+    answer: str,
+    rng: np.random.Generator,
+    *,
+    smallest: float,
+    loc_stride: int = 1,
+) -> tuple[UInt8[np.ndarray, "h2 w2 3"], str, str]:
+    """Return a crop of the picture with one of the boxes whole in it, and the question and answer that hold there.
+
+    Its sides are the share `smallest` to 1 of the picture's, drawn evenly on a logarithmic scale. Parts of the answer
+    of which less than half is in view are left out. The row comes back as it is where the words have no box, or one
+    of the question's, or all of the answer's, would be cut off.
+    """
+    asked, told = _PART.findall(question), _PART.findall(answer)
+    if not asked and not told:
+        return image, question, answer
+    boxes = asked or told
+    chosen, _ = split_box(boxes[int(rng.integers(len(boxes)))][0])
+    assert chosen is not None, f"boxes are checked when rows are read: '{question}', '{answer}'"
+    window = _draw_window(image.shape[:2], chosen, rng, smallest)
+    in_question, in_answer = (
+        [(_move(locs, window, image.shape[:2], loc_stride), words) for locs, words in parts] for parts in (asked, told)
+    )
+    kept = [f"{locs}{words}" for locs, words in in_answer if locs is not None]
+    if any(locs is None for locs, _ in in_question) or (told and not kept):
+        return image, question, answer
+    if asked:
+        question = question[: question.index("<loc")] + "".join(f"{locs}{words}" for locs, words in in_question)
+    if told:
+        answer = answer[: answer.index("<loc")] + "".join(kept).rstrip(" ,;")
+    y, x, height, width = window
+    return image[y : y + height, x : x + width], question, answer
+
+
+def _draw_window(
+    size: tuple[int, ...], box: Box, rng: np.random.Generator, smallest: float
+) -> tuple[int, int, int, int]:
+    """Draw a crop of whole pixels (y, x, height, width) in which the box lies; the whole picture where none can."""
+    share = float(np.exp(rng.uniform(np.log(smallest), 0.0)))
+    starts, lengths = [], []
+    for side, low, high in zip(size, box[:2], box[2:], strict=True):
+        length = max(1, round(share * side))
+        first, last = max(0, int(np.ceil(high * side)) - length), min(side - length, int(low * side))
+        if first > last:  # the box is larger than the crop
+            return 0, 0, size[0], size[1]
+        starts.append(int(rng.integers(first, last + 1)))
+        lengths.append(length)
+    return starts[0], starts[1], lengths[0], lengths[1]
+
+
+def _move(locs: str, window: tuple[int, int, int, int], size: tuple[int, ...], loc_stride: int) -> str | None:
+    """Return a box as the crop has it; None where less than `VISIBLE` of it is in view."""
+    box, _ = split_box(locs)
+    assert box is not None
+    y, x, height, width = window
+    scale, start = np.array([size[0] / height, size[1] / width] * 2), np.array([y / size[0], x / size[1]] * 2)
+    moved = (np.array(box) - start) * scale
+    inside = moved.clip(0.0, 1.0)
+    # A box of no width still has its height.
+    before, after = (np.maximum(b[2:] - b[:2], 1e-6).prod() for b in (moved, inside))
+    return box_to_locs(inside.tolist(), stride=loc_stride) if after >= VISIBLE * before else None
