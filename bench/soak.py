@@ -229,11 +229,12 @@ def watcher(port: int) -> None:
 
 
 def huge(port: int) -> None:
-    """Send 24 MiB."""
+    """Send the largest message that is read from a robot of one camera, then one of three times that."""
     with keyed(port) as line:
-        line.send(pack({"images": {"front": np.zeros((2**23, 1, 3), np.uint8)}, "prompt": "x"}))
-        line.recv(10)
-        time.sleep(1)
+        for pixels in (2_790_000, 2**23):  # almost 8 MiB, and 24
+            line.send(pack({"images": {"front": np.zeros((pixels, 1, 3), np.uint8)}, "prompt": "x"}))
+            line.recv(10)
+            time.sleep(1)
 
 
 def soak(minutes: float) -> bool:

@@ -49,7 +49,7 @@ def test_options_reach_policy_and_server(served, tmp_path):
     ((hosted,), options) = served[0]
     assert hosted.policy.options == {"device": "cpu", "replan_steps": 5, "verify": True}
     assert hosted.batcher.workers == 2
-    assert options["limits"].message_bytes == 2**20 and options["limits"].robots == 3
+    assert options["limits"].largest_message(4) == 2**20 and options["limits"].robots == 3
     assert options["log_format"] == "json" and hosted.folder == tmp_path
 
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from pilot.serve.connection import READ_BYTES, IncomingConnection
 from pilot.serve.limits import Limits
 from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
-from serve.policies import OBSERVATION, CountingPolicy, eventually, gauge, robot
+from serve.policies import METADATA, OBSERVATION, CountingPolicy, eventually, gauge, robot
 
 LIMITS = Limits(message_bytes=100_000, robots=8, pending_connections=8)
 
@@ -117,6 +118,21 @@ def test_a_message_over_the_limit_closes_only_the_offender(port, good):
         assert closed.value.rcvd.code == 1009
 
 
+def test_a_message_larger_than_the_cameras_of_the_robot_need_is_not_read():
+    policy = CountingPolicy()
+    policy.metadata = {**METADATA, "cameras": ["front", "wrist"]}
+    with serve_in_background(policy, limits=Limits(camera_bytes=50_000)) as port, robot(port) as good:
+        with connect(f"ws://127.0.0.1:{port}", compression=None) as offender:
+            offender.recv()
+            offender.send(b"\0" * 100_000)
+            assert isinstance(offender.recv(), str)  # read, and no message of the protocol
+            with pytest.raises(ConnectionClosed) as closed:
+                offender.send(b"\0" * (100_001))
+                offender.recv()
+            assert closed.value.rcvd.code == 1009
+        assert good.infer(OBSERVATION)["seen"] == 1
+
+
 def test_a_frame_that_claims_the_world_is_not_waited_for(port, good):
     raw, _ = shake_hands(port)
     with raw:
@@ -168,9 +184,23 @@ def test_what_comes_at_once_is_looked_at_in_pieces_and_no_further_than_needed(mo
 
     monkeypatch.setattr(ServerConnection, "data_received", look)
     connection, data = IncomingConnection.__new__(IncomingConnection), bytes(range(256)) * 1024
-    connection.transport = Line()
+    connection.transport, connection.protocol = Line(), SimpleNamespace(reader=SimpleNamespace(missing=0))
     connection.data_received(data)
     assert b"".join(pieces) == data[: 3 * READ_BYTES] and len(pieces) == 3
+
+
+def test_the_rest_of_a_large_frame_is_not_cut_in_pieces(monkeypatch):
+    pieces, reader = [], SimpleNamespace(missing=100_000)
+
+    def look(connection, piece):
+        pieces.append(len(piece))
+        reader.missing = 0
+
+    monkeypatch.setattr(ServerConnection, "data_received", look)
+    connection = IncomingConnection.__new__(IncomingConnection)
+    connection.transport, connection.protocol = Line(), SimpleNamespace(reader=reader)
+    connection.data_received(bytes(100_000 + READ_BYTES + 5))
+    assert pieces == [100_000, READ_BYTES, 5]
 
 
 class Line:

@@ -1,9 +1,11 @@
 """What is wrong with an observation, whatever the robot: what was expected, and what came."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
-from pilot.serve.limits import Limits, RateLimit, check_observation
+from pilot.serve.limits import Limits, Patience, RateLimit, check_observation
 from serve.policies import OBSERVATION
 
 LIMITS = Limits(prompt_characters=50, pictures=3, picture_pixels=100 * 100)
@@ -79,3 +81,35 @@ def test_a_slow_rate_still_lets_one_through():
 def test_limits_are_above_nothing():
     with pytest.raises(ValueError, match="robots must be above 0, got 0"):
         Limits(robots=0)
+
+
+def test_more_cameras_may_send_more():
+    limits = Limits(message_bytes=100, camera_bytes=30)
+    assert [limits.largest_message(cameras) for cameras in (0, 1, 2, 3, 4, 16)] == [30, 30, 60, 90, 100, 100]
+
+
+def test_fewer_events_at_once_than_in_a_second():
+    now = [0.0]
+    rate = RateLimit(10, at_once=3, clock=lambda: now[0])
+    for _ in range(3):
+        rate.take()
+    with pytest.raises(ValueError, match="more than 10 observations"):
+        rate.take()
+    now[0] = 10.0  # a long rest does not add up
+    for _ in range(3):
+        rate.take()
+    with pytest.raises(ValueError, match="more than 10 observations"):
+        rate.take()
+
+
+def test_who_is_refused_again_and_again_waits_longer_each_time(monkeypatch):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr("pilot.serve.limits.asyncio.sleep", sleep)
+    patience = Patience()
+    for refused in [*[True] * 9, False, True]:
+        asyncio.run(patience.pause(refused=refused))
+    assert waits == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5, 0.0, 0.005]

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most observations per second from a robot (default: %(default)g)",
     )
     parser.add_argument(
-        "--max-mib", type=above_zero, default=32.0, help="largest observation, in MiB (default: %(default)g)"
+        "--max-mib", type=above_zero, help="largest observation, in MiB (default: 8 for each camera, 32 in all)"
     )
     parser.add_argument(
         "--api-keys",
@@ -94,11 +95,10 @@ def run(args: argparse.Namespace) -> None:
     keys, level = read_keys(args.api_keys), read_high_level(args)
     from pilot.serve.server import Limits, serve
 
-    limits = Limits(
-        robots=args.max_robots,
-        observations_per_second=args.max_rate,
-        message_bytes=int(args.max_mib * 2**20),
-    )
+    limits = Limits(robots=args.max_robots, observations_per_second=args.max_rate)
+    if args.max_mib is not None:
+        largest = int(args.max_mib * 2**20)
+        limits = replace(limits, message_bytes=largest, camera_bytes=largest)
     serve(
         [load_hosted(name, folders[name], args, address=addresses[name], level=level) for name in addresses],
         host=args.host,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from websockets.asyncio.server import ServerConnection
@@ -14,8 +14,9 @@ from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.limits import LARGE_MESSAGE, Limits, RateLimit
 
 CLOSE_SECONDS = 1.0  # how long a client may take to answer the closing of its connection; one that hangs never does
-READ_BYTES = 2**14  # parsed without a pause: a few thousand of the smallest frames
+READ_BYTES = 2**11  # parsed before anything is counted: three hundred of the smallest frames
 SMALL_FRAME = 2**10  # bytes; a smaller frame costs more to parse than to transfer
+SMALL_FRAMES_AT_ONCE = 200  # more than a robot that waits for its answers ever has on the way
 
 
 class PiecewiseReader(StreamReader):
@@ -24,6 +25,8 @@ class PiecewiseReader(StreamReader):
     The library's reader copies the whole frame once it is complete. For 24 MiB that takes some 70 ms, because all
     memory is new, and no other robot is served meanwhile.
     """
+
+    missing = 0  # bytes of the large frame that is being collected
 
     def read_exact(self, n: int) -> Generator[None, None, bytearray | memoryview]:  # type: ignore[override]
         """Read `n` bytes."""
@@ -35,6 +38,7 @@ class PiecewiseReader(StreamReader):
             frame[filled : filled + len(piece)] = piece
             del self.buffer[: len(piece)]
             filled += len(piece)
+            self.missing = n - filled
             if filled == n:
                 return frame
             if self.eof:
@@ -67,7 +71,7 @@ class IncomingConnection(ServerConnection):
         super().connection_made(transport)
         self.protocol.reader.__class__ = PiecewiseReader  # what reads the request has this very object already
         most = max(self.limits.small_frames_per_second, 2 * self.limits.observations_per_second)
-        self.small_frames = RateLimit(most, what="small frames")
+        self.small_frames = RateLimit(most, what="small frames", at_once=SMALL_FRAMES_AT_ONCE)
         self.pending[self] = None
         if len(self.pending) > self.limits.pending_connections:
             oldest = next(iter(self.pending))
@@ -84,9 +88,11 @@ class IncomingConnection(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived in pieces: 256 KB of the smallest frames at once would block all others for a second."""
-        for start in range(0, len(data), READ_BYTES):
-            if not self.transport.is_closing():
-                super().data_received(data[start : start + READ_BYTES])
+        reader = cast("PiecewiseReader", self.protocol.reader)
+        while data and not self.transport.is_closing():
+            piece = max(READ_BYTES, reader.missing)
+            super().data_received(data[:piece])
+            data = data[piece:]
 
     def process_event(self, event: Any) -> None:
         """Handle a frame; close the connection of a client that floods the server with small ones."""
@@ -98,6 +104,11 @@ class IncomingConnection(ServerConnection):
                 self.protocol.fail(CloseCode.POLICY_VIOLATION, str(error))
                 self.send_data()
                 self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def limit_messages(self, size: int) -> None:
+        """Refuse messages of more than `size` bytes before they are read; they take time from other robots."""
+        name = "max_message_size" if hasattr(self.protocol, "max_message_size") else "max_size"  # before websockets 16
+        setattr(self.protocol, name, size)
 
     async def send_message(self, message: str | bytes) -> None:
         """Send a message.

@@ -121,6 +121,8 @@ def accept_websocket(
     if len(robots) >= state.limits.robots and not returns:
         raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(robots)} robots are connected", reason="full")
     connection.role = "robot"
+    if (cameras := hosted.describe(connection.kind).get("cameras")) is not None:
+        connection.limit_messages(state.limits.largest_message(len(cameras)))
 
 
 def get_page(

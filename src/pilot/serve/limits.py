@@ -3,6 +3,7 @@
 Who exceeds a limit is told what was expected and what came. Other robots notice nothing.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Limits:
     """The limits of one server; times are in seconds."""
 
     message_bytes: int = MAX_BYTES
+    camera_bytes: int = 8 * 2**20  # of a message for each camera of the robot: more than 1080p without compression
     pictures: int = 16
     picture_pixels: int = 4096 * 3072
     prompt_characters: int = 4000
@@ -41,18 +43,45 @@ class Limits:
             if value <= 0:
                 raise ValueError(f"the limit {name} must be above 0, got {value}")
 
+    def largest_message(self, cameras: int) -> int:
+        """Return the bytes that a message of a robot with so many cameras may have."""
+        return min(self.message_bytes, max(1, cameras) * self.camera_bytes)
+
+
+class Patience:
+    """The pause after a message that was refused: twice as long after each in a row, none after a good one.
+
+    Somebody who sends nonsense as fast as it is answered takes the time of the robots; who errs once notices nothing.
+    """
+
+    FIRST, LONGEST = 0.005, 0.5  # seconds
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def pause(self, *, refused: bool) -> None:
+        """Wait as long as this answer asks for."""
+        self.seconds = min(max(self.FIRST, 2 * self.seconds), self.LONGEST) if refused else 0.0
+        await asyncio.sleep(self.seconds)  # even of 0: a client that never waits must not block the event loop
+
 
 class RateLimit:
-    """A token bucket: `per_second` events may come at once, then as many as flow in. `what` names them in the error."""
+    """A token bucket: so many events may come `at_once` (those of a second), then as many as flow in `per_second`.
+
+    `what` names them in the error.
+    """
 
     def __init__(
-        self, per_second: float, *, what: str = "observations", clock: Callable[[], float] = time.monotonic
+        self,
+        per_second: float,
+        *,
+        what: str = "observations",
+        at_once: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.per_second = per_second
-        self.what = what
-        self.clock = clock
-        self.tokens = max(1.0, per_second)
-        self.updated = clock()
+        self.per_second, self.what, self.clock = per_second, what, clock
+        self.at_once = max(1.0, per_second if at_once is None else min(at_once, per_second))
+        self.tokens, self.updated = self.at_once, clock()
 
     def take(self) -> None:
         """Count one event.
@@ -61,7 +90,7 @@ class RateLimit:
             ValueError: the rate is exceeded; the message says when the next event is allowed.
         """
         now = self.clock()
-        self.tokens = min(max(1.0, self.per_second), self.tokens + (now - self.updated) * self.per_second)
+        self.tokens = min(self.at_once, self.tokens + (now - self.updated) * self.per_second)
         self.updated = now
         if self.tokens < 1:
             wait = (1 - self.tokens) / self.per_second

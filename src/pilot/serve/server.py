@@ -38,7 +38,7 @@ from pilot.serve import http
 from pilot.serve.auth import ApiKeys, is_loopback, load_certificate, tls_context
 from pilot.serve.connection import CLOSE_SECONDS, IncomingConnection, connection_class
 from pilot.serve.hosted_policy import HostedPolicy, fingerprint
-from pilot.serve.limits import Limits
+from pilot.serve.limits import Limits, Patience
 from pilot.serve.logs import log_to_stderr
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import ServerState, to_hosted
@@ -251,15 +251,16 @@ class PolicyServer:
         robot = self._open_session(connection)
         who = {"policy": hosted.name, "session": robot.id, "address": robot.address}
         log.info("connected, %d in all", len(state.sessions.connected()), extra=who)
-        reason = "done"
+        reason, patience = "done", Patience()
         try:
             respond = self._responder(connection, robot)
             if connection.dialect == "pilot":
                 await connection.send_message(hosted.greeting(connection.kind))
             async for message in connection:
-                await self._answer(connection, respond, message)
+                reply = await self._answer(connection, respond, message)
                 if state.stopping:
                     break
+                await patience.pause(refused=connection.dialect == "pilot" and isinstance(reply, str))
         except ConnectionClosed as closed:
             reason = "done" if connection.close_code == OVER else str(closed)
         except asyncio.CancelledError:
@@ -296,11 +297,14 @@ class PolicyServer:
         restart = partial(self._restart, connection.hosted, robot)
         return EvaluationDialogue(robot.metadata, answer=ask, restart=restart, limits=self.state.limits).respond
 
-    async def _answer(self, connection: IncomingConnection, respond: RespondFn, message: str | bytes) -> None:
+    async def _answer(
+        self, connection: IncomingConnection, respond: RespondFn, message: str | bytes
+    ) -> str | bytes | None:
         self.state.answering += 1
         try:
             if (reply := await respond(message)) is not None:
                 await connection.send_message(reply)
+            return reply
         finally:
             self.state.answering -= 1
 

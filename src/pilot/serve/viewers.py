@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pilot.serve import live
 from pilot.serve.connection import IncomingConnection
-from pilot.serve.limits import RateLimit
+from pilot.serve.limits import Patience, RateLimit
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import ServerState
 
@@ -33,11 +33,12 @@ async def serve_viewer(state: ServerState, connection: IncomingConnection) -> No
         if state.keys and not await viewer.check_key():
             await connection.close(WRONG_KEY, "this server does not know this key")
             return
-        sending = asyncio.create_task(viewer.send_views())
+        sending, patience = asyncio.create_task(viewer.send_views()), Patience()
         try:
             async for message in connection:
-                await connection.send_message(json.dumps(viewer.handle_message(message)))
-                await asyncio.sleep(0)  # a viewer that sends without a pause must not block the event loop
+                reply = viewer.handle_message(message)
+                await connection.send_message(json.dumps(reply))
+                await patience.pause(refused=reply["kind"] == "error")
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
