@@ -86,8 +86,11 @@ def test_two_boxes_in_a_question_are_both_in_view_or_nothing_changes():
     assert 0 < changed < 60
 
 
-@pytest.mark.parametrize("answer", ["a red apple, a green pear", "yes"])
-def test_words_without_boxes_keep_their_picture(answer):
+INVERTED = "<loc0900><loc0100><loc0200><loc0300> red apple"
+
+
+@pytest.mark.parametrize("answer", ["a red apple, a green pear", "yes", INVERTED])
+def test_words_without_boxes_or_with_a_wrong_one_keep_their_picture(answer):
     rng = np.random.default_rng(0)
     image, question, same = zoom_in(picture(), "caption", answer, rng, smallest=0.3)
     assert (image == picture()).all() and (question, same) == ("caption", answer)

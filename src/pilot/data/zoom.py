@@ -28,26 +28,23 @@ def zoom_in(
     """Return a crop of the picture with one of the boxes whole in it, and the question and answer that hold there.
 
     Its sides are the share `smallest` to 1 of the picture's, drawn evenly on a logarithmic scale. Parts of the answer
-    of which less than half is in view are left out. The row comes back as it is where the words have no box, or one
-    of the question's, or all of the answer's, would be cut off.
+    of which less than half is in view are left out. The row comes back as it is where the words have no boxes, one
+    that is none (y0 > y1, say), or where one of the question's or all of the answer's would be cut off.
     """
-    asked, told = _PART.findall(question), _PART.findall(answer)
-    if not asked and not told:
+    asked, told = ([(split_box(locs)[0], words) for locs, words in _PART.findall(text)] for text in (question, answer))
+    boxes = [box for box, _ in asked + told if box is not None]
+    if not boxes or len(boxes) < len(asked + told):
         return image, question, answer
-    boxes = asked or told
-    chosen, _ = split_box(boxes[int(rng.integers(len(boxes)))][0])
-    assert chosen is not None, f"boxes are checked when rows are read: '{question}', '{answer}'"
-    window = _draw_window(image.shape[:2], chosen, rng, smallest)
-    in_question, in_answer = (
-        [(_move(locs, window, image.shape[:2], loc_stride), words) for locs, words in parts] for parts in (asked, told)
-    )
-    kept = [f"{locs}{words}" for locs, words in in_answer if locs is not None]
-    if any(locs is None for locs, _ in in_question) or (told and not kept):
+    size, candidates = image.shape[:2], boxes[: len(asked)] or boxes
+    window = _draw_window(size, candidates[int(rng.integers(len(candidates)))], rng, smallest)
+    moved = [_move(box, window, size, loc_stride) for box in boxes]
+    if None in moved[: len(asked)] or (told and not any(moved[len(asked) :])):
         return image, question, answer
+    parts = [f"{locs}{words}" for locs, (_, words) in zip(moved, asked + told, strict=True) if locs is not None]
     if asked:
-        question = question[: question.index("<loc")] + "".join(f"{locs}{words}" for locs, words in in_question)
+        question = question[: question.index("<loc")] + "".join(parts[: len(asked)])
     if told:
-        answer = answer[: answer.index("<loc")] + "".join(kept).rstrip(" ,;")
+        answer = answer[: answer.index("<loc")] + "".join(parts[len(asked) :]).rstrip(" ,;")
     y, x, height, width = window
     return image[y : y + height, x : x + width], question, answer
 
@@ -68,10 +65,8 @@ def _draw_window(
     return starts[0], starts[1], lengths[0], lengths[1]
 
 
-def _move(locs: str, window: tuple[int, int, int, int], size: tuple[int, ...], loc_stride: int) -> str | None:
-    """Return a box as the crop has it; None where less than `VISIBLE` of it is in view."""
-    box, _ = split_box(locs)
-    assert box is not None
+def _move(box: Box, window: tuple[int, int, int, int], size: tuple[int, ...], loc_stride: int) -> str | None:
+    """Write a box as the crop has it; None where less than `VISIBLE` of it is in view."""
     y, x, height, width = window
     scale, start = np.array([size[0] / height, size[1] / width] * 2), np.array([y / size[0], x / size[1]] * 2)
     moved = (np.array(box) - start) * scale
