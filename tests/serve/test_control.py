@@ -1,6 +1,7 @@
 """The control loop under a clock turned by hand: it never waits, and what it asks is what the robot is doing."""
 
 import contextlib
+import gc
 import logging
 import threading
 from concurrent.futures import Future
@@ -241,6 +242,7 @@ def test_over_a_real_socket_the_loop_goes_on_while_the_policy_thinks():
     with serve_in_background(held) as port:
         policy = PolicyClient(port=port)
         with Controller(policy, executor_for("rtc", policy.metadata), observe=dict) as controller:
+            assert gc.get_freeze_count() > 10_000  # no collection of garbage will hold up the loop
             assert controller.next().status == "wait" and held.asked.wait(60)
             assert [controller.next().status for _ in range(100)] == ["wait"] * 100
             held.go.set()

@@ -343,6 +343,32 @@ def test_ctrl_c_ends_serve_calmly(tmp_path):
     assert '"message": "connected, 1 in all", "policy": "numbered"' in errors
 
 
+FREEZING = """
+import gc
+from pilot.serve.server import serve
+
+class Policy:
+    metadata = {"cameras": ["room"], "state_names": ["x"]}
+    def infer(self, observation):
+        return {"frozen": gc.get_freeze_count()}
+
+serve(Policy(), port=0)
+"""
+
+
+def test_collections_of_garbage_leave_out_what_a_warm_server_holds():
+    process = subprocess.Popen(
+        [sys.executable, "-c", FREEZING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        port = int(process.stdout.readline().split(",")[0].rsplit(":")[-1])
+        with robot(port) as client:
+            eventually(lambda: client.infer({})["frozen"] > 10_000)
+        end(process)
+    finally:
+        process.kill()
+
+
 STUCK = """
 import threading
 from pilot.serve.server import serve

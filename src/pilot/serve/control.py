@@ -37,6 +37,7 @@ from pilot.infer.executor import (
     zero_dims,
 )
 from pilot.infer.safety import MotionFilter, measured_position, motion_filter
+from pilot.memory import shorten_garbage_collection
 from pilot.names import suggest_names
 from pilot.types import is_rate
 
@@ -197,6 +198,7 @@ class Controller:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> "Controller":
+        shorten_garbage_collection()  # a full one would let ticks of a moving robot pass
         return self
 
     def __exit__(

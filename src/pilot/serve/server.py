@@ -33,7 +33,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"serving needs {error.name}: pip install 'pilot[serve]'") from error
 
-from pilot.memory import keep_freed_memory
+from pilot.memory import keep_freed_memory, shorten_garbage_collection
 from pilot.serve import http
 from pilot.serve.auth import ApiKeys, is_loopback, load_certificate, tls_context
 from pilot.serve.connection import CLOSE_SECONDS, IncomingConnection, connection_class
@@ -372,6 +372,7 @@ async def _serve_until_stopped(
     await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
     if start.done():
         await start  # raises what went wrong with it
+        shorten_garbage_collection()
         await stop
     for task in (*tasks, start):
         task.cancel()
