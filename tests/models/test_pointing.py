@@ -57,6 +57,17 @@ def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
     assert all(p.grad is None for p in model.vlm.parameters())
 
 
+def test_rows_without_boxes_have_nothing_to_name_and_a_gradient_of_zero():
+    model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
+    obs = replace(obs, token_loss=torch.zeros_like(obs.token_loss))
+    mask = torch.ones(2, 6, 8, dtype=torch.bool)
+    batch = Batch(observation=obs, actions=torch.zeros(2, 6, 8), action_mask=mask, sources=("web", "web"))
+    loss, count = model.loss_terms(batch, {}, losses=frozenset({"name"}))["name"]
+    assert count.tolist() == [0.0, 0.0] and loss.tolist() == [0.0, 0.0]
+    loss.sum().backward()
+    assert all((p.grad == 0).all() for p in model.vision.parameters())
+
+
 def test_attention_is_the_layers_own():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
     context = model.prefill(obs, keep_block_inputs=True)

@@ -101,7 +101,8 @@ def naming_terms(
     has_words = is_word.any(1)
     row, first, words, is_word = row[has_words], first[has_words], words[has_words], is_word[has_words].float()
     if not len(row):
-        return zeros, zeros
+        # Where this is the only loss, its backward pass still needs a way through the tower.
+        return 0.0 * patches.sum((1, 2)), zeros
     weight = overlap(box_edges(observation, row, first, loc_start), grid)
     region = (weight[:, None] @ patches[row, : weight.shape[1]])[:, 0]  # [n d]
     log_probs = torch.log_softmax(logits(region), dim=-1).gather(1, words)  # [n w]
