@@ -81,8 +81,9 @@ def mixture(*, question: str | None = None, zoom: float = 1.0, **shares: float) 
 def rooms_vision() -> TrainConfig:
     """The vision tower alone learns to name everything in crops of pictures, as if from a language model.
 
-    Long: after 900 steps of 64 whole pictures it could not tell things apart, and no box was right (`docs/log.md`,
-    2026-11-28, night).
+    Long: after 900 steps of 64 whole pictures it could not tell things apart. But naming alone makes the tower forget
+    where things are, so an objective that asks for both is what this stage still lacks (`docs/log.md`, 2026-11-28,
+    night).
     """
     return TrainConfig(
         name="rooms_vision",
