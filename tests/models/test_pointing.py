@@ -68,6 +68,28 @@ def test_rows_without_boxes_have_nothing_to_name_and_a_gradient_of_zero():
     assert all((p.grad == 0).all() for p in model.vision.parameters())
 
 
+def test_the_tower_alone_learns_to_say_where_a_box_is(no_shape_checks):
+    model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
+    mask = torch.ones(2, 6, 8, dtype=torch.bool)
+    batch = Batch(observation=obs, actions=torch.zeros(2, 6, 8), action_mask=mask, sources=("web", "web"))
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=1e-2), frozenset({"name", "place"})
+    for _ in range(60):
+        terms = model.loss_terms(batch, {}, losses=losses)
+        counts = model.loss_counts(batch, {}, losses=losses)
+        assert {name: count.tolist() for name, (_, count) in terms.items()} == {"name": [1.0, 0.0], "place": [1.0, 0.0]}
+        assert all(torch.equal(counts[name], count) for name, (_, count) in terms.items())
+        optimizer.zero_grad()
+        sum(loss.sum() for loss, _ in terms.values()).backward()
+        optimizer.step()
+    assert terms["place"][0][0].item() < 0.2 and terms["name"][0][0].item() < 0.2
+    # Four edges in their order, each by its own turn.
+    patches, _ = model.embed_images(obs)
+    edges = [10, 20, 400, 500]
+    region = patches[0, 0]  # the box touches the first patch alone
+    scores = [model.logits(region.roll(i * len(region) // 5)).argmax().item() - LOC for i in range(1, 5)]
+    assert scores == edges
+
+
 def test_attention_is_the_layers_own():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
     context = model.prefill(obs, keep_block_inputs=True)

@@ -116,9 +116,9 @@ class Model(nn.Module, ABC):
     ) -> dict[str, tuple[Float[Tensor, " b"], Float[Tensor, " b"]]]:
         """Return the sum and the count of each loss per row, on the model's device.
 
-        `losses` are those that the run asks for ("text", "fast", "flow", "point", "name"); a model whose losses go by
-        other names returns its own. With `run_all_modules` all blocks run in the same order whatever the rows hold:
-        ranks that share the blocks wait for each other in each.
+        `losses` are those that the run asks for ("text", "fast", "flow", "point", "name", "place"); a model whose
+        losses go by other names returns its own. With `run_all_modules` all blocks run in the same order whatever the
+        rows hold: ranks that share the blocks wait for each other in each.
         """
 
     # --- acting ------------------------------------------------------------------------------------------------------

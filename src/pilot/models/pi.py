@@ -190,14 +190,18 @@ class Pi(Model):
     def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False) -> Terms:
         """Return the sum and the count of each loss per row (see `base.Model`), from one pass over pictures and text.
 
-        With neither text nor flow among the losses the vision tower is alone, and learns to name what it sees.
+        With neither text nor flow among the losses the vision tower is alone, and learns to name what it sees, and to
+        say where that is if "place" is among them.
         """
         observation, config = batch.observation, self.config
         learn_text, learn_flow = self._select(losses)
         boxes = {"loc_start": config.loc_start, "grid": config.vision.grid}
         if not (learn_text or learn_flow):
             patches, _ = self.embed_images(observation, run_all_cameras=run_all_modules)
-            return {"name": pointing.naming_terms(observation, patches, self.logits, **boxes)}
+            seen = {"name": pointing.naming_terms(observation, patches, self.logits, **boxes)}
+            if "place" in losses:
+                seen["place"] = pointing.placing_terms(observation, patches, self.logits, **boxes)
+            return seen
         terms: Terms = {}
 
         # 1) The backbone reads pictures and text, once for all losses. It runs without gradients where no loss would
@@ -270,7 +274,8 @@ class Pi(Model):
         observation, config = batch.observation, self.config
         learn_text, learn_flow = self._select(losses)
         if not (learn_text or learn_flow):
-            return {"name": pointing.count_named_boxes(observation, config.loc_start)}
+            boxes = {"name": pointing.count_named_boxes, "place": pointing.count_boxes}
+            return {name: boxes[name](observation, config.loc_start) for name in losses & boxes.keys()}
         counts: dict[str, Tensor] = {}
         if learn_text:
             counts |= count_targets(observation)

@@ -110,6 +110,33 @@ def naming_terms(
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
 
+def placing_terms(
+    observation: Observation,
+    patches: Float[Tensor, "b p d"],
+    logits: Callable[[Tensor], Tensor],
+    *,
+    loc_start: int,
+    grid: int,
+) -> Term:
+    """Sum the cross-entropy of the four edges of each box, from its patches alone; the mean over the edges.
+
+    Naming pays for forgetting where a thing is, and without that no model above the tower can write its box. The mean
+    of the tokens in a box is scored by the text head as in `naming_terms`, turned by a fifth of its width more for each
+    edge, so that the name and the four edges can be told apart without weights of their own. The count is that of
+    boxes.
+    """
+    zeros = patches.new_zeros(observation.batch_size)
+    row, first = find_boxes(observation, loc_start)
+    if not len(row):
+        return 0.0 * patches.sum((1, 2)), zeros
+    edges = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]  # [n 4]
+    weight = overlap(box_edges(observation, row, first, loc_start), grid)
+    region = (weight[:, None] @ patches[row, : weight.shape[1]])[:, 0]  # [n d]
+    turned = torch.stack([region.roll(i * region.shape[1] // 5, -1) for i in range(1, 5)], dim=1)  # [n 4 d]
+    loss = -torch.log_softmax(logits(turned), dim=-1).gather(2, edges[:, :, None])[:, :, 0].mean(1)  # [n]
+    return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
+
+
 def find_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     """Return the row and the first token of every box in the target text."""
     tokens = observation.tokens

@@ -98,8 +98,10 @@ class ObjectiveConfig:
     fast_weight: float = 1.0
     # Weight of attending to the named place, for models with a `point_layer`.
     point_weight: float = 1.0
-    # Weight of naming what is seen, region by region; with no text and no flow it is the only loss.
+    # Weight of naming what is seen, region by region; with no text and no flow the vision tower learns it alone.
     name_weight: float = 0.5
+    # Weight of saying where a region is, in a vision tower that learns alone: naming wears that off.
+    place_weight: float = 0.0
     # Weights of losses that other models have, by name; 1 where nothing is given.
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     # Noise draws per row and step.
@@ -113,7 +115,8 @@ class ObjectiveConfig:
     def losses(self) -> frozenset[str]:
         """The losses of the π0 family that have a part in this objective."""
         words = {"text", "fast", "point", "name"} if self.text_weight > 0 or self.fast_weight > 0 else set()
-        return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or {"name"})
+        alone = {"name", "place"} if self.place_weight > 0 else {"name"}
+        return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or alone)
 
     def weight_of(self, loss: str) -> float:
         """Return the weight of the loss of this name."""
@@ -123,6 +126,7 @@ class ObjectiveConfig:
             "flow": self.alpha,
             "point": self.point_weight,
             "name": self.name_weight,
+            "place": self.place_weight,
         }
         return (family | dict(self.loss_weights)).get(loss, 1.0)
 
