@@ -79,11 +79,10 @@ def mixture(*, question: str | None = None, zoom: float = 1.0, **shares: float) 
 
 
 def rooms_vision() -> TrainConfig:
-    """The vision tower alone learns to name everything in crops of pictures, as if from a language model.
+    """The vision tower alone learns what and where everything in crops of pictures is, as if from a language model.
 
-    Long: after 900 steps of 64 whole pictures it could not tell things apart. But naming alone makes the tower forget
-    where things are, so an objective that asks for both is what this stage still lacks (`docs/log.md`, 2026-11-28,
-    night).
+    Long: after 900 steps of 64 whole pictures it could not tell things apart. And naming alone makes the tower forget
+    where things are (`docs/log.md`, 2026-11-28, night).
     """
     return TrainConfig(
         name="rooms_vision",
@@ -94,7 +93,7 @@ def rooms_vision() -> TrainConfig:
         batch_size=32,
         seed=0,
         freeze=ALL_BUT_VISION,
-        objective=NAMING,
+        objective=replace(NAMING, place_weight=1.0),
         optim=OptimConfig(name="muon", peak_lr=2e-3, warmup_steps=50),
         ema=EmaConfig(decay=0.99),
         checkpoints=CheckpointConfig(save_every=1000),
