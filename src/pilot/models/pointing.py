@@ -103,8 +103,7 @@ def naming_terms(
     if not len(row):
         # Where this is the only loss, its backward pass still needs a way through the tower.
         return 0.0 * patches.sum((1, 2)), zeros
-    weight = overlap(box_edges(observation, row, first, loc_start), grid)
-    region = (weight[:, None] @ patches[row, : weight.shape[1]])[:, 0]  # [n d]
+    region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
     log_probs = torch.log_softmax(logits(region), dim=-1).gather(1, words)  # [n w]
     loss = -(log_probs * is_word).sum(1) / is_word.sum(1)
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
@@ -130,11 +129,18 @@ def placing_terms(
     if not len(row):
         return 0.0 * patches.sum((1, 2)), zeros
     edges = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]  # [n 4]
-    weight = overlap(box_edges(observation, row, first, loc_start), grid)
-    region = (weight[:, None] @ patches[row, : weight.shape[1]])[:, 0]  # [n d]
+    region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
     turned = torch.stack([region.roll(i * region.shape[1] // 5, -1) for i in range(1, 5)], dim=1)  # [n 4 d]
     loss = -torch.log_softmax(logits(turned), dim=-1).gather(2, edges[:, :, None])[:, :, 0].mean(1)  # [n]
     return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
+
+
+def mean_tokens(
+    patches: Float[Tensor, "b p d"], row: Int[Tensor, " n"], boxes: Float[Tensor, "n 4"], grid: int
+) -> Float[Tensor, "n d"]:
+    """Return the mean of the tokens in each box, each by how much of the box lies in its patch."""
+    weight = overlap(boxes, grid)
+    return (weight[:, None] @ patches[row, : weight.shape[1]])[:, 0]
 
 
 def find_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
