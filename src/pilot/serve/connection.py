@@ -26,19 +26,27 @@ class PiecewiseReader(StreamReader):
     memory is new, and no other robot is served meanwhile.
     """
 
-    missing = 0  # bytes of the large frame that is being collected
+    wanted = 0  # bytes that the parser waits for, those in the buffer included
+
+    @property
+    def missing(self) -> int:
+        """The bytes of the present frame that have not come yet."""
+        return max(0, self.wanted - len(self.buffer))
 
     def read_exact(self, n: int) -> Generator[None, None, bytearray | memoryview]:  # type: ignore[override]
         """Read `n` bytes."""
+        self.wanted = n
         if n < LARGE_MESSAGE:
-            return (yield from super().read_exact(n))
+            data = yield from super().read_exact(n)
+            self.wanted = 0
+            return data
         frame, filled = np.empty(n, np.uint8).data, 0  # memory that is not there before it is written to
         while True:
             piece = self.buffer[: n - filled]
             frame[filled : filled + len(piece)] = piece
             del self.buffer[: len(piece)]
             filled += len(piece)
-            self.missing = n - filled
+            self.wanted = n - filled
             if filled == n:
                 return frame
             if self.eof:
@@ -88,11 +96,11 @@ class IncomingConnection(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived in pieces: 256 KB of the smallest frames at once would block all others for a second."""
-        reader = cast("PiecewiseReader", self.protocol.reader)
-        while data and not self.transport.is_closing():
-            piece = max(READ_BYTES, reader.missing)
-            super().data_received(data[:piece])
-            data = data[piece:]
+        reader, start = cast("PiecewiseReader", self.protocol.reader), 0
+        while start < len(data) and not self.transport.is_closing():
+            stop = start + max(READ_BYTES, reader.missing)  # the rest of a frame costs no more than one piece
+            super().data_received(data[start:stop])
+            start = stop
 
     def process_event(self, event: Any) -> None:
         """Handle a frame; close the connection of a client that floods the server with small ones."""

@@ -66,9 +66,9 @@ class Patience:
 
 
 class RateLimit:
-    """A token bucket: so many events may come `at_once` (those of a second), then as many as flow in `per_second`.
+    """A token bucket: `at_once` events may come together (by default those of one second), then `per_second`.
 
-    `what` names them in the error.
+    `what` names the events in the error.
     """
 
     def __init__(
