@@ -79,9 +79,7 @@ def check_losses(run: Run) -> None:
     taught = {loss for source in robots for loss in source.teaches}
     taught |= {"text" for source in config.data.sources if source.kind == "web"}
     asked = {name for name in ("text", "fast", "flow") if config.objective.weight_of(name) > 0}
-    require(
-        asked <= taught or config.objective.losses <= {"name", "place"}, f"no source teaches {sorted(asked - taught)}"
-    )
+    require(asked <= taught or config.objective.trains_vision_alone, f"no source teaches {sorted(asked - taught)}")
     idle = [source.path for source in robots if asked and not set(source.teaches) & asked]
     require(not idle, f"sources {idle} teach nothing that the run asks for, which is {sorted(asked)}")
 

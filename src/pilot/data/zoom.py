@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from pilot.tokenizers.text import Box, box_to_locs, split_box
 
-VISIBLE = 0.5  # of a box's area: what is cut off more is no longer asked for
+VISIBLE = 0.5  # the share of a box's area that a crop must show; other boxes are left out
 _PART = re.compile(r"((?:<loc\d{4}>){4})([^<]*)")
 
 

@@ -100,9 +100,7 @@ def naming_terms(
     words, is_word = following_words(observation, row, first, loc_start)
     has_words = is_word.any(1)
     row, first, words, is_word = row[has_words], first[has_words], words[has_words], is_word[has_words].float()
-    if not len(row):
-        # Where this is the only loss, its backward pass still needs a way through the tower.
-        return 0.0 * patches.sum((1, 2)), zeros
+    # Without boxes the sums are 0 and still depend on the tower: where this is the only loss, backward needs a way.
     region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
     log_probs = torch.log_softmax(logits(region), dim=-1).gather(1, words)  # [n w]
     loss = -(log_probs * is_word).sum(1) / is_word.sum(1)
@@ -120,14 +118,12 @@ def placing_terms(
     """Sum the cross-entropy of the four edges of each box, from its patches alone; the mean over the edges.
 
     Naming pays for forgetting where a thing is, and without that no model above the tower can write its box. The mean
-    of the tokens in a box is scored by the text head as in `naming_terms`, turned by a fifth of its width more for each
-    edge, so that the name and the four edges can be told apart without weights of their own. The count is that of
+    of the tokens in a box is scored by the text head as in `naming_terms`, its channels rotated by another fifth for
+    each edge, so that the name and the four edges can be told apart without weights of their own. The count is that of
     boxes.
     """
     zeros = patches.new_zeros(observation.batch_size)
     row, first = find_boxes(observation, loc_start)
-    if not len(row):
-        return 0.0 * patches.sum((1, 2)), zeros
     edges = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]  # [n 4]
     region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
     turned = torch.stack([region.roll(i * region.shape[1] // 5, -1) for i in range(1, 5)], dim=1)  # [n 4 d]

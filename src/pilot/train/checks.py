@@ -42,7 +42,7 @@ def _check_losses(config: TrainConfig, model: PiConfig) -> None:
             f"{model.fast_vocab_size} ids lie elsewhere, such as {model.vocab_size - model.loc_start}"
         )
     taught = set().union(*({"text"} if s.kind == "web" else s.teaches for s in config.data.sources))
-    if config.objective.losses <= {"name", "place"}:
+    if config.objective.trains_vision_alone:
         return
     for loss in sorted(requested_losses(config) - taught):
         raise ValueError(

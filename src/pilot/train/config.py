@@ -118,6 +118,11 @@ class ObjectiveConfig:
         alone = {"name", "place"} if self.place_weight > 0 else {"name"}
         return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or alone)
 
+    @property
+    def trains_vision_alone(self) -> bool:
+        """Whether the vision tower learns by itself, from what is seen and where, with neither text nor flow."""
+        return self.losses <= {"name", "place"}
+
     def weight_of(self, loss: str) -> float:
         """Return the weight of the loss of this name."""
         family = {
