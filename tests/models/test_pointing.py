@@ -7,6 +7,7 @@ import torch
 from pilot.data.layout import Batch, Observation
 from pilot.models import pointing
 from pilot.models.pi import Pi, pi05
+from pilot.train.config import ObjectiveConfig
 
 CONFIG = pi05("debug", point_layer=1)
 LOC = CONFIG.loc_start
@@ -57,6 +58,20 @@ def test_learning_to_name_needs_the_vision_tower_alone(no_shape_checks):
     assert all(p.grad is None for p in model.vlm.parameters())
 
 
+def test_what_and_where_are_learned_beside_the_words_too(no_shape_checks):
+    model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
+    mask = torch.ones(2, 6, 8, dtype=torch.bool)
+    batch = Batch(observation=obs, actions=torch.zeros(2, 6, 8), action_mask=mask, sources=("web", "web"))
+    losses = ObjectiveConfig(alpha=0.0, place_weight=1.0).losses
+    beside = model.loss_terms(batch, {}, losses=losses)
+    alone = model.loss_terms(batch, {}, losses=frozenset({"name", "place"}))
+    assert set(beside) == losses == {"text", "fast", "point", "name", "place"}
+    for name in alone:
+        torch.testing.assert_close(beside[name], alone[name])
+    counts = model.loss_counts(batch, {}, losses=losses)
+    assert {name: count.tolist() for name, count in counts.items()} == {n: c.tolist() for n, (_, c) in beside.items()}
+
+
 def test_rows_without_boxes_have_nothing_to_name_and_a_gradient_of_zero():
     model, obs = Pi(CONFIG).initialize(torch.Generator().manual_seed(0)), observation()
     obs = replace(obs, token_loss=torch.zeros_like(obs.token_loss))
@@ -79,7 +94,7 @@ def test_the_tower_alone_learns_to_say_where_a_box_is(no_shape_checks):
         assert {name: count.tolist() for name, (_, count) in terms.items()} == {"name": [1.0, 0.0], "place": [1.0, 0.0]}
         assert all(torch.equal(counts[name], count) for name, (_, count) in terms.items())
         optimizer.zero_grad()
-        sum(loss.sum() for loss, _ in terms.values()).backward()
+        torch.stack([loss.sum() for loss, _ in terms.values()]).sum().backward()
         optimizer.step()
     assert terms["place"][0][0].item() < 0.2 and terms["name"][0][0].item() < 0.2
     # Four edges in their order, each by its own turn.

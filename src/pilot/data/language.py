@@ -6,15 +6,12 @@ verbal instructions a person named each step out loud; half of the draws put tho
 learns to be told what to do next. What a frame is used for is drawn anew each time it is read.
 """
 
-import re
 from typing import Any
 
 import numpy as np
 
-from pilot.tokenizers.text import box_to_locs, split_box
+from pilot.tokenizers.text import BOX_LOCS, box_to_locs, split_box
 from pilot.types import Sample
-
-_BOX = re.compile(r"(?:<loc\d{4}>){4}")
 
 
 def to_sample(
@@ -55,7 +52,7 @@ def format_subtask(subtask: str | None, box: tuple[float, ...] | None, *, loc_st
 
 def snap_locs(text: str, *, stride: int) -> str:
     """Return `text` with each of its boxes snapped to every stride-th bin."""
-    return _BOX.sub(lambda match: _snap(match[0], stride), text) if stride > 1 else text
+    return BOX_LOCS.sub(lambda match: _snap(match[0], stride), text) if stride > 1 else text
 
 
 def _snap(locs: str, stride: int) -> str:

@@ -5,15 +5,12 @@ needs an hour for the same things at a tenth of the picture (`docs/log.md`, 2026
 and in many places, and make many pictures of one.
 """
 
-import re
-
 import numpy as np
 from jaxtyping import UInt8
 
-from pilot.tokenizers.text import Box, box_to_locs, split_box
+from pilot.tokenizers.text import BOX_LOCS, Box, box_to_locs, split_box
 
 VISIBLE = 0.5  # the share of a box's area that a crop must show; other boxes are left out
-_PART = re.compile(r"((?:<loc\d{4}>){4})([^<]*)")
 
 
 def zoom_in(
@@ -31,7 +28,11 @@ def zoom_in(
     of which less than half is in view are left out. The row comes back as it is where the words have no boxes, one
     that is none (y0 > y1, say), or where one of the question's or all of the answer's would be cut off.
     """
-    asked, told = ([(split_box(locs)[0], words) for locs, words in _PART.findall(text)] for text in (question, answer))
+    (question_start, *asked_parts), (answer_start, *told_parts) = BOX_LOCS.split(question), BOX_LOCS.split(answer)
+    asked, told = (
+        [(split_box(locs)[0], words) for locs, words in zip(parts[::2], parts[1::2], strict=True)]
+        for parts in (asked_parts, told_parts)
+    )
     boxes = [box for box, _ in asked + told if box is not None]
     if not boxes or len(boxes) < len(asked + told):
         return image, question, answer
@@ -42,9 +43,9 @@ def zoom_in(
         return image, question, answer
     parts = [f"{locs}{words}" for locs, (_, words) in zip(moved, asked + told, strict=True) if locs is not None]
     if asked:
-        question = question[: question.index("<loc")] + "".join(parts[: len(asked)])
+        question = question_start + "".join(parts[: len(asked)])
     if told:
-        answer = answer[: answer.index("<loc")] + "".join(parts[len(asked) :]).rstrip(" ,;")
+        answer = answer_start + "".join(parts[len(asked) :]).rstrip(" ,;")
     y, x, height, width = window
     return image[y : y + height, x : x + width], question, answer
 

@@ -190,18 +190,15 @@ class Pi(Model):
     def loss_terms(self, batch: Batch, draws: Draws, *, losses: frozenset[str], run_all_modules: bool = False) -> Terms:
         """Return the sum and the count of each loss per row (see `base.Model`), from one pass over pictures and text.
 
-        With neither text nor flow among the losses the vision tower is alone, and learns to name what it sees, and to
-        say where that is if "place" is among them.
+        With neither text nor flow among the losses the vision tower is alone, and learns to name what it sees and, if
+        "place" is among them, to say where that is.
         """
         observation, config = batch.observation, self.config
         learn_text, learn_flow = self._select(losses)
         boxes = {"loc_start": config.loc_start, "grid": config.vision.grid}
         if not (learn_text or learn_flow):
             patches, _ = self.embed_images(observation, run_all_cameras=run_all_modules)
-            seen = {"name": pointing.naming_terms(observation, patches, self.logits, **boxes)}
-            if "place" in losses:
-                seen["place"] = pointing.placing_terms(observation, patches, self.logits, **boxes)
-            return seen
+            return pointing.seeing_terms(observation, patches, self.logits, losses=losses, **boxes)
         terms: Terms = {}
 
         # 1) The backbone reads pictures and text, once for all losses. It runs without gradients where no loss would
@@ -223,11 +220,12 @@ class Pi(Model):
             nll = cross_entropy(prefix.hidden[row, column - 1], self.embedding.weight, targets)  # [n]
             terms |= text_terms(observation, nll)
 
-        # 3) For small models: look at what a box is about, and name what the box shows.
+        # 3) For small models: look at what a box is about, and say what the box shows, and where it is.
         if layer is not None:
             block = self.vlm.blocks[layer]
             terms["point"] = pointing.pointing_terms(observation, prefix, block, layer=layer, **boxes)
-            terms["name"] = pointing.naming_terms(observation, prefix.block_inputs[0], self.logits, **boxes)
+            patches = prefix.block_inputs[0]
+            terms |= pointing.seeing_terms(observation, patches, self.logits, losses=losses, **boxes)
 
         # 4) Flow matching. Insulation is this detach: the expert reads the cache and sends no gradient into it.
         if learn_flow:
@@ -274,14 +272,13 @@ class Pi(Model):
         observation, config = batch.observation, self.config
         learn_text, learn_flow = self._select(losses)
         if not (learn_text or learn_flow):
-            boxes = {"name": pointing.count_named_boxes, "place": pointing.count_boxes}
-            return {name: boxes[name](observation, config.loc_start) for name in losses & boxes.keys()}
+            return pointing.count_seen(observation, config.loc_start, losses=losses)
         counts: dict[str, Tensor] = {}
         if learn_text:
             counts |= count_targets(observation)
         if learn_text and config.point_layer is not None:
             counts["point"] = pointing.count_boxes(observation, config.loc_start)
-            counts["name"] = pointing.count_named_boxes(observation, config.loc_start)
+            counts |= pointing.count_seen(observation, config.loc_start, losses=losses)
         if learn_flow:
             num_draws = draws["noise"][0].numel() // batch.actions[0].numel()
             counts["flow"] = count_flow_elements(batch, draws["time"], num_draws=num_draws)

@@ -74,6 +74,28 @@ def log_attention(
     return torch.log_softmax(q[:, 0] @ keys.mT * q.shape[-1] ** -0.5 + bias, dim=-1)
 
 
+def count_seen(observation: Observation, loc_start: int, *, losses: frozenset[str]) -> dict[str, Float[Tensor, " b"]]:
+    """Return the counts of `seeing_terms`, from the tokens alone."""
+    counts = {"name": count_named_boxes(observation, loc_start)}
+    return counts | ({"place": count_boxes(observation, loc_start)} if "place" in losses else {})
+
+
+def seeing_terms(
+    observation: Observation,
+    patches: Float[Tensor, "b p d"],
+    logits: Callable[[Tensor], Tensor],
+    *,
+    losses: frozenset[str],
+    loc_start: int,
+    grid: int,
+) -> dict[str, Term]:
+    """Return the losses that reach the vision tower directly: "name", and "place" if it is asked for."""
+    terms = {"name": naming_terms(observation, patches, logits, loc_start=loc_start, grid=grid)}
+    if "place" in losses:
+        terms["place"] = placing_terms(observation, patches, logits, loc_start=loc_start, grid=grid)
+    return terms
+
+
 def count_named_boxes(observation: Observation, loc_start: int) -> Float[Tensor, " b"]:
     """Count the boxes in the target text of each row that are followed by words."""
     row, first = find_boxes(observation, loc_start)

@@ -28,7 +28,9 @@ ROOMS_MODEL = NANO_MODEL.with_name("rooms.model")
 TEXT_MODELS = {"nano": NANO_MODEL, "rooms": ROOMS_MODEL}
 
 _NO_WORD = re.compile(r"<(loc\d{4}|seg\d{3})>")
-_FOUR_LOCS = re.compile(r"((?:<loc\d{4}>){4})(?!<loc)(.*)", re.DOTALL)
+BOX_LOCS = re.compile(r"((?:<loc\d{4}>){4})")
+"""The four `<loc>` tokens of a box (y0 x0 y1 x1), anywhere in a text."""
+_BOX_FIRST = re.compile(BOX_LOCS.pattern + r"(?!<loc)(.*)", re.DOTALL)
 
 
 class TextTokenizer:
@@ -147,7 +149,7 @@ def box_to_locs(box: Sequence[float], *, stride: int = 1) -> str:
 
 def split_box(text: str) -> tuple[Box | None, str]:
     """Split off the box in front of `text`; `(None, text)` unless exactly four `<loc>` make a real box."""
-    match = _FOUR_LOCS.fullmatch(text)
+    match = _BOX_FIRST.fullmatch(text)
     if not match:
         return None, text
     y0, x0, y1, x1 = (int(n) for n in re.findall(r"\d{4}", match[1]))

@@ -100,7 +100,7 @@ class ObjectiveConfig:
     point_weight: float = 1.0
     # Weight of naming what is seen, region by region; with no text and no flow the vision tower learns it alone.
     name_weight: float = 0.5
-    # Weight of saying where a region is, in a vision tower that learns alone: naming wears that off.
+    # Weight of saying where such a region is; naming alone makes a vision tower forget that.
     place_weight: float = 0.0
     # Weights of losses that other models have, by name; 1 where nothing is given.
     loss_weights: Mapping[str, float] = field(default_factory=dict)
@@ -114,9 +114,9 @@ class ObjectiveConfig:
     @property
     def losses(self) -> frozenset[str]:
         """The losses of the π0 family that have a part in this objective."""
-        words = {"text", "fast", "point", "name"} if self.text_weight > 0 or self.fast_weight > 0 else set()
-        alone = {"name", "place"} if self.place_weight > 0 else {"name"}
-        return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or alone)
+        seen = {"name", "place"} if self.place_weight > 0 else {"name"}
+        words = {"text", "fast", "point"} | seen if self.text_weight > 0 or self.fast_weight > 0 else set()
+        return frozenset(words | ({"flow"} if self.alpha > 0 else set()) or seen)
 
     @property
     def trains_vision_alone(self) -> bool:

@@ -1,6 +1,5 @@
 """What a policy answers to questions about pictures, beside the right answers: words, and boxes by their overlap."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +10,11 @@ import torch
 from pilot.data.formats.image_text import ImageTextRows
 from pilot.data.layout import Kind
 from pilot.data.pipeline import Row, collate
-from pilot.tokenizers.text import split_box
+from pilot.tokenizers.text import BOX_LOCS, split_box
 
 AT_ONCE = 16
 MAX_TOKENS = 48
 OVERLAP = 0.5  # of a box that counts as found
-BOX = re.compile(r"((?:<loc\d{4}>){4})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class QuestionAnswer:
 
 def named_boxes(text: str) -> list[tuple[tuple[float, ...] | None, str]]:
     """Return the parts of an answer, each with the box in front of its words, or None where it has none."""
-    parts = [part.strip(" ,") for part in BOX.split(text)]
+    parts = [part.strip(" ,") for part in BOX_LOCS.split(text)]
     found: list[tuple[tuple[float, ...] | None, str]] = [(None, parts[0])] if parts[0] else []
     for locs, words in zip(parts[1::2], parts[2::2], strict=True):
         found.append((split_box(locs)[0], words))
