@@ -148,7 +148,7 @@ def test_what_cannot_work_fails_before_the_first_step(data, tmp_path):
         "to every source or to none": config(
             data, data={"sources": (Source(path=str(data), weight=1.0), Source(path=str(tmp_path / "twin")))}
         ),
-        "the same folder name": config(data, data={"sources": (Source(path=str(data)), Source(path=str(data)))}),
+        "two sources are called": config(data, data={"sources": (Source(path=str(data)), Source(path=str(data)))}),
         "no statistics of robot": config(
             data, robot="pusht", data={"sources": (Source(path=str(data), robot="homes"),)}
         ),

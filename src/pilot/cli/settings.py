@@ -129,9 +129,9 @@ def is_group(value: Any) -> bool:
 
 
 def named_members(group: Any) -> dict[str, Any]:
-    """Return the settings of a group; of several in a row, the name is the last part of their path."""
+    """Return the settings of a group; each of several in a row has its label."""
     if isinstance(group, tuple):
-        return {Path(item.path).name: item for item in group}
+        return {item.label: item for item in group}
     if isinstance(group, dict):
         return dict(group)
     return {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}

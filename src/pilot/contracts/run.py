@@ -61,10 +61,10 @@ def check_schedule(run: Run) -> None:
 
 
 def check_sources(run: Run) -> None:
-    """The run has sources of different paths, with weights that add up to 1, or with none."""
+    """The run has sources of different names, with weights that add up to 1, or with none."""
     sources = run().data.sources
     require(bool(sources), "it has no sources")
-    require(len({source.path for source in sources}) == len(sources), "two sources have the same path")
+    require(len({source.label for source in sources}) == len(sources), "two sources have the same name")
     weights = [source.weight for source in sources if source.weight is not None]
     require(len(weights) in (0, len(sources)), "some sources have weights and some have none")
     require(not weights or abs(sum(weights) - 1) < 1e-6, f"the weights of its sources add up to {sum(weights)}")

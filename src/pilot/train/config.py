@@ -7,6 +7,7 @@ marked `may_change`: they change how a step is computed or watched, not what is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pilot.data.mixture import POWER
@@ -41,13 +42,20 @@ class Source:
     layouts: str | None = None
     # The losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions).
     teaches: tuple[str, ...] = ("text", "fast", "flow")
+    # What logs call it; None: the name of its folder.
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of this source in logs, losses and settings."""
+        return self.name or Path(self.path).name
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The data that a run learns from, and how its rows are drawn and changed."""
 
-    # Sets of demonstrations, and of web rows; their folders have different names.
+    # Sets of demonstrations, and of web rows. Losses are logged by their names.
     sources: tuple[Source, ...] = ()
     # A task of n rows is drawn in proportion to n to this power; 1 draws every row alike.
     mixture_power: float = POWER

@@ -4,6 +4,7 @@
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from pilot.data.formats.open_dataset import check_episodes, check_image_text
@@ -70,12 +71,18 @@ def _check_numbers(config: TrainConfig, ranks: int) -> None:
         )
 
 
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
 def _check_manifest(config: TrainConfig) -> None:
     if not config.data.sources:
         raise ValueError(f"run '{config.name}' has no sources; name sets of demonstrations in `sources`")
-    counts = Counter(Path(source.path).name for source in config.data.sources)
-    if twice := sorted(name for name, count in counts.items() if count > 1):
-        raise ValueError(f"sources {twice} have the same folder name; rename one, losses are logged by it")
+    sources = config.data.sources
+    if twice := _repeated(source.label for source in sources):
+        raise ValueError(f"two sources are called {twice}; losses are logged by that, so give one another `name`")
+    if config.data.held_out and (twice := _repeated(source.path for source in sources)):
+        raise ValueError(f"{twice} is a source twice: what one holds out (data.held_out), the other would train on")
     if 0 < sum(source.weight is None for source in config.data.sources) < len(config.data.sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
     for source in config.data.sources:

@@ -1,7 +1,6 @@
 """What a run's policy is made from, for the manifest of its folder: config, data, weights that it started from."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pilot.data.loading.loader import RobotRows
@@ -21,7 +20,7 @@ def origin_of(config: TrainConfig, sources: Mapping[str, RowSource]) -> dict[str
         parents.append(parent(config.init_from.path, role=f"weights ({config.init_from.kind})"))
     for source in config.data.sources:
         named = parent(source.path, role="data")
-        rows = sources.get(Path(source.path).name)
+        rows = sources.get(source.label)
         if named["digest"] is None and isinstance(rows, RobotRows):
             named |= {"fingerprint": rows.dataset.fingerprint()}
         parents.append(named)

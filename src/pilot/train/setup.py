@@ -47,12 +47,12 @@ def prepare(
     sources: dict[str, RowSource] = {}
     held_out: dict[str, Numbers] = {}
     for source in config.data.sources:
-        rows, name = _open(source, config, progress), _name(source.path)
+        rows, name = _open(source, config, progress), source.label
         sources[name], held_out[name] = hold_out(rows, name=name, share=config.data.held_out, seed=config.seed)
     check_sources(config, sources)
     computed = last is not None or not ranks.is_main  # by this run before it stopped, or by the main rank
     bundle = first_bundle(config, sources, out=out, resumed=last is not None, computed=computed)
-    weights = [(_name(source.path), source.weight) for source in config.data.sources if source.weight is not None]
+    weights = [(source.label, source.weight) for source in config.data.sources if source.weight is not None]
     mixture = Mixture(
         sources,
         seed=config.seed,
@@ -77,12 +77,8 @@ def prepare(
     return Setup(bundle=bundle, loader=loader, resume_from=last, held_out=held_out)
 
 
-def _name(path: str) -> str:
-    return Path(path).name
-
-
 def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
-    name, robot = _name(source.path), robot_of(source, config)
+    name, robot = source.label, robot_of(source, config)
     if source.kind == "web":
         return open_image_text(
             source.path,
