@@ -27,15 +27,15 @@ from pilot.train.config import (
 )
 
 DATA = "data/rooms"
-PIXEL_GRID = 8  # boxes snap to the pixels of a 128-pixel picture
+PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
 ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
-    "mm": ("mm_skill", "mm_move"),
-    "me_arm": ("me_arm_move",),
-    "ce_bimanual": ("ce_bimanual_bowls",),
-    "wd": ("wd", "wd_more", "wd_arm"),
+    "mm": {"mm_skill": 0.35, "mm_move": 0.65},
+    "me_arm": {"me_arm_move": 1.0},
+    "ce_bimanual": {"ce_bimanual_bowls": 1.0},
 }
-"""The sets of each source; `runs/rooms.sh` collects them under these names."""
+PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
+"""The sets of demonstrations and of questions, with their parts; `runs/rooms.sh` collects them under these names."""
 
 
 def model() -> PiConfig:
@@ -57,23 +57,40 @@ def model() -> PiConfig:
     )
 
 
-def mixture(*, question: str | None = None, zoom: float = 1.0, **shares: float) -> DataConfig:
-    """Return the manifest: each source has its share of the rows, spread over its sets.
+def web(share: float, *, listed: float, zoom: float = 0.5) -> tuple[Source, ...]:
+    """Return the pictures with questions, which have `share` of the rows, as crops down to `zoom`.
 
-    Of the web rows, "wd", take those that ask exactly this `question`, and show crops down to `zoom`. FAST rounds
-    coarsely, so that a chunk of 50 steps takes 40 tokens instead of 60: its tokens teach the backbone, the flow acts.
-    Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second, and goes far
-    in two.
+    `listed` of them ask to list everything: many boxes in one answer, in closer crops.
+    """
+    path, each = f"{DATA}/{{}}".format, share / sum(PICTURES.values())
+    asked = [
+        Source(path=path(name), kind="web", weight=each * part * (1 - listed), zoom=zoom)
+        for name, part in PICTURES.items()
+    ]
+    lists = [
+        Source(
+            path=path(name), name=f"{name}_list", kind="web", weight=each * part * listed,
+            question="list everything", zoom=0.4,
+        )
+        for name, part in PICTURES.items()
+    ]  # fmt: skip
+    return tuple(source for source in asked + lists if source.weight)
+
+
+def mixture(*others: Source, **shares: float) -> DataConfig:
+    """Return the manifest: each source of demonstrations has its share of the rows, spread over its sets.
+
+    FAST rounds coarsely, so that a chunk of 50 steps takes 40 tokens instead of 60: its tokens teach the backbone, the
+    flow acts. Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second,
+    and goes far in two.
     """
     sources = [
-        Source(path=f"{DATA}/{name}", kind="web", weight=share / len(SETS[source]), question=question, zoom=zoom)
-        if source == "wd"
-        else Source(path=f"{DATA}/{name}", robot=ROBOTS[source], weight=share / len(SETS[source]))
-        for source, share in shares.items()
-        for name in SETS[source]
+        Source(path=f"{DATA}/{name}", robot=ROBOTS[kind], weight=share * part)
+        for kind, share in shares.items()
+        for name, part in SETS[kind].items()
     ]
     return DataConfig(
-        sources=tuple(sources), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
+        sources=(*sources, *others), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
         scale_steps=True,
     )  # fmt: skip
 
@@ -87,7 +104,7 @@ def rooms_vision() -> TrainConfig:
     return TrainConfig(
         name="rooms_vision",
         model=model(),
-        data=mixture(wd=0.94, mm=0.03, me_arm=0.03, question="list everything", zoom=0.4),
+        data=mixture(*web(0.98, listed=1.0), mm=0.01, me_arm=0.01),
         robot="mobile_ee",
         steps=10_000,
         batch_size=32,
@@ -101,33 +118,34 @@ def rooms_vision() -> TrainConfig:
 
 
 def rooms_stage1() -> TrainConfig:
-    """Discrete pre-training on all sources: every target is a token."""
-    return TrainConfig(
+    """Discrete pre-training: every target is a token. A web row costs a fifth of a robot's, so most are of the web."""
+    return replace(
+        rooms_vision(),
         name="rooms_stage1",
-        model=model(),
-        data=mixture(wd=0.25, mm=0.3, me_arm=0.35, ce_bimanual=0.1),
-        robot="mobile_ee",
-        steps=1200,
+        data=mixture(*web(0.94, listed=0.4), mm=0.02, me_arm=0.03, ce_bimanual=0.01),
+        steps=2400,
         batch_size=64,
         seed=1,
         init_from=InitFrom("outputs/rooms/vision/policy"),
-        objective=ObjectiveConfig(alpha=0.0, noise_per="step"),
-        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=100),
+        freeze=(),
+        objective=ObjectiveConfig(alpha=0.0, place_weight=0.5, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=2e-3, final_lr=1e-5, warmup_steps=40),
         checkpoints=CheckpointConfig(save_every=200),
     )
 
 
 def rooms_stage2() -> TrainConfig:
-    """Flow post-training: the words go on, and the action expert begins."""
+    """Post-training on all bodies: the words go on, and the action expert begins."""
     return replace(
         rooms_stage1(),
         name="rooms_stage2",
-        data=mixture(wd=0.15, mm=0.35, me_arm=0.4, ce_bimanual=0.1),
-        steps=1400,
+        data=mixture(*web(0.33, listed=0.25), mm=0.25, me_arm=0.32, ce_bimanual=0.1),
+        steps=1600,
+        batch_size=48,
         seed=2,
         init_from=InitFrom("outputs/rooms/stage1/policy"),
-        objective=ObjectiveConfig(alpha=10.0, noise_per="step"),
-        optim=OptimConfig(name="muon", peak_lr=1.2e-3, final_lr=2e-5, warmup_steps=100),
+        objective=ObjectiveConfig(alpha=1.0, place_weight=0.5, flow_draws=2, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1e-3, muon_lr=0.01, final_lr=1e-5, warmup_steps=40),
     )
 
 
