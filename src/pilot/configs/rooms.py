@@ -137,10 +137,10 @@ def rooms_stage1() -> TrainConfig:
 def rooms_stage2() -> TrainConfig:
     """Post-training on all bodies: flow and words together, and the flow's gradient reaches the backbone.
 
-    As in the paper: insulation is of a later one (2505.23705). With it a small expert hardly listened to the box: one
-    moved by 12 pixels moved the hand by a quarter to a half of the way, and by half to two thirds after 480 steps
-    without (`docs/log.md`, 2026-11-28, second night). Many small steps of AdamW: in the same time, Muon's large ones
-    left a higher loss.
+    Insulation came with a later paper (2505.23705), in which a frozen backbone failed too. Frozen, a small expert
+    hardly listened to the box: one moved by 12 pixels moved the hand by a quarter to a half of the way, and by half to
+    two thirds after 480 steps like this (`docs/log.md`, 2026-11-28, second night). The paper keeps FAST tokens here;
+    they are left out for speed. Many small steps of AdamW: in the same time, Muon's large ones left a higher loss.
     """
     run = rooms_stage1()
     return replace(
