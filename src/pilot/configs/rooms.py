@@ -57,24 +57,19 @@ def model() -> PiConfig:
     )
 
 
-def web(share: float, *, listed: float, zoom: float = 0.5) -> tuple[Source, ...]:
-    """Return the pictures with questions, which have `share` of the rows, as crops down to `zoom`.
+def web(share: float, *, listed: float) -> tuple[Source, ...]:
+    """Return the sources of pictures with questions, shown as crops; together they have `share` of the rows.
 
-    `listed` of them ask to list everything: many boxes in one answer, in closer crops.
+    `listed` of these rows ask to list everything: many boxes in one answer, in closer crops.
     """
-    path, each = f"{DATA}/{{}}".format, share / sum(PICTURES.values())
-    asked = [
-        Source(path=path(name), kind="web", weight=each * part * (1 - listed), zoom=zoom)
-        for name, part in PICTURES.items()
-    ]
-    lists = [
-        Source(
-            path=path(name), name=f"{name}_list", kind="web", weight=each * part * listed,
-            question="list everything", zoom=0.4,
-        )
-        for name, part in PICTURES.items()
-    ]  # fmt: skip
-    return tuple(source for source in asked + lists if source.weight)
+    sources = []
+    for name, part in PICTURES.items():
+        asked = Source(path=f"{DATA}/{name}", kind="web", weight=share * part * (1 - listed), zoom=0.5)
+        lists = replace(
+            asked, name=f"{name}_list", weight=share * part * listed, question="list everything", zoom=0.4
+        )  # fmt: skip
+        sources += [asked, lists]
+    return tuple(source for source in sources if source.weight)
 
 
 def mixture(*others: Source, **shares: float) -> DataConfig:
@@ -96,7 +91,7 @@ def mixture(*others: Source, **shares: float) -> DataConfig:
 
 
 def rooms_vision() -> TrainConfig:
-    """The vision tower alone learns what and where everything in crops of pictures is, as if from a language model.
+    """The vision tower alone learns to name everything in crops of pictures, and to say where it is.
 
     Long: after 900 steps of 64 whole pictures it could not tell things apart. And naming alone makes the tower forget
     where things are (`docs/log.md`, 2026-11-28, night).

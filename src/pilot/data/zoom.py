@@ -8,7 +8,7 @@ and in many places, and make many pictures of one.
 import numpy as np
 from jaxtyping import UInt8
 
-from pilot.tokenizers.text import BOX_LOCS, Box, box_to_locs, split_box
+from pilot.tokenizers.text import Box, box_to_locs, split_boxes
 
 VISIBLE = 0.5  # the share of a box's area that a crop must show; other boxes are left out
 
@@ -28,11 +28,7 @@ def zoom_in(
     of which less than half is in view are left out. The row comes back as it is where the words have no boxes, one
     that is none (y0 > y1, say), or where one of the question's or all of the answer's would be cut off.
     """
-    (question_start, *asked_parts), (answer_start, *told_parts) = BOX_LOCS.split(question), BOX_LOCS.split(answer)
-    asked, told = (
-        [(split_box(locs)[0], words) for locs, words in zip(parts[::2], parts[1::2], strict=True)]
-        for parts in (asked_parts, told_parts)
-    )
+    (question_start, asked), (answer_start, told) = split_boxes(question), split_boxes(answer)
     boxes = [box for box, _ in asked + told if box is not None]
     if not boxes or len(boxes) < len(asked + told):
         return image, question, answer

@@ -57,8 +57,7 @@ def pointing_terms(
     weights = log_attention(block, prefix, layer=layer, row=row, queries=queries)  # [n q s]
     patches = weights[:, :, : inside.shape[1]].masked_fill(~inside[:, None], -torch.inf)
     # The sum over the box, not each patch: where in the box it looks is the model's own choice.
-    loss = -patches.logsumexp(-1).mean(-1)  # [n]
-    return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
+    return _sum_by_row(zeros, row, -patches.logsumexp(-1).mean(-1))
 
 
 def log_attention(
@@ -89,11 +88,38 @@ def seeing_terms(
     loc_start: int,
     grid: int,
 ) -> dict[str, Term]:
-    """Return the losses that reach the vision tower directly: "name", and "place" if it is asked for."""
-    terms = {"name": naming_terms(observation, patches, logits, loc_start=loc_start, grid=grid)}
+    """Return the losses that reach the vision tower directly: "name", and "place" if it is asked for.
+
+    The mean of the vision tower's tokens in a box, each by how much of it the box covers, is scored by the text head
+    (`logits`). "name": it must predict the bag of words that follows the box, what the vision tower of a pre-trained
+    VLM has learned from captions; the count is that of boxes with words. "place": it must predict the four edges, for
+    naming pays for forgetting where a thing is, and without that no model above the tower can write its box; the count
+    is that of boxes.
+    """
+    zeros = patches.new_zeros(observation.batch_size)
+    row, first = find_boxes(observation, loc_start)
+    # Without boxes the sums are 0 and still depend on the tower: where these are the only losses, backward needs a way.
+    region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
+
+    words, is_word = following_words(observation, row, first, loc_start)  # [n w]
+    named = is_word.any(1)
+    log_probs = torch.log_softmax(logits(region[named]), dim=-1).gather(1, words[named])
+    share = is_word[named].float()
+    terms = {"name": _sum_by_row(zeros, row[named], -(log_probs * share).sum(1) / share.sum(1))}
+
     if "place" in losses:
-        terms["place"] = placing_terms(observation, patches, logits, loc_start=loc_start, grid=grid)
+        edges = box_tokens(observation, row, first)  # [n 4]
+        # Rotated by another fifth of the channels for each edge, so that the name and the four edges can be told apart
+        # without weights of their own.
+        turned = torch.stack([region.roll(i * region.shape[1] // 5, -1) for i in range(1, 5)], dim=1)  # [n 4 d]
+        log_probs = torch.log_softmax(logits(turned), dim=-1).gather(2, edges[:, :, None])[:, :, 0]
+        terms["place"] = _sum_by_row(zeros, row, -log_probs.mean(1))
     return terms
+
+
+def _sum_by_row(zeros: Float[Tensor, " b"], row: Int[Tensor, " n"], loss: Float[Tensor, " n"]) -> Term:
+    """Sum the losses of the boxes in each row, and count them."""
+    return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
 
 def count_named_boxes(observation: Observation, loc_start: int) -> Float[Tensor, " b"]:
@@ -101,56 +127,6 @@ def count_named_boxes(observation: Observation, loc_start: int) -> Float[Tensor,
     row, first = find_boxes(observation, loc_start)
     _, is_word = following_words(observation, row, first, loc_start)
     return torch.bincount(row[is_word.any(1)], minlength=observation.batch_size).float()
-
-
-def naming_terms(
-    observation: Observation,
-    patches: Float[Tensor, "b p d"],
-    logits: Callable[[Tensor], Tensor],
-    *,
-    loc_start: int,
-    grid: int,
-) -> Term:
-    """Sum the cross-entropy of the words that follow each box, from its patches alone.
-
-    The mean of the vision tower's tokens in a box, each by how much of it the box covers, is scored by the text head
-    (`logits`) and must predict the bag of words that follows the box: what the vision tower of a pre-trained VLM has
-    learned from captions. The count is that of boxes with words.
-    """
-    zeros = patches.new_zeros(observation.batch_size)
-    row, first = find_boxes(observation, loc_start)
-    words, is_word = following_words(observation, row, first, loc_start)
-    has_words = is_word.any(1)
-    row, first, words, is_word = row[has_words], first[has_words], words[has_words], is_word[has_words].float()
-    # Without boxes the sums are 0 and still depend on the tower: where this is the only loss, backward needs a way.
-    region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
-    log_probs = torch.log_softmax(logits(region), dim=-1).gather(1, words)  # [n w]
-    loss = -(log_probs * is_word).sum(1) / is_word.sum(1)
-    return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
-
-
-def placing_terms(
-    observation: Observation,
-    patches: Float[Tensor, "b p d"],
-    logits: Callable[[Tensor], Tensor],
-    *,
-    loc_start: int,
-    grid: int,
-) -> Term:
-    """Sum the cross-entropy of the four edges of each box, from its patches alone; the mean over the edges.
-
-    Naming pays for forgetting where a thing is, and without that no model above the tower can write its box. The mean
-    of the tokens in a box is scored by the text head as in `naming_terms`, its channels rotated by another fifth for
-    each edge, so that the name and the four edges can be told apart without weights of their own. The count is that of
-    boxes.
-    """
-    zeros = patches.new_zeros(observation.batch_size)
-    row, first = find_boxes(observation, loc_start)
-    edges = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]  # [n 4]
-    region = mean_tokens(patches, row, box_edges(observation, row, first, loc_start), grid)  # [n d]
-    turned = torch.stack([region.roll(i * region.shape[1] // 5, -1) for i in range(1, 5)], dim=1)  # [n 4 d]
-    loss = -torch.log_softmax(logits(turned), dim=-1).gather(2, edges[:, :, None])[:, :, 0].mean(1)  # [n]
-    return zeros.index_add(0, row, loss), zeros.index_add(0, row, torch.ones_like(loss))
 
 
 def mean_tokens(
@@ -175,8 +151,12 @@ def find_boxes(observation: Observation, loc_start: int) -> tuple[Int[Tensor, " 
 
 def box_edges(observation: Observation, row: Tensor, first: Tensor, loc_start: int) -> Float[Tensor, "n 4"]:
     """Return boxes as `y0 x0 y1 x1` in [0, 1]."""
-    tokens = observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]
-    return (tokens - loc_start).float() / LOC_BINS
+    return (box_tokens(observation, row, first) - loc_start).float() / LOC_BINS
+
+
+def box_tokens(observation: Observation, row: Tensor, first: Tensor) -> Int[Tensor, "n 4"]:
+    """Return the four `<loc>` tokens of each box."""
+    return observation.tokens[row[:, None], first[:, None] + torch.arange(4, device=row.device)]
 
 
 def following_words(

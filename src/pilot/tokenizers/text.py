@@ -147,6 +147,15 @@ def box_to_locs(box: Sequence[float], *, stride: int = 1) -> str:
     return "".join(loc_token(min(int(edge * cells + 0.5) * stride, LOC_BINS - 1)) for edge in (y0, x0, y1, x1))
 
 
+def split_boxes(text: str) -> tuple[str, list[tuple[Box | None, str]]]:
+    """Split a text at its boxes: what stands before the first, then each box with the words behind it.
+
+    A box is None where its four `<loc>` make none.
+    """
+    before, *parts = BOX_LOCS.split(text)
+    return before, [(split_box(locs)[0], words) for locs, words in zip(parts[::2], parts[1::2], strict=True)]
+
+
 def split_box(text: str) -> tuple[Box | None, str]:
     """Split off the box in front of `text`; `(None, text)` unless exactly four `<loc>` make a real box."""
     match = _BOX_FIRST.fullmatch(text)

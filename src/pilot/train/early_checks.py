@@ -76,14 +76,14 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 
 def _check_manifest(config: TrainConfig) -> None:
-    if not config.data.sources:
-        raise ValueError(f"run '{config.name}' has no sources; name sets of demonstrations in `sources`")
     sources = config.data.sources
+    if not sources:
+        raise ValueError(f"run '{config.name}' has no sources; name sets of demonstrations in `sources`")
     if twice := _repeated(source.label for source in sources):
         raise ValueError(f"two sources are called {twice}; losses are logged by that, so give one another `name`")
     if config.data.held_out and (twice := _repeated(source.path for source in sources)):
         raise ValueError(f"{twice} is a source twice: what one holds out (data.held_out), the other would train on")
-    if 0 < sum(source.weight is None for source in config.data.sources) < len(config.data.sources):
+    if 0 < sum(source.weight is None for source in sources) < len(sources):
         raise ValueError("give a weight to every source or to none (then rows count to the power mixture_power)")
     for source in config.data.sources:
         check_teaches(source.path, source.teaches)

@@ -10,7 +10,7 @@ import torch
 from pilot.data.formats.image_text import ImageTextRows
 from pilot.data.layout import Kind
 from pilot.data.pipeline import Row, collate
-from pilot.tokenizers.text import BOX_LOCS, split_box
+from pilot.tokenizers.text import split_boxes
 
 AT_ONCE = 16
 MAX_TOKENS = 48
@@ -40,11 +40,9 @@ class QuestionAnswer:
 
 def named_boxes(text: str) -> list[tuple[tuple[float, ...] | None, str]]:
     """Return the parts of an answer, each with the box in front of its words, or None where it has none."""
-    parts = [part.strip(" ,") for part in BOX_LOCS.split(text)]
-    found: list[tuple[tuple[float, ...] | None, str]] = [(None, parts[0])] if parts[0] else []
-    for locs, words in zip(parts[1::2], parts[2::2], strict=True):
-        found.append((split_box(locs)[0], words))
-    return found
+    before, boxes = split_boxes(text)
+    first = [(None, before)] if before.strip(" ,") else []
+    return [(box, words.strip(" ,")) for box, words in [*first, *boxes]]
 
 
 @dataclass(frozen=True, kw_only=True)
