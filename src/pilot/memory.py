@@ -11,7 +11,7 @@ import gc
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3)
 KEEP = 128 * 2**20
 """Freed bytes that a process keeps by default."""
-LARGE = 4 * 2**20
+LARGE = 10 * 2**20
 """Blocks above this size go back to the system at once. An observation's pictures are smaller and stay; a rare message
 of 20 MB does not, since nothing else would fit into the gap that it leaves."""
 ALL = 2**31 - 1

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.server import ServerProtocol
 from websockets.sync.client import connect
 
 from pilot.serve.client import PolicyError
@@ -23,7 +24,7 @@ from pilot.serve.server import serve_in_background
 from pilot.serve.wire import pack, unpack
 from serve.policies import METADATA, OBSERVATION, CountingPolicy, eventually, gauge, robot
 
-LIMITS = Limits(message_bytes=100_000, robots=8, pending_connections=8)
+LIMITS = Limits(message_bytes=100_000, robots=8, pending_connections=8, requests_per_second=10_000.0)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,23 @@ def test_who_floods_us_with_small_frames_is_hung_up_on(good_of_few):
     assert struct.pack("!H", 1008) + b"more than 8 small frames in a second" in said
 
 
+def test_nothing_is_looked_at_of_what_comes_after_a_mistake(port, good, monkeypatch):
+    looked_at = []
+    receive = ServerProtocol.receive_data
+    monkeypatch.setattr(
+        ServerProtocol, "receive_data", lambda self, data: (looked_at.append(len(data)), receive(self, data))[1]
+    )
+    raw, _ = shake_hands(port)
+    with raw, contextlib.suppress(ConnectionError):
+        before = sum(looked_at)
+        raw.sendall(b"\x82\xff" + struct.pack("!Q", 2**30) + bytes(4))  # a frame of one GiB, by what it says
+        for _ in range(64):
+            raw.sendall(bytes(2**16))
+        while raw.recv(65536):
+            pass
+    assert 0 < sum(looked_at) - before < 2**17
+
+
 @pytest.fixture
 def good_of_few():
     """A server that takes few small frames, and a robot that notices nothing of those who send more."""
@@ -184,7 +202,7 @@ def test_what_comes_at_once_is_looked_at_in_pieces_and_no_further_than_needed(mo
 
     monkeypatch.setattr(ServerConnection, "data_received", look)
     connection, data = IncomingConnection.__new__(IncomingConnection), bytes(range(256)) * 1024
-    connection.transport, connection.protocol = Line(), SimpleNamespace(reader=SimpleNamespace(missing=0))
+    connection.transport, connection.protocol = Line(), protocol_of(SimpleNamespace(missing=0))
     connection.data_received(data)
     assert b"".join(pieces) == data[: 3 * READ_BYTES] and len(pieces) == 3
 
@@ -198,9 +216,13 @@ def test_the_rest_of_a_large_frame_is_not_cut_in_pieces(monkeypatch):
 
     monkeypatch.setattr(ServerConnection, "data_received", look)
     connection = IncomingConnection.__new__(IncomingConnection)
-    connection.transport, connection.protocol = Line(), SimpleNamespace(reader=reader)
+    connection.transport, connection.protocol = Line(), protocol_of(reader)
     connection.data_received(bytes(100_000 + READ_BYTES + 5))
     assert pieces == [100_000, READ_BYTES, 5]
+
+
+def protocol_of(reader):
+    return SimpleNamespace(reader=reader, parser=SimpleNamespace(__name__="parse"))
 
 
 class Line:

@@ -56,6 +56,11 @@ def test_a_policy_is_warm_before_it_is_ready():
     assert policy.seen == 4 and policy.asked == [3], "alone, then as many as a batch holds"
 
 
+def test_a_policy_that_takes_one_robot_at_a_time_gets_no_batches():
+    assert HostedPolicy("one", CountingPolicy()).batcher.max_batch == 1
+    assert HostedPolicy("many", WarmPolicy(), max_batch=3).batcher.max_batch == 3
+
+
 def test_a_policy_that_cannot_answer_does_not_get_to_serve():
     with pytest.raises(ValueError, match="declares 5"), serve_in_background(WarmPolicy(state_names=["x"])):
         pass

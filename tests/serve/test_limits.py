@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from pilot.serve.limits import Limits, Patience, RateLimit, check_observation
+from pilot.serve.limits import Limits, Patience, RateLimit, Turnstile, check_observation
 from serve.policies import OBSERVATION
 
 LIMITS = Limits(prompt_characters=50, pictures=3, picture_pixels=100 * 100)
@@ -113,3 +113,23 @@ def test_who_is_refused_again_and_again_waits_longer_each_time(monkeypatch):
     for refused in [*[True] * 9, False, True]:
         asyncio.run(patience.pause(refused=refused))
     assert waits == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5, 0.0, 0.005]
+
+
+def test_a_turnstile_lets_some_through_at_once_and_the_others_in_turn(monkeypatch):
+    now, through = [0.0], []
+
+    async def sleep(seconds):
+        now[0] += seconds
+
+    async def come(turnstile, name):
+        await turnstile.wait(is_gone=lambda: name == "left")
+        through.append((name, round(now[0], 9)))
+
+    async def crowd():
+        turnstile = Turnstile(10, at_once=2)
+        turnstile.rate = RateLimit(10, at_once=2, clock=lambda: now[0])
+        await asyncio.gather(*(come(turnstile, name) for name in ("a", "b", "c", "left", "d")))
+
+    monkeypatch.setattr("pilot.serve.limits.asyncio.sleep", sleep)
+    asyncio.run(crowd())
+    assert through == [("a", 0.0), ("b", 0.0), ("c", 0.1), ("left", 0.1), ("d", 0.2)]

@@ -14,9 +14,9 @@ from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.limits import LARGE_MESSAGE, Limits, RateLimit
 
 CLOSE_SECONDS = 1.0  # how long a client may take to answer the closing of its connection; one that hangs never does
-READ_BYTES = 2**11  # parsed before anything is counted: three hundred of the smallest frames
+READ_BYTES = 2**9  # parsed before anything is counted: ninety of the smallest frames
 SMALL_FRAME = 2**10  # bytes; a smaller frame costs more to parse than to transfer
-SMALL_FRAMES_AT_ONCE = 200  # more than a robot that waits for its answers ever has on the way
+SMALL_FRAMES_AT_ONCE = 32  # more than a robot that waits for its answers ever has on the way
 
 
 class PiecewiseReader(StreamReader):
@@ -79,7 +79,7 @@ class IncomingConnection(ServerConnection):
         super().connection_made(transport)
         self.protocol.reader.__class__ = PiecewiseReader  # what reads the request has this very object already
         most = max(self.limits.small_frames_per_second, 2 * self.limits.observations_per_second)
-        self.small_frames = RateLimit(most, what="small frames", at_once=SMALL_FRAMES_AT_ONCE)
+        self.small_frames = RateLimit(most, what="small frames", at_once=min(SMALL_FRAMES_AT_ONCE, most))
         self.pending[self] = None
         if len(self.pending) > self.limits.pending_connections:
             oldest = next(iter(self.pending))
@@ -97,10 +97,15 @@ class IncomingConnection(ServerConnection):
     def data_received(self, data: bytes) -> None:
         """Parse what arrived in pieces: 256 KB of the smallest frames at once would block all others for a second."""
         reader, start = cast("PiecewiseReader", self.protocol.reader), 0
-        while start < len(data) and not self.transport.is_closing():
+        while start < len(data) and not self.transport.is_closing() and not self.has_failed:
             stop = start + max(READ_BYTES, reader.missing)  # the rest of a frame costs no more than one piece
             super().data_received(data[start:stop])
             start = stop
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the client broke the protocol or a limit, so that nothing that it still sends is looked at."""
+        return self.protocol.parser.__name__ == "discard"
 
     def process_event(self, event: Any) -> None:
         """Handle a frame; close the connection of a client that floods the server with small ones."""

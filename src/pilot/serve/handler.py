@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 
 from pilot.serve.batching import Answer
 from pilot.serve.hosted_policy import HostedPolicy
-from pilot.serve.limits import LARGE_MESSAGE, Limits, check_observation
+from pilot.serve.limits import LARGE_MESSAGE, Limits, RateLimit, check_observation
 from pilot.serve.metrics import ServerMetrics
 from pilot.serve.sessions import RobotSession
 from pilot.serve.wire import WireError, pack, unpack
 
 log = logging.getLogger(__name__)
 
+LARGE_READER = ThreadPoolExecutor(1, "large messages")
+"""One at a time, in the same memory: new memory for 8 MiB takes 7 ms, and the interpreter's lock is held meanwhile."""
 ERROR_LENGTH = 2000  # a policy's error may quote the observation: cut it
 
 
@@ -34,6 +37,7 @@ class MessageHandler:
 
     def __init__(self, hosted: HostedPolicy, *, limits: Limits, metrics: ServerMetrics) -> None:
         self.hosted, self.limits, self.metrics = hosted, limits, metrics
+        self.tracebacks = RateLimit(0.2, at_once=1)  # one takes as long as ten answers
 
     async def answer(self, robot: RobotSession, message: str | bytes) -> str | bytes:
         """Return the reply to a robot's message, as bytes or, if the message is wrong, as text."""
@@ -43,7 +47,7 @@ class MessageHandler:
             if len(message) < LARGE_MESSAGE:
                 checked = self._read(message)
             else:  # beside the loop, so that other robots are answered meanwhile
-                checked = await asyncio.to_thread(self._read, message)
+                checked = await asyncio.get_running_loop().run_in_executor(LARGE_READER, self._read, message)
             observation = robot.receive(checked)
             answer = await self._act(robot, observation)
             timing = self._count(answer, received)
@@ -51,7 +55,7 @@ class MessageHandler:
         except ValueError as error:  # the observation is wrong, and the message says what to do
             return self._refuse(robot, str(error), by="robot")
         except Exception as error:  # the policy is wrong
-            if is_worth_logging(robot.errors + 1):
+            if is_worth_logging(robot.errors + 1) and not self.tracebacks.try_take():
                 log.exception("the policy failed", extra=self._log_fields(robot))
             what = f"the policy failed on this observation ({type(error).__name__}: {error})"
             return self._refuse(robot, f"{what}; the server's log has the details", by="policy")

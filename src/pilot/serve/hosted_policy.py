@@ -56,6 +56,8 @@ class HostedPolicy:
         self.generation = 0  # how often the policy has been replaced
         self.ready = False
         self._greetings = pack_greetings(policy)
+        # Robots in a batch of a policy that takes one at a time would wait for each other for nothing.
+        max_batch = max_batch if hasattr(policy, "infer_many") else 1
         self.batcher = Batcher(self._infer, max_batch=max_batch, workers=workers, name=f"policy {name}")
         self._loading = asyncio.Lock()
 

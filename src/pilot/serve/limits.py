@@ -32,6 +32,7 @@ class Limits:
     robots: int = 64
     viewers: int = 16
     pending_connections: int = 128  # those that have not yet sent a request
+    requests_per_second: float = 40.0  # of new connections; more wait, since those who are connected come first
     handshake_seconds: float = 10.0
     ping_seconds: float = 20.0  # a robot that does not answer a ping within this time is disconnected
     send_seconds: float = 10.0  # how long a client may take to receive an answer
@@ -80,7 +81,7 @@ class RateLimit:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.per_second, self.what, self.clock = per_second, what, clock
-        self.at_once = max(1.0, per_second if at_once is None else min(at_once, per_second))
+        self.at_once = max(1.0, per_second if at_once is None else at_once)
         self.tokens, self.updated = self.at_once, clock()
 
     def take(self) -> None:
@@ -89,13 +90,31 @@ class RateLimit:
         Raises:
             ValueError: the rate is exceeded; the message says when the next event is allowed.
         """
+        if wait := self.try_take():
+            raise ValueError(f"more than {self.per_second:g} {self.what} in a second; the next in {1e3 * wait:.0f} ms")
+
+    def try_take(self) -> float:
+        """Count one event and return 0, or return the seconds until the next is allowed."""
         now = self.clock()
         self.tokens = min(self.at_once, self.tokens + (now - self.updated) * self.per_second)
         self.updated = now
         if self.tokens < 1:
-            wait = (1 - self.tokens) / self.per_second
-            raise ValueError(f"more than {self.per_second:g} {self.what} in a second; the next in {1e3 * wait:.0f} ms")
+            return (1 - self.tokens) / self.per_second
         self.tokens -= 1
+        return 0.0
+
+
+class Turnstile:
+    """Lets callers through in the order in which they came: `at_once` together, then `per_second`."""
+
+    def __init__(self, per_second: float, *, at_once: float) -> None:
+        self.rate, self.first = RateLimit(per_second, at_once=at_once), asyncio.Lock()
+
+    async def wait(self, *, is_gone: Callable[[], bool]) -> None:
+        """Wait for this caller's turn; one that is gone by then takes no time from those behind it."""
+        async with self.first:
+            while not is_gone() and (seconds := self.rate.try_take()):
+                await asyncio.sleep(seconds)
 
 
 def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:

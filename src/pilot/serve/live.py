@@ -43,7 +43,8 @@ def build_view(
     watched = next((robot for robot in robots if robot.id == watch), None)
     if watch is None:
         watched = next((robot for robot in robots if robot.connection is not None), next(iter(robots), None))
-    recent = (timing for robot in robots for timing in islice(reversed(robot.latency), RECENT))
+    present = [robot for robot in robots if robot.connection is not None]
+    recent = (timing for robot in present for timing in islice(reversed(robot.latency), RECENT))
     return {
         "kind": "view",
         "time": time.time(),
@@ -107,14 +108,14 @@ def describe_chunk(chunk: SentChunk | None, *, hz: float) -> dict[str, Any] | No
 
 def latency_percentiles(timings: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Return p50, p90 and p99 [ms] of an answer's time in the server: `total`, `queue`, `infer`; `n` counts answers."""
-    timings = list(timings)
-    if not timings:
+    rows = [(timing["total_ms"], timing["queue_ms"], timing["infer_ms"]) for timing in timings]
+    if not rows:
         return {}
-    percentiles: dict[str, dict[str, float]] = {}
-    for name in ("total_ms", "queue_ms", "infer_ms"):
-        p50, p90, p99 = np.percentile([timing[name] for timing in timings], [50, 90, 99]).round(2).tolist()
-        percentiles[name.removesuffix("_ms")] = {"p50": p50, "p90": p90, "p99": p99, "n": len(timings)}
-    return percentiles
+    columns = np.percentile(rows, [50, 90, 99], axis=0).round(2).T.tolist()
+    return {
+        name: {"p50": p50, "p90": p90, "p99": p99, "n": len(rows)}
+        for name, (p50, p90, p99) in zip(("total", "queue", "infer"), columns)
+    }
 
 
 def describe_camera(name: str, picture: CameraPicture) -> dict[str, Any]:

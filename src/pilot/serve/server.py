@@ -17,6 +17,7 @@ import logging
 import secrets
 import signal
 import ssl
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
@@ -38,7 +39,7 @@ from pilot.serve import http
 from pilot.serve.auth import ApiKeys, is_loopback, load_certificate, tls_context
 from pilot.serve.connection import CLOSE_SECONDS, IncomingConnection, connection_class
 from pilot.serve.hosted_policy import HostedPolicy, fingerprint
-from pilot.serve.limits import Limits, Patience
+from pilot.serve.limits import Limits, Patience, Turnstile
 from pilot.serve.logs import log_to_stderr
 from pilot.serve.sessions import RobotSession
 from pilot.serve.state import ServerState, to_hosted
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 RespondFn = Callable[[str | bytes], Awaitable[str | bytes | None]]
 """From a robot's message to the answer; None if it gets none."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter from others that want it: an answer goes from one to another twice."""
 REPLACED = 4001  # a websocket's close code: the robot came back on another connection
 
 
@@ -77,6 +80,7 @@ def serve(
         ValueError: a policy cannot answer a dummy observation of its robot; the certificate is damaged.
     """
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_SECONDS)
     log_to_stderr(log_format)
     tls = tls_context(certificate, certificate_key) if certificate else None
     server = PolicyServer(policies, keys=keys, limits=limits, tls=tls, max_batch=max_batch)
@@ -139,6 +143,7 @@ class PolicyServer:
         )
         self.tls = tls
         self._connections = connection_class(self.state.limits)
+        self._turnstile = Turnstile(self.state.limits.requests_per_second, at_once=self.state.limits.robots)
         self._server: Server | None = None
         self._connection_tasks: set[asyncio.Task[Any]] = set()
         self._closing_tasks: set[asyncio.Future[None]] = set()
@@ -218,8 +223,9 @@ class PolicyServer:
             self.state.metrics.reloads.labels(hosted.name, "done").inc()
             log.info("reloaded", extra={"policy": hosted.name})
 
-    def _handle_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _handle_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, IncomingConnection)
+        await self._turnstile.wait(is_gone=connection.transport.is_closing)
         return http.handle_request(self.state, connection, request)
 
     async def _handle_connection(self, connection: ServerConnection) -> None:
