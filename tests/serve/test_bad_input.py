@@ -222,7 +222,7 @@ def test_the_rest_of_a_large_frame_is_not_cut_in_pieces(monkeypatch):
 
 
 def protocol_of(reader):
-    return SimpleNamespace(reader=reader, parser=SimpleNamespace(__name__="parse"))
+    return SimpleNamespace(reader=reader, parser=SimpleNamespace(__name__="parse"), close_rcvd=None)
 
 
 class Line:

@@ -65,6 +65,19 @@ def test_who_comes_while_it_computes_is_in_the_next_batch(batcher, model):
     assert all(f.result().queue_seconds >= 0 and f.result().infer_seconds > 0 for f in others)
 
 
+def test_who_was_answered_longest_ago_comes_first(batcher, model):
+    model.go.set()
+    for n, robot in enumerate(("busy", "busier", "busiest")):
+        batcher.submit(robot, {"n": n}).result(60)
+    together = threading.Event()
+    batcher.run_alone(lambda: together.wait(60))
+    asked = ("busiest", "busier", "busy", "calm", "calmer")
+    answers = [batcher.submit(robot, {"n": n}) for n, robot in enumerate(asked, start=4)]
+    together.set()
+    assert [f.result(60).reply["double"] for f in answers] == [8, 10, 12, 14, 16]
+    assert model.batches[-2:] == [[5, 6, 7, 8], [4]], "busiest, the last to be answered, waits for the next batch"
+
+
 def test_who_asks_twice_is_answered_in_two_batches(batcher, model):
     first, others = ask_while_busy(batcher, model, [1, 2, 3], robots=("one", "two", "one"))
     model.go.set()

@@ -69,6 +69,7 @@ class Batcher:
         self._waiting: deque[_Request | _Job] = deque()
         self._busy: set[int] = set()  # ids of sessions in a batch that is being computed
         self._expected: dict[int, float] = {}  # ids of sessions just answered → until when to wait for them
+        self._answered: dict[int, float] = {}  # ids of sessions answered in the last second → when
         self._computing = 0  # how many workers compute
         self._job_running = False
         self._closing = False
@@ -151,9 +152,11 @@ class Batcher:
         share = min(self.max_batch, -(-(len(ready) + len(self._busy) + expected) // self.workers))
         if expected and len(ready) < share:
             return None  # linger: the others are about to ask
-        for request in ready[:share]:
+        # Who was answered longest ago comes first: who asks without pause must not delay those who ask at a rate.
+        chosen = sorted(ready, key=lambda request: self._answered.get(id(request.session), 0.0))[:share]
+        for request in chosen:
             self._waiting.remove(request)
-        return ready[:share] or None
+        return sorted(chosen, key=lambda request: request.arrived) or None
 
     def _ready_requests(self) -> list[_Request]:
         """Return the requests before the next job, at most one per robot and none of a robot that is being answered.
@@ -186,7 +189,9 @@ class Batcher:
             if not isinstance(work, _Job):
                 sessions = {id(request.session) for request in work}
                 self._busy -= sessions
-                until = time.perf_counter() + self.linger * seconds
+                until = (now := time.perf_counter()) + self.linger * seconds
+                recent = {session: when for session, when in self._answered.items() if now - when < 1}
+                self._answered = recent | dict.fromkeys(sessions, now)
                 asked_again = {id(item.session) for item in self._waiting if isinstance(item, _Request)}
                 self._expected |= dict.fromkeys(sessions - asked_again, until)
             self._changed.notify_all()

@@ -101,11 +101,14 @@ class IncomingConnection(ServerConnection):
             stop = start + max(READ_BYTES, reader.missing)  # the rest of a frame costs no more than one piece
             super().data_received(data[start:stop])
             start = stop
+        if self.has_failed:  # it has a moment to read why
+            self.transport.pause_reading()
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     @property
     def has_failed(self) -> bool:
         """Whether the client broke the protocol or a limit, so that nothing that it still sends is looked at."""
-        return self.protocol.parser.__name__ == "discard"
+        return self.protocol.parser.__name__ == "discard" and self.protocol.close_rcvd is None
 
     def process_event(self, event: Any) -> None:
         """Handle a frame; close the connection of a client that floods the server with small ones."""
@@ -116,7 +119,6 @@ class IncomingConnection(ServerConnection):
             except ValueError as error:
                 self.protocol.fail(CloseCode.POLICY_VIOLATION, str(error))
                 self.send_data()
-                self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def limit_messages(self, size: int) -> None:
         """Refuse messages of more than `size` bytes before they are read; they take time from other robots."""

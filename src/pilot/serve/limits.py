@@ -32,7 +32,7 @@ class Limits:
     robots: int = 64
     viewers: int = 16
     pending_connections: int = 128  # those that have not yet sent a request
-    requests_per_second: float = 40.0  # of new connections; more wait, since those who are connected come first
+    requests_per_second: float = 20.0  # of new connections; more wait, since those who are connected come first
     handshake_seconds: float = 10.0
     ping_seconds: float = 20.0  # a robot that does not answer a ping within this time is disconnected
     send_seconds: float = 10.0  # how long a client may take to receive an answer

@@ -143,7 +143,8 @@ class PolicyServer:
         )
         self.tls = tls
         self._connections = connection_class(self.state.limits)
-        self._turnstile = Turnstile(self.state.limits.requests_per_second, at_once=self.state.limits.robots)
+        limits = self.state.limits
+        self._turnstile = Turnstile(limits.requests_per_second, at_once=max(limits.robots, limits.requests_per_second))
         self._server: Server | None = None
         self._connection_tasks: set[asyncio.Task[Any]] = set()
         self._closing_tasks: set[asyncio.Future[None]] = set()

@@ -85,7 +85,7 @@ class RobotSession:
     stopped_places: dict[tuple[str, ...], str] = field(default_factory=dict)  # of all robots of a server: see `place`
     limited: int = 0  # chunks that had to be kept within the robot's limits
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name that people see.
 
