@@ -39,6 +39,8 @@ WRONG = {
     "is a source twice": {"data": {"sources": (ARM, replace(ARM, name="again")), "held_out": 0.1}},
     "zoom of web rows is above 0": {"data": {"sources": (ARM, replace(WEB, zoom=0.0))}},
     "of others 1; data/arm has 0.5": {"data": {"sources": (replace(ARM, zoom=0.5),)}},
+    "first_seconds of demonstrations is above 0": {"data": {"sources": (replace(ARM, first_seconds=0.0),)}},
+    "web rows have none": {"data": {"sources": (ARM, replace(WEB, first_seconds=1.0))}},
     "to every source or to none": {"data": {"sources": (replace(ARM, weight=1.0), WEB)}},
     "unknown loss 'flows'; did you mean 'flow'.*'data/arm' teaches it": {
         "data": {"sources": (replace(ARM, teaches=("flows",)),)}

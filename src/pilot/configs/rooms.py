@@ -28,6 +28,7 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
+WAY_BEGINS = 1.2  # seconds after a subtask has begun
 ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
@@ -72,18 +73,22 @@ def web(share: float, *, listed: float) -> tuple[Source, ...]:
     return tuple(source for source in sources if source.weight)
 
 
-def mixture(*others: Source, **shares: float) -> DataConfig:
+def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig:
     """Return the manifest: each source of demonstrations has its share of the rows, spread over its sets.
+
+    `starts` of a robot's rows are from where its ways begin, which is one frame in six: there a hand is far from where
+    it goes, and what it does first decides where it ends.
 
     FAST rounds coarsely, so that a chunk of 50 steps takes 40 tokens instead of 60: its tokens teach the backbone, the
     flow acts. Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second,
     and goes far in two.
     """
-    sources = [
-        Source(path=f"{DATA}/{name}", robot=ROBOTS[kind], weight=share * part)
-        for kind, share in shares.items()
-        for name, part in SETS[kind].items()
-    ]
+    sources = []
+    for kind, share in shares.items():
+        for name, part in SETS[kind].items():
+            whole = Source(path=f"{DATA}/{name}", robot=ROBOTS[kind], weight=share * part * (1 - starts))
+            begun = replace(whole, name=f"{name}_starts", weight=share * part * starts, first_seconds=WAY_BEGINS)
+            sources += [whole, begun] if starts else [whole]
     return DataConfig(
         sources=(*sources, *others), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
         scale_steps=True,
@@ -142,7 +147,7 @@ def rooms_stage2() -> TrainConfig:
         run,
         name="rooms_stage2",
         model=replace(run.model, insulate=False),
-        data=mixture(*web(0.12, listed=0.2), mm=0.3, me_arm=0.48, ce_bimanual=0.1),
+        data=mixture(*web(0.12, listed=0.2), starts=0.4, mm=0.3, me_arm=0.48, ce_bimanual=0.1),
         steps=4500,
         batch_size=24,
         seed=2,

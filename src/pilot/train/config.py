@@ -32,6 +32,8 @@ class Source:
     question: str | None = None
     # Web rows: show crops down to this share of a picture's sides, with boxes that follow; 1 shows all of it.
     zoom: float = 1.0
+    # Demonstrations: draw only rows of the first so many seconds of each subtask, where a way begins; None: all.
+    first_seconds: float | None = None
     # Demonstrations: used in place of the set's own tasks.
     prompt: str | None = None
     # The robot that recorded it; None: the robot of the run.
@@ -231,6 +233,8 @@ class ComputeConfig:
     compile: bool = False
     # Replay steps of one shape as one CUDA graph, where the host is slower than the GPU: one process, bf16, AdamW.
     cuda_graph: bool = False
+    # Keep what a frozen vision tower makes of pictures, up to so many GB: each goes through it once. On a CPU.
+    tower_cache_gb: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

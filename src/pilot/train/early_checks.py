@@ -62,6 +62,10 @@ def _check_numbers(config: TrainConfig, ranks: int) -> None:
     for source in config.data.sources:
         if not 0 < source.zoom <= 1 or (source.zoom < 1 and source.kind != "web"):
             raise ValueError(f"zoom of web rows is above 0 and at most 1, of others 1; {source.path} has {source.zoom}")
+        if (first := source.first_seconds) is not None and (first <= 0 or source.kind == "web"):
+            raise ValueError(
+                f"first_seconds of demonstrations is above 0, web rows have none; {source.path} has {first}"
+            )
     if optim.peak_lr <= 0 or optim.clip_norm <= 0:
         raise ValueError(f"optim.peak_lr and optim.clip_norm are above 0, got {optim.peak_lr} and {optim.clip_norm}")
     if config.batch_size % (passes := ranks * config.parallel.accumulate):

@@ -109,4 +109,5 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
         prompt=source.prompt,
         group_by=config.data.group_by,
         moments=getattr(config.model, "observation_steps", 1),
+        first_seconds=source.first_seconds,
     )

@@ -242,6 +242,17 @@ def test_rows_are_grouped_by_task_or_by_the_label_of_their_episode(tmp_path):
     assert {name: len(rows) for name, rows in by_label.items()} == {"all": 15}
 
 
+def test_only_where_subtasks_begin(tmp_path):
+    record(tmp_path / "set", [episode(np.random.default_rng(0), length) for length in (9, 6)])
+    dataset = LeRobotDataset(tmp_path / "set", CONFIG.action_horizon)
+    groups = RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2).groups()
+    # No subtask for two frames, then one for three, then another to the end, ten frames a second.
+    assert {name: rows.tolist() for name, rows in groups.items()} == {"task 0": [2, 3, 5, 6], "task 1": [11, 12, 14]}
+    dataset.subtask_index[:] = -1
+    with pytest.raises(ValueError, match="names no subtasks"):
+        RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2)
+
+
 def test_rows_that_lost_their_fast_tokens_are_counted(tmp_path):
     record(tmp_path / "set", [episode(np.random.default_rng(0), 12) | {fmt.BOX: np.full((12, 4), np.nan, np.float32)}])
     rows = RobotRows("robot", LeRobotDataset(tmp_path / "set", CONFIG.action_horizon), loc_stride=1)

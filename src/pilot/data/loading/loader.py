@@ -18,7 +18,7 @@ from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from pilot.data.formats.episodes import EpisodeDataset
 from pilot.data.formats.webdataset import WebDatasetRows
@@ -42,10 +42,11 @@ class RobotRows:
     `teaches` names the losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions). `cameras` gives the
     robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks. `group_by`:
     what a mixture weighs as one group, the rows of a task or those of a label "group" that the set gives its episodes.
-    `moments`: with 2, samples hold what was seen one step earlier too.
+    `moments`: with 2, samples hold what was seen one step earlier too. `first_seconds`: draw only rows of the first
+    so many seconds of each subtask.
 
     Raises:
-        ValueError: an unknown loss or camera.
+        ValueError: an unknown loss or camera; the set has no subtasks whose first seconds could be drawn.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RobotRows:
         prompt: str | None = None,
         group_by: Literal["task", "label"] = "task",
         moments: int = 1,
+        first_seconds: float | None = None,
     ) -> None:
         check_teaches(name, teaches)
         if unknown := set(cameras or {}) - set(dataset.cameras):
@@ -67,7 +69,11 @@ class RobotRows:
         self.name, self.dataset, self.loc_stride, self.box_jitter = name, dataset, loc_stride, box_jitter
         self.teaches, self.prompt, self.group_by = frozenset(teaches), prompt, group_by
         self.names = {camera: (cameras or {}).get(camera, camera) for camera in dataset.cameras}
-        self.moments = moments
+        self.moments, self.first_seconds = moments, first_seconds
+        if first_seconds is not None and not (dataset.subtask_index >= 0).any():
+            raise ValueError(
+                f"{dataset.path} names no subtasks, so it has no first seconds of any; see Source.first_seconds"
+            )
         self._starts = {episode.index: episode.start for episode in dataset.episodes}
         self._lengths = {episode.index: episode.stop - episode.start for episode in dataset.episodes}
         self._window = WINDOW
@@ -78,6 +84,8 @@ class RobotRows:
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
         """Return trainable rows by the task of their episode, or by its label "group" where `group_by` asks for it."""
         rows = self.dataset.trainable_rows()
+        if self.first_seconds is not None:
+            rows = rows[seconds_into_subtask(self.dataset)[rows] < self.first_seconds]
         by_label = self.group_by == "label"
         own = [(by_label and episode.labels.get("group")) or episode.task for episode in self.dataset.episodes]
         names, numbers = np.unique(own, return_inverse=True)  # rows are many and words long: numbers are sorted
@@ -134,6 +142,14 @@ class RobotRows:
             sample.past = Moment(images=images, state=self.dataset.state[before])
         sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
         return sample
+
+
+def seconds_into_subtask(dataset: EpisodeDataset) -> Float[np.ndarray, " n"]:
+    """Return for each row of a set how long ago its subtask began; infinity where there is none."""
+    rows, subtask, episode = np.arange(len(dataset)), dataset.subtask_index, dataset.episode_of
+    begins = np.append(True, (np.diff(subtask) != 0) | (np.diff(episode) != 0))
+    seconds = (rows - np.maximum.accumulate(np.where(begins, rows, 0))) / dataset.fps
+    return np.where(subtask >= 0, seconds, np.inf)
 
 
 def split_by_length(rows: list[Row]) -> list[list[Row]]:
