@@ -14,7 +14,6 @@ from pilot.models.baselines.configs import act
 from pilot.models.pi_config import SIZES, PiConfig, pi05
 from pilot.train.config import (
     CheckpointConfig,
-    ComputeConfig,
     DataConfig,
     EmaConfig,
     InitFrom,
@@ -75,7 +74,6 @@ def study_words() -> TrainConfig:
         seed=1,
         init_from=InitFrom("outputs/study/vision/policy"),
         freeze=("vision",),
-        compute=ComputeConfig(tower_cache_gb=3.0),
         objective=ObjectiveConfig(alpha=0.0, name_weight=0.0, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=40),
         ema=EmaConfig(decay=0.99),
@@ -151,7 +149,6 @@ def study_act() -> TrainConfig:
         data=DataConfig(sources=robot, loc_stride=PIXEL_GRID),
         init_from=None,
         freeze=(),
-        compute=ComputeConfig(),
         objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, loss_weights={"kl": 10.0}),
         optim=OptimConfig(peak_lr=1e-3, final_lr=1e-5, warmup_steps=40),
     )

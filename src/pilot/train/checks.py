@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pilot.data.loading.loader import RobotRows
 from pilot.data.mixture import RowSource
 from pilot.models.bundle import empty_model
-from pilot.models.pi import Pi, PiConfig
+from pilot.models.pi import PiConfig
 from pilot.tokenizers.prompts import FORMATS
 from pilot.tokenizers.text import LOC_BINS
 from pilot.train.config import Source, TrainConfig
@@ -28,9 +28,6 @@ def check_config(config: TrainConfig, *, ranks: int = 1) -> None:
         if config.init_from is not None:
             fresh_parts(model, config.init_from.fresh)
         choose_learning(model, freeze=config.freeze, lora=config.lora)
-        _check_tower_cache(config, model)
-    elif config.compute.tower_cache_gb:
-        raise ValueError("compute.tower_cache_gb is for models of the π0 family; set it to 0")
 
 
 def _check_losses(config: TrainConfig, model: PiConfig) -> None:
@@ -51,21 +48,6 @@ def _check_losses(config: TrainConfig, model: PiConfig) -> None:
         raise ValueError(
             f"no source of run '{config.name}' teaches '{loss}', whose weight is {config.objective.weight_of(loss):g}; "
             f"set it to 0 ({'alpha' if loss == 'flow' else loss + '_weight'}), or name it in a source's `teaches`"
-        )
-
-
-def _check_tower_cache(config: TrainConfig, model: Pi) -> None:
-    """Raise `ValueError` where the tokens of a picture would not stay the same, or nobody would keep them."""
-    gigabytes = config.compute.tower_cache_gb
-    if gigabytes < 0:
-        raise ValueError(f"compute.tower_cache_gb is at least 0, got {gigabytes:g}")
-    if not gigabytes:
-        return
-    if any(weight.requires_grad for weight in model.vision.parameters()):
-        raise ValueError("compute.tower_cache_gb is for a vision tower that does not learn; add 'vision' to freeze")
-    if config.data.augment:
-        raise ValueError(
-            "compute.tower_cache_gb is for pictures that come again, and data.augment changes each; choose"
         )
 
 

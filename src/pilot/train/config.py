@@ -233,8 +233,6 @@ class ComputeConfig:
     compile: bool = False
     # Replay steps of one shape as one CUDA graph, where the host is slower than the GPU: one process, bf16, AdamW.
     cuda_graph: bool = False
-    # Keep what a frozen vision tower makes of pictures, up to so many GB: each goes through it once. On a CPU.
-    tower_cache_gb: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,6 @@ from pilot.train.freezing import choose_learning, freeze_unreached, halve_frozen
 from pilot.train.fused_adamw import FusedAdamW
 from pilot.train.master_weights import MasterWeights
 from pilot.train.optim import Optimizer
-from pilot.train.tower_cache import cache_towers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +63,6 @@ class Learner:
         if alone and low and config.lora is None:
             freeze_unreached(self.model, config.objective.losses)
         parallelize(self.model, config, self.ranks)
-        if gigabytes := config.compute.tower_cache_gb:
-            if self.ranks.device.type != "cpu":
-                raise ValueError("compute.tower_cache_gb is for training on a CPU; set it to 0")
-            cache_towers(self.model, gigabytes=gigabytes)
         # The order matters: masters take the weights in fp32 before the model is put in bf16, and the optimizer and the
         # average then follow the masters.
         self.masters = MasterWeights(self.model, many_passes=config.parallel.accumulate > 1) if alone and low else None
