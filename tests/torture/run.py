@@ -21,8 +21,8 @@ PAGE = mutants.ROOT / "docs" / "promises.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=300, help="with manifests, and as many without")
-    parser.add_argument("--kills", type=int, default=40, help="of a training and of a collection, half each")
+    parser.add_argument("--mutants", type=int, default=6000, help="with manifests, and as many without")
+    parser.add_argument("--kills", type=int, default=480, help="of a training and of a collection, half each")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -189,6 +189,28 @@ def require_path(path: Path, address: str | Path, remedy: str) -> Path:
     return path
 
 
+def verify_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the option that replays a checkpoint's record before it is used."""
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="first replay what the checkpoint has recorded of itself, and compare all its checksums",
+    )
+
+
+def replay_record(folder: Path) -> None:
+    """Replay what a checkpoint has recorded of itself.
+
+    Raises:
+        FileNotFoundError: it has no record.
+        ValueError: it acts otherwise than when it was written, or a file has changed.
+    """
+    from pilot.infer.policy import load_policy
+
+    load_policy(folder, verify=True)
+    print(f"{folder} acts as when it was written")
+
+
 def high_level_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose what decides on subtasks."""
     group = parser.add_argument_group("high level")

@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, local_path, whole_number
+from pilot.cli.arguments import (
+    Verb,
+    checkpoint_at,
+    folder_to_write,
+    local_path,
+    replay_record,
+    verify_argument,
+    whole_number,
+)
 from pilot.cli.settings import override
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="change the model's config, such as action_horizon=16",
     )
+    verify_argument(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and print which key goes where; write nothing"
     )
@@ -84,6 +93,10 @@ def run(args: argparse.Namespace) -> None:
     parts = ("set", "tokenizer", "action_tokenizer", *([] if robot else ["stats"]))
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
         raise ValueError(f"a checkpoint of pilot needs no {', '.join(unused)}; leave them out")
+    if args.verify:
+        if kind != "pilot":
+            raise ValueError(f"--verify replays a record, which checkpoints of pilot have; this one is {kind}")
+        replay_record(source)
     if args.dry_run:
         return dry_run(args, source, kind)
     if args.target is None:

@@ -13,7 +13,9 @@ from pilot.cli.arguments import (
     high_level_arguments,
     local_path,
     read_high_level,
+    replay_record,
     share,
+    verify_argument,
     whole_number,
 )
 from pilot.cli.workers import add_parallel_arguments, open_parallel_map
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="act on for so many control steps after the first success, and count how often it lasts",
     )  # fmt: skip
     clock_arguments(parser)
+    verify_argument(parser)
     parser.add_argument(
         "--out",
         type=folder_to_write,
@@ -116,12 +119,16 @@ def run(args: argparse.Namespace) -> None:
     for control in args.control:
         check_control(control)
     policy = args.policy if args.policy == "expert" else checkpoint_at(args.policy)
+    if args.verify and policy == "expert":
+        raise ValueError("the expert has no record to verify it by; leave out --verify")
     if args.plan:
         from pilot.eval.results import describe_plan
 
         print(describe_plan(args.episodes))
         return
     high_level, timekeeping = read_high_level(args), read_timekeeping(args)
+    if args.verify:
+        replay_record(policy)
     from pilot.eval.evaluate import evaluate_table
     from pilot.eval.results import save_table, to_markdown
     from pilot.eval.settings import Shard
@@ -174,7 +181,7 @@ def run_offline(args: argparse.Namespace) -> None:
     from pilot.eval.offline.measure import measure_offline, save_results
     from pilot.infer.policy import load_policy
 
-    policy = load_policy(path, num_steps=args.num_steps)
+    policy = load_policy(path, num_steps=args.num_steps, verify=args.verify)
     results = [measure_offline(policy, each, robot=args.robot, rows=args.rows, seed=args.seed) for each in data]
     print("\n\n".join(result.to_markdown() for result in results))
     if args.out:

@@ -14,6 +14,7 @@ from pilot.cli.arguments import (
     high_level_arguments,
     local_path,
     read_high_level,
+    verify_argument,
     whole_number,
 )
 
@@ -76,9 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--certificate-key", type=Path, metavar="PEM", help="its private key (default: in the same file)"
     )
-    parser.add_argument(
-        "--verify", action="store_true", help="replay what each checkpoint has recorded of itself first"
-    )
+    verify_argument(parser)
     parser.add_argument("--watch", type=above_zero, metavar="SECONDS", help="reload a policy when its files change")
     parser.add_argument("--log", choices=["text", "json"], default="text", help="format (default: %(default)s)")
     high_level_arguments(parser)
