@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -204,6 +205,18 @@ def test_who_never_said_what_it_wants_is_not_waited_for_at_the_end():
         silent.close()
 
     asyncio.run(begin_and_stop())
+
+
+def test_who_comes_in_a_crowd_waits_for_its_turn_and_probes_do_not():
+    limits = Limits(requests_per_second=0.01, robots=1, handshake_seconds=0.5)
+    with (
+        serve_in_background(CountingPolicy(), limits=limits) as port,
+        robot(port) as client,
+        socket.create_connection(("127.0.0.1", port), 60) as second,
+    ):
+        second.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert get(port, "/healthz") == (200, "ok\n") and client.infer(OBSERVATION)["seen"] == 1
+        assert second.recv(1000) == b"", "its turn would come in 100 s, and it may wait for half a second"
 
 
 def test_a_policy_without_sessions_or_metadata_is_served_too():

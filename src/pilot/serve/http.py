@@ -28,6 +28,7 @@ from pilot.serve.connection import IncomingConnection
 from pilot.serve.hosted_policy import HostedPolicy
 from pilot.serve.state import ServerState, TooManyWrongKeys
 
+PROBES = ("/healthz", "/readyz")  # answered at once also while others wait to connect: a late answer costs a restart
 DASHBOARD = Path(__file__).parent / "dashboard"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",

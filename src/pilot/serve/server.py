@@ -226,7 +226,8 @@ class PolicyServer:
 
     async def _handle_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, IncomingConnection)
-        await self._turnstile.wait(is_gone=connection.transport.is_closing)
+        if request.path not in http.PROBES:
+            await self._turnstile.wait(is_gone=connection.transport.is_closing)
         return http.handle_request(self.state, connection, request)
 
     async def _handle_connection(self, connection: ServerConnection) -> None:
