@@ -108,7 +108,8 @@ class IncomingConnection(ServerConnection):
     @property
     def has_failed(self) -> bool:
         """Whether the client broke the protocol or a limit, so that nothing that it still sends is looked at."""
-        return self.protocol.parser.__name__ == "discard" and self.protocol.close_rcvd is None
+        parser = getattr(self.protocol.parser, "__name__", "")  # after a failure the library's own throws all away
+        return parser == "discard" and self.protocol.close_rcvd is None
 
     def process_event(self, event: Any) -> None:
         """Handle a frame; close the connection of a client that floods the server with small ones."""
