@@ -32,7 +32,7 @@ from pilot.serve.wire import pack
 GOOD, HOSTILE, RATE = 8, 24, 10.0
 KEY = "the-key-of-the-soak-test"
 STATE_DIM, HORIZON = 6, 8
-GROWTH_MIB, GROWTH_FILES = 64, 32  # attackers come and go; what leaked in minutes would be hundreds
+GROWTH_MIB, GROWTH_FILES = 64, 16
 CORES = sorted(os.sched_getaffinity(0))
 
 

@@ -1,4 +1,4 @@
-"""`make torture`: mutants of every file and kills at random moments; the table goes into docs/promises.md.
+"""`make torture`, an hour: mutants of every file and kills at random moments; the table goes into docs/promises.md.
 
 python tests/torture/run.py --mutants 300 --kills 40
 """
@@ -21,8 +21,12 @@ PAGE = mutants.ROOT / "docs" / "promises.md"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=6000, help="with manifests, and as many without")
-    parser.add_argument("--kills", type=int, default=480, help="of a training and of a collection, half each")
+    parser.add_argument(
+        "--mutants", type=int, default=6000, help="with manifests, and as many without (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--kills", type=int, default=480, help="half of a training, half of a collection (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -28,7 +28,7 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
-WAY_BEGINS = 1.2  # seconds after a subtask has begun
+START_SECONDS = 1.2  # of each subtask, which are its start
 ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
@@ -76,8 +76,8 @@ def web(share: float, *, listed: float) -> tuple[Source, ...]:
 def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig:
     """Return the manifest: each source of demonstrations has its share of the rows, spread over its sets.
 
-    `starts` of a robot's rows are from where its ways begin, which is one frame in six: there a hand is far from where
-    it goes, and what it does first decides where it ends.
+    `starts` is the share of a robot's rows that are from the start of a subtask, which is one frame in six: there the
+    hand is far from its goal, and its first movement decides where it ends.
 
     FAST rounds coarsely, so that a chunk of 50 steps takes 40 tokens instead of 60: its tokens teach the backbone, the
     flow acts. Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second,
@@ -87,10 +87,11 @@ def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig
     for kind, share in shares.items():
         for name, part in SETS[kind].items():
             whole = Source(path=f"{DATA}/{name}", robot=ROBOTS[kind], weight=share * part * (1 - starts))
-            begun = replace(whole, name=f"{name}_starts", weight=share * part * starts, first_seconds=WAY_BEGINS)
-            sources += [whole, begun] if starts else [whole]
+            start = replace(whole, name=f"{name}_starts", weight=share * part * starts, first_seconds=START_SECONDS)
+            sources += [whole, start]
+    drawn = (source for source in sources if source.weight)
     return DataConfig(
-        sources=(*sources, *others), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
+        sources=(*drawn, *others), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
         scale_steps=True,
     )  # fmt: skip
 

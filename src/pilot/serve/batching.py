@@ -152,7 +152,7 @@ class Batcher:
         share = min(self.max_batch, -(-(len(ready) + len(self._busy) + expected) // self.workers))
         if expected and len(ready) < share:
             return None  # linger: the others are about to ask
-        # Who was answered longest ago comes first: who asks without pause must not delay those who ask at a rate.
+        # The robot that was answered longest ago comes first, so that one that never pauses does not delay the others.
         chosen = sorted(ready, key=lambda request: self._answered.get(id(request.session), 0.0))[:share]
         for request in chosen:
             self._waiting.remove(request)

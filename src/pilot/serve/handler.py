@@ -37,7 +37,7 @@ class MessageHandler:
 
     def __init__(self, hosted: HostedPolicy, *, limits: Limits, metrics: ServerMetrics) -> None:
         self.hosted, self.limits, self.metrics = hosted, limits, metrics
-        self.tracebacks = RateLimit(0.2, at_once=1)  # one takes as long as ten answers
+        self.tracebacks = RateLimit(0.2)  # each takes as long as ten answers
 
     async def answer(self, robot: RobotSession, message: str | bytes) -> str | bytes:
         """Return the reply to a robot's message, as bytes or, if the message is wrong, as text."""
@@ -55,7 +55,7 @@ class MessageHandler:
         except ValueError as error:  # the observation is wrong, and the message says what to do
             return self._refuse(robot, str(error), by="robot")
         except Exception as error:  # the policy is wrong
-            if is_worth_logging(robot.errors + 1) and not self.tracebacks.try_take():
+            if is_worth_logging(robot.errors + 1) and not self.tracebacks.delay():
                 log.exception("the policy failed", extra=self._log_fields(robot))
             what = f"the policy failed on this observation ({type(error).__name__}: {error})"
             return self._refuse(robot, f"{what}; the server's log has the details", by="policy")

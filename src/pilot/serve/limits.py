@@ -90,11 +90,11 @@ class RateLimit:
         Raises:
             ValueError: the rate is exceeded; the message says when the next event is allowed.
         """
-        if wait := self.try_take():
+        if wait := self.delay():
             raise ValueError(f"more than {self.per_second:g} {self.what} in a second; the next in {1e3 * wait:.0f} ms")
 
-    def try_take(self) -> float:
-        """Count one event and return 0, or return the seconds until the next is allowed."""
+    def delay(self) -> float:
+        """Count one event and return 0; where it is not allowed yet, return the seconds until it is."""
         now = self.clock()
         self.tokens = min(self.at_once, self.tokens + (now - self.updated) * self.per_second)
         self.updated = now
@@ -105,7 +105,7 @@ class RateLimit:
 
 
 class Turnstile:
-    """Lets callers through in the order in which they came: `at_once` together, then `per_second`."""
+    """Admits callers in the order of their arrival: the first `at_once` immediately, the others at `per_second`."""
 
     def __init__(self, per_second: float, *, at_once: float) -> None:
         self.rate, self.first = RateLimit(per_second, at_once=at_once), asyncio.Lock()
@@ -113,7 +113,7 @@ class Turnstile:
     async def wait(self, *, is_gone: Callable[[], bool]) -> None:
         """Wait for this caller's turn; one that is gone by then takes no time from those behind it."""
         async with self.first:
-            while not is_gone() and (seconds := self.rate.try_take()):
+            while not is_gone() and (seconds := self.rate.delay()):
                 await asyncio.sleep(seconds)
 
 

@@ -41,10 +41,10 @@ def build_view(
     sessions.drop_expired()
     robots = sorted(sessions, key=lambda robot: robot.since)
     watched = next((robot for robot in robots if robot.id == watch), None)
+    connected = [robot for robot in robots if robot.connection is not None]
     if watch is None:
-        watched = next((robot for robot in robots if robot.connection is not None), next(iter(robots), None))
-    present = [robot for robot in robots if robot.connection is not None]
-    recent = (timing for robot in present for timing in islice(reversed(robot.latency), RECENT))
+        watched = next(iter(connected or robots), None)
+    recent = (timing for robot in connected for timing in islice(reversed(robot.latency), RECENT))
     return {
         "kind": "view",
         "time": time.time(),

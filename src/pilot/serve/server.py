@@ -142,8 +142,8 @@ class PolicyServer:
             command_key=command_key or secrets.token_urlsafe(12),
         )
         self.tls = tls
-        self._connections = connection_class(self.state.limits)
         limits = self.state.limits
+        self._connections = connection_class(limits)
         self._turnstile = Turnstile(limits.requests_per_second, at_once=max(limits.robots, limits.requests_per_second))
         self._server: Server | None = None
         self._connection_tasks: set[asyncio.Task[Any]] = set()

@@ -150,7 +150,7 @@ def box_to_locs(box: Sequence[float], *, stride: int = 1) -> str:
 def split_boxes(text: str) -> tuple[str, list[tuple[Box | None, str]]]:
     """Split a text at its boxes: what stands before the first, then each box with the words behind it.
 
-    A box is None where its four `<loc>` make none.
+    A box is None if its four `<loc>` tokens are not a valid box.
     """
     before, *parts = BOX_LOCS.split(text)
     return before, [(split_box(locs)[0], words) for locs, words in zip(parts[::2], parts[1::2], strict=True)]
