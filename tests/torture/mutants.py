@@ -4,7 +4,7 @@
 
 A mutant is one change of one file: flipped bits, a cut, zeros, another number in JSON, a weight that is NaN, a value in
 a table. `refused` is one line of text that a person can act on; `harmless` is the same answer as before. Two things are
-defects: `silent`, another answer without a word, and `traceback`, an error of some library.
+defects: `silent`, another answer without a word, and `traceback`, an error of some library, which may end the process.
 """
 
 import argparse
@@ -15,7 +15,11 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -204,7 +208,31 @@ def judge(subject: Subject, folder: Path, *, expected: str) -> tuple[str, str]:
     return ("harmless", "") if got == expected else ("silent", "another answer")
 
 
-def mutants(subject: Subject, count: int, *, seed: int, with_manifest: bool) -> Iterator[tuple[str, str, str]]:
+class Court:
+    """Judge in a process of its own: pyarrow 26 ends the one that reads some damaged footers, and no `except` helps."""
+
+    def __init__(self) -> None:
+        self._pool = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+
+    def judge(self, subject: Subject, folder: Path, *, expected: str) -> tuple[str, str]:
+        """Return what `judge` says, or that its process died."""
+        try:
+            return self._pool.submit(judge, subject, folder, expected=expected).result()
+        except BrokenProcessPool:
+            self._pool = self._start()
+            return "traceback", "the process died"
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown()
+
+
+def mutants(
+    subject: Subject, count: int, *, seed: int, with_manifest: bool, court: Court
+) -> Iterator[tuple[str, str, str]]:
     """Yield the file, the outcome and its words of `count` mutants of a subject."""
     expected = subject.answer(subject.folder)
     files = sorted(file for file in subject.folder.rglob("*") if file.is_file())
@@ -224,20 +252,21 @@ def mutants(subject: Subject, count: int, *, seed: int, with_manifest: bool) -> 
             if (folder / name).exists() and (folder / name).read_bytes() == before:
                 yield f"{name} ({change.__name__})", "harmless", "nothing changed"
                 continue
-            outcome, words = judge(subject, folder, expected=expected)
+            outcome, words = court.judge(subject, folder, expected=expected)
             yield f"{name} ({change.__name__})", outcome, words
 
 
 def run(count: int, *, seed: int = 0, show: bool = False) -> dict[tuple[str, bool], Counter[str]]:
     """Return outcomes by subject and whether it had a manifest, of about `count` mutants with and as many without."""
     found: dict[tuple[str, bool], Counter[str]] = {}
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as place, closing(Court()) as court:
         subjects = make_subjects(Path(place))
         for with_manifest in (True, False):
             for subject in subjects:
                 counts = found[subject.name, with_manifest] = Counter()
+                share = -(-count // len(subjects))
                 for what, outcome, words in mutants(
-                    subject, -(-count // len(subjects)), seed=seed, with_manifest=with_manifest
+                    subject, share, seed=seed, with_manifest=with_manifest, court=court
                 ):
                     counts[outcome] += 1
                     if show and outcome not in GOOD:

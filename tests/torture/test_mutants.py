@@ -1,11 +1,13 @@
 """Some of the mutants of `make torture`: damaged files are refused in one line, or make no difference."""
 
+import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from torture.mutants import GOOD, act, edit_json, edit_weight, judge, make_subjects, mutants, read_set
+from torture.mutants import GOOD, Court, Subject, act, edit_json, edit_weight, judge, make_subjects, mutants, read_set
 
 
 @pytest.fixture(scope="module")
@@ -13,9 +15,15 @@ def subjects(tmp_path_factory):
     return make_subjects(tmp_path_factory.mktemp("subjects"))
 
 
+@pytest.fixture(scope="module")
+def court():
+    with closing(Court()) as court:
+        yield court
+
+
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["checkpoint", "pictures", "video"])
-def test_no_mutant_acts_otherwise_in_silence(subjects, number):
-    found = list(mutants(subjects[number], 14, seed=1, with_manifest=True))
+def test_no_mutant_acts_otherwise_in_silence(subjects, court, number):
+    found = list(mutants(subjects[number], 14, seed=1, with_manifest=True, court=court))
     assert [one for one in found if one[1] not in GOOD] == []
     assert sum(outcome == "refused" for _, outcome, _ in found) >= 7
 
@@ -30,8 +38,18 @@ def test_the_judge_can_find_fault(subjects, tmp_path):
     def fail(folder: Path) -> str:
         raise KeyError("fps")
 
-    assert judge(type(checkpoint)("broken", tmp_path, fail), tmp_path, expected="")[0] == "traceback"
+    assert judge(Subject("broken", tmp_path, fail), tmp_path, expected="")[0] == "traceback"
     assert read_set(subjects[1].folder) != read_set(subjects[2].folder)
+
+
+def die(folder: Path) -> str:
+    os.abort()
+
+
+def test_a_mutant_that_ends_its_process_counts_as_an_error(subjects, court, tmp_path):
+    pictures = subjects[1]
+    assert court.judge(Subject("deadly", tmp_path, die), tmp_path, expected="") == ("traceback", "the process died")
+    assert court.judge(pictures, pictures.folder, expected=read_set(pictures.folder)) == ("harmless", "")
 
 
 def test_changes_change(subjects, tmp_path):
