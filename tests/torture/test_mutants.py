@@ -28,6 +28,13 @@ def test_no_mutant_acts_otherwise_in_silence(subjects, court, number):
     assert sum(outcome == "refused" for _, outcome, _ in found) >= 7
 
 
+@pytest.mark.parametrize(("number", "seed"), [(0, 0), (1, 1), (2, 0)], ids=["checkpoint", "pictures", "video"])
+def test_without_a_manifest_damage_is_refused_in_one_line_where_it_shows(subjects, court, number, seed):
+    found = list(mutants(subjects[number], 42, seed=seed, with_manifest=False, court=court))
+    assert [one for one in found if one[1] == "traceback"] == []
+    assert sum(outcome == "refused" for _, outcome, _ in found) >= 12
+
+
 def test_the_judge_can_find_fault(subjects, tmp_path):
     """Not every answer is the same to it, and not every error is one for people."""
     checkpoint = subjects[0]

@@ -149,7 +149,8 @@ def load_robots(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Traine
     try:
         robots = [Robot.from_dict(values) for values in described]
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"the checkpoint's robot is not one of this version of pilot: {error}") from error
+        where = checkpoint / "config.json"
+        raise ValueError(f"{where}: the checkpoint's robot is not one of this version of pilot: {error}") from error
     except ValueError as error:
         raise ValueError(f"{checkpoint / 'config.json'}: {error}") from error
     names = [robot.name for robot in robots]
@@ -158,8 +159,14 @@ def load_robots(checkpoint: Path, config: Mapping[str, Any]) -> dict[str, Traine
     folders = [folder_of(checkpoint, name, names) for name in names]
     for folder in folders:
         require_file(checkpoint, str((folder / STATS).relative_to(checkpoint)))
-    pairs = zip(robots, folders, strict=True)
-    return by_name(TrainedRobot(robot=robot, norm_stats=load_norm_stats(folder)) for robot, folder in pairs)
+    stats = [load_norm_stats(folder) for folder in folders]
+    for folder, found in zip(folders, stats, strict=True):
+        if missing := {"state", "actions"} - found.keys():
+            raise ValueError(
+                f"{folder / STATS} has no '{min(missing)}' (got {sorted(found)}); fetch the checkpoint again"
+            )
+    pairs = zip(robots, stats, strict=True)
+    return by_name(TrainedRobot(robot=robot, norm_stats=found) for robot, found in pairs)
 
 
 def require_file(checkpoint: Path, name: str) -> None:

@@ -50,7 +50,8 @@ class TextTokenizer:
             raise FileNotFoundError(f"no SentencePiece model at {self.path}; {hint}")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
-        except (RuntimeError, OSError) as error:
+            self._processor.id_to_piece(list(range(self._processor.vocab_size())))  # every piece is a text
+        except (RuntimeError, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path} is not a SentencePiece model (truncated or of another kind)") from error
         self.vocab_size: int = self._processor.vocab_size()
         self.bos_id: int = self._processor.bos_id()
@@ -64,7 +65,7 @@ class TextTokenizer:
             ValueError: `<bos>` or `<eos>` asked of a model that has none.
         """
         if (add_bos and self.bos_id < 0) or (add_eos and self.eos_id < 0):
-            raise ValueError(f"{self.path.name} has no <bos> or no <eos>; take a model of PaliGemma's kind")
+            raise ValueError(f"{self.path} has no <bos> or no <eos>; take a model of PaliGemma's kind")
         return self._processor.encode(text, add_bos=add_bos, add_eos=add_eos)
 
     def decode(self, ids: Ids) -> str:

@@ -220,6 +220,22 @@ def test_bad_sets_are_named(recorded):
         LeRobotDataset(path, 4)
 
 
+@pytest.mark.parametrize("column", ["observation.images.room", "observation.state"])
+def test_a_damaged_page_is_named(recorded, column):
+    file = recorded[0] / "data/chunk-000/file-000.parquet"
+    group = pq.read_metadata(file).row_group(1)
+    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.startswith(column))
+    content = bytearray(file.read_bytes())
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[begin : begin + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    file.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"file-000.parquet cannot be read \(.+\); it is truncated or damaged"
+    ) as error:
+        LeRobotDataset(recorded[0], 4).frame(10)
+    assert "\n" not in str(error.value)
+
+
 def test_other_versions_are_refused(recorded):
     path, _ = recorded
     info = json.loads((path / "meta/info.json").read_text())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from data.recordings import number_of, numbered, write_video
 
-from pilot.data.formats.video import VideoFile, encode_video, join_videos
+from pilot.data.formats.video import Encoding, VideoFile, encode_video, join_videos
 
 CODECS = {
     "h264, two frames per group": {"codec": "libx264", "g": "2", "bf": "0"},
@@ -39,6 +39,16 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a film")
     with pytest.raises(ValueError, match=r"a\.mp4 cannot be opened.*fetch it again"):
         VideoFile(tmp_path / "a.mp4", fps=30)
+
+
+def test_a_file_that_hides_its_codec_is_named(tmp_path):
+    file = tmp_path / "a.mp4"
+    write_video(file, numbered(4, 0), fps=30)
+    file.write_bytes(file.read_bytes().replace(b"avc1", b"\0\0\0\0"))
+    with pytest.raises(ValueError, match=r"a\.mp4 (does not say how it is encoded|cannot be opened).*fetch it again"):
+        VideoFile(file, fps=30)
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be read"):
+        Encoding.of(file)
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path):

@@ -23,7 +23,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats import lerobot_v2, lerobot_v3
 from pilot.data.formats.episodes import Episode, EpisodeDataset, Steps, TextTable, choose_cameras
 from pilot.data.formats.lerobot_layout import EpisodeFiles
-from pilot.data.formats.parquet import episode_edges, read_matrices, read_table, refuse_bomb
+from pilot.data.formats.parquet import episode_edges, name_damaged, read_matrices, read_table, refuse_bomb
 from pilot.data.formats.set_files import FETCH, check_totals, check_written, read_info
 from pilot.data.formats.video import VideoFile
 from pilot.data.storage.column_cache import ABOUT, fill_folder
@@ -205,7 +205,8 @@ class _DataFile:
             first=first,
             labels=stored.labels,
         )
-        self._add_words(steps, first)
+        with name_damaged(self._path):
+            self._add_words(steps, first)
         return stored.index, str(self._path), steps
 
     def _open(self, name: str) -> None:
@@ -266,19 +267,22 @@ class _RowGroups:
     """One open parquet file; reads one column of one row group (an episode) at a time and remembers the last few."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, pq.ParquetFile(path, memory_map=True)
+        self._path = path
+        with name_damaged(path):
+            self._file = pq.ParquetFile(path, memory_map=True)
         meta = self._file.metadata
         self._starts = np.cumsum([0] + [meta.row_group(g).num_rows for g in range(meta.num_row_groups)])
         self._recent: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
 
     def value(self, column: str, row: int) -> Any:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        if (column, group) not in self._recent:
-            if len(self._recent) >= 8:
-                self._recent.popitem(last=False)
-            refuse_bomb(self._file, self._path, [column], path=self._path, groups=[group])
-            self._recent[column, group] = self._file.read_row_group(group, columns=[column])[column]
-        return self._recent[column, group][int(row - self._starts[group])].as_py()
+        with name_damaged(self._path):
+            if (column, group) not in self._recent:
+                if len(self._recent) >= 8:
+                    self._recent.popitem(last=False)
+                refuse_bomb(self._file, self._path, [column], path=self._path, groups=[group])
+                self._recent[column, group] = self._file.read_row_group(group, columns=[column])[column]
+            return self._recent[column, group][int(row - self._starts[group])].as_py()
 
     def close(self) -> None:
         self._file.close()
@@ -336,7 +340,7 @@ def _first_texts(file: Any, runs: list[tuple[int, int]], *, path: Path) -> dict[
     """Return the persistent texts of each episode by its first row, the only one of its (equal) copies that is read."""
     found, start = {}, 0
     firsts = np.array([first for first, _ in runs])
-    with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
+    with name_damaged(path), pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
         for group in range(parquet.num_row_groups):
             stop = start + parquet.metadata.row_group(group).num_rows
             if len(inside := firsts[(firsts >= start) & (firsts < stop)]):

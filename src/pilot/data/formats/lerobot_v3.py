@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot_layout import EpisodeFiles, VideoPart
-from pilot.data.formats.parquet import damaged_error, read_whole_table
+from pilot.data.formats.parquet import name_damaged, read_whole_table
 from pilot.data.storage.untrusted import fill_template, parse_json
 
 SUBTASKS = "meta/subtasks.parquet"
@@ -26,10 +26,8 @@ def read_episodes(path: Path, total_episodes: int) -> pa.Table:
     if not files:
         raise FileNotFoundError(f"{path}/meta/episodes has no parquet files; fetch the data set again")
     tables = [read_whole_table(file, leave_out="stats/") for file in files]
-    try:
+    with name_damaged(path / "meta/episodes"):
         table = pa.concat_tables(tables, promote_options="default").sort_by("episode_index")
-    except pa.ArrowException as error:
-        raise damaged_error(path / "meta/episodes", error) from error
     return table.slice(0, total_episodes)
 
 
@@ -63,7 +61,7 @@ def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str], path: 
             length=row["length"],
             labels=parse_json(row.get("labels") or "{}", where=f"{path}/meta/episodes", remedy="fetch it again"),
             data=data,
-            videos={key: _video(row, key, info) for key in cameras},
+            videos={key: _video(row, key, info, path) for key in cameras},
         )
     except KeyError as error:
         raise ValueError(
@@ -71,7 +69,7 @@ def _files(row: dict[str, Any], info: dict[str, Any], cameras: list[str], path: 
         ) from error
 
 
-def _video(row: dict[str, Any], key: str, info: dict[str, Any]) -> VideoPart:
+def _video(row: dict[str, Any], key: str, info: dict[str, Any], path: Path) -> VideoPart:
     place = {name: row[f"videos/{key}/{name}"] for name in ("chunk_index", "file_index")}
-    file = fill_template(info["video_path"], {"video_key": key, **place}, where=fmt.INFO)
+    file = fill_template(info["video_path"], {"video_key": key, **place}, where=path / fmt.INFO)
     return VideoPart(file=file, first=round(row[f"videos/{key}/from_timestamp"] * info["fps"]))

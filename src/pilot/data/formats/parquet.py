@@ -1,8 +1,8 @@
 """Columns of LeRobot's parquet files as arrays, and where their episodes begin; errors name the file and the remedy."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,20 @@ def read_table(
     Raises:
         ValueError: the file is damaged, or lacks a column.
     """
-    try:
-        with pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
-            if missing := set(names) - set(parquet.schema_arrow.names):
-                raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
-            if rows is None:
-                refuse_bomb(parquet, file, names, path=path)
-                return parquet.read(columns=names, use_threads=use_threads)
-            # A row group is the least that parquet reads: those that hold the first and the last row, and all between.
-            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
-            first, last = np.searchsorted(starts, [rows.start, rows.stop - 1], side="right") - 1
-            groups = range(first, last + 1)
-            refuse_bomb(parquet, file, names, path=path, groups=groups)
-            table = parquet.read_row_groups(groups, columns=names, use_threads=use_threads)
-            return table.slice(rows.start - int(starts[first]), rows.stop - rows.start)
-    except (pa.ArrowException, OSError) as error:
-        raise damaged_error(path, error) from error
+    with name_damaged(path), pq.ParquetFile(file, memory_map=True, pre_buffer=True) as parquet:
+        if missing := set(names) - set(parquet.schema_arrow.names):
+            raise ValueError(f"{path} has no column {sorted(missing)}, though meta/info.json names it; {FETCH}")
+        if rows is None:
+            refuse_bomb(parquet, file, names, path=path)
+            return parquet.read(columns=names, use_threads=use_threads)
+        # A row group is the least that parquet reads: those that hold the first and the last row, and all between.
+        sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.metadata.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        first, last = np.searchsorted(starts, [rows.start, rows.stop - 1], side="right") - 1
+        groups = range(first, last + 1)
+        refuse_bomb(parquet, file, names, path=path, groups=groups)
+        table = parquet.read_row_groups(groups, columns=names, use_threads=use_threads)
+        return table.slice(rows.start - int(starts[first]), rows.stop - rows.start)
 
 
 def read_matrices(
@@ -71,10 +68,20 @@ def read_matrices(
     return matrices
 
 
-def damaged_error(path: Path, error: Exception) -> ValueError:
-    """Make the error for a parquet file that cannot be read."""
-    reason = " ".join(str(error).split())  # some of the library's are of several lines
-    return ValueError(f"{path} cannot be read ({reason}); it is truncated or damaged, {FETCH}")
+@contextmanager
+def name_damaged(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged parquet file raises into one line that names the file.
+
+    Raises:
+        ValueError: its pages, or texts and fields in them, cannot be read.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        reason = " ".join(str(error).split())  # some of the library's are of several lines
+        raise ValueError(f"{path} cannot be read ({reason}); it is truncated or damaged, {FETCH}") from error
 
 
 def refuse_bomb(
@@ -163,13 +170,10 @@ def read_whole_table(file: Path, *, leave_out: str | None = None) -> pa.Table:
     Raises:
         ValueError: the file is damaged.
     """
-    try:
-        with pq.ParquetFile(file) as parquet:
-            names = [name for name in parquet.schema_arrow.names if not (leave_out and name.startswith(leave_out))]
-            refuse_bomb(parquet, file, names, path=file)
-            return parquet.read(columns=names)
-    except (pa.ArrowException, OSError) as error:
-        raise damaged_error(file, error) from error
+    with name_damaged(file), pq.ParquetFile(file) as parquet:
+        names = [name for name in parquet.schema_arrow.names if not (leave_out and name.startswith(leave_out))]
+        refuse_bomb(parquet, file, names, path=file)
+        return parquet.read(columns=names)
 
 
 def matrix(column: pa.ChunkedArray | pa.Array, *, optional: int | None = None) -> np.ndarray:

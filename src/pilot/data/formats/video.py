@@ -105,7 +105,7 @@ class Encoding:
                     width=context.width, setup=bytes(context.extradata or b""),
                     in_order=times == sorted(times), frames=len(times),
                 )  # fmt: skip
-        except (_failure(), IndexError) as error:
+        except (_failure(), IndexError, AttributeError) as error:  # a damaged stream has no codec
             raise ValueError(f"video {path} cannot be read ({error}); it is damaged, fetch it again") from error
 
 
@@ -185,7 +185,8 @@ class VideoFile:
             self._stream = self._container.streams.video[0]
         except (failure, IndexError) as error:
             raise ValueError(f"video {path} cannot be opened ({error}); it is damaged, fetch it again") from error
-        size = self._stream.codec_context
+        if (size := self._stream.codec_context) is None:
+            raise ValueError(f"video {path} does not say how it is encoded; it is damaged, fetch it again")
         if size.width * size.height > MAX_PIXELS:
             raise ValueError(f"video {path} has {size.width} × {size.height} pixels, the limit is {MAX_PIXELS}")
         self._stream.thread_type = "NONE"  # loader workers are the parallelism
