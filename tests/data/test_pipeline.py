@@ -11,6 +11,7 @@ from pilot.data.action_chunks import add_step_scale
 from pilot.data.layout import Kind
 from pilot.data.pipeline import Pipeline, Row, collate
 from pilot.models.pi import pi0, pi05
+from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
 from pilot.types import Adapter, Sample
@@ -224,3 +225,33 @@ def test_each_step_of_a_chunk_may_have_its_own_scale(pipeline):
     by_tokens = scaled.decode_actions(plain.actions, sample.state, from_tokens=True)
     np.testing.assert_allclose(by_tokens, sample.actions, atol=1e-4)
     np.testing.assert_array_equal(scaled.scale_steps(chunk[:3]), scaled.scale_steps(chunk)[:3])
+
+
+def test_a_chunk_may_hold_every_third_action_and_give_them_all():
+    config = pi05("debug", action_horizon=4, action_stride=3)
+    pipeline, sample = examples.make_pipeline(ROBOT, config, with_fast=True), examples.make_sample(ROBOT, horizon=12)
+    own, third = ROBOT.action_dim, slice(2, None, 3)
+    row = pipeline.encode(sample)
+    assert row.actions.shape == (4, config.action_dim) and config.chunk_steps == 12
+    assert row.action_mask[:, :own].all(1).tolist() == [True, True, True, False], "the last is padding"
+    decoded = pipeline.decode_actions(row.actions, sample.state)
+    assert decoded.shape == sample.actions.shape
+    np.testing.assert_allclose(decoded[third], sample.actions[third], atol=1e-4)
+    between = (decoded[2] + 2 * decoded[5]) / 3
+    np.testing.assert_allclose(decoded[4], between, atol=1e-4)
+    moves = np.array(ROBOT.delta_mask)
+    np.testing.assert_allclose(decoded[0, moves], sample.state[:own][moves] * 2 / 3 + decoded[2, moves] / 3, atol=1e-4)
+    np.testing.assert_allclose(decoded[0, ~moves], decoded[2, ~moves], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"action_stride": 0}, "got 0"), ({"action_stride": 2, "rtc_max_delay": 1}, "got 2")]
+)
+def test_a_stride_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=f"action_stride is 1 or more, .*{message}"):
+        pi05("debug", **changes)
+
+
+def test_steps_that_add_up_cannot_be_left_out():
+    with pytest.raises(ValueError, match="'bridge' moves by m per step, so no step can be left out"):
+        examples.make_pipeline(load_robot("bridge"), pi05("debug", action_stride=2))

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pilot
-from infer.policies import TOLD, observation, save_toy
+from infer.policies import TOLD, observation, policy_of, save_toy
 from pilot.contracts import examples
 from pilot.infer.policy import Policy, load_policy
 from pilot.infer.rtc import Rtc
 from pilot.models.bundle import Bundle, load_bundle, ordered_tokens, save_bundle
-from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small
+from pilot.models.pi import Pi, PiConfig, pi0, pi0_fast, pi0_small, pi05
 from pilot.models.trained_robots import one_robot
 from pilot.robots.homes import ROBOT
 from pilot.tokenizers.text import TextTokenizer
@@ -108,6 +108,17 @@ def test_a_chunk_goes_on_from_what_the_robot_does_meanwhile(policy):
     assert np.isfinite(pulled).all() and np.abs(pulled - alone).max() > 1e-4
     with pytest.raises(ValueError, match="'previous' has actions"):
         policy.infer(moved | {"previous": {"actions": np.zeros((3, 7)), "delay": 1}})
+
+
+def test_a_chunk_has_an_action_for_every_step_also_between_those_of_the_model():
+    policy = policy_of(pi05("debug", max_tokens=80, action_horizon=3, action_stride=4))
+    actions = policy.infer(observation(subtask=TOLD))["actions"]
+    assert actions.shape == (12, 4) and policy.metadata["action_horizon"] == 12
+    lines = np.diff(actions.reshape(3, 4, 4)[:, :, :3], n=2, axis=1)
+    np.testing.assert_allclose(lines, 0, atol=1e-5)
+    policy.rtc = Rtc(mode="prefix")
+    joined = policy.infer(observation(subtask=TOLD, previous={"actions": actions[2:], "delay": 9}))["actions"]
+    np.testing.assert_allclose(joined[[3, 7]], actions[2:][[3, 7]], atol=1e-5)
 
 
 def count_decisions(policy: Policy, monkeypatch) -> list[int]:

@@ -437,6 +437,18 @@ def test_what_is_left_is_said_relative_to_where_the_robot_is_now(pipeline):
     assert moved[0] > 0.1 and moved[1] > 0.1 and moved[2] == 0, "the gripper is absolute"
 
 
+def test_of_what_is_left_every_second_action_is_said_where_the_model_says_every_second(pipeline):
+    two = Pipeline(
+        ARM, pi05("debug", action_stride=2), norm_stats=pipeline.norm_stats, text=TextTokenizer()
+    )  # fmt: skip
+    commands = np.linspace((0.1, 0.2, 0.0), (0.7, 0.8, 1.0), 7).astype(np.float32)
+    state = np.array([0.2, -0.3, 0.9], np.float32)
+    left = encode_leftover([two], [Previous(actions=commands, delay=5)], [state])
+    assert left.left.tolist() == [3] and left.delay.tolist() == [2], "of five steps two whole pairs"
+    back = two.decode_actions(left.actions[0].numpy(), state)
+    np.testing.assert_allclose(back[1:6], commands[1:6], atol=1e-5)
+
+
 def test_each_robot_has_a_state_and_something_left_or_nothing(pipeline):
     none = read_previous({"actions": np.zeros((0, 3)), "delay": 0}, ARM)
     assert none.delay == 0

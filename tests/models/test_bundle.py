@@ -67,6 +67,25 @@ def test_configs_survive_json(config):
     assert config_from_dict(json.loads(json.dumps(asdict(config)))) == config
 
 
+@pytest.mark.parametrize(
+    ("format", "left_out", "missing"),
+    [
+        (1, {"rtc_max_delay", "action_stride"}, None),
+        (2, {"action_stride"}, None),
+        (2, {"rtc_max_delay"}, "rtc_max_delay"),
+        (3, {"action_stride"}, "action_stride"),
+    ],
+)
+def test_a_config_may_lack_only_what_came_after_its_format(format, left_out, missing):
+    config = pi05("debug")
+    values = {name: value for name, value in asdict(config).items() if name not in left_out}
+    if missing is None:
+        assert config_from_dict(values, format=format) == config
+    else:
+        with pytest.raises(ValueError, match=f"the model config has no {missing}"):
+            config_from_dict(values, format=format)
+
+
 def test_bfloat16_weights_stay_so(folder):
     weights = load_file(folder / "model.safetensors")
     save_file({name: t.bfloat16() for name, t in weights.items()}, folder / "model.safetensors")

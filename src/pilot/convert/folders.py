@@ -367,6 +367,7 @@ def check_published(config: PiConfig, kind: str) -> None:
     """
     parts = {
         "convolutions in front of its patches (stem)": config.vision.stem,
+        "commands between its actions (action_stride)": config.action_stride > 1,
         "several vision towers": config.vision_towers,
         "a text encoder": config.text_encoder is not None,
         "an expert that reads one layer": config.expert_reads != "layers",

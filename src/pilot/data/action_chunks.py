@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pilot.data.formats.episodes import EpisodeDataset
-from pilot.data.transforms import NormKind, normalize, to_delta
+from pilot.data.transforms import NormKind, normalize, take_every, to_delta
 from pilot.types import Adapter, NormStats, Robot, require_adapter
 
 MAX_CHUNKS = 20_000
@@ -25,13 +25,15 @@ def whole_chunks(
     *,
     stats: NormStats,
     norm: NormKind = "quantile",
+    stride: int = 1,
     adapter: Adapter | None = None,
     part: Literal["all", "fitted", "held_out"] = "all",
     seed: int = 0,
 ) -> Float[np.ndarray, "n ah ad"]:
-    """Collect at most `MAX_CHUNKS` chunks without padding, drawn from all sets alike; `stats` are those of the actions.
+    """Collect at most `MAX_CHUNKS` chunks without padding, drawn from all sets alike, every `stride`-th step of each.
 
-    `part`: those of every tenth episode (`held_out`), of the others (`fitted`), or `all`.
+    `stats` are those of the actions. `part`: the chunks of every tenth episode (`held_out`), of the others (`fitted`),
+    or `all`.
 
     Raises:
         ValueError: no whole chunk, or statistics or an adapter that are not this robot's.
@@ -42,7 +44,7 @@ def whole_chunks(
         actions, is_pad = dataset.action_chunks(rows)
         whole = ~is_pad.any(1)
         state = adapter.state(dataset.state[rows][whole])
-        chunks.append(to_delta(adapter.actions(actions[whole]), state, robot.delta_mask))
+        chunks.append(to_delta(adapter.actions(take_every(actions[whole], stride)), state, robot.delta_mask))
     values = np.concatenate(chunks)
     if not len(values):
         raise ValueError(f"no episode has {datasets[0].action_horizon} usable actions in a row; shorten the horizon")

@@ -39,6 +39,16 @@ class ModelInputs(Protocol):
         ...
 
     @property
+    def action_stride(self) -> int:
+        """The control steps from one action of a chunk to the next."""
+        ...
+
+    @property
+    def chunk_steps(self) -> int:
+        """The control steps of a chunk."""
+        ...
+
+    @property
     def vocab_size(self) -> int:
         """The number of tokens, those of actions included."""
         ...
@@ -138,6 +148,11 @@ class Pipeline:
             used = ("mean", "std") if model.norm == "zscore" else ("q01", "q99")
             if not all(np.isfinite(getattr(norm_stats[name], value)).all() for value in used):
                 raise ValueError(f"norm stats of '{name}' hold NaN or infinity; make them anew: pilot data stats PATH")
+        if model.action_stride > 1 and (steps := [unit for unit in robot.action_units if "per step" in unit]):
+            raise ValueError(
+                f"robot '{robot.name}' moves by {steps[0]}, so no step can be left out: action_stride is 1, not "
+                f"{model.action_stride}"
+            )
         self.norm_stats = norm_stats
         self.moments: int = getattr(model, "observation_steps", 1)  # that a row shows: now, or one step earlier too
         self._warned = False
@@ -259,9 +274,10 @@ class Pipeline:
             row.add_tokens(encode_target(self.text, name, text=sample.subtask), Kind.TEXT, loss=True)
 
     def _add_actions(self, row: Row, sample: Sample, *, with_fast: bool, flow: bool) -> None:
-        actions = self.normalized_actions(sample)
+        actions, stride = self.normalized_actions(sample), self.model.action_stride
         steps = min(len(actions), self.model.action_horizon)
-        valid = np.ones(steps, bool) if sample.action_is_pad is None else ~sample.action_is_pad[:steps]
+        is_pad = sample.action_is_pad
+        valid = np.ones(steps, bool) if is_pad is None else ~is_pad[stride - 1 :: stride][:steps]
         row.actions[:steps] = transforms.pad_dims(self.scale_steps(actions[:steps]), self.model.action_dim)
         # Padded dims and steps behind the end of an episode carry no loss.
         row.action_mask[:steps, : self.robot.action_dim] = valid[:, None] & flow
@@ -273,7 +289,7 @@ class Pipeline:
             row.add_tokens(tokens, Kind.FAST, loss=True)
 
     def normalized_actions(self, sample: Sample) -> Float[np.ndarray, "ah rd"]:
-        """Return the chunk relative to its first state, normalised, in the robot's own dims."""
+        """Return the chunk relative to its first state, normalised, in the robot's own dims, every `action_stride`."""
         assert sample.actions is not None and sample.state is not None
         if sample.actions.shape[-1] != self.robot.action_dim:
             raise ValueError(
@@ -282,7 +298,8 @@ class Pipeline:
             )
         if not np.isfinite(sample.actions).all():
             raise ValueError(f"the actions of robot '{self.robot.name}' hold NaN or infinity ({sample.source})")
-        actions, state = self.adapter.actions(sample.actions), self.adapter.state(sample.state)
+        actions = self.adapter.actions(transforms.take_every(sample.actions, self.model.action_stride))
+        state = self.adapter.state(sample.state)
         delta = transforms.to_delta(actions, state, self.robot.delta_mask)
         return transforms.normalize(delta, self.norm_stats["actions"], self.model.norm)
 
@@ -326,8 +343,8 @@ class Pipeline:
 
     def decode_actions(
         self, actions: Float[np.ndarray, "ah ad"], state: Float[np.ndarray, " sd"], *, from_tokens: bool = False
-    ) -> Float[np.ndarray, "ah rd"]:
-        """Convert a model's chunk to the robot's own units, absolute where the robot commands are.
+    ) -> Float[np.ndarray, "t rd"]:
+        """Convert a model's chunk to the robot's own units, absolute where the robot commands are, one for each step.
 
         `from_tokens`: it was written as FAST tokens, which never have a scale of their own for each step.
         """
@@ -335,6 +352,10 @@ class Pipeline:
         if stats.step_mean is not None and stats.step_std is not None and not from_tokens:
             own = own * stats.step_std[: len(own)] + stats.step_mean[: len(own)]
         own = transforms.unnormalize(own, stats, self.model.norm)
+        if self.model.action_stride > 1:
+            # What is relative begins at the state, where it is 0; what is not, as it goes on.
+            begin = np.where(self.robot.delta_mask[: own.shape[1]], 0, own[0]).astype(np.float32)
+            own = transforms.interpolate(own, self.model.action_stride, start=begin)
         # The way back in reverse: deltas are relative to the state as the model saw it, not as the robot reports it.
         start = self.adapter.state(np.asarray(state, np.float32))
         absolute = transforms.to_absolute(own, start, self.robot.delta_mask)

@@ -100,7 +100,8 @@ def describe_model(folder: Path, config: Mapping[str, Any]) -> str:
     size = "" if count is None else f" with {count / 1e6:.3g} million weights"
     family = "model of the π0 family" if kind == "pi" else f"model of kind `{kind}`"
     words = " It writes subtasks in words before it acts." if model.get("prompt") == "subtask" else ""
-    return f"A {family}{size}. Each chunk has {model['action_horizon']} actions.{words}\n"
+    steps = model["action_horizon"] * model.get("action_stride", 1)
+    return f"A {family}{size}. Each chunk has {steps} actions.{words}\n"
 
 
 def count_weights(folder: Path) -> int | None:

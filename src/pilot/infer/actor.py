@@ -57,7 +57,7 @@ class Actor:
         path: Path | None = None,
     ) -> None:
         config = bundle.model.config
-        horizon = config.action_horizon
+        horizon = config.chunk_steps
         if replan_steps is None:
             replan_steps = bundle.model.default_replan_steps
         if replan_steps is not None and not 1 <= replan_steps <= horizon:
@@ -99,7 +99,7 @@ class Actor:
         """
         own = self.bundle.find_robot(robot).robot
         by_rate = max(1, round(REPLAN_SECONDS * own.control_hz))
-        return self._replan_steps or min(by_rate, self.model.config.action_horizon)
+        return self._replan_steps or min(by_rate, self.model.config.chunk_steps)
 
     @property
     def replan_steps(self) -> int:
@@ -111,7 +111,7 @@ class Actor:
         """What is said of the policy: its robots and, where it has one only, all about that (`describe`)."""
         of_all = {
             "robots": list(self.robots),
-            "action_horizon": self.model.config.action_horizon,
+            "action_horizon": self.model.config.chunk_steps,
             "rtc": self.model.has_flow,
         }
         return self.describe() if len(self.robots) == 1 else of_all
@@ -131,7 +131,7 @@ class Actor:
             "action_names": list(own.action_names),
             "action_units": list(own.action_units),
             "limits": None if (limits := limits_of(own)) is None else limits.to_dict(),
-            "action_horizon": config.action_horizon,
+            "action_horizon": config.chunk_steps,
             "replan_steps": self.replan_steps_of(robot),
             "control_hz": own.control_hz,
             "control_mode": own.control_mode,

@@ -248,6 +248,7 @@ def describe_export(policy: Policy, model: Pi, example: Observation, *, robot: s
         "max_tokens": config.max_tokens,
         "kinds": {kind.name.lower(): int(kind) for kind in Kind},
         "action_horizon": config.action_horizon,
+        "action_stride": config.action_stride,
         "action_dim": config.action_dim,
         "num_steps": policy.num_steps,
         "end_of_subtask": None if codec is None else codec.end,

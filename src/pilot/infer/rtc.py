@@ -127,19 +127,20 @@ def encode_leftover(
     The old chunk was relative to the state of its own observation. Its actions come here as commands (absolute), and
     are made relative to the new state.
     """
-    horizon, dims = pipelines[0].model.action_horizon, pipelines[0].model.action_dim
+    model = pipelines[0].model
+    horizon, dims, stride = model.action_horizon, model.action_dim, model.action_stride
     actions = np.zeros((len(previous), horizon, dims), np.float32)
     known = np.zeros(actions.shape, bool)
     for i, (pipeline, one, state) in enumerate(zip(pipelines, previous, states, strict=True)):
         if one is None or not len(one.actions):
             continue
         # Through the pipeline, as training data would go: adapter, delta, normalisation.
-        left = one.actions[:horizon]
+        left = one.actions[: model.chunk_steps]
         sample = Sample(images={}, prompt="", state=np.asarray(state, np.float32), actions=left)
         scaled = pipeline.scale_steps(pipeline.normalized_actions(sample))
-        actions[i, : len(left)] = transforms.pad_dims(scaled, dims)
-        known[i, : len(left), : pipeline.robot.action_dim] = True
-    delay = torch.tensor([0 if one is None else one.delay for one in previous], device=device)
+        actions[i, : len(scaled)] = transforms.pad_dims(scaled, dims)
+        known[i, : len(scaled), : pipeline.robot.action_dim] = True
+    delay = torch.tensor([0 if one is None else one.delay // stride for one in previous], device=device)
     return Leftover(
         actions=torch.from_numpy(actions).to(device), known=torch.from_numpy(known).to(device), delay=delay
     )  # fmt: skip

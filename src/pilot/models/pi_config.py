@@ -30,6 +30,7 @@ class PiConfig:
     # States and actions.
     action_dim: int = 32  # states and actions of robots with fewer dims are padded with zeros
     action_horizon: int = 50  # actions in a chunk
+    action_stride: int = 1  # control steps from one of them to the next; commands in between lie on straight lines
     norm: Literal["quantile", "zscore"] = "quantile"  # how they are normalised: π0.5 and FAST, or π0
     state_input: Literal["text", "token", "both", "none"] = "text"  # in the prompt (π0.5), a token of the flow (π0)
 
@@ -61,6 +62,11 @@ class PiConfig:
             raise ValueError(
                 f"rtc_max_delay is below the action_horizon of {self.action_horizon}, got {self.rtc_max_delay}"
             )
+        if self.action_stride < 1 or (self.action_stride > 1 and self.rtc_max_delay):
+            raise ValueError(
+                f"action_stride is 1 or more, and 1 with rtc_max_delay, whose delays are of single steps; got "
+                f"{self.action_stride}"
+            )
         if self.text_encoder is not None and self.text_encoder.head_dim != self.vlm.head_dim:
             raise ValueError("text encoder and backbone take the same rotary angles, but differ in head_dim")
         if expert is None:
@@ -76,6 +82,11 @@ class PiConfig:
     def image_size(self, *, wrist: bool) -> int:
         """Return the side in pixels to which pictures of a camera are scaled."""
         return self.wrist_image_size if wrist and self.wrist_image_size else self.vision.image_size
+
+    @property
+    def chunk_steps(self) -> int:
+        """The control steps of a chunk."""
+        return self.action_horizon * self.action_stride
 
     @property
     def has_state_token(self) -> bool:

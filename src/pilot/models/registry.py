@@ -38,15 +38,14 @@ def require_pi(config: ModelConfig) -> PiConfig:
     return config
 
 
-FORMAT = 2
-"""Of a checkpoint's config.json. From 2 on it holds every field of the model's config: one that is gone is noticed."""
-ADDED_LATER = {"always_shown", "integrate_padded_dims", "rtc_max_delay"}
-"""Fields that the first checkpoints do not have. Their defaults are what those models did."""
+FORMAT = 3
+"""Of a checkpoint's config.json, which holds every field that its format has: one that is gone is noticed."""
+ADDED_IN = {"always_shown": 2, "integrate_padded_dims": 2, "rtc_max_delay": 2, "action_stride": 3}
+"""The formats that brought these fields. Their defaults are what models did before."""
 
 
-def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi", complete: bool = False) -> ModelConfig:
-    """Read a config from its `asdict` form. With `complete` it has every field, without it those `ADDED_LATER` may be
-    left out.
+def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi", format: int = 1) -> ModelConfig:
+    """Read a config from its `asdict` form, as a checkpoint of this `format` holds it.
 
     Raises:
         ValueError: an unknown kind, unknown fields, missing ones or unknown choices.
@@ -58,7 +57,7 @@ def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi", complete: b
         raise ValueError(
             f"the model config has unknown fields {sorted(unknown)}; it was written by another version of pilot"
         )
-    if missing := _missing(config_class, values, optional=set() if complete else ADDED_LATER):
+    if missing := _missing(config_class, values, optional={name for name, since in ADDED_IN.items() if since > format}):
         raise ValueError(f"the model config has no {', '.join(missing)}; fetch the checkpoint again")
     hints = get_type_hints(config_class)
     for name, hint in hints.items():
@@ -88,8 +87,7 @@ def read_model_config(config: Mapping[str, Any], *, where: Path) -> ModelConfig:
         ValueError: it lacks a field, or is damaged in another way.
     """
     try:
-        complete = config.get("format", 1) >= FORMAT
-        return config_from_dict(config["model"], kind=config.get("kind", "pi"), complete=complete)
+        return config_from_dict(config["model"], kind=config.get("kind", "pi"), format=config.get("format", 1))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{where} is damaged ({error!r}); fetch the checkpoint again") from error
     except ValueError as error:

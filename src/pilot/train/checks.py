@@ -74,13 +74,13 @@ def check_sources(config: TrainConfig, sources: Mapping[str, RowSource]) -> None
             f"sources {mute} have no subtasks to say, and the text loss weighs {config.objective.text_weight:g}; "
             "annotate them (pilot data annotate), give them teaches=('fast', 'flow'), or set text_weight=0"
         )
-    horizon = config.model.action_horizon
+    horizon = config.model.chunk_steps
     for _, name, rows in demonstrations:
         longest = max(episode.stop - episode.start for episode in rows.dataset.episodes)
         if longest < horizon:
             raise ValueError(
-                f"the longest episode of '{name}' has {longest} steps and the model's action_horizon is {horizon}: no "
-                "chunk is whole; lower it in the config"
+                f"the longest episode of '{name}' has {longest} steps and a chunk of the model {horizon}: no chunk is "
+                "whole; lower action_horizon in the config"
             )
 
 

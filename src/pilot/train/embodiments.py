@@ -147,8 +147,9 @@ def scale_steps(stats: Stats, robot: Robot, datasets: list[EpisodeDataset], *, c
 
 def chunks_of(robot: Robot, datasets: list[EpisodeDataset], *, stats: Stats, config: TrainConfig) -> np.ndarray:
     """Return whole chunks [n ah ad] of a robot's sets, normalised as the run's model asks for."""
-    options: dict[str, Any] = {"norm": config.model.norm, "adapter": load_adapter(robot), "seed": config.seed}
-    return whole_chunks(datasets, robot, stats=stats["actions"], **options)
+    model = config.model
+    options: dict[str, Any] = {"norm": model.norm, "stride": model.action_stride, "seed": config.seed}
+    return whole_chunks(datasets, robot, stats=stats["actions"], adapter=load_adapter(robot), **options)
 
 
 def compute_stats(

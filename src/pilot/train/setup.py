@@ -90,7 +90,7 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
             skip_bad=config.data.skip_bad,
             cache_gb=config.data.cache_gb,
         )
-    horizon, skip_bad = config.model.action_horizon, config.data.skip_bad
+    horizon, skip_bad = config.model.chunk_steps, config.data.skip_bad
     dataset = open_episodes(
         source.path, horizon, layouts=layouts_from(source.layouts), skip_bad=skip_bad, cache_gb=config.data.cache_gb
     )  # fmt: skip

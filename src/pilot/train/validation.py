@@ -175,7 +175,8 @@ class Validation:
             yield "action_mse/{}", np.square(chunk - case.row.actions)[case.row.action_mask]
             assert case.sample.state is not None and case.sample.actions is not None
             own = case.pipeline.decode_actions(chunk, case.sample.state)
-            valid = np.any(case.row.action_mask, axis=1)[: len(case.sample.actions)]
+            valid = np.repeat(np.any(case.row.action_mask, axis=1), case.pipeline.model.action_stride)
+            valid = valid[: len(case.sample.actions)]
             errors = np.abs(own[: len(valid)] - case.sample.actions[: len(valid)])[valid]  # [steps ad]
             yield "action_l1/{}", errors.ravel()
             if grips.any() and not grips.all():

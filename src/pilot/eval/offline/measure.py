@@ -63,7 +63,7 @@ def measure_offline(
         questions = open_image_text(path, camera=own.cameras[0], loc_stride=policy.bundle.loc_stride)
         answers = measure_questions(policy, questions, robot=robot, rows=rows, seed=seed)
         return OfflineResult(data=str(path), measures={"questions": answers})
-    dataset = open_episodes(path, policy.model.config.action_horizon, layouts=layouts_from(None))
+    dataset = open_episodes(path, policy.model.config.chunk_steps, layouts=layouts_from(None))
     return measure_episodes(policy, dataset, robot=robot, rows=rows, seed=seed)
 
 

@@ -47,8 +47,8 @@ class ModelView:
 
     @property
     def action_horizon(self) -> int:
-        """The number of actions in a chunk."""
-        return self.pipeline.model.action_horizon
+        """The control steps of a chunk."""
+        return self.pipeline.model.chunk_steps
 
     @classmethod
     def of_checkpoint(cls, path: str | Path, *, robot: str = "") -> "ModelView":
@@ -90,7 +90,7 @@ class ModelView:
         try:
             return whole_chunks(
                 [dataset], self.robot, stats=self.pipeline.norm_stats["actions"], norm=self.pipeline.model.norm,
-                adapter=self.pipeline.adapter,
+                stride=self.pipeline.model.action_stride, adapter=self.pipeline.adapter,
             )[:FIT_CHUNKS]  # fmt: skip
         except ValueError:
             return np.zeros((0, dataset.action_horizon, self.robot.action_dim), np.float32)

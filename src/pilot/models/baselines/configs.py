@@ -34,6 +34,16 @@ class BaselineConfig:
     # What the pipeline and the policy ask of every config; a baseline has none of it.
 
     @property
+    def action_stride(self) -> int:
+        """The control steps from one action of a chunk to the next."""
+        return 1
+
+    @property
+    def chunk_steps(self) -> int:
+        """The control steps of a chunk."""
+        return self.action_horizon
+
+    @property
     def generates_text(self) -> bool:
         """Whether the model writes text."""
         return False
