@@ -277,7 +277,7 @@ class Pipeline:
         actions, stride = self.normalized_actions(sample), self.model.action_stride
         steps = min(len(actions), self.model.action_horizon)
         is_pad = sample.action_is_pad
-        valid = np.ones(steps, bool) if is_pad is None else ~is_pad[stride - 1 :: stride][:steps]
+        valid = np.ones(steps, bool) if is_pad is None else ~is_pad[::stride][:steps]
         row.actions[:steps] = transforms.pad_dims(self.scale_steps(actions[:steps]), self.model.action_dim)
         # Padded dims and steps behind the end of an episode carry no loss.
         row.action_mask[:steps, : self.robot.action_dim] = valid[:, None] & flow
@@ -353,9 +353,7 @@ class Pipeline:
             own = own * stats.step_std[: len(own)] + stats.step_mean[: len(own)]
         own = transforms.unnormalize(own, stats, self.model.norm)
         if self.model.action_stride > 1:
-            # What is relative begins at the state, where it is 0; what is not, as it goes on.
-            begin = np.where(self.robot.delta_mask[: own.shape[1]], 0, own[0]).astype(np.float32)
-            own = transforms.interpolate(own, self.model.action_stride, start=begin)
+            own = transforms.interpolate(own, self.model.action_stride)
         # The way back in reverse: deltas are relative to the state as the model saw it, not as the robot reports it.
         start = self.adapter.state(np.asarray(state, np.float32))
         absolute = transforms.to_absolute(own, start, self.robot.delta_mask)

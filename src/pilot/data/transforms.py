@@ -101,19 +101,16 @@ def _base(actions: np.ndarray, state: np.ndarray, mask: tuple[bool, ...]) -> np.
 
 
 def take_every(actions: Float[np.ndarray, "*n t ad"], stride: int) -> Float[np.ndarray, "*n ah ad"]:
-    """Return the last of each `stride` actions."""
-    return actions[..., stride - 1 :: stride, :]
+    """Return the first of each `stride` actions."""
+    return actions[..., ::stride, :]
 
 
-def interpolate(
-    actions: Float[np.ndarray, "ah ad"], stride: int, *, start: Float[np.ndarray, " ad"]
-) -> Float[np.ndarray, "t ad"]:
-    """Undo `take_every`: straight lines from `start`, which is true one step before, through all actions."""
-    points = np.concatenate((start[None], actions))
-    at = np.arange(1, stride * len(actions) + 1) / stride
-    before = np.ceil(at).astype(int) - 1
-    share = (at - before)[:, None]
-    return ((1 - share) * points[before] + share * points[before + 1]).astype(np.float32)
+def interpolate(actions: Float[np.ndarray, "ah ad"], stride: int) -> Float[np.ndarray, "t ad"]:
+    """Undo `take_every`: straight lines from each action to the next one; the last one is held."""
+    at = np.minimum(np.arange(stride * len(actions)) / stride, len(actions) - 1)
+    before = np.floor(at).astype(int)
+    after, share = np.minimum(before + 1, len(actions) - 1), (at - before)[:, None]
+    return ((1 - share) * actions[before] + share * actions[after]).astype(np.float32)
 
 
 def pad_dims(x: Float[np.ndarray, "*t d"], dims: int) -> Float[np.ndarray, "*t e"]:

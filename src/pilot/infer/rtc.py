@@ -140,7 +140,7 @@ def encode_leftover(
         scaled = pipeline.scale_steps(pipeline.normalized_actions(sample))
         actions[i, : len(scaled)] = transforms.pad_dims(scaled, dims)
         known[i, : len(scaled), : pipeline.robot.action_dim] = True
-    delay = torch.tensor([0 if one is None else one.delay // stride for one in previous], device=device)
+    delay = torch.tensor([0 if one is None else -(-one.delay // stride) for one in previous], device=device)
     return Leftover(
         actions=torch.from_numpy(actions).to(device), known=torch.from_numpy(known).to(device), delay=delay
     )  # fmt: skip
