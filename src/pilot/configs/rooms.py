@@ -40,7 +40,11 @@ PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
 
 
 def model() -> PiConfig:
-    """Return π0.5 with 50-step chunks, pictures of 128 pixels (64 of wrist cameras) and room for 18 dims."""
+    """Return π0.5 with 50-step chunks, pictures of 128 pixels (64 of wrist cameras) and room for 18 dims.
+
+    A chunk holds every fifth action, and the commands between lie on straight lines: a noise draw costs a fifth, and
+    many draws are what hands lack (`docs/log.md`, 2026-11-29).
+    """
     return pi05(
         "nano",
         vision=SiglipConfig(
@@ -50,7 +54,8 @@ def model() -> PiConfig:
         action_expert=GemmaConfig(width=96, depth=4, mlp_dim=256, num_heads=4, head_dim=32, cond_width=96),
         wrist_image_size=64,
         action_dim=18,
-        action_horizon=50,
+        action_horizon=10,
+        action_stride=5,
         max_tokens=240,
         state_input="both",
         vocab_size=4608,
@@ -79,8 +84,7 @@ def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig
     `starts` is the share of a robot's rows that are from the start of a subtask, which is one frame in six: there the
     hand is far from its goal, and its first movement decides where it ends.
 
-    FAST rounds coarsely, so that a chunk of 50 steps takes 40 tokens instead of 60: its tokens teach the backbone, the
-    flow acts. Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second,
+    FAST rounds coarsely: its tokens teach the backbone, the flow acts. Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second,
     and goes far in two.
     """
     sources = []
@@ -154,7 +158,7 @@ def rooms_stage2() -> TrainConfig:
         seed=2,
         init_from=InitFrom("outputs/rooms/stage1/policy"),
         objective=ObjectiveConfig(
-            alpha=10.0, fast_weight=0.0, name_weight=0.25, place_weight=0.25, flow_draws=4, noise_per="step"
+            alpha=10.0, fast_weight=0.0, name_weight=0.25, place_weight=0.25, flow_draws=16, noise_per="step"
         ),
         optim=OptimConfig(name="adamw", peak_lr=1e-3, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.998),
