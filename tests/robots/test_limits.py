@@ -16,17 +16,28 @@ from pilot.sims.world.bodies.base import READY
 from pilot.sims.world.control import BASE_TOP_SPEED
 from pilot.types import MotionLimits, Robot
 
-UNKNOWN = {"bridge", "google_robot"}  # whose makers' numbers we do not know for certain
 
-
-def test_all_robots_but_two_declare_limits_that_a_filter_takes(monkeypatch):
+def test_all_robots_declare_limits_that_a_filter_takes(monkeypatch):
     monkeypatch.setattr("pilot.robots._from_files", {})  # another test may have read a robot of its own
     declared = {name: load_robot(name) for name in robot_names()}
-    assert {name for name, robot in declared.items() if robot.limits is None} == UNKNOWN
+    assert {name for name, robot in declared.items() if robot.limits is None} == set()
     for robot in declared.values():
-        if robot.limits is not None:
-            MotionFilter(robot.limits, units=robot.action_units, hz=robot.control_hz)
-            assert Robot.from_dict(robot.to_dict()) == robot
+        assert robot.limits is not None
+        MotionFilter(robot.limits, units=robot.action_units, hz=robot.control_hz)
+        assert Robot.from_dict(robot.to_dict()) == robot
+
+
+@pytest.mark.parametrize("name", ["bridge", "google_robot", "droid"])
+def test_steps_may_change_from_one_end_of_their_range_to_the_other(name):
+    robot = load_robot(name)
+    assert robot.limits is not None
+    limiter = MotionFilter(robot.limits, units=robot.action_units, hz=robot.control_hz)
+    low, high = np.array(robot.limits.low), np.array(robot.limits.high)
+    for command in (low, high, low, high):
+        passed = limiter.apply(command)
+        np.testing.assert_allclose(passed.action, command, atol=1e-12)
+        assert passed.reasons == ()
+    assert limiter.apply(3 * high).reasons
 
 
 @pytest.mark.parametrize("name", ["arm", "bimanual", "mobile", "mobile_bimanual"])

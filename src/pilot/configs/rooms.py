@@ -84,8 +84,8 @@ def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig
     `starts` is the share of a robot's rows that are from the start of a subtask, which is one frame in six: there the
     hand is far from its goal, and its first movement decides where it ends.
 
-    FAST rounds coarsely: its tokens teach the backbone, the flow acts. Each step of a chunk is learned at its own scale: a hand hardly moves in the first tenth of a second,
-    and goes far in two.
+    FAST rounds coarsely: its tokens teach the backbone, the flow acts. Each step of a chunk is learned at its own
+    scale: a hand hardly moves in the first tenth of a second, and goes far in two.
     """
     sources = []
     for kind, share in shares.items():

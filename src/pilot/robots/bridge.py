@@ -5,7 +5,7 @@ the hand moves in this step, relative already [m, rad], and the gripper's target
 over the shoulder and is in every episode, the wrist camera `image_3` in few.
 """
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="bridge",
@@ -19,4 +19,11 @@ ROBOT = Robot(
     delta_mask=make_bool_mask(-7),
     grippers=(Gripper(action="gripper", open=1.0, closed=0.0, state="gripper", state_open=1.0, state_closed=0.0),),
     control_hz=5.0,
+    # The action space of the robot's own environments: at most 5 cm and 0.25 rad in a step, from any step to any other.
+    limits=MotionLimits(
+        low=(-0.05,) * 3 + (-0.25,) * 3 + (0.0,),
+        high=(0.05,) * 3 + (0.25,) * 3 + (1.0,),
+        speed=(0.5,) * 3 + (2.5,) * 3 + (5.0,),
+        acceleration=(None,) * 7,
+    ),
 )

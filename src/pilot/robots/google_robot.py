@@ -5,7 +5,9 @@ Action: how far the hand moves in this step, relative already [m, rad], and the 
 The recorded command is a change of the gripper (1 close, −1 open, 0 as it is); readers turn it into the target.
 """
 
-from pilot.types import Gripper, Robot, make_bool_mask
+from math import pi
+
+from pilot.types import Gripper, MotionLimits, Robot, make_bool_mask
 
 ROBOT = Robot(
     name="google_robot",
@@ -20,4 +22,11 @@ ROBOT = Robot(
         Gripper(action="gripper", open=1.0, closed=0.0, state="gripper_closed", state_open=0.0, state_closed=1.0),
     ),
     control_hz=3.0,
+    # The action space of RT-1, wide as it is: 1 m and a quarter turn in a step, from any step to any other.
+    limits=MotionLimits(
+        low=(-1.0,) * 3 + (-pi / 2,) * 3 + (0.0,),
+        high=(1.0,) * 3 + (pi / 2,) * 3 + (1.0,),
+        speed=(6.0,) * 3 + (3 * pi,) * 3 + (3.0,),
+        acceleration=(None,) * 7,
+    ),
 )
