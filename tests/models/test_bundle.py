@@ -123,6 +123,15 @@ CONFIG_CHANGES = {
         c["model"]["vision"].pop("stem"),
     ],
     r"model config is not one of this version of pilot: .*'hue'": lambda c: c["model"]["vision"].update(hue=1),
+    r"model config is not one of this version of pilot: vlm.width is a whole number of 0 or more, not 32.0": lambda c: (
+        c["model"]["vlm"].update(width=32.0)
+    ),
+    r"model config is not one of this version of pilot: action_dim is a whole number of 0 or more, not -8": lambda c: c[
+        "model"
+    ].update(action_dim=-8),
+    r"model config is not one of this version of pilot: action_horizon is a whole number": lambda c: c["model"].update(
+        action_horizon="ten"
+    ),
     r"robot is not one of this version of pilot: .*'legs'": lambda c: c["robot"].update(legs=2),
     r"missing \['action_expert.blocks.2.*and \d+ more": lambda c: [
         c["model"][k].update(depth=4) for k in ("vlm", "action_expert")

@@ -131,7 +131,7 @@ def test_data_that_cannot_teach_what_is_asked_of_it_is_refused(tmp_path):
     run("quiet", objective={"text_weight": 0.0})
     long = pi05("debug", max_tokens=80, action_horizon=10)
     with pytest.raises(
-        ValueError, match="the longest episode of 'told' has 9 steps and the model's action_horizon is 10"
+        ValueError, match="the longest episode of 'told' has 9 steps and a chunk has 10: no chunk is whole"
     ):
         run("long", model=long, data={"sources": (Source(path=str(told)),)})
     with pytest.raises(ValueError, match="a batch of 8 rows does not split over 1 ranks of 3 passes each"):

@@ -64,7 +64,7 @@ def config_from_dict(values: Mapping[str, Any], *, kind: str = "pi", format: int
         if get_origin(hint) is Literal and name in values and values[name] not in get_args(hint):
             raise ValueError(f"the model config has {name} {values[name]!r}; known: {', '.join(get_args(hint))}")
     try:
-        return config_class(**{name: _read(value, hints[name]) for name, value in values.items()})
+        return config_class(**{name: _read(value, hints[name], name=name) for name, value in values.items()})
     except TypeError as error:
         raise ValueError(f"the model config is not one of this version of pilot: {error}") from error
 
@@ -110,11 +110,19 @@ def _config_in(hint: Any) -> Any:
     return next((kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None)
 
 
-def _read(value: Any, hint: Any) -> Any:
-    """Turn JSON's lists into tuples, and the dict of a nested config into that config."""
-    if isinstance(value, list):
+def _read(value: Any, hint: Any, *, name: str) -> Any:
+    """Turn JSON's lists into tuples, and the dict of a nested config into that config.
+
+    Raises:
+        TypeError: a number that counts something is not whole, or below 0.
+    """
+    if isinstance(value, list | tuple):
         return tuple(value)
     part = _config_in(hint)
-    if part is None or not isinstance(value, Mapping):
-        return value
-    return part(**{name: _read(inner, None) for name, inner in value.items()})
+    if part is not None and isinstance(value, Mapping):
+        hints = get_type_hints(part)
+        return part(**{inner: _read(given, hints.get(inner), name=f"{name}.{inner}") for inner, given in value.items()})
+    kinds = {hint} if hint in (int, bool) else set(get_args(hint))
+    if int in kinds and value is not None and (type(value) is not int or value < 0):
+        raise TypeError(f"{name} is a whole number of 0 or more, not {value!r}")
+    return value

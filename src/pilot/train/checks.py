@@ -79,8 +79,8 @@ def check_sources(config: TrainConfig, sources: Mapping[str, RowSource]) -> None
         longest = max(episode.stop - episode.start for episode in rows.dataset.episodes)
         if longest < horizon:
             raise ValueError(
-                f"the longest episode of '{name}' has {longest} steps and a chunk of the model {horizon}: no chunk is "
-                "whole; lower action_horizon in the config"
+                f"the longest episode of '{name}' has {longest} steps and a chunk has {horizon}: no chunk is whole; "
+                "lower action_horizon in the config"
             )
 
 
