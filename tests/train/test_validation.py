@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pilot.models.pi import pi0_fast
+from infer.policies import TOLD, observation
+from pilot.infer.policy import load_policy
+from pilot.models.pi import pi0_fast, pi05
 from pilot.train.config import Source, TrainConfig
 from pilot.train.ema import swap_weights
 from pilot.train.loop import Run, train
@@ -162,3 +164,15 @@ def test_ranks_that_share_a_model_find_what_one_process_finds(data, tmp_path):
     assert shared[0] == shared[1] and [note["step"] for note in shared[0]] == [1, 2]
     for mine, theirs in zip(shared[0], expected, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-3)
+
+
+def test_a_run_that_learns_every_third_action_measures_them_all(data, tmp_path):
+    """Steps have scales of their own, FAST is fitted to what the chunk holds, and the policy acts at every step."""
+    model = pi05("debug", max_tokens=80, action_horizon=3, action_stride=3)
+    evaluation = {"validate_every": 2, "validate_rows": 6}
+    run = config(data, model=model, steps=2, data={"scale_steps": True, "held_out": 0.34}, evaluation=evaluation)
+    policy = load_policy(train(run, out=tmp_path / "out", progress=False))
+    errors = {n: v for n, v in read_notes(tmp_path / "out")[-1].items() if n.startswith("val/action_l1")}
+    assert len(errors) == 3 and all(0 < value < 10 for value in errors.values())
+    assert policy.bundle.norm_stats["actions"].step_std.shape == (3, 4)
+    assert policy.infer(observation(subtask=TOLD))["actions"].shape == (9, 4)
