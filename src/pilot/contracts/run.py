@@ -1,4 +1,4 @@
-"""The contract of a run: its model can be built, its robots and sources fit together, and its losses are taught."""
+"""The contract of a run: its model can be built, its settings fit together, and its losses are taught."""
 
 import dataclasses
 import inspect
@@ -10,8 +10,8 @@ import torch
 
 from pilot.contracts import require
 from pilot.models.build import build_model
-from pilot.robots import load_robot
 from pilot.train.config import TrainConfig
+from pilot.train.early_checks import check_settings
 
 Run = Callable[[], TrainConfig]
 
@@ -42,13 +42,9 @@ def check_model(run: Run) -> None:
     require(count > 1000, f"its model has {count} weights")
 
 
-def check_robots(run: Run) -> None:
-    """The run's robots exist, and the model has room for their dims."""
-    config = run()
-    for name in dict.fromkeys((config.robot, *(source.robot or config.robot for source in config.data.sources))):
-        robot, room = load_robot(name), config.model.action_dim
-        dims = max(robot.state_dim, robot.action_dim)
-        require(dims <= room, f"robot '{robot.name}' has {dims} dims, the model's action_dim is {room}")
+def check_together(run: Run) -> None:
+    """Its settings fit together and its robots into the model, as `pilot train` asks before it opens any data."""
+    check_settings(run())
 
 
 def check_schedule(run: Run) -> None:
@@ -60,13 +56,9 @@ def check_schedule(run: Run) -> None:
     require(fits, f"final_lr {config.optim.final_lr} is above peak_lr {config.optim.peak_lr}")
 
 
-def check_sources(run: Run) -> None:
-    """The run has sources of different names, with weights that add up to 1, or with none."""
-    sources = run().data.sources
-    require(bool(sources), "it has no sources")
-    require(len({source.label for source in sources}) == len(sources), "two sources have the same name")
-    weights = [source.weight for source in sources if source.weight is not None]
-    require(len(weights) in (0, len(sources)), "some sources have weights and some have none")
+def check_weights(run: Run) -> None:
+    """The weights of its sources add up to 1, where they have weights."""
+    weights = [source.weight for source in run().data.sources if source.weight is not None]
     require(not weights or abs(sum(weights) - 1) < 1e-6, f"the weights of its sources add up to {sum(weights)}")
 
 
@@ -90,4 +82,4 @@ def check_json(run: Run) -> None:
     require(json.loads(json.dumps(dataclasses.asdict(config)))["steps"] == config.steps, "JSON changes its config")
 
 
-CHECKS = (check_name, check_model, check_robots, check_schedule, check_sources, check_losses, check_json)
+CHECKS = (check_name, check_model, check_together, check_schedule, check_weights, check_losses, check_json)
