@@ -92,7 +92,12 @@ def move_joints(planner: Planner, goal: np.ndarray, *, speed: float = 1.0, only:
             return
         least, waited = (left, 0) if left < least - 0.005 else (least, waited + 1)
         if waited * controller.dt > _PATIENCE:
-            raise Deviation("something is in the arm's way")
+            if not controller.by_hand:
+                raise Deviation("something is in the arm's way")
+            # The pose of a hand does not say how the arm is folded: go where the hand would be, folded as it is.
+            there, hands = np.where(free, goal, q), body.arms if only is None else (only,)
+            yield from reach(planner, {arm: planner.ik.pose(there, arm) for arm in hands}, lenient=True)
+            return
         pace = min(1.0, pace + controller.dt / _RAMP)
         share = min(1.0, controller.dt * min(pace, 0.15 + left / _RAMP) / left)
         yield replace(controller.command, q=q + share * change)
