@@ -120,14 +120,14 @@ class Stage:
             raise ImpossibleSceneError(f"this {self.room.name} offers nothing for the task")
         return names[int(self.rng.integers(len(names)))]
 
-    def kinds(self, families: Sequence[str], *, low: bool = False, largest: float = 0.115) -> list[ThingKind]:
-        """Return the kinds of these families that fit: `low` ones lie flat in a drawer; `largest` is a radius [m].
+    def kinds(self, families: Sequence[str], *, tallest: float = np.inf, largest: float = 0.115) -> list[ThingKind]:
+        """Return the kinds of these families that are below a height and a radius [m].
 
         With novel "kinds", those that training never sees, where the families have any.
         """
         new = handled_kinds(families=families, held_out=True) if "kinds" in self.novel else ()
         for chosen in (new, handled_kinds(families=families)):
-            fitting = [k for k in chosen if _size(k)[0] < largest and (not low or _size(k)[1] < 0.05)]
+            fitting = [k for k in chosen if _size(k)[0] < largest and _size(k)[1] < tallest]
             if fitting:
                 return fitting
         raise ImpossibleSceneError(f"no thing of {', '.join(families)} fits")
@@ -139,12 +139,12 @@ class Stage:
         self.opened.add(name)
 
     def draw_kind(
-        self, families: Sequence[str], *, place: str | None = None, low: bool = False, largest: float = 0.115
+        self, families: Sequence[str], *, place: str | None = None, tallest: float = np.inf, largest: float = 0.115
     ) -> ThingKind:
         """Draw a kind of these families; `place` is a container that it should fit into."""
         if place is not None:
             largest = min(largest, max(self.room.fixtures[place].half[:2]) + 0.01)
-        kinds = self.kinds(families, low=low, largest=largest)
+        kinds = self.kinds(families, tallest=tallest, largest=largest)
         return kinds[int(self.rng.integers(len(kinds)))]
 
     def add_item(

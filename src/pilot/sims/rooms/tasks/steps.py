@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
+import numpy as np
+
 from pilot.sims.rooms.language import list_words
 from pilot.sims.rooms.stage import VESSELS, Stage, lid_of
 from pilot.sims.rooms.tasks.kind import CLUTTER, TaskKind, close_step, clutter, move_step, put_away_steps, spill_step
@@ -80,7 +82,7 @@ def draw_into_drawer(stage: Stage) -> Drawn:
     """Put small things of one kind or two into a drawer, and close it."""
     drawer = stage.pick(stage.drawers)
     families = [f for f in SMALL if f in CLUTTER[stage.room.name]]
-    items = scatter(stage, families[:1], count=_count(stage, 1, 3), place=drawer, low=True)
+    items = scatter(stage, families[:1], count=_count(stage, 1, 3), place=drawer, tallest=0.05)
     stage.start_at(drawer)
     clutter(stage)
     return stage.say("put_away", things=call_all(items), place=drawer), put_away_steps(
@@ -92,7 +94,10 @@ def draw_into_box(stage: Stage) -> Drawn:
     """Put things into a box with a lid, and close it."""
     place = stage.pick(stage.lidded) if stage.lidded else stage.add_vessel("box")
     families = ("toys", "stuffed animals") if place == "toy box" else CLUTTER[stage.room.name]
-    items = scatter(stage, families, count=_count(stage, 1, 3), place=place, largest=0.09)
+    # What stands above the rim, or lies on something else, keeps a lid from closing.
+    small = place in VESSELS
+    size = {"tallest": VESSELS[place][1] - 0.025, "largest": 0.06} if small else {"tallest": 0.15, "largest": 0.09}
+    items = scatter(stage, families, count=_count(stage, 1, 2 if small else 3), place=place, **size)
     stage.start_at(items[0].name)
     steps = put_away_steps(stage, items, place=place, joint=lid_of(place))
     clutter(stage)
@@ -129,7 +134,7 @@ def scatter(
     *,
     count: int,
     place: str | None = None,
-    low: bool = False,
+    tallest: float = np.inf,
     largest: float = 0.115,
     where: str | None = None,
 ) -> list[Item]:
@@ -144,7 +149,7 @@ def scatter(
         surfaces = [stage.pick(surfaces)]
     first = int(stage.rng.integers(len(surfaces)))
     for i in range(count):
-        kind = stage.draw_kind(families, place=place, low=low, largest=largest)
+        kind = stage.draw_kind(families, place=place, tallest=tallest, largest=largest)
         try:
             items.append(stage.add_item(kind, where=surfaces[(first + i) % len(surfaces)], or_else=surfaces))
         except ImpossibleSceneError:
