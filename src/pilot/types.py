@@ -52,13 +52,18 @@ UNITS = ("1", "m", "rad", "deg", "px", "0 to 1", "0 or 1", "-1 to 1", "-1 or 1",
 _STEP = re.compile(r"(\d*\.?\d+ )?(m|cm|mm|rad|deg|px|squares) per step")
 
 
+def is_step(unit: str) -> bool:
+    """Return whether a number of this unit is how far something moves in one step, so that steps add up."""
+    return _STEP.fullmatch(unit) is not None
+
+
 def is_rate(unit: str) -> bool:
     """Return whether a number of this unit is a motion, so that 0 stands still: a velocity, or a step.
 
     Raises:
         ValueError: there is no such unit: a robot that was told the wrong thing would not stop.
     """
-    if _STEP.fullmatch(unit):
+    if is_step(unit):
         return True
     if unit not in UNITS:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`--verify` replays a checkpoint's record before it is evaluated or converted, and stops where it acts otherwise."""
+"""`--verify` replays a checkpoint's record before it is evaluated or converted, and stops if its answers differ."""
 
 import json
 import shutil

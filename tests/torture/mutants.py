@@ -208,7 +208,7 @@ def judge(subject: Subject, folder: Path, *, expected: str) -> tuple[str, str]:
     return ("harmless", "") if got == expected else ("silent", "another answer")
 
 
-class Court:
+class JudgeProcess:
     """Judge in a process of its own: pyarrow 26 ends the one that reads some damaged footers, and no `except` helps."""
 
     def __init__(self) -> None:
@@ -231,7 +231,7 @@ class Court:
 
 
 def mutants(
-    subject: Subject, count: int, *, seed: int, with_manifest: bool, court: Court
+    subject: Subject, count: int, *, seed: int, with_manifest: bool, process: JudgeProcess
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the file, the outcome and its words of `count` mutants of a subject."""
     expected = subject.answer(subject.folder)
@@ -252,21 +252,21 @@ def mutants(
             if (folder / name).exists() and (folder / name).read_bytes() == before:
                 yield f"{name} ({change.__name__})", "harmless", "nothing changed"
                 continue
-            outcome, words = court.judge(subject, folder, expected=expected)
+            outcome, words = process.judge(subject, folder, expected=expected)
             yield f"{name} ({change.__name__})", outcome, words
 
 
 def run(count: int, *, seed: int = 0, show: bool = False) -> dict[tuple[str, bool], Counter[str]]:
     """Return outcomes by subject and whether it had a manifest, of about `count` mutants with and as many without."""
     found: dict[tuple[str, bool], Counter[str]] = {}
-    with TemporaryDirectory() as place, closing(Court()) as court:
+    with TemporaryDirectory() as place, closing(JudgeProcess()) as process:
         subjects = make_subjects(Path(place))
         for with_manifest in (True, False):
             for subject in subjects:
                 counts = found[subject.name, with_manifest] = Counter()
                 share = -(-count // len(subjects))
                 for what, outcome, words in mutants(
-                    subject, share, seed=seed, with_manifest=with_manifest, court=court
+                    subject, share, seed=seed, with_manifest=with_manifest, process=process
                 ):
                     counts[outcome] += 1
                     if show and outcome not in GOOD:

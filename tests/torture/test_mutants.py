@@ -7,7 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torture.mutants import GOOD, Court, Subject, act, edit_json, edit_weight, judge, make_subjects, mutants, read_set
+from torture.mutants import (
+    GOOD,
+    JudgeProcess,
+    Subject,
+    act,
+    edit_json,
+    edit_weight,
+    judge,
+    make_subjects,
+    mutants,
+    read_set,
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,21 +27,21 @@ def subjects(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def court():
-    with closing(Court()) as court:
-        yield court
+def process():
+    with closing(JudgeProcess()) as process:
+        yield process
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["checkpoint", "pictures", "video"])
-def test_no_mutant_acts_otherwise_in_silence(subjects, court, number):
-    found = list(mutants(subjects[number], 14, seed=1, with_manifest=True, court=court))
+def test_no_mutant_acts_otherwise_in_silence(subjects, process, number):
+    found = list(mutants(subjects[number], 14, seed=1, with_manifest=True, process=process))
     assert [one for one in found if one[1] not in GOOD] == []
     assert sum(outcome == "refused" for _, outcome, _ in found) >= 7
 
 
 @pytest.mark.parametrize(("number", "seed"), [(0, 0), (1, 1), (2, 0)], ids=["checkpoint", "pictures", "video"])
-def test_without_a_manifest_damage_is_refused_in_one_line_where_it_shows(subjects, court, number, seed):
-    found = list(mutants(subjects[number], 42, seed=seed, with_manifest=False, court=court))
+def test_without_a_manifest_damage_is_refused_in_one_line_where_it_shows(subjects, process, number, seed):
+    found = list(mutants(subjects[number], 42, seed=seed, with_manifest=False, process=process))
     assert [one for one in found if one[1] == "traceback"] == []
     assert sum(outcome == "refused" for _, outcome, _ in found) >= 12
 
@@ -53,10 +64,10 @@ def die(folder: Path) -> str:
     os.abort()
 
 
-def test_a_mutant_that_ends_its_process_counts_as_an_error(subjects, court, tmp_path):
+def test_a_mutant_that_ends_its_process_counts_as_an_error(subjects, process, tmp_path):
     pictures = subjects[1]
-    assert court.judge(Subject("deadly", tmp_path, die), tmp_path, expected="") == ("traceback", "the process died")
-    assert court.judge(pictures, pictures.folder, expected=read_set(pictures.folder)) == ("harmless", "")
+    assert process.judge(Subject("deadly", tmp_path, die), tmp_path, expected="") == ("traceback", "the process died")
+    assert process.judge(pictures, pictures.folder, expected=read_set(pictures.folder)) == ("harmless", "")
 
 
 def test_changes_change(subjects, tmp_path):

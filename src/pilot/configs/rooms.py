@@ -28,7 +28,7 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
-START_SECONDS = 1.2  # of each subtask, which are its start
+START_SECONDS = 1.2  # a row this soon after its subtask has begun is from its start
 ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},

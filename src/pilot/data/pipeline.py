@@ -22,7 +22,7 @@ from pilot.data.layout import Batch, Kind, Observation
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.prompts import FORMATS, encode_actions, encode_prompt, encode_target, state_bins
 from pilot.tokenizers.text import TextTokenizer, split_box
-from pilot.types import Adapter, NormStats, Robot, Sample, moment_before, require_adapter
+from pilot.types import Adapter, NormStats, Robot, Sample, is_step, moment_before, require_adapter
 
 
 class ModelInputs(Protocol):
@@ -148,7 +148,7 @@ class Pipeline:
             used = ("mean", "std") if model.norm == "zscore" else ("q01", "q99")
             if not all(np.isfinite(getattr(norm_stats[name], value)).all() for value in used):
                 raise ValueError(f"norm stats of '{name}' hold NaN or infinity; make them anew: pilot data stats PATH")
-        if model.action_stride > 1 and (steps := [unit for unit in robot.action_units if "per step" in unit]):
+        if model.action_stride > 1 and (steps := [unit for unit in robot.action_units if is_step(unit)]):
             raise ValueError(
                 f"robot '{robot.name}' moves by {steps[0]}, so no step can be left out: action_stride is 1, not "
                 f"{model.action_stride}"

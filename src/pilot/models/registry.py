@@ -122,7 +122,6 @@ def _read(value: Any, hint: Any, *, name: str) -> Any:
     if part is not None and isinstance(value, Mapping):
         hints = get_type_hints(part)
         return part(**{inner: _read(given, hints.get(inner), name=f"{name}.{inner}") for inner, given in value.items()})
-    kinds = {hint} if hint in (int, bool) else set(get_args(hint))
-    if int in kinds and value is not None and (type(value) is not int or value < 0):
+    if int in (hint, *get_args(hint)) and value is not None and (type(value) is not int or value < 0):
         raise TypeError(f"{name} is a whole number of 0 or more, not {value!r}")
     return value

@@ -177,6 +177,8 @@ class Validation:
             own = case.pipeline.decode_actions(chunk, case.sample.state)
             valid = np.repeat(np.any(case.row.action_mask, axis=1), case.pipeline.model.action_stride)
             valid = valid[: len(case.sample.actions)]
+            if case.sample.action_is_pad is not None:  # between two actions of the chunk the episode may end
+                valid &= ~case.sample.action_is_pad[: len(valid)]
             errors = np.abs(own[: len(valid)] - case.sample.actions[: len(valid)])[valid]  # [steps ad]
             yield "action_l1/{}", errors.ravel()
             if grips.any() and not grips.all():

@@ -1,4 +1,4 @@
-"""Experts finish what injected failures have upset, however the robot is controlled."""
+"""Experts recover from injected failures, also where they control an arm by the pose of its hand."""
 
 from dataclasses import replace
 

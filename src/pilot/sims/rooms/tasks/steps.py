@@ -95,9 +95,8 @@ def draw_into_box(stage: Stage) -> Drawn:
     place = stage.pick(stage.lidded) if stage.lidded else stage.add_vessel("box")
     families = ("toys", "stuffed animals") if place == "toy box" else CLUTTER[stage.room.name]
     # What stands above the rim, or lies on something else, keeps a lid from closing.
-    small = place in VESSELS
-    size = {"tallest": VESSELS[place][1] - 0.025, "largest": 0.06} if small else {"tallest": 0.15, "largest": 0.09}
-    items = scatter(stage, families, count=_count(stage, 1, 2 if small else 3), place=place, **size)
+    most, tallest, largest = (2, VESSELS[place][1] - 0.025, 0.06) if place in VESSELS else (3, 0.15, 0.09)
+    items = scatter(stage, families, count=_count(stage, 1, most), place=place, tallest=tallest, largest=largest)
     stage.start_at(items[0].name)
     steps = put_away_steps(stage, items, place=place, joint=lid_of(place))
     clutter(stage)
