@@ -51,6 +51,13 @@ def test_the_module_is_the_command():
     assert done.stdout == f"pilot {__version__}\n"
 
 
+def test_bars_in_a_log_write_a_line_every_ten_seconds():
+    code = "from pilot.cli.main import main; main(['runs']); from tqdm import tqdm; print(tqdm([]).mininterval)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TQDM_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == "10.0"
+
+
 def test_help_needs_no_library():
     """What makes it instant: a laptop waits 2 s for torch, 0.1 s for the parser."""
     code = (

@@ -69,6 +69,8 @@ VERBS["completion"] = completion.make_verb(VERBS, data.WORDS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, and return the exit code: 0, 2 for an error that the person can correct, 130 for Ctrl-C."""
     warnings.formatwarning = format_warning
+    if not sys.stderr.isatty():  # a file keeps every line of a bar; tqdm reads this when it is imported
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         run(list(sys.argv[1:] if argv is None else argv))
     except (KeyboardInterrupt, ValueError, FloatingPointError, OSError, ImportError) as error:

@@ -153,7 +153,7 @@ def rooms_stage2() -> TrainConfig:
         name="rooms_stage2",
         model=replace(run.model, insulate=False),
         data=mixture(*web(0.12, listed=0.2), starts=0.4, mm=0.3, me_arm=0.48, ce_bimanual=0.1),
-        steps=4500,
+        steps=5400,
         batch_size=24,
         seed=2,
         init_from=InitFrom("outputs/rooms/stage1/policy"),
