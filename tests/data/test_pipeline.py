@@ -225,6 +225,10 @@ def test_each_step_of_a_chunk_may_have_its_own_scale(pipeline):
     by_tokens = scaled.decode_actions(plain.actions, sample.state, from_tokens=True)
     np.testing.assert_allclose(by_tokens, sample.actions, atol=1e-4)
     np.testing.assert_array_equal(scaled.scale_steps(chunk[:3]), scaled.scale_steps(chunk)[:3])
+    # A push: one command far from all others is brought to three deviations, and FAST still says it as it is.
+    pushed = scaled.scale_steps(chunk + 100 * stats.step_std[0, 0] * (np.arange(own) == 1))
+    assert (pushed[:, 1] == 3.0).all()
+    np.testing.assert_array_equal(pushed[:, 0], scaled.scale_steps(chunk)[:, 0])
 
 
 def test_a_chunk_may_hold_every_third_action_and_give_them_all():

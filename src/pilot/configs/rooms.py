@@ -145,7 +145,8 @@ def rooms_stage2() -> TrainConfig:
     Insulation came with a later paper (2505.23705), in which a frozen backbone failed too. Frozen, a small expert
     hardly listened to the box: one moved by 12 pixels moved the hand by a quarter to a half of the way, and by half to
     two thirds after 480 steps like this (`docs/log.md`, 2026-11-28, second night). The paper keeps FAST tokens here;
-    they are left out for speed. Many small steps of AdamW: in the same time, Muon's large ones left a higher loss.
+    they are left out for speed. Muon at half its usual rate: at the full one hands kept a floor of noise, and with AdamW
+    they learned more slowly.
     """
     run = rooms_stage1()
     return replace(
@@ -153,14 +154,14 @@ def rooms_stage2() -> TrainConfig:
         name="rooms_stage2",
         model=replace(run.model, insulate=False),
         data=mixture(*web(0.12, listed=0.2), starts=0.4, mm=0.3, me_arm=0.48, ce_bimanual=0.1),
-        steps=5400,
+        steps=4600,
         batch_size=24,
         seed=2,
         init_from=InitFrom("outputs/rooms/stage1/policy"),
         objective=ObjectiveConfig(
             alpha=10.0, fast_weight=0.0, name_weight=0.25, place_weight=0.25, flow_draws=16, noise_per="step"
         ),
-        optim=OptimConfig(name="adamw", peak_lr=1e-3, final_lr=1e-5, warmup_steps=60),
+        optim=OptimConfig(name="muon", peak_lr=2e-3, muon_lr=1e-2, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.998),
         checkpoints=CheckpointConfig(save_every=300),
     )

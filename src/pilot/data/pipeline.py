@@ -87,6 +87,8 @@ class ModelInputs(Protocol):
         """Return the side in pixels to which pictures of a camera are scaled."""
         ...
 
+_MOST_DEVIATIONS = 3.0  # from the mean, of an action whose step has a scale of its own
+
 
 @dataclass(kw_only=True)
 class Row:
@@ -304,11 +306,16 @@ class Pipeline:
         return transforms.normalize(delta, self.norm_stats["actions"], self.model.norm)
 
     def scale_steps(self, actions: Float[np.ndarray, "h rd"]) -> Float[np.ndarray, "h rd"]:
-        """Return a normalised chunk, or its beginning, with each step at its own scale, if the statistics have one."""
+        """Return a normalised chunk, or its beginning, with each step at its own scale, if the statistics have one.
+
+        Then what is farther from the mean than three standard deviations is brought to three: after a push or a slip
+        commands are ten away, and a squared loss would learn little but those.
+        """
         mean, std = self.norm_stats["actions"].step_mean, self.norm_stats["actions"].step_std
         if mean is None or std is None:
             return actions
-        return ((actions - mean[: len(actions)]) / std[: len(actions)]).astype(np.float32)
+        scaled = (actions - mean[: len(actions)]) / std[: len(actions)]
+        return np.clip(scaled, -_MOST_DEVIATIONS, _MOST_DEVIATIONS).astype(np.float32)
 
     def _within_budget(self, row: Row) -> Row:
         over = len(row.tokens) - self.model.max_tokens
