@@ -55,7 +55,7 @@ class RecordedOutcome:
     state: Float[np.ndarray, " ad"]
     noise: Float[np.ndarray, "ah ad"]
     subtask: str | None
-    actions: Float[np.ndarray, "ah rd"]
+    actions: Float[np.ndarray, "steps rd"]
 
 
 @dataclass(frozen=True, kw_only=True)
