@@ -145,8 +145,8 @@ def rooms_stage2() -> TrainConfig:
     Insulation came with a later paper (2505.23705), in which a frozen backbone failed too. Frozen, a small expert
     hardly listened to the box: one moved by 12 pixels moved the hand by a quarter to a half of the way, and by half to
     two thirds after 480 steps like this (`docs/log.md`, 2026-11-28, second night). The paper keeps FAST tokens here;
-    they are left out for speed. Muon at half its usual rate: at the full one hands kept a floor of noise, and with AdamW
-    they learned more slowly.
+    they are left out for speed. Muon at half its usual rate: at the full one hands kept a floor of noise, and AdamW is
+    slower.
     """
     run = rooms_stage1()
     return replace(
