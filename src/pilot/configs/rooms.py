@@ -165,3 +165,25 @@ def rooms_stage2() -> TrainConfig:
         ema=EmaConfig(decay=0.998),
         checkpoints=CheckpointConfig(save_every=300),
     )
+
+
+def rooms_own_states() -> TrainConfig:
+    """Stage 2 goes on, half of the arm's rows from states that the policy itself led to (DAgger, 1011.0686).
+
+    In demonstrations the hand is over the thing whenever it is low, so a policy learns to go down where it is; its own
+    episodes end beside the thing, and there the expert says where to go.
+    """
+    run = rooms_stage2()
+    demonstrations = mixture(*web(0.12, listed=0.2), starts=0.4, mm=0.2, me_arm=0.24, ce_bimanual=0.06)
+    own = Source(path=f"{DATA}/me_arm_own", robot=ROBOTS["me_arm"], weight=0.38)
+    return replace(
+        run,
+        name="rooms_own_states",
+        data=replace(demonstrations, sources=(*demonstrations.sources, own)),
+        steps=1000,
+        seed=3,
+        init_from=InitFrom("outputs/rooms/stage2/policy"),
+        optim=replace(run.optim, peak_lr=1e-3, muon_lr=5e-3, warmup_steps=30),
+        ema=EmaConfig(decay=0.99),
+        checkpoints=CheckpointConfig(save_every=200),
+    )
