@@ -53,13 +53,13 @@ def study_vision() -> TrainConfig:
         model=pi05("nano"),
         data=mixture(web=0.8, lab=0.1, tasks=0.1, question="list everything"),
         robot="homes",
-        steps=450,
+        steps=800,
         batch_size=96,
         freeze=ALL_BUT_VISION,
         objective=replace(NAMING, place_weight=1.0),
         optim=OptimConfig(name="muon", peak_lr=2e-3, final_lr=1e-4, warmup_steps=40),
         ema=EmaConfig(decay=0.99),
-        checkpoints=CheckpointConfig(save_every=150),
+        checkpoints=CheckpointConfig(save_every=200),
     )
 
 
