@@ -18,10 +18,8 @@ def run_study(plan: StudyPlan, *, budget: float | None, workers: int, out: Path)
     start = time.monotonic()
     page = write_page(plan, out)
     for repetition in plan.repetitions:
-        for part in repetition.parts:
+        for part in repetition.parts_left:
             left = plan.seconds_left(part)
-            if left == 0:
-                continue
             spent = time.monotonic() - start
             if budget is not None and spent + left > budget:
                 print(f"{repetition.name}: its next part takes {hours(left)}, and {hours(budget - spent)} are left.")

@@ -48,6 +48,11 @@ class Repetition:
         """Whether all of its trials have been evaluated."""
         return all(part.done for part in self.evaluations)
 
+    @property
+    def parts_left(self) -> list[Part]:
+        """The parts that are still to do, in order. What only leads to evaluations that are done is not among them."""
+        return list({part.key: part for evaluation in self.evaluations for part in parts_to_do(evaluation)}.values())
+
 
 class StudyPlan:
     """Everything that a study does, in order.
@@ -106,7 +111,7 @@ class StudyPlan:
         planned: set[str] = set()
         total = 0.0
         for repetition in self.repetitions:
-            new = [part for part in repetition.parts if part.key not in planned]
+            new = [part for part in repetition.parts_left if part.key not in planned]
             planned |= {part.key for part in new}
             seconds = sum(self.seconds_left(part) for part in new)
             total += seconds
@@ -180,6 +185,14 @@ class StudyPlan:
                 f"scenes are in it; it has {', '.join(self.sets) or 'none at all'}"
             )
         return self.sets[path]
+
+
+def parts_to_do(part: Part) -> Iterator[Part]:
+    """Yield what has to be done for a part, in order, the part itself last; nothing if it is done."""
+    if part.done is None:
+        for before in part.parts_before:
+            yield from parts_to_do(before)
+        yield part
 
 
 def without_empty_sources(config: TrainConfig) -> TrainConfig:
