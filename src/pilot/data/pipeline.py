@@ -87,6 +87,7 @@ class ModelInputs(Protocol):
         """Return the side in pixels to which pictures of a camera are scaled."""
         ...
 
+
 _MOST_DEVIATIONS = 3.0  # from the mean, of an action whose step has a scale of its own
 
 

@@ -83,6 +83,9 @@ class DataConfig:
     loc_stride: int = 1
     # Shift boxes of robot rows by this share of the picture (one standard deviation), like the high level's own boxes.
     box_jitter: float = 0.0
+    # Shift the state of half of the robot rows, and let commands lead back (`data/state_shift.py`): one standard
+    # deviation, in the units of the dims whose commands are relative to the state (m, rad).
+    state_shift: float = 0.0
     # Crop, turn and recolour pictures (`data/augment.py`).
     augment: bool = False
     # Share of each source's episodes (of web sources, of rows) that is never trained on.

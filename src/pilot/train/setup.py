@@ -67,6 +67,7 @@ def prepare(
         batch_size=config.batch_size,
         with_fast=config.objective.fast_weight > 0,
         augments=config.data.augment,
+        state_shift=config.data.state_shift,
         workers=config.data.workers,
         rank=ranks.rank,
         ranks=ranks.world_size,

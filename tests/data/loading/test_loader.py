@@ -171,6 +171,15 @@ def test_augmentation_is_drawn_from_seed_step_and_row(mixture, pipeline):
         assert torch.equal(changed.actions, part.actions)
 
 
+def test_states_are_shifted_by_seed_step_and_row(mixture, pipeline):
+    plain = Loader(mixture, pipeline, batch_size=ROWS).rows(1)
+    first, again = (Loader(mixture, pipeline, batch_size=ROWS, state_shift=0.1) for _ in range(2))
+    assert same(first.batch(1), again.batch(1))
+    moved = [not np.array_equal(a.state, b.state) for a, b in zip(first.rows(1), plain, strict=True)]
+    robot = [row.source == "robot" for row in plain]
+    assert 0 < sum(moved) < sum(robot) and all(was for was, moves in zip(robot, moved, strict=True) if moves)
+
+
 def test_every_source_needs_a_pipeline(mixture, pipeline):
     with pytest.raises(ValueError, match=r"sources \['web'\] have no pipeline"):
         Loader(mixture, {"robot": pipeline}, batch_size=ROWS)

@@ -29,11 +29,12 @@ from pilot.data.loading.shuffle import hash_64
 from pilot.data.loading.windows import WINDOW, WindowCache, choose_windows, find_windows
 from pilot.data.mixture import LOSSES, Draw, Mixture, RowSource, check_teaches
 from pilot.data.pipeline import Pipeline, Row, collate, common_camera_order
+from pilot.data.state_shift import shift_state
 from pilot.types import Moment, Sample
 
 AHEAD = 4
 FILES_AHEAD = 16  # steps: for which files of sources that lie elsewhere are fetched while earlier ones are read
-AUGMENTING = 1  # keeps what pictures draw apart from what words draw
+AUGMENTING, SHIFTING = 1, 2  # keep what pictures and states draw apart from what words draw
 
 
 class RobotRows:
@@ -170,7 +171,8 @@ def jitter_box(box: tuple[float, ...], rng: np.random.Generator, deviation: floa
 class Loader:
     """Batches of a mixture, each row through the pipeline of its source's robot.
 
-    `pipeline` serves all sources, or there is one per source, all of one model. `workers` processes read ahead (0: a
+    `pipeline` serves all sources, or there is one per source, all of one model. `state_shift` is the deviation of
+    `shift_state`. `workers` processes read ahead (0: a
     thread). Of `ranks` processes that train together, `rank` makes its own part of every batch of `batch_size` rows.
 
     A batch comes in parts. By default they are for threads on a CPU: rows with the same cameras and of like length
@@ -187,6 +189,7 @@ class Loader:
         batch_size: int,
         with_fast: bool = True,
         augments: bool = False,
+        state_shift: float = 0.0,
         workers: int = 0,
         rank: int = 0,
         ranks: int = 1,
@@ -207,7 +210,7 @@ class Loader:
         if mixture.streams > 1 and mixture.streams % ranks:
             raise ValueError(f"{mixture.streams} streams do not split over {ranks} ranks; take a multiple")
         self.mixture, self.batch_size, self.device = mixture, batch_size, device
-        self.with_fast, self.augments, self.workers = with_fast, augments, workers
+        self.with_fast, self.augments, self.state_shift, self.workers = with_fast, augments, state_shift, workers
         self.rank, self.ranks, self.passes, self.length, self.pin = rank, ranks, passes, length, pin
         self._elsewhere = {name: rows for name, rows in mixture.sources.items() if _is_streamed(rows)}
         self._drawn: dict[int, list[Draw]] = {}
@@ -252,11 +255,14 @@ class Loader:
         return draw.seed[-1] // self.ranks
 
     def _row(self, draw: Draw) -> Row:
-        sample = self.mixture.read(draw)
+        sample, pipeline = self.mixture.read(draw), self.pipelines[draw.source]
+        if self.state_shift:
+            shifting = np.random.default_rng((*draw.seed, SHIFTING))
+            sample = shift_state(sample, pipeline.robot, shifting, deviation=self.state_shift)
         rng = np.random.default_rng((*draw.seed, AUGMENTING)) if self.augments else None
         with_fast = self.with_fast and sample.extra.get("whole", True)
         flow = sample.extra.get("flow", True)
-        row = self.pipelines[draw.source].encode(sample, with_fast=with_fast, flow=flow, rng=rng)
+        row = pipeline.encode(sample, with_fast=with_fast, flow=flow, rng=rng)
         row.row_id = draw.seed[-1]
         return row
 
