@@ -176,7 +176,7 @@ class TrainingPart(Part):
 
     @property
     def parts_before(self) -> Sequence[Part]:
-        return (*self.sets, *([self.before] if self.before else []))
+        return (*([self.before] if self.before else []), *self.sets)
 
     @property
     def policy(self) -> Path:
@@ -283,7 +283,7 @@ class Asking(Evaluating):
 
     @property
     def parts_before(self) -> Sequence[Part]:
-        return (self.questions, *super().parts_before)
+        return (*super().parts_before, self.questions)
 
     def work(self, *, workers: int) -> dict[str, Any]:
         policy = load_policy(self.policy if isinstance(self.policy, Path) else self.policy.policy)

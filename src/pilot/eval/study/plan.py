@@ -4,7 +4,7 @@ The order is stated: all conditions with the first seed, then all with the secon
 done once, before the first of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,6 @@ class Repetition:
 
     condition: Condition
     seed: int
-    parts: tuple[Part, ...]
     evaluations: tuple[Evaluating, ...]
 
     @property
@@ -49,9 +48,14 @@ class Repetition:
         return all(part.done for part in self.evaluations)
 
     @property
+    def parts(self) -> list[Part]:
+        """All parts, in order."""
+        return in_order(self.evaluations)
+
+    @property
     def parts_left(self) -> list[Part]:
-        """The parts that are still to do, in order. What only leads to evaluations that are done is not among them."""
-        return list({part.key: part for evaluation in self.evaluations for part in parts_to_do(evaluation)}.values())
+        """The parts that still have to run, in order. A finished evaluation needs neither its policy nor its sets."""
+        return in_order(self.evaluations, skip_done=True)
 
 
 class StudyPlan:
@@ -90,7 +94,7 @@ class StudyPlan:
     @property
     def parts(self) -> list[Part]:
         """All parts in order, each once."""
-        return list({part.key: part for repetition in self.repetitions for part in repetition.parts}.values())
+        return in_order([part for repetition in self.repetitions for part in repetition.evaluations])
 
     def seconds_left(self, part: Part) -> float:
         """Return how long a part will take from where it is; 0 if it is done."""
@@ -147,25 +151,20 @@ class StudyPlan:
         )
 
     def _repeat(self, condition: Condition, seed: int) -> Repetition:
-        parts: list[Part] = []
-        policy: TrainingPart | Path = Path(fetch_policy(condition.policy)) if condition.policy else Path()
-        before: TrainingPart | None = None
+        trainings: list[TrainingPart] = []
         for training in condition.trainings:
             config = self.configure(training)
             config = without_empty_sources(replace(config, seed=config.seed + SEED_STEP * seed))
             sets = tuple(self._set_of(source.path, config) for source in config.data.sources)
-            before = policy = TrainingPart(
-                root=self.root, training=training, config=config, sets=sets, before=before
+            before = trainings[-1] if trainings else None
+            trainings.append(
+                TrainingPart(root=self.root, training=training, config=config, sets=sets, before=before)
             )  # fmt: skip
-            parts += [*sets, before]
         for trial in self.study.trials:
-            check_scenes(condition, trial, [part for part in parts if isinstance(part, TrainingPart)])
+            check_scenes(condition, trial, trainings)
+        policy = trainings[-1] if trainings else Path(fetch_policy(condition.policy))
         evaluations = tuple(self._evaluate(condition, trial, policy) for trial in self.study.trials)
-        before_trials = [part for evaluation in evaluations for part in evaluation.parts_before]
-        parts += [part for part in before_trials if isinstance(part, Collecting)]
-        return Repetition(
-            condition=condition, seed=seed, parts=(*parts, *evaluations), evaluations=evaluations
-        )  # fmt: skip
+        return Repetition(condition=condition, seed=seed, evaluations=evaluations)
 
     def _evaluate(self, condition: Condition, trial: Trial, policy: TrainingPart | Path) -> Evaluating:
         if not trial.questions:
@@ -187,12 +186,18 @@ class StudyPlan:
         return self.sets[path]
 
 
-def parts_to_do(part: Part) -> Iterator[Part]:
-    """Yield what has to be done for a part, in order, the part itself last; nothing if it is done."""
-    if part.done is None:
-        for before in part.parts_before:
-            yield from parts_to_do(before)
-        yield part
+def in_order(parts: Iterable[Part], *, skip_done: bool = False) -> list[Part]:
+    """Return parts, each once and behind all that it needs.
+
+    `skip_done`: without parts that have a result, and without what is needed for those alone.
+    """
+    found: dict[str, Part] = {}
+    for part in parts:
+        if skip_done and part.done is not None:
+            continue
+        found |= {before.key: before for before in in_order(part.parts_before, skip_done=skip_done)}
+        found[part.key] = part
+    return list(found.values())
 
 
 def without_empty_sources(config: TrainConfig) -> TrainConfig:
