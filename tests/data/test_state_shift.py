@@ -7,7 +7,7 @@ from pilot.data.state_shift import SHARE, shift_state
 from pilot.robots import load_robot
 from pilot.types import Sample
 
-ROBOT = load_robot("arm_ee")  # 20 Hz: back after 16 steps
+ROBOT = load_robot("arm_ee")  # at 20 Hz, 0.8 s are 16 steps
 
 
 def make_sample(grip: np.ndarray | float = 1.0) -> Sample:

@@ -1,9 +1,9 @@
-"""Rows in which the robot stands elsewhere and comes back, made from demonstrations in which it does not.
+"""An augmentation of robot rows: the state is shifted, and the actions lead back to the recorded trajectory.
 
-In a demonstration the hand is near where it is going, so a policy learns to go on from where the hand is, wherever that
-leads: half of what our flagship's hand was off came back in where it went next (`docs/log.md`, 2026-11-29). Here the
-state is shifted, and the commands lead from there to where they led before. Only pictures can then tell where to go.
-DART (1703.09327) and DAgger record such states; these are computed.
+In demonstrations the hand is usually near its goal, so a small policy learns to predict the goal from the position of
+the hand: of an error in that position, half appeared again in the predicted goal (`docs/log.md`, 2026-11-29). With
+shifted states the position says less about the goal. DART (1703.09327) and DAgger record such states; here they are
+computed.
 """
 
 from dataclasses import replace
@@ -13,22 +13,22 @@ import numpy as np
 from pilot.types import Robot, Sample
 
 SHARE = 0.5  # of the rows
-SECONDS = 0.8  # until commands are back on their way
-GRIPS = 0.15  # a gripper that opens or closes by more than this share is about to act
+SECONDS = 0.8  # until the actions are back on the recorded trajectory
+GRIPS = 0.15  # a gripper whose opening changes by more than this, of 1, opens or closes
 
 
 def shift_state(sample: Sample, robot: Robot, rng: np.random.Generator, *, deviation: float) -> Sample:
-    """Return a sample with its state shifted and its commands leading back, or half of the time as it is.
+    """Return half of the samples with a shifted state and actions that lead back, the others unchanged.
 
-    Shifted are the dims whose commands are relative to the state, by a normal `deviation` in their own unit (m, rad).
-    Pictures of wrist cameras, which show the hand where it was, are left out. A sample without actions, or in which a
-    gripper acts before the hand is back, stays as it is: it would act in the wrong place.
+    The dims whose actions are relative to the state are shifted, by Gaussian noise with the standard deviation
+    `deviation`, in each dim's own unit (m, rad). Pictures of wrist cameras are left out, because they were taken at the
+    recorded position. Samples without actions are unchanged, and so are those in which a gripper opens or closes before
+    the hand is back: it would do so in the wrong place.
     """
-    shifts = rng.random() < SHARE
+    if sample.actions is None or sample.state is None or rng.random() >= SHARE:
+        return sample
     dims = np.flatnonzero(robot.delta_mask)
     offset = rng.normal(0, deviation, len(dims)).astype(np.float32)
-    if not shifts or sample.actions is None or sample.state is None:
-        return sample
     back = max(1, round(SECONDS * robot.control_hz))
     if _grips(sample.actions[: back + 1], robot):
         return sample

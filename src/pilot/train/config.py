@@ -83,8 +83,8 @@ class DataConfig:
     loc_stride: int = 1
     # Shift boxes of robot rows by this share of the picture (one standard deviation), like the high level's own boxes.
     box_jitter: float = 0.0
-    # Shift the state of half of the robot rows, and let commands lead back (`data/state_shift.py`): one standard
-    # deviation, in the units of the dims whose commands are relative to the state (m, rad).
+    # Shift the state in half of the robot rows, with actions that lead back (`data/state_shift.py`). This is the
+    # standard deviation of the shift in the dims whose actions are relative to the state, in their units (m, rad).
     state_shift: float = 0.0
     # Crop, turn and recolour pictures (`data/augment.py`).
     augment: bool = False

@@ -171,9 +171,9 @@ def jitter_box(box: tuple[float, ...], rng: np.random.Generator, deviation: floa
 class Loader:
     """Batches of a mixture, each row through the pipeline of its source's robot.
 
-    `pipeline` serves all sources, or there is one per source, all of one model. `state_shift` is the deviation of
-    `shift_state`. `workers` processes read ahead (0: a
-    thread). Of `ranks` processes that train together, `rank` makes its own part of every batch of `batch_size` rows.
+    `pipeline` serves all sources, or there is one per source, all of one model. `state_shift` is the `deviation` of
+    `shift_state`. `workers` processes read ahead (0: a thread). Of `ranks` processes that train together, `rank` makes
+    its own part of every batch of `batch_size` rows.
 
     A batch comes in parts. By default they are for threads on a CPU: rows with the same cameras and of like length
     come together. With `passes` there are that many, all of the same number of rows and with the same cameras, as
