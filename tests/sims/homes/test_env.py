@@ -67,6 +67,17 @@ def test_the_arm_goes_where_it_is_told_at_its_own_pace(env):
     assert np.allclose(env.world.gripper, [0.2, -0.1, 0.25], atol=0.002)
 
 
+def test_an_episode_is_cut_off_after_its_seconds_for_each_move():
+    patient = HomesEnv(level=2, task="multi", seconds_per_move=0.3)
+    patient.reset(options={"home": 1, "episode": 0})
+    moves = len(patient.episode.targets)
+    cut = [patient.step(patient.action_space.low)[3] for _ in range(3 * moves)]
+    assert cut == [False] * (3 * moves - 1) + [True]
+    patient.close()
+    with pytest.raises(ValueError, match="needs some time"):
+        HomesEnv(seconds_per_move=0)
+
+
 @pytest.mark.parametrize("kind", ["cup", "plate", "ball", "bottle", "hat"])
 def test_suction_holds_off_centre_and_misses_beside(kind):
     env = HomesEnv(level=1, kinds=(kind,))

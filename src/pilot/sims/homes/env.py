@@ -18,7 +18,7 @@ from pilot.sims.homes.mjcf import LIMITS
 from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, Receptacle, check_names, draw_home, home_seed
 from pilot.sims.homes.world import Box, World
 
-STEPS_PER_MOVE = 80
+SECONDS_PER_MOVE = 8.0
 STEERING_AXES = ("right", "away", "up")
 STEERING_STEP = 0.03  # of the pad, at full push and per control step [m]
 _LIFTED = 0.015  # an object held this far above where it stood counts as grasped [m]
@@ -28,7 +28,8 @@ _RESTING = 0.1  # a target slower than this rests [m/s]
 class HomesEnv(gymnasium.Env):
     """One level, task and split of homes.
 
-    `kinds` and `receptacles` restrict what there is, or bring in the held-out words, which appear only when named.
+    `kinds` and `receptacles` restrict what there is, or bring in the held-out words, which appear only when named. An
+    episode is cut off after `seconds_per_move` for each of its moves.
     Raises ValueError for unknown words, levels, tasks and splits, and for actions that are not 4 finite numbers.
     """
 
@@ -45,13 +46,17 @@ class HomesEnv(gymnasium.Env):
         image_size: int = 64,
         kinds: tuple[str, ...] | None = None,
         receptacles: tuple[str, ...] | None = None,
+        seconds_per_move: float = SECONDS_PER_MOVE,
     ):
         if level not in (1, 2):
             raise ValueError(f"homes has levels 1 and 2, got {level!r}")
         if task not in TASKS or (level == 1 and task == "multi"):
             raise ValueError(f"homes level {level} has no task {task!r}: level 1 has 'single', level 2 has {TASKS}")
+        if seconds_per_move <= 0:
+            raise ValueError(f"a move needs some time, got seconds_per_move={seconds_per_move}")
         home_seed(split, 0)
         self.level, self.task, self.split, self.image_size = level, task, split, image_size
+        self.seconds_per_move = seconds_per_move
         self.kinds = check_names("kinds", kinds or language.KINDS, known=ALL_KINDS)
         self.receptacles = check_names("receptacles", receptacles or language.RECEPTACLES, known=ALL_RECEPTACLES)
         self.observation_space = _observation_space(image_size)
@@ -95,7 +100,7 @@ class HomesEnv(gymnasium.Env):
     @property
     def max_steps(self) -> int:
         """Control steps until the episode is cut off."""
-        return STEPS_PER_MOVE * len(self.episode.targets)
+        return round(self.seconds_per_move * ROBOT.control_hz) * len(self.episode.targets)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Run `advance`, then `observe`; the reward is 1 once everything is where it belongs."""

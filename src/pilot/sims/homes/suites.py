@@ -33,6 +33,7 @@ class HomesSuite(Suite):
     task: str = field(default="single", metadata={"help": "one move, or several", "choices": TASKS})
     kinds: tuple[str, ...] | None = field(default=None, metadata={"help": "only these kinds of object", "nargs": "+"})
     receptacles: tuple[str, ...] | None = field(default=None, metadata={"help": "only these receptacles", "nargs": "+"})
+    seconds_per_move: float = 8.0  # until an episode is cut off; three times as long as the expert takes
     noise: Noise = field(default_factory=Noise)  # what goes wrong in demonstrations
 
     @property
@@ -49,6 +50,7 @@ class HomesSuite(Suite):
             image_size=image_size,
             kinds=self.kinds,
             receptacles=self.receptacles,
+            seconds_per_move=self.seconds_per_move,
         )
 
     def prompt(self, scene: int) -> str:
