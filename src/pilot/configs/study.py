@@ -1,8 +1,9 @@
 """The size `study`: a condition of the papers' experiments in twenty minutes on two cores, on the homes' table-top.
 
 The same stages as `nano.py`, cut down: one vision tower for all conditions of a seed, which then is frozen (no pass
-back through its convolutions), half of the words, and several noise draws in place of a stage for the expert alone.
-`pilot study` collects `data/study` and makes the chains; its letters for the sources are π0.5's (2504.16054, §IV.C).
+back through its convolutions), then words, then the action expert alone. The expert lacks steps long before it lacks
+rows or noise draws, so its batches are small. `pilot study` collects `data/study` and makes the chains; its letters for
+the sources are π0.5's (2504.16054, §IV.C).
 """
 
 from dataclasses import replace
@@ -24,10 +25,11 @@ from pilot.train.config import (
 )
 
 DATA = "data/study"
-WORDS_STEPS, ACTIONS_STEPS = 450, 650
-BATCH_SIZE = 64
-NOISE_DRAWS = 16  # of each row: cheap beside its pictures and words, and what hands lacked with four
+WORDS_STEPS, WORDS_ROWS = 900, 64
+ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 1800, 16, 8
+JOINT_ROWS = 32
 LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")
+FLOW_ALONE = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step")
 
 
 def mixture(*, question: str | None = None, **weights: float) -> DataConfig:
@@ -64,48 +66,52 @@ def study_vision() -> TrainConfig:
 
 
 def study_words() -> TrainConfig:
-    """Stage 1: every target is a token. Sources: the lab (CE), homes (ME), tasks (MM), web (WD)."""
+    """Words: every target is a token. Sources: the lab (CE), homes (ME), tasks (MM), web (WD), a supervisor (VI).
+
+    Some rows say no subtask, so that acting on the prompt alone is something that the low level has learned.
+    """
     return TrainConfig(
         name="study_words",
         model=pi05("nano"),
-        data=mixture(lab=0.14, homes=0.27, tasks=0.27, web=0.32),
+        data=mixture(lab=0.12, homes=0.25, tasks=0.24, silent=0.07, verbal=0.06, web=0.26),
         robot="homes",
         steps=WORDS_STEPS,
-        batch_size=BATCH_SIZE,
+        batch_size=WORDS_ROWS,
         seed=1,
         init_from=InitFrom("outputs/study/vision/policy"),
         freeze=("vision",),
         objective=ObjectiveConfig(alpha=0.0, name_weight=0.0, noise_per="step"),
-        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=5e-4, warmup_steps=40),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
         ema=EmaConfig(decay=0.99),
         checkpoints=CheckpointConfig(save_every=150),
     )
 
 
 def study_actions() -> TrainConfig:
-    """Stage 2: the action expert learns, insulated, the words go on, a supervisor's words (VI) come in.
-
-    Some rows say no subtask, so that acting on the prompt alone is something that the low level has learned.
-    """
+    """Actions: the expert alone, behind words that rest; boxes are shifted by a pixel, as those that it is told are."""
     return replace(
         study_words(),
         name="study_actions",
-        data=mixture(lab=0.12, homes=0.25, tasks=0.24, silent=0.07, verbal=0.06, web=0.26),
+        data=replace(mixture(lab=0.17, homes=0.35, tasks=0.33, silent=0.07, verbal=0.08), box_jitter=0.015),
         steps=ACTIONS_STEPS,
+        batch_size=ACTIONS_ROWS,
         seed=2,
         init_from=InitFrom("outputs/study/words/policy"),
-        objective=ObjectiveConfig(alpha=10.0, name_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step"),
-        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
+        freeze=("vision", "vlm", "embedding"),
+        objective=FLOW_ALONE,
+        ema=EmaConfig(decay=0.995),
+        checkpoints=CheckpointConfig(save_every=300),
     )
 
 
 def study_joint() -> TrainConfig:
     """One stage in place of two, on as many rows: words and actions together (knowledge insulation, 2505.23705)."""
+    rows = WORDS_STEPS * WORDS_ROWS + ACTIONS_STEPS * ACTIONS_ROWS
     return replace(
-        study_actions(),
+        study_words(),
         name="study_joint",
-        steps=WORDS_STEPS + ACTIONS_STEPS,
-        init_from=InitFrom("outputs/study/vision/policy"),
+        steps=rows // JOINT_ROWS,
+        batch_size=JOINT_ROWS,
         objective=ObjectiveConfig(alpha=1.0, name_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step"),
     )
 
@@ -120,18 +126,25 @@ def study_concat_vision() -> TrainConfig:
     return replace(study_vision(), name="study_concat_vision", model=_with_time_beside_actions())
 
 
+def study_home_words() -> TrainConfig:
+    """Words of demonstrations from some homes, beside web rows; the set is the study's: `data.sources.homes_104`."""
+    return replace(study_words(), name="study_home_words", data=mixture(homes_104=0.7, web=0.3), steps=300, seed=3)
+
+
 def study_home() -> TrainConfig:
-    """Stage 2 on demonstrations from some homes, beside web rows; the set is the study's: `data.sources.homes_104`."""
-    return replace(study_actions(), name="study_home", data=mixture(homes_104=0.7, web=0.3))
+    """Actions of demonstrations from some homes."""
+    data = replace(mixture(homes_104=1.0), box_jitter=0.015)
+    return replace(study_actions(), name="study_home", data=data, init_from=InitFrom("outputs/study/home_words/policy"))
 
 
 def study_finetune() -> TrainConfig:
     """A few minutes of demonstrations of something new; the set is the study's: `data.sources.new_20`."""
     return replace(
-        study_actions(),
+        study_joint(),
         name="study_finetune",
         data=mixture(new_20=0.8, web=0.2),
-        steps=300,
+        steps=600,
+        batch_size=ACTIONS_ROWS,
         init_from=InitFrom("outputs/study/actions/policy"),
         optim=OptimConfig(name="muon", peak_lr=8e-4, final_lr=2e-5, warmup_steps=20),
     )

@@ -55,7 +55,7 @@ def test_its_trials_and_measures_are_known(name):
 
 
 def test_two_seeds_of_every_study_share_what_they_can(tmp_path):
-    for name, trained, declared in (("sources", 28, 42), ("high_level_data", 16, 48)):
+    for name, trained, declared in (("sources", 30, 42), ("high_level_data", 18, 48)):
         two = plan(name, tmp_path, seeds=2)
         assert sum(isinstance(part, TrainingPart) for part in two.parts) == trained
         assert sum(len(r.condition.trainings) for r in two.repetitions) == declared

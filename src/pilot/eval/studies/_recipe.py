@@ -3,22 +3,32 @@
 Homes 0 to 199 of the train split are in no set: trials that need scenes of the train split are held there.
 """
 
-from pilot.eval.study.declare import StudyData, Training
+from dataclasses import replace
+
+from pilot.eval.study.declare import StudyData, Training, Trial
 
 FOLDER = "data/study"
 
-LAB = StudyData(path=f"{FOLDER}/lab", suite="homes-l1", first_scene=1000, scenes=160, episodes=4)
-HOMES = StudyData(path=f"{FOLDER}/homes", suite="homes-l2", first_scene=2000, scenes=500, episodes=2, seed=1)
-TASKS = StudyData(path=f"{FOLDER}/tasks", suite="homes-l2-multi", first_scene=3000, scenes=250, episodes=2, seed=2)
-VERBAL = StudyData(
-    path=f"{FOLDER}/verbal", suite="homes-l2-multi", first_scene=4000, scenes=60, episodes=2, seed=3, verbal=True
-)
-SILENT = StudyData(path=f"{FOLDER}/silent", suite="homes-l2-multi", first_scene=4500, scenes=60, episodes=2, seed=4)
-WEB = StudyData(path=f"{FOLDER}/web", suite="homes-l2-multi", first_scene=5000, scenes=800, web_rows=16_000, seed=5)
+# One episode in each home: pictures of many homes are what words and boxes need most.
+LAB = StudyData(path=f"{FOLDER}/lab", suite="homes-l1", first_scene=10_000, scenes=640)
+HOMES = StudyData(path=f"{FOLDER}/homes", suite="homes-l2", first_scene=20_000, scenes=1_000, seed=1)
+TASKS = StudyData(path=f"{FOLDER}/tasks", suite="homes-l2-multi", first_scene=30_000, scenes=500, seed=2)
+VERBAL = StudyData(path=f"{FOLDER}/verbal", suite="homes-l2-multi", first_scene=40_000, scenes=120, seed=3, verbal=True)
+SILENT = StudyData(path=f"{FOLDER}/silent", suite="homes-l2-multi", first_scene=45_000, scenes=120, seed=4)
+WEB = StudyData(path=f"{FOLDER}/web", suite="homes-l2-multi", first_scene=50_000, scenes=3_000, web_rows=48_000, seed=5)
 QUESTIONS = StudyData(
     path=f"{FOLDER}/questions", suite="homes-l2-multi", first_scene=800, scenes=100, web_rows=1_000, seed=6
 )
 ALL = (LAB, HOMES, TASKS, VERBAL, SILENT, WEB)
+
+TIME = {"seconds_per_move": 16.0}
+"""Twice the time of the suites: what has learned for minutes gets there, but tries more than once."""
+ONE_MOVE = Trial(suite="homes-l1", options=TIME, replan_steps=5, title="one move")
+FOLLOWING = replace(ONE_MOVE, suite="homes-l2", title="language following, known things")
+FOLLOWING_NEW = replace(
+    FOLLOWING, options={**TIME, "kinds": ("hat",)}, title="language following, hats, which are in no set"
+)
+SEVERAL_MOVES = replace(ONE_MOVE, suite="homes-l2-multi", title="several moves")
 
 EQUAL = "rows of training, model, homes and starts of the trials"
 

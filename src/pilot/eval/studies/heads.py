@@ -1,7 +1,7 @@
 """Heads: flow, tokens of three kinds, a regressed chunk, at the size `study` (π0, FAST 2501.09747, ACT)."""
 
-from pilot.eval.studies._recipe import ALL, EQUAL, joint, tokens
-from pilot.eval.study.declare import Condition, Study, Training, Trial
+from pilot.eval.studies._recipe import ALL, EQUAL, ONE_MOVE, joint, tokens
+from pilot.eval.study.declare import Condition, Study, Training
 
 STUDY = Study(
     question="Which head?",
@@ -13,7 +13,7 @@ STUDY = Study(
         Condition(name="bins", what="a token for each dim and step", trainings=tokens("bins")),
         Condition(name="regressed chunk", what="ACT, no vision tower before", trainings=(Training(run="study_act"),)),
     ),
-    trials=(Trial(suite="homes-l1", title="one move in unseen homes"),),
+    trials=(ONE_MOVE,),
     measures=("success", "steps", "ms"),
     data=ALL,
     equal=f"{EQUAL}, but for ACT, which has a model of its own",

@@ -1,9 +1,9 @@
 """What the high level learns from, and what it is worth (π0.5, figure 12), at the size `study`."""
 
-from pilot.eval.studies._recipe import ALL, EQUAL, full, without
-from pilot.eval.study.declare import Condition, Study, Trial
+from pilot.eval.studies._recipe import ALL, EQUAL, SEVERAL_MOVES, full, without
+from pilot.eval.study.declare import Condition, Study
 
-MUTE = tuple(f"data.sources.{name}.teaches=fast,flow" for name in ("lab", "homes", "tasks"))
+MUTE = tuple(f"data.sources.{name}.teaches=fast,flow" for name in ("lab", "homes", "tasks", "verbal"))
 
 STUDY = Study(
     question="Does thinking before acting help, and what does it learn from?",
@@ -14,15 +14,19 @@ STUDY = Study(
         Condition(
             name="none",
             what="learned without subtasks, acts on the prompt",
-            trainings=full(words=MUTE, actions=(*MUTE, "data.sources.verbal.teaches=fast,flow")),
+            trainings=full(words=MUTE, actions=MUTE),
             high_level="none",
         ),
         Condition(
             name="no WD",
             what="own, learned without web rows",
-            trainings=full(words=without("web"), actions=without("web")),
+            trainings=full(words=without("web")),
         ),
-        Condition(name="no VI", what="own, learned without a supervisor", trainings=full(actions=without("verbal"))),
+        Condition(
+            name="no VI",
+            what="own, learned without a supervisor",
+            trainings=full(words=without("verbal"), actions=without("verbal")),
+        ),
         Condition(name="oracle", what="the true subtask with its box", trainings=full(), high_level="oracle"),
         Condition(
             name="person who points",
@@ -32,9 +36,9 @@ STUDY = Study(
         ),
         Condition(name="VLM", what="a vision-language model behind an endpoint", trainings=full(), high_level="vlm"),
     ),
-    trials=(Trial(suite="homes-l2-multi", title="several moves in unseen homes"),),
+    trials=(SEVERAL_MOVES,),
     measures=("success", "progress", "wrong", "steps"),
     data=ALL,
     equal=EQUAL,
-    notes="In stage 2 a share of the rows says no subtask, so that the low level has learned to act without one.",
+    notes="A share of the rows says no subtask, so that the low level has learned to act without one.",
 )

@@ -1,7 +1,9 @@
 """π0's questions (2410.24164, figures 7 to 13): out of the box, language, something new, several moves."""
 
-from pilot.eval.studies._recipe import ALL, FOLDER, full, without
-from pilot.eval.study.declare import Condition, Study, StudyData, Training, Trial
+from dataclasses import replace
+
+from pilot.eval.studies._recipe import ALL, FOLDER, FOLLOWING, ONE_MOVE, SEVERAL_MOVES, TIME, full, without
+from pilot.eval.study.declare import Condition, Study, StudyData, Training
 
 MINUTES = {1: 26, 5: 130, 20: 520}
 """Demonstrations in so many minutes: one takes 2.3 s."""
@@ -42,18 +44,18 @@ STUDY = Study(
         Condition(
             name="without web rows",
             what="out of the box, no web rows behind the vision tower",
-            trainings=full(words=without("web"), actions=without("web")),
+            trainings=full(words=without("web")),
         ),
     ),
     trials=(
-        Trial(suite="homes-l1", options=NEW, title="something new: hats into crates"),
-        Trial(suite="homes-l1", title="what is known: one move"),
-        Trial(suite="homes-l2", title="language following"),
-        Trial(suite="homes-l2-multi", title="several moves"),
+        replace(ONE_MOVE, options={**NEW, **TIME}, title="something new: hats into crates"),
+        replace(ONE_MOVE, title="what is known: one move"),
+        FOLLOWING,
+        SEVERAL_MOVES,
     ),
     measures=("success", "progress", "follow"),
     data=(*ALL, *SETS.values()),
     equal="rows of fine-tuning and the number of its steps, homes and starts of the trials",
-    notes="Fine-tuning takes 300 steps, whatever it learns from. The laboratory of the table-top stands in for the "
+    notes="Fine-tuning takes 600 steps, whatever it learns from. The laboratory of the table-top stands in for the "
     "lab's tasks; a larger model is not sized for two cores yet.",
 )

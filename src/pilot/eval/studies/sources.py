@@ -1,7 +1,7 @@
 """What each source of data is worth (π0.5, figures 10 and 11)."""
 
-from pilot.eval.studies._recipe import ALL, EQUAL, full, without
-from pilot.eval.study.declare import Condition, Study, Trial
+from pilot.eval.studies._recipe import ALL, EQUAL, FOLLOWING, FOLLOWING_NEW, SEVERAL_MOVES, full, without
+from pilot.eval.study.declare import Condition, Study
 
 LEFT_OUT = {
     "no WD": ("web",),
@@ -13,30 +13,26 @@ LEFT_OUT = {
 }
 WHAT = {
     "no WD": "without web rows",
-    "no ME": "without single moves in 500 other homes",
+    "no ME": "without single moves in 1,000 other homes",
     "no CE": "without the laboratory's simple moves",
     "no ME and CE": "the target's tasks, web rows and the supervisor",
     "no VI": "without a supervisor who names each next step",
-    "MM only": "several moves in 250 homes, nothing else",
+    "MM only": "several moves in 500 homes, nothing else",
 }
 
 
-def left_out(names: tuple[str, ...]) -> Condition:
+def left_out(label: str) -> Condition:
     """Return the recipe without some sources, in every stage behind the vision tower."""
-    words = without(*(name for name in names if name != "verbal"))
-    label = next(label for label, sources in LEFT_OUT.items() if sources == names)
-    return Condition(name=label, what=WHAT[label], trainings=full(words=words, actions=without(*names)))
+    names = LEFT_OUT[label]
+    actions = without(*(name for name in names if name != "web"))  # which have no actions
+    return Condition(name=label, what=WHAT[label], trainings=full(words=without(*names), actions=actions))
 
 
 STUDY = Study(
     question="What is each source of data worth?",
     source="π0.5, figures 10 and 11",
-    conditions=(Condition(name="full", trainings=full()), *(left_out(names) for names in LEFT_OUT.values())),
-    trials=(
-        Trial(suite="homes-l2-multi", title="several moves"),
-        Trial(suite="homes-l2", title="language following, known things"),
-        Trial(suite="homes-l2", options={"kinds": ("hat",)}, title="language following, hats, which are in no set"),
-    ),
+    conditions=(Condition(name="full", trainings=full()), *map(left_out, LEFT_OUT)),
+    trials=(SEVERAL_MOVES, FOLLOWING, FOLLOWING_NEW),
     measures=("success", "progress", "follow"),
     data=ALL,
     equal=EQUAL,

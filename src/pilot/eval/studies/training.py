@@ -1,9 +1,10 @@
 """How to train: flow, tokens or both, in one stage or two, insulated or not (π0.5, figure 13)."""
 
-from pilot.eval.studies._recipe import ALL, EQUAL, QUESTIONS, full, joint, tokens, without
+from pilot.eval.studies._recipe import ALL, EQUAL, ONE_MOVE, QUESTIONS, SEVERAL_MOVES, full, joint, tokens, without
 from pilot.eval.study.declare import Condition, Study, Training, Trial
 
 FLOW_ONLY = ("objective.text_weight=0", "objective.fast_weight=0", *without("web"))
+A_THIRD = "steps=900"
 ROBOT = ("lab", "homes", "tasks", "silent", "verbal")
 FLOW_ROWS = tuple(f"data.sources.{name}.teaches=flow" for name in ROBOT)
 
@@ -11,7 +12,7 @@ STUDY = Study(
     question="Do discrete pre-training and insulation pay?",
     source="π0.5, figure 13; knowledge insulation (2505.23705), figures 4 to 6",
     conditions=(
-        Condition(name="two stages", what="tokens, then flow and tokens, insulated (π0.5)", trainings=full()),
+        Condition(name="two stages", what="tokens, then flow, insulated (π0.5)", trainings=full()),
         Condition(name="one stage", what="flow and tokens together, insulated", trainings=joint()),
         Condition(
             name="one stage, not insulated",
@@ -31,15 +32,15 @@ STUDY = Study(
         ),
         Condition(name="state as a token", what="one stage", trainings=joint(model=("model.state_input=token",))),
         Condition(name="no state", what="one stage", trainings=joint(model=("model.state_input=none",))),
-        Condition(name="one stage, a third of the steps", trainings=joint("steps=400")),
-        Condition(name="not insulated, a third of the steps", trainings=joint("steps=400", "model.insulate=false")),
+        Condition(name="one stage, a third of the steps", trainings=joint(A_THIRD)),
+        Condition(name="not insulated, a third of the steps", trainings=joint(A_THIRD, "model.insulate=false")),
         Condition(
-            name="two stages, a third of the steps", trainings=full(words=("steps=150",), actions=("steps=250",))
+            name="two stages, a third of the steps", trainings=full(words=("steps=300",), actions=("steps=600",))
         ),
     ),
     trials=(
-        Trial(suite="homes-l1", title="one move"),
-        Trial(suite="homes-l2-multi", title="several moves"),
+        ONE_MOVE,
+        SEVERAL_MOVES,
         Trial(questions=QUESTIONS.path, title="what is left of question answering", episodes=500),
     ),
     measures=("success",),

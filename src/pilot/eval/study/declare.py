@@ -82,12 +82,14 @@ class Trial:
     options: Mapping[str, Any] = field(default_factory=dict)  # changes to the suite, such as the kinds of objects
     split: Literal["test", "train"] = "test"  # "train": scenes that no set of the study has, but for an upper bound
     control: str = "none"
+    replan_steps: int | None = None  # actions of a chunk, where a condition does not say; None: the policy's own
     episodes: int = EPISODES
 
     @property
     def name(self) -> str:
         """The trial's name in tables: the suite's, with what differs from it."""
-        changes = [f"{key}={'+'.join(map(str, value))}" for key, value in self.options.items()]
+        told = {key: value if isinstance(value, tuple) else (value,) for key, value in self.options.items()}
+        changes = [f"{key}={'+'.join(map(str, values))}" for key, values in told.items()]
         changes += [self.control] if self.control != "none" else []
         if self.questions:
             return "questions"

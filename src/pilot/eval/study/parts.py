@@ -204,7 +204,7 @@ class Evaluating(Part):
         how, where = self.condition, plain(self.trial)
         policy = fingerprint(self.policy) if isinstance(self.policy, Path) else self.policy.key
         level = [how.high_level, self.endpoint] if how.high_level == "vlm" else how.high_level
-        acting = {"high_level": level, "num_steps": how.num_steps, "replan_steps": how.replan_steps}
+        acting = {"high_level": level, "num_steps": how.num_steps, "replan_steps": self.replan_steps}
         acting |= {"latency_ms": how.latency_ms, "executor": how.executor, "joining": how.joining}
         scenes = {name: where[name] for name in ("suite", "options", "split", "control")}
         return {"policy": policy, **acting, **scenes, "seed": EVALUATION_SEED}
@@ -221,6 +221,11 @@ class Evaluating(Part):
     @property
     def parts_before(self) -> Sequence[Part]:
         return (self.policy,) if isinstance(self.policy, TrainingPart) else ()
+
+    @property
+    def replan_steps(self) -> int | None:
+        """The actions of a chunk that are executed: as the condition says, or else the trial."""
+        return self.condition.replan_steps or self.trial.replan_steps
 
     @property
     def suite(self) -> Suite:
@@ -252,7 +257,7 @@ class Evaluating(Part):
             control=self.trial.control,
             workers=workers,
             num_steps=how.num_steps,
-            replan_steps=how.replan_steps,
+            replan_steps=self.replan_steps,
             high_level=level,
             timekeeping=Timekeeping(
                 clock=how.latency_ms is not None,
