@@ -55,10 +55,17 @@ def test_its_trials_and_measures_are_known(name):
 
 
 def test_two_seeds_of_every_study_share_what_they_can(tmp_path):
-    for name, trained, declared in (("sources", 30, 42), ("high_level_data", 18, 48)):
+    for name, trained, declared in (("sources", 30, 56), ("high_level_data", 18, 64)):
         two = plan(name, tmp_path, seeds=2)
         assert sum(isinstance(part, TrainingPart) for part in two.parts) == trained
         assert sum(len(r.condition.trainings) for r in two.repetitions) == declared
+
+
+def test_what_stands_in_for_released_weights_is_one_for_all_seeds(tmp_path):
+    first, second = [r for r in plan("sources", tmp_path, seeds=2).repetitions if r.condition.name == "full"]
+    keys = [[part.key for part in r.parts if isinstance(part, TrainingPart)] for r in (first, second)]
+    assert len(keys[0]) == len(keys[1]) == 4
+    assert [a == b for a, b in zip(*keys, strict=True)] == [True, True, False, False]
 
 
 def test_environments_have_about_as_many_demonstrations_each_and_the_same_first_homes():

@@ -33,23 +33,22 @@ SEVERAL_MOVES = replace(ONE_MOVE, suite="homes-l2-multi", title="several moves")
 EQUAL = "rows of training, model, homes and starts of the trials"
 
 
-def full(
-    *, words: tuple[str, ...] = (), actions: tuple[str, ...] = (), model: tuple[str, ...] = ()
-) -> tuple[Training, ...]:
-    """Return the full recipe, vision, words, actions, with changes to a stage, or to the model of all three."""
+def base(*, model: tuple[str, ...] = (), vision: tuple[str, ...] = ()) -> tuple[Training, ...]:
+    """Return what stands in for released weights, with changes to the model, or to the tower's run alone."""
     return (
-        Training(run="study_vision", changes=model),
-        Training(run="study_words", changes=(*words, *model)),
-        Training(run="study_actions", changes=(*actions, *model)),
+        Training(run="study_vision", changes=(*vision, *model), one_for_all_seeds=True),
+        Training(run="study_base", changes=model, one_for_all_seeds=True),
     )
+
+
+def full(*, words: tuple[str, ...] = (), actions: tuple[str, ...] = ()) -> tuple[Training, ...]:
+    """Return the full recipe, words and actions behind the base, with changes to a stage."""
+    return (*base(), Training(run="study_words", changes=words), Training(run="study_actions", changes=actions))
 
 
 def joint(*changes: str, model: tuple[str, ...] = (), vision: tuple[str, ...] = ()) -> tuple[Training, ...]:
-    """Return the recipe in one stage behind the vision tower, with changes to it, to the tower, or to both's model."""
-    return (
-        Training(run="study_vision", changes=(*vision, *model)),
-        Training(run="study_joint", changes=(*changes, *model)),
-    )
+    """Return the recipe in one stage behind the base, with changes to it, to the tower, or to the model of all."""
+    return (*base(model=model, vision=vision), Training(run="study_joint", changes=(*changes, *model)))
 
 
 def tokens(kind: str) -> tuple[Training, ...]:

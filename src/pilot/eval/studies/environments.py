@@ -2,17 +2,14 @@
 
 from dataclasses import replace
 
-from pilot.eval.studies._recipe import FOLDER, FOLLOWING, FOLLOWING_NEW, LAB, TASKS, WEB, without
+from pilot.eval.studies._recipe import FOLDER, FOLLOWING, FOLLOWING_NEW, LAB, TASKS, WEB, base, without
 from pilot.eval.study.declare import Condition, Study, StudyData, Training
 
 EPISODES = {1: 624, 3: 208, 12: 52, 22: 28, 53: 12, 82: 8, 104: 6}
 """Episodes in each of so many homes: about as many in all."""
 TESTS = 200  # homes 0 to 199 of the train split, where no set but the upper bound's is
 
-PRETRAINING = (
-    Training(run="study_vision"),
-    Training(run="study_words", changes=without("homes", "tasks", "silent", "verbal")),
-)
+PRETRAINING = (*base(), Training(run="study_words", changes=without("homes", "tasks", "silent", "verbal")))
 
 
 def homes_set(name: str, *, first_scene: int, scenes: int, episodes: int) -> StudyData:
@@ -55,7 +52,7 @@ STUDY = Study(
         Condition(
             name="104 homes alone",
             what="no pre-training of words, no web rows",
-            trainings=(Training(run="study_vision"), *post_training("homes_104", web=False)),
+            trainings=(*base(), *post_training("homes_104", web=False)),
         ),
     ),
     trials=(
@@ -68,5 +65,5 @@ STUDY = Study(
     x_label="homes in post-training",
     equal="pre-training, rows and steps of post-training, about 624 demonstrations in each set",
     notes="Homes here differ in table, light, colours and where things stand. Pre-training has the laboratory and web "
-    "rows; the vision tower has seen pictures of 3,000 other homes, as released weights have seen the web.",
+    "rows; the base has seen pictures of 3,000 other homes, hats too, as released weights have seen the web.",
 )

@@ -11,7 +11,7 @@ STUDY = Study(
         Condition(name="FAST", what="compressed tokens, one after the other", trainings=tokens("fast")),
         Condition(name="VQ", what="tokens of a learned codebook", trainings=tokens("vq")),
         Condition(name="bins", what="a token for each dim and step", trainings=tokens("bins")),
-        Condition(name="regressed chunk", what="ACT, no vision tower before", trainings=(Training(run="study_act"),)),
+        Condition(name="regressed chunk", what="ACT, no base before it", trainings=(Training(run="study_act"),)),
     ),
     trials=(ONE_MOVE,),
     measures=("success", "steps", "ms"),

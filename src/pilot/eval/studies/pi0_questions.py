@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pilot.eval.studies._recipe import ALL, FOLDER, FOLLOWING, ONE_MOVE, SEVERAL_MOVES, TIME, full, without
+from pilot.eval.studies._recipe import ALL, FOLDER, FOLLOWING, ONE_MOVE, SEVERAL_MOVES, TIME, base, full, without
 from pilot.eval.study.declare import Condition, Study, StudyData, Training
 
 MINUTES = {1: 26, 5: 130, 20: 520}
@@ -22,7 +22,7 @@ def few_shot(minutes: int, *before: Training) -> tuple[Training, ...]:
     return (*before, Training(run="study_finetune", changes=(path,)))
 
 
-SCRATCH = (Training(run="study_vision"),)
+SCRATCH = base()
 
 STUDY = Study(
     question="What does pre-training give when there are minutes of something new?",
@@ -36,14 +36,14 @@ STUDY = Study(
         *(
             Condition(
                 name=f"from scratch, {minutes} min",
-                what="behind the vision tower alone",
+                what="behind the base alone",
                 trainings=few_shot(minutes, *SCRATCH),
             )
             for minutes in (5, 1, 20)
         ),
         Condition(
             name="without web rows",
-            what="out of the box, no web rows behind the vision tower",
+            what="out of the box, no web rows behind the base",
             trainings=full(words=without("web")),
         ),
     ),

@@ -22,7 +22,7 @@ WHAT = {
 
 
 def left_out(label: str) -> Condition:
-    """Return the recipe without some sources, in every stage behind the vision tower."""
+    """Return the recipe without some sources, in every stage behind the base."""
     names = LEFT_OUT[label]
     actions = without(*(name for name in names if name != "web"))  # which have no actions
     return Condition(name=label, what=WHAT[label], trainings=full(words=without(*names), actions=actions))
@@ -37,6 +37,6 @@ STUDY = Study(
     data=ALL,
     equal=EQUAL,
     notes="On the table-top all sources have one body: MM are several moves, ME single moves in many homes, CE simple "
-    "moves beside two objects. Shares of sources that are left out go to the others. The vision tower stands in for "
+    "moves beside two objects. Shares of sources that are left out go to the others. The base stands in for "
     "released weights and has seen web rows in every condition.",
 )

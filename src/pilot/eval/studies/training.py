@@ -4,7 +4,7 @@ from pilot.eval.studies._recipe import ALL, EQUAL, ONE_MOVE, QUESTIONS, SEVERAL_
 from pilot.eval.study.declare import Condition, Study, Training, Trial
 
 FLOW_ONLY = ("objective.text_weight=0", "objective.fast_weight=0", *without("web"))
-A_THIRD = "steps=1033"
+A_THIRD = "steps=500"
 ROBOT = ("lab", "homes", "tasks", "silent", "verbal")
 FLOW_ROWS = tuple(f"data.sources.{name}.teaches=flow" for name in ROBOT)
 
@@ -28,14 +28,18 @@ STUDY = Study(
         Condition(
             name="no adaptive norm",
             what="one stage, the flow time beside each action",
-            trainings=(Training(run="study_concat_vision"), Training(run="study_concat")),
+            trainings=(
+                Training(run="study_concat_vision", one_for_all_seeds=True),
+                Training(run="study_concat_base", one_for_all_seeds=True),
+                Training(run="study_concat"),
+            ),
         ),
         Condition(name="state as a token", what="one stage", trainings=joint(model=("model.state_input=token",))),
         Condition(name="no state", what="one stage", trainings=joint(model=("model.state_input=none",))),
         Condition(name="one stage, a third of the steps", trainings=joint(A_THIRD)),
         Condition(name="not insulated, a third of the steps", trainings=joint(A_THIRD, "model.insulate=false")),
         Condition(
-            name="two stages, a third of the steps", trainings=full(words=("steps=300",), actions=("steps=866",))
+            name="two stages, a third of the steps", trainings=full(words=("steps=100",), actions=("steps=600",))
         ),
     ),
     trials=(
@@ -46,6 +50,6 @@ STUDY = Study(
     measures=("success",),
     data=(*ALL, QUESTIONS),
     equal=f"{EQUAL}, but for those that say fewer steps",
-    notes="All begin from the same vision tower; those with another shape of model have their own, trained alike. "
+    notes="All begin from the same base; those with another shape of model have their own, trained alike. "
     "Without words (flow only) nothing is asked of the high level. Whoever cannot write is not asked questions.",
 )

@@ -44,6 +44,7 @@ class Training:
 
     run: str
     changes: tuple[str, ...] = ()
+    one_for_all_seeds: bool = False  # as released weights are one, whatever comes behind them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,7 +154,9 @@ class StudyPlan:
         trainings: list[TrainingPart] = []
         for training in condition.trainings:
             config = self.configure(training)
-            config = without_empty_sources(replace(config, seed=config.seed + SEED_STEP * seed))
+            if not training.one_for_all_seeds:
+                config = replace(config, seed=config.seed + SEED_STEP * seed)
+            config = without_empty_sources(config)
             sets = tuple(self._set_of(source.path, config) for source in config.data.sources)
             before = trainings[-1] if trainings else None
             trainings.append(
