@@ -27,7 +27,7 @@ from pilot.train.config import (
 )
 
 DATA = "data/study"
-WORDS_STEPS, WORDS_ROWS = 300, 64
+WORDS_STEPS, WORDS_ROWS = 650, 64
 ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 1800, 16, 8
 JOINT_ROWS = 32
 LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")

@@ -4,7 +4,7 @@ from pilot.eval.studies._recipe import ALL, EQUAL, ONE_MOVE, QUESTIONS, SEVERAL_
 from pilot.eval.study.declare import Condition, Study, Training, Trial
 
 FLOW_ONLY = ("objective.text_weight=0", "objective.fast_weight=0", *without("web"))
-A_THIRD = "steps=500"
+A_THIRD = "steps=733"
 ROBOT = ("lab", "homes", "tasks", "silent", "verbal")
 FLOW_ROWS = tuple(f"data.sources.{name}.teaches=flow" for name in ROBOT)
 
@@ -39,7 +39,7 @@ STUDY = Study(
         Condition(name="one stage, a third of the steps", trainings=joint(A_THIRD)),
         Condition(name="not insulated, a third of the steps", trainings=joint(A_THIRD, "model.insulate=false")),
         Condition(
-            name="two stages, a third of the steps", trainings=full(words=("steps=100",), actions=("steps=600",))
+            name="two stages, a third of the steps", trainings=full(words=("steps=216",), actions=("steps=600",))
         ),
     ),
     trials=(
