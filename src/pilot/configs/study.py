@@ -1,11 +1,11 @@
 """The size `study`: a condition of the papers' experiments in twenty minutes on two cores, on the homes' table-top.
 
-Released weights know what things are called and where they are; from nothing, that alone takes longer than a condition
-may. So one base stands in for them: a vision tower that names what it sees, and a backbone that answers questions about
-pictures. All conditions and seeds start from it. Then the tower is frozen (no pass back through its convolutions), and
-come words, and the action expert alone: it lacks steps long before it lacks rows or noise draws, so its batches are
-small. `pilot study` collects `data/study` and makes the chains; its letters for the sources are π0.5's (2504.16054,
-§IV.C).
+Released weights already know many things by name and sight. Learning that from nothing takes longer than a condition
+may take, so one base stands in for such weights: a vision tower that names what it sees, and a backbone that answers
+questions about pictures. All conditions and seeds start from it. After it the tower is frozen, which saves the backward
+pass through its convolutions. A first stage then trains the words, a second one the action expert alone, in small
+batches, because it needs many steps more than it needs many rows or noise draws. `pilot study` collects `data/study`
+and makes the chains; its letters for the sources are π0.5's (2504.16054, §IV.C).
 """
 
 from dataclasses import replace
@@ -31,10 +31,11 @@ WORDS_STEPS, WORDS_ROWS = 650, 64
 ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 1800, 16, 8
 JOINT_ROWS = 32
 LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")
+BOX_JITTER = 0.015  # about a pixel, as the boxes of the high level are off
 FLOW_ALONE = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step")
 
 
-def mixture(*, question: str | None = None, **weights: float) -> DataConfig:
+def mixture(*, question: str | None = None, box_jitter: float = 0.0, **weights: float) -> DataConfig:
     """Return the sets of `DATA` by folder, with their shares of the rows; `question` is the only one of web rows."""
     kinds: dict[str, Literal["robot", "web"]] = {"web": "web"}
     sources = tuple(
@@ -47,7 +48,7 @@ def mixture(*, question: str | None = None, **weights: float) -> DataConfig:
         )
         for name, weight in weights.items()
     )
-    return DataConfig(sources=sources, loc_stride=PIXEL_GRID)
+    return DataConfig(sources=sources, loc_stride=PIXEL_GRID, box_jitter=box_jitter)
 
 
 def study_vision() -> TrainConfig:
@@ -113,11 +114,11 @@ def study_words() -> TrainConfig:
 
 
 def study_actions() -> TrainConfig:
-    """Actions: the expert alone, behind words that rest; boxes are shifted by a pixel, as those that it is told are."""
+    """Actions: only the action expert learns, with boxes as inexact as those that the high level gives it."""
     return replace(
         study_words(),
         name="study_actions",
-        data=replace(mixture(lab=0.17, homes=0.35, tasks=0.33, silent=0.07, verbal=0.08), box_jitter=0.015),
+        data=mixture(box_jitter=BOX_JITTER, lab=0.17, homes=0.35, tasks=0.33, silent=0.07, verbal=0.08),
         steps=ACTIONS_STEPS,
         batch_size=ACTIONS_ROWS,
         seed=2,
@@ -163,7 +164,7 @@ def study_home_words() -> TrainConfig:
 
 def study_home() -> TrainConfig:
     """Actions of demonstrations from some homes."""
-    data = replace(mixture(homes_104=1.0), box_jitter=0.015)
+    data = mixture(box_jitter=BOX_JITTER, homes_104=1.0)
     return replace(study_actions(), name="study_home", data=data, init_from=InitFrom("outputs/study/home_words/policy"))
 
 

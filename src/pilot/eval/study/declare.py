@@ -44,7 +44,7 @@ class Training:
 
     run: str
     changes: tuple[str, ...] = ()
-    one_for_all_seeds: bool = False  # as released weights are one, whatever comes behind them
+    one_for_all_seeds: bool = False  # the same in every repetition, like released weights
 
 
 @dataclass(frozen=True, kw_only=True)

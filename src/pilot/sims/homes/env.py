@@ -13,12 +13,11 @@ import numpy as np
 from pilot.robots.homes import ROBOT
 from pilot.sims.base import Info, check_action
 from pilot.sims.homes import language
-from pilot.sims.homes.episodes import TASKS, HomesEpisode, draw_episode
+from pilot.sims.homes.episodes import SECONDS_PER_MOVE, TASKS, HomesEpisode, draw_episode
 from pilot.sims.homes.mjcf import LIMITS
 from pilot.sims.homes.rooms import ALL_KINDS, ALL_RECEPTACLES, Receptacle, check_names, draw_home, home_seed
 from pilot.sims.homes.world import Box, World
 
-SECONDS_PER_MOVE = 8.0
 STEERING_AXES = ("right", "away", "up")
 STEERING_STEP = 0.03  # of the pad, at full push and per control step [m]
 _LIFTED = 0.015  # an object held this far above where it stood counts as grasped [m]

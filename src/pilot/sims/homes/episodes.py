@@ -13,6 +13,7 @@ from pilot.sims.homes.objects import COLOURS_RGB
 from pilot.sims.homes.rooms import Home, Receptacle, free_spots
 
 TASKS = ("single", "multi")
+SECONDS_PER_MOVE = 8.0  # three times as long as the expert takes
 
 
 @dataclass(frozen=True)

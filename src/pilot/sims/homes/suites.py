@@ -12,7 +12,7 @@ from pilot.robots.homes import ROBOT
 from pilot.sims.base import DONE, Disturbance, Lesson, Question, ScriptedExpert, SimEnv, Suite
 from pilot.sims.homes import language
 from pilot.sims.homes.disturbances import HomesDisturbance, Noise
-from pilot.sims.homes.episodes import TASKS, draw_episode
+from pilot.sims.homes.episodes import SECONDS_PER_MOVE, TASKS, draw_episode
 from pilot.sims.homes.rooms import draw_home, home_seed
 from pilot.types import Robot
 
@@ -33,7 +33,7 @@ class HomesSuite(Suite):
     task: str = field(default="single", metadata={"help": "one move, or several", "choices": TASKS})
     kinds: tuple[str, ...] | None = field(default=None, metadata={"help": "only these kinds of object", "nargs": "+"})
     receptacles: tuple[str, ...] | None = field(default=None, metadata={"help": "only these receptacles", "nargs": "+"})
-    seconds_per_move: float = 8.0  # until an episode is cut off; three times as long as the expert takes
+    seconds_per_move: float = SECONDS_PER_MOVE  # until an episode is cut off
     noise: Noise = field(default_factory=Noise)  # what goes wrong in demonstrations
 
     @property
