@@ -28,7 +28,7 @@ class Source:
     kind: Literal["robot", "web"] = "robot"
     # Share of the rows relative to other sources; None: by its number of rows, to the power `data.mixture_power`.
     weight: float | None = None
-    # Web rows: take only those that ask exactly this.
+    # Web rows: take only those whose question begins with this, such as "detect".
     question: str | None = None
     # Web rows: show crops down to this share of a picture's sides, with boxes that follow; 1 shows all of it.
     zoom: float = 1.0

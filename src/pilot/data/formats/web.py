@@ -70,7 +70,7 @@ class WebWriter:
 
 
 class WebRows(ImageTextRows):
-    """Random access to web rows, one for each question. `question`: only the rows that ask exactly this.
+    """Random access to web rows, one for each question. `question`: only the rows whose question begins with this.
 
     Raises `FileNotFoundError`/`ValueError` that name the file, the line and the remedy.
     """
@@ -100,9 +100,9 @@ class WebRows(ImageTextRows):
         if not self.rows:
             raise ValueError(f"{file} is empty; collect the rows again")
         if self.question is not None:
-            self.rows = [row for row in self.rows if row[1] == self.question]
+            self.rows = [row for row in self.rows if row[1].startswith(self.question)]
         if not self.rows:
-            raise ValueError(f"no row of {file} asks {self.question!r}")
+            raise ValueError(f"no question of {file} begins with {self.question!r}")
         self._places = _zip_places(self.path / PACKED) if (self.path / PACKED).exists() else None
         self._file: BinaryIO | None = None
 
