@@ -37,6 +37,13 @@ def test_reads_back(path):
     assert [int(rows.sample(i).images["room"][0, 0, 0]) for i in range(3)] == [1, 1, 2]
 
 
+def test_rows_are_chosen_by_how_their_question_begins(path):
+    assert WebRows(path, question="detect").sample(0).prompt == "detect red cup"
+    assert len(WebRows(path, question="detect")) == len(WebRows(path, question="what is")) == 1
+    with pytest.raises(ValueError, match="no question of .* begins with 'red'"):
+        WebRows(path, question="red")
+
+
 def test_boxes_snap_in_questions_and_answers(path):
     rows = WebRows(path, loc_stride=16)
     assert rows.sample(0).answer == "<loc0096><loc0208><loc0304><loc0400> red cup"

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pilot.eval.studies._recipe import FOLDER, FOLLOWING, FOLLOWING_NEW, LAB, TASKS, WEB, base, without
+from pilot.eval.studies._recipe import FOLDER, FOLLOWING, FOLLOWING_NEW, LAB, WEB, base, without
 from pilot.eval.study.declare import Condition, Study, StudyData, Training
 
 EPISODES = {1: 624, 3: 208, 12: 52, 22: 28, 53: 12, 82: 8, 104: 6}
@@ -60,7 +60,7 @@ STUDY = Study(
         replace(FOLLOWING_NEW, split="train", title="the same with hats, which are in no set"),
     ),
     measures=("success", "progress", "follow"),
-    data=(LAB, TASKS, WEB, TEST_HOMES, *SETS.values()),
+    data=(LAB, WEB, TEST_HOMES, *SETS.values()),
     plot="curve",
     x_label="homes in post-training",
     equal="pre-training, rows and steps of post-training, about 624 demonstrations in each set",
