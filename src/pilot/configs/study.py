@@ -86,7 +86,7 @@ def study_base() -> TrainConfig:
         seed=5,
         init_from=InitFrom("outputs/study/vision/policy"),
         freeze=(),
-        objective=ObjectiveConfig(alpha=0.0, name_weight=0.25, place_weight=0.25, noise_per="step"),
+        objective=ObjectiveConfig(alpha=0.0, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
     )
 
