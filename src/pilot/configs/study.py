@@ -80,13 +80,13 @@ def study_base() -> TrainConfig:
     return replace(
         study_vision(),
         name="study_base",
-        data=mixture(detect=0.6, web=0.35, lab=0.05),
-        steps=800,
+        data=mixture(detect=0.7, web=0.28, lab=0.02),
+        steps=700,
         batch_size=64,
         seed=5,
         init_from=InitFrom("outputs/study/vision/policy"),
         freeze=(),
-        objective=ObjectiveConfig(alpha=0.0, noise_per="step"),
+        objective=ObjectiveConfig(alpha=0.0, fast_weight=0.1, noise_per="step"),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
     )
 
