@@ -9,6 +9,7 @@ and makes the chains; its letters for the sources are π0.5's (2504.16054, §IV.
 """
 
 from dataclasses import replace
+from typing import Literal
 
 from pilot.configs import rooms
 from pilot.configs.nano import ALL_BUT_VISION, NAMING, PIXEL_GRID
@@ -26,8 +27,11 @@ from pilot.train.config import (
 )
 
 DATA = "data/study"
+STATE_INPUT: Literal["both"] = (
+    "both"  # as text and as a token of the flow: hands learn with fewer steps (`docs/log.md`)
+)
 WORDS_STEPS, WORDS_ROWS = 650, 64
-ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 1800, 16, 8
+ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 2600, 16, 8
 JOINT_ROWS = 32
 LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")
 BOX_JITTER = 0.015  # about a pixel, as the boxes of the high level are off
@@ -57,7 +61,7 @@ def study_vision() -> TrainConfig:
     """The vision tower learns to name what it sees, and to say where it is."""
     return TrainConfig(
         name="study_vision",
-        model=pi05("nano"),
+        model=pi05("nano", state_input=STATE_INPUT),
         data=mixture(listed=0.85, lab=0.15),  # the laboratory, for its robot's statistics
         robot="homes",
         steps=800,
@@ -219,4 +223,4 @@ def study_bodies() -> TrainConfig:
 
 
 def _with_time_beside_actions() -> PiConfig:
-    return pi05("nano", action_expert=SIZES["nano"][2], time_conditioning="concat")
+    return pi05("nano", action_expert=SIZES["nano"][2], time_conditioning="concat", state_input=STATE_INPUT)

@@ -53,7 +53,9 @@ def joint(*changes: str, model: tuple[str, ...] = (), vision: tuple[str, ...] = 
 
 def tokens(kind: str) -> tuple[Training, ...]:
     """Return a policy whose actions are tokens of a kind, which its tower fits already, since a chain keeps it."""
-    model = ("model.action_expert=none", "model.insulate=false", f"data.action_tokenizer={kind}")
+    model = (
+        "model.action_expert=none", "model.insulate=false", "model.state_input=text", f"data.action_tokenizer={kind}",
+    )  # fmt: skip
     return joint("objective.alpha=0", model=model, vision=("freeze=vlm",))
 
 

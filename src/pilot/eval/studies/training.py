@@ -4,7 +4,7 @@ from pilot.eval.studies._recipe import ALL, EQUAL, ONE_MOVE, QUESTIONS, SEVERAL_
 from pilot.eval.study.declare import Condition, Study, Training, Trial
 
 FLOW_ONLY = ("objective.text_weight=0", "objective.fast_weight=0", *without("web"))
-A_THIRD = "steps=733"
+A_THIRD = "steps=866"
 ROBOT = ("lab", "homes", "tasks", "silent", "verbal")
 FLOW_ROWS = tuple(f"data.sources.{name}.teaches=flow" for name in ROBOT)
 
@@ -34,12 +34,13 @@ STUDY = Study(
                 Training(run="study_concat"),
             ),
         ),
-        Condition(name="state as a token", what="one stage", trainings=joint(model=("model.state_input=token",))),
+        Condition(name="state as text", what="one stage (π0.5)", trainings=joint(model=("model.state_input=text",))),
+        Condition(name="state as a token", what="one stage (π0)", trainings=joint(model=("model.state_input=token",))),
         Condition(name="no state", what="one stage", trainings=joint(model=("model.state_input=none",))),
         Condition(name="one stage, a third of the steps", trainings=joint(A_THIRD)),
         Condition(name="not insulated, a third of the steps", trainings=joint(A_THIRD, "model.insulate=false")),
         Condition(
-            name="two stages, a third of the steps", trainings=full(words=("steps=216",), actions=("steps=600",))
+            name="two stages, a third of the steps", trainings=full(words=("steps=216",), actions=("steps=866",))
         ),
     ),
     trials=(
