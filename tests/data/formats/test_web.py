@@ -40,7 +40,7 @@ def test_reads_back(path):
 def test_rows_are_chosen_by_how_their_question_begins(path):
     assert WebRows(path, question="detect").sample(0).prompt == "detect red cup"
     assert len(WebRows(path, question="detect")) == len(WebRows(path, question="what is")) == 1
-    with pytest.raises(ValueError, match="no question of .* begins with 'red'"):
+    with pytest.raises(ValueError, match=r"no question of .* begins with 'red'"):
         WebRows(path, question="red")
 
 

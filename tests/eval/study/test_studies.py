@@ -8,9 +8,11 @@ import pytest
 from pilot import configs
 from pilot.cli.study import configure
 from pilot.contracts import run as contract
+from pilot.data.storage.files import write_json
 from pilot.eval.stand_ins import study_high_level
 from pilot.eval.studies import STUDIES, load_study
 from pilot.eval.studies.environments import EPISODES
+from pilot.eval.study import parts
 from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.parts import Asking, TrainingPart, change_suite
 from pilot.eval.study.plan import StudyPlan, flops_per_row
@@ -66,6 +68,25 @@ def test_what_stands_in_for_released_weights_is_one_for_all_seeds(tmp_path):
     keys = [[part.key for part in r.parts if isinstance(part, TrainingPart)] for r in (first, second)]
     assert len(keys[0]) == len(keys[1]) == 4
     assert [a == b for a, b in zip(*keys, strict=True)] == [True, True, False, False]
+
+
+def test_a_shipped_base_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "SHIPPED", tmp_path / "shipped")
+    repetition = plan("sources", tmp_path).repetitions[0]
+    vision, base, words, _ = (part for part in repetition.parts if isinstance(part, TrainingPart))
+    parts.SHIPPED.mkdir()
+    write_json(
+        parts.SHIPPED / "part.json", {"key": base.key, "commit": "abc", "unit": base.unit, "amount": base.amount}
+    )
+    again = plan("sources", tmp_path).repetitions[0]
+    left = [part.key for part in again.parts_left]
+    assert words.key in left and vision.key not in left and base.key not in left
+    bases = [part.policy for part in again.parts if isinstance(part, TrainingPart) and part.key == base.key]
+    assert bases == [parts.SHIPPED]
+    # That of another recipe is none.
+    changed = plan("sources", tmp_path).repetitions[0]
+    write_json(parts.SHIPPED / "part.json", {"key": "0" * 10, "commit": "abc", "unit": base.unit, "amount": 1})
+    assert base.key in [part.key for part in changed.parts_left]
 
 
 def test_environments_have_about_as_many_demonstrations_each_and_the_same_first_homes():
