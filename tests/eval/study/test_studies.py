@@ -1,7 +1,9 @@
 """Every study of the package can be planned: its runs exist and fit each other, its trials and measures are known."""
 
+import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from pilot.eval.study import parts
 from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.parts import Asking, TrainingPart, change_suite
 from pilot.eval.study.plan import StudyPlan, flops_per_row
-from pilot.models.bundle import empty_model
+from pilot.models.bundle import empty_model, load_bundle
 from pilot.models.pi_config import PiConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.start import OF_THE_RUN
@@ -87,6 +89,14 @@ def test_a_shipped_base_is_not_trained_again(tmp_path, monkeypatch):
     changed = plan("sources", tmp_path).repetitions[0]
     write_json(parts.SHIPPED / "part.json", {"key": "0" * 10, "commit": "abc", "unit": base.unit, "amount": 1})
     assert base.key in [part.key for part in changed.parts_left]
+
+
+def test_the_shipped_base_is_that_of_the_studies(tmp_path):
+    """A change to its recipe needs a new one: `checkpoints/study_base/README.md`."""
+    (base,) = {p.key for p in plan("sources", tmp_path).parts if p.unit == "row of study_base"}
+    shipped = Path(__file__).parents[3] / parts.SHIPPED
+    assert json.loads((shipped / "part.json").read_text())["key"] == base
+    assert load_bundle(shipped, weights=False).model.config == configs.get("study_base").model
 
 
 def test_environments_have_about_as_many_demonstrations_each_and_the_same_first_homes():
