@@ -27,9 +27,8 @@ from pilot.train.config import (
 )
 
 DATA = "data/study"
-STATE_INPUT: Literal["both"] = (
-    "both"  # as text and as a token of the flow: hands learn with fewer steps (`docs/log.md`)
-)
+# As text and as a token of the flow: so hands need fewer steps (`docs/log.md`, 2026-11-29).
+STATE_INPUT: Literal["both"] = "both"
 WORDS_STEPS, WORDS_ROWS = 650, 64
 ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 2600, 16, 8
 JOINT_ROWS = 32
@@ -38,23 +37,24 @@ BOX_JITTER = 0.015  # about a pixel, as the boxes of the high level are off
 FLOW_ALONE = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step")
 
 
-def mixture(*, box_jitter: float = 0.0, detect: float = 0.0, listed: float = 0.0, **weights: float) -> DataConfig:
+def mixture(
+    *, box_jitter: float = 0.0, web: float = 0.0, detect: float = 0.0, listed: float = 0.0, **robot: float
+) -> DataConfig:
     """Return the sets of `DATA` by folder, with their shares of the rows.
 
-    `detect` and `listed` are shares of web rows that ask for the boxes of things by name, or of everything.
+    `web` are questions as they come; `detect` and `listed` those for the boxes of things by name, or of everything.
     """
-    robot = (
-        Source(path=f"{DATA}/{name}", weight=weight, teaches=WITHOUT_SUBTASK if name == "silent" else LOSSES)
-        for name, weight in weights.items()
-        if name != "web"
+    demonstrations = (
+        Source(path=f"{DATA}/{name}", weight=share, teaches=WITHOUT_SUBTASK if name == "silent" else LOSSES)
+        for name, share in robot.items()
     )
-    asked = {"web": (weights.get("web", 0.0), None), "detect": (detect, "detect"), "list": (listed, "list everything")}
-    web = (
-        Source(path=f"{DATA}/web", name=name, kind="web", weight=weight, question=question)
-        for name, (weight, question) in asked.items()
-        if weight
+    asked = (("web", web, None), ("detect", detect, "detect"), ("list", listed, "list everything"))
+    questions = (
+        Source(path=f"{DATA}/web", name=name, kind="web", weight=share, question=question)
+        for name, share, question in asked
+        if share
     )
-    return DataConfig(sources=(*robot, *web), loc_stride=PIXEL_GRID, box_jitter=box_jitter)
+    return DataConfig(sources=(*demonstrations, *questions), loc_stride=PIXEL_GRID, box_jitter=box_jitter)
 
 
 def study_vision() -> TrainConfig:
