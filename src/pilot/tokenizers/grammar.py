@@ -41,7 +41,7 @@ class TextGrammar:
 
     `none`: nowhere. `first`: before the first word (a subtask). `any`: before any word (the answer of a detection). A
     box is four `<loc>` in the order y0 x0 y1 x1 with y0 ≤ y1 and x0 ≤ x1, and is followed by a word. `actions` are ids
-    of the model's vocabulary that belong to action tokens.
+    of the model's vocabulary that belong to actions: none of them is a word.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TextGrammar:
         vocab_size: int,
         end: int,
         boxes: Literal["none", "first", "any"] = "none",
-        actions: range = range(0),
+        actions: Sequence[int] = (),
     ) -> None:
         self.boxes = boxes
         self.loc_ids = np.array([text.loc_id(n) for n in range(LOC_BINS)] if boxes != "none" else [], np.int64)

@@ -178,3 +178,13 @@ def test_robots_hold_on_each_for_itself(policy):
     assert [session.subtask for session in sessions] == [OLD, fresh, BOX + "wait"]
     alone = policy.session().infer(observation(1))
     np.testing.assert_allclose(answers[1]["actions"], alone["actions"], atol=1e-4)
+
+
+def test_a_subtask_never_begins_the_actions(policy):
+    """A model that has learned rows without a subtask would, and nobody could act on such words."""
+    codec = policy.subtask_codec
+    (start,) = policy.bundle.text.encode("Action: ")
+    for boxes in ("first", "none"):
+        grammar = codec.grammar(boxes=boxes)
+        assert not grammar.allowed([])[start] and not grammar.allowed(codec.encode("wave")[:-1])[start]
+        assert grammar.allowed([])[codec.encode("wave")[0]]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pilot.tokenizers.base import action_ids
 from pilot.tokenizers.grammar import Grammar, LabelGrammar, TextGrammar, WithoutGrammar
-from pilot.tokenizers.prompts import SUBTASK_END, encode_target
+from pilot.tokenizers.prompts import ACTION_START, SUBTASK_END, encode_target
 from pilot.tokenizers.text import TextTokenizer
 
 SUBTASK_TOKENS = 24
@@ -59,9 +59,12 @@ class SubtaskCodec:
 
     def text_grammar(self, *, boxes: Boxes) -> TextGrammar:
         """Return the grammar of free words, with a box in front or none."""
-        return TextGrammar(
-            self.text, vocab_size=self.vocab_size, end=self.end, boxes=boxes, actions=self.action_ids
-        )  # fmt: skip
+        actions = [*self.action_ids]
+        # A model that has learned rows without a subtask also wants to go on with its actions at once.
+        start = self.text.encode(ACTION_START)[0]
+        if self.text.decode([start]).strip(" :") == ACTION_START.strip(" :"):
+            actions.append(start)
+        return TextGrammar(self.text, vocab_size=self.vocab_size, end=self.end, boxes=boxes, actions=actions)
 
     def encode_labels(self, labels: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each label, with their end.
