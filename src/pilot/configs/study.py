@@ -33,7 +33,7 @@ WORDS_STEPS, WORDS_ROWS = 650, 64
 ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 2600, 16, 8
 JOINT_ROWS = 32
 LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")
-BOX_JITTER = 0.015  # about a pixel, as the boxes of the high level are off
+BOX_JITTER = 0.015  # about a pixel: the boxes that the policy writes are that inexact
 FLOW_ALONE = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step")
 
 

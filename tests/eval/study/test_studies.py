@@ -85,7 +85,7 @@ def test_a_shipped_base_is_not_trained_again(tmp_path, monkeypatch):
     assert words.key in left and vision.key not in left and base.key not in left
     bases = [part.policy for part in again.parts if isinstance(part, TrainingPart) and part.key == base.key]
     assert bases == [parts.SHIPPED]
-    # That of another recipe is none.
+    # A shipped policy of another recipe is not used.
     changed = plan("sources", tmp_path).repetitions[0]
     write_json(parts.SHIPPED / "part.json", {"key": "0" * 10, "commit": "abc", "unit": base.unit, "amount": 1})
     assert base.key in [part.key for part in changed.parts_left]

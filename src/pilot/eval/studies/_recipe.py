@@ -60,6 +60,6 @@ def tokens(kind: str) -> tuple[Training, ...]:
 
 
 def without(*sources: str) -> tuple[str, ...]:
-    """Return the changes that leave sources out of a stage that has them; "web" are all web rows."""
+    """Return the changes that leave sources out of a stage that has them; "web" stands for all sources of web rows."""
     names = [part for name in sources for part in (("web", "detect") if name == "web" else (name,))]
     return tuple(f"data.sources.{name}.weight=0" for name in names)
