@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--replan-steps",
         type=whole_number(1),
         metavar="TICKS",
-        help="control ticks between two observations of a robot that does not choose otherwise (default: 2)",
+        help="control ticks between two observations of a robot that does not choose otherwise (default: "
+        "what the robot does in a fifth of a second)",
     )
     parser.add_argument(
         "--max-robots", type=whole_number(1), default=64, help="most robots connected (default: %(default)s)"

@@ -119,7 +119,7 @@ class ObjectiveConfig:
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     # Noise draws per row and step.
     flow_draws: int = 1
-    # The largest flow time is drawn below this (s of π0).
+    # s of π0: flow times are drawn from 1 − s (almost data) to 1 (noise).
     time_s: float = 0.999
     # "row": noise follows from (seed, step, row), on any number of ranks; "step": one stream, for one process.
     noise_per: Literal["row", "step"] = "row"
