@@ -26,6 +26,13 @@ class Toy:
         return Sample(images={}, prompt=f"{i} {rng.random()}")
 
 
+class NothingToDraw(Toy):
+    """Rows of which settings leave none."""
+
+    def groups(self) -> dict[str, np.ndarray]:
+        return {}
+
+
 SOURCES = {"robot": Toy(single=5000, multi=1000), "web": Toy(web=200)}
 
 
@@ -130,6 +137,8 @@ def test_bad_mixtures_are_refused():
         Mixture({}, seed=0)
     with pytest.raises(ValueError, match=r"sources \['none'\] have no rows"):
         Mixture({"none": Toy()}, seed=0)
+    with pytest.raises(ValueError, match=r"sources \['none'\] have no rows to draw; .* first_seconds, data.held_out"):
+        Mixture(SOURCES | {"none": NothingToDraw(a=5)}, seed=0)
     with pytest.raises(ValueError, match=r"give one per source"):
         Mixture(SOURCES, seed=0, weights={"robot": 1})
 

@@ -84,7 +84,7 @@ class Mixture:
     much less decoding (`loading/windows.py`). `streams`: how many shares sources are cut into (`loading/shuffle.py`);
     batches are multiples of it.
 
-    Raises `ValueError` for no or empty sources, and for weights that miss a source or name an unknown one.
+    Raises `ValueError` for no sources, one without rows to draw, and weights that miss a source or name an unknown one.
     """
 
     def __init__(
@@ -99,8 +99,12 @@ class Mixture:
     ) -> None:
         if not sources:
             raise ValueError("a mixture needs at least one source")
-        if empty := [name for name, rows in sources.items() if not len(rows)]:
-            raise ValueError(f"sources {empty} have no rows; leave them out or collect data for them")
+        groups_of = {name: rows.groups() for name, rows in sources.items()}
+        if empty := [name for name, groups in groups_of.items() if not any(map(len, groups.values()))]:
+            raise ValueError(
+                f"sources {empty} have no rows to draw; collect data for them or leave them out, or see what left them "
+                "none: first_seconds, data.held_out, or steps that the set marks as not trainable"
+            )
         if weights is not None and set(weights) != set(sources):
             raise ValueError(f"weights are for {sorted(weights)}, sources are {sorted(sources)}; give one per source")
         if streams < 1:
@@ -108,7 +112,7 @@ class Mixture:
         self.sources, self.seed, self.draws, self.streams = dict(sources), seed, draws, streams
         self._keys, self._orders, natural = [], [], []
         for name, rows in self.sources.items():
-            groups = rows.groups()
+            groups = groups_of[name]
             by_windows = rows if draws == "windows" and isinstance(rows, WindowRowSource) else None
             at_once = by_windows.read_windows(len(groups) * streams) if by_windows else 1
             for group, numbers in groups.items():

@@ -257,6 +257,8 @@ def test_only_where_subtasks_begin(tmp_path):
     groups = RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2).groups()
     # No subtask for two frames, then one for three, then another to the end, ten frames a second.
     assert {name: rows.tolist() for name, rows in groups.items()} == {"task 0": [2, 3, 5, 6], "task 1": [11, 12, 14]}
+    dataset.trainable = dataset.subtask_index < 0
+    assert RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2).groups() == {}
     dataset.subtask_index[:] = -1
     with pytest.raises(ValueError, match="names no subtasks"):
         RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2)

@@ -87,6 +87,8 @@ class RobotRows:
         rows = self.dataset.trainable_rows()
         if self.first_seconds is not None:
             rows = rows[seconds_into_subtask(self.dataset)[rows] < self.first_seconds]
+        if not len(rows):
+            return {}  # numpy splits nothing into one piece, of no group
         by_label = self.group_by == "label"
         own = [(by_label and episode.labels.get("group")) or episode.task for episode in self.dataset.episodes]
         names, numbers = np.unique(own, return_inverse=True)  # rows are many and words long: numbers are sorted
