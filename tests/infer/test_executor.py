@@ -176,8 +176,9 @@ def test_late_is_held_and_gone_is_stopped_until_a_reset():
     assert commands[5].action.tolist() == [100, 100]
     assert executor.request() is None, "it has stopped for good"
     executor.reset()
-    assert executor.next() == Command(0, "wait", None)
-    assert executor.request().tick == 1
+    assert executor.next().action.tolist() == [0, 100], "what moved by itself is brought to rest"
+    assert executor.next() == Command(1, "wait", None)
+    assert executor.request().tick == 2
 
 
 def test_what_was_asked_before_a_reset_or_a_stop_changes_nothing():

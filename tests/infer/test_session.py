@@ -61,6 +61,20 @@ def test_the_high_level_decides_when_its_time_has_come(policy, monkeypatch):
     assert counts == [1, 1, 1, 2, 2, 2, 3]
 
 
+def test_a_robot_that_asks_at_other_times_says_its_control_tick(policy, monkeypatch):
+    calls = says(policy, monkeypatch, TOLD)
+    session, counts = policy.session(subtask_seconds=0.6), []
+    hz = session.robot.control_hz
+    for seconds in (0.0, 0.5, 1.0, 1.5, 2.0):
+        session.infer(observation() | {"control_tick": round(seconds * hz)})
+        counts.append(len(calls))
+    assert counts == [1, 1, 2, 2, 3]
+    session.infer(observation() | {"control_tick": 0})  # counted anew: as many ticks as usual have passed
+    assert session.state.time == pytest.approx(2.0 + 2 * session.replan_steps / hz)
+    with pytest.raises(ValueError, match="'control_tick' is a number of control ticks, 0 or more, got -1"):
+        session.infer(observation() | {"control_tick": -1})
+
+
 def test_the_clock_is_whatever_says_the_time(policy, monkeypatch):
     calls, now = says(policy, monkeypatch, TOLD), 100.0
     session = policy.session(subtask_seconds=1.0, clock=lambda: now)

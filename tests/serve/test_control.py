@@ -1,16 +1,18 @@
 """The control loop under a clock turned by hand: it never waits, and what it asks is what the robot is doing."""
 
 import contextlib
+import functools
 import gc
 import logging
 import threading
 from concurrent.futures import Future
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from pilot import robots
-from pilot.infer.executor import Executor, OpenLoop, TemporalEnsemble
+from pilot.infer.executor import SETTLED, Executor, OpenLoop, TemporalEnsemble
 from pilot.serve.client import PolicyClient, PolicyError
 from pilot.serve.control import EXECUTORS, Controller, executor_for
 from pilot.serve.server import serve_in_background
@@ -318,6 +320,75 @@ def test_the_emergency_stop_holds_until_it_is_released_by_hand(limits):
     assert {command.status for command in robot.run(8)} <= {"wait", "stop"}
     robot.controller.release()
     assert robot.run(8)[-1].status == "run"
+
+
+def largest_step(commands):
+    sent = [command.action.item() for command in commands if command.action is not None]
+    return max(abs(b - a) for a, b in pairwise(sent))
+
+
+class Followed(Robot):
+    """Measures where its elbow was sent `lag` ticks ago, and wants to go on from there."""
+
+    def __init__(self, *, lag, **options):
+        self.elbow, self.lag = [0.0], lag
+        super().__init__(Onwards(**LIMITS), **options)
+
+    def observe(self):
+        return super().observe() | {"state": np.array([self.elbow[max(0, len(self.elbow) - 1 - self.lag)]])}
+
+    def run(self, ticks, **options):
+        commands = []
+        for _ in range(ticks):
+            commands += super().run(1, **options)
+            action = commands[-1].action
+            self.elbow.append(self.elbow[-1] if action is None else action.item())
+        return commands
+
+
+class Onwards(Policy):
+    """Wants 2 more at every tick, from where the robot was measured."""
+
+    def infer(self, observation):
+        actions = observation["state"] + 2.0 * np.arange(1, HORIZON + 1)[:, None]
+        return super().infer(observation) | {"actions": actions}
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_after_a_reset_the_robot_goes_on_within_its_limits(lag, stopped):
+    robot = Followed(lag=lag, takes=6)
+    commands = robot.run(20)
+    if stopped:
+        robot.controller.stop()
+    robot.controller.reset()
+    commands += robot.run(12)
+    robot.controller.release()
+    commands += robot.run(20)
+    assert commands[-1].status == "run" and largest_step(commands) <= 2.0 + 1e-4
+
+
+def test_a_robot_that_was_moved_by_hand_after_a_reset_begins_where_it_is():
+    robot = Followed(lag=0)
+    robot.run(20)
+    robot.controller.reset()
+    robot.clock.takes = SETTLED + 2
+    robot.elbow.append(-3.0)
+    started = next(c for c in robot.run(3 * SETTLED) if c.action is not None)
+    assert started.action.item() == pytest.approx(-1.0), "2 from where it is, not from where it was sent"
+
+
+def test_a_robot_that_drives_is_brought_to_rest_by_a_reset_although_nobody_answers():
+    limits = {"low": [-1.0], "high": [1.0], "speed": [2.0], "acceleration": [None], "on_violation": "clip"}
+    policy = Policy(**(LIMITS | {"action_units": ["m/s"], "limits": limits}))
+    policy.infer = lambda observation: {"actions": np.full((HORIZON, 1), 0.8)}
+    robot = Robot(policy)
+    assert robot.run(10)[-1].action.item() == pytest.approx(0.8)
+    policy.fails = [ConnectionError("gone")] * 1000
+    policy.infer = functools.partial(Policy.infer, policy)
+    robot.controller.reset()
+    driving = [command.action.item() for command in robot.run(60) if command.action is not None]
+    assert driving[:4] == pytest.approx([0.6, 0.4, 0.2, 0.0], abs=1e-6) and not any(driving[4:])
 
 
 def test_answers_that_take_longer_than_a_chunk_are_an_error_that_says_so(caplog):

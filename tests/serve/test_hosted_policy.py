@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from pilot.serve.hosted_policy import HostedPolicy, dummy_observation, warm_up
+from pilot.serve.limits import Limits
 from pilot.serve.server import PolicyServer, serve_in_background
+from pilot.serve.sessions import SessionStore
 from pilot.serve.wire import unpack
 from serve.policies import METADATA, OBSERVATION, CountingPolicy, get, robot
 
@@ -193,7 +195,7 @@ def test_a_robot_that_comes_while_the_policy_changes_is_brought_along(numbered):
 
     numbered.policy = Changing()
     state, generation = numbered.start_session()
-    robot = SimpleNamespace(state=state, generation=generation)
+    robot = SimpleNamespace(state=state, generation=generation, kind=None)
     assert numbered._infer([robot], [OBSERVATION])[0]["number"] == 2
     numbered.batcher.close()
 
@@ -220,3 +222,20 @@ def test_another_robots_policy_does_not_take_over(numbered):
     with pytest.raises(ValueError, match="cannot be replaced while it serves: state_names was"):
         asyncio.run(numbered.reload())
     numbered.batcher.close()
+
+
+def test_after_a_reload_a_robot_is_kept_within_the_limits_of_the_new_policy():
+    def limited(high):
+        policy = WarmPolicy()
+        policy.metadata |= {"control_hz": 10.0, "limits": {"high": [high]}}
+        return policy
+
+    hosted = HostedPolicy("limited", limited(9.0), load=lambda: limited(1.0))
+    robots = SessionStore(Limits())
+    robot = robots.open(
+        "r1", owner="", policy="limited", metadata=hosted.describe(None),
+        start_session=lambda: hosted.start_session(None),
+    )  # fmt: skip
+    asyncio.run(hosted.reload(lambda: list(robots)))
+    assert robot.metadata["limits"] == {"high": [1.0]}
+    hosted.batcher.close()

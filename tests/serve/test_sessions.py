@@ -172,3 +172,58 @@ def test_no_pictures_is_no_trouble(sessions, images):
     robot = enter(sessions)
     robot.receive({"images": images})
     assert robot.pictures == {}
+
+
+def at(sessions, name, address):
+    robot = enter(sessions, name)
+    robot.address = address
+    robot.stay_stopped()
+    return robot
+
+
+def test_a_stop_holds_for_each_robot_of_a_host_until_that_one_is_released(sessions):
+    left, right = at(sessions, "left", "10.0.0.5:1001"), at(sessions, "right", "10.0.0.5:1002")
+    for robot in (left, right):
+        robot.observations = 5
+        robot.stop("a person pressed stop")
+    left.release()
+    sessions.disconnect(right, right.connection, over=True)
+    again = at(sessions, "right, next episode", "10.0.0.5:1003")
+    assert left.stopped is None and again.stopped == "a person pressed stop"
+    again.release()
+    sessions.disconnect(again, again.connection, over=True)
+    assert at(sessions, "right, third episode", "10.0.0.5:1004").stopped is None
+    assert at(sessions, "elsewhere", "10.0.0.6:1001").stopped is None
+
+
+def test_a_stopped_robot_that_is_away_while_another_is_released_stays_stopped(sessions):
+    left, right = at(sessions, "left", "10.0.0.5:1001"), at(sessions, "right", "10.0.0.5:1002")
+    for robot in (left, right):
+        robot.observations = 5
+        robot.stop("a person pressed stop")
+    leave(sessions, right)
+    left.release()
+    assert at(sessions, "right", "10.0.0.5:1003") is right
+    sessions.disconnect(right, right.connection, over=True)
+    assert at(sessions, "right, next episode", "10.0.0.5:1004").stopped == "a person pressed stop"
+
+
+MEANING = {
+    "action_names": ["x", "elbow"], "state_names": ["elbow"], "action_units": ["m", "rad"], "action_horizon": 3,
+}  # fmt: skip
+
+
+def test_a_robot_stands_still_only_where_it_is_known_to_be(sessions):
+    robot = enter(sessions, "r1")
+    robot.metadata = MEANING
+    robot.stop("a person pressed stop")
+    with pytest.raises(ValueError, match="a person pressed stop"):
+        robot.stand_still({"state": np.array([0.4])})
+    robot.record_reply({"actions": np.array([[7.0, 1.0]] * 3)}, TIMING)
+    assert robot.stand_still({"state": np.array([0.4])})["actions"] == pytest.approx(np.array([[7.0, 0.4]] * 3))
+
+
+def test_a_robot_that_comes_back_is_told_what_holds_now(sessions):
+    robot = enter(sessions, "r1")
+    robot.metadata = {"control_hz": 1.0}
+    assert enter(sessions, "r1").metadata["control_hz"] == 10.0

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from pilot.serve.auth import ApiKeys
+from pilot.serve.client import PolicyError
 from pilot.serve.control import Controller, executor_for
 from pilot.serve.limits import Limits, RateLimit
 from pilot.serve.server import serve_in_background
@@ -258,11 +259,20 @@ def test_no_chunk_leaves_the_server_that_is_not_within_the_robots_limits(caplog)
 
 
 def test_a_robot_may_rather_be_stopped_than_kept_within_its_limits():
-    sight = {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
-    with serve_in_background(ArmPolicy(LIMITS | {"on_violation": "stop"})) as port, robot(port) as client:
+    policy = ArmPolicy(LIMITS | {"on_violation": "stop"})
+    policy.metadata["state_names"] = ["joint", "speed", "hand"]
+    sight = {"state": np.array([0.25, 3.0, 0.6], np.float32), "prompt": "reach"}
+    with serve_in_background(policy) as port, robot(port) as client:
         reply = client.infer(sight)
     assert reply["stopped"] == "its policy left its limits: range"
-    np.testing.assert_allclose(reply["actions"], np.tile([0.25, 0, 0], (3, 1)))
+    np.testing.assert_allclose(reply["actions"], np.tile([0.25, 0, 0.6], (3, 1)))
+
+
+def test_a_stopped_robot_gets_no_command_for_a_hand_that_nobody_has_measured_or_commanded():
+    sight = {"state": np.array([0.25, 3.0], np.float32), "prompt": "reach"}
+    policy, refused = ArmPolicy(LIMITS | {"on_violation": "stop"}), pytest.raises(PolicyError, match="was stopped")
+    with serve_in_background(policy) as port, robot(port) as client, refused:
+        client.infer(sight)
 
 
 def test_who_looks_needs_a_key_where_robots_need_one():

@@ -31,10 +31,12 @@ from pilot.infer.safety import MotionFilter
 Status = Literal["wait", "run", "hold", "stop"]
 """`wait`: no chunk has come yet. `run`: an action of a chunk. `hold`: the policy is late. `stop`: it is gone."""
 
+SETTLED = 10  # ticks after its last command in which a robot comes to rest, and is measured where it was sent
+
 
 @dataclass(frozen=True)
 class Command:
-    """The command of one tick. Without an action nothing has ever been commanded: leave the robot as it is.
+    """The command of one tick. Without an action leave the robot as it is: nothing moves it.
 
     `reasons` say why the action is not `wanted`, the one that would have been sent without limits and without a stop.
     """
@@ -205,8 +207,16 @@ class Executor:
         self._sent: np.ndarray | None = None  # the last command ever; a reset does not move the robot
         self._missed = 0  # ticks without a command since the last one
 
+    @property
+    def has_settled(self) -> bool:
+        """Whether the robot is at rest wherever it is: it was never commanded, or not for a while."""
+        return self._sent is None or self._missed >= SETTLED
+
     def reset(self) -> None:
-        """Start again at tick 0, without a chunk or a last command; the answer to a pending request will be refused."""
+        """Start again at tick 0, without a chunk or a last command; the answer to a pending request will be refused.
+
+        A robot that moves by itself (its commands are velocities, say) is brought to rest.
+        """
         self.state = ExecutorState()
 
     def stop(self) -> None:
@@ -222,7 +232,7 @@ class Executor:
             self.motion.release()
 
     def place(self, position: Float[np.ndarray, " ad"]) -> None:
-        """Say where the robot is before its first command, NaN in dims that nobody measures; limits count from it."""
+        """Say where the robot is, at rest, so that limits count from there; NaN in dims that nobody measures."""
         if self.motion is not None:
             self.motion.reset(position)
 
@@ -234,9 +244,12 @@ class Executor:
         command = self._limit(self._wanted_command())
         setattr(self.counts, command.status, getattr(self.counts, command.status) + 1)
         self.state.tick += 1
-        self._missed = 0
-        if command.action is not None:
-            self.state.last = self._sent = command.action
+        if command.action is None:
+            self._missed += 1
+            return command
+        self._missed, self._sent = 0, command.action
+        if command.status != "wait":
+            self.state.last = command.action
         return command
 
     def _wanted_command(self) -> Command:
@@ -246,9 +259,12 @@ class Executor:
         if action is not None:
             state.ticks_without_action = 0
             return Command(state.tick, "run", action)
-        # Before the first chunk there is nothing to hold: the robot is not commanded at all.
+        # Before the first chunk there is nothing to hold: the robot is not commanded at all, but for what ends a motion
+        # from before a reset. A velocity would go on for as long as no chunk comes.
         if state.last is None:
-            return Command(state.tick, "wait", None)
+            still = None if self._sent is None else self.late.hold(self._sent)
+            moves = still is not None and self._sent is not None and not np.array_equal(still, self._sent)
+            return Command(state.tick, "wait", still if moves else None)
         state.ticks_without_action += 1
         if state.stopped or state.ticks_without_action > self.late.stop_after:
             # A latched stop needs a person (`reset`); otherwise the next chunk goes on from here.

@@ -9,8 +9,8 @@ A `Session` is one robot's run with a policy: one `infer` per chunk. The high le
   opened or closed.
 
 At all other turns the low level continues with the subtask that there is. Time is control time: `replan_steps` control
-ticks per turn. A robot that asks at other times gives a `clock`, any function that returns seconds. Nothing else is
-read from the world, so the same observations give the same answers.
+ticks per turn. A robot that asks at other times sends the `control_tick` of its observation, or gives a `clock`, any
+function that returns seconds. Nothing else is read from the world, so the same observations give the same answers.
 
 A turn goes one way. `Session.begin` makes a `Request` from the session's state and the observation, and changes
 nothing; the policy answers requests, of one robot or of many, without knowing sessions (`infer/actor.py`);
@@ -45,8 +45,8 @@ class SessionState:
 
     `subtask` is what is acted on, with its box in front, and `prompt` the prompt it is for. `observed_prompt` is that
     of the last observation, which a person's words or advice may have replaced; `was_told`: a person's words have.
-    `grippers` are those that are open. `time` is control time and `decided_at` the session's time of the last decision
-    [s].
+    `grippers` are those that are open. `time` is the control time at which the next observation is expected and
+    `decided_at` the session's time of the last decision [s]; `tick` is the last observation's, if the robot says so.
     """
 
     subtask: str | None = None
@@ -55,6 +55,7 @@ class SessionState:
     was_told: bool = False
     grippers: tuple[bool, ...] | None = None
     time: float = 0.0
+    tick: int | None = None
     decided_at: float = -math.inf
 
 
@@ -123,7 +124,7 @@ class Session:
         self.text_generator = torch.Generator().manual_seed(self.policy.seed)
 
     def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer `{"images", "state", "prompt"[, "subtask"][, "subtask_done"][, "previous"]}` with a chunk.
+        """Answer `{"images", "state", "prompt"[, "subtask", "subtask_done", "previous", "control_tick"]}` with a chunk.
 
         `subtask` overrides the high level. With its box in front (as `<loc>` tokens) it is acted on as it stands; plain
         words are a verbal instruction: they take the place of the prompt, and the model finds the box.
@@ -209,7 +210,9 @@ class Session:
         sample = self.policy.make_sample(shown, robot=self.robot.name)
         observed_prompt = sample.prompt
         grippers = open_grippers(self.robot, sample.state)
-        now = state.time if self.clock is None else self.clock()
+        tick = read_tick(observation.get("control_tick"))
+        time = self._control_time(tick)
+        now = time if self.clock is None else self.clock()
         ended = self._has_ended(observation, told, grippers)
         # 2) Words from outside of the model are the subtask, or take the place of the prompt.
         words, as_subtask = told, False
@@ -249,7 +252,8 @@ class Session:
             observed_prompt=observed_prompt,
             was_told=told is not None,
             grippers=grippers,
-            time=state.time + self.replan_steps / self.robot.control_hz,
+            time=time + self.replan_steps / self.robot.control_hz,
+            tick=tick,
             decided_at=now if decide else state.decided_at,
         )
         return Turn(request=request, after=after, now=now)
@@ -265,6 +269,13 @@ class Session:
         self.text_generator = turn.request.subtask.generator
         trouble = {} if self.trouble is None else {"trouble": self.trouble}
         return {"actions": result.actions, "subtask": words, "box": box, **result.details, **trouble}
+
+    def _control_time(self, tick: int | None) -> float:
+        """Return the control time of an observation [s], of this tick where the robot counts them."""
+        before = self.state.tick
+        if tick is None or before is None or tick < before:  # the robot has begun to count anew
+            return self.state.time
+        return self.state.time + (tick - before - self.replan_steps) / self.robot.control_hz
 
     def _check_words(self, words: Any) -> str:
         if not isinstance(words, str) or not words.strip():
@@ -289,6 +300,17 @@ class Session:
         if value is not None and not self.policy.model.has_flow:
             raise ValueError("'previous' is for models with a flow (π0, π0.5); chunks of this one are not joined")
         return read_previous(value, self.robot)
+
+
+def read_tick(value: Any) -> int | None:
+    """Read what an observation holds under "control_tick": a number of control ticks, or None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0):
+        raise ValueError(f"'control_tick' is a number of control ticks, 0 or more, got {value!r}")
+    return None if value is None else int(value)
 
 
 def open_grippers(robot: Robot, state: np.ndarray | None) -> tuple[bool, ...]:

@@ -140,7 +140,7 @@ class Controller:
         self._reset_policy = False  # before the next request
         self._lost = False  # the connection
         self._stopped_by_server = False
-        self._state: np.ndarray | None = None  # of the robot when it was last looked at, until the first command
+        self._moved_by_others = True  # perhaps, so that limits count from where the robot is measured to be
         self._reasons: tuple[str, ...] = ()  # why the last command was changed
 
     def stop(self) -> None:
@@ -170,12 +170,19 @@ class Controller:
         self._pause_left = max(0, self._pause_left - 1 - missed)
         if self._pending is None and not self._pause_left:
             self._submit_next()
-        if self._state is not None and self.executor.motion is not None and self.executor.state.chunks:
-            self.executor.place(measured_position(self.policy.metadata, self._state))
-            self._state = None
+        if self._moved_by_others and self.executor.state.chunks:
+            self._place()
         command = self.executor.next()
         self._log_intervention(command)
         return command
+
+    def _place(self) -> None:
+        """Let limits count from where the robot is now, if it rests; one that still moves is where it was sent."""
+        executor, self._moved_by_others = self.executor, False
+        if executor.motion is None or executor.is_stopped or not executor.has_settled:
+            return
+        if (state := self.observe().get("state")) is not None:
+            executor.place(measured_position(self.policy.metadata, np.asarray(state, float)))
 
     def _log_intervention(self, command: Command) -> None:
         """Log the command that was wanted whenever another reason begins to keep the robot from it."""
@@ -187,6 +194,7 @@ class Controller:
     def reset(self) -> None:
         """Begin another task: the robot waits, and neither the executor nor the policy remembers the last one."""
         self.executor.reset()
+        self._moved_by_others = True
         self.reply = {}
         self.error = None
         self._reset_policy = True
@@ -216,15 +224,14 @@ class Controller:
     def _submit_request(self, request: ChunkRequest) -> None:
         rtc = self.policy.metadata.get("rtc")
         try:
-            seen = self.observe()
-            if self.executor.state.last is None and "state" in seen:
-                self._state = np.asarray(seen["state"], float)
-            observation = build_observation(seen, request, joins=self.executor.joins_chunks and bool(rtc))
+            observation = build_observation(self.observe(), request, joins=self.executor.joins_chunks and bool(rtc))
         except BaseException:
             self.executor.give_up(request)
             raise
-        if rtc is not None and (executed := self.executor.count_executed()) is not None:
-            observation["executed"] = executed  # for the dashboard of our server; openpi's does not know this key
+        if rtc is not None:  # these two are for our server; openpi's does not know them
+            observation["control_tick"] = request.tick
+            if (executed := self.executor.count_executed()) is not None:
+                observation["executed"] = executed
         reset, self._reset_policy = self._reset_policy, False
 
         def infer() -> dict[str, Any]:

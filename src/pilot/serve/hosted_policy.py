@@ -21,7 +21,7 @@ from pilot.serve.wire import pack
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-FIXED_METADATA = ("robot", "cameras", "state_names", "action_names")
+FIXED_METADATA = ("robot", "cameras", "state_names", "action_names", "action_units", "control_hz")
 """What a new policy must share with the one that it replaces: robots that act have been told it."""
 
 
@@ -196,6 +196,7 @@ class HostedPolicy:
             robot.state.move_to(self.policy)
         else:
             robot.state, _ = self.start_session(robot.kind, alone=False)
+        robot.metadata = self.describe(robot.kind)
         robot.generation = self.generation
 
 

@@ -82,7 +82,8 @@ class RobotSession:
     latency: deque[Timing] = field(default_factory=lambda: deque(maxlen=LATENCIES))
     stopped: str | None = None  # why the robot has to stand still until a person releases it
     released: bool = False  # by a person, after a stop
-    stopped_places: dict[tuple[str, ...], str] = field(default_factory=dict)  # of all robots of a server: see `place`
+    # The stopped robots of a server, by their `place`.
+    stopped_places: dict[tuple[str, ...], list["RobotSession"]] = field(default_factory=dict)
     limited: int = 0  # chunks that had to be kept within the robot's limits
 
     @cached_property
@@ -137,17 +138,29 @@ class RobotSession:
     def stop(self, reason: str) -> None:
         """Let the robot stand still from its next answer on, until `release`: an emergency stop."""
         self.stopped, self.released = self.stopped or reason, False
-        self.stopped_places[self.place] = self.stopped
+        others = self.stopped_places.setdefault(self.place, [])
+        if self not in others:
+            others.append(self)
 
     def release(self) -> None:
-        """Let the robot act again; only a person should."""
+        """Let the robot act again; only a person should. Other robots of its place that are stopped stay so."""
         self.stopped, self.released = None, True
-        self.stopped_places.pop(self.place, None)
+        others = self.stopped_places.get(self.place, [])
+        # Who is gone may have come back as this one.
+        self.stopped_places[self.place] = [o for o in others if o is not self and o.connection is not None]
 
     def stay_stopped(self) -> None:
-        """Stop a new session of a robot that was stopped: coming back under another name does not release it."""
-        if not self.observations and (reason := self.stopped_places.get(self.place)):
-            self.stopped = reason
+        """Stop a new session of a robot that was stopped: coming back under another name does not release it.
+
+        Robots of one place cannot be told apart, so one that is new is stopped too while another is.
+        """
+        others = [] if self.observations else self.stopped_places.get(self.place, [])
+        reasons = [robot.stopped for robot in (self, *others) if robot.stopped is not None]
+        if not reasons:
+            return
+        if len(others) == 1 and others[0].connection is None:
+            self.chunk = others[0].chunk  # it is the same robot, which was commanded so last
+        self.stop(reasons[0])
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -158,17 +171,21 @@ class RobotSession:
         """Return a reply that keeps the robot where it is: no motion, places as measured, the rest as commanded last.
 
         Raises:
-            ValueError: the policy does not say what its actions mean.
+            ValueError: the policy does not say what its actions mean, or a place is neither measured nor known from the
+                last command.
         """
+        refusal = f"the robot was stopped ({self.stopped}); release it on the dashboard"
         if not self.metadata.keys() >= SAYS_WHERE or "state" not in observation:
-            raise ValueError(f"the robot was stopped ({self.stopped}); release it on the dashboard")
-        last = np.zeros(len(self.metadata["action_names"]), np.float32)
+            raise ValueError(refusal)
+        action = measured_position(self.metadata, np.asarray(observation["state"], float))
+        action[[is_rate(unit) for unit in self.metadata["action_units"]]] = 0.0
         if self.chunk is not None:
             executed = self.chunk.executed or 0
             last = self.chunk.actions[min(max(executed - 1, 0), len(self.chunk.actions) - 1)]
-        measured = measured_position(self.metadata, np.asarray(observation["state"], float))
-        rates = [is_rate(unit) for unit in self.metadata["action_units"]]
-        action = np.where(rates, 0.0, np.where(np.isfinite(measured), measured, last)).astype(np.float32)
+            action = np.where(np.isfinite(action), action, last)
+        if not np.isfinite(action).all():
+            raise ValueError(refusal)
+        action = action.astype(np.float32)
         return {"actions": np.tile(action, (int(self.metadata["action_horizon"]), 1)), "subtask": None}
 
     def keep_within_limits(self, reply: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +262,7 @@ class SessionStore:
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
         self._robots: dict[tuple[str, str, str | None, str], RobotSession] = {}
-        self._stopped_places: dict[tuple[str, ...], str] = {}
+        self._stopped_places: dict[tuple[str, ...], list[RobotSession]] = {}
 
     def __iter__(self) -> Iterator[RobotSession]:
         return iter(list(self._robots.values()))
@@ -275,6 +292,7 @@ class SessionStore:
                 name=name, policy=policy, owner=owner, state=state, generation=generation, metadata=metadata, rate=rate,
                 kind=kind, stopped_places=self._stopped_places,
             )  # fmt: skip
+        self._robots[key].metadata = metadata  # a reload may have brought other limits
         return self._robots[key]
 
     def disconnect(self, robot: RobotSession, connection: Any, *, over: bool = False) -> None:
