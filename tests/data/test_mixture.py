@@ -1,6 +1,7 @@
 """Shares follow n^0.43 or the given weights; epochs hold every row once; draws are a function of (seed, step)."""
 
 import json
+import math
 from collections import Counter
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_a_resumed_run_must_draw_from_the_same_data():
     for other in (Mixture(SOURCES, seed=8), Mixture(SOURCES, seed=7, weights={"robot": 1, "web": 2})):
         with pytest.raises(ValueError, match=r"resume with the same data"):
             other.check(state)
+
+
+def test_rounding_on_another_machine_is_no_other_data():
+    """One row more in a group of a million is."""
+    state = Mixture(SOURCES | {"large": Toy(all=10**6)}, seed=7).state_dict()
+    for row in state["shares"]:
+        row[-1] = math.nextafter(row[-1], 1)
+    Mixture(SOURCES | {"large": Toy(all=10**6)}, seed=7).check(state)
+    for other in (SOURCES | {"large": Toy(all=10**6 + 1)}, SOURCES, SOURCES | {"larger": Toy(all=10**6)}):
+        with pytest.raises(ValueError, match=r"resume with the same data"):
+            Mixture(other, seed=7).check(state)
 
 
 def test_a_source_of_weight_zero_is_never_drawn():

@@ -11,11 +11,11 @@ How often a group has come up before row n is then a sum that needs no loop (`co
 is a permutation that is computed, not stored (`pilot.data.loading.shuffle`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from pilot.data.loading.shuffle import ShuffledOrder
 from pilot.names import check_name
@@ -128,8 +128,7 @@ class Mixture:
                 self._orders.append(order)
                 natural.append(len(numbers) ** power)
         self._probabilities = self._weigh(np.array(natural), weights)
-        # Whole numbers, so that shares are exact and the same on every machine.
-        self._edges = [0, *np.rint(np.cumsum(self._probabilities) * CIRCLE).astype(np.int64).tolist()[:-1], CIRCLE]
+        self._edges = _edges_of(self._probabilities)
         self._counted: dict[tuple[int, int], int] = {}  # how often groups came up: saves counting anew at each step
         self._counted_to = (0, 0, 1)
         self._start = int(np.random.default_rng(seed).integers(CIRCLE))
@@ -183,13 +182,22 @@ class Mixture:
                 raise ValueError(
                     f"the checkpoint has {name} {theirs[name]!r}, this run {mine[name]!r}; resume with the same"
                 )
-        # JSON has turned tuples into lists.
-        if [list(row) for row in theirs["shares"]] == mine["shares"] and theirs["seed"] == self.seed:
+        if theirs["seed"] == self.seed and self._has_shares(theirs["shares"]):
             return
         raise ValueError(
             f"the checkpoint drew from {_by_source(theirs)} with seed {theirs['seed']}, this run draws from "
             f"{_by_source(mine)} with seed {self.seed}; resume with the same data, or start a new run from its weights"
         )
+
+    def _has_shares(self, shares: Sequence[Sequence[Any]]) -> bool:
+        """Return whether shares, as `state_dict` gives them, are those of this mixture, but for rounding."""
+        keys = [(source, group) for source, group, _ in shares]
+        if keys != self._keys:
+            return False
+        # Powers may differ in their last bit from machine to machine, which moves an edge by a point of the circle at
+        # most; one row more in a group of a million moves it by millions.
+        theirs = _edges_of([share for _, _, share in shares])
+        return all(abs(one - other) <= 1 for one, other in zip(theirs, self._edges, strict=True))
 
     def _count_seen(self, group: int, stream: int, before: int) -> int:
         """Count how often `group` comes up in the first `before` rows of a stream."""
@@ -208,6 +216,11 @@ class Mixture:
             totals[name] += weight
         share = np.array([weights[name] / totals[name] for name, _ in self._keys])
         return natural * share / sum(weights.values())
+
+
+def _edges_of(shares: Sequence[float] | Float[np.ndarray, " n"]) -> list[int]:
+    """Return where on the circle each share begins, and its end: whole numbers, so that counts of rows are exact."""
+    return [0, *np.rint(np.cumsum(shares) * CIRCLE).astype(np.int64).tolist()[:-1], CIRCLE]
 
 
 def _by_source(state: Mapping[str, Any]) -> dict[str, float]:
