@@ -1,6 +1,7 @@
 """Workers and simulators that crash or hang are started anew, and no episode is missing in the end."""
 
 import dataclasses
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from pilot.data.loading.parallel import serial_map
 from pilot.eval import crew as crew_module
 from pilot.eval.crew import Crew, _run_portion
 from pilot.eval.evaluate import LOST_IN_A_ROW, evaluate, evaluate_table
-from pilot.eval.runner import ATTEMPTS, Job, Runner
+from pilot.eval.runner import ATTEMPTS, BATCH_SIZE, Job, Runner
 
 TOY = ToySuite(name="toy", title="go to one")
 
@@ -60,6 +61,34 @@ def test_a_crash_is_tried_again_and_what_crashes_every_time_counts_as_failed(tmp
     assert len((out / "episodes.jsonl").read_text().splitlines()) == 3
     evaluate("expert", suite=ever, episodes=3, workers=1, out=out, progress=False)
     assert len((out / "episodes.jsonl").read_text().splitlines()) == 4, "only what was lost is tried again"
+
+
+class Batched:
+    """A policy that answers several at once: it goes to one, and remembers how many asked together."""
+
+    metadata: ClassVar[dict[str, Any]] = {"replan_steps": 1}
+
+    def __init__(self) -> None:
+        self.together: list[int] = []
+
+    def session(self, *, replan_steps: int) -> "Batched":
+        return self
+
+    def reset(self) -> None:
+        pass
+
+    def infer_many(self, sessions: list[Any], observations: list[Any]) -> list[dict[str, Any]]:
+        self.together.append(len(sessions))
+        return [{"actions": np.ones((4, 1)), "subtask": None, "timing": {"total": 0.0}} for _ in observations]
+
+
+def test_an_episode_that_cannot_begin_counts_as_lost_and_the_others_go_on():
+    """Scene 1 is among those that begin together, scene 9 takes the place of one that has ended."""
+    suite = dataclasses.replace(TOY, broken_starts=(1, 9))
+    result = evaluate(Batched(), suite=suite, episodes=BATCH_SIZE + 3, progress=False)
+    lost = {record.scene: record for record in result.records if record.lost}
+    assert result.n == BATCH_SIZE + 3 and set(lost) == {1, 9} and result.successes == BATCH_SIZE + 1
+    assert lost[1].lost == "RuntimeError: the scene cannot be built" and lost[9].restarts == ATTEMPTS - 1
 
 
 def test_a_simulator_that_never_works_ends_the_run(tmp_path):

@@ -29,6 +29,7 @@ class ToySuite(Suite):
     has_expert: ClassVar[bool] = True
     folder: str = ""
     crashes: tuple[int, ...] = ()  # an exception in the middle of an episode
+    broken_starts: tuple[int, ...] = ()  # an exception at every reset
     kills: tuple[int, ...] = ()  # the process dies
     hangs: tuple[int, ...] = ()
     always: bool = False
@@ -57,6 +58,8 @@ class ToyEnv:
         self.suite, self.image_size, self.closed = suite, image_size, False
 
     def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
+        if scene in self.suite.broken_starts:
+            raise RuntimeError("the scene cannot be built")
         self.scene, self.x, self.steps = scene, 0.01 * seed, 0
         return self.observe(), self.info()
 

@@ -7,7 +7,6 @@ episode is filmed afterwards, from its actions, with pictures as large as people
 """
 
 import bisect
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -92,8 +91,7 @@ def run_batched(
     environment can serve several in turn.
     """
     rollouts, running = iter(rollouts), {}
-    for name, rollout, session in itertools.islice(rollouts, batch_size):
-        running[name] = (rollout, session, next(rollout))
+    yield from _begin(running, rollouts, batch_size=batch_size)
     while running:
         names = list(running)
         answers = infer_many([running[name][1] for name in names], [running[name][2] for name in names])
@@ -104,8 +102,22 @@ def run_batched(
             except StopIteration as end:
                 del running[name]
                 yield name, *end.value
-                for name, rollout, session in itertools.islice(rollouts, 1):
-                    running[name] = (rollout, session, next(rollout))
+                yield from _begin(running, rollouts, batch_size=batch_size)
+
+
+def _begin(
+    running: dict[Any, tuple[Rollout, RolloutPolicy, Observation]],
+    rollouts: Iterator[tuple[Any, Rollout, RolloutPolicy]],
+    *,
+    batch_size: int,
+) -> Iterator[tuple[Any, EpisodeRecord, np.ndarray]]:
+    """Begin episodes until so many are running; yield those that are over already, because no reset worked."""
+    while len(running) < batch_size and (following := next(rollouts, None)) is not None:
+        name, rollout, session = following
+        try:
+            running[name] = (rollout, session, next(rollout))
+        except StopIteration as end:
+            yield name, *end.value
 
 
 def roll_out(env: SimEnv, setup: EpisodeSetup) -> Rollout:
