@@ -10,6 +10,7 @@ from eval.toy_sim import ToySuite
 from pilot.data.loading.parallel import serial_map
 from pilot.eval import crew as crew_module
 from pilot.eval.crew import Crew, _run_portion
+from pilot.eval.episode import Timekeeping
 from pilot.eval.evaluate import LOST_IN_A_ROW, evaluate, evaluate_table
 from pilot.eval.runner import ATTEMPTS, BATCH_SIZE, Job, Runner
 
@@ -89,6 +90,14 @@ def test_an_episode_that_cannot_begin_counts_as_lost_and_the_others_go_on():
     lost = {record.scene: record for record in result.records if record.lost}
     assert result.n == BATCH_SIZE + 3 and set(lost) == {1, 9} and result.successes == BATCH_SIZE + 1
     assert lost[1].lost == "RuntimeError: the scene cannot be built" and lost[9].restarts == ATTEMPTS - 1
+
+
+@pytest.mark.parametrize(("latency_ms", "together"), [(None, 1), (100.0, 3)])
+def test_a_policy_whose_answers_are_timed_is_asked_for_one_robot_at_a_time(latency_ms, together):
+    policy = Batched()
+    timekeeping = Timekeeping(clock=True, latency_ms=latency_ms)
+    evaluate(policy, suite=TOY, episodes=3, timekeeping=timekeeping, progress=False)
+    assert max(policy.together) == together
 
 
 def test_a_simulator_that_never_works_ends_the_run(tmp_path):

@@ -19,7 +19,7 @@ from pilot.infer.high_level import Oracle
 from pilot.infer.rtc import Rtc
 from pilot.sims.base import SimEnv, Suite
 
-BATCH_SIZE = 8  # episodes in step in one process, with one call of the policy for all
+BATCH_SIZE = 8  # episodes in step in one process, with one call of the policy for all, unless answers are timed
 ATTEMPTS = 3  # at an episode whose simulator crashes or hangs; then it is lost
 
 
@@ -90,7 +90,7 @@ class Runner:
         return lost(job, crash)
 
     def run_many(self, jobs: Iterable[Job]) -> Iterator[Finished]:
-        """Run jobs, `BATCH_SIZE` at a time where the policy can answer several; yield each as it is done."""
+        """Run jobs, `batch_size` at a time where the policy can answer several; yield each as it is done."""
         if not hasattr(self.policy, "infer_many"):
             yield from (Finished(job, *self.run(job)) for job in jobs)
             return
@@ -100,8 +100,14 @@ class Runner:
                 session = self.make_session(None, job)
                 yield job, self.attempt(job, session), session
 
-        for finished in run_batched(rollouts(), self.policy.infer_many, batch_size=BATCH_SIZE):
+        for finished in run_batched(rollouts(), self.policy.infer_many, batch_size=self.batch_size):
             yield Finished(*finished)
+
+    @property
+    def batch_size(self) -> int:
+        """How many episodes are in step: one where answers are timed, for all of a batch take as long as the batch."""
+        is_timed = self.timekeeping.clock and self.timekeeping.latency_ms is None
+        return 1 if is_timed else BATCH_SIZE
 
     def attempt(self, job: Job, session: RolloutPolicy) -> Rollout:
         """Run a job for `run_batched`, up to `ATTEMPTS` times where its simulator crashes."""
