@@ -22,6 +22,7 @@ class Run:
     steps: int = 100
     ema: bool = True
     init_from: str | None = None
+    stop_at: int | None = 50
     optim: Optim = field(default_factory=Optim)
     weights: dict[str, float] = field(default_factory=lambda: {"homes": 1.0})
 
@@ -43,6 +44,7 @@ class Run:
         ("name=a=b", Run(name="a=b")),
         ("init_from=checkpoints/nano", Run(init_from="checkpoints/nano")),
         ("init_from=none", Run(init_from=None)),
+        ("stop_at=none", Run(stop_at=None)),
         ("weights.homes=2.5", Run(weights={"homes": 2.5})),
     ],
 )
@@ -110,6 +112,12 @@ def test_later_settings_win_and_the_original_stays():
         ("steps=many", "must be of type int, such as 100; got 'many'"),
         ("steps=1.5", "must be of type int, such as 100; got '1.5'"),
         ("ema=1", "must be of type bool, such as True; got '1'"),
+        ("steps=none", "must be of type int, such as 100; got 'none'"),
+        ("optim.peak_lr=none", "must be of type float, such as 0.001; got 'none'"),
+        ("optim.betas=none", "must be of type tuple, such as (0.9, 0.95); got 'none'"),
+        ("ema=none", "must be of type bool, such as True; got 'none'"),
+        ("name=none", "must be of type str, such as 'nano'; got 'none'"),
+        ("weights.homes=none", "must be of type float, such as 1.0; got 'none'"),
         ("optim=1", "is a group: set optim.FIELD=VALUE"),
         ("steps.x=1", "is a single value"),
         ("steps=0", "steps must be at least 1"),

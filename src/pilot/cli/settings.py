@@ -61,7 +61,7 @@ def replace_setting(config: Any, path: list[str], *, text: str) -> Any:
     elif words := literal_values(config, name):
         new = check_name(f"value of '{name}'", text, words)
     else:
-        new = parse_value(text, old, name=name)
+        new = parse_value(text, old, name=name, optional=may_be_none(config, name))
     if isinstance(config, tuple):
         return tuple(new if other == name else member for other, member in members.items())
     return config | {name: new} if isinstance(config, dict) else dataclasses.replace(config, **{name: new})
@@ -117,6 +117,11 @@ def optional_group(group: Any, name: str) -> type | None:
     return kinds[0] if kinds and type(None) in choices else None
 
 
+def may_be_none(group: Any, name: str) -> bool:
+    """Return whether a setting may be none by its type."""
+    return dataclasses.is_dataclass(group) and type(None) in get_args(get_type_hints(type(group))[name])
+
+
 def required_fields(kind: type) -> list[str]:
     """Return the names of the fields of a dataclass that have no default."""
     return [f.name for f in dataclasses.fields(kind) if f.default is MISSING and f.default_factory is MISSING]
@@ -137,8 +142,12 @@ def named_members(group: Any) -> dict[str, Any]:
     return {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
 
 
-def parse_value(text: str, old: Any, *, name: str) -> Any:
-    """Return the value that `text` stands for, of the type of `old`; anything may become, or cease to be, None."""
+def parse_value(text: str, old: Any, *, name: str, optional: bool) -> Any:
+    """Return the value that `text` stands for, of the type of `old`; one that is `optional` may become None.
+
+    Raises:
+        ValueError: it is of another type.
+    """
     try:
         value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
@@ -151,7 +160,7 @@ def parse_value(text: str, old: Any, *, name: str) -> Any:
         return tuple(value)
     if isinstance(old, tuple) and isinstance(value, str) and all(isinstance(item, str) for item in old):
         return tuple(word.strip() for word in text.split(","))
-    if old is None or value is None or type(value) is type(old):
+    if old is None or (value is None and optional) or type(value) is type(old):
         return value
     raise ValueError(f"setting '{name}' must be of type {type(old).__name__}, such as {old!r}; got '{text}'")
 
