@@ -26,7 +26,7 @@ from pilot.eval.runner import Job, Runner, other_prompt
 from pilot.eval.settings import Settings, Shard
 from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite, suites_for
-from pilot.infer.high_level import Implicit, Oracle, Vlm
+from pilot.infer.high_level import Implicit, Oracle, SayCan, Vlm
 from pilot.infer.high_level.vlm import at_once
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT as HOMES
@@ -262,6 +262,24 @@ def test_a_high_level_is_chosen_and_the_oracle_is_told_the_truth(tmp_path):
     told = [observation.get("subtask") for observation in policy.shown]
     half = len(told) // 3
     assert set(told[: 2 * half]) == {None} and all("<loc" in words for words in told[2 * half :])
+
+
+def any_label(observation: Any, labels: Any) -> np.ndarray:
+    return np.ones(len(labels))
+
+
+def test_an_affordance_is_the_same_in_the_next_process():
+    """Where it lies in memory is not; a function inside another one may be made of anything."""
+
+    def inner(observation: Any, labels: Any) -> np.ndarray:
+        return np.zeros(len(labels))
+
+    def key(affordance: Any) -> str:
+        return Settings(high_level=SayCan(labels=("a",), affordance=affordance)).key()
+
+    name = f"{any_label.__module__}.any_label"
+    assert key(any_label) == f"/SayCan(labels=('a',), affordance={name}, boxes=4)"
+    assert key(None) == "/SayCan(labels=('a',), affordance=None, boxes=4)" and " at 0x" in key(inner)
 
 
 def test_settings_of_acting_are_the_models_own_or_chosen_and_recorded(tmp_path):

@@ -1,7 +1,8 @@
 """Choices for an evaluation: how a policy acts in it, and which part of it runs here."""
 
+import inspect
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pilot.eval.episode import Timekeeping
@@ -23,7 +24,7 @@ class Settings:
         """Return the choices as text, for the keys of episodes; what is as always is not in it."""
         parts = [f"{self.replan_steps or ''}"]
         parts += [f"{self.num_steps} steps"] if self.num_steps else []
-        parts += [f"{self.high_level}"] if self.high_level else []
+        parts += [describe(self.high_level)] if self.high_level else []
         parts += [f"robot {self.robot}"] if self.robot else []
         parts += [f"{self.timekeeping}"] if self.timekeeping != Timekeeping() else []
         parts += [f"hold {self.hold_steps}"] if self.hold_steps else []
@@ -34,6 +35,19 @@ class Settings:
         high_level = None if self.high_level is None else self.high_level.name
         names = ("robot", "num_steps", "replan_steps", "hold_steps")
         return {name: getattr(self, name) for name in names} | {"high_level": high_level} | asdict(self.timekeeping)
+
+
+def describe(level: HighLevel) -> str:
+    """Return a high level as text for a key: a function, such as an affordance, by its module and name.
+
+    Python writes its address, which is another one in each process. That stays for a function inside another one:
+    nothing says what it is made of.
+    """
+    text = str(level)
+    for value in (getattr(level, f.name) for f in fields(level)):
+        if inspect.isfunction(value) and "<" not in value.__qualname__:
+            text = text.replace(repr(value), f"{value.__module__}.{value.__qualname__}")
+    return text
 
 
 @dataclass(frozen=True)
