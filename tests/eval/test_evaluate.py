@@ -24,6 +24,7 @@ from pilot.eval.results import SuiteResult, save_table, to_markdown
 from pilot.eval.rollout import film
 from pilot.eval.runner import Job, Runner, other_prompt
 from pilot.eval.settings import Settings, Shard
+from pilot.eval.stand_ins import ScriptedPerson
 from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite, suites_for
 from pilot.infer.high_level import Implicit, Oracle, SayCan, Vlm
@@ -304,6 +305,14 @@ def test_high_levels_that_make_no_evaluation_are_refused():
         evaluate(Still(), suite="homes-l1", episodes=1, high_level="human")
     with pytest.raises(ValueError, match="no high level 'sayca'; did you mean 'saycan'"):
         evaluate(Still(), suite="homes-l1", episodes=1, high_level="sayca")
+
+
+@pytest.mark.parametrize("level", [Oracle(), ScriptedPerson()])
+def test_nobody_says_the_true_subtask_of_a_suite_that_knows_none(level):
+    policy = Chooses()
+    with pytest.raises(ValueError, match=f"suite 'toy' knows no subtasks, so there is no high level '{level.name}'"):
+        evaluate(policy, suite=TOY, episodes=1, high_level=level, progress=False)
+    assert not policy.chosen
 
 
 def test_an_evaluation_stops_once_it_knows_and_its_interval_allows_for_that(tmp_path):

@@ -25,9 +25,10 @@ from pilot.eval.records import EpisodeRecord
 from pilot.eval.results import SuiteResult
 from pilot.eval.runner import Job, Runner, other_prompt
 from pilot.eval.settings import Settings, Shard
+from pilot.eval.stand_ins import Watcher
 from pilot.eval.stats import anytime_interval
 from pilot.eval.suites import all_suites, check_control, load_suite, suites_for
-from pilot.infer.high_level import HighLevel, Human, Vlm, make_high_level
+from pilot.infer.high_level import HighLevel, Human, Oracle, Vlm, make_high_level
 from pilot.infer.high_level.vlm import at_once
 from pilot.locks import lock_beside, lock_folder
 from pilot.sims.base import Suite
@@ -134,7 +135,7 @@ def evaluate_table(
         for scene in range(episodes)
         if shard is None or scene % shard.count == shard.number - 1
     ]
-    check_fit(policy, jobs, robot=robot)
+    check_fit(policy, jobs, robot=robot, high_level=high_level)
     settings = Settings(
         robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level,
         timekeeping=timekeeping or Timekeeping(), hold_steps=hold_steps,
@@ -205,11 +206,12 @@ def lock_log(out: str | Path | None, *, shard: Shard | None) -> AbstractContextM
     return lock_folder(path.parent) if shard is None else lock_beside(path)
 
 
-def check_fit(policy: Any, jobs: Sequence[Job], *, robot: str | None) -> None:
+def check_fit(policy: Any, jobs: Sequence[Job], *, robot: str | None, high_level: HighLevel | None = None) -> None:
     """Check that a policy can act in all jobs, before the first of them runs.
 
     Raises:
-        ValueError: it cannot, or a suite has fewer scenes, or under a control nothing would change.
+        ValueError: it cannot, or a suite has fewer scenes, or under a control nothing would change, or the high level
+            says the true subtasks of a suite that knows none.
         ImportError: a suite's package is not installed.
         FileNotFoundError: files that a suite needs are missing.
     """
@@ -219,6 +221,10 @@ def check_fit(policy: Any, jobs: Sequence[Job], *, robot: str | None) -> None:
         suite.task_of(own[-1].scene)
         suite.check_ready()
         check_control(control, suite)
+        if isinstance(high_level, Oracle | Watcher) and not suite.has_subtasks:
+            raise ValueError(
+                f"suite '{suite.name}' knows no subtasks, so there is no high level '{high_level.name}' in it"
+            )
         if control == "shuffled_prompts":
             other_prompt(own[0])
 
