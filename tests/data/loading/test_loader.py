@@ -264,6 +264,26 @@ def test_only_where_subtasks_begin(tmp_path):
         RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2)
 
 
+def test_a_damaged_picture_one_step_earlier_is_left_out_and_listed(tmp_path, monkeypatch):
+    record(tmp_path / "set", [demonstration(np.random.default_rng(0), 5)])
+    dataset = LeRobotDataset(tmp_path / "set", CONFIG.action_horizon, skip_bad=True)
+    decode = dataset.decode
+
+    def decode_some(i: int, camera: str) -> np.ndarray:
+        if (i, camera) == (1, "wrist"):
+            raise ValueError("row 1 is damaged")
+        return decode(i, camera)
+
+    monkeypatch.setattr(dataset, "decode", decode_some)
+    rows = RobotRows("robot", dataset, loc_stride=1, moments=2)
+    assert rows.sample(2, np.random.default_rng(0)).past is None
+    assert [(skip.episode, skip.reason) for skip in dataset.skipped] == [(0, "row 1 is damaged")]
+    assert rows.sample(4, np.random.default_rng(0)).past is not None
+    dataset.skip_bad = False
+    with pytest.raises(ValueError, match="row 1 is damaged"):
+        rows.sample(2, np.random.default_rng(0))
+
+
 def test_rows_that_lost_their_fast_tokens_are_counted(tmp_path):
     record(tmp_path / "set", [episode(np.random.default_rng(0), 12) | {fmt.BOX: np.full((12, 4), np.nan, np.float32)}])
     rows = RobotRows("robot", LeRobotDataset(tmp_path / "set", CONFIG.action_horizon), loc_stride=1)

@@ -143,9 +143,7 @@ class EpisodeDataset:
 
     def frame(self, i: int) -> dict[str, Any]:
         """Return `row(i)` plus `"images": {camera: uint8 [h w 3]}`, of the cameras that recorded it."""
-        missing = self.episodes[self.episode_of[i]].missing
-        images = {camera: self.picture(i, camera) for camera in self.cameras if camera not in missing}
-        return self.row(i) | {"images": images}
+        return self.row(i) | {"images": self.pictures(i)}
 
     def readable_frame(self, i: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return `frame(i)`; with `skip_bad`, where its pictures cannot be decoded, another row, drawn from `rng`.
@@ -153,12 +151,8 @@ class EpisodeDataset:
         The episode is then in `skipped`. The same `i` and generator always give the same row.
         """
         for _ in range(100):
-            try:
-                return self.frame(i)
-            except (ValueError, OSError) as error:
-                if not self.skip_bad:
-                    raise
-                self._skip_once(self.episodes[self.episode_of[i]].index, str(error))
+            if (images := self.readable_pictures(i)) is not None:
+                return self.row(i) | {"images": images}
             i = int(rng.choice(self.trainable_rows()))
         raise ValueError(f"{self.path}: 100 rows drawn in a row cannot be decoded; the last: {self.skipped[-1].reason}")
 
@@ -212,6 +206,24 @@ class EpisodeDataset:
     def trainable_rows(self) -> Int[np.ndarray, " n"]:
         """Return the rows that training may draw: all, unless the set names idle ones."""
         return np.arange(len(self)) if self.trainable is None else np.flatnonzero(self.trainable)
+
+    def pictures(self, i: int) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+        """Return the pictures at row `i` by the cameras that recorded it."""
+        missing = self.episodes[self.episode_of[i]].missing
+        return {camera: self.picture(i, camera) for camera in self.cameras if camera not in missing}
+
+    def readable_pictures(self, i: int) -> dict[str, UInt8[np.ndarray, "h w 3"]] | None:
+        """Return `pictures(i)`; with `skip_bad` None, where they cannot be decoded.
+
+        The episode is then in `skipped`.
+        """
+        try:
+            return self.pictures(i)
+        except (ValueError, OSError) as error:
+            if not self.skip_bad:
+                raise
+            self._skip_once(self.episodes[self.episode_of[i]].index, str(error))
+            return None
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """Return the picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""

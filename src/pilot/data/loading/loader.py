@@ -43,8 +43,8 @@ class RobotRows:
     `teaches` names the losses that its rows carry: "text" (subtasks), "fast" and "flow" (actions). `cameras` gives the
     robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks. `group_by`:
     what a mixture weighs as one group, the rows of a task or those of a label "group" that the set gives its episodes.
-    `moments`: with 2, samples hold what was seen one step earlier too. `first_seconds`: draw only rows of the first
-    so many seconds of each subtask.
+    `moments`: with 2, samples hold what was seen one step earlier too, unless `skip_bad` leaves it out.
+    `first_seconds`: draw only rows of the first so many seconds of each subtask.
 
     Raises:
         ValueError: an unknown loss or camera; the set has no subtasks whose first seconds could be drawn.
@@ -140,9 +140,10 @@ class RobotRows:
         whole = not sample.action_is_pad[:left].any()
         if self.moments > 1 and frame["frame_index"] > 0:
             before = self._starts[frame["episode_index"]] + frame["frame_index"] - 1
-            images = {self.names[camera]: self.dataset.picture(before, camera) for camera in self.dataset.cameras
-                      if self.names[camera] in frame["images"]}  # fmt: skip
-            sample.past = Moment(images=images, state=self.dataset.state[before])
+            # Where `skip_bad` leaves its pictures out, a row has no past, like the first of an episode.
+            if (pictures := self.dataset.readable_pictures(before)) is not None:
+                images = {self.names[camera]: picture for camera, picture in pictures.items()}
+                sample.past = Moment(images=images, state=self.dataset.state[before])
         sample.extra |= {"whole": whole and "fast" in self.teaches, "flow": "flow" in self.teaches}
         return sample
 
