@@ -1,6 +1,7 @@
 """Evaluation: what is refused, what makes it resumable, and the same answer from one process or two."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode import Timekeeping
-from pilot.eval.episode_log import EpisodeLog, read_rows
+from pilot.eval.episode_log import EpisodeLog, fingerprint, read_rows
 from pilot.eval.evaluate import check_fit, evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
 from pilot.eval.records import EpisodeRecord, unpack_actions
@@ -29,6 +30,8 @@ from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite, suites_for
 from pilot.infer.high_level import Implicit, Oracle, SayCan, Vlm
 from pilot.infer.high_level.vlm import at_once
+from pilot.infer.policy import Policy, load_policy
+from pilot.infer.rtc import Rtc
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT as HOMES
 from pilot.sims import libero
@@ -187,6 +190,36 @@ def test_other_weights_or_other_code_are_run_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(episode_log, "code_fingerprint", lambda: "other")
     evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
     assert policy.sessions == 3
+
+
+def test_policies_that_act_otherwise_have_other_fingerprints(tmp_path):
+    """Those of folders are what they were; an object is also how many steps, which seed and which way of joining."""
+    folder = save_random_policy(tmp_path / "policy")
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "norm_stats.json").write_text("{}")
+    as_it_is = fingerprint(folder)
+
+    def loaded(**options: int) -> Policy:
+        return load_policy(folder, device="cpu", **options)
+
+    joining, level = loaded(), loaded()
+    joining.rtc, level.high_level = Rtc(mode="prefix"), "none"
+    policies = [loaded(), loaded(num_steps=3), loaded(replan_steps=1), loaded(seed=1), joining, level]
+    assert len({fingerprint(policy) for policy in policies} | {as_it_is, fingerprint(other)}) == 8
+    assert fingerprint(loaded()) == fingerprint(policies[0]) and fingerprint(folder) == as_it_is
+
+
+class Unnamed(Still):
+    """A policy that does not say what it is."""
+
+    metadata: ClassVar[dict[str, Any]] = {"replan_steps": 40}
+
+
+def test_an_object_that_cannot_be_told_from_another_one_has_no_log(tmp_path):
+    with pytest.raises(ValueError, match="give the checkpoint's folder, or no `out`, or name the object"):
+        evaluate(Unnamed(), suite="homes-l1", episodes=1, out=tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    assert evaluate(Unnamed(), suite="homes-l1", episodes=1, progress=False).n == 1
 
 
 def test_a_line_cut_short_is_dropped(tmp_path):

@@ -21,6 +21,8 @@ from pilot.data.storage.files import explain_disk_errors
 from pilot.data.storage.manifest import MANIFEST
 from pilot.eval.records import EpisodeRecord, pack_actions
 from pilot.eval.runner import Job
+from pilot.eval.settings import describe
+from pilot.infer.policy import Policy
 from pilot.sims.base import Suite
 
 
@@ -104,16 +106,37 @@ def read_lines(folder: Path, *, pattern: str) -> Iterator[dict[str, Any]]:
 
 
 def fingerprint(policy: Any) -> str:
-    """Return twelve hex digits of a checkpoint's files, or the fingerprint in a policy object's metadata."""
+    """Return twelve hex digits of a policy: of a checkpoint's files, and for a loaded one of how it acts, too.
+
+    An object that says its own `fingerprint` in its metadata is called that.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: an object that does not say what it was made from.
+    """
     if policy == "expert":
         return "expert"
-    if not isinstance(policy, str | Path):
-        return str(policy.metadata.get("fingerprint", "unnamed"))
+    if isinstance(policy, str | Path):
+        return _digest(_files_of(policy))
+    if (own := policy.metadata.get("fingerprint")) is not None:
+        return str(own)
+    if not isinstance(policy, Policy) or policy.path is None:
+        raise ValueError(
+            "a policy object without a folder cannot be told from another one, so its episodes cannot be kept apart; "
+            "give the checkpoint's folder, or no `out`, or name the object: metadata['fingerprint']"
+        )
+    choices = (policy.num_steps, [policy.replan_steps_of(robot) for robot in policy.robots], policy.seed, policy.rtc)
+    return _digest(_files_of(policy.path), more=f"{choices} {describe(policy.high_level)}")
+
+
+def _files_of(checkpoint: str | Path) -> list[Path]:
     # Not the manifest: that of the same files may say another origin.
-    files = sorted(path for path in Path(policy).rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file() and path.name != MANIFEST)
     if not files:
-        raise FileNotFoundError(f"no checkpoint at {policy}; give a folder that pilot train wrote, or checkpoints/nano")
-    return _digest(files)
+        raise FileNotFoundError(
+            f"no checkpoint at {checkpoint}; give a folder that pilot train wrote, or checkpoints/nano"
+        )
+    return files
 
 
 def code_fingerprint() -> str:

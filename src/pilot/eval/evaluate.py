@@ -72,7 +72,8 @@ def evaluate(
         out: folder of the log `episodes.jsonl`; with it, no finished episode runs twice.
 
     Raises:
-        ValueError: an unknown suite or control, or a policy for another robot than the suite's.
+        ValueError: an unknown suite or control, or a policy for another robot than the suite's, or with `out` an object
+            that does not say what it was made from.
         FileNotFoundError: there is no checkpoint at the path.
         FolderInUseError: another process evaluates into `out`.
         ChildProcessError: the simulator crashes or hangs in one episode after the other.
@@ -140,7 +141,8 @@ def evaluate_table(
         robot=robot, num_steps=num_steps, replan_steps=replan_steps, high_level=high_level,
         timekeeping=timekeeping or Timekeeping(), hold_steps=hold_steps,
     )  # fmt: skip
-    label = fingerprint(policy)
+    # Nothing is kept of an object without a log, so that it need not be told from others.
+    label = name if out is None and not isinstance(policy, str | Path) else fingerprint(policy)
     make_runner, count = partial(Runner, policy, settings), workers_for(policy, workers)
     crew = Crew(make_runner, workers=count) if parallel_map is None else MapCrew(make_runner, parallel_map)
     with closing(crew), lock_log(out, shard=shard):
