@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,6 +240,19 @@ def test_a_model_without_an_expert_writes_whole_chunks(prompt):
         assert answer["actions"].shape == (6, 4) and np.isfinite(answer["actions"]).all()
         np.testing.assert_allclose(answer["actions"], policy.infer(wish)["actions"], atol=1e-5)
     assert not np.array_equal(answers[0]["actions"], answers[1]["actions"])
+
+
+def test_a_model_without_an_expert_reads_once_where_nothing_decides(monkeypatch):
+    policy, prefills = Policy(fresh(pi0_fast("debug", prompt="pi0_fast"), with_fast=True)), []
+    prefill = policy.engine.prefill
+
+    def count(*args: Any, **options: Any) -> Any:
+        prefills.append(1)
+        return prefill(*args, **options)
+
+    monkeypatch.setattr(policy.engine, "prefill", count)
+    policy.session().infer(observation())
+    assert len(prefills) == 1
 
 
 def test_a_model_with_no_way_to_act_is_refused():

@@ -248,7 +248,10 @@ class Actor:
         observation = collate(read, device=self.engine.input_device).observation
         # Room for new tokens costs memory and part of the last layer, so only where somebody decides now.
         decides = good[0].high_level is not None and any(request.subtask.decide for request in good)
-        prefilled = self.engine.prefill(observation, max_new_tokens=SUBTASK_TOKENS if decides else 0)
+        prefilled = None
+        # A model that writes its actions reads pictures and text where it does so, behind the subtask.
+        if decides or self.model.samples_actions:
+            prefilled = self.engine.prefill(observation, max_new_tokens=SUBTASK_TOKENS if decides else 0)
         prefill_end = time.perf_counter()
         # 2) The high level decides, behind them.
         decisions = [Decision(subtask=request.subtask.subtask) for request in good]
