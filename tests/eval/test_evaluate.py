@@ -17,7 +17,7 @@ from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode import Timekeeping
-from pilot.eval.episode_log import EpisodeLog, fingerprint, read_rows
+from pilot.eval.episode_log import EpisodeLog, fingerprint, read_rows, suite_fingerprint
 from pilot.eval.evaluate import check_fit, evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
 from pilot.eval.records import EpisodeRecord, unpack_actions
@@ -232,6 +232,22 @@ def test_a_line_cut_short_is_dropped(tmp_path):
     assert job(0) in log and job(1) not in log
     log.add(job(1), record(scene=1))
     assert [json.loads(line)["record"]["home"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["rooms-move", "lab-fold-towel"])
+def test_a_key_follows_the_world_that_a_suite_is_in_and_all_robots_that_its_own_is_made_of(name, monkeypatch):
+    read: list[str] = []
+    monkeypatch.setattr(episode_log, "_digest", lambda files, *, more="": read.extend(map(str, files)) or more)
+    suite = load_suite(name).with_robot("bimanual_ee")
+    suite_fingerprint.__wrapped__(suite)
+    assert len(set(read)) == len(read)
+    folder = name.partition("-")[0]
+    for path in (f"sims/{folder}/suites.py", "sims/world/physics.py", "sims/world/bodies/base.py", "sims/base.py",
+                 "robots/bimanual_ee.py", "robots/arm_ee.py", "robots/arm.py"):  # fmt: skip
+        assert any(file.endswith(f"/pilot/{path}") for file in read), path
+    read.clear()
+    suite_fingerprint.__wrapped__(load_suite("homes-l1"))
+    assert {Path(file).parent.name for file in read} == {"homes", "robots"}, "homes have a world of their own"
 
 
 def test_suites_of_other_words_are_kept_apart(tmp_path):

@@ -24,6 +24,7 @@ from pilot.eval.runner import Job
 from pilot.eval.settings import describe
 from pilot.infer.policy import Policy
 from pilot.sims.base import Suite
+from pilot.sims.world.suites import WorldSuite
 
 
 class EpisodeLog:
@@ -150,11 +151,21 @@ def code_fingerprint() -> str:
 @cache
 def suite_fingerprint(suite: Suite) -> str:
     """Return twelve hex digits of a suite's options, and of the source of its simulator and of its robot."""
-    source = Path(inspect.getfile(type(suite)))
-    is_folder = source.parent != Path(pilot.sims.__path__[0]) and (source.parent / "__init__.py").exists()
-    files = sorted(source.parent.rglob("*.py")) if is_folder else [source]
-    robot = Path(pilot.__path__[0], "robots", f"{suite.robot.name}.py")
+    kinds = [kind for kind in type(suite).__mro__ if issubclass(kind, Suite) and kind.__module__ != Suite.__module__]
+    files = list(dict.fromkeys(file for kind in kinds for file in _source_of(kind)))
+    robots = Path(pilot.__path__[0], "robots")
+    if isinstance(suite, WorldSuite):
+        # The robots of these worlds are made from one another (`arm_ee` from `arm`), so any of them may matter.
+        return _digest([*files, Path(inspect.getfile(Suite)), *sorted(robots.glob("*.py"))], more=repr(suite))
+    robot = robots / f"{suite.robot.name}.py"
     return _digest([*files, *([robot] if robot.is_file() else [])], more=repr(suite))
+
+
+def _source_of(kind: type[Suite]) -> list[Path]:
+    """Return the files of the simulator that a kind of suite is of: its folder, or the one file that it is."""
+    source = Path(inspect.getfile(kind))
+    is_folder = source.parent != Path(pilot.sims.__path__[0]) and (source.parent / "__init__.py").exists()
+    return sorted(source.parent.rglob("*.py")) if is_folder else [source]
 
 
 def _digest(files: Sequence[Path], *, more: str = "") -> str:
