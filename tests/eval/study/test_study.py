@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,14 @@ def test_measures_are_checked_before_anything_runs(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             plan_of(tmp_path, debug_study(tmp_path / "single", measures=measures))
+
+
+def test_a_study_of_questions_alone_can_be_planned(tmp_path):
+    path = str(tmp_path / "questions")
+    data = StudyData(path=path, suite="homes-l1", first_scene=0, scenes=9, web_rows=50)
+    study = debug_study(tmp_path / "single", trials=(Trial(questions=path, episodes=50),))
+    said = plan_of(tmp_path, replace(study, data=(*study.data, data))).describe(None)
+    assert "50 questions of a condition show" in said and "in the same pictures less" in said
 
 
 def test_a_source_of_weight_0_is_left_out():

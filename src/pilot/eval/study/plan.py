@@ -143,11 +143,13 @@ class StudyPlan:
         return "\n".join(lines)
 
     def effect(self) -> str:
-        """Return which difference so many episodes can show."""
-        n = min(trial.episodes for trial in self.study.trials if trial.suite)
+        """Return which difference so many episodes can show, or so many questions where nothing acts."""
+        acting = [trial for trial in self.study.trials if trial.suite]
+        n = min(trial.episodes for trial in acting or self.study.trials)
+        units, places = ("episodes", "scenes") if acting else ("questions", "pictures")
         return (
-            f"{n} episodes of a condition show, with 80 % power, a difference of {visible_difference(n, rate=0.5):.0%} "
-            f"at a success of 50 %, and of {visible_difference(n, rate=0.8):.0%} at 80 %; in the same scenes less."
+            f"{n} {units} of a condition show, with 80 % power, a difference of {visible_difference(n, rate=0.5):.0%} "
+            f"at a success of 50 %, and of {visible_difference(n, rate=0.8):.0%} at 80 %; in the same {places} less."
         )
 
     def _repeat(self, condition: Condition, seed: int) -> Repetition:
