@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +14,9 @@ from pilot.eval.studies import load_study
 from pilot.eval.study import parts as parts_module
 from pilot.eval.study.declare import Condition, Study, StudyData, Training, Trial
 from pilot.eval.study.engine import run_study
-from pilot.eval.study.parts import Collecting, Evaluating, TrainingPart
+from pilot.eval.study.parts import Asking, Collecting, Evaluating, TrainingPart
 from pilot.eval.study.plan import StudyPlan, hours, without_empty_sources
+from pilot.robots.homes import ROBOT as HOMES
 
 
 def debug_study(folder: Path, **changes: object) -> Study:
@@ -171,6 +173,37 @@ def test_measures_are_checked_before_anything_runs(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             plan_of(tmp_path, debug_study(tmp_path / "single", measures=measures))
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_set_with_fewer_questions_than_asked_for_is_done_when_all_are_asked(tmp_path, monkeypatch, writes):
+    answer = SimpleNamespace(question="where is the cup", is_right=True)
+    robot = SimpleNamespace(robot=HOMES)
+    policy = SimpleNamespace(
+        model=SimpleNamespace(config=SimpleNamespace(generates_text=writes)),
+        bundle=SimpleNamespace(loc_stride=16, robots={"homes": robot}),
+    )
+    monkeypatch.setattr(parts_module, "load_policy", lambda path: policy)
+    monkeypatch.setattr(parts_module, "open_image_text", lambda *_, **__: range(7))
+    monkeypatch.setattr(
+        parts_module, "measure_questions", lambda *_, rows, **__: SimpleNamespace(answers=[answer] * min(rows, 7))
+    )
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("{}")
+    questions = Collecting(
+        root=tmp_path, data=StudyData(path=str(tmp_path), suite="homes-l1", first_scene=0, scenes=1, web_rows=10)
+    )
+
+    def asking(episodes: int) -> Asking:
+        trial = Trial(questions=str(tmp_path), episodes=episodes)
+        condition = Condition(name="a", policy=str(tmp_path / "policy"))
+        return Asking(root=tmp_path, condition=condition, trial=trial, policy=Path(condition.policy),
+                      questions=questions)  # fmt: skip
+
+    asking(5).run(workers=1)
+    assert len(asking(5).records) == 5 and asking(10).done is None, "two more can be asked"
+    asking(10).run(workers=1)
+    assert len(asking(10).records) == 7 and [record.success for record in asking(10).records] == [writes] * 7
 
 
 def test_a_study_of_questions_alone_can_be_planned(tmp_path):

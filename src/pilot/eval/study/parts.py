@@ -248,9 +248,11 @@ class Evaluating(Part):
 
     @property
     def done(self) -> dict[str, Any] | None:
-        """The result, if it has as many episodes as are asked for."""
+        """The result, if it has as many episodes as are asked for, or all that there are."""
         result = super().done
-        return result if result is not None and len(result["records"]) >= self.trial.episodes else None
+        if result is None:
+            return None
+        return result if len(result["records"]) >= self.trial.episodes or result.get("all") else None
 
     @property
     def records(self) -> list[EpisodeRecord]:
@@ -306,12 +308,15 @@ class Asking(Evaluating):
 
     def work(self, *, workers: int) -> dict[str, Any]:
         policy = load_policy(self.policy if isinstance(self.policy, Path) else self.policy.policy)
-        if not policy.model.config.generates_text:
-            return {"records": [answer_record(k, "", False) for k in range(self.trial.episodes)]}
         camera = next(iter(policy.bundle.robots.values())).robot.cameras[0]
         rows = open_image_text(self.questions.data.path, camera=camera, loc_stride=policy.bundle.loc_stride)
-        found = measure_questions(policy, rows, rows=self.trial.episodes, seed=EVALUATION_SEED)
-        return {"records": [answer_record(k, a.question, a.is_right) for k, a in enumerate(found.answers)]}
+        count = min(self.trial.episodes, len(rows))  # a set of web rows has about as many as were asked for
+        if policy.model.config.generates_text:
+            found = measure_questions(policy, rows, rows=count, seed=EVALUATION_SEED)
+            records = [answer_record(k, a.question, a.is_right) for k, a in enumerate(found.answers)]
+        else:
+            records = [answer_record(k, "", False) for k in range(count)]
+        return {"records": records, "all": count == len(rows)}
 
 
 def answer_record(number: int, question: str, is_right: bool) -> dict[str, Any]:
