@@ -1,6 +1,7 @@
 """A loss that is NaN or leaps stops the run, and its batch can be looked at and tried again."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from pilot.models.pi import pi05
 from pilot.tokenizers.text import TextTokenizer
 from pilot.train import anomalies as module
+from pilot.train import checkpoint
 from pilot.train.anomalies import SpikeDetector, load_batch, tensors_of
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from train.counted_rows import rows_of
-from train.toy import config, record
+from train.toy import changed, config, record
 
 BATCH = [rows_of(pi05("debug"), 2), rows_of(pi05("debug"), 3)]
 NAN, LEAP = torch.tensor(float("nan")), torch.tensor(11.0)
@@ -49,6 +51,15 @@ def test_a_leap_over_the_running_median_stops(tmp_path):
     assert told["medians"] == {"loss": 1.0, "grad_norm": 1.0} and told["step"] == 99
 
 
+def test_the_advice_names_what_a_resumed_run_takes(tmp_path):
+    for leaps, setting in (({"loss": LEAP}, "loss_spike"), ({"grad_norm": 100 * LEAP}, "grad_spike")):
+        with pytest.raises(FloatingPointError, match=rf"add --set logging\.{setting}=0 to the same command") as error:
+            warmed(tmp_path).watch(99, BATCH, **{"loss": torch.tensor(1.0), "grad_norm": torch.tensor(1.0)} | leaps)
+        assert f"--out elsewhere --set init_from={tmp_path} --set optim.peak_lr=RATE" in str(error.value)
+    with pytest.raises(FloatingPointError, match="mend the data, if that is at fault, and run the same command again"):
+        warmed(tmp_path).watch(99, BATCH, loss=NAN, grad_norm=NAN)
+
+
 def test_what_is_not_yet_known_or_not_asked_for_does_not_stop(tmp_path):
     early = warmed(tmp_path, steps=module.AT_LEAST - 1)
     early.watch(99, BATCH, loss=LEAP, grad_norm=LEAP)
@@ -81,6 +92,26 @@ def test_values_that_are_on_their_way_are_looked_at_before_a_save(tmp_path):
     spikes.watch(8, BATCH, loss=torch.tensor(1.0), grad_norm=torch.tensor(1.0))
     with pytest.raises(FloatingPointError, match="step 7: loss nan"):
         spikes.settle()
+
+
+def test_a_run_that_goes_on_knows_its_medians_and_may_be_told_to_let_a_leap_pass(tmp_path, no_shape_checks):
+    run, out = config(record(tmp_path / "toy"), steps=3), tmp_path / "run"
+    train(run, out=out, until=2, progress=False)
+    watch = SpikeDetector.watch
+
+    def leaping(self: SpikeDetector, step: int, batch, *, loss, grad_norm) -> None:
+        watch(self, step, batch, loss=1000 * loss if step == 3 else loss, grad_norm=grad_norm)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpikeDetector, "watch", leaping)
+        patch.setattr(module, "AT_LEAST", 2)
+        for _ in range(2):
+            with pytest.raises(FloatingPointError, match=r"step 3: loss .* is over 10 × its median"):
+                train(run, out=out, progress=False)
+        train(changed(run, logging={"loss_spike": 0.0}), out=shutil.copytree(out, tmp_path / "over"), progress=False)
+        state = checkpoint.checkpoints(out)[-1] / "state.json"
+        state.write_text(json.dumps({k: v for k, v in json.loads(state.read_text()).items() if k != "spikes"}))
+        train(run, out=out, progress=False)  # a checkpoint from before they were saved
 
 
 def test_a_run_stops_and_its_checkpoint_is_whole(tmp_path, no_shape_checks):

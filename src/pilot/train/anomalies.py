@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,21 +71,41 @@ class SpikeDetector:
                 arrived.synchronize()
             self._look()
 
+    def state_dict(self) -> dict[str, list[float]]:
+        """Return the values that the medians are of."""
+        return {name: list(seen) for name, seen in self._seen.items()}
+
+    def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
+        """Take up the medians of a run that goes on."""
+        self._seen = {name: deque(values, maxlen=REMEMBERED) for name, values in state.items()}
+
     def _look(self) -> None:
         step, values, _, batch = self._coming.popleft()
         measured = dict(zip(("loss", "grad_norm"), values.tolist(), strict=True))
         factors = {"loss": self.loss_factor, "grad_norm": self.grad_factor}
-        reasons = [self._wrong(name, value, factors[name]) for name, value in measured.items()]
-        if reason := next(filter(None, reasons), None):
+        reasons = {name: self._wrong(name, value, factors[name]) for name, value in measured.items()}
+        if wrong := [name for name, reason in reasons.items() if reason]:
             medians = {name: statistics.median(seen) for name, seen in self._seen.items() if seen}
-            why = {"step": step, "reason": reason, "medians": medians}
+            why = {"step": step, "reason": reasons[wrong[0]], "medians": medians}
             folder = save_batch(self.out / FOLDER / f"step{step:06d}-rank{self.rank}", batch, text=self.text, why=why)
             raise FloatingPointError(
-                f"step {step}: {reason}; its batch is in {folder}, where batch.json says what it holds. The last "
-                "checkpoint is from before: lower the learning rate or mend the data, and run the same command again"
+                f"step {step}: {reasons[wrong[0]]}; its batch is in {folder}, where batch.json says what it holds. "
+                + self._advice(wrong[0], measured[wrong[0]])
             )
         for name, value in measured.items():
             self._seen.setdefault(name, deque(maxlen=REMEMBERED)).append(value)
+
+    def _advice(self, name: str, value: float) -> str:
+        """Return what a resumed run takes (`train/resume.py`): no other learning rate, but other factors."""
+        setting = {"loss": "loss_spike", "grad_norm": "grad_spike"}[name]
+        if math.isfinite(value):
+            how = f"add --set logging.{setting}=0 to the same command, which lets it pass"
+        else:
+            how = "mend the data, if that is at fault, and run the same command again"
+        return (
+            f"To go on from the last checkpoint, {how}. A lower learning rate takes a new run, from this one's policy: "
+            f"--out elsewhere --set init_from={self.out} --set optim.peak_lr=RATE"
+        )
 
     def _wrong(self, name: str, value: float, factor: float) -> str | None:
         words = {"loss": "loss", "grad_norm": "gradient norm"}[name]

@@ -80,7 +80,8 @@ def train(
             # A save in progress may still succeed, and is then the last good checkpoint.
             run.checkpoints.settle()
             last = checkpoint.last_checkpoint(out)
-            error.add_note(f"the last good checkpoint is {last}" if last else "no checkpoint has been written yet")
+            begun = "no checkpoint has been written yet: the same command begins anew, also with other settings"
+            error.add_note(f"the last good checkpoint is {last}" if last else begun)
             raise
         finally:
             run.learner.close()
@@ -150,7 +151,9 @@ class Run:
         outcome = self.learner.train_step(batch)
         self.drawn.update(outcome.sources)
         with self.ranks.fail_together():
-            self.spikes.watch(self.step, batch, loss=outcome.loss, grad_norm=outcome.grad_norm)
+            # A rank's loss is its part of a sum. Times their number, it is comparable when fewer ranks resume the run.
+            loss = self.ranks.world_size * outcome.loss
+            self.spikes.watch(self.step, batch, loss=loss, grad_norm=outcome.grad_norm)
         if not logging:
             return {}
         # What follows waits for the GPU, so it is done for steps that are logged, and for no others.
@@ -182,6 +185,7 @@ class Run:
         values = {
             "ema_updates": self.learner.ema.updates,
             "mixture": self.setup.loader.mixture.state_dict(),
+            "spikes": self.spikes.state_dict(),
             "drawn": dict(sum(self.ranks.gather(self.drawn), Counter())),
         }
         self.checkpoints.save(self.step, self.learner.tensors(), values=values)
@@ -208,6 +212,7 @@ class Run:
         checkpoint.read_tensors(folder, tensors, ranks=self.ranks)
         self.learner.after_load()
         self.learner.step, self.learner.ema.updates = values["step"], values["ema_updates"]
+        self.spikes.load_state_dict(values.get("spikes", {}))  # not yet in older checkpoints
         if self.ranks.is_main:  # it counts for all until now
             self.drawn.update(values["drawn"])
 
