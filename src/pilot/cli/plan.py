@@ -24,9 +24,10 @@ def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
     from pilot import configs
     from pilot.train.plan.gpus import parse_gpus
+    from pilot.train.sources import without_empty_sources
 
     parse_gpus(args.gpus)
-    config = override(configs.get(args.name), args.set)
+    config = without_empty_sources(override(configs.get(args.name), args.set))
     from pilot.train.early_checks import check_settings
 
     check_settings(config)

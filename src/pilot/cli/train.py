@@ -33,8 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
     from pilot import configs
+    from pilot.train.sources import without_empty_sources
 
-    config = override(configs.get(args.name), args.set + ["data.skip_bad=true"] * args.skip_bad)
+    changes = args.set + ["data.skip_bad=true"] * args.skip_bad
+    config = without_empty_sources(override(configs.get(args.name), changes))
     if args.show:
         print(show(config))
         return

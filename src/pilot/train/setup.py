@@ -17,6 +17,7 @@ from pilot.train.embodiments import fit_to_robot, pipelines
 from pilot.train.learner import uses_threads
 from pilot.train.resume import claim
 from pilot.train.robots import robot_of
+from pilot.train.sources import without_empty_sources
 from pilot.train.start import first_bundle
 from pilot.train.validation import Numbers, hold_out
 
@@ -36,11 +37,13 @@ def prepare(
 ) -> Setup:
     """Open the sources, make or load statistics, tokenizers and weights, and find the checkpoint to go on from.
 
+    A source of weight 0 is left out of all of it.
+
     Raises:
         FileNotFoundError: a source or `init_from` is not there.
         ValueError: the folder holds another run, or sources, robot and model do not fit together.
     """
-    ranks = ranks or Ranks()
+    ranks, config = ranks or Ranks(), without_empty_sources(config)
     # Cheap checks first: a wrong setting should not cost minutes of opening data.
     check_config(config, ranks=ranks.world_size)
     last = claim(out, config, resume=resume, write=ranks.is_main)

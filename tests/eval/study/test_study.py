@@ -1,6 +1,7 @@
 """A whole study of two conditions on debug data: planned, killed, resumed, shared, and its page."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from pilot.eval.studies import load_study
 from pilot.eval.study import parts as parts_module
 from pilot.eval.study.declare import Condition, Study, StudyData, Training, Trial
 from pilot.eval.study.engine import run_study
+from pilot.eval.study.page import command
 from pilot.eval.study.parts import Asking, Collecting, Evaluating, TrainingPart
-from pilot.eval.study.plan import StudyPlan, hours, without_empty_sources
+from pilot.eval.study.plan import StudyPlan, hours
 from pilot.robots.homes import ROBOT as HOMES
+from pilot.train.config import TrainConfig
 
 
 def debug_study(folder: Path, **changes: object) -> Study:
@@ -214,11 +217,21 @@ def test_a_study_of_questions_alone_can_be_planned(tmp_path):
     assert "50 questions of a condition show" in said and "in the same pictures less" in said
 
 
-def test_a_source_of_weight_0_is_left_out():
-    config = configure(Training(run="nano_stage2", changes=("data.sources.web.weight=0",)))
-    assert [Path(source.path).name for source in without_empty_sources(config).data.sources] == [
-        "l1_single", "l2_single", "l2_multi", "l2_verbal",
-    ]  # fmt: skip
+def test_the_command_of_a_training_is_that_training(tmp_path, monkeypatch):
+    """With a source of weight 0, which is in neither."""
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("pilot.train.early_checks.check_paths", lambda config, **_: None)
+    monkeypatch.setattr("pilot.train.loop.train", lambda config, **_: asked.append(config))
+    training = Training(run="nano_stage2", changes=("data.sources.web.weight=0", "steps=7"))
+    data = tuple(
+        StudyData(path=source.path, suite="homes-l1", first_scene=1000, scenes=2)
+        for source in configure(training).data.sources
+    )
+    study = debug_study(tmp_path, conditions=(Condition(name="a", trainings=(training,)),), data=data)
+    (part,) = (part for part in plan_of(tmp_path, study).parts if isinstance(part, TrainingPart))
+    assert main.main(shlex.split(command(part))[1:]) == 0
+    assert asked == [part.config] and part.config.steps == 7
+    assert [source.label for source in part.config.data.sources] == ["l1_single", "l2_single", "l2_multi", "l2_verbal"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pilot.models.pi import Pi
 from pilot.train.config import TrainConfig
 from pilot.train.freezing import choose_learning
 from pilot.train.plan.flops import full_row, per_row
+from pilot.train.sources import without_empty_sources
 
 Configure = Callable[[Training], TrainConfig]
 """From a named run and its changes to a config (`cli/study.py`)."""
@@ -202,12 +203,6 @@ def in_order(parts: Iterable[Part], *, skip_done: bool = False) -> list[Part]:
         found |= {before.key: before for before in in_order(part.parts_before, skip_done=skip_done)}
         found[part.key] = part
     return list(found.values())
-
-
-def without_empty_sources(config: TrainConfig) -> TrainConfig:
-    """Return a config without its sources of weight 0: they would still have a part in statistics and tokenizers."""
-    sources = tuple(source for source in config.data.sources if source.weight != 0)
-    return replace(config, data=replace(config.data, sources=sources))
 
 
 def check_scenes(condition: Condition, trial: Trial, trainings: Sequence[TrainingPart]) -> None:
