@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("outputs/studies"),
         help="folder of all studies, which share their parts (default: %(default)s)",
     )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FOLDER",
+        help="take evaluations that are recorded here and do not run them again; record new ones here (pilot's own: "
+        "docs/study_records)",
+    )
     listing_arguments(parser)
 
 
@@ -55,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("an endpoint has an address and a model: --vlm URL --vlm-model NAME")
     from pilot.eval.study.engine import run_study
     from pilot.eval.study.plan import StudyPlan
+    from pilot.eval.study.recorded import record_evaluations, restore_evaluations
 
     plan = StudyPlan(
         study,
@@ -63,10 +71,14 @@ def run(args: argparse.Namespace) -> None:
         seeds=args.seeds,
         endpoint=(args.vlm, args.vlm_model) if args.vlm else None,
     )
+    if args.records and (restored := restore_evaluations(plan, args.records)):
+        print(f"{restored} evaluations are taken from {args.records}")
     print(plan.describe(args.budget), flush=True)
     if args.plan:
         return
     page = run_study(plan, budget=args.budget, workers=args.workers, out=args.out / Path(args.name).stem)
+    if args.records and (written := record_evaluations(plan, args.records)):
+        print(f"recorded {written} evaluations in {args.records}")
     print(f"wrote {page}, and the same as markdown beside it")
 
 

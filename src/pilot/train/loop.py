@@ -30,6 +30,7 @@ from pilot.train.metrics import Metrics
 from pilot.train.origin import origin_of
 from pilot.train.plan.flops import mean_flops
 from pilot.train.setup import Setup, prepare
+from pilot.train.sources import without_empty_sources
 from pilot.train.validation import Validation
 
 Evaluate = Callable[[Path], dict[str, float]]
@@ -58,7 +59,7 @@ def train(
         FloatingPointError: a loss or the gradient norm is NaN or leaps; the folder with the step's batch is named.
         RuntimeError: another rank failed or is gone. Like every error on the way it names the last good checkpoint.
     """
-    out = Path(out)
+    out, config = Path(out), without_empty_sources(config)  # nothing that is written names what was not learned from
     with connect(config) as ranks, ExitStack() as held:
         if ranks.device.type == "cpu":
             # The parts of a batch go in threads of their own (`learner.py`): more threads inside each would fight over

@@ -18,6 +18,7 @@ from pilot.eval.study.engine import run_study
 from pilot.eval.study.page import command
 from pilot.eval.study.parts import Asking, Collecting, Evaluating, TrainingPart
 from pilot.eval.study.plan import StudyPlan, hours
+from pilot.eval.study.recorded import record_evaluations, restore_evaluations
 from pilot.robots.homes import ROBOT as HOMES
 from pilot.train.config import TrainConfig
 
@@ -91,6 +92,28 @@ def test_a_study_runs_is_killed_goes_on_and_leaves_a_page(tmp_path, monkeypatch,
     assert not any(repetition.parts_left for repetition in plan_of(tmp_path, study).repetitions)
     run_study(plan_of(tmp_path, study), budget=None, workers=1, out=out)
     assert trained == [0, 5, 5] and "| once | 1 × 1 | 0.0 (0.0 – 79.3)" in (out / "results.md").read_text()
+
+
+def test_recorded_evaluations_are_enough_to_go_on_elsewhere(tmp_path):
+    study, records = debug_study(tmp_path / "data" / "single"), tmp_path / "records"
+    plan = plan_of(tmp_path, study)
+    run_study(plan, budget=None, workers=1, out=tmp_path / "study")
+    assert record_evaluations(plan, records) == 2 and record_evaluations(plan, records) == 0
+
+    elsewhere = plan_of(tmp_path / "elsewhere", study)
+    assert restore_evaluations(elsewhere, records) == 2 and restore_evaluations(elsewhere, records) == 0
+    assert not any(repetition.parts_left for repetition in elsewhere.repetitions) and not elsewhere.rates
+    run_study(elsewhere, budget=None, workers=1, out=tmp_path / "again")
+    rates = [
+        [row for row in json.loads((tmp_path / out / "results.json").read_text()) if row["measure"] != "ms"]
+        for out in ("study", "again")
+    ]
+    assert rates[0] == rates[1] and rates[0]
+
+    (damaged, _) = sorted(records.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"is damaged .*; fetch it again, or remove it"):
+        restore_evaluations(plan_of(tmp_path / "third", study), records)
 
 
 def test_a_budget_stops_before_the_part_that_would_go_over_it(tmp_path, capsys):

@@ -22,7 +22,8 @@ def run_study(plan: StudyPlan, *, budget: float | None, workers: int, out: Path)
             left = plan.seconds_left(part)
             spent = time.monotonic() - start
             if budget is not None and spent + left > budget:
-                print(f"{repetition.name}: its next part takes {hours(left)}, and {hours(budget - spent)} are left.")
+                over = hours(max(0.0, budget - spent))
+                print(f"{repetition.name}: its next part takes {hours(left)}, and {over} are left.")
                 print("The same command with another budget goes on from here.")
                 return page
             print(f"{repetition.name}: {part.kind} {part.key}, about {hours(left)}", flush=True)

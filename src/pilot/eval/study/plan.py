@@ -93,9 +93,14 @@ class StudyPlan:
         self.rates = measured_rates(root)
 
     @property
+    def evaluations(self) -> list[Evaluating]:
+        """The evaluations of all repetitions, in order."""
+        return [part for repetition in self.repetitions for part in repetition.evaluations]
+
+    @property
     def parts(self) -> list[Part]:
         """All parts in order, each once."""
-        return in_order([part for repetition in self.repetitions for part in repetition.evaluations])
+        return in_order(self.evaluations)
 
     def seconds_left(self, part: Part) -> float:
         """Return how long a part will take from where it is; 0 if it is done."""
