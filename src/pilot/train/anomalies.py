@@ -81,7 +81,7 @@ class SpikeDetector:
 
     def _look(self) -> None:
         step, values, _, batch = self._coming.popleft()
-        measured = dict(zip(("loss", "grad_norm"), values.tolist(), strict=True))
+        measured: dict[str, float] = dict(zip(("loss", "grad_norm"), values.tolist(), strict=True))
         factors = {"loss": self.loss_factor, "grad_norm": self.grad_factor}
         reasons = {name: self._wrong(name, value, factors[name]) for name, value in measured.items()}
         if wrong := [name for name, reason in reasons.items() if reason]:
@@ -97,9 +97,8 @@ class SpikeDetector:
 
     def _advice(self, name: str, value: float) -> str:
         """Return what a resumed run takes (`train/resume.py`): no other learning rate, but other factors."""
-        setting = {"loss": "loss_spike", "grad_norm": "grad_spike"}[name]
         if math.isfinite(value):
-            how = f"add --set logging.{setting}=0 to the same command, which lets it pass"
+            how = f"add --set logging.{name.removesuffix('_norm')}_spike=0 to the same command, which lets it pass"
         else:
             how = "mend the data, if that is at fault, and run the same command again"
         return (
