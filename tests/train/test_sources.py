@@ -18,7 +18,7 @@ def of_sources(data: Path, *sources: Source) -> TrainConfig:
 
 
 def test_a_source_of_weight_0_has_no_part_in_what_a_run_is_prepared_from(data, tmp_path):
-    """Neither in the mixture nor in statistics and tokenizer, and the folder says so; it need not be there."""
+    """Mixture, statistics and the run's config are those of a run without it, and its folder need not exist."""
     toy, gone = Source(path=str(data / "toy"), weight=1.0), Source(path=str(tmp_path / "nowhere"), weight=0.0)
     plain = prepare(of_sources(data, toy), tmp_path / "plain", resume=True, progress=False)
     setup = prepare(of_sources(data, toy, gone), tmp_path / "other", resume=True, progress=False)

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--records",
         type=Path,
         metavar="FOLDER",
-        help="take evaluations that are recorded here and do not run them again; record new ones here (pilot's own: "
-        "docs/study_records)",
+        help="read recorded evaluations from this folder instead of running them again, and record new ones in it "
+        "(pilot's own: docs/study_records)",
     )
     listing_arguments(parser)
 

@@ -22,8 +22,8 @@ def run_study(plan: StudyPlan, *, budget: float | None, workers: int, out: Path)
             left = plan.seconds_left(part)
             spent = time.monotonic() - start
             if budget is not None and spent + left > budget:
-                over = hours(max(0.0, budget - spent))
-                print(f"{repetition.name}: its next part takes {hours(left)}, and {over} are left.")
+                rest = hours(max(0.0, budget - spent))
+                print(f"{repetition.name}: its next part takes {hours(left)}, and {rest} are left.")
                 print("The same command with another budget goes on from here.")
                 return page
             print(f"{repetition.name}: {part.kind} {part.key}, about {hours(left)}", flush=True)

@@ -1,4 +1,4 @@
-"""Evaluations as small files that git can keep: a study goes on from them on another machine, without its policies.
+"""Evaluations as small files that git can keep. With them a study continues on another machine without its policies.
 
 A file is what `done.json` of an evaluation says, by its key, without what a study does not measure: the words of
 subtasks and the time of each answer. A hundred of them are half a megabyte.
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pilot.data.storage.files import parse_json, write_json
+from pilot.data.storage.files import atomic_write, parse_json, write_json
 from pilot.eval.study.plan import StudyPlan
 
 LEFT_OUT: dict[str, Any] = {"subtasks": [], "latencies_ms": []}
@@ -30,7 +30,6 @@ def restore_evaluations(plan: StudyPlan, folder: Path) -> int:
             text = gzip.decompress(file.read_bytes()).decode()
         except (OSError, EOFError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is damaged ({error}); fetch it again, or remove it") from error
-        part.folder.mkdir(parents=True, exist_ok=True)
         # It has taken no time here, so that it says nothing about how fast this machine is.
         write_json(part.folder / "seconds.json", 0.0)
         write_json(part.folder / "done.json", parse_json(text, where=file, remedy="fetch it again, or remove it"))
@@ -45,8 +44,8 @@ def record_evaluations(plan: StudyPlan, folder: Path) -> int:
         file, done = folder / f"{part.kind}-{part.key}.json.gz", part.done
         if done is None or file.exists():
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         small = done | {"amount": 0, "records": [record | LEFT_OUT for record in done["records"]]}
-        file.write_bytes(gzip.compress(json.dumps(small, separators=(",", ":")).encode(), mtime=0))
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(gzip.compress(json.dumps(small, separators=(",", ":")).encode(), mtime=0))
         written += 1
     return written
