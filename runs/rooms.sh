@@ -4,7 +4,7 @@
 # Hardware: 2 CPU cores. Every stage goes on where it was when it is started again, also after Ctrl-C.
 #
 #   runs/rooms.sh            everything
-#   runs/rooms.sh collect | vision | stage1 | stage2 | ship | eval
+#   runs/rooms.sh collect | vision | base | words | actions | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -15,18 +15,19 @@ collect() {
     $pilot collect data/rooms/wd --suite rooms-steps --web 16000 --homes 800 --first-home 20000 --seed 12 --image-size 128
     $pilot collect data/rooms/wd_more --suite rooms-steps --web 24000 --homes 1200 --first-home 21000 --seed 13 --image-size 128
     $pilot collect data/rooms/wd_arm --suite rooms-move-l1@arm_ee --web 72000 --homes 2200 --first-home 70000 --seed 14 --image-size 128
-    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm_ee --homes 560 --episodes 1 --first-home 6000 --seed 6000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm_ee --homes 700 --episodes 1 --first-home 6000 --seed 6000 --picture-every 5 --image-size 128
     $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile_ee --homes 400 --episodes 1 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
     $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile_ee --homes 160 --episodes 1 --first-home 0 --seed 0 --picture-every 8 --image-size 128
     $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 80 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
 }
 vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
-stage1() { $pilot train rooms_stage1 --out outputs/rooms/stage1; }
-stage2() { $pilot train rooms_stage2 --out outputs/rooms/stage2; }
+base() { $pilot train rooms_base --out outputs/rooms/base; }
+words() { $pilot train rooms_words --out outputs/rooms/words; }
+actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 ship() {
     mkdir -p checkpoints
-    cp -r outputs/rooms/stage2/policy checkpoints/homes.new
-    for stage in vision stage1 stage2; do # its log: config (with seed) and every logged step
+    cp -r outputs/rooms/actions/policy checkpoints/homes.new
+    for stage in vision base words actions; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/homes.new/training/$stage"
         cp outputs/rooms/$stage/config.json outputs/rooms/$stage/metrics.jsonl "checkpoints/homes.new/training/$stage/"
     done
@@ -40,8 +41,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | stage1 | stage2 | ship) "$1" ;;
+    collect | vision | base | words | actions | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && stage1 && stage2 && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision stage1 stage2 ship eval" >&2 && exit 2 ;;
+    all) collect && vision && base && words && actions && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions ship eval" >&2 && exit 2 ;;
 esac

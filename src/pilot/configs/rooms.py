@@ -28,6 +28,7 @@ from pilot.train.config import (
 
 DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
+BOX_JITTER = 0.008  # about a pixel: the boxes that the policy writes are that inexact
 START_SECONDS = 1.2  # a row this soon after its subtask has begun is from its start
 ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
@@ -63,22 +64,22 @@ def model() -> PiConfig:
     )
 
 
-def web(share: float, *, listed: float) -> tuple[Source, ...]:
-    """Return the sources of pictures with questions, shown as crops; together they have `share` of the rows.
+def web(*, asked: float = 0.0, detect: float = 0.0, listed: float = 0.0) -> tuple[Source, ...]:
+    """Return the sources of pictures with questions, shown as crops, with their shares of the rows.
 
-    `listed` of these rows ask to list everything: many boxes in one answer, in closer crops.
+    `asked` are questions as they come, `detect` those for the box of one thing by name, `listed` those for all of them:
+    many boxes in one answer, in closer crops.
     """
-    sources = []
-    for name, part in PICTURES.items():
-        asked = Source(path=f"{DATA}/{name}", kind="web", weight=share * part * (1 - listed), zoom=0.5)
-        lists = replace(
-            asked, name=f"{name}_list", weight=share * part * listed, question="list everything", zoom=0.4
-        )  # fmt: skip
-        sources += [asked, lists]
-    return tuple(source for source in sources if source.weight)
+    kinds = (("", asked, None, 0.5), ("_detect", detect, "detect", 0.5), ("_list", listed, "list everything", 0.4))
+    return tuple(
+        Source(path=f"{DATA}/{name}", name=name + suffix, kind="web", weight=share * part, question=question, zoom=zoom)
+        for name, part in PICTURES.items()
+        for suffix, share, question, zoom in kinds
+        if share
+    )
 
 
-def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig:
+def mixture(*others: Source, starts: float = 0.0, box_jitter: float = 0.0, **shares: float) -> DataConfig:
     """Return the manifest: each source of demonstrations has its share of the rows, spread over its sets.
 
     `starts` is the share of a robot's rows that are from the start of a subtask, which is one frame in six: there the
@@ -96,7 +97,7 @@ def mixture(*others: Source, starts: float = 0.0, **shares: float) -> DataConfig
     drawn = (source for source in sources if source.weight)
     return DataConfig(
         sources=(*drawn, *others), group_by="label", loc_stride=PIXEL_GRID, text_model="rooms", fast_scale=5.0,
-        scale_steps=True,
+        scale_steps=True, box_jitter=box_jitter,
     )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def rooms_vision() -> TrainConfig:
     return TrainConfig(
         name="rooms_vision",
         model=model(),
-        data=mixture(*web(0.98, listed=1.0), me_arm=0.02),  # statistics of its robot come from a source
+        data=mixture(*web(listed=0.98), me_arm=0.02),  # statistics of its robot come from a source
         robot="arm_ee",
         steps=10_000,
         batch_size=32,
@@ -122,68 +123,63 @@ def rooms_vision() -> TrainConfig:
     )
 
 
-def rooms_stage1() -> TrainConfig:
-    """Discrete pre-training: every target is a token. A web row costs a fifth of a robot's, so most are of the web."""
+def rooms_base() -> TrainConfig:
+    """Tower and backbone answer questions about pictures, most of them to find a thing by its name.
+
+    Lists alone teach to say what is where, but not to look for what is asked for; and a tower that has to say places
+    beside names gives them most of each token, in which names are then hard to look for (`docs/log.md`, 2026-11-29,
+    fifth session).
+    """
     return replace(
         rooms_vision(),
-        name="rooms_stage1",
-        data=mixture(*web(0.94, listed=0.4), mm=0.02, me_arm=0.03, ce_bimanual=0.01),
-        steps=2400,
+        name="rooms_base",
+        data=mixture(*web(detect=0.66, asked=0.25, listed=0.09)),
+        steps=1100,
         batch_size=64,
         seed=1,
         init_from=InitFrom("outputs/rooms/vision/policy"),
         freeze=(),
-        objective=ObjectiveConfig(alpha=0.0, place_weight=0.5, noise_per="step"),
-        optim=OptimConfig(name="muon", peak_lr=2e-3, final_lr=1e-5, warmup_steps=40),
-        checkpoints=CheckpointConfig(save_every=200),
+        objective=ObjectiveConfig(alpha=0.0, fast_weight=0.0, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=2e-5, warmup_steps=40),
+        checkpoints=CheckpointConfig(save_every=100),
     )
 
 
-def rooms_stage2() -> TrainConfig:
-    """Post-training on all bodies: flow and words together, and the flow's gradient reaches the backbone.
+def rooms_words() -> TrainConfig:
+    """Discrete pre-training on all bodies: subtasks with their boxes, and actions as FAST tokens.
 
-    Insulation came with a later paper (2505.23705), in which a frozen backbone failed too. Frozen, a small expert
-    hardly listened to the box: one moved by 12 pixels moved the hand by a quarter to a half of the way, and by half to
-    two thirds after 480 steps like this (`docs/log.md`, 2026-11-28, second night). The paper keeps FAST tokens here;
-    they are left out for speed. Muon at half its usual rate: at the full one hands kept a floor of noise, and AdamW is
-    slower.
+    The tower learns on, because pictures of wrists are not among the questions.
     """
-    run = rooms_stage1()
     return replace(
-        run,
-        name="rooms_stage2",
-        model=replace(run.model, insulate=False),
-        data=mixture(*web(0.12, listed=0.2), starts=0.4, mm=0.3, me_arm=0.48, ce_bimanual=0.1),
-        steps=4600,
-        batch_size=24,
+        rooms_base(),
+        name="rooms_words",
+        data=mixture(*web(detect=0.2, asked=0.1, listed=0.05), mm=0.2, me_arm=0.38, ce_bimanual=0.07),
+        steps=1200,
         seed=2,
-        init_from=InitFrom("outputs/rooms/stage1/policy"),
+        init_from=InitFrom("outputs/rooms/base/policy"),
+        objective=ObjectiveConfig(alpha=0.0, noise_per="step"),
+    )
+
+
+def rooms_actions() -> TrainConfig:
+    """Post-training: the action expert alone, in small batches, with boxes as inexact as those that the words give it.
+
+    It needs many steps more than it needs many rows or noise draws. Muon at half its usual rate: at the full one hands
+    kept a floor of noise, and AdamW is slower.
+    """
+    return replace(
+        rooms_words(),
+        name="rooms_actions",
+        data=mixture(starts=0.3, box_jitter=BOX_JITTER, mm=0.36, me_arm=0.52, ce_bimanual=0.12),
+        steps=7000,
+        batch_size=16,
+        seed=3,
+        init_from=InitFrom("outputs/rooms/words/policy"),
+        freeze=("vision", "vlm", "embedding"),
         objective=ObjectiveConfig(
-            alpha=10.0, fast_weight=0.0, name_weight=0.25, place_weight=0.25, flow_draws=16, noise_per="step"
+            alpha=1.0, text_weight=0.0, fast_weight=0.0, name_weight=0.0, flow_draws=8, noise_per="step"
         ),
         optim=OptimConfig(name="muon", peak_lr=2e-3, muon_lr=1e-2, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.998),
-        checkpoints=CheckpointConfig(save_every=300),
-    )
-
-
-def rooms_own_states() -> TrainConfig:
-    """Stage 2 goes on, half of the arm's rows from states that the policy itself led to (DAgger, 1011.0686).
-
-    In demonstrations the hand is over the thing whenever it is low, so a policy learns to go down where it is; its own
-    episodes end beside the thing, and there the expert says where to go.
-    """
-    run = rooms_stage2()
-    demonstrations = mixture(*web(0.12, listed=0.2), starts=0.4, mm=0.2, me_arm=0.24, ce_bimanual=0.06)
-    own = Source(path=f"{DATA}/me_arm_own", robot=ROBOTS["me_arm"], weight=0.38)
-    return replace(
-        run,
-        name="rooms_own_states",
-        data=replace(demonstrations, sources=(*demonstrations.sources, own)),
-        steps=1000,
-        seed=3,
-        init_from=InitFrom("outputs/rooms/stage2/policy"),
-        optim=replace(run.optim, peak_lr=1e-3, muon_lr=5e-3, warmup_steps=30),
-        ema=EmaConfig(decay=0.99),
-        checkpoints=CheckpointConfig(save_every=200),
+        checkpoints=CheckpointConfig(save_every=500),
     )

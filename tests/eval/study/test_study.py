@@ -1,5 +1,6 @@
 """A whole study of two conditions on debug data: planned, killed, resumed, shared, and its page."""
 
+import gzip
 import json
 import shlex
 import shutil
@@ -109,6 +110,12 @@ def test_recorded_evaluations_are_enough_to_go_on_elsewhere(tmp_path):
         for out in ("study", "again")
     ]
     assert rates[0] == rates[1] and rates[0]
+
+    (shorter, _) = sorted(records.iterdir())
+    whole = shorter.read_bytes()
+    fewer = json.loads(gzip.decompress(whole)) | {"records": []}
+    shorter.write_bytes(gzip.compress(json.dumps(fewer).encode()))
+    assert record_evaluations(plan, records) == 1 and shorter.read_bytes() == whole, "more episodes replace fewer"
 
     (damaged, _) = sorted(records.iterdir())
     damaged.write_bytes(damaged.read_bytes()[:40])

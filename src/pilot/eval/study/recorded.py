@@ -26,26 +26,34 @@ def restore_evaluations(plan: StudyPlan, folder: Path) -> int:
         file = folder / f"{part.kind}-{part.key}.json.gz"
         if part.done is not None or not file.exists():
             continue
-        try:
-            text = gzip.decompress(file.read_bytes()).decode()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise ValueError(f"{file} is damaged ({error}); fetch it again, or remove it") from error
         # It has taken no time here, so that it says nothing about how fast this machine is.
         write_json(part.folder / "seconds.json", 0.0)
-        write_json(part.folder / "done.json", parse_json(text, where=file, remedy="fetch it again, or remove it"))
+        write_json(part.folder / "done.json", _read(file))
         restored += 1
     return restored
 
 
 def record_evaluations(plan: StudyPlan, folder: Path) -> int:
-    """Write the finished evaluations of a plan that `folder` lacks; return how many."""
+    """Write the finished evaluations of a plan that `folder` lacks, or has with fewer episodes; return how many.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
     written = 0
     for part in plan.evaluations:
         file, done = folder / f"{part.kind}-{part.key}.json.gz", part.done
-        if done is None or file.exists():
+        if done is None or (file.exists() and len(_read(file)["records"]) >= len(done["records"])):
             continue
         small = done | {"amount": 0, "records": [record | LEFT_OUT for record in done["records"]]}
         with atomic_write(file) as temporary:
             temporary.write_bytes(gzip.compress(json.dumps(small, separators=(",", ":")).encode(), mtime=0))
         written += 1
     return written
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = gzip.decompress(file.read_bytes()).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is damaged ({error}); fetch it again, or remove it") from error
+    return parse_json(text, where=file, remedy="fetch it again, or remove it")
