@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pilot.robots import load_robot
 from pilot.sims.world.bodies import load_body
 from pilot.sims.world.env import WorldEnv
 from pilot.sims.world.goals import Inside
@@ -20,7 +21,7 @@ def make_env(name="arm", *, kinds=KINDS, things=5, moves=1, size=16):
     body = load_body(name)
     return WorldEnv(
         lambda scene, episode, seed: draw(body, (scene, episode, seed), kinds=kinds, things=things, moves=moves),
-        robot=body.robot,
+        robot=load_robot(name),
         image_size=size,
     )
 

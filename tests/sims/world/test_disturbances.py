@@ -59,6 +59,28 @@ def test_a_missed_grasp_closes_beside_the_thing():
     assert not disturbance.apply(state, closing)[1]  # once
 
 
+def test_bursts_turn_hands_and_move_grippers():
+    env = make_env("arm_ee")
+    env.reset_to(0)
+    state = env.state()
+    disturbance = _disturbance(env, 2, **_none() | {"bursts": 1.0, "burst_rate": 5.0, "burst_grips": 1.0})
+    off = np.abs([disturbance.apply(state, state)[0] - state for _ in range(100)]).max(axis=0)
+    assert np.all(off[:3] > 0.01) and np.all(off[3:9] > 0.01) and off[-1] > 0.5
+
+
+def test_a_hand_that_misses_closes_centimetres_aside():
+    env = make_env("arm_ee")
+    env.reset_to(0)
+    disturbance = _disturbance(env, 3, **_none() | {"missed_grasps": 1.0})
+    start = env.state()
+    for _ in range(13):  # an expert would close here, and goes on from where it is
+        action = env.controller.encode(env.controller.command)
+        action[-1] = 0.0
+        env.advance(disturbance.apply(env.state(), action)[0])
+    aside = np.linalg.norm((env.state() - start)[:2])
+    assert 0.05 < aside < 0.2 and env.state()[-1] < 0.3
+
+
 def test_odd_starts_move_the_robot_and_repeat():
     def start(seed):
         env = make_env("mobile")

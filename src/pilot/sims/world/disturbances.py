@@ -9,7 +9,9 @@ from pilot.sims.world.scene import held_items
 
 _PUSH = 0.12  # a burst pushes a joint off by at most this [rad]; a lift by a third of it [m]
 _DRIFT = 0.25  # and a base to a speed of this [m/s]
+_TURN = 0.06  # and each number of a hand's rotation
 _ASIDE = 0.12  # a joint of an arm that misses is this far off [rad]
+_HAND_ASIDE = 0.012  # a hand that misses goes aside by this in every step [m]
 _SHOVE = (0.2, 0.45)  # speed of a thing that is shoved [m/s]
 
 
@@ -51,13 +53,24 @@ class WorldDisturbance(Disturbance):
             self._shoves -= 1
             self._shove()
         elif self._has_bursts and self._rng.random() < self._mishaps.burst_rate / self._hz:
-            seconds = self._rng.uniform(0.1, self._mishaps.burst_seconds)
-            offset = self._rng.uniform(-1, 1, len(action)) * self._scale
-            self._script = [(offset, None)] * max(1, round(seconds * self._hz))
+            self._script = self._burst(len(action))
+
+    def _burst(self, dims: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """Return steps in a random direction; sometimes grippers move as well, and go on when the hand stands."""
+        ticks = max(1, round(self._rng.uniform(0.1, self._mishaps.burst_seconds) * self._hz))
+        offset = self._rng.uniform(-1, 1, dims) * self._scale
+        if self._rng.random() >= self._mishaps.burst_grips:
+            return [(offset, None)] * ticks
+        grips = self._rng.choice([0.0, 0.0, 1.0, self._rng.random()], len(self._grips))
+        return [(offset, grips)] * ticks + [(np.zeros(dims), grips)] * ticks
 
     def _miss(self, state: np.ndarray, closes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """Return steps aside, with the gripper closing there."""
         offset = self._rng.choice([-1.0, 1.0], len(self._scale)) * (self._scale >= _PUSH) * _ASIDE
+        angle, robot = self._rng.uniform(0, 2 * np.pi), self._env.robot
+        for dim, (name, unit) in enumerate(zip(robot.action_names, robot.action_units, strict=True)):
+            if unit == "m" and name.endswith(("x", "y")):  # of a hand's pose
+                offset[dim] = _HAND_ASIDE * (np.cos(angle) if name.endswith("x") else np.sin(angle))
         open_grips = np.where(closes, 1.0, state[self._grips])
         shut = np.where(closes, 0.0, state[self._grips])
         aside, closing = round(0.25 * self._hz), round(0.4 * self._hz)
@@ -90,5 +103,5 @@ def odd_start(env: WorldEnv, rng: np.random.Generator, *, mishaps: Mishaps) -> N
 
 def _scales(env: WorldEnv) -> np.ndarray:
     """Return how far a burst may push each dim of an action; 0 for grippers."""
-    scales = {"rad": _PUSH, "m": _PUSH / 3, "m/s": _DRIFT, "rad/s": 2 * _DRIFT}
+    scales = {"rad": _PUSH, "m": _PUSH / 3, "1": _TURN, "m/s": _DRIFT, "rad/s": 2 * _DRIFT}
     return np.array([scales.get(unit, 0.0) for unit in env.robot.action_units])
