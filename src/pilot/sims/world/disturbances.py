@@ -11,8 +11,11 @@ _PUSH = 0.12  # a burst pushes a joint off by at most this [rad]; a lift by a th
 _DRIFT = 0.25  # and a base to a speed of this [m/s]
 _TURN = 0.06  # and each number of a hand's rotation
 _ASIDE = 0.12  # a joint of an arm that misses is this far off [rad]
-_HAND_ASIDE = 0.012  # a hand that misses goes aside by this in every step [m]
+_HAND_ASIDE = 0.24  # speed of a hand that misses [m/s]
 _SHOVE = (0.2, 0.45)  # speed of a thing that is shoved [m/s]
+
+Script = list[tuple[np.ndarray, np.ndarray | None]]
+"""Offsets of the steps to come, and what the grippers are told in them."""
 
 
 class WorldDisturbance(Disturbance):
@@ -28,7 +31,7 @@ class WorldDisturbance(Disturbance):
         self._hz = robot.control_hz
         self._grips = np.array([robot.action_names.index(gripper.action) for gripper in robot.grippers])
         self._scale = _scales(env)
-        self._script: list[tuple[np.ndarray, np.ndarray | None]] = []  # offsets, and grips, of the steps to come
+        self._script: Script = []
 
     def apply(self, state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, bool]:
         """Return the executed action, and whether it is another one than the expert's."""
@@ -55,27 +58,28 @@ class WorldDisturbance(Disturbance):
         elif self._has_bursts and self._rng.random() < self._mishaps.burst_rate / self._hz:
             self._script = self._burst(len(action))
 
-    def _burst(self, dims: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def _burst(self, dims: int) -> Script:
         """Return steps in a random direction; sometimes grippers move as well, and go on when the hand stands."""
         ticks = max(1, round(self._rng.uniform(0.1, self._mishaps.burst_seconds) * self._hz))
         offset = self._rng.uniform(-1, 1, dims) * self._scale
         if self._rng.random() >= self._mishaps.burst_grips:
             return [(offset, None)] * ticks
         grips = self._rng.choice([0.0, 0.0, 1.0, self._rng.random()], len(self._grips))
-        return [(offset, grips)] * ticks + [(np.zeros(dims), grips)] * ticks
+        moving: Script = [(offset, grips)] * ticks
+        return moving + [(np.zeros(dims), grips)] * ticks
 
-    def _miss(self, state: np.ndarray, closes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def _miss(self, state: np.ndarray, closes: np.ndarray) -> Script:
         """Return steps aside, with the gripper closing there."""
         offset = self._rng.choice([-1.0, 1.0], len(self._scale)) * (self._scale >= _PUSH) * _ASIDE
         angle, robot = self._rng.uniform(0, 2 * np.pi), self._env.robot
         for dim, (name, unit) in enumerate(zip(robot.action_names, robot.action_units, strict=True)):
             if unit == "m" and name.endswith(("x", "y")):  # of a hand's pose
-                offset[dim] = _HAND_ASIDE * (np.cos(angle) if name.endswith("x") else np.sin(angle))
+                offset[dim] = _HAND_ASIDE / self._hz * (np.cos(angle) if name.endswith("x") else np.sin(angle))
         open_grips = np.where(closes, 1.0, state[self._grips])
         shut = np.where(closes, 0.0, state[self._grips])
         aside, closing = round(0.25 * self._hz), round(0.4 * self._hz)
-        script: list[tuple[np.ndarray, np.ndarray | None]] = [(offset, open_grips)] * aside
-        return script + [(offset, shut)] * closing
+        going: Script = [(offset, open_grips)] * aside
+        return going + [(offset, shut)] * closing
 
     def _shove(self) -> None:
         """Give a thing that the task is about, and nobody holds, a push along the table."""
