@@ -15,10 +15,10 @@ collect() {
     $pilot collect data/rooms/wd --suite rooms-steps --web 16000 --homes 800 --first-home 20000 --seed 12 --image-size 128
     $pilot collect data/rooms/wd_more --suite rooms-steps --web 24000 --homes 1200 --first-home 21000 --seed 13 --image-size 128
     $pilot collect data/rooms/wd_arm --suite rooms-move-l1@arm_ee --web 72000 --homes 2200 --first-home 70000 --seed 14 --image-size 128
-    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm_ee --homes 700 --episodes 1 --first-home 6000 --seed 6000 --picture-every 5 --image-size 128
-    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile_ee --homes 400 --episodes 1 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
-    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile_ee --homes 160 --episodes 1 --first-home 0 --seed 0 --picture-every 8 --image-size 128
-    $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 80 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
+    $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm_ee --homes 520 --episodes 1 --first-home 6000 --seed 6000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile_ee --homes 300 --episodes 1 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile_ee --homes 100 --episodes 1 --first-home 0 --seed 0 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 60 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
 }
 vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
 base() { $pilot train rooms_base --out outputs/rooms/base; }

@@ -29,6 +29,7 @@ DEBUG_DATA = "data/debug"
 # What a vision tower learns by when it learns alone: all else rests, and naming regions is the only loss.
 ALL_BUT_VISION = ("vlm", "action_expert", "action_in", "action_out", "time_mlp_in", "time_mlp_out")
 NAMING = ObjectiveConfig(alpha=0.0, text_weight=0.0, fast_weight=0.0, name_weight=1.0, noise_per="step")
+FLOW_ALONE = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, noise_per="step")
 
 
 def _sources(**weights: float) -> tuple[Source, ...]:
@@ -106,7 +107,7 @@ def nano_expert() -> TrainConfig:
         seed=3,
         init_from=InitFrom("outputs/nano/stage2/policy"),
         freeze=("vision", "vlm", "embedding"),
-        objective=ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=6, noise_per="step"),
+        objective=replace(FLOW_ALONE, flow_draws=6),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, final_lr=1e-5, warmup_steps=40),
         ema=EmaConfig(decay=0.995),
     )

@@ -12,7 +12,7 @@ a small low level ignored its own state, and never gripped (`docs/log.md`, 2026-
 
 from dataclasses import replace
 
-from pilot.configs.nano import ALL_BUT_VISION, NAMING
+from pilot.configs.nano import ALL_BUT_VISION, FLOW_ALONE, NAMING
 from pilot.models.pi_config import PiConfig, pi05
 from pilot.nn.configs import GemmaConfig, SiglipConfig
 from pilot.train.config import (
@@ -177,9 +177,7 @@ def rooms_actions() -> TrainConfig:
         seed=3,
         init_from=InitFrom("outputs/rooms/words/policy"),
         freeze=("vision", "vlm", "embedding"),
-        objective=ObjectiveConfig(
-            alpha=1.0, text_weight=0.0, fast_weight=0.0, name_weight=0.0, flow_draws=8, noise_per="step"
-        ),
+        objective=replace(FLOW_ALONE, flow_draws=8),
         optim=OptimConfig(name="muon", peak_lr=2e-3, muon_lr=1e-2, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.998),
         checkpoints=CheckpointConfig(save_every=500),

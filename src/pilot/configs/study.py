@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from pilot.configs import rooms
-from pilot.configs.nano import ALL_BUT_VISION, NAMING, PIXEL_GRID
+from pilot.configs.nano import ALL_BUT_VISION, FLOW_ALONE, NAMING, PIXEL_GRID
 from pilot.models.baselines.configs import act
 from pilot.models.pi_config import SIZES, PiConfig, pi05
 from pilot.train.config import (
@@ -34,7 +34,6 @@ ACTIONS_STEPS, ACTIONS_ROWS, NOISE_DRAWS = 2600, 16, 8
 JOINT_ROWS = 32
 LOSSES, WITHOUT_SUBTASK = ("text", "fast", "flow"), ("fast", "flow")
 BOX_JITTER = 0.015  # about a pixel: the boxes that the policy writes are that inexact
-FLOW_ALONE = ObjectiveConfig(alpha=1.0, text_weight=0.0, fast_weight=0.0, flow_draws=NOISE_DRAWS, noise_per="step")
 
 
 def mixture(
@@ -125,7 +124,7 @@ def study_actions() -> TrainConfig:
         seed=2,
         init_from=InitFrom("outputs/study/words/policy"),
         freeze=("vision", "vlm", "embedding"),
-        objective=FLOW_ALONE,
+        objective=replace(FLOW_ALONE, flow_draws=NOISE_DRAWS),
         ema=EmaConfig(decay=0.995),
         checkpoints=CheckpointConfig(save_every=300),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pilot.data.storage.files import atomic_write, parse_json, write_json
+from pilot.eval.study.parts import Evaluating
 from pilot.eval.study.plan import StudyPlan
 
 LEFT_OUT: dict[str, Any] = {"subtasks": [], "latencies_ms": []}
@@ -23,7 +24,7 @@ def restore_evaluations(plan: StudyPlan, folder: Path) -> int:
     """
     restored = 0
     for part in plan.evaluations:
-        file = folder / f"{part.kind}-{part.key}.json.gz"
+        file = _file_of(part, folder)
         if part.done is not None or not file.exists():
             continue
         # It has taken no time here, so that it says nothing about how fast this machine is.
@@ -41,7 +42,7 @@ def record_evaluations(plan: StudyPlan, folder: Path) -> int:
     """
     written = 0
     for part in plan.evaluations:
-        file, done = folder / f"{part.kind}-{part.key}.json.gz", part.done
+        file, done = _file_of(part, folder), part.done
         if done is None or (file.exists() and len(_read(file)["records"]) >= len(done["records"])):
             continue
         small = done | {"amount": 0, "records": [record | LEFT_OUT for record in done["records"]]}
@@ -49,6 +50,10 @@ def record_evaluations(plan: StudyPlan, folder: Path) -> int:
             temporary.write_bytes(gzip.compress(json.dumps(small, separators=(",", ":")).encode(), mtime=0))
         written += 1
     return written
+
+
+def _file_of(part: Evaluating, folder: Path) -> Path:
+    return folder / f"{part.kind}-{part.key}.json.gz"
 
 
 def _read(file: Path) -> dict[str, Any]:

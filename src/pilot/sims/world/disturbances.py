@@ -9,13 +9,13 @@ from pilot.sims.world.scene import held_items
 
 _PUSH = 0.12  # a burst pushes a joint off by at most this [rad]; a lift by a third of it [m]
 _DRIFT = 0.25  # and a base to a speed of this [m/s]
-_TURN = 0.06  # and each number of a hand's rotation
+_TURN = 0.06  # and each element of a hand's rotation matrix off by at most this
 _ASIDE = 0.12  # a joint of an arm that misses is this far off [rad]
 _HAND_ASIDE = 0.24  # speed of a hand that misses [m/s]
 _SHOVE = (0.2, 0.45)  # speed of a thing that is shoved [m/s]
 
 Script = list[tuple[np.ndarray, np.ndarray | None]]
-"""Offsets of the steps to come, and what the grippers are told in them."""
+"""For each coming step: what is added to the action, and the grippers' commands (None: those of the expert)."""
 
 
 class WorldDisturbance(Disturbance):
