@@ -29,11 +29,12 @@ from pilot.train.config import (
 DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
 BOX_JITTER = 0.008  # about a pixel: the boxes that the policy writes are that inexact
-START_SECONDS = 1.2  # a row this soon after its subtask has begun is from its start
-ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "ce_bimanual": "bimanual"}
+START_SECONDS = 1.2  # a row this soon after its subtask began, or a disturbance ended, is from a start
+ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "me_pushed": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
     "me_arm": {"me_arm_move": 1.0},
+    "me_pushed": {"me_arm_pushed": 1.0},  # more goes wrong: hands are pushed aside, and find back
     "ce_bimanual": {"ce_bimanual_bowls": 1.0},
 }
 PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
@@ -82,8 +83,8 @@ def web(*, asked: float = 0.0, detect: float = 0.0, listed: float = 0.0) -> tupl
 def mixture(*others: Source, starts: float = 0.0, box_jitter: float = 0.0, **shares: float) -> DataConfig:
     """Return the manifest: each source of demonstrations has its share of the rows, spread over its sets.
 
-    `starts` is the share of a robot's rows that are from the start of a subtask, which is one frame in six: there the
-    hand is far from its goal, and its first movement decides where it ends.
+    `starts` is the share of a robot's rows from where a subtask begins or a disturbance ends: there the hand is not
+    where it should be. In most other frames it is, and they teach to stay.
 
     FAST rounds coarsely: its tokens teach the backbone, the flow acts. Each step of a chunk is learned at its own
     scale: a hand hardly moves in the first tenth of a second, and goes far in two.
@@ -182,3 +183,28 @@ def rooms_actions() -> TrainConfig:
         ema=EmaConfig(decay=0.998),
         checkpoints=CheckpointConfig(save_every=500),
     )
+
+
+def rooms_together() -> TrainConfig:
+    """Words and actions learn on together, and the gradient of the flow goes into backbone and tower.
+
+    Insulation keeps what a large pre-training has put there. Ours has not seen what hands need: behind it the expert
+    came five centimetres from the thing, and never nearer (`docs/log.md`, 2026-11-30).
+    """
+    return replace(
+        rooms_actions(),
+        name="rooms_together",
+        model=replace(model(), insulate=False),
+        data=mixture(
+            *web(detect=0.13, asked=0.04),
+            starts=0.6, box_jitter=BOX_JITTER / 2, mm=0.37, me_arm=0.17, me_pushed=0.23, ce_bimanual=0.06,
+        ),
+        steps=3600,
+        seed=4,
+        init_from=InitFrom("outputs/rooms/actions/policy"),
+        freeze=(),
+        objective=ObjectiveConfig(alpha=10.0, fast_weight=0.0, name_weight=0.0, flow_draws=8, noise_per="step"),
+        optim=OptimConfig(name="muon", peak_lr=2e-3, muon_lr=1.2e-2, final_lr=1e-5, warmup_steps=40),
+        ema=EmaConfig(decay=0.995),
+        checkpoints=CheckpointConfig(save_every=300),
+    )  # fmt: skip

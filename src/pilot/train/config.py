@@ -32,7 +32,7 @@ class Source:
     question: str | None = None
     # Web rows: show crops down to this share of a picture's sides, with boxes that follow; 1 shows all of it.
     zoom: float = 1.0
-    # Demonstrations: draw only rows from this many seconds after a subtask has begun; None: all rows.
+    # Demonstrations: only rows from this many seconds after a subtask began, or a disturbance ended; None: all rows.
     first_seconds: float | None = None
     # Demonstrations: used in place of the set's own tasks.
     prompt: str | None = None

@@ -264,6 +264,15 @@ def test_only_where_subtasks_begin(tmp_path):
         RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2)
 
 
+def test_only_where_subtasks_begin_or_a_disturbance_has_ended(tmp_path):
+    record(tmp_path / "set", [episode(np.random.default_rng(0), 9)])
+    dataset = LeRobotDataset(tmp_path / "set", CONFIG.action_horizon)
+    dataset.perturbed = np.isin(np.arange(9), (2, 6))
+    rows = RobotRows("robot", dataset, loc_stride=1, first_seconds=0.2).groups()["task 0"]
+    # A subtask begins at 2, disturbed, another at 5; 6 is disturbed, and its one action is not drawn.
+    assert rows.tolist() == [3, 4, 5, 7, 8]
+
+
 def test_a_damaged_picture_one_step_earlier_is_left_out_and_listed(tmp_path, monkeypatch):
     record(tmp_path / "set", [demonstration(np.random.default_rng(0), 5)])
     dataset = LeRobotDataset(tmp_path / "set", CONFIG.action_horizon, skip_bad=True)

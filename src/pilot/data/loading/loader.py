@@ -44,7 +44,7 @@ class RobotRows:
     robot's name for a camera that the set calls otherwise. `prompt` stands in place of the set's own tasks. `group_by`:
     what a mixture weighs as one group, the rows of a task or those of a label "group" that the set gives its episodes.
     `moments`: with 2, samples hold what was seen one step earlier too, unless `skip_bad` leaves it out.
-    `first_seconds`: draw only rows of the first so many seconds of each subtask.
+    `first_seconds`: draw only rows of the first so many seconds of each subtask, or after a disturbance.
 
     Raises:
         ValueError: an unknown loss or camera; the set has no subtasks whose first seconds could be drawn.
@@ -86,7 +86,7 @@ class RobotRows:
         """Return trainable rows by the task of their episode, or by its label "group" where `group_by` asks for it."""
         rows = self.dataset.trainable_rows()
         if self.first_seconds is not None:
-            rows = rows[seconds_into_subtask(self.dataset)[rows] < self.first_seconds]
+            rows = rows[seconds_since_change(self.dataset)[rows] < self.first_seconds]
         if not len(rows):
             return {}  # numpy splits nothing into one piece, of no group
         by_label = self.group_by == "label"
@@ -148,12 +148,17 @@ class RobotRows:
         return sample
 
 
-def seconds_into_subtask(dataset: EpisodeDataset) -> Float[np.ndarray, " n"]:
-    """Return for each row of a set how long ago its subtask began; infinity where there is none."""
+def seconds_since_change(dataset: EpisodeDataset) -> Float[np.ndarray, " n"]:
+    """Return for each row of a set how long ago its subtask began, or a disturbance ended.
+
+    Infinity in a disturbance, whose rows teach a single action, and where there is no subtask.
+    """
     rows, subtask, episode = np.arange(len(dataset)), dataset.subtask_index, dataset.episode_of
-    begins = np.append(True, (np.diff(subtask) != 0) | (np.diff(episode) != 0))
+    disturbed = np.zeros(len(dataset), bool) if dataset.perturbed is None else dataset.perturbed
+    changes = [np.diff(column) != 0 for column in (subtask, episode, disturbed)]
+    begins = np.append(True, np.any(changes, axis=0))
     seconds = (rows - np.maximum.accumulate(np.where(begins, rows, 0))) / dataset.fps
-    return np.where(subtask >= 0, seconds, np.inf)
+    return np.where((subtask >= 0) & ~disturbed, seconds, np.inf)
 
 
 def split_by_length(rows: list[Row]) -> list[list[Row]]:
