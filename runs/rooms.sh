@@ -4,7 +4,7 @@
 # Hardware: 2 CPU cores. Every stage goes on where it was when it is started again, also after Ctrl-C.
 #
 #   runs/rooms.sh            everything
-#   runs/rooms.sh collect | vision | base | words | actions | ship | eval
+#   runs/rooms.sh collect | vision | base | words | actions | together | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -16,6 +16,7 @@ collect() {
     $pilot collect data/rooms/wd_more --suite rooms-steps --web 24000 --homes 1200 --first-home 21000 --seed 13 --image-size 128
     $pilot collect data/rooms/wd_arm --suite rooms-move-l1@arm_ee --web 72000 --homes 2200 --first-home 70000 --seed 14 --image-size 128
     $pilot collect data/rooms/me_arm_move --suite rooms-move-l1@arm_ee --homes 520 --episodes 1 --first-home 6000 --seed 6000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/me_arm_pushed --suite rooms-move-l1@arm_ee --homes 421 --episodes 1 --first-home 6000 --seed 6001 --picture-every 5 --image-size 128
     $pilot collect data/rooms/mm_move --suite rooms-move-l1@mobile_ee --homes 300 --episodes 1 --first-home 1000 --seed 1000 --picture-every 8 --image-size 128
     $pilot collect data/rooms/mm_skill --suite rooms-skill@mobile_ee --homes 100 --episodes 1 --first-home 0 --seed 0 --picture-every 8 --image-size 128
     $pilot collect data/rooms/ce_bimanual_bowls --suite lab-stack-bowls-l1 --tables 60 --episodes 1 --first-table 8000 --seed 8000 --picture-every 10 --image-size 128
@@ -24,10 +25,11 @@ vision() { $pilot train rooms_vision --out outputs/rooms/vision; }
 base() { $pilot train rooms_base --out outputs/rooms/base; }
 words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
+together() { $pilot train rooms_together --out outputs/rooms/together; }
 ship() {
     mkdir -p checkpoints
-    cp -r outputs/rooms/actions/policy checkpoints/homes.new
-    for stage in vision base words actions; do # its log: config (with seed) and every logged step
+    cp -r outputs/rooms/together/policy checkpoints/homes.new
+    for stage in vision base words actions together; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/homes.new/training/$stage"
         cp outputs/rooms/$stage/config.json outputs/rooms/$stage/metrics.jsonl "checkpoints/homes.new/training/$stage/"
     done
@@ -41,8 +43,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | base | words | actions | ship) "$1" ;;
+    collect | vision | base | words | actions | together | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && base && words && actions && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision base words actions ship eval" >&2 && exit 2 ;;
+    all) collect && vision && base && words && actions && together && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions together ship eval" >&2 && exit 2 ;;
 esac
