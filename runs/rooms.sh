@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
 pilot=${PILOT:-$([ -x .venv/bin/pilot ] && echo .venv/bin/pilot || echo pilot)} # of this folder, else of the environment
 
-# States and actions are recorded at the robot's rate, pictures at every so many frames.
+# States and actions are recorded at the robot's rate, pictures at every so many frames. All but `me_arm_pushed` of the
+# shipped policy were collected with fewer mishaps than experts make now (`docs/log.md`, 2026-11-29).
 collect() {
     $pilot collect data/rooms/wd --suite rooms-steps --web 16000 --homes 800 --first-home 20000 --seed 12 --image-size 128
     $pilot collect data/rooms/wd_more --suite rooms-steps --web 24000 --homes 1200 --first-home 21000 --seed 13 --image-size 128

@@ -29,12 +29,12 @@ from pilot.train.config import (
 DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
 BOX_JITTER = 0.008  # about a pixel: the boxes that the policy writes are that inexact
-START_SECONDS = 1.2  # a row this soon after its subtask began, or a disturbance ended, is from a start
+START_SECONDS = 1.2  # rows of the first so many seconds of a subtask, or after a disturbance, count as starts
 ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "me_pushed": "arm_ee", "ce_bimanual": "bimanual"}
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
     "me_arm": {"me_arm_move": 1.0},
-    "me_pushed": {"me_arm_pushed": 1.0},  # more goes wrong: hands are pushed aside, and find back
+    "me_pushed": {"me_arm_pushed": 1.0},  # the same homes again; the shipped policy had more mishaps here
     "ce_bimanual": {"ce_bimanual_bowls": 1.0},
 }
 PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
@@ -186,7 +186,7 @@ def rooms_actions() -> TrainConfig:
 
 
 def rooms_together() -> TrainConfig:
-    """Words and actions learn on together, and the gradient of the flow goes into backbone and tower.
+    """All of the model learns on, words and actions together; the gradient of the flow reaches backbone and tower too.
 
     Insulation keeps what a large pre-training has put there. Ours has not seen what hands need: behind it the expert
     came five centimetres from the thing, and never nearer (`docs/log.md`, 2026-11-30).
