@@ -38,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--driven-steps", type=whole_number(4), help="the most steps that the policy drives (default: 24)"
     )
     parser.add_argument(
+        "--takeovers",
+        type=whole_number(1),
+        help="how often the policy drives, and the expert takes over from it (default: 1)",
+    )
+    parser.add_argument(
+        "--replan-steps", type=whole_number(1), help="actions from one look of the policy to the next "
+        "(default: as the policy says)",
+    )  # fmt: skip
+    parser.add_argument(
         "--picture-every",
         type=whole_number(1),
         default=1,
@@ -119,8 +128,10 @@ def run(args: argparse.Namespace) -> None:
     from pilot.sims.demonstrate import DRIVEN_STEPS
 
     where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
-    if args.driven_steps is not None and args.policy is None:
-        raise ValueError("--driven-steps says how long a policy drives; name it: --policy CHECKPOINT")
+    for name in ("driven_steps", "takeovers", "replan_steps"):
+        if getattr(args, name) is not None and args.policy is None:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} says how a policy drives; name it: --policy CHECKPOINT")
     with open_parallel_map(args) as workers:
         if args.web is not None:
             collect_web(args.out, suite, rows=args.web, workers=workers, image_size=args.image_size, **where)
@@ -132,8 +143,9 @@ def run(args: argparse.Namespace) -> None:
                 workers=workers,
                 verbal=args.verbal,
                 image_format="video" if args.video else "image",
-                policy=None if args.policy is None else driver(args.policy, suite),
+                policy=None if args.policy is None else driver(args.policy, suite, args.replan_steps),
                 driven_steps=args.driven_steps or DRIVEN_STEPS,
+                takeovers=args.takeovers or 1,
                 picture_every=args.picture_every,
                 image_size=args.image_size,
                 **where,
@@ -150,8 +162,8 @@ def count_questions(folder: Path) -> int:
         return sum(1 for _ in rows)
 
 
-def driver(checkpoint: str, suite: Any) -> Any:
-    """Return what drives as the policy of a checkpoint does.
+def driver(checkpoint: str, suite: Any, replan_steps: int | None = None) -> Any:
+    """Return what drives as the policy of a checkpoint does, looking once in `replan_steps` actions.
 
     Raises:
         ValueError: the policy is for another robot than the suite's.
@@ -159,7 +171,7 @@ def driver(checkpoint: str, suite: Any) -> Any:
     path = checkpoint_at(checkpoint)
     from pilot.eval.policies import Driver, robot_for
 
-    return Driver(path, robot=robot_for(path, suite))
+    return Driver(path, robot=robot_for(path, suite), replan_steps=replan_steps)
 
 
 VERB = Verb(

@@ -103,23 +103,29 @@ class Driver:
     """A checkpoint's policy of one of its robots as a function from observations to actions, for `pilot.sims.collect`.
 
     It travels to worker processes as the checkpoint's path; each loads it when it is first asked, on one core.
+    `replan_steps`: actions from one look to the next (None: as the policy says).
     """
 
-    def __init__(self, path: str | Path, *, robot: str | None = None) -> None:
-        self.path, self.robot = path, robot
+    def __init__(self, path: str | Path, *, robot: str | None = None, replan_steps: int | None = None) -> None:
+        self.path, self.robot, self.replan_steps = path, robot, replan_steps
         self._policy: Any = None
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "robot": self.robot}
+        return {"path": self.path, "robot": self.robot, "replan_steps": self.replan_steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], robot=state["robot"])
+        self.__init__(**state)
 
     def reset(self) -> None:
         """Begin another episode."""
         self._session: Any = None
         self._planned: list[np.ndarray] = []
+
+    @property
+    def looks(self) -> bool:
+        """Whether the next call looks at the observation; else it goes on with the actions planned before."""
+        return not self._planned
 
     def __call__(self, observation: Observation) -> np.ndarray:
         """Return the next action [ad]: the policy looks once in `replan_steps` actions."""
@@ -127,7 +133,7 @@ class Driver:
             torch.set_num_threads(1)  # the processes are the parallelism
             self._policy = load(self.path)
         if self._session is None:
-            self._session = self._policy.session(robot=self.robot)
+            self._session = self._policy.session(robot=self.robot, replan_steps=self.replan_steps)
         if not self._planned:
             self._planned = list(self._session.infer(observation)["actions"][: self._session.replan_steps])
         return self._planned.pop(0)

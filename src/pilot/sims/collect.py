@@ -40,6 +40,7 @@ class CollectSettings:
     image_format: str
     takeover: bool  # a policy drives the first steps
     driven_steps: int = DRIVEN_STEPS  # at most so many
+    takeovers: int = 1  # how often the expert takes over from it
     picture_every: int = 1  # frames from one picture to the next
     image_size: int | None = None  # None: as the suite makes it
 
@@ -53,6 +54,7 @@ class CollectSettings:
             "image_format": self.image_format,
             "takeover": self.takeover,
             "driven_steps": self.driven_steps,
+            "takeovers": self.takeovers,
             "picture_every": self.picture_every,
             "image_size": self.image_size,
         }
@@ -75,6 +77,7 @@ def collect(
     image_format: str = "image",
     policy: DriveFn | None = None,
     driven_steps: int = DRIVEN_STEPS,
+    takeovers: int = 1,
     picture_every: int = 1,
     image_size: int | None = None,
     progress: bool = True,
@@ -82,8 +85,8 @@ def collect(
     """Record `scenes * episodes_per_scene` demonstrations of a suite into the data set `out`; return its path.
 
     `verbal`: a supervisor says each next step (stored as events). `policy`: an `observation -> action [ad]` that drives
-    the first 4 to `driven_steps` steps of each episode, in every worker process (it must pickle); a `reset()` of it is
-    called per episode. `picture_every`: states and actions are recorded at the robot's rate, pictures at every so many
+    the first 4 to `driven_steps` steps of each episode, in every worker process (it must pickle). `takeovers`: it has
+    so many such turns, with the expert between them; a `reset()` of it is called before each. `picture_every`: states and actions are recorded at the robot's rate, pictures at every so many
     frames; the set holds each until the next, and training draws rows where there is a new one. `image_size`: pixels on
     a side. `workers`: processes of this machine, or another map such as one over a Ray cluster.
 
@@ -95,7 +98,7 @@ def collect(
     check_offers(suite, expert=True, supervisor=verbal)
     settings = CollectSettings(
         suite=suite, episodes_per_scene=episodes_per_scene, first_scene=first_scene, seed=seed, verbal=verbal,
-        image_format=image_format, takeover=policy is not None, driven_steps=driven_steps,
+        image_format=image_format, takeover=policy is not None, driven_steps=driven_steps, takeovers=takeovers,
         picture_every=picture_every, image_size=image_size,
     )  # fmt: skip
     if policy is not None and driven_steps < 4:
@@ -264,11 +267,10 @@ def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene:
     env = settings.make_env()
     recorded: list[Demonstration | Dropped] = []
     for episode in range(settings.episodes_per_scene):
-        if hasattr(policy, "reset"):
-            policy.reset()  # type: ignore[union-attr]
         demonstration = demonstrate(
             settings.suite, env, scene=scene, episode=episode, seed=settings.seed, verbal=settings.verbal,
-            policy=policy, driven_steps=settings.driven_steps, picture_every=settings.picture_every,
+            policy=policy, driven_steps=settings.driven_steps, takeovers=settings.takeovers,
+            picture_every=settings.picture_every,
         )  # fmt: skip
         if isinstance(demonstration, Demonstration) and settings.image_format == "image":
             demonstration.images = {name: encode_held(pictures) for name, pictures in demonstration.images.items()}  # type: ignore

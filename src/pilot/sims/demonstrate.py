@@ -14,6 +14,7 @@ from pilot.sims.base import DONE, Box, DriveFn, Observation, SimEnv, Suite
 
 REST_STEPS = 4  # after the goal is reached, before the recording ends
 DRIVEN_STEPS = 24  # a policy drives at most so many, if nothing else is said
+EXPERT_SECONDS = (0.5, 3.0)  # how long the expert drives before the policy's next turn
 OUT_OF_TIME, BROKEN = "the expert ran out of time", "the physics broke"
 
 
@@ -64,6 +65,7 @@ def demonstrate(
     verbal: bool = False,
     policy: DriveFn | None = None,
     driven_steps: int = DRIVEN_STEPS,
+    takeovers: int = 1,
     picture_every: int = 1,
 ) -> Demonstration | Dropped:
     """Record one episode of a scene, or say why it is no demonstration.
@@ -72,17 +74,21 @@ def demonstrate(
     and has to be done again.
     `picture_every`: pictures are taken at every so many frames, and held in between; `env` then has a `state()`.
     `policy`: drives the first 4 to `driven_steps` steps from what it observes; the expert finishes (DAgger, 1011.0686).
+    `takeovers`: the policy has so many turns, each as long, before the expert finishes.
     """
     rng = np.random.default_rng((seed, scene, episode))
     info = env.reset_to(scene, episode=episode, seed=int(rng.integers(2**31)))[1]
     expert = suite.expert(env, rng, shuffle=verbal)
     disturbance = suite.disturb(env, rng)
-    takeover = int(rng.integers(4, driven_steps + 1)) if policy else 0
+    turns = _draw_turns(rng, driven_steps, takeovers, hz=env.robot.control_hz) if policy else []
     record, resting = Demonstration(task=info.get("task")), 0
     observation: Observation = {}
     placed_when: dict[str, int] = {}  # how many goals were reached when a supervisor asked for a subtask
     for step in range(env.max_steps):
-        fresh = step % picture_every == 0 or step < takeover  # a policy looks at each step
+        drives = policy is not None and any(step in turn for turn in turns)
+        if drives and hasattr(policy, "reset") and any(step == turn.start for turn in turns):
+            policy.reset()  # type: ignore[union-attr]
+        fresh = step % picture_every == 0 or (drives and getattr(policy, "looks", True))
         observation = env.observe() if fresh else {**observation, "state": env.state()}  # type: ignore[attr-defined]
         action = np.asarray(expert.act(), np.float32)
         subtask, box = expert.subtask
@@ -93,7 +99,8 @@ def demonstrate(
             words = suite.corrections(asked) if slipped else suite.utterances(asked)
             placed_when[asked] = info.get("placed", 0)
             record.events.append((step, str(rng.choice(words))))
-        if policy and step < takeover:
+        if drives:
+            assert policy is not None
             executed, perturbed = np.asarray(policy(observation), np.float32), True
         else:
             executed, perturbed = disturbance.apply(observation["state"], action)
@@ -105,3 +112,12 @@ def demonstrate(
         if resting > REST_STEPS:
             return record
     return Dropped(OUT_OF_TIME)
+
+
+def _draw_turns(rng: np.random.Generator, driven_steps: int, takeovers: int, *, hz: float) -> list[range]:
+    """Return the steps of each turn of a policy; the first begins at once, the expert drives between them."""
+    turns, start = [], 0
+    for _ in range(takeovers):
+        turns.append(range(start, start + int(rng.integers(4, driven_steps + 1))))
+        start = turns[-1].stop + max(1, round(float(rng.uniform(*EXPERT_SECONDS)) * hz))
+    return turns
