@@ -26,8 +26,14 @@ def test_a_driver_acts_as_a_session_of_its_checkpoint_and_starts_anew(tmp_path):
     driver = pickle.loads(pickle.dumps(Driver(path)))
     for _ in range(2):
         driver.reset()
-        np.testing.assert_allclose(np.stack([driver(OBSERVATION) for _ in expected]), expected, atol=1e-6)
+        actions = []
+        for tick in range(len(expected)):
+            assert driver.looks == (tick % policy.replan_steps == 0)
+            actions.append(driver(OBSERVATION))
+        np.testing.assert_allclose(np.stack(actions), expected, atol=1e-6)
     assert not np.allclose(expected[:2], expected[2:])  # the second look drew other noise
+    driver = pickle.loads(pickle.dumps(Driver(path, replan_steps=1)))
+    assert [driver.looks for _ in range(3) if driver(OBSERVATION) is not None] == [True] * 3
 
 
 def test_collect_lets_a_policy_drive(tmp_path, capsys):
@@ -44,9 +50,10 @@ def test_collect_lets_a_policy_drive(tmp_path, capsys):
         "--workers",
         "1",
     ]
-    assert main([*base, "--driven-steps", "30"]) != 0
-    assert "name it: --policy CHECKPOINT" in capsys.readouterr().err
-    assert main([*base, "--policy", str(path), "--driven-steps", "30"]) == 0
+    for option in ("--driven-steps", "--takeovers", "--replan-steps"):
+        assert main([*base, option, "30"]) != 0
+        assert f"{option} says how a policy drives; name it: --policy CHECKPOINT" in capsys.readouterr().err
+    assert main([*base, "--policy", str(path), "--driven-steps", "30", "--replan-steps", "3"]) == 0
     dataset = LeRobotDataset(tmp_path / "set", 8)
     driven = np.flatnonzero(dataset.perturbed)
     assert len(driven) >= 4 and driven[0] == 0

@@ -16,7 +16,7 @@ from pilot.locks import FolderInUseError
 from pilot.sims import collect as collecting
 from pilot.sims.base import Disturbance
 from pilot.sims.collect import collect, collect_web, dropped_reasons
-from pilot.sims.demonstrate import BROKEN, OUT_OF_TIME, Dropped, demonstrate
+from pilot.sims.demonstrate import BROKEN, OUT_OF_TIME, Demonstration, Dropped, demonstrate
 from pilot.sims.homes import HomesSuite
 from pilot.sims.homes.disturbances import HomesDisturbance, Noise
 from sims.foreign import DotSuite
@@ -176,6 +176,44 @@ def test_a_policy_may_drive_longer_and_that_is_a_setting_of_the_set(tmp_path):
         collect(tmp_path / "set", scenes=3, **(same | {"driven_steps": 30}))
     with pytest.raises(ValueError, match="at least 4 steps, got driven_steps=3"):
         collect(tmp_path / "other", scenes=1, **(same | {"driven_steps": 3}))
+
+
+def test_a_policy_may_have_several_turns_and_the_expert_takes_over_from_each(tmp_path):
+    class Stays:
+        """Stays where it is, and looks at every third observation."""
+
+        resets, calls = 0, 0
+
+        def reset(self):
+            self.resets, self.calls = self.resets + 1, 0
+
+        @property
+        def looks(self):
+            return self.calls % 3 == 0
+
+        def __call__(self, observation):
+            self.calls += 1
+            return np.append(observation["state"][:3], 0.0)
+
+    policy, suite = Stays(), replace(WEB, noise=NO_NOISE)  # several moves: long episodes
+    env = suite.make_env()
+    record = demonstrate(
+        suite, env, scene=0, episode=0, seed=3, policy=policy, driven_steps=8, takeovers=3, picture_every=5
+    )
+    env.close()
+    assert isinstance(record, Demonstration)
+    turns = np.flatnonzero(np.diff([False, *record.perturbed, False])).reshape(-1, 2)
+    assert len(turns) == policy.resets == 3 and turns[0, 0] == 0
+    hz = SUITE.robot.control_hz
+    assert all(4 <= stop - start <= 8 for start, stop in turns)
+    assert all(0.5 * hz <= start - stop <= 3 * hz for start, stop in zip(turns[1:, 0], turns[:-1, 1], strict=True))
+    looked = {step for start, stop in turns for step in range(start, stop, 3)}
+    assert np.flatnonzero(record.fresh).tolist() == sorted(looked | set(range(0, len(record.fresh), 5)))
+
+    same = SMALL | {"suite": suite, "policy": Stays(), "takeovers": 2, "driven_steps": 8, "episodes_per_scene": 1}
+    collect(tmp_path / "set", scenes=1, **same)
+    with pytest.raises(ValueError, match="takeovers=2, now 3"):
+        collect(tmp_path / "set", scenes=2, **(same | {"takeovers": 3}))
 
 
 def test_without_noise_the_expert_is_executed():

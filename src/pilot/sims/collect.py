@@ -86,9 +86,10 @@ def collect(
 
     `verbal`: a supervisor says each next step (stored as events). `policy`: an `observation -> action [ad]` that drives
     the first 4 to `driven_steps` steps of each episode, in every worker process (it must pickle). `takeovers`: it has
-    so many such turns, with the expert between them; a `reset()` of it is called before each. `picture_every`: states and actions are recorded at the robot's rate, pictures at every so many
-    frames; the set holds each until the next, and training draws rows where there is a new one. `image_size`: pixels on
-    a side. `workers`: processes of this machine, or another map such as one over a Ray cluster.
+    so many such turns, with the expert between them; a `reset()` of it is called before each. `picture_every`: states
+    and actions are recorded at the robot's rate, pictures at every so many frames; the set holds each until the next,
+    and training draws rows where there is a new one. `image_size`: pixels on a side. `workers`: processes of this
+    machine, or another map such as one over a Ray cluster.
 
     Raises:
         ValueError: the suite has no expert (or, for `verbal`, no supervisor), its options do not fit together, `out`
