@@ -1,5 +1,6 @@
-"""Schedule, weight decay, moving average."""
+"""Schedule, weight decay, Muon, moving average."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from pilot.train.config import OptimConfig
 from pilot.train.ema import Ema
+from pilot.train.muon import Muon, orthogonalize
 from pilot.train.optim import Optimizer, learning_rate
 
 CONFIG = OptimConfig(peak_lr=1.0, final_lr=0.1, warmup_steps=4)
@@ -61,6 +63,33 @@ def test_state_goes_on_where_it_was(name):
         return model.weight.detach()
 
     assert torch.equal(run(None), run(3))
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)])
+def test_muon_brings_all_singular_values_near_one(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert values.min() > 0.6 and values.max() < 1.3, values
+    one = orthogonalize(matrices[1:2])[0]
+    torch.testing.assert_close(orthogonalize(matrices)[1], one)
+
+
+def test_muon_takes_the_same_step_in_threads():
+    def run(threads: int) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        weights = [torch.randn(shape, generator=generator) for shape in [(4, 6)] * 3 + [(8, 2), (5, 5)]]
+        parameters = [nn.Parameter(weight) for weight in weights]
+        with ThreadPoolExecutor(2) as pool:
+            optimizer = Muon(parameters, lr=0.1, pool=pool if threads else None, threads=threads)
+            for _ in range(3):
+                for p in parameters[1:]:  # the first has no gradient
+                    p.grad = torch.randn(p.shape, generator=generator)
+                optimizer.step()
+        assert torch.equal(parameters[0], weights[0])
+        return [p.detach() for p in parameters]
+
+    for alone, shared in zip(run(0), run(2), strict=True):
+        torch.testing.assert_close(shared, alone)
 
 
 def test_gradients_are_clipped_and_the_norm_is_the_one_before():

@@ -30,12 +30,17 @@ DATA = "data/rooms"
 PIXEL_GRID = 16  # boxes snap to every second pixel of a 128-pixel picture
 BOX_JITTER = 0.008  # about a pixel: the boxes that the policy writes are that inexact
 START_SECONDS = 1.2  # rows of the first so many seconds of a subtask, or after a disturbance, count as starts
-ROBOTS = {"mm": "mobile_ee", "me_arm": "arm_ee", "me_pushed": "arm_ee", "ce_bimanual": "bimanual"}
+ROBOTS = {
+    "mm": "mobile_ee", "me_arm": "arm_ee", "me_pushed": "arm_ee", "ce_bimanual": "bimanual",
+    "mm_own": "mobile_ee", "me_own": "arm_ee",
+}  # fmt: skip
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
     "me_arm": {"me_arm_move": 1.0},
     "me_pushed": {"me_arm_pushed": 1.0},  # the same homes again; the shipped policy had more mishaps here
     "ce_bimanual": {"ce_bimanual_bowls": 1.0},
+    "mm_own": {"mm_own": 1.0},  # states that the policy itself led to, and what the expert does from there
+    "me_own": {"me_arm_own": 1.0},
 }
 PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
 """The sets of demonstrations and of questions, with their parts; `runs/rooms.sh` collects them under these names."""
@@ -207,4 +212,23 @@ def rooms_together() -> TrainConfig:
         optim=OptimConfig(name="muon", peak_lr=2e-3, muon_lr=1.2e-2, final_lr=1e-5, warmup_steps=40),
         ema=EmaConfig(decay=0.995),
         checkpoints=CheckpointConfig(save_every=300),
+    )  # fmt: skip
+
+
+def rooms_own_states() -> TrainConfig:
+    """The same, a good half of the robots' rows from states that the policy itself led to (DAgger, 1011.0686).
+
+    Its hands miss by centimetres, close on nothing and knock things over: no demonstration shows what to do then.
+    """
+    return replace(
+        rooms_together(),
+        name="rooms_own_states",
+        data=mixture(
+            *web(detect=0.18, asked=0.04),
+            starts=0.6, box_jitter=BOX_JITTER / 2,
+            mm=0.14, mm_own=0.24, me_arm=0.08, me_pushed=0.10, me_own=0.17, ce_bimanual=0.05,
+        ),
+        steps=6000,
+        seed=5,
+        init_from=InitFrom("outputs/rooms/together/policy"),
     )  # fmt: skip

@@ -67,12 +67,15 @@ class Learner:
         # average then follow the masters.
         self.masters = MasterWeights(self.model, many_passes=config.parallel.accumulate > 1) if alone and low else None
         weights = None if self.masters is None else self.masters.weights
-        self.optimizer = Optimizer(self.model, config.optim, steps=config.steps, masters=weights)
+        threads = config.parallel.threads if uses_threads(config, self.ranks) else 0
+        self.pool = ThreadPoolExecutor(threads) if threads else None
+        self.optimizer = Optimizer(
+            self.model, config.optim, steps=config.steps, masters=weights, pool=self.pool, threads=threads
+        )
         self.ema = Ema(self.model, decay=config.ema.decay, warmup=config.ema.warmup, masters=weights)
         fused = self.masters is not None and FusedAdamW.fits(self.optimizer, self.ranks.device)
         self.fused = FusedAdamW(self.optimizer, self.ema, self.masters) if fused and self.masters else None
         self.graphs = StepGraphs(self._gradients_in_turn, self._need_fused()) if config.compute.cuda_graph else None
-        self.pool = ThreadPoolExecutor(config.parallel.threads) if uses_threads(config, self.ranks) else None
 
     def _need_fused(self) -> FusedAdamW:
         if self.fused is None:
@@ -165,7 +168,7 @@ class Learner:
         for p, *parts in zip(self.optimizer.parameters, *(gradients for _, gradients in results), strict=True):
             # A part whose rows lack a loss reaches fewer weights.
             known = [g for g in parts if g is not None]
-            p.grad = torch.stack(known).sum(0) if known else None
+            p.grad = sum_in_order(known) if known else None
         terms = concatenate_terms([terms for terms, _ in results])
         return terms, weighted_loss(terms, scales)
 
@@ -223,6 +226,14 @@ def uses_threads(config: TrainConfig, ranks: Ranks) -> bool:
     # FSDP and compiled blocks are not for several threads at once, and a GPU is busy with one part already.
     plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compute.compile
     return plain and ranks.device.type == "cpu" and config.parallel.accumulate == 1
+
+
+def sum_in_order(gradients: list[Tensor]) -> Tensor:
+    """Return the sum of at least one gradient, in memory of its own."""
+    total = gradients[0].clone()
+    for gradient in gradients[1:]:
+        total.add_(gradient)
+    return total
 
 
 def weighted_loss(terms: Terms, scales: Scales) -> Tensor:

@@ -8,6 +8,7 @@ Axes: `m` matrices of one shape, `r c` their rows and columns.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from jaxtyping import Float
@@ -28,9 +29,9 @@ def orthogonalize(g: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
     # The iteration converges for singular values below 1, and none is above the Frobenius norm.
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
-    for _ in range(ITERATIONS):
+    for _ in range(ITERATIONS):  # x ← a x + (b g + c g²) x with g = x xᵀ
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
 
 
@@ -39,23 +40,41 @@ class Muon(torch.optim.Optimizer):
 
     Of a sharded matrix each rank keeps the momentum of its own rows; to be made orthogonal it is gathered, on every
     rank.
+
+    `pool`: its `threads` share the matrices.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float = 2e-2, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float = 2e-2,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        pool: ThreadPoolExecutor | None = None,
+        threads: int = 0,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.pool, self.threads = pool, threads
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
-            for matrices in shapes.values():
-                self._update(matrices, group)
+            parts = [part for matrices in shapes.values() for part in self._split(matrices)]
+            # The costliest first, so that all threads end at about the same time.
+            parts.sort(key=lambda part: -len(part) * part[0].numel() * min(part[0].shape))
+            run = map if self.pool is None else self.pool.map
+            list(run(self._update, parts, [group] * len(parts)))
 
+    def _split(self, matrices: list[Tensor]) -> list[list[Tensor]]:
+        """Return the matrices of a shape in as many parts as there are threads; one without."""
+        count = min(len(matrices), max(1, self.threads))
+        return [matrices[first::count] for first in range(count)]
+
+    @torch.no_grad()  # here, because each thread has a switch of its own
     def _update(self, matrices: list[Tensor], group: dict) -> None:
         directions = []
         for p in matrices:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,19 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 class Optimizer:
     """One or two torch optimizers stepped together; weight decay on matrices only, never on norms, biases or tables.
 
-    `masters` are the weights to change, by name, where the model holds copies of them in bf16.
+    `masters` are the weights to change, by name, where the model holds copies of them in bf16. `pool`: its `threads`
+    share the long work.
     """
 
     def __init__(
-        self, model: nn.Module, config: OptimConfig, *, steps: int, masters: Mapping[str, Tensor] | None = None
+        self,
+        model: nn.Module,
+        config: OptimConfig,
+        *,
+        steps: int,
+        masters: Mapping[str, Tensor] | None = None,
+        pool: ThreadPoolExecutor | None = None,
+        threads: int = 0,
     ) -> None:
         self.config, self.steps = config, steps
         learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -52,7 +61,8 @@ class Optimizer:
             torch.optim.AdamW(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
         ]
         if use_muon:
-            self.parts.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+            settings = {"lr": config.muon_lr, "weight_decay": config.weight_decay}
+            self.parts.append(Muon(matrices, **settings, pool=pool, threads=threads))
         self.peaks = [config.peak_lr, config.muon_lr]
 
     def step(self, step: int) -> tuple[float, Tensor]:
