@@ -4,7 +4,7 @@
 # Hardware: 2 CPU cores. Every stage goes on where it was when it is started again, also after Ctrl-C.
 #
 #   runs/rooms.sh            everything
-#   runs/rooms.sh collect | vision | base | words | actions | together | ship | eval
+#   runs/rooms.sh collect | vision | base | words | actions | together | collect_own | own_states | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -27,10 +27,16 @@ base() { $pilot train rooms_base --out outputs/rooms/base; }
 words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 together() { $pilot train rooms_together --out outputs/rooms/together; }
+collect_own() { # the policy so far has three turns in each episode; the expert takes over where it has led to
+    local drives="--policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10"
+    $pilot collect data/rooms/me_arm_own --suite rooms-move-l1@arm_ee --homes 260 --episodes 1 --first-home 7000 --seed 7000 --picture-every 5 --image-size 128 $drives
+    $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 $drives
+}
+own_states() { $pilot train rooms_own_states --out outputs/rooms/own_states; }
 ship() {
     mkdir -p checkpoints
-    cp -r outputs/rooms/together/policy checkpoints/homes.new
-    for stage in vision base words actions together; do # its log: config (with seed) and every logged step
+    cp -r outputs/rooms/own_states/policy checkpoints/homes.new
+    for stage in vision base words actions together own_states; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/homes.new/training/$stage"
         cp outputs/rooms/$stage/config.json outputs/rooms/$stage/metrics.jsonl "checkpoints/homes.new/training/$stage/"
     done
@@ -44,8 +50,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | base | words | actions | together | ship) "$1" ;;
+    collect | vision | base | words | actions | together | collect_own | own_states | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && base && words && actions && together && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision base words actions together ship eval" >&2 && exit 2 ;;
+    all) collect && vision && base && words && actions && together && collect_own && own_states && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions together collect_own own_states ship eval" >&2 && exit 2 ;;
 esac
