@@ -18,7 +18,7 @@ import numpy as np
 import pilot
 import pilot.sims
 from pilot.data.storage.files import explain_disk_errors
-from pilot.data.storage.manifest import MANIFEST
+from pilot.models.bundle import POLICY_FILES
 from pilot.eval.records import EpisodeRecord, pack_actions
 from pilot.eval.runner import Job
 from pilot.eval.settings import describe
@@ -131,8 +131,8 @@ def fingerprint(policy: Any) -> str:
 
 
 def _files_of(checkpoint: str | Path) -> list[Path]:
-    # Not the manifest: that of the same files may say another origin.
-    files = sorted(path for path in Path(checkpoint).rglob("*") if path.is_file() and path.name != MANIFEST)
+    # No others: a better description, or results that an evaluation left there, do not make it another policy.
+    files = sorted({path for pattern in POLICY_FILES for path in Path(checkpoint).glob(pattern) if path.is_file()})
     if not files:
         raise FileNotFoundError(
             f"no checkpoint at {checkpoint}; give a folder that pilot train wrote, or checkpoints/nano"

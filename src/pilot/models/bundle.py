@@ -52,6 +52,11 @@ from pilot.types import NormStats, Robot
 
 MODEL = "model.safetensors"
 ACTION_TOKENIZER = "action_tokenizer"
+POLICY_FILES = (
+    "config.json", MODEL, "norm_stats.json", "text.model", "adapters.safetensors", "adapters.json",
+    "action_tokenizer/**/*", "fast/**/*", "robots/*/norm_stats.json",
+)  # fmt: skip
+"""The files that decide how a policy acts; what else is in its folder is about it."""
 PREPROCESSING_VERSION = 1
 """Raised whenever the pipeline would turn the same observation into other numbers."""
 
