@@ -183,6 +183,20 @@ def test_sets_grow_and_refuse_another_robot(player, tmp_path):
         Player(Lifter(), load_suite("rooms-move"), robot="mobile", checkpoint=NANO, out=tmp_path)
 
 
+def test_a_recording_that_waits_is_not_thrown_away(player):
+    do(player, "record")
+    ticks(player, 4)
+    do(player, "stop")
+    with pytest.raises(ValueError, match="4 frames are not kept yet: keep or discard them first"):
+        do(player, "record")
+    ticks(player, 2)
+    assert not player.recorder.is_on and player.recorder.frames == 4
+    assert do(player, "keep").startswith("kept 1 episode ") and len(LeRobotDataset(player.recorder.path, 4)) == 4
+    do(player, "record")
+    ticks(player, 1)
+    assert player.recorder.is_on and player.recorder.frames == 1
+
+
 def test_the_run_that_is_written_can_be_trained(player):
     do(player, "record")
     ticks(player, 6)

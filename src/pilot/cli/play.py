@@ -3,8 +3,12 @@
 import argparse
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
+
+if TYPE_CHECKING:
+    from pilot.play.recorder import Recorder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +65,17 @@ def run(args: argparse.Namespace) -> None:
         try:
             run_player(player, server, hz=player.robot.control_hz)
         except KeyboardInterrupt as stopped:
-            kept = player.recorder.episodes
-            where = f"; {kept} recorded episodes are in {player.recorder.path}" if kept else ""
-            raise KeyboardInterrupt(f"stopped{where}") from stopped
+            raise KeyboardInterrupt(describe_stop(player.recorder)) from stopped
         finally:
             player.close()
+
+
+def describe_stop(recorder: "Recorder") -> str:
+    """Return what became of the recordings when the play ended."""
+    words, kept = "stopped", recorder.episodes
+    if recorder.frames:
+        words += f"; {recorder.frames} recorded frames were not kept"
+    return words + (f"; {kept} recorded episodes are in {recorder.path}" if kept else "")
 
 
 def describe_address(host: str, *, port: int, key: str) -> str:
@@ -85,5 +95,5 @@ VERB = Verb(
     example="pilot play checkpoints/nano --suite homes-l2",
     add_arguments=add_arguments,
     run=run,
-    when_stopped="episodes that were recorded to their end are kept",
+    when_stopped="episodes that were kept before are still there",
 )

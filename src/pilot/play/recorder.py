@@ -1,8 +1,9 @@
 """What a person plays, as a LeRobot set that a policy can be fine-tuned on.
 
-A recording is kept in memory until the person keeps or discards it. Every instruction begins an episode of its own, so
-that each episode is of one task. Where a person has taken over, only what the person did is learned from: training
-draws no row of the policy's own steps, and chunks end where the policy goes on. Without a takeover all of it is.
+A recording stays in memory until the person keeps or discards it, and only then can the next one start. Every
+instruction begins an episode of its own, so that each episode is of one task. Where a person has taken over, only what
+the person did is learned from: training draws no row of the policy's own steps, and chunks end where the policy goes
+on. Without a takeover all of it is.
 """
 
 import itertools
@@ -55,7 +56,13 @@ class Recorder:
         return sum(len(take.by_person) for take in self.takes)
 
     def start(self) -> None:
-        """Record from the next step on; what was recorded and not kept is dropped."""
+        """Record from the next step on.
+
+        Raises:
+            ValueError: what was recorded before is neither kept nor discarded.
+        """
+        if self.frames:
+            raise ValueError(f"{self.frames} frames are not kept yet: keep or discard them first")
         self.takes, self.is_on = [], True
 
     def stop(self) -> None:
