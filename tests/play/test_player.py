@@ -197,6 +197,13 @@ def test_a_recording_that_waits_is_not_thrown_away(player):
     assert player.recorder.is_on and player.recorder.frames == 1
 
 
+def test_folders_of_the_persons_own_are_no_runs(player, tmp_path):
+    for name in ("run-2", "run-7-old", "run-old", "run-9.bak"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run-5").write_text("a file")
+    assert player.view()["finetuning"]["command"].endswith(f"--out {tmp_path / 'run-3'}")
+
+
 def test_the_run_that_is_written_can_be_trained(player):
     do(player, "record")
     ticks(player, 6)

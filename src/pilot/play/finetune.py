@@ -1,5 +1,6 @@
 """Fine-tuning on what was played: a run in a file that a person can read and change, and the process that trains it."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 from pilot.data.storage.files import read_json
 
 RUN_FILE, RUN = "finetune.py", "finetune"
+RUN_FOLDER = re.compile(r"run-([0-9]+)")  # others, such as run-1-old, are the person's
 LINE_LENGTH = 200  # of the log, as it is shown
 
 TEMPLATE = '''"""Fine-tuning on what was recorded in `pilot play`, which wrote this file. Change it: it stays as it is.
@@ -135,8 +137,8 @@ class Finetuning:
         }
 
     def _next_folder(self) -> Path:
-        numbers = [int(path.name.rpartition("-")[2]) for path in self.out.glob("run-[0-9]*") if path.is_dir()]
-        return self.out / f"run-{max(numbers, default=0) + 1}"
+        names = [RUN_FOLDER.fullmatch(path.name) for path in self.out.glob("run-*") if path.is_dir()]
+        return self.out / f"run-{max((int(name[1]) for name in names if name), default=0) + 1}"
 
     def _log(self) -> Path:
         assert self.folder is not None
