@@ -135,8 +135,73 @@ def test_lost_episodes_and_an_older_simulator_are_told(tmp_path):
     assert "1 episodes were lost to the simulator and count as failed" in make_page([policy], films=0).render()
     evaluate("expert", suite=TOY, episodes=2, workers=1, out=tmp_path / "out", progress=False)
     (policy,) = read_results([str(tmp_path / "out")])
-    assert policy.outdated == 1 and policy.result("toy").n == 2
-    assert "1 episodes of expert are of an older simulator" in make_page([policy], films=0).render()
+    assert policy.outdated == 3 and policy.result("toy").n == 2
+    assert "3 episodes of expert are of an older simulator" in make_page([policy], films=0).render()
+
+
+def test_one_checkpoint_under_newer_code_is_no_other_training(tmp_path, monkeypatch):
+    """What was run last counts, also when that is older code again: then nothing runs, and only the run is logged."""
+    rates = {}
+    for code, miss in (("old", 3), ("new", 2), ("old", 3)):
+        monkeypatch.setattr("pilot.eval.episode_log.code_fingerprint", lambda code=code: code)
+        run(Weak("w", miss), tmp_path, seed=len(rates) // 2)  # the third time from other starts
+        log = tmp_path / "runs.jsonl"
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        dated = [row | {"date": f"2026-01-0{day}T12:00:00+00:00"} for day, row in enumerate(rows, 1)]
+        log.write_text("".join(json.dumps(row) + "\n" for row in dated))
+        policies = read_results([f"mine={tmp_path}"])
+        rates[code, len(rows)] = [policy.result("toy").successes for policy in policies]
+        assert sum(policy.outdated for policy in policies) == 12 * (len(rows) > 1)
+        page = make_page(policies, load=load, films=0).render()
+        assert "over trainings" not in page
+        assert ("12 episodes of mine" in page and "under older code" in page) == (len(rows) > 1)
+    assert rates == {("old", 1): [8], ("new", 2): [6], ("old", 3): [8, 8]}
+
+
+def test_starts_of_several_seeds_are_those_of_one_training(tmp_path):
+    for name, miss in (("good", 100), ("bad", 2)):
+        for seed in (0, 1):
+            run(Weak(name, miss), tmp_path / name, seed=seed)
+    for references in (
+        [f"A={tmp_path / 'good'}", f"B={tmp_path / 'bad'}"],
+        [str(tmp_path / n) for n in ("good", "bad")],
+    ):
+        policies = read_results(references)
+        (pair,) = compare_pairs(policies)
+        assert pair.n == 24 and (pair.comparison.only_a, pair.comparison.only_b) == (10, 0)
+        page = make_page(policies, load=load, films=0).render()
+        assert "over trainings" not in page and "On the same starts" in page
+    run(Weak("bad again", 3), tmp_path / "again")  # from seed 0 alone
+    policies = read_results([f"A={tmp_path / 'good'}", f"B={tmp_path / 'bad'}", f"B={tmp_path / 'again'}"])
+    names = ["A, seed 0", "A, seed 1", "B, training seed 1, seed 0", "B, training seed 1, seed 1"]
+    assert [policy.name for policy in policies] == [*names, "B, training seed 2, seed 0"]
+    assert [pair.n for pair in compare_pairs(policies)] == [12], "starts that all trainings had"
+    assert "50%, 67%" in make_page(policies, load=load, films=0).render()
+
+
+def test_other_settings_are_another_recipe(tmp_path):
+    for replan_steps in (None, 2):
+        run(Weak("w", 3), tmp_path / "a", replan_steps=replan_steps)
+    policies = read_results([f"A={tmp_path / 'a'}"])
+    (pair,) = compare_pairs(policies)
+    assert (pair.first, pair.second) == ("A, replan steps None", "A, replan steps 2")
+    assert "over trainings" not in make_page(policies, load=load, films=0).render()
+    (tmp_path / "a" / "runs.jsonl").unlink()  # as in old logs
+    assert {policy.name for policy in read_results([f"A={tmp_path / 'a'}"])} == {"A, settings ''", "A, settings '2'"}
+
+
+def test_recipes_without_a_common_start_are_said_to_be_so(tmp_path):
+    for seed, name in enumerate("ab"):
+        run(Weak(name, 3), tmp_path / name, seed=seed)
+    run(Weak("c", 3), tmp_path / "c")
+    a, b, c = (f"{name.upper()}={tmp_path / name}" for name in "abc")
+    said = "A and B are not compared in toy: no start is one of both."
+    policies = read_results([a, b])
+    assert not compare_pairs(policies) and answer(policies, []).startswith(said + " Go to one: 8 of 12")
+    page = make_page(read_results([a, b, c]), load=load, films=0).render()
+    assert said in page and "Between A and C no difference shows" in page and "A and C are not" not in page
+    page = make_page(read_results([a, b, f"B={tmp_path / 'c'}"]), load=load, films=0).render()
+    assert "no start is one of all their trainings" in page
 
 
 def test_folders_without_results_are_named(tmp_path, capsys):

@@ -8,12 +8,12 @@ films of episodes that succeeded and failed, and the commands and commits that m
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pilot.eval.merge import PolicyResults, by_recipe
+from pilot.eval.merge import PolicyResults, Trainings, by_recipe
 from pilot.eval.records import EpisodeRecord, unpack_actions
 from pilot.eval.report.report import Report, SuccessRow
 from pilot.eval.results import SuiteResult
@@ -64,7 +64,7 @@ def make_page(
     report = Report(question or ask(policies), subtitle=answer(policies, pairs))
     add_table(report, policies)
     add_seeds(report, policies)
-    add_pairs(report, pairs)
+    add_pairs(report, pairs, apart=describe_apart(policies))
     add_films(report, policies, films=films, load=load)
     add_runs(report, policies)
     return report
@@ -85,7 +85,7 @@ def answer(policies: Sequence[PolicyResults], pairs: Sequence[Pair]) -> str:
     """Return the answer in a sentence or two."""
     if pairs:
         return " ".join(describe_pair(pair) for pair in pairs[:3])
-    first, sentences = policies[0], []
+    first, sentences = next(policy for policy in policies if policy.outcomes), describe_apart(policies)[:1]
     for suite in dict.fromkeys(suite for suite, _ in first.cells()):
         if (result := first.result(suite)) is not None:
             sentences.append(describe_result(result, blanked=first.result(suite, "blank_images")))
@@ -184,7 +184,7 @@ def describe_trouble(policy: PolicyResults, result: SuiteResult) -> list[str]:
 
 def result_until(policy: PolicyResults) -> bool:
     """Return whether a run of the policy could stop early."""
-    return any(run["until"] is not None for run in policy.runs)
+    return any(run["until"] is not None for suite, _ in policy.cells() for run in policy.runs_of(suite))
 
 
 def add_tasks(report: Report, policies: Sequence[PolicyResults]) -> None:
@@ -212,7 +212,7 @@ def add_tasks(report: Report, policies: Sequence[PolicyResults]) -> None:
 
 def add_seeds(report: Report, policies: Sequence[PolicyResults]) -> None:
     """Add, for recipes that were trained several times, what the trainings differ by."""
-    groups = {name: group for name, group in by_recipe(policies).items() if len(group) > 1}
+    groups = {name: trainings for name, trainings in by_recipe(policies).items() if len(trainings) > 1}
     if not groups:
         return
     report.section(
@@ -221,16 +221,16 @@ def add_seeds(report: Report, policies: Sequence[PolicyResults]) -> None:
         "such trainings (Student's t), which more episodes do not narrow.",
     )
     rows = []
-    for name, group in groups.items():
-        for suite in dict.fromkeys(suite for policy in group for suite, control in policy.cells() if control == "none"):
-            results = [result for policy in group if (result := policy.result(suite)) is not None]
-            rates = [result.rate for result in results]
+    for name, trainings in groups.items():
+        for suite in suites_of(trainings):
+            each = [outcomes_of({key: results}, suite) for key, results in trainings.items()]
+            rates = [float(np.mean(list(outcomes.values()))) for outcomes in each if outcomes]
             spread = "–"
             if len(rates) > 1:
                 low, high = interval_over_seeds(rates)
                 spread = f"{low:.0%} – {high:.0%}"
-            each = ", ".join(f"{rate:.0%}" for rate in rates)
-            rows.append([name, suite, str(len(rates)), each, f"{np.mean(rates):.0%}", spread])
+            shown = ", ".join(f"{rate:.0%}" for rate in rates)
+            rows.append([name, suite, str(len(rates)), shown, f"{np.mean(rates):.0%}", spread])
     report.table(["recipe", "suite", "seeds", "each", "mean", "95 % over trainings"], rows)
 
 
@@ -245,11 +245,10 @@ def compare_pairs(policies: Sequence[PolicyResults]) -> list[Pair]:
     groups = by_recipe(policies)
     (first, own), *others = groups.items()
     found = []
-    for name, group in others:
-        for suite in dict.fromkeys(suite for policy in own for suite, control in policy.cells() if control == "none"):
-            a, b = outcomes_of(own, suite), outcomes_of(group, suite)
-            if both := sorted(a.keys() & b.keys()):
-                found.append((suite, name, compare([a[s] for s in both], [b[s] for s in both], seed=0), len(both)))
+    for name, other in others:
+        for suite in suites_of(own):
+            if both := shared_starts(own, other, suite):
+                found.append((suite, name, compare(*zip(*both.values()), seed=0), len(both)))
     corrected = correct_for_many([comparison.p_value for _, _, comparison, _ in found])
     return [
         Pair(suite=suite, first=first, second=name, n=n, comparison=comparison, p_value=p)
@@ -257,21 +256,50 @@ def compare_pairs(policies: Sequence[PolicyResults]) -> list[Pair]:
     ]
 
 
-def outcomes_of(policies: Sequence[PolicyResults], suite: str) -> dict[tuple[int, int], float]:
-    """Return the success in each start (seed, scene) of a suite, averaged over policies; starts that all had."""
+def describe_apart(policies: Sequence[PolicyResults]) -> list[str]:
+    """Say of each recipe in which suites it cannot be compared with the first, for they have no starts in common."""
+    groups, sentences = by_recipe(policies), []
+    (first, own), *others = groups.items()
+    for name, other in others:
+        suites = dict.fromkeys([*suites_of(own), *suites_of(other)])
+        if apart := [suite for suite in suites if not shared_starts(own, other, suite)]:
+            all_had = "all their trainings" if max(len(own), len(other)) > 1 else "both"
+            sentences.append(
+                f"{first} and {name} are not compared in {', '.join(apart)}: no start is one of {all_had}."
+            )
+    return sentences
+
+
+def suites_of(trainings: Trainings) -> list[str]:
+    """Return the suites that trainings were tried in with nothing taken away, in the order in which they came."""
+    cells = (cell for results in trainings.values() for policy in results for cell in policy.cells())
+    return list(dict.fromkeys(suite for suite, control in cells if control == "none"))
+
+
+def shared_starts(own: Trainings, other: Trainings, suite: str) -> dict[tuple[int, int], tuple[float, float]]:
+    """Return the success of two recipes in each start of a suite that both had, in order of starts."""
+    a, b = outcomes_of(own, suite), outcomes_of(other, suite)
+    return {start: (a[start], b[start]) for start in sorted(a.keys() & b.keys())}
+
+
+def outcomes_of(trainings: Mapping[str, Sequence[PolicyResults]], suite: str) -> dict[tuple[int, int], float]:
+    """Return the success in each start (seed, scene) of a suite, averaged over trainings; starts that all had.
+
+    One training has the starts of all its seeds. One that was never in the suite is not waited for.
+    """
     each = [
-        {(policy.seed, scene): float(o.record.success) for (s, c, scene), o in policy.outcomes.items()
-         if (s, c) == (suite, "none")}
-        for policy in policies
+        {(policy.seed, scene): float(o.record.success)
+         for policy in results for (s, c, scene), o in policy.outcomes.items() if (s, c) == (suite, "none")}
+        for results in trainings.values()
     ]  # fmt: skip
     each = [outcomes for outcomes in each if outcomes]
     shared = set.intersection(*(set(outcomes) for outcomes in each)) if each else set()
     return {start: float(np.mean([outcomes[start] for outcomes in each])) for start in shared}
 
 
-def add_pairs(report: Report, pairs: Sequence[Pair]) -> None:
-    """Add the comparisons on the same starts."""
-    if not pairs:
+def add_pairs(report: Report, pairs: Sequence[Pair], *, apart: Sequence[str]) -> None:
+    """Add the comparisons on the same starts, and the sentences `apart` on those that have none."""
+    if not pairs and not apart:
         return
     report.section(
         "On the same starts",
@@ -286,7 +314,10 @@ def add_pairs(report: Report, pairs: Sequence[Pair]) -> None:
              f"{pair.comparison.difference:+.1%}", f"{low:+.1%} – {high:+.1%}", f"{pair.p_value:.2g}"]
         )  # fmt: skip
     headers = ["policy", "other", "suite", "starts", "only policy", "only other", "difference", "95 %", "p"]
-    report.table(headers, rows)
+    if rows:
+        report.table(headers, rows)
+    for sentence in apart:
+        report.text(f"**{sentence}**")
 
 
 # --- films and runs ---------------------------------------------------------------------------------------------------
@@ -350,5 +381,6 @@ def add_runs(report: Report, policies: Sequence[PolicyResults]) -> None:
         if not policy.runs:
             rows.append([policy.name, "an older version, which kept no commands", "–", "–", "–", "–", "–"])
         if policy.outdated:
-            report.text(f"{policy.outdated} episodes of {policy.name} are of an older simulator and are left out.")
+            old = "are of an older simulator or under older code"
+            report.text(f"{policy.outdated} episodes of {policy.name} {old} and are left out.")
     report.table(["policy", "command", "shard", "commit", "version", "machine", "date"], rows)
