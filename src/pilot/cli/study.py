@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pilot.cli.arguments import Verb, folder_to_write, list_rows, listing_arguments, whole_number
+from pilot.cli.arguments import Verb, folder_to_write, list_rows, whole_number
 from pilot.cli.settings import override
 
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read recorded evaluations from this folder instead of running them again, and record new ones in it "
         "(pilot's own: docs/study_records)",
     )
-    listing_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the list as JSON, for programs")
 
 
 def seconds(text: str) -> float:

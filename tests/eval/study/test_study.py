@@ -301,6 +301,11 @@ def test_a_study_of_ones_own_is_planned_from_its_file(tmp_path, capsys):
         load_study("high_levels")
 
 
+def test_a_second_file_is_refused_and_not_dropped(capsys):
+    assert main.main(["study", "high_level", "mine.py", "--plan"]) == 2
+    assert "unexpected argument 'mine.py'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("text", "message"), [("3", "must be a time such as 3h"), ("0h", "must be a time")])
 def test_a_budget_is_a_time(text, message, capsys):
     assert main.main(["study", "high_level", "--budget", text]) == 2
