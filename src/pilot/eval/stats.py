@@ -18,6 +18,8 @@ import numpy as np
 
 Outcomes = Sequence[float] | Sequence[bool] | np.ndarray
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+"""The corrected p-value (`correct_for_many`) below which a page says that one is better than the other."""
 RESAMPLES = 10_000
 
 

@@ -18,7 +18,7 @@ from pilot.eval.records import EpisodeRecord, unpack_actions
 from pilot.eval.report.report import Report, SuccessRow
 from pilot.eval.results import SuiteResult
 from pilot.eval.rollout import Film, film
-from pilot.eval.stats import Comparison, compare, correct_for_many, interval_over_seeds
+from pilot.eval.stats import SIGNIFICANCE, Comparison, compare, correct_for_many, interval_over_seeds
 from pilot.eval.suites import load_suite
 from pilot.sims.base import Suite
 
@@ -105,7 +105,7 @@ def describe_pair(pair: Pair) -> str:
     change, (low, high) = pair.comparison.difference, pair.comparison.interval
     where = f"on the same {pair.n} starts of {pair.suite}"
     points = f"{100 * abs(change):.0f} points"
-    if pair.p_value < 0.05:
+    if pair.p_value < SIGNIFICANCE:
         better, worse = (pair.first, pair.second) if change > 0 else (pair.second, pair.first)
         low, high = (low, high) if change > 0 else (-high, -low)
         return (

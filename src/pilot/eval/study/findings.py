@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pilot.eval.stats import Comparison, Interval, cluster_bootstrap, compare, wilson
+from pilot.eval.stats import SIGNIFICANCE, Comparison, Interval, cluster_bootstrap, compare, correct_for_many, wilson
 from pilot.eval.study.declare import Condition, Trial
 from pilot.eval.study.measures import MEASURES
 from pilot.eval.study.plan import StudyPlan
@@ -71,28 +71,31 @@ def find(plan: StudyPlan, trial: Trial, measure: str) -> dict[str, ConditionResu
 
 
 def answer(findings: dict[str, ConditionResult], *, baseline: str, title: str) -> str:
-    """Answer in a sentence: which conditions differ from the baseline, and which cannot be told from it."""
+    """Answer in a sentence: which conditions differ from the baseline, and which cannot be told from it.
+
+    The exact test decides, corrected for the number of conditions: the interval is a bootstrap, which is too narrow
+    where few scenes went differently, and looks at one condition alone.
+    """
     if baseline not in findings:
         return "Nothing can be compared yet: the baseline has not been run."
     base = findings[baseline]
     others = {name: found.against(base) for name, found in findings.items() if name != baseline}
     sentence = f"{title}: '{baseline}' reaches {base.mean:.0%}."
-    better = [name for name, change in others.items() if change.interval.low > 0]
-    worse = [name for name, change in others.items() if change.interval.high < 0]
-    same = [name for name in others if name not in better + worse]
-    for names, words in ((better, "More"), (worse, "Less")):
+    p_values = dict(zip(others, correct_for_many([change.p_value for change in others.values()]), strict=True))
+    told = [name for name in others if p_values[name] < SIGNIFICANCE]
+    better = [name for name in told if others[name].difference > 0]
+    worse = [name for name in told if name not in better]
+    same = [name for name in others if name not in told]
+    for names, words in ((better, "More"), (worse, "Less"), (same, "Not told apart from it by so many episodes")):
         if names:
-            sentence += f" {words}: {', '.join(f'{name} ({_points(others[name])})' for name in names)}."
-    if same:
-        sentence += (
-            f" Not told apart from it by so many episodes: {', '.join(f'{n} ({_points(others[n])})' for n in same)}."
-        )
-    return sentence
+            described = (f"{name} ({_points(others[name], p_value=p_values[name])})" for name in names)
+            sentence += f" {words}: {', '.join(described)}."
+    return sentence + (f" p is corrected for {len(others)} comparisons." if len(others) > 1 else "")
 
 
-def _points(change: Comparison) -> str:
+def _points(change: Comparison, *, p_value: float) -> str:
     low, high = change.interval
-    return f"{100 * change.difference:+.0f} points, {100 * low:+.0f} to {100 * high:+.0f}"
+    return f"{100 * change.difference:+.0f} points, {100 * low:+.0f} to {100 * high:+.0f}, p = {p_value:.2g}"
 
 
 def mean_curve(findings: dict[str, ConditionResult]) -> tuple[Sequence[float], np.ndarray]:
