@@ -1,5 +1,10 @@
 """Rollouts in rerun: what an evaluation logged is repeated, and its words and numbers can be read back."""
 
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from pilot.cli import main
@@ -42,6 +47,64 @@ def test_what_was_done_can_be_read_back(evaluation, tmp_path, capsys):
             heights += [row[0] for row in columns["scalars"].to_pylist()]
     assert words == [record.asked, *(said for _, said in record.subtasks), "success"]
     assert len(heights) == record.steps
+
+
+class Stream:
+    """A stream of rerun that keeps the words that are logged to it."""
+
+    words: list[str]
+
+    def __init__(self, name, *, recording_id):
+        type(self).words = []
+
+    def save(self, file):
+        Path(file).write_text("begun")
+
+    def set_time(self, name, **when):
+        pass
+
+    def log(self, entity, value):
+        if entity == "words":
+            self.words.append(value)
+
+    def disconnect(self):
+        pass
+
+
+@pytest.fixture
+def no_rerun(monkeypatch):
+    """A stand-in for rerun, which is too large to be installed everywhere."""
+    kinds = {"TextLog": str, "Scalars": float, "EncodedImage": lambda contents, media_type: contents}
+    monkeypatch.setitem(sys.modules, "rerun", SimpleNamespace(RecordingStream=Stream, **kinds))
+
+
+def changed_log(evaluation, folder, change):
+    """A copy of an evaluation in which `change` has been made to every record."""
+    folder.mkdir()
+    rows = [json.loads(line) for line in (evaluation / "episodes.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["record"].update(change)
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_rollout_that_goes_otherwise_now_is_not_shown_as_it_was(evaluation, tmp_path, capsys, no_rerun):
+    """The scenes of another seed stand for a simulator that has changed since."""
+    out = tmp_path / "out"
+    assert main.main(["data", "view", str(evaluation), "--out", str(out)]) == 0
+    assert Stream.words[-1] == "success" and len(Stream.words) > 2 and len(list(out.iterdir())) == 1
+    changed = changed_log(evaluation, tmp_path / "changed", {"seed": 5})
+    assert main.main(["data", "view", str(changed), "--out", str(out)]) == 2
+    assert "scene 0 of 'homes-l1' ended otherwise when its actions were repeated" in capsys.readouterr().err
+    assert "success" not in Stream.words and list(out.iterdir()) == []
+
+
+def test_a_suite_that_is_not_known_here_is_one_error_before_anything_is_written(evaluation, tmp_path, capsys, no_rerun):
+    other = changed_log(evaluation, tmp_path / "other", {"suite": "desk"})
+    assert main.main(["data", "view", str(other), "--out", str(tmp_path / "out")]) == 2
+    assert (said := capsys.readouterr().err).count("\n") == 1
+    assert f"the rollouts in {other} cannot be repeated: no suite is called 'desk' here" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_viewer_itself_is_for_data_sets(evaluation, capsys):

@@ -19,7 +19,7 @@ from pilot.eval.episode import Course, EpisodeSetup, Timekeeping
 from pilot.eval.records import EpisodeRecord
 from pilot.infer.executor import ChunkRequest, Delays
 from pilot.serve.control import EXECUTORS, build_observation, standing_still
-from pilot.sims.base import Observation, SimEnv, Suite
+from pilot.sims.base import Info, Observation, SimEnv, Suite
 
 
 @runtime_checkable
@@ -184,23 +184,33 @@ def late_ticks(timekeeping: Timekeeping, answer: dict[str, Any], *, hz: float) -
     return math.ceil(round((measured if given is None else given / 1e3) * hz, 6))
 
 
-def film(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
-    """Repeat an episode with a picture at every step; `env` is of the same suite, its pictures of any size.
+def repeat(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Iterator[np.ndarray]:
+    """Repeat an episode: yield each action just before it is executed, while `env` still shows where it was decided on.
 
     Raises:
         ValueError: it ends otherwise than the record says.
     """
     env.reset_to(record.scene, episode=record.episode, seed=record.seed)
-    frames, info = [env.render()], {}
+    info: Info = {}
     for action in actions:
+        yield action
         info = env.advance(action)
-        frames.append(env.render())
     repeated = record.success if record.success_at_end is None else record.success_at_end
     if info.get("success", False) != repeated:
         raise ValueError(
             f"scene {record.scene} of '{record.suite}' ended otherwise when its actions were repeated; the simulator "
             "is not as it was, so run the evaluation again"
         )
+
+
+def film(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
+    """Repeat an episode with a picture at every step; `env` is of the same suite, its pictures of any size.
+
+    Raises:
+        ValueError: it ends otherwise than the record says.
+    """
+    frames = [env.render() for _ in repeat(env, record, actions=actions)]
+    frames.append(env.render())
     starts = [step for step, _ in record.subtasks]
     words = ["", *(words for _, words in record.subtasks)]
     captions = [words[bisect.bisect_right(starts, step)] for step in range(len(frames))]

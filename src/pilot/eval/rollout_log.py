@@ -13,7 +13,9 @@ import numpy as np
 from pilot.data.tools.rerun_log import import_rerun, log_frame
 from pilot.eval.episode_log import read_rows
 from pilot.eval.records import EpisodeRecord, unpack_actions
-from pilot.eval.suites import load_suite
+from pilot.eval.rollout import repeat
+from pilot.eval.suites import all_suites, load_suite, why_missing
+from pilot.sims.base import Suite
 
 
 def write_rollouts(folder: str | Path, out: str | Path, *, scenes: Iterable[int] | None = None) -> list[Path]:
@@ -23,20 +25,39 @@ def write_rollouts(folder: str | Path, out: str | Path, *, scenes: Iterable[int]
 
     Raises:
         ImportError: rerun, or what a suite needs, is not installed.
-        ValueError: there are no episodes with actions, or none in a scene that is asked for.
+        ValueError: there are no episodes with actions, or none in a scene that is asked for, or their suite is unknown
+            here, or one ends otherwise than it did.
     """
-    rerun, out, files = import_rerun(), Path(out), []
-    chosen = list(choose_rollouts(Path(folder), scenes))
+    rerun, folder, out, files = import_rerun(), Path(folder), Path(out), []
+    chosen = list(choose_rollouts(folder, scenes))
+    suites = {name: find_suite(name, folder=folder) for name in dict.fromkeys(record.suite for record, _ in chosen)}
     out.mkdir(parents=True, exist_ok=True)
     for record, actions in chosen:
         outcome = "success" if record.success else "failure"
         name = f"{record.suite}-{record.control}-{record.scene:05d}-{outcome}"
-        stream = rerun.RecordingStream(Path(folder).resolve().name, recording_id=name)
+        stream = rerun.RecordingStream(folder.resolve().name, recording_id=name)
         files.append(out / f"{name}.rrd")
         stream.save(str(files[-1]))
-        log_rollout(stream, record, actions)
+        try:
+            log_rollout(stream, record, actions, suite=suites[record.suite])
+        except BaseException:
+            stream.disconnect()
+            files[-1].unlink(missing_ok=True)  # its name says how a rollout went that is not in it
+            raise
         stream.disconnect()
     return files
+
+
+def find_suite(name: str, *, folder: Path) -> Suite:
+    """Return the suite that rollouts in `folder` are of; the log has its name alone, whatever file it came from.
+
+    Raises:
+        ValueError: no suite has that name here.
+    """
+    if name.partition("@")[0] not in all_suites():
+        why = " ".join(why_missing(name)) or "that of a file of yours needs an entry point 'pilot.sims' to be found"
+        raise ValueError(f"the rollouts in {folder} cannot be repeated: no suite is called '{name}' here; {why}")
+    return load_suite(name)
 
 
 def choose_rollouts(folder: Path, scenes: Iterable[int] | None) -> Iterator[tuple[EpisodeRecord, np.ndarray]]:
@@ -62,14 +83,17 @@ def choose_rollouts(folder: Path, scenes: Iterable[int] | None) -> Iterator[tupl
             yield from ((record, unpack_actions(packed)) for record, packed in itertools.islice(fitting, 1))
 
 
-def log_rollout(stream: Any, record: EpisodeRecord, actions: np.ndarray) -> None:
-    """Repeat one rollout, and log every step of it to a stream of rerun."""
+def log_rollout(stream: Any, record: EpisodeRecord, actions: np.ndarray, *, suite: Suite) -> None:
+    """Repeat one rollout, and log every step of it to a stream of rerun.
+
+    Raises:
+        ValueError: it ends otherwise than the record says.
+    """
     rerun, said = import_rerun(), dict(record.subtasks)
-    env = load_suite(record.suite).make_env()
+    env = suite.make_env()
     try:
-        env.reset_to(record.scene, episode=record.episode, seed=record.seed)
         robot = env.robot
-        for step, action in enumerate(actions):
+        for step, action in enumerate(repeat(env, record, actions=actions)):
             observation = env.observe()
             vectors = {"state": (robot.state_names, observation["state"]), "action": (robot.action_names, action)}
             log_frame(stream, step, fps=robot.control_hz, vectors=vectors, images=observation["images"])
@@ -77,7 +101,6 @@ def log_rollout(stream: Any, record: EpisodeRecord, actions: np.ndarray) -> None
                 stream.log("words", rerun.TextLog(record.asked))
             if step in said:
                 stream.log("words", rerun.TextLog(said[step]))
-            env.advance(action)
         stream.log("words", rerun.TextLog("success" if record.success else "failure"))
     finally:
         env.close()
