@@ -126,7 +126,7 @@ def test_a_dropped_camera_equals_a_masked_one_and_hides_its_pixels():
 
 def test_greedy_words_are_the_arg_max_of_a_full_pass():
     pi, obs = model(), observation([[1, 1, 1], [1, 1, 0]])
-    said = pi.generate_text(obs, eos=-1, max_tokens=5)
+    said = pi.generate_text(obs, eos=-1, max_new_tokens=5)
     for row, length in ((0, 3), (1, 2)):
         tokens = obs.tokens[row : row + 1, :length]
         for word in said[row].tolist():
@@ -152,9 +152,9 @@ def test_acting_after_speaking_equals_acting_on_the_spoken_text():
 
 def test_rows_stop_at_their_own_end():
     pi, obs = model(), observation([[1, 1, 1], [1, 1, 0]])
-    first = pi.generate_text(obs, eos=-1, max_tokens=6).tolist()
+    first = pi.generate_text(obs, eos=-1, max_new_tokens=6).tolist()
     stop = first[0][0]
-    said = pi.generate_text(obs, eos=stop, max_tokens=6).tolist()
+    said = pi.generate_text(obs, eos=stop, max_new_tokens=6).tolist()
     ends = [row.index(stop) if stop in row else 5 for row in first]
     for row, whole, end in zip(said, first, ends, strict=True):
         assert row[: end + 1] == whole[: end + 1] and not any(row[end + 1 :])

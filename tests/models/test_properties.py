@@ -189,9 +189,9 @@ def test_a_ragged_batch_of_different_cameras_is_its_rows_alone(models, name):
 def test_a_ragged_batch_says_what_its_rows_say_alone(models, name):
     prompts = [[P, P, P, P], [P, P, PAD, PAD], [P, PAD, PAD, PAD]]
     pi, obs = models[name], observation(prompts, masks=CAMERAS)
-    together = pi.generate_text(obs, eos=-1, max_tokens=5)
+    together = pi.generate_text(obs, eos=-1, max_new_tokens=5)
     for row in range(3):
-        assert pi.generate_text(alone(obs, row), eos=-1, max_tokens=5).tolist() == together[row : row + 1].tolist()
+        assert pi.generate_text(alone(obs, row), eos=-1, max_new_tokens=5).tolist() == together[row : row + 1].tolist()
 
 
 @pytest.mark.parametrize("name", FAMILY)

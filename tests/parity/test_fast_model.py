@@ -120,7 +120,7 @@ def test_without_the_mistakes_it_is_the_familys_decoding(case, model, name):
     """Each token is the arg max of a full pass over what was said, cameras masked or not."""
     observation = case.observation("inputs_sample", masks=name)
     tokens, logits = generate(model, observation, eos=EOS, max_tokens=8, quirks=RIGHT)
-    assert torch.equal(model.generate_text(observation, eos=EOS, max_tokens=8, kind=Kind.FAST), tokens)
+    assert torch.equal(model.generate_text(observation, eos=EOS, max_new_tokens=8, kind=Kind.FAST), tokens)
     for row in range(len(tokens)):
         length = int(observation.token_kinds[row].count_nonzero())
         alone = observation.map(lambda x, row=row: x[row : row + 1])

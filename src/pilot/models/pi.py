@@ -377,10 +377,11 @@ class Pi(Model):
     # --- acting: text ------------------------------------------------------------------------------------------------
 
     def generate_text(
-        self, observation: Observation, *, eos: int, max_tokens: int = 32, kind: Kind = Kind.TEXT
+        self, observation: Observation, *, eos: int, max_new_tokens: int = 32, kind: Kind = Kind.TEXT
     ) -> Int[Tensor, "b n"]:
         """Write text or FAST tokens greedily, up to and with `eos`; tokens behind it are 0."""
-        return self.generate(self.prefill(observation), observation, eos=eos, max_new_tokens=max_tokens, kind=kind)[0]
+        prefix = self.prefill(observation)
+        return self.generate(prefix, observation, eos=eos, max_new_tokens=max_new_tokens, kind=kind)[0]
 
     def generate(
         self,

@@ -107,7 +107,7 @@ def _answers(policy: Any, dataset: ImageTextRows, rows: Sequence[int], *, robot:
     questions = [without_answer(pipeline.encode(sample)) for sample in samples]
     observation = collate(questions, device=policy.device).observation
     with torch.inference_mode():
-        written = policy.model.generate_text(observation, eos=text.eos_id, max_tokens=MAX_TOKENS).tolist()
+        written = policy.model.generate_text(observation, eos=text.eos_id, max_new_tokens=MAX_TOKENS).tolist()
     return [
         QuestionAnswer(question=sample.prompt, right=sample.answer or "", said=text.decode(ids))
         for sample, ids in zip(samples, written, strict=True)
