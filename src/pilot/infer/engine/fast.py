@@ -75,11 +75,6 @@ class FastEngine:
         steps = {"num_steps": num_steps, "solver": solver, "padded_dims": padded_dims}
         return self.denoise(self.prefill(observation), observation.state, noise=noise, **steps)[-1]
 
-    def generate_text(self, observation: Observation, *, eos: int, max_new_tokens: int = 32) -> Int[Tensor, "b n"]:
-        """Generate text greedily, up to and with `eos`; 0 behind it."""
-        prefilled = self.prefill(observation, max_new_tokens=max_new_tokens)
-        return self.generate(prefilled, eos=eos, max_new_tokens=max_new_tokens)[0]
-
     # --- prefill -----------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
