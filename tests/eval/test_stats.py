@@ -90,7 +90,11 @@ def test_clusters_that_agree_within_themselves_widen_the_interval():
 
 
 def test_an_interval_of_clusters_weighs_them_by_their_episodes():
-    assert cluster_bootstrap([1.0] * 9 + [1.0], [0] * 9 + [1], seed=0) == (1.0, 1.0)
+    low, high = cluster_bootstrap([1.0] * 9 + [0.0], [0] * 9 + [1], seed=0)
+    assert (low, high) == (0.0, 1.0), "either cluster alone can be drawn"
+    light = cluster_bootstrap([1.0] * 90 + [0.0] * 10, [k // 10 for k in range(100)], seed=0)
+    heavy = cluster_bootstrap([1.0] * 9 + [0.0] * 91, [*range(9), *[9] * 91], seed=0)
+    assert light.high == 1.0 and light.low > 0.6 and heavy.low < 0.1
 
 
 def test_an_anytime_interval_holds_at_every_look():
@@ -129,11 +133,36 @@ def test_an_interval_over_seeds_is_that_of_a_table_of_students_t():
     assert student_quantile(0.975, dof=1) == pytest.approx(12.706, abs=2e-3)
     assert student_quantile(0.975, dof=4) == pytest.approx(2.776, abs=1e-3)
     assert student_quantile(0.975, dof=1000) == pytest.approx(1.962, abs=1e-3)
-    low, high = interval_over_seeds([0.5, 0.6, 0.7])
+    low, high = interval_over_seeds([0.5, 0.6, 0.7], episodes=[100] * 3)
     assert (low, high) == pytest.approx((0.6 - 4.3027 * 0.1 / 3**0.5, 0.6 + 4.3027 * 0.1 / 3**0.5), abs=1e-4)
-    assert interval_over_seeds([0.1, 0.9]) == (0.0, 1.0) and interval_over_seeds([0.5, 0.5]) == (0.5, 0.5)
-    with pytest.raises(ValueError, match="needs 2 trainings or more, got 1"):
-        interval_over_seeds([0.5])
+    assert interval_over_seeds([0.1, 0.9], episodes=[100, 100]) == (0.0, 1.0)
+    for rates, episodes in (([0.5], [100]), ([0.5, 0.6], [100])):
+        with pytest.raises(ValueError, match=f"needs 2 trainings or more, got {len(rates)} with 1 episode counts"):
+            interval_over_seeds(rates, episodes=episodes)
+
+
+def test_no_interval_of_a_rate_is_a_point():
+    """Equal trainings, tasks or pairs say that nothing differed here, not that nothing can."""
+    assert interval_over_seeds([0.6, 0.6], episodes=[100, 100]) == wilson(120, 200)
+    assert interval_over_seeds([0.0, 0.0], episodes=[50, 150]) == wilson(0, 200)
+    low, high = interval_over_seeds([0.6, 0.601], episodes=[1000, 1000])
+    assert low <= wilson(1201, 2000).low and high >= wilson(1201, 2000).high, "nearly equal ones neither"
+    tasks = [k // 20 for k in range(200)]
+    assert cluster_bootstrap(np.zeros(200), tasks, seed=0) == wilson(0, 10), "another task may well be solved"
+    assert cluster_bootstrap(np.tile([0.1, 0.3], 100), tasks, seed=0) == pytest.approx(wilson(2, 10))
+    assert cluster_bootstrap([300.0] * 4, range(4), seed=0) == (300.0, 300.0), "of steps there is no bound"
+    same = compare([1, 0, 1, 0], [1, 0, 1, 0], seed=0)
+    assert same.interval == (-wilson(0, 4).high, wilson(0, 4).high) and same.p_value == 1
+    assert compare([1] * 9, [0] * 9, seed=0).interval == pytest.approx((wilson(9, 9).low, 1.0))
+
+
+def test_an_interval_over_equal_seeds_covers_the_truth_where_trainings_do_not_differ():
+    rng, n = np.random.default_rng(0), 50
+    rates = rng.uniform(0.05, 0.95, size=300)
+    drawn = rng.binomial(n, rates, size=(2, len(rates))).T / n
+    equal = [(rate, pair) for rate, pair in zip(rates, drawn) if abs(pair[0] - pair[1]) <= 0.02]
+    bounds = [(rate, interval_over_seeds(list(pair), episodes=[n, n])) for rate, pair in equal]
+    assert len(equal) > 30 and np.mean([low <= rate <= high for rate, (low, high) in bounds]) > 0.9
 
 
 def test_many_comparisons_ask_for_smaller_p_values():

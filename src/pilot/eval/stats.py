@@ -21,6 +21,7 @@ CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 """The corrected p-value (`correct_for_many`) below which a page says that one is better than the other."""
 RESAMPLES = 10_000
+ROUNDING = 1e-12  # means that differ by less are equal
 
 
 class Interval(NamedTuple):
@@ -44,8 +45,10 @@ class Comparison:
     only_b: int
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson(successes: float, n: int) -> Interval:
     """Return the score interval of a success rate (Wilson 1927). Unlike ±1.96 σ it is right at 0 % and at 100 %.
+
+    Outcomes that are fractions are added up: of one mean, none vary more than 0 and 1 do.
 
     Raises:
         ValueError: No episodes, or successes outside 0…n.
@@ -64,6 +67,9 @@ def wilson(successes: int, n: int) -> Interval:
 def compare(a: Outcomes, b: Outcomes, *, seed: int) -> Comparison:
     """Compare two policies on the same `n` episodes, in the same order: exact McNemar test, bootstrap of the pairs.
 
+    Where all pairs differ alike (mostly by nothing) a bootstrap would say that no other episode can go differently; the
+    interval then allows for the share of such episodes that `n` of them could have missed (Wilson's).
+
     Raises:
         ValueError: Not the same episodes, or none.
     """
@@ -72,8 +78,12 @@ def compare(a: Outcomes, b: Outcomes, *, seed: int) -> Comparison:
         raise ValueError(f"a pair is one episode run twice, but there are {len(first)} and {len(second)} episodes")
     gaps = first - second
     only_a, only_b = int((gaps > 0).sum()), int((gaps < 0).sum())
-    draws = np.random.default_rng(seed).integers(len(gaps), size=(RESAMPLES, len(gaps)))
-    low, high = np.quantile(gaps[draws].mean(1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+    if np.ptp(gaps) == 0:
+        missed = wilson(0, len(gaps)).high
+        low, high = max(-1.0, float(gaps[0]) - missed), min(1.0, float(gaps[0]) + missed)
+    else:
+        draws = np.random.default_rng(seed).integers(len(gaps), size=(RESAMPLES, len(gaps)))
+        low, high = np.quantile(gaps[draws].mean(1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
     return Comparison(
         difference=float(gaps.mean()),
         interval=Interval(low, high),
@@ -87,6 +97,9 @@ def cluster_bootstrap(values: Outcomes, clusters: Sequence[Any], *, seed: int) -
     """Return the interval of a mean over episodes that come in clusters, such as tasks: whole clusters are drawn.
 
     It says what would come out with other clusters of the kind; with few of them it is wide, and too narrow below ten.
+    Clusters of one mean would make it a point, as if no other cluster could differ. Such rates have Wilson's interval
+    with each cluster as one episode: how far they are alike is just what nobody knows then. Values outside of 0…1 have
+    no such bound, and keep the point.
 
     Raises:
         ValueError: not one cluster per episode, or fewer than two clusters.
@@ -96,25 +109,33 @@ def cluster_bootstrap(values: Outcomes, clusters: Sequence[Any], *, seed: int) -
     if len(names) != len(array) or len(kinds) < 2:
         raise ValueError(f"{len(array)} episodes need as many cluster names, of 2 clusters or more, got {len(names)}")
     sums, counts = np.bincount(members, weights=array), np.bincount(members)
+    if np.ptp(sums / counts) < ROUNDING and array.min() >= 0 and array.max() <= 1:
+        return wilson(float(array.mean()) * len(kinds), len(kinds))
     draws = np.random.default_rng(seed).integers(len(kinds), size=(RESAMPLES, len(kinds)))
     means = sums[draws].sum(1) / counts[draws].sum(1)
     return Interval(*np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist())
 
 
-def interval_over_seeds(rates: Sequence[float]) -> Interval:
+def interval_over_seeds(rates: Sequence[float], *, episodes: Sequence[int]) -> Interval:
     """Return the interval of a recipe's mean success over trainings that differ in their seed: Student's t, in 0…1.
 
     It says what another training would do, which no number of episodes of one training can say. With two or three
-    seeds it is as wide as that little evidence is.
+    seeds it is as wide as that little evidence is. `episodes` are those behind each rate: rates that are equal by
+    chance have no spread, but are no surer than their episodes. So the interval also holds Wilson's of all episodes
+    together, which would be enough if trainings did not differ at all.
 
     Raises:
-        ValueError: fewer than two trainings.
+        ValueError: fewer than two trainings, or not one number of episodes for each.
     """
     values = outcomes(rates)
-    if len(values) < 2:
-        raise ValueError(f"an interval over seeds needs 2 trainings or more, got {len(values)}")
+    if len(values) < 2 or len(episodes) != len(values):
+        raise ValueError(
+            f"an interval over seeds needs 2 trainings or more, got {len(values)} with {len(episodes)} episode counts"
+        )
+    mean, n = float(values.mean()), sum(episodes)
     half = student_quantile(0.5 + CONFIDENCE / 2, dof=len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5
-    return Interval(max(0.0, float(values.mean()) - half), min(1.0, float(values.mean()) + half))
+    low, high = wilson(mean * n, n)
+    return Interval(max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half)))
 
 
 def student_quantile(probability: float, *, dof: int) -> float:

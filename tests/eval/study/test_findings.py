@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pilot.eval.stats import wilson
 from pilot.eval.study.declare import Condition
 from pilot.eval.study.findings import ConditionResult, answer
 
@@ -33,3 +34,18 @@ def test_the_headline_allows_for_the_number_of_conditions():
     said = say(found("six", won=6), found("same"))
     assert "Not told apart from it by so many episodes: six (+3 points, +1 to +6, p = 0.062)" in said
     assert said.endswith("p is corrected for 2 comparisons.") and "More" not in said
+
+
+def test_more_trainings_do_not_make_a_rate_sure():
+    """Two trainings without a success are not surer of other scenes than one is."""
+    for n, value, seeds in ((200, 0.0, 1), (200, 0.0, 2), (200, 1.0, 3), (200, 0.5, 2), (1, 0.5, 2)):
+        values = np.full(n, value)
+        interval = ConditionResult(condition=Condition(name="a"), values=values, seeds=(value,) * seeds).interval
+        assert interval == wilson(value * n, n) and interval.high - interval.low > 0.01
+
+
+def test_numbers_of_steps_have_no_interval_of_a_rate():
+    for n, steps in ((1, 1.0), (40, 1.0), (40, 300.0)):
+        values, seeds = np.full(n, steps), (steps,)
+        result = ConditionResult(condition=Condition(name="a"), values=values, seeds=seeds, is_share=False)
+        assert result.interval == (steps, steps)

@@ -218,16 +218,17 @@ def add_seeds(report: Report, policies: Sequence[PolicyResults]) -> None:
     report.section(
         "Training seeds",
         "A recipe trained again with another seed gives another policy. The interval is that of the recipe's mean over "
-        "such trainings (Student's t), which more episodes do not narrow.",
+        "such trainings (Student's t), which more episodes do not narrow; it is never narrower than that of all their "
+        "episodes together (Wilson's).",
     )
     rows = []
     for name, trainings in groups.items():
         for suite in suites_of(trainings):
-            each = [outcomes_of({key: results}, suite) for key, results in trainings.items()]
-            rates = [float(np.mean(list(outcomes.values()))) for outcomes in each if outcomes]
+            each = [list(outcomes_of({key: results}, suite).values()) for key, results in trainings.items()]
+            rates = [float(np.mean(outcomes)) for outcomes in each if outcomes]
             spread = "–"
             if len(rates) > 1:
-                low, high = interval_over_seeds(rates)
+                low, high = interval_over_seeds(rates, episodes=[len(outcomes) for outcomes in each if outcomes])
                 spread = f"{low:.0%} – {high:.0%}"
             shown = ", ".join(f"{rate:.0%}" for rate in rates)
             rows.append([name, suite, str(len(rates)), shown, f"{np.mean(rates):.0%}", spread])

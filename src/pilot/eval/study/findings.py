@@ -25,6 +25,7 @@ class ConditionResult:
     condition: Condition
     values: np.ndarray
     seeds: tuple[float, ...]
+    is_share: bool = True  # values are 0 to 1; else numbers such as steps
 
     @property
     def mean(self) -> float:
@@ -38,12 +39,16 @@ class ConditionResult:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval over scenes: Wilson's for one training's successes, else a bootstrap of scenes."""
-        if len(self.seeds) == 1 and set(self.values.tolist()) <= {0.0, 1.0}:
-            return wilson(round(self.values.sum()), self.n)
-        if self.n < 2:
-            return Interval(self.mean, self.mean)
-        return cluster_bootstrap(self.values, range(self.n), seed=0)
+        """The 95 % interval over scenes: Wilson's for one training's successes, else a bootstrap of scenes.
+
+        Shares that are equal in all scenes have Wilson's too, whatever the number of trainings: a bootstrap would be a
+        point, and trainings that fail alike in the same scenes say no more of other scenes than one does. Of equal
+        numbers of steps nothing says how far others could be off: they are a point.
+        """
+        alike = self.n < 2 or float(np.ptp(self.values)) == 0
+        if self.is_share and (alike or (len(self.seeds) == 1 and set(self.values.tolist()) <= {0.0, 1.0})):
+            return wilson(float(self.values.sum()), self.n)
+        return Interval(self.mean, self.mean) if alike else cluster_bootstrap(self.values, range(self.n), seed=0)
 
     def against(self, baseline: "ConditionResult") -> Comparison:
         """Compare with the baseline, scene by scene."""
@@ -64,6 +69,7 @@ def find(plan: StudyPlan, trial: Trial, measure: str) -> dict[str, ConditionResu
             condition=condition,
             values=np.mean(by_condition[condition.name], axis=0),
             seeds=tuple(float(values.mean()) for values in by_condition[condition.name]),
+            is_share=MEASURES[measure].is_share,
         )
         for condition in plan.study.conditions
         if condition.name in by_condition
