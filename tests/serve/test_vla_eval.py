@@ -1,7 +1,9 @@
 """Benchmarks that speak vla-evaluation-harness's protocol drive a served policy; the stand-in here is such a client."""
 
 import io
+import json
 import time
+import urllib.request
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -124,6 +126,44 @@ def test_each_observation_gets_one_action_and_the_policy_looks_once_per_replan_s
     np.testing.assert_array_equal(seen["images"]["wrist_image"], PICTURE[::-1])
     np.testing.assert_allclose(seen["state"], STATE, rtol=1e-6)
     assert seen["prompt"] == "open the drawer" and seen["state"].dtype == np.float32
+
+
+class StillPolicy(LiberoPolicy):
+    """Says what its actions mean, so that its robot can stand still."""
+
+    metadata: ClassVar = LiberoPolicy.metadata | {"action_units": list(LIBERO.action_units)}
+
+
+def test_a_stop_and_a_release_hold_from_the_next_action_on():
+    """What is left of a chunk is from before the stop, or would stand still after the release."""
+    key = "a-key-for-tests"
+    with (
+        serve_in_background(StillPolicy(), command_key=key) as port,
+        connect(f"ws://127.0.0.1:{port}/live", max_size=None) as viewer,
+        benchmark(port) as client,
+    ):
+
+        def command(**message) -> dict:
+            viewer.send(json.dumps(message))
+            while (answer := json.loads(viewer.recv(timeout=120)))["kind"] == "view":
+                pass
+            return answer
+
+        assert [client.act()[0] for _ in range(2)] == [10, 11]
+        assert command(stop=True)["kind"] == "done"
+        for _ in range(2):
+            assert client.act().tolist() == [0, 0, 0, 0, 0, 0, 11], (
+                "no motion, and the gripper as it was commanded last"
+            )
+        command(key=key)
+        (session,) = [robot["session"] for robot in view_of(port)["robots"]]
+        assert command(session=session, stop=False)["kind"] == "done"
+        assert [client.act()[0] for _ in range(2)] == [20, 21]
+
+
+def view_of(port: int) -> dict:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live") as answer:
+        return json.load(answer)
 
 
 @pytest.mark.parametrize("pictures", ["raw", "jpeg"])

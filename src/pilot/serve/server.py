@@ -303,7 +303,13 @@ class PolicyServer:
         if connection.dialect == "pilot":
             return ask
         restart = partial(self._restart, connection.hosted, robot)
-        return EvaluationDialogue(robot.metadata, answer=ask, restart=restart, limits=self.state.limits).respond
+        return EvaluationDialogue(
+            robot.metadata,
+            answer=ask,
+            restart=restart,
+            stop_state=lambda: (robot.stopped, robot.released),
+            limits=self.state.limits,
+        ).respond
 
     async def _answer(
         self, connection: IncomingConnection, respond: RespondFn, message: str | bytes

@@ -11,7 +11,8 @@ JPEG or raw bytes. The types:
     episode_end     no answer
 
 A benchmark sends an observation for every action, and the policy plans chunks: it is asked once in `replan_steps`
-observations, and the actions between are those of its last chunk.
+observations, and the actions between are those of its last chunk. A robot that a person stops or releases does not go
+on with them: the next observation is asked about.
 
 Source: github.com/allenai/vla-evaluation-harness, `src/vla_eval/protocol`, protocol version 1.
 """
@@ -43,14 +44,23 @@ class EvaluationDialogue:
     """One benchmark's connection: from each of its messages to the answer.
 
     `answer` asks the policy, `restart` begins a new session with it, and `metadata` is what the policy says of itself
-    to this robot.
+    to this robot. `stop_state` says whether the robot is stopped or was released: anything that is another value then.
     """
 
     def __init__(
-        self, metadata: Mapping[str, Any], *, answer: AnswerFn, restart: Callable[[], None], limits: Limits
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        answer: AnswerFn,
+        restart: Callable[[], None],
+        stop_state: Callable[[], Any],
+        limits: Limits,
     ) -> None:
         self.metadata, self.answer, self.restart, self.limits = metadata, answer, restart, limits
+        self.stop_state = stop_state
         self.planned: list[np.ndarray] = []
+        self.planned_in: Any = None  # the stop state when they were asked for
+        self.executed: int | None = None  # actions of the last chunk
 
     async def respond(self, data: str | bytes) -> bytes | None:
         """Return the answer to a message, or None if it gets none; what is wrong with it is an answer too."""
@@ -93,12 +103,19 @@ class EvaluationDialogue:
         Raises:
             ValueError: the observation does not fit the robot, or the policy cannot answer it.
         """
-        if not self.planned:
-            reply = await self.answer(pack(translate(payload, self.metadata)))
+        if not self.planned or self.planned_in != self.stop_state():
+            # From before the answer: a stop while the policy computes makes whatever comes one to throw away.
+            self.planned_in = self.stop_state()
+            observation = translate(payload, self.metadata)
+            # What a robot that stands still keeps as it was commanded last is read from there.
+            executed = {} if self.executed is None else {"executed": self.executed}
+            reply = await self.answer(pack(observation | executed))
             if isinstance(reply, str):
                 raise ValueError(reply)
             actions = np.asarray(unpack(reply)["actions"], np.float32)
             self.planned = list(actions[: int(self.metadata.get("replan_steps", 1))])
+            self.executed = 0
+        self.executed = (self.executed or 0) + 1
         return self.planned.pop(0)
 
 
