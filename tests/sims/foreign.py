@@ -25,7 +25,7 @@ class DotEnv:
     robot, max_steps = DOT, 30
 
     def reset_to(self, scene, *, episode=0, seed=0):
-        rng = np.random.default_rng((scene, episode))
+        rng = np.random.default_rng((scene, episode, seed))
         self.corner = str(rng.choice(list(CORNERS)))
         self.goal, self.xy = np.array(CORNERS[self.corner]), rng.uniform(0.3, 0.7, 2)
         return self.observe(), {"success": False}

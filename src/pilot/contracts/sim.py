@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -50,12 +51,16 @@ def check_info(suite: Suite) -> None:
 
 
 def check_starts(suite: Suite) -> None:
-    """The same scene, episode and seed are the same start, to the bit, and another scene is another."""
+    """The same scene, episode and seed are the same start, to the bit; another scene is another, or another seed."""
     with open_env(suite) as env:
         first, other = env.reset_to(3, episode=1, seed=7)[0], env.reset_to(4, episode=1, seed=7)[0]
         again = env.reset_to(3, episode=1, seed=7)[0]
         require(is_same(first, again), "scene 3 gave two different starts; draw everything from the numbers")
         require(not is_same(first, other), "scenes 3 and 4 gave the same start")
+    if suite.has_expert:
+        with open_env(replace(suite, split="train")) as env:
+            first, other = env.reset_to(3, episode=1, seed=7)[0], env.reset_to(3, episode=1, seed=8)[0]
+            require(not is_same(first, other), "seeds 7 and 8 gave the same start; demonstrations have their own")
 
 
 def check_episode(suite: Suite) -> None:

@@ -55,6 +55,16 @@ def test_the_same_numbers_are_the_same_start(env):
     other.close()
     assert first["prompt"] == again["prompt"] and np.array_equal(first["state"], again["state"])
     assert np.array_equal(first["images"]["wrist"], again["images"]["wrist"])
+    same = env.reset_to(5, episode=9)[0]
+    assert first["prompt"] == same["prompt"] and np.array_equal(first["state"], same["state"])
+
+
+def test_another_seed_is_another_start_in_the_same_home(env):
+    """Demonstrations have seeds of their own, so they do not begin as the evaluation of the same home does."""
+    first, other = env.reset_to(5, episode=9)[0], env.reset_to(5, episode=9, seed=3)[0]
+    assert not np.array_equal(first["state"], other["state"])
+    again = env.reset_to(5, episode=9, seed=3)[0]
+    assert np.array_equal(again["state"], other["state"]) and again["prompt"] == other["prompt"]
 
 
 def test_the_arm_goes_where_it_is_told_at_its_own_pace(env):

@@ -67,15 +67,18 @@ class HomesEnv(gymnasium.Env):
         self._world_seed: int | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Info]:
-        """Start episode `options["episode"]` of home `options["home"]`; what is not given is drawn from `seed`."""
+        """Start episode `options["episode"]` of home `options["home"]`; what is not given is drawn from `seed`.
+
+        Another `options["start"]` than 0 is another start of the same number.
+        """
         super().reset(seed=seed)
         wanted = dict(options or {})
-        if unknown := set(wanted) - {"home", "episode"}:
-            raise ValueError(f"unknown reset options {sorted(unknown)}; homes knows 'home' and 'episode'")
+        if unknown := set(wanted) - {"home", "episode", "start"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; homes knows 'home', 'episode' and 'start'")
         home = int(wanted.get("home", self.np_random.integers(100_000)))
         number = int(wanted.get("episode", self.np_random.integers(100_000)))
         self._enter(home_seed(self.split, home))
-        self.episode = draw_episode(self.world.home, number, task=self.task)
+        self.episode = draw_episode(self.world.home, number, task=self.task, seed=int(wanted.get("start", 0)))
         self.world.place({t.index: (t.xy, t.yaw, t.rgb) for t in self.episode.things}, self.episode.gripper)
         self._stood = {t.index: self.world.position(t.index)[2] for t in self.episode.things}
         self._names = {t.index: t.name for t in self.episode.things}
@@ -84,8 +87,8 @@ class HomesEnv(gymnasium.Env):
         return self.observe(), self._info()
 
     def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[dict[str, Any], Info]:
-        """Begin episode `episode` of home `scene`."""
-        return self.reset(seed=seed, options={"home": scene, "episode": episode})
+        """Begin episode `episode` of home `scene`, from the start that `seed` draws."""
+        return self.reset(seed=seed, options={"home": scene, "episode": episode, "start": seed})
 
     def _enter(self, seed: int) -> None:
         """Compile the home, unless it stands already."""

@@ -44,9 +44,13 @@ class HomesEpisode:
     gripper: np.ndarray
 
 
-def draw_episode(home: Home, episode: int, *, task: str) -> HomesEpisode:
-    """Draw episode number `episode` of a home; the same numbers give the same episode, bit for bit."""
-    rng = np.random.default_rng([home.seed, home.level, TASKS.index(task), episode])
+def draw_episode(home: Home, episode: int, *, task: str, seed: int = 0) -> HomesEpisode:
+    """Draw episode number `episode` of a home; the same numbers give the same episode, bit for bit.
+
+    Another `seed` gives other episodes: demonstrations in a home do not begin as its evaluation does, which has seed 0.
+    """
+    words = [home.seed, home.level, TASKS.index(task), episode]
+    rng = np.random.default_rng([*words, seed] if seed else words)
     receptacle = home.receptacles[rng.integers(len(home.receptacles))]
     if task == "single":
         pairs, prompt = _single(rng, home, receptacle.name)
