@@ -483,7 +483,7 @@ def test_what_a_suite_lacks_is_said_before_anything_runs(tmp_path, monkeypatch):
 class SameWords(ToySuite):
     """A suite of one instruction."""
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         return "go"
 
 

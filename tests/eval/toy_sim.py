@@ -41,7 +41,7 @@ class ToySuite(Suite):
     def make_env(self, *, image_size: int = 64) -> "ToyEnv":
         return ToyEnv(self, image_size)
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         return f"go to one, {scene}"
 
     def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> "ToyExpert":

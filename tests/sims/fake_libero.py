@@ -14,10 +14,11 @@ class FakeArm:
         self.sim = SimpleNamespace(model=SimpleNamespace(_model="model"), data=SimpleNamespace(_data="data"))
 
     def seed(self, seed):
-        pass
+        self.drawn_from = seed
 
     def reset(self):
-        pass
+        self.state = None
+        return self._observation()
 
     def set_init_state(self, state):
         self.state = state

@@ -3,6 +3,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -127,6 +128,19 @@ def test_libero_settles_for_ten_steps_with_the_gripper_open(arm):
     arm.reset_to(23)
     assert arm._env.state == "state 2" and arm.observe()["prompt"] == "do 3"
     np.testing.assert_array_equal(arm._env.actions, np.tile([0, 0, 0, 0, 0, 0, -1.0], (10, 1)))
+
+
+def test_libero_demonstrates_from_other_states_than_it_tests(arm):
+    drawn = {}
+    for split in ("train", "validation"):
+        env = replace(load_suite("libero-object"), split=split).make_env(image_size=2)
+        for seed in (0, 1):
+            env.reset_to(23, seed=seed)
+            assert env._env.state is None
+            drawn[split, seed] = env._env.drawn_from
+    assert len(set(drawn.values())) == 4
+    arm.reset_to(23, seed=1)
+    assert arm._env.state == "state 3"
 
 
 def test_libero_pictures_have_their_columns_turned(arm):

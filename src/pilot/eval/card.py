@@ -134,7 +134,7 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         low, high = row["interval95"]
         rate = f"{row['successes'] / row['episodes']:.1%}"
         lines.append(f"| {row['suite']} | {row['control']} | {rate} | {low:.1%} – {high:.1%} | {row['episodes']} |")
-    lines += ["", "Each episode is in a scene of its own that training never had. A control takes a sense away, or"]
+    lines += ["", "Each episode is in a scene of its own, of the split for tests. A control takes a sense away, or"]
     lines += ["gives the true subtask (`oracle`). These numbers are of simulations, and of nothing else."]
     return lines
 

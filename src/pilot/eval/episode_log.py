@@ -18,11 +18,11 @@ import numpy as np
 import pilot
 import pilot.sims
 from pilot.data.storage.files import explain_disk_errors
-from pilot.models.bundle import POLICY_FILES
 from pilot.eval.records import EpisodeRecord, pack_actions
 from pilot.eval.runner import Job
 from pilot.eval.settings import describe
 from pilot.infer.policy import Policy
+from pilot.models.bundle import POLICY_FILES
 from pilot.sims.base import Suite
 from pilot.sims.world.suites import WorldSuite
 

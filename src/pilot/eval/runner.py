@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pilot.eval.episode import EpisodeSetup, SimulatorError
+from pilot.eval.episode import EpisodeSetup, ExecutorName, SimulatorError
 from pilot.eval.policies import load, robot_for
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.rollout import ExpertPolicy, Rollout, RolloutPolicy, roll_out, run_batched, run_episode
@@ -61,8 +61,7 @@ class Runner:
         self.settings = settings = settings or Settings()
         self.policy = load(policy, num_steps=settings.num_steps)
         metadata = (self.policy or ExpertPolicy).metadata
-        own = getattr(getattr(self.policy, "model", None), "default_executor", "open-loop")
-        self.timekeeping = replace(settings.timekeeping, executor=settings.timekeeping.executor or own)
+        self.timekeeping = replace(settings.timekeeping, executor=self._choose_executor())
         if settings.timekeeping.joining is not None and self.policy is not None:
             self.policy = copy(self.policy)  # the caller's own stays as it is
             self.policy.rtc = Rtc(mode=settings.timekeeping.joining)
@@ -154,6 +153,12 @@ class Runner:
             joins_chunks=self.joins_chunks,
         )
 
+    def _choose_executor(self) -> ExecutorName:
+        """Return what was asked for, or the policy's own; on the clock one that waits for no answer."""
+        asked = self.settings.timekeeping
+        own: ExecutorName = getattr(getattr(self.policy, "model", None), "default_executor", "open-loop")
+        return asked.executor or ("rtc" if asked.clock and own == "open-loop" else own)
+
     def replan_steps_in(self, suite: Suite) -> int:
         """Return how many actions of a chunk are executed in a suite: what was asked for, or what suits the robot."""
         if self.settings.replan_steps:
@@ -219,18 +224,25 @@ def _drop(env: SimEnv) -> None:
 
 
 def other_prompt(job: Job) -> str:
-    """Return the instruction of another scene of the suite, drawn by seed, that differs from this scene's own."""
-    own = prompt_of(job.suite, job.scene)
+    """Return the instruction of another scene of the suite, drawn by seed, that differs from this scene's own.
+
+    Raises:
+        ValueError: all of them ask for the same.
+    """
+    suite = job.suite
+    if suite.asks_one_thing:
+        raise ValueError(f"suite '{suite.name}' asks the same of the robot everywhere, so there is nothing to shuffle")
+    own = prompt_of(suite, job.scene, job.seed)
     for scene in np.random.default_rng([job.seed, job.scene]).permutation(job.episodes):
-        if (other := prompt_of(job.suite, int(scene))) != own:
+        if (other := prompt_of(suite, int(scene), job.seed)) != own:
             return other
     raise ValueError(
-        f"suite '{job.suite.name}' asks the same in its first {job.episodes} {job.suite.scene}s ({own!r}), so there is "
+        f"suite '{suite.name}' asks the same in its first {job.episodes} {suite.scene}s ({own!r}), so there is "
         "nothing to shuffle; run more episodes"
     )
 
 
 @cache
-def prompt_of(suite: Suite, scene: int) -> str:
+def prompt_of(suite: Suite, scene: int, seed: int) -> str:
     """Return the instruction of a scene's first episode; a simulator may have to build the scene to know it."""
-    return suite.prompt(scene)
+    return suite.prompt(scene, seed=seed)

@@ -2,7 +2,8 @@
 
 Conventions: 50 Hz; joint positions; 400 steps, as ACT's own code (gym-aloha registers 300); the reward counts the
 stages reached, 0 to 4, and success is the last one. `progress` is the share of stages. Scene `n` is the start of seed
-`n`, in the test split of seed 100,000 + `n`; ACT draws its evaluation starts without seeds.
+`n`, in the validation split of seed 50,000 + `n`, in the test split of seed 100,000 + `n`; ACT draws its evaluation
+starts without seeds.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ PROMPTS = {
     "insertion": "insert the peg into the socket",
 }
 STAGES = 4
-FIRST_TEST_SEED = 100_000
+FIRST_SEED = {"train": 0, "validation": 50_000, "test": 100_000}
 
 
 class AlohaSimEnv:
@@ -39,7 +40,7 @@ class AlohaSimEnv:
         task, start = self._suite.locate(scene)
         if task != self._task:
             self._env, self._task = self._make(task), task
-        first = FIRST_TEST_SEED if self._suite.split == "test" else 0
+        first = FIRST_SEED[self._suite.split]
         words = (first + start, episode, seed)
         self._env.reset(seed=words[0] if episode == seed == 0 else int(np.random.default_rng(words).integers(2**31)))
         self._best = 0
@@ -110,7 +111,7 @@ class AlohaSuite(TaskSuite):
     def make_env(self, *, image_size: int = 224) -> SimEnv:
         return AlohaSimEnv(self, image_size=image_size)
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         return PROMPTS[self.task_of(scene)]
 
     def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:

@@ -140,6 +140,7 @@ class Suite:
     has_subtasks: ClassVar[bool] = False  # `Info` has "subtask" and "box": the control "oracle" works
     has_supervisor: ClassVar[bool] = False  # `utterances`: verbal demonstrations
     has_questions: ClassVar[bool] = False  # `web_rows`: pictures with questions and answers
+    asks_one_thing: ClassVar[bool] = False  # in all scenes, though the words may differ: there is nothing to shuffle
     has_affordances: ClassVar[bool] = False  # `known_subtasks` and `feasible_subtasks`: what could be said, and done
 
     @property
@@ -189,11 +190,11 @@ class Suite:
         """Return the name of a scene's task: what statistics are grouped by."""
         return self.name
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         """Return the instruction of a scene's first episode. Override it where that is possible without physics."""
         env = self.make_env()
         try:
-            return env.reset_to(scene)[0]["prompt"]
+            return env.reset_to(scene, seed=seed)[0]["prompt"]
         finally:
             env.close()
 

@@ -3,8 +3,9 @@
 Conventions, those of openpi's evaluation: 20 Hz; ten steps without motion and with the gripper open before the policy
 acts; pictures are turned by 180°, as the data sets have them; success at any step ends the episode; the most steps that
 an episode takes are those of `MAX_STEPS`. A task has 50 initial states, scene `n` is state `n // tasks` of task
-`n % tasks`. LIBERO-PRO changes one thing at a time: the words (`language`), what the objects look like (`object`),
-where they are (`swap`), or what is asked for (`task`).
+`n % tasks`; in the train and validation splits LIBERO's own sampler draws others. LIBERO-PRO changes one thing at a
+time: the words (`language`), what the objects look like (`object`), where they are (`swap`), or what is asked for
+(`task`).
 
 Pictures are drawn without shadows, reflections and multisampling, which takes a quarter of the time;
 `effects=True` draws them as LIBERO does.
@@ -25,6 +26,7 @@ from pilot.types import Robot
 MAX_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
 WITH_EXPERT = ("spatial", "object", "goal")
 STARTS = 50
+SPLITS = ("train", "validation", "test")
 SETTLE = np.array([0, 0, 0, 0, 0, 0, -1.0])
 SETTLE_STEPS = 10
 CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}
@@ -56,14 +58,23 @@ class LiberoEnv:
         return MAX_STEPS[self._suite.base]
 
     def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
-        """Begin an initial state of a task: `episode` and `seed` move on to others of the 50."""
+        """Begin an initial state of a task: `episode` and `seed` move on to others of the 50.
+
+        In other splits than the test split things stand where LIBERO's own sampler puts them: nobody learns from the
+        states that policies are tried in.
+        """
         index, start = self._suite.place(scene)
         if index != self._made:
             self._make(index)
-        states = self._suite.initial_states(index)
-        self._env.seed(0)  # its world is drawn anew at each reset: furniture stands where the seed puts it
-        self._env.reset()
-        self._observation = self._env.set_init_state(states[(start + episode + seed) % len(states)])
+        if self._suite.split == "test":
+            states = self._suite.initial_states(index)
+            self._env.seed(0)  # its world is drawn anew at each reset: furniture stands where the seed puts it
+            self._env.reset()
+            self._observation = self._env.set_init_state(states[(start + episode + seed) % len(states)])
+        else:
+            words = (SPLITS.index(self._suite.split), index, start, episode, seed)
+            self._env.seed(int(np.random.default_rng(words).integers(2**31)))
+            self._observation = self._env.reset()
         for _ in range(SETTLE_STEPS):
             self._observation, *_ = self._env.step(SETTLE)
         self._make_renderer()
@@ -210,7 +221,7 @@ class LiberoSuite(TaskSuite):
         reader = import_extra("libero.libero.envs.bddl_utils", extra=self.extra)
         return reader.get_problem_info(self.task_file(index))["language_instruction"]
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         return self.instruction(self.place(scene)[0])
 
 

@@ -1,8 +1,8 @@
 """PushT (Diffusion Policy, 2303.04137) on gym-pusht: a disc pushes a T onto the place that is drawn for it.
 
 Conventions: 10 Hz; at most 300 steps; success is 95 % of the T on its place; an action is where the disc shall be, in
-pixels of the 512 × 512 plane, clipped to it. Scene `n` is the start of seed `n` in the train split and of seed
-100,000 + `n` in the test split, as in the paper's code.
+pixels of the 512 × 512 plane, clipped to it. Scene `n` is the start of seed `n` in the train split, of seed
+50,000 + `n` in the validation split, and of seed 100,000 + `n` in the test split, as in the paper's code.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pilot.sims.base import Info, Observation, SimEnv, Suite, check_action, impo
 from pilot.types import Robot
 
 PROMPT = "push the T-shaped block onto the T-shaped target"
-FIRST_TEST_SEED = 100_000
+FIRST_SEED = {"train": 0, "validation": 50_000, "test": 100_000}
 PLANE = 512.0
 SUCCESS = 0.95  # of the T's area
 
@@ -30,7 +30,7 @@ class PushTEnv:
         module = import_extra("gym_pusht.envs.pusht", extra="pusht")
         sides = {"observation_width": image_size, "observation_height": image_size}
         self._env = module.PushTEnv(obs_type="state", render_mode="rgb_array", **sides)
-        self._first = FIRST_TEST_SEED if suite.split == "test" else 0
+        self._first = FIRST_SEED[suite.split]
 
     def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
         """Begin the start of that number; later episodes of a scene, and other seeds, are other starts."""
@@ -76,7 +76,7 @@ class PushTSuite(Suite):
     def make_env(self, *, image_size: int = 96) -> SimEnv:
         return PushTEnv(self, image_size=image_size)
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         return PROMPT
 
 

@@ -53,10 +53,10 @@ class HomesSuite(Suite):
             seconds_per_move=self.seconds_per_move,
         )
 
-    def prompt(self, scene: int) -> str:
+    def prompt(self, scene: int, *, seed: int = 0) -> str:
         kinds, receptacles = self.kinds or language.KINDS, self.receptacles or language.RECEPTACLES
         home = draw_home(home_seed(self.split, scene), self.level, kinds=kinds, receptacles=receptacles)
-        return draw_episode(home, 0, task=self.task).prompt
+        return draw_episode(home, 0, task=self.task, seed=seed).prompt
 
     def instructions(self, env: Any) -> tuple[str, ...]:
         moves = [

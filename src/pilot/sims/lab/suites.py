@@ -28,6 +28,7 @@ class LabSuite(WorldSuite):
 
     scene: ClassVar[str] = "table"
     has_supervisor: ClassVar[bool] = True
+    asks_one_thing: ClassVar[bool] = True
 
     task: str
     arms: tuple[str, ...]  # bodies that can do it
