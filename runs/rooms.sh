@@ -34,7 +34,7 @@ collect_own() { # the policy so far has three turns in each episode; the expert 
 }
 own_states() { $pilot train rooms_own_states --out outputs/rooms/own_states; }
 ship() {
-    mkdir -p checkpoints
+    mkdir -p checkpoints && rm -rf checkpoints/homes.new # of a run that stopped half-way
     cp -r outputs/rooms/own_states/policy checkpoints/homes.new
     for stage in vision base words actions together own_states; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/homes.new/training/$stage"

@@ -7,6 +7,8 @@ import numpy as np
 from eval.checkpoints import save_random_policy
 from pilot.cli.main import main
 from pilot.data.formats.lerobot import LeRobotDataset
+from pilot.data.storage.files import read_json
+from pilot.eval.episode_log import fingerprint
 from pilot.eval.policies import Driver
 from pilot.infer.policy import load_policy
 
@@ -53,7 +55,12 @@ def test_collect_lets_a_policy_drive(tmp_path, capsys):
     for option in ("--driven-steps", "--takeovers", "--replan-steps"):
         assert main([*base, option, "30"]) != 0
         assert f"{option} says how a policy drives; name it: --policy CHECKPOINT" in capsys.readouterr().err
-    assert main([*base, "--policy", str(path), "--driven-steps", "30", "--replan-steps", "3"]) == 0
+    drives = [*base, "--policy", str(path), "--driven-steps", "30"]
+    assert main([*drives, "--replan-steps", "3"]) == 0
+    known = read_json(tmp_path / "set" / "collect.json", remedy="")["settings"]["driver"]
+    assert known == f"{fingerprint(path)}, 3 actions at a time"
+    assert main([*drives, "--replan-steps", "2"]) != 0  # a set is of one policy that acts in one way
+    assert "was collected with driver=" in capsys.readouterr().err
     dataset = LeRobotDataset(tmp_path / "set", 8)
     driven = np.flatnonzero(dataset.perturbed)
     assert len(driven) >= 4 and driven[0] == 0

@@ -9,6 +9,8 @@ from typing import Any
 from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
 from pilot.cli.workers import add_parallel_arguments, open_parallel_map
 
+EPISODES = 10  # per scene, if nothing else is said
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
@@ -28,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="number of scenes (default: %(default)s)")  # fmt: skip
     parser.add_argument("--first-scene", *(f"--first-{scene}" for scene in scenes), type=whole_number(0), default=0,
                         help="number of the first scene (default: %(default)s)")  # fmt: skip
-    parser.add_argument(
-        "--episodes", type=whole_number(1), default=10, help="episodes per scene (default: %(default)s)"
-    )
+    parser.add_argument("--episodes", type=whole_number(1), help=f"episodes per scene (default: {EPISODES})")
     parser.add_argument("--verbal", action="store_true", help="a supervisor says each next step in words")
     parser.add_argument("--policy", metavar="CHECKPOINT", help="this policy drives the first steps of each episode; "
                         "the expert's answer to each state is recorded, and the expert finishes")  # fmt: skip
@@ -49,14 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture-every",
         type=whole_number(1),
-        default=1,
         metavar="FRAMES",
-        help="take pictures at every so many frames only, states and actions at all (default: %(default)s)",
+        help="take pictures at every so many frames only, states and actions at all (default: 1)",
     )
     parser.add_argument("--image-size", type=whole_number(8), help="pixels on a side (default: as the suite has them)")
     parser.add_argument("--video", action="store_true", help="store mp4 files instead of single pictures")
     parser.add_argument(
-        "--web", type=whole_number(1), metavar="ROWS", help="write this many captions, questions and boxes instead"
+        "--web",
+        type=whole_number(1),
+        metavar="ROWS",
+        help="write about so many captions, questions and boxes instead; each scene is asked 18 or more",
     )
     parser.add_argument(
         "--split",
@@ -128,6 +130,9 @@ def run(args: argparse.Namespace) -> None:
     from pilot.sims.demonstrate import DRIVEN_STEPS
 
     where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
+    of_episodes = ("policy", "verbal", "video", "picture_every", "episodes")
+    if args.web is not None and (given := [f"--{n.replace('_', '-')}" for n in of_episodes if getattr(args, n)]):
+        raise ValueError(f"--web writes questions about pictures, no episodes; leave out {', '.join(given)}")
     for name in ("driven_steps", "takeovers", "replan_steps"):
         if getattr(args, name) is not None and args.policy is None:
             option = "--" + name.replace("_", "-")
@@ -139,14 +144,14 @@ def run(args: argparse.Namespace) -> None:
             collect(
                 args.out,
                 suite,
-                episodes_per_scene=args.episodes,
+                episodes_per_scene=args.episodes or EPISODES,
                 workers=workers,
                 verbal=args.verbal,
                 image_format="video" if args.video else "image",
                 policy=None if args.policy is None else driver(args.policy, suite, args.replan_steps),
                 driven_steps=args.driven_steps or DRIVEN_STEPS,
                 takeovers=args.takeovers or 1,
-                picture_every=args.picture_every,
+                picture_every=args.picture_every or 1,
                 image_size=args.image_size,
                 **where,
             )
@@ -169,9 +174,11 @@ def driver(checkpoint: str, suite: Any, replan_steps: int | None = None) -> Any:
         ValueError: the policy is for another robot than the suite's.
     """
     path = checkpoint_at(checkpoint)
+    from pilot.eval.episode_log import fingerprint
     from pilot.eval.policies import Driver, robot_for
 
-    return Driver(path, robot=robot_for(path, suite), replan_steps=replan_steps)
+    name = fingerprint(path) + (f", {replan_steps} actions at a time" if replan_steps else "")
+    return Driver(path, robot=robot_for(path, suite), replan_steps=replan_steps, name=name)
 
 
 VERB = Verb(

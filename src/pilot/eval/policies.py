@@ -103,16 +103,19 @@ class Driver:
     """A checkpoint's policy of one of its robots as a function from observations to actions, for `pilot.sims.collect`.
 
     It travels to worker processes as the checkpoint's path; each loads it when it is first asked, on one core.
-    `replan_steps`: actions from one look to the next (None: as the policy says).
+    `replan_steps`: actions from one look to the next (None: as the policy says). `name` tells it from drivers that act
+    otherwise, in the settings of a set.
     """
 
-    def __init__(self, path: str | Path, *, robot: str | None = None, replan_steps: int | None = None) -> None:
-        self.path, self.robot, self.replan_steps = path, robot, replan_steps
+    def __init__(
+        self, path: str | Path, *, robot: str | None = None, replan_steps: int | None = None, name: str = "a policy"
+    ) -> None:
+        self.path, self.robot, self.replan_steps, self.name = path, robot, replan_steps, name
         self._policy: Any = None
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "robot": self.robot, "replan_steps": self.replan_steps}
+        return {"path": self.path, "robot": self.robot, "replan_steps": self.replan_steps, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)

@@ -38,7 +38,7 @@ class CollectSettings:
     seed: int
     verbal: bool
     image_format: str
-    takeover: bool  # a policy drives the first steps
+    driver: str | None  # which policy drives the first steps, if one does
     driven_steps: int = DRIVEN_STEPS  # at most so many
     takeovers: int = 1  # how often the expert takes over from it
     picture_every: int = 1  # frames from one picture to the next
@@ -52,7 +52,8 @@ class CollectSettings:
             "seed": self.seed,
             "verbal": self.verbal,
             "image_format": self.image_format,
-            "takeover": self.takeover,
+            "takeover": self.driver is not None,
+            "driver": self.driver,
             "driven_steps": self.driven_steps,
             "takeovers": self.takeovers,
             "picture_every": self.picture_every,
@@ -99,8 +100,8 @@ def collect(
     check_offers(suite, expert=True, supervisor=verbal)
     settings = CollectSettings(
         suite=suite, episodes_per_scene=episodes_per_scene, first_scene=first_scene, seed=seed, verbal=verbal,
-        image_format=image_format, takeover=policy is not None, driven_steps=driven_steps, takeovers=takeovers,
-        picture_every=picture_every, image_size=image_size,
+        image_format=image_format, driver=None if policy is None else getattr(policy, "name", "a function"),
+        driven_steps=driven_steps, takeovers=takeovers, picture_every=picture_every, image_size=image_size,
     )  # fmt: skip
     if policy is not None and driven_steps < 4:
         raise ValueError(f"a policy drives at least 4 steps, got driven_steps={driven_steps}")
