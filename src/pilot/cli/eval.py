@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
 
         print(describe_plan(args.episodes))
         return
-    high_level, timekeeping = read_high_level(args), read_timekeeping(args)
+    settings = read_settings(args)
     if args.verify:
         if not isinstance(policy, Path):
             raise ValueError("the expert has no record to verify it by; leave out --verify")
@@ -142,14 +142,14 @@ def run(args: argparse.Namespace) -> None:
                 controls=args.control,
                 episodes=args.episodes,
                 seed=args.seed,
-                robot=args.robot,
+                robot=settings.robot,
                 workers=args.workers,
-                num_steps=args.num_steps,
-                replan_steps=args.replan_steps,
-                high_level=high_level,
+                num_steps=settings.num_steps,
+                replan_steps=settings.replan_steps,
+                high_level=settings.high_level,
                 until=args.until,
-                timekeeping=timekeeping,
-                hold_steps=args.hold_steps,
+                timekeeping=settings.timekeeping,
+                hold_steps=settings.hold_steps,
                 shard=shard,
                 parallel_map=parallel_map,
                 out=args.out,
@@ -164,9 +164,25 @@ def run(args: argparse.Namespace) -> None:
     print(to_markdown(results))
     if args.out:
         name = "results" if shard is None else f"results-{shard.number}-of-{shard.count}"
-        save_table(results, args.out / f"{name}.json")
+        save_table(results, args.out / f"{name}.json", settings=settings.to_json())
         if shard is None:
-            seal(args, policy)
+            seal(args, policy, settings=settings.to_json())
+
+
+def read_settings(args: argparse.Namespace) -> Any:
+    """Return how the options say that the policy acts.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    high_level, timekeeping = read_high_level(args), read_timekeeping(args)
+    from pilot.eval.episode import Timekeeping
+    from pilot.eval.settings import Settings
+
+    return Settings(
+        robot=args.robot, num_steps=args.num_steps, replan_steps=args.replan_steps, high_level=high_level,
+        timekeeping=timekeeping or Timekeeping(), hold_steps=args.hold_steps,
+    )  # fmt: skip
 
 
 def run_offline(args: argparse.Namespace) -> None:
@@ -188,17 +204,16 @@ def run_offline(args: argparse.Namespace) -> None:
         save_results(results, args.out)
 
 
-def seal(args: argparse.Namespace, policy: str | Path) -> None:
+def seal(args: argparse.Namespace, policy: str | Path, *, settings: dict[str, Any]) -> None:
     """Write the manifest of an evaluation: its files, and which policy it measured, how."""
     from pilot.data.storage.manifest import made_by, parent, write_manifest
+    from pilot.data.tools.verify import EVALUATION_FILES
 
-    settings = {
-        name: getattr(args, name) for name in ("suite", "control", "robot", "num_steps", "replan_steps", "until")
-    }
+    config = {name: getattr(args, name) for name in ("suite", "control", "until")} | settings
     parents = [] if policy == "expert" else [parent(policy, role="policy") | {"path": args.policy}]
-    origin = made_by({"episodes": args.episodes, "seed": args.seed, "config": settings}, parents=parents)
-    files = [args.out / name for name in ("results.json", "results.md", "episodes.jsonl")]
-    write_manifest(args.out, kind="evaluation", files=[file for file in files if file.exists()], origin=origin)
+    origin = made_by({"episodes": args.episodes, "seed": args.seed, "config": config}, parents=parents)
+    files = [file for pattern in EVALUATION_FILES for file in sorted(args.out.glob(pattern))]
+    write_manifest(args.out, kind="evaluation", files=files, origin=origin)
 
 
 VERB = Verb(

@@ -1,15 +1,19 @@
 """What an evaluation found: a result per suite and control, as a table and as files."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pilot.data.storage.files import atomic_write, write_json
+from pilot.data.storage.files import atomic_write, read_json, write_json
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.stats import anytime_interval, cluster_bootstrap, visible_difference, wilson
+
+OTHER_COLUMNS = ("num_steps", "replan_steps", "high_level_options")
+"""Settings that the column of settings leaves out: they have a column of their own, or are too long for one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,7 @@ class SuiteResult:
     def to_json(self) -> dict[str, Any]:
         """Return the summary that is stored: counts, rates, the interval, and the settings that it was run at."""
         low, high = self.interval
+        acted = next((r for r in self.records if r.lost is None), self.records[0])  # a lost one has no settings
         return {
             "suite": self.suite,
             "control": self.control,
@@ -101,8 +106,8 @@ class SuiteResult:
             "mean_steps": self.mean(lambda r: r.steps),
             "infer_ms": float(np.median([r.infer_ms for r in self.records])),
             "seed": self.records[0].seed,
-            "replan_steps": self.records[0].replan_steps,
-            "num_steps": self.records[0].num_steps,
+            "replan_steps": acted.replan_steps,
+            "num_steps": acted.num_steps,
             "until": self.until,
             "interval95_over_tasks": None if (over := self.interval_over_tasks) is None else list(over),
             "tasks": {
@@ -114,43 +119,62 @@ class SuiteResult:
 
 def to_markdown(results: Sequence[SuiteResult]) -> str:
     """Write the table of `evaluate_table` for a page or a terminal; one more for suites of several tasks."""
-    columns = ("suite", "control", "success", "95 %", "goals", "wrong object first", "steps")
-    columns += ("num_steps", "replan_steps")
+    return rows_to_markdown([result.to_json() for result in results])
+
+
+def rows_to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write the rows of `results.json` as `to_markdown` does, with their settings where there are any to tell apart."""
+    columns = ["suite", "control", "success", "95 %", "goals", "wrong object first", "steps"]
+    columns += ["num_steps", "replan_steps"]
+    seeds = {row["seed"] for row in rows}
+    settings = [_settings_in_words(row, has_seed=len(seeds) > 1) for row in rows]
+    columns += ["settings"] if any(settings) else []
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for result in results:
-        wrong, goals = result.mean(lambda r: r.wrong_object), result.mean(lambda r: r.placed / max(r.targets, 1))
-        first = next((r for r in result.records if r.lost is None), result.records[0])  # settings are the same in all
-        lines.append(
-            f"| {result.suite} | {result.control} | {result.successes}/{result.n} = {result.rate:.1%} "
-            f"| {_range(result.interval)} | {goals:.1%} | {wrong:.1%} | {result.mean(lambda r: r.steps):.0f} "
-            f"| {first.num_steps or '–'} | {first.replan_steps or '–'} |"
-        )
-    for result in results:
-        if len(tasks := result.by_task()) > 1:
-            over = result.interval_over_tasks
-            lines += ["", f"{result.suite}, {result.control}, by task"]
+    for row, words in zip(rows, settings):
+        cells = [row["suite"], row["control"], f"{row['successes']}/{row['episodes']} = {row['success']:.1%}"]
+        cells += [_range(row["interval95"]), f"{row['placed']:.1%}", f"{row['wrong_object']:.1%}"]
+        cells += [f"{row['mean_steps']:.0f}", f"{row['num_steps'] or '–'}", f"{row['replan_steps'] or '–'}"]
+        lines.append(f"| {' | '.join([*cells, words or '–'][: len(columns)])} |")
+    for row in rows:
+        if len(tasks := row["tasks"]) > 1:
+            over = row["interval95_over_tasks"]
+            lines += ["", f"{row['suite']}, {row['control']}, by task"]
             lines[-1] += f" (over tasks like these 95 % {_range(over)}):" if over else ":"
             lines += ["", "| task | success | 95 % |", "|---|---|---|"]
-            lines += [f"| {task} | {s}/{n} | {_range(wilson(s, n))} |" for task, (s, n) in tasks.items()]
-    lines += [line for result in results for line in _remarks(result)]
-    if any(result.until is not None for result in results):
-        lines += ["", f"Stopped once surely above or below {results[0].until:.0%}; the intervals allow for that."]
+            lines += [
+                f"| {task} | {found['successes']}/{found['episodes']} | {_range(found['interval95'])} |"
+                for task, found in tasks.items()
+            ]
+    lines += [line for row in rows for line in _remarks(row)]
     return "\n".join(lines)
 
 
-def _remarks(result: SuiteResult) -> list[str]:
-    """Return sentences on what is unusual in a result, each after a blank line."""
-    where, remarks = f"{result.suite}, {result.control}:", []
-    if result.lasting is not None and result.lasting != result.successes:
-        remarks.append(f"{where} of {result.successes} successes {result.lasting} lasted to the end of the episode.")
-    if result.restarts:
-        remarks.append(f"{where} the simulator was restarted {result.restarts} times.")
-    if result.lost:
-        remarks.append(f"{where} {result.lost} episodes were lost to the simulator and count as failed.")
+def _settings_in_words(row: Mapping[str, Any], *, has_seed: bool) -> str:
+    """Return what a row was measured with, as far as it is not as always and has no column of its own."""
+    settings = row.get("settings", {})
+    chosen = {name: value for name, value in settings.items() if name not in OTHER_COLUMNS and value}
+    chosen |= {"seed": row["seed"]} if has_seed else {}
+    return ", ".join(
+        name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
+        for name, value in chosen.items()
+    )
+
+
+def _remarks(row: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what is unusual in a row, each after a blank line."""
+    where, remarks, lasting = f"{row['suite']}, {row['control']}:", [], row["successes_at_end"]
+    if lasting is not None and lasting != row["successes"]:
+        remarks.append(f"{where} of {row['successes']} successes {lasting} lasted to the end of the episode.")
+    if row["restarts"]:
+        remarks.append(f"{where} the simulator was restarted {row['restarts']} times.")
+    if row["lost"]:
+        remarks.append(f"{where} {row['lost']} episodes were lost to the simulator and count as failed.")
+    if row["until"] is not None:
+        remarks.append(f"{where} stopped once surely above or below {row['until']:.0%}; the interval allows for that.")
     return [line for remark in remarks for line in ("", remark)]
 
 
-def _range(interval: tuple[float, float]) -> str:
+def _range(interval: Sequence[float]) -> str:
     return f"{interval[0]:.1%} – {interval[1]:.1%}"
 
 
@@ -164,9 +188,33 @@ def describe_plan(episodes: int) -> str:
     )
 
 
-def save_table(results: Sequence[SuiteResult], path: str | Path) -> None:
-    """Write a summary of every result as JSON at `path` and as markdown beside it, each whole or not at all."""
-    path = Path(path)
-    write_json(path, [result.to_json() for result in results])
+def save_table(results: Sequence[SuiteResult], path: str | Path, *, settings: Mapping[str, Any] | None = None) -> None:
+    """Write a summary of every result as JSON at `path` and as markdown beside it, each whole or not at all.
+
+    Each row says the `settings` that it was measured with. Rows of the same policy that are there already stay, unless
+    the same suite and control were measured again with the same settings and seed.
+
+    Raises:
+        ValueError: the table that is there is damaged.
+    """
+    path, how = Path(path), {} if settings is None else {"settings": dict(settings)}
+    new = [result.to_json() | how for result in results]
+    policies = {row["policy"] for row in new}  # a table is of one policy, as its manifest says
+    before = [row for row in _read_rows(path) if row.get("policy") in policies]
+    # Rows of older versions do not say their settings, and give way to any.
+    cells = {
+        (row["suite"], row["control"], row["seed"], json.dumps(row.get("settings", settings), sort_keys=True)): row
+        for row in [*before, *new]
+    }
+    rows = list(cells.values())
+    write_json(path, rows)
     with atomic_write(path.with_suffix(".md")) as temporary:
-        temporary.write_text(to_markdown(results) + "\n")
+        temporary.write_text(rows_to_markdown(rows) + "\n")
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table; none where there is no table of ours."""
+    if not path.exists():
+        return []
+    content = read_json(path, remedy="remove it and run the same command again: the log has every episode")
+    return [row for row in content if isinstance(row, dict)] if isinstance(content, list) else []

@@ -31,10 +31,13 @@ class Settings:
         return "/".join(parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the choices for the log of runs."""
-        high_level = None if self.high_level is None else self.high_level.name
+        """Return the choices for the log of runs, for tables and for manifests."""
+        level = self.high_level
         names = ("robot", "num_steps", "replan_steps", "hold_steps")
-        return {name: getattr(self, name) for name in names} | {"high_level": high_level} | asdict(self.timekeeping)
+        choices = {name: getattr(self, name) for name in names} | asdict(self.timekeeping)
+        if level is None:
+            return choices | {"high_level": None, "high_level_options": None}
+        return choices | {"high_level": level.name, "high_level_options": describe(level)}
 
 
 def describe(level: HighLevel) -> str:

@@ -10,7 +10,7 @@ from pilot.data.storage.manifest import MANIFEST, Manifest, check_files, read_ma
 POLICY = "policy"  # of a run's folder, which has no manifest of its own
 CHECKPOINT_FILES = ("*.json", "*.safetensors", "text.model", "action_tokenizer/*", "fast/*", "robots/*/*")
 SET_FILES = ("meta/**/*", "data/**/*", "videos/**/*", "images/**/*", "rows.jsonl", "images.zip")
-EVALUATION_FILES = ("results.json", "results.md", "episodes.jsonl")
+EVALUATION_FILES = ("results.json", "results.md", "episodes*.jsonl")
 
 
 def verify(path: str | Path) -> Iterator[str]:

@@ -1,0 +1,46 @@
+"""`pilot eval`: one folder for several commands and what its manifest says."""
+
+import json
+
+from pilot.cli import main
+
+
+def evaluate(out, options):
+    assert main.main(["eval", "expert", "--workers", "1", "--out", str(out), *options.split()]) == 0
+    return json.loads((out / "results.json").read_text()) if (out / "results.json").exists() else []
+
+
+def cells(rows):
+    return [(row["suite"], row["episodes"], row["settings"]["hold_steps"]) for row in rows]
+
+
+def test_a_second_command_into_a_folder_adds_to_its_table(tmp_path):
+    evaluate(tmp_path, "--suite homes-l1 --episodes 2")
+    rows = evaluate(tmp_path, "--suite homes-l2 --episodes 1")
+    assert cells(rows) == [("homes-l1", 2, 0), ("homes-l2", 1, 0)]
+    rows = evaluate(tmp_path, "--suite homes-l1 --episodes 1")
+    assert cells(rows) == [("homes-l1", 1, 0), ("homes-l2", 1, 0)], "measured again"
+    rows = evaluate(tmp_path, "--suite homes-l1 --episodes 1 --hold-steps 2 --executor open-loop")
+    assert cells(rows) == [("homes-l1", 1, 0), ("homes-l2", 1, 0), ("homes-l1", 1, 2)], "with other settings"
+    head, _, *lines = (tmp_path / "results.md").read_text().splitlines()
+    assert head.endswith("| settings |") and len(lines) == 3
+    assert lines[1].startswith("| homes-l2 |") and lines[1].endswith("| – |")
+    assert lines[2].endswith("| hold steps 2, executor open-loop |")
+
+
+def test_the_manifest_says_how_it_was_measured_and_covers_the_logs_of_shards(tmp_path, capsys):
+    how = "--suite homes-l1 --episodes 2 --clock --latency-ms 100 --executor rtc --hold-steps 1"
+    for shard in ("1/2", "2/2"):
+        evaluate(tmp_path, f"{how} --shard {shard}")
+    evaluate(tmp_path, how)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    logs = ["episodes-1-of-2.jsonl", "episodes-2-of-2.jsonl"]
+    assert sorted(manifest["files"]) == [*logs, "results.json", "results.md"]
+    config = manifest["origin"]["config"]
+    wanted = {"clock": True, "latency_ms": 100.0, "executor": "rtc", "hold_steps": 1, "high_level": None}
+    assert config.items() >= wanted.items() and config["suite"] == ["homes-l1"]
+    assert main.main(["verify", str(tmp_path), "--accept"]) == 0
+    assert json.loads((tmp_path / "manifest.json").read_text())["files"] == manifest["files"]
+    (tmp_path / logs[0]).write_text("")
+    assert main.main(["verify", str(tmp_path)]) == 2
+    assert f"{logs[0]} has 0 bytes" in capsys.readouterr().err

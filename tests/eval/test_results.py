@@ -1,0 +1,63 @@
+"""The table of an evaluation: what stays of it, and that rows which differ look different."""
+
+import json
+
+import pytest
+
+from pilot.eval.records import EpisodeRecord
+from pilot.eval.results import SuiteResult, save_table, to_markdown
+from pilot.eval.settings import Settings
+from pilot.infer.high_level import SayCan
+
+
+def result(suite="homes-l1", policy="p", until=None, **changes):
+    record = EpisodeRecord(
+        suite=suite, control="none", scene=0, episode=0, prompt="p", asked="p", success=True, steps=20,
+        first_grasped=None, wrong_object=False, right_object_first=False, placed=1, targets=1, subtasks=(),
+        infer_ms=1.0, **({"seed": 0, "replan_steps": 5} | changes),
+    )  # fmt: skip
+    return SuiteResult(suite=suite, title="", control="none", policy=policy, records=(record,), until=until)
+
+
+def rows_of(path):
+    return [(row["suite"], row["policy"]) for row in json.loads(path.read_text())]
+
+
+def test_rows_stay_unless_they_are_measured_again_or_of_another_policy(tmp_path):
+    table, settings = tmp_path / "results.json", Settings().to_json()
+    save_table([result("a"), result("b")], table, settings=settings)
+    save_table([result("b"), result("c")], table, settings=settings)
+    assert rows_of(table) == [("a", "p"), ("b", "p"), ("c", "p")]
+    assert [line.split(" | ")[0] for line in table.with_suffix(".md").read_text().splitlines()[2:]] == [
+        "| a", "| b", "| c"
+    ]  # fmt: skip
+    save_table([result("d", policy="q")], table, settings=settings)
+    assert rows_of(table) == [("d", "q")], "a card made of it would mix two policies"
+
+
+def test_what_tells_rows_apart_is_kept_apart_and_shown(tmp_path):
+    table = tmp_path / "results.json"
+    for labels in (("a",), ("b",)):
+        save_table([result()], table, settings=Settings(high_level=SayCan(labels=labels)).to_json())
+    save_table([result(seed=3)], table, settings=Settings().to_json())
+    rows = json.loads(table.read_text())
+    assert ["('b',)" in (row["settings"]["high_level_options"] or "") for row in rows] == [False, True, False]
+    lines = table.with_suffix(".md").read_text().splitlines()
+    assert [line.split(" | ")[-1] for line in lines[2:]] == ["high level saycan, seed 0 |"] * 2 + ["seed 3 |"]
+
+
+def test_a_rate_to_stop_at_is_said_of_the_rows_that_had_one():
+    text = to_markdown([result("a"), result("b", until=0.6)])
+    assert "b, none: stopped once surely above or below 60%" in text and "a, none:" not in text
+
+
+def test_settings_are_those_of_an_episode_that_was_not_lost():
+    lost = EpisodeRecord.of_lost("crash", suite="homes-l1", control="none", scene=1, seed=0, restarts=2)
+    both = SuiteResult(suite="homes-l1", title="", control="none", policy="p", records=(lost, *result().records))
+    assert both.to_json()["replan_steps"] == 5
+
+
+def test_a_damaged_table_is_named(tmp_path):
+    (tmp_path / "results.json").write_text("[{")
+    with pytest.raises(ValueError, match="the log has every episode"):
+        save_table([result()], tmp_path / "results.json")
