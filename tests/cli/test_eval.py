@@ -1,6 +1,8 @@
-"""`pilot eval`: one folder for several commands and what its manifest says."""
+"""`pilot eval`: one folder for several commands, what its manifest says, and options that do not go together."""
 
 import json
+
+import pytest
 
 from pilot.cli import main
 
@@ -44,3 +46,26 @@ def test_the_manifest_says_how_it_was_measured_and_covers_the_logs_of_shards(tmp
     (tmp_path / logs[0]).write_text("")
     assert main.main(["verify", str(tmp_path)]) == 2
     assert f"{logs[0]} has 0 bytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--high-level none --clock", "--clock, --high-level:"),
+        ("--suite homes-l1 --control oracle", "--suite, --control:"),
+        ("--replan-steps 2 --until 0.5 --shard 1/2 --episodes 3", "--episodes, --replan-steps, --until, --shard:"),
+        ("--latency-ms 5 --executor rtc --hold-steps 1 --plan", "--plan, --hold-steps, --latency-ms, --executor:"),
+        ("--labels words.txt --vlm http://localhost:1/v1", "--labels, --vlm:"),
+    ],
+)
+def test_options_of_episodes_are_refused_for_recorded_data(options, named, capsys):
+    assert main.main(["eval", "checkpoints/nano", "--offline", "no/such/set", *options.split()]) == 2
+    assert f"pilot: {named} has no meaning with --offline" in capsys.readouterr().err
+
+
+def test_options_of_recorded_data_are_let_through(tmp_path, capsys):
+    """The set is missing, which is said after the options have been looked at."""
+    options = "--rows 3 --robot homes --seed 1 --num-steps 2 --verify --episodes 200 --control none"
+    command = ["eval", str(tmp_path), "--offline", "no/such/set", "--out", str(tmp_path / "out"), *options.split()]
+    assert main.main(command) == 2
+    assert "no/such/set does not exist" in capsys.readouterr().err

@@ -24,6 +24,9 @@ REMEDY = "give the folder of a data set (pilot collect makes one), or its addres
 EXECUTORS = ("rtc", "open-loop", "ensemble")
 """The names of `pilot.serve.control.EXECUTORS`, which takes time to import; a test keeps them equal."""
 
+OFFLINE_OPTIONS = ("policy", "offline", "rows", "robot", "seed", "num_steps", "verify", "out")
+"""What has a meaning with `--offline`; all other options are of episodes in a simulator."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
@@ -113,6 +116,7 @@ def run(args: argparse.Namespace) -> None:
     from pilot.eval.suites import check_control, load_suites
 
     if args.offline:
+        refuse_options_of_episodes(args)
         run_offline(args)
         return
     suites = None if args.suite is None else load_suites(args.suite)
@@ -183,6 +187,18 @@ def read_settings(args: argparse.Namespace) -> Any:
         robot=args.robot, num_steps=args.num_steps, replan_steps=args.replan_steps, high_level=high_level,
         timekeeping=timekeeping or Timekeeping(), hold_steps=args.hold_steps,
     )  # fmt: skip
+
+
+def refuse_options_of_episodes(args: argparse.Namespace) -> None:
+    """Check that nothing is asked for that only episodes have, since `--offline` runs none.
+
+    Raises:
+        ValueError: there are such options; all of them are named.
+    """
+    own = [action for action in args.parser._actions if action.dest in vars(args) and action.option_strings]
+    chosen = [action for action in own if getattr(args, action.dest) != action.default]
+    if foreign := [action.option_strings[-1] for action in chosen if action.dest not in OFFLINE_OPTIONS]:
+        raise ValueError(f"{', '.join(foreign)}: has no meaning with --offline, which runs no episodes; leave it out")
 
 
 def run_offline(args: argparse.Namespace) -> None:
