@@ -172,6 +172,24 @@ def test_a_policy_is_asked_the_questions_of_a_set(policy, questions):
     ]
 
 
+def test_more_questions_begin_with_the_same_ones(monkeypatch):
+    """Also across the blocks that are answered at once, the last of which is cut off."""
+
+    def answer(policy, dataset, rows, *, robot):
+        return [QuestionAnswer(question=dataset[row], right="", said="") for row in rows]
+
+    def ask(rows: int, *, of: int = 1000, seed: int = 0) -> list[str]:
+        found = measure_questions(writer, [f"question {k}" for k in range(of)], rows=rows, seed=seed)
+        return [answer.question for answer in found.answers]
+
+    monkeypatch.setattr("pilot.eval.offline.questions._answers", answer)
+    writer = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(generates_text=True)))
+    many = ask(500)
+    assert len(set(many)) == 500 and many != sorted(many)
+    assert [ask(count) for count in (1, 16, 40)] == [many[:1], many[:16], many[:40]]
+    assert ask(500, seed=1)[:40] != many[:40] and sorted(ask(99, of=20)) == sorted(f"question {k}" for k in range(20))
+
+
 def test_the_verb_measures_what_each_set_allows(policy, demonstrations, questions, tmp_path, capsys):
     command = ["eval", str(policy.path), "--offline", str(demonstrations), str(questions)]
     assert main.main([*command, "--rows", "8", "--num-steps", "2", "--out", str(tmp_path / "out")]) == 0

@@ -1,6 +1,7 @@
 """A whole study of two conditions on debug data: planned, killed, resumed, shared, and its page."""
 
 import gzip
+import hashlib
 import json
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from pilot.cli import main
 from pilot.cli.study import configure
+from pilot.eval.offline.questions import QuestionAnswer
 from pilot.eval.studies import load_study
 from pilot.eval.study import parts as parts_module
 from pilot.eval.study.declare import Condition, Study, StudyData, Training, Trial
@@ -206,6 +208,44 @@ def test_measures_are_checked_before_anything_runs(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             plan_of(tmp_path, debug_study(tmp_path / "single", measures=measures))
+
+
+def test_policies_that_were_asked_other_numbers_of_questions_are_paired_by_question(tmp_path, monkeypatch):
+    """A done part with more questions serves a study of fewer; parts of an older way to draw them serve none."""
+    robot = SimpleNamespace(robot=HOMES)
+    policy = SimpleNamespace(
+        model=SimpleNamespace(config=SimpleNamespace(generates_text=True)),
+        bundle=SimpleNamespace(loc_stride=16, robots={"homes": robot}),
+    )
+
+    def answer(policy, dataset, rows, *, robot):
+        return [QuestionAnswer(question=f"question {row}", right="", said="") for row in rows]
+
+    monkeypatch.setattr(parts_module, "load_policy", lambda path: policy)
+    monkeypatch.setattr(parts_module, "open_image_text", lambda *_, **__: range(1000))
+    monkeypatch.setattr("pilot.eval.offline.questions._answers", answer)
+    data = StudyData(path=str(tmp_path), suite="homes-l1", first_scene=0, scenes=1, web_rows=1000)
+    questions = Collecting(root=tmp_path, data=data)
+
+    def asking(name: str, episodes: int) -> Asking:
+        checkpoint = tmp_path / name
+        checkpoint.mkdir(exist_ok=True)
+        (checkpoint / "config.json").write_text(name)
+        trial = Trial(questions=str(tmp_path), episodes=episodes)
+        return Asking(root=tmp_path, condition=Condition(name=name, policy=str(checkpoint)), trial=trial,
+                      policy=checkpoint, questions=questions)  # fmt: skip
+
+    asking("before", 500).run(workers=1)
+    asking("now", 40).run(workers=1)
+    prompts = [[record.prompt for record in asking(name, 40).records] for name in ("before", "now")]
+    assert prompts[0] == prompts[1] and len(set(prompts[0])) == 40
+
+    part = asking("older", 40)
+    asked = {name: value for name, value in part.asked.items() if name != "drawn"}
+    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
+    part.run(workers=1)
+    part.folder.rename(tmp_path / f"ask-{key}")
+    assert asking("older", 40).done is None, "what was asked in another way is asked again"
 
 
 @pytest.mark.parametrize("writes", [True, False])

@@ -84,19 +84,22 @@ class QuestionAccuracy:
 def measure_questions(
     policy: Any, dataset: ImageTextRows, *, robot: str | None = None, rows: int = 512, seed: int = 0
 ) -> QuestionAccuracy:
-    """Ask `rows` questions of a set, drawn by seed.
+    """Ask `rows` questions of a set, drawn by seed; answers in the order in which they were drawn.
+
+    More rows ask the same questions first, so that two policies are comparable question by question as far as both
+    were asked.
 
     Raises:
         ValueError: the policy writes no text.
     """
     if not policy.model.config.generates_text:
         raise ValueError("this policy reads text and writes none, so it cannot be asked questions")
-    drawn = np.random.default_rng(seed).choice(len(dataset), min(rows, len(dataset)), replace=False)
+    drawn = np.random.default_rng(seed).permutation(len(dataset))[:rows].tolist()  # `choice` depends on how many
     return QuestionAccuracy(
         answers=tuple(
             answer
             for start in range(0, len(drawn), AT_ONCE)
-            for answer in _answers(policy, dataset, sorted(drawn[start : start + AT_ONCE].tolist()), robot=robot)
+            for answer in _answers(policy, dataset, drawn[start : start + AT_ONCE], robot=robot)
         )
     )
 

@@ -296,7 +296,8 @@ class Asking(Evaluating):
     @property
     def asked(self) -> Any:
         policy = fingerprint(self.policy) if isinstance(self.policy, Path) else self.policy.key
-        return {"policy": policy, "questions": self.questions.recipe, "seed": EVALUATION_SEED}
+        # Without `drawn`, older parts hold draws whose questions depend on their number: no pairs with these.
+        return {"policy": policy, "questions": self.questions.recipe, "seed": EVALUATION_SEED, "drawn": "in one order"}
 
     @property
     def unit(self) -> str:
