@@ -6,7 +6,8 @@
 | `prefix.onnx` | `x`, `kinds` | `keys` and `values` of all layers, `logits` behind the last token |
 | `action_step.onnx` | `keys`, `values`, `kinds`, `state`, `x_t`, `time` | `v_t` |
 
-A chunk is one run of the first two and `num_steps` of the third: `x_t = x_t - v_t / num_steps`, from noise at time 1.
+A chunk is one run of the first two and `num_steps` of the third: `x_t = x_t - v_t / num_steps`, from noise at time 1,
+where `v_t` is the noise itself in the `padded_dims` (`models/flow.py`). The first `robot_action_dim` are the robot's.
 A subtask is written by running the first two again with one token more each time: the likeliest of `logits`. Text is
 padded to `max_tokens`, and a batch may have any number of rows. Weights are float32. `export.json` beside the files has
 every name, shape and constant; the checkpoint's statistics and tokenizers are copied there.
@@ -250,6 +251,8 @@ def describe_export(policy: Policy, model: Pi, example: Observation, *, robot: s
         "action_horizon": config.action_horizon,
         "action_stride": config.action_stride,
         "action_dim": config.action_dim,
+        "robot_action_dim": policy.bundle.find_robot(robot).robot.action_dim,
+        "padded_dims": [] if (padded := policy.padded_dims([robot])) is None else padded[0].nonzero()[:, 0].tolist(),
         "num_steps": policy.num_steps,
         "end_of_subtask": None if codec is None else codec.end,
         "has_actions": model.has_flow,
@@ -293,9 +296,11 @@ class OnnxModel:
         self, prefix: Mapping[str, np.ndarray], *, state: np.ndarray, noise: np.ndarray, num_steps: int
     ) -> np.ndarray:
         """Return a normalised chunk [b ah ad] from noise, by `num_steps` Euler steps."""
-        x_t = noise
+        x_t, padded = noise, self.description["padded_dims"]
         for step in range(num_steps):
-            x_t = x_t - self.velocity(prefix, state=state, x_t=x_t, time=1 - step / num_steps) / np.float32(num_steps)
+            v_t = self.velocity(prefix, state=state, x_t=x_t, time=1 - step / num_steps)
+            v_t[..., padded] = noise[..., padded]  # they go from noise to 0, as in training
+            x_t = x_t - v_t / np.float32(num_steps)
         return x_t
 
 
@@ -328,7 +333,9 @@ def compare_with_torch(policy: Policy, folder: str | Path, *, robot: str, rows: 
         block = model.flow_block(want.cache, want.kinds, state, horizon=config.action_horizon)
         time = torch.full((rows,), 0.5)
         v_t = model.velocity(block, noise, model.embed_time(time, model.dtype)).numpy()
-        chunk = model.denoise(want, state, noise=noise, num_steps=policy.num_steps)[-1].numpy()
+        padded = policy.padded_dims([robot])
+        steps: dict[str, Any] = {"num_steps": policy.num_steps, "padded_dims": None if padded is None else padded.cpu()}
+        chunk = model.denoise(want, state, noise=noise, **steps)[-1].numpy()
         as_numpy: dict[str, Any] = {"state": state.numpy()}
         velocity = files.velocity(got, x_t=noise.numpy(), time=0.5, **as_numpy)
         actions = files.actions(got, noise=noise.numpy(), num_steps=policy.num_steps, **as_numpy)
