@@ -92,7 +92,16 @@ def test_frames_past_the_end_are_an_error(tmp_path):
     assert number_of(file.read(3)) == 3
 
 
-@pytest.mark.parametrize("fps", [3, 10, 29, 30, 50])
+def test_after_a_frame_past_the_end_good_ones_are_still_read(tmp_path):
+    write_video(tmp_path / "a.mp4", numbered(COUNT, 0), fps=30)
+    file = VideoFile(tmp_path / "a.mp4", fps=30)
+    assert number_of(file.read(COUNT - 2)) == COUNT - 2
+    with pytest.raises(ValueError, match=r"ends before frame 41"):
+        file.read(COUNT + 1)
+    assert number_of(file.read(COUNT - 1)) == COUNT - 1
+
+
+@pytest.mark.parametrize("fps", [0.4, 3, 10, 12.5, 29, 29.97, 30000 / 1001, 30, 50])
 def test_a_video_lasts_as_long_as_its_frames(tmp_path, fps):
     """Also where episodes were joined: LeRobot appends one file to another by how long the first one lasts."""
     lengths = (3, 5)

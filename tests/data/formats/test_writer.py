@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.recordings import ROBOT, episode
+from data.recordings import ROBOT, episode, number_of, numbered
 
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
@@ -120,6 +120,22 @@ def test_an_mp4_that_does_not_fit_is_refused(tmp_path):
         LeRobotWriter(tmp_path / "third", ROBOT, 10, image_format="video").add_episode(
             with_video(tmp_path / "b.mp4"), task="x"
         )
+
+
+@pytest.mark.parametrize("fps", [29.97, 12.5, 0.4])
+def test_films_of_a_broken_rate_come_back(tmp_path, fps):
+    for start in (0, 120):  # the second recording appends
+        with LeRobotWriter(tmp_path / "set", ROBOT, fps, image_format="video") as writer:
+            for first in (start, start + 60):
+                writer.add_episode(episode(np.random.default_rng(0), 60) | {ROOM: numbered(60, first)}, task="x")
+    dataset = LeRobotDataset(tmp_path / "set", 4, cameras=["room"])
+    assert dataset.fps == fps
+    assert [number_of(dataset.picture(i, "room")) for i in range(len(dataset))] == list(range(240))
+
+
+def test_a_rate_that_no_video_can_have_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"at least 0.001 frames per second, got fps=0.0001"):
+        encode_video(tmp_path / "a.mp4", pictures(3, 0), fps=1e-4)
 
 
 def test_frames_are_encoded_from_where_they_lie(tmp_path):

@@ -35,7 +35,7 @@ def pack_episodes(path: Path, journal: list[Path], *, features: dict[str, Any], 
     _pack_data(path, rows, features, first_file=_next_file(path, "data", info["total_episodes"]))
     for key in (name for name, spec in features.items() if spec["dtype"] == "video"):
         first = _next_file(path, f"videos/{key}", info["total_episodes"])
-        _pack_videos(path, rows, key, fps=round(fps), first_file=first)
+        _pack_videos(path, rows, key, fps=fps, first_file=first)
     _write_tasks(path, tasks)
     _write_episodes(path, rows, file=_next_file(path, "meta/episodes", info["total_episodes"]))
     total = info["total_episodes"] + len(rows)
@@ -157,7 +157,7 @@ def _numbered(row: dict[str, Any]) -> pa.Table:
     return table
 
 
-def _pack_videos(path: Path, rows: list[dict[str, Any]], key: str, *, fps: int, first_file: int) -> None:
+def _pack_videos(path: Path, rows: list[dict[str, Any]], key: str, *, fps: float, first_file: int) -> None:
     parts = [row["_file"].with_suffix(f".{key}.mp4") for row in rows]
     part_of = dict(zip((row["episode_index"] for row in rows), parts, strict=True))
     sizes = [part.stat().st_size for part in parts]

@@ -18,6 +18,7 @@ from pilot.data.storage.files import atomic_write
 from pilot.data.storage.untrusted import MAX_PIXELS
 
 TIME_BASE = 90_000  # ticks per second: a multiple of every common frame rate
+MAX_DENOMINATOR = 1001  # of a frame rate: 30000/1001 is the one of television
 MAX_DRIFT = 0.1  # of a frame: how far from its time a frame may lie; time bases round
 MAX_RATE_ERROR = 0.02
 
@@ -56,14 +57,26 @@ class FrameSequence(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def encode_video(path: Path, frames: FrameSequence, *, fps: int, crf: int = 18) -> None:
+def frame_rate(fps: float) -> Fraction:
+    """Return the rate at which a video is encoded and stamped; `fps` itself, as 25/2 and 30000/1001 are written.
+
+    Raises:
+        ValueError: less than a frame in a quarter of an hour, which no such fraction comes near.
+    """
+    rate = Fraction(float(fps)).limit_denominator(MAX_DENOMINATOR)
+    if rate * MAX_DENOMINATOR < 1:
+        raise ValueError(f"a video has at least {1 / MAX_DENOMINATOR:.2g} frames per second, got fps={fps:g}")
+    return rate
+
+
+def encode_video(path: Path, frames: FrameSequence, *, fps: float, crf: int = 18) -> None:
     """Write uint8 [t h w 3] as H.264 mp4, atomically. Height and width must be even (4:2:0 chroma)."""
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise ValueError(f"{path}: video frames need an even height and width, got {frames.shape[1:3]}")
     av = _av()
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         options = {"g": "2", "bf": "0", "crf": str(crf), "preset": "veryfast"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream = container.add_stream("libx264", rate=frame_rate(fps), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for picture in frames:
@@ -135,15 +148,15 @@ def copy_video(path: Path, source: Path, *, fps: float) -> None:
     """
     VideoFile(source, fps=fps).close()  # it says what is wrong, a rate above all
     if not Encoding.of(source).in_order:
-        encode_video(path, VideoPictures(source, fps=fps), fps=round(fps))
+        encode_video(path, VideoPictures(source, fps=fps), fps=fps)
         return
     with atomic_write(path) as temporary:
         shutil.copyfile(source, temporary)
 
 
-def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequence[int]) -> None:
+def join_videos(path: Path, parts: Sequence[Path], *, fps: float, lengths: Sequence[int]) -> None:
     """Join the packets of `parts` (of `lengths` frames, encoded alike) into one mp4, atomically."""
-    av = _av()
+    av, rate = _av(), frame_rate(fps)
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as output:
         target, start = None, 0
         for part, length in zip(parts, lengths, strict=True):
@@ -154,10 +167,10 @@ def join_videos(path: Path, parts: Sequence[Path], *, fps: int, lengths: Sequenc
                 for packet in source.demux(video):
                     if packet.pts is None:  # the flush packet
                         continue
-                    number = start + round(packet.pts * packet.time_base * fps)
-                    packet.pts = packet.dts = number * TIME_BASE // fps
+                    number = start + round(packet.pts * packet.time_base * rate)
+                    packet.pts = packet.dts = number * TIME_BASE // rate
                     # Without it a file ends when its last frame begins, and whoever appends to it starts too early.
-                    packet.duration = (number + 1) * TIME_BASE // fps - packet.pts
+                    packet.duration = (number + 1) * TIME_BASE // rate - packet.pts
                     packet.time_base = Fraction(1, TIME_BASE)
                     packet.stream = target
                     output.mux(packet)
@@ -205,6 +218,7 @@ class VideoFile:
                 if at > number - 0.5:
                     break
             else:
+                self._next = -1
                 raise ValueError(f"video {self.path} ends before frame {number}; it is truncated, fetch it again")
         except _failure() as error:
             self._next = -1

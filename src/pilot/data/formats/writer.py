@@ -176,7 +176,7 @@ class LeRobotWriter:
         if isinstance(pictures, Path):
             copy_video(path, pictures, fps=self.fps)
         else:
-            encode_video(path, pictures, fps=round(self.fps))
+            encode_video(path, pictures, fps=self.fps)
 
     def _resume(self, interrupted: bool) -> None:
         """Forgets journal files that were packed before an interruption, and half-written ones."""
