@@ -70,6 +70,14 @@ def test_only_the_main_rank_writes(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize(("system", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_memory_is_in_gigabytes_on_every_system(tmp_path, monkeypatch, system, unit):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(module.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=3e9 / unit))
+    logged(tmp_path, [10])
+    assert read_metrics(tmp_path)[0]["memory_gb"] == pytest.approx(3)
+
+
 def test_speed_waiting_and_mfu(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
@@ -174,6 +182,17 @@ def test_other_trackers_continue_the_same_run(tmp_path, monkeypatch, name):
     keys = [opening.get("id") or opening["name"] for opening in recorder.opened]
     assert len(set(keys)) == 1 and all(opening["resume"] == "allow" for opening in recorder.opened)
     assert recorder.opened[0]["config"] == {"steps": 100}
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_run_that_begins_anew_is_another_one_to_its_tracker(tmp_path, monkeypatch, name):
+    recorder = Recorder()
+    monkeypatch.setitem(sys.modules, name, recorder)
+    for folder in ("mine/run", "colleague/run", "mine/run"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        logged(tmp_path / folder, [10], log_to=(name,))
+    keys = [opening.get("id") or opening["name"] for opening in recorder.opened]
+    assert len(set(keys)) == 3 and all(len(key) <= 60 for key in keys)
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])

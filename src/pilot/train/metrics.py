@@ -150,7 +150,8 @@ class Metrics:
         """Return the peak memory in GB so far: of the GPU, or on a CPU of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e9
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kilobytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def format_metrics(values: Mapping[str, float], *, left: float | None) -> str:

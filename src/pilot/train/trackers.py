@@ -4,6 +4,7 @@ Each is a library of its own, imported here and nowhere else, when a run names i
 goes on continues its own curves.
 """
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,11 +74,9 @@ class WandB:
             import wandb
         except ImportError as error:
             raise ImportError("log_to=wandb needs Weights & Biases: pip install 'pilot[wandb]'") from error
-        file = out / "wandb_id"
-        if not file.exists():
-            file.write_text(f"{title}-{out.resolve().name}-{start}"[:60])
+        name = keep_name(out / "wandb_id", title, start=start)
         self._run = wandb.init(
-            project="pilot", name=title, id=file.read_text(), resume="allow", dir=str(out), config=dict(settings)
+            project="pilot", name=title, id=name, resume="allow", dir=str(out), config=dict(settings)
         )
 
     def log(self, step: int, values: Values) -> None:
@@ -88,14 +87,17 @@ class WandB:
 
 
 class Trackio:
-    """A run of trackio, a local tracker with the face of Weights & Biases. It keeps both values of a repeated step."""
+    """A run of trackio, a local tracker with the face of Weights & Biases, one per folder: `OUT/trackio_name`.
+
+    It keeps both values of a repeated step.
+    """
 
     def __init__(self, out: Path, title: str, start: int, settings: Mapping[str, Any]) -> None:
         try:
             import trackio
         except ImportError as error:
             raise ImportError("log_to=trackio needs trackio: pip install 'pilot[trackio]'") from error
-        name = f"{title}-{out.resolve().name}"
+        name = keep_name(out / "trackio_name", title, start=start)
         self._run = trackio.init(project="pilot", name=name, resume="allow", config=dict(settings))
 
     def log(self, step: int, values: Values) -> None:
@@ -103,6 +105,16 @@ class Trackio:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def keep_name(file: Path, title: str, *, start: int) -> str:
+    """Return the name of a run to its tracker, which `file` in the run's folder keeps for when it goes on.
+
+    It ends at random: the tracker may know another run of this config, whose folder was of the same name.
+    """
+    if start == 0 or not file.exists():
+        file.write_text(f"{title}-{file.resolve().parent.name}"[:50] + f"-{secrets.token_hex(4)}")
+    return file.read_text()
 
 
 def _tensorboard(out: Path, title: str, start: int, settings: Mapping[str, Any]) -> Tracker | None:
