@@ -45,13 +45,19 @@ def check_paths(config: TrainConfig, *, resumed: bool = False) -> None:
 
 
 def _check_numbers(config: TrainConfig, ranks: int) -> None:
-    optim = config.optim
+    optim, kept = config.optim, config.checkpoints
     least = {
         "steps": (config.steps, 1),
         "batch_size": (config.batch_size, 1),
         "flow_draws": (config.objective.flow_draws, 1),
     }
     least |= {"optim.warmup_steps": (optim.warmup_steps, 0), "accumulate": (config.parallel.accumulate, 1)}
+    least |= {
+        "logging.log_every": (config.logging.log_every, 1),
+        "checkpoints.save_every": (kept.save_every, 1),
+        "checkpoints.keep": (kept.keep, 1),
+        "checkpoints.keep_every": (1 if kept.keep_every is None else kept.keep_every, 1),
+    }
     for name, (value, low) in least.items():
         if value < low:
             raise ValueError(f"{name} is at least {low}, got {value}")
