@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilot.data.formats.episodes import EpisodeDataset
+from pilot.data.formats.image_text import ImageTextRows
 from pilot.data.formats.open_dataset import open_episodes, open_image_text
 from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import Mixture, RowSource
@@ -84,7 +86,7 @@ def prepare(
 def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
     name, robot = source.label, robot_of(source, config)
     if source.kind == "web":
-        return open_image_text(
+        rows = open_image_text(
             source.path,
             loc_stride=config.data.loc_stride,
             zoom=source.zoom,
@@ -94,15 +96,16 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
             skip_bad=config.data.skip_bad,
             cache_gb=config.data.cache_gb,
         )
+        _print_skipped(rows)
+        return rows
     horizon, skip_bad = config.model.chunk_steps, config.data.skip_bad
     dataset = open_episodes(
         source.path, horizon, layouts=layouts_from(source.layouts), skip_bad=skip_bad, cache_gb=config.data.cache_gb
     )  # fmt: skip
-    if report := dataset.skip_report():
-        print(report, flush=True)
     fit_to_robot(dataset, robot, source)
     if config.data.frame_cache:
         cache_frames(dataset, progress=progress)
+    _print_skipped(dataset)
     return RobotRows(
         name,
         dataset,
@@ -115,3 +118,9 @@ def _open(source: Source, config: TrainConfig, progress: bool) -> RowSource:
         moments=getattr(config.model, "observation_steps", 1),
         first_seconds=source.first_seconds,
     )
+
+
+def _print_skipped(opened: EpisodeDataset | ImageTextRows) -> None:
+    """Say what `data.skip_bad` has left out so far; what is found bad in training is warned about then."""
+    if report := opened.skip_report():
+        print(report, flush=True)

@@ -70,6 +70,21 @@ def test_supervision_ends_after_a_perturbed_step(tmp_path):
     np.testing.assert_array_equal(is_pad[4], [0, 0, 0, 0])
 
 
+def test_pictures_found_bad_as_they_are_drawn_are_warned_about_once(recorded, monkeypatch):
+    dataset = LeRobotDataset(recorded[0], 4, skip_bad=True)
+    decode = dataset.decode
+
+    def decode_some(i: int, camera: str) -> np.ndarray:
+        if i < 5:
+            raise ValueError(f"row {i} is damaged")
+        return decode(i, camera)
+
+    monkeypatch.setattr(dataset, "decode", decode_some)
+    with pytest.warns(UserWarning, match=r"set: 1 episodes skipped while reading; the last: row 3 is damaged") as seen:
+        assert all(dataset.readable_pictures(i) is None for i in (3, 1, 3))
+    assert len(seen) == 1
+
+
 def test_episode_subset(recorded):
     path, episodes = recorded
     dataset = LeRobotDataset(path, 4, episodes=[2, 0], cameras=["wrist"])

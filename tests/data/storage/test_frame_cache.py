@@ -79,6 +79,11 @@ def test_bad_pictures_are_never_read_as_black_ones(path, monkeypatch):
             with pytest.raises(ValueError, match=f"row {i} is damaged"):
                 dataset.picture(i, "room")
     assert dataset.readable_frame(6, np.random.default_rng(0))["frame_index"] != 1
+    assert "2 episodes skipped" in dataset.skip_report()
+    cameras = len(dataset.cameras)
+    assert (
+        f"episode 1: {cameras} of its pictures cannot be decoded; the first: row 6 is damaged" in dataset.skip_report()
+    )
     dataset.skip_bad = False
     (path / "frames/frames.json").unlink()
     with pytest.raises(ValueError, match="row 0 is damaged"):

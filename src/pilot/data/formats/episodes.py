@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from pilot.data.formats.left_out import report_left_out, warn_of_left_out
 from pilot.data.storage.column_cache import ABOUT, ColumnWriter, map_columns
 from pilot.data.storage.files import read_json, write_json
 from pilot.data.storage.folder import DatasetFolder
@@ -119,6 +120,7 @@ class EpisodeDataset:
         self.tasks, self.subtasks, self.utterances = [], [], []
         self.episodes: list[Episode] = []
         self.skipped: list[SkippedEpisode] = []
+        self._found_bad = 0  # of those, what was found only when its pictures were read
         self.frames: PictureSource | None = None
         self._cache_folder: Path | None = None  # where the columns are mapped from
 
@@ -127,7 +129,7 @@ class EpisodeDataset:
         raise NotImplementedError
 
     def files(self) -> Iterable[Path]:
-        """List the files whose sizes tell one state of the set from another."""
+        """List the files by which one state of the set is told from another."""
         raise NotImplementedError
 
     def metadata(self) -> dict[str, Any]:
@@ -215,15 +217,21 @@ class EpisodeDataset:
     def readable_pictures(self, i: int) -> dict[str, UInt8[np.ndarray, "h w 3"]] | None:
         """Return `pictures(i)`; with `skip_bad` None, where they cannot be decoded.
 
-        The episode is then in `skipped`.
+        The episode is then in `skipped`, and a warning counts those that were found so.
         """
         try:
             return self.pictures(i)
         except (ValueError, OSError) as error:
             if not self.skip_bad:
                 raise
-            self._skip_once(self.episodes[self.episode_of[i]].index, str(error))
+            if self.skip_episode(int(self.episode_of[i]), str(error)):
+                self._found_bad += 1
+                warn_of_left_out(self.path, "episodes", self._found_bad, last=self.skipped[-1].reason)
             return None
+
+    def skip_episode(self, number: int, reason: str) -> bool:
+        """List `episodes[number]` as one with pictures that cannot be read, once; return whether that is new."""
+        return self._skip_once(self.episodes[number].index, reason)
 
     def picture(self, i: int, camera: str) -> UInt8[np.ndarray, "h w 3"]:
         """Return the picture of one camera at row `i`: from `frames` if there is a cache, else decoded now."""
@@ -242,9 +250,8 @@ class EpisodeDataset:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def skip_report(self) -> str:
-        """Return what was left out, one line per episode; empty when nothing was."""
-        lines = [f"  episode {skip.episode}: {skip.reason}" for skip in self.skipped]
-        return "\n".join([f"{self.path}: {len(lines)} episodes skipped", *lines]) if lines else ""
+        """Return what was left out, with reasons; empty when nothing was."""
+        return report_left_out(self.path, "episodes", [f"episode {s.episode}: {s.reason}" for s in self.skipped])
 
     def _load(
         self,
@@ -340,9 +347,11 @@ class EpisodeDataset:
         self.episode_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         self._stops = np.repeat(np.cumsum(lengths, dtype=np.int32), lengths)
 
-    def _skip_once(self, episode: int, reason: str) -> None:
-        if all(skip.episode != episode for skip in self.skipped):
+    def _skip_once(self, episode: int, reason: str) -> bool:
+        is_new = all(skip.episode != episode for skip in self.skipped)
+        if is_new:
             self.skipped.append(SkippedEpisode(episode=episode, reason=reason))
+        return is_new
 
 
 class ColumnLists:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from pilot.data.formats.left_out import report_left_out, warn_of_left_out
 from pilot.data.language import snap_locs
 from pilot.data.storage.folder import DatasetFolder
 from pilot.data.storage.untrusted import decode_picture, path_inside
@@ -25,7 +26,8 @@ class ImageTextRows(ABC):
     `camera`: the name under which the picture is shown to the model. `loc_stride`: boxes in questions and answers snap
     to every stride-th bin, as in `pilot.tokenizers.text.box_to_locs`. `zoom`: the smallest share of a picture's sides
     that a drawn crop shows (`data/zoom.py`); 1 shows all. With `skip_bad`, what cannot be read is listed in
-    `skipped` and another row is drawn in its place. `folder`: the files of a set that lies elsewhere.
+    `skipped` and counted in a warning, and another row is drawn in its place. `folder`: the files of a set that lies
+    elsewhere.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ImageTextRows(ABC):
         self.path, self.camera, self.loc_stride, self.source = Path(path), camera, loc_stride, source
         self.zoom, self.skip_bad = zoom, skip_bad
         self.skipped: list[str] = []
+        self._found_bad = 0  # of those, what was found only when it was drawn
         self._load()
 
     @abstractmethod
@@ -72,14 +75,22 @@ class ImageTextRows(ABC):
             except (ValueError, OSError) as error:
                 if not self.skip_bad or rng is None:
                     raise
-                self.skip(str(error))
+                if self.skip(str(error)):
+                    self._found_bad += 1
+                    warn_of_left_out(self.path, "rows", self._found_bad, last=str(error))
             i = int(rng.integers(len(self)))
         raise ValueError(f"{self.path}: {TRIES} rows drawn in a row cannot be read; the last: {self.skipped[-1]}")
 
-    def skip(self, reason: str) -> None:
-        """List what was left out, once."""
-        if reason not in self.skipped:
+    def skip(self, reason: str) -> bool:
+        """List what was left out, once; return whether it is new."""
+        is_new = reason not in self.skipped
+        if is_new:
             self.skipped.append(reason)
+        return is_new
+
+    def skip_report(self) -> str:
+        """Return what was left out, with reasons; empty when nothing was."""
+        return report_left_out(self.path, "entries", self.skipped)
 
     def _sample(self, i: int, rng: np.random.Generator | None) -> Sample:
         content, pairs = self.read(i)

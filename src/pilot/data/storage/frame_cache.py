@@ -5,6 +5,7 @@ with `pread`, not mapped: the kernel keeps hot pages, and a worker's own memory 
 """
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, p
     """Return the cache of `dataset`, decoded now unless it is there and fits the data set; also set `dataset.frames`.
 
     `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes or its cameras changed.
-    Of a data set with `skip_bad`, pictures that cannot be decoded are noted, and reading them raises.
+    Of a data set with `skip_bad`, pictures that cannot be decoded are noted, and reading them raises; their episodes
+    are in `dataset.skipped`.
     """
     if folder is None:
         writable = os.access(dataset.path, os.W_OK)
@@ -90,6 +92,7 @@ def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, p
     known = read_json(folder / NOTE, remedy=f"remove {folder}")
     shapes = {camera: tuple(shape) for camera, shape in known["shapes"].items()}
     bad = {camera: {int(i): why for i, why in known.get("bad", {}).get(camera, {}).items()} for camera in shapes}
+    _list_bad(dataset, bad)
     rows = None if held == len(dataset) else dataset.trainable_rows()
     dataset.frames = FrameCache(folder, shapes, bad, rows=rows)
     return dataset.frames
@@ -142,6 +145,14 @@ def _decode_if_good(dataset: EpisodeDataset, i: int, camera: str, *, bad: dict[i
             raise
         bad[i] = str(error)
         return None
+
+
+def _list_bad(dataset: EpisodeDataset, bad: dict[str, dict[int, str]]) -> None:
+    reasons: defaultdict[int, list[str]] = defaultdict(list)
+    for i, why in sorted((i, why) for rows in bad.values() for i, why in rows.items()):
+        reasons[int(dataset.episode_of[i])].append(why)
+    for number, found in reasons.items():
+        dataset.skip_episode(number, f"{len(found)} of its pictures cannot be decoded; the first: {found[0]}")
 
 
 def _first_shape(dataset: EpisodeDataset, camera: str) -> tuple[int, ...]:
