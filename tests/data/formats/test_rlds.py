@@ -88,6 +88,17 @@ def test_changed_files_are_read_again(path):
     assert numbers(read(path)) == [0, 1, 2, 3, 4] * 3
 
 
+def test_files_made_again_with_the_same_size_are_read_again(path):
+    cache_frames(read(path), progress=False)
+    file = path / RECORDS
+    size = file.stat().st_size
+    write_records(file, messages(file)[::-1])
+    assert file.stat().st_size == size
+    dataset = read(path)
+    cache_frames(dataset, progress=False)
+    assert numbers(dataset) == dataset.actions[:, 0].tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4]
+
+
 def test_a_read_only_set_keeps_its_columns_elsewhere(path, tmp_path, monkeypatch):
     monkeypatch.setattr("pilot.data.storage.files.os.access", lambda *_: False)
     monkeypatch.setenv("PILOT_CACHE", str(tmp_path / "cache"))

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from pilot.data.storage import files
-from pilot.data.storage.files import atomic_write, output_folder, recover_folder, replace_folder, write_json
+from pilot.data.storage.files import (
+    atomic_write,
+    cache_folder,
+    find_cache,
+    output_folder,
+    recover_folder,
+    replace_folder,
+    write_json,
+)
 
 DEAD = 2**22 + 1  # no process has this number: Linux counts to 2**22
 
@@ -116,3 +124,23 @@ def test_the_next_writer_sweeps_what_a_dead_one_left(tmp_path):
     with output_folder(tmp_path / "out"):
         names = {path.relative_to(inner).as_posix() for path in inner.rglob("*")}
         assert names == {f".mine.{os.getpid()}.tmp", "kept", "kept/a", "kept/b"}
+
+
+CACHES = {
+    "nothing is said": ({}, "~/.cache/pilot"),
+    "the user's cache": ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/pilot"),
+    "pilot's own": ({"XDG_CACHE_HOME": "/xdg", "PILOT_CACHE": "/own"}, "/own"),
+    "under the home": ({"PILOT_CACHE": "~/own"}, "~/own"),
+    "an empty one": ({"PILOT_CACHE": ""}, "~/.cache/pilot"),
+}
+
+
+@pytest.mark.parametrize(("said", "where"), CACHES.values(), ids=CACHES)
+def test_there_is_one_cache(said, where, monkeypatch, tmp_path):
+    """What is fetched, and what is made of a set in a place that cannot be written to, lie in the same folder."""
+    for name in ("PILOT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, folder in said.items():
+        monkeypatch.setenv(name, folder)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert find_cache() == cache_folder(tmp_path).parent == Path(where).expanduser()

@@ -1,6 +1,5 @@
 """Paths elsewhere: what is fetched, when again, and that nothing half-fetched is ever handed out."""
 
-import os
 import socket
 from pathlib import Path
 
@@ -225,14 +224,6 @@ def test_a_store_that_needs_a_library_of_its_own(cache, monkeypatch):
     monkeypatch.setattr(remote, "check_reachable", lambda server, url: None)
     with pytest.raises(ImportError, match=r"gs://bucket/pi needs.*pilot\[hub\].*gcsfs"):
         fetch("gs://bucket/pi")
-
-
-def test_the_cache_is_where_the_person_says(monkeypatch, tmp_path):
-    for name in ("PILOT_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    assert remote.cache() == Path.home() / ".cache" / "pilot"
-    monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
-    assert remote.cache() == tmp_path / "pilot"
 
 
 def test_the_folder_of_a_run_stands_for_its_policy(tmp_path):

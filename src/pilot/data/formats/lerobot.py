@@ -92,9 +92,7 @@ class LeRobotDataset(EpisodeDataset):
     def _key(self) -> str:
         """Return a key that changes with the files, and with what is read of them."""
         meta = [file for file in (self.path / "meta").rglob("*") if file.is_file()]
-        files = [*self.files(), *meta]
-        times = [file.stat().st_mtime_ns for file in files if self.folder.is_local]
-        content = [FORMAT, self.folder.stamps(files), sorted(times), self.cameras, self.skip_bad]
+        content = [FORMAT, self.folder.stamps([*self.files(), *meta]), self.cameras, self.skip_bad]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     def files(self) -> Iterable[Path]:

@@ -60,8 +60,8 @@ class WebDatasetRows(ImageTextRows):
                 if is_json
                 else [("caption", words.strip())] * bool(words.strip())
             )
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{where}: {error!r} in {words[:80]!r}; use --skip-bad to go on without it") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: {error} in {words[:80]!r}; use --skip-bad to go on without it") from error
         if not found:
             raise ValueError(f"{where}: no words in {words[:80]!r}; use --skip-bad to go on without it")
         return self._bytes(tar, at, size), found
@@ -76,11 +76,12 @@ class WebDatasetRows(ImageTextRows):
 
     def _bytes(self, tar: int, at: int, size: int) -> bytes:
         file = self.tars[tar]
-        return os.pread(self.folder.open_cached(file, lambda: file.open("rb")).fileno(), size, at)
+        with self.folder.lock:  # training reads in one thread while validation reads in another
+            return os.pread(self.folder.open_cached(file, lambda: file.open("rb")).fileno(), size, at)
 
     def _places(self, tar: Path) -> np.ndarray:
         """Return for each sample offset and size of picture and of words, and whether these are JSON."""
-        note = {"format": FORMAT, "size": self.folder.size(tar)}
+        note = {"format": FORMAT, "stamp": self.folder.stamp(tar)}
         kept = cache_folder(tar.parent) / f"{tar.name}.json"
         if kept.exists() and (known := read_json(kept, remedy=f"remove {kept}"))["of"] == note:
             return np.array(known["places"], np.int64).reshape(-1, 5)

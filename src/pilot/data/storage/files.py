@@ -169,12 +169,16 @@ def list_names(path: Path) -> str:
 
 
 def cache_folder(path: Path) -> Path:
-    """Return where to keep what was made from the data set at `path`: beside it, or under `$PILOT_CACHE` if that is
-    read-only.
-
-    `PILOT_CACHE` defaults to `~/.cache/pilot`.
-    """
+    """Return where to keep what was made from the data set at `path`: beside it, or in pilot's cache if that place is
+    read-only."""
     if os.access(path, os.W_OK):
         return path / ".pilot"
     name = f"{path.name}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    return Path(os.environ.get("PILOT_CACHE", "~/.cache/pilot")).expanduser() / name
+    return find_cache() / name
+
+
+def find_cache() -> Path:
+    """Return the folder of pilot's cache: `$PILOT_CACHE`, or `pilot` in the user's own cache (`~/.cache`)."""
+    if own := os.environ.get("PILOT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pilot"

@@ -40,18 +40,22 @@ class DatasetFolder:
         """Return whether a file is there."""
         return file.exists()
 
-    def size(self, file: Path) -> int:
-        """Return the bytes of a file."""
-        return file.stat().st_size
+    def stamp(self, file: Path) -> list[str | int]:
+        """Return what tells one state of a file from another: its size, and when it was changed.
+
+        A set that is made again often has files of the same sizes.
+        """
+        stat = file.stat()
+        return [stat.st_size, stat.st_mtime_ns]
 
     def files(self, *places: Path) -> list[Path]:
         """List all files at or under `places`."""
         under = (place.rglob("*") if place.is_dir() else [place] for place in places)
         return [file for found in under for file in found if file.is_file()]
 
-    def stamps(self, files: Iterable[Path]) -> list[tuple[str, int]]:
-        """Return what tells one state of these files from another: their places and sizes."""
-        return [(str(file.relative_to(self.path)), file.stat().st_size) for file in sorted(files)]
+    def stamps(self, files: Iterable[Path]) -> list[list[str | int]]:
+        """Return what tells one state of these files from another: their places and stamps."""
+        return [[str(file.relative_to(self.path)), *self.stamp(file)] for file in sorted(files)]
 
     def open_cached(self, file: Path, opener: Callable[[], Opened]) -> Opened:
         """Return what `opener` makes of `file`; it stays open until others are wanted more. Use it before the next

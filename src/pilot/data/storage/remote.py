@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-from pilot.data.storage.files import atomic_write, write_json
+from pilot.data.storage.files import atomic_write, find_cache, write_json
 from pilot.names import shorten
 
 HUB = re.compile(
@@ -60,7 +60,7 @@ def fetch(address: str | Path, *, only: Sequence[str] = ("**",)) -> Path:
         return _local(Path(address).expanduser())
     place = open_remote(address)
     url = place.url
-    record = cache() / "records" / f"{_digest([url, *only])}.json"
+    record = find_cache() / "records" / f"{_digest([url, *only])}.json"
     try:
         found = place.files()
     except ConnectionError as error:
@@ -240,7 +240,7 @@ class FsspecFolder:
 
     def download(self, wanted: Mapping[str, int | None]) -> Path:
         slug = re.sub(r"[^\w.-]+", "-", self.url).strip("-")[-80:]
-        folder = cache() / "stored" / f"{slug}-{_digest([self.stamps[name] + name for name in wanted])}"
+        folder = find_cache() / "stored" / f"{slug}-{_digest([self.stamps[name] + name for name in wanted])}"
         alone = folder / PurePosixPath(self.root).name  # where the address is a file, not a folder
         for name, size in wanted.items():
             target = folder / name if name else alone
@@ -344,13 +344,6 @@ def _progress(source: str, size: int | None) -> Any:
     if size is None or size < 1 << 24:
         return callbacks.NoOpCallback()
     return callbacks.TqdmCallback(tqdm_kwargs={"desc": PurePosixPath(source).name, "unit": "B", "unit_scale": True})
-
-
-def cache() -> Path:
-    """Return `$PILOT_CACHE`, or `pilot` in the user's cache folder."""
-    if own := os.environ.get("PILOT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pilot"
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from pilot.data.storage.files import read_json, write_json
+from pilot.data.storage.files import find_cache, read_json, write_json
 from pilot.data.storage.folder import DatasetFolder, Opened
-from pilot.data.storage.remote import MAX_DOWNLOADS, RemoteFolder, cache, matches_any, open_remote
+from pilot.data.storage.remote import MAX_DOWNLOADS, RemoteFolder, matches_any, open_remote
 from pilot.names import shorten
 
 FOLDER, LOCKS = "streamed", "locks"
@@ -35,7 +35,7 @@ class StreamedFolder(DatasetFolder):
 
     def __init__(self, url: str | Path, *, limit_gb: float | None = None) -> None:
         self.place: RemoteFolder = open_remote(url)
-        self.root = cache() / FOLDER
+        self.root = find_cache() / FOLDER
         self.sizes, version = self._listing()
         super().__init__(self.root / f"{_slug(self.place.url)}-{version}")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -69,19 +69,15 @@ class StreamedFolder(DatasetFolder):
     def has(self, file: Path) -> bool:
         return self._name(file) in self.sizes or file.exists()
 
-    def size(self, file: Path) -> int:
-        known = self.sizes.get(self._name(file))
-        if known is not None:
-            return known
-        with self.hold_file(file):
-            return file.stat().st_size
+    def stamp(self, file: Path) -> list[str | int]:
+        return [self.path.name]  # it names the version of all files
 
     def files(self, *places: Path) -> list[Path]:
         under = [PurePosixPath(self._name(place)) for place in places]
         return [self.path / name for name in self.sizes if any(PurePosixPath(name).is_relative_to(u) for u in under)]
 
-    def stamps(self, files: Iterable[Path]) -> list[tuple[str, int]]:
-        return [(self.path.name, 0)]  # it names the version of all of them
+    def stamps(self, files: Iterable[Path]) -> list[list[str | int]]:
+        return [[self.path.name, 0]]  # it names the version of all of them
 
     def open_cached(self, file: Path, opener: Callable[[], Opened]) -> Opened:
         if file in self._open:
