@@ -45,6 +45,17 @@ def test_resize_keeps_the_aspect_and_pads_with_black():
     assert (out[2:6] == 200).all() and not out[:2].any() and not out[6:].any()
 
 
+@pytest.mark.parametrize("size", [(32, 64), (64, 32), (64, 64)])
+def test_a_box_is_where_its_pixels_are_in_the_padded_square(size):
+    image = np.zeros((*size, 3), np.uint8)
+    image[8:24, 16:28] = 255
+    box = (8 / size[0], 16 / size[1], 24 / size[0], 28 / size[1])
+    rows, columns = np.nonzero(transforms.resize_with_pad(image, 64)[..., 0])
+    edges = np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]) / 64
+    np.testing.assert_allclose(transforms.pad_box(box, size), edges)
+    np.testing.assert_allclose(transforms.unpad_box(edges.tolist(), size), box)
+
+
 def test_resize_to_a_shape_that_is_not_square():
     assert transforms.resize_with_pad(np.full((10, 20, 3), 7, np.uint8), (6, 30)).shape == (6, 30, 3)
     with pytest.raises(ValueError, match="too long and thin"):

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from pilot.data.transforms import unpad_box
 from pilot.data.zoom import zoom_in
 from pilot.tokenizers.text import box_to_locs, split_box
 
@@ -29,6 +30,7 @@ def is_shown(image: np.ndarray, locs: str, name: str) -> bool:
     box, _ = split_box(locs)
     assert box is not None
     height, width = image.shape[:2]
+    box = unpad_box(box, (height, width))
     y0, x0, y1, x1 = (round(edge * side) for edge, side in zip(box, (height, width) * 2, strict=True))
     rows, columns = np.nonzero((image == COLOURS[name]).all(-1))
     found = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
@@ -51,6 +53,20 @@ def test_boxes_follow_the_crop():
             assert not whole or name in new
         counts.add(len(parts))
     assert counts == {1, 2, 3}  # also crops that leave something out
+
+
+def test_boxes_of_a_wide_picture_follow_the_crop():
+    """They are relative to a square of 128 pixels, in the middle of which its 64 rows lie."""
+    wide = np.concatenate([picture(), np.full_like(picture(), 128)], axis=1)
+    edges = {name: [(y0 + 32) / 128, x0 / 128, (y1 + 32) / 128, x1 / 128] for name, (y0, x0, y1, x1) in PLACES.items()}
+    answer = ", ".join(f"{box_to_locs(box, stride=8)} {name}" for name, box in edges.items())
+    heights = set()
+    for seed in range(60):
+        image, _, new = zoom_in(wide, "detect", answer, np.random.default_rng(seed), smallest=0.3, loc_stride=8)
+        parts = [part.split("> ") for part in new.split(", ")]
+        assert parts and all(is_shown(image, f"{box}>", name) for box, name in parts)
+        heights.add(image.shape[0])
+    assert min(heights) < 40
 
 
 def test_crops_have_all_sizes():

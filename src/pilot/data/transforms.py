@@ -3,6 +3,7 @@
 Axes: `h w` pixels, `ah` action horizon, `ad` action dims, `sd` state dims, `d` dims of a vector.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +52,19 @@ def resize_with_pad(image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, in
     top, left = (height - rows) // 2, (width - columns) // 2
     out[top : top + rows, left : left + columns] = np.asarray(resized)
     return out
+
+
+def pad_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...]:
+    """Return a box (y0, x0, y1, x1), in [0, 1] of a picture of (height, width) `size`, as one in [0, 1] of the square
+    that `resize_with_pad` makes of it."""
+    side = max(size)
+    return tuple(edge * (own / side) + (side - own) / (2 * side) for edge, own in zip(box, size * 2, strict=True))
+
+
+def unpad_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...]:
+    """Return the box of which `pad_box` makes this one; in the padding its edges are outside of [0, 1]."""
+    side = max(size)
+    return tuple(edge * (side / own) - (side - own) / (2 * own) for edge, own in zip(box, size * 2, strict=True))
 
 
 def normalize(x: Float[np.ndarray, "*t d"], stats: NormStats, kind: NormKind = "quantile") -> Float[np.ndarray, "*t d"]:

@@ -5,10 +5,13 @@ needs an hour for the same things at a tenth of the picture (`docs/log.md`, 2026
 and in many places, and make many pictures of one.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import UInt8
 
-from pilot.tokenizers.text import Box, box_to_locs, split_boxes
+from pilot.data.transforms import pad_box, unpad_box
+from pilot.tokenizers.text import box_to_locs, split_boxes
 
 VISIBLE = 0.5  # the share of a box's area that a crop must show; other boxes are left out
 
@@ -32,7 +35,9 @@ def zoom_in(
     boxes = [box for box, _ in asked + told if box is not None]
     if not boxes or len(boxes) < len(asked + told):
         return image, question, answer
-    size, candidates = image.shape[:2], boxes[: len(asked)] or boxes
+    size = (image.shape[0], image.shape[1])
+    boxes = [np.clip(unpad_box(box, size), 0.0, 1.0).tolist() for box in boxes]  # of the picture, without padding
+    candidates = boxes[: len(asked)] or boxes
     window = _draw_window(size, candidates[int(rng.integers(len(candidates)))], rng, smallest)
     moved = [_move(box, window, size, loc_stride) for box in boxes]
     if None in moved[: len(asked)] or (told and not any(moved[len(asked) :])):
@@ -47,7 +52,7 @@ def zoom_in(
 
 
 def _draw_window(
-    size: tuple[int, ...], box: Box, rng: np.random.Generator, smallest: float
+    size: tuple[int, int], box: Sequence[float], rng: np.random.Generator, smallest: float
 ) -> tuple[int, int, int, int]:
     """Draw a crop of whole pixels (y, x, height, width) in which the box lies; the whole picture where none can."""
     share = float(np.exp(rng.uniform(np.log(smallest), 0.0)))
@@ -62,7 +67,9 @@ def _draw_window(
     return starts[0], starts[1], lengths[0], lengths[1]
 
 
-def _move(box: Box, window: tuple[int, int, int, int], size: tuple[int, ...], loc_stride: int) -> str | None:
+def _move(
+    box: Sequence[float], window: tuple[int, int, int, int], size: tuple[int, int], loc_stride: int
+) -> str | None:
     """Write a box as the crop has it; None where less than `VISIBLE` of it is in view."""
     y, x, height, width = window
     scale, start = np.array([size[0] / height, size[1] / width] * 2), np.array([y / size[0], x / size[1]] * 2)
@@ -70,4 +77,6 @@ def _move(box: Box, window: tuple[int, int, int, int], size: tuple[int, ...], lo
     inside = moved.clip(0.0, 1.0)
     # A box of no width still has its height.
     before, after = (np.maximum(b[2:] - b[:2], 1e-6).prod() for b in (moved, inside))
-    return box_to_locs(inside.tolist(), stride=loc_stride) if after >= VISIBLE * before else None
+    return (
+        box_to_locs(pad_box(inside.tolist(), (height, width)), stride=loc_stride) if after >= VISIBLE * before else None
+    )

@@ -1,7 +1,8 @@
 """Text tokens: any SentencePiece model, `<loc>` tokens, and boxes written with them.
 
 A box is `(y0, x0, y1, x1)` in [0, 1] of its picture and becomes four tokens in that order, each one of 1024 bins:
-PaliGemma's convention (2407.07726, section 3.2). This module loads PaliGemma's own model and the small one that ships
+PaliGemma's convention (2407.07726, section 3.2). Of a picture that is not square it is the square that the model sees,
+padding included (`pilot.data.transforms.pad_box`). This module loads PaliGemma's own model and the small one that ships
 here alike.
 """
 

@@ -2,8 +2,13 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -74,10 +79,11 @@ def test_coco_boxes_are_asked_for_by_name(tmp_path):
     )
     rows = CocoRows(file)
     assert len(rows) == 2 and [value(rows, i) for i in range(2)] == [0, 20]
-    cups = "<loc0000><loc0000><loc0512><loc0512> cup ; <loc0512><loc0512><loc1023><loc1023> cup"
-    assert said(rows, 0) == {("detect cup", cups), ("detect dog", "<loc0000><loc0000><loc1023><loc1023> dog")}
-    assert said(rows, 1) == {("detect cup", "<loc0000><loc0000><loc1023><loc1021> cup")}
-    assert CocoRows(file, loc_stride=16).sample(0).answer.startswith("<loc0000><loc0000><loc0512><loc0512> cup ; ")
+    # The pictures of 100 × 50 pixels lie in the middle half of the square that the model sees.
+    cups = "<loc0256><loc0000><loc0512><loc0512> cup ; <loc0512><loc0512><loc0768><loc1023> cup"
+    assert said(rows, 0) == {("detect cup", cups), ("detect dog", "<loc0256><loc0000><loc0768><loc1023> dog")}
+    assert said(rows, 1) == {("detect cup", "<loc0256><loc0000><loc0768><loc1021> cup")}
+    assert CocoRows(file, loc_stride=16).sample(0).answer.startswith("<loc0256><loc0000><loc0512><loc0512> cup ; ")
 
 
 def test_coco_captions(tmp_path):
@@ -165,11 +171,50 @@ def test_broken_entries_are_named_or_replaced(tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             rows.sample(i, np.random.default_rng(0))
     rows = LlavaRows(tmp_path / "set.jsonl", skip_bad=True)
-    assert all(rows.sample(i, np.random.default_rng(i)).answer == "A" for i in range(4))
-    assert len(rows.skipped) == 3
+    with pytest.warns(UserWarning, match=r"set\.jsonl: \d rows skipped while reading") as warned:
+        assert all(rows.sample(i, np.random.default_rng(i)).answer == "A" for i in range(4))
+    assert [str(one.message).split()[1] for one in warned] == ["1", "2"], "when they have doubled"
+    assert len(rows.skipped) == 3 and "3 entries skipped" in rows.skip_report()
     (tmp_path / "set.jsonl").write_text("")
     with pytest.raises(ValueError, match="is empty"):
         LlavaRows(tmp_path / "set.jsonl")
+
+
+OTHER_FORMS = {
+    "no words in a turn": {"image": "a.jpg", "conversations": [{"from": "human"}, {"from": "gpt", "value": "A"}]},
+    "words that are none": {"image": "a.jpg", "conversations": [{"from": "human", "value": None}]},
+    "turns that are none": {"image": "a.jpg", "conversations": "Q A"},
+    "a number for an answer": {"image": "a.jpg", "question": "Q", "answer": 2},
+    "an answer of no question": {"image": "a.jpg", "question": "Q", "answers": [{"text": "A"}]},
+    "a caption of null": {"image": "a.jpg", "caption": None},
+    "a list for a picture": {"image": ["a.jpg"], "question": "Q", "answer": "A"},
+}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("entry", OTHER_FORMS.values(), ids=OTHER_FORMS)
+def test_entries_of_another_form_are_named_or_replaced(tmp_path, suffix, entry):
+    pictures(tmp_path, "a.jpg")
+    lines = [json.dumps(line) for line in (entry, {"image": "a.jpg", "question": "Q", "answer": "A"})]
+    (tmp_path / f"set{suffix}").write_text("[" + ",".join(lines) + "]" if suffix == ".json" else "\n".join(lines))
+    with pytest.raises(ValueError, match=rf"set{suffix}, entry 1: .*correct the line, or use --skip-bad"):
+        LlavaRows(tmp_path / f"set{suffix}").sample(0)
+    rows = LlavaRows(tmp_path / f"set{suffix}", skip_bad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert all(rows.sample(0, np.random.default_rng(seed)).answer == "A" for seed in range(4))
+    assert len(rows.skipped) == 1
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("name", ["conversations", "messages"])
+def test_turns_of_roles_and_entries_with_no_picture(tmp_path, suffix, name):
+    pictures(tmp_path, "a.jpg")
+    turns = [{"role": "user", "content": "<image>\nQ"}, {"role": "assistant", "content": "A"}]
+    lines = [json.dumps(entry) for entry in ({"image": None, name: turns}, {"image": "a.jpg", name: turns})]
+    (tmp_path / f"set{suffix}").write_text("[" + ",".join(lines) + "]" if suffix == ".json" else "\n".join(lines))
+    rows = LlavaRows(tmp_path / f"set{suffix}")
+    assert len(rows) == 1 and said(rows, 0) == {("Q", "A")}
 
 
 # --- WebDataset ---------------------------------------------------------------------------------------------------
@@ -202,6 +247,38 @@ def test_tars_are_read_through_an_index(tars, monkeypatch):
         monkeypatch.setattr("pilot.data.formats.webdataset._scan", lambda *_: pytest.fail("gone through again"))
     assert [value(pickle.loads(pickle.dumps(rows)), i) for i in range(3)] == [10, 20, 40]
     assert len(WebDatasetRows(tars / "1.tar")) == 1
+
+
+def test_a_tar_made_again_with_the_same_size_is_gone_through_again(tmp_path):
+    tar(tmp_path / "0.tar", **{"1.jpg": jpeg(10), "1.txt": "a cup", "2.txt": "a dog", "2.jpg": jpeg(20)})
+    assert [value(WebDatasetRows(tmp_path), i) for i in range(2)] == [10, 20]
+    size = (tmp_path / "0.tar").stat().st_size
+    tar(tmp_path / "0.tar", **{"1.txt": "a cup", "1.jpg": jpeg(30), "2.jpg": jpeg(40), "2.txt": "a dog"})
+    assert (tmp_path / "0.tar").stat().st_size == size
+    assert [value(WebDatasetRows(tmp_path), i) for i in range(2)] == [30, 40]
+
+
+def test_two_threads_do_not_close_each_others_tars(tars, monkeypatch):
+    monkeypatch.setattr("pilot.data.storage.folder.OPEN_FILES", 1)
+    rows, pread, reading = WebDatasetRows(tars), os.pread, threading.Event()
+
+    def read_slowly(*place):
+        reading.set()
+        time.sleep(0.1)
+        return pread(*place)
+
+    monkeypatch.setattr("pilot.data.formats.webdataset.os.pread", read_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(value, rows, 0)
+        assert reading.wait(10)
+        second = pool.submit(value, rows, 2)
+        assert (first.result(), second.result()) == (10, 40)
+
+
+def test_a_sample_of_another_form_in_a_tar_is_named(tars):
+    tar(tars / "2.tar", **{"5.jpg": jpeg(1), "5.json": '{"conversations": 3}'})
+    with pytest.raises(ValueError, match=r"2.tar, sample at byte \d+: what is said is of another form.*--skip-bad"):
+        WebDatasetRows(tars / "2.tar").sample(0)
 
 
 def test_a_broken_tar_is_named_or_skipped(tars):

@@ -12,6 +12,7 @@ from typing import Any
 from pilot.data.formats.image_text import ImageTextRows, find_folder
 from pilot.data.storage.files import read_json
 from pilot.data.storage.untrusted import path_inside
+from pilot.data.transforms import pad_box
 from pilot.tokenizers.text import box_to_locs
 
 FETCH = "fetch it again"
@@ -75,15 +76,18 @@ class CocoRows(ImageTextRows):
 
 
 def unit_box(row: Mapping[str, Any], image: Mapping[str, Any]) -> tuple[float, ...]:
-    """Convert a COCO box to (y0, x0, y1, x1) in [0, 1]; one that is empty or not within its picture is a
-    `ValueError`."""
+    """Convert a COCO box to (y0, x0, y1, x1) in [0, 1] of the square that the model sees (`pad_box`).
+
+    Raises:
+        ValueError: a box that is empty, or not within its picture.
+    """
     x, y, width, height = row["bbox"]
     wide, high = image["width"], image["height"]
     inside = x >= -SLACK and y >= -SLACK and x + width <= wide + SLACK and y + height <= high + SLACK
     if not (width > 0 and height > 0 and inside):
         raise ValueError(f"its box {row['bbox']} is empty or not within the picture of {wide} × {high} pixels")
     edges = (y / high, x / wide, (y + height) / high, (x + width) / wide)
-    return tuple(min(max(float(edge), 0.0), 1.0) for edge in edges)
+    return pad_box([min(max(float(edge), 0.0), 1.0) for edge in edges], (high, wide))
 
 
 def format_boxes(name: str, boxes: Sequence[tuple[float, ...]]) -> str:

@@ -10,8 +10,11 @@
 Four columns beyond the standard ones are ours, and optional:
 `observation.subtask_box` float32 [4]: (y0, x0, y1, x1) in [0, 1] of the subtask's object in the first camera, NaN when
 there is none; `observation.perturbed` bool: the step was executed with another action than the one recorded (see
-`LeRobotDataset.windows`); `observation.drawable` bool: training may start a chunk at the step (idle ones are not); and
-`labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
+`EpisodeDataset.action_chunks`); `observation.drawable` bool: training may start a chunk at the step (idle ones are
+not); and `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
+
+Boxes, here and in all text that a model reads or writes, are relative to the square that the model sees, in the middle
+of which `data/transforms.py` puts a picture that is not square: its own edges are then not at 0 and 1 (`pad_box`).
 """
 
 import json
