@@ -46,6 +46,17 @@ def test_held_out_episodes_share_no_chunk_with_those_fitted_to(dataset):
     assert not {c.tobytes() for c in fitted} & {c.tobytes() for c in held_out}
 
 
+def test_rows_that_training_may_not_draw_begin_no_chunk(dataset):
+    some = LeRobotDataset(dataset.path, HORIZON)
+    some.trainable = np.isin(some.episode_of, (0, 2, 3))
+    stats = compute_norm_stats([dataset], ROBOT)["actions"]
+    parts = {part: whole_chunks([some], ROBOT, stats=stats, part=part) for part in ("all", "fitted", "held_out")}
+    assert {part: len(chunks) for part, chunks in parts.items()} == {"all": 27, "fitted": 18, "held_out": 9}
+    kept = LeRobotDataset(dataset.path, HORIZON, episodes=[0, 2, 3])
+    expected = whole_chunks([kept], ROBOT, stats=stats)
+    assert {c.tobytes() for c in parts["all"]} == {c.tobytes() for c in expected}
+
+
 def test_one_episode_is_both(dataset):
     alone = LeRobotDataset(dataset.path, HORIZON, episodes=[3])
     assert len(drawn(alone, part="fitted")[1]) == len(drawn(alone, part="held_out")[1]) == 9

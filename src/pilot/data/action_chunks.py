@@ -32,6 +32,8 @@ def whole_chunks(
 ) -> Float[np.ndarray, "n ah ad"]:
     """Collect at most `MAX_CHUNKS` chunks without padding, drawn from all sets alike, every `stride`-th step of each.
 
+    They start at rows that training may draw.
+
     `stats` are those of the actions. `part`: the chunks of every tenth episode (`held_out`), of the others (`fitted`),
     or `all`.
 
@@ -61,7 +63,8 @@ def add_step_scale(stats: NormStats, chunks: Float[np.ndarray, "n ah ad"]) -> No
 
 
 def _rows(dataset: EpisodeDataset, part: str) -> Int[np.ndarray, " n"]:
-    held_out = dataset.episode_of % HOLD_OUT == 0
+    rows = dataset.trainable_rows()  # what a run holds out for validation is not among them
+    held_out = dataset.episode_of[rows] % HOLD_OUT == 0
     if part == "all" or held_out.all():  # one episode is both
-        return np.arange(len(dataset))
-    return np.flatnonzero(held_out if part == "held_out" else ~held_out)
+        return rows
+    return rows[held_out if part == "held_out" else ~held_out]

@@ -176,7 +176,7 @@ def other_chunks(config: TrainConfig, sources: Mapping[str, RowSource], *, robot
             if isinstance(rows, RobotRows) and robot_of(source, config).name == name and "fast" in source.teaches
         ]
         # A tokenizer is fitted to whole chunks, and some sets have none.
-        long = [data for data in datasets if max(e.stop - e.start for e in data.episodes) >= data.action_horizon]
+        long = [data for data in datasets if _longest_trained(data) >= data.action_horizon]
         if name == own or not long:
             continue
         others.append(chunks_of(load_robot(name), long, stats=robots[name].norm_stats, config=config))
@@ -214,3 +214,9 @@ def pipelines(
 
 def _running(robot: Robot, datasets: list[EpisodeDataset]) -> RobotStats:
     return compute_robot_stats(datasets, robot, adapter=load_adapter(robot))
+
+
+def _longest_trained(dataset: EpisodeDataset) -> int:
+    """Return the steps of the longest episode with rows that training may draw."""
+    episodes = (dataset.episodes[i] for i in np.unique(dataset.episode_of[dataset.trainable_rows()]))
+    return max((episode.stop - episode.start for episode in episodes), default=0)
