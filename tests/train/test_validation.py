@@ -1,5 +1,7 @@
 """What is held out is never trained on, and how a run does on it is measured in the robot's own units."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,11 @@ import pytest
 import torch
 
 from infer.policies import TOLD, observation
+from pilot.data.formats.open_dataset import open_image_text
+from pilot.data.formats.webdataset import WebDatasetRows
+from pilot.data.formats.writer import encode_png
+from pilot.data.loading.loader import FolderRowSource
+from pilot.data.mixture import FileRowSource
 from pilot.infer.policy import load_policy
 from pilot.models.pi import pi0_fast, pi05
 from pilot.train.config import Source, TrainConfig
@@ -14,7 +21,7 @@ from pilot.train.ema import swap_weights
 from pilot.train.loop import Run, train
 from pilot.train.metrics import read_metrics, read_notes
 from pilot.train.setup import prepare
-from pilot.train.validation import Validation
+from pilot.train.validation import Validation, hold_out
 from train import ranks
 from train.toy import changed, config, record, record_web
 
@@ -96,6 +103,39 @@ def test_a_policy_that_knows_the_answer_has_no_error(data, web, tmp_path, monkey
         model, "sample_actions", lambda observation, **_: torch.stack(recorded[-observation.batch_size :]) + 0.5
     )
     assert judge.run(model)["val/action_mse/toy"] == pytest.approx(0.25)
+
+
+def test_chunks_are_sampled_in_as_many_steps_as_the_model_asks_for(data, web, tmp_path, monkeypatch):
+    judge, run = validation(mixed(data, web), tmp_path)
+    model, asked = run.learner.model, []
+    sample = model.sample_actions
+    monkeypatch.setattr(type(model), "default_num_steps", 3)
+    monkeypatch.setattr(
+        model, "sample_actions", lambda *given, **more: asked.append(more["num_steps"]) or sample(*given, **more)
+    )
+    judge.run(model)
+    assert set(asked) == {3}
+
+
+def test_tars_are_still_read_one_after_the_other_and_fetched_ahead(tmp_path, web):
+    for name in ("0.tar", "1.tar"):
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for number in range(3):
+                for suffix, content in (("png", encode_png(np.zeros((8, 8, 3), np.uint8))), ("txt", b"a cup")):
+                    entry = tarfile.TarInfo(f"{number}.{suffix}")
+                    entry.size = len(content)
+                    archive.addfile(entry, io.BytesIO(content))
+    tars = WebDatasetRows(tmp_path)
+    announced: list[list[Path]] = []
+    tars.folder.is_local, tars.folder.prefetch = False, lambda files: announced.append(list(files))
+    kept, held_out = hold_out(tars, name="tars", share=0.3, seed=0)
+    assert len(kept) == 4 and len(held_out) == 2
+    assert isinstance(kept, FileRowSource) and kept.files_of(np.array([0, 4])).tolist() == [0, 1]
+    assert isinstance(kept, FolderRowSource) and not kept.folder.is_local
+    kept.prefetch(4)
+    assert announced == [[tmp_path / "1.tar"]]
+    others, _ = hold_out(open_image_text(web), name="web", share=0.3, seed=0)
+    assert not isinstance(others, FileRowSource | FolderRowSource)
 
 
 def test_a_model_that_writes_its_actions_is_judged_by_its_losses(data, web, tmp_path):

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pilot.data.formats.webdataset import WebDatasetRows
 from pilot.data.loading.loader import Loader, RobotRows
 from pilot.data.mixture import RowSource
 from pilot.data.pipeline import Pipeline, Row, collate
@@ -29,7 +30,6 @@ from pilot.train.config import TrainConfig
 from pilot.types import Robot, Sample
 
 AT_ONCE = 16
-NUM_STEPS = 10
 
 Numbers = Int[np.ndarray, " n"]
 
@@ -52,6 +52,22 @@ class SourceSubset:
         return self.whole.sample(i, rng)
 
 
+class TarSubset(SourceSubset):
+    """Some rows of a set of tars, which can be read tar by tar and fetched ahead as the whole set can."""
+
+    def __init__(self, rows: WebDatasetRows, numbers: Numbers) -> None:
+        super().__init__(rows, numbers)
+        self.tars, self.folder = rows, rows.folder
+
+    def files_of(self, rows: Numbers) -> Numbers:
+        """Return the number of the tar of each row."""
+        return self.tars.files_of(rows)
+
+    def prefetch(self, i: int) -> None:
+        """Announce that row `i` of the whole set will be read."""
+        self.tars.prefetch(i)
+
+
 def hold_out(rows: RowSource, *, name: str, share: float, seed: int) -> tuple[RowSource, Numbers]:
     """Split a source into what training may draw, and the numbers of the rows that it may not.
 
@@ -70,7 +86,9 @@ def hold_out(rows: RowSource, *, name: str, share: float, seed: int) -> tuple[Ro
     count = min(units - 1, max(1, round(share * units)))
     chosen = np.random.default_rng((seed, crc32(name.encode()))).permutation(units)[:count]
     if not isinstance(rows, RobotRows):
-        return SourceSubset(rows, np.setdiff1d(np.arange(units), chosen)), np.sort(chosen)
+        kept = np.setdiff1d(np.arange(units), chosen)
+        is_tars = isinstance(rows, WebDatasetRows)
+        return (TarSubset(rows, kept) if is_tars else SourceSubset(rows, kept)), np.sort(chosen)
     dataset = rows.dataset
     trainable = np.ones(len(dataset), bool) if dataset.trainable is None else dataset.trainable
     held = np.isin(dataset.episode_of, chosen)
@@ -168,7 +186,7 @@ class Validation:
         noise = self._to_device(torch.randn(len(rows), *rows[0].actions.shape, generator=generator))
         if (padded_dims := model.padded_dims(robot.action_dim)) is not None:
             padded_dims = self._to_device(padded_dims)
-        steps = {"noise": noise, "num_steps": NUM_STEPS, "padded_dims": padded_dims}
+        steps = {"noise": noise, "num_steps": model.default_num_steps, "padded_dims": padded_dims}
         chunks = model.sample_actions(observation, **steps).float().cpu().numpy()
         grips = np.array([any(name == gripper.action for gripper in robot.grippers) for name in robot.action_names])
         for case, chunk in zip(cases, chunks, strict=True):

@@ -14,14 +14,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import islice, pairwise
 from queue import Queue
-from typing import Literal, TypeGuard
+from typing import Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from pilot.data.formats.episodes import EpisodeDataset
-from pilot.data.formats.webdataset import WebDatasetRows
 from pilot.data.language import to_sample
 from pilot.data.layout import Batch
 from pilot.data.loading.parallel import worker_pool
@@ -30,11 +29,26 @@ from pilot.data.loading.windows import WINDOW, WindowCache, choose_windows, find
 from pilot.data.mixture import LOSSES, Draw, Mixture, RowSource, check_teaches
 from pilot.data.pipeline import Pipeline, Row, collate, common_camera_order
 from pilot.data.state_shift import shift_state
+from pilot.data.storage.folder import DatasetFolder
 from pilot.types import Moment, Sample
 
 AHEAD = 4
 FILES_AHEAD = 16  # steps: for which files of sources that lie elsewhere are fetched while earlier ones are read
 AUGMENTING, SHIFTING = 1, 2  # keep what pictures and states draw apart from what words draw
+
+
+@runtime_checkable
+class FolderRowSource(Protocol):
+    """A source whose files can be fetched ahead, where its folder lies elsewhere."""
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The files of the set."""
+        ...
+
+    def prefetch(self, i: int) -> None:
+        """Announce that row `i` will be read."""
+        ...
 
 
 class RobotRows:
@@ -81,6 +95,11 @@ class RobotRows:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The files of the set."""
+        return self.dataset.folder
 
     def groups(self) -> dict[str, Int[np.ndarray, " n"]]:
         """Return trainable rows by the task of their episode, or by its label "group" where `group_by` asks for it."""
@@ -358,11 +377,9 @@ class Loader:
             yield item
 
 
-def _is_streamed(rows: RowSource) -> TypeGuard[RobotRows | WebDatasetRows]:
+def _is_streamed(rows: RowSource) -> TypeGuard[FolderRowSource]:
     """Return whether the files of a source are fetched from elsewhere as they are read."""
-    if isinstance(rows, RobotRows):
-        return not rows.dataset.folder.is_local
-    return isinstance(rows, WebDatasetRows) and not rows.folder.is_local
+    return isinstance(rows, FolderRowSource) and not rows.folder.is_local
 
 
 _worker: list[tuple[Loader, int]] = []  # the loader of this process and its number, where it is one that reads ahead
