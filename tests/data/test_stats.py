@@ -144,7 +144,7 @@ def test_large_sets_take_some_steps_of_each_chunk(tmp_path, monkeypatch):
     monkeypatch.setattr(stats, "MAX_CHUNK_ROWS", 400)
     dataset = recorded(tmp_path, [200, 200], perturbed=())
     some, total = compute_norm_stats([dataset], ROBOT), RobotStats(ROBOT)
-    total.add(loaded_columns(dataset, 0), Recipe(robot=ROBOT, adapter=Adapter(), action_horizon=3, chunk_steps=3))
+    total.add(loaded_columns(dataset, 0), Recipe(robot=ROBOT, adapter=Adapter(), action_horizon=3, sampled_steps=3))
     assert total.actions.count == 2 * (200 + 199 + 198)
     every = total.result()
     np.testing.assert_allclose(some["actions"].mean, every["actions"].mean, atol=0.05)

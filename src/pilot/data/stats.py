@@ -140,13 +140,13 @@ class RunningStats:
 class Recipe:
     """The way in which a robot's rows count (see the head of the file).
 
-    `chunk_steps` of the `action_horizon` are taken per row.
+    `sampled_steps` of the `action_horizon` are taken per row.
     """
 
     robot: Robot
     adapter: Adapter
     action_horizon: int
-    chunk_steps: int
+    sampled_steps: int
     skip_bad: bool = False
 
     @classmethod
@@ -156,7 +156,7 @@ class Recipe:
         # chunk.
         steps = int(np.clip(MAX_CHUNK_ROWS // max(rows, 1), 1, action_horizon))
         return cls(
-            robot=robot, adapter=adapter, action_horizon=action_horizon, chunk_steps=steps, skip_bad=skip_bad
+            robot=robot, adapter=adapter, action_horizon=action_horizon, sampled_steps=steps, skip_bad=skip_bad
         )  # fmt: skip
 
 
@@ -188,8 +188,8 @@ class RobotStats:
         base[:, relative] = state[:, relative]
         stops, horizon = columns.stops[rows], recipe.action_horizon
         broken = None if columns.perturbed is None else np.concatenate([[0], np.cumsum(columns.perturbed)])
-        for number in range(recipe.chunk_steps):
-            steps = rows + (columns.first + rows + number * horizon // recipe.chunk_steps) % horizon
+        for number in range(recipe.sampled_steps):
+            steps = rows + (columns.first + rows + number * horizon // recipe.sampled_steps) % horizon
             whole = steps < stops
             if broken is not None:
                 whole &= broken[np.minimum(steps, stops - 1)] == broken[rows]

@@ -18,7 +18,7 @@ class Rlds:
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         if options.layouts is None:
-            raise ValueError(f"{path} is an RLDS set; say what its features mean: Options(layouts=load_layout)")
+            raise ValueError(f"{path} is an RLDS set; say what its features mean: ImportOptions(layouts=load_layout)")
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
         self.dataset = rlds.RldsDataset(path, 1, layout=options.layouts(name), skip_bad=True, progress=True)
         self.fps = float(self.dataset.fps)
