@@ -10,11 +10,11 @@ from pilot.eval.settings import Settings
 from pilot.infer.high_level import SayCan
 
 
-def result(suite="homes-l1", policy="p", until=None, **changes):
+def result(suite="homes-l1", policy="p", until=None, seed=0):
     record = EpisodeRecord(
-        suite=suite, control="none", scene=0, episode=0, prompt="p", asked="p", success=True, steps=20,
+        suite=suite, control="none", scene=0, episode=0, seed=seed, prompt="p", asked="p", success=True, steps=20,
         first_grasped=None, wrong_object=False, right_object_first=False, placed=1, targets=1, subtasks=(),
-        infer_ms=1.0, **({"seed": 0, "replan_steps": 5} | changes),
+        infer_ms=1.0, replan_steps=5,
     )  # fmt: skip
     return SuiteResult(suite=suite, title="", control="none", policy=policy, records=(record,), until=until)
 
