@@ -200,6 +200,49 @@ def test_a_robot_that_comes_while_the_policy_changes_is_brought_along(numbered):
     numbered.batcher.close()
 
 
+def test_a_robot_that_begins_anew_while_the_policy_changes_is_brought_along(numbered):
+    """Its new session is of the old policy, and is not taken for the one that is moved meanwhile."""
+    moving, restarted = threading.Event(), threading.Event()
+
+    class Moved(WarmSession):
+        def move_to(self, policy):
+            moving.set()
+            restarted.wait(0.2)
+            super().move_to(policy)
+
+    class Slow(WarmPolicy):
+        def session(self):
+            session = WarmSession(self)
+            moving.wait(0.2)  # in which a reload could come between
+            return session
+
+    numbered.policy = Slow(1)
+    robot = SimpleNamespace(state=Moved(numbered.policy), generation=0, kind=None)
+    before = robot.state
+
+    async def restart():
+        await numbered.restart(robot, alone=True)
+        restarted.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(restart()))
+    thread.start()
+    asyncio.run(numbered.reload(lambda: [robot]))
+    thread.join()
+    assert robot.state is not before
+    assert numbered._infer([robot], [OBSERVATION])[0] | {"actions": None} == {
+        "actions": None, "number": 2, "seen": 1, "subtask": "done", "heard": OBSERVATION["prompt"],
+    }  # fmt: skip
+    numbered.batcher.close()
+
+
+def test_who_connects_while_the_policy_changes_is_told_what_holds_then(numbered):
+    """What the old policy says of itself may be written last, when the robot has been moved already."""
+    robot = SimpleNamespace(state=WarmSession(numbered.policy), generation=1, kind=None, metadata={"limits": "old"})
+    asyncio.run(numbered.reload(lambda: [robot]))
+    assert robot.metadata == numbered.metadata
+    numbered.batcher.close()
+
+
 @pytest.mark.parametrize("failure", ["exit", "unsayable"])
 def test_a_policy_that_cannot_be_loaded_changes_nothing(failure, caplog):
     def load():

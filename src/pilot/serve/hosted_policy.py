@@ -109,6 +109,19 @@ class HostedPolicy:
             self.batcher.run_alone(policy.reset).add_done_callback(self._log_failed_reset)
         return policy, generation
 
+    async def restart(self, robot: RobotSession, *, alone: bool) -> None:
+        """Begin anew with a robot: another episode, of which the last one must not be remembered.
+
+        `alone` as in `start_session`.
+        """
+
+        def start() -> None:
+            robot.state, robot.generation = self.start_session(robot.kind, alone=alone)
+
+        # Between batches, as all that changes a session: else one that a reload moves meanwhile, for an answer that
+        # nobody waits for any more, would be noted as the new policy's while it is of the old one.
+        await asyncio.wrap_future(self.batcher.run_alone(start))
+
     def _log_failed_reset(self, reset: Future[Any]) -> None:
         if not reset.cancelled() and (error := reset.exception()) is not None:
             log.error("reset for a new robot failed: %s", error, exc_info=error, extra={"policy": self.name})
@@ -151,9 +164,7 @@ class HostedPolicy:
             await asyncio.wrap_future(self.batcher.run_alone(lambda: self._replace(policy)))
             self._greetings = greetings
             present = robots()
-            await asyncio.wrap_future(
-                self.batcher.run_alone(lambda: [attempt(partial(self._move_session, robot)) for robot in present])
-            )
+            await asyncio.wrap_future(self.batcher.run_alone(lambda: self._move_sessions(present)))
 
     def _load_and_warm_up(self) -> tuple[Any, dict[str | None, bytes]]:
         """Return the new policy and its greetings; all that can fail is done here, before the replacement."""
@@ -187,6 +198,12 @@ class HostedPolicy:
         if hasattr(self.policy, "infer_many"):
             return self.policy.infer_many([robot.state for robot in robots], observations, errors="return")
         return [attempt(partial(robot.state.infer, observation)) for robot, observation in zip(robots, observations)]
+
+    def _move_sessions(self, robots: Sequence[RobotSession]) -> None:
+        for robot in robots:
+            attempt(partial(self._move_session, robot))
+            # Also of one that is here already: it may have connected while the old policy said what it is told.
+            robot.metadata = self.describe(robot.kind)
 
     def _move_session(self, robot: RobotSession) -> None:
         """Move a session of an earlier policy to the present one; if that fails, the robot that asks is told."""

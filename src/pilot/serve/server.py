@@ -302,11 +302,10 @@ class PolicyServer:
         ask = partial(self._ask, connection, robot)
         if connection.dialect == "pilot":
             return ask
-        restart = partial(self._restart, connection.hosted, robot)
         return EvaluationDialogue(
             robot.metadata,
             answer=ask,
-            restart=restart,
+            restart=lambda: connection.hosted.restart(robot, alone=len(self.state.sessions.connected()) <= 1),
             stop_state=lambda: (robot.stopped, robot.released),
             limits=self.state.limits,
         ).respond
@@ -330,11 +329,6 @@ class PolicyServer:
             return await connection.answer_task
         finally:
             connection.answer_task = None
-
-    def _restart(self, hosted: HostedPolicy, robot: RobotSession) -> None:
-        """Begin anew with the policy: another episode, of which the last one must not be remembered."""
-        alone = len(self.state.sessions.connected()) <= 1
-        robot.state, robot.generation = hosted.start_session(robot.kind, alone=alone)
 
     def _close_later(self, closing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(closing)

@@ -1,7 +1,9 @@
 """What a server knows of each robot: the policy's session with it, and what people may look at.
 
 A robot that loses its connection and comes back under the same session name within `Limits.resume_seconds` continues
-where it was. All of this belongs to the server's event loop; nothing here is shared with other threads.
+where it was. All of this belongs to the server's event loop, but for what a robot has of the policy: its `state` and
+`generation`, once they exist, are changed by the batcher's threads alone (`serve/hosted_policy.py`), which never work
+for one robot twice at a time. Its `metadata` is replaced as a whole, here and there.
 """
 
 import hashlib
@@ -196,14 +198,14 @@ class RobotSession:
         Raises:
             ValueError: the actions have other dims than the robot.
         """
-        actions = reply.get("actions")
-        if not self.metadata.get("limits") or not isinstance(actions, np.ndarray):
+        actions, metadata = reply.get("actions"), self.metadata  # read once: a reload may bring other limits meanwhile
+        if not metadata.get("limits") or not isinstance(actions, np.ndarray):
             return dict(reply)
-        sent, reasons = limit_chunk(actions, self.metadata)
+        sent, reasons = limit_chunk(actions, metadata)
         if not reasons:
             return dict(reply)
         self.limited += 1
-        if self.metadata["limits"].get("on_violation") == "stop":
+        if metadata["limits"].get("on_violation") == "stop":
             self.stop(f"its policy left its limits: {', '.join(reasons)}")
         return {**reply, "actions": sent, "limited": list(reasons)}
 

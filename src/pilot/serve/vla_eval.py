@@ -52,7 +52,7 @@ class EvaluationDialogue:
         metadata: Mapping[str, Any],
         *,
         answer: AnswerFn,
-        restart: Callable[[], None],
+        restart: Callable[[], Awaitable[None]],
         stop_state: Callable[[], Any],
         limits: Limits,
     ) -> None:
@@ -78,7 +78,7 @@ class EvaluationDialogue:
                 case "episode_start" | "episode_end":
                     self.planned.clear()
                     if message["type"] == "episode_start":
-                        self.restart()
+                        await self.restart()
                     return None
                 case "error":
                     return None
