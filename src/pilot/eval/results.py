@@ -199,7 +199,7 @@ def save_table(results: Sequence[SuiteResult], path: str | Path, *, settings: Ma
     """
     path, how = Path(path), {} if settings is None else {"settings": dict(settings)}
     new = [result.to_json() | how for result in results]
-    policies = {row["policy"] for row in new}  # a table is of one policy, as its manifest says
+    policies = {result.policy for result in results}  # a table is of one policy, as its manifest says
     before = [row for row in _read_rows(path) if row.get("policy") in policies]
     # Rows of older versions do not say their settings, and give way to any.
     cells = {
