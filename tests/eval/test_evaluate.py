@@ -160,6 +160,9 @@ def test_shuffled_prompts_differ_from_the_own_and_repeat_by_seed():
     assert others != [other_prompt(job(home, seed=1)) for home in range(8)]
     with pytest.raises(ValueError, match=r"nothing to shuffle"):
         other_prompt(job(0, episodes=1))
+    lab = replace(job(), suite=load_suite("lab-stack-bowls-l1"))  # many wordings of one task
+    with pytest.raises(ValueError, match="asks the same of the robot everywhere"):
+        other_prompt(lab)
 
 
 def test_one_process_and_two_find_the_same():
@@ -515,3 +518,6 @@ def test_a_policy_says_how_its_chunks_are_executed():
     plain = Settings(timekeeping=Timekeeping(executor="open-loop"))
     assert Runner(Overlaps(), plain).setup(job()).timekeeping.executor == "open-loop"
     assert Runner(Still()).setup(job()).timekeeping.executor == "open-loop"
+    late = Settings(timekeeping=Timekeeping(clock=True, latency_ms=200))  # on the clock nobody stands still unasked
+    assert Runner(Still(), late).timekeeping.executor == "rtc"
+    assert Runner(Overlaps(), late).timekeeping.executor == "ensemble"

@@ -107,8 +107,7 @@ def read_timekeeping(args: argparse.Namespace) -> Any:
         return None
     from pilot.eval.episode import Timekeeping
 
-    executor = args.executor or ("rtc" if args.clock else None)
-    return Timekeeping(clock=args.clock, latency_ms=args.latency_ms, executor=executor)
+    return Timekeeping(clock=args.clock, latency_ms=args.latency_ms, executor=args.executor)
 
 
 def run(args: argparse.Namespace) -> None:
