@@ -194,6 +194,14 @@ def test_what_does_not_fit_is_an_error_that_says_what_to_do_and_the_connection_g
         assert "this prompt cannot be read" in error(task_description="crash")
         assert "cannot be read as png" in error(images={"a": {"__image__": True, "format": "png", "data": b"no"}})
         assert "got format 'gif'" in error(images={"a": {"__image__": True, "format": "gif", "data": b"no"}})
+        assert "got format ['png']" in error(images={"a": {"__image__": True, "format": ["png"], "data": b"no"}})
+        assert "the state is a vector of numbers" in error(states=[{}] * 8)
+        deep: list = []
+        for _ in range(990):
+            deep = [deep]
+        assert "nested 16 deep at most" in error(images={"agentview": deep})
+        mixed = client.ask("observation", {"images": {}, b"bytes": 1})
+        assert "has 'images' by camera" in mixed["payload"]["error"]
         assert "unknown message type 'dance'" in client.ask("dance", {})["payload"]["error"]
         assert client.act()[0] == 10
 

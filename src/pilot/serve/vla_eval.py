@@ -26,7 +26,7 @@ import msgpack
 import numpy as np
 from PIL import Image
 
-from pilot.serve.limits import Limits
+from pilot.serve.limits import MAX_DEPTH, Limits
 from pilot.serve.wire import WireError, pack, read_array, read_dtype, unpack
 from pilot.version import __version__
 
@@ -129,7 +129,7 @@ def translate(payload: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: it has no pictures or instruction, fewer pictures than the robot has cameras, or another state.
     """
     if not isinstance(payload, dict) or not isinstance(payload.get("images"), dict) or not payload["images"]:
-        got = sorted(payload) if isinstance(payload, dict) else type(payload).__name__
+        got = sorted(map(str, payload)) if isinstance(payload, dict) else type(payload).__name__
         raise ValueError(f"an observation has 'images' by camera, 'task_description' and 'states', got {got}")
     prompt = payload.get("task_description")
     if not isinstance(prompt, str):
@@ -148,7 +148,12 @@ def translate(payload: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
         got = "none; switch it on with send_state: true" if state is None else f"one of shape {list(np.shape(state))}"
         raise ValueError(f"robot '{metadata.get('robot')}' has a state of {len(names)} ({', '.join(names)}), got {got}")
     known = {"images": {camera: images[camera] for camera in cameras}, "prompt": prompt}
-    return known if state is None else known | {"state": np.asarray(state, np.float32)}
+    if state is None:
+        return known
+    try:
+        return known | {"state": np.asarray(state, np.float32)}
+    except TypeError as error:
+        raise ValueError(f"the state is a vector of numbers: {error}") from error
 
 
 def read_message(data: str | bytes, limits: Limits) -> dict[str, Any]:
@@ -177,27 +182,29 @@ def _from_array(value: Any) -> dict[str, Any]:
     return {"__ndarray__": True, "data": value.tobytes(), "dtype": value.dtype.str, "shape": list(value.shape)}
 
 
-def read_arrays(value: Any, limits: Limits) -> Any:
+def read_arrays(value: Any, limits: Limits, *, depth: int = 0) -> Any:
     """Return a payload with its arrays and pictures as arrays.
 
     Raises:
-        WireError: one cannot be read, or is too large.
+        WireError: one cannot be read, or is too large; or the payload is nested too deep.
     """
+    if depth > MAX_DEPTH:
+        raise WireError(f"an observation is nested {MAX_DEPTH} deep at most")
     if isinstance(value, list):
-        return [read_arrays(item, limits) for item in value]
+        return [read_arrays(item, limits, depth=depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
     if "__image__" in value and value.get("format") != "raw":
         return _read_picture(value, limits)
     if "__image__" in value or "__ndarray__" in value:
         return read_array(value.get("data"), value.get("shape"), dtype=read_dtype(value.get("dtype")))
-    return {key: read_arrays(item, limits) for key, item in value.items()}
+    return {key: read_arrays(item, limits, depth=depth + 1) for key, item in value.items()}
 
 
 def _read_picture(value: Mapping[str, Any], limits: Limits) -> np.ndarray:
     """Decode a compressed picture, of limited size: a small file can hold a huge one."""
     data, kind = value.get("data"), value.get("format")
-    if not isinstance(data, bytes) or kind not in FORMATS:
+    if not isinstance(data, bytes) or not isinstance(kind, str) or kind not in FORMATS:
         raise WireError(f"a picture is PNG, JPEG or raw bytes, got format {kind!r:.40}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS[kind]) as picture:
