@@ -97,6 +97,9 @@ def test_garbage_gets_a_text_and_the_connection_goes_on(port, good, message):
     ("changes", "words"),
     [
         ({"state": np.array([0, 1, np.nan, 3, 4])}, r"'state' .* is nan at \[2\]"),
+        ({"state": [0.0, 1.0, float("nan"), 3.0, 4.0]}, r"'state\.2' is nan; send finite numbers"),
+        ({"state": [np.float32("inf")] * 5}, r"'state\.0' is inf; send finite numbers"),
+        ({"images": {"room": 1, b"wrist": 2}}, r"names are text, got b'wrist' in 'images'"),
         ({"state": np.zeros(4)}, "state has 4 dims, robot 'homes' declares 5"),
         ({"prompt": "x" * 5000}, "5000 characters, the limit is 4000"),
         ({"prompt": "crash"}, "RuntimeError: out of luck"),

@@ -4,6 +4,7 @@ Who exceeds a limit is told what was expected and what came. Other robots notice
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -136,6 +137,8 @@ def check_observation(observation: Any, limits: Limits) -> dict[str, Any]:
     for name, leaf in iter_leaves(observation):
         if isinstance(leaf, np.ndarray):
             check_array(leaf, name, limits=limits)
+        elif isinstance(leaf, float | np.floating) and not math.isfinite(leaf):
+            raise ValueError(f"'{name}' is {leaf}; send finite numbers")
         elif isinstance(leaf, str) and len(leaf) > limits.prompt_characters:
             raise ValueError(f"'{name}' has {len(leaf)} characters, the limit is {limits.prompt_characters}")
     return observation
@@ -145,7 +148,7 @@ def iter_leaves(value: Any, name: str = "", *, depth: int = 0) -> Iterator[tuple
     """Yield the values in nested dicts and lists with their paths, such as `images.wrist`.
 
     Raises:
-        ValueError: nested too deep, or a name is too long to be quoted in an error.
+        ValueError: nested too deep, or a name is no text, or too long to be quoted in an error.
     """
     if not isinstance(value, Mapping | list):
         yield name, value
@@ -153,7 +156,9 @@ def iter_leaves(value: Any, name: str = "", *, depth: int = 0) -> Iterator[tuple
     if depth > MAX_DEPTH:
         raise ValueError(f"an observation is nested {MAX_DEPTH} deep at most, this one is deeper at '{name}'")
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-        if isinstance(key, str | bytes) and len(key) > NAME_LENGTH:
+        if isinstance(value, Mapping) and not isinstance(key, str):
+            raise ValueError(f"names are text, got {key!r:.80}" + (f" in '{name}'" if name else ""))
+        if isinstance(key, str) and len(key) > NAME_LENGTH:
             raise ValueError(
                 f"a name has {len(key)} characters, the limit is {NAME_LENGTH}; it begins with {key[:20]!r}"
             )
