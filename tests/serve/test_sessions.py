@@ -223,6 +223,24 @@ def test_a_robot_stands_still_only_where_it_is_known_to_be(sessions):
     assert robot.stand_still({"state": np.array([0.4])})["actions"] == pytest.approx(np.array([[7.0, 0.4]] * 3))
 
 
+@pytest.mark.parametrize("state", [np.zeros(0), np.array(1.0), np.zeros((1, 1)), np.zeros(2), {}, "here"], ids=repr)
+def test_a_stopped_robot_that_sends_another_state_hears_of_it(sessions, state):
+    """It is the robot that is wrong, not the policy; and nobody reads a place from what may be another's."""
+    robot = enter(sessions, "r1")
+    robot.metadata = MEANING
+    robot.stop("a person pressed stop")
+    robot.record_reply({"actions": np.array([[7.0, 1.0]] * 3)}, TIMING)
+    with pytest.raises(ValueError, match=r"'state' .*elbow"):
+        robot.stand_still({"state": state})
+
+
+def test_actions_that_are_left_of_a_chunk_and_are_no_chunk_say_nothing_of_it(sessions):
+    robot = enter(sessions, "r1")
+    robot.record_reply({"actions": np.zeros((3, 2))}, TIMING)
+    robot.receive({"previous": {"actions": np.array(1.0), "delay": 0}})
+    assert robot.chunk is not None and robot.chunk.executed == 0
+
+
 def test_a_robot_that_comes_back_is_told_what_holds_now(sessions):
     robot = enter(sessions, "r1")
     robot.metadata = {"control_hz": 1.0}

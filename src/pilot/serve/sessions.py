@@ -11,7 +11,7 @@ import io
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -173,13 +173,13 @@ class RobotSession:
         """Return a reply that keeps the robot where it is: no motion, places as measured, the rest as commanded last.
 
         Raises:
-            ValueError: the policy does not say what its actions mean, or a place is neither measured nor known from the
-                last command.
+            ValueError: the policy does not say what its actions mean, the state is not the robot's, or a place is
+                neither measured nor known from the last command.
         """
         refusal = f"the robot was stopped ({self.stopped}); release it on the dashboard"
         if not self.metadata.keys() >= SAYS_WHERE or "state" not in observation:
             raise ValueError(refusal)
-        action = measured_position(self.metadata, np.asarray(observation["state"], float))
+        action = measured_position(self.metadata, read_state(observation["state"], self.metadata["state_names"]))
         action[[is_rate(unit) for unit in self.metadata["action_units"]]] = 0.0
         if self.chunk is not None:
             executed = self.chunk.executed or 0
@@ -214,8 +214,9 @@ class RobotSession:
         if self.chunk is None:
             return
         total = len(self.chunk.actions)
-        if executed is None and isinstance(previous, Mapping) and isinstance(previous.get("actions"), np.ndarray):
-            executed = total - len(previous["actions"])
+        left = previous.get("actions") if isinstance(previous, Mapping) else None
+        if executed is None and isinstance(left, np.ndarray) and left.ndim == 2:
+            executed = total - len(left)
         if isinstance(executed, int | np.integer):
             self.chunk.executed = min(max(int(executed), 0), total)
         else:
@@ -229,6 +230,21 @@ class RobotSession:
         pictures = {str(name): image for name, image in images.items() if is_picture(image)}
         self.pictures = {name: CameraPicture(downsample(image)) for name, image in pictures.items()}
         self.pictures_taken = self.seen
+
+
+def read_state(value: Any, names: Sequence[str]) -> np.ndarray:
+    """Return a state as numbers, one for each name.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        state = np.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"'state' is a vector of numbers ({', '.join(names)}): {error}") from error
+    if state.shape != (len(names),):
+        raise ValueError(f"'state' has {len(names)} dims ({', '.join(names)}), got shape {list(state.shape)}")
+    return state
 
 
 class CameraPicture:
