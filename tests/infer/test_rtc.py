@@ -456,6 +456,13 @@ def test_each_robot_has_a_state_and_something_left_or_nothing(pipeline):
         encode_leftover([pipeline], [none, none], [np.zeros(3, np.float32)])
 
 
+def test_a_delay_beyond_all_that_is_left_is_cut_and_takes_no_others_with_it(pipeline):
+    """No tensor holds such a number, and a batch has one tensor for all of its robots."""
+    previous = [read_previous({"actions": np.zeros((2, 3)), "delay": delay}, ARM) for delay in (2**63, 1)]
+    left = encode_leftover([pipeline] * 2, previous, [np.zeros(3, np.float32)] * 2)
+    assert left.delay.tolist() == [2, 1]
+
+
 def test_what_is_left_of_a_longer_chunk_is_cut(pipeline):
     previous = read_previous({"actions": np.zeros((9, 3)).tolist(), "delay": np.int64(8)}, ARM)
     assert previous.actions.dtype == np.float32

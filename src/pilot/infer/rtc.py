@@ -140,7 +140,9 @@ def encode_leftover(
         scaled = pipeline.scale_steps(pipeline.normalized_actions(sample))
         actions[i, : len(scaled)] = transforms.pad_dims(scaled, dims)
         known[i, : len(scaled), : pipeline.robot.action_dim] = True
-    delay = torch.tensor([0 if one is None else -(-one.delay // stride) for one in previous], device=device)
+    # No longer than what is left: a robot may say any number, also one that no tensor holds.
+    delays = [0 if one is None else min(one.delay, len(one.actions)) for one in previous]
+    delay = torch.tensor([-(-ticks // stride) for ticks in delays], device=device)
     return Leftover(
         actions=torch.from_numpy(actions).to(device), known=torch.from_numpy(known).to(device), delay=delay
     )  # fmt: skip
