@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pilot.serve.client import PolicyError
@@ -154,6 +154,19 @@ def test_one_robot_too_many_is_turned_away():
         with pytest.raises(ConnectionError, match=r"503.*full: 1 robots"):
             robot(port, wait_s=0)
         assert client.infer(OBSERVATION)["seen"] == 1
+
+
+def test_a_full_server_lets_a_robot_come_back_and_not_another_of_its_name():
+    policies = {"first": CountingPolicy(), "other": CountingPolicy()}
+    with (
+        serve_in_background(policies, limits=Limits(robots=1)) as port,
+        connect(f"ws://127.0.0.1:{port}/first?session=r1") as old,
+    ):
+        old.recv()
+        with pytest.raises(InvalidStatus, match="503"), connect(f"ws://127.0.0.1:{port}/other?session=r1"):
+            pass
+        with connect(f"ws://127.0.0.1:{port}/first?session=r1") as new:
+            assert unpack(new.recv())["robot"] == "homes"
 
 
 def test_the_answer_under_way_is_still_given_when_the_server_stops():

@@ -118,12 +118,17 @@ def accept_websocket(
         )
     robots = [other for other in connection.accepted if other.role == "robot"]
     # A robot that reconnects replaces its own old connection, so it fits even where the server is full.
-    returns = connection.session is not None and connection.session in [other.session for other in robots]
+    returns = connection.session is not None and identity(connection) in map(identity, robots)
     if len(robots) >= state.limits.robots and not returns:
         raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(robots)} robots are connected", reason="full")
     connection.role = "robot"
     if (cameras := hosted.describe(connection.kind).get("cameras")) is not None:
         connection.limit_messages(state.limits.largest_message(len(cameras)))
+
+
+def identity(connection: IncomingConnection) -> tuple[str, str, str | None, str | None]:
+    """Return what tells a robot's session from all others (`SessionStore.open`)."""
+    return connection.owner, connection.hosted.name, connection.kind, connection.session
 
 
 def get_page(
