@@ -28,9 +28,8 @@ words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 together() { $pilot train rooms_together --out outputs/rooms/together; }
 collect_own() { # the policy so far has three turns in each episode; the expert takes over where it has led to
-    local drives="--policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10"
-    $pilot collect data/rooms/me_arm_own --suite rooms-move-l1@arm_ee --homes 260 --episodes 1 --first-home 7000 --seed 7000 --picture-every 5 --image-size 128 $drives
-    $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 $drives
+    $pilot collect data/rooms/me_arm_own --suite rooms-move-l1@arm_ee --homes 260 --episodes 1 --first-home 7000 --seed 7000 --picture-every 5 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
+    $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
 }
 own_states() { $pilot train rooms_own_states --out outputs/rooms/own_states; }
 ship() {
