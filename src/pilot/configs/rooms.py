@@ -219,6 +219,7 @@ def rooms_own_states() -> TrainConfig:
     """The same, a good half of the robots' rows from states that the policy itself led to (DAgger, 1011.0686).
 
     Its hands miss by centimetres, close on nothing and knock things over: no demonstration shows what to do then.
+    Not part of the shipped policy: after it fewer moves succeeded than before, and why is open (`docs/log.md`).
     """
     return replace(
         rooms_together(),
