@@ -115,7 +115,7 @@ def finished(tmp_path):
     """A finished demo with made-up results."""
     checkpoint = tmp_path / "nano"
     checkpoint.mkdir()
-    (checkpoint / "weights").write_text("weights")
+    (checkpoint / "model.safetensors").write_text("weights")
     config = replace(configs.get("nano_finetune"), steps=77)
     finished = DemoRun(
         tmp_path, checkpoint=checkpoint, config=config, amounts=FULL, seed=3, suites=SUITES, lesson=LESSON
