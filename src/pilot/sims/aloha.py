@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pilot.robots.aloha_sim import ROBOT
-from pilot.sims.base import Info, Observation, ScriptedExpert, SimEnv, TaskSuite, check_action, import_extra
+from pilot.sims.base import Info, Observation, ScriptedExpert, SimEnv, TaskSuite, check_action, import_extra, start_seed
 from pilot.types import Robot
 
 PROMPTS = {
@@ -20,7 +20,6 @@ PROMPTS = {
     "insertion": "insert the peg into the socket",
 }
 STAGES = 4
-FIRST_SEED = {"train": 0, "validation": 50_000, "test": 100_000}
 
 
 class AlohaSimEnv:
@@ -40,9 +39,7 @@ class AlohaSimEnv:
         task, start = self._suite.locate(scene)
         if task != self._task:
             self._env, self._task = self._make(task), task
-        first = FIRST_SEED[self._suite.split]
-        words = (first + start, episode, seed)
-        self._env.reset(seed=words[0] if episode == seed == 0 else int(np.random.default_rng(words).integers(2**31)))
+        self._env.reset(seed=start_seed(self._suite.split, start, episode=episode, seed=seed))
         self._best = 0
         return self.observe(), self._info(0)
 

@@ -42,6 +42,8 @@ Question = tuple[str, str]
 DriveFn = Callable[[Observation], np.ndarray]
 """From an observation to an action [ad]: a policy that drives while the expert's answers are recorded."""
 
+SPLITS = ("train", "validation", "test")
+SEEDS_PER_SPLIT = 50_000
 DONE = "done"  # the subtask of an expert with nothing left to do
 
 
@@ -269,6 +271,16 @@ class TaskSuite(Suite):
 
     def labels(self, *, scene: int, episode: int) -> dict[str, Any]:
         return super().labels(scene=scene, episode=episode) | {"group": self.task_of(scene)}
+
+
+def start_seed(split: str, start: int, *, episode: int, seed: int) -> int:
+    """Return the seed of a numbered start, for simulators that draw all of it from one number.
+
+    Start `n` has seed `n` in the train split, 50,000 + `n` in the validation split, and 100,000 + `n` in the test
+    split. Later episodes, and other seeds, are other starts.
+    """
+    first = SPLITS.index(split) * SEEDS_PER_SPLIT + start
+    return first if episode == seed == 0 else int(np.random.default_rng((first, episode, seed)).integers(2**31))
 
 
 def check_action(action: np.ndarray, robot: Robot) -> np.ndarray:

@@ -20,13 +20,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pilot.robots.libero import ROBOT
-from pilot.sims.base import Info, Observation, ScriptedExpert, SimEnv, TaskSuite, check_action, import_extra
+from pilot.sims.base import SPLITS, Info, Observation, ScriptedExpert, SimEnv, TaskSuite, check_action, import_extra
 from pilot.types import Robot
 
 MAX_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
 WITH_EXPERT = ("spatial", "object", "goal")
 STARTS = 50
-SPLITS = ("train", "validation", "test")
 SETTLE = np.array([0, 0, 0, 0, 0, 0, -1.0])
 SETTLE_STEPS = 10
 CAMERAS = {"image": "agentview", "wrist_image": "robot0_eye_in_hand"}

@@ -11,11 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from pilot.robots.pusht import ROBOT
-from pilot.sims.base import Info, Observation, SimEnv, Suite, check_action, import_extra
+from pilot.sims.base import Info, Observation, SimEnv, Suite, check_action, import_extra, start_seed
 from pilot.types import Robot
 
 PROMPT = "push the T-shaped block onto the T-shaped target"
-FIRST_SEED = {"train": 0, "validation": 50_000, "test": 100_000}
 PLANE = 512.0
 SUCCESS = 0.95  # of the T's area
 
@@ -30,16 +29,11 @@ class PushTEnv:
         module = import_extra("gym_pusht.envs.pusht", extra="pusht")
         sides = {"observation_width": image_size, "observation_height": image_size}
         self._env = module.PushTEnv(obs_type="state", render_mode="rgb_array", **sides)
-        self._first = FIRST_SEED[suite.split]
+        self._split = suite.split
 
     def reset_to(self, scene: int, *, episode: int = 0, seed: int = 0) -> tuple[Observation, Info]:
         """Begin the start of that number; later episodes of a scene, and other seeds, are other starts."""
-        start = (
-            self._first + scene
-            if episode == seed == 0
-            else int(np.random.default_rng((self._first + scene, episode, seed)).integers(2**31))
-        )
-        self._state = self._env.reset(seed=start)[0]
+        self._state = self._env.reset(seed=start_seed(self._split, scene, episode=episode, seed=seed))[0]
         return self.observe(), {"success": False, "progress": 0.0}
 
     def advance(self, action: np.ndarray) -> Info:

@@ -6,12 +6,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pilot.sims.base import ScriptedExpert
+from pilot.sims.base import SPLITS, ScriptedExpert
 from pilot.sims.lab import language
 from pilot.sims.world.phrases import Phrasings
 from pilot.sims.world.suites import WorldSuite
-
-_SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
 def task_of(name: str) -> Any:
@@ -46,7 +44,7 @@ class LabSuite(WorldSuite):
         from pilot.sims.world.bodies import load_body
         from pilot.sims.world.task import Task
 
-        numbers = (_SPLITS[self.split], scene, episode, seed)
+        numbers = (SPLITS.index(self.split), scene, episode, seed)
         is_test = self.split == "test"
         bench = Workbench(load_body(self.body), np.random.default_rng(numbers), held_out=is_test)
         task = task_of(self.task)

@@ -1,6 +1,5 @@
-"""What a suite of rooms can be told: splits, rooms, and what only the test split has."""
+"""What a suite of rooms can be told: rooms, and what only the test split has."""
 
-SPLITS = ("train", "validation", "test")
 ROOMS = ("kitchen", "bedroom", "living room")
 NOVELTIES = ("kinds", "colours", "phrasings")
 """Kinds of things, colours and ways of asking that training never has."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pilot.names import check_name
+from pilot.sims.base import SPLITS
 from pilot.sims.rooms.bedroom import draw_bedroom
-from pilot.sims.rooms.choices import NOVELTIES, ROOMS, SPLITS
+from pilot.sims.rooms.choices import NOVELTIES, ROOMS
 from pilot.sims.rooms.kitchen import draw_kitchen
 from pilot.sims.rooms.living_room import draw_living_room
 from pilot.sims.rooms.paints import add_textures, draw_palette
