@@ -42,6 +42,12 @@ class Verb:
             raise KeyboardInterrupt(str(stopped) or f"stopped; {self.when_stopped}") from stopped
 
 
+def chosen_options(args: argparse.Namespace) -> dict[str, str]:
+    """Return how the options that differ from their defaults are written, by their names in `args`."""
+    options = [action for action in args.parser._actions if action.option_strings and action.dest in vars(args)]
+    return {o.dest: o.option_strings[-1] for o in options if getattr(args, o.dest) != o.default}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises its errors, so that they are one line; argparse itself prints the whole usage and exits.
 

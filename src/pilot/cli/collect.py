@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pilot.cli.arguments import Verb, checkpoint_at, folder_to_write, whole_number
+from pilot.cli.arguments import Verb, checkpoint_at, chosen_options, folder_to_write, whole_number
 from pilot.cli.workers import add_parallel_arguments, open_parallel_map
 
 EPISODES = 10  # per scene, if nothing else is said
+OF_EPISODES = ("policy", "verbal", "video", "picture_every", "episodes")  # options without a meaning for questions
+OF_DRIVING = ("driven_steps", "takeovers", "replan_steps")  # and without a policy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,13 +132,11 @@ def run(args: argparse.Namespace) -> None:
     from pilot.sims.demonstrate import DRIVEN_STEPS
 
     where: dict[str, Any] = {"scenes": args.scenes, "first_scene": args.first_scene, "seed": args.seed}
-    of_episodes = ("policy", "verbal", "video", "picture_every", "episodes")
-    if args.web is not None and (given := [f"--{n.replace('_', '-')}" for n in of_episodes if getattr(args, n)]):
+    chosen = chosen_options(args)
+    if args.web is not None and (given := [chosen[name] for name in OF_EPISODES if name in chosen]):
         raise ValueError(f"--web writes questions about pictures, no episodes; leave out {', '.join(given)}")
-    for name in ("driven_steps", "takeovers", "replan_steps"):
-        if getattr(args, name) is not None and args.policy is None:
-            option = "--" + name.replace("_", "-")
-            raise ValueError(f"{option} says how a policy drives; name it: --policy CHECKPOINT")
+    if args.policy is None and (given := [chosen[name] for name in OF_DRIVING if name in chosen]):
+        raise ValueError(f"{given[0]} says how a policy drives; name it: --policy CHECKPOINT")
     with open_parallel_map(args) as workers:
         if args.web is not None:
             collect_web(args.out, suite, rows=args.web, workers=workers, image_size=args.image_size, **where)

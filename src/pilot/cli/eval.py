@@ -9,6 +9,7 @@ from pilot.cli.arguments import (
     Verb,
     above_zero,
     checkpoint_at,
+    chosen_options,
     folder_to_write,
     high_level_arguments,
     local_path,
@@ -194,9 +195,7 @@ def refuse_options_of_episodes(args: argparse.Namespace) -> None:
     Raises:
         ValueError: there are such options; all of them are named.
     """
-    own = [action for action in args.parser._actions if action.dest in vars(args) and action.option_strings]
-    chosen = [action for action in own if getattr(args, action.dest) != action.default]
-    if foreign := [action.option_strings[-1] for action in chosen if action.dest not in OFFLINE_OPTIONS]:
+    if foreign := [option for name, option in chosen_options(args).items() if name not in OFFLINE_OPTIONS]:
         raise ValueError(f"{', '.join(foreign)}: has no meaning with --offline, which runs no episodes; leave it out")
 
 
