@@ -201,7 +201,7 @@ def test_a_robot_that_comes_while_the_policy_changes_is_brought_along(numbered):
 
 
 def test_a_robot_that_begins_anew_while_the_policy_changes_is_brought_along(numbered):
-    """Its new session is of the old policy, and is not taken for the one that is moved meanwhile."""
+    """A session that a restart makes during a reload is of the old policy, and has to be moved to the new one too."""
     moving, restarted = threading.Event(), threading.Event()
 
     class Moved(WarmSession):

@@ -26,6 +26,7 @@ from pilot.serve import live, vla_eval
 from pilot.serve.auth import Role, check_origin, read_api_key
 from pilot.serve.connection import IncomingConnection
 from pilot.serve.hosted_policy import HostedPolicy
+from pilot.serve.sessions import SessionKey, session_key
 from pilot.serve.state import ServerState, TooManyWrongKeys
 
 PROBES = ("/healthz", "/readyz")  # answered at once also while others wait to connect: a late answer costs a restart
@@ -118,7 +119,7 @@ def accept_websocket(
         )
     robots = [other for other in connection.accepted if other.role == "robot"]
     # A robot that reconnects replaces its own old connection, so it fits even where the server is full.
-    returns = connection.session is not None and identity(connection) in map(identity, robots)
+    returns = connection.session is not None and key_of(connection) in map(key_of, robots)
     if len(robots) >= state.limits.robots and not returns:
         raise RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, f"full: {len(robots)} robots are connected", reason="full")
     connection.role = "robot"
@@ -126,9 +127,11 @@ def accept_websocket(
         connection.limit_messages(state.limits.largest_message(len(cameras)))
 
 
-def identity(connection: IncomingConnection) -> tuple[str, str, str | None, str | None]:
-    """Return what tells a robot's session from all others (`SessionStore.open`)."""
-    return connection.owner, connection.hosted.name, connection.kind, connection.session
+def key_of(connection: IncomingConnection) -> SessionKey:
+    """Return the key of the session that a robot asks for."""
+    return session_key(
+        owner=connection.owner, policy=connection.hosted.name, kind=connection.kind, name=connection.session
+    )
 
 
 def get_page(

@@ -31,6 +31,7 @@ PICTURE_SIDE = 192  # its longest side in pixels
 SAYS_WHERE = {"action_names", "action_units", "action_horizon", "state_names"}  # what standing still takes to know
 
 Timing = Mapping[str, float]
+SessionKey = tuple[str, str, str | None, str | None]
 
 
 @dataclass(kw_only=True)
@@ -232,6 +233,11 @@ class RobotSession:
         self.pictures_taken = self.seen
 
 
+def session_key(*, owner: str, policy: str, kind: str | None, name: str | None) -> SessionKey:
+    """Return what tells a session from all others: whose it is (by API key), with which policy, for which robot."""
+    return owner, policy, kind, name
+
+
 def read_state(value: Any, names: Sequence[str]) -> np.ndarray:
     """Return a state as numbers, one for each name.
 
@@ -279,7 +285,7 @@ class SessionStore:
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
-        self._robots: dict[tuple[str, str, str | None, str], RobotSession] = {}
+        self._robots: dict[SessionKey, RobotSession] = {}
         self._stopped_places: dict[tuple[str, ...], list[RobotSession]] = {}
 
     def __iter__(self) -> Iterator[RobotSession]:
@@ -302,7 +308,7 @@ class SessionStore:
         """
         self.drop_expired()
         name = name or uuid.uuid4().hex
-        key = (owner, policy, kind, name)
+        key = session_key(owner=owner, policy=policy, kind=kind, name=name)
         if key not in self._robots:
             state, generation = start_session()
             rate = RateLimit(self.limits.observations_per_second)
