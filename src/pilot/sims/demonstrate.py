@@ -85,10 +85,10 @@ def demonstrate(
     observation: Observation = {}
     placed_when: dict[str, int] = {}  # how many goals were reached when a supervisor asked for a subtask
     for step in range(env.max_steps):
-        drives = policy is not None and any(step in turn for turn in turns)
-        if drives and hasattr(policy, "reset") and any(step == turn.start for turn in turns):
-            policy.reset()  # type: ignore[union-attr]
-        fresh = step % picture_every == 0 or (drives and getattr(policy, "looks", True))
+        driver = policy if any(step in turn for turn in turns) else None
+        if hasattr(driver, "reset") and any(step == turn.start for turn in turns):
+            driver.reset()  # type: ignore[union-attr]
+        fresh = step % picture_every == 0 or (driver is not None and getattr(driver, "looks", True))
         observation = env.observe() if fresh else {**observation, "state": env.state()}  # type: ignore[attr-defined]
         action = np.asarray(expert.act(), np.float32)
         subtask, box = expert.subtask
@@ -99,9 +99,8 @@ def demonstrate(
             words = suite.corrections(asked) if slipped else suite.utterances(asked)
             placed_when[asked] = info.get("placed", 0)
             record.events.append((step, str(rng.choice(words))))
-        if drives:
-            assert policy is not None
-            executed, perturbed = np.asarray(policy(observation), np.float32), True
+        if driver is not None:
+            executed, perturbed = np.asarray(driver(observation), np.float32), True
         else:
             executed, perturbed = disturbance.apply(observation["state"], action)
         record.perturbed.append(perturbed)
