@@ -1,7 +1,6 @@
-"""Evaluation: what is refused, what makes it resumable, and the same answer from one process or two."""
+"""Evaluation: what is refused, and the same answer from one process or two."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,63 +11,30 @@ import pytest
 from data.hub_server import instead_of_the_real_one
 
 from eval.checkpoints import save_random_policy
+from eval.jobs import Still, make_job, make_record
 from eval.toy_sim import ToySuite
 from pilot.cli import main
 from pilot.data.tools.vlm_endpoint import VlmEndpoint
 from pilot.eval import episode_log, runner
 from pilot.eval.episode import Timekeeping
-from pilot.eval.episode_log import EpisodeLog, fingerprint, read_rows, suite_fingerprint
+from pilot.eval.episode_log import read_rows
 from pilot.eval.evaluate import check_fit, evaluate, evaluate_table, prepare_high_level, select_suites
 from pilot.eval.policies import robot_for
-from pilot.eval.records import EpisodeRecord, unpack_actions
+from pilot.eval.records import unpack_actions
 from pilot.eval.results import SuiteResult, save_table, to_markdown
 from pilot.eval.rollout import film
-from pilot.eval.runner import Job, Runner, other_prompt
+from pilot.eval.runner import Runner, other_prompt
 from pilot.eval.settings import Settings, Shard
 from pilot.eval.stand_ins import ScriptedPerson
 from pilot.eval.stats import wilson
 from pilot.eval.suites import load_suite, suites_for
 from pilot.infer.high_level import Implicit, Oracle, SayCan, Vlm
 from pilot.infer.high_level.vlm import at_once
-from pilot.infer.policy import Policy, load_policy
-from pilot.infer.rtc import Rtc
 from pilot.robots import load_robot
 from pilot.robots.homes import ROBOT as HOMES
 from pilot.sims import libero
-from pilot.sims.homes import HomesSuite
 
 TOY = ToySuite(name="toy", title="go to one")
-
-
-class Still:
-    """A policy that stays where it is, and counts its episodes."""
-
-    metadata: ClassVar[dict[str, Any]] = {"replan_steps": 40, "fingerprint": "still"}
-
-    def __init__(self) -> None:
-        self.sessions = 0
-
-    def session(self, *, replan_steps: int) -> "Still":
-        self.sessions += 1
-        return self
-
-    def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
-        stay = np.append(observation["state"][:3], 0.0)
-        return {"actions": np.tile(stay, (40, 1)), "subtask": None, "box": None, "timing": {}}
-
-
-def record(**changes) -> EpisodeRecord:
-    base = {
-        "suite": "homes-l1", "control": "none", "scene": 0, "episode": 0, "seed": 0, "prompt": "p", "asked": "p",
-        "success": True, "steps": 20, "first_grasped": "red cup", "wrong_object": False, "right_object_first": True,
-        "placed": 1, "targets": 1, "subtasks": (), "infer_ms": 5.0,
-    }  # fmt: skip
-    return EpisodeRecord(**(base | changes))
-
-
-def job(scene: int = 0, **changes) -> Job:
-    base = {"suite": load_suite("homes-l1"), "control": "none", "scene": scene, "seed": 0, "episodes": 8}
-    return Job(**(base | changes))
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +46,9 @@ def many(tmp_path_factory) -> Path:
 
 def test_a_policy_of_many_robots_acts_as_the_suite_s_own_or_as_the_one_that_is_named(many):
     for robot, acts in ((None, "homes"), ("twin", "twin"), ("homes", "homes")):
-        assert robot_for(many, job().suite, robot=robot) == acts
-        assert Runner(many, Settings(robot=robot)).make_session(None, job()).robot.name == acts
-    assert robot_for("expert", job().suite) is None
+        assert robot_for(many, make_job().suite, robot=robot) == acts
+        assert Runner(many, Settings(robot=robot)).make_session(None, make_job()).robot.name == acts
+    assert robot_for("expert", make_job().suite) is None
 
 
 def test_a_robot_that_does_not_fit_the_suite_is_refused(many, tmp_path, capsys):
@@ -153,14 +119,14 @@ def test_a_checkpoint_on_the_hub_is_fetched_once(tmp_path, monkeypatch, capsys):
 
 
 def test_shuffled_prompts_differ_from_the_own_and_repeat_by_seed():
-    prompts = {job(home).suite.prompt(home) for home in range(8)}
-    others = [other_prompt(job(home)) for home in range(8)]
-    assert all(other != job(home).suite.prompt(home) for home, other in enumerate(others))
-    assert set(others) <= prompts and others == [other_prompt(job(home)) for home in range(8)]
-    assert others != [other_prompt(job(home, seed=1)) for home in range(8)]
+    prompts = {make_job(home).suite.prompt(home) for home in range(8)}
+    others = [other_prompt(make_job(home)) for home in range(8)]
+    assert all(other != make_job(home).suite.prompt(home) for home, other in enumerate(others))
+    assert set(others) <= prompts and others == [other_prompt(make_job(home)) for home in range(8)]
+    assert others != [other_prompt(make_job(home, seed=1)) for home in range(8)]
     with pytest.raises(ValueError, match=r"nothing to shuffle"):
-        other_prompt(job(0, episodes=1))
-    lab = replace(job(), suite=load_suite("lab-stack-bowls-l1"))  # many wordings of one task
+        other_prompt(make_job(0, episodes=1))
+    lab = replace(make_job(), suite=load_suite("lab-stack-bowls-l1"))  # many wordings of one task
     with pytest.raises(ValueError, match="asks the same of the robot everywhere"):
         other_prompt(lab)
 
@@ -174,102 +140,11 @@ def test_one_process_and_two_find_the_same():
     assert serial.successes == serial.n == 4 and [r.scene for r in serial.records] == [0, 1, 2, 3]
 
 
-def test_finished_episodes_are_read_not_run_again(tmp_path):
-    policy = Still()
-    first = evaluate(policy, suite="homes-l1", episodes=2, out=tmp_path, progress=False)
-    assert policy.sessions == 2
-    more = evaluate(policy, suite="homes-l1", episodes=3, out=tmp_path, progress=False)
-    assert policy.sessions == 3 and more.records[:2] == first.records
-    evaluate(policy, suite="homes-l1", episodes=1, control="blank_images", out=tmp_path, progress=False)
-    evaluate(policy, suite="homes-l1", episodes=1, seed=1, out=tmp_path, progress=False)
-    assert policy.sessions == 5
-
-
-def test_other_weights_or_other_code_are_run_anew(tmp_path, monkeypatch):
-    policy = Still()
-    evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    monkeypatch.setattr(policy, "metadata", policy.metadata | {"fingerprint": "trained on"})
-    evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    monkeypatch.setattr(episode_log, "code_fingerprint", lambda: "other")
-    evaluate(policy, suite="homes-l1", episodes=1, out=tmp_path, progress=False)
-    assert policy.sessions == 3
-
-
-def test_policies_that_act_otherwise_have_other_fingerprints(tmp_path):
-    """Those of folders are what they were; an object is also how many steps, which seed and which way of joining."""
-    folder = save_random_policy(tmp_path / "policy")
-    other = shutil.copytree(folder, tmp_path / "other")
-    (other / "norm_stats.json").write_text("{}")
-    as_it_is = fingerprint(folder)
-
-    def loaded(**options: int) -> Policy:
-        return load_policy(folder, device="cpu", **options)
-
-    joining, level = loaded(), loaded()
-    joining.rtc, level.high_level = Rtc(mode="prefix"), "none"
-    policies = [loaded(), loaded(num_steps=3), loaded(replan_steps=1), loaded(seed=1), joining, level]
-    assert len({fingerprint(policy) for policy in policies} | {as_it_is, fingerprint(other)}) == 8
-    assert fingerprint(loaded()) == fingerprint(policies[0])
-    (folder / "README.md").write_text("a better description")
-    (folder / "training").mkdir()
-    (folder / "training" / "metrics.jsonl").write_text("{}")
-    (folder / "results.json").write_text("[]")
-    assert fingerprint(folder) == as_it_is  # what is about a policy does not make it another one
-
-
-class Unnamed(Still):
-    """A policy that does not say what it is."""
-
-    metadata: ClassVar[dict[str, Any]] = {"replan_steps": 40}
-
-
-def test_an_object_that_cannot_be_told_from_another_one_has_no_log(tmp_path):
-    with pytest.raises(ValueError, match="give the checkpoint's folder, or no `out`, or name the object"):
-        evaluate(Unnamed(), suite="homes-l1", episodes=1, out=tmp_path / "out", progress=False)
-    assert not (tmp_path / "out").exists()
-    assert evaluate(Unnamed(), suite="homes-l1", episodes=1, progress=False).n == 1
-
-
-def test_a_line_cut_short_is_dropped(tmp_path):
-    path = tmp_path / "episodes.jsonl"
-    log = EpisodeLog(path, policy="p")
-    log.add(job(0), record(scene=0))
-    log.add(job(1), record(scene=1))
-    path.write_bytes(path.read_bytes()[:-20])
-    log = EpisodeLog(path, policy="p")
-    assert job(0) in log and job(1) not in log
-    log.add(job(1), record(scene=1))
-    assert [json.loads(line)["record"]["home"] for line in path.read_text().splitlines()] == [0, 1]
-
-
-@pytest.mark.parametrize("name", ["rooms-move", "lab-fold-towel"])
-def test_a_key_follows_the_world_that_a_suite_is_in_and_all_robots_that_its_own_is_made_of(name, monkeypatch):
-    read: list[str] = []
-    monkeypatch.setattr(episode_log, "_digest", lambda files, *, more="": read.extend(map(str, files)) or more)
-    suite = load_suite(name).with_robot("bimanual_ee")
-    suite_fingerprint.__wrapped__(suite)
-    assert len(set(read)) == len(read)
-    folder = name.partition("-")[0]
-    for path in (f"sims/{folder}/suites.py", "sims/world/physics.py", "sims/world/bodies/base.py", "sims/base.py",
-                 "robots/bimanual_ee.py", "robots/arm_ee.py", "robots/arm.py"):  # fmt: skip
-        assert any(file.endswith(f"/pilot/{path}") for file in read), path
-    read.clear()
-    suite_fingerprint.__wrapped__(load_suite("homes-l1"))
-    assert {Path(file).parent.name for file in read} == {"homes", "robots"}, "homes have a world of their own"
-
-
-def test_suites_of_other_words_are_kept_apart(tmp_path):
-    log = EpisodeLog(None, policy="p")
-    hats = HomesSuite(name="homes-l1", title="hats", level=1, task="single", kinds=("hat",))
-    log.add(job(0), record())
-    assert job(0) in log and job(0, suite=hats) not in log
-
-
 def test_a_result_counts_and_its_table_is_saved_twice(tmp_path):
     lost = {"success": False, "wrong_object": True, "right_object_first": False, "placed": 0, "steps": 80}
     result = SuiteResult(
         suite="homes-l1", title="one move", control="none", policy="x",
-        records=(record(num_steps=10, replan_steps=2), record(**lost), record()),
+        records=(make_record(num_steps=10, replan_steps=2), make_record(**lost), make_record()),
     )  # fmt: skip
     summary = result.to_json()
     assert (summary["successes"], summary["episodes"], summary["mean_steps"]) == (2, 3, 40)
@@ -397,14 +272,14 @@ def test_until_is_a_rate():
 
 
 def test_suites_of_several_tasks_have_a_table_of_them():
-    records = [record(task=task, success=success) for task, success in (("open", True), ("close", False)) * 5]
+    records = [make_record(task=task, success=success) for task, success in (("open", True), ("close", False)) * 5]
     result = SuiteResult(suite="two", title="", control="none", policy="p", records=tuple(records))
     assert result.by_task() == {"open": (5, 5), "close": (0, 5)}
     assert result.interval_over_tasks == (0.0, 1.0)
     table = to_markdown([result])
     assert "| open | 5/5 | 56.6% – 100.0% |" in table and "over tasks like these 95 % 0.0% – 100.0%" in table
     assert result.to_json()["tasks"]["close"]["successes"] == 0
-    one = SuiteResult(suite="one", title="", control="none", policy="p", records=(record(task="one"),))
+    one = SuiteResult(suite="one", title="", control="none", policy="p", records=(make_record(task="one"),))
     assert one.interval_over_tasks is None and "by task" not in to_markdown([one])
 
 
@@ -477,7 +352,7 @@ def test_what_a_suite_lacks_is_said_before_anything_runs(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"suite 'toy' needs 'no_such_simulator': pip install 'pilot\[toys\]'"):
         evaluate("expert", suite=NotInstalled(name="toy", title=""), episodes=1)
     with pytest.raises(ValueError, match="suite 'metaworld-reach' has 50 scenes"):
-        check_fit("expert", [job(60, suite=load_suite("metaworld-reach"))], robot=None)
+        check_fit("expert", [make_job(60, suite=load_suite("metaworld-reach"))], robot=None)
     same = SameWords(name="toy", title="")
     with pytest.raises(ValueError, match="asks the same in its first 8 scenes"):
         evaluate("expert", suite=same, control="shuffled_prompts", episodes=8)
@@ -514,10 +389,10 @@ class Overlaps(Still):
 
 
 def test_a_policy_says_how_its_chunks_are_executed():
-    assert Runner(Overlaps()).setup(job()).timekeeping == Timekeeping(executor="ensemble")
+    assert Runner(Overlaps()).setup(make_job()).timekeeping == Timekeeping(executor="ensemble")
     plain = Settings(timekeeping=Timekeeping(executor="open-loop"))
-    assert Runner(Overlaps(), plain).setup(job()).timekeeping.executor == "open-loop"
-    assert Runner(Still()).setup(job()).timekeeping.executor == "open-loop"
+    assert Runner(Overlaps(), plain).setup(make_job()).timekeeping.executor == "open-loop"
+    assert Runner(Still()).setup(make_job()).timekeeping.executor == "open-loop"
     late = Settings(timekeeping=Timekeeping(clock=True, latency_ms=200))  # on the clock nobody stands still unasked
     assert Runner(Still(), late).timekeeping.executor == "rtc"
     assert Runner(Overlaps(), late).timekeeping.executor == "ensemble"

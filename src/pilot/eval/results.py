@@ -150,7 +150,7 @@ def rows_to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _settings_in_words(row: Mapping[str, Any], *, has_seed: bool) -> str:
-    """Return what a row was measured with, as far as it is not as always and has no column of its own."""
+    """Return a row's settings in words: those that were chosen, and have no column of their own."""
     settings = row.get("settings", {})
     chosen = {name: value for name, value in settings.items() if name not in OTHER_COLUMNS and value}
     chosen |= {"seed": row["seed"]} if has_seed else {}
