@@ -69,3 +69,8 @@ def test_options_of_recorded_data_are_let_through(tmp_path, capsys):
     command = ["eval", str(tmp_path), "--offline", "no/such/set", "--out", str(tmp_path / "out"), *options.split()]
     assert main.main(command) == 2
     assert "no/such/set does not exist" in capsys.readouterr().err
+
+
+def test_a_number_of_rows_without_recorded_data_is_refused(capsys):
+    assert main.main(["eval", "checkpoints/nano", "--rows", "3"]) == 2
+    assert "pilot: --rows: counts rows of recorded data" in capsys.readouterr().err

@@ -119,6 +119,8 @@ def run(args: argparse.Namespace) -> None:
         refuse_options_of_episodes(args)
         run_offline(args)
         return
+    if "rows" in chosen_options(args):
+        raise ValueError("--rows: counts rows of recorded data; give the data with --offline DATA, or leave it out")
     suites = None if args.suite is None else load_suites(args.suite)
     for control in args.control:
         check_control(control)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pilot.cli.arguments import Verb, folder_to_write, list_rows, whole_number
+from pilot.cli.arguments import Verb, chosen_options, folder_to_write, list_rows, whole_number
 from pilot.cli.settings import override
 
 UNITS = {"h": 3600.0, "m": 60.0, "min": 60.0, "s": 1.0}
@@ -54,9 +54,13 @@ def run(args: argparse.Namespace) -> None:
     from pilot.eval.studies import STUDIES, load_study
 
     if args.name is None:
+        if others := [option for name, option in chosen_options(args).items() if name != "json"]:
+            raise ValueError(f"{', '.join(others)}: of which study? Without a name, pilot study lists them")
         rows = [{"study": name, "question": load_study(name).question} for name in STUDIES.names()]
         list_rows(rows, as_json=args.json)
         return
+    if args.json:
+        raise ValueError("--json is for the list of studies; a study leaves its numbers in results.json beside its page")
     study = choose(load_study(args.name), only=args.only, episodes=args.episodes)
     if (args.vlm is None) != (args.vlm_model is None):
         raise ValueError("an endpoint has an address and a model: --vlm URL --vlm-model NAME")

@@ -323,6 +323,10 @@ def test_the_studies_are_listed_with_their_questions(capsys):
     assert main.main(["study", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {"study": "high_level", "question": "Who should decide what comes next?"} in rows
+    assert main.main(["study", "--plan", "--seeds", "2"]) == 2
+    assert "--plan, --seeds: of which study?" in capsys.readouterr().err
+    assert main.main(["study", "high_level", "--json"]) == 2
+    assert "--json is for the list of studies" in capsys.readouterr().err
 
 
 def test_a_study_of_ones_own_is_planned_from_its_file(tmp_path, capsys):
