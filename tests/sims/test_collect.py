@@ -19,7 +19,7 @@ from pilot.sims.collect import collect, collect_web, dropped_reasons
 from pilot.sims.demonstrate import BROKEN, OUT_OF_TIME, Demonstration, Dropped, demonstrate
 from pilot.sims.homes import HomesSuite
 from pilot.sims.homes.disturbances import HomesDisturbance, Noise
-from sims.foreign import DotSuite
+from sims.foreign import DotEnv, DotSuite
 
 NO_NOISE = Noise(bursts=0.0, missed_grasps=0.0, odd_starts=0.0, wrong_objects=0.0, jitter=0.0)
 SUITE = HomesSuite(name="homes", title="one move", split="train")
@@ -325,3 +325,23 @@ def test_a_supervisor_says_it_otherwise_when_something_slipped(monkeypatch):
     assert [step for step, _ in recorded.events] == [0, 2, 3, 4, 5, 6]
     said = [text.startswith("no, ") for _, text in recorded.events]
     assert said == [False, False, True, True, False, False]
+
+
+def test_an_environment_is_kept_from_scene_to_scene_and_then_closed(tmp_path, monkeypatch):
+    log = []
+
+    class LoggedEnv(DotEnv):
+        def __init__(self):
+            super().__init__()
+            log.append("made")
+
+        def close(self):
+            log.append("closed")
+
+    monkeypatch.setattr(DotSuite, "make_env", lambda suite, image_size=64: LoggedEnv())
+    dots = DotSuite(name="dots", title="")
+    collect(tmp_path / "both", dots, scenes=3, episodes_per_scene=1, workers=1, progress=False)
+    assert log == ["made", "closed"] * 2  # the first to see that it can be made
+    collect(tmp_path / "last", dots, scenes=1, first_scene=2, episodes_per_scene=1, workers=1, progress=False)
+    both, last = (LeRobotDataset(tmp_path / name, 1) for name in ("both", "last"))
+    np.testing.assert_array_equal(both.actions[-len(last) :], last.actions)

@@ -152,6 +152,8 @@ def _collect_scenes(
             write_json(out / PROGRESS, done)
             bar.update()
             bar.set_postfix(frames=done["frames"], dropped=done["dropped"])
+    while _kept:  # where this process was the only worker
+        _kept.pop()[1].close()
     writer.close()
 
 
@@ -266,7 +268,7 @@ def write_demonstration(
 
 def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene: int) -> list[Demonstration | Dropped]:
     """Demonstrate all episodes of one scene; pictures are compressed here, in the worker."""
-    env = settings.make_env()
+    env = _take_env(settings)
     recorded: list[Demonstration | Dropped] = []
     for episode in range(settings.episodes_per_scene):
         demonstration = demonstrate(
@@ -277,8 +279,22 @@ def _demonstrate_scene(settings: CollectSettings, policy: DriveFn | None, scene:
         if isinstance(demonstration, Demonstration) and settings.image_format == "image":
             demonstration.images = {name: encode_held(pictures) for name, pictures in demonstration.images.items()}  # type: ignore
         recorded.append(demonstration)
-    env.close()
+    _kept[:] = [(settings, env)]  # not reached with an environment that has failed
     return recorded
+
+
+_kept: list[tuple[CollectSettings, SimEnv]] = []
+"""The environment of this process between two scenes, if there is one: making it takes seconds in some simulators."""
+
+
+def _take_env(settings: CollectSettings) -> SimEnv:
+    """Return the environment that is kept, if it is for these settings, or make one."""
+    while _kept:
+        known, env = _kept.pop()
+        if known == settings:
+            return env
+        env.close()
+    return settings.make_env()
 
 
 def encode_held(pictures: list[np.ndarray]) -> list[bytes]:

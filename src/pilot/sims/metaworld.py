@@ -83,7 +83,11 @@ class MetaWorldEnv:
     def observe(self) -> Observation:
         """Return `{"images": {"corner4", "gripperPOV"}, "state" [4], "prompt"}`."""
         images = {"corner4": self.render(), "gripperPOV": self._renderer.render(self._env.data, "gripperPOV")}
-        return {"images": images, "state": self.vector[:4].astype(np.float32), "prompt": instruction(self.task)}
+        return {"images": images, "state": self.state(), "prompt": instruction(self.task)}
+
+    def state(self) -> np.ndarray:
+        """Return the hand's position [m] and how far the gripper is open, float32 [4]."""
+        return self.vector[:4].astype(np.float32)
 
     def render(self) -> np.ndarray:
         """Return the picture of the table, upright."""
