@@ -241,6 +241,8 @@ class Robot:
                 is_rate(unit)
             except ValueError as error:
                 raise ValueError(f"robot '{self.name}': {error}") from error
+        if not isinstance(self.limits, MotionLimits | None):
+            raise ValueError(f"limits of robot '{self.name}' are a MotionLimits, got a {type(self.limits).__name__}")
         if self.limits is not None and len(self.limits.low) != len(self.action_names):
             raise ValueError(
                 f"robot '{self.name}' has {len(self.action_names)} action dims, its limits are for "

@@ -70,3 +70,14 @@ def test_without_limits_a_place_means_nothing():
     executor = Executor(replan_steps=5)
     executor.place(np.zeros(2))
     assert send(executor, 1e6).next().action.tolist() == [1e6, 1e6]
+
+
+def test_a_stop_commands_nothing_where_nobody_knows_where_the_robot_is():
+    executor = moving(on_violation="stop")
+    executor.place(np.array([0.0, np.nan]))
+    stopped = send(executor, *[9.5] * 9).next()
+    assert (stopped.status, stopped.action, stopped.reasons) == ("stop", None, ("range", "speed", "acceleration"))
+    executor.release()
+    executor.place(np.array([8.0, 8.0]))
+    executor.motion.limits = moving().motion.limits
+    assert executor.next().action == pytest.approx([8.5, 8.5]), "counts from where it is, not from the stop"

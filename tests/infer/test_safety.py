@@ -351,6 +351,15 @@ def test_rounding_is_forgiven_and_nothing_more():
             assert motion.apply(np.array([allowed + more, 0.0])).reasons == reasons
 
 
+@pytest.mark.parametrize("end", [1e6, math.inf])
+def test_a_range_without_ends_forgives_no_more(end):
+    """A wheel, or a joint that turns on and on."""
+    motion = make_filter(low=(-end, -0.5), high=(end, 0.5), acceleration=(None, None))
+    motion.reset(np.zeros(2))
+    sent = motion.apply(np.array([0.2, 0.0]))
+    assert sent.reasons == ("speed",) and sent.action[0] == pytest.approx(0.1)
+
+
 def test_what_makes_no_filter_is_refused():
     for units, hz in ((("rad",), HZ), (("rad", "m/s"), 0.0), (("rad", "m/s"), -1.0), (("rad", "m/s"), math.nan)):
         with pytest.raises(ValueError, match="2 limits for"):

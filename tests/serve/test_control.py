@@ -368,14 +368,33 @@ def test_after_a_reset_the_robot_goes_on_within_its_limits(lag, stopped):
     assert commands[-1].status == "run" and largest_step(commands) <= 2.0 + 1e-4
 
 
-def test_a_robot_that_was_moved_by_hand_after_a_reset_begins_where_it_is():
+@pytest.mark.parametrize("takes", [0, 1, SETTLED + 2])
+def test_a_robot_that_was_moved_by_hand_after_a_reset_begins_where_it_is(takes):
     robot = Followed(lag=0)
     robot.run(20)
     robot.controller.reset()
-    robot.clock.takes = SETTLED + 2
+    robot.clock.takes = takes
     robot.elbow.append(-3.0)
     started = next(c for c in robot.run(3 * SETTLED) if c.action is not None)
     assert started.action.item() == pytest.approx(-1.0), "2 from where it is, not from where it was sent"
+
+
+def test_after_a_reset_nothing_is_asked_while_the_robot_still_moves():
+    robot = Followed(lag=6, takes=0)
+    robot.run(20)
+    robot.controller.reset()
+    commands = robot.run(12)
+    assert [command.status for command in commands[:6]] == ["wait"] * 6 and commands[-1].status == "run"
+
+
+def test_a_robot_that_was_stopped_before_its_first_command_begins_where_it_is():
+    robot = Followed(lag=0, takes=0)
+    robot.elbow.append(-3.0)
+    robot.controller.stop()
+    assert {command.action for command in robot.run(3)} == {None}
+    robot.controller.release()
+    started = next(c for c in robot.run(5) if c.action is not None)
+    assert abs(started.action.item() + 3.0) <= 2.0 + 1e-4
 
 
 def test_a_robot_that_drives_is_brought_to_rest_by_a_reset_although_nobody_answers():

@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
         list_rows(rows, as_json=args.json)
         return
     if args.json:
-        raise ValueError("--json is for the list of studies; a study leaves its numbers in results.json beside its page")
+        raise ValueError(
+            "--json is for the list of studies; a study leaves its numbers in results.json beside its page"
+        )
     study = choose(load_study(args.name), only=args.only, episodes=args.episodes)
     if (args.vlm is None) != (args.vlm_model is None):
         raise ValueError("an endpoint has an address and a model: --vlm URL --vlm-model NAME")

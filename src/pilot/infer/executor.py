@@ -283,7 +283,11 @@ class Executor:
         if command.action is None:
             return command
         if self.motion is not None:
+            can_stay = self.motion.knows_place
             filtered = self.motion.apply(command.action, missed=self._missed)
+            if self.motion.is_stopped and not can_stay:  # nothing has moved it yet, and no command says "stay there"
+                self.counts.limited += 1
+                return replace(command, status="stop", action=None, reasons=filtered.reasons, wanted=wanted)
             status = "stop" if self.motion.is_stopped else command.status
             command = replace(command, status=status, action=filtered.action, reasons=filtered.reasons)
         self.counts.limited += bool(command.reasons)

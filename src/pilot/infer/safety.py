@@ -26,6 +26,7 @@ from pilot.types import HandWorkspace, MotionLimits, is_rate
 
 Reason = Literal["range", "effort", "speed", "acceleration", "workspace", "not finite", "stopped"]
 _TOLERANCE = 1e-6  # of a dim's range: float32 commands differ from their limits by that much without anybody's fault
+_FASTEST = 1e-3  # of the highest change in a tick: the tolerance ends there, however wide the range is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,11 @@ class MotionFilter:
         """Let the robot move again; only a person should."""
         self.is_stopped = False
 
+    @property
+    def knows_place(self) -> bool:
+        """Whether it knows where the robot is, in all dims: then it can keep it there."""
+        return bool(np.isfinite(self.last).all())
+
     def passes(self, actions: Float[np.ndarray, "ah ad"]) -> bool:
         """Return whether a chunk, begun in the middle of a motion, would pass as it is; much faster than `apply`.
 
@@ -131,7 +137,7 @@ class MotionFilter:
         known = np.isfinite(self.last)
         at_first = np.where(np.isnan(self.velocity), np.nan, 0.0)  # in the middle of a motion it stays unknown
         self.velocity = np.where(known, (action - self.last) / self.dt, at_first)
-        self.last = action
+        self.last = np.where(known | (not self.is_stopped), action, np.nan)  # a stop tells nobody where the robot is
         for reason in reasons:
             self.counts[reason] = self.counts.get(reason, 0) + 1
         return FilteredCommand(action=action.astype(np.float32), wanted=wanted, reasons=tuple(reasons))
@@ -155,7 +161,7 @@ class MotionFilter:
         # Within the acceleration, but never beyond what can still be stopped: the proof says that both can be had.
         eased = np.clip(np.clip(within_speed, velocity - step, velocity + step), slowest, fastest)
         action = np.where(known, last + eased * self.dt, inside)
-        tolerance = _TOLERANCE * (self.high - self.low)
+        tolerance = np.minimum(_TOLERANCE * (self.high - self.low), _FASTEST * self.speed * self.dt)
         beyond = np.abs(inside - goal) > tolerance
         reasons: list[Reason] = []
         if (beyond & (np.abs(goal) <= self.effort)).any():

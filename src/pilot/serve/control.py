@@ -43,6 +43,9 @@ from pilot.types import is_rate
 
 log = logging.getLogger(__name__)
 
+_STILL = (
+    0.02  # of its highest speed: a robot that is measured to move no faster stands still, and its sensors are noisy
+)
 EXECUTORS: dict[str, type[Executor]] = {"rtc": Executor, "open-loop": OpenLoop, "ensemble": TemporalEnsemble}
 
 
@@ -141,6 +144,8 @@ class Controller:
         self._lost = False  # the connection
         self._stopped_by_server = False
         self._moved_by_others = True  # perhaps, so that limits count from where the robot is measured to be
+        self._place_before: np.ndarray | None = None  # where it was at this tick, while it may have been moved
+        self._still_moves = False  # so that a request would show what is past
         self._reasons: tuple[str, ...] = ()  # why the last command was changed
 
     def stop(self) -> None:
@@ -168,21 +173,39 @@ class Controller:
         self.executor.skip(missed)
         self._collect()
         self._pause_left = max(0, self._pause_left - 1 - missed)
-        if self._pending is None and not self._pause_left:
+        if self._moved_by_others:
+            self._look_for_motion()
+        if self._pending is None and not self._pause_left and not self._still_moves:
             self._submit_next()
-        if self._moved_by_others and self.executor.state.chunks:
+        if self._moved_by_others and self.executor.state.chunks and not self.executor.is_stopped:
             self._place()
         command = self.executor.next()
         self._log_intervention(command)
         return command
 
-    def _place(self) -> None:
-        """Let limits count from where the robot is now, if it rests; one that still moves is where it was sent."""
-        executor, self._moved_by_others = self.executor, False
-        if executor.motion is None or executor.is_stopped or not executor.has_settled:
+    def _look_for_motion(self) -> None:
+        """See whether the robot still moves after a reset: then what it sees now will not hold."""
+        motion, before = self.executor.motion, self._place_before
+        self._place_before, self._still_moves = None, False
+        if motion is None or self.executor.has_settled or (place := self._measure()) is None:
             return
-        if (state := self.observe().get("state")) is not None:
-            executor.place(measured_position(self.policy.metadata, np.asarray(state, float)))
+        step = np.inf if before is None else np.abs(place - before)
+        moves = np.isfinite(place) & ~(step <= _STILL * motion.speed * motion.dt)
+        self._still_moves = bool(moves.any() or motion.last[motion.rates].any())
+        self._place_before = place
+
+    def _measure(self) -> np.ndarray | None:
+        """Return where the robot is measured to be, NaN in dims that nobody measures; None if that is all of them."""
+        if (state := self.observe().get("state")) is None:
+            return None
+        place = measured_position(self.policy.metadata, np.asarray(state, float))
+        return place if np.isfinite(place).any() else None
+
+    def _place(self) -> None:
+        """Let limits count from where the robot is, if it rests; one that moves or is not measured is where it was sent."""
+        if self.executor.motion is not None and not self._still_moves and (place := self._measure()) is not None:
+            self.executor.place(place)
+        self._moved_by_others = self._still_moves = False
 
     def _log_intervention(self, command: Command) -> None:
         """Log the command that was wanted whenever another reason begins to keep the robot from it."""
@@ -194,7 +217,7 @@ class Controller:
     def reset(self) -> None:
         """Begin another task: the robot waits, and neither the executor nor the policy remembers the last one."""
         self.executor.reset()
-        self._moved_by_others = True
+        self._moved_by_others, self._place_before = True, None
         self.reply = {}
         self.error = None
         self._reset_policy = True
