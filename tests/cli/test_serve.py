@@ -55,5 +55,6 @@ def test_options_reach_policy_and_server(served, tmp_path):
 
 def test_policies_are_named_by_their_folders_or_as_said():
     assert policies_by_name(["outputs/a", "mine=outputs/b/policy"]) == {"a": "outputs/a", "mine": "outputs/b/policy"}
+    assert policies_by_name(["outputs/lr=3e-4", "b=lr=3e-4"]) == {"lr=3e-4": "outputs/lr=3e-4", "b": "lr=3e-4"}
     with pytest.raises(ValueError, match="two policies are named 'a'; give each its own name: NAME=FOLDER"):
         policies_by_name(["outputs/a", "a=elsewhere"])

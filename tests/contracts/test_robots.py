@@ -46,6 +46,13 @@ def test_a_broken_rule_is_named(check, robot, message):
         check(robot)
 
 
+@pytest.mark.parametrize(("open", "closed"), [(0.07, 0.01), (0.6, 0.05), (1000.0, 0.0)])
+def test_the_ends_of_a_gripper_may_be_any_numbers(open, closed):
+    robot = changed(grippers=(dataclasses.replace(ARM.grippers[0], open=open, closed=closed),))
+    contract.check_grippers(robot)
+    contract.check_adapter(robot)
+
+
 def test_an_adapter_that_does_not_lead_back_is_named(monkeypatch):
     lossy = dataclasses.replace(contract.load_adapter(ARM), actions=lambda actions: np.round(actions))
     monkeypatch.setattr(contract, "load_adapter", lambda robot: lossy)

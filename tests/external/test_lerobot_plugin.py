@@ -93,6 +93,11 @@ def test_it_acts_as_pilot_does(plugin):
     assert policy.sessions == []
 
 
+def test_one_of_several_robots_is_named(plugin):
+    policy = plugin.PilotPolicy(plugin.PilotConfig(checkpoint=str(ROOT / "checkpoints" / "homes"), robot="bimanual"))
+    assert policy.steps == policy.policy.replan_steps_of("bimanual")
+
+
 def test_mistakes_say_what_to_do(plugin):
     with pytest.raises(ValueError, match=r"--policy\.checkpoint=FOLDER"):
         plugin.PilotPolicy(plugin.PilotConfig())

@@ -309,6 +309,14 @@ def test_a_session_is_answered_by_its_own_policy(policy):
     assert "actions" in other.infer_many([session], [observation()])[0]
 
 
+def test_a_session_that_moves_keeps_the_time_of_the_new_policy_unless_it_has_its_own(policy):
+    quick = Policy(policy.bundle, replan_steps=1)
+    follows, chosen = policy.session(), policy.session(replan_steps=3)
+    for session in (follows, chosen):
+        session.move_to(quick)
+    assert (follows.replan_steps, chosen.replan_steps) == (1, 3)
+
+
 def test_a_session_that_moves_is_led_by_the_new_policys_own_high_level(policy, monkeypatch):
     """A checkpoint with subtasks in place of one without, and back; what somebody chose for a session stays."""
     says(policy, monkeypatch, TOLD)

@@ -55,6 +55,9 @@ def test_roles_stand_in_front_of_a_key(tmp_path):
         keys.owner("boss-key-1", role="act")
     with pytest.raises(ValueError, match="has the roles act, watch, command, not \\['fly'\\]"):
         ApiKeys({"some-key": ("fly",)})
+    file.write_text("watch, comand: boss-key-1\n")
+    with pytest.raises(ValueError, match="has the roles act, watch, command, not comand"):
+        ApiKeys.read(file)
 
 
 def test_wrong_keys_slow_their_address_down_and_nobody_else():

@@ -208,6 +208,18 @@ def test_a_stopped_robot_that_is_away_while_another_is_released_stays_stopped(se
     assert at(sessions, "right, next episode", "10.0.0.5:1004").stopped == "a person pressed stop"
 
 
+def test_a_stopped_robot_that_comes_back_without_end_is_remembered_once_and_stands_still(sessions):
+    robot = at(sessions, "episode", "10.0.0.5:1001")
+    robot.record_reply({"actions": np.array([[7.0, 1.0]] * 3)}, TIMING)
+    robot.stop("a person pressed stop")
+    for number in range(5):
+        sessions.disconnect(robot, robot.connection, over=True)
+        robot = at(sessions, f"episode {number}", "10.0.0.5:1001")
+        robot.metadata = MEANING
+        assert robot.stand_still({"state": np.array([0.4])})["actions"][0] == pytest.approx([7.0, 0.4])
+    assert robot.stopped_places[robot.place] == [robot]
+
+
 MEANING = {
     "action_names": ["x", "elbow"], "state_names": ["elbow"], "action_units": ["m", "rad"], "action_horizon": 3,
 }  # fmt: skip
@@ -221,6 +233,14 @@ def test_a_robot_stands_still_only_where_it_is_known_to_be(sessions):
         robot.stand_still({"state": np.array([0.4])})
     robot.record_reply({"actions": np.array([[7.0, 1.0]] * 3)}, TIMING)
     assert robot.stand_still({"state": np.array([0.4])})["actions"] == pytest.approx(np.array([[7.0, 0.4]] * 3))
+
+
+def test_a_gripper_that_holds_something_is_not_told_to_stay_as_wide_as_it_is(sessions):
+    robot = enter(sessions, "r1")
+    robot.metadata = MEANING | {"action_names": ["x", "hand"], "state_names": ["hand"], "grippers": ["hand"]}
+    robot.stop("a person pressed stop")
+    robot.record_reply({"actions": np.array([[7.0, 0.0]] * 3)}, TIMING)
+    assert robot.stand_still({"state": np.array([0.4])})["actions"][0].tolist() == [7.0, 0.0]
 
 
 @pytest.mark.parametrize("state", [np.zeros(0), np.array(1.0), np.zeros((1, 1)), np.zeros(2), {}, "here"], ids=repr)

@@ -100,6 +100,7 @@ def test_a_command_is_heard_and_ended(port):
         (b"\x80", "a message is JSON"),
         ('{"session": "nobody", "prompt": "dance"}', "no robot has the session 'nobody'"),
         ("{}", "no robot has the session None"),
+        ('{"session": "nobody", "stop": 1}', "'stop' is true or false, got 1"),
     ],
     ids=lambda value: repr(value)[:12],
 )
@@ -109,6 +110,12 @@ def test_what_is_not_understood_is_said(port, message, words):
         assert words in next_of(viewer, "error")["error"]
         viewer.send(message)
         next_of(viewer, "error")
+
+
+def test_a_message_that_says_nothing_ends_no_command(port):
+    with robot(port), command(port) as viewer:
+        say(viewer, session=session_after(viewer, observations=0))
+        assert "says 'stop' or 'prompt'" in next_of(viewer, "error")["error"]
 
 
 @pytest.mark.parametrize("prompt", ["", "   ", "x" * 401, 3, ["dance"]])

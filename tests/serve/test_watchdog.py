@@ -100,3 +100,8 @@ def test_a_command_that_fails_is_tried_again(place):
 def test_what_would_watch_nothing_is_refused(place, command, seconds):
     with pytest.raises(ValueError, match="a command that stops the robot, and seconds above 0"):
         Watchdog(command, latch=place[0], seconds=seconds)
+
+
+def test_a_latch_that_could_not_be_written_is_refused(place):
+    with pytest.raises(ValueError, match="a stop would be forgotten"):
+        Watchdog(["true"], latch=place[0].parent / "nowhere" / "stopped")

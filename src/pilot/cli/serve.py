@@ -121,7 +121,8 @@ def policies_by_name(policies: Iterable[str]) -> dict[str, str]:
     addresses: dict[str, str] = {}
     for policy in policies:
         name, equals, address = policy.partition("=")
-        name, address = (name, address) if equals else (Path(policy).name, policy)
+        named = equals and "/" not in name  # else it is a folder such as runs/lr=3e-4
+        name, address = (name, address) if named else (Path(policy).name, policy)
         if name in addresses:
             raise ValueError(f"two policies are named '{name}'; give each its own name: NAME=FOLDER")
         addresses[name] = address

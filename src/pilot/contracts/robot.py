@@ -58,7 +58,8 @@ def check_grippers(robot: Robot) -> None:
         require(gripper.state_open != gripper.state_closed, f"'{gripper.state}' reads the same open and closed")
         ends = np.array([gripper.open, gripper.closed, (gripper.open + gripper.closed) / 2, 2 * gripper.open + 9])
         openness = gripper.openness(ends)
-        require(openness[:3].tolist() == [1.0, 0.0, 0.5], f"'{gripper.action}' is {openness[:3]} open at its ends")
+        is_right = np.allclose(openness[:3], [1.0, 0.0, 0.5], rtol=0, atol=1e-6)
+        require(is_right, f"'{gripper.action}' is {openness[:3]} open at its ends and half-way")
         require(0 <= openness[3] <= 1, f"'{gripper.action}' is {openness[3]} open beyond its end")
         is_delta = robot.delta_mask[robot.action_names.index(gripper.action)]
         require(not is_delta, f"'{gripper.action}' is a gripper; clear its delta_mask")
@@ -80,8 +81,8 @@ def check_adapter(robot: Robot) -> None:
     ):
         before = vector.copy()
         again, dtype = back(there(vector)), there(vector).dtype
-        off = np.abs(again - vector).max()
-        require(bool(off <= ROUNDING), f"{what} comes back {off:g} from what it was")
+        off = np.abs(again - vector)
+        require(_is_rounding(off, vector), f"{what} comes back {off.max():g} from what it was")
         require(np.array_equal(vector, before), f"the adapter changes the {what} that it is given; return a new array")
         require(dtype == vector.dtype, f"the adapter turns {what} from {vector.dtype} to {dtype}")
 
@@ -97,7 +98,12 @@ def check_round_trip(robot: Robot) -> None:
     again = pipeline.decode_actions(row.actions, sample.state)
     off = np.abs(again - sample.actions).max(axis=0)
     worst = robot.action_names[int(off.argmax())]
-    require(bool(off.max() <= ROUNDING), f"'{worst}' comes back {off.max():g} from what it was")
+    require(_is_rounding(off, sample.actions), f"'{worst}' comes back {off.max():g} from what it was")
+
+
+def _is_rounding(off: np.ndarray, values: np.ndarray) -> bool:
+    """Return whether numbers that are `off` from `values` are the same but for rounding, which grows with them."""
+    return bool((off <= ROUNDING * np.maximum(1.0, np.abs(values).max())).all())
 
 
 def check_padding(robot: Robot) -> None:

@@ -130,6 +130,7 @@ class Actor:
             "state_names": list(own.state_names),
             "action_names": list(own.action_names),
             "action_units": list(own.action_units),
+            "grippers": [gripper.action for gripper in own.grippers],
             "limits": None if (limits := limits_of(own)) is None else limits.to_dict(),
             "action_horizon": config.chunk_steps,
             "replan_steps": self.replan_steps_of(robot),
@@ -173,6 +174,8 @@ class Actor:
         images = self._present_images(own, observation["images"])
         if not isinstance(observation["prompt"], str):
             raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
+        if any("\ud800" <= letter <= "\udfff" for letter in observation["prompt"]):  # of half a character, no tokens
+            raise ValueError(f"'prompt' must be valid text, got half a character in {observation['prompt']!r:.60}")
         try:
             state = np.asarray(observation["state"], np.float32)
         except (TypeError, ValueError) as error:

@@ -95,6 +95,7 @@ class Session:
         clock: Callable[[], float] | None = None,
     ) -> None:
         high_level.check(policy.subtask_codec)
+        self._follows_policy = replan_steps is None  # also when it moves on to another one
         replan_steps = policy.replan_steps_of(robot) if replan_steps is None else replan_steps
         if not (subtask_seconds >= 0 and replan_steps >= 1):
             raise ValueError(
@@ -171,6 +172,8 @@ class Session:
         if level != self.high_level:
             self.high_level = level
             self.advisor = level.advisor()
+        if self._follows_policy:
+            self.replan_steps = policy.replan_steps_of(robot.name)
         self.policy, self.robot = policy, robot
 
     @property

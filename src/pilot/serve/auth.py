@@ -50,7 +50,7 @@ class ApiKeys:
         Empty lines and lines that begin with # are ignored.
 
         Raises:
-            ValueError: the file holds no key.
+            ValueError: the file holds no key, or an unknown role.
         """
         lines = [line.strip() for line in path.read_text().splitlines()]
         if not (keys := [line for line in lines if line and not line.startswith("#")]):
@@ -125,10 +125,17 @@ def _digest(key: str | None) -> str:
 
 
 def parse_key(line: str) -> tuple[str, tuple[Role, ...]]:
-    """Return the key in a line and its roles: those named before a colon, or all."""
-    before, colon, key = line.partition(":")
+    """Return the key in a line and its roles: those named before a colon, or all.
+
+    Raises:
+        ValueError: some of the names before a key are roles, and some are not.
+    """
+    before, _, key = line.partition(":")
     named = {role.strip() for role in before.split(",")}
-    if colon and key.strip() and named <= set(ROLES):
+    unknown = named - set(ROLES)
+    if unknown and unknown != named:  # a role that is misspelt; where none is one, the line is a key with a colon
+        raise ValueError(f"a key has the roles {', '.join(ROLES)}, not {', '.join(sorted(unknown))}")
+    if key.strip() and not unknown:
         return key.strip(), tuple(role for role in ROLES if role in named)
     return line, ROLES
 

@@ -195,7 +195,8 @@ class PolicyClient:
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
         keep_freed_memory()  # else the memory of each picture goes back to the system, and costs new pages every time
-        self.url = f"{host if '://' in host else f'ws://{host}'}:{port}" + (f"/{policy}" if policy else "")
+        place = f"[{host}]" if host.count(":") > 1 and not host.startswith(("[", "ws")) else host  # IPv6
+        self.url = f"{place if '://' in place else f'ws://{place}'}:{port}" + (f"/{policy}" if policy else "")
         self.wait_s, self.timeout_s = wait_s, timeout_s
         self.metadata: dict[str, Any] = {}
         self.latency = Latency()

@@ -202,7 +202,7 @@ class Controller:
         return place if np.isfinite(place).any() else None
 
     def _place(self) -> None:
-        """Let limits count from where the robot is, if it rests; one that moves or is not measured is where it was sent."""
+        """Let limits count from where the robot is if it rests; else it is believed to be where it was sent."""
         if self.executor.motion is not None and not self._still_moves and (place := self._measure()) is not None:
             self.executor.place(place)
         self._moved_by_others = self._still_moves = False

@@ -364,9 +364,10 @@ async def _serve_until_stopped(
     scheme = "s" if server.tls else ""
 
     def print_address(port: int) -> None:
+        place = f"[{host}]" if ":" in host else host
         key = "" if server.state.keys else f"#key={server.state.command_key}"
-        page = f"http{scheme}://{host}:{port}/{key}"
-        words = f"serving at ws{scheme}://{host}:{port}, dashboard at {page}; Ctrl-C stops"
+        page = f"http{scheme}://{place}:{port}/{key}"
+        words = f"serving at ws{scheme}://{place}:{port}, dashboard at {page}; Ctrl-C stops"
         print(words, flush=True)  # to stdout, where programs read the port; the log is stderr
 
     if not server.state.keys and not is_loopback(host):

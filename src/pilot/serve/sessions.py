@@ -163,6 +163,8 @@ class RobotSession:
             return
         if len(others) == 1 and others[0].connection is None:
             self.chunk = others[0].chunk  # it is the same robot, which was commanded so last
+        # This one takes the place of those that are gone: a robot may come back without end.
+        self.stopped_places[self.place] = [robot for robot in others if robot.connection is not None]
         self.stop(reasons[0])
 
     @property
@@ -172,6 +174,8 @@ class RobotSession:
 
     def stand_still(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Return a reply that keeps the robot where it is: no motion, places as measured, the rest as commanded last.
+
+        Grippers are commanded as before: one that holds something is measured to be wider than it was told to be.
 
         Raises:
             ValueError: the policy does not say what its actions mean, the state is not the robot's, or a place is
@@ -185,7 +189,8 @@ class RobotSession:
         if self.chunk is not None:
             executed = self.chunk.executed or 0
             last = self.chunk.actions[min(max(executed - 1, 0), len(self.chunk.actions) - 1)]
-            action = np.where(np.isfinite(action), action, last)
+            grips = np.isin(self.metadata["action_names"], self.metadata.get("grippers") or ())
+            action = np.where(np.isfinite(action) & ~grips, action, last)
         if not np.isfinite(action).all():
             raise ValueError(refusal)
         action = action.astype(np.float32)

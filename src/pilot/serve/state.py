@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.serve import vla_eval
 from pilot.serve.auth import ApiKeys, Role, WrongKeys
 from pilot.serve.handler import MessageHandler
 from pilot.serve.hosted_policy import HostedPolicy
@@ -14,7 +15,7 @@ from pilot.serve.limits import Limits
 from pilot.serve.metrics import ServerMetrics
 from pilot.serve.sessions import SessionStore
 
-RESERVED = "live"  # the path of the viewers
+RESERVED = ("live", vla_eval.PATH)  # the paths of viewers, and of benchmarks that speak a protocol of their own
 
 
 @dataclass(kw_only=True)
@@ -114,7 +115,7 @@ def to_hosted(policies: Any, *, max_batch: int) -> dict[str, HostedPolicy]:
         policies = [HostedPolicy("policy", policies, max_batch=max_batch)]
     hosted: dict[str, HostedPolicy] = {}
     for policy in policies:
-        if policy.name in hosted or policy.name == RESERVED:
+        if policy.name in hosted or policy.name in RESERVED:
             raise ValueError(
                 f"the name '{policy.name}' is taken; serve each policy under a name of its own: NAME=FOLDER"
             )

@@ -106,6 +106,8 @@ class Viewer:
             if "key" in content:
                 self.may_command = self.state.may_command(str(content["key"]), address=self.connection.host)
                 return {"kind": "role", "command": self.may_command}
+            if "stop" in content and not isinstance(content["stop"], bool):
+                raise ValueError(f"'stop' is true or false, got {content['stop']!r:.60}")
             if content.get("stop") is True:  # anyone who sees that it is needed may
                 return self._done(
                     live.stop_robots(self.state.sessions, content), "emergency stop", what={"stopped": True}
@@ -116,6 +118,8 @@ class Viewer:
             if content.get("stop") is False:
                 robot.release()
                 return self._done([robot], "released", what={"stopped": False})
+            if "prompt" not in content:
+                raise ValueError("a message to a robot says 'stop' or 'prompt'")
             live.set_command(self.state.sessions, content)
         except ValueError as error:
             return {"kind": "error", "error": str(error)}

@@ -5,10 +5,10 @@
             command = robot.next(missed=pace.wait())
             watchdog.beat()
 
-It runs the command that you give, which must stop the robot by itself: through its driver, a relay, a switch. It does
-so when no `beat` has come for `seconds`, or when the controlling process is gone however it ended, and again until the
-command succeeds. Then it writes the file `latch`, and no watchdog starts while that is there: a person looks at the
-robot, and removes it. Only leaving the `with` block without an error ends it quietly.
+When no `beat` has come for `seconds`, or when the controlling process is gone however it ended, it writes the file
+`latch`, and no watchdog starts while that is there: a person looks at the robot, and removes it. Then it runs the
+command that you give, again until that succeeds. The command must stop the robot by itself: through its driver, a
+relay, a switch. Only leaving the `with` block without an error ends it quietly.
 """
 
 import contextlib
@@ -30,7 +30,8 @@ class Watchdog:
     """The controlling process's side: starts the watching process, and tells it that all is well.
 
     Raises:
-        ValueError: `seconds` is not above 0, there is no command, or an earlier stop has not been released.
+        ValueError: `seconds` is not above 0, there is no command, no `latch` can be written, or an earlier stop has not
+            been released.
     """
 
     def __init__(self, command: Sequence[str], *, latch: Path, seconds: float = 0.5) -> None:
@@ -39,6 +40,8 @@ class Watchdog:
         if latch.exists():
             reason = latch.read_text().strip()
             raise ValueError(f"the robot was stopped ({reason}); look at it, then remove {latch} to release it")
+        if not os.access(latch.absolute().parent, os.W_OK):
+            raise ValueError(f"{latch} cannot be written, so a stop would be forgotten: give a folder that is there")
         arguments = [sys.executable, "-S", "-E", "-P", __file__, str(latch), str(seconds), *command]
         # A session of its own: Ctrl-C in the terminal must not end the one process that would notice.
         self._process = subprocess.Popen(arguments, stdin=subprocess.PIPE, start_new_session=True)

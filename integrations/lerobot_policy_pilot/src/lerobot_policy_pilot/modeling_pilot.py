@@ -26,7 +26,7 @@ class PilotPolicy(PreTrainedPolicy):
         super().__init__(config)
         config.validate_features()
         self.policy = pilot.load_policy(config.checkpoint, device=config.device or "auto")
-        self.steps = config.replan_steps or self.policy.replan_steps
+        self.steps = config.replan_steps or self.policy.replan_steps_of(config.robot)
         self.model = self.policy.model  # a module, so that `.to` and `.eval` find it
         self.reset()
 
