@@ -32,11 +32,11 @@ def metaworld_mt10() -> TrainConfig:
             sources=(Source(path="data/metaworld/mt10", teaches=("flow",)),), loc_stride=PIXEL_GRID, text_model="rooms"
         ),
         robot="metaworld",
-        steps=4000,
+        steps=2800,
         batch_size=16,
         init_from=InitFrom("checkpoints/homes"),
         objective=replace(FLOW_ALONE, flow_draws=8),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, muon_lr=1e-2, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.995),
-        checkpoints=CheckpointConfig(save_every=500),
+        checkpoints=CheckpointConfig(save_every=400),
     )
