@@ -29,7 +29,10 @@ def metaworld_mt10() -> TrainConfig:
         name="metaworld_mt10",
         model=replace(model(), insulate=False, action_stride=2),
         data=DataConfig(
-            sources=(Source(path="data/metaworld/mt10", teaches=("flow",)),), loc_stride=PIXEL_GRID, text_model="rooms"
+            sources=(Source(path="data/metaworld/mt10", teaches=("flow",)),),
+            loc_stride=PIXEL_GRID,
+            text_model="rooms",
+            fast_scale=5.0,
         ),
         robot="metaworld",
         steps=2800,
