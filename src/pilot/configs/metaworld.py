@@ -23,11 +23,11 @@ def metaworld_mt10() -> TrainConfig:
     """Ten tasks of MetaWorld, fine-tuned from the small policy of homes.
 
     All of it learns, as behind insulation a backbone this small keeps from the hand what it has not been taught
-    (`docs/log.md`, 2026-11-30). A chunk is a quarter of a second.
+    (`docs/log.md`, 2026-11-30). A chunk is 0.6 seconds.
     """
     return TrainConfig(
         name="metaworld_mt10",
-        model=replace(model(), insulate=False, action_stride=2),
+        model=replace(model(), insulate=False),
         data=DataConfig(
             sources=(Source(path="data/metaworld/mt10", teaches=("flow",)),),
             loc_stride=PIXEL_GRID,
