@@ -23,11 +23,12 @@ def metaworld_mt10() -> TrainConfig:
     """Ten tasks of MetaWorld, fine-tuned from the small policy of homes.
 
     All of it learns, as behind insulation a backbone this small keeps from the hand what it has not been taught
-    (`docs/log.md`, 2026-11-30). A chunk is 0.6 seconds.
+    (`docs/log.md`, 2026-11-30). Actions are steps here, where the start has places, so what reads and writes them is
+    drawn anew, and none can be left out: a chunk is an eighth of a second.
     """
     return TrainConfig(
         name="metaworld_mt10",
-        model=replace(model(), insulate=False),
+        model=replace(model(), insulate=False, action_stride=1),
         data=DataConfig(
             sources=(Source(path="data/metaworld/mt10", teaches=("flow",)),),
             loc_stride=PIXEL_GRID,
@@ -37,7 +38,7 @@ def metaworld_mt10() -> TrainConfig:
         robot="metaworld",
         steps=2800,
         batch_size=16,
-        init_from=InitFrom("checkpoints/homes"),
+        init_from=InitFrom("checkpoints/homes", fresh=("action_in", "action_out")),
         objective=replace(FLOW_ALONE, flow_draws=8),
         optim=OptimConfig(name="muon", peak_lr=1.5e-3, muon_lr=1e-2, final_lr=1e-5, warmup_steps=60),
         ema=EmaConfig(decay=0.995),
