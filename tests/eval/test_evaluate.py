@@ -169,6 +169,14 @@ def test_a_table_holds_every_suite_under_every_control():
     assert results[1].records[0].asked != results[1].records[0].prompt
 
 
+def test_a_suite_or_control_that_is_named_twice_counts_once():
+    twice = ["homes-l1", "homes-l1@homes"]
+    (result,) = evaluate_table("expert", suites=twice, controls=["none"] * 2, episodes=2, workers=1, progress=False)
+    assert result.n == result.successes == 2
+    bodies = ["rooms-move@arm", "rooms-move@mobile", "rooms-move@bimanual"]
+    assert [suite.name for suite in select_suites("expert", bodies, robot="bimanual")] == ["rooms-move@bimanual"]
+
+
 class Chooses(Still):
     """Remembers which high level its sessions were made with, and what they were shown."""
 

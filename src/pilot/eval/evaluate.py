@@ -129,6 +129,7 @@ def evaluate_table(
     check_settings(policy, episodes=episodes, num_steps=num_steps, until=until, shard=shard)
     policy = fetch_policy(policy)
     chosen = select_suites(policy, suites, robot=robot)
+    controls = list(dict.fromkeys(controls))  # named twice, its episodes would count twice
     jobs = [
         Job(suite=suite, control=control, scene=scene, seed=seed, episodes=episodes)
         for suite in chosen
@@ -148,7 +149,7 @@ def evaluate_table(
     with closing(crew), lock_log(out, shard=shard):
         log = EpisodeLog(log_file(out, "episodes", shard=shard), policy=f"{label}/{settings.key()}")
         if (runs := log_file(out, "runs", shard=shard)) is not None:
-            wanted = {"suites": {suite.name: suite.title for suite in chosen}, "controls": list(controls)}
+            wanted = {"suites": {suite.name: suite.title for suite in chosen}, "controls": controls}
             wanted |= {"episodes": episodes, "seed": seed, "until": until, "shard": shard and str(shard)}
             append_row(runs, {"policy": name, "key": log.policy} | wanted | settings.to_json() | provenance())
         run_missing(crew, jobs, log, until=until, progress=progress)
@@ -272,11 +273,12 @@ def _records(
 
 
 def select_suites(policy: Any, suites: Sequence[str | Suite] | None, *, robot: str | None = None) -> list[Suite]:
-    """Return the suites themselves; without any, all that the policy (as `robot`), or the expert, can act in."""
+    """Return the suites themselves, each once; without any, all that the policy or expert can act in (as `robot`)."""
     if suites is not None:
         loaded = [suite if isinstance(suite, Suite) else load_suite(suite) for suite in suites]
         robots = {} if policy == "expert" else robots_of(policy)
-        return [with_known_robot(suite, robots, robot=robot) for suite in loaded]
+        # Two names may be one suite (`homes-l1`, `homes-l1@homes`), or become one with the robot that acts.
+        return list(dict.fromkeys(with_known_robot(suite, robots, robot=robot) for suite in loaded))
     if policy == "expert":
         known = all_suites().values()
         return [suite for suite in known if suite.has_expert and suite.is_installed and not suite.is_part]
