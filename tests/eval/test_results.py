@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from eval.jobs import make_record
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.results import SuiteResult, save_table, to_markdown
+from pilot.eval.runner import Job, lost
 from pilot.eval.settings import Settings
+from pilot.eval.suites import load_suite
 from pilot.infer.high_level import SayCan
 
 
@@ -55,6 +58,18 @@ def test_settings_are_those_of_an_episode_that_was_not_lost():
     lost = EpisodeRecord.of_lost("crash", suite="homes-l1", control="none", scene=1, seed=0, restarts=2)
     both = SuiteResult(suite="homes-l1", title="", control="none", policy="p", records=(lost, *result().records))
     assert both.to_json()["replan_steps"] == 5
+
+
+@pytest.mark.parametrize(("name", "task"), [("rooms-move", None), ("metaworld-mt10", "reach")])
+def test_a_lost_episode_is_of_no_task_unless_its_number_says_which(name, task):
+    """Else one crash makes a suite of one task one of two, with an interval over them."""
+    suite = load_suite(name)
+    crashed, _ = lost(Job(suite=suite, control="none", scene=0, seed=0, episodes=9), "crash")
+    assert crashed.task == task
+    played = (make_record(task="move"), make_record(task="move", success=False))
+    both = SuiteResult(suite=name, title="", control="none", policy="p", records=(*played, crashed))
+    assert both.by_task() == {"move": (1, 2)} | ({} if task is None else {task: (0, 1)})
+    assert (both.interval_over_tasks is None) == (task is None) and both.n == 3
 
 
 def test_a_damaged_table_is_named(tmp_path):

@@ -49,18 +49,22 @@ class SuiteResult:
 
     @property
     def interval_over_tasks(self) -> tuple[float, float] | None:
-        """The 95 % interval of the success rate over tasks like these; None where there is only one."""
-        tasks = [record.task for record in self.records]
-        if len(set(tasks)) < 2:
+        """The 95 % interval of the success rate over tasks like these; None where there is only one.
+
+        Episodes without a task, which were lost before anybody knew it, stay out.
+        """
+        named = [record for record in self.records if record.task is not None]
+        if len({record.task for record in named}) < 2:
             return None
-        return cluster_bootstrap([record.success for record in self.records], tasks, seed=0)
+        return cluster_bootstrap([record.success for record in named], [record.task for record in named], seed=0)
 
     def by_task(self) -> dict[str, tuple[int, int]]:
-        """Return successes and episodes of each task, in the order in which they came."""
+        """Return successes and episodes of each task, in the order in which they came; only of those that have one."""
         counts: dict[str, tuple[int, int]] = {}
         for record in self.records:
-            successes, n = counts.get(name := record.task or self.suite, (0, 0))
-            counts[name] = (successes + record.success, n + 1)
+            if record.task is not None:
+                successes, n = counts.get(record.task, (0, 0))
+                counts[record.task] = (successes + record.success, n + 1)
         return counts
 
     @property

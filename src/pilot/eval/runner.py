@@ -17,7 +17,7 @@ from pilot.eval.settings import Settings
 from pilot.eval.stand_ins import StandIn
 from pilot.infer.high_level import Oracle
 from pilot.infer.rtc import Rtc
-from pilot.sims.base import SimEnv, Suite
+from pilot.sims.base import SimEnv, Suite, TaskSuite
 
 BATCH_SIZE = 8  # episodes in step in one process, with one call of the policy for all, unless answers are timed
 ATTEMPTS = 3  # at an episode whose simulator crashes or hangs; then it is lost
@@ -214,7 +214,9 @@ def lost(job: Job, why: str) -> tuple[EpisodeRecord, np.ndarray]:
     record = EpisodeRecord.of_lost(
         why, suite=job.suite.name, control=job.control, scene=job.scene, seed=job.seed, restarts=ATTEMPTS - 1
     )
-    return replace(record, task=job.suite.task_of(job.scene)), np.zeros((0, job.suite.robot.action_dim))
+    # Of other suites the simulator names the task, in an episode that is played: nobody knows that of this one.
+    task = job.suite.task_of(job.scene) if isinstance(job.suite, TaskSuite) else None
+    return replace(record, task=task), np.zeros((0, job.suite.robot.action_dim))
 
 
 def _drop(env: SimEnv) -> None:
