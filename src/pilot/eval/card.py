@@ -6,14 +6,14 @@ from, under which licence, and which commit of pilot wrote it. What is not known
 
 import json
 import math
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pilot
 from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.storage.files import read_json
+from pilot.data.storage.manifest import source_commit
+from pilot.eval.provenance import commit
 from pilot.version import __version__
 
 FILES = (
@@ -165,8 +165,4 @@ def footer(licence: str) -> list[str]:
 
 def commit_of_pilot() -> str:
     """Return the commit of the running source tree, in words; nothing where pilot is installed without one."""
-    git = ["git", "-C", str(Path(pilot.__path__[0])), "rev-parse", "--short=12", "HEAD"]
-    try:
-        return f", commit {subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()}"
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    return "" if source_commit() is None else f", commit {commit()}"

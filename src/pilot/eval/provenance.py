@@ -3,26 +3,24 @@
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 import pilot
+from pilot.data.storage.manifest import source_commit
+
+DIGITS = 12  # of a commit, enough to find it by
 
 
 @cache
 def commit() -> str:
-    """Return the commit of the source tree, with a mark if it was changed."""
-    root = Path(pilot.__path__[0]).parents[1]
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
+    """Return the commit of pilot's source tree, with a mark if it was changed."""
+    if (found := source_commit()) is None:
         return "none: not run from a git checkout"
-    return described.stdout.strip()
+    head, dash, mark = found.partition("-")
+    return head[:DIGITS] + dash + mark
 
 
 def command_line() -> str | None:
