@@ -102,6 +102,21 @@ def test_a_key_follows_the_world_that_a_suite_is_in_and_all_robots_that_its_own_
     assert {Path(file).parent.name for file in read} == {"homes", "robots"}, "homes have a world of their own"
 
 
+def test_a_key_follows_the_package_that_simulates_and_how_its_starts_are_numbered(monkeypatch):
+    versions = {"gym-aloha": "0.1.3", "mujoco": "3.3.0"}
+    installed = {"gym_aloha": ["gym-aloha"], "mujoco": ["mujoco"], "gym": ["gym-aloha"]}
+    monkeypatch.setattr(episode_log.metadata, "packages_distributions", lambda: installed)
+    monkeypatch.setattr(episode_log.metadata, "version", lambda name: versions[name])
+    changed, read = set(), []
+    digest = episode_log._digest
+    monkeypatch.setattr(episode_log, "_digest", lambda f, *, more="": (read.extend(f), digest(f, more=more))[1])
+    for name, version in ((None, None), ("gym-aloha", "0.2.0"), ("mujoco", "3.4.0")):
+        versions |= {} if name is None else {name: version}
+        changed.add(suite_fingerprint.__wrapped__(load_suite("aloha-insertion")))
+    assert len(changed) == 3
+    assert {path.name for path in read} == {"aloha.py", "aloha_sim.py", "base.py"}
+
+
 def test_suites_of_other_words_are_kept_apart(tmp_path):
     log = EpisodeLog(None, policy="p")
     hats = HomesSuite(name="homes-l1", title="hats", level=1, task="single", kinds=("hat",))

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ from pilot.eval.settings import describe
 from pilot.infer.policy import Policy
 from pilot.models.bundle import POLICY_FILES
 from pilot.sims.base import Suite
+from pilot.sims.homes import HomesSuite
 from pilot.sims.world.suites import WorldSuite
+
+PHYSICS = ("mujoco", "pymunk")
+"""Modules of what simulators are made with."""
 
 
 class EpisodeLog:
@@ -150,7 +155,10 @@ def code_fingerprint() -> str:
 
 @cache
 def suite_fingerprint(suite: Suite) -> str:
-    """Return twelve hex digits of a suite's options, and of the source of its simulator and of its robot."""
+    """Return twelve hex digits of a suite's options, and of the source of its simulator and of its robot.
+
+    Where a package simulates, its version and that of the physics count, too.
+    """
     kinds = [kind for kind in type(suite).__mro__ if issubclass(kind, Suite) and kind.__module__ != Suite.__module__]
     files = list(dict.fromkeys(file for kind in kinds for file in _source_of(kind)))
     robots = Path(pilot.__path__[0], "robots")
@@ -158,7 +166,18 @@ def suite_fingerprint(suite: Suite) -> str:
         # The robots of these worlds are made from one another (`arm_ee` from `arm`), so any of them may matter.
         return _digest([*files, Path(inspect.getfile(Suite)), *sorted(robots.glob("*.py"))], more=repr(suite))
     robot = robots / f"{suite.robot.name}.py"
-    return _digest([*files, *([robot] if robot.is_file() else [])], more=repr(suite))
+    files += [robot] if robot.is_file() else []
+    if isinstance(suite, HomesSuite):  # it numbers its starts by itself
+        return _digest(files, more=repr(suite))
+    versions = _versions(suite.package) if suite.package else ""
+    return _digest([*files, Path(inspect.getfile(Suite))], more=repr(suite) + versions)
+
+
+def _versions(package: str) -> str:
+    """Return the versions of a simulator's package and of the physics below it, as far as they are installed."""
+    distributions = metadata.packages_distributions()
+    names = sorted({name for module in (package, *PHYSICS) for name in distributions.get(module, [])})
+    return f" {[(name, metadata.version(name)) for name in names]}"
 
 
 def _source_of(kind: type[Suite]) -> list[Path]:
