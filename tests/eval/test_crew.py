@@ -1,6 +1,7 @@
 """Workers and simulators that crash or hang are started anew, and no episode is missing in the end."""
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,6 +41,32 @@ def test_processes_that_die_or_hang_are_started_anew_with_the_same_episode(tmp_p
     for scene, record in records.items():
         assert dataclasses.replace(record, **untimed) == dataclasses.replace(plain[scene], **untimed)
     assert [each.record.restarts for each in again] == [0, 0]
+
+
+def test_a_worker_that_dies_after_its_last_episode_ended_is_replaced(monkeypatch):
+    first, *left = jobs(TOY, 3)
+    monkeypatch.setattr(crew_module, "EpisodeWorker", Dead)
+    crew = Crew(MakeExpertRunner(), workers=2)
+    worker = Dead()
+    worker.current, worker.left = first, left
+    crew.workers = [worker]
+    assert list(crew.replace(worker, {first: ATTEMPTS - 1})) == []
+    assert crew.workers[0] is not worker and crew.workers[0].left == left
+
+
+class Dead:
+    """A worker whose process has died."""
+
+    is_alive, process = False, SimpleNamespace(exitcode=-11)
+
+    def __init__(self, make_runner=None):
+        self.left = []
+
+    def take(self, jobs):
+        self.left = list(jobs)
+
+    def end(self):
+        pass
 
 
 class MakeExpertRunner:

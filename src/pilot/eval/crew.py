@@ -72,7 +72,7 @@ class Crew:
                 "again, with fewer --workers"
             )
         attempts[job] = attempts.get(job, 0) + 1
-        if attempts[job] >= ATTEMPTS:
+        if attempts[job] >= ATTEMPTS and job in left:  # its simulator may have worked last for one that has ended
             left.remove(job)
             yield Finished(job, *lost(job, f"the simulator {how} in each of {ATTEMPTS} attempts"))
         fresh = EpisodeWorker(self.make_runner)
