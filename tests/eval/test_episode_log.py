@@ -10,7 +10,7 @@ import pytest
 from eval.checkpoints import save_random_policy
 from eval.jobs import Still, make_job, make_record
 from pilot.eval import episode_log
-from pilot.eval.episode_log import EpisodeLog, fingerprint, suite_fingerprint
+from pilot.eval.episode_log import EpisodeLog, fingerprint, read_lines, suite_fingerprint
 from pilot.eval.evaluate import evaluate
 from pilot.eval.suites import load_suite
 from pilot.infer.policy import Policy, load_policy
@@ -84,6 +84,21 @@ def test_a_line_cut_short_is_dropped(tmp_path):
     assert make_job(0) in log and make_job(1) not in log
     log.add(make_job(1), make_record(scene=1))
     assert [json.loads(line)["record"]["home"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+@pytest.mark.parametrize("what", ["damaged", "newer", "cut"])
+def test_a_line_that_cannot_be_read_is_named(what, tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    EpisodeLog(path, policy="p").add(make_job(0), make_record(scene=0))
+    row = json.loads(path.read_text())
+    row["record"]["mood"] = "good"
+    bad = {"damaged": b"\0" * 20, "newer": json.dumps(row).encode(), "cut": b'{"key": "k", "record": {}}'}
+    path.write_bytes(path.read_bytes() + bad[what] + b"\n")
+    with pytest.raises(ValueError, match=r"episodes.jsonl, line 2 is damaged, or of a newer pilot .*remove this line"):
+        EpisodeLog(path, policy="p")
+    (tmp_path / "runs.jsonl").write_text('{"key"\n')
+    with pytest.raises(ValueError, match=r"runs.jsonl, line 1 is damaged"):
+        list(read_lines(tmp_path, pattern="runs*.jsonl"))
 
 
 @pytest.mark.parametrize("name", ["rooms-move", "lab-fold-towel"])

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -97,18 +97,33 @@ def read_rows(folder: Path) -> dict[str, tuple[EpisodeRecord, str | None]]:
     Of an episode that is there twice, one that was not lost counts.
     """
     found: dict[str, tuple[EpisodeRecord, str | None]] = {}
-    for row in read_lines(folder, pattern="episodes*.jsonl"):
-        record = EpisodeRecord.from_json(row["record"])
-        if row["key"] not in found or record.lost is None:
-            found[row["key"]] = (record, row.get("actions"))
+    for key, record, actions in read_lines(folder, pattern="episodes*.jsonl", read=_read_episode):
+        if key not in found or record.lost is None:
+            found[key] = (record, actions)
     return found
 
 
-def read_lines(folder: Path, *, pattern: str) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a folder's JSONL files as dicts, without one that is being written."""
+def _read_episode(row: dict[str, Any]) -> tuple[str, EpisodeRecord, str | None]:
+    return row["key"], EpisodeRecord.from_json(row["record"]), row.get("actions")
+
+
+def read_lines(folder: Path, *, pattern: str, read: Callable[[dict[str, Any]], Any] = dict) -> Iterator[Any]:
+    """Yield what `read` makes of the whole lines of a folder's JSONL files, without one that is being written.
+
+    Raises:
+        ValueError: a line is damaged, or of another version.
+    """
     for path in sorted(folder.glob(pattern)):
         whole, _, _ = path.read_bytes().rpartition(b"\n")
-        yield from (json.loads(line) for line in whole.splitlines())
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                found = read(json.loads(line))
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                raise ValueError(
+                    f"{path}, line {number} is damaged, or of a newer pilot ({error}); update pilot, or remove this "
+                    "line and run the same command again: its episode runs again"
+                ) from error
+            yield found
 
 
 def fingerprint(policy: Any) -> str:
