@@ -13,9 +13,9 @@ from pilot.eval.provenance import commit
 @pytest.fixture
 def fresh():
     """The commit is asked for once in a process."""
-    commit.cache_clear()
+    manifest.source_commit.cache_clear()
     yield
-    commit.cache_clear()
+    manifest.source_commit.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")

@@ -5,7 +5,6 @@ import platform
 import shlex
 import sys
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 
 import pilot
@@ -14,7 +13,6 @@ from pilot.data.storage.manifest import source_commit
 DIGITS = 12  # of a commit, enough to find it by
 
 
-@cache
 def commit() -> str:
     """Return the commit of pilot's source tree, with a mark if it was changed."""
     if (found := source_commit()) is None:
