@@ -22,6 +22,7 @@ SETTINGS = (
 """What sets apart two runs of one policy from the same starts."""
 
 Cell = tuple[str, str, int]  # suite, control and scene
+PooledCell = tuple[str, str, int, int]  # the same, and how many scenes prompts are shuffled among
 Trainings = dict[str, list["PolicyResults"]]  # by the policy's fingerprint: its results from starts of several seeds
 
 
@@ -53,10 +54,10 @@ class PolicyResults:
     seed: int
     recipe: str | None = None  # what it is compared as: the name that its folder was given, or else its own
     runs: list[dict[str, Any]] = field(default_factory=list)
-    versions: dict[Version, dict[Cell, Outcome]] = field(default_factory=dict)  # in the order in which they came
+    versions: dict[Version, dict[PooledCell, Outcome]] = field(default_factory=dict)  # in the order in which they came
     outcomes: dict[Cell, Outcome] = field(default_factory=dict)  # of the version of each suite that was run last
     codes: dict[str, str] = field(default_factory=dict)  # the code of these, by suite
-    outdated: int = 0  # episodes under older code or of an older simulator, which are left out
+    outdated: int = 0  # episodes under older code, of an older simulator or of fewer prompts, which are left out
 
     @property
     def training(self) -> str:
@@ -124,11 +125,12 @@ def read_results(folders: Sequence[str]) -> list[PolicyResults]:
 
 def _read_folder(folder: Path, found: dict[tuple[str, int], PolicyResults], *, recipe: str | None) -> None:
     for key, (record, actions) in read_rows(folder).items():
-        own, code, _, simulator, *_ = key.rsplit("/", KEY_PARTS)
+        own, code, _, simulator, _, pool, *_ = key.rsplit("/", KEY_PARTS)
         policy = found.setdefault((own, record.seed), PolicyResults(name="", key=own, seed=record.seed))
         policy.recipe = policy.recipe or recipe
         outcomes = policy.versions.setdefault(Version(record.suite, code, simulator), {})
-        before = outcomes.get(cell := (record.suite, record.control, record.scene))
+        prompts = int(pool or 0)
+        before = outcomes.get(cell := (record.suite, record.control, record.scene, prompts))
         if before is None or before.record.lost is not None:
             outcomes[cell] = Outcome(record=record, actions=actions)
     for run in read_lines(folder, pattern="runs*.jsonl"):
@@ -143,15 +145,25 @@ def _code_of(run: dict[str, Any]) -> str:
 def _drop_outdated(same: Sequence[PolicyResults]) -> None:
     """Leave out episodes of another version of a suite than the one that was run last, in all starts of a policy.
 
-    Of versions under the same code the one that came last counts.
+    Of versions under the same code the one that came last counts, and in it the largest pool of prompts: the same
+    scene with a prompt from another pool is another episode.
     """
     last: dict[str, Version] = {}
     for version in dict.fromkeys(version for policy in same for version in policy.versions):
         if (before := last.get(version.suite)) is None or _run_at(same, version) >= _run_at(same, before):
             last[version.suite] = version
+    pools: dict[tuple[str, str], int] = {}
+    counted = [cell for policy in same for version in last.values() for cell in policy.versions.get(version, ())]
+    for suite, control, _, pool in counted:
+        pools[suite, control] = max(pool, pools.get((suite, control), 0))
     for policy in same:
         kept = [policy.versions[version] for version in last.values() if version in policy.versions]
-        policy.outcomes = {cell: outcome for outcomes in kept for cell, outcome in outcomes.items()}
+        policy.outcomes = {
+            (suite, control, scene): outcome
+            for outcomes in kept
+            for (suite, control, scene, pool), outcome in outcomes.items()
+            if pool == pools[suite, control]
+        }
         policy.outdated = sum(len(outcomes) for outcomes in policy.versions.values()) - len(policy.outcomes)
         policy.codes = {suite: version.code for suite, version in last.items()}
 

@@ -139,6 +139,19 @@ def test_lost_episodes_and_an_older_simulator_are_told(tmp_path):
     assert "3 episodes of expert are of an older simulator" in make_page([policy], films=0).render()
 
 
+def test_prompts_that_were_shuffled_among_fewer_scenes_are_not_mixed_in(tmp_path):
+    for episodes, miss in ((4, 100), (8, 2)):
+        run(Weak("w", miss), tmp_path, episodes=episodes, controls=["none", "shuffled_prompts"])
+    (policy,) = read_results([str(tmp_path)])
+    table = evaluate_table(
+        Weak("w", 2), suites=[TOY], episodes=8, controls=["none", "shuffled_prompts"], out=tmp_path, progress=False
+    )
+    for result in table:
+        assert policy.result("toy", result.control).records == result.records
+    assert policy.outdated == 4
+    assert "4 episodes of the policy" in make_page([policy], films=0).render()
+
+
 def test_one_checkpoint_under_newer_code_is_no_other_training(tmp_path, monkeypatch):
     """What was run last counts, also when that is older code again: then nothing runs, and only the run is logged."""
     rates = {}

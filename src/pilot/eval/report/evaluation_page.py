@@ -382,6 +382,6 @@ def add_runs(report: Report, policies: Sequence[PolicyResults]) -> None:
         if not policy.runs:
             rows.append([policy.name, "an older version, which kept no commands", "–", "–", "–", "–", "–"])
         if policy.outdated:
-            old = "are of an older simulator or under older code"
+            old = "are of an older simulator, under older code or with prompts from fewer scenes,"
             report.text(f"{policy.outdated} episodes of {policy.name} {old} and are left out.")
     report.table(["policy", "command", "shard", "commit", "version", "machine", "date"], rows)
