@@ -1,7 +1,6 @@
 """`pilot report FOLDER…`: results of any number of evaluations as one page."""
 
 import argparse
-from pathlib import Path
 
 from pilot.cli.arguments import Verb, file_to_write, whole_number
 
@@ -21,11 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this verb with its parsed options."""
-    from pilot.eval.merge import read_results
+    from pilot.eval.merge import read_results, split_reference
     from pilot.eval.report.evaluation_page import make_page
 
     page = make_page(read_results(args.folders), question=args.question, films=args.films)
-    path = page.save(args.out or Path(args.folders[0].rpartition("=")[2]) / "report.html")
+    path = page.save(args.out or split_reference(args.folders[0])[1] / "report.html")
     print(f"{page.title}\n{page.subtitle}\n{path}")
 
 

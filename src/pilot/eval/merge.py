@@ -109,18 +109,27 @@ def read_results(folders: Sequence[str]) -> list[PolicyResults]:
     """
     found: dict[tuple[str, int], PolicyResults] = {}
     for reference in folders:
-        name, equals, path = reference.rpartition("=")
-        folder = Path(path)
+        name, folder = split_reference(reference)
         if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder '{path}'; give what `pilot eval --out FOLDER` wrote")
+            raise FileNotFoundError(f"there is no folder '{folder}'; give what `pilot eval --out FOLDER` wrote")
         if not any(folder.glob("episodes*.jsonl")):
-            raise ValueError(f"{path} holds no episodes; give a folder that `pilot eval POLICY --out FOLDER` wrote")
-        _read_folder(folder, found, recipe=name if equals else None)
+            raise ValueError(f"{folder} holds no episodes; give a folder that `pilot eval POLICY --out FOLDER` wrote")
+        _read_folder(folder, found, recipe=name)
     policies = list(found.values())
     for key in dict.fromkeys(policy.key for policy in policies):
         _drop_outdated([policy for policy in policies if policy.key == key])
     _name_apart(policies)
     return policies
+
+
+def split_reference(reference: str) -> tuple[str | None, Path]:
+    """Return the name, if any, and the folder of `FOLDER` or `NAME=FOLDER`; a folder may have `=` in its name, too."""
+    name, equals, path = None, "=", reference
+    while equals and not Path(path).is_dir():
+        before, equals, after = path.partition("=")
+        if equals:
+            name, path = before if name is None else f"{name}={before}", after
+    return name, Path(path)
 
 
 def _read_folder(folder: Path, found: dict[tuple[str, int], PolicyResults], *, recipe: str | None) -> None:

@@ -217,6 +217,17 @@ def test_recipes_without_a_common_start_are_said_to_be_so(tmp_path):
     assert "no start is one of all their trainings" in page
 
 
+def test_a_folder_may_have_the_sign_of_a_name_in_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("expert", tmp_path / "lr=1e-4", workers=1, episodes=2)
+    names = {"lr=1e-4": "expert", "mine=lr=1e-4": "mine", "a=b=lr=1e-4": "a=b"}
+    assert [read_results([reference])[0].name for reference in names] == list(names.values())
+    assert main.main(["report", "lr=1e-4", "--films", "0"]) == 0
+    assert (tmp_path / "lr=1e-4" / "report.html").exists()
+    with pytest.raises(FileNotFoundError, match="there is no folder 'nowhere'"):
+        read_results(["mine=nowhere"])
+
+
 def test_folders_without_results_are_named(tmp_path, capsys):
     assert main.main(["report", str(tmp_path)]) == 2
     assert "holds no episodes; give a folder that `pilot eval POLICY --out FOLDER` wrote" in capsys.readouterr().err
