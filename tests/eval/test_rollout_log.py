@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from eval.jobs import make_record
 from pilot.cli import main
 from pilot.eval.episode_log import read_rows
+from pilot.eval.records import pack_actions
 from pilot.eval.rollout_log import choose_rollouts
 
 
@@ -22,12 +25,26 @@ def evaluation(tmp_path_factory):
 
 
 def test_a_success_of_each_suite_is_chosen_or_the_scenes_that_are_asked_for(evaluation):
-    records = [record for record, _ in choose_rollouts(evaluation, None)]
+    records = [record for _, record, _ in choose_rollouts(evaluation, None)]
     assert [(record.scene, record.success) for record in records] == [(0, True)]
-    ((record, actions),) = choose_rollouts(evaluation, [1])
-    assert record.scene == 1 and actions.shape == (record.steps, 4)
+    ((name, record, actions),) = choose_rollouts(evaluation, [1])
+    assert name == "homes-l1-none-00001-seed-0-success" and record.scene == 1 and actions.shape == (record.steps, 4)
     with pytest.raises(ValueError, match="no episode in scene 7"):
         list(choose_rollouts(evaluation, [1, 7]))
+
+
+def test_rollouts_of_several_seeds_and_policies_have_names_of_their_own(tmp_path):
+    def row(policy, scene, **changes):
+        record = make_record(scene=scene, **changes)
+        key = f"{policy}/code/homes-l1/sim/none//{record.seed}/{scene}"
+        return {"key": key, "record": record.to_json(), "actions": pack_actions(np.zeros((3, 4)))}
+
+    rows = [row("a/", 0), row("a/", 1), row("a/", 0, seed=1), row("b/", 0), row("b/2", 1), row("b/2", 2, success=False)]
+    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for scenes, count in ((None, 5), ([0, 1, 2], 6)):
+        names = [chosen.name for chosen in choose_rollouts(tmp_path, scenes)]
+        assert len(set(names)) == len(names) == count
+    assert "homes-l1-none-00000-seed-1-success" in names, "there is one policy with this seed"
 
 
 def test_what_was_done_can_be_read_back(evaluation, tmp_path, capsys):
@@ -35,7 +52,7 @@ def test_what_was_done_can_be_read_back(evaluation, tmp_path, capsys):
     assert main.main(["data", "view", str(evaluation), "--out", str(tmp_path / "out")]) == 0
     assert "wrote 1 files" in capsys.readouterr().out
     (file,) = (tmp_path / "out").iterdir()
-    assert file.name == "homes-l1-none-00000-success.rrd"
+    assert file.name == "homes-l1-none-00000-seed-0-success.rrd"
     (record,) = (record for record, _ in read_rows(evaluation).values() if record.scene == 0)
     words, heights = [], []
     for part in chunk.RrdReader(file).stream():

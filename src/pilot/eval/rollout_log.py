@@ -3,10 +3,11 @@
 Beside what an episode of a data set has, `words` holds the policy's own subtasks, and at the end how it went.
 """
 
-import itertools
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from pilot.sims.base import Suite
 def write_rollouts(folder: str | Path, out: str | Path, *, scenes: Iterable[int] | None = None) -> list[Path]:
     """Write rollouts of an evaluation's folder to `out`, one `.rrd` file each; return the files.
 
-    `scenes` are their numbers; without them the first success and the first failure in each suite and control.
+    `scenes` are their numbers; without them the first success and the first failure in each suite and control, of each
+    policy with its settings and from each seed.
 
     Raises:
         ImportError: rerun, or what a suite needs, is not installed.
@@ -30,11 +32,9 @@ def write_rollouts(folder: str | Path, out: str | Path, *, scenes: Iterable[int]
     """
     rerun, folder, out, files = import_rerun(), Path(folder), Path(out), []
     chosen = list(choose_rollouts(folder, scenes))
-    suites = {name: find_suite(name, folder=folder) for name in dict.fromkeys(record.suite for record, _ in chosen)}
+    suites = {name: find_suite(name, folder=folder) for name in dict.fromkeys(one.record.suite for one in chosen)}
     out.mkdir(parents=True, exist_ok=True)
-    for record, actions in chosen:
-        outcome = "success" if record.success else "failure"
-        name = f"{record.suite}-{record.control}-{record.scene:05d}-{outcome}"
+    for name, record, actions in chosen:
         stream = rerun.RecordingStream(folder.resolve().name, recording_id=name)
         files.append(out / f"{name}.rrd")
         stream.save(str(files[-1]))
@@ -60,27 +60,42 @@ def find_suite(name: str, *, folder: Path) -> Suite:
     return load_suite(name)
 
 
-def choose_rollouts(folder: Path, scenes: Iterable[int] | None) -> Iterator[tuple[EpisodeRecord, np.ndarray]]:
-    """Yield the records to show with their actions [t ad], in order of suite, control and scene.
+class Chosen(NamedTuple):
+    """A rollout to show: what it is called, its record and its actions [t ad]."""
+
+    name: str
+    record: EpisodeRecord
+    actions: np.ndarray
+
+
+def choose_rollouts(folder: Path, scenes: Iterable[int] | None) -> Iterator[Chosen]:
+    """Yield the rollouts to show, in order of suite, control, seed and scene.
 
     Raises:
         ValueError: there are none.
     """
-    rows = [(record, packed) for record, packed in read_rows(folder).values() if packed and record.lost is None]
-    rows.sort(key=lambda row: (row[0].suite, row[0].control, row[0].scene))
+    # Without its scene a key says whose episode it is: of which policy, how that acts, in which simulator.
+    found = [(key.rpartition("/")[0], *row) for key, row in read_rows(folder).items()]
+    rows = [(whose, record, packed) for whose, record, packed in found if packed and record.lost is None]
+    rows.sort(key=lambda row: (*_start(row[1]), row[0], row[1].scene))
     if not rows:
         raise ValueError(f"{folder} holds no episodes with their actions; evaluate again: pilot eval … --out FOLDER")
-    if scenes is not None:
-        wanted = set(scenes)
-        if missing := wanted - {record.scene for record, _ in rows}:
-            raise ValueError(f"{folder} has no episode in scene {min(missing)}")
-        yield from ((record, unpack_actions(packed)) for record, packed in rows if record.scene in wanted)
-        return
-    for _, group in itertools.groupby(rows, key=lambda row: (row[0].suite, row[0].control)):
-        episodes = list(group)
-        for success in (True, False):
-            fitting = ((record, packed) for record, packed in episodes if record.success == success)
-            yield from ((record, unpack_actions(packed)) for record, packed in itertools.islice(fitting, 1))
+    wanted = None if scenes is None else set(scenes)
+    if wanted is not None and (missing := wanted - {record.scene for _, record, _ in rows}):
+        raise ValueError(f"{folder} has no episode in scene {min(missing)}")
+    starts = Counter(start for start, _ in {(_start(record), whose) for whose, record, _ in rows})
+    first = {(row[0], row[1].success): row for row in reversed(rows)}
+    for row in rows:
+        whose, record, packed = row
+        if record.scene in wanted if wanted is not None else first[whose, record.success] is row:
+            mark = f"-{hashlib.sha256(whose.encode()).hexdigest()[:6]}" if starts[_start(record)] > 1 else ""
+            outcome = "success" if record.success else "failure"
+            name = f"{record.suite}-{record.control}-{record.scene:05d}-seed-{record.seed}{mark}-{outcome}"
+            yield Chosen(name, record, unpack_actions(packed))
+
+
+def _start(record: EpisodeRecord) -> tuple[str, str, int]:
+    return record.suite, record.control, record.seed
 
 
 def log_rollout(stream: Any, record: EpisodeRecord, actions: np.ndarray, *, suite: Suite) -> None:
