@@ -32,10 +32,26 @@ class QuestionAnswer:
 
     @property
     def overlaps(self) -> list[float]:
-        """Intersection over union of each box that was asked for with what was said of the same words, 0 if nothing."""
-        said = {words: box for box, words in named_boxes(self.said)}
-        asked = [(box, said.get(words)) for box, words in named_boxes(self.right) if box is not None]
-        return [0.0 if other is None else intersection_over_union(box, other) for box, other in asked]
+        """Intersection over union of each box that was asked for with what was said of the same words, 0 if nothing.
+
+        Where several boxes have the same words, those that overlap most belong together.
+        """
+        asked, said = (
+            [named for named in named_boxes(text) if named[0] is not None] for text in (self.right, self.said)
+        )
+        pairs = [
+            (intersection_over_union(box, other), i, j)
+            for i, (box, words) in enumerate(asked)
+            for j, (other, same) in enumerate(said)
+            if words == same
+        ]
+        found: dict[int, float] = {}
+        taken: set[int] = set()
+        for overlap, i, j in sorted(pairs, reverse=True):
+            if i not in found and j not in taken:
+                found[i] = overlap
+                taken.add(j)
+        return [found.get(i, 0.0) for i in range(len(asked))]
 
 
 def named_boxes(text: str) -> list[tuple[tuple[float, ...] | None, str]]:
