@@ -17,6 +17,7 @@ from pilot.data.formats.open_dataset import open_episodes, open_image_text
 from pilot.data.formats.web import WebWriter
 from pilot.datasets import layouts_from
 from pilot.eval.offline.actions import ActionErrors, measure_actions, measure_tokens, probe_language
+from pilot.eval.offline.measure import OfflineResult, save_results
 from pilot.eval.offline.questions import QuestionAccuracy, QuestionAnswer, intersection_over_union, measure_questions
 from pilot.infer.policy import load_policy
 from pilot.robots import load_robot
@@ -61,6 +62,14 @@ def test_errors_are_counted_by_step_and_dim_and_only_where_something_was_recorde
     assert found.relative == pytest.approx(np.mean([0, 2, 6]) / 2), "a dim that never moves cannot be judged"
     table = found.to_markdown()
     assert "| dim | spread | step 1 | step 2 | step 3 |" in table and "| x | 2 | 3 | 2 | nan |" in table
+
+
+def test_what_was_not_recorded_is_null_in_files(tmp_path):
+    late = np.array([[1, 0]], bool)
+    found = ActionErrors(errors=np.ones((1, 2, 1)), valid=late, names=("x",), spread=np.zeros(1))
+    save_results([OfflineResult(data="d", measures={"actions": found})], tmp_path)
+    (row,) = json.loads((tmp_path / "offline.json").read_text())
+    assert row["actions"] == {"frames": 1, "relative_error": None, "error_by_step": {"x": [1.0, None]}}
 
 
 def test_a_policy_that_answers_with_the_recorded_actions_has_no_error(policy, demonstrations):
@@ -130,6 +139,29 @@ def test_the_probe_tells_a_policy_that_listens_from_one_that_does_not(policy, de
     np.testing.assert_array_equal(probe_language(policy, dataset, rows=4).by_words, same.by_words)
 
 
+def test_dims_that_never_move_do_not_decide_whether_words_matter(monkeypatch):
+    """A gripper that is always open: a thousandth of it would be a thousand of its spreads."""
+    moving, still = np.random.default_rng(0).normal(size=(8, 5, 1)), np.ones((8, 5, 1))
+
+    def probe(recorded):
+        dataset = SimpleNamespace(
+            tasks=["a", "b"],
+            task_index=np.arange(8) % 2,
+            trainable_rows=lambda: np.arange(8),
+            action_chunks=lambda rows: (recorded[rows], np.zeros((len(rows), 5), bool)),
+        )
+
+        def answer(policy, dataset, rows, *, robot=None, prompts=None, noise=None):
+            return recorded[rows] + [1.0 * (prompts is not None), 0.001 * (noise is not None)]
+
+        monkeypatch.setattr("pilot.eval.offline.actions.ask", answer)
+        return probe_language(None, dataset, rows=8)
+
+    found = probe(np.concatenate([moving, still], -1))
+    assert found.follows == 1 and found.by_noise.max() == 0
+    assert probe(np.concatenate([still, still], -1)) is None
+
+
 class Listens:
     """Chunks that depend on the words, if it listens, and a little on the noise."""
 
@@ -159,6 +191,9 @@ def test_answers_are_judged_by_words_and_boxes():
     assert QuestionAnswer(question="?", right=both, said=both).is_right
     turned = QuestionAnswer(question="?", right=both, said=f"{box} bowl, {box} cup")
     assert not turned.is_right and turned.overlaps == [1.0, 0.0], "each box is compared with that of its own words"
+    two = f"{box}cup, <loc0512><loc0512><loc1023><loc1023>cup"
+    assert QuestionAnswer(question="?", right=two, said=two).overlaps == [1.0, 1.0]
+    assert QuestionAnswer(question="?", right=two, said=f"{box}cup").overlaps == [1.0, 0.0]
     assert intersection_over_union((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
     assert intersection_over_union((0, 0, 0, 0), (0, 0, 0, 0)) == 0
 

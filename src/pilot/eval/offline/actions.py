@@ -35,22 +35,28 @@ class ActionErrors:
 
     @property
     def relative(self) -> float:
-        """The mean distance as a share of the actions' own spread: 0 is perfect, about 0.8 is guessing the mean."""
-        moving = self.spread > 1e-6 * max(float(self.spread.max()), 1e-9)
-        return float(np.mean(self.errors[self.valid][:, moving] / self.spread[moving]))
+        """The mean distance as a share of the actions' own spread: 0 is perfect, about 0.8 is guessing the mean.
+
+        NaN where no action moves.
+        """
+        moving = moves(self.spread)
+        shares = self.errors[self.valid][:, moving] / self.spread[moving]
+        return float(np.mean(shares)) if shares.size else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the mean distance by dim and step."""
+        """Return the mean distance by dim and step, None where nothing was recorded."""
         by_step = self.by_step()
-        steps = {name: [round(float(value), 6) for value in by_step[:, d]] for d, name in enumerate(self.names)}
-        return {"frames": len(self.errors), "relative_error": self.relative, "error_by_step": steps}
+        steps = {name: [known(round(float(value), 6)) for value in by_step[:, d]] for d, name in enumerate(self.names)}
+        return {"frames": len(self.errors), "relative_error": known(self.relative), "error_by_step": steps}
 
     def to_markdown(self) -> str:
         """Write the mean distances as a table, a line per dim."""
         by_step = self.by_step()
         chosen = np.unique(np.linspace(0, len(by_step) - 1, STEPS).round().astype(int))
+        share = known(self.relative)
+        off = "they never move" if share is None else f"{share:.0%} of their own spread off on average"
         lines = [
-            f"Actions: {self.relative:.0%} of their own spread off on average, over {len(self.errors)} frames",
+            f"Actions: {off}, over {len(self.errors)} frames",
             "",
             f"| dim | spread | {' | '.join(f'step {step + 1}' for step in chosen)} |",
             "|---" * (len(chosen) + 2) + "|",
@@ -162,19 +168,34 @@ def measure_tokens(
 def probe_language(
     policy: Any, dataset: EpisodeDataset, *, robot: str | None = None, rows: int = 128, seed: int = 0
 ) -> LanguageProbe | None:
-    """Ask at the same frames with another task's words, and with other noise; None if the set has one task only."""
+    """Ask at the same frames with another task's words, and with other noise.
+
+    None if the set has one task only, or no action moves in these frames.
+    """
     if len(dataset.tasks) < 2:
         return None
     drawn, rng = draw_rows(dataset, rows=rows, seed=seed), np.random.default_rng([seed, 1])
+    actions, is_pad = dataset.action_chunks(drawn)
+    spread = actions[~is_pad].std(0)
+    if not (moving := moves(spread)).any():
+        return None
     own = [dataset.tasks[dataset.task_index[i]] for i in drawn]
     others = [rng.choice([task for task in dataset.tasks if task != words]) for words in own]
     plain = ask(policy, dataset, drawn, robot=robot)
     by_words = ask(policy, dataset, drawn, robot=robot, prompts=[str(words) for words in others])
     by_noise = ask(policy, dataset, drawn, robot=robot, noise=OTHER_NOISE)
-    actions, is_pad = dataset.action_chunks(drawn)
-    spread = np.maximum(actions[~is_pad].std(0), 1e-6)
-    changes = [np.abs((chunks - plain) / spread).mean((1, 2)) for chunks in (by_words, by_noise)]
+    changes = [np.abs((chunks - plain)[..., moving] / spread[moving]).mean((1, 2)) for chunks in (by_words, by_noise)]
     return LanguageProbe(by_words=changes[0], by_noise=changes[1])
+
+
+def moves(spread: Float[np.ndarray, " ad"]) -> Bool[np.ndarray, " ad"]:
+    """Return which dims move in recorded actions: of the others nothing can be said in shares of their spread."""
+    return spread > 1e-6 * max(float(spread.max()), 1e-9)
+
+
+def known(value: float) -> float | None:
+    """Return a number as JSON can hold it: None for NaN."""
+    return None if np.isnan(value) else value
 
 
 def draw_rows(dataset: EpisodeDataset, *, rows: int, seed: int) -> Int[np.ndarray, " n"]:

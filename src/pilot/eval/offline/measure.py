@@ -79,7 +79,7 @@ def measure_episodes(policy: Any, dataset: EpisodeDataset, *, robot: str | None,
     if (probe := probe_language(policy, dataset, robot=robot, rows=max(1, rows // PROBE_SHARE), seed=seed)) is not None:
         measures["language"] = probe
     else:
-        skipped["language probe"] = "the set has one task only"
+        skipped["language probe"] = "the set has one task only, or its actions never move"
     if policy.subtask_codec is None:
         skipped["high level"] = "the policy writes no subtasks"
     elif not (np.asarray(dataset.subtask_index) >= 0).any():
