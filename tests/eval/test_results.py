@@ -5,6 +5,8 @@ import json
 import pytest
 
 from eval.jobs import make_record
+from pilot.eval.card import result_table
+from pilot.eval.episode import Timekeeping
 from pilot.eval.records import EpisodeRecord
 from pilot.eval.results import SuiteResult, save_table, to_markdown
 from pilot.eval.runner import Job, lost
@@ -47,6 +49,21 @@ def test_what_tells_rows_apart_is_kept_apart_and_shown(tmp_path):
     assert ["('b',)" in (row["settings"]["high_level_options"] or "") for row in rows] == [False, True, False]
     lines = table.with_suffix(".md").read_text().splitlines()
     assert [line.split(" | ")[-1] for line in lines[2:]] == ["high level saycan, seed 0 |"] * 2 + ["seed 3 |"]
+
+
+def test_a_card_says_in_which_settings_its_rows_differ(tmp_path):
+    table = tmp_path / "results.json"
+    late = Settings(timekeeping=Timekeeping(clock=True, latency_ms=300.0), num_steps=3)
+    save_table([result()], table, settings=late.to_json())
+    save_table([result(), result(seed=3)], table, settings=Settings().to_json())
+    head, _, *lines = result_table(json.loads(table.read_text()))[:5]
+    assert head == "| suite | control | settings | success | 95 % interval | episodes |"
+    words = [line.split(" | ")[2] for line in lines]
+    assert words == ["num steps 3, clock, latency ms 300.0, seed 0", "seed 0", "seed 3"]
+    plain = {
+        name: value for name, value in json.loads(table.read_text())[1].items() if name not in ("seed", "settings")
+    }
+    assert result_table([plain])[2] == "| homes-l1 | none | 100.0% | 20.7% – 100.0% | 1 |"
 
 
 def test_a_rate_to_stop_at_is_said_of_the_rows_that_had_one():

@@ -14,6 +14,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.storage.files import read_json
 from pilot.data.storage.manifest import source_commit
 from pilot.eval.provenance import commit
+from pilot.eval.results import settings_in_words
 from pilot.version import __version__
 
 FILES = (
@@ -21,6 +22,7 @@ FILES = (
     "adapters.json", "action_tokenizer", "fast", "robots", "training", "README.md",
 )  # fmt: skip
 """What belongs to a checkpoint; anything else in its folder is not uploaded."""
+TOO_LONG = ("high_level_options",)  # of the settings of a result, for a column
 DATA_FILES = ("meta", "data", "videos", "norm_stats.json", "collect.json", "README.md")
 
 
@@ -127,13 +129,17 @@ def result_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a table of success rates with their intervals, or a sentence that there are none."""
     if not results:
         return ["No evaluation came with this checkpoint. Measure it: `pilot eval … --out FOLDER`."]
-    lines = ["| suite | control | success | 95 % interval | episodes |", "|---|---|---|---|---|"]
-    for row in results:
+    has_seed = len({row.get("seed") for row in results}) > 1
+    words = [settings_in_words(row, has_seed=has_seed and "seed" in row, leave_out=TOO_LONG) for row in results]
+    columns = ["suite", "control", *(["settings"] if any(words) else []), "success", "95 % interval", "episodes"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row, how in zip(results, words, strict=True):
         if missing := {"suite", "control", "successes", "episodes", "interval95"} - set(row):
             raise ValueError(f"a result has no {', '.join(sorted(missing))}; give results.json of `pilot eval --out`")
         low, high = row["interval95"]
         rate = f"{row['successes'] / row['episodes']:.1%}"
-        lines.append(f"| {row['suite']} | {row['control']} | {rate} | {low:.1%} – {high:.1%} | {row['episodes']} |")
+        cells = [row["suite"], row["control"], *([how or "–"] if any(words) else []), rate]
+        lines.append(f"| {' | '.join(cells)} | {low:.1%} – {high:.1%} | {row['episodes']} |")
     lines += ["", "Each episode is in a scene of its own, of the split for tests. A control takes a sense away, or"]
     lines += ["gives the true subtask (`oracle`). These numbers are of simulations, and of nothing else."]
     return lines

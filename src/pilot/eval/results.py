@@ -131,7 +131,7 @@ def rows_to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = ["suite", "control", "success", "95 %", "goals", "wrong object first", "steps"]
     columns += ["num_steps", "replan_steps"]
     seeds = {row["seed"] for row in rows}
-    settings = [_settings_in_words(row, has_seed=len(seeds) > 1) for row in rows]
+    settings = [settings_in_words(row, has_seed=len(seeds) > 1) for row in rows]
     columns += ["settings"] if any(settings) else []
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row, words in zip(rows, settings):
@@ -153,10 +153,10 @@ def rows_to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _settings_in_words(row: Mapping[str, Any], *, has_seed: bool) -> str:
+def settings_in_words(row: Mapping[str, Any], *, has_seed: bool, leave_out: Sequence[str] = OTHER_COLUMNS) -> str:
     """Return a row's settings in words: those that were chosen, and have no column of their own."""
     settings = row.get("settings", {})
-    chosen = {name: value for name, value in settings.items() if name not in OTHER_COLUMNS and value}
+    chosen = {name: value for name, value in settings.items() if name not in leave_out and value}
     chosen |= {"seed": row["seed"]} if has_seed else {}
     return ", ".join(
         name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {value}"
