@@ -76,6 +76,16 @@ def test_without_suites_those_of_all_its_robots_are_taken(many):
         select_suites(many, None, robot="twin")
 
 
+def test_the_expert_acts_as_the_robot_that_is_named_in_all_suites_that_have_it():
+    chosen = select_suites("expert", None, robot="arm_ee")
+    assert {suite.robot.name for suite in chosen} == {"arm_ee"} and len(chosen) == len(suites_for("arm_ee"))
+    assert {robot_for("expert", suite, robot="arm_ee") for suite in chosen} == {None}
+    with pytest.raises(ValueError, match="no suite for robot 'pusht' that is installed has an expert"):
+        select_suites("expert", None, robot="pusht")
+    with pytest.raises(ValueError, match="no simulator has a suite for robot 'arm_e'"):
+        select_suites("expert", None, robot="arm_e")
+
+
 def test_no_episodes_and_two_workers_for_one_object_are_refused():
     with pytest.raises(ValueError, match=r"at least 1 episode"):
         evaluate("expert", suite="homes-l1", episodes=0)

@@ -280,8 +280,10 @@ def select_suites(policy: Any, suites: Sequence[str | Suite] | None, *, robot: s
         # Two names may be one suite (`homes-l1`, `homes-l1@homes`), or become one with the robot that acts.
         return list(dict.fromkeys(with_known_robot(suite, robots, robot=robot) for suite in loaded))
     if policy == "expert":
-        known = all_suites().values()
-        return [suite for suite in known if suite.has_expert and suite.is_installed and not suite.is_part]
+        known = suites_for(robot) if robot else [suite for suite in all_suites().values() if not suite.is_part]
+        if able := [suite for suite in known if suite.has_expert and suite.is_installed]:
+            return able
+        raise ValueError(f"no suite for robot '{robot}' that is installed has an expert; name a suite that has one")
     return suites_for(*([robot] if robot else robots_of(policy)))
 
 
