@@ -37,7 +37,7 @@ class QuestionAnswer:
         Where several boxes have the same words, those that overlap most belong together.
         """
         asked, said = (
-            [named for named in named_boxes(text) if named[0] is not None] for text in (self.right, self.said)
+            [(box, words) for box, words in named_boxes(text) if box is not None] for text in (self.right, self.said)
         )
         pairs = [
             (intersection_over_union(box, other), i, j)
