@@ -111,9 +111,10 @@ def test_a_rollout_that_goes_otherwise_now_is_not_shown_as_it_was(evaluation, tm
     assert main.main(["data", "view", str(evaluation), "--out", str(out)]) == 0
     assert Stream.words[-1] == "success" and len(Stream.words) > 2 and len(list(out.iterdir())) == 1
     changed = changed_log(evaluation, tmp_path / "changed", {"seed": 5})
-    assert main.main(["data", "view", str(changed), "--out", str(out)]) == 2
+    other = tmp_path / "other"
+    assert main.main(["data", "view", str(changed), "--out", str(other)]) == 2
     assert "scene 0 of 'homes-l1' ended otherwise when its actions were repeated" in capsys.readouterr().err
-    assert "success" not in Stream.words and list(out.iterdir()) == []
+    assert "success" not in Stream.words and list(other.iterdir()) == []
 
 
 def test_a_suite_that_is_not_known_here_is_one_error_before_anything_is_written(evaluation, tmp_path, capsys, no_rerun):
