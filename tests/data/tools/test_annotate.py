@@ -20,6 +20,7 @@ from pilot.data.tools import annotate as annotating
 from pilot.data.tools.annotate import CsvLabeller, annotate
 from pilot.data.tools.annotate_by_hand import HandLabeller, drawing
 from pilot.data.tools.annotate_with_vlm import VlmEndpoint, VlmLabeller
+from pilot.locks import FolderInUseError
 
 
 @pytest.fixture
@@ -138,6 +139,26 @@ def test_interrupted_writing_is_done_again(recorded, monkeypatch):
     assert len(subtasks(recorded)) == 4
     annotate(recorded, labels, by="csv", episodes=labels.episodes, progress=False)
     assert [words[0] for words in subtasks(recorded)[:3]] == ["a", "b", "c"]
+
+
+def test_nobody_records_into_a_set_while_it_is_rewritten(recorded):
+    """The episodes of the recording would be lost: the old meta/info.json is written last."""
+    before = (recorded / fmt.INFO).read_text()
+    recording = LeRobotWriter(recorded, ROBOT, 10)
+    with pytest.raises(FolderInUseError, match=r"set/recording is in use by process"):
+        annotate(recorded, lambda *_: [(0.0, "reach")], by="me", progress=False)
+    with pytest.raises(FolderInUseError):
+        annotating.write_subtasks(recorded, {0: [(0.0, "reach")]})
+    recording.close()
+    assert (recorded / fmt.INFO).read_text() == before
+
+    def records(*_) -> list[tuple[float, str]]:
+        with pytest.raises(FolderInUseError):
+            LeRobotWriter(recorded, ROBOT, 10)
+        return [(0.0, "reach")]
+
+    assert annotate(recorded, records, by="me", progress=False).written == 3
+    assert not (recorded / fmt.RECORDING).exists()
 
 
 # --- from a model ---------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ whole or not at all, and `meta/info.json` comes last: after an interruption the 
 
 import csv
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -28,6 +28,7 @@ from pilot.data.formats.set_files import seal_set
 from pilot.data.loading.parallel import ParallelMap, serial_map
 from pilot.data.storage.files import atomic_write, output_folder, read_json, write_json
 from pilot.data.storage.manifest import MANIFEST, SET_ASIDE, set_manifest_aside
+from pilot.locks import lock_folder
 
 ANSWERS = "annotation"
 Labels = Sequence[tuple[float, str]]  # (seconds from the episode's start, what is done from then on)
@@ -66,12 +67,12 @@ def annotate(
 
     Raises:
         ValueError: an unknown episode, answers that do not fit it, or an annotation begun by somebody else.
-        FolderInUseError: another process writes into the set.
+        FolderInUseError: another process writes into the set, or records into it.
     """
     path = Path(path).absolute()  # whoever does the work may be elsewhere
     if not (path / fmt.INFO).exists():
         raise unfinished_error(path)
-    with output_folder(path):
+    with _alone(path):
         dataset = LeRobotDataset(path, 1)
         todo, kept = _choose(dataset, episodes, overwrite=overwrite)
         folder, answers = path / ANSWERS, {}
@@ -83,7 +84,7 @@ def annotate(
                     break
                 answers[episode.index] = answer
         if answers:
-            write_subtasks(path, answers, parallel_map=parallel_map)
+            _write(path, answers, parallel_map)
         shutil.rmtree(folder, ignore_errors=True)
     return AnnotationReport(written=len(answers), kept=tuple(kept))
 
@@ -131,8 +132,23 @@ class CsvLabeller:
 
 
 def write_subtasks(path: str | Path, labels: Mapping[int, Labels], *, parallel_map: ParallelMap = serial_map) -> None:
-    """Write subtasks into the set's language column, in place of those that were there; other language rows stay."""
-    path = Path(path)
+    """Write subtasks into the set's language column, in place of those that were there; other language rows stay.
+
+    Raises:
+        FolderInUseError: another process writes into the set, or records into it.
+    """
+    with _alone(Path(path)):
+        _write(Path(path), labels, parallel_map)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the set's lock and that of its recording, which would add episodes while the files are rewritten."""
+    with output_folder(path), lock_folder(path / fmt.RECORDING):
+        yield
+
+
+def _write(path: Path, labels: Mapping[int, Labels], parallel_map: ParallelMap) -> None:
     info = read_json(path / fmt.INFO, remedy="give the folder of a LeRobot data set")
     features = info["features"] | {fmt.PERSISTENT: {"dtype": "language", "shape": [1], "names": None}}
     everywhere = fmt.PERSISTENT not in info["features"]
