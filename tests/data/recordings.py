@@ -1,5 +1,7 @@
 """Small random recordings of a toy robot, for the tests of everything that reads data."""
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +71,18 @@ def record_numbered_films(path: Path, episodes: int, *, length: int) -> None:
         record(path, recorded, image_format="video")
 
 
-def write_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "libx264", **options: str) -> None:
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    *,
+    fps: float,
+    codec: str = "libx264",
+    times: Sequence[int] | None = None,
+    **options: str,
+) -> None:
     """An mp4 as others encode it: any codec, key frames far apart, frames stored out of order.
+
+    `times`: when each picture is shown, in frames.
 
     SVT-AV1 waits for ever for pictures of less than 64 pixels.
     """
@@ -80,6 +92,9 @@ def write_video(path: Path, frames: np.ndarray, *, fps: float, codec: str = "lib
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        for number, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = int(times[number]), 1 / Fraction(fps)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())

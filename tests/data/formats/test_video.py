@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from data.recordings import number_of, numbered, write_video
 
-from pilot.data.formats.video import Encoding, VideoFile, encode_video, join_videos
+from pilot.data.formats.video import Encoding, VideoFile, copy_video, encode_video, join_videos
 
 CODECS = {
     "h264, two frames per group": {"codec": "libx264", "g": "2", "bf": "0"},
@@ -99,6 +99,32 @@ def test_after_a_frame_past_the_end_good_ones_are_still_read(tmp_path):
     with pytest.raises(ValueError, match=r"ends before frame 41"):
         file.read(COUNT + 1)
     assert number_of(file.read(COUNT - 1)) == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([*range(20), *range(21, 121)], r"a\.mp4: frame 20 lies at the time of frame 21; .*Encode it again"),
+        (range(3, 123), r"a\.mp4: frame 0 lies at the time of frame 3"),
+    ],
+    ids=["dropped frame", "late start"],
+)
+def test_a_film_with_a_gap_is_not_copied(tmp_path, times, message):
+    """Joined to other films, its pictures would stand at other rows, and its last in the next episode."""
+    write_video(tmp_path / "a.mp4", numbered(120, 0), fps=10, bf="0", times=times)
+    with pytest.raises(ValueError, match=message):
+        copy_video(tmp_path / "b.mp4", tmp_path / "a.mp4", fps=10)
+    assert not (tmp_path / "b.mp4").exists()
+
+
+def test_films_with_gaps_are_joined_by_number(tmp_path):
+    """Recordings that older versions left open hold such films, and must be closed all the same."""
+    gap = [*range(5), *range(6, 11)]
+    for part, start in (("a", 0), ("b", 10)):
+        write_video(tmp_path / f"{part}.mp4", numbered(10, start), fps=10, g="2", bf="0", times=gap)
+    join_videos(tmp_path / "c.mp4", [tmp_path / "a.mp4", tmp_path / "b.mp4"], fps=10, lengths=(10, 10))
+    file = VideoFile(tmp_path / "c.mp4", fps=10)
+    assert [number_of(file.read(number)) for number in range(20)] == list(range(20))
 
 
 @pytest.mark.parametrize("fps", [0.4, 3, 10, 12.5, 29, 29.97, 30000 / 1001, 30, 50])

@@ -88,7 +88,7 @@ def encode_video(path: Path, frames: FrameSequence, *, fps: float, crf: int = 18
 class Encoding:
     """The encoding of an mp4. Packets of files that are `alike` can be joined; `in_order`: shown as they are stored.
 
-    `frames` is how many packets the file holds.
+    `times`: the seconds at which the packets are shown, in the order in which they are stored.
     """
 
     codec: str
@@ -96,8 +96,17 @@ class Encoding:
     height: int
     width: int
     setup: bytes
-    in_order: bool
-    frames: int
+    times: tuple[float, ...]
+
+    @property
+    def frames(self) -> int:
+        """How many packets the file holds."""
+        return len(self.times)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the packets are stored in the order in which they are shown."""
+        return list(self.times) == sorted(self.times)
 
     @property
     def alike(self) -> tuple[Any, ...]:
@@ -111,12 +120,11 @@ class Encoding:
         try:
             with av.open(str(path)) as container:
                 stream = container.streams.video[0]
-                times = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+                times = tuple(float(p.pts * p.time_base) for p in container.demux(stream) if p.pts is not None)
                 context = stream.codec_context
                 return cls(
                     codec=context.codec.canonical_name, pix_fmt=context.pix_fmt or "", height=context.height,
-                    width=context.width, setup=bytes(context.extradata or b""),
-                    in_order=times == sorted(times), frames=len(times),
+                    width=context.width, setup=bytes(context.extradata or b""), times=times,
                 )  # fmt: skip
         except (_failure(), IndexError, AttributeError) as error:  # a damaged stream has no codec
             raise ValueError(f"video {path} cannot be read ({error}); it is damaged, fetch it again") from error
@@ -145,13 +153,28 @@ def copy_video(path: Path, source: Path, *, fps: float) -> None:
     """Copy `source` to `path`, atomically.
 
     Where its frames are not stored in the order in which they are shown, packets could not be joined: encoded anew.
+
+    Raises:
+        ValueError: another rate, or a frame that lies nearer to the time of another row than to its own.
     """
     VideoFile(source, fps=fps).close()  # it says what is wrong, a rate above all
-    if not Encoding.of(source).in_order:
+    encoding = Encoding.of(source)
+    if encoding.in_order:
+        _check_places(source, encoding.times, fps=fps)
+    else:
         encode_video(path, VideoPictures(source, fps=fps), fps=fps)
         return
     with atomic_write(path) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def _check_places(path: Path, times: Sequence[float], *, fps: float) -> None:
+    for number, seconds in enumerate(times):
+        if (place := round(seconds * fps)) != number:
+            raise ValueError(
+                f"video {path}: frame {number} lies at the time of frame {place}; the camera dropped frames or began "
+                f"late. Encode it again with one frame for each row, at {fps:g} fps from 0 on"
+            )
 
 
 def join_videos(path: Path, parts: Sequence[Path], *, fps: float, lengths: Sequence[int]) -> None:
@@ -167,7 +190,7 @@ def join_videos(path: Path, parts: Sequence[Path], *, fps: float, lengths: Seque
                 for packet in source.demux(video):
                     if packet.pts is None:  # the flush packet
                         continue
-                    number = start + round(packet.pts * packet.time_base * rate)
+                    number = start + count  # not by its time, which the next part's first frame might have too
                     packet.pts = packet.dts = number * TIME_BASE // rate
                     # Without it a file ends when its last frame begins, and whoever appends to it starts too early.
                     packet.duration = (number + 1) * TIME_BASE // rate - packet.pts
