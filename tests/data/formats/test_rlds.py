@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from data.recordings import number_of
 from data.records import LAYOUT, RECORDS, columns, copy_tiny_arm, messages, open_remote, write_records
 
 from pilot.data.formats import rlds
-from pilot.data.formats.rlds import EpisodeFeatures, RldsDataset, read_features
+from pilot.data.formats.rlds import EpisodeFeatures, RldsDataset, RobotColumns, read_features
 from pilot.data.formats.tfrecord import Example, RecordFile, _varints, masked_crc
 from pilot.data.storage.frame_cache import cache_frames
 
@@ -125,6 +126,30 @@ def test_cameras_that_did_not_record_an_episode(path):
         assert seen == [{"image", "wrist"}] * 5 + [{"image"}] * 4
     cache_frames(dataset, progress=False)
     assert [set(dataset.frame(i)["images"]) for i in range(len(dataset))] == seen
+
+
+def test_the_frame_cache_follows_the_layout(path):
+    """Other cameras, another first step: the files are the same, the pictures are not."""
+    cache_frames(read(path), progress=False)
+    swapped = {"image": LAYOUT.cameras["wrist"], "wrist": LAYOUT.cameras["image"]}
+
+    def from_the_second(features: EpisodeFeatures) -> RobotColumns | None:
+        found = columns(features)
+        if found is None:
+            return None
+        return replace(found, state=found.state[1:], actions=found.actions[1:], first=1)
+
+    def to_the_last_but_one(features: EpisodeFeatures) -> RobotColumns | None:
+        found = columns(features)
+        return None if found is None else replace(found, state=found.state[:-1], actions=found.actions[:-1])
+
+    cut = (replace(LAYOUT, columns=each) for each in (to_the_last_but_one, from_the_second))
+    for layout in (replace(LAYOUT, cameras=swapped), *cut):
+        shutil.rmtree(path / ".pilot")  # the code of all these layouts is in this file, whose text tells them apart
+        dataset = read(path, layout=layout)
+        cache_frames(dataset, progress=False)
+        for camera in dataset.cameras:
+            np.testing.assert_array_equal(dataset.picture(0, camera), dataset.decode(0, camera))
 
 
 def test_travels_to_worker_processes(path):

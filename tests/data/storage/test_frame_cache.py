@@ -43,6 +43,16 @@ def test_follows_a_changed_set(path):
     np.testing.assert_array_equal(dataset.frame(17)["images"]["room"], last)
 
 
+def test_follows_the_rows_that_training_draws(path):
+    """As many rows as before, but others."""
+    for rows in ([0, 3, 7], [1, 3, 7]):
+        dataset = LeRobotDataset(path, 4)
+        dataset.trainable = np.isin(np.arange(len(dataset)), rows)
+        decoded = dataset.decode(rows[0], "room")
+        cache_frames(dataset, progress=False)
+        np.testing.assert_array_equal(dataset.picture(rows[0], "room"), decoded)
+
+
 def test_a_truncated_file_is_made_again(path):
     dataset = LeRobotDataset(path, 4)
     cache_frames(dataset, progress=False)

@@ -76,6 +76,17 @@ class RldsLayout:
     instruction: tuple[str, ...]
     columns: "Callable[[EpisodeFeatures], RobotColumns | None]"
 
+    @property
+    def source(self) -> str:
+        """The text of the file that `columns` is in."""
+        return Path(inspect.getfile(self.columns)).read_text()
+
+    @property
+    def digest(self) -> str:
+        """A short text that changes with all that the layout says."""
+        content = json.dumps([self.fps, dict(self.cameras), self.instruction, self.source])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
 
 class RldsRecord(NamedTuple):
     """The place of an episode: the number of its record file, offset and length in it, and the episode's own number."""
@@ -276,6 +287,13 @@ class RldsDataset(EpisodeDataset):
     def metadata(self) -> dict[str, Any]:
         return self.info
 
+    def fingerprint(self) -> str:
+        """Return a text that also changes when the layout takes other pictures of the same files."""
+        features = {camera: self.layout.cameras[camera] for camera in self.cameras}
+        shown = [[episode.first, episode.missing] for episode in self.episodes]
+        content = json.dumps([super().fingerprint(), features, shown], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
     def picture_files(self, episode: int) -> tuple[Path, ...]:
         """Return an episode's record file."""
         return (self._records.files[self.records[episode].file],)
@@ -325,8 +343,8 @@ class RldsDataset(EpisodeDataset):
 
     def _key(self) -> str:
         """Return a key that changes with the record files and with the code of the layout."""
-        source = Path(inspect.getfile(self.layout.columns)).read_text()
-        content = json.dumps([FORMAT, self.fingerprint(), self.split, self.skip_bad, self.layout.instruction, source])
+        layout = [self.layout.instruction, self.layout.source]
+        content = json.dumps([FORMAT, super().fingerprint(), self.split, self.skip_bad, *layout])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _read(self, keep: Path, *, check: bool, progress: bool, parallel_map: ParallelMap) -> None:

@@ -4,6 +4,7 @@ Decoding PNG or video for every draw of every epoch costs more than a small mode
 with `pread`, not mapped: the kernel keeps hot pages, and a worker's own memory stays small.
 """
 
+import hashlib
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -77,7 +78,8 @@ class FrameCache:
 def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, progress: bool = True) -> FrameCache:
     """Return the cache of `dataset`, decoded now unless it is there and fits the data set; also set `dataset.frames`.
 
-    `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes or its cameras changed.
+    `folder` defaults to `<data set>/frames`. It is made anew when the data set, its episodes, its cameras or the
+    rows that training draws changed.
     Of a data set with `skip_bad`, pictures that cannot be decoded are noted, and reading them raises; their episodes
     are in `dataset.skipped`.
     """
@@ -85,15 +87,17 @@ def cache_frames(dataset: EpisodeDataset, folder: str | Path | None = None, *, p
         writable = os.access(dataset.path, os.W_OK)
         folder = (dataset.path if writable else cache_folder(dataset.path)) / "frames"
     folder = Path(folder)
-    held = len(dataset.trainable_rows())
-    note = {"fingerprint": dataset.fingerprint(), "rows": held, "cameras": list(dataset.cameras)}
+    drawn = dataset.trainable_rows()
+    held = len(drawn)
+    which = None if held == len(dataset) else hashlib.sha256(drawn.tobytes()).hexdigest()[:16]
+    note = {"fingerprint": dataset.fingerprint(), "rows": held, "which": which, "cameras": list(dataset.cameras)}
     if not (folder / NOTE).exists() or _differs(folder, note):
         write_json(folder / NOTE, note | _build(dataset, folder, progress=progress))
     known = read_json(folder / NOTE, remedy=f"remove {folder}")
     shapes = {camera: tuple(shape) for camera, shape in known["shapes"].items()}
     bad = {camera: {int(i): why for i, why in known.get("bad", {}).get(camera, {}).items()} for camera in shapes}
     _list_bad(dataset, bad)
-    rows = None if held == len(dataset) else dataset.trainable_rows()
+    rows = None if which is None else drawn
     dataset.frames = FrameCache(folder, shapes, bad, rows=rows)
     return dataset.frames
 
