@@ -237,7 +237,34 @@ def test_answers_are_kept_over_an_interruption(recorded, chat):
     chat.answers, chat.requests = [said((0, "second"))], []
     annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[0, 1], progress=False)
     assert len(chat.requests) == 1, "episode 0 is not asked about again"
+    assert not (recorded / "annotation").exists()
     assert [words[0] for words in subtasks(recorded)[:2]] == ["first", "second"]
+
+
+def test_answers_for_other_episodes_stay(recorded, chat):
+    """They may have cost money."""
+    chat.answers = [said((0, "first")), *[(500, "down")] * 3]
+    with pytest.raises(ConnectionError):
+        annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[0, 1], progress=False)
+    chat.answers = [said((0, "third"))]
+    annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[2], progress=False)
+    assert subtasks(recorded)[0] == [None] * 10
+    chat.answers = [said((0, "second"))]
+    assert annotate(recorded, asking(chat, Time()), by="eye-1", episodes=[0, 1], progress=False).written == 2
+    assert [words[0] for words in subtasks(recorded)[:3]] == ["first", "second", "third"]
+
+
+def test_who_answers_is_told_apart_by_all_that_decides_what(recorded, chat):
+    first = CsvLabeller(table(recorded, "episode,start,subtask\n0,0,pick up the red cup\n2,99,late\n"))
+    with pytest.raises(ValueError, match="does not fit episode 2"):
+        annotate(recorded, first, by=first.by, episodes=first.episodes, progress=False)
+    mended = CsvLabeller(table(recorded, "episode,start,subtask\n0,0,pick up the blue cup\n2,0,late\n"))
+    with pytest.raises(
+        ValueError, match=r"holds the answers of .*labels.csv \(content .*begin again with .*labels.csv"
+    ):
+        annotate(recorded, mended, by=mended.by, episodes=mended.episodes, progress=False)
+    settings = ({}, {"frames": 4}, {"camera": "wrist"}, {"subtasks": ["reach"]}, {"size": 224})
+    assert len({asking(chat, Time(), **each).by for each in settings}) == len(settings)
 
 
 @pytest.mark.parametrize(
@@ -259,13 +286,17 @@ def test_answers_that_are_no_use(recorded, chat, answers, options, error, messag
 
 
 def test_by_hand(recorded):
-    lines = iter(["0 reach", "soon grasp", "0.5 oops", "-", "9 late", "0.4  grasp  it", "", "0 half", "q"])
+    lines = iter(
+        ["0 reach", "soon grasp", "0.5 oops", "-", "9 late", "0.4  grasp  it", "", "0 half", "q", "0 new", "q"]
+    )
     shown: list[str] = []
     labeller = HandLabeller(read=lambda _: next(lines), write=shown.append, colours=True, frames=2)
     report = annotate(recorded, labeller, by="hand", progress=False)
-    assert report.written == 1 and report.kept == (3,)
+    assert report.written == 2 and report.kept == (3,)
     assert subtasks(recorded)[0] == ["reach"] * 4 + ["grasp it"] * 6
-    assert subtasks(recorded)[1] == [None] * 10, "the episode at which it was stopped is not half done"
+    assert subtasks(recorded)[1] == ["half"] * 10, "what was typed before q is kept"
+    assert subtasks(recorded)[2] == [None] * 10, "and nothing is asked after it"
+    assert annotate(recorded, labeller, by=labeller.by, progress=False).written == 1, "it can be used again"
     text = "\n".join(shown)
     assert "episode 0: task 0 (1.0 s)" in text and "'soon' is no time" in text and "\033[38;2;" in text
 

@@ -51,25 +51,22 @@ def label_episodes(args: argparse.Namespace, parallel_map: "ParallelMap") -> "An
 
     episodes = args.episodes
     if args.csv:
-        label, by = CsvLabeller(args.csv), str(args.csv)
+        label = CsvLabeller(args.csv)
         episodes = label.episodes if episodes is None else episodes
     elif args.vlm:
         if not args.model:
             raise ValueError("--vlm needs --model, the name of a model at that endpoint")
         endpoint = VlmEndpoint(url=args.vlm, model=args.model, per_minute=args.per_minute / parallel_map.processes)
-        label, by = (
-            VlmLabeller(endpoint=endpoint, frames=args.frames, camera=args.camera, subtasks=args.subtasks),
-            args.model,
-        )
+        label = VlmLabeller(endpoint=endpoint, frames=args.frames, camera=args.camera, subtasks=args.subtasks)
     else:
-        label, by = HandLabeller(camera=args.camera), "hand"
+        label = HandLabeller(camera=args.camera)
     options = {
         "episodes": episodes,
         "overwrite": args.overwrite,
         "progress": not args.by_hand,
         "parallel_map": parallel_map,
     }
-    return annotate(args.path, label, by=by, **options)
+    return annotate(args.path, label, by=label.by, **options)
 
 
 VERB = Verb(

@@ -6,9 +6,9 @@ whole or not at all, and `meta/info.json` comes last: after an interruption the 
 """
 
 import csv
-import shutil
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -59,11 +59,12 @@ def annotate(
     progress: bool = True,
     parallel_map: ParallelMap = serial_map,
 ) -> AnnotationReport:
-    """Ask `label` for the subtasks of each episode, then write them. `by` names who answers.
+    """Ask `label` for the subtasks of each episode, then write them. `by` names who answers, with all that decides
+    what.
 
     Episodes that have subtasks are left alone unless `overwrite`. When `label` returns None, it stops there and writes
-    what it has. An interrupted annotation goes on after the answers that it has. `parallel_map` asks
-    and writes; the bytes are the same with any.
+    what it has. An interrupted annotation goes on after the answers that it has; those about episodes that are not
+    asked about now stay. `parallel_map` asks and writes; the bytes are the same with any.
 
     Raises:
         ValueError: an unknown episode, answers that do not fit it, or an annotation begun by somebody else.
@@ -75,7 +76,7 @@ def annotate(
     with _alone(path):
         dataset = LeRobotDataset(path, 1)
         todo, kept = _choose(dataset, episodes, overwrite=overwrite)
-        folder, answers = path / ANSWERS, {}
+        answers: dict[int, Labels] = {}
         asking = _Asking(dataset, label, by)
         found = tqdm(todo, unit="episode", desc=f"annotating {path.name}", disable=not progress)
         with closing(parallel_map(asking, [episode.index for episode in todo])) as given:
@@ -85,7 +86,7 @@ def annotate(
                 answers[episode.index] = answer
         if answers:
             _write(path, answers, parallel_map)
-        shutil.rmtree(folder, ignore_errors=True)
+        _forget(path / ANSWERS, answers)
     return AnnotationReport(written=len(answers), kept=tuple(kept))
 
 
@@ -97,7 +98,7 @@ class _Asking:
         self._dataset: LeRobotDataset | None = dataset
 
     def __call__(self, index: int) -> Labels | None:
-        file = self.path / ANSWERS / f"episode_{index:06d}.json"
+        file = _answer_file(self.path / ANSWERS, index)
         if file.exists():
             return _earlier_answer(file, self.by)
         dataset = self._dataset = self._dataset or LeRobotDataset(self.path, 1)
@@ -115,7 +116,7 @@ class _Asking:
 class CsvLabeller:
     """Subtasks from a table with the columns `episode`, `start` (seconds) or `frame`, and `subtask`.
 
-    `episodes` are those that the table names.
+    `episodes` are those that the table names; `by` changes with what it says.
 
     Raises:
         FileNotFoundError: no such file.
@@ -124,6 +125,7 @@ class CsvLabeller:
 
     def __init__(self, file: str | Path) -> None:
         self._rows = _read_csv(Path(file))
+        self.by = f"{file} (content {hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]})"
         self.episodes = sorted(self._rows)
 
     def __call__(self, dataset: LeRobotDataset, episode: Episode) -> Labels:
@@ -190,6 +192,18 @@ def _check_labels(labels: Labels, dataset: LeRobotDataset, episode: Episode) -> 
         if not checked or checked[-1][1] != words:
             checked.append((float(at), words))
     return checked
+
+
+def _answer_file(folder: Path, episode: int) -> Path:
+    return folder / f"episode_{episode:06d}.json"
+
+
+def _forget(folder: Path, written: Iterable[int]) -> None:
+    """Remove the answers that are written, and the folder if there are no others."""
+    for episode in written:
+        _answer_file(folder, episode).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or holds more
+        folder.rmdir()
 
 
 def _earlier_answer(file: Path, by: str) -> list[tuple[float, str]]:

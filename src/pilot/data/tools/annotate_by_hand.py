@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import UInt8
@@ -29,8 +29,17 @@ class HandLabeller:
     colours: bool | None = None
     frames: int | None = None
     camera: str | None = None
+    _stopped: bool = field(default=False, init=False)
+
+    @property
+    def by(self) -> str:
+        """Who answers."""
+        return "hand"
 
     def __call__(self, dataset: LeRobotDataset, episode: Episode) -> Labels | None:
+        if self._stopped:
+            self._stopped = False
+            return None
         seconds = (episode.stop - episode.start) / float(dataset.fps)
         self.write(f"\nepisode {episode.index}: {episode.task} ({seconds:.1f} s)\n{HELP}")
         if sys.stdout.isatty() if self.colours is None else self.colours:
@@ -42,7 +51,8 @@ class HandLabeller:
             except EOFError:
                 line = "q"
             if line == "q":
-                return None
+                self._stopped = bool(found)  # the lines of this episode are kept, and the next one ends it
+                return found or None
             if not line:
                 return found
             if line == "-":

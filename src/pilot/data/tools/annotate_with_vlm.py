@@ -43,6 +43,13 @@ class VlmLabeller:
     clock: Callable[[], float] = time.monotonic
     _next: float = field(default=0.0, init=False)
 
+    @property
+    def by(self) -> str:
+        """Who answers, with all that decides what."""
+        asked = f"{self.frames} frames of {self.size} pixels, {self.camera or 'the first camera'}"
+        words = f", choosing among {', '.join(self.subtasks)}" if self.subtasks else ""
+        return f"{self.endpoint.model} at {self.endpoint.url} ({asked}{words})"
+
     def __call__(self, dataset: LeRobotDataset, episode: Episode) -> Labels:
         """Raises:
         ConnectionError: no answer after all attempts, or one that says that asking again is no use.
