@@ -406,6 +406,21 @@ def test_another_state_of_the_store_is_another_folder(store, tmp_path):
     assert streaming._slug("gs://bucket/a b") == "gs---bucket-a-b"
 
 
+def test_addresses_that_look_alike_have_folders_of_their_own(store, tmp_path, monkeypatch):
+    """Offline, the last listing of the one would be taken for that of the other."""
+    for name in ("pick_cup", "pick-cup"):
+        store.system.pipe(f"/sets/{name}/meta/{name}.json", b"{}")
+        StreamedFolder(f"memory://sets/{name}")
+
+    def offline(self) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(type(streaming.open_remote("memory://sets/pick_cup")), "files", offline)
+    with pytest.warns(UserWarning, match="taking it for what it was"):
+        folder = StreamedFolder("memory://sets/pick_cup")
+    assert list(folder.sizes) == ["meta/pick_cup.json"]
+
+
 def test_a_folder_that_nobody_uses_holds_nothing(store, tmp_path):
     plain(store, tmp_path)
     folder = StreamedFolder("memory://sets/plain")

@@ -6,6 +6,7 @@ and never what describes the set (`meta/`, JSON). A file gets its name when it i
 """
 
 import fcntl
+import hashlib
 import os
 import threading
 import warnings
@@ -37,7 +38,7 @@ class StreamedFolder(DatasetFolder):
         self.place: RemoteFolder = open_remote(url)
         self.root = find_cache() / FOLDER
         self.sizes, version = self._listing()
-        super().__init__(self.root / f"{_slug(self.place.url)}-{version}")
+        super().__init__(self.root / f"{_name_of(self.place.url)}-{version}")
         self.path.mkdir(parents=True, exist_ok=True)
         own = os.environ.get("PILOT_CACHE_GB")
         self.limit = GB * (limit_gb if limit_gb is not None else float(own) if own else float("inf"))
@@ -46,7 +47,7 @@ class StreamedFolder(DatasetFolder):
 
     def _listing(self) -> tuple[Mapping[str, int | None], str]:
         """Return the sizes of all files and a name for this state of the folder; offline, those of the last time."""
-        record = self.root / f".{_slug(self.place.url)}.json"
+        record = self.root / f".{_name_of(self.place.url)}.json"
         try:
             sizes = self.place.files()
         except ConnectionError as error:
@@ -255,5 +256,10 @@ def _remove_if_closed(file: Path) -> bool:
         os.close(lock)
 
 
+def _name_of(url: str) -> str:
+    """Return a name for what lies at an address, which no other address has."""
+    return f"{_slug(url)}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+
 def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in text).strip("-")[-120:]
+    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in text).strip("-")[-80:]
