@@ -5,7 +5,7 @@ import pytest
 
 from pilot.data.state_shift import SHARE, shift_state
 from pilot.robots import load_robot
-from pilot.types import Sample
+from pilot.types import Moment, Sample
 
 ROBOT = load_robot("arm_ee")  # at 20 Hz, 0.8 s are 16 steps
 
@@ -34,6 +34,15 @@ def test_commands_lead_from_elsewhere_to_where_they_led_before():
     assert (change[15:] == 0).all()
     assert set(moved.images) == {"front"}, "the wrist's picture would show the hand where it was"
     assert (sample.state == 0).all(), "the sample itself stays"
+
+
+def test_the_past_is_elsewhere_too():
+    sample = make_sample()
+    sample.past = Moment(images=dict(sample.images), state=np.full(10, 0.1, np.float32))
+    seed = next(seed for seed in range(100) if shifted(sample, seed))
+    moved = shift_state(sample, ROBOT, np.random.default_rng(seed), deviation=0.06)
+    np.testing.assert_allclose(moved.past.state - sample.past.state, moved.state - sample.state, atol=1e-6)
+    assert set(moved.past.images) == {"front"}
 
 
 def test_half_of_the_rows_move_by_the_deviation():

@@ -6,6 +6,7 @@ shifted states the position says less about the goal. DART (1703.09327) and DAgg
 computed.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,9 @@ def shift_state(sample: Sample, robot: Robot, rng: np.random.Generator, *, devia
     """Return half of the samples with a shifted state and actions that lead back, the others unchanged.
 
     The dims whose actions are relative to the state are shifted, by Gaussian noise with the standard deviation
-    `deviation`, in each dim's own unit (m, rad). Pictures of wrist cameras are left out, because they were taken at the
-    recorded position. Samples without actions are unchanged, and so are those in which a gripper opens or closes before
-    the hand is back: it would do so in the wrong place.
+    `deviation`, in each dim's own unit (m, rad); so is the sample's past. Pictures of wrist cameras are left out,
+    because they were taken at the recorded position. Samples without actions are unchanged, and so are those in which a
+    gripper opens or closes before the hand is back: it would do so in the wrong place.
     """
     if sample.actions is None or sample.state is None or rng.random() >= SHARE:
         return sample
@@ -36,8 +37,16 @@ def shift_state(sample: Sample, robot: Robot, rng: np.random.Generator, *, devia
     left = np.clip(1 - np.arange(1, len(actions) + 1) / back, 0, None).astype(np.float32)
     state[dims] += offset
     actions[:, dims] += left[:, None] * offset
-    images = {camera: image for camera, image in sample.images.items() if camera not in robot.wrist_cameras}
-    return replace(sample, state=state, actions=actions, images=images)
+    past = sample.past
+    if past is not None:  # by the same, so that the movement between the two moments stays what it was
+        earlier = np.array(past.state, np.float32)
+        earlier[dims] += offset
+        past = replace(past, state=earlier, images=_without_wrists(past.images, robot))
+    return replace(sample, state=state, past=past, actions=actions, images=_without_wrists(sample.images, robot))
+
+
+def _without_wrists(images: Mapping[str, np.ndarray], robot: Robot) -> dict[str, np.ndarray]:
+    return {camera: image for camera, image in images.items() if camera not in robot.wrist_cameras}
 
 
 def _grips(actions: np.ndarray, robot: Robot) -> bool:
