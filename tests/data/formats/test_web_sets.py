@@ -88,6 +88,7 @@ def test_coco_boxes_are_asked_for_by_name(tmp_path):
 
 def test_coco_captions(tmp_path):
     notes = [{"id": 1, "image_id": 8, "caption": " A cup. "}, {"id": 2, "image_id": 8, "caption": "Red cup."}]
+    notes += [{"id": 3, "image_id": 8, "caption": " "}, {"id": 4, "image_id": 9, "caption": ""}]
     rows = CocoRows(coco(tmp_path, notes, "captions_train"))
     assert len(rows) == 1 and value(rows, 0) == 10
     assert said(rows, 0) == {("caption", "A cup."), ("caption", "Red cup.")}

@@ -59,7 +59,8 @@ class CocoRows(ImageTextRows):
         for row in annotations:
             try:
                 if "caption" in row:
-                    captions[row["image_id"]].append(row["caption"].strip())
+                    words = row["caption"].strip()
+                    captions[row["image_id"]] += [words] if words else []  # else it would teach an empty answer
                 elif "bbox" in row and not row.get("iscrowd"):
                     name, found = self._names[row["category_id"]], unit_box(row, images[row["image_id"]])
                     boxes[row["image_id"]][name].append(found)
