@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from data.recordings import number_of, numbered, write_video
 
+from pilot.data.formats.columns import index_columns, read_columns
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.writer import encode_png
 
@@ -85,6 +86,29 @@ def test_a_subset_of_episodes(tmp_path):
     write(tmp_path, codec=CODECS["h264"])
     dataset = LeRobotDataset(tmp_path, 4, episodes=[3, 0])
     assert numbers(dataset, range(len(dataset))) == [*range(26, 34), *range(11)]
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
+def test_a_task_may_hold_what_unicode_calls_a_line_end(tmp_path, letter):
+    write(tmp_path)
+    lines = [{"task_index": number, "task": f"pick{letter}up {number}"} for number in (3, 0)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (tmp_path / "meta/tasks.jsonl").write_text(text, encoding="utf-8")
+    assert LeRobotDataset(tmp_path, 4).episodes[0].task == f"pick{letter}up 0"
+
+
+def test_statistics_count_all_episodes_of_a_set_with_gaps(tmp_path):
+    """Tools remove episodes and leave the numbers of the others."""
+    write(tmp_path)
+    kept = [{"episode_index": e, "tasks": ["?"], "length": LENGTHS[e]} for e in (0, 3)]
+    (tmp_path / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    info |= {"total_episodes": 2, "total_frames": LENGTHS[0] + LENGTHS[3]}
+    (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    index = index_columns(tmp_path)
+    assert index.rows == len(LeRobotDataset(tmp_path, 4)) == LENGTHS[0] + LENGTHS[3]
+    (columns, *_) = [one for part in index.parts for one in read_columns(part)[0]][1:]
+    assert columns.state[:, 0].tolist() == list(range(26, 34))
 
 
 def test_the_older_subtask_column(tmp_path):

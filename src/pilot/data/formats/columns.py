@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pilot.data.formats import lerobot_layout as fmt
+from pilot.data.formats import lerobot_v2
 from pilot.data.formats.lerobot import unfinished_error
 from pilot.data.formats.parquet import episode_edges, read_matrices
 from pilot.data.formats.set_files import check_written, read_info
@@ -112,10 +113,11 @@ def index_columns(path: str | Path, *, skip_bad: bool = False) -> ColumnIndex:
     state, action = (
         fmt.find_feature(info["features"], names, where=path) for names in (fmt.STATE_NAMES, fmt.ACTION_NAMES)
     )
+    listed = _listed_episodes(path, info)
     pieces, skipped = [], []
     for file in sorted((path / "data").glob("*/*.parquet")):
         try:
-            pieces += _row_spans(file, total_episodes=info["total_episodes"])
+            pieces += _row_spans(file, listed)
         except ValueError as error:
             if not skip_bad:
                 raise
@@ -150,10 +152,17 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
     return [columns for columns in episodes if len(columns.state)], skipped
 
 
-def _row_spans(file: Path, *, total_episodes: int) -> Iterator[RowSpan]:
+def _listed_episodes(path: Path, info: dict[str, Any]) -> Int[np.ndarray, " e"]:
+    """Return the numbers of a set's episodes. Those of v3.0 have no gaps, those of v2 may: some were removed."""
+    if str(info.get("codebase_version")).startswith("v2"):
+        return np.array([one.index for one in lerobot_v2.read_index(path, info)])
+    return np.arange(info["total_episodes"])
+
+
+def _row_spans(file: Path, listed: Int[np.ndarray, " e"]) -> Iterator[RowSpan]:
     """Yield a file's episodes in spans of about `PART_ROWS` rows."""
     episode = read_matrices(file, ["episode_index"], path=file, use_threads=False)["episode_index"][:, 0]
-    episode = episode[episode < total_episodes]  # a pack that was interrupted may have left more
+    episode = episode[np.isin(episode, listed)]  # a pack that was interrupted may have left more
     edges = episode_edges(episode)[:-1]
     cuts = [0, *(np.flatnonzero(np.diff(edges // PART_ROWS)) + 1).tolist(), len(edges)]
     for a, b in pairwise(cuts):

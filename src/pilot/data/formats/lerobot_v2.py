@@ -40,7 +40,8 @@ def read_jsonl(file: Path, *fields: str) -> list[dict[str, Any]]:
     if not file.exists():
         raise FileNotFoundError(f"{file} is missing; {REMEDY}")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    text = file.read_text(encoding="utf-8").removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else (), 1):  # JSON may hold what else splits lines
         try:
             row = parse_json(line, where=f"line {number}", remedy=REMEDY)
             if missing := [name for name in fields if name not in row]:
