@@ -122,6 +122,17 @@ def test_an_mp4_that_does_not_fit_is_refused(tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", [*fmt.INDEX_COLUMNS, fmt.PERSISTENT, fmt.EVENTS])
+def test_columns_of_the_format_itself_are_refused(tmp_path, name):
+    """Taken, they would be replaced, or keep the recording from being closed."""
+    frames = episode(np.random.default_rng(0), 5)
+    with LeRobotWriter(tmp_path, ROBOT, 10) as writer:
+        with pytest.raises(ValueError, match=rf"columns \['{name}'\] are filled in by the writer"):
+            writer.add_episode(frames | {name: np.arange(5)}, task="x")
+        writer.add_episode(frames, task="x")
+    assert len(LeRobotDataset(tmp_path, 1)) == 5
+
+
 @pytest.mark.parametrize("fps", [29.97, 12.5, 0.4])
 def test_films_of_a_broken_rate_come_back(tmp_path, fps):
     for start in (0, 120):  # the second recording appends

@@ -229,6 +229,7 @@ def test_a_plain_folder(tmp_path):
     for number, start in enumerate((0, 6)):
         rows = np.arange(start, start + 6, dtype=np.float32)
         vectors = {"state": rows[:, None] * np.ones(3), "action": rows[:, None] * np.ones(2), "force": rows}
+        vectors["timestamp"] = rows
         np.savez(folder / f"episode_{number}.npz", **vectors, task=f"task {number}")
         encode_video(folder / f"episode_{number}.front.mp4", numbered(6, start), fps=10)
     report = import_recordings(folder, tmp_path / "new", options=ImportOptions(fps=10), progress=False)
@@ -236,6 +237,7 @@ def test_a_plain_folder(tmp_path):
     assert (report.kind, report.written) == ("npz", 2) and dataset.cameras == ("front",)
     assert [e.task for e in dataset.episodes] == ["task 0", "task 1"] and shown(dataset, "front") == list(range(12))
     assert dataset.features["force"]["shape"] == [1]
+    assert report.left_out == ("timestamp",), "v3.0 counts the time itself"
     with pytest.raises(ValueError, match=r"runs at 10 fps, the data set says 20"):
         import_recordings(folder, tmp_path / "fast", options=ImportOptions(fps=20), progress=False)
     np.savez(folder / "episode_2.npz", state=np.zeros((3, 3)))

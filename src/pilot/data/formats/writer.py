@@ -102,7 +102,8 @@ class LeRobotWriter:
         """Write one finished episode to disk, and return its index.
 
         `frames` maps column names to arrays of `t` steps: `observation.state` [t sd], `action` [t ad],
-        `observation.images.<camera>` uint8 [t h w 3], and any other numeric column [t] or [t n]. Pictures may also be a
+        `observation.images.<camera>` uint8 [t h w 3], and any other numeric column [t] or [t n], except
+        those of the format itself (`timestamp`, `index` and the like). Pictures may also be a
         list of `t` PNG or JPEG byte strings when `image_format` is "image", or the path of an mp4 of `t` frames, which
         is not encoded again, when it is "video".
         `persistent`: (seconds, style, role, content), true from then on, e.g. (1.2, "subtask", "assistant", "done").
@@ -201,6 +202,8 @@ class LeRobotWriter:
         lengths = {name: _length(values) for name, values in frames.items()}
         if fmt.STATE not in frames or fmt.ACTION not in frames:
             raise ValueError(f"an episode needs '{fmt.STATE}' and '{fmt.ACTION}', got {sorted(frames)}")
+        if taken := {*fmt.INDEX_COLUMNS, fmt.PERSISTENT, fmt.EVENTS} & set(frames):
+            raise ValueError(f"columns {sorted(taken)} are filled in by the writer; leave yours out, or rename them")
         if len(set(lengths.values())) != 1 or not lengths[fmt.STATE]:
             raise ValueError(f"the columns of an episode differ in length, or are empty: {lengths}")
         for name, dims in ((fmt.STATE, self.robot.state_dim), (fmt.ACTION, self.robot.action_dim)):

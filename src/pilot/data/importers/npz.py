@@ -27,7 +27,7 @@ class NpzFolder:
             raise ValueError(f"{path} holds mp4 files, which are copied as they are; leave --pictures out")
         self._files = sorted(path.glob("*.npz"), key=lambda file: natural_key(file.name))
         self.episodes = [file.name for file in self._files]
-        self.pictures, self.left_out = "video", []
+        self.pictures, self.left_out = "video", self._left_out()
         self.robot = options.robot or self._robot()
 
     @staticmethod
@@ -36,7 +36,7 @@ class NpzFolder:
 
     def read(self, number: int) -> ImportedEpisode:
         file = self._files[number]
-        columns = _columns(file)
+        columns = {name: values for name, values in _columns(file).items() if name not in fmt.INDEX_COLUMNS}
         instruction = next((columns.pop(name) for name in INSTRUCTION if name in columns), None)
         frames: dict[str, Any] = dict(_vectors(file, columns))
         frames |= {name: values for name, values in columns.items() if name not in STATE_NAMES + ACTION_NAMES}
@@ -44,6 +44,13 @@ class NpzFolder:
         return ImportedEpisode(
             frames=frames, task=require_task(file, instruction, self.options), labels={"recording": file.stem}
         )
+
+    def _left_out(self) -> list[str]:
+        """Columns that v3.0 fills in itself, such as `timestamp`, as far as the first file has them."""
+        try:
+            return sorted(fmt.INDEX_COLUMNS.keys() & _columns(self._files[0]).keys())
+        except ValueError:
+            return []
 
     def _robot(self) -> Robot:
         """Described by the first file that can be read."""
