@@ -270,6 +270,23 @@ def test_rlds(tmp_path):
     assert [e.task for e in dataset.episodes] == [e.task for e in source.episodes]
 
 
+def test_cameras_of_rlds_that_did_not_record_stay_missing(tmp_path):
+    def blind(features: EpisodeFeatures) -> RobotColumns:
+        found = columns(features)
+        return RobotColumns(
+            state=found.state, actions=found.actions, missing=("wrist",) if len(found.state) > 4 else ()
+        )
+
+    shutil.copytree(TINY, tmp_path / "tiny_arm")
+    cameras = {"top": "observation/image", "wrist": "observation/wrist"}
+    layout = RldsLayout(fps=5, cameras=cameras, instruction=("language_instruction",), columns=blind)
+    options = ImportOptions(layouts=lambda name: layout, pictures="image")
+    import_recordings(tmp_path / "tiny_arm", tmp_path / "new", options=options, progress=False)
+    dataset = LeRobotDataset(tmp_path / "new", 4)
+    shown = [list(dataset.pictures(int(start))) for start in dataset.starts]
+    assert shown == [["top"], ["top", "wrist"], ["top", "wrist"]]
+
+
 def moving(features: EpisodeFeatures) -> RobotColumns:
     """Every second step is idle."""
     found = columns(features)

@@ -202,6 +202,7 @@ class _DataFile:
             trainable=self._columns[fmt.TRAINABLE][rows, 0] if fmt.TRAINABLE in self.names else None,
             first=first,
             labels=stored.labels,
+            missing=tuple(name for name in stored.labels.get(fmt.MISSING, "").split(",") if name),
         )
         with name_damaged(self._path):
             self._add_words(steps, first)

@@ -11,7 +11,9 @@ Four columns beyond the standard ones are ours, and optional:
 `observation.subtask_box` float32 [4]: (y0, x0, y1, x1) in [0, 1] of the subtask's object in the first camera, NaN when
 there is none; `observation.perturbed` bool: the step was executed with another action than the one recorded (see
 `EpisodeDataset.action_chunks`); `observation.drawable` bool: training may start a chunk at the step (idle ones are
-not); and `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`.
+not); and `labels` (JSON text) in the episodes' table, e.g. `{"group": "single", "home": "12"}`. The label `missing`
+names the cameras that did not record the episode, with commas between; their pictures are black, and no model is shown
+them.
 
 Boxes, here and in all text that a model reads or writes, are relative to the square that the model sees, in the middle
 of which `data/transforms.py` puts a picture that is not square: its own edges are then not at 0 and 1 (`pad_box`).
@@ -38,6 +40,7 @@ STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 STATE_NAMES, ACTION_NAMES = (STATE, "state"), (ACTION, "actions")  # what sets in use call them
 BOX, PERTURBED, TRAINABLE = "observation.subtask_box", "observation.perturbed", "observation.drawable"
 PERSISTENT, EVENTS = "language_persistent", "language_events"
+MISSING = "missing"  # a label
 SUBTASK_INDEX = "subtask_index"  # how subtasks were written before the language columns
 INDEX_COLUMNS = {
     "timestamp": "float32",

@@ -49,6 +49,8 @@ class Rlds:
         }
         wordings = [(0.0, "task_aug", "user", words) for words in episode.rephrasings]
         labels = dict(episode.labels) | {"recording": str(episode.index)}
+        if episode.missing:  # their pictures are black
+            labels[fmt.MISSING] = ",".join(episode.missing)
         return ImportedEpisode(frames=frames | pictures, task=episode.task, persistent=wordings, labels=labels)
 
     def _rows(self, episode: Episode) -> Int[np.ndarray, " t"]:
