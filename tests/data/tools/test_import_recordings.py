@@ -202,6 +202,15 @@ def test_aloha_hdf5(tmp_path, compressed, pictures):
     assert dataset.episodes[2].labels == {"recording": "episode_10"}
 
 
+def test_an_empty_hdf5_file_is_a_bad_episode(tmp_path):
+    for number, length in enumerate((6, 0, 6)):
+        write_hdf5(tmp_path / f"raw/episode_{number}.hdf5", start=0, length=length, task="x")
+    options = ImportOptions(fps=50)
+    report = import_recordings(tmp_path / "raw", tmp_path / "new", options=options, skip_bad=True, progress=False)
+    assert report.written == 2
+    assert "episode_1.hdf5 has no frames in /observations/images/cam_high" in report.skipped[0][1]
+
+
 def test_what_hdf5_does_not_say(tmp_path):
     write_hdf5(tmp_path / "raw/episode_0.hdf5", start=0)
     with pytest.raises(ValueError, match="does not say at which rate it was recorded; give --fps"):

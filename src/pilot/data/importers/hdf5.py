@@ -89,6 +89,8 @@ class StoredPictures:
         self._file, self._name = file, name
         with _open(file) as content:
             stored = content[name]
+            if not len(stored):
+                raise ValueError(f"{file} has no frames in /{name}; record the episode again")
             self._raw = stored.ndim == 4
             count, first = len(stored), stored[0]
         self.shape = (count, *self._picture(first, 0).shape)
