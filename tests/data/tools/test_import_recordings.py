@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data.formats.test_lerobot_v2 import LENGTHS, write
@@ -16,6 +17,7 @@ from pilot.cli import main
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.rlds import EpisodeFeatures, RldsLayout, RobotColumns
 from pilot.data.formats.video import encode_video
+from pilot.data.formats.writer import encode_png
 from pilot.data.importers.base import ImportOptions
 from pilot.data.stats import compute_file_stats, compute_norm_stats
 from pilot.data.tools import import_recordings as converting
@@ -102,6 +104,30 @@ def test_bad_episodes_stop_it_or_are_counted(tmp_path, damage, message):
     assert shown(dataset, "top") == [*range(12), *range(26, 34)]
     written = json.loads((tmp_path / "new/meta/conversion.json").read_text())
     assert written["skipped"][0][0] == "episode 2"
+
+
+@pytest.mark.parametrize("outside", ["/secret.png", "../secret.png"])
+def test_names_that_lead_out_of_the_source_are_not_followed(tmp_path, outside):
+    """A set from elsewhere would put files of this machine into the new one."""
+    write(tmp_path / "old")
+    file = tmp_path / "old/data/chunk-000/episode_000001.parquet"
+    (tmp_path / "secret.png").write_bytes(encode_png(numbered(1, 0, height=64)[0]))
+    name = outside if outside.startswith("..") else str(tmp_path) + outside
+    table = pq.read_table(file)
+    picture = pa.array([{"bytes": None, "path": name}] * table.num_rows)
+    at = table.column_names.index("observation.images.top")
+    pq.write_table(table.set_column(at, "observation.images.top", picture), file)
+    report = import_recordings(tmp_path / "old", tmp_path / "new", skip_bad=True, progress=False)
+    assert report.written == 3 and "secret.png', which is not inside" in report.skipped[0][1]
+
+
+@pytest.mark.parametrize("place", ["data_path", "video_path"])
+def test_files_outside_of_the_source_are_not_taken(tmp_path, place):
+    write(tmp_path / "old", codec=CODECS["in order"])
+    info = json.loads((tmp_path / "old/meta/info.json").read_text())
+    (tmp_path / "old/meta/info.json").write_text(json.dumps(info | {place: f"../old/{info[place]}"}))
+    with pytest.raises(ValueError, match=r"info.json names '\.\./old/.*', which is not inside"):
+        import_recordings(tmp_path / "old", tmp_path / "new", progress=False)
 
 
 def test_a_missing_video_is_a_bad_episode(tmp_path):

@@ -15,6 +15,7 @@ from pilot.data.formats.parquet import matrix
 from pilot.data.formats.writer import Text
 from pilot.data.importers.base import ImportedEpisode, ImportOptions, describe_robot, dim_names
 from pilot.data.storage.files import read_json
+from pilot.data.storage.untrusted import path_inside
 from pilot.types import Robot
 
 MAX_DRIFT = 0.25  # of a frame, between timestamps and the declared rate
@@ -79,7 +80,7 @@ class LeRobotV2:
         return describe_robot(name, cameras=cameras, states=states, actions=actions, fps=self.fps)
 
     def _table(self, one: EpisodeFiles) -> pa.Table:
-        file = self.path / one.data
+        file = self._inside(one.data)
         try:
             table = pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
@@ -100,14 +101,20 @@ class LeRobotV2:
     def _values(self, table: pa.Table, name: str, one: EpisodeFiles) -> Any:
         kind = self.features[name]["dtype"]
         if kind == "video":
-            return self.path / one.videos[name].file
+            return self._inside(one.videos[name].file)
         if kind == "image":
-            return [self._picture_bytes(picture) for picture in table[name].to_pylist()]
+            return [self._picture_bytes(picture, one) for picture in table[name].to_pylist()]
         values = matrix(table[name])
         return values[:, 0] if self.features[name]["shape"] in ([1], []) else values
 
-    def _picture_bytes(self, picture: dict[str, Any]) -> bytes:
-        return picture["bytes"] if picture["bytes"] is not None else (self.path / picture["path"]).read_bytes()
+    def _picture_bytes(self, picture: dict[str, Any], one: EpisodeFiles) -> bytes:
+        if picture["bytes"] is not None:
+            return picture["bytes"]
+        return path_inside(self.path, picture["path"], where=self.path / one.data).read_bytes()
+
+    def _inside(self, name: str) -> Path:
+        """Return the path of a file that `meta/` names; a `ValueError` if it is not inside the set."""
+        return path_inside(self.path, name, where=self.path / fmt.INFO)
 
     def _task(self, table: pa.Table, one: EpisodeFiles) -> str:
         numbers = sorted(set(table["task_index"].to_pylist()))
