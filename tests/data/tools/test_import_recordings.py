@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,49 @@ def test_an_interrupted_conversion_goes_on(tmp_path, monkeypatch):
     before = (tmp_path / "new/meta/info.json").stat().st_mtime_ns
     assert import_recordings(tmp_path / "old", tmp_path / "new", progress=False).written == 4
     assert (tmp_path / "new/meta/info.json").stat().st_mtime_ns == before, "a finished one is left as it is"
+
+
+def plain_folder(folder: Path, *numbers: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        np.savez(folder / f"e{number}.npz", state=np.full((5, 2), number), action=np.zeros((5, 2)))
+    return folder
+
+
+def into(target: Path, source: Path, **options):
+    options = ImportOptions(**({"fps": 10, "task": "put it down"} | options))
+    return import_recordings(source, target, options=options, progress=False)
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_other_options_are_refused(tmp_path, is_finished):
+    """A set would have the words of both, or those of neither."""
+    source = plain_folder(tmp_path / "raw", 0, 1, 2)
+    if is_finished:
+        into(tmp_path / "new", source)
+    else:
+        (source / "e1.npz").write_bytes(b"damaged")
+        with pytest.raises(ValueError, match=r"e1\.npz cannot be read"):
+            into(tmp_path / "new", source)
+        plain_folder(source, 1)
+    with pytest.raises(ValueError, match=r"new was converted with task='put it down', now it is 'pick it up'; repeat"):
+        into(tmp_path / "new", source, task="pick it up")
+    with pytest.raises(ValueError, match=r"converted with fps=10, now it is 5"):
+        into(tmp_path / "new", source, fps=5)
+    with warnings.catch_warnings(action="ignore"):
+        report = into(tmp_path / "new", source)
+    assert report.written == 3 and report.added == (0 if is_finished else 2)
+    assert ("they were there already, and nothing is new" in str(report)) == is_finished
+
+
+def test_new_recordings_are_added_and_nothing_is_taken_twice(tmp_path):
+    source = plain_folder(tmp_path / "raw", 1, 2)
+    into(tmp_path / "new", source)
+    report = into(tmp_path / "new", plain_folder(source, 3, 4))
+    assert (report.written, report.added) == (4, 2)
+    assert LeRobotDataset(tmp_path / "new", 1).state[::5, 0].tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match=r"from 4 recordings, which are no longer the first of .*another folder"):
+        into(tmp_path / "new", plain_folder(source, 0))
 
 
 def test_what_is_in_the_way_is_said(tmp_path):

@@ -44,13 +44,17 @@ class ImportedEpisode:
 
 @runtime_checkable
 class Importer(Protocol):
-    """A folder of recordings. `episodes` names them, in order; `left_out` says which columns are not taken along."""
+    """A folder of recordings. `episodes` names them, in order; `left_out` says which columns are not taken along.
+
+    `settings`: what else than the options decides how they are read, as JSON; an import does not go on with others.
+    """
 
     robot: Robot
     fps: float
     pictures: str
     episodes: Sequence[str]
     left_out: Sequence[str]
+    settings: Mapping[str, Any]
 
     def __init__(self, path: Path, options: ImportOptions) -> None: ...
 

@@ -38,7 +38,7 @@ class Hdf5:
     """Files in the order of the numbers in their names: `episode_2` stands before `episode_10`."""
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
-        self.options, self.fps = options, require_rate(path, options)
+        self.options, self.fps, self.settings = options, require_rate(path, options), {}
         self._files = sorted(_files(path), key=lambda file: (natural_key(file.name), str(file)))
         self.episodes = [file.name for file in self._files]
         self.pictures, self.left_out = options.pictures or "video", []

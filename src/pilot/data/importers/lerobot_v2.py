@@ -25,7 +25,7 @@ class LeRobotV2:
     """State, action and cameras under today's names, other numbers as they are, subtask numbers as language rows."""
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
-        self.path, self.options = path, options
+        self.path, self.options, self.settings = path, options, {}
         self.info = read_json(path / fmt.INFO, remedy=lerobot_v2.REMEDY)
         self.features: dict[str, Any] = self.info["features"]
         self.fps = float(self.info["fps"])

@@ -22,7 +22,7 @@ class NpzFolder:
     """Files in the order of the numbers in their names. mp4 are not encoded again."""
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
-        self.options, self.fps = options, require_rate(path, options)
+        self.options, self.fps, self.settings = options, require_rate(path, options), {}
         if options.pictures == "image":
             raise ValueError(f"{path} holds mp4 files, which are copied as they are; leave --pictures out")
         self._files = sorted(path.glob("*.npz"), key=lambda file: natural_key(file.name))

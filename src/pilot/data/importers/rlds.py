@@ -21,7 +21,7 @@ class Rlds:
             raise ValueError(f"{path} is an RLDS set; say what its features mean: ImportOptions(layouts=load_layout)")
         name = read_json(rlds.version_folder(path) / rlds.INFO, remedy=rlds.FETCH)["name"]
         self.dataset = rlds.RldsDataset(path, 1, layout=options.layouts(name), skip_bad=True, progress=True)
-        self.fps = float(self.dataset.fps)
+        self.fps, self.settings = float(self.dataset.fps), {"layout": self.dataset.layout.digest}
         self.unreadable = [(f"episode {skip.episode}", skip.reason) for skip in self.dataset.skipped]
         self.pictures, self.left_out, self.drop_idle = options.pictures or "video", [], options.drop_idle
         self._kept = [episode for episode in self.dataset.episodes if len(self._rows(episode))]

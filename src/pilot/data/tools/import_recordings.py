@@ -1,15 +1,17 @@
 """`pilot data import`: recordings of any known format as a LeRobot v3.0 set, episode by episode.
 
 Each episode is encoded in a folder of its own, by any process, and then added whole and in order. The target is
-complete at the end: after an interruption the same command goes on where it was. A recording that cannot be read stops
-the import, or with `skip_bad` is listed in `meta/conversion.json`.
+complete at the end: after an interruption the same command goes on where it was, and later it adds what is new in the
+source. A recording that cannot be read stops the import, or with `skip_bad` is listed in `meta/conversion.json`.
 """
 
+import hashlib
 import importlib
 import pkgutil
 import shutil
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ STAGED = f"{fmt.RECORDING}/staged"
 class ImportReport:
     """The outcome of an import: episodes written, and what was left out, with the reason.
 
-    `left_out` names columns that v3.0 has no place for.
+    `left_out` names columns that v3.0 has no place for. `options`: what decides which numbers, words and pictures are
+    written. `names` changes with the names of the episodes that were written or skipped. `added`: how many of `written`
+    were not there before this call.
     """
 
     source: str
@@ -40,9 +44,13 @@ class ImportReport:
     written: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    names: str = ""
+    added: int = 0
 
     def __str__(self) -> str:
-        lines = [f"{self.written} episodes from {self.source} ({self.kind})"]
+        already = "" if self.added or not self.written else "; they were there already, and nothing is new"
+        lines = [f"{self.written} episodes from {self.source} ({self.kind}){already}"]
         if self.left_out:
             lines.append(f"columns left out: {', '.join(self.left_out)}")
         if self.skipped:
@@ -66,14 +74,15 @@ def import_recordings(
     progress: bool = True,
     parallel_map: ParallelMap = serial_map,
 ) -> ImportReport:
-    """Write `target` from `source`, or go on where an earlier call was interrupted.
+    """Write `target` from `source`, or go on where an earlier call was interrupted, or where `source` ended then.
 
     `kind` is one of `importer_kinds()`; None: told by what lies there. `parallel_map` encodes; the bytes
     are the same with any.
 
     Raises:
         FileNotFoundError: nothing at `source`.
-        ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set.
+        ValueError: no known format, an episode that cannot be read (without `skip_bad`), or `target` holds another set,
+            or one that was made with other options or from other recordings.
         FolderInUseError: another process writes `target`.
     """
     source, target = Path(source).absolute(), Path(target).absolute()  # whoever does the work may be elsewhere
@@ -83,10 +92,12 @@ def import_recordings(
     check_name("format", kind, importer_kinds())
     with output_folder(target):
         done = _earlier(target, ImportReport(source=str(source.resolve()), kind=kind))
-        if (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists():
+        found = importer_kinds()[kind](source, options := options or ImportOptions())
+        done = _check_same(target, done, found, options)
+        is_finished = (target / fmt.INFO).exists() and not (target / fmt.RECORDING).exists()
+        if is_finished and done.written + len(done.skipped) == len(found.episodes):
             return done
-        found = importer_kinds()[kind](source, options or ImportOptions())
-        write_json(target / REPORT, asdict(done))
+        _write_report(target, done)
         with LeRobotWriter(target, found.robot, found.fps, image_format=found.pictures) as writer:
             done = _run(found, writer, done, skip_bad=skip_bad, progress=progress, parallel_map=parallel_map)
             if not writer.episodes:
@@ -121,6 +132,37 @@ def _earlier(target: Path, new: ImportReport) -> ImportReport:
     return done if done.written else new  # else what was skipped may be what an option was missing for
 
 
+def _check_same(target: Path, done: ImportReport, found: Importer, options: ImportOptions) -> ImportReport:
+    """Return `done` with the options of this call; refuse others than it had, and other recordings before the new."""
+    mine = {"task": options.task, "drop_idle": options.drop_idle, "robot": found.robot.name, "fps": found.fps}
+    mine |= {"pictures": found.pictures, **found.settings}
+    for name, value in mine.items():
+        if name in done.options and done.options[name] != value:  # older reports have none
+            raise ValueError(
+                f"{target} was converted with {name}={done.options[name]!r}, now it is {value!r}; repeat the options, "
+                "or choose another folder"
+            )
+    count = done.written + len(done.skipped)
+    if done.names and done.names != _name_digest(found.episodes[:count]).hexdigest():
+        raise ValueError(
+            f"{target} was converted from {count} recordings, which are no longer the first of {done.source}: some "
+            "were removed, renamed or added between them; convert into another folder"
+        )
+    return replace(done, options=mine)
+
+
+def _name_digest(names: Iterable[str]) -> Any:
+    """Return a hash of names, which can be updated with more of them."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\n".encode())
+    return digest
+
+
+def _write_report(target: Path, report: ImportReport) -> None:
+    write_json(target / REPORT, {name: value for name, value in asdict(report).items() if name != "added"})
+
+
 def stage(number: int, *, source: Importer, folder: Path) -> str:
     """Encode one episode into `folder/<number>`; return what is wrong with it if it cannot be read, else nothing."""
     place = folder / str(number)
@@ -148,6 +190,7 @@ def _run(
     folder = writer.path / STAGED
     skipped, written = list(done.skipped), done.written
     first, total = written + len(skipped), len(found.episodes)
+    names = _name_digest(found.episodes[:first])
     bar = tqdm(total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress)
     with bar, closing(parallel_map(partial(stage, source=found, folder=folder), range(first, total))) as reasons:
         for number, reason in enumerate(reasons, first):
@@ -160,11 +203,12 @@ def _run(
                 if not skip_bad:
                     raise ValueError(f"{error} (to go on without such episodes: --skip-bad)") from error
                 skipped.append((found.episodes[number], str(error)))
-            done = ImportReport(
-                source=done.source, kind=done.kind, written=written, skipped=tuple(skipped),
-                left_out=tuple(found.left_out),
+            names.update(f"{found.episodes[number]}\n".encode())
+            done = replace(
+                done, written=written, skipped=tuple(skipped), left_out=tuple(found.left_out),
+                names=names.hexdigest(), added=done.added + written - done.written,
             )  # fmt: skip
-            write_json(writer.path / REPORT, asdict(done))
+            _write_report(writer.path, done)
             bar.update()
             bar.set_postfix(skipped=len(skipped))
     return done
