@@ -278,7 +278,12 @@ def start_seed(split: str, start: int, *, episode: int, seed: int) -> int:
 
     Start `n` has seed `n` in the train split, 50,000 + `n` in the validation split, and 100,000 + `n` in the test
     split. Later episodes, and other seeds, are other starts.
+
+    Raises:
+        ValueError: no start of this split: it would be one of the next.
     """
+    if start < 0 or (start >= SEEDS_PER_SPLIT and split != SPLITS[-1]):
+        raise ValueError(f"the {split} split has starts 0 to {SEEDS_PER_SPLIT - 1}, not {start}; take other scenes")
     first = SPLITS.index(split) * SEEDS_PER_SPLIT + start
     return first if episode == seed == 0 else int(np.random.default_rng((first, episode, seed)).integers(2**31))
 
