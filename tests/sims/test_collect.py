@@ -12,6 +12,7 @@ from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.data.formats.web import WebRows
 from pilot.data.loading.parallel import serial_map
+from pilot.eval.suites import load_suite
 from pilot.locks import FolderInUseError
 from pilot.sims import collect as collecting
 from pilot.sims.base import Disturbance
@@ -122,6 +123,22 @@ def test_other_settings_are_refused(collected):
 def test_what_cannot_be_collected_is_said_before_a_folder_is_made(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         collect(tmp_path / "set", scenes=1, **(SMALL | {"suite": replace(SUITE, **wrong)}))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tasks": ("nosuch",)}, "unknown task 'nosuch'"),
+        ({"novel": ("kinds",), "split": "train"}, "novel kinds are for the test split only"),
+    ],
+)
+def test_what_cannot_be_collected_in_rooms_is_said_before_a_folder_is_made(tmp_path, wrong, message):
+    suite = replace(load_suite("rooms-move"), **wrong)
+    with pytest.raises(ValueError, match=message):
+        collect(tmp_path / "set", scenes=1, **(SMALL | {"suite": suite}))
+    with pytest.raises(ValueError, match=message):
+        collect_web(tmp_path / "web", suite, rows=4, scenes=1, workers=1, progress=False)
     assert not list(tmp_path.iterdir())
 
 

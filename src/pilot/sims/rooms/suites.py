@@ -4,13 +4,17 @@ Homes of the train, validation and test splits never share a seed. All of them h
 and ways of asking, so that a test home is new and nothing else is; `novel` adds those that training never has.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pilot.sims.base import Question
+from pilot.sims.base import Question, SimEnv
 from pilot.sims.rooms import language
 from pilot.sims.rooms.choices import NOVELTIES, ROOMS
 from pilot.sims.world.suites import WorldSuite
+
+if TYPE_CHECKING:
+    from pilot.sims.rooms.draw import SceneDraw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,29 +40,27 @@ class RoomsSuite(WorldSuite):
     )
 
     def draw(self, scene: int, episode: int, seed: int) -> Any:
-        from pilot.sims.rooms.draw import SceneDraw
+        return self._scenes()(scene, episode, seed)
 
-        draw = SceneDraw(
-            body=self.body,
-            length=self.length,
-            split=self.split,
-            level=self.level,
-            rooms=self.rooms,
-            tasks=self.tasks,
-            novel=self.novel,
-        )
-        return draw(scene, episode, seed)
+    def make_env(self, *, image_size: int = 64) -> SimEnv:
+        self._scenes()  # options that do not fit together are refused now, not at the first scene
+        return super().make_env(image_size=image_size)
 
     def web_rows(self, scene: int, *, rows: int, seed: int, image_size: int = 64) -> list[tuple[bytes, list[Question]]]:
-        from pilot.sims.rooms.draw import SceneDraw
         from pilot.sims.rooms.questions import extra_kinds, pictures_of_home
 
-        options = {name: getattr(self, name) for name in ("length", "split", "level", "rooms", "tasks", "novel")}
-        draw = SceneDraw(body=self.body, **options, extras=extra_kinds())
+        draw = self._scenes(extras=extra_kinds())
         return pictures_of_home(draw, scene, rows=rows, seed=seed, image_size=image_size)
 
     def utterances(self, subtask: str) -> tuple[str, ...]:
         return language.utterances(subtask)
+
+    def _scenes(self, *, extras: Sequence[str] = ()) -> "SceneDraw":
+        """Return what draws the scenes; a `ValueError` for options that do not fit together."""
+        from pilot.sims.rooms.draw import SceneDraw
+
+        options = {name: getattr(self, name) for name in ("length", "split", "level", "rooms", "tasks", "novel")}
+        return SceneDraw(body=self.body, **options, extras=extras)
 
 
 SUITES = (
