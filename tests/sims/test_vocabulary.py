@@ -19,6 +19,11 @@ def test_every_spoken_word_is_one_token(rooms):
     assert broken == [], "build it anew: python -m pilot.sims.vocabulary"
 
 
+def test_the_next_model_gets_other_names_too(monkeypatch):
+    monkeypatch.setattr(vocabulary, "_scene_texts", lambda: iter(()))
+    assert {"dustbin", "icebox", "bureau", "flip", "shut", "fetch"} <= set(vocabulary.all_words())
+
+
 def test_a_prompt_with_its_state_and_control_mode_is_short(rooms):
     ids = rooms.encode(
         format_prompt("subtask", "put the red toy rocket in the sink", bins=range(11), control_mode="joint")

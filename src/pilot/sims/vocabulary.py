@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from pilot.sims.base import DONE
+from pilot.sims.lab import language as lab_language
 from pilot.sims.lab.suites import SUITES as LAB
 from pilot.sims.lab.suites import task_of
 from pilot.sims.rooms import language
@@ -28,8 +29,8 @@ def spoken_words() -> list[str]:
 
 
 def all_words() -> list[str]:
-    """Return `spoken_words` and those of scenes that are drawn."""
-    return list(dict.fromkeys([*spoken_words(), *_split(_scene_texts())]))
+    """Return `spoken_words`, those of other names, and those of scenes that are drawn."""
+    return list(dict.fromkeys([*spoken_words(), *_split(_other_names()), *_split(_scene_texts())]))
 
 
 def _fixed_texts() -> Iterator[str]:
@@ -44,6 +45,15 @@ def _fixed_texts() -> Iterator[str]:
         yield from (kind.name, kind.many(), *kind.synonyms, *kind.colours, *kind.patterns)
     yield from FAMILIES
     yield "is the left or right of where would you grasp what would you do next room"
+
+
+def _other_names() -> Iterator[str]:
+    """Yield other names of places, and what is said for the verbs of the lab; the shipped model splits some of them."""
+    for known, held_out in language.PLACES.values():
+        yield from (*known, *held_out)
+    for verb in lab_language.VERBS:
+        for held_out in (False, True):
+            yield from lab_language.utterances(f"{verb} it", held_out=held_out)
 
 
 def _scene_texts() -> Iterator[str]:
