@@ -3,7 +3,7 @@
 A policy trained on flawless demonstrations never sees what its own mistakes lead to. So the suite disturbs the episode,
 or a policy drives the first steps; the expert, which answers any state, recovers. The recorded action is always the
 expert's answer to the recorded state, even where something else was executed: those steps are marked `perturbed`, and
-readers end a chunk's supervision there (`EpisodeDataset.windows`).
+readers end a chunk's supervision there (`EpisodeDataset.action_chunks`).
 """
 
 from dataclasses import dataclass, field
