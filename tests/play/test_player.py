@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from pilot import configs
+from pilot.data.formats import lerobot_layout as fmt
 from pilot.data.formats.lerobot import LeRobotDataset
 from pilot.eval.suites import load_suite
 from pilot.play.player import Player
+from pilot.play.recorder import Recorder
 from play.actors import Lifter, Still
 
 NANO = Path(__file__).parents[2] / "checkpoints" / "nano"
@@ -176,6 +178,8 @@ def test_sets_grow_and_refuse_another_robot(player, tmp_path):
         do(player, "stop")
         do(player, "keep")
     assert player.recorder.episodes == 2 and len(LeRobotDataset(player.recorder.path, 4)) == 8
+    assert Recorder(player.recorder.path, player.robot).episodes == 2
+    assert not (player.recorder.path / fmt.RECORDING).exists(), "looking at it begins no recording"
     do(player, "record")
     ticks(player, 4)
     assert do(player, "discard") and player.recorder.frames == 0

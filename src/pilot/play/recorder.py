@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pilot.data.formats import lerobot_layout as fmt
-from pilot.data.formats.writer import LeRobotWriter
-from pilot.data.storage.files import read_json
+from pilot.data.formats.writer import LeRobotWriter, read_finished
 from pilot.sims.base import Box, Observation
 from pilot.sims.collect import write_demonstration
 from pilot.sims.demonstrate import Demonstration
@@ -45,10 +43,9 @@ class Recorder:
         self.path, self.robot = Path(path), robot
         self.takes: list[Take] = []
         self.is_on = False
-        self.episodes = 0
-        if (self.path / fmt.INFO).exists():
-            self.episodes = read_json(self.path / fmt.INFO, remedy="record into another folder")["total_episodes"]
-            LeRobotWriter(self.path, robot, robot.control_hz)  # says what does not fit, before anybody records
+        # Says what does not fit, before anybody records.
+        finished = read_finished(self.path, robot=robot, fps=robot.control_hz)
+        self.episodes = finished["total_episodes"] if finished else 0
 
     @property
     def frames(self) -> int:

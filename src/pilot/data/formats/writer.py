@@ -41,6 +41,21 @@ def encode_png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return buffer.getvalue()
 
 
+def read_finished(path: Path, *, robot: Robot, fps: float) -> dict[str, Any] | None:
+    """Return what `meta/info.json` says of the set that a recording would go on with; None if there is none.
+
+    Raises:
+        ValueError: it is of another robot, or of another rate.
+    """
+    if not (path / fmt.INFO).exists():
+        return None
+    info = read_json(path / fmt.INFO, remedy="record into another folder")
+    got = (info["robot_type"], info["fps"])
+    if got != (robot.name, fps):
+        raise ValueError(f"{path} holds robot '{got[0]}' at {got[1]} fps, not '{robot.name}' at {fps}")
+    return info
+
+
 class LeRobotWriter:
     """Writes one data set. Use as a context manager, or call `close`.
 
@@ -69,10 +84,10 @@ class LeRobotWriter:
         self.path, self.robot, self.fps, self.image_format = Path(path), robot, fps, image_format
         self.origin = origin
         self._recording = self.path / fmt.RECORDING
-        self._packed_info()  # a set of another robot is refused before anything is made in it
+        read_finished(self.path, robot=robot, fps=fps)  # refused before anything is made in it
         interrupted = self._recording.exists()
         self._unlock = weakref.finalize(self, release_lock, take_lock(self._recording / LOCK))
-        packed = self._packed_info()
+        packed = read_finished(self.path, robot=robot, fps=fps)
         self._packed = packed["total_episodes"] if packed else 0
         self._features: dict[str, Any] | None = packed["features"] if packed else None
         self._resume(interrupted)
@@ -161,17 +176,6 @@ class LeRobotWriter:
         seal_set(self.path, origin=self.origin)
         shutil.rmtree(self._recording, ignore_errors=True)
         self._packed = self.episodes if not journal else self._packed + len(journal)
-
-    def _packed_info(self) -> dict[str, Any] | None:
-        if not (self.path / fmt.INFO).exists():
-            return None
-        info = read_json(self.path / fmt.INFO, remedy="record into another folder")
-        got = (info["robot_type"], info["fps"])
-        if got != (self.robot.name, self.fps):
-            raise ValueError(
-                f"{self.path} holds robot '{got[0]}' at {got[1]} fps, not '{self.robot.name}' at {self.fps}"
-            )
-        return info
 
     def _add_video(self, path: Path, pictures: Any) -> None:
         if isinstance(pictures, Path):
