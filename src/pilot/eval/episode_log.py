@@ -24,8 +24,7 @@ from pilot.eval.runner import Job
 from pilot.eval.settings import describe
 from pilot.infer.policy import Policy
 from pilot.models.bundle import POLICY_FILES
-from pilot.sims.base import Suite
-from pilot.sims.homes import HomesSuite
+from pilot.sims.base import Suite, TaskSuite
 from pilot.sims.world.suites import WorldSuite
 
 PHYSICS = ("mujoco", "pymunk")
@@ -182,8 +181,9 @@ def suite_fingerprint(suite: Suite) -> str:
         return _digest([*files, Path(inspect.getfile(Suite)), *sorted(robots.glob("*.py"))], more=repr(suite))
     robot = robots / f"{suite.robot.name}.py"
     files += [robot] if robot.is_file() else []
-    if isinstance(suite, HomesSuite):  # it numbers its starts by itself
+    if not suite.package and not isinstance(suite, TaskSuite):
         return _digest(files, more=repr(suite))
+    # An adapter of a package has its starts numbered by `sims/base.py`, and so has a suite of several tasks.
     versions = _versions(suite.package) if suite.package else ""
     return _digest([*files, Path(inspect.getfile(Suite))], more=repr(suite) + versions)
 
