@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from pilot.models.bundle import Bundle, save_bundle
+from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
 from pilot.train.config import InitFrom, TrainConfig
@@ -79,6 +80,16 @@ def test_what_weights_leave_to_the_run_is_the_run_s(data, base, tmp_path):
     run = changed(config(data / "toy"), init_from=InitFrom(str(base), kind="weights"), data=change)
     bundle = start(run, tmp_path)
     assert bundle.loc_stride == 32 and bundle.robot == load_robot("homes")
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "weights"])
+@pytest.mark.parametrize("fresh", [(), ("expert",)])
+def test_weights_in_bf16_are_trained_in_fp32(kind, fresh, data, base, tmp_path):
+    half = load_bundle(base)
+    half.model.to(torch.bfloat16)
+    save_bundle(half, tmp_path / "half")
+    run = changed(config(data / "toy"), init_from=InitFrom(str(tmp_path / "half"), kind=kind, fresh=fresh))
+    assert {weight.dtype for weight in start(run, tmp_path / "run").model.parameters()} == {torch.float32}
 
 
 def test_a_run_s_own_settings_of_how_a_model_learns_are_taken(data, base, tmp_path):

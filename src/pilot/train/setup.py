@@ -57,6 +57,8 @@ def prepare(
     check_sources(config, sources)
     computed = last is not None or not ranks.is_main  # by this run before it stopped, or by the main rank
     bundle = first_bundle(config, sources, out=out, resumed=last is not None, computed=computed)
+    # A checkpoint in bf16 too: what computes in less has copies in it, or frozen weights (`learner.py`).
+    bundle.model.float()
     weights = [(source.label, source.weight) for source in config.data.sources if source.weight is not None]
     mixture = Mixture(
         sources,
