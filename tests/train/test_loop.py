@@ -15,7 +15,7 @@ from pilot.train.config import InitFrom, OptimConfig, Source
 from pilot.train.loop import train
 from pilot.train.metrics import read_metrics
 from pilot.train.setup import prepare
-from train.toy import config, record, same, weights
+from train.toy import changed, config, record, same, weights
 
 pytestmark = [
     pytest.mark.usefixtures("no_shape_checks"),
@@ -77,6 +77,16 @@ def test_insulated_stage_two_leaves_words_to_the_words(data, tmp_path):
     after = weights(tmp_path / "run")
     moved = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert "action_expert" in moved and not moved & {"vision", "vlm", "embedding"}
+
+
+def test_a_run_goes_on_in_another_precision_whatever_its_losses_reach(data, tmp_path):
+    """The backbone that insulation keeps from the flow is frozen in either, so checkpoints hold the same."""
+    quiet = config(data, objective={"text_weight": 0.0, "fast_weight": 0.0})
+    for first, then in (("bf16", "fp32"), ("fp32", "bf16")):
+        out = tmp_path / first
+        train(changed(quiet, compute={"precision": first}), out=out, until=4, progress=False)
+        train(changed(quiet, compute={"precision": then}), out=out, progress=False)
+        assert not any(name.startswith("vlm") for name in weights(out, "ema"))
 
 
 def test_frozen_parts_stay_and_the_expert_learns_alone(data, tmp_path):

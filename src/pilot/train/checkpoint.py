@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from pilot.data.storage.files import replace_folder, write_json
 from pilot.data.storage.manifest import sha256
+from pilot.names import shorten
 from pilot.train.checkpoint_index import IndexReader, read_index
 from pilot.train.distributed import Ranks
 
@@ -177,8 +178,13 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], *, ranks: Ranks | Non
     """Copy the tensors of a checkpoint into those of the same names, which may be sharded over ranks in any way.
 
     Raises:
-        ValueError: the checkpoint is damaged, or lacks one of them or has it in another shape.
+        ValueError: the checkpoint lacks one of them or has it in another shape, or is damaged.
     """
+    if missing := sorted(set(into) - names_in(folder)):
+        raise ValueError(
+            f"{folder} has no {shorten(missing)}: what learned there is not what learns in this run; start a new run "
+            f"from its policy (--out elsewhere --set init_from={folder.parents[1]})"
+        )
     group = ranks.files if ranks is not None else None
     try:
         dcp.load(dict(into), storage_reader=IndexReader(folder), process_group=group)

@@ -59,12 +59,13 @@ class Learner:
         if config.lora is not None and low:
             # Before `parallelize` moves the model to its device, where frozen weights then take half the room.
             halve_frozen(self.model)
-        alone = self.ranks.mesh is None
-        if alone and low and config.lora is None:
+        if config.lora is None:
+            # However it is computed: any kind of run must find in a checkpoint what it averages.
             freeze_unreached(self.model, config.objective.losses)
         parallelize(self.model, config, self.ranks)
         # The order matters: masters take the weights in fp32 before the model is put in bf16, and the optimizer and the
         # average then follow the masters.
+        alone = self.ranks.mesh is None
         self.masters = MasterWeights(self.model, many_passes=config.parallel.accumulate > 1) if alone and low else None
         weights = None if self.masters is None else self.masters.weights
         threads = config.parallel.threads if uses_threads(config, self.ranks) else 0

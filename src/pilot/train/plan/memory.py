@@ -93,9 +93,9 @@ class Counts:
         blocks = [count_numbers(block.parameters()) for block in model.blocks()]
         self.outside, self.largest, self.blocks = self.everything - sum(blocks), max(blocks), len(blocks)
 
-    def learning_in(self, layout: Layout) -> int:
-        """Count the numbers that learn; one process in bf16 freezes a backbone that no loss reaches (`freezing.py`)."""
-        freezes = layout.has_masters and not self.halved and self.losses.flow and not self.losses.backbone
+    def kept_learning(self) -> int:
+        """Count the numbers that learn; a backbone that no loss reaches is frozen (`freezing.py`)."""
+        freezes = not self.halved and self.losses.flow and not self.losses.backbone
         return min(self.learning, self.reached) if freezes else self.learning
 
 
@@ -134,7 +134,7 @@ def kept_between_steps(counts: Counts, layout: Layout) -> dict[str, float]:
     Copies are weights cast or gathered for computing (`train/distributed.py`): what stands outside of blocks, two
     blocks (one ahead), and the gradients of one before they are spread.
     """
-    c, shards, masters, learning = layout.c, layout.shards, layout.has_masters, counts.learning_in(layout)
+    c, shards, masters, learning = layout.c, layout.shards, layout.has_masters, counts.kept_learning()
     gathered = c * (counts.outside + 2 * counts.largest) + FP32 * counts.largest
     in_place = layout.parallel == "none" and c == FP32
     return {

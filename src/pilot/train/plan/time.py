@@ -56,7 +56,7 @@ def bytes_moved(counts: Counts, layout: Layout) -> float:
 
 def optimizer_bytes(counts: Counts, layout: Layout) -> float:
     """Return the bytes that the optimizer, the moving average and the copies in bf16 read and write."""
-    learning = counts.learning_in(layout)
+    learning = counts.kept_learning()
     if layout.has_masters and not counts.muon:  # one pass over all of it, and one for the norm (`fused_adamw.py`)
         gradient = BF16 if layout.accumulate == 1 else FP32
         return learning * (8 * FP32 + 2 * gradient + BF16)
