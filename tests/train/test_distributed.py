@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from pilot.data.layout import Batch
 from pilot.data.loading.loader import Loader
 from pilot.data.pipeline import Row
 from pilot.infer.policy import load_policy
-from pilot.train import checkpoint
+from pilot.train import checkpoint, distributed
 from pilot.train.config import OptimConfig, Source, TrainConfig
 from pilot.train.distributed import connect
 from pilot.train.learner import Learner, StepResult
@@ -192,6 +194,22 @@ def test_what_fails_on_one_rank_ends_all_and_the_last_checkpoint_is_named(out):
     assert here[0].startswith("FileNotFoundError: data/chunk-000")
     assert there[0].startswith("RuntimeError: rank 1 has failed: FileNotFoundError: data/chunk-000")
     assert there[1] == f"the last good checkpoint is {out / 'two' / 'vanished' / 'checkpoints' / '000002'}"
+
+
+def slow_at_first(data: Path) -> int:
+    """The main rank works for longer than ranks wait for each other in a step."""
+    distributed.TIMEOUT = timedelta(seconds=4)
+    with connect(mixed(data, parallel={"strategy": "ddp"})) as own:
+
+        def work() -> int:
+            time.sleep(6 * own.is_main)
+            return own.rank
+
+        return own.main_first(work)
+
+
+def test_ranks_wait_for_the_main_one_as_long_as_it_takes(data, tmp_path):
+    assert ranks.run(slow_at_first, ranks=2, folder=tmp_path / "meet", options={"data": data}) == [0, 1]
 
 
 def test_a_dead_rank_is_noticed_and_the_last_checkpoint_is_whole(data, tmp_path):

@@ -48,6 +48,8 @@ warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a vi
 CPU = torch.device("cpu")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others before it gives up: longer than a policy takes to be written."""
+PATIENCE = timedelta(days=30)
+"""The same where one rank works and the others only wait: until it has decoded, computed statistics or evaluated."""
 
 SAVED_OPERATIONS = (
     torch.ops.aten.mm.default,
@@ -78,19 +80,21 @@ class Ranks:
     """For values that ranks exchange on the CPU, so that they do not wait behind what the GPUs exchange."""
     files: dist.ProcessGroup | None = None
     """For checkpoints, which are written by a thread of their own."""
+    patient: dist.ProcessGroup | None = None
+    """For what may take the main rank hours (`PATIENCE`); one that dies is noticed at once all the same."""
 
     @property
     def is_main(self) -> bool:
         """Whether this is the rank that logs and writes the policy."""
         return self.rank == 0
 
-    def sum(self, numbers: list[float]) -> list[float]:
+    def sum(self, numbers: list[float], *, patient: bool = False) -> list[float]:
         """Sum each number over the ranks, in double precision."""
         if self.world_size == 1:
             return numbers
         # Doubles hold counts exactly up to 2^53; floats would lose tokens of a large batch.
         total = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(total, group=self.host)
+        dist.all_reduce(total, group=self.patient if patient else self.host)
         return total.tolist()
 
     def gather(self, value: Value) -> list[Value]:
@@ -101,13 +105,15 @@ class Ranks:
         dist.all_gather_object(values, value, group=self.host)
         return values
 
-    def any(self, yes: bool) -> bool:
+    def any(self, yes: bool, *, patient: bool = False) -> bool:
         """Return whether `yes` is true on at least one rank."""
-        return self.sum([float(yes)])[0] > 0
+        return self.sum([float(yes)], patient=patient)[0] > 0
 
     @contextmanager
-    def fail_together(self) -> Iterator[None]:
+    def fail_together(self, *, patient: bool = False) -> Iterator[None]:
         """Raise on every rank when the block fails on one, so that none waits for one that is not coming.
+
+        `patient`: the block may take one rank longer than `TIMEOUT`.
 
         Raises:
             RuntimeError: it failed on another rank; where it failed, its own error.
@@ -119,7 +125,7 @@ class Ranks:
             failed = error
         # Every rank asks, whether it failed or not: so they meet here and not in a call that the failed one never
         # makes.
-        if self.any(failed is not None):
+        if self.any(failed is not None, patient=patient):
             reasons = self.gather(None if failed is None else f"{type(failed).__name__}: {failed}")
             if failed is not None:
                 raise failed
@@ -130,7 +136,7 @@ class Ranks:
         """Do `work` on the main rank, then on the others: they find what it has left on disk."""
         results: list[Value] = []
         for turn in (True, False):
-            with self.fail_together():
+            with self.fail_together(patient=True):
                 if self.is_main == turn:
                     results.append(work())
         return results[0]
@@ -162,10 +168,14 @@ def connect(config: TrainConfig) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT)
     try:
-        host, files = (cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT)) for _ in range(2))
-        yield Ranks(
-            rank=rank, world_size=count, device=device, mesh=_make_mesh(config, count, device), host=host, files=files
+        host, files, patient = (
+            cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timeout))
+            for timeout in (TIMEOUT, TIMEOUT, PATIENCE)
         )
+        mesh = _make_mesh(config, count, device)
+        yield Ranks(
+            rank=rank, world_size=count, device=device, mesh=mesh, host=host, files=files, patient=patient
+        )  # fmt: skip
     finally:
         if not joined:
             dist.destroy_process_group()

@@ -173,7 +173,7 @@ class Run:
                 measured |= self.validation.run(model)
         if evaluate is not None and (every := self.config.evaluation.every) and self.step % every == 0:
             self.export()
-            with self.ranks.fail_together():
+            with self.ranks.fail_together(patient=True):
                 measured |= evaluate(self.out / "policy") if self.ranks.is_main else {}
         return measured
 
