@@ -46,6 +46,12 @@ def test_a_run_of_ones_own_is_found_by_its_file(file, capsys):
     assert "name" in capsys.readouterr().out
 
 
+def test_a_run_that_a_docstring_shows_is_none(file):
+    text = file.read_text().replace("A desk.", "A desk. Another:\n\ndef other() -> TrainConfig:\n    ...\n")
+    file.write_text(text)
+    assert list(configs.runs_in(file)) == ["desk"] and configs.get(str(file)).name == "desk"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -20,7 +20,6 @@ from pilot.names import suggest_names
 if TYPE_CHECKING:
     from pilot.train.config import TrainConfig
 
-RUN = re.compile(r"^def ([a-z]\w*)\(\) -> \"?TrainConfig\"?:", re.MULTILINE)
 FOLDER = Path(__file__).parent
 
 
@@ -70,9 +69,14 @@ def runs_in(file: Path) -> dict[str, str]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; give the path of a Python file")
-    text = file.read_text(encoding="utf-8")
-    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
-    return {name: (ast.get_docstring(functions[name]) or "").partition("\n")[0] for name in RUN.findall(text)}
+    functions = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: (ast.get_docstring(node) or "").partition("\n")[0] for node in functions if _is_run(node)}
+
+
+def _is_run(function: ast.FunctionDef) -> bool:
+    public, takes_nothing = not function.name.startswith("_"), ast.unparse(function.args) == ""
+    declared = function.returns is not None and ast.unparse(function.returns).strip("'") == "TrainConfig"
+    return public and takes_nothing and declared
 
 
 def _complete(reference: str) -> str:
@@ -96,8 +100,7 @@ def _complete(reference: str) -> str:
 
 def _own() -> dict[str, str]:
     """Return the file that each run of this folder is in."""
-    files = sorted(FOLDER.glob("*.py"))
-    return {name: file.stem for file in files for name in RUN.findall(file.read_text(encoding="utf-8"))}
+    return {name: file.stem for file in sorted(FOLDER.glob("*.py")) for name in runs_in(file)}
 
 
 def _load_own(name: str) -> Extension:
