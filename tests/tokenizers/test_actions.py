@@ -139,6 +139,15 @@ def test_fitted_fast_saturates_instead_of_breaking():
     assert decoded.ok and 0 < decoded.actions.max() < 25
 
 
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_actions_however_far_out_take_the_last_symbol_of_their_side(sign):
+    """Whole numbers of 64 bits would wrap around."""
+    chunks, jump = smooth_chunks(64), np.zeros((16, 3))
+    jump[0] = sign
+    for tokenizer in (FastTokenizer.fit(chunks), BinsTokenizer.fit(chunks)):
+        assert tokenizer.encode(1e6 * jump) == tokenizer.encode(1e20 * jump)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_saved_and_loaded_is_the_same(kind, tmp_path):
     tokenizer = fit(kind, smooth_chunks(100), vocab_size=256)

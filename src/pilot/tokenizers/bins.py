@@ -50,8 +50,9 @@ class BinsTokenizer:
         check_chunks(chunks, 3)
         if chunks.shape[-1] != len(self.low):
             raise ValueError(f"the chunk has {chunks.shape[-1]} action dims, these bins were fitted to {len(self.low)}")
-        bins = np.floor((chunks - self.low) / (self.high - self.low) * self.vocab_size).astype(np.int64)
-        return np.clip(bins, 0, self.vocab_size - 1).reshape(len(chunks), -1).tolist()
+        bins = np.floor((chunks - self.low) / (self.high - self.low) * self.vocab_size)
+        # Clipped before they are whole numbers, which would wrap around.
+        return np.clip(bins, 0, self.vocab_size - 1).astype(np.int64).reshape(len(chunks), -1).tolist()
 
     def decode(self, ids: Ids, horizon: int, dim: int) -> DecodeResult:
         """Return the chunk `[horizon dim]` that `ids` stand for, or what is wrong with them."""

@@ -79,7 +79,7 @@ class FastTokenizer:
                 f"vocab_size {vocab_size} is too small for the {len(alphabet)} symbols of this data; "
                 f"take a larger one, or a scale below {scale}"
             )
-        texts = [text for own in coefficients for text in _texts(own - low)]
+        texts = [text for own in coefficients for text in _texts((own - low).astype(np.int64))]
         return cls(_train_bpe(texts, vocab_size, alphabet), scale=scale, min_token=low, max_token=high)
 
     def encode(self, chunk: Float[np.ndarray, "t d"]) -> list[int]:
@@ -227,7 +227,7 @@ class FastTokenizer:
         symbols = np.clip(_coefficients(chunks, self.scale), self.min_token, self.max_token) - self.min_token
         if symbols.max() > MAX_SYMBOL:
             raise ValueError(f"actions up to {np.abs(chunks).max():g} cannot be written; normalise to about [-1, 1]")
-        return symbols
+        return symbols.astype(np.int64)
 
     def _warn_about_lost_symbols(self, texts: list[str]) -> None:
         lost = _byte_symbols("".join(set("".join(texts)))) - self._alphabet
@@ -249,10 +249,11 @@ def _dct_matrix(t: int) -> Float[np.ndarray, "t t"]:
     return matrix
 
 
-def _coefficients(chunks: Float[np.ndarray, "n t d"], scale: float) -> Int[np.ndarray, "n t d"]:
+def _coefficients(chunks: Float[np.ndarray, "n t d"], scale: float) -> Float[np.ndarray, "n t d"]:
+    """Return whole numbers, still as floats: as integers those of actions far out would wrap around."""
     frequencies = _dct_matrix(chunks.shape[1]) @ chunks.astype(np.float64)
     # The only step that loses anything; small coefficients of high frequencies become 0 and cost nothing.
-    return np.around(frequencies * scale).astype(np.int64)
+    return np.around(frequencies * scale)
 
 
 def _texts(symbols: Int[np.ndarray, "n t d"]) -> list[str]:
