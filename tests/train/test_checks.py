@@ -1,10 +1,12 @@
 """A run that cannot work is refused before its first batch, with what is wrong and what to do."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pilot import configs
 from pilot.data.formats import lerobot_layout as fmt
@@ -14,6 +16,7 @@ from pilot.nn.configs import LoraConfig
 from pilot.robots.homes import ROBOT
 from pilot.train.checks import check_config, overlapping_ids
 from pilot.train.config import DataConfig, InitFrom, OptimConfig, Source, TrainConfig
+from pilot.train.distributed import computes_in_bf16
 from pilot.train.setup import prepare
 from train.toy import changed
 
@@ -30,7 +33,23 @@ WRONG = {
     "steps is at least 1, got 0": {"steps": 0},
     "batch_size is at least 1, got 0": {"batch_size": 0},
     r"optim\.warmup_steps is at least 0": {"optim": OptimConfig(warmup_steps=-1)},
-    r"peak_lr and optim\.clip_norm are above 0, got 0": {"optim": OptimConfig(peak_lr=0.0)},
+    r"optim\.peak_lr is above 0, got 0": {"optim": OptimConfig(peak_lr=0.0)},
+    r"optim\.clip_norm is above 0, got nan": {"optim": OptimConfig(clip_norm=math.nan)},
+    r"optim\.final_lr is at least 0, got -1": {"optim": OptimConfig(final_lr=-1.0)},
+    r"optim\.decay_steps is at least 1, got 0": {"optim": OptimConfig(decay_steps=0)},
+    r"optim\.betas are at least 0 and below 1": {"optim": OptimConfig(betas=(1.5, 0.9))},
+    r"objective\.text_weight is at least 0, got -1": {"objective": {"text_weight": -1.0}},
+    r"objective\.alpha is at least 0, got nan": {"objective": {"alpha": math.nan}},
+    r"unknown loss in objective\.loss_weights 'txet'; did you mean 'text'": {
+        "objective": {"loss_weights": {"txet": 0.0}}
+    },
+    "the weight of 'kl' is at least 0, got -1": {"objective": {"loss_weights": {"kl": -1.0}}},
+    r"data\.fast_scale is above 0, got 0": {"data": {"fast_scale": 0.0}},
+    r"evaluation\.validate_rows is at least 1, got -3": {"evaluation": {"validate_rows": -3}},
+    "seed is at least 0, got -1": {"seed": -1},
+    r"parallel\.threads is at least 0, got -1": {"parallel": {"threads": -1}},
+    "point_layer looks into a block from outside": {"model": pi05("nano"), "compute": {"precision": "bf16"}},
+    "with parallel.strategy=none": {"model": pi05("nano"), "parallel": {"strategy": "ddp"}},
     r"logging\.log_every is at least 1, got 0": {"logging": {"log_every": 0}},
     r"checkpoints\.save_every is at least 1, got 0": {"checkpoints": {"save_every": 0}},
     r"checkpoints\.keep is at least 1, got 0": {"checkpoints": {"keep": 0}},
@@ -41,6 +60,10 @@ WRONG = {
     "has no sources": {"data": {"sources": ()}},
     "two sources are called": {"data": {"sources": (ARM, Source(path="elsewhere/arm"))}},
     "is a source twice": {"data": {"sources": (ARM, replace(ARM, name="again")), "held_out": 0.1}},
+    "/data/arm'. is a source twice": {
+        "data": {"sources": (ARM, Source(path="./data/arm/", name="again")), "held_out": 0.1}
+    },
+    "the weight of a source is at least 0": {"data": {"sources": (replace(ARM, weight=-1.0),)}},
     "zoom of web rows is above 0": {"data": {"sources": (ARM, replace(WEB, zoom=0.0))}},
     "of others 1; data/arm has 0.5": {"data": {"sources": (replace(ARM, zoom=0.5),)}},
     "first_seconds of demonstrations is above 0": {"data": {"sources": (replace(ARM, first_seconds=0.0),)}},
@@ -94,6 +117,14 @@ def test_places_and_action_tokens_may_not_be_the_same_words():
         and not overlapping_ids(pi05(fast_offset=1152))
         and not overlapping_ids(pi05("nano"))
     )
+
+
+def test_models_that_are_looked_into_compute_in_fp32_on_a_gpu_too():
+    words = changed(RUN, model=pi05("nano"))
+    gpu = torch.device("cuda")
+    assert computes_in_bf16(RUN, gpu) and not computes_in_bf16(words, gpu)
+    flow = changed(words, objective={"text_weight": 0.0, "fast_weight": 0.0}, compute={"precision": "bf16"})
+    check_config(flow)
 
 
 @pytest.mark.parametrize("name", configs.names())

@@ -100,6 +100,17 @@ class DataConfig:
     workers: int = field(default=0, metadata=MAY_CHANGE)
 
 
+WEIGHTS = {
+    "text": "text_weight",
+    "fast": "fast_weight",
+    "flow": "alpha",
+    "point": "point_weight",
+    "name": "name_weight",
+    "place": "place_weight",
+}
+"""The losses of the π0 family, and the field of `ObjectiveConfig` that weighs each."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """The loss: a weighted sum, in which each term is a mean over its own tokens or elements in the whole batch."""
@@ -138,14 +149,7 @@ class ObjectiveConfig:
 
     def weight_of(self, loss: str) -> float:
         """Return the weight of the loss of this name."""
-        family = {
-            "text": self.text_weight,
-            "fast": self.fast_weight,
-            "flow": self.alpha,
-            "point": self.point_weight,
-            "name": self.name_weight,
-            "place": self.place_weight,
-        }
+        family = {name: getattr(self, field) for name, field in WEIGHTS.items()}
         return (family | dict(self.loss_weights)).get(loss, 1.0)
 
 
@@ -308,6 +312,12 @@ class TrainConfig:
     logging: LoggingConfig = field(default_factory=LoggingConfig, metadata=MAY_CHANGE)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata=MAY_CHANGE)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig, metadata=MAY_CHANGE)
+
+    @property
+    def looks_into_blocks(self) -> bool:
+        """Whether a loss uses parts of a block from outside (`models/pointing.py`), which takes it whole, in fp32."""
+        words = bool(self.objective.losses & {"text", "fast", "point"})
+        return words and getattr(self.model, "point_layer", None) is not None
 
     # Before there were groups, all settings stood side by side. Commands and run folders of that time are still read.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {

@@ -212,8 +212,10 @@ def process_device(config: TrainConfig, *, ranks: int = 1) -> torch.device:
 
 
 def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Return whether blocks compute in bf16."""
-    return config.compute.precision == "bf16" or (config.compute.precision == "auto" and device.type == "cuda")
+    """Return whether blocks compute in bf16; `auto` does on a GPU, where nothing looks into a block from outside."""
+    if config.compute.precision == "auto":
+        return device.type == "cuda" and not config.looks_into_blocks
+    return config.compute.precision == "bf16"
 
 
 def num_shards(config: TrainConfig) -> int:
@@ -233,9 +235,6 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
     """Move the model to its device; checkpoint, compile and shard its blocks as the run asks for.
 
     Names of weights stay as they are.
-
-    Raises:
-        ValueError: the model cannot be sharded.
     """
     model.to(ranks.device)
     for block in model.blocks():
@@ -249,11 +248,6 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.compute.checkpointing]
     if ranks.mesh is None:
         return model
-    # `pointing_terms` calls parts of a block directly, whose weights FSDP has not gathered then.
-    if getattr(config.model, "point_layer", None) is not None:
-        raise ValueError(
-            "a model with a point_layer looks into a block from outside: train it in fp32 with parallel='none'"
-        )
     low = (
         {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if computes_in_bf16(config, ranks.device) else {}
     )

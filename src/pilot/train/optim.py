@@ -18,7 +18,7 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     It warms up linearly from `peak / (warmup + 1)`, then falls by a cosine to `final_lr` at `decay_steps`, or else the
     last step: optax's form, as in openpi.
     """
-    steps = config.decay_steps or steps
+    steps = steps if config.decay_steps is None else config.decay_steps
     if step < config.warmup_steps:
         # Not from 0: optax gives the first step one share of the warm-up already.
         start = config.peak_lr / (config.warmup_steps + 1)

@@ -9,6 +9,10 @@ Size = Literal["debug", "nano", "paper"]
 """`paper` has the published dims; `debug` tests, `nano` trains on a laptop."""
 
 
+LOSSES = ("l1", "kl", "noise")
+"""The names of all losses that baselines have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
     """The inputs of a baseline, and the answers to what the pipeline asks of every model's config."""
