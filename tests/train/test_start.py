@@ -9,6 +9,7 @@ import torch
 from pilot.models.bundle import Bundle, load_bundle, save_bundle
 from pilot.models.pi import pi05
 from pilot.robots import load_robot
+from pilot.tokenizers.fast import FastTokenizer
 from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.setup import prepare
 from train.toy import changed, config
@@ -90,6 +91,14 @@ def test_weights_in_bf16_are_trained_in_fp32(kind, fresh, data, base, tmp_path):
     save_bundle(half, tmp_path / "half")
     run = changed(config(data / "toy"), init_from=InitFrom(str(tmp_path / "half"), kind=kind, fresh=fresh))
     assert {weight.dtype for weight in start(run, tmp_path / "run").model.parameters()} == {torch.float32}
+
+
+def test_actions_are_fitted_where_a_checkpoint_has_no_tokenizer_of_them(data, base, tmp_path):
+    """Without one, no row would have FAST tokens and nothing would say so."""
+    save_bundle(replace(load_bundle(base), action_tokenizer=None), tmp_path / "mute")
+    run = changed(config(data / "toy"), init_from=InitFrom(str(tmp_path / "mute")))
+    assert isinstance(start(run, tmp_path / "fast").action_tokenizer, FastTokenizer)
+    assert start(changed(run, objective={"fast_weight": 0.0}), tmp_path / "flow").action_tokenizer is None
 
 
 def test_a_run_s_own_settings_of_how_a_model_learns_are_taken(data, base, tmp_path):

@@ -3,8 +3,8 @@
 | start | weights | robot, statistics | tokenizers |
 |---|---|---|---|
 | none | random | the run's | the shipped text model, actions fitted to the sources |
-| checkpoint | the checkpoint's | the checkpoint's, and those of new robots | the checkpoint's |
-| weights | the checkpoint's | the run's | the checkpoint's |
+| checkpoint | the checkpoint's | the checkpoint's, and those of new robots | its own; actions fitted if it has none |
+| weights | the checkpoint's | the run's | the same |
 | paligemma | PaliGemma's, a random expert | the run's | PaliGemma's text model, actions fitted |
 | torchvision | a ResNet's, the rest random | the run's | the shipped text model |
 
@@ -34,6 +34,7 @@ from pilot.robots import load_robot
 from pilot.tokenizers import ACTION_TOKENIZERS, fit_action_tokenizer, load_action_tokenizer
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.text import TEXT_MODELS, TextTokenizer
+from pilot.train.checks import requested_losses
 from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.embodiments import (
     chunks_of,
@@ -67,7 +68,10 @@ def first_bundle(
         return replace(bundle, robots=learn(known=bundle.robots))
     if start is not None and start.kind == "checkpoint":
         bundle = _from_checkpoint(config, start, generator=generator)
-        return replace(bundle, robots=learn(known=bundle.robots))
+        bundle = replace(bundle, robots=learn(known=bundle.robots))
+        if bundle.action_tokenizer is None and "fast" in requested_losses(config):
+            bundle = replace(bundle, action_tokenizer=make_action_tokenizer(config, sources, bundle.robots))
+        return bundle
     robots, text, actions = learn(known={}), choose_text_model(config.data.text_model), None
     writes_actions = isinstance(config.model, PiConfig)
     if start is None:
