@@ -13,7 +13,9 @@ from train.toy import config, record
 def test_a_policy_names_its_data_and_its_weights_and_a_change_is_found(tmp_path, capsys):
     data = record(tmp_path / "data")
     first = train(config(data, steps=1), out=tmp_path / "first", progress=False)
-    second = train(config(data, steps=1, init_from=InitFrom(str(first))), out=tmp_path / "second", progress=False)
+    # By the folder of the run, which stands for its policy and has no digest of its own.
+    start = InitFrom(str(tmp_path / "first"))
+    second = train(config(data, steps=1, init_from=start), out=tmp_path / "second", progress=False)
     manifest, before, set_of_data = (read_manifest(folder) for folder in (second, first, data))
     assert manifest is not None and before is not None and set_of_data is not None
     assert manifest.origin["run"] == "toy" and manifest.origin["step"] == 1
@@ -22,6 +24,7 @@ def test_a_policy_names_its_data_and_its_weights_and_a_change_is_found(tmp_path,
         ("weights (checkpoint)", before.digest),
         ("data", set_of_data.digest),
     ]
+    assert manifest.origin["parents"][0]["path"] == str(tmp_path / "first")
     assert main.main(["verify", str(tmp_path / "second")]) == 0
     assert capsys.readouterr().out.count("unchanged") == 3  # weights, their data, and the run's own
     (data / INFO).write_text((data / INFO).read_text().replace('"fps": 10', '"fps": 20'))
