@@ -25,6 +25,7 @@ from pilot.convert.keymap import KeyMap, TensorSource
 from pilot.convert.lerobot_policy import to_norm_stats
 from pilot.convert.model_loading import load_pi, resolve_config
 from pilot.convert.tensor_files import SafetensorsSource, find_safetensors, read_header
+from pilot.data.stats import load_norm_stats, select_dims
 from pilot.data.storage.files import list_names, read_json, replace_folder, write_json
 from pilot.data.transforms import NormKind
 from pilot.models.bundle import Bundle, empty_model, load_bundle
@@ -274,10 +275,12 @@ def read_norm_stats(path: Path, robot: Robot, *, norm: NormKind) -> dict[str, No
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or lacks what `norm` needs.
+        ValueError: it is damaged, lacks what `norm` needs, or has fewer dims.
     """
     file = path / "norm_stats.json" if path.is_dir() else path
     content = read_json(file, remedy="make it with: pilot data stats DATASET")
+    if isinstance(content, dict) and "format" in content:  # pilot's own has more than openpi's
+        return _own_norm_stats(file, robot)
     norm_stats = {}
     for name, dims in (("state", robot.state_dim), ("actions", robot.action_dim)):
         try:
@@ -288,6 +291,16 @@ def read_norm_stats(path: Path, robot: Robot, *, norm: NormKind) -> dict[str, No
         mode = "MEAN_STD" if norm == "zscore" else "QUANTILES"
         norm_stats[name] = to_norm_stats(values, mode, dims=dims, norm=norm, location=f"{file}: {name}")
     return norm_stats
+
+
+def _own_norm_stats(file: Path, robot: Robot) -> dict[str, NormStats]:
+    stats = load_norm_stats(file)
+    for name, dims in (("state", robot.state_dim), ("actions", robot.action_dim)):
+        if name not in stats:
+            raise ValueError(f"{file} is not a norm stats file: no '{name}'")
+        if (got := len(stats[name].mean)) < dims:
+            raise ValueError(f"{file}: {name} of {got} dims, the robot '{robot.name}' has {dims}")
+    return select_dims(stats, robot)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
