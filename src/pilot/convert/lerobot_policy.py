@@ -76,7 +76,10 @@ def load_bundle(
     text = text or _text(path)
     model = lerobot_weights.load(path, dtype=dtype)
     model.config = replace(model.config, norm=norm)
-    return Bundle(model=model, robots=one_robot(robot, norm_stats), text=text, action_tokenizer=action_tokenizer)
+    return Bundle(
+        model=model, robots=one_robot(robot, norm_stats), text=text, action_tokenizer=action_tokenizer,
+        loc_stride=own.get("loc_stride", 1),
+    )  # fmt: skip
 
 
 # --- robot -----------------------------------------------------------------------------------------------------------
