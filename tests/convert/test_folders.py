@@ -144,6 +144,22 @@ def test_a_dry_run_prints_the_table_and_writes_nothing(made, tmp_path, capsys):
     assert "written as openpi-torch:" in capsys.readouterr().out
 
 
+def test_a_dry_run_refuses_what_the_run_would(made, several, tmp_path, debug_vision, capsys):
+    for source, more, message in (
+        (made["openpi-torch"], [], "lacks the robot (--robot NAME), PaliGemma's text model"),
+        (made["openpi-torch"], [*GIVEN, "--set", "bogus=1"], "unknown setting 'bogus'"),
+        (made["openpi-torch"], [*GIVEN, "--set", "action_dim=9"], "the weights do not fit the changed config"),
+        (made["lerobot"], ["--robot", "aloha"], "robot 'aloha' has 14"),
+        (made["lerobot"], ["--model", "pi0", "--seed", "9"], "--model, --seed is for a source of PaliGemma"),
+        (several, ["--to", "lerobot"], "is for one robot, this checkpoint is for homes, pusht"),
+    ):
+        for target in (["--dry-run"], [tmp_path / "out"]):
+            assert convert(source, *target, *more) == 2
+            assert message in capsys.readouterr().err
+    assert convert(several, "--dry-run", "--to", "lerobot", "--robot", "pusht") == 0
+    assert convert(made["openpi-torch"], "--dry-run", *GIVEN, "--set", "action_horizon=7") == 0
+
+
 def test_a_start_from_paligemma(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "MODELS", {"pi05": lambda: pi05("debug")})
     base = files.model(files.CONFIGS["pi0_fast"])
@@ -278,6 +294,20 @@ def test_statistics_that_openpi_padded(made, tmp_path):
     file.write_text("{}")
     with pytest.raises(ValueError, match="not a norm stats file"):
         folders.read_norm_stats(file, HOMES, norm="zscore")
+
+
+def test_the_clip_of_pilot_s_own_statistics_is_kept_and_its_loss_is_said(bundle, tmp_path):
+    stats = examples.make_norm_stats(HOMES)
+    stats["state"] = replace(stats["state"], clip=np.array([np.inf, np.inf, np.inf, np.inf, 20.0]))
+    save_norm_stats(tmp_path, stats)
+    read = folders.read_norm_stats(tmp_path, HOMES, norm="quantile")
+    np.testing.assert_array_equal(read["state"].clip, stats["state"].clip)
+    assert read["actions"].clip is None
+    with pytest.raises(ValueError, match="state of 5 dims, the robot 'aloha' has 14"):
+        folders.read_norm_stats(tmp_path, load_robot("aloha"), norm="quantile")
+    for kind in ("openpi-torch", "openpi-jax", "lerobot"):
+        with pytest.warns(UserWarning, match=f"'{kind}' does not clip dims that hardly moved"):
+            folders.check_export(replace(bundle, robots=one_robot(HOMES, stats)), kind)
 
 
 def test_what_is_there_is_not_replaced(made, tmp_path, capsys):

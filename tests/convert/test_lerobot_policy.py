@@ -1,7 +1,9 @@
 """What stands around LeRobot's weights: robots, statistics, steps and tokenizers, read and written."""
 
 import json
+import re
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from convert import lerobot_files as files
 from pilot.contracts import examples
-from pilot.convert import lerobot_export, lerobot_policy, lerobot_weights
+from pilot.convert import folders, lerobot_export, lerobot_policy, lerobot_weights
 from pilot.data.transforms import normalize, unnormalize
 from pilot.infer.policy import Policy
 from pilot.models.bundle import Bundle
@@ -89,11 +91,39 @@ def test_there_and_back_is_the_same_policy(exported):
 def test_pi0_fast_there_and_back(tmp_path):
     made = bundle("pi0_fast")
     with pytest.warns(UserWarning, match="LeRobot decodes actions with hf://lerobot/fast-action-tokenizer"):
-        folder = lerobot_export.save_bundle(made, tmp_path / "policy", dtype=torch.float32)
+        folder = folders.save_checkpoint(made, tmp_path / "policy", "lerobot", dtype=torch.float32)
     back = lerobot_policy.load_bundle(folder)
     assert files.same(back.model, made.model) and back.model.config == made.model.config
     chunk = examples.make_sample(ROBOT, horizon=6).actions
     assert back.action_tokenizer.encode(chunk) == made.action_tokenizer.encode(chunk)
+
+
+OTHERWISE = {
+    "LeRobot writes prompts of 'pi05', this model has learned those of 'subtask'": {"prompt": "subtask"},
+    r"LeRobot lets the model move the padded dims of its actions \(4 of 8": {"integrate_padded_dims": False},
+    "LeRobot shows the pictures that 'desk' has.*with top, left, wrist": {"always_shown": ("top", "left", "wrist")},
+}
+
+
+@pytest.mark.parametrize("message", OTHERWISE)
+def test_what_lerobot_does_otherwise_is_said(message):
+    made = bundle("pi05")
+    own = {"integrate_padded_dims": True, "always_shown": ("top", "wrist")}
+
+    def warned(**changes: object) -> str:
+        made.model.config = replace(made.pi.config, **changes)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            lerobot_export.check_for_lerobot(made)
+        return "\n".join(str(one.message) for one in caught)
+
+    assert re.search(message, warned(**own)) is None
+    assert re.search(message, warned(**own | OTHERWISE[message]))
+
+
+def test_boxes_keep_their_grid(tmp_path):
+    made = replace(bundle("pi05"), loc_stride=16)
+    assert lerobot_policy.load_bundle(lerobot_export.save_bundle(made, tmp_path / "policy")).loc_stride == 16
 
 
 def test_a_folder_of_lerobots_own_tells_the_robot(exported, debug_vision):
@@ -332,8 +362,7 @@ def test_what_is_missing_may_be_given(exported):
 
 
 def test_pi0_fast_without_its_tokenizer(tmp_path):
-    with pytest.warns(UserWarning):
-        folder = lerobot_export.save_bundle(bundle("pi0_fast"), tmp_path / "policy")
+    folder = lerobot_export.save_bundle(bundle("pi0_fast"), tmp_path / "policy")
     fast = FastTokenizer.load(folder / "action_tokenizer")
     shutil.rmtree(folder / "action_tokenizer")
     with pytest.raises(FileNotFoundError, match="hf://lerobot/fast-action-tokenizer"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from pilot.convert.folders import ConvertOptions
+    from pilot.models.bundle import Bundle
     from pilot.types import Robot
 
 SOURCES = ("auto", "pilot", "openpi-torch", "openpi-jax", "lerobot", "paligemma")
@@ -54,14 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         choices=["pi0", "pi05", "pi0_fast"],
-        default="pi05",
-        help="for a source of PaliGemma: the model to start (default: %(default)s)",
+        help="for a source of PaliGemma: the model to start (default: pi05)",
     )
     parser.add_argument(
         "--seed",
         type=whole_number(0),
-        default=0,
-        help="for the weights that PaliGemma does not have (default: %(default)s)",
+        help="for the weights that PaliGemma does not have (default: 0)",
     )
     parser.add_argument(
         "--set",
@@ -93,12 +92,16 @@ def run(args: argparse.Namespace) -> None:
     parts = ("set", "tokenizer", "action_tokenizer", *([] if robot else ["stats"]))
     if kind == "pilot" and (unused := [f"--{part.replace('_', '-')}" for part in parts if getattr(args, part)]):
         raise ValueError(f"a checkpoint of pilot needs no {', '.join(unused)}; leave them out")
+    if kind != "paligemma" and (
+        unused := [f"--{part}" for part in ("model", "seed") if getattr(args, part) is not None]
+    ):
+        raise ValueError(f"{', '.join(unused)} is for a source of PaliGemma, and this one is {kind}; leave it out")
     if args.verify:
         if kind != "pilot":
             raise ValueError(f"--verify replays a record, which checkpoints of pilot have; this one is {kind}")
         replay_record(source)
     if args.dry_run:
-        return dry_run(args, source, kind)
+        return dry_run(args, source, kind=kind, robot=robot)
     if args.target is None:
         raise ValueError(f"name the folder to write: pilot convert {args.source} FOLDER")
     with lock_beside(args.target):
@@ -112,9 +115,7 @@ def write_converted(args: argparse.Namespace, source: Path, *, kind: str, robot:
     from pilot.convert import folders
     from pilot.data.storage.manifest import made_by, parent
 
-    bundle = folders.load_checkpoint(source, kind, read_options(args, robot), dtype=parse_dtype(args))
-    if robot is not None and args.to == "lerobot":  # which is for one
-        bundle = bundle.select_robot(robot.name)
+    bundle = read_bundle(args, source, kind=kind, options=read_options(args, robot))
     if args.to == "pilot":
         from pilot.infer.policy import export
 
@@ -125,6 +126,18 @@ def write_converted(args: argparse.Namespace, source: Path, *, kind: str, robot:
     count = sum(weight.numel() for weight in bundle.model.parameters())
     robots = " and ".join(f"'{name}'" for name in bundle.robots)
     print(f"{count:,} parameters, robot{'s' * (len(bundle.robots) > 1)} {robots}: {args.target}")
+
+
+def read_bundle(
+    args: argparse.Namespace, source: Path, *, kind: str, options: "ConvertOptions", weights: bool = True
+) -> "Bundle":
+    """Return what is to be written; without `weights`, as `folders.load_checkpoint` does."""
+    from pilot.convert import folders
+
+    bundle = folders.load_checkpoint(source, kind, options, dtype=parse_dtype(args), weights=weights)
+    if options.robot is not None and args.to == "lerobot":  # which is for one
+        bundle = bundle.select_robot(options.robot.name)
+    return bundle
 
 
 def read_options(args: argparse.Namespace, robot: "Robot | None") -> "ConvertOptions":
@@ -138,31 +151,32 @@ def read_options(args: argparse.Namespace, robot: "Robot | None") -> "ConvertOpt
         norm_stats=args.stats,
         text=TextTokenizer(args.tokenizer) if args.tokenizer else None,
         action_tokenizer=load_action_tokenizer(args.action_tokenizer) if args.action_tokenizer else None,
-        model=args.model,
+        model=args.model or "pi05",
         change_config=lambda config: override(config, args.set),
-        seed=args.seed,
+        seed=args.seed or 0,
     )
 
 
-def dry_run(args: argparse.Namespace, source: Path, kind: str) -> None:
-    """Check the weights against their table, and print it and the table of what would be written."""
+def dry_run(args: argparse.Namespace, source: Path, *, kind: str, robot: "Robot | None") -> None:
+    """Check all that is read and written but the values of weights, and print their tables."""
     from pilot.convert import folders
-    from pilot.models.registry import read_config, require_pi
 
-    if kind == "pilot":
-        config = require_pi(read_config(source))
-        if args.to == "pilot":
-            raise ValueError(f"{source} is already a checkpoint of pilot; convert it --to another kind")
-    else:
-        start = override(folders.MODELS[args.model](), args.set) if kind == "paligemma" else None
-        _, config, key_map = folders.open_checkpoint(source, kind, config=start)
+    if kind == args.to == "pilot" and robot is None:
+        raise ValueError(f"{source} is already a checkpoint of pilot; convert it --to another kind")
+    options = read_options(args, robot)
+    if kind != "pilot":
+        start = options.change_config(folders.MODELS[options.model]()) if kind == "paligemma" else None
+        key_map = folders.open_checkpoint(source, kind, config=start)[2]
         print(
             f"{args.source} ({kind}): every key is used and none is missing\n",
             *folders.format_key_map(key_map),
             sep="\n",
         )
+    bundle = read_bundle(args, source, kind=kind, options=options, weights=False)
     if args.to != "pilot":
-        print(f"\nwritten as {args.to}:\n", *folders.format_key_map(folders.key_map_for(args.to, config)), sep="\n")
+        folders.check_export(bundle, args.to)
+        table = folders.key_map_for(args.to, bundle.pi.config)
+        print(f"\nwritten as {args.to}:\n", *folders.format_key_map(table), sep="\n")
 
 
 def parse_dtype(args: argparse.Namespace) -> "torch.dtype | None":

@@ -12,6 +12,7 @@ A checkpoint of pilot holds everything, so what a folder lacks must be supplied 
 """
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,15 +136,19 @@ def most_common_dtype(source: TensorSource) -> torch.dtype:
     return torch.bfloat16 if 2 * half > sum(sizes.values()) else torch.float32
 
 
-def load_checkpoint(path: Path, kind: str, options: ConvertOptions, *, dtype: torch.dtype | None = None) -> Bundle:
+def load_checkpoint(
+    path: Path, kind: str, options: ConvertOptions, *, dtype: torch.dtype | None = None, weights: bool = True
+) -> Bundle:
     """Return the checkpoint at `path` with all its parts; weights in `dtype`, by default their own.
+
+    Without `weights` the model is on the meta device, and everything is checked but their values.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: parts are missing both in the folder and in `options`, are damaged, or contradict each other.
     """
     if kind == "pilot":
-        bundle = load_bundle(path)
+        bundle = load_bundle(path, weights=weights)
         bundle.model.to(dtype or bundle.model.dtype)
         return bundle if options.robot is None else _with_robot(bundle, options.robot, options)
     if kind == "lerobot":
@@ -154,11 +159,12 @@ def load_checkpoint(path: Path, kind: str, options: ConvertOptions, *, dtype: to
             text=options.text,
             action_tokenizer=options.action_tokenizer,
             dtype=dtype or most_common_dtype(lerobot_weights.open_weights(path)),
+            weights=weights,
         )
         bundle.model.config = change_model_config(bundle.pi, options.change_config)
         return bundle
     check_complete(path, kind, options)
-    return _with_parts(_model(path, kind, options, dtype), path, kind, options)
+    return _with_parts(_model(path, kind, options, dtype, weights=weights), path, kind, options)
 
 
 def _with_robot(bundle: Bundle, robot: Robot, options: ConvertOptions) -> Bundle:
@@ -211,13 +217,18 @@ def check_complete(path: Path, kind: str, options: ConvertOptions) -> None:
         raise ValueError(f"{path} ({kind}) lacks {', '.join(lacks)}")
 
 
-def _model(path: Path, kind: str, options: ConvertOptions, dtype: torch.dtype | None) -> Pi:
+def _model(path: Path, kind: str, options: ConvertOptions, dtype: torch.dtype | None, *, weights: bool) -> Pi:
     if kind == "paligemma":
         config = options.change_config(MODELS[options.model]())
+        if not weights:
+            return empty_model(open_checkpoint(path, kind, config=config)[1])
         generator = torch.Generator().manual_seed(options.seed)
         return paligemma.init_model(config, path, generator=generator, dtype=dtype or torch.float32)
     source, config, key_map = open_checkpoint(path, kind)
-    model = load_pi(key_map, source, config, dtype=dtype or most_common_dtype(source))
+    if weights:
+        model = load_pi(key_map, source, config, dtype=dtype or most_common_dtype(source))
+    else:
+        model = empty_model(config)
     flows = config.action_expert is not None  # openpi trains it with a loss on padded dims too
     model.config = replace(model.config, prompt=family_name(config), integrate_padded_dims=flows)
     model.config = change_model_config(model, options.change_config)
@@ -314,18 +325,7 @@ def save_checkpoint(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype
         ValueError: that project has no such model.
     """
     require_empty(path)
-    check_published(bundle.pi.config, kind)
-    if kind == "lerobot" and len(bundle.robots) > 1:
-        raise ValueError(
-            f"a policy of LeRobot is for one robot, this checkpoint is for {', '.join(bundle.robots)}; "
-            f"choose one: --robot {next(iter(bundle.robots))}"
-        )
-    for name, trained in bundle.robots.items():
-        if trained.norm_stats["actions"].step_std is not None:
-            raise ValueError(
-                f"robot '{name}' has a scale for each step of a chunk (data.scale_steps), which '{kind}' has not: its "
-                "actions would be wrong there; only pilot can read this checkpoint"
-            )
+    check_export(bundle, kind)
     dtype = dtype or bundle.model.dtype
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -341,6 +341,30 @@ def save_checkpoint(bundle: Bundle, path: Path, kind: str, *, dtype: torch.dtype
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
+
+
+def check_export(bundle: Bundle, kind: str) -> None:
+    """Check that another project has all that a checkpoint needs, and warn where it would act otherwise.
+
+    Raises:
+        ValueError: it has not.
+    """
+    key_map_for(kind, bundle.pi.config)
+    if kind == "lerobot" and len(bundle.robots) > 1:
+        raise ValueError(
+            f"a policy of LeRobot is for one robot, this checkpoint is for {', '.join(bundle.robots)}; "
+            f"choose one: --robot {next(iter(bundle.robots))}"
+        )
+    if kind == "lerobot":
+        lerobot_export.check_for_lerobot(bundle)
+    for name, trained in bundle.robots.items():
+        if trained.norm_stats["actions"].step_std is not None:
+            raise ValueError(
+                f"robot '{name}' has a scale for each step of a chunk (data.scale_steps), which '{kind}' has not: its "
+                "actions would be wrong there; only pilot can read this checkpoint"
+            )
+    if any(stats.clip is not None for trained in bundle.robots.values() for stats in trained.norm_stats.values()):
+        warnings.warn(f"'{kind}' does not clip dims that hardly moved in the data", stacklevel=2)
 
 
 def _openpi_stats(norm_stats: dict[str, NormStats]) -> dict[str, Any]:

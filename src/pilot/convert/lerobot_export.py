@@ -1,7 +1,8 @@
 """LeRobot's policies: a `Bundle` as a policy folder that LeRobot loads, with weights, config.json and processors.
 
-What LeRobot cannot do is refused. A model of another size than the published ones, or with another tokenizer than
-LeRobot's own, is written with a warning: LeRobot cannot use it, but pilot can read it back.
+What LeRobot cannot do is refused, and what it does otherwise than pilot is warned about (`check_for_lerobot`). A model
+of another size than the published ones, or with another tokenizer than LeRobot's own, is written with such a warning:
+LeRobot cannot use it, but pilot can read it back.
 """
 
 import warnings
@@ -40,7 +41,6 @@ def save_bundle(bundle: Bundle, path: str | Path, *, dtype: torch.dtype = torch.
     """
     path = Path(path)
     kind = policy_type(bundle)
-    _warn_about_lerobot(bundle, kind)
     path.mkdir(parents=True, exist_ok=True)
     lerobot_weights.save(bundle.pi, path, dtype=dtype)
     write_json(path / "config.json", policy_config(bundle, kind, dtype))
@@ -205,9 +205,13 @@ def _relative_step(robot: Robot) -> dict[str, Any]:
     raise AssertionError(f"numbered names do not overlap: {numbered}")
 
 
-def _warn_about_lerobot(bundle: Bundle, kind: str) -> None:
-    """Warn about everything that LeRobot does not do with this folder as pilot does."""
-    config, published = bundle.model.config, pi05()
+def check_for_lerobot(bundle: Bundle) -> None:
+    """Warn about everything that LeRobot would not do with this policy as pilot does.
+
+    Raises:
+        ValueError: LeRobot has no such policy.
+    """
+    kind, config, published = policy_type(bundle), bundle.model.config, pi05()
     same = config.vision == published.vision and config.vlm == published.vlm
     if not same or config.vocab_size != published.vocab_size:
         warnings.warn(
@@ -221,5 +225,24 @@ def _warn_about_lerobot(bundle: Bundle, kind: str) -> None:
         warnings.warn(
             f"LeRobot does not apply the adapter '{bundle.robot.adapter}' of '{bundle.robot.name}'", stacklevel=3
         )
-    if any(stats.clip is not None for stats in bundle.norm_stats.values()):
-        warnings.warn("LeRobot does not clip dims that hardly moved in the data", stacklevel=3)
+    if config.prompt != kind:
+        warnings.warn(
+            f"LeRobot writes prompts of '{kind}', this model has learned those of '{config.prompt}'", stacklevel=3
+        )
+    if (
+        config.action_expert is not None
+        and not config.integrate_padded_dims
+        and bundle.robot.action_dim < config.action_dim
+    ):
+        warnings.warn(
+            f"LeRobot lets the model move the padded dims of its actions ({bundle.robot.action_dim} of "
+            f"{config.action_dim} are the robot's), which this one has not learned to",
+            stacklevel=3,
+        )
+    slots = list(bundle.robot.shown_cameras.values())
+    if list(dict.fromkeys((*config.always_shown, *slots))) != slots:
+        warnings.warn(
+            f"LeRobot shows the pictures that '{bundle.robot.name}' has, this model has learned with "
+            f"{', '.join(config.always_shown)} in that order, black where there is none (always_shown)",
+            stacklevel=3,
+        )

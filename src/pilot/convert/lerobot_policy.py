@@ -26,7 +26,7 @@ from pilot.convert.paligemma import PUBLISHED_TEXT
 from pilot.convert.tensor_files import SafetensorsSource
 from pilot.data.storage.files import read_json
 from pilot.data.transforms import NormKind
-from pilot.models.bundle import Bundle
+from pilot.models.bundle import Bundle, empty_model
 from pilot.models.trained_robots import one_robot
 from pilot.tokenizers.base import ActionTokenizer
 from pilot.tokenizers.fast import FastTokenizer
@@ -51,8 +51,11 @@ def load_bundle(
     text: TextTokenizer | None = None,
     action_tokenizer: ActionTokenizer | None = None,
     dtype: torch.dtype = torch.float32,
+    weights: bool = True,
 ) -> Bundle:
     """Return a policy folder as a bundle. Arguments replace parts of the folder.
+
+    Without `weights` the model is on the meta device, once all fits together.
 
     Raises:
         FileNotFoundError: config.json, weights, statistics or a tokenizer are missing.
@@ -74,7 +77,10 @@ def load_bundle(
     if policy["type"] == "pi0_fast" and action_tokenizer is None:
         action_tokenizer = _action_tokenizer(path, policy)
     text = text or _text(path)
-    model = lerobot_weights.load(path, dtype=dtype)
+    if weights:
+        model = lerobot_weights.load(path, dtype=dtype)
+    else:
+        model = empty_model(lerobot_weights.resolve_policy_config(path, lerobot_weights.open_weights(path)))
     model.config = replace(model.config, norm=norm)
     return Bundle(
         model=model, robots=one_robot(robot, norm_stats), text=text, action_tokenizer=action_tokenizer,
