@@ -232,7 +232,8 @@ class ComputeConfig:
 
     # auto, cpu, cuda, cuda:N or mps.
     device: str = "auto"
-    # Of the blocks; weights, optimizer and sums are fp32. "auto": bf16 on a GPU, fp32 on a CPU.
+    # Of the blocks; weights, optimizer and sums are fp32. "auto": bf16 on a GPU, fp32 on a CPU and where a model with a
+    # `point_layer` learns words.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # Recompute blocks in the backward pass instead of saving activations; "selective": all but products and attention.
     checkpointing: Literal["none", "blocks", "selective"] = "none"
