@@ -215,6 +215,20 @@ def rooms_together() -> TrainConfig:
     )  # fmt: skip
 
 
+def rooms_longer() -> TrainConfig:
+    """The same for longer, at a quarter of the rate: at the full one most steps win back what the first lost."""
+    return replace(
+        rooms_together(),
+        name="rooms_longer",
+        steps=5000,
+        seed=6,
+        init_from=InitFrom("outputs/rooms/together/policy"),
+        optim=OptimConfig(name="muon", peak_lr=6e-4, muon_lr=3e-3, final_lr=1e-5, warmup_steps=40),
+        ema=EmaConfig(decay=0.998),
+        checkpoints=CheckpointConfig(save_every=250),
+    )
+
+
 def rooms_own_states() -> TrainConfig:
     """The same, a good half of the robots' rows from states that the policy itself led to (DAgger, 1011.0686).
 
