@@ -12,7 +12,9 @@ export OMP_WAIT_POLICY=passive
 pilot=${PILOT:-.venv-metaworld/bin/pilot}
 
 # Each of the 50 positions of the train split once for each task.
-collect() { $pilot collect data/metaworld/mt10 --suite metaworld-mt10 --scenes 500 --episodes 1 --image-size 128 --picture-every 4; }
+collect() {
+    $pilot collect data/metaworld/mt10 --suite metaworld-mt10 --scenes 500 --episodes 1 --image-size 128 --picture-every 4
+}
 train() { $pilot train metaworld_mt10 --out outputs/metaworld/mt10; }
 evaluate() {
     $pilot eval outputs/metaworld/mt10/policy --suite metaworld-mt10 --high-level none --replan-steps 10 \

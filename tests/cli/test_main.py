@@ -76,7 +76,7 @@ WRONG_NAMES = {
     "train debug --out run --set data.sources.single.path=.": ". holds no meta/info.json (LeRobot) or features.json",
     "train debug --out run --set steps=0": "steps is at least 1, got 0",
     "train debug --out run --set evaluation.suite=homes-l9": "unknown suite 'homes-l9'; did you mean 'homes-l2'?",
-    "plan debug --set optim.clip_norm=0": "optim.peak_lr and optim.clip_norm are above 0",
+    "plan debug --set optim.clip_norm=0": "optim.clip_norm is above 0, got 0.0",
     "plan nano_visoin": "unknown run 'nano_visoin'; did you mean 'nano_vision'?",
     "plan nano_vision --gpus 8xH10": "unknown GPU 'H10'; did you mean 'H100'?",
     "eval none": "none does not exist; give the folder of a checkpoint",

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_robot_is_added_to_or_lends_its_weights_alone(da
     made = pi05("debug", max_tokens=80)
     folder = require_pi(made, tmp_path, robot=load_robot("pusht"))
     added = start(config(data, init_from=InitFrom(str(folder))), tmp_path / "whole")
-    assert list(added.robots) == ["pusht", "homes"] and added.action_tokenizer is None
+    assert list(added.robots) == ["pusht", "homes"] and added.action_tokenizer is not None, "fitted: it had none"
     want = replace(made, action_horizon=3, prompt="pi05")
     bundle = start(config(data, init_from=InitFrom(str(folder), kind="weights"), model=want), tmp_path / "weights")
     assert bundle.robot == ROBOT and bundle.model.config == want
