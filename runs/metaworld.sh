@@ -16,9 +16,10 @@ collect() {
     $pilot collect data/metaworld/mt10 --suite metaworld-mt10 --scenes 500 --episodes 1 --image-size 128 --picture-every 4
 }
 train() { $pilot train metaworld_mt10 --out outputs/metaworld/mt10; }
-evaluate() {
-    $pilot eval outputs/metaworld/mt10/policy --suite metaworld-mt10 --high-level none --replan-steps 10 \
-        --control none blank_images shuffled_prompts --episodes 200 --seed 0 --out outputs/metaworld/mt10/eval
+evaluate() { # numbers to expect: docs/measurements.md
+    local common=(outputs/metaworld/mt10/policy --suite metaworld-mt10 --high-level none --replan-steps 10 --seed 0)
+    $pilot eval "${common[@]}" --control none --episodes 200 --out outputs/metaworld/mt10/eval
+    $pilot eval "${common[@]}" --control blank_images shuffled_prompts --episodes 50 --out outputs/metaworld/mt10/eval
 }
 
 case "${1:-all}" in

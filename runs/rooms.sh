@@ -5,7 +5,7 @@
 #
 #   runs/rooms.sh            everything
 #   runs/rooms.sh collect | vision | base | words | actions | together | ship | eval
-#   runs/rooms.sh collect_own | own_states      not part of the shipped policy: it made it worse (`docs/log.md`)
+#   runs/rooms.sh longer | collect_own | own_states      not part of the shipped policy: neither made it better (`docs/log.md`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -28,6 +28,7 @@ base() { $pilot train rooms_base --out outputs/rooms/base; }
 words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 together() { $pilot train rooms_together --out outputs/rooms/together; }
+longer() { $pilot train rooms_longer --out outputs/rooms/longer; }
 collect_own() { # the policy so far has three turns in each episode; the expert takes over where it has led to
     $pilot collect data/rooms/me_arm_own --suite rooms-move-l1@arm_ee --homes 260 --episodes 1 --first-home 7000 --seed 7000 --picture-every 5 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
     $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
@@ -50,8 +51,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | base | words | actions | together | collect_own | own_states | ship) "$1" ;;
+    collect | vision | base | words | actions | together | longer | collect_own | own_states | ship) "$1" ;;
     eval) eval_all ;;
     all) collect && vision && base && words && actions && together && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision base words actions together collect_own own_states ship eval" >&2 && exit 2 ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions together longer collect_own own_states ship eval" >&2 && exit 2 ;;
 esac

@@ -70,6 +70,26 @@ RATES: dict[str, list[tuple[str, list[Rate]]]] = {
             ],
         ),
     ],
+    "mt10": [
+        (
+            "MetaWorld's MT10, positions in no demonstration",
+            [
+                Rate(label="all ten tasks", successes=164, of=200),
+                Rate(label="grey pictures", successes=11, of=50, colour="c2"),
+                Rate(label="another task's name", successes=3, of=50, colour="c2"),
+                *(
+                    Rate(label=task, successes=successes, of=20, colour="soft")
+                    for task, successes in (
+                        ("each of the six others", 20),
+                        ("push", 16),
+                        ("pick and place", 12),
+                        ("reach", 11),
+                        ("peg into the side", 5),
+                    )
+                ),
+            ],
+        )
+    ],
     "delay": [
         (
             "Answers 0.2 s late, one move",
