@@ -17,9 +17,8 @@ collect() {
 }
 train() { $pilot train metaworld_mt10 --out outputs/metaworld/mt10; }
 evaluate() { # numbers to expect: docs/measurements.md
-    local common=(outputs/metaworld/mt10/policy --suite metaworld-mt10 --high-level none --replan-steps 10 --seed 0)
-    $pilot eval "${common[@]}" --control none --episodes 200 --out outputs/metaworld/mt10/eval
-    $pilot eval "${common[@]}" --control blank_images shuffled_prompts --episodes 50 --out outputs/metaworld/mt10/eval
+    $pilot eval outputs/metaworld/mt10/policy --suite metaworld-mt10 --high-level none --replan-steps 10 --seed 0 --episodes 200 --out outputs/metaworld/mt10/eval
+    $pilot eval outputs/metaworld/mt10/policy --suite metaworld-mt10 --high-level none --replan-steps 10 --seed 0 --episodes 50 --control blank_images shuffled_prompts --out outputs/metaworld/mt10/eval
 }
 
 case "${1:-all}" in
