@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from pilot import configs
 from pilot.data.formats import lerobot_layout as fmt
@@ -16,7 +15,6 @@ from pilot.nn.configs import LoraConfig
 from pilot.robots.homes import ROBOT
 from pilot.train.checks import check_config, overlapping_ids
 from pilot.train.config import DataConfig, InitFrom, OptimConfig, Source, TrainConfig
-from pilot.train.distributed import computes_in_bf16
 from pilot.train.setup import prepare
 from train.toy import changed
 
@@ -121,8 +119,7 @@ def test_places_and_action_tokens_may_not_be_the_same_words():
 
 def test_models_that_are_looked_into_compute_in_fp32_on_a_gpu_too():
     words = changed(RUN, model=pi05("nano"))
-    gpu = torch.device("cuda")
-    assert computes_in_bf16(RUN, gpu) and not computes_in_bf16(words, gpu)
+    assert RUN.computes_in_bf16("cuda") and not words.computes_in_bf16("cuda")
     flow = changed(words, objective={"text_weight": 0.0, "fast_weight": 0.0}, compute={"precision": "bf16"})
     check_config(flow)
 

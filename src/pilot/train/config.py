@@ -320,6 +320,12 @@ class TrainConfig:
         words = bool(self.objective.losses & {"text", "fast", "point"})
         return words and getattr(self.model, "point_layer", None) is not None
 
+    def computes_in_bf16(self, device: str) -> bool:
+        """Return whether blocks compute in bf16 on a type of device; `auto` does on cuda, if no loss looks into them."""
+        if self.compute.precision == "auto":
+            return device == "cuda" and not self.looks_into_blocks
+        return self.compute.precision == "bf16"
+
     # Before there were groups, all settings stood side by side. Commands and run folders of that time are still read.
     OLD_NAMES: ClassVar[Mapping[str, str]] = {
         **{name: f"data.{name}" for name in (

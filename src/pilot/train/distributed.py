@@ -211,13 +211,6 @@ def process_device(config: TrainConfig, *, ranks: int = 1) -> torch.device:
     return device
 
 
-def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Return whether blocks compute in bf16; `auto` does on a GPU, where nothing looks into a block from outside."""
-    if config.compute.precision == "auto":
-        return device.type == "cuda" and not config.looks_into_blocks
-    return config.compute.precision == "bf16"
-
-
 def num_shards(config: TrainConfig) -> int:
     """Return how many ranks share one copy of the model under `hsdp`: by default those of one machine."""
     return config.parallel.shards or int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -248,9 +241,8 @@ def parallelize(model: Model, config: TrainConfig, ranks: Ranks) -> Model:
         torch._functorch.config.activation_memory_budget = MEMORY_BUDGETS[config.compute.checkpointing]
     if ranks.mesh is None:
         return model
-    low = (
-        {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if computes_in_bf16(config, ranks.device) else {}
-    )
+    in_bf16 = config.computes_in_bf16(ranks.device.type)
+    low = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if in_bf16 else {}
     options = {"mesh": ranks.mesh, "mp_policy": MixedPrecisionPolicy(**low, cast_forward_inputs=False)}
     # Inner modules first: what is sharded already is left out of the units around it.
     if separate_modules := model.separate_modules():

@@ -22,7 +22,7 @@ from pilot.models.base import Draws, Model, Terms
 from pilot.nn.devices import to_device
 from pilot.train.config import TrainConfig
 from pilot.train.cuda_graph import Scales, StepGraphs
-from pilot.train.distributed import Ranks, computes_in_bf16, parallelize
+from pilot.train.distributed import Ranks, parallelize
 from pilot.train.ema import Ema, swap_weights
 from pilot.train.freezing import choose_learning, freeze_unreached, halve_frozen
 from pilot.train.fused_adamw import FusedAdamW
@@ -55,7 +55,7 @@ class Learner:
         self.config, self.ranks, self.step = config, ranks or Ranks(), 0
         self.model = model.train()
         choose_learning(self.model, freeze=config.freeze, lora=config.lora, seed=config.seed)
-        low = computes_in_bf16(config, self.ranks.device)
+        low = config.computes_in_bf16(self.ranks.device.type)
         if config.lora is not None and low:
             # Before `parallelize` moves the model to its device, where frozen weights then take half the room.
             halve_frozen(self.model)
@@ -225,7 +225,7 @@ class Learner:
 def uses_threads(config: TrainConfig, ranks: Ranks) -> bool:
     """Return whether the parts of a batch are computed at the same time, in threads."""
     # FSDP and compiled blocks are not for several threads at once, and a GPU is busy with one part already.
-    plain = ranks.mesh is None and not computes_in_bf16(config, ranks.device) and not config.compute.compile
+    plain = ranks.mesh is None and not config.computes_in_bf16(ranks.device.type) and not config.compute.compile
     return plain and ranks.device.type == "cpu" and config.parallel.accumulate == 1
 
 

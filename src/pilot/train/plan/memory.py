@@ -8,7 +8,6 @@ and head, a gated MLP both halves, the activated one and their product. `bench/m
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 
 from pilot.models.pi import Pi
@@ -16,7 +15,6 @@ from pilot.nn.configs import GemmaConfig
 from pilot.nn.cross_entropy import AT_ONCE
 from pilot.nn.lora import adapted_layers
 from pilot.train.config import TrainConfig
-from pilot.train.distributed import computes_in_bf16
 from pilot.train.freezing import GROUPS
 from pilot.train.plan.flops import Losses, Workload, count_tokens, forward, per_row
 from pilot.train.plan.gpus import GIB, GPUS_PER_NODE
@@ -61,7 +59,7 @@ class Layout:
         # GPUs that share one copy of the weights: all, those of a node, or each for itself.
         self.shards = {"fsdp": gpus, "hsdp": min(gpus, parallel.shards or GPUS_PER_NODE)}.get(self.parallel, 1)
         self.checkpointing, self.compiled = compute.checkpointing, compute.compile
-        self.precision = "bf16" if computes_in_bf16(config, torch.device("cuda")) else "fp32"
+        self.precision = "bf16" if config.computes_in_bf16("cuda") else "fp32"
         self.c = BF16 if self.precision == "bf16" else FP32  # bytes of a number in compute
         # A run of one process has fp32 weights beside bf16 copies (`train/master_weights.py`).
         self.has_masters = gpus == 1 and self.precision == "bf16"
