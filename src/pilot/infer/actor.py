@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pilot.data.layout import Kind, Observation
 from pilot.data.pipeline import Pipeline, Row, collate
+from pilot.data.storage.untrusted import has_half_character
 from pilot.infer import rtc
 from pilot.infer.engine.choose import engine_for
 from pilot.infer.high_level import SUBTASK_TOKENS, HighLevel, ModelHighLevel, NoHighLevel, SubtaskCodec, make_high_level
@@ -174,7 +175,7 @@ class Actor:
         images = self._present_images(own, observation["images"])
         if not isinstance(observation["prompt"], str):
             raise ValueError(f"'prompt' is a string, got {type(observation['prompt']).__name__}")
-        if any("\ud800" <= letter <= "\udfff" for letter in observation["prompt"]):  # of half a character, no tokens
+        if has_half_character(observation["prompt"]):  # no tokenizer takes it
             raise ValueError(f"'prompt' must be valid text, got half a character in {observation['prompt']!r:.60}")
         try:
             state = np.asarray(observation["state"], np.float32)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from pilot.data.storage.untrusted import has_half_character
 from pilot.serve.sessions import CameraPicture, RobotSession, SentChunk, SessionStore
 
 SECONDS = 0.25
@@ -161,7 +162,7 @@ def set_command(sessions: SessionStore, message: Mapping[str, Any]) -> RobotSess
         raise ValueError(
             f"a command has 1 to {COMMAND_LENGTH} characters, null ends the present one; got {prompt!r:.60}"
         )
-    if prompt is not None and any("\ud800" <= letter <= "\udfff" for letter in prompt):  # valid JSON, but no UTF-8
+    if prompt is not None and has_half_character(prompt):
         raise ValueError(f"a command must be valid text, got half a character in {prompt!r:.60}")
     robot.set_command(prompt.strip() if prompt is not None else None)
     return robot

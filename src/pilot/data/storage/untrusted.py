@@ -110,3 +110,12 @@ def decode_picture(content: bytes | memoryview, *, where: Path | str, remedy: st
         return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
         raise ValueError(f"{where}: the picture is damaged ({error}); {remedy}") from error
+
+
+def has_half_character(text: str) -> bool:
+    """Return whether a text holds half of a surrogate pair, which JSON may hold and UTF-8 may not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
