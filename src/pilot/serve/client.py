@@ -32,7 +32,7 @@ from websockets.sync.client import connect
 
 from pilot.data.transforms import picture, resize_with_pad
 from pilot.memory import keep_freed_memory
-from pilot.serve.wire import MAX_BYTES, OVER, WireError, pack, unpack
+from pilot.serve.wire import MAX_BYTES, OVER, WireError, host_in_url, pack, unpack
 
 LOG = logging.getLogger(__name__)
 SESSION_HEADER = "X-Pilot-Session"
@@ -195,8 +195,7 @@ class PolicyClient:
         sleep: Callable[[float], Any] | None = None,
     ) -> None:
         keep_freed_memory()  # else the memory of each picture goes back to the system, and costs new pages every time
-        place = f"[{host}]" if host.count(":") > 1 and not host.startswith(("[", "ws")) else host  # IPv6
-        self.url = f"{place if '://' in place else f'ws://{place}'}:{port}" + (f"/{policy}" if policy else "")
+        self.url = f"{host if '://' in host else f'ws://{host_in_url(host)}'}:{port}" + (f"/{policy}" if policy else "")
         self.wait_s, self.timeout_s = wait_s, timeout_s
         self.metadata: dict[str, Any] = {}
         self.latency = Latency()

@@ -45,7 +45,7 @@ from pilot.serve.sessions import RobotSession
 from pilot.serve.state import ServerState, to_hosted
 from pilot.serve.viewers import serve_viewer
 from pilot.serve.vla_eval import EvaluationDialogue
-from pilot.serve.wire import OVER
+from pilot.serve.wire import OVER, host_in_url
 
 log = logging.getLogger(__name__)
 
@@ -364,7 +364,7 @@ async def _serve_until_stopped(
     scheme = "s" if server.tls else ""
 
     def print_address(port: int) -> None:
-        place = f"[{host}]" if ":" in host else host
+        place = host_in_url(host)
         key = "" if server.state.keys else f"#key={server.state.command_key}"
         page = f"http{scheme}://{place}:{port}/{key}"
         words = f"serving at ws{scheme}://{place}:{port}, dashboard at {page}; Ctrl-C stops"

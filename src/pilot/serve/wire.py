@@ -27,6 +27,11 @@ class WireError(ValueError):
     """Bytes that are not a message, or an object that cannot be sent as one."""
 
 
+def host_in_url(host: str) -> str:
+    """Return a host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+
+
 def pack(message: Any) -> bytes:
     """Return a message of dicts, lists, text, numbers and arrays as bytes.
 
