@@ -10,6 +10,7 @@ Names are read from the text of the files, and configs are free of torch: a wron
 import ast
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
@@ -74,9 +75,10 @@ def runs_in(file: Path) -> dict[str, str]:
 
 
 def _is_run(function: ast.FunctionDef) -> bool:
-    public, takes_nothing = not function.name.startswith("_"), ast.unparse(function.args) == ""
-    declared = function.returns is not None and ast.unparse(function.returns).strip("'") == "TrainConfig"
-    return public and takes_nothing and declared
+    match function.returns:
+        case ast.Name(id="TrainConfig") | ast.Constant(value="TrainConfig"):
+            return not function.name.startswith("_") and not any(ast.iter_child_nodes(function.args))
+    return False
 
 
 def _complete(reference: str) -> str:
@@ -98,13 +100,14 @@ def _complete(reference: str) -> str:
     return reference
 
 
-def _own() -> dict[str, str]:
-    """Return the file that each run of this folder is in."""
-    return {name: file.stem for file in sorted(FOLDER.glob("*.py")) for name in runs_in(file)}
+@cache
+def _runs_of(folder: Path) -> dict[str, str]:
+    """Return the file that each run of a folder is in; the files of pilot's own are read once."""
+    return {name: file.stem for file in sorted(folder.glob("*.py")) for name in runs_in(file)}
 
 
 def _load_own(name: str) -> Extension:
-    module = importlib.import_module(f"{__name__}.{_own()[name]}")
+    module = importlib.import_module(f"{__name__}.{_runs_of(FOLDER)[name]}")
     return Extension(getattr(module, name), module)
 
 
@@ -119,5 +122,9 @@ def _refuse_undeclared(name: str) -> None:
 
 
 RUNS = ExtensionPoint(
-    kind="run", group="pilot.runs", own_names=lambda: sorted(_own()), load_own=_load_own, instance_of=FunctionType
+    kind="run",
+    group="pilot.runs",
+    own_names=lambda: sorted(_runs_of(FOLDER)),
+    load_own=_load_own,
+    instance_of=FunctionType,
 )
