@@ -209,7 +209,7 @@ def check_for_lerobot(bundle: Bundle) -> None:
     """Warn about everything that LeRobot would not do with this policy as pilot does.
 
     Raises:
-        ValueError: LeRobot has no such policy.
+        ValueError: LeRobot has no policy of this kind.
     """
     kind, config, published = policy_type(bundle), bundle.model.config, pi05()
     same = config.vision == published.vision and config.vlm == published.vlm

@@ -107,7 +107,7 @@ def _read_episode(row: dict[str, Any]) -> tuple[str, EpisodeRecord, str | None]:
 
 
 def read_lines(folder: Path, *, pattern: str, read: Callable[[dict[str, Any]], Any] = dict) -> Iterator[Any]:
-    """Yield what `read` makes of the whole lines of a folder's JSONL files, without one that is being written.
+    """Yield `read(row)` of each line of a folder's JSONL files, but for a last one that is still being written.
 
     Raises:
         ValueError: a line is damaged, or of another version.

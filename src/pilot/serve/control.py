@@ -43,9 +43,7 @@ from pilot.types import is_rate
 
 log = logging.getLogger(__name__)
 
-_STILL = (
-    0.02  # of its highest speed: a robot that is measured to move no faster stands still, and its sensors are noisy
-)
+_STILL = 0.02  # of its highest speed: what is measured to move no faster stands still, and sensors are noisy
 EXECUTORS: dict[str, type[Executor]] = {"rtc": Executor, "open-loop": OpenLoop, "ensemble": TemporalEnsemble}
 
 
@@ -144,8 +142,8 @@ class Controller:
         self._lost = False  # the connection
         self._stopped_by_server = False
         self._moved_by_others = True  # perhaps, so that limits count from where the robot is measured to be
-        self._place_before: np.ndarray | None = None  # where it was at this tick, while it may have been moved
-        self._still_moves = False  # so that a request would show what is past
+        self._place_before: np.ndarray | None = None  # where it was measured a tick ago, after a reset
+        self._still_moves = False  # after a reset: what it sees now will not hold
         self._reasons: tuple[str, ...] = ()  # why the last command was changed
 
     def stop(self) -> None:

@@ -57,7 +57,7 @@ def prepare(
     check_sources(config, sources)
     computed = last is not None or not ranks.is_main  # by this run before it stopped, or by the main rank
     bundle = first_bundle(config, sources, out=out, resumed=last is not None, computed=computed)
-    # A checkpoint in bf16 too: what computes in less has copies in it, or frozen weights (`learner.py`).
+    # Weights are fp32 also where the checkpoint is bf16; the learner makes the copies that compute in less.
     bundle.model.float()
     weights = [(source.label, source.weight) for source in config.data.sources if source.weight is not None]
     mixture = Mixture(

@@ -153,7 +153,7 @@ def read_columns(part: ColumnPart, *, skip_bad: bool = False) -> tuple[list[Colu
 
 
 def _listed_episodes(path: Path, info: dict[str, Any]) -> Int[np.ndarray, " e"]:
-    """Return the numbers of a set's episodes. Those of v3.0 have no gaps, those of v2 may: some were removed."""
+    """Return the indices of a set's episodes. In sets of v2 some may be missing, because they were removed."""
     if str(info.get("codebase_version")).startswith("v2"):
         return np.array([one.index for one in lerobot_v2.read_index(path, info)])
     return np.arange(info["total_episodes"])

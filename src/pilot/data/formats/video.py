@@ -155,7 +155,7 @@ def copy_video(path: Path, source: Path, *, fps: float) -> None:
     Where its frames are not stored in the order in which they are shown, packets could not be joined: encoded anew.
 
     Raises:
-        ValueError: another rate, or a frame that lies nearer to the time of another row than to its own.
+        ValueError: the film has another rate, or a frame is shown nearer to the time of another row than to its own.
     """
     VideoFile(source, fps=fps).close()  # it says what is wrong, a rate above all
     encoding = Encoding.of(source)

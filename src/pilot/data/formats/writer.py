@@ -45,7 +45,7 @@ def read_finished(path: Path, *, robot: Robot, fps: float) -> dict[str, Any] | N
     """Return what `meta/info.json` says of the set that a recording would go on with; None if there is none.
 
     Raises:
-        ValueError: it is of another robot, or of another rate.
+        ValueError: the set has another robot, or another rate.
     """
     if not (path / fmt.INFO).exists():
         return None

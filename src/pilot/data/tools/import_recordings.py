@@ -143,7 +143,7 @@ def _check_same(target: Path, done: ImportReport, found: Importer, options: Impo
                 "or choose another folder"
             )
     count = done.written + len(done.skipped)
-    if done.names and done.names != _name_digest(found.episodes[:count]).hexdigest():
+    if done.names and done.names != _add_names(hashlib.sha256(), found.episodes[:count]).hexdigest():
         raise ValueError(
             f"{target} was converted from {count} recordings, which are no longer the first of {done.source}: some "
             "were removed, renamed or added between them; convert into another folder"
@@ -151,9 +151,8 @@ def _check_same(target: Path, done: ImportReport, found: Importer, options: Impo
     return replace(done, options=mine)
 
 
-def _name_digest(names: Iterable[str]) -> Any:
-    """Return a hash of names, which can be updated with more of them."""
-    digest = hashlib.sha256()
+def _add_names(digest: Any, names: Iterable[str]) -> Any:
+    """Update a hash with names, and return it."""
     for name in names:
         digest.update(f"{name}\n".encode())
     return digest
@@ -190,7 +189,7 @@ def _run(
     folder = writer.path / STAGED
     skipped, written = list(done.skipped), done.written
     first, total = written + len(skipped), len(found.episodes)
-    names = _name_digest(found.episodes[:first])
+    names = _add_names(hashlib.sha256(), found.episodes[:first])
     bar = tqdm(total=total, initial=first, unit="episode", desc=f"writing {writer.path.name}", disable=not progress)
     with bar, closing(parallel_map(partial(stage, source=found, folder=folder), range(first, total))) as reasons:
         for number, reason in enumerate(reasons, first):
@@ -203,7 +202,7 @@ def _run(
                 if not skip_bad:
                     raise ValueError(f"{error} (to go on without such episodes: --skip-bad)") from error
                 skipped.append((found.episodes[number], str(error)))
-            names.update(f"{found.episodes[number]}\n".encode())
+            _add_names(names, [found.episodes[number]])
             done = replace(
                 done, written=written, skipped=tuple(skipped), left_out=tuple(found.left_out),
                 names=names.hexdigest(), added=done.added + written - done.written,
