@@ -321,7 +321,7 @@ class TrainConfig:
         return words and getattr(self.model, "point_layer", None) is not None
 
     def computes_in_bf16(self, device: str) -> bool:
-        """Return whether blocks compute in bf16 on a type of device; `auto` does on cuda, if no loss looks into them."""
+        """Return whether blocks compute in bf16; `auto` does on "cuda", unless a loss looks into blocks."""
         if self.compute.precision == "auto":
             return device == "cuda" and not self.looks_into_blocks
         return self.compute.precision == "bf16"
