@@ -32,7 +32,7 @@ BOX_JITTER = 0.008  # about a pixel: the boxes that the policy writes are that i
 START_SECONDS = 1.2  # rows of the first so many seconds of a subtask, or after a disturbance, count as starts
 ROBOTS = {
     "mm": "mobile_ee", "me_arm": "arm_ee", "me_pushed": "arm_ee", "ce_bimanual": "bimanual",
-    "mm_own": "mobile_ee", "me_own": "arm_ee",
+    "mm_own": "mobile_ee", "me_own": "arm_ee", "mm_grasp": "mobile_ee", "me_grasp": "arm_ee",
 }  # fmt: skip
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
@@ -41,6 +41,8 @@ SETS = {
     "ce_bimanual": {"ce_bimanual_bowls": 1.0},
     "mm_own": {"mm_own": 1.0},  # states that the policy itself led to, and what the expert does from there
     "me_own": {"me_arm_own": 1.0},
+    "mm_grasp": {"mm_grasp": 1.0},  # short: the hand begins beside the thing, and picks it up
+    "me_grasp": {"me_arm_grasp": 1.0},
 }
 PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
 """The sets of demonstrations and of questions, with their parts; `runs/rooms.sh` collects them under these names."""
@@ -212,6 +214,29 @@ def rooms_together() -> TrainConfig:
         optim=OptimConfig(name="muon", peak_lr=2e-3, muon_lr=1.2e-2, final_lr=1e-5, warmup_steps=40),
         ema=EmaConfig(decay=0.995),
         checkpoints=CheckpointConfig(save_every=300),
+    )  # fmt: skip
+
+
+def rooms_grasps() -> TrainConfig:
+    """Hands learn to mend their misses: two rows in five of robots come from short demonstrations beside the thing.
+
+    In a whole demonstration the hand comes straight from above, and most frames teach to go on as it does.
+    """
+    return replace(
+        rooms_together(),
+        name="rooms_grasps",
+        data=mixture(
+            *web(detect=0.2, asked=0.05),
+            starts=0.6, box_jitter=BOX_JITTER / 2,
+            mm=0.18, mm_grasp=0.12, me_arm=0.08, me_pushed=0.12, me_grasp=0.2, ce_bimanual=0.05,
+        ),
+        steps=4500,
+        seed=7,
+        init_from=InitFrom("outputs/rooms/together/policy"),
+        objective=replace(rooms_together().objective, name_weight=0.2),
+        optim=OptimConfig(name="muon", peak_lr=1e-3, muon_lr=6e-3, final_lr=1e-5, warmup_steps=40),
+        ema=EmaConfig(decay=0.998),
+        checkpoints=CheckpointConfig(save_every=250),
     )  # fmt: skip
 
 

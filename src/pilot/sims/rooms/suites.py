@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pilot.sims.base import Question, SimEnv
 from pilot.sims.rooms import language
 from pilot.sims.rooms.choices import NOVELTIES, ROOMS
+from pilot.sims.world.mishaps import Mishaps
 from pilot.sims.world.suites import WorldSuite
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ class RoomsSuite(WorldSuite):
 
 SUITES = (
     RoomsSuite(name="rooms-skill", title="one skill in a room", length="skill", level=2),
+    RoomsSuite(
+        name="rooms-grasp",
+        title="picking up what the hand is beside",
+        length="skill",
+        tasks=("grasp",),
+        mishaps=Mishaps(near_starts=1.0),
+    ),
     RoomsSuite(name="rooms-move-l1", title="one move, all close by", length="move", level=1),
     RoomsSuite(name="rooms-move", title="one move in a room", length="move", level=2),
     RoomsSuite(name="rooms-steps", title="many steps in a room", length="steps", level=2),

@@ -117,7 +117,7 @@ class WorldExpert:
             if name not in wanted and not self._may_hold(name):
                 yield from put_back(self.planner, self.env.scene.items[name], arm, rng=self.rng)
         if step is not None:
-            if self._tries[self._number or 0] % _PATIENCE:
+            if self._tries[self._number or 0] % _PATIENCE > 1:  # at once first, then from afar
                 yield from tuck(self.planner)
             yield from self.skills[step.skill](self.planner, step, self.rng)
             yield from wait(self.planner, 0.15)

@@ -7,6 +7,7 @@ import numpy as np
 
 from pilot.sims.world.bodies.base import Arm
 from pilot.sims.world.ik import Pose
+from pilot.sims.world.motions import turn_between
 from pilot.sims.world.planner import Planner
 from pilot.sims.world.scene import Item
 from pilot.sims.world.things.grasps import Grasp
@@ -16,6 +17,7 @@ MOST_TRIED = 24  # grasps that are looked at closely
 _WRIST = 0.175  # from the tcp back to the wrist's joints [m]
 _ARM = 0.66  # from the shoulder to the wrist, stretched [m]
 _AGAIN = 0.4  # what a grasp that missed once costs, as 4 cm of room for a finger
+_NEAR = 0.3  # a hand that is so close to a thing does not turn round for it [m]
 _STEEPEST = 0.35  # of an approach from below, as the upward part of its direction
 
 
@@ -84,6 +86,8 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
     away = pos[:2] - shoulder[0][:2]
     away /= max(float(np.linalg.norm(away)), 1e-6)
     others = [planner.world.pos(other.body)[:2] for other in planner.scene.items.values() if other is not item]
+    here = planner.hand(arm)
+    is_near = np.linalg.norm(here[0] - pos) < _NEAR
     ranked = []
     for grasp in () if item.kind is None else item.kind.grasps_as_it_lies(item.look, rotation):
         tcp, hand = pos + rotation @ grasp.tcp, rotation @ grasp.rotation
@@ -93,7 +97,9 @@ def rank_grasps(planner: Planner, item: Item, arm: Arm, *, rng: np.random.Genera
             continue
         fingers = [tcp[:2] + side * 0.06 * across[:2] for side in (1, -1)]
         room = min([float(np.linalg.norm(finger - other)) for finger in fingers for other in others] + [0.09])
-        if approach[2] < -0.8:  # from above: rather without turning the wrist
+        if is_near:  # rather as the hand is turned
+            cost = 0.6 * turn_between(here[1], hand)[1]
+        elif approach[2] < -0.8:  # from above: rather without turning the wrist
             sideways = shoulder[1].T @ across
             cost = 0.3 * abs(float(np.arctan2(-sideways[0], abs(sideways[1])))) + 0.1 * (sideways[1] < 0)
         else:

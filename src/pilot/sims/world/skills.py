@@ -22,6 +22,7 @@ from pilot.sims.world.motions import (
     set_grip,
     settle,
     travel,
+    turn_between,
     turned,
     watched,
     with_grip,
@@ -32,6 +33,7 @@ from pilot.sims.world.scene import Fixture, Item
 
 OVER = 0.22  # a hand passes this high over what things stand on [m]
 MOVED = 0.06  # an item that is this far from where it was planned has moved [m]
+_TURNED = 1.2  # a hand that is nearer than `OVER`, and turned by less than this, goes straight down [rad]
 _MOST_SPOTS = 5  # that are tried for what is held
 _LIFT = 0.13  # after closing, before it is checked that the item came along [m]
 _LET_GO = 0.032  # farther open than what it held: wide open, a finger inside a glass would wedge it [m]
@@ -126,9 +128,9 @@ def grip_as_found(planner: Planner, item: Item, found: Reachable, *, rng: np.ran
     def stays() -> bool:
         return bool(np.linalg.norm(world.pos(item.body) - began) < MOVED)
 
-    opened = {arm: found.grasp.opening}
-    over = _raised(planner, arm, found.before, found.q_before, OVER + float(rng.uniform(-0.04, 0.06)), openings=opened)
-    way = travel(planner, arm, over, speed=float(rng.uniform(0.9, 1.2)))
+    opened, above = {arm: found.grasp.opening}, OVER + float(rng.uniform(-0.04, 0.06))
+    over = _raised(planner, arm, found.before, found.q_before, above, openings=opened)
+    way = travel(planner, arm, found.q_before if _is_near(planner, found) else over, speed=float(rng.uniform(0.9, 1.2)))
     yield from watched(with_grip(planner, way, arm, opening=opening), stays, f"the {item.name} moved")
     way = reach(planner, {arm: before}, speed=0.35)
     yield from watched(with_grip(planner, way, arm, opening=opening), stays, f"the {item.name} moved")
@@ -141,6 +143,14 @@ def grip_as_found(planner: Planner, item: Item, found: Reachable, *, rng: np.ran
     if planner.holder(item.name) != arm:
         count_miss(planner, item, found.grasp)
         raise Deviation(f"the {item.name} is not in the gripper")
+
+
+def _is_near(planner: Planner, found: Reachable) -> bool:
+    """Return whether the hand can go straight to where it comes down: misses are mended on the spot."""
+    pos, rotation = planner.hand(found.arm)
+    if np.linalg.norm(pos - found.before[0]) > OVER or turn_between(rotation, found.before[1])[1] > _TURNED:
+        return False
+    return not planner.blocked(planner.controller.command.q, found.q_before)
 
 
 def place(

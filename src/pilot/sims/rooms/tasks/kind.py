@@ -41,6 +41,7 @@ class TaskKind:
     draw: Callable[[Stage], tuple[str, tuple[Step, ...]]]  # the instruction and the steps
     rooms: tuple[str, ...] = ROOMS
     on_request: bool = False  # drawn only where it is named
+    seconds: float | None = None  # how long it may take, if not as long as so many steps
 
     def make(self, stage: Stage) -> Task:
         """Set the stage and return the task.
@@ -49,7 +50,7 @@ class TaskKind:
             ImpossibleSceneError: there is no room for it.
         """
         prompt, steps = self.draw(stage)
-        seconds = 20.0 + 35.0 * len(steps)
+        seconds = self.seconds or 20.0 + 35.0 * len(steps)
         return Task(name=self.name, prompt=prompt, steps=steps, length=self.length, max_seconds=seconds)
 
 

@@ -71,6 +71,7 @@ def draw_pull_blanket(stage: Stage) -> Drawn:
 
 TASKS = (
     TaskKind(name="pick", length="skill", suits=lambda stage: True, draw=draw_pick),
+    TaskKind(name="grasp", length="skill", suits=lambda stage: True, draw=draw_pick, on_request=True, seconds=9.0),
     TaskKind(name="open", length="skill", suits=lambda stage: True, draw=draw_open),
     TaskKind(name="close", length="skill", suits=lambda stage: True, draw=draw_close),
     TaskKind(name="wipe", length="skill", suits=lambda stage: bool(stage.firm_surfaces), draw=draw_wipe),
