@@ -6,6 +6,7 @@
 #   runs/rooms.sh            everything
 #   runs/rooms.sh collect | vision | base | words | actions | together | ship | eval
 #   runs/rooms.sh longer | collect_own | own_states      not part of the shipped policy: neither made it better (`docs/log.md`)
+#   runs/rooms.sh collect_grasps | grasps
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -33,6 +34,11 @@ collect_own() { # the policy so far has three turns in each episode; the expert 
     $pilot collect data/rooms/me_arm_own --suite rooms-move-l1@arm_ee --homes 260 --episodes 1 --first-home 7000 --seed 7000 --picture-every 5 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
     $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
 }
+collect_grasps() { # seconds each: the hand begins beside the thing, open or closed, and picks it up
+    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 800 --episodes 4 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 500 --episodes 4 --first-home 31000 --seed 31000 --picture-every 4 --image-size 128
+}
+grasps() { $pilot train rooms_grasps --out outputs/rooms/grasps; }
 own_states() { $pilot train rooms_own_states --out outputs/rooms/own_states; }
 ship() {
     mkdir -p checkpoints && rm -rf checkpoints/homes.new # of a run that stopped half-way
@@ -51,8 +57,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | base | words | actions | together | longer | collect_own | own_states | ship) "$1" ;;
+    collect | vision | base | words | actions | together | longer | collect_own | own_states | collect_grasps | grasps | ship) "$1" ;;
     eval) eval_all ;;
     all) collect && vision && base && words && actions && together && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision base words actions together longer collect_own own_states ship eval" >&2 && exit 2 ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions together longer collect_own own_states collect_grasps grasps ship eval" >&2 && exit 2 ;;
 esac

@@ -19,7 +19,8 @@ _HAND_ASIDE = 0.24  # speed of a hand that misses [m/s]
 _SHOVE = (0.2, 0.45)  # speed of a thing that is shoved [m/s]
 _WRONG = 0.25  # share of hands beside a thing that begin beside another one
 _BESIDE = 0.05  # standard deviation of where a hand beside a thing is, along each horizontal axis [m]
-_HIGHER = (-0.09, 0.12)  # than the place from which the expert comes down [m]
+_HIGHER = (-0.09, 0.28)  # than the place from which the expert comes down [m]
+_WIDER = 5.0  # the higher, the farther aside: at 20 cm twice as far [1/m]
 _TWIST, _TILT = 0.5, 0.15  # standard deviations of how it is turned about the vertical, and of the rest [rad]
 
 Script = list[tuple[np.ndarray, np.ndarray | None]]
@@ -132,7 +133,8 @@ def _start_near(env: WorldEnv, rng: np.random.Generator, *, tries: int = 10) -> 
         return False
     opening = float(rng.choice([0.0, 1.0, rng.random()], p=[0.25, 0.5, 0.25]))
     for _ in range(tries):
-        aside = np.array([*rng.normal(0, _BESIDE, 2), rng.uniform(*_HIGHER)])
+        higher = rng.uniform(*_HIGHER)
+        aside = np.array([*rng.normal(0, _BESIDE * (1 + _WIDER * max(0.0, higher)), 2), higher])
         turn = about(UP, rng.normal(0, _TWIST)) @ about(np.array([1.0, 0, 0]), rng.normal(0, _TILT))
         turn = turn @ about(np.array([0, 1.0, 0]), rng.normal(0, _TILT))
         pose = found.before[0] + aside, turn @ found.before[1]
