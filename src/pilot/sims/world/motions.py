@@ -6,7 +6,7 @@ mistakes the expert is asked about. What it cannot mend it raises as a `Deviatio
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +35,27 @@ class Deviation(Exception):
     """The world is not as a motion expected it: something slipped, moved, or is in the way."""
 
 
+class _Patience:
+    """Runs out when a motion has come no nearer for `_PATIENCE`; being pushed off begins the count anew.
+
+    `gain`: what counts as nearer, in the unit of what is left; five times as much in one tick counts as a push.
+    """
+
+    def __init__(self, dt: float, *, gain: float):
+        self._dt, self._gain = dt, gain
+        self._least = self._last = np.inf
+        self._waited = 0
+
+    def is_out(self, left: float) -> bool:
+        """Return whether it is time to give up, with so much left to go."""
+        if left < self._least - self._gain or left > self._last + 5 * self._gain:
+            self._least, self._waited = left, 0
+        else:
+            self._waited += 1
+        self._last = left
+        return self._waited * self._dt > _PATIENCE
+
+
 def reach(
     planner: Planner,
     targets: Mapping[Arm, Pose],
@@ -53,14 +74,13 @@ def reach(
         Deviation: a hand gets no nearer and is still far from its target.
     """
     controller, ik = planner.controller, planner.ik
-    pace, least, waited = 0.0, np.inf, 0
+    pace, patience = 0.0, _Patience(controller.dt, gain=0.01)
     while until is None or not until():
         here = {arm: ik.pose(controller.command.q, arm) for arm in targets}
         left = max(_seconds(here[arm], targets[arm], speed, turn) for arm in targets)
         if left * speed < 0.003:
             return
-        least, waited = (left, 0) if left < least - 0.01 else (least, waited + 1)
-        if waited * controller.dt > _PATIENCE:
+        if patience.is_out(left):
             if lenient or left * speed < 0.012:
                 return
             raise Deviation("a hand cannot get there")
@@ -74,33 +94,42 @@ def reach(
 def move_joints(planner: Planner, goal: np.ndarray, *, speed: float = 1.0, only: Arm | None = None) -> Motion:
     """Move lift and arms to joint positions [nq], all at once, the slowest at `speed` [rad/s]; `only` one arm.
 
+    A robot that is commanded by its hands has arrived when they are there, however its arms are folded.
+
     Raises:
         Deviation: something is in the way.
     """
     controller, body = planner.controller, planner.body
-    free = ~planner.ik.is_base
+    free, hands = ~planner.ik.is_base, body.arms if only is None else (only,)
     for arm in body.arms:
         if only is not None and arm != only:
             free[body.joint_slice(arm)] = False
     fastest = np.where(planner.ik.is_base | planner.ik.is_lift, 0.4, speed)
-    pace, least, waited = 0.0, np.inf, 0
+    pace, patience = 0.0, _Patience(controller.dt, gain=0.005)
     while True:
         q = controller.command.q
         change = np.where(free, goal - q, 0.0)
         left = float(np.max(np.abs(change) / fastest))
-        if left < 0.004:
+        if left < 0.004 or (controller.by_hand and left < 1.0 and _hands_are_at(planner, q + change, hands)):
             return
-        least, waited = (left, 0) if left < least - 0.005 else (least, waited + 1)
-        if waited * controller.dt > _PATIENCE:
+        if patience.is_out(left):
             if not controller.by_hand:
                 raise Deviation("something is in the arm's way")
             # The pose of a hand does not say how the arm is folded: go where the hand would be, folded as it is.
-            there, hands = np.where(free, goal, q), body.arms if only is None else (only,)
-            yield from reach(planner, {arm: planner.ik.pose(there, arm) for arm in hands}, lenient=True)
+            yield from reach(planner, {arm: planner.ik.pose(q + change, arm) for arm in hands}, lenient=True)
             return
         pace = min(1.0, pace + controller.dt / _RAMP)
         share = min(1.0, controller.dt * min(pace, 0.15 + left / _RAMP) / left)
         yield replace(controller.command, q=q + share * change)
+
+
+def _hands_are_at(planner: Planner, q: np.ndarray, arms: Sequence[Arm]) -> bool:
+    """Return whether hands are commanded to where they would be at joint positions `q`, to a centimetre."""
+    for arm in arms:
+        (here, turn), (there, end) = planner.hand(arm), planner.ik.pose(q, arm)
+        if np.linalg.norm(there - here) > 0.01 or turn_between(turn, end)[1] > 0.08:
+            return False
+    return True
 
 
 def travel(
@@ -271,7 +300,8 @@ def _drive_straight(planner: Planner, end: np.ndarray, yaw: float | None, *, spe
     Raises:
         Deviation: the base got stuck.
     """
-    controller, pace, least, waited = planner.controller, 0.0, np.inf, 0
+    controller, pace = planner.controller, 0.0
+    patience = _Patience(controller.dt, gain=0.004)
     while True:
         q = controller.command.q.copy()
         offset, turn = end - q[:2], 0.0 if yaw is None else turned(yaw - q[2])
@@ -279,8 +309,7 @@ def _drive_straight(planner: Planner, end: np.ndarray, yaw: float | None, *, spe
         if distance < near and abs(turn) < max(near, 0.012):
             return
         left = distance + 0.3 * abs(turn)
-        least, waited = (left, 0) if left < least - 0.004 else (least, waited + 1)
-        if waited * controller.dt > _PATIENCE:
+        if patience.is_out(left):
             raise Deviation("the base is stuck")
         pace = min(speed, pace + _BASE_ACCELERATION * controller.dt)
         if near < 0.02:  # slow down before the end; at a corner, go on
