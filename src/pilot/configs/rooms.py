@@ -42,7 +42,7 @@ SETS = {
     "mm_own": {"mm_own": 1.0},  # states that the policy itself led to, and what the expert does from there
     "me_own": {"me_arm_own": 1.0},
     "mm_grasp": {"mm_grasp": 1.0},  # short: the hand begins beside the thing, and picks it up
-    "me_grasp": {"me_arm_grasp": 0.3, "me_arm_over": 0.7},  # the second begins higher as well, and farther aside
+    "me_grasp": {"me_arm_grasp": 1.0},
 }
 PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
 """The sets of demonstrations and of questions, with their parts; `runs/rooms.sh` collects them under these names."""
@@ -230,7 +230,7 @@ def rooms_grasps() -> TrainConfig:
             starts=0.6, box_jitter=BOX_JITTER / 2,
             mm=0.18, mm_grasp=0.12, me_arm=0.08, me_pushed=0.12, me_grasp=0.2, ce_bimanual=0.05,
         ),
-        steps=4500,
+        steps=3600,
         seed=7,
         init_from=InitFrom("outputs/rooms/together/policy"),
         objective=replace(rooms_together().objective, name_weight=0.2),
