@@ -3,12 +3,8 @@
 import numpy as np
 
 from pilot.sims.base import Disturbance
-from pilot.sims.world.bodies.base import FINGER_TRAVEL
 from pilot.sims.world.env import WorldEnv
-from pilot.sims.world.grasping import find_grasp
 from pilot.sims.world.mishaps import Mishaps
-from pilot.sims.world.motions import UP, about
-from pilot.sims.world.planner import Planner
 from pilot.sims.world.scene import held_items
 
 _PUSH = 0.12  # a burst pushes a joint off by at most this [rad]; a lift by a third of it [m]
@@ -17,11 +13,6 @@ _TURN = 0.06  # and each element of a hand's rotation matrix off by at most this
 _ASIDE = 0.12  # a joint of an arm that misses is this far off [rad]
 _HAND_ASIDE = 0.24  # speed of a hand that misses [m/s]
 _SHOVE = (0.2, 0.45)  # speed of a thing that is shoved [m/s]
-_WRONG = 0.25  # share of hands beside a thing that begin beside another one
-_BESIDE = 0.05  # standard deviation of where a hand beside a thing is, along each horizontal axis [m]
-_HIGHER = (-0.09, 0.28)  # than the place from which the expert comes down [m]
-_WIDER = 5.0  # the higher, the farther aside: at 20 cm twice as far [1/m]
-_TWIST, _TILT = 0.5, 0.15  # standard deviations of how it is turned about the vertical, and of the rest [rad]
 
 Script = list[tuple[np.ndarray, np.ndarray | None]]
 """For each coming step: what is added to the action, and the grippers' commands (None: those of the expert)."""
@@ -105,8 +96,6 @@ class WorldDisturbance(Disturbance):
 
 def odd_start(env: WorldEnv, rng: np.random.Generator, *, mishaps: Mishaps) -> None:
     """Move joints, base and grippers for a moment, unrecorded, so that the episode begins elsewhere; or do nothing."""
-    if rng.random() < mishaps.near_starts and _start_near(env, rng):
-        return
     if rng.random() >= mishaps.odd_starts:
         return
     start, speeds = env.state().astype(np.float64), np.array(["/s" in unit for unit in env.robot.action_units])
@@ -114,35 +103,6 @@ def odd_start(env: WorldEnv, rng: np.random.Generator, *, mishaps: Mishaps) -> N
     ticks = round(rng.uniform(0.3, 1.0) * env.robot.control_hz)
     for tick in range(1, ticks + 1):
         env.advance(np.where(speeds, push, start + 3 * push * tick / ticks))
-
-
-def _start_near(env: WorldEnv, rng: np.random.Generator, *, tries: int = 10) -> bool:
-    """Put a hand beside the first thing to pick up, its gripper open, closed or between; return whether that worked.
-
-    A policy that misses sees many such states, and a whole demonstration has few: there the hand comes straight from
-    above. One time in four it is beside another thing, or else a policy would name whatever its hand is beside.
-    """
-    planner, items = Planner(env.world, env.controller, env.scene), env.scene.items
-    steps = env.scene.task.open_steps(env.goal_states())
-    name = env.scene.task.steps[steps[0]].goal.item if steps else None
-    others = [other for other, item in items.items() if other != name and item.kind is not None]
-    if others and rng.random() < _WRONG:
-        name = str(rng.choice(others))
-    found = None if name is None else find_grasp(planner, items[name], rng=rng, lax=True)
-    if found is None:
-        return False
-    opening = float(rng.choice([0.0, 1.0, rng.random()], p=[0.25, 0.5, 0.25]))
-    for _ in range(tries):
-        higher = rng.uniform(*_HIGHER)
-        aside = np.array([*rng.normal(0, _BESIDE * (1 + _WIDER * max(0.0, higher)), 2), higher])
-        turn = about(UP, rng.normal(0, _TWIST)) @ about(np.array([1.0, 0, 0]), rng.normal(0, _TILT))
-        turn = turn @ about(np.array([0, 1.0, 0]), rng.normal(0, _TILT))
-        pose = found.before[0] + aside, turn @ found.before[1]
-        q = planner.reach(found.q_before, {found.arm: pose})
-        if q is not None and not planner.collides(q, openings={found.arm: opening * 2 * FINGER_TRAVEL}):
-            env.controller.reset(q, grip=opening)
-            return True
-    return False
 
 
 def _scales(env: WorldEnv) -> np.ndarray:

@@ -24,6 +24,10 @@ from pilot.types import Robot
 DrawFn = Callable[[int, int, int], Scene]
 """From the numbers of a scene, an episode and a seed to the scene; `ImpossibleSceneError` asks for another seed."""
 
+BeginFn = Callable[["WorldEnv", np.random.Generator], object]
+"""What happens to an episode before anybody sees it."""
+
+_BEGIN = 0xBE61  # keeps these draws apart from the scene's own
 REDRAWS = 20  # before a scene is given up
 SETTLE = 0.3  # what a scene has to come to rest [s]
 OVERLAP = 0.006  # the deepest that bodies may overlap at the start [m]
@@ -36,11 +40,12 @@ class WorldEnv:
     """Scenes that `draw` makes, with pictures of `image_size` pixels.
 
     `robot`: the body moved by the hand instead of by joints, `load_robot("arm_ee")`; without it as the body says.
+    `begin`: changes where an episode begins, by what it draws from its numbers.
     `redrawn` counts the scenes that did not work, `reasons` says why.
     """
 
-    def __init__(self, draw: DrawFn, *, robot: Robot, image_size: int = 64):
-        self.draw, self.robot, self.image_size = draw, robot, image_size
+    def __init__(self, draw: DrawFn, *, robot: Robot, image_size: int = 64, begin: BeginFn | None = None):
+        self.draw, self.robot, self.image_size, self.begin = draw, robot, image_size, begin
         self.redrawn, self.reasons = 0, dict[str, int]()
         self.scene: Scene
         self.world: Physics
@@ -67,6 +72,9 @@ class WorldEnv:
                 self.reasons[str(error)] = self.reasons.get(str(error), 0) + 1
         else:
             raise ValueError(f"none of {REDRAWS} draws of scene {scene}, episode {episode} works: {self.reasons}")
+        if self.begin is not None:
+            self.begin(self, np.random.default_rng((_BEGIN, scene, episode, seed)))
+            self._info = self._judge()
         return self.observe(), self._info
 
     def advance(self, action: np.ndarray) -> Info:

@@ -14,5 +14,4 @@ class Mishaps:
     missed_grasps: float = 0.2  # share in which a gripper closes beside the thing, or opens on the way
     shoves: float = 0.15  # share in which a thing is shoved while the hand comes
     odd_starts: float = 0.5  # share that starts with joints, and a base, elsewhere
-    near_starts: float = 0.0  # share that starts with the hand beside the thing to pick up, open or closed
     jitter: float = 0.004  # largest standard deviation of executed joint targets [rad]: too small to mark as perturbed

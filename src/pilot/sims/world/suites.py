@@ -24,6 +24,7 @@ class WorldSuite(Suite):
     has_subtasks: ClassVar[bool] = True
 
     body: str = "mobile"
+    begins_beside: bool = False  # a hand begins beside the first thing to pick up
     mishaps: Mishaps = field(default_factory=Mishaps)  # what goes wrong in demonstrations
 
     @property
@@ -49,8 +50,10 @@ class WorldSuite(Suite):
 
     def make_env(self, *, image_size: int = 64) -> SimEnv:
         from pilot.sims.world.env import WorldEnv
+        from pilot.sims.world.starts import start_beside
 
-        return WorldEnv(self.draw, robot=self.robot, image_size=image_size)
+        begin = start_beside if self.begins_beside else None
+        return WorldEnv(self.draw, robot=self.robot, image_size=image_size, begin=begin)
 
     def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
         from pilot.sims.world.expert import WorldExpert
