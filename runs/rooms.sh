@@ -35,8 +35,8 @@ collect_own() { # the policy so far has three turns in each episode; the expert 
     $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
 }
 collect_grasps() { # seconds each: the hand begins beside the thing, open or closed, and picks it up
-    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 1000 --episodes 3 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
-    $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 1000 --episodes 3 --first-home 32000 --seed 32000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 388 --episodes 3 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 301 --episodes 3 --first-home 32000 --seed 32000 --picture-every 4 --image-size 128
 }
 grasps() { $pilot train rooms_grasps --out outputs/rooms/grasps; }
 own_states() { $pilot train rooms_own_states --out outputs/rooms/own_states; }

@@ -220,7 +220,8 @@ def rooms_together() -> TrainConfig:
 def rooms_grasps() -> TrainConfig:
     """Hands learn to mend their misses: two rows in five of robots come from short demonstrations beside the thing.
 
-    In a whole demonstration the hand comes straight from above, and most frames teach to go on as it does.
+    In a whole demonstration the hand comes straight from above, and most frames teach to go on as it does. Not part of
+    the shipped policy yet: the hand finds things beside it far more often, whole moves gained little (`docs/log.md`).
     """
     return replace(
         rooms_together(),
