@@ -128,9 +128,11 @@ def grip_as_found(planner: Planner, item: Item, found: Reachable, *, rng: np.ran
     def stays() -> bool:
         return bool(np.linalg.norm(world.pos(item.body) - began) < MOVED)
 
-    opened, above = {arm: found.grasp.opening}, OVER + float(rng.uniform(-0.04, 0.06))
-    over = _raised(planner, arm, found.before, found.q_before, above, openings=opened)
-    way = travel(planner, arm, found.q_before if _is_near(planner, found) else over, speed=float(rng.uniform(0.9, 1.2)))
+    height, over = OVER + float(rng.uniform(-0.04, 0.06)), found.q_before
+    if not _is_near(planner, found):
+        opened = {arm: found.grasp.opening}
+        over = _raised(planner, arm, found.before, found.q_before, height, openings=opened)
+    way = travel(planner, arm, over, speed=float(rng.uniform(0.9, 1.2)))
     yield from watched(with_grip(planner, way, arm, opening=opening), stays, f"the {item.name} moved")
     way = reach(planner, {arm: before}, speed=0.35)
     yield from watched(with_grip(planner, way, arm, opening=opening), stays, f"the {item.name} moved")
