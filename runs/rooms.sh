@@ -6,7 +6,7 @@
 #   runs/rooms.sh            everything
 #   runs/rooms.sh collect | vision | base | words | actions | together | ship | eval
 #   runs/rooms.sh longer | collect_own | own_states      not part of the shipped policy: neither made it better (`docs/log.md`)
-#   runs/rooms.sh collect_grasps | grasps
+#   runs/rooms.sh collect_grasps | grasps                not part of it either, yet
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
