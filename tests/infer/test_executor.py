@@ -17,6 +17,8 @@ from pilot.infer.executor import (
     TemporalEnsemble,
     zero_dims,
 )
+from pilot.infer.safety import MotionFilter
+from pilot.types import MotionLimits
 
 HORIZON = 50
 HZ = 50
@@ -260,6 +262,22 @@ def test_the_emergency_stop_ends_the_motion_even_after_a_reset():
     assert [(c.status, c.action.tolist(), c.reasons) for c in stopped] == [("stop", [0, 0], ("stopped",))] * 3
     executor.release()
     assert executor.next().status == "hold", "there is no chunk since the reset"
+
+
+def test_after_a_reset_in_full_motion_a_robot_with_limits_slows_down_within_them():
+    limits = MotionLimits(low=(-10.0,), high=(10.0,), speed=(1.0,), acceleration=(3.0,))
+    motion = MotionFilter(limits, units=("rad",), hz=10)
+    executor = Executor(replan_steps=50, motion=motion)
+    executor.place(np.zeros(1))
+    request = executor.request()
+    executor.deliver(request, np.arange(1, 51)[:, None] / 10)  # a tenth of a rad per tick, the highest speed
+    places = [executor.next().action[0] for _ in range(10)]
+    executor.reset()
+    commands = [executor.next() for _ in range(6)]
+    assert {command.status for command in commands} == {"wait"}
+    places += [command.action[0] for command in commands if command.action is not None]
+    np.testing.assert_allclose(np.diff(places)[-4:], [0.1, 0.07, 0.04, 0.01], atol=1e-6)
+    assert [command.action is None for command in commands] == [False] * 3 + [True] * 3, "so slow, it is left as it is"
 
 
 def test_a_robot_that_is_stopped_before_it_ever_moved_is_not_moved():

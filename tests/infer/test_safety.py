@@ -240,14 +240,16 @@ def test_no_outputs_delays_losses_and_stalls_let_an_executor_past_the_limits(del
             waiting = []
         is_stopped = executor.is_stopped
         command = executor.next(missed=missed)
+        before = np.zeros(2) if missed else velocity  # drivers hold the last command in ticks without one
         if command.action is None:
+            assert (np.abs(before) <= np.array(limit.acceleration) / HZ**2 + 1e-5).all(), "left alone in full motion"
+            velocity = np.zeros(2)
             continue
         action = command.action.astype(float)
         assert np.isfinite(action).all()
         assert (action >= np.array(limit.low) - 1e-5).all() and (action <= np.array(limit.high) + 1e-5).all()
         change = action - last
         assert (np.abs(change) <= np.array(limit.speed) / HZ + 1e-5).all()
-        before = np.zeros(2) if missed else velocity
         assert (np.abs(change - before) <= np.array(limit.acceleration) / HZ**2 + 1e-5).all()
         if is_stopped:
             assert command.status == "stop" and "stopped" in command.reasons

@@ -215,7 +215,8 @@ class Executor:
     def reset(self) -> None:
         """Start again at tick 0, without a chunk or a last command; the answer to a pending request will be refused.
 
-        A robot that moves by itself (its commands are velocities, say) is brought to rest.
+        A robot that moves by itself (its commands are velocities, say) is brought to rest, and one with limits slows
+        down within them.
         """
         self.state = ExecutorState()
 
@@ -260,11 +261,13 @@ class Executor:
             state.ticks_without_action = 0
             return Command(state.tick, "run", action)
         # Before the first chunk there is nothing to hold: the robot is not commanded at all, but for what ends a motion
-        # from before a reset. A velocity would go on for as long as no chunk comes.
+        # from before a reset. A velocity would go on for as long as no chunk comes, and a robot at full speed would be
+        # stopped dead by its driver.
         if state.last is None:
             still = None if self._sent is None else self.late.hold(self._sent)
             moves = still is not None and self._sent is not None and not np.array_equal(still, self._sent)
-            return Command(state.tick, "wait", still if moves else None)
+            brakes = self.motion is not None and self.motion.must_brake and not self._missed
+            return Command(state.tick, "wait", still if moves or brakes else None)
         state.ticks_without_action += 1
         if state.stopped or state.ticks_without_action > self.late.stop_after:
             # A latched stop needs a person (`reset`); otherwise the next chunk goes on from here.

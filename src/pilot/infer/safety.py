@@ -91,6 +91,11 @@ class MotionFilter:
         """Whether it knows where the robot is, in all dims: then it can keep it there."""
         return bool(np.isfinite(self.last).all())
 
+    @property
+    def must_brake(self) -> bool:
+        """Whether the robot moves so fast that to stand still at once would break its acceleration."""
+        return bool((np.abs(np.nan_to_num(self.velocity)) > self.acceleration * self.dt).any())
+
     def passes(self, actions: Float[np.ndarray, "ah ad"]) -> bool:
         """Return whether a chunk, begun in the middle of a motion, would pass as it is; much faster than `apply`.
 
