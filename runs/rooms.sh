@@ -4,9 +4,7 @@
 # Hardware: 2 CPU cores. Every stage goes on where it was when it is started again, also after Ctrl-C.
 #
 #   runs/rooms.sh            everything
-#   runs/rooms.sh collect | vision | base | words | actions | together | ship | eval
-#   runs/rooms.sh longer | collect_own | own_states      not part of the shipped policy: neither made it better (`docs/log.md`)
-#   runs/rooms.sh collect_grasps | grasps                not part of it either, yet
+#   runs/rooms.sh collect | vision | base | words | actions | together | collect_grasps | grasps | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -29,21 +27,17 @@ base() { $pilot train rooms_base --out outputs/rooms/base; }
 words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 together() { $pilot train rooms_together --out outputs/rooms/together; }
-longer() { $pilot train rooms_longer --out outputs/rooms/longer; }
-collect_own() { # the policy so far has three turns in each episode; the expert takes over where it has led to
-    $pilot collect data/rooms/me_arm_own --suite rooms-move-l1@arm_ee --homes 260 --episodes 1 --first-home 7000 --seed 7000 --picture-every 5 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
-    $pilot collect data/rooms/mm_own --suite rooms-move-l1@mobile_ee --homes 260 --episodes 1 --first-home 2000 --seed 2000 --picture-every 8 --image-size 128 --policy outputs/rooms/together/policy --driven-steps 100 --takeovers 3 --replan-steps 10
-}
-collect_grasps() { # seconds each: the hand begins beside the thing, open or closed, and picks it up
-    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 388 --episodes 3 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
+collect_grasps() { # experts that mend a miss where they are; and short: the hand begins beside the thing, and picks it up
+    $pilot collect data/rooms/me_arm_mended --suite rooms-move-l1@arm_ee --homes 600 --episodes 1 --first-home 40000 --seed 40000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_mended --suite rooms-move-l1@mobile_ee --homes 480 --episodes 1 --first-home 42000 --seed 42000 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 420 --episodes 3 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
     $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 301 --episodes 3 --first-home 32000 --seed 32000 --picture-every 4 --image-size 128
 }
 grasps() { $pilot train rooms_grasps --out outputs/rooms/grasps; }
-own_states() { $pilot train rooms_own_states --out outputs/rooms/own_states; }
 ship() {
     mkdir -p checkpoints && rm -rf checkpoints/homes.new # of a run that stopped half-way
-    cp -r outputs/rooms/together/policy checkpoints/homes.new
-    for stage in vision base words actions together; do # its log: config (with seed) and every logged step
+    cp -r outputs/rooms/grasps/policy checkpoints/homes.new
+    for stage in vision base words actions together grasps; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/homes.new/training/$stage"
         cp outputs/rooms/$stage/config.json outputs/rooms/$stage/metrics.jsonl "checkpoints/homes.new/training/$stage/"
     done
@@ -57,8 +51,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | base | words | actions | together | longer | collect_own | own_states | collect_grasps | grasps | ship) "$1" ;;
+    collect | vision | base | words | actions | together | collect_grasps | grasps | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && base && words && actions && together && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision base words actions together longer collect_own own_states collect_grasps grasps ship eval" >&2 && exit 2 ;;
+    all) collect && vision && base && words && actions && together && collect_grasps && grasps && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions together collect_grasps grasps ship eval" >&2 && exit 2 ;;
 esac
