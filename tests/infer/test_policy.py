@@ -121,6 +121,14 @@ def test_a_chunk_has_an_action_for_every_step_also_between_those_of_the_model():
     np.testing.assert_allclose(joined[[0, 4]], actions[2:][[0, 4]], atol=1e-5)
 
 
+def test_how_often_a_policy_looks_is_a_setting_of_its_model():
+    often, seldom = (policy_of(pi05("debug", max_tokens=80, replan_seconds=s)) for s in (None, 0.3))
+    hz = often.metadata["control_hz"]
+    assert [often.session().replan_steps, seldom.session().replan_steps] == [round(0.2 * hz), round(0.3 * hz)]
+    with pytest.raises(ValueError, match="replan_seconds is above 0, got 0"):
+        pi05("debug", replan_seconds=0)
+
+
 def count_decisions(policy: Policy, monkeypatch) -> list[int]:
     calls, generate = [], policy.engine.generate
     monkeypatch.setattr(policy.engine, "generate", lambda *a, **o: (calls.append(1), generate(*a, **o))[1])

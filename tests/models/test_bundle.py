@@ -70,10 +70,12 @@ def test_configs_survive_json(config):
 @pytest.mark.parametrize(
     ("format", "left_out", "missing"),
     [
-        (1, {"rtc_max_delay", "action_stride"}, None),
-        (2, {"action_stride"}, None),
+        (1, {"rtc_max_delay", "action_stride", "replan_seconds"}, None),
+        (2, {"action_stride", "replan_seconds"}, None),
+        (3, {"replan_seconds"}, None),
         (2, {"rtc_max_delay"}, "rtc_max_delay"),
         (3, {"action_stride"}, "action_stride"),
+        (4, {"replan_seconds"}, "replan_seconds"),
     ],
 )
 def test_a_config_may_lack_only_what_came_after_its_format(format, left_out, missing):

@@ -28,7 +28,7 @@ def metaworld_mt10() -> TrainConfig:
     """
     return TrainConfig(
         name="metaworld_mt10",
-        model=replace(model(), insulate=False, action_stride=1),
+        model=replace(model(), insulate=False, action_stride=1, replan_seconds=None),
         data=DataConfig(
             sources=(Source(path="data/metaworld/mt10", teaches=("flow",)),),
             loc_stride=PIXEL_GRID,

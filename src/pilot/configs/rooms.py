@@ -65,6 +65,7 @@ def model() -> PiConfig:
         action_dim=18,
         action_horizon=10,
         action_stride=5,
+        replan_seconds=0.5,
         max_tokens=240,
         state_input="both",
         vocab_size=4608,

@@ -28,8 +28,6 @@ from pilot.tokenizers.grammar import ActionGrammar
 from pilot.tokenizers.prompts import FORMATS, decode_actions
 from pilot.types import Moment, Robot, Sample
 
-REPLAN_SECONDS = 0.2  # of control, from one question to the next
-
 Errors = Literal["raise", "return"]
 """Whether an error of one robot is raised, or returned in its place while the others are answered."""
 Item = TypeVar("Item")
@@ -93,13 +91,13 @@ class Actor:
         return self.pipelines[self.bundle.robot.name]
 
     def replan_steps_of(self, robot: str | None = None) -> int:
-        """Return after how many control ticks a robot asks again: a fifth of a second, if nobody says otherwise.
+        """Return after how many control ticks a robot asks again: what the model says, if nobody says otherwise.
 
         Raises:
             ValueError: no such robot, or none is named and there are several.
         """
         own = self.bundle.find_robot(robot).robot
-        by_rate = max(1, round(REPLAN_SECONDS * own.control_hz))
+        by_rate = max(1, round(self.model.default_replan_seconds * own.control_hz))
         return self._replan_steps or min(by_rate, self.model.config.chunk_steps)
 
     @property

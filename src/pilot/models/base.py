@@ -66,8 +66,13 @@ class Model(nn.Module, ABC):
 
     @property
     def default_replan_steps(self) -> int | None:
-        """The actions of a chunk that are executed before the policy looks again; None leaves it to the policy."""
+        """The actions of a chunk that are executed before the policy looks again; None leaves it to the time below."""
         return None
+
+    @property
+    def default_replan_seconds(self) -> float:
+        """The control time from one look of the policy to the next, where no number of actions is named."""
+        return 0.2
 
     @property
     def default_executor(self) -> Literal["open-loop", "ensemble"]:

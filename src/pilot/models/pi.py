@@ -76,6 +76,11 @@ class Pi(Model):
         """The dtype of the weights. Inputs are converted to it; actions come out in the dtype of `x_t`."""
         return self.embedding.weight.dtype
 
+    @property
+    def default_replan_seconds(self) -> float:
+        """What the config says; else what all models do."""
+        return self.config.replan_seconds or super().default_replan_seconds
+
     # --- prefill: pictures and text into a cache ---------------------------------------------------------------------
 
     def embed_images(

@@ -31,6 +31,7 @@ class PiConfig:
     action_dim: int = 32  # states and actions of robots with fewer dims are padded with zeros
     action_horizon: int = 50  # actions in a chunk
     action_stride: int = 1  # control steps from one of them to the next; commands in between lie on straight lines
+    replan_seconds: float | None = None  # the low level looks again after so long (None: a fifth of a second)
     norm: Literal["quantile", "zscore"] = "quantile"  # how they are normalised: π0.5 and FAST, or π0
     state_input: Literal["text", "token", "both", "none"] = "text"  # in the prompt (π0.5), a token of the flow (π0)
 
@@ -58,6 +59,8 @@ class PiConfig:
 
     def __post_init__(self) -> None:
         expert = self.action_expert
+        if self.replan_seconds is not None and not 0 < self.replan_seconds < float("inf"):
+            raise ValueError(f"replan_seconds is above 0, got {self.replan_seconds}")
         if not 0 <= self.rtc_max_delay < self.action_horizon:
             raise ValueError(
                 f"rtc_max_delay is below the action_horizon of {self.action_horizon}, got {self.rtc_max_delay}"

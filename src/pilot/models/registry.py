@@ -38,9 +38,9 @@ def require_pi(config: ModelConfig) -> PiConfig:
     return config
 
 
-FORMAT = 3
+FORMAT = 4
 """Of a checkpoint's config.json, which holds every field that its format has: one that is gone is noticed."""
-ADDED_IN = {"always_shown": 2, "integrate_padded_dims": 2, "rtc_max_delay": 2, "action_stride": 3}
+ADDED_IN = {"always_shown": 2, "integrate_padded_dims": 2, "rtc_max_delay": 2, "action_stride": 3, "replan_seconds": 4}
 """The formats that brought these fields. Their defaults are what models did before."""
 
 

@@ -46,7 +46,7 @@ from pilot.train.embodiments import (
 from pilot.train.robots import robot_of, robots_of
 from pilot.train.warm_start import load_resnet, transfer_weights
 
-OF_THE_RUN = ("insulate", "rtc_max_delay", "integrate_padded_dims")
+OF_THE_RUN = ("insulate", "rtc_max_delay", "integrate_padded_dims", "replan_seconds")
 """Fields of a π0 model that change how it learns or acts, not what its weights mean: a run's own are taken."""
 
 

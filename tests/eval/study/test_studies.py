@@ -120,3 +120,10 @@ def test_a_frozen_tower_makes_a_row_cheaper():
     frozen, free = configs.get("study_words"), replace(configs.get("study_words"), freeze=())
     assert flops_per_row(frozen) < 0.9 * flops_per_row(free)
     assert flops_per_row(configs.get("act_nano")) == 0
+
+
+def test_all_recorded_evaluations_belong_to_a_study(tmp_path):
+    """Their names are made of all that was asked: a change of these would lose days of work."""
+    keys = {part.key for name in NAMES for part in plan(name, tmp_path).evaluations}
+    recorded = {file.name.split("-")[1].split(".")[0] for file in Path("docs/study_records").iterdir()}
+    assert recorded and not recorded - keys

@@ -33,6 +33,8 @@ from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.loop import train
 
 EVALUATION_SEED = 0
+LATER_FIELDS = {"replan_seconds": None}
+"""Fields of models that are younger than the first records, and their values of before: those change no key."""
 SHIPPED = Path("checkpoints/study_base")
 """A policy that comes with the repository; the training with the key in its `part.json` need not be run."""
 
@@ -160,6 +162,11 @@ class TrainingPart(Part):
     def asked(self) -> Any:
         config, recipes = plain(self.config), {part.data.path: part.recipe for part in self.sets}
         settings = {f.name: config[f.name] for f in fields(self.config) if not f.metadata.get("may_change")}
+        settings["model"] = {
+            name: value
+            for name, value in config["model"].items()
+            if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+        }
         # Paths say where things lie, not what they are.
         settings["init_from"] = self.before.key if self.before else _start(self.config.init_from)
         sources = [
