@@ -24,8 +24,8 @@ from pilot.types import Robot
 DrawFn = Callable[[int, int, int], Scene]
 """From the numbers of a scene, an episode and a seed to the scene; `ImpossibleSceneError` asks for another seed."""
 
-BeginFn = Callable[["WorldEnv", np.random.Generator], object]
-"""What happens to an episode before anybody sees it."""
+BeginFn = Callable[["WorldEnv", np.random.Generator], None]
+"""What happens to an episode before anybody sees it; `ImpossibleSceneError` asks for another seed."""
 
 _BEGIN = 0xBE61  # keeps these draws apart from the scene's own
 REDRAWS = 20  # before a scene is given up
@@ -64,17 +64,18 @@ class WorldEnv:
             ValueError: none of many draws works, with the reasons.
         """
         for attempt in range(REDRAWS):
+            tried = seed + (attempt << 32)
             try:
-                self._enter(self.draw(scene, episode, seed + (attempt << 32)))
+                self._enter(self.draw(scene, episode, tried))
+                if self.begin is not None:
+                    self.begin(self, np.random.default_rng((_BEGIN, scene, episode, tried)))
+                    self._info = self._judge()
                 break
             except ImpossibleSceneError as error:
                 self.redrawn += 1
                 self.reasons[str(error)] = self.reasons.get(str(error), 0) + 1
         else:
             raise ValueError(f"none of {REDRAWS} draws of scene {scene}, episode {episode} works: {self.reasons}")
-        if self.begin is not None:
-            self.begin(self, np.random.default_rng((_BEGIN, scene, episode, seed)))
-            self._info = self._judge()
         return self.observe(), self._info
 
     def advance(self, action: np.ndarray) -> Info:

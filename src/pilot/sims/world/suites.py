@@ -4,7 +4,7 @@ A simulator's own suites are subclasses that draw scenes. Free of physics, which
 """
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,7 +24,9 @@ class WorldSuite(Suite):
     has_subtasks: ClassVar[bool] = True
 
     body: str = "mobile"
-    begins_beside: bool = False  # a hand begins beside the first thing to pick up
+    begins: Literal["at rest", "beside", "holding"] = (
+        "at rest"  # the hand, beside the first thing to pick up or with it
+    )
     mishaps: Mishaps = field(default_factory=Mishaps)  # what goes wrong in demonstrations
 
     @property
@@ -50,10 +52,9 @@ class WorldSuite(Suite):
 
     def make_env(self, *, image_size: int = 64) -> SimEnv:
         from pilot.sims.world.env import WorldEnv
-        from pilot.sims.world.starts import start_beside
+        from pilot.sims.world.starts import STARTS
 
-        begin = start_beside if self.begins_beside else None
-        return WorldEnv(self.draw, robot=self.robot, image_size=image_size, begin=begin)
+        return WorldEnv(self.draw, robot=self.robot, image_size=image_size, begin=STARTS[self.begins])
 
     def expert(self, env: Any, rng: np.random.Generator, *, shuffle: bool = False) -> ScriptedExpert:
         from pilot.sims.world.expert import WorldExpert
