@@ -4,7 +4,7 @@
 # Hardware: 2 CPU cores. Every stage goes on where it was when it is started again, also after Ctrl-C.
 #
 #   runs/rooms.sh            everything
-#   runs/rooms.sh collect | vision | base | words | actions | together | collect_grasps | grasps | ship | eval
+#   runs/rooms.sh collect | vision | base | words | actions | together | collect_drills | drills | ship | eval
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_WAIT_POLICY=passive
@@ -27,17 +27,19 @@ base() { $pilot train rooms_base --out outputs/rooms/base; }
 words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 together() { $pilot train rooms_together --out outputs/rooms/together; }
-collect_grasps() { # experts that mend a miss where they are; and short: the hand begins beside the thing, and picks it up
+collect_drills() { # experts that mend a miss where they are; and short: begun beside the thing, or with it in hand and off the way
     $pilot collect data/rooms/me_arm_mended --suite rooms-move-l1@arm_ee --homes 600 --episodes 1 --first-home 40000 --seed 40000 --picture-every 5 --image-size 128
     $pilot collect data/rooms/mm_mended --suite rooms-move-l1@mobile_ee --homes 480 --episodes 1 --first-home 42000 --seed 42000 --picture-every 8 --image-size 128
     $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 420 --episodes 3 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
     $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 301 --episodes 3 --first-home 32000 --seed 32000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/me_arm_place --suite rooms-place@arm_ee --homes 320 --episodes 2 --first-home 46000 --seed 46000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_place --suite rooms-place@mobile_ee --homes 420 --episodes 2 --first-home 44000 --seed 44000 --picture-every 6 --image-size 128
 }
-grasps() { $pilot train rooms_grasps --out outputs/rooms/grasps; }
+drills() { $pilot train rooms_drills --out outputs/rooms/drills; }
 ship() {
     mkdir -p checkpoints && rm -rf checkpoints/homes.new # of a run that stopped half-way
-    cp -r outputs/rooms/grasps/policy checkpoints/homes.new
-    for stage in vision base words actions together grasps; do # its log: config (with seed) and every logged step
+    cp -r outputs/rooms/drills/policy checkpoints/homes.new
+    for stage in vision base words actions together drills; do # its log: config (with seed) and every logged step
         mkdir -p "checkpoints/homes.new/training/$stage"
         cp outputs/rooms/$stage/config.json outputs/rooms/$stage/metrics.jsonl "checkpoints/homes.new/training/$stage/"
     done
@@ -51,8 +53,8 @@ eval_all() {
 }
 
 case "${1:-all}" in
-    collect | vision | base | words | actions | together | collect_grasps | grasps | ship) "$1" ;;
+    collect | vision | base | words | actions | together | collect_drills | drills | ship) "$1" ;;
     eval) eval_all ;;
-    all) collect && vision && base && words && actions && together && collect_grasps && grasps && ship && eval_all ;;
-    *) echo "unknown stage '$1'; known: collect vision base words actions together collect_grasps grasps ship eval" >&2 && exit 2 ;;
+    all) collect && vision && base && words && actions && together && collect_drills && drills && ship && eval_all ;;
+    *) echo "unknown stage '$1'; known: collect vision base words actions together collect_drills drills ship eval" >&2 && exit 2 ;;
 esac

@@ -33,6 +33,7 @@ START_SECONDS = 1.2  # rows of the first so many seconds of a subtask, or after 
 ROBOTS = {
     "mm": "mobile_ee", "me_arm": "arm_ee", "me_pushed": "arm_ee", "ce_bimanual": "bimanual",
     "mm_mended": "mobile_ee", "me_mended": "arm_ee", "mm_grasp": "mobile_ee", "me_grasp": "arm_ee",
+    "mm_place": "mobile_ee", "me_place": "arm_ee",
 }  # fmt: skip
 SETS = {
     "mm": {"mm_skill": 0.35, "mm_move": 0.65},
@@ -43,6 +44,8 @@ SETS = {
     "me_mended": {"me_arm_mended": 1.0},
     "mm_grasp": {"mm_grasp": 1.0},  # short: the hand begins beside the thing, and picks it up
     "me_grasp": {"me_arm_grasp": 1.0},
+    "mm_place": {"mm_place": 1.0},  # with the thing in hand, off the way to where it goes
+    "me_place": {"me_arm_place": 1.0},
 }
 PICTURES = {"wd_arm": 0.6, "wd": 0.16, "wd_more": 0.24}
 """The sets of demonstrations and of questions, with their parts; `runs/rooms.sh` collects them under these names."""
@@ -218,25 +221,26 @@ def rooms_together() -> TrainConfig:
     )  # fmt: skip
 
 
-def rooms_grasps() -> TrainConfig:
-    """Hands learn to mend their misses, from experts that do: a third of the rows begin beside the thing.
+def rooms_drills() -> TrainConfig:
+    """Hands learn to mend their misses: half of the robots' rows are drills, which begin where a policy errs.
 
-    In the demonstrations before, the hand came straight from above, and went home after a miss. Most frames taught to
-    go on as it does (`docs/log.md`, 2026-11-30, fifth session).
+    Whole demonstrations come straight from above, and carry things without a stop. Most of their frames teach to go on
+    as it does, and none what to do beside the thing, or half-way (`docs/log.md`, 2026-11-30, fifth session).
     """
     return replace(
         rooms_together(),
-        name="rooms_grasps",
+        name="rooms_drills",
         data=mixture(
-            *web(detect=0.19, asked=0.05),
+            *web(detect=0.17, asked=0.04),
             starts=0.6, box_jitter=BOX_JITTER / 2,
-            mm_mended=0.22, mm_grasp=0.12, me_mended=0.20, me_grasp=0.18, ce_bimanual=0.04,
+            mm_mended=0.17, mm_grasp=0.10, mm_place=0.16,
+            me_mended=0.13, me_grasp=0.13, me_place=0.06, ce_bimanual=0.04,
         ),
-        steps=5400,
+        steps=7000,
         seed=8,
         init_from=InitFrom("outputs/rooms/together/policy"),
         objective=replace(rooms_together().objective, name_weight=0.2),
         optim=OptimConfig(name="muon", peak_lr=1e-3, muon_lr=6e-3, final_lr=1e-5, warmup_steps=40),
         ema=EmaConfig(decay=0.998),
-        checkpoints=CheckpointConfig(save_every=300),
+        checkpoints=CheckpointConfig(save_every=500),
     )  # fmt: skip

@@ -57,7 +57,7 @@ def start_beside(env: WorldEnv, rng: np.random.Generator) -> None:
 
 
 def start_holding(env: WorldEnv, rng: np.random.Generator) -> None:
-    """Let the expert pick up the first thing and carry it for a while, and then push the robot off, three times in four.
+    """Let the expert pick up the first thing and carry it for a while; push the robot off then, three times in four.
 
     A policy that stops half-way does not know whether it was on its way up or down, and no whole demonstration shows
     what to do there.
