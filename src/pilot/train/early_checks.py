@@ -25,6 +25,7 @@ AT_LEAST = {
     **dict.fromkeys((f"objective.{name}" for name in WEIGHTS.values()), 0), "objective.flow_draws": 1,
     "optim.final_lr": 0, "optim.warmup_steps": 0, "optim.decay_steps": 1, "optim.eps": 0, "optim.weight_decay": 0,
     "optim.muon_lr": 0, "parallel.shards": 1, "parallel.accumulate": 1, "parallel.threads": 0, "logging.log_every": 1,
+    "logging.loss_spike": 0, "logging.grad_spike": 0,
     "evaluation.validate_every": 0, "evaluation.validate_rows": 1, "evaluation.every": 0, "evaluation.episodes": 1,
     "checkpoints.save_every": 1, "checkpoints.keep": 1, "checkpoints.keep_every": 1,
 }  # fmt: skip

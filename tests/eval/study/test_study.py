@@ -13,6 +13,7 @@ import pytest
 
 from pilot.cli import main
 from pilot.cli.study import configure
+from pilot.data.storage.files import write_json
 from pilot.eval.offline.questions import QuestionAnswer
 from pilot.eval.studies import load_study
 from pilot.eval.study import parts as parts_module
@@ -118,6 +119,9 @@ def test_recorded_evaluations_are_enough_to_go_on_elsewhere(tmp_path):
     fewer = json.loads(gzip.decompress(whole)) | {"records": []}
     shorter.write_bytes(gzip.compress(json.dumps(fewer).encode()))
     assert record_evaluations(plan, records) == 1 and shorter.read_bytes() == whole, "more episodes replace fewer"
+    part = next(part for part in elsewhere.evaluations if part.key in shorter.name)
+    write_json(part.folder / "done.json", fewer)
+    assert restore_evaluations(elsewhere, records) == 1 and part.done["records"], "here as well"
 
     (damaged, _) = sorted(records.iterdir())
     damaged.write_bytes(damaged.read_bytes()[:40])

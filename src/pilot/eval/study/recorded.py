@@ -17,7 +17,9 @@ LEFT_OUT: dict[str, Any] = {"subtasks": [], "latencies_ms": []}
 
 
 def restore_evaluations(plan: StudyPlan, folder: Path) -> int:
-    """Put the evaluations of a plan that `folder` has and this machine has not among the parts; return how many.
+    """Put the evaluations of a plan that `folder` has among the parts; return how many.
+
+    Those that this machine has with as many episodes stay.
 
     Raises:
         ValueError: a file is damaged.
@@ -25,11 +27,14 @@ def restore_evaluations(plan: StudyPlan, folder: Path) -> int:
     restored = 0
     for part in plan.evaluations:
         file = _file_of(part, folder)
-        if part.done is not None or not file.exists():
+        if not file.exists():
+            continue
+        recorded, done = _read(file), part.done
+        if done is not None and len(done["records"]) >= len(recorded["records"]):
             continue
         # It has taken no time here, so that it says nothing about how fast this machine is.
         write_json(part.folder / "seconds.json", 0.0)
-        write_json(part.folder / "done.json", _read(file))
+        write_json(part.folder / "done.json", recorded)
         restored += 1
     return restored
 
