@@ -28,12 +28,12 @@ words() { $pilot train rooms_words --out outputs/rooms/words; }
 actions() { $pilot train rooms_actions --out outputs/rooms/actions; }
 together() { $pilot train rooms_together --out outputs/rooms/together; }
 collect_drills() { # experts that mend a miss where they are; and short: begun beside the thing, or with it in hand and off the way
-    $pilot collect data/rooms/me_arm_mended --suite rooms-move-l1@arm_ee --homes 600 --episodes 1 --first-home 40000 --seed 40000 --picture-every 5 --image-size 128
-    $pilot collect data/rooms/mm_mended --suite rooms-move-l1@mobile_ee --homes 480 --episodes 1 --first-home 42000 --seed 42000 --picture-every 8 --image-size 128
-    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 420 --episodes 3 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
-    $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 301 --episodes 3 --first-home 32000 --seed 32000 --picture-every 4 --image-size 128
-    $pilot collect data/rooms/me_arm_place --suite rooms-place@arm_ee --homes 320 --episodes 2 --first-home 46000 --seed 46000 --picture-every 5 --image-size 128
-    $pilot collect data/rooms/mm_place --suite rooms-place@mobile_ee --homes 420 --episodes 2 --first-home 44000 --seed 44000 --picture-every 6 --image-size 128
+    $pilot collect data/rooms/me_arm_mended --suite rooms-move-l1@arm_ee --homes 500 --episodes 1 --first-home 40000 --seed 40000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_mended --suite rooms-move-l1@mobile_ee --homes 300 --episodes 1 --first-home 42000 --seed 42000 --picture-every 8 --image-size 128
+    $pilot collect data/rooms/me_arm_grasp --suite rooms-grasp@arm_ee --homes 500 --episodes 2 --first-home 30000 --seed 30000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/mm_grasp --suite rooms-grasp@mobile_ee --homes 320 --episodes 2 --first-home 32000 --seed 32000 --picture-every 4 --image-size 128
+    $pilot collect data/rooms/me_arm_place --suite rooms-place@arm_ee --homes 220 --episodes 2 --first-home 46000 --seed 46000 --picture-every 5 --image-size 128
+    $pilot collect data/rooms/mm_place --suite rooms-place@mobile_ee --homes 220 --episodes 2 --first-home 44000 --seed 44000 --picture-every 6 --image-size 128
 }
 drills() { $pilot train rooms_drills --out outputs/rooms/drills; }
 ship() {

@@ -1,11 +1,11 @@
 """How to grip a thing where it lies now: its kind's grasps, those in reach, and of them the first that hits nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pilot.sims.world.bodies.base import Arm
+from pilot.sims.world.bodies.base import FINGER_TRAVEL, Arm
 from pilot.sims.world.ik import Pose
 from pilot.sims.world.motions import turn_between
 from pilot.sims.world.planner import Planner
@@ -56,10 +56,11 @@ def find_grasp(
             near = near or found
             if drop is not None and not _can_carry(planner, found, drop[0]):
                 continue
-            openings = {arm: grasp.opening}
-            touches = [planner.collides(q, openings=openings, touching=item.body) for q in (found.q_before, found.q)]
-            if not any(touches):
-                return found
+            # Wide open where there is room: a gripper that is half open then holds something, for all who see it.
+            for opening in (2 * FINGER_TRAVEL, grasp.opening):
+                ways, openings = (found.q_before, found.q), {arm: opening}
+                if not any(planner.collides(q, openings=openings, touching=item.body) for q in ways):
+                    return replace(found, grasp=replace(grasp, opening=opening))
             spare = spare or found
     return (spare or near) if lax else None
 

@@ -41,7 +41,7 @@ def start_beside(env: WorldEnv, rng: np.random.Generator) -> None:
     found = None if name is None else find_grasp(planner, items[name], rng=rng, lax=True)
     if found is None:
         raise ImpossibleSceneError("nothing can be grasped")
-    opening = float(rng.choice([0.0, 1.0, rng.random()], p=[0.25, 0.5, 0.25]))
+    opening = float(rng.choice([0.0, 1.0, rng.random()], p=[0.3, 0.6, 0.1]))
     for _ in range(_TRIES):
         higher = rng.uniform(*_HIGHER)
         aside = np.array([*rng.normal(0, _BESIDE * (1 + _WIDER * max(0.0, higher)), 2), higher])
