@@ -231,10 +231,10 @@ def rooms_drills() -> TrainConfig:
         rooms_together(),
         name="rooms_drills",
         data=mixture(
-            *web(detect=0.17, asked=0.04),
+            *web(detect=0.20, asked=0.03),
             starts=0.6, box_jitter=BOX_JITTER / 2,
-            mm_mended=0.17, mm_grasp=0.10, mm_place=0.16,
-            me_mended=0.13, me_grasp=0.13, me_place=0.06, ce_bimanual=0.04,
+            mm_mended=0.14, mm_grasp=0.13, mm_place=0.13,
+            me_mended=0.12, me_grasp=0.18, me_place=0.03, ce_bimanual=0.04,
         ),
         steps=7000,
         seed=8,
