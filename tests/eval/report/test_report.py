@@ -104,11 +104,11 @@ def test_drawn_pictures_survive_exactly():
 
 
 def test_a_film_with_more_detail_than_webp_has_room_for_is_shown_at_a_lower_quality():
-    noise = np.random.default_rng(0).integers(0, 256, (3600, 3600, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (4200, 4200, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="encoding error"):
         Image.fromarray(noise).save(io.BytesIO(), "WEBP", quality=90, method=1)
     shown = Image.open(io.BytesIO(pictures.encode_webp(noise, lossless=False)))
-    assert shown.size == (3600, 3600)
+    assert shown.size == (4200, 4200)
 
 
 def test_attention_glows_where_the_weights_are():
