@@ -1,6 +1,7 @@
 """An episode and its record: what the policy is shown, how often it looks, what is written down, and the film."""
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_a_film_shows_every_step_of_the_same_episode_with_what_was_said(env):
     put = record.subtasks[1][0]
     assert shown.captions[put - 1] == record.subtasks[0][1] and shown.captions[put] == record.subtasks[1][1]
     assert (shown.frames[0] != shown.frames[-1]).any()
+
+
+def test_a_film_of_a_long_episode_leaves_steps_out_and_takes_as_long(env, monkeypatch):
+    record, actions = run(env, replan_steps=1)
+    whole = film(env, record, actions=actions)
+    monkeypatch.setattr("pilot.eval.rollout.MOST_FRAMES", math.ceil((record.steps + 1) / 3))
+    shown = film(env, record, actions=actions)
+    assert len(shown.frames) == len(shown.captions) == math.ceil(record.steps / 3) + 1
+    assert shown.fps == pytest.approx(whole.fps / 3)
+    assert shown.captions == [*whole.captions[:-1:3], whole.captions[-1]]
+    assert np.array_equal(shown.frames[1], whole.frames[3]) and np.array_equal(shown.frames[-1], whole.frames[-1])
 
 
 def test_episodes_in_step_are_the_episodes_alone(env):

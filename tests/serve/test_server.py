@@ -395,6 +395,34 @@ def test_collections_of_garbage_leave_out_what_a_warm_server_holds():
         process.kill()
 
 
+SLOW = """
+import time
+from pathlib import Path
+from pilot.serve.server import serve
+
+class Policy:
+    metadata = {"cameras": ["room"], "state_names": ["x"]}
+    def session(self):
+        return self
+    def infer(self, observation):
+        print("warming up", flush=True)
+        time.sleep(1)
+        print("warm", flush=True)
+
+serve(Policy(), port=0)
+"""
+
+
+def test_ctrl_c_while_a_policy_warms_up_waits_for_its_thread():
+    """Torch aborts a process that ends while a thread computes."""
+    process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert lines[1] == "warming up\n"
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and out == "warm\n" and "Traceback" not in errors
+
+
 STUCK = """
 import threading
 from pilot.serve.server import serve

@@ -33,13 +33,14 @@ class RolloutPolicy(Protocol):
 
 Acting = Generator[Observation, dict[str, Any], None]
 """Acting in an episode: yields observations, takes the policy's answers."""
+MOST_FRAMES = 400  # of a film
 Rollout = Generator[Observation, dict[str, Any], tuple[EpisodeRecord, np.ndarray]]
 """An episode under way: yields observations, takes the policy's answers, returns the record and the actions [t ad]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """Pictures of an episode for people: the start, then one per control step, each with the subtask at that time."""
+    """Pictures of an episode for people, from its start to its end, each with the subtask at that time."""
 
     fps: float
     frames: list[np.ndarray]
@@ -206,12 +207,17 @@ def repeat(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Iterat
 def film(env: SimEnv, record: EpisodeRecord, *, actions: np.ndarray) -> Film:
     """Repeat an episode with a picture at every step; `env` is of the same suite, its pictures of any size.
 
+    A long episode has a picture at every second step or fewer: phones do not show larger sheets of pictures.
+
     Raises:
         ValueError: it ends otherwise than the record says.
     """
-    frames = [env.render() for _ in repeat(env, record, actions=actions)]
+    every = math.ceil((len(actions) + 1) / MOST_FRAMES)
+    steps = [*range(0, len(actions), every), len(actions)]
+    shown = set(steps)
+    frames = [env.render() for step, _ in enumerate(repeat(env, record, actions=actions)) if step in shown]
     frames.append(env.render())
     starts = [step for step, _ in record.subtasks]
     words = ["", *(words for _, words in record.subtasks)]
-    captions = [words[bisect.bisect_right(starts, step)] for step in range(len(frames))]
-    return Film(fps=env.robot.control_hz, frames=frames, captions=captions)
+    captions = [words[bisect.bisect_right(starts, step)] for step in steps]
+    return Film(fps=env.robot.control_hz / every, frames=frames, captions=captions)

@@ -74,8 +74,9 @@ class Batcher:
         self._job_running = False
         self._closing = False
         self._changed = threading.Condition()
-        for i in range(workers):
-            threading.Thread(target=self._work, name=f"{name} {i}", daemon=True).start()
+        self._threads = [threading.Thread(target=self._work, name=f"{name} {i}", daemon=True) for i in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, session: Any, observation: Mapping[str, Any]) -> Future[Answer]:
         """Queue an observation of one robot's session."""
@@ -94,6 +95,11 @@ class Batcher:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def join(self, *, timeout: float) -> None:
+        """Wait until the threads have ended, after `close`: for each of them at most `timeout` seconds."""
+        for thread in self._threads:
+            thread.join(timeout)
 
     def _put(self, item: "_Request | _Job") -> None:
         with self._changed:

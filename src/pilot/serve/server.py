@@ -53,6 +53,7 @@ RespondFn = Callable[[str | bytes], Awaitable[str | bytes | None]]
 """From a robot's message to the answer; None if it gets none."""
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter from others that want it: an answer goes from one to another twice."""
+COMPUTE_SECONDS = 5.0  # how long a server that ends waits for a policy that computes, which may be warming up
 REPLACED = 4001  # a websocket's close code: the robot came back on another connection
 
 
@@ -90,7 +91,11 @@ def serve(
             load_certificate(tls, certificate, certificate_key)
         await server.reload()
 
-    asyncio.run(_serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds))
+    try:
+        asyncio.run(_serve_until_stopped(server, host, port=port, reload=reload, watch_seconds=watch_seconds))
+    finally:
+        server.close()
+        server.join()
 
 
 @contextlib.contextmanager
@@ -206,6 +211,11 @@ class PolicyServer:
         """End the threads that compute, once they have answered what is queued."""
         for hosted in self.state.policies.values():
             hosted.batcher.close()
+
+    def join(self) -> None:
+        """Wait for these threads, as before the process ends: torch aborts one in which they still compute."""
+        for hosted in self.state.policies.values():
+            hosted.batcher.join(timeout=COMPUTE_SECONDS)
 
     async def reload(self) -> None:
         """Load all policies again that came from a folder; one that fails to load stays as it is."""
