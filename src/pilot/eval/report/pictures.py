@@ -10,7 +10,6 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,16 +39,16 @@ def shrink(picture: np.ndarray, *, size: int) -> np.ndarray:
 def encode_webp(picture: np.ndarray, *, lossless: bool) -> bytes:
     """Encode a picture as WebP."""
     if lossless:  # where quality means effort: the most is 17 times slower, a quarter smaller
-        return _save_webp(picture, lossless=True, quality=0, method=0)
+        return _save_webp(picture, quality=0, method=0, lossless=True)
     try:
         return _save_webp(picture, quality=90, method=1)
     except ValueError:  # a large film, with more detail than the format has room for at this quality
         return _save_webp(picture, quality=60, method=4)
 
 
-def _save_webp(picture: np.ndarray, **options: Any) -> bytes:
+def _save_webp(picture: np.ndarray, *, quality: int, method: int, lossless: bool = False) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", **options)
+    Image.fromarray(picture).save(buffer, "WEBP", lossless=lossless, quality=quality, method=method)
     return buffer.getvalue()
 
 
