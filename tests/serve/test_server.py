@@ -395,54 +395,42 @@ def test_collections_of_garbage_leave_out_what_a_warm_server_holds():
         process.kill()
 
 
-SLOW = """
-import time
-from pathlib import Path
+WARMING = """
+import threading
 from pilot.serve.server import serve
 
 class Policy:
-    metadata = {"cameras": ["room"], "state_names": ["x"]}
+    metadata = {{"cameras": ["room"], "state_names": ["x"]}}
     def session(self):
         return self
     def infer(self, observation):
         print("warming up", flush=True)
-        time.sleep(1)
+        threading.Event().wait({seconds})
         print("warm", flush=True)
 
 serve(Policy(), port=0)
 """
 
 
+def start_warming(*, seconds):
+    """A server in a process of its own, whose policy has just begun to warm up."""
+    command = [sys.executable, "-c", WARMING.format(seconds=seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("serving at") and process.stdout.readline() == "warming up\n"
+    return process
+
+
 def test_ctrl_c_while_a_policy_warms_up_waits_for_its_thread():
     """Torch aborts a process that ends while a thread computes."""
-    process = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    lines = [process.stdout.readline() for _ in range(2)]
-    assert lines[1] == "warming up\n"
+    process = start_warming(seconds=1)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and out == "warm\n" and "Traceback" not in errors
 
 
-STUCK = """
-import threading
-from pilot.serve.server import serve
-
-class Policy:
-    metadata = {"cameras": ["room"], "state_names": ["x"]}
-    def session(self):
-        return self
-    def infer(self, observation):
-        print("warming up", flush=True)
-        threading.Event().wait()
-
-serve(Policy(), port=0)
-"""
-
-
 def test_ctrl_c_ends_serve_while_it_warms_up():
-    process = subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_warming(seconds=None)  # for ever
     try:
-        assert process.stdout.readline().startswith("serving at") and process.stdout.readline() == "warming up\n"
         end(process)
     finally:
         process.kill()

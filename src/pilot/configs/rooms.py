@@ -222,7 +222,7 @@ def rooms_together() -> TrainConfig:
 
 
 def rooms_drills() -> TrainConfig:
-    """Hands learn to mend their misses: half of the robots' rows are drills, which begin where a policy errs.
+    """Hands learn to mend their misses: most of the robots' rows are drills, which begin where a policy errs.
 
     Whole demonstrations come straight from above, and carry things without a stop. Most of their frames teach to go on
     as it does, and none what to do beside the thing, or half-way (`docs/log.md`, 2026-11-30, fifth session).

@@ -91,7 +91,7 @@ class Actor:
         return self.pipelines[self.bundle.robot.name]
 
     def replan_steps_of(self, robot: str | None = None) -> int:
-        """Return after how many control ticks a robot asks again: what the model says, if nobody says otherwise.
+        """Return how many control ticks pass between two looks of a robot: by default what the model asks for.
 
         Raises:
             ValueError: no such robot, or none is named and there are several.

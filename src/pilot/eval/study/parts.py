@@ -27,14 +27,15 @@ from pilot.eval.stand_ins import study_high_level
 from pilot.eval.study.declare import Condition, StudyData, Training, Trial
 from pilot.eval.suites import load_suite
 from pilot.infer.policy import load_policy
+from pilot.models.registry import ADDED_IN
 from pilot.sims.base import Suite
 from pilot.sims.collect import collect, collect_web
 from pilot.train.config import InitFrom, TrainConfig
 from pilot.train.loop import train
 
 EVALUATION_SEED = 0
-LATER_FIELDS = {"replan_seconds": None}
-"""Fields of models that are younger than the first records, and their values of before: those change no key."""
+RECORDED_FORMAT = 3
+"""The format of models in the first records: fields that came later change no key where they have their default."""
 SHIPPED = Path("checkpoints/study_base")
 """A policy that comes with the repository; the training with the key in its `part.json` need not be run."""
 
@@ -165,7 +166,7 @@ class TrainingPart(Part):
         settings["model"] = {
             name: value
             for name, value in config["model"].items()
-            if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+            if ADDED_IN.get(name, 0) <= RECORDED_FORMAT or value != getattr(type(self.config.model), name)
         }
         # Paths say where things lie, not what they are.
         settings["init_from"] = self.before.key if self.before else _start(self.config.init_from)

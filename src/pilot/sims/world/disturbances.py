@@ -98,11 +98,20 @@ def odd_start(env: WorldEnv, rng: np.random.Generator, *, mishaps: Mishaps) -> N
     """Move joints, base and grippers for a moment, unrecorded, so that the episode begins elsewhere; or do nothing."""
     if rng.random() >= mishaps.odd_starts:
         return
-    start, speeds = env.state().astype(np.float64), np.array(["/s" in unit for unit in env.robot.action_units])
-    push = rng.uniform(-1, 1, len(start)) * _scales(env)
-    ticks = round(rng.uniform(0.3, 1.0) * env.robot.control_hz)
+    push = rng.uniform(-1, 1, len(env.robot.action_units)) * _scales(env)
+    push_off(env, np.where(_are_speeds(env), push, 3 * push), seconds=rng.uniform(0.3, 1.0))
+
+
+def push_off(env: WorldEnv, push: np.ndarray, *, seconds: float, start: np.ndarray | None = None) -> None:
+    """Move a robot away from `start` [ad], or from where it is: by `push` in the end, at its speeds all the time."""
+    begun = (env.state() if start is None else start).astype(np.float64)
+    ticks, speeds = round(seconds * env.robot.control_hz), _are_speeds(env)
     for tick in range(1, ticks + 1):
-        env.advance(np.where(speeds, push, start + 3 * push * tick / ticks))
+        env.advance(np.where(speeds, push, begun + push * tick / ticks))
+
+
+def _are_speeds(env: WorldEnv) -> np.ndarray:
+    return np.array(["/s" in unit for unit in env.robot.action_units])
 
 
 def _scales(env: WorldEnv) -> np.ndarray:

@@ -58,7 +58,8 @@ def find_grasp(
                 continue
             # Wide open where there is room: a gripper that is half open then holds something, for all who see it.
             for opening in (2 * FINGER_TRAVEL, grasp.opening):
-                ways, openings = (found.q_before, found.q), {arm: opening}
+                openings = {arm: opening}
+                ways = (found.q_before, found.q)
                 if not any(planner.collides(q, openings=openings, touching=item.body) for q in ways):
                     return replace(found, grasp=replace(grasp, opening=opening))
             spare = spare or found

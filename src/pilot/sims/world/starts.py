@@ -3,6 +3,7 @@
 import numpy as np
 
 from pilot.sims.world.bodies.base import FINGER_TRAVEL
+from pilot.sims.world.disturbances import push_off
 from pilot.sims.world.env import BeginFn, WorldEnv
 from pilot.sims.world.expert import WorldExpert
 from pilot.sims.world.grasping import find_grasp
@@ -83,15 +84,13 @@ def start_holding(env: WorldEnv, rng: np.random.Generator) -> None:
 
 
 def _push_off(env: WorldEnv, rng: np.random.Generator, action: np.ndarray) -> None:
-    """Move hands, lift and base elsewhere for a moment, from the command that stands; grippers stay as they are."""
+    """Move hands, lift and base elsewhere for a moment; grippers stay as `action` has them."""
     units = env.robot.action_units
     push = rng.uniform(-1, 1, len(units)) * np.array([_PUSH.get(unit, 0.0) for unit in units])
     grips = [env.robot.action_names.index(gripper.action) for gripper in env.robot.grippers]
-    start, ticks = env.controller.state(), round(rng.uniform(*_PUSH_SECONDS) * env.robot.control_hz)
+    start = env.state()
     start[grips], push[grips] = action[grips], 0.0
-    is_speed = np.array(["/s" in unit for unit in units])
-    for tick in range(1, ticks + 1):
-        env.advance(np.where(is_speed, push, start + push * tick / ticks))
+    push_off(env, push, seconds=rng.uniform(*_PUSH_SECONDS), start=start)
 
 
 STARTS: dict[str, BeginFn | None] = {"at rest": None, "beside": start_beside, "holding": start_holding}
